@@ -1,0 +1,56 @@
+"""Seeknal, a feature store: training sets that never see the future, and the same values served online."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seeknal.entity import Entity
+    from seeknal.errors import DataError, DefinitionError, SeeknalError, SeeknalWarning, StoreError
+    from seeknal.feature_group import FeatureLookup, Materialization
+    from seeknal.featurestore.duckdbengine.feature_group import (
+        FeatureGroupDuckDB,
+        HistoricalFeaturesDuckDB,
+        OnlineFeaturesDuckDB,
+    )
+    from seeknal.store import FeatureStore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "DefinitionError",
+    "Entity",
+    "FeatureGroupDuckDB",
+    "FeatureLookup",
+    "FeatureStore",
+    "HistoricalFeaturesDuckDB",
+    "Materialization",
+    "OnlineFeaturesDuckDB",
+    "SeeknalError",
+    "SeeknalWarning",
+    "StoreError",
+]
+
+_GUIDE = "seeknal.featurestore.duckdbengine.feature_group"
+_HOMES = {
+    "Entity": "seeknal.entity",
+    "FeatureLookup": "seeknal.feature_group",
+    "FeatureStore": "seeknal.store",
+    "Materialization": "seeknal.feature_group",
+    "FeatureGroupDuckDB": _GUIDE,
+    "HistoricalFeaturesDuckDB": _GUIDE,
+    "OnlineFeaturesDuckDB": _GUIDE,
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used, so that the import itself costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'seeknal' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "seeknal.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,60 @@
+"""Columns of time and key: whatever way they were written, brought to the form the engine compares."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.errors import DataError
+from seeknal.schema import UTC
+
+
+def utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:
+    """Turn a column of moments into UTC timestamps of microseconds.
+
+    Naive times are UTC, dates are their midnight, text is read as ISO 8601.
+
+    Args:
+        name: The column's name, for the message.
+        column: The moments.
+        up: Round what is finer than a microsecond up (events) rather than down (spines).
+
+    Raises:
+        DataError: The column holds no moments.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return utc(name, column.cast(kind.value_type), up=up)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return utc(name, _read_text(name, column), up=up)
+    if pa.types.is_timestamp(kind):
+        return (_micros_of_nanos(column, up) if kind.unit == "ns" else column).cast(UTC)
+    if pa.types.is_date(kind) or pa.types.is_null(kind):
+        return column.cast(pa.timestamp("us")).cast(UTC)
+    raise DataError(f"Column {name!r} is {kind}, not a timestamp, a date or ISO 8601 text.", column=name)
+
+
+def _micros_of_nanos(column: pa.ChunkedArray, up: bool) -> pa.ChunkedArray:
+    nanos = column.cast(pa.int64())
+    down = pc.subtract(pc.divide(nanos, 1000), pc.cast(pc.and_(pc.less(nanos, 0), _has_rest(nanos)), pa.int64()))
+    micros = pc.add(down, pc.cast(_has_rest(nanos), pa.int64())) if up else down
+    return micros.cast(pa.timestamp("us"))
+
+
+def _has_rest(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.not_equal(pc.multiply(pc.divide(nanos, 1000), 1000), nanos)
+
+
+def _read_text(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read text that all has a zone, or all has none."""
+    text = column.cast(pa.string())
+    for kind in (pa.timestamp("ns"), pa.timestamp("ns", tz="UTC"), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
+        try:
+            return text.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    raise DataError(
+        f"Column {name!r} holds text that is no ISO 8601 time, or times with and without a zone. "
+        "Write 2024-01-31T12:30:00, or 2024-01-31T12:30:00+00:00, all alike.",
+        column=name,
+    )

@@ -1,0 +1,89 @@
+"""Settings: default < seeknal.toml < environment < argument, each value with the place it came from."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from seeknal.errors import DefinitionError
+from seeknal.names import did_you_mean
+
+FILE = "seeknal.toml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set.
+
+    Args:
+        home: Folder of the registry, the offline tables and the online store.
+        memory_limit: Most memory a query may take, such as "4GB"; beyond it uses disk. None: half of the machine's.
+        lookback_days: How far before the bulk of its rows a write may reach before it gives a notice.
+        origins: Where each value came from.
+    """
+
+    home: Path
+    memory_limit: str | None = None
+    lookback_days: int = 365
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+_NAMES = [f.name for f in fields(Settings) if f.name != "origins"]
+
+
+def load(**arguments: object) -> Settings:
+    """Gather the settings that hold in this folder and environment.
+
+    Raises:
+        DefinitionError: A setting is unknown or has a wrong value; it says where.
+    """
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in _layers({name: value for name, value in arguments.items() if value is not None}):
+        for name, value in layer.items():
+            values[name] = _checked(name, value, origin)
+            origins[name] = origin
+    return Settings(origins=origins, **values)  # type: ignore[arg-type]
+
+
+def _layers(arguments: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    yield "default", {"home": Path.home() / ".seeknal", "lookback_days": 365}
+    if file := find_file():
+        yield str(file), {"home": file.parent / ".seeknal"} | _read(file)
+    for name in _NAMES:
+        if value := os.environ.get(variable := f"SEEKNAL_{name.upper()}"):
+            yield variable, {name: value}
+    yield "argument", arguments
+
+
+def find_file() -> Path | None:
+    """Find the nearest seeknal.toml, upwards from the current folder."""
+    here = Path.cwd()
+    return next((folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{file} is no TOML: {error}") from None
+    if "home" in values:
+        values["home"] = file.parent / str(values["home"])
+    return values
+
+
+def _checked(name: str, value: object, origin: str) -> object:
+    if name == "home":
+        return Path(str(value)).expanduser().absolute()
+    if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", str(value)):
+        return str(value)
+    if name == "lookback_days" and str(value).isdigit():
+        return int(str(value))
+    if name not in _NAMES:
+        raise DefinitionError(f"{origin} sets {name!r}, which does not exist.{did_you_mean(name, _NAMES)}")
+    example = {"memory_limit": '"4GB"', "lookback_days": "365"}[name]
+    raise DefinitionError(f"{origin} sets {name} to {value!r}. Write {name} = {example}, say.")

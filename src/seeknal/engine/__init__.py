@@ -1,0 +1,5 @@
+"""Engines answer three questions about stored rows. Each holds the contract or refuses."""
+
+from seeknal.engine.protocol import Engine, Wanted
+
+__all__ = ["Engine", "Wanted"]

@@ -1,0 +1,64 @@
+"""What every engine must answer, with its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from seeknal.offline import Rows
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Features of one group to be looked up: its rows, their names, and how long a value is good for."""
+
+    rows: Rows
+    features: tuple[str, ...]
+    ttl: int | None = None
+
+
+class Engine(Protocol):
+    """Reads stored rows. Answers are in logical types; instants and spans of time are whole microseconds, all bounds are inclusive."""
+
+    def as_of(self, wanted: Wanted, keys: Sequence[pa.ChunkedArray], at: pa.ChunkedArray) -> pa.Table:
+        """Give each moment the features known then.
+
+        The row with the latest event time at or before the moment counts; of several, the one with
+        the latest created time, then the one written last. When it is older than the ttl, or a key
+        or the moment is null, all features are null. A feature that is null in that row is null.
+
+        Args:
+            wanted: The features.
+            keys: The entity of each moment: the join keys, in the group's order.
+            at: The moments, as UTC timestamps of microseconds.
+
+        Returns:
+            One row per moment, in order, in logical types.
+        """
+
+    def moments(self, groups: Sequence[Rows]) -> pa.Table:
+        """List the entities and event times at which any of the groups has a row.
+
+        Returns:
+            Distinct rows, ordered: the first group's join keys and the event time, as UTC microseconds.
+        """
+
+    def newest(self, rows: Rows, *, per_event: bool = False) -> pa.Table:
+        """Give the row of each entity that wins over its others.
+
+        Args:
+            rows: The rows.
+            per_event: Give the row of each entity and event time instead.
+
+        Returns:
+            All columns, ordered by key (and event time). Entities with a null key are left out, except per event.
+        """
+
+    def sample(self, rows: Rows, limit: int) -> pa.Table:
+        """Give the rows written last, the very last one first."""
+
+    def count(self, rows: Rows) -> int:
+        """Count the rows."""

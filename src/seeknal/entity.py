@@ -1,0 +1,81 @@
+"""What a feature is about: an entity and the columns that identify one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seeknal.errors import DefinitionError, notice
+from seeknal.names import check_name, is_generic
+
+
+@dataclass(frozen=True, init=False)
+class Entity:
+    """Something that features describe, such as a customer or an airport.
+
+    Args:
+        name: What it is, in the singular.
+        join_keys: Columns that together identify one, in order.
+        description: A sentence for people.
+        pii_keys: Those join keys that are personal data; `seeknal debug` masks them.
+
+    Raises:
+        DefinitionError: A name breaks the rule, or the keys are missing, repeated or no list.
+    """
+
+    name: str
+    join_keys: tuple[str, ...]
+    description: str | None
+    pii_keys: tuple[str, ...]
+
+    def __init__(
+        self,
+        name: str,
+        join_keys: Sequence[str],
+        description: str | None = None,
+        pii_keys: Sequence[str] | None = None,
+    ) -> None:
+        self._set(
+            check_name("entity", name),
+            _columns("join_keys", join_keys),
+            description,
+            _columns("pii_keys", pii_keys) if pii_keys else (),
+        )
+        if not self.join_keys:
+            raise DefinitionError(f'Entity {name!r} has no join keys. Write join_keys=["{name}_id"], say.')
+        if unknown := set(self.pii_keys) - set(self.join_keys):
+            raise DefinitionError(
+                f"pii_keys of entity {name!r} names {', '.join(sorted(unknown))}, which is none of its join keys "
+                f"({', '.join(self.join_keys)})."
+            )
+        _advise(self)
+
+    @classmethod
+    def stored(
+        cls, name: str, join_keys: Sequence[str], description: str | None = None, pii_keys: Sequence[str] = ()
+    ) -> Entity:
+        """Give back one that was checked, and advised on, before it was stored."""
+        entity = object.__new__(cls)
+        entity._set(name, tuple(join_keys), description, tuple(pii_keys))
+        return entity
+
+    def _set(self, *values: object) -> None:
+        for field, value in zip(("name", "join_keys", "description", "pii_keys"), values, strict=True):
+            object.__setattr__(self, field, value)
+
+
+def _columns(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise DefinitionError(f"{argument} takes a list of column names, not {names!r}.")
+    if len(set(names)) != len(names):
+        raise DefinitionError(f"{argument} names a column twice: {', '.join(names)}.")
+    return tuple(names)
+
+
+def _advise(entity: Entity) -> None:
+    vague = [name for name in (entity.name, *entity.join_keys) if is_generic(name)]
+    if vague:
+        notice(
+            f"{' and '.join(map(repr, vague))} in an entity will mean nothing to the next reader. "
+            'Say what it identifies: Entity(name="customer", join_keys=["customer_id"]).'
+        )

@@ -1,0 +1,53 @@
+"""Every error Seeknal raises on purpose, by whose move it is.
+
+SeeknalError
+├── DefinitionError   the code asks for something that cannot be: change the code
+├── DataError         the data cannot be taken as it is: change the data
+└── StoreError        the machine or the files are in the way: look at the machine
+
+SeeknalWarning is the category of every notice; it can be filtered by it.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+class SeeknalError(Exception):
+    """Base of all errors; the facts given to it become attributes.
+
+    >>> SeeknalError("No table named 'x'.", name="x").name
+    'x'
+    """
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+
+class DefinitionError(SeeknalError):
+    """The definition or the call is wrong: change the code."""
+
+
+class DataError(SeeknalError):
+    """The data does not fit: change the data."""
+
+
+class StoreError(SeeknalError):
+    """The store cannot do it now: look at the machine."""
+
+
+class SeeknalWarning(UserWarning):
+    """Something worth knowing that does not stop the work."""
+
+
+def notice(text: str) -> None:
+    """Tell the user something, with the line of their own code that led to it."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, SeeknalWarning, stacklevel=level)

@@ -1,0 +1,1 @@
+"""The classes of the user's guide on DuckDB."""

@@ -1,0 +1,309 @@
+"""Feature groups in a notebook: a definition plus the frame at hand; each verb is one call on the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeknal.entity import Entity
+from seeknal.errors import DefinitionError
+from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.names import check_name
+from seeknal.times import Interval, Moment, moment_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.serving import OnlineTable
+    from seeknal.store import FeatureStore
+    from seeknal.writing import Written
+
+__all__ = [
+    "FeatureGroupDuckDB",
+    "FeatureLookup",
+    "HistoricalFeaturesDuckDB",
+    "Materialization",
+    "OnlineFeaturesDuckDB",
+]
+
+
+def _store() -> FeatureStore:
+    from seeknal import session
+
+    return session.store()
+
+
+class FeatureGroupDuckDB:
+    """Features of one entity that are written together.
+
+    Args:
+        name: Name of the group, unique in its project.
+        entity: What the features describe. With `get_or_create()` it may be left out for a group that exists.
+        materialization: How rows are dated and kept; may be left out likewise.
+        project: Name of the project.
+        description: A sentence for people.
+        features: The columns that are features: their names, or their types by name
+            (`{"x": "int64"}`), or a `pyarrow.Schema`.
+
+    Raises:
+        DefinitionError: A name breaks the rule, or a type is unknown.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entity: Entity | None = None,
+        materialization: Materialization | None = None,
+        project: str = "default",
+        description: str | None = None,
+        features: Sequence[str] | Mapping[str, str] | pa.Schema | None = None,
+    ) -> None:
+        self.name = check_name("feature group", name)
+        self.project = check_name("project", project)
+        self.entity = entity
+        self.materialization = materialization
+        self.description = description
+        self._frame: object = None
+        self._features: list[str] | None = None
+        self._declared: dict[str, pa.DataType] = {}
+        if features is not None:
+            self.set_features(features)
+
+    def __repr__(self) -> str:
+        keys = ", ".join(self.entity.join_keys) if self.entity else "?"
+        return f"FeatureGroupDuckDB({self.project}/{self.name}, keys: {keys}, version: {self.version or 'none yet'})"
+
+    @property
+    def definition(self) -> FeatureGroup:
+        """The group without its frame.
+
+        Raises:
+            DefinitionError: The entity is missing.
+        """
+        if self.entity is None:
+            raise DefinitionError(
+                f"Feature group {self.name!r} has no entity. Pass entity=Entity(...), or call get_or_create() "
+                "to take what is registered."
+            )
+        return FeatureGroup(
+            self.name, self.entity, self.materialization or Materialization(), self.project, self.description
+        )
+
+    def set_dataframe(self, frame: object) -> FeatureGroupDuckDB:
+        """Take a frame to be written: pandas, Polars, PyArrow, a DuckDB relation, or a path to Parquet or CSV."""
+        self._frame = frame
+        return self
+
+    def set_features(self, names: Sequence[str] | Mapping[str, str] | pa.Schema | None = None) -> FeatureGroupDuckDB:
+        """Say which columns are features.
+
+        Args:
+            names: Their names, or their types by name, or a `pyarrow.Schema`. None: all columns of the
+                frame but keys, event time and created time.
+        """
+        self._features, self._declared = _declaration(names)
+        return self
+
+    def write(
+        self,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        mode: str = "overwrite",
+        *,
+        drop_nulls: bool = False,
+    ) -> Written:
+        """Write the frame to the offline table, as one snapshot, all or none; then load it if the group is online.
+
+        Args:
+            feature_start_time: First event time to write, inclusive. None: no bound.
+            feature_end_time: Last event time to write, inclusive; a date covers its whole day. None: no bound.
+            mode: "overwrite" replaces what is stored in that interval (all, if it has no bounds), "append"
+                adds, "merge" replaces rows of equal keys and event time.
+            drop_nulls: Leave out rows without an event time instead of refusing them.
+
+        Raises:
+            DefinitionError: No frame was set, there is no event time column, or the mode is unknown.
+            DataError: The frame does not fit; nothing was stored.
+            StoreError: The machine is in the way; nothing was stored.
+        """
+        if self._frame is None:
+            raise DefinitionError(f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write().")
+        return _store().write(
+            self.definition,
+            self._frame,
+            features=self._features,
+            declared=self._declared,
+            interval=Interval.between(feature_start_time, feature_end_time),
+            mode=mode,
+            drop_nulls=drop_nulls,
+        )
+
+    def get_or_create(self) -> FeatureGroupDuckDB:
+        """Register the group, or take what the registry knows for what was left out here.
+
+        Raises:
+            DefinitionError: The group exists with another entity or other time columns, or does not
+                exist and the entity is missing.
+        """
+        found = _store().registry.group(self.project, self.name)
+        if found:
+            self.entity = self.entity or found.group.entity
+            self.materialization = self.materialization or found.group.materialization
+            self.description = self.description or found.group.description
+        _store().get_or_create(self.definition)
+        return self
+
+    def delete(self) -> None:
+        """Remove the group: its rows, its versions, and what of it is online."""
+        _store().delete_group(self.name, self.project)
+
+    @property
+    def version(self) -> int | None:
+        """Number of the current version; None before the first write."""
+        store = _store()
+        record = store.registry.group(self.project, self.name)
+        versions = store.catalog.versions(record) if record else []
+        return next((version.number for version in versions if version.is_current), None)
+
+    @property
+    def offline_watermarks(self) -> list[datetime]:
+        """Newest event time of each write to the current version, in UTC, oldest first."""
+        if _store().registry.group(self.project, self.name) is None:
+            return []
+        return [moment_of(moment) for moment in _store().watermarks(self.name, self.project)]
+
+
+def _declaration(
+    names: Sequence[str] | Mapping[str, str] | pa.Schema | None,
+) -> tuple[list[str] | None, dict[str, pa.DataType]]:
+    if names is None:
+        return None, {}
+    if isinstance(names, str):
+        raise DefinitionError(f"features={names!r} is no list. Write features=[{names!r}].")
+    if isinstance(names, Sequence):
+        return list(names), {}
+    from seeknal import types
+
+    pairs = names.items() if isinstance(names, Mapping) else [(field.name, field.type) for field in names]
+    declared = {name: types.parse(kind) for name, kind in pairs}
+    return list(declared), declared
+
+
+class HistoricalFeaturesDuckDB:
+    """Features of one or more groups, as they were known at moments of the past.
+
+    Args:
+        lookups: Which features of which groups.
+    """
+
+    def __init__(self, lookups: Sequence[FeatureLookup]) -> None:
+        self.lookups = lookups
+        self._spine: tuple[object, str, Sequence[str] | None] | None = None
+        self._latest_at: Moment | None = None
+        self._wants_latest = False
+
+    def using_spine(
+        self, spine: object, date_col: str, keep_cols: Sequence[str] | None = None
+    ) -> HistoricalFeaturesDuckDB:
+        """Ask for the features known at each row of a frame.
+
+        Args:
+            spine: A frame with the join keys and a moment in each row.
+            date_col: The column with the moments.
+            keep_cols: Columns to keep beside keys and moment. None: all.
+        """
+        self._spine, self._wants_latest = (spine, date_col, keep_cols), False
+        return self
+
+    def using_latest(self, now: Moment | None = None) -> HistoricalFeaturesDuckDB:
+        """Ask for the features of every entity as known now, or at another moment."""
+        self._spine, self._wants_latest, self._latest_at = None, True, now
+        return self
+
+    def to_dataframe(
+        self,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        *,
+        output: str | None = None,
+    ) -> Any:
+        """Give the features as a frame.
+
+        With a spine: its rows and columns, in order, and beside them what was known at each moment.
+        With `using_latest`: one row per entity. Otherwise the history: one row per entity and event
+        time at which any of the groups changed, each as known at that moment.
+
+        Args:
+            feature_start_time: First event time to look at, inclusive. None: no bound.
+            feature_end_time: Last event time to look at, inclusive; a date covers its whole day. None: no bound.
+            output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, pandas without one.
+
+        Raises:
+            DefinitionError: A group, feature or output does not exist, or names clash.
+            DataError: The spine lacks a column, or a key's type cannot match.
+        """
+        span = Interval.between(feature_start_time, feature_end_time)
+        if self._spine:
+            spine, date_col, keep = self._spine
+            return _store().training_set(self.lookups, spine, date_col, keep=keep, span=span, output=output)
+        if self._wants_latest:
+            return _store().latest(self.lookups, span=span, at=self._latest_at, output=output)
+        return _store().history(self.lookups, span=span, output=output)
+
+    def serve(
+        self, name: str | None = None, target: str | Path | None = None, ttl: timedelta | None = None
+    ) -> OnlineFeaturesDuckDB:
+        """Put the newest row of every entity online, as a table of these features.
+
+        The table keeps to the versions that are current now, until it is served again.
+
+        Args:
+            name: The table's name; the group's own if there is but one group.
+            target: Folder of the online store; the one in the home without it.
+            ttl: How long values are good for, in place of the groups' own.
+        """
+        table = _store().serve(self.lookups, name, target=target, ttl=ttl)
+        return OnlineFeaturesDuckDB(table.record.name, table.record.project)
+
+
+class OnlineFeaturesDuckDB:
+    """A served table: newest features by key.
+
+    Args:
+        name: The table's name.
+        project: Its project. None: the one project that has such a table.
+
+    Raises:
+        DefinitionError: There is no such table.
+    """
+
+    def __init__(self, name: str, project: str | None = None) -> None:
+        self._table: OnlineTable = _store().online_table(name, project)
+        self.name = self._table.record.name
+        self.project = self._table.record.project
+
+    def __repr__(self) -> str:
+        keys, features = ", ".join(self._table.keys), ", ".join(self._table.features)
+        return f"OnlineFeaturesDuckDB({self.project}/{self.name}, keys: {keys}, features: {features})"
+
+    def get_features(self, keys: object, output: str = "pandas") -> Any:
+        """Give the newest features of some entities.
+
+        Args:
+            keys: A list of mappings from join key to value, or a frame with the join keys.
+            output: "pandas", "polars", "arrow" or "dicts".
+
+        Returns:
+            One row per entity asked for, in order: the keys, then the features. Unknown and expired
+            entities have nulls.
+
+        Raises:
+            DataError: The keys have wrong names or types.
+        """
+        return self._table.get_features(keys, output)
+
+    def delete(self) -> None:
+        """Remove the table, and rows that no other table uses."""
+        _store().delete_table(self.name, self.project)

@@ -1,0 +1,187 @@
+"""Any dataframe in, Arrow through, the same kind out.
+
+Known kinds: pandas, Polars, PyArrow, a DuckDB relation, and a path to a Parquet or CSV file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal.errors import DataError, DefinitionError
+
+OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
+
+
+def kind_of(frame: object) -> str:
+    """Say which kind a frame is: "pandas", "polars", "arrow", "duckdb" or "path".
+
+    Raises:
+        DataError: It is none of them.
+    """
+    module = type(frame).__module__.partition(".")[0]
+    kinds = {"pandas": "pandas", "polars": "polars", "pyarrow": "arrow", "duckdb": "duckdb", "_duckdb": "duckdb"}
+    if isinstance(frame, str | Path):
+        return "path"
+    if module not in kinds:
+        raise DataError(
+            f"A {type(frame).__qualname__} is no frame. Give a pandas or Polars frame, a PyArrow table, "
+            "a DuckDB relation, or the path of a Parquet or CSV file."
+        )
+    return kinds[module]
+
+
+def to_arrow(frame: object) -> pa.Table:
+    """Take a frame's rows as an Arrow table, in their order; an index of pandas is left out.
+
+    Raises:
+        DataError: It is no frame, or a column mixes types.
+    """
+    table: pa.Table = _READERS[kind_of(frame)](frame)
+    if repeated := [name for name, count in Counter(table.column_names).items() if count > 1]:
+        raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
+    return table
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    if not hasattr(frame, "columns"):
+        raise DataError(f"A pandas {type(frame).__name__} is no frame. Give a DataFrame.")
+    names = list(frame.columns)
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise DataError(f"The frame's column {odd[0]!r} has a name that is not text. Rename it.", column=odd[0])
+    columns = []
+    for position, name in enumerate(names):
+        try:
+            columns.append(pa.array(frame.iloc[:, position], from_pandas=True))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise DataError(f"Column {name!r} holds values of several types: {error}", column=name) from None
+    return pa.table(columns, names=names)
+
+
+def _from_polars(frame: Any) -> pa.Table:
+    collected = frame.collect() if hasattr(frame, "collect") else frame
+    return pa.table(collected)
+
+
+def _from_pyarrow(frame: Any) -> pa.Table:
+    if isinstance(frame, pa.RecordBatchReader):
+        return frame.read_all()
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
+    if isinstance(frame, pa.Table):
+        return frame
+    raise DataError(f"A pyarrow {type(frame).__name__} is no frame. Give a Table.")
+
+
+def _from_path(path: Any) -> pa.Table:
+    file = Path(path)
+    if not file.exists():
+        raise DataError(f"There is no file {str(file)!r}.")
+    if file.suffix.lower() in (".parquet", ".pq"):
+        import pyarrow.parquet as pq
+
+        return pq.read_table(file)
+    if file.suffix.lower() == ".csv":
+        import pyarrow.csv
+
+        return pyarrow.csv.read_csv(file)
+    raise DataError(f"{str(file)!r} is neither .parquet nor .csv.")
+
+
+_READERS: Mapping[str, Callable[[Any], pa.Table]] = {
+    "pandas": _from_pandas,
+    "polars": _from_polars,
+    "arrow": _from_pyarrow,
+    "duckdb": lambda relation: relation.to_arrow_table(),
+    "path": _from_path,
+}
+
+
+def output_kind(frame: object, output: str | None) -> str:
+    """Say which kind to answer in: the one asked for, else the frame's own (pandas for a path).
+
+    Raises:
+        DefinitionError: Nobody knows the kind asked for.
+    """
+    if output is not None and output not in OUTPUTS:
+        raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(OUTPUTS)}.")
+    own = "pandas" if frame is None else kind_of(frame)
+    return output or ("pandas" if own == "path" else own)
+
+
+def from_arrow(table: pa.Table, kind: str) -> Any:
+    """Give a table as a frame of the kind."""
+    if kind == "arrow":
+        return table
+    if kind == "polars":
+        return _polars().from_arrow(table)
+    if kind == "duckdb":
+        import duckdb
+
+        return duckdb.from_arrow(table)
+    return _to_pandas(table, arrow_backed=False)
+
+
+def with_columns(frame: object, table: pa.Table, features: pa.Table, kind: str) -> Any:
+    """Give a frame with columns added at its right.
+
+    Args:
+        frame: What the caller gave; not touched.
+        table: The same rows as Arrow, with those columns that are to be kept.
+        features: The columns to add, row by row.
+        kind: The kind to answer in; columns of the frame's own kind stay as they are.
+    """
+    if kind == "pandas" and kind_of(frame) == "pandas":
+        return _beside(frame, table.column_names, features)
+    if kind == "polars" and type(frame).__name__ == "DataFrame" and kind_of(frame) == "polars":
+        return frame.select(table.column_names).hstack(_polars().from_arrow(features))  # type: ignore[attr-defined]
+    for field, column in zip(features.schema, features.columns, strict=True):
+        table = table.append_column(field, column)
+    return from_arrow(table, kind)
+
+
+def _beside(frame: Any, keep: list[str], features: pa.Table) -> Any:
+    import pandas as pd
+
+    arrow_backed = any(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes)
+    right = _to_pandas(features, arrow_backed)
+    right.index = frame.index
+    return pd.concat([frame[keep], right], axis=1)
+
+
+def _to_pandas(table: pa.Table, arrow_backed: bool) -> Any:
+    """Make a pandas frame that holds every value exactly; whole numbers with nulls become Int64 and the like."""
+    import pandas as pd
+
+    if arrow_backed:
+        return table.to_pandas(types_mapper=pd.ArrowDtype)
+    return pd.DataFrame(
+        {name: _series(column) for name, column in zip(table.column_names, table.columns, strict=True)},
+        index=pd.RangeIndex(table.num_rows),
+    )
+
+
+def _series(column: pa.ChunkedArray) -> Any:
+    import pandas as pd
+
+    kind = column.type
+    if pa.types.is_nested(kind):
+        return pd.Series(column.to_pylist(), dtype=object)
+    if column.null_count and pa.types.is_integer(kind):
+        name = str(kind).replace("i", "I").replace("uI", "UI")
+        return column.to_pandas(types_mapper={kind: getattr(pd, f"{name}Dtype")()}.get)
+    if column.null_count and pa.types.is_boolean(kind):
+        return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
+    return column.to_pandas()
+
+
+def _polars() -> Any:
+    try:
+        import polars
+    except ImportError:
+        raise DefinitionError('output="polars" needs Polars: pip install "seeknal[polars]".') from None
+    return polars

@@ -1,0 +1,51 @@
+"""Names of projects, entities, groups and tables: one rule, and help when one is misspelt."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from seeknal.errors import DefinitionError
+
+_RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
+_GENERIC = re.compile(r"(entity|key|id|pk|index|idx|name|col|column|field|table|test|foo|bar|thing|object)[_-]?\d*", re.I)
+
+
+def check_name(kind: str, name: object) -> str:
+    """Return the name if it follows the rule, which every path and listing relies on.
+
+    Raises:
+        DefinitionError: The name is no text, or breaks the rule.
+    """
+    if isinstance(name, str) and _RULE.fullmatch(name):
+        return name
+    raise DefinitionError(
+        f"{name!r} cannot be a {kind} name. Start with a letter; then letters, digits, '_' and '-', at most 128 in all.",
+        kind=kind,
+        name=name,
+    )
+
+
+def is_generic(name: str) -> bool:
+    """Tell whether a name says nothing about what it names.
+
+    >>> is_generic("entity1"), is_generic("id"), is_generic("customer_id")
+    (True, True, False)
+    """
+    return _GENERIC.fullmatch(name) is not None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Give a sentence that points from a wrong name to the nearest right ones, or to all of a few.
+
+    >>> did_you_mean("spned", ["spend", "visits"])
+    " Did you mean 'spend'?"
+    >>> did_you_mean("zzz", ["spend", "visits"])
+    ' There are: spend, visits.'
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" There are: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}." if names else ""

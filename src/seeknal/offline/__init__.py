@@ -1,0 +1,6 @@
+"""The offline store: one Delta Lake table per feature group, each write one atomic snapshot."""
+
+from seeknal.offline.log import Commit, DataFile, Rows, Snapshot
+from seeknal.offline.table import Conflict, OfflineTable, Write
+
+__all__ = ["Commit", "Conflict", "DataFile", "OfflineTable", "Rows", "Snapshot", "Write"]

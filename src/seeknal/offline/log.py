@@ -1,0 +1,138 @@
+"""What a table's log says: its commits, its snapshots, and the files each snapshot is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from seeknal.errors import StoreError
+from seeknal.schema import Schema
+from seeknal.times import Interval
+
+METADATA = "seeknal"
+_FOREIGN = {"deletionVectors", "columnMapping"}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one write did. It travels in the commit itself, so that no crash can part the two."""
+
+    snapshot: int
+    version: int
+    schema_text: str
+    mode: str
+    interval: Interval
+    written: int
+    rows: int
+    newest: int | None
+    next_row_id: int
+    at: int
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The schema of the version."""
+        return Schema.loads(self.schema_text)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a snapshot; the bounds of its event times are None where unknown."""
+
+    path: str
+    size: int
+    rows: int
+    start: int | None
+    end: int | None
+
+    def overlaps(self, span: Interval) -> bool:
+        """Whether it may hold a row of the span."""
+        too_old = span.start is not None and self.end is not None and self.end < span.start
+        too_new = span.end is not None and self.start is not None and self.start > span.end
+        return not (too_old or too_new)
+
+    def lies_within(self, span: Interval) -> bool:
+        """Whether it holds nothing but rows of the span."""
+        after = span.start is None or (self.start is not None and self.start >= span.start)
+        before = span.end is None or (self.end is not None and self.end <= span.end)
+        return after and before
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Stored rows that a query may see: files of one schema, and the spans of event time that count."""
+
+    paths: tuple[str, ...]
+    schema: Schema
+    count: int
+    spans: tuple[Interval, ...] = (Interval(),)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table as it stood after one write."""
+
+    root: Path
+    number: int
+    commit: Commit | None
+    files: tuple[DataFile, ...]
+
+    def within(self, schema: Schema, *spans: Interval) -> Rows:
+        """Give the rows whose event time lies in one of the spans; no span: all rows."""
+        spans = spans or (Interval(),)
+        files = [file for file in self.files if any(file.overlaps(span) for span in spans)]
+        return Rows(
+            tuple(str(self.root / file.path) for file in files), schema, sum(file.rows for file in files), spans
+        )
+
+
+def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
+    """Read a table's log up to a snapshot, or to its end.
+
+    Raises:
+        StoreError: The table was written by somebody else in a way that cannot be read here.
+    """
+    table = DeltaTable(root, version=number)
+    if foreign := _FOREIGN & set(table.protocol().reader_features or ()):
+        raise StoreError(f"{root} uses {', '.join(sorted(foreign))}, written by another program. Seeknal cannot read it.")
+    commit = next(_commits(table, None), None)
+    times = commit.schema.event_time.name if commit else ""
+    return Snapshot(root, table.version(), commit, tuple(_files(table, times)))
+
+
+def read_commits(root: Path, after: int) -> list[Commit]:
+    """List what was written after a snapshot, oldest first."""
+    table = DeltaTable(root)
+    return list(_commits(table, table.version() - after))[::-1] if table.version() > after else []
+
+
+def latest(root: Path) -> int:
+    """Give the number of the newest snapshot."""
+    return DeltaTable(root, without_files=True).version()
+
+
+def _commits(table: DeltaTable, limit: int | None) -> Iterator[Commit]:
+    """Go through Seeknal's commits, newest first; without a limit only as far back as the newest one."""
+    entries = table.history(limit or 1)
+    if limit is None and not any(METADATA in entry for entry in entries):
+        entries = table.history()
+    for entry in entries:
+        if METADATA in entry:
+            stored = msgspec.json.decode(entry[METADATA])
+            yield msgspec.convert({**stored, "snapshot": entry["version"]}, Commit)
+
+
+def _files(table: DeltaTable, event_time: str) -> Iterator[DataFile]:
+    adds = pa.table(table.get_add_actions(flatten=True))
+    bounds = [f"{side}.{event_time}" for side in ("min", "max")]
+    starts, ends = (
+        adds[name].cast(pa.int64()).to_pylist() if name in adds.column_names else [None] * len(adds) for name in bounds
+    )
+    columns = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    for path, size, rows, start, end in zip(*columns, starts, ends, strict=True):
+        yield DataFile(path, size, rows, start, end)

@@ -1,0 +1,7 @@
+"""The online store: the newest row of each entity, found by its key."""
+
+from seeknal.online.codec import Codec
+from seeknal.online.lmdb import LmdbStore
+from seeknal.online.protocol import OnlineStore
+
+__all__ = ["Codec", "LmdbStore", "OnlineStore"]

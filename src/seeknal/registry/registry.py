@@ -1,0 +1,305 @@
+"""Reading and writing the registry, in short transactions; any number of processes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from sqlalchemy import URL, Connection, Row, create_engine, delete, event, func, insert, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.schema import CreateTable
+
+from seeknal.entity import Entity
+from seeknal.errors import DefinitionError, StoreError
+from seeknal.feature_group import FeatureGroup, Materialization
+from seeknal.offline import Commit
+from seeknal.registry import tables as t
+from seeknal.registry.records import GroupRecord, Load, OnlineTableRecord, TableLookup, Version
+from seeknal.schema import Schema
+from seeknal.times import Interval, microseconds, now
+
+
+class Registry:
+    """What exists, kept in a SQLite database."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 60})
+        event.listen(self._engine, "connect", _set_up)
+        event.listen(self._engine, "begin", _begin)
+        with self._write() as db:
+            for table in t.metadata.sorted_tables:
+                db.execute(CreateTable(table, if_not_exists=True))
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._transaction(writes=False) as db:
+            yield db
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._transaction(writes=True) as db:
+            yield db
+
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        try:
+            with self._engine.connect().execution_options(writes=writes) as db, db.begin():
+                yield db
+        except OperationalError as error:
+            raise StoreError(f"The registry {self._path} cannot be used: {error.orig}") from error
+
+    def save_group(self, group: FeatureGroup) -> GroupRecord:
+        """Register a group, or bring what may change (description, ttl, online) up to date.
+
+        Raises:
+            DefinitionError: The registered group or entity has other keys or times.
+        """
+        materialization = group.materialization
+        with self._write() as db:
+            entity_id = _save_entity(db, group.project, group.entity)
+            row = _group_row(db, group.project, group.name)
+            if row is None:
+                values = {"project": group.project, "name": group.name, "entity_id": entity_id, "created_at": now()}
+                times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
+                db.execute(insert(t.feature_group).values(**values, **times, online=0))
+            else:
+                _refuse_changes(group, _group(row).group)
+            db.execute(
+                update(t.feature_group)
+                .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
+                .values(
+                    description=group.description,
+                    ttl=microseconds(materialization.ttl) if materialization.ttl else None,
+                    online=int(materialization.online),
+                )
+            )
+            return _group(_found(_group_row(db, group.project, group.name)))
+
+    def group(self, project: str, name: str) -> GroupRecord | None:
+        """Find a group."""
+        with self._read() as db:
+            row = _group_row(db, project, name)
+        return _group(row) if row else None
+
+    def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
+        """List the groups, of one project or name if it is given, by project and name."""
+        query = _GROUPS.order_by(t.feature_group.c.project, t.feature_group.c.name)
+        if project is not None:
+            query = query.where(t.feature_group.c.project == project)
+        if name is not None:
+            query = query.where(t.feature_group.c.name == name)
+        with self._read() as db:
+            return [_group(row) for row in db.execute(query)]
+
+    def delete_group(self, record: GroupRecord) -> None:
+        """Forget a group, its versions and loads; its entity too if no other group has it."""
+        with self._write() as db:
+            row = _group_row(db, record.group.project, record.group.name)
+            db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
+            if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
+                db.execute(delete(t.entity).where(t.entity.c.id == row.entity_id))
+
+    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
+        """List the entities with their projects."""
+        query = select(t.entity).order_by(t.entity.c.project, t.entity.c.name)
+        if project is not None:
+            query = query.where(t.entity.c.project == project)
+        with self._read() as db:
+            return [(row.project, _entity(row)) for row in db.execute(query)]
+
+    def last_snapshot(self, record: GroupRecord) -> int:
+        """Give the newest snapshot the registry has heard of; -1 if none."""
+        with self._read() as db:
+            newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
+        return -1 if newest is None else int(newest)
+
+    def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> None:
+        """Note writes; those already known are left as they are."""
+        with self._write() as db:
+            query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
+            known = set(db.scalars(query))
+            for commit in commits:
+                if commit.snapshot not in known:
+                    db.execute(insert(t.snapshot).values(group_id=record.id, **_commit_values(commit)))
+
+    def versions(self, record: GroupRecord) -> list[Version]:
+        """List a group's versions, the oldest first."""
+        query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
+        with self._read() as db:
+            rows = db.execute(query).all()
+        first: dict[int, Row[tuple[object, ...]]] = {}
+        last: dict[int, Row[tuple[object, ...]]] = {}
+        for row in rows:
+            first.setdefault(row.version, row)
+            last[row.version] = row
+        current = rows[-1].version if rows else 0
+        return [
+            Version(n, Schema.loads(row.schema_text), first[n].at, row.number, row.rows, row.at, n == current)
+            for n, row in sorted(last.items())
+        ]
+
+    def watermarks(self, record: GroupRecord, version: int) -> list[int]:
+        """List the newest event time of each write to a version, in order of time."""
+        query = select(t.snapshot.c.newest).where(t.snapshot.c.group_id == record.id, t.snapshot.c.version == version)
+        with self._read() as db:
+            return sorted({newest for newest in db.scalars(query) if newest is not None})
+
+    def begin_load(self, record: GroupRecord, version: int, target: str, interval: Interval) -> int:
+        """Note that a span is to be online, and give the note's number."""
+        values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
+        with self._write() as db:
+            done = db.execute(insert(t.load).values(group_id=record.id, **values))
+        return int(_found(done.inserted_primary_key)[0])
+
+    def end_load(self, load: int, snapshot: int, rows: int, seconds: float) -> None:
+        """Note what a load gave."""
+        with self._write() as db:
+            values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
+            db.execute(update(t.load).where(t.load.c.id == load).values(**values))
+
+    def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
+        """List the loads of a group, the oldest first."""
+        query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
+        if version is not None:
+            query = query.where(t.load.c.version == version)
+        if target is not None:
+            query = query.where(t.load.c.target == target)
+        with self._read() as db:
+            return [
+                Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
+                for r in db.execute(query)
+            ]
+
+    def forget_loads(self, record: GroupRecord, version: int, target: str) -> None:
+        """Forget what of a version was put into an online store."""
+        mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & (t.load.c.target == target)
+        with self._write() as db:
+            db.execute(delete(t.load).where(mine))
+
+    def save_table(self, table: OnlineTableRecord) -> None:
+        """Register an online table, in place of one of that name."""
+        values = asdict(table) | {"lookups": msgspec.json.encode(table.lookups).decode()}
+        with self._write() as db:
+            db.execute(delete(t.online_table).where(_is_table(table.project, table.name)))
+            db.execute(insert(t.online_table).values(**values))
+
+    def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
+        """List the online tables, of one project or name if it is given, by project and name."""
+        query = select(t.online_table).order_by(t.online_table.c.project, t.online_table.c.name)
+        if project is not None:
+            query = query.where(t.online_table.c.project == project)
+        if name is not None:
+            query = query.where(t.online_table.c.name == name)
+        with self._read() as db:
+            return [_online_table(row) for row in db.execute(query)]
+
+    def delete_table(self, project: str, name: str) -> None:
+        """Forget an online table."""
+        with self._write() as db:
+            db.execute(delete(t.online_table).where(_is_table(project, name)))
+
+
+T = TypeVar("T")
+
+_GROUPS = select(
+    t.feature_group,
+    t.entity.c.name.label("entity_name"),
+    t.entity.c.join_keys,
+    t.entity.c.pii_keys,
+    t.entity.c.description.label("entity_description"),
+).join(t.entity)
+
+
+def _set_up(connection, _record) -> None:  # type: ignore[no-untyped-def]
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(db: Connection) -> None:
+    """Take the write lock at once where it will be needed, so that nobody is sent back half-way."""
+    db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writes") else "BEGIN")
+
+
+def _found(value: T | None) -> T:
+    if value is None:
+        raise StoreError("The registry lost a row that it had just written.")
+    return value
+
+
+def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...]] | None:
+    query = _GROUPS.where(t.feature_group.c.project == project, t.feature_group.c.name == name)
+    return db.execute(query).one_or_none()
+
+
+def _is_table(project: str, name: str):  # type: ignore[no-untyped-def]
+    return (t.online_table.c.project == project) & (t.online_table.c.name == name)
+
+
+def _save_entity(db: Connection, project: str, entity: Entity) -> int:
+    query = select(t.entity).where(t.entity.c.project == project, t.entity.c.name == entity.name)
+    values = {"pii_keys": _json(entity.pii_keys), "description": entity.description}
+    row = db.execute(query).one_or_none()
+    if row is None:
+        named = {"project": project, "name": entity.name, "join_keys": _json(entity.join_keys)}
+        return int(_found(db.execute(insert(t.entity).values(**named, **values)).inserted_primary_key)[0])
+    if _entity(row).join_keys != entity.join_keys:
+        raise DefinitionError(
+            f"Entity {entity.name!r} of project {project!r} has the join keys {', '.join(_entity(row).join_keys)}, "
+            f"not {', '.join(entity.join_keys)}. Use those, or give the entity another name."
+        )
+    db.execute(update(t.entity).where(t.entity.c.id == row.id).values(**values))
+    return int(row.id)
+
+
+def _refuse_changes(group: FeatureGroup, known: FeatureGroup) -> None:
+    for what, new, old in (
+        ("entity", group.entity.name, known.entity.name),
+        ("event_time_col", group.materialization.event_time_col, known.materialization.event_time_col),
+        ("created_time_col", group.materialization.created_time_col, known.materialization.created_time_col),
+    ):
+        if new != old:
+            raise DefinitionError(
+                f"Group {group.name!r} of project {group.project!r} has {what}={old!r}, not {new!r}. "
+                "Keep that, delete the group, or write to a new one."
+            )
+
+
+def _entity(row: Row[tuple[object, ...]]) -> Entity:
+    return Entity.stored(row.name, msgspec.json.decode(row.join_keys), row.description, msgspec.json.decode(row.pii_keys))
+
+
+def _group(row: Row[tuple[object, ...]]) -> GroupRecord:
+    keys = (msgspec.json.decode(column) for column in (row.join_keys, row.pii_keys))
+    materialization = Materialization(
+        event_time_col=row.event_time_col,
+        created_time_col=row.created_time_col,
+        ttl=None if row.ttl is None else timedelta(microseconds=row.ttl),
+        online=bool(row.online),
+    )
+    join_keys, pii_keys = keys
+    entity = Entity.stored(row.entity_name, join_keys, row.entity_description, pii_keys)
+    group = FeatureGroup(row.name, entity, materialization, row.project, row.description)
+    return GroupRecord(row.id, group, row.created_at)
+
+
+def _online_table(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
+    lookups = msgspec.json.decode(row.lookups, type=tuple[TableLookup, ...])
+    return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
+
+
+def _commit_values(commit: Commit) -> dict[str, object]:
+    names = ("version", "schema_text", "mode", "written", "rows", "newest", "at")
+    values = {name: getattr(commit, name) for name in names}
+    return values | {"number": commit.snapshot, "start": commit.interval.start, "end": commit.interval.end}
+
+
+def _json(values: Sequence[str]) -> str:
+    return msgspec.json.encode(values).decode()

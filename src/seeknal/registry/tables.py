@@ -1,0 +1,77 @@
+"""The registry's tables."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+metadata = MetaData()
+
+entity = Table(
+    "entity",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project", String(128), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("join_keys", Text, nullable=False),
+    Column("pii_keys", Text, nullable=False),
+    Column("description", Text),
+    UniqueConstraint("project", "name"),
+)
+
+feature_group = Table(
+    "feature_group",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project", String(128), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("entity_id", ForeignKey("entity.id"), nullable=False),
+    Column("description", Text),
+    Column("event_time_col", Text),
+    Column("created_time_col", Text),
+    Column("ttl", BigInteger),
+    Column("online", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("project", "name"),
+)
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("group_id", ForeignKey("feature_group.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("schema_text", Text, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("start", BigInteger),
+    Column("end", BigInteger),
+    Column("written", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("newest", BigInteger),
+    Column("at", BigInteger, nullable=False),
+)
+
+load = Table(
+    "load",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("group_id", ForeignKey("feature_group.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("start", BigInteger),
+    Column("end", BigInteger),
+    Column("snapshot", BigInteger),
+    Column("rows", BigInteger),
+    Column("seconds", Float),
+    Column("at", BigInteger),
+)
+
+online_table = Table(
+    "online_table",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("lookups", Text, nullable=False),
+    Column("ttl", BigInteger),
+    Column("target", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)

@@ -1,0 +1,242 @@
+"""Reading features: for a spine, for every moment of the past, or as of now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal import frames, types
+from seeknal.columns import utc
+from seeknal.engine import Engine, Wanted
+from seeknal.errors import DataError, DefinitionError
+from seeknal.feature_group import FeatureLookup
+from seeknal.names import did_you_mean
+from seeknal.offline import Rows, Snapshot
+from seeknal.registry import GroupRecord, Version
+from seeknal.schema import UTC
+from seeknal.times import Interval, microseconds
+
+
+@dataclass(frozen=True)
+class Source:
+    """A lookup, and the stored rows it leads to."""
+
+    lookup: FeatureLookup
+    record: GroupRecord
+    version: Version
+    snapshot: Snapshot
+
+    def __post_init__(self) -> None:
+        known = self.version.schema.feature_names
+        for name in self.lookup.features or ():
+            if name not in known:
+                raise DefinitionError(
+                    f"Group {self.record.group.name!r} has no feature named {name!r}.{did_you_mean(name, known)}"
+                )
+        columns = [*known, *self.version.schema.key_names]
+        for name in self.lookup.rename or {}:
+            if name not in columns:
+                raise DefinitionError(
+                    f"rename names {name!r}, which group {self.record.group.name!r} does not have."
+                    f"{did_you_mean(name, columns)}"
+                )
+
+    @property
+    def features(self) -> dict[str, str]:
+        """Name in the result by name in the group, in order."""
+        names = self.lookup.features or self.version.schema.feature_names
+        return {name: self.lookup.output_name(name) for name in names}
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Name in the spine by name in the group, in order."""
+        return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
+
+    def wanted(self, *spans: Interval) -> Wanted:
+        """Say what an engine is to look up."""
+        ttl = self.record.group.materialization.ttl
+        return Wanted(self.rows(*spans), tuple(self.features), None if ttl is None else microseconds(ttl))
+
+    def rows(self, *spans: Interval) -> Rows:
+        """Give the rows of some spans of time."""
+        return self.snapshot.within(self.version.schema, *spans)
+
+
+def training_set(
+    engine: Engine, sources: Sequence[Source], spine: object, date_col: str, keep: Sequence[str] | None, span: Interval
+) -> tuple[pa.Table, pa.Table]:
+    """Give each row of a spine the features known at its moment.
+
+    Args:
+        engine: What to ask.
+        sources: The lookups.
+        spine: A frame with the join keys and a moment in each row.
+        date_col: The column with the moments.
+        keep: Columns to keep beside keys and moment. None: all.
+        span: Only rows with an event time within it can be seen.
+
+    Returns:
+        The spine's columns, untouched, and beside them the features.
+
+    Raises:
+        DataError: The spine lacks a column, or a key's type cannot match.
+        DefinitionError: Two columns of the result would have one name.
+    """
+    table = frames.to_arrow(spine)
+    keys = [name for source in sources for name in source.keys.values()]
+    for name in [date_col, *keys, *(keep or ())]:
+        if name not in table.column_names:
+            raise DataError(f"The spine has no column {name!r}.{did_you_mean(name, table.column_names)}", column=name)
+    kept = [name for name in table.column_names if keep is None or name in {date_col, *keys, *keep}]
+    check_names(sources, kept)
+    at = utc(date_col, table[date_col], up=False)
+    return table.select(kept), look_up(engine, sources, table, at, span)
+
+
+def look_up(engine: Engine, sources: Sequence[Source], table: pa.Table, at: pa.ChunkedArray, span: Interval) -> pa.Table:
+    """Look up the features of all sources, side by side, for the entities of a table at given moments."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    for source in sources:
+        fields = zip(source.keys.values(), source.version.schema.keys, strict=True)
+        keys = [_key(table, name, field, source) for name, field in fields]
+        seen = _visible(source, at, span)
+        found = engine.as_of(source.wanted(*seen), keys, at) if seen else _nothing(source, len(at))
+        columns |= {out: found[name] for name, out in source.features.items()}
+    return pa.table(columns)
+
+
+def _visible(source: Source, at: pa.ChunkedArray, span: Interval) -> list[Interval]:
+    """Leave out what no moment can see: later than the last, or expired even for the first."""
+    bounds = pc.min_max(at.cast(pa.int64())).as_py()
+    if bounds["max"] is None:
+        return []
+    ttl = source.record.group.materialization.ttl
+    first = None if ttl is None else bounds["min"] - microseconds(ttl)
+    seen = span.intersect(Interval(first, bounds["max"]))
+    return [seen] if seen else []
+
+
+def _nothing(source: Source, count: int) -> pa.Table:
+    fields = [field for name in source.features for field in source.version.schema.features if field.name == name]
+    return pa.table([pa.nulls(count, field.type) for field in fields], names=list(source.features))
+
+
+def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.ChunkedArray:
+    column, kind = table[name], types.logical(table[name].type)
+    if not types.same_kind(kind, field.type):
+        hint = " (for whole numbers with nulls in pandas: .astype('Int64'))" if pa.types.is_floating(kind) else ""
+        raise DataError(
+            f"The spine's {name} is {kind}, but group {source.record.group.name!r} is keyed by {field.type}. "
+            f"Cast one of them{hint}.",
+            column=name,
+        )
+    comparable = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    return column.cast(types.stored(kind if comparable else field.type))
+
+
+def check_names(sources: Sequence[Source], taken: Sequence[str]) -> None:
+    """Refuse a result in which two columns would have one name.
+
+    Raises:
+        DefinitionError: It names both, and the fix.
+    """
+    owners = {name: "the spine" for name in taken}
+    for source in sources:
+        group = source.record.group.name
+        for name in source.features.values():
+            if name in owners:
+                raise DefinitionError(
+                    f"Two columns would be named {name!r}: one of {owners[name]} and a feature of {group!r}. "
+                    f'Pass FeatureLookup(..., prefix="{group}_"), or rename={{"{name}": ...}}.',
+                    name=name,
+                )
+            owners[name] = f"{group!r}"
+
+
+def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Table:
+    """Give one row per entity and event time at which any of the groups changed, as known at that moment.
+
+    Args:
+        engine: What to ask.
+        sources: The lookups; they must have the same join keys.
+        span: The moments to give.
+
+    Returns:
+        Join keys, time and features, ordered by keys and time.
+    """
+    keys, time = _shared_keys(sources), _shared_time(sources)
+    check_names(sources, [*keys, time])
+    if len(sources) == 1:
+        source = sources[0]
+        rows = engine.newest(source.rows(span), per_event=True)
+        names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
+        return rows.select(list(names)).rename_columns(list(names.values()))
+    moments = engine.moments([source.rows(span) for source in sources]).rename_columns([*keys, time])
+    found = look_up(engine, sources, moments, moments[time], Interval())
+    return _beside(_cast(moments, time, _time_type(sources)), found)
+
+
+def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) -> pa.Table:
+    """Give one row per entity, as known now.
+
+    Args:
+        engine: What to ask.
+        sources: The lookups; they must have the same join keys.
+        span: Only rows with an event time within it can be seen.
+        now: The moment to look from; later rows do not count.
+
+    Returns:
+        Join keys, the time of the newest row, and features, ordered by keys.
+    """
+    keys, time = _shared_keys(sources), _shared_time(sources)
+    check_names(sources, [*keys, time])
+    seen = span.intersect(Interval(None, now)) or Interval(now, now)
+    found = [_entities(engine.newest(source.rows(seen)), source, time) for source in sources]
+    together = found[0]
+    if len(found) > 1:
+        grouped = pa.concat_tables(found, promote_options="permissive").group_by(keys).aggregate([(time, "max")])
+        together = grouped.rename_columns([*keys, time]).sort_by([(name, "ascending") for name in keys])
+    at = pa.chunked_array([pa.repeat(pa.scalar(now, UTC), len(together))])
+    features = look_up(engine, sources, together, at, seen)
+    return _beside(_cast(together, time, _time_type(sources)), features)
+
+
+def _entities(rows: pa.Table, source: Source, time: str) -> pa.Table:
+    event_time = source.version.schema.event_time.name
+    names = {**source.keys, event_time: time}
+    return _cast(rows.select(list(names)), event_time, UTC).rename_columns(list(names.values()))
+
+
+def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+
+
+def _time_type(sources: Sequence[Source]) -> pa.DataType:
+    kinds = {source.version.schema.event_time.type for source in sources}
+    return kinds.pop() if len(kinds) == 1 else UTC
+
+
+def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
+    for name, column in zip(right.column_names, right.columns, strict=True):
+        left = left.append_column(name, column)
+    return left
+
+
+def _shared_keys(sources: Sequence[Source]) -> list[str]:
+    first = list(sources[0].keys.values())
+    for source in sources[1:]:
+        if list(source.keys.values()) != first:
+            raise DefinitionError(
+                f"Groups {sources[0].record.group.name!r} ({', '.join(first)}) and {source.record.group.name!r} "
+                f"({', '.join(source.keys.values())}) have different join keys, so without a spine their rows cannot be "
+                "put together. Call using_spine(...) with a frame that has all of them."
+            )
+    return first
+
+
+def _shared_time(sources: Sequence[Source]) -> str:
+    names = {source.version.schema.event_time.name for source in sources}
+    return names.pop() if len(names) == 1 else "event_time"

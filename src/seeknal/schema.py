@@ -1,0 +1,269 @@
+"""A schema: the names and types of keys, times and features. A version of a group is one schema."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from seeknal import types
+from seeknal.errors import DataError, DefinitionError
+from seeknal.names import did_you_mean
+
+ROW_ID = "_seeknal_row_id"
+"""Column of every stored row: its number in the order of writing, which settles ties."""
+
+UTC = pa.timestamp("us", tz="UTC")
+"""The stored type of event times and created times."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Columns by role; all types are logical."""
+
+    keys: tuple[pa.Field, ...]
+    event_time: pa.Field
+    created_time: pa.Field | None
+    features: tuple[pa.Field, ...]
+
+    def __iter__(self) -> Iterator[pa.Field]:
+        """Go through all columns: keys, event time, created time, features."""
+        yield from self.keys
+        yield self.event_time
+        if self.created_time is not None:
+            yield self.created_time
+        yield from self.features
+
+    @property
+    def names(self) -> list[str]:
+        """All column names, in the order of iteration."""
+        return [field.name for field in self]
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The features' names."""
+        return [field.name for field in self.features]
+
+    @property
+    def key_names(self) -> list[str]:
+        """The join keys' names."""
+        return [field.name for field in self.keys]
+
+    @property
+    def logical_types(self) -> list[pa.DataType]:
+        """The columns' types as users see them."""
+        return [field.type for field in self]
+
+    @property
+    def stored_types(self) -> list[pa.DataType]:
+        """The columns' types as the offline table holds them; times are UTC microseconds."""
+        times = {self.event_time.name, self.created_time.name if self.created_time else None}
+        return [UTC if field.name in times else types.stored(field.type) for field in self]
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Say name, type and role of each column."""
+        return [(field.name, str(field.type), self._role(field)) for field in self]
+
+    def _role(self, field: pa.Field) -> str:
+        if field.name in self.key_names:
+            return "join key"
+        if field.name == self.event_time.name:
+            return "event time"
+        return "feature" if field.name in self.feature_names else "created time"
+
+    def dumps(self) -> str:
+        """Write it as text."""
+        roles = pa.schema([field.with_metadata({"role": self._role(field)}) for field in self])
+        return base64.b64encode(roles.serialize().to_pybytes()).decode()
+
+    @classmethod
+    def loads(cls, text: str) -> Schema:
+        """Read what `dumps` wrote."""
+        fields = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+        by_role: dict[str, list[pa.Field]] = {"join key": [], "event time": [], "created time": [], "feature": []}
+        for field in fields:
+            by_role[field.metadata[b"role"].decode()].append(field.remove_metadata())
+        created = by_role["created time"]
+        return cls(
+            tuple(by_role["join key"]), by_role["event time"][0], created[0] if created else None, tuple(by_role["feature"])
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """One column that differs between two schemas; a missing side is None."""
+
+    name: str
+    old: str | None
+    new: str | None
+
+    def __str__(self) -> str:
+        if self.old is None:
+            return f"added {self.name} ({self.new})"
+        return f"removed {self.name}" if self.new is None else f"modified {self.name} ({self.old} to {self.new})"
+
+
+def difference(old: Schema, new: Schema) -> list[Change]:
+    """List what was added, removed and modified, in the order of the columns."""
+    before = {field.name: str(field.type) for field in old}
+    after = {field.name: str(field.type) for field in new}
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    ]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which columns of a frame are keys, times and features."""
+
+    group: str
+    keys: tuple[str, ...]
+    event_time: str
+    created_time: str | None = None
+    features: tuple[str, ...] | None = None
+    declared: Mapping[str, pa.DataType] | None = None
+
+    def pick(self, columns: Sequence[str]) -> Roles:
+        """Fill in the features: all columns that have no other part, unless they were named.
+
+        Raises:
+            DataError: The frame lacks a column that was named, or two of its names clash.
+        """
+        given = [*self.keys, self.event_time, *([self.created_time] if self.created_time else [])]
+        rest = [name for name in columns if name not in given] if self.features is None else list(self.features)
+        _refuse_clashes(columns, [*given, *rest])
+        for name in [*given, *rest]:
+            if name not in columns:
+                raise DataError(
+                    f"The frame for group {self.group!r} has no column {name!r}.{did_you_mean(name, columns)}",
+                    column=name,
+                )
+        if not rest:
+            raise DataError(f"The frame for group {self.group!r} has no features beside {', '.join(given)}.")
+        return replace(self, features=tuple(rest))
+
+
+def _refuse_clashes(columns: Sequence[str], used: Sequence[str]) -> None:
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
+    if repeated := [name for name, count in Counter(used).items() if count > 1]:
+        raise DefinitionError(f"Column {repeated[0]!r} has two parts (key, time or feature). Give it one.")
+    folded = Counter(name.lower() for name in used)
+    if alike := [name for name in used if folded[name.lower()] > 1]:
+        raise DataError(f"Columns {' and '.join(map(repr, alike))} differ in case only. Rename one.", columns=alike)
+    if ROW_ID in (name.lower() for name in used) or "" in used:
+        raise DataError(f"A column cannot be named {ROW_ID!r} or nothing. Rename it.")
+
+
+def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
+    """Find the schema that a frame's rows need, given the version they would be added to.
+
+    A column whose type widens into the known one takes the known one, so a narrower frame, an
+    all-null column or another layout of the same values makes no new version.
+
+    Raises:
+        DataError: A type cannot be kept, or is unknown because all values are null.
+    """
+    roles = roles.pick(table.column_names)
+    now = {field.name: field.type for field in known} if known else {}
+    declared = roles.declared or {}
+
+    def column(name: str) -> pa.Field:
+        kind = _logical_of(table.schema.field(name))
+        if name in declared:
+            return pa.field(name, _declared_type(name, kind, declared[name]))
+        if name in now and types.widens(kind, now[name]):
+            return pa.field(name, now[name])
+        if pa.types.is_null(kind):
+            raise DataError(
+                f"Column {name!r} holds only nulls, so its type is unknown. "
+                f'Declare it: features={{"{name}": "float64"}}.',
+                column=name,
+            )
+        return pa.field(name, kind)
+
+    def time(name: str) -> pa.Field:
+        kind = _time_type(table.schema.field(name), roles.group)
+        if name in now and (pa.types.is_timestamp(now[name]) or pa.types.is_date(kind)):
+            return pa.field(name, now[name])
+        return pa.field(name, kind)
+
+    features = roles.features or ()
+    kept = [name for name in (known.feature_names if known else []) if name in features]
+    return Schema(
+        keys=tuple(_key(column(name)) for name in roles.keys),
+        event_time=time(roles.event_time),
+        created_time=time(roles.created_time) if roles.created_time else None,
+        features=tuple(column(name) for name in [*kept, *(name for name in features if name not in kept)]),
+    )
+
+
+def _declared_type(name: str, kind: pa.DataType, declared: pa.DataType) -> pa.DataType:
+    numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (kind, declared))
+    if numbers or types.widens(kind, declared):
+        return declared
+    raise DataError(f"Column {name!r} is {kind} but declared as {declared}. Cast it, or declare {kind}.", column=name)
+
+
+def _logical_of(field: pa.Field) -> pa.DataType:
+    try:
+        return types.logical(field.type)
+    except DataError as error:
+        raise DataError(f"Column {field.name!r}: {error}", column=field.name) from None
+
+
+def _key(field: pa.Field) -> pa.Field:
+    if pa.types.is_floating(field.type) or pa.types.is_nested(field.type):
+        raise DataError(
+            f"Join key {field.name!r} is {field.type}, which cannot be compared exactly. Make it a whole number or "
+            "text (a pandas column with missing keys: .astype('Int64')).",
+            column=field.name,
+        )
+    return field
+
+
+def _time_type(field: pa.Field, group: str) -> pa.DataType:
+    kind = _logical_of(field)
+    if pa.types.is_date(kind):
+        return kind
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", tz=kind.tz)
+    if pa.types.is_string(kind) or pa.types.is_null(kind):
+        return pa.timestamp("us")
+    raise DataError(
+        f"Time column {field.name!r} of group {group!r} is {kind}. Make it a timestamp, a date or ISO 8601 text: "
+        f'pandas.to_datetime(frame["{field.name}"], unit="s", utc=True), say.',
+        column=field.name,
+    )
+
+
+def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
+    """List what changes from one version to the next, if rows of the old one can be read in the new one.
+
+    Raises:
+        DataError: A key or a time would change, or a type would not widen; it says the ways out.
+    """
+    now = {field.name: field.type for field in new}
+    for field in old:
+        wide = now.get(field.name)
+        if field in old.features and wide is None:
+            continue
+        if wide is None or not (types.widens(field.type, wide) or _is_time_to_finer(field.type, wide)):
+            raise DataError(
+                f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide or 'absent'}: rows already "
+                f"stored would not fit. Cast the column to {field.type}, give it another name, or write to a new group.",
+                column=field.name,
+                old=str(field.type),
+                new=str(wide),
+            )
+    if old.key_names != new.key_names or old.event_time.name != new.event_time.name:
+        raise DataError(f"Group {group!r} cannot change its keys or event time. Write to a new group.")
+    return difference(old, new)
+
+
+def _is_time_to_finer(old: pa.DataType, new: pa.DataType) -> bool:
+    return bool(pa.types.is_date(old) and pa.types.is_timestamp(new))

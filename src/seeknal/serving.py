@@ -1,0 +1,173 @@
+"""Online: loading the newest rows of a version, and answering for keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal import frames
+from seeknal.engine import Engine
+from seeknal.errors import DataError, DefinitionError
+from seeknal.names import did_you_mean
+from seeknal.offline import Snapshot
+from seeknal.online import Codec, OnlineStore
+from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TableLookup, Version
+from seeknal.registry.records import space_of
+from seeknal.times import Interval, now, union
+
+ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load put online.
+
+    Args:
+        group: Project and name of the group.
+        version: The version whose rows these are.
+        snapshot: The snapshot they were read from.
+        rows: How many entities of the version are online now.
+        seconds: How long it took.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    rows: int
+    seconds: float
+
+
+class Loader:
+    """Puts the newest row of each entity of a version online.
+
+    What is online is a function of two things: the version's last snapshot, and the spans of time
+    that were ever asked for. So a load can be repeated, interrupted, or overlap with another one.
+    """
+
+    def __init__(self, registry: Registry, engine: Engine) -> None:
+        self._registry = registry
+        self._engine = engine
+
+    def load(
+        self,
+        record: GroupRecord,
+        span: Interval,
+        target: str,
+        online: OnlineStore,
+        read: Callable[[], tuple[Version, Snapshot]],
+    ) -> Loaded:
+        """Load a span of a version, beside the spans loaded before.
+
+        Args:
+            record: The group.
+            span: The span; rows dated after now are left out.
+            target: Name of the online store in the registry's notes.
+            online: The online store.
+            read: Gives the version and its last snapshot as they are when called.
+        """
+        started = time.perf_counter()
+        version, _ = read()
+        mine = self._registry.begin_load(record, version.number, target, span)
+        while True:
+            version, snapshot = read()
+            notes = self._registry.loads(record, version.number, target)
+            spans = union([both for note in notes if (both := note.interval.intersect(Interval(None, now())))])
+            rows = self._engine.newest(snapshot.within(version.schema, *spans)) if spans else None
+            encoded = Codec(version.schema).rows(rows) if rows is not None else []
+            space = space_of(record.group.project, record.group.name, version.number)
+            count = online.replace(space, encoded)
+            if self._registry.loads(record, version.number, target)[-1].id <= notes[-1].id:
+                break
+        seconds = time.perf_counter() - started
+        self._registry.end_load(mine, snapshot.number, count, seconds)
+        return Loaded(record.label, version.number, snapshot.number, count, seconds)
+
+
+class OnlineTable:
+    """A named selection of online features; answers for keys.
+
+    Args:
+        record: What the table selects.
+        codecs: One per lookup: how rows of its version are written.
+        ttls: One per lookup: how long its values are good for, in microseconds.
+        online: Where the rows are.
+    """
+
+    def __init__(
+        self,
+        record: OnlineTableRecord,
+        codecs: Sequence[Codec],
+        ttls: Sequence[int | None],
+        online: OnlineStore,
+    ) -> None:
+        self.record = record
+        self._parts = list(zip(record.lookups, codecs, ttls, strict=True))
+        self._online = online
+
+    @property
+    def keys(self) -> list[str]:
+        """The names that a request must give, in order."""
+        return list(dict.fromkeys(name for lookup in self.record.lookups for _, name in lookup.keys))
+
+    @property
+    def features(self) -> list[str]:
+        """The names that an answer has, in order."""
+        return [name for lookup in self.record.lookups for _, name in lookup.features]
+
+    def get_features(self, keys: object, output: str = "pandas", *, at: int | None = None) -> Any:
+        """Give the newest features of some entities.
+
+        Args:
+            keys: A list of mappings from join key to value, or a frame with the join keys.
+            output: "pandas", "polars", "arrow" or "dicts".
+            at: What counts as now, in microseconds since 1970; the clock if None.
+
+        Returns:
+            One row per entity asked for, in order: the keys, then the features. Unknown and expired
+            entities have nulls.
+
+        Raises:
+            DataError: The keys have wrong names or types.
+            DefinitionError: The output is unknown.
+        """
+        if output not in ONLINE_OUTPUTS:
+            raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
+        asked = self._asked(keys)
+        moment = now() if at is None else at
+        columns: dict[str, pa.Array] = {}
+        for lookup, codec, ttl in self._parts:
+            values = codec.key_columns(asked, [name for _, name in lookup.keys])
+            columns |= {name: column for (_, name), column in zip(lookup.keys, values, strict=True)}
+        for lookup, codec, ttl in self._parts:
+            rows = self._rows(lookup, codec, [columns[name] for _, name in lookup.keys])
+            found = codec.decode(rows, None if ttl is None else moment - ttl)
+            columns |= {out: found[name] for name, out in lookup.features}
+        table = pa.table([columns[name] for name in [*self.keys, *self.features]], names=[*self.keys, *self.features])
+        return table.to_pylist() if output == "dicts" else frames.from_arrow(table, output)
+
+    def _rows(self, lookup: TableLookup, codec: Codec, keys: list[pa.Array]) -> list[bytes | None]:
+        return self._online.get(lookup.space, codec.keys(keys))
+
+    def _asked(self, keys: object) -> list[Mapping[str, Any]]:
+        if isinstance(keys, Mapping):
+            raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+        asked = list(keys) if isinstance(keys, list | tuple) else frames.to_arrow(keys).to_pylist()
+        expected = set(self.keys)
+        for key in asked:
+            if not isinstance(key, Mapping):
+                raise DataError(f"{key!r} is no mapping. Write {{{self.keys[0]!r}: {key!r}}}.")
+            if key.keys() != expected:
+                self._refuse(key, expected)
+        return asked
+
+    def _refuse(self, key: Mapping[str, Any], expected: set[str]) -> None:
+        wrong = sorted(set(key) ^ expected)[0]
+        problem = f"lacks {wrong!r}" if wrong in expected else f"has {wrong!r}, which is no key of it"
+        hint = "" if wrong in expected else did_you_mean(wrong, expected)
+        raise DataError(
+            f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}", key=dict(key)
+        )

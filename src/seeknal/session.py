@@ -1,0 +1,21 @@
+"""The feature store that holds in this folder and environment."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from seeknal import config
+from seeknal.store import FeatureStore
+
+_stores: dict[tuple[object, ...], FeatureStore] = {}
+_opening = Lock()
+
+
+def store() -> FeatureStore:
+    """Give the feature store of the current folder and environment; the same one while they do not change."""
+    settings = config.load()
+    place = (settings.home, settings.memory_limit, settings.lookback_days)
+    with _opening:
+        if place not in _stores:
+            _stores[place] = FeatureStore()
+        return _stores[place]

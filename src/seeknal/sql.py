@@ -1,0 +1,37 @@
+"""The only code that turns names and values into SQL text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def quote(name: str) -> str:
+    """Write a column or table name as an identifier.
+
+    >>> print(quote('the "best" one'))
+    "the ""best"" one"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str | int) -> str:
+    """Write a text or a whole number as a value.
+
+    >>> print(literal("it's"), literal(-3))
+    'it''s' -3
+    """
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+
+
+def comma(parts: Iterable[str]) -> str:
+    """Join the parts of a list."""
+    return ", ".join(parts)
+
+
+def scan(paths: Iterable[str]) -> str:
+    """Write the reading of Parquet files that share one schema, whatever characters their paths have."""
+    return f"read_parquet([{comma(literal(_without_globs(path)) for path in paths)}], hive_partitioning = false)"
+
+
+def _without_globs(path: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

@@ -1,0 +1,143 @@
+"""Moments and spans of time: instants are whole microseconds since 1970 in UTC, spans are closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from seeknal.errors import DefinitionError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_LAST_OF_DAY = timedelta(days=1) - _MICROSECOND
+
+Moment = datetime | date | str
+
+
+def instant(moment: Moment, *, whole_day: bool = False) -> int:
+    """Turn a moment into microseconds since 1970 in UTC.
+
+    A naive time is UTC, a date is its midnight, text is ISO 8601. What is finer than a microsecond
+    is cut off.
+
+    Args:
+        moment: The moment.
+        whole_day: Take the last microsecond of the day when the moment is a mere date.
+
+    Raises:
+        DefinitionError: It is none of these.
+
+    >>> instant("1970-01-01T00:00:01+00:00"), instant(date(1970, 1, 2))
+    (1000000, 86400000000)
+    """
+    return microseconds(_parse(moment, whole_day) - EPOCH)
+
+
+def _parse(moment: Moment, whole_day: bool) -> datetime:
+    if isinstance(moment, str):
+        return _parse(_from_text(moment), whole_day)
+    if isinstance(moment, datetime):
+        plain = datetime.fromisoformat(moment.isoformat(timespec="microseconds"))
+        return plain if plain.tzinfo else plain.replace(tzinfo=UTC)
+    if isinstance(moment, date):
+        midnight = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+        return midnight + _LAST_OF_DAY if whole_day else midnight
+    raise DefinitionError(f"{moment!r} is no moment. Give a datetime, a date or ISO 8601 text.")
+
+
+def _from_text(text: str) -> datetime | date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise DefinitionError(f"{text!r} is no moment. Write it as 2024-01-31 or 2024-01-31T12:30:00+00:00.") from None
+
+
+def microseconds(span: timedelta) -> int:
+    """Count the microseconds of a span, exactly."""
+    return span // _MICROSECOND
+
+
+def moment_of(instant: int) -> datetime:
+    """Turn microseconds since 1970 back into an aware datetime."""
+    return EPOCH + timedelta(microseconds=instant)
+
+
+def now() -> int:
+    """Say what time it is, in microseconds since 1970 in UTC."""
+    return instant(datetime.now(UTC))
+
+
+def show(instant: int | None) -> str:
+    """Write an instant for people, as short as it can be said.
+
+    >>> show(0), show(1_500_000), show(None)
+    ('1970-01-01', '1970-01-01 00:00:01.500000', '')
+    """
+    if instant is None:
+        return ""
+    return moment_of(instant).replace(tzinfo=None).isoformat(" ").removesuffix(" 00:00:00")
+
+
+@dataclass(frozen=True, order=True)
+class Interval:
+    """A closed span between two instants; None leaves that side open."""
+
+    start: int | None = None
+    end: int | None = None
+
+    @classmethod
+    def between(cls, start: Moment | None, end: Moment | None) -> Interval:
+        """Make one from what a user gives; an end that is a date covers its whole day.
+
+        Raises:
+            DefinitionError: The end comes before the start.
+        """
+        interval = cls(
+            None if start is None else instant(start),
+            None if end is None else instant(end, whole_day=True),
+        )
+        if interval.start is not None and interval.end is not None and interval.end < interval.start:
+            raise DefinitionError(f"The interval ends ({end}) before it starts ({start}). Swap the two.")
+        return interval
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no bound at all."""
+        return self.start is None and self.end is None
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return "all time"
+        return f"{show(self.start) or '...'} to {show(self.end) or '...'}"
+
+    def intersect(self, other: Interval) -> Interval | None:
+        """Give what two spans share, or None.
+
+        >>> Interval(1, None).intersect(Interval(None, 5)), Interval(1, 2).intersect(Interval(4, 5))
+        (Interval(start=1, end=5), None)
+        """
+        starts = [start for start in (self.start, other.start) if start is not None]
+        ends = [end for end in (self.end, other.end) if end is not None]
+        both = Interval(max(starts, default=None), min(ends, default=None))
+        return None if starts and ends and max(starts) > min(ends) else both
+
+
+def union(intervals: list[Interval]) -> list[Interval]:
+    """Join those spans that overlap or touch, in order of time.
+
+    >>> union([Interval(5, 9), Interval(1, 4), Interval(20, None)])
+    [Interval(start=1, end=9), Interval(start=20, end=None)]
+    """
+    joined: list[Interval] = []
+    for span in sorted(intervals, key=lambda i: (i.start is not None, i.start or 0)):
+        last = joined[-1] if joined else None
+        if last and (last.end is None or span.start is None or span.start <= last.end + 1):
+            end = None if last.end is None or span.end is None else max(last.end, span.end)
+            joined[-1] = Interval(last.start, end)
+        else:
+            joined.append(span)
+    return joined

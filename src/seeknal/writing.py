@@ -1,0 +1,209 @@
+"""Writing: a user's frame is checked, typed, dated, cut to the interval, and committed as one snapshot."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal import types
+from seeknal.catalog import Catalog
+from seeknal.columns import utc
+from seeknal.errors import DataError, DefinitionError, StoreError, notice
+from seeknal.feature_group import FeatureGroup
+from seeknal.offline import Conflict, Write
+from seeknal.schema import Change, Roles, Schema, check_evolution, infer
+from seeknal.times import Interval, instant, microseconds, show
+
+MODES = ("overwrite", "append", "merge")
+_TRIES = 50
+_FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write did.
+
+    Args:
+        group: Project and name of the group.
+        version: The version written to.
+        snapshot: Number of the snapshot that the write made.
+        rows: How many rows were written.
+        outside: How many rows of the frame lay outside the interval and were not written.
+        changes: How the schema differs from that of the version before, if this write made a new one.
+        online_rows: How many entities are online now, if the write loaded them.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    rows: int
+    outside: int
+    changes: tuple[Change, ...]
+    online_rows: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {self.rows:,} rows written"]
+        parts += [f"{self.outside:,} outside the interval"] if self.outside else []
+        parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
+        return "; ".join(parts + [str(change) for change in self.changes])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What somebody wants to be written.
+
+    Args:
+        group: The group; registered if it is new.
+        rows: The frame, as Arrow.
+        roles: Which of its columns are what.
+        mode: "overwrite", "append" or "merge".
+        interval: Rows outside are not written; `overwrite` replaces what is stored inside.
+        drop_nulls: Leave out rows without an event time instead of refusing them.
+    """
+
+    group: FeatureGroup
+    rows: pa.Table
+    roles: Roles
+    mode: str
+    interval: Interval
+    drop_nulls: bool
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise DefinitionError(f"mode={self.mode!r} is unknown. Choose one of {', '.join(MODES)}.")
+
+    @property
+    def label(self) -> str:
+        """Project and name of the group."""
+        return f"{self.group.project}/{self.group.name}"
+
+
+def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
+    """Write rows as one snapshot, all or none; plan again when another writer was faster.
+
+    Raises:
+        DataError: The frame does not fit; nothing was stored.
+        StoreError: Other writers were faster every time.
+    """
+    for attempt in range(_TRIES):
+        try:
+            return _try_to_write(catalog, job, lookback_days)
+        except Conflict:
+            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))
+    raise StoreError(f"Other writers changed {job.label} during each of {_TRIES} tries. Run it again when it is quieter.")
+
+
+def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
+    group = job.group
+    offline = catalog.offline(group.project, group.name)
+    known = catalog.registry.group(group.project, group.name)
+    base = offline.snapshot() if known and offline.exists() else None
+    old = base.commit if base else None
+    schema = infer(job.rows, job.roles, old.schema if old else None)
+    changes = check_evolution(group.name, old.schema, schema) if old else []
+    rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
+    record = catalog.registry.save_group(group)
+    if base is None:
+        offline.create(schema)
+        base = offline.snapshot()
+        if base.commit:
+            raise Conflict(f"Another writer made {job.label} first.")
+    if changes or old is None:
+        number = max((version.number for version in catalog.versions(record)), default=0) + 1
+    else:
+        number = old.version
+    commit = offline.write(base, Write(rows, schema, number, job.mode, job.interval))
+    catalog.catch_up(record)
+    _advise(job, rows, schema, outside, lookback_days)
+    if changes:
+        notice(f"{job.label} is now at version {number}: {', '.join(map(str, changes))}.")
+    return Written(job.label, number, commit.snapshot, len(rows), outside, tuple(changes))
+
+
+def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:
+    """Bring a frame's rows to the stored form of a schema.
+
+    Args:
+        table: The frame; columns that the schema does not have are left out.
+        schema: The schema to fit.
+        interval: Only rows whose event time lies in it are kept.
+        drop_nulls: Leave out rows without an event time instead of refusing them.
+
+    Returns:
+        The rows, in the frame's order, and how many lay outside the interval.
+
+    Raises:
+        DataError: A value does not fit its type, or an event time is missing.
+    """
+    times = [schema.event_time, *([schema.created_time] if schema.created_time else [])]
+    rows = table.select(schema.names)
+    for field in times:
+        position = rows.column_names.index(field.name)
+        rows = rows.set_column(position, field.name, utc(field.name, rows[field.name], up=True))
+    rows = types.recast(types.recast(rows, _logical_but_times(schema)), schema.stored_types)
+    rows = _without_null_times(rows, schema.event_time.name, drop_nulls)
+    _check_range(rows, schema.event_time.name)
+    _advise_on_null_keys(rows, schema)
+    kept = _within(rows, schema.event_time.name, interval)
+    return kept, len(rows) - len(kept)
+
+
+def _logical_but_times(schema: Schema) -> list[pa.DataType]:
+    times = {schema.event_time.name, schema.created_time.name if schema.created_time else None}
+    kinds = zip(schema, schema.stored_types, strict=True)
+    return [stored if field.name in times else field.type for field, stored in kinds]
+
+
+def _without_null_times(rows: pa.Table, name: str, drop_nulls: bool) -> pa.Table:
+    missing = rows[name].null_count
+    if not missing:
+        return rows
+    if drop_nulls:
+        return rows.filter(pc.is_valid(rows[name]))
+    raise DataError(
+        f"{missing:,} of {len(rows):,} rows have no {name!r}, so nobody could tell when they became true. "
+        "Fill it in, or leave those rows out with write(drop_nulls=True).",
+        column=name,
+        rows=missing,
+    )
+
+
+def _check_range(rows: pa.Table, name: str) -> None:
+    bounds = pc.min_max(rows[name].cast(pa.int64())).as_py()
+    if bounds["min"] is not None and not _FIRST <= bounds["min"] <= bounds["max"] <= _LAST:
+        raise DataError(f"Column {name!r} holds times before year 1 or after year 9999. Check its unit.", column=name)
+
+
+def _advise_on_null_keys(rows: pa.Table, schema: Schema) -> None:
+    for name in schema.key_names:
+        if missing := rows[name].null_count:
+            notice(f"{missing:,} of {len(rows):,} rows have no {name!r}. They are kept, but no lookup will find them.")
+
+
+def _within(rows: pa.Table, name: str, interval: Interval) -> pa.Table:
+    moments = rows[name].cast(pa.int64())
+    if interval.start is not None:
+        rows = rows.filter(keep := pc.greater_equal(moments, interval.start))
+        moments = moments.filter(keep)
+    return rows if interval.end is None else rows.filter(pc.less_equal(moments, interval.end))
+
+
+def _advise(job: Job, rows: pa.Table, schema: Schema, outside: int, lookback_days: int) -> None:
+    """Say what a person would want to know about a write, though it is no error."""
+    if outside:
+        notice(f"{outside:,} rows for {job.label} lie outside {job.interval} and were not written.")
+    if job.interval.start is None or not len(rows):
+        return
+    bulk = int(pc.quantile(rows[schema.event_time.name].cast(pa.int64()), 0.01, interpolation="lower")[0].as_py())
+    reach = timedelta(microseconds=bulk - job.interval.start)
+    if reach > timedelta(days=lookback_days):
+        notice(
+            f"The interval starts on {show(job.interval.start)}, {reach.days:,} days before 99% of these rows "
+            f"({show(bulk)} and later). A write reads and replaces everything stored in its interval, and a load looks "
+            f"through it: start nearer to the data, or set lookback_days (now {lookback_days}) in seeknal.toml."
+        )
