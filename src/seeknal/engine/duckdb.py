@@ -90,7 +90,7 @@ class DuckDBEngine:
         try:
             for name, view in views.items():
                 cursor.register(name, view)
-            return cursor.execute(sql).to_arrow_table()
+            return cursor.sql(sql).to_arrow_table()
         finally:
             cursor.close()
 

@@ -197,7 +197,7 @@ class _Plan:
         if not self.changes_schema:
             return _Part(query, {})
         new, layout = self.write.schema, self.rows.schema
-        batches = (_converted(batch, old, new, layout) for batch in engine.cursor().execute(query).to_arrow_reader())
+        batches = (_converted(batch, old, new, layout) for batch in engine.cursor().sql(query).to_arrow_reader())
         return _Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(layout, batches)})
 
 
