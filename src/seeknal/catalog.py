@@ -53,7 +53,9 @@ class Catalog:
             return found[0]
         if found:
             projects = ", ".join(one.project for one in found)
-            raise DefinitionError(f"Several projects have an {kind} {name!r}: {projects}. Say which project.", name=name)
+            raise DefinitionError(
+                f"Several projects have an {kind} {name!r}: {projects}. Say which project.", name=name
+            )
         where = f"project {project!r}" if project else str(self.home)
         raise DefinitionError(f"No {kind} named {name!r} in {where}.{did_you_mean(name, known)}", name=name)
 
@@ -86,7 +88,9 @@ class Catalog:
             if version.number == number or (number is None and version.is_current):
                 return version
         if not versions:
-            raise DefinitionError(f"Nothing was written to feature group {record.group.name!r} yet. Call write() first.")
+            raise DefinitionError(
+                f"Nothing was written to feature group {record.group.name!r} yet. Call write() first."
+            )
         raise DefinitionError(
             f"Feature group {record.group.name!r} has no version {number}. There are: "
             f"{', '.join(str(version.number) for version in versions)}.",

@@ -47,7 +47,7 @@ class SeeknalWarning(UserWarning):
 
 def notice(text: str) -> None:
     """Tell the user something, with the line of their own code that led to it."""
-    level, frame = 1, sys._getframe()
+    level, frame = 1, sys._getframe()  # noqa: SLF001 - the only way to the frames
     while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, SeeknalWarning, stacklevel=level)

@@ -10,6 +10,7 @@ from typing import Protocol
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.names import check_name
+from seeknal.times import microseconds
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Materialization:
     ttl: timedelta | None = None
     offline: bool = True
     online: bool = False
+
+    @property
+    def lifetime(self) -> int | None:
+        """The ttl in microseconds."""
+        return None if self.ttl is None else microseconds(self.ttl)
 
     def __post_init__(self) -> None:
         check_ttl(self.ttl)

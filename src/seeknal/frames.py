@@ -181,7 +181,7 @@ def _series(column: pa.ChunkedArray) -> Any:
 
 def _polars() -> Any:
     try:
-        import polars
+        import polars as pl
     except ImportError:
         raise DefinitionError('output="polars" needs Polars: pip install "seeknal[polars]".') from None
-    return polars
+    return pl

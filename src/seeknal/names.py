@@ -8,8 +8,11 @@ from collections.abc import Iterable
 
 from seeknal.errors import DefinitionError
 
+_MANY = 10
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
-_GENERIC = re.compile(r"(entity|key|id|pk|index|idx|name|col|column|field|table|test|foo|bar|thing|object)[_-]?\d*", re.I)
+_GENERIC = re.compile(
+    r"(entity|key|id|pk|index|idx|name|col|column|field|table|test|foo|bar|thing|object)[_-]?\d*", re.IGNORECASE
+)
 
 
 def check_name(kind: str, name: object) -> str:
@@ -48,4 +51,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f" Did you mean {near[0]!r}?"
-    return f" There are: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}." if names else ""
+    return f" There are: {', '.join(names[:_MANY])}{', ...' if len(names) > _MANY else ''}." if names else ""

@@ -17,7 +17,7 @@ from seeknal.names import did_you_mean
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, Version
 from seeknal.schema import UTC
-from seeknal.times import Interval, microseconds
+from seeknal.times import Interval
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Source:
 
     def wanted(self, *spans: Interval) -> Wanted:
         """Say what an engine is to look up."""
-        ttl = self.record.group.materialization.ttl
-        return Wanted(self.rows(*spans), tuple(self.features), None if ttl is None else microseconds(ttl))
+        return Wanted(self.rows(*spans), tuple(self.features), self.record.group.materialization.lifetime)
 
     def rows(self, *spans: Interval) -> Rows:
         """Give the rows of some spans of time."""
@@ -96,7 +95,9 @@ def training_set(
     return table.select(kept), look_up(engine, sources, table, at, span)
 
 
-def look_up(engine: Engine, sources: Sequence[Source], table: pa.Table, at: pa.ChunkedArray, span: Interval) -> pa.Table:
+def look_up(
+    engine: Engine, sources: Sequence[Source], table: pa.Table, at: pa.ChunkedArray, span: Interval
+) -> pa.Table:
     """Look up the features of all sources, side by side, for the entities of a table at given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
     for source in sources:
@@ -105,7 +106,7 @@ def look_up(engine: Engine, sources: Sequence[Source], table: pa.Table, at: pa.C
         seen = _visible(source, at, span)
         found = engine.as_of(source.wanted(*seen), keys, at) if seen else _nothing(source, len(at))
         columns |= {out: found[name] for name, out in source.features.items()}
-    return pa.table(columns)
+    return pa.Table.from_pydict(columns)
 
 
 def _visible(source: Source, at: pa.ChunkedArray, span: Interval) -> list[Interval]:
@@ -113,15 +114,15 @@ def _visible(source: Source, at: pa.ChunkedArray, span: Interval) -> list[Interv
     bounds = pc.min_max(at.cast(pa.int64())).as_py()
     if bounds["max"] is None:
         return []
-    ttl = source.record.group.materialization.ttl
-    first = None if ttl is None else bounds["min"] - microseconds(ttl)
+    lifetime = source.record.group.materialization.lifetime
+    first = None if lifetime is None else bounds["min"] - lifetime
     seen = span.intersect(Interval(first, bounds["max"]))
     return [seen] if seen else []
 
 
 def _nothing(source: Source, count: int) -> pa.Table:
     fields = [field for name in source.features for field in source.version.schema.features if field.name == name]
-    return pa.table([pa.nulls(count, field.type) for field in fields], names=list(source.features))
+    return pa.Table.from_arrays([pa.nulls(count, field.type) for field in fields], names=list(source.features))
 
 
 def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.ChunkedArray:
@@ -143,7 +144,7 @@ def check_names(sources: Sequence[Source], taken: Sequence[str]) -> None:
     Raises:
         DefinitionError: It names both, and the fix.
     """
-    owners = {name: "the spine" for name in taken}
+    owners = dict.fromkeys(taken, "the spine")
     for source in sources:
         group = source.record.group.name
         for name in source.features.values():

@@ -88,7 +88,10 @@ class Schema:
             by_role[field.metadata[b"role"].decode()].append(field.remove_metadata())
         created = by_role["created time"]
         return cls(
-            tuple(by_role["join key"]), by_role["event time"][0], created[0] if created else None, tuple(by_role["feature"])
+            tuple(by_role["join key"]),
+            by_role["event time"][0],
+            created[0] if created else None,
+            tuple(by_role["feature"]),
         )
 
 
@@ -111,9 +114,7 @@ def difference(old: Schema, new: Schema) -> list[Change]:
     before = {field.name: str(field.type) for field in old}
     after = {field.name: str(field.type) for field in new}
     names = [*before, *(name for name in after if name not in before)]
-    return [
-        Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
-    ]
+    return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
 @dataclass(frozen=True)

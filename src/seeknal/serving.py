@@ -118,6 +118,19 @@ class OnlineTable:
         """The names that an answer has, in order."""
         return [name for lookup in self.record.lookups for _, name in lookup.features]
 
+    def read_key(self, text: Mapping[str, str]) -> dict[str, Any]:
+        """Read the keys of one entity from text, as somebody types them.
+
+        Raises:
+            DataError: A text does not fit its key's type.
+        """
+        kinds = {
+            name: field.type
+            for lookup, codec, _ in self._parts
+            for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)
+        }
+        return {name: _read(name, value, kinds[name]) if name in kinds else value for name, value in text.items()}
+
     def get_features(self, keys: object, output: str = "pandas", *, at: int | None = None) -> Any:
         """Give the newest features of some entities.
 
@@ -139,14 +152,16 @@ class OnlineTable:
         asked = self._asked(keys)
         moment = now() if at is None else at
         columns: dict[str, pa.Array] = {}
-        for lookup, codec, ttl in self._parts:
+        for lookup, codec, _ in self._parts:
             values = codec.key_columns(asked, [name for _, name in lookup.keys])
             columns |= {name: column for (_, name), column in zip(lookup.keys, values, strict=True)}
         for lookup, codec, ttl in self._parts:
             rows = self._rows(lookup, codec, [columns[name] for _, name in lookup.keys])
             found = codec.decode(rows, None if ttl is None else moment - ttl)
             columns |= {out: found[name] for name, out in lookup.features}
-        table = pa.table([columns[name] for name in [*self.keys, *self.features]], names=[*self.keys, *self.features])
+        table = pa.Table.from_arrays(
+            [columns[name] for name in [*self.keys, *self.features]], names=[*self.keys, *self.features]
+        )
         return table.to_pylist() if output == "dicts" else frames.from_arrow(table, output)
 
     def _rows(self, lookup: TableLookup, codec: Codec, keys: list[pa.Array]) -> list[bytes | None]:
@@ -165,9 +180,17 @@ class OnlineTable:
         return asked
 
     def _refuse(self, key: Mapping[str, Any], expected: set[str]) -> None:
-        wrong = sorted(set(key) ^ expected)[0]
+        wrong = min(set(key) ^ expected)
         problem = f"lacks {wrong!r}" if wrong in expected else f"has {wrong!r}, which is no key of it"
         hint = "" if wrong in expected else did_you_mean(wrong, expected)
         raise DataError(
-            f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}", key=dict(key)
+            f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}",
+            key=dict(key),
         )
+
+
+def _read(name: str, text: str, kind: pa.DataType) -> Any:
+    try:
+        return pa.scalar(text).cast(kind).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f"{name} is {kind}, which {text!r} is not.", key=name) from None

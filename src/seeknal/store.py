@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,8 @@ from seeknal.names import check_name
 from seeknal.offline import Conflict, Write
 from seeknal.online import Codec, LmdbStore
 from seeknal.registry import GroupRecord, Load, OnlineTableRecord, Registry, TableLookup, Version
-from seeknal.retrieval import Source
 from seeknal.registry.records import space_of
+from seeknal.retrieval import Source
 from seeknal.schema import Change, Roles, difference
 from seeknal.serving import Loaded, Loader, OnlineTable
 from seeknal.times import Interval, Moment, instant, microseconds, now
@@ -186,7 +186,7 @@ class FeatureStore:
             count = self.engine.count(snapshot.within(version.schema, span))
             if dry_run or not count:
                 return count
-            empty = pa.table(
+            empty = pa.Table.from_arrays(
                 [pa.array([], kind) for kind in version.schema.stored_types], names=version.schema.names
             )
             try:
@@ -229,7 +229,9 @@ class FeatureStore:
         table, features = retrieval.training_set(self.engine, self.sources(lookups), spine, date_col, keep, span)
         return frames.with_columns(spine, table, features, kind)
 
-    def history(self, lookups: Sequence[FeatureLookup], *, span: Interval = Interval(), output: str | None = None) -> Any:
+    def history(
+        self, lookups: Sequence[FeatureLookup], *, span: Interval = Interval(), output: str | None = None
+    ) -> Any:
         """Give one row per entity and event time at which any looked-up group changed."""
         kind = frames.output_kind(None, output)
         return frames.from_arrow(retrieval.history(self.engine, self.sources(lookups), span), kind)
@@ -262,7 +264,8 @@ class FeatureStore:
         self._point_plain_table_at(record, number)
         space = space_of(record.project, record.group.name, number)
         targets = {t.target for t in self.registry.tables() if any(lookup.space == space for lookup in t.lookups)}
-        return [self._load(record, number, span, target) for target in sorted(targets or {_IN_HOME})][0]
+        results = [self._load(record, number, span, target) for target in sorted(targets or {_IN_HOME})]
+        return results[0]
 
     def serve(
         self,
@@ -310,7 +313,9 @@ class FeatureStore:
         used = {(other.target, lookup.space) for other in self.registry.tables() for lookup in other.lookups}
         for lookup in table.lookups:
             if (table.target, lookup.space) not in used:
-                self.registry.forget_loads(self.catalog.group(lookup.group, lookup.project), lookup.version, table.target)
+                self.registry.forget_loads(
+                    self.catalog.group(lookup.group, lookup.project), lookup.version, table.target
+                )
                 self._online(table.target).drop(lookup.space)
 
     def loads(self, name: str, project: str | None = None) -> list[Load]:
@@ -331,10 +336,17 @@ class FeatureStore:
 
     def _point_plain_table_at(self, record: GroupRecord, number: int) -> None:
         """Let the table named after the group have this version, unless somebody made another of that name."""
-        table = OnlineTableRecord(record.project, record.group.name, (self._plain(record, number),), None, _IN_HOME, now())
-        found = self.registry.tables(table.project, table.name)
-        if not found or (found[0] != table and found[0].lookups == (self._plain(record, found[0].lookups[0].version),)):
-            self.registry.save_table(replace(table, ttl=found[0].ttl, target=found[0].target) if found else table)
+        lookups = (self._plain(record, number),)
+        table = OnlineTableRecord(record.project, record.group.name, lookups, None, _IN_HOME, now())
+        for found in self.registry.tables(table.project, table.name):
+            if found.lookups == lookups or not self._is_plain(found, record):
+                return
+            table = replace(table, ttl=found.ttl, target=found.target)
+        self.registry.save_table(table)
+
+    def _is_plain(self, table: OnlineTableRecord, record: GroupRecord) -> bool:
+        first = table.lookups[0]
+        return _uses(table, record) and table.lookups == (self._plain(record, first.version),)
 
     def _plain(self, record: GroupRecord, number: int) -> TableLookup:
         """Select all features of a version under their own names."""
@@ -346,9 +358,8 @@ class FeatureStore:
         codecs, ttls = [], []
         for lookup in table.lookups:
             record = self.catalog.group(lookup.group, lookup.project)
-            own = record.group.materialization.ttl
             codecs.append(Codec(self.catalog.version(record, lookup.version).schema))
-            ttls.append(table.ttl if table.ttl is not None else own and microseconds(own))
+            ttls.append(record.group.materialization.lifetime if table.ttl is None else table.ttl)
         return OnlineTable(table, codecs, ttls, self._online(table.target))
 
     def _online(self, target: str) -> LmdbStore:
@@ -366,5 +377,7 @@ def _uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
 
 def _checked_target(target: str | Path | None) -> str:
     if "://" in str(target):
-        raise DefinitionError(f"target={target!r} is no folder. The online store is LMDB: give a folder, or leave it out.")
+        raise DefinitionError(
+            f"target={target!r} is no folder. The online store is LMDB: give a folder, or leave it out."
+        )
     return _IN_HOME if target is None else str(Path(target).absolute())

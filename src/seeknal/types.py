@@ -13,6 +13,14 @@ from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
 
+_LONGEST_DECIMAL = 38
+_STANDARD = (
+    (is_.is_large_string, pa.string()),
+    (is_.is_string_view, pa.string()),
+    (is_.is_large_binary, pa.binary()),
+    (is_.is_binary_view, pa.binary()),
+    (is_.is_date64, pa.date32()),
+)
 _UNITS = ["s", "ms", "us", "ns"]
 _WIDER: dict[pa.DataType, tuple[pa.DataType, ...]] = {
     pa.int8(): (pa.int16(), pa.int32(), pa.int64()),
@@ -34,33 +42,25 @@ def logical(kind: pa.DataType) -> pa.DataType:
     """
     if is_.is_dictionary(kind):
         return logical(kind.value_type)
-    if is_.is_large_string(kind) or is_.is_string_view(kind):
-        return pa.string()
-    if is_.is_large_binary(kind) or is_.is_binary_view(kind):
-        return pa.binary()
-    if is_.is_decimal(kind) and kind.precision <= 38 and kind.scale >= 0:
-        return pa.decimal128(kind.precision, kind.scale)
-    if is_.is_date64(kind):
-        return pa.date32()
     if _is_nested(kind):
         return _rebuild(kind, logical)
+    for test, standard in _STANDARD:
+        if test(kind):
+            return standard
+    if is_.is_decimal(kind) and kind.precision <= _LONGEST_DECIMAL and kind.scale >= 0:
+        return pa.decimal128(kind.precision, kind.scale)
     if not _is_plain(kind):
         raise DataError(f"Values of type {kind} cannot be kept. Cast them to a number, text, a list or a struct.")
     return kind
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    return (
-        is_.is_primitive(kind)
-        or is_.is_null(kind)
-        or is_.is_string(kind)
-        or is_.is_fixed_size_binary(kind)
-        or is_.is_binary(kind)
-    ) and not is_.is_interval(kind)
+    kinds = is_.is_primitive, is_.is_null, is_.is_string, is_.is_fixed_size_binary, is_.is_binary
+    return any(test(kind) for test in kinds) and kind != pa.month_day_nano_interval()
 
 
 def _is_nested(kind: pa.DataType) -> bool:
-    return (
+    return bool(
         is_.is_list(kind)
         or is_.is_large_list(kind)
         or is_.is_list_view(kind)
@@ -84,10 +84,15 @@ def stored(kind: pa.DataType) -> pa.DataType:
     if is_.is_timestamp(kind):
         return pa.int64() if kind.unit == "ns" else pa.timestamp("us", tz="UTC")
     if is_.is_time(kind) or is_.is_duration(kind):
-        return pa.int32() if kind.bit_width == 32 else pa.int64()
+        return pa.int32() if is_.is_time32(kind) else pa.int64()
     if is_.is_fixed_size_binary(kind):
         return pa.binary()
-    unsigned = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20)}
+    unsigned = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.decimal128(20),
+    }
     return pa.float32() if kind == pa.float16() else unsigned.get(kind, kind)
 
 
@@ -168,4 +173,4 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
             columns.append(column if column.type == kind else column.cast(kind))
         except pa.ArrowInvalid as error:
             raise DataError(f"Column {name!r} does not fit its type {kind}: {error}", column=name) from None
-    return pa.table(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))
+    return pa.Table.from_arrays(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))

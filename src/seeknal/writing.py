@@ -17,7 +17,7 @@ from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup
 from seeknal.offline import Conflict, Write
 from seeknal.schema import Change, Roles, Schema, check_evolution, infer
-from seeknal.times import Interval, instant, microseconds, show
+from seeknal.times import Interval, instant, show
 
 MODES = ("overwrite", "append", "merge")
 _TRIES = 50
@@ -94,8 +94,10 @@ def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         try:
             return _try_to_write(catalog, job, lookback_days)
         except Conflict:
-            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))
-    raise StoreError(f"Other writers changed {job.label} during each of {_TRIES} tries. Run it again when it is quieter.")
+            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311 - no secret
+    raise StoreError(
+        f"Other writers changed {job.label} during each of {_TRIES} tries. Run it again when it is quieter."
+    )
 
 
 def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:

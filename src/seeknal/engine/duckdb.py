@@ -36,9 +36,9 @@ class DuckDBEngine:
         fields = [field for name in wanted.features for field in wanted.rows.schema.features if field.name == name]
         rows = wanted.rows
         if not rows.paths:
-            return pa.table([pa.nulls(len(at), field.type) for field in fields], schema=pa.schema(fields))
+            return pa.Table.from_arrays([pa.nulls(len(at), field.type) for field in fields], schema=pa.schema(fields))
         names = [*(f"k{i}" for i in range(len(keys))), "t", "i"]
-        spine = pa.table([*keys, at.cast(pa.int64()), np.arange(len(at))], names=names)
+        spine = pa.Table.from_arrays([*keys, at.cast(pa.int64()), pa.array(np.arange(len(at)))], names=names)
         small = len(spine) * _SMALL_SPINE < rows.count
         found = self._query(as_of_sql(rows.schema, wanted, _rows_sql(rows), semi_join=small), spine=spine)
         found = types.recast(found, [types.stored(field.type) for field in fields])
@@ -109,7 +109,9 @@ def as_of_sql(schema: Schema, wanted: Wanted, rows: str, *, semi_join: bool) -> 
         k0, k1, ... (keys), t (microseconds) and i (position).
     """
     keys = [(f"k{i}", quote(name)) for i, name in enumerate(schema.key_names)]
-    created = f"coalesce(epoch_us({quote(schema.created_time.name)}), {literal(-_LAST)})" if schema.created_time else "0"
+    created = (
+        f"coalesce(epoch_us({quote(schema.created_time.name)}), {literal(-_LAST)})" if schema.created_time else "0"
+    )
     named = comma(f"{name} AS {key}" for key, name in keys)
     features = comma(f"{quote(name)} AS f{i}" for i, name in enumerate(wanted.features))
     moment = quote(schema.event_time.name)

@@ -99,7 +99,9 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
     """
     table = DeltaTable(root, version=number)
     if foreign := _FOREIGN & set(table.protocol().reader_features or ()):
-        raise StoreError(f"{root} uses {', '.join(sorted(foreign))}, written by another program. Seeknal cannot read it.")
+        raise StoreError(
+            f"{root} uses {', '.join(sorted(foreign))}, written by another program. Seeknal cannot read it."
+        )
     commit = next(_commits(table, None), None)
     times = commit.schema.event_time.name if commit else ""
     return Snapshot(root, table.version(), commit, tuple(_files(table, times)))
@@ -128,7 +130,7 @@ def _commits(table: DeltaTable, limit: int | None) -> Iterator[Commit]:
 
 
 def _files(table: DeltaTable, event_time: str) -> Iterator[DataFile]:
-    adds = pa.table(table.get_add_actions(flatten=True))
+    adds = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
     bounds = [f"{side}.{event_time}" for side in ("min", "max")]
     starts, ends = (
         adds[name].cast(pa.int64()).to_pylist() if name in adds.column_names else [None] * len(adds) for name in bounds

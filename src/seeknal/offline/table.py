@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from seeknal import types
 from seeknal.errors import StoreError
-from seeknal.offline.log import METADATA, Commit, DataFile, Rows, Snapshot, read_snapshot
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, read_snapshot
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval, moment_of, now
@@ -32,7 +32,7 @@ from seeknal.times import Interval, moment_of, now
 _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
 
 
-class Conflict(StoreError):
+class Conflict(StoreError):  # noqa: N818 - it is no error to the user, but the writers' way to take turns
     """Another writer committed first; plan again on the table as it is now."""
 
 
@@ -44,7 +44,7 @@ class Write:
     schema: Schema
     version: int
     mode: str
-    interval: Interval = Interval()
+    interval: Interval
 
 
 class OfflineTable:
@@ -209,7 +209,7 @@ def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schem
         had[field.name].cast(field.type) if field.name in had.column_names else pa.nulls(len(table), field.type)
         for field in new
     ]
-    stored = types.recast(pa.table(columns, names=new.names), new.stored_types)
+    stored = types.recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
     arrays = [column.combine_chunks() for column in (*stored.columns, table[ROW_ID])]
     return pa.RecordBatch.from_arrays([_whole(array) for array in arrays], schema=layout)
 

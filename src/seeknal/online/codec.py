@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ class Codec:
     """Turns rows of one schema into bytes and back, exactly."""
 
     def __init__(self, schema: Schema) -> None:
-        self._schema = schema
+        self.schema = schema
         self._encoder = msgspec.msgpack.Encoder()
 
     def rows(self, table: pa.Table) -> list[tuple[bytes, bytes]]:
@@ -37,9 +37,9 @@ class Codec:
             table: Keys, event time and features of one row per entity, in logical types.
         """
         encode = self._encoder.encode
-        keys = self.keys([table[name] for name in self._schema.key_names])
-        times = table[self._schema.event_time.name].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
-        features = [_to_wire(table[field.name], field.type) for field in self._schema.features]
+        keys = self.keys([table[name] for name in self.schema.key_names])
+        times = table[self.schema.event_time.name].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
+        features = [_to_wire(table[field.name], field.type) for field in self.schema.features]
         bodies = zip(*features, strict=True)
         rows = zip(keys, times, bodies, strict=True)
         return sorted((key, _TIME.pack(time + _OFFSET) + encode(body)) for key, time, body in rows)
@@ -47,11 +47,11 @@ class Codec:
     def keys(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[bytes]:
         """Encode entities, given as one column per join key."""
         encode = self._encoder.encode
-        kinds = [field.type for field in self._schema.keys]
+        kinds = [field.type for field in self.schema.keys]
         parts = [_to_wire(column, kind) for column, kind in zip(columns, kinds, strict=True)]
         return [_bounded(encode(entity)) for entity in zip(*parts, strict=True)]
 
-    def key_columns(self, keys: Sequence[dict[str, Any]], names: Sequence[str]) -> list[pa.Array]:
+    def key_columns(self, keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[pa.Array]:
         """Read the entities that somebody asks for, as one column per join key, in its type.
 
         Args:
@@ -63,7 +63,7 @@ class Codec:
         """
         return [
             _typed(name, [key[name] for key in keys], field.type)
-            for name, field in zip(names, self._schema.keys, strict=True)
+            for name, field in zip(names, self.schema.keys, strict=True)
         ]
 
     def decode(self, rows: Sequence[bytes | None], oldest: int | None) -> dict[str, pa.Array]:
@@ -75,12 +75,12 @@ class Codec:
         """
         alive = [row if row is not None and (oldest is None or event_time(row) >= oldest) else None for row in rows]
         decode = msgspec.msgpack.decode
-        empty = [None] * len(self._schema.features)
+        empty = [None] * len(self.schema.features)
         values = [empty if row is None else decode(memoryview(row)[_TIME.size :]) for row in alive]
         columns = zip(*values, strict=True) if values else [()] * len(empty)
         return {
             field.name: _from_wire(list(column), field.type)
-            for field, column in zip(self._schema.features, columns, strict=True)
+            for field, column in zip(self.schema.features, columns, strict=True)
         }
 
 

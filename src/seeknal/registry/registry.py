@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Row, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import URL, ColumnElement, Connection, Row, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateTable
 
@@ -21,7 +22,7 @@ from seeknal.offline import Commit
 from seeknal.registry import tables as t
 from seeknal.registry.records import GroupRecord, Load, OnlineTableRecord, TableLookup, Version
 from seeknal.schema import Schema
-from seeknal.times import Interval, microseconds, now
+from seeknal.times import Interval, now
 
 
 class Registry:
@@ -76,7 +77,7 @@ class Registry:
                 .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
                 .values(
                     description=group.description,
-                    ttl=microseconds(materialization.ttl) if materialization.ttl else None,
+                    ttl=materialization.lifetime,
                     online=int(materialization.online),
                 )
             )
@@ -217,7 +218,7 @@ _GROUPS = select(
 ).join(t.entity)
 
 
-def _set_up(connection, _record) -> None:  # type: ignore[no-untyped-def]
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode = WAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
@@ -239,7 +240,7 @@ def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...
     return db.execute(query).one_or_none()
 
 
-def _is_table(project: str, name: str):  # type: ignore[no-untyped-def]
+def _is_table(project: str, name: str) -> ColumnElement[bool]:
     return (t.online_table.c.project == project) & (t.online_table.c.name == name)
 
 
@@ -273,7 +274,9 @@ def _refuse_changes(group: FeatureGroup, known: FeatureGroup) -> None:
 
 
 def _entity(row: Row[tuple[object, ...]]) -> Entity:
-    return Entity.stored(row.name, msgspec.json.decode(row.join_keys), row.description, msgspec.json.decode(row.pii_keys))
+    return Entity.stored(
+        row.name, msgspec.json.decode(row.join_keys), row.description, msgspec.json.decode(row.pii_keys)
+    )
 
 
 def _group(row: Row[tuple[object, ...]]) -> GroupRecord:

@@ -129,7 +129,9 @@ class FeatureGroupDuckDB:
             StoreError: The machine is in the way; nothing was stored.
         """
         if self._frame is None:
-            raise DefinitionError(f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write().")
+            raise DefinitionError(
+                f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write()."
+            )
         return _store().write(
             self.definition,
             self._frame,

@@ -1,0 +1,72 @@
+"""All commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from seeknal import __version__
+from seeknal.cli import explore, manage, online, version
+from seeknal.cli.render import stderr
+from seeknal.errors import SeeknalError, SeeknalWarning
+
+app = typer.Typer(
+    name="seeknal",
+    help="A feature store: training sets that never see the future, and the same values served online.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(version.app, name="version")
+app.add_typer(explore.list_app, name="list")
+app.add_typer(explore.show_app, name="show")
+app.add_typer(manage.delete_app, name="delete")
+for command in (manage.init, explore.info, manage.demo, explore.debug, online.materialize, online.lookup, manage.clean):
+    app.command()(command)
+app.command("delete-table")(manage.delete_table)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"seeknal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done, 1 an error (told once, on stderr), 2 wrong usage.
+    """
+    warnings.simplefilter("always", SeeknalWarning)
+    warnings.showwarning = _show_notice  # type: ignore[assignment]  # it takes more than it needs
+    try:
+        app()
+    except SeeknalError as error:
+        _fail(str(error))
+    except Exception as error:  # noqa: BLE001 - the outermost handler
+        _fail(
+            f"Unexpected {type(error).__name__}: {error}. This is a bug in Seeknal; please report it with the command."
+        )
+
+
+def _fail(message: str) -> None:
+    stderr.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(1)
+
+
+def _show_notice(message: Warning | str, category: type[Warning], *_where: object) -> None:
+    if issubclass(category, SeeknalWarning):
+        stderr.print(f"[bold yellow]Notice:[/] {escape(str(message))}", soft_wrap=True)

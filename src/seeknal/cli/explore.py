@@ -1,0 +1,207 @@
+"""Commands that look and change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seeknal.cli import render
+from seeknal.cli.options import AsFormat, Format, Group, InProject, OfProject, Table
+
+if TYPE_CHECKING:
+    from seeknal.registry import GroupRecord, OnlineTableRecord
+    from seeknal.store import FeatureStore
+
+list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
+show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
+
+_MASK = "***"
+
+
+def info(form: AsFormat = Format.table) -> None:
+    """Show where things are kept, how that was decided, and how much there is."""
+    from importlib.metadata import version
+
+    from seeknal import session
+
+    store = session.store()
+    names = ("home", "memory_limit", "lookback_days")
+    settings = [
+        {"setting": name, "value": str(getattr(store.settings, name) or "half of the machine's")}
+        | {"from": store.settings.origins.get(name, "default")}
+        for name in names
+    ]
+    render.record(
+        {
+            "seeknal": version("seeknal"),
+            "duckdb": version("duckdb"),
+            "deltalake": version("deltalake"),
+            "feature_groups": len(store.registry.groups()),
+            "online_tables": len(store.registry.tables()),
+            "settings": settings,
+        },
+        form,
+    )
+
+
+@list_app.command("projects")
+def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> None:
+    """List the projects."""
+    from seeknal import session
+
+    registry = session.store().registry
+    groups, tables = registry.groups(project), registry.tables(project)
+    names = sorted({group.project for group in groups} | {table.project for table in tables})
+    records = [
+        {
+            "project": name,
+            "feature_groups": sum(group.project == name for group in groups),
+            "online_tables": sum(table.project == name for table in tables),
+        }
+        for name in names
+    ]
+    render.rows(records, form, empty="No projects yet: one begins with the first feature group that names it.")
+
+
+@list_app.command("entities")
+def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> None:
+    """List the entities."""
+    from seeknal import session
+
+    records = [
+        {
+            "project": where,
+            "entity": entity.name,
+            "join_keys": list(entity.join_keys),
+            "pii_keys": list(entity.pii_keys),
+            "description": entity.description,
+        }
+        for where, entity in session.store().entities(project)
+    ]
+    render.rows(records, form, empty="No entities yet: one is registered with the first feature group that has it.")
+
+
+@list_app.command("feature-groups")
+def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table) -> None:
+    """List the feature groups."""
+    from seeknal import session
+
+    store = session.store()
+    records = [_group_line(store, group) for group in store.registry.groups(project)]
+    render.rows(records, form, empty="No feature groups yet. README.md shows how to write one.")
+
+
+def _group_line(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
+
+    versions = store.catalog.versions(record)
+    current = next((version for version in versions if version.is_current), None)
+    return {
+        "project": record.project,
+        "feature_group": record.group.name,
+        "entity": record.group.entity.name,
+        "version": current.number if current else None,
+        "features": len(current.schema.features) if current else 0,
+        "rows": current.rows if current else 0,
+        "last_write": render.when(current.written_at if current else None),
+    }
+
+
+@list_app.command("online-tables")
+def list_online_tables(project: OfProject = None, form: AsFormat = Format.table) -> None:
+    """List the online tables."""
+    from seeknal import session
+
+    records = [_table_line(table) for table in session.store().registry.tables(project)]
+    render.rows(records, form, empty="No online tables yet: seeknal materialize GROUP --start-date DATE makes one.")
+
+
+def _table_line(table: OnlineTableRecord) -> dict[str, Any]:
+
+    return {
+        "project": table.project,
+        "online_table": table.name,
+        "versions": [f"{lookup.group} {lookup.version}" for lookup in table.lookups],
+        "features": sum(len(lookup.features) for lookup in table.lookups),
+        "created": render.when(table.created_at),
+    }
+
+
+@show_app.command("feature-group")
+def show_feature_group(name: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
+    """Show a feature group: its definition, schema, and what of it is online."""
+    from seeknal import session
+
+    store = session.store()
+    record = store.catalog.group(name, project)
+    group, line = record.group, _group_line(store, record)
+    loads = [
+        {
+            "version": load.version,
+            "interval": str(load.interval),
+            "snapshot": load.snapshot,
+            "entities": load.rows,
+            "seconds": None if load.seconds is None else round(load.seconds, 2),
+            "loaded": render.when(load.at) or "not finished",
+        }
+        for load in store.loads(name, record.project)
+    ]
+    schema = store.version(name, record.project).schema.describe() if line["version"] else []
+    render.record(
+        {
+            **line,
+            "description": group.description,
+            "join_keys": list(group.entity.join_keys),
+            "event_time": group.materialization.event_time_col,
+            "created_time": group.materialization.created_time_col,
+            "ttl": None if group.materialization.ttl is None else str(group.materialization.ttl),
+            "loaded_on_write": group.materialization.online,
+            "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in schema],
+            "loads": loads,
+        },
+        form,
+    )
+
+
+@show_app.command("online-table")
+def show_online_table(name: Table, project: InProject = None, form: AsFormat = Format.table) -> None:
+    """Show an online table: its keys, its features, and the versions they come from."""
+    from datetime import timedelta
+
+    from seeknal import session
+
+    table = session.store().online_table(name, project)
+    record = table.record
+    render.record(
+        {
+            **_table_line(record),
+            "keys": table.keys,
+            "ttl": "as the groups have it" if record.ttl is None else str(timedelta(microseconds=record.ttl)),
+            "store": record.target or "home",
+            "columns": [
+                {"feature": out, "group": lookup.group, "version": lookup.version, "name_in_group": own}
+                for lookup in record.lookups
+                for own, out in lookup.features
+            ],
+        },
+        form,
+    )
+
+
+def debug(
+    group: Group,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 10,
+    version: Annotated[int | None, typer.Option("--version", "-v", help="Of which version; the current one.")] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Show the rows of a feature group that were written last. Keys that are personal data are masked."""
+    from seeknal import session
+
+    store = session.store()
+    record = store.catalog.group(group, project)
+    secret = set(record.group.entity.pii_keys)
+    with render.working(f"Reading {group}"):
+        sample = store.sample(group, record.project, limit=limit, version=version).to_pylist()
+    shown = [{name: _MASK if name in secret else value for name, value in row.items()} for row in sample]
+    render.rows(shown, form, empty=f"{record.label} has no rows.")

@@ -1,0 +1,64 @@
+"""Commands about what is online."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from seeknal.cli import render
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Table
+
+
+def materialize(
+    group: Group,
+    start: Annotated[str, typer.Option("--start-date", help="First event time to load, such as 2024-01-31.")],
+    end: Annotated[str | None, typer.Option("--end-date", help="Last event time to load; a date has its day.")] = None,
+    version: Annotated[int | None, typer.Option("--version", "-v", help="Which version; the current one.")] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Put the newest row of each entity of an interval online.
+
+    The online table named after the group then answers from this version; other tables keep the
+    version they were served with.
+    """
+    from seeknal import session
+    from seeknal.times import Interval
+
+    span = Interval.between(start, end)
+    with render.working(f"Loading {group}"):
+        loaded = session.store().load(group, project, span=span, version=version)
+    render.record(
+        {
+            "feature_group": loaded.group,
+            "version": loaded.version,
+            "snapshot": loaded.snapshot,
+            "interval": str(span),
+            "rows": loaded.rows,
+            "seconds": round(loaded.seconds, 2),
+        },
+        form,
+    )
+
+
+def lookup(
+    table: Table,
+    keys: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.")],
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Show the online features of one entity."""
+    from seeknal import session
+
+    online = session.store().online_table(table, project)
+    asked: dict[str, Any] = dict(_pair(text) for text in keys)
+    answer = online.get_features([online.read_key(asked)], output="dicts")
+    render.record(answer[0], form)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
+    return name, value

@@ -1,0 +1,157 @@
+"""Printing: the same answer as a table for people, or as JSON or YAML for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from math import isnan
+from threading import Timer
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from seeknal.cli.options import Format
+from seeknal.errors import DefinitionError
+from seeknal.times import show
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+Record = Mapping[str, Any]
+
+
+def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there.") -> None:
+    """Print records, one row each."""
+    if form is not Format.table:
+        _dump([_plain(record) for record in records], form)
+    elif not records:
+        stdout.print(empty)
+    elif _fits(records):
+        stdout.print(_table(records))
+    else:
+        for number, fields in enumerate(records):
+            stdout.print(*([] if number == 0 else [""]), _sheet(fields), sep="\n")
+
+
+def record(fields: Record, form: Format) -> None:
+    """Print one record, a line a field; fields that are lists of records become tables below it."""
+    if form is not Format.table:
+        _dump(_plain(fields), form)
+        return
+    nested = {name: value for name, value in fields.items() if _is_table(value)}
+    stdout.print(_sheet({name: value for name, value in fields.items() if name not in nested}))
+    for name, value in nested.items():
+        stdout.print()
+        stdout.print(Text(name, style="bold"))
+        rows(value, form)
+
+
+def _dump(value: Any, form: Format) -> None:
+    if form is Format.json:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _plain(value: Any) -> Any:
+    """Turn a value into what JSON can say; what it cannot is written as text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and isnan(value):
+        return "NaN"
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return value.isoformat(" ", timespec="auto")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list | tuple) and not _is_table(value):
+        return ", ".join(map(_text, value))
+    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fits(records: Sequence[Record]) -> bool:
+    """Tell whether all columns have room beside each other, long text folded to twelve characters."""
+    widths = [max(len(name), *(min(len(_text(r[name])), 12) for r in records)) for name in records[0]]
+    return sum(widths) + 2 * len(widths) <= stdout.width
+
+
+def _table(records: Sequence[Record]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in records[0]:
+        numeric = all(_is_number(r[name]) or r[name] is None for r in records)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for r in records:
+        table.add_row(*(Text(_text(value)) for value in r.values()))
+    return table
+
+
+def _sheet(fields: Record) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(Text(name), Text(_text(value)))
+    return table
+
+
+def when(instant: int | None) -> str:
+    """Write when something happened, in UTC, to the second."""
+    return "" if instant is None else show(instant - instant % 1_000_000)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that work is going on, if it takes more than a second and somebody is looking."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    progress = Progress(*columns, console=stderr, transient=True)
+    progress.add_task(what, total=None)
+    timer = Timer(1.0, progress.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        progress.stop()
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is lost.
+
+    Raises:
+        DefinitionError: Nobody is there to answer.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise DefinitionError(f"{question} Nobody is there to answer: add --yes to do it.")
+    typer.confirm(question, abort=True)

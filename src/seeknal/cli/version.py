@@ -1,0 +1,94 @@
+"""Commands about the versions of a feature group."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from seeknal.cli import render
+from seeknal.cli.options import AsFormat, Format, Group, InProject
+
+app = typer.Typer(help="Versions of a feature group: each is a schema, and the rows as last written with it.")
+
+
+@app.command("list")
+def list_versions(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
+    """List the versions of a feature group, the oldest first."""
+    from seeknal import session
+
+    records = [
+        {
+            "version": version.number,
+            "created": render.when(version.created_at),
+            "features": len(version.schema.features),
+            "rows": version.rows,
+            "last_write": render.when(version.written_at),
+            "current": version.is_current,
+        }
+        for version in session.store().versions(group, project)
+    ]
+    render.rows(records, form, empty=f"Nothing was written to {group} yet.")
+
+
+@app.command("show")
+def show_version(
+    group: Group,
+    number: Annotated[
+        int | None, typer.Option("--version", "-v", help="The version; the current one without it.")
+    ] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Show one version of a feature group: its schema and its last write."""
+    from seeknal import session
+
+    version = session.store().version(group, project, number)
+    render.record(
+        {
+            "group": group,
+            "version": version.number,
+            "current": version.is_current,
+            "created": render.when(version.created_at),
+            "last_write": render.when(version.written_at),
+            "snapshot": version.snapshot,
+            "rows": version.rows,
+            "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in version.schema.describe()],
+        },
+        form,
+    )
+
+
+@app.command("diff")
+def diff_versions(
+    group: Group,
+    old: Annotated[int, typer.Option("--from", help="The version to compare with.")],
+    new: Annotated[int, typer.Option("--to", help="The version to compare.")],
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Show what was added, removed and modified from one version of a feature group to another."""
+    from seeknal import session
+
+    changes = session.store().diff(group, old, new, project)
+    if form is Format.table:
+        kinds = {"added": [c for c in changes if c.old is None], "removed": [c for c in changes if c.new is None]}
+        kinds["modified"] = [c for c in changes if c.old and c.new]
+        found = [
+            {"change": kind, "column": c.name, f"version {old}": c.old, f"version {new}": c.new}
+            for kind, some in kinds.items()
+            for c in some
+        ]
+        render.rows(found, form, empty=f"Versions {old} and {new} of {group} have the same schema.")
+        return
+    render.record(
+        {
+            "group": group,
+            "from": old,
+            "to": new,
+            "added": [{"name": c.name, "type": c.new} for c in changes if c.old is None],
+            "removed": [{"name": c.name, "type": c.old} for c in changes if c.new is None],
+            "modified": [{"name": c.name, "from": c.old, "to": c.new} for c in changes if c.old and c.new],
+        },
+        form,
+    )

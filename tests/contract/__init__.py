@@ -1,0 +1,1 @@
+"""Proof of the offline contract, rule by rule, through the public classes."""

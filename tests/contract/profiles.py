@@ -1,0 +1,19 @@
+"""How many examples Hypothesis tries: few and always the same ones, or many (SEEKNAL_TEST_PROFILE=long)."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Every example has a project of its own, so they may share the home of their test.
+_SHARED = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+
+settings.register_profile("fast", max_examples=25, derandomize=True, database=None, **_SHARED)
+settings.register_profile("long", max_examples=2000, **_SHARED)
+
+PROFILE = settings.get_profile(os.environ.get("SEEKNAL_TEST_PROFILE", "fast"))
