@@ -54,7 +54,7 @@ class Catalog:
         if found:
             projects = ", ".join(one.project for one in found)
             raise DefinitionError(
-                f"Several projects have an {kind} {name!r}: {projects}. Say which project.", name=name
+                f"{kind.capitalize()} {name!r} exists in several projects: {projects}. Say which project.", name=name
             )
         where = f"project {project!r}" if project else str(self.home)
         raise DefinitionError(f"No {kind} named {name!r} in {where}.{did_you_mean(name, known)}", name=name)

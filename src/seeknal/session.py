@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Lock
 
 from seeknal import config
+from seeknal.online import close_all
 from seeknal.store import FeatureStore
 
 _stores: dict[tuple[object, ...], FeatureStore] = {}
@@ -19,3 +20,12 @@ def store() -> FeatureStore:
         if place not in _stores:
             _stores[place] = FeatureStore()
         return _stores[place]
+
+
+def close() -> None:
+    """Let go of all files; a store opens them again when it is next used."""
+    with _opening:
+        for opened in _stores.values():
+            opened.close()
+        _stores.clear()
+    close_all()

@@ -69,6 +69,14 @@ class FeatureStore:
         """Where things are found."""
         return Catalog(self.home, self.registry, self._duckdb)
 
+    def close(self) -> None:
+        """Let go of the registry and the query engine; both open again when they are next used."""
+        for part in ("engine", "catalog"):
+            self.__dict__.pop(part, None)
+        for part in ("registry", "_duckdb"):
+            if opened := self.__dict__.pop(part, None):
+                opened.close()
+
     # Groups and their versions
 
     def get_or_create(self, group: FeatureGroup) -> GroupRecord:

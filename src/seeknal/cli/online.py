@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -51,8 +51,8 @@ def lookup(
     """Show the online features of one entity."""
     from seeknal import session
 
+    asked = dict(_pair(text) for text in keys)
     online = session.store().online_table(table, project)
-    asked: dict[str, Any] = dict(_pair(text) for text in keys)
     answer = online.get_features([online.read_key(asked)], output="dicts")
     render.record(answer[0], form)
 

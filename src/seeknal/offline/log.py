@@ -115,7 +115,7 @@ def read_commits(root: Path, after: int) -> list[Commit]:
 
 def latest(root: Path) -> int:
     """Give the number of the newest snapshot."""
-    return DeltaTable(root, without_files=True).version()
+    return DeltaTable(root).version()
 
 
 def _commits(table: DeltaTable, limit: int | None) -> Iterator[Commit]:

@@ -11,7 +11,7 @@ import lmdb
 
 from seeknal.errors import StoreError
 
-_MAP_SIZE = 2**38
+_MAP_SIZE = 2**36
 _MAX_SPACES = 4096
 _open_environments: dict[tuple[int, str], lmdb.Environment] = {}
 _opening = Lock()
@@ -65,6 +65,13 @@ class LmdbStore:
                 transaction.drop(database)
         except lmdb.NotFoundError:
             return
+
+
+def close_all() -> None:
+    """Close the environments of this process; they open again when they are next used."""
+    with _opening:
+        for place in [place for place in _open_environments if place[0] == os.getpid()]:
+            _open_environments.pop(place).close()
 
 
 def _open(folder: Path) -> lmdb.Environment:

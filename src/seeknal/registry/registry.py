@@ -38,6 +38,10 @@ class Registry:
             for table in t.metadata.sorted_tables:
                 db.execute(CreateTable(table, if_not_exists=True))
 
+    def close(self) -> None:
+        """Let go of the database; it opens again when it is next used."""
+        self._engine.dispose()
+
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         with self._transaction(writes=False) as db:

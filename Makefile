@@ -1,0 +1,24 @@
+# `make demo` and `make test` do all the set-up by themselves, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test fast clean
+demo: .venv/ready
+	$(BIN)/seeknal demo
+
+test: .venv/ready
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+fast: .venv/ready
+	$(BIN)/python -m pytest -m "not slow"
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[polars,demo,test]"
+	touch $@
+
+clean:
+	rm -rf .venv seeknal-demo

@@ -1,0 +1,86 @@
+"""The walls: which way imports point, what an import costs, how long things get."""
+
+import ast
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import seeknal
+
+PACKAGE = Path(seeknal.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import only from modules named before its own.
+ORDER = ["errors", "names", "sql", "times", "types", "entity", "schema", "columns", "frames", "duck", "feature_group", "config", "offline", "registry", "online", "engine", "retrieval", "catalog", "writing", "serving", "store", "session", "featurestore", "demo", "cli"]
+
+
+def part_of(module: str) -> str:
+    """Give the part of the package that a module belongs to."""
+    return [*module.split("."), ""][1]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Go through all imports of the package, the lazy ones included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("seeknal"))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("seeknal"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent != PACKAGE or f.name != "__init__.py"], ids=str)
+def test_imports_point_one_way(file):
+    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imports(ast.parse(file.read_text())):
+        other = part_of(module)
+        assert other in ORDER or other == "__version__", f"{module} has no place in the order"
+        if other in ORDER:
+            assert other == own or ORDER.index(other) < ORDER.index(own), f"{own} must not import {other}"
+
+
+def test_every_part_has_its_place_in_the_order():
+    parts = {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in FILES} - {"__init__"}
+    assert parts == set(ORDER)
+
+
+def test_import_loads_nothing_heavy():
+    heavy = {"duckdb", "pandas", "pyarrow", "numpy", "typer", "sqlalchemy", "deltalake", "lmdb", "polars"}
+    code = "import sys, seeknal; print(*{m.partition('.')[0] for m in sys.modules})"
+    for module in ("seeknal", "seeknal.featurestore.duckdbengine.feature_group"):
+        loaded = run(code.replace("seeknal;", f"{module};")).split()
+        assert not heavy & set(loaded)
+
+
+def test_import_takes_less_than_a_tenth_of_a_second():
+    code = "import time; t = time.perf_counter(); import seeknal; print(time.perf_counter() - t)"
+    assert min(float(run(code)) for _ in range(5)) < 0.1
+
+
+def run(code: str) -> str:
+    """Run code in a fresh Python."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_every_public_name_can_be_imported():
+    assert sorted(seeknal.__all__) == seeknal.__all__
+    for name in seeknal.__all__:
+        assert getattr(seeknal, name).__name__ == name
+    assert set(seeknal.__all__) <= set(dir(seeknal))
+
+
+def test_files_and_functions_keep_to_their_budgets():
+    lengths = [len(file.read_text().splitlines()) for file in FILES]
+    functions = [
+        node.end_lineno - node.lineno + 1
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert max(lengths) <= 500
+    assert statistics.median(lengths) <= 150
+    assert max(functions) <= 60

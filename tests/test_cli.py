@@ -1,0 +1,296 @@
+"""The command line, as a person or a script uses it."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization
+from seeknal.cli import main
+
+
+@dataclass
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def seeknal(*arguments: str) -> Done:
+    """Run a command in this process, which is quicker than one of its own."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["seeknal", *arguments])
+        try:
+            code = main() or 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def seeknal_process(*arguments: str, columns: int = 80) -> Done:
+    """Run a command in a process of its own, on a terminal of some width."""
+    program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]
+    env = os.environ | {"COLUMNS": str(columns)}
+    done = subprocess.run(program, capture_output=True, text=True, env=env, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def answer(*arguments: str):
+    """Run a command that must succeed, and read the JSON it prints."""
+    done = seeknal(*arguments, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def failure(*arguments: str) -> str:
+    """Run a command that must fail, and give what it says."""
+    done = seeknal(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+    return done.stderr.removeprefix("Error: ").strip()
+
+
+def spend(project="shop", **columns):
+    """Write three users' spending."""
+    group = FeatureGroupDuckDB(
+        "spend", Entity("user", ["user_id"], pii_keys=["user_id"]), Materialization("day"), project=project
+    )
+    frame = pd.DataFrame(
+        {"user_id": [1, 2, 3], "day": pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"]), "total": [10, 20, 30]}
+        | columns
+    )
+    group.set_dataframe(frame).set_features().write()
+    return group
+
+
+@pytest.fixture
+def two_versions():
+    spend()
+    with pytest.warns(UserWarning, match="now at version 2: added visits"):
+        return spend(visits=[1, 2, 3])
+
+
+def test_versions_are_listed_with_what_a_person_asks_first(two_versions):
+    versions = answer("version", "list", "spend")
+    assert [(v["version"], v["features"], v["rows"], v["current"]) for v in versions] == [
+        (1, 1, 3, False),
+        (2, 2, 3, True),
+    ]
+    assert all(v["created"] and v["last_write"] for v in versions)
+
+
+def test_a_version_is_shown_as_field_and_type(two_versions):
+    shown = answer("version", "show", "spend", "--version", "1")
+    assert shown["schema"] == [
+        {"field": "user_id", "type": "int64", "role": "join key"},
+        {"field": "day", "type": "timestamp[us]", "role": "event time"},
+        {"field": "total", "type": "int64", "role": "feature"},
+    ]
+
+
+def test_a_difference_can_be_parsed(two_versions):
+    assert answer("version", "diff", "spend", "--from", "1", "--to", "2") == {
+        "group": "spend",
+        "from": 1,
+        "to": 2,
+        "added": [{"name": "visits", "type": "int64"}],
+        "removed": [],
+        "modified": [],
+    }
+
+
+def test_yaml_says_the_same_as_json(two_versions):
+    done = seeknal("version", "list", "spend", "--format", "yaml")
+    assert yaml.safe_load(done.stdout) == answer("version", "list", "spend")
+
+
+def test_materialize_says_rows_seconds_version_and_snapshot(two_versions):
+    loaded = answer("materialize", "spend", "--start-date", "2024-01-02", "--version", "1")
+    assert (loaded["rows"], loaded["version"], loaded["snapshot"]) == (2, 1, 1)
+    assert loaded["seconds"] >= 0
+
+
+def test_materialize_puts_exactly_that_version_online(two_versions):
+    answer("materialize", "spend", "--start-date", "2024-01-01")
+    assert answer("lookup", "spend", "user_id=2") == {"user_id": 2, "total": 20, "visits": 2}
+    answer("materialize", "spend", "--start-date", "2024-01-01", "--version", "1")
+    assert answer("lookup", "spend", "user_id=2") == {"user_id": 2, "total": 20}
+
+
+def test_a_served_table_keeps_its_version_when_the_group_moves_on(two_versions):
+    HistoricalFeaturesDuckDB([FeatureLookup(two_versions)]).serve("for_model_7")
+    answer("materialize", "spend", "--start-date", "2024-01-01", "--version", "1")
+    assert answer("lookup", "for_model_7", "user_id=3") == {"user_id": 3, "total": 30, "visits": 3}
+
+
+def test_everything_is_listed(two_versions):
+    HistoricalFeaturesDuckDB([FeatureLookup(two_versions)]).serve("online")
+    assert answer("list", "projects") == [{"project": "shop", "feature_groups": 1, "online_tables": 1}]
+    assert answer("list", "entities")[0]["join_keys"] == ["user_id"]
+    assert answer("list", "feature-groups")[0]["version"] == 2
+    assert answer("list", "online-tables")[0]["online_table"] == "online"
+    assert answer("list", "feature-groups", "--project", "other") == []
+
+
+def test_a_group_and_a_table_are_shown_in_full(two_versions):
+    HistoricalFeaturesDuckDB([FeatureLookup(two_versions)]).serve("online")
+    group = answer("show", "feature-group", "spend")
+    assert (group["event_time"], group["loads"][0]["entities"]) == ("day", 3)
+    assert [column["feature"] for column in answer("show", "online-table", "online")["columns"]] == ["total", "visits"]
+
+
+def test_debug_shows_the_last_rows_and_masks_personal_data():
+    spend()
+    rows = answer("debug", "spend", "--limit", "2")
+    assert [row["total"] for row in rows] == [30, 20]
+    assert {row["user_id"] for row in rows} == {"***"}
+
+
+def test_clean_counts_first_and_removes_then():
+    group = spend()
+    assert answer("clean", "spend", "--before", "2024-01-03", "--dry-run")["would_be_removed"] == 2
+    assert len(HistoricalFeaturesDuckDB([FeatureLookup(group)]).to_dataframe()) == 3
+    assert answer("clean", "spend", "--before", "2024-01-03", "--yes")["removed"] == 2
+    assert HistoricalFeaturesDuckDB([FeatureLookup(group)]).to_dataframe()["total"].tolist() == [30]
+    assert answer("clean", "spend", "--ttl", "30", "--yes")["removed"] == 1
+
+
+def test_cleaned_rows_leave_the_online_store_too():
+    spend()
+    answer("materialize", "spend", "--start-date", "2024-01-01")
+    answer("clean", "spend", "--before", "2024-01-02", "--yes")
+    assert answer("lookup", "spend", "user_id=1")["total"] is None
+
+
+def test_nothing_is_lost_without_a_yes():
+    spend()
+    for command in (["clean", "spend", "--before", "2024-01-03"], ["delete", "feature-group", "spend"]):
+        assert "add --yes" in failure(*command)
+    assert answer("version", "list", "spend")[0]["rows"] == 3
+
+
+def test_a_deleted_group_is_gone_and_can_be_made_anew(home):
+    spend()
+    answer("materialize", "spend", "--start-date", "2024-01-01")
+    assert answer("delete", "feature-group", "spend", "--yes") == {"deleted": "shop/spend"}
+    assert answer("list", "feature-groups") == answer("list", "online-tables") == answer("list", "entities") == []
+    assert not (home / "offline" / "shop" / "spend").exists()
+    spend()
+    assert answer("version", "list", "spend")[0]["rows"] == 3
+
+
+def test_a_group_that_is_served_cannot_be_deleted():
+    HistoricalFeaturesDuckDB([FeatureLookup(spend())]).serve("online")
+    assert "delete-table online" in failure("delete", "feature-group", "spend", "--yes")
+    assert answer("delete-table", "online", "--yes") == {"deleted": "shop/online"}
+    answer("delete", "feature-group", "spend", "--yes")
+
+
+def test_a_group_is_found_over_all_projects_until_two_have_it():
+    spend("shop")
+    assert answer("version", "list", "spend")
+    spend("bank")
+    assert failure("version", "list", "spend") == (
+        "Feature group 'spend' exists in several projects: bank, shop. Say which project."
+    )
+    assert answer("version", "list", "spend", "--project", "bank")
+
+
+def test_a_misspelt_name_is_met_with_the_right_one():
+    spend()
+    assert "Did you mean 'spend'?" in failure("version", "list", "spned")
+    assert "no version 7. There are: 1." in failure("version", "show", "spend", "--version", "7")
+    assert "No online table named 'spend'" in failure("lookup", "spend", "user_id=1")
+
+
+def test_a_lookup_says_what_is_wrong_with_a_key():
+    spend()
+    answer("materialize", "spend", "--start-date", "2024-01-01")
+    assert "user_id is int64, which 'abc' is not." in failure("lookup", "spend", "user_id=abc")
+    assert "has 'user', which is no key of it. Did you mean 'user_id'?" in failure("lookup", "spend", "user=1")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["materialize", "spend"],
+        ["version", "diff", "spend", "--from", "1"],
+        ["clean", "spend"],
+        ["clean", "spend", "--ttl", "1", "--before", "2024-01-01"],
+        ["lookup", "spend", "user_id"],
+        ["list"],
+        ["nonsense"],
+        ["version", "list", "spend", "--format", "xml"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(command):
+    done = seeknal(*command)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_date_is_one_clear_line():
+    spend()
+    assert "'yesterday' is no moment" in failure("materialize", "spend", "--start-date", "yesterday")
+    assert "ends (2024-01-01) before it starts" in failure(
+        "materialize", "spend", "--start-date", "2024-02-01", "--end-date", "2024-01-01"
+    )
+
+
+def test_init_makes_the_folder_a_project(monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    made = answer("init")
+    assert Path(made["settings"]).name == "seeknal.toml"
+    assert answer("info")["settings"][0]["value"] == str(Path.cwd() / ".seeknal")
+    assert "is there already" in failure("init")
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert answer("info")["settings"][0]["from"].endswith("seeknal.toml")
+
+
+def test_a_home_can_be_moved(home, monkeypatch):
+    spend()
+    answer("materialize", "spend", "--start-date", "2024-01-01")
+    home.rename(home.parent / "elsewhere")
+    monkeypatch.setenv("SEEKNAL_HOME", str(home.parent / "elsewhere"))
+    assert "30" in seeknal_process("lookup", "spend", "user_id=3").stdout
+    assert len(answer("debug", "spend")) == 3
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_no_line_is_wider_than_the_terminal(two_versions, columns):
+    for command in (
+        ["list", "feature-groups"],
+        ["show", "feature-group", "spend"],
+        ["version", "list", "spend"],
+        ["version", "show", "spend"],
+        ["debug", "spend"],
+        ["info"],
+        ["--help"],
+    ):
+        done = seeknal_process(*command, columns=columns)
+        assert done.returncode == 0
+        assert max(map(len, done.stdout.splitlines())) <= columns
+
+
+def test_a_new_version_made_on_the_way_is_a_notice_not_a_trace():
+    group = spend()
+    frame = pd.DataFrame({"user_id": [1], "day": [datetime(2024, 1, 9)], "other": [1]})
+    with pytest.warns(UserWarning, match="removed total, added other"):
+        group.set_dataframe(frame).set_features().write(datetime(2024, 1, 9))
