@@ -15,7 +15,33 @@ PACKAGE = Path(seeknal.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import only from modules named before its own.
-ORDER = ["errors", "names", "sql", "times", "types", "entity", "schema", "columns", "frames", "duck", "feature_group", "config", "offline", "registry", "online", "engine", "retrieval", "catalog", "writing", "serving", "store", "session", "featurestore", "demo", "cli"]
+ORDER = [
+    "errors",
+    "names",
+    "sql",
+    "times",
+    "types",
+    "entity",
+    "schema",
+    "columns",
+    "frames",
+    "duck",
+    "feature_group",
+    "config",
+    "offline",
+    "registry",
+    "online",
+    "engine",
+    "retrieval",
+    "catalog",
+    "writing",
+    "serving",
+    "store",
+    "session",
+    "featurestore",
+    "demo",
+    "cli",
+]
 
 
 def part_of(module: str) -> str:

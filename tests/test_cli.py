@@ -1,51 +1,15 @@
 """The command line, as a person or a script uses it."""
 
 import json
-import os
-import subprocess
-import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from datetime import datetime
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization
-from seeknal.cli import main
-
-
-@dataclass
-class Done:
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def seeknal(*arguments: str) -> Done:
-    """Run a command in this process, which is quicker than one of its own."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["seeknal", *arguments])
-        try:
-            code = main() or 0
-        except SystemExit as leaving:
-            code = leaving.code or 0
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def seeknal_process(*arguments: str, columns: int = 80) -> Done:
-    """Run a command in a process of its own, on a terminal of some width."""
-    program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]
-    env = os.environ | {"COLUMNS": str(columns)}
-    done = subprocess.run(program, capture_output=True, text=True, env=env, check=False)
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def answer(*arguments: str):
