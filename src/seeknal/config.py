@@ -76,9 +76,18 @@ def _read(file: Path) -> dict[str, object]:
     return values
 
 
+def _checked_home(home: Path, origin: str) -> Path:
+    if re.search("%[0-9A-Fa-f]{2}", str(home)):
+        raise DefinitionError(
+            f"{origin} puts the home in {str(home)!r}: Delta Lake takes a percent sign before two digits for a code, "
+            "and would not find its files again. Choose a folder without it."
+        )
+    return home
+
+
 def _checked(name: str, value: object, origin: str) -> object:
     if name == "home":
-        return Path(str(value)).expanduser().absolute()
+        return _checked_home(Path(str(value)).expanduser().absolute(), origin)
     if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", str(value)):
         return str(value)
     if name == "lookback_days" and str(value).isdigit():

@@ -103,8 +103,7 @@ def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
 def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     group = job.group
     offline = catalog.offline(group.project, group.name)
-    known = catalog.registry.group(group.project, group.name)
-    base = offline.snapshot() if known and offline.exists() else None
+    base = offline.snapshot() if offline.exists() else None
     old = base.commit if base else None
     schema = infer(job.rows, job.roles, old.schema if old else None)
     changes = check_evolution(group.name, old.schema, schema) if old else []

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from seeknal import types
 from seeknal.engine.protocol import Wanted
+from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.offline.table import inside, newest_first
 from seeknal.schema import ROW_ID, UTC, Schema
@@ -91,6 +92,8 @@ class DuckDBEngine:
             for name, view in views.items():
                 cursor.register(name, view)
             return cursor.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not read the rows: {error}") from error
         finally:
             cursor.close()
 

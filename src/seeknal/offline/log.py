@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from seeknal.errors import StoreError
 from seeknal.schema import Schema
@@ -97,7 +98,7 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
     Raises:
         StoreError: The table was written by somebody else in a way that cannot be read here.
     """
-    table = DeltaTable(root, version=number)
+    table = _open(root, number)
     if foreign := _FOREIGN & set(table.protocol().reader_features or ()):
         raise StoreError(
             f"{root} uses {', '.join(sorted(foreign))}, written by another program. Seeknal cannot read it."
@@ -109,13 +110,20 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
 
 def read_commits(root: Path, after: int) -> list[Commit]:
     """List what was written after a snapshot, oldest first."""
-    table = DeltaTable(root)
+    table = _open(root)
     return list(_commits(table, table.version() - after))[::-1] if table.version() > after else []
 
 
 def latest(root: Path) -> int:
     """Give the number of the newest snapshot."""
-    return DeltaTable(root).version()
+    return _open(root).version()
+
+
+def _open(root: Path, number: int | None = None) -> DeltaTable:
+    try:
+        return DeltaTable(root, version=number)
+    except DeltaError as error:
+        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
 def _commits(table: DeltaTable, limit: int | None) -> Iterator[Commit]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class OfflineTable:
         first = base.commit.next_row_id if base.commit else 0
         ids = pa.array(np.arange(first, first + len(write.rows)))
         plan = _Plan(base, write, write.rows.append_column(ROW_ID, ids))
-        added = [file for part in plan.parts(self._engine) if (file := self._write_file(part, write.schema))]
+        added = self._write_files(plan, write.schema)
         gone = {file.path for file in plan.replaced}
         rows = sum(f.rows for f in base.files if f.path not in gone) + sum(f.rows for f in added)
         commit = Commit(
@@ -98,9 +98,24 @@ class OfflineTable:
         self._commit(commit, added, plan, write.schema)
         return commit
 
-    def _write_file(self, part: _Part, schema: Schema) -> DataFile | None:
+    def _write_files(self, plan: _Plan, schema: Schema) -> list[DataFile]:
+        """Write all new files, or none."""
+        names: list[str] = []
+        try:
+            return [file for part in plan.parts(self._engine) if (file := self._write_file(part, schema, names.append))]
+        except BaseException as error:
+            for name in names:
+                (self.root / name).unlink(missing_ok=True)
+            if isinstance(error, duckdb.Error):
+                raise StoreError(
+                    f"The rows could not be written to {self.root}, and nothing was stored: {error}"
+                ) from error
+            raise
+
+    def _write_file(self, part: _Part, schema: Schema, note: Callable[[str], None]) -> DataFile | None:
         """Write what a query gives to a file of its own; nothing if that is no rows."""
         name = f"{uuid.uuid4().hex}.parquet"
+        note(name)
         path = str(self.root / name)
         cursor = self._engine.cursor()
         for view, rows in part.views.items():

