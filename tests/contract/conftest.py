@@ -1,4 +1,4 @@
-"""A home for every test, and how many examples Hypothesis tries."""
+"""What the tests of the contract share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ import pytest
 from seeknal import FeatureStore
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the test's own, which every class of the guide uses."""
-    folder = tmp_path / "home"
-    monkeypatch.setenv("SEEKNAL_HOME", str(folder))
-    return folder
-
-
 @pytest.fixture
 def store(home: Path) -> FeatureStore:
-    """The store in that folder."""
+    """The store in the test's own home."""
     return FeatureStore(home=home)

@@ -52,9 +52,7 @@ class Pair:
     def write(self, frame: some.Frame, features: Sequence[str] = ("n", "x")) -> None:
         """Write the same rows to both."""
         table = some.table(frame, self.keys, self._numbers, features)
-        self.store.write(
-            self.group, table, features=features, interval=Interval(*frame.interval), mode=frame.mode
-        )
+        self.store.write(self.group, table, features=features, interval=Interval(*frame.interval), mode=frame.mode)
         self.oracle.take_features(features)
         self.oracle.write(some.rows(frame, table, features, created=self.created), frame.mode, *frame.interval)
 
@@ -232,9 +230,7 @@ def test_online_answers_are_the_offline_answers_of_now(
     after_all = max(now, some.START + some.DAY)
     asked = [{"user_id": who, "place_id": where} for who in (1, 2, 3, None) for where in ("", "1", "12", None)]
     online = store.serve([pair.lookup()]).get_features(asked, "dicts", at=after_all)
-    assert online == [
-        key | NEITHER | pair.oracle.at((key["user_id"], key["place_id"]), after_all) for key in asked
-    ]
+    assert online == [key | NEITHER | pair.oracle.at((key["user_id"], key["place_id"]), after_all) for key in asked]
 
 
 nanoseconds = st.sampled_from([base * 1000 + rest for base in (-1, 0, some.START) for rest in (-1000, -1, 0, 1, 999)])

@@ -52,6 +52,7 @@ _LANDED = """
     SELECT scheduled_at - INTERVAL 2 HOUR AS predict_at, carrier, flight, origin, dest, day_of_flight, hour, distance,
         arr_delay, timezone(zone, left_at + to_minutes((arrival - departure + 1440) % 1440)) AS landed_at
     FROM timed
+    ORDER BY predict_at, carrier, flight, origin, dest
 """
 
 # Of flights that land in the same minute, the last row knows them all.

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -85,22 +85,28 @@ class _Teller:
         self._width = min(console.width, _WIDTH)
         self._step = 0
 
-    def heading(self, text: str) -> None:
+    def title(self, text: str) -> None:
+        self._console.print(Text(text, style="bold"))
+        self._console.print()
+
+    def heading(self, text: str, code: str | None = None) -> None:
         self._step += 1
         self._console.print()
-        self._console.print(Text(f"{self._step}. {text}", style="bold"), width=self._width)
+        self._console.print(Text(f"{self._step}. {text}", style="bold"))
+        if code:
+            self._console.print(Text(f"   {code}", style="cyan"))
 
     def say(self, text: str) -> None:
-        self._console.print(Text(text), width=self._width)
+        self._console.print(Text(fill(text, self._width)), soft_wrap=True)
 
-    def table(self, records: Sequence[Mapping[str, Any]]) -> None:
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    def table(self, records: Sequence[Mapping[str, Any]], decimals: int = 1) -> None:
+        table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
         for name, value in records[0].items():
             table.add_column(name, justify="right" if isinstance(value, int | float) else "left")
         for record in records:
-            table.add_row(*(Text(_shown(value)) for value in record.values()))
+            table.add_row(*(Text(_shown(value, decimals)) for value in record.values()))
         self._console.print()
-        self._console.print(Padding(table, (0, 0, 0, 2)), width=self._width)
+        self._console.print(table)
         self._console.print()
 
     def commands(self, lines: Sequence[str]) -> None:
@@ -109,11 +115,11 @@ class _Teller:
             self._console.print(Text(f"  {line}"), soft_wrap=True)
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, decimals: int = 1) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:.{decimals}f}"
     return f"{value:,}" if type(value) is int else "" if value is None else str(value)
 
 
@@ -125,11 +131,11 @@ def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
     file = folder / FILE
     if not file.exists():
         file.write_text("# Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.\n")
+    teller.title(f"Two hours before departure: will this flight arrive more than {leak.LATE} minutes late?")
     teller.say(
-        "Two hours before departure: will this flight arrive more than "
-        f"{leak.LATE} minutes late? The data is real: {year.flights:,} flights that were to leave New York in 2013, "
-        f"and {len(year.weather):,} hourly weather readings at its three airports, "
-        f"read in {time.perf_counter() - started:.1f} s. All times below are in UTC."
+        f"The data is real: {year.flights:,} flights that were to leave New York in 2013, and {len(year.weather):,} "
+        f"hourly weather readings at its three airports, read in {time.perf_counter() - started:.1f} s. "
+        "Times are in UTC, delays in minutes."
     )
     return year
 
@@ -150,7 +156,7 @@ def _clear(store: FeatureStore) -> None:
 
 
 def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading("Write a feature group: the weather")
+    teller.heading("Write a feature group: the weather", "store.write(weather, readings)")
     teller.say(
         "Each row is dated by the moment it was known. The reading for 06:00 was taken "
         "somewhere between 06:00 and 07:00, so it counts from 07:00 on."
@@ -159,26 +165,29 @@ def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     teller.table(year.weather.select(columns).slice(0, 3).to_pylist())
     started = time.perf_counter()
     written = store.write(WEATHER, year.weather)
-    teller.say(f"{written} in {time.perf_counter() - started:.1f} s.")
+    teller.say(f"{written} in {time.perf_counter() - started:.2f} s.")
 
 
 def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading("Write another: how late each carrier's flights have been")
+    teller.heading("Write another: how late a carrier's flights have been", "store.write(carrier_delays, landings)")
     first = year.landed.slice(0, 1).to_pylist()[0]
     teller.say(
         f"A delay is known when the flight lands. {first['carrier']} {first['flight']} from {first['origin']} was "
         f"{first['arr_delay']} minutes late, which counts from {_shown(first['landed_at'])} on: when it landed, "
         "worked out from the clock at its destination, not when it was due to leave. "
-        "Below: the mean delay, in minutes, of the last 20 flights and of those landed today."
+        "The features are the mean delay of the last 20 flights, and of those landed today."
     )
     teller.table(year.carrier_delays.slice(len(year.carrier_delays) // 2, 3).to_pylist())
     started = time.perf_counter()
     written = store.write(CARRIER_DELAYS, year.carrier_delays)
-    teller.say(f"{written} in {time.perf_counter() - started:.1f} s.")
+    teller.say(f"{written} in {time.perf_counter() - started:.2f} s.")
 
 
 def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table:
-    teller.heading("Make a training set: what was known at each moment")
+    teller.heading(
+        "Make a training set: what was known at each moment",
+        'store.training_set([weather_at_origin, carrier_delays], flights, "predict_at")',
+    )
     spine = year.spine
     started = time.perf_counter()
     training = store.training_set(LOOKUPS, spine, "predict_at")
@@ -189,7 +198,7 @@ def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table
         "as they stood at that moment."
     )
     columns = ["predict_at", "carrier", "origin", "temp", "delay_last_20", "delay_today", "arr_delay"]
-    teller.table(training.select(columns).take(range(2000, len(training), len(training) // 4)).to_pylist())
+    teller.table(training.select(columns).take([*range(2000, len(training), len(training) // 4)]).to_pylist())
     kept = training.select(spine.column_names).equals(spine)
     teller.say(
         f"{len(training):,} rows, {training.num_columns - spine.num_columns} features, {seconds:.1f} s. "
@@ -213,9 +222,10 @@ def _show_leak(training: pa.Table, year: flights.Year, teller: _Teller) -> None:
     scores = leak.compare(training, year.landed)
     teller.table(
         [
-            {"delay_today joined": name, "AUC when tested": f"{one.tested:.3f}", "AUC in use": f"{one.in_use:.3f}"}
+            {"delay_today joined": name, "AUC when tested": one.tested, "AUC in use": one.in_use}
             for name, one in scores.items()
-        ]
+        ],
+        decimals=3,
     )
     teller.say(
         "Two models learned from January to September and were tested on October to December (AUC: 0.5 is guessing, "
@@ -231,11 +241,16 @@ def _verdict(naive: leak.Score, honest: leak.Score) -> str:
 
 
 def _serve(store: FeatureStore, teller: _Teller) -> None:
-    teller.heading("Serve the newest values online")
+    teller.heading(
+        "Serve the newest values online", f'store.serve([weather_at_origin, carrier_delays], "{ONLINE_TABLE}")'
+    )
     started = time.perf_counter()
     table = store.serve(LOOKUPS, ONLINE_TABLE)
     seconds = time.perf_counter() - started
-    teller.say(f"The same lookups, as online table {ONLINE_TABLE!r}: the newest row of each key, in {seconds:.1f} s.")
+    teller.say(
+        f"The same lookups become an online table, {ONLINE_TABLE!r}, with the newest values of each key, here those of "
+        f"the last days of 2013. Loaded in {seconds:.1f} s."
+    )
     keys = [{"origin": origin, "carrier": carrier} for origin, carrier in (("JFK", "B6"), ("EWR", "UA"), ("LGA", "DL"))]
     answers = table.get_features(keys, output="dicts")
     columns = ["origin", "carrier", "temp", "wind_speed", "delay_last_20", "delay_today"]
@@ -265,14 +280,13 @@ def _microseconds(table: OnlineTable, key: Mapping[str, str]) -> float:
 
 
 def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading("Change a schema: add wind chill to the weather")
+    teller.heading(
+        "Change a schema: add wind chill to the weather", "store.write(weather, readings_with_wind_chill)"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SeeknalWarning)
         written = store.write(WEATHER, year.weather_with_chill)
-    teller.say(
-        f"A new column makes version {written.version} by itself: {', '.join(map(str, written.changes))}. "
-        f"Version 1 stays as it was, and {ONLINE_TABLE!r} keeps to it until it is served again."
-    )
+    teller.say(f"Writing the readings with one more column makes version {written.version} by itself.")
     teller.table(
         [
             {
@@ -285,13 +299,18 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
             for version in store.versions(WEATHER.name, PROJECT)
         ]
     )
+    changes = store.diff(WEATHER.name, written.version - 1, written.version, PROJECT)
+    teller.say(
+        f"The difference: {', '.join(map(str, changes))}. Version {written.version - 1} stays as it was, and "
+        f"{ONLINE_TABLE!r} keeps to it until it is served again."
+    )
 
 
 def _suggest(folder: Path, teller: _Teller) -> None:
     teller.heading("Go on yourself")
     enter = [] if folder.absolute() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
     unset = ["unset SEEKNAL_HOME"] if "SEEKNAL_HOME" in os.environ else []
-    teller.say("The folder is a Seeknal project now. Run the demo again at any time: it starts afresh.")
+    teller.say(f"{folder} is a Seeknal project now. Run the demo again at any time: it starts afresh.")
     teller.commands(
         [
             *enter,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,33 +101,29 @@ class OfflineTable:
 
     def _write_files(self, plan: _Plan, schema: Schema) -> list[DataFile]:
         """Write all new files, or none."""
-        names: list[str] = []
         try:
-            return [file for part in plan.parts(self._engine) if (file := self._write_file(part, schema, names.append))]
-        except BaseException as error:
-            for name in names:
-                (self.root / name).unlink(missing_ok=True)
-            if isinstance(error, duckdb.Error):
-                raise StoreError(
-                    f"The rows could not be written to {self.root}, and nothing was stored: {error}"
-                ) from error
-            raise
+            with ExitStack() as undo:
+                files = [self._write_file(part, schema, undo) for part in plan.parts(self._engine)]
+                undo.pop_all()
+        except duckdb.Error as error:
+            raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
+        return [file for file in files if file]
 
-    def _write_file(self, part: _Part, schema: Schema, note: Callable[[str], None]) -> DataFile | None:
+    def _write_file(self, part: _Part, schema: Schema, undo: ExitStack) -> DataFile | None:
         """Write what a query gives to a file of its own; nothing if that is no rows."""
         name = f"{uuid.uuid4().hex}.parquet"
-        note(name)
-        path = str(self.root / name)
+        path = self.root / name
+        undo.callback(path.unlink, missing_ok=True)
         cursor = self._engine.cursor()
         for view, rows in part.views.items():
             cursor.register(view, rows)
         options = "FORMAT parquet, COMPRESSION zstd, RETURN_STATS"
-        _, count, size, *_ = cursor.execute(f"COPY ({part.query}) TO {literal(path)} ({options})").fetchall()[0]
+        _, count, size, *_ = cursor.execute(f"COPY ({part.query}) TO {literal(str(path))} ({options})").fetchall()[0]
         if not count:
-            Path(path).unlink()
+            path.unlink()
             return None
         moment = f"epoch_us({quote(schema.event_time.name)})"
-        bounds = cursor.execute(f"SELECT min({moment}), max({moment}) FROM {scan([path])}").fetchall()[0]
+        bounds = cursor.execute(f"SELECT min({moment}), max({moment}) FROM {scan([str(path)])}").fetchall()[0]
         return DataFile(name, size, count, *bounds)
 
     def _commit(self, commit: Commit, added: list[DataFile], plan: _Plan, schema: Schema) -> None:
