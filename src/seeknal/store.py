@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import duckdb
 import pyarrow as pa
@@ -33,6 +35,20 @@ from seeknal.times import Interval, Moment, instant, microseconds, now
 from seeknal.writing import Job, Written
 
 _IN_HOME = ""
+_stores: WeakSet[FeatureStore] = WeakSet()
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    """Let a forked process open everything anew: neither DuckDB nor SQLite can be carried over.
+
+    What was inherited is kept, since ending it would wait for threads that are not there.
+    """
+    for store in _stores:
+        _inherited.extend(store._forget())  # noqa: SLF001 - its own module
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class FeatureStore:
@@ -49,6 +65,7 @@ class FeatureStore:
     ) -> None:
         self.settings = config.load(home=home, memory_limit=memory_limit, lookback_days=lookback_days)
         self.home = self.settings.home
+        _stores.add(self)
 
     @cached_property
     def registry(self) -> Registry:
@@ -71,11 +88,14 @@ class FeatureStore:
 
     def close(self) -> None:
         """Let go of the registry and the query engine; both open again when they are next used."""
-        for part in ("engine", "catalog"):
-            self.__dict__.pop(part, None)
-        for part in ("registry", "_duckdb"):
-            if opened := self.__dict__.pop(part, None):
-                opened.close()
+        for part in self._forget():
+            if isinstance(part, Registry | duckdb.DuckDBPyConnection):
+                part.close()
+
+    def _forget(self) -> list[object]:
+        """Give up what is open, and open it again when it is next used."""
+        names = ("engine", "catalog", "registry", "_duckdb")
+        return [self.__dict__.pop(name) for name in names if name in self.__dict__]
 
     # Groups and their versions
 

@@ -21,7 +21,8 @@ _FEATURES = ["hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip"
 
 def join_by_date(landed: pa.Table) -> pd.Series[float]:
     """Give each flight the mean delay of its carrier at its airport over its day, as a join by date would."""
-    return landed.to_pandas().groupby(_GROUP)["arr_delay"].transform("mean")
+    flights: pd.DataFrame = landed.to_pandas()
+    return flights.groupby(_GROUP)["arr_delay"].transform("mean")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Future:
 
 def measure(landed: pa.Table) -> Future:
     """Count, for each flight, how many of its carrier's flights of the day had landed when it was predicted."""
-    flights = landed.to_pandas()
+    flights: pd.DataFrame = landed.to_pandas()
     landings = flights.sort_values("landed_at")[[*_GROUP, "landed_at"]]
     landings["so_far"] = landings.groupby(_GROUP).cumcount() + 1
     asked = flights.sort_values("predict_at")[[*_GROUP, "predict_at"]]

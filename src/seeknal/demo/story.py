@@ -89,20 +89,25 @@ class _Teller:
         self._console.print(Text(text, style="bold"))
         self._console.print()
 
-    def heading(self, text: str, code: str | None = None) -> None:
+    def heading(self, text: str, *code: str) -> None:
         self._step += 1
         self._console.print()
         self._console.print(Text(f"{self._step}. {text}", style="bold"))
+        self._console.print()
+        for line in code:
+            self._console.print(Text(f"  {line}", style="cyan"))
         if code:
-            self._console.print(Text(f"   {code}", style="cyan"))
+            self._console.print()
 
     def say(self, text: str) -> None:
-        self._console.print(Text(fill(text, self._width)), soft_wrap=True)
+        self._console.print(
+            Text(fill(text, self._width, break_long_words=False, break_on_hyphens=False)), soft_wrap=True
+        )
 
     def table(self, records: Sequence[Mapping[str, Any]], decimals: int = 1) -> None:
         table = Table(box=None, padding=(0, 0, 0, 2), header_style="bold")
         for name, value in records[0].items():
-            table.add_column(name, justify="right" if isinstance(value, int | float) else "left")
+            table.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
         for record in records:
             table.add_row(*(Text(_shown(value, decimals)) for value in record.values()))
         self._console.print()
@@ -124,9 +129,11 @@ def _shown(value: object, decimals: int = 1) -> str:
 
 
 def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise DefinitionError(f"{folder} is a file. Give the demo a folder.")
     started = time.perf_counter()
     year = flights.read(store.home / "scratch")
+    seconds = time.perf_counter() - started
     _clear(store)
     file = folder / FILE
     if not file.exists():
@@ -134,25 +141,25 @@ def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
     teller.title(f"Two hours before departure: will this flight arrive more than {leak.LATE} minutes late?")
     teller.say(
         f"The data is real: {year.flights:,} flights that were to leave New York in 2013, and {len(year.weather):,} "
-        f"hourly weather readings at its three airports, read in {time.perf_counter() - started:.1f} s. "
-        "Times are in UTC, delays in minutes."
+        f"hourly weather readings at its three airports, read in {seconds:.1f} s. Times are in UTC, delays in minutes."
     )
     return year
 
 
 def _clear(store: FeatureStore) -> None:
     """Remove what an earlier run made, and nothing else."""
-    made = [found for group in (WEATHER, CARRIER_DELAYS) for found in store.registry.groups(PROJECT, group.name)]
-    for found in made:
-        if not (found.group.description or "").startswith(_OURS):
-            raise DefinitionError(
-                f"{store.home} already has a feature group {found.label!r} that the demo did not make. "
-                "Give the demo another folder."
-            )
-    if made and store.registry.tables(PROJECT, ONLINE_TABLE):
-        store.delete_table(ONLINE_TABLE, PROJECT)
-    for found in made:
-        store.delete_group(found.group.name, PROJECT)
+    groups = [found for group in (WEATHER, CARRIER_DELAYS) for found in store.registry.groups(PROJECT, group.name)]
+    ours = [found.group.name for found in groups if (found.group.description or "").startswith(_OURS)]
+    tables = store.registry.tables(PROJECT, ONLINE_TABLE)
+    strange = [f"Feature group {found.label!r}" for found in groups if found.group.name not in ours]
+    if any(lookup.group not in ours for table in tables for lookup in table.lookups):
+        strange.append(f"Online table '{PROJECT}/{ONLINE_TABLE}'")
+    if strange:
+        raise DefinitionError(f"{strange[0]} in {store.home} was not made by the demo. Give the demo another folder.")
+    for table in tables:
+        store.delete_table(table.name, PROJECT)
+    for name in ours:
+        store.delete_group(name, PROJECT)
 
 
 def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
@@ -175,7 +182,7 @@ def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> N
         f"A delay is known when the flight lands. {first['carrier']} {first['flight']} from {first['origin']} was "
         f"{first['arr_delay']} minutes late, which counts from {_shown(first['landed_at'])} on: when it landed, "
         "worked out from the clock at its destination, not when it was due to leave. "
-        "The features are the mean delay of the last 20 flights, and of those landed today."
+        "The features are the mean delay of the last 20 flights, and of those landed since midnight in New York."
     )
     teller.table(year.carrier_delays.slice(len(year.carrier_delays) // 2, 3).to_pylist())
     started = time.perf_counter()
@@ -186,7 +193,9 @@ def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> N
 def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table:
     teller.heading(
         "Make a training set: what was known at each moment",
-        'store.training_set([weather_at_origin, carrier_delays], flights, "predict_at")',
+        'lookups = [FeatureLookup(weather, rename={"airport": "origin"}),',
+        "           FeatureLookup(carrier_delays)]",
+        'store.training_set(lookups, flights, "predict_at")',
     )
     spine = year.spine
     started = time.perf_counter()
@@ -241,9 +250,7 @@ def _verdict(naive: leak.Score, honest: leak.Score) -> str:
 
 
 def _serve(store: FeatureStore, teller: _Teller) -> None:
-    teller.heading(
-        "Serve the newest values online", f'store.serve([weather_at_origin, carrier_delays], "{ONLINE_TABLE}")'
-    )
+    teller.heading("Serve the newest values online", f'table = store.serve(lookups, "{ONLINE_TABLE}")')
     started = time.perf_counter()
     table = store.serve(LOOKUPS, ONLINE_TABLE)
     seconds = time.perf_counter() - started
@@ -280,9 +287,7 @@ def _microseconds(table: OnlineTable, key: Mapping[str, str]) -> float:
 
 
 def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading(
-        "Change a schema: add wind chill to the weather", "store.write(weather, readings_with_wind_chill)"
-    )
+    teller.heading("Change a schema: add wind chill to the weather", "store.write(weather, readings_with_wind_chill)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SeeknalWarning)
         written = store.write(WEATHER, year.weather_with_chill)
@@ -308,9 +313,12 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
 
 def _suggest(folder: Path, teller: _Teller) -> None:
     teller.heading("Go on yourself")
-    enter = [] if folder.absolute() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
+    here = folder.absolute() == Path.cwd()
+    enter = [] if here else [f"cd {shlex.quote(str(folder))}"]
     unset = ["unset SEEKNAL_HOME"] if "SEEKNAL_HOME" in os.environ else []
-    teller.say(f"{folder} is a Seeknal project now. Run the demo again at any time: it starts afresh.")
+    teller.say(
+        f"{'This folder' if here else folder} is a Seeknal project now. Run the demo again at any time: it starts afresh."
+    )
     teller.commands(
         [
             *enter,

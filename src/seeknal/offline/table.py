@@ -7,6 +7,7 @@ taken and plans again, so the outcome is always that of some order of the writer
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -37,6 +38,19 @@ class Conflict(StoreError):  # noqa: N818 - it is no error to the user, but the 
     """Another writer committed first; plan again on the table as it is now."""
 
 
+_processes: set[int] = set()
+
+
+def _refuse_forked() -> None:
+    """Say what is wrong before `deltalake` panics: its threads do not come along when a process forks."""
+    _processes.add(os.getpid())
+    if len(_processes) > 1:
+        raise StoreError(
+            "This process was forked from one that has used offline tables, and cannot use them itself. Start it with "
+            'multiprocessing.get_context("spawn"), or fork before the first use. Online tables work either way.'
+        )
+
+
 @dataclass(frozen=True)
 class Write:
     """What is to be written: rows in stored types, and how they meet the rows that are there."""
@@ -52,6 +66,7 @@ class OfflineTable:
     """A group's rows, kept as a Delta Lake table that any engine can read."""
 
     def __init__(self, root: Path, engine: duckdb.DuckDBPyConnection) -> None:
+        _refuse_forked()
         self.root = root
         self._engine = engine
 

@@ -21,6 +21,7 @@ from seeknal.schema import Schema
 _LONGEST_KEY = 500
 _TIME = struct.Struct(">Q")
 _OFFSET = 2**63
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Codec:
@@ -28,7 +29,6 @@ class Codec:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._encoder = msgspec.msgpack.Encoder()
 
     def rows(self, table: pa.Table) -> list[tuple[bytes, bytes]]:
         """Encode rows, sorted by key as the store wants them.
@@ -36,20 +36,18 @@ class Codec:
         Args:
             table: Keys, event time and features of one row per entity, in logical types.
         """
-        encode = self._encoder.encode
         keys = self.keys([table[name] for name in self.schema.key_names])
         times = table[self.schema.event_time.name].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
         features = [_to_wire(table[field.name], field.type) for field in self.schema.features]
         bodies = zip(*features, strict=True)
         rows = zip(keys, times, bodies, strict=True)
-        return sorted((key, _TIME.pack(time + _OFFSET) + encode(body)) for key, time, body in rows)
+        return sorted((key, _TIME.pack(time + _OFFSET) + _encode(body)) for key, time, body in rows)
 
     def keys(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[bytes]:
         """Encode entities, given as one column per join key."""
-        encode = self._encoder.encode
         kinds = [field.type for field in self.schema.keys]
         parts = [_to_wire(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-        return [_bounded(encode(entity)) for entity in zip(*parts, strict=True)]
+        return [_bounded(_encode(entity)) for entity in zip(*parts, strict=True)]
 
     def key_columns(self, keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[pa.Array]:
         """Read the entities that somebody asks for, as one column per join key, in its type.

@@ -13,7 +13,7 @@ from seeknal.errors import StoreError
 
 _MAP_SIZE = 2**36
 _MAX_SPACES = 4096
-_open_environments: dict[tuple[int, str], lmdb.Environment] = {}
+_open_environments: dict[str, lmdb.Environment] = {}
 _opening = Lock()
 
 
@@ -26,7 +26,7 @@ class LmdbStore:
     @property
     def _environment(self) -> lmdb.Environment:
         """The environment of this process: LMDB must not be opened twice, nor carried over a fork."""
-        place = (os.getpid(), str(self._folder))
+        place = str(self._folder)
         with _opening:
             if place not in _open_environments:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,11 @@ class LmdbStore:
 def close_all() -> None:
     """Close the environments of this process; they open again when they are next used."""
     with _opening:
-        for place in [place for place in _open_environments if place[0] == os.getpid()]:
-            _open_environments.pop(place).close()
+        while _open_environments:
+            _open_environments.popitem()[1].close()
+
+
+os.register_at_fork(after_in_child=close_all)
 
 
 def _open(folder: Path) -> lmdb.Environment:

@@ -1,0 +1,49 @@
+"""Settings: where they come from, and what is said when one is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from seeknal import DefinitionError, config
+
+
+def test_a_later_place_goes_before_an_earlier_one(monkeypatch):
+    Path("seeknal.toml").write_text("lookback_days = 10\nmemory_limit = '1GB'\n")
+    monkeypatch.delenv("SEEKNAL_HOME")
+    monkeypatch.setenv("SEEKNAL_MEMORY_LIMIT", "2GB")
+    settings = config.load(lookback_days=30)
+    assert (settings.home, settings.memory_limit, settings.lookback_days) == (Path.cwd() / ".seeknal", "2GB", 30)
+    assert settings.origins["home"].endswith("seeknal.toml")
+    assert (settings.origins["memory_limit"], settings.origins["lookback_days"]) == ("SEEKNAL_MEMORY_LIMIT", "argument")
+
+
+def test_the_nearest_file_upwards_makes_the_home(monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    Path("seeknal.toml").write_text('home = "data"\n')
+    here = Path.cwd()
+    Path("a/b").mkdir(parents=True)
+    monkeypatch.chdir("a/b")
+    assert config.load().home == here / "data"
+
+
+def test_without_anything_the_home_is_the_users(monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    assert config.load().home == Path.home() / ".seeknal"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lookback_day = 3", "sets 'lookback_day', which does not exist. Did you mean 'lookback_days'?"),
+        ("lookback_days = 'many'", "sets lookback_days to 'many'"),
+        ("memory_limit = 4", 'sets memory_limit to 4. Write memory_limit = "4GB", say.'),
+        ("home = ", "is no TOML"),
+        ("home = 'a%20b'", "Choose a folder without it."),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_file(text, message, monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    Path("seeknal.toml").write_text(text)
+    with pytest.raises(DefinitionError, match=r"seeknal\.toml") as caught:
+        config.load()
+    assert message in str(caught.value)

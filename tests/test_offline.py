@@ -1,0 +1,149 @@
+"""The offline table under other programs, crashes and rivals."""
+
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from seeknal import (
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    StoreError,
+    session,
+)
+from seeknal.offline import Conflict, Write
+from seeknal.times import Interval
+
+
+def visits():
+    """Define the group."""
+    return FeatureGroupDuckDB("visits", Entity("user", ["user_id"]), Materialization("at"))
+
+
+def frame(*numbers):
+    """Make a row per number, each a minute after the one before."""
+    at = pd.Timestamp("2024-01-01") + pd.to_timedelta(list(numbers), unit="min")
+    return pd.DataFrame({"user_id": list(numbers), "at": at, "n": list(numbers)})
+
+
+def stored():
+    """Give what is stored."""
+    return HistoricalFeaturesDuckDB([FeatureLookup("visits")]).to_dataframe()["n"].tolist()
+
+
+def test_other_programs_can_read_the_table(home):
+    visits().set_dataframe(frame(1, 2)).write()
+    table = pl.read_delta(str(home / "offline" / "default" / "visits"))
+    assert table["n"].to_list() == [1, 2]
+    assert table.schema["at"] == pl.Datetime("us", "UTC")
+
+
+def test_a_write_planned_on_an_old_snapshot_is_refused_and_leaves_no_file(home):
+    visits().set_dataframe(frame(1)).write()
+    catalog = session.store().catalog
+    offline = catalog.offline("default", "visits")
+    base = offline.snapshot()
+    rows = session.store().engine.sample(base.within(base.commit.schema), 1)
+    rows = rows.cast(rows.schema.set(1, rows.schema.field(1).with_type(base.commit.schema.stored_types[1])))
+    write = Write(rows, base.commit.schema, 1, "append", Interval())
+    offline.write(base, write)
+    files = set(offline.root.glob("*.parquet"))
+    with pytest.raises(Conflict):
+        offline.write(base, write)
+    assert set(offline.root.glob("*.parquet")) == files
+
+
+def test_writes_of_an_interval_leave_the_files_outside_alone(home):
+    group = visits()
+    group.set_dataframe(frame(1, 2)).write()
+    group.set_dataframe(frame(100, 101)).write(mode="append")
+    root = home / "offline" / "default" / "visits"
+    before = set(DeltaTable(root).file_uris())
+    group.set_dataframe(frame(101)).write("2024-01-01T01:40:00")
+    after = set(DeltaTable(root).file_uris())
+    assert len(before & after) == 1
+    assert sorted(stored()) == [1, 2, 101]
+
+
+def test_a_registry_that_was_lost_is_rebuilt_from_the_tables(home):
+    group = visits()
+    group.set_dataframe(frame(1)).write()
+    with pytest.warns(UserWarning, match="version 2"):
+        group.set_dataframe(frame(2).assign(m=1)).write(mode="append")
+    session.close()
+    for file in home.glob("registry.db*"):
+        file.unlink()
+    visits().get_or_create()
+    assert [version.rows for version in session.store().versions("visits")] == [1, 2]
+    assert stored() == [1, 2]
+
+
+def test_a_commit_that_the_registry_never_heard_of_is_found(home, monkeypatch):
+    group = visits()
+    group.set_dataframe(frame(1)).write()
+    database = (home / "registry.db").read_bytes()
+    session.close()
+    database = (home / "registry.db").read_bytes()
+    group.set_dataframe(frame(2)).write(mode="append")
+    session.close()
+    (home / "registry.db").write_bytes(database)
+    (home / "registry.db-wal").unlink(missing_ok=True)
+    assert stored() == [1, 2]
+
+
+def test_a_full_scratch_or_small_memory_is_an_error_of_the_store(home):
+    visits().set_dataframe(frame(*range(50_000))).write()
+    with pytest.raises(StoreError, match="DuckDB could not read the rows"):
+        FeatureStore(memory_limit="1MB").history([FeatureLookup("visits")])
+    session.close()
+
+
+def test_a_forked_process_is_told_how_to_start_and_still_reads_online():
+    visits().set_dataframe(frame(1)).write()
+    table = HistoricalFeaturesDuckDB([FeatureLookup("visits")]).serve("online")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(table.get_features, ([{"user_id": 1}], "dicts")) == [{"user_id": 1, "n": 1}]
+        with pytest.raises(StoreError, match="spawn"):
+            pool.apply(stored)
+    assert stored() == [1]
+
+
+WRITER = """
+import pandas as pd, sys
+from seeknal import Entity, FeatureGroupDuckDB, Materialization
+group = FeatureGroupDuckDB("visits", Entity("user", ["user_id"]), Materialization("at"))
+rows = pd.DataFrame({"user_id": range(20_000), "at": pd.Timestamp("2024-01-01")})
+print("ready", flush=True)
+for generation in range(1, 1_000):
+    group.set_dataframe(rows.assign(n=generation)).write()
+    print(generation, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_the_old_or_the_new(home):
+    last = 0
+    for seed in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(random.Random(seed).uniform(0.3, 0.8))
+        writer.send_signal(signal.SIGKILL)
+        said = writer.communicate()[0].split()
+        found = HistoricalFeaturesDuckDB([FeatureLookup("visits")]).to_dataframe()["n"]
+        confirmed = int(said[-1]) if said else 0
+        assert len(found) == 20_000
+        assert set(found) <= {confirmed or last, confirmed + 1}
+        assert len(set(found)) == 1
+        last = found.iloc[0]
+        session.close()
