@@ -101,7 +101,6 @@ def _group_line(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
         "feature_group": record.group.name,
         "entity": record.group.entity.name,
         "version": current.number if current else None,
-        "features": len(current.schema.features) if current else 0,
         "rows": current.rows if current else 0,
         "last_write": render.when(current.written_at if current else None),
     }

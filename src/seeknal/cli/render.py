@@ -25,6 +25,8 @@ stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 
 Record = Mapping[str, Any]
+_GAP = "  "
+_GLANCE = 1e-3
 
 
 def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there.") -> None:
@@ -72,12 +74,14 @@ def _plain(value: Any) -> Any:
         return "NaN"
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return _text(value)
+    return value.isoformat() if isinstance(value, date) else _text(value)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return _short(value)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime):
@@ -89,6 +93,18 @@ def _text(value: Any) -> str:
     return "" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
+def _short(value: float) -> str:
+    """Write a number for a glance; JSON and YAML have all its digits."""
+    text = str(value)
+    return (
+        text
+        if len(text) <= len("12345.6789")
+        else f"{value:.4f}"
+        if _GLANCE <= abs(value) < 1 / _GLANCE
+        else f"{value:.4e}"
+    )
+
+
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
@@ -98,23 +114,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _fits(records: Sequence[Record]) -> bool:
-    """Tell whether all columns have room beside each other, long text folded to twelve characters."""
-    widths = [max(len(name), *(min(len(_text(r[name])), 12) for r in records)) for name in records[0]]
-    return sum(widths) + 2 * len(widths) <= stdout.width
+    """Tell whether all columns have room beside each other with no word broken."""
+    widths = [max(map(len, _words(records, name))) for name in records[0]]
+    return sum(widths) + len(_GAP) * (len(widths) - 1) <= stdout.width
+
+
+def _words(records: Sequence[Record], name: str) -> list[str]:
+    return [name, *(word for record in records for word in _text(record[name]).split())]
 
 
 def _table(records: Sequence[Record]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 0, 0, len(_GAP)))
     for name in records[0]:
         numeric = all(_is_number(r[name]) or r[name] is None for r in records)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        whole = not any(" " in _text(r[name]) for r in records)
+        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=whole)
     for r in records:
         table.add_row(*(Text(_text(value)) for value in r.values()))
     return table
 
 
 def _sheet(fields: Record) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 0, 0, len(_GAP)))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
