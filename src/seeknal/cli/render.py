@@ -26,7 +26,7 @@ stderr = Console(stderr=True, highlight=False)
 
 Record = Mapping[str, Any]
 _GAP = "  "
-_GLANCE = 1e-3
+_SMALL = 1e-3
 
 
 def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there.") -> None:
@@ -80,8 +80,6 @@ def _plain(value: Any) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return _short(value)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, datetime):
@@ -93,16 +91,12 @@ def _text(value: Any) -> str:
     return "" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
-def _short(value: float) -> str:
-    """Write a number for a glance; JSON and YAML have all its digits."""
-    text = str(value)
-    return (
-        text
-        if len(text) <= len("12345.6789")
-        else f"{value:.4f}"
-        if _GLANCE <= abs(value) < 1 / _GLANCE
-        else f"{value:.4e}"
-    )
+def _glance(value: Any) -> str:
+    """Write a value for a table, a long number to four places."""
+    text = _text(value)
+    if not isinstance(value, float) or len(text) <= len("12345.6789"):
+        return text
+    return f"{value:.4f}" if _SMALL <= abs(value) < 1 / _SMALL else f"{value:.4e}"
 
 
 def _is_table(value: Any) -> bool:
@@ -120,17 +114,17 @@ def _fits(records: Sequence[Record]) -> bool:
 
 
 def _words(records: Sequence[Record], name: str) -> list[str]:
-    return [name, *(word for record in records for word in _text(record[name]).split())]
+    return [name, *(word for record in records for word in _glance(record[name]).split())]
 
 
 def _table(records: Sequence[Record]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 0, 0, len(_GAP)))
     for name in records[0]:
         numeric = all(_is_number(r[name]) or r[name] is None for r in records)
-        whole = not any(" " in _text(r[name]) for r in records)
+        whole = not any(" " in _glance(r[name]) for r in records)
         table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=whole)
     for r in records:
-        table.add_row(*(Text(_text(value)) for value in r.values()))
+        table.add_row(*(Text(_glance(value)) for value in r.values()))
     return table
 
 
