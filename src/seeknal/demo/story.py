@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -311,6 +313,15 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     )
 
 
+def _on_path() -> list[str]:
+    """Give the command that makes `seeknal` known to the shell, where it is not."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("seeknal") or not activate.exists():
+        return []
+    near = activate.is_relative_to(Path.cwd())
+    return [f"source {shlex.quote(str(activate.relative_to(Path.cwd()) if near else activate))}"]
+
+
 def _suggest(folder: Path, teller: _Teller) -> None:
     teller.heading("Go on yourself")
     here = folder.absolute() == Path.cwd()
@@ -321,6 +332,7 @@ def _suggest(folder: Path, teller: _Teller) -> None:
     )
     teller.commands(
         [
+            *_on_path(),
             *enter,
             *unset,
             "seeknal list feature-groups",
