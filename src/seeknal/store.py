@@ -40,7 +40,7 @@ _inherited: list[object] = []
 
 
 def _after_fork() -> None:
-    """Let a forked process open everything anew: neither DuckDB nor SQLite can be carried over.
+    """Let a forked process open its own query engine: DuckDB cannot be carried over.
 
     What was inherited is kept, since ending it would wait for threads that are not there.
     """
@@ -87,14 +87,13 @@ class FeatureStore:
         return Catalog(self.home, self.registry, self._duckdb)
 
     def close(self) -> None:
-        """Let go of the registry and the query engine; both open again when they are next used."""
+        """Let go of the query engine and its memory; it opens again when it is next used."""
         for part in self._forget():
-            if isinstance(part, Registry | duckdb.DuckDBPyConnection):
+            if isinstance(part, duckdb.DuckDBPyConnection):
                 part.close()
 
     def _forget(self) -> list[object]:
-        """Give up what is open, and open it again when it is next used."""
-        names = ("engine", "catalog", "registry", "_duckdb")
+        names = ("engine", "catalog", "_duckdb")
         return [self.__dict__.pop(name) for name in names if name in self.__dict__]
 
     # Groups and their versions

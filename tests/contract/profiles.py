@@ -13,7 +13,7 @@ _SHARED = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 
-settings.register_profile("fast", max_examples=25, derandomize=True, database=None, **_SHARED)
+settings.register_profile("fast", max_examples=15, derandomize=True, database=None, **_SHARED)
 settings.register_profile("long", max_examples=2000, **_SHARED)
 
 PROFILE = settings.get_profile(os.environ.get("SEEKNAL_TEST_PROFILE", "fast"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -85,8 +85,7 @@ def spine_of(rows: Sequence[tuple[Any, ...]], form: str, **kinds: pa.DataType) -
     form=some.forms,
     span=some.intervals,
     ttl=some.ttls,
-    created=st.booleans(),
-    padded=st.booleans(),
+    options=st.fixed_dictionaries({"created": st.booleans(), "padded": st.booleans()}),
 )
 def test_a_spine_gets_what_the_oracle_says(
     store: FeatureStore,
@@ -95,14 +94,13 @@ def test_a_spine_gets_what_the_oracle_says(
     form: str,
     span: tuple[int | None, int | None],
     ttl: int | None,
-    created: bool,
-    padded: bool,
+    options: dict[str, bool],
 ) -> None:
     """Several writes in every mode; ties, nulls and duplicates in all columns; composite keys."""
-    pair = Pair(store, "user_id", "place_id", project=fresh_project(), ttl=ttl, created=created)
+    pair = Pair(store, "user_id", "place_id", project=fresh_project(), ttl=ttl, created=options["created"])
     for frame in frames:
         pair.write(frame)
-    if padded:
+    if options["padded"]:
         pair.pad()
     spine = spine_of(asked, form, user_id=pa.int64(), place_id=pa.string())
     result = store.training_set([pair.lookup()], spine, "at", span=Interval(*span))
@@ -281,5 +279,5 @@ def test_a_feature_that_comes_or_goes_is_null_in_the_rows_written_without_it(
     nothing = dict.fromkeys(names)
     found = result.select(list(names)).to_pylist()
     assert found == [nothing | pair.oracle.at((who,), moment) for who, moment in asked]
-    changes = sum(set(one) != set(other) for (_, one), (_, other) in zip(steps, steps[1:], strict=False))
+    changes = sum(set(one) != set(other) for (_, one), (_, other) in pairwise(steps))
     assert len(store.versions("seen", pair.group.project)) == 1 + changes

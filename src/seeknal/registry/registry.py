@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import URL, ColumnElement, Connection, Row, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from seeknal.entity import Entity
@@ -31,16 +32,14 @@ class Registry:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 60})
+        self._engine = create_engine(
+            URL.create("sqlite", database=str(path)), connect_args={"timeout": 60}, poolclass=NullPool
+        )
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
         with self._write() as db:
             for table in t.metadata.sorted_tables:
                 db.execute(CreateTable(table, if_not_exists=True))
-
-    def close(self) -> None:
-        """Let go of the database; it opens again when it is next used."""
-        self._engine.dispose()
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
