@@ -22,6 +22,15 @@ def utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:
     Raises:
         DataError: The column holds no moments.
     """
+    try:
+        return _utc(name, column, up=up)
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"Column {name!r} holds times too far away for microseconds. Check its unit.", column=name
+        ) from None
+
+
+def _utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return utc(name, column.cast(kind.value_type), up=up)

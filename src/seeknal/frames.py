@@ -6,13 +6,14 @@ Known kinds: pandas, Polars, PyArrow, a DuckDB relation, and a path to a Parquet
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from seeknal.errors import DataError, DefinitionError
+from seeknal.sql import comma, quote
 
 OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
 
@@ -35,53 +36,84 @@ def kind_of(frame: object) -> str:
     return kinds[module]
 
 
-def to_arrow(frame: object) -> pa.Table:
-    """Take a frame's rows as an Arrow table, in their order; an index of pandas is left out.
+def settle(frame: Any) -> Any:
+    """Give a frame that can be read more than once: what is lazy or in a file is read now.
 
     Raises:
-        DataError: It is no frame, or a column mixes types.
+        DataError: It is no frame, or there is no such file.
     """
-    table: pa.Table = _READERS[kind_of(frame)](frame)
-    if repeated := [name for name, count in Counter(table.column_names).items() if count > 1]:
-        raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
-    return table
-
-
-def _from_pandas(frame: Any) -> pa.Table:
-    if not hasattr(frame, "columns"):
-        raise DataError(f"A pandas {type(frame).__name__} is no frame. Give a DataFrame.")
-    names = list(frame.columns)
-    if odd := [name for name in names if not isinstance(name, str)]:
-        raise DataError(f"The frame's column {odd[0]!r} has a name that is not text. Rename it.", column=odd[0])
-    columns = []
-    for position, name in enumerate(names):
-        try:
-            columns.append(pa.array(frame.iloc[:, position], from_pandas=True))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise DataError(f"Column {name!r} holds values of several types: {error}", column=name) from None
-    return pa.table(columns, names=names)
-
-
-def _from_polars(frame: Any) -> pa.Table:
-    collected = frame.collect() if hasattr(frame, "collect") else frame
-    return pa.table(collected)
-
-
-def _from_pyarrow(frame: Any) -> pa.Table:
+    kind = kind_of(frame)
+    if kind == "path":
+        return _read(Path(str(frame)))
     if isinstance(frame, pa.RecordBatchReader):
         return frame.read_all()
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame])
-    if isinstance(frame, pa.Table):
-        return frame
-    raise DataError(f"A pyarrow {type(frame).__name__} is no frame. Give a Table.")
+    lazy = kind == "polars" and hasattr(frame, "collect")
+    settled = frame.collect() if lazy else frame
+    if not hasattr(settled, "columns"):
+        raise DataError(f"A {kind} {type(frame).__name__} is no frame with columns. Give a whole frame.")
+    return settled
 
 
-def _from_path(path: Any) -> pa.Table:
-    file = Path(path)
+def names_of(frame: Any) -> list[str]:
+    """List the columns of a settled frame.
+
+    Raises:
+        DataError: A name is not text, or stands twice.
+    """
+    names = list(frame.column_names if isinstance(frame, pa.Table) else frame.columns)
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise DataError(f"The frame's column {odd[0]!r} has a name that is not text. Rename it.", column=odd[0])
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
+    return names
+
+
+def to_arrow(frame: object, names: Sequence[str] | None = None) -> pa.Table:
+    """Take a frame's rows as an Arrow table, in their order; an index of pandas is left out.
+
+    Args:
+        frame: The frame.
+        names: The columns to take. None: all.
+
+    Raises:
+        DataError: It is no frame, or a column mixes types.
+    """
+    settled = settle(frame)
+    return _READERS[kind_of(settled)](settled, names_of(settled) if names is None else list(names))
+
+
+def _from_pandas(frame: Any, names: list[str]) -> pa.Table:
+    return pa.Table.from_arrays([_from_series(name, frame[name]) for name in names], names=names)
+
+
+def _from_series(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
+    try:
+        return pa.array(series, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        raise DataError(f"Column {name!r} cannot be read as values of one type: {error}", column=name) from None
+
+
+def _from_polars(frame: Any, names: list[str]) -> pa.Table:
+    return pa.RecordBatchReader.from_stream(frame.select(names)).read_all()
+
+
+def _from_duckdb(relation: Any, names: list[str]) -> pa.Table:
+    """Read a relation; bits, which Arrow would garble, are read as text."""
+    return relation.project(
+        comma(
+            f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" if str(kind) == "BIT" else quote(name)
+            for name, kind in zip(relation.columns, relation.types, strict=True)
+            if name in names
+        )
+    ).to_arrow_table()
+
+
+def _read(file: Path) -> pa.Table:
     if not file.exists():
         raise DataError(f"There is no file {str(file)!r}.")
-    if file.suffix.lower() in (".parquet", ".pq"):
+    if file.suffix.lower() in {".parquet", ".pq"}:
         import pyarrow.parquet as pq
 
         return pq.read_table(file)
@@ -92,12 +124,11 @@ def _from_path(path: Any) -> pa.Table:
     raise DataError(f"{str(file)!r} is neither .parquet nor .csv.")
 
 
-_READERS: Mapping[str, Callable[[Any], pa.Table]] = {
+_READERS: Mapping[str, Callable[[Any, list[str]], pa.Table]] = {
     "pandas": _from_pandas,
     "polars": _from_polars,
-    "arrow": _from_pyarrow,
-    "duckdb": lambda relation: relation.to_arrow_table(),
-    "path": _from_path,
+    "arrow": lambda table, names: table.select(names),
+    "duckdb": _from_duckdb,
 }
 
 
@@ -126,22 +157,34 @@ def from_arrow(table: pa.Table, kind: str) -> Any:
     return _to_pandas(table, arrow_backed=False)
 
 
-def with_columns(frame: object, table: pa.Table, features: pa.Table, kind: str) -> Any:
-    """Give a frame with columns added at its right.
+def with_columns(frame: Any, names: list[str], features: pa.Table, kind: str) -> Any:
+    """Give a settled frame with columns added at its right.
 
     Args:
         frame: What the caller gave; not touched.
-        table: The same rows as Arrow, with those columns that are to be kept.
+        names: Those of its columns that are to be kept.
         features: The columns to add, row by row.
         kind: The kind to answer in; columns of the frame's own kind stay as they are.
     """
-    if kind == "pandas" and kind_of(frame) == "pandas":
-        return _beside(frame, table.column_names, features)
-    if kind == "polars" and type(frame).__name__ == "DataFrame" and kind_of(frame) == "polars":
-        return frame.select(table.column_names).hstack(_polars().from_arrow(features))  # type: ignore[attr-defined]
+    own = kind_of(frame)
+    if kind == own == "pandas":
+        return _beside(frame, names, features)
+    if kind == own == "polars":
+        return frame.select(names).hstack(_polars().from_arrow(features))
+    table = to_arrow(frame, names)
     for field, column in zip(features.schema, features.columns, strict=True):
         table = table.append_column(field, column)
-    return from_arrow(table, kind)
+    return _with_own_types(table, frame, names) if kind == own == "duckdb" else from_arrow(table, kind)
+
+
+def _with_own_types(table: pa.Table, relation: Any, names: list[str]) -> Any:
+    """Make a relation whose first columns have the types they had, where Arrow has no such type."""
+    own = dict(zip(relation.columns, relation.types, strict=True))
+    columns = [
+        f"CAST({quote(name)} AS {own[name]}) AS {quote(name)}" if name in names else quote(name)
+        for name in table.column_names
+    ]
+    return from_arrow(table, "duckdb").project(comma(columns))
 
 
 def _beside(frame: Any, keep: list[str], features: pa.Table) -> Any:

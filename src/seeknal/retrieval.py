@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from seeknal.names import did_you_mean
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, Version
 from seeknal.schema import UTC
-from seeknal.times import Interval
+from seeknal.times import NEVER, Interval
 
 
 @dataclass(frozen=True)
@@ -64,35 +65,49 @@ class Source:
         return self.snapshot.within(self.version.schema, *spans)
 
 
-def training_set(
-    engine: Engine, sources: Sequence[Source], spine: object, date_col: str, keep: Sequence[str] | None, span: Interval
-) -> tuple[pa.Table, pa.Table]:
+@dataclass(frozen=True)
+class Spine:
+    """The moments to look from.
+
+    Args:
+        frame: A settled frame with the join keys and a moment in each row.
+        date_col: The column with the moments.
+        keep: Columns to keep beside keys and moment. None: all.
+        case_counts: Whether names in the result may differ in case only.
+    """
+
+    frame: Any
+    date_col: str
+    keep: Sequence[str] | None = None
+    case_counts: bool = True
+
+
+def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: Interval) -> tuple[list[str], pa.Table]:
     """Give each row of a spine the features known at its moment.
 
     Args:
         engine: What to ask.
         sources: The lookups.
-        spine: A frame with the join keys and a moment in each row.
-        date_col: The column with the moments.
-        keep: Columns to keep beside keys and moment. None: all.
+        spine: The moments.
         span: Only rows with an event time within it can be seen.
 
     Returns:
-        The spine's columns, untouched, and beside them the features.
+        The names of the spine's columns to keep, and the features to put beside them.
 
     Raises:
         DataError: The spine lacks a column, or a key's type cannot match.
         DefinitionError: Two columns of the result would have one name.
     """
-    table = frames.to_arrow(spine)
-    keys = [name for source in sources for name in source.keys.values()]
-    for name in [date_col, *keys, *(keep or ())]:
-        if name not in table.column_names:
-            raise DataError(f"The spine has no column {name!r}.{did_you_mean(name, table.column_names)}", column=name)
-    kept = [name for name in table.column_names if keep is None or name in {date_col, *keys, *keep}]
-    check_names(sources, kept)
-    at = utc(date_col, table[date_col], up=False)
-    return table.select(kept), look_up(engine, sources, table, at, span)
+    names = frames.names_of(spine.frame)
+    used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values())])
+    for name in [*used, *(spine.keep or ())]:
+        if name not in names:
+            raise DataError(f"The spine has no column {name!r}.{did_you_mean(name, names)}", column=name)
+    kept = [name for name in names if spine.keep is None or name in {*used, *spine.keep}]
+    check_names(sources, kept, case_counts=spine.case_counts)
+    table = frames.to_arrow(spine.frame, list(used))
+    at = utc(spine.date_col, table[spine.date_col], up=False)
+    return kept, look_up(engine, sources, table, at, span)
 
 
 def look_up(
@@ -134,27 +149,41 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
             f"Cast one of them{hint}.",
             column=name,
         )
-    comparable = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    return column.cast(types.stored(kind if comparable else field.type))
+    if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        return column.cast(types.stored(kind))
+    return _exactly(column, field.type).cast(types.stored(field.type))
 
 
-def check_names(sources: Sequence[Source], taken: Sequence[str]) -> None:
+def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Cast keys; one that has no exact place in the group's type can equal none of its keys, and becomes null."""
+    if not pa.types.is_timestamp(kind) or pa.types.is_null(column.type):
+        return column.cast(kind)
+    there = column.cast(kind, safe=False)
+    back = there.cast(column.type, safe=False)
+    return pc.if_else(pc.equal(back, column), there, pa.scalar(None, kind))
+
+
+def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts: bool = True) -> None:
     """Refuse a result in which two columns would have one name.
 
     Raises:
         DefinitionError: It names both, and the fix.
     """
-    owners = dict.fromkeys(taken, "the spine")
+
+    def folded(name: str) -> str:
+        return name if case_counts else name.lower()
+
+    owners = {folded(name): "the spine" for name in taken}
     for source in sources:
         group = source.record.group.name
-        for name in source.features.values():
-            if name in owners:
+        for own, name in source.features.items():
+            if owner := owners.get(folded(name)):
                 raise DefinitionError(
-                    f"Two columns would be named {name!r}: one of {owners[name]} and a feature of {group!r}. "
-                    f'Pass FeatureLookup(..., prefix="{group}_"), or rename={{"{name}": ...}}.',
+                    f"Two columns would be named {name!r}: one of {owner} and a feature of {group!r}. "
+                    f'Pass FeatureLookup(..., prefix="{group}_"), or rename={{"{own}": ...}}.',
                     name=name,
                 )
-            owners[name] = f"{group!r}"
+            owners[folded(name)] = repr(group)
 
 
 def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Table:
@@ -176,6 +205,7 @@ def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Tab
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
     moments = engine.moments([source.rows(span) for source in sources]).rename_columns([*keys, time])
+    moments = types.recast(moments, [*_key_types(sources), UTC])
     found = look_up(engine, sources, moments, moments[time], Interval())
     return _beside(_cast(moments, time, _time_type(sources)), found)
 
@@ -194,11 +224,13 @@ def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) 
     """
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
-    seen = span.intersect(Interval(None, now)) or Interval(now, now)
+    seen = span.intersect(Interval(None, now)) or NEVER
     found = [_entities(engine.newest(source.rows(seen)), source, time) for source in sources]
     together = found[0]
     if len(found) > 1:
-        grouped = pa.concat_tables(found, promote_options="permissive").group_by(keys).aggregate([(time, "max")])
+        kinds = [*_key_types(sources), UTC]
+        alike = pa.concat_tables([types.recast(table, kinds) for table in found])
+        grouped = alike.group_by(keys).aggregate([(time, "max")])
         together = grouped.rename_columns([*keys, time]).sort_by([(name, "ascending") for name in keys])
     at = pa.chunked_array([pa.repeat(pa.scalar(now, UTC), len(together))])
     features = look_up(engine, sources, together, at, seen)
@@ -236,6 +268,21 @@ def _shared_keys(sources: Sequence[Source]) -> list[str]:
                 "put together. Call using_spine(...) with a frame that has all of them."
             )
     return first
+
+
+def _key_types(sources: Sequence[Source]) -> list[pa.DataType]:
+    """Give the types in which the keys of all groups have a place."""
+    shared = []
+    for fields in zip(*(source.version.schema.keys for source in sources), strict=True):
+        wide = [a.type for a in fields if all(types.widens(b.type, a.type) for b in fields)]
+        if not wide:
+            kinds = " and ".join(sorted({str(field.type) for field in fields}))
+            raise DefinitionError(
+                f"The groups' {fields[0].name!r} is {kinds}, so without a spine their rows cannot be put together. "
+                "Call using_spine(...)."
+            )
+        shared.append(wide[0])
+    return shared
 
 
 def _shared_time(sources: Sequence[Source]) -> str:

@@ -253,8 +253,10 @@ class FeatureStore:
             A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
         """
         kind = frames.output_kind(spine, output)
-        table, features = retrieval.training_set(self.engine, self.sources(lookups), spine, date_col, keep, span)
-        return frames.with_columns(spine, table, features, kind)
+        frame = frames.settle(spine)
+        moments = retrieval.Spine(frame, date_col, keep, case_counts=kind != "duckdb")
+        names, features = retrieval.training_set(self.engine, self.sources(lookups), moments, span)
+        return frames.with_columns(frame, names, features, kind)
 
     def history(
         self, lookups: Sequence[FeatureLookup], *, span: Interval = Interval(), output: str | None = None

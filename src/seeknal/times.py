@@ -126,6 +126,10 @@ class Interval:
         return None if starts and ends and max(starts) > min(ends) else both
 
 
+NEVER = Interval(1, 0)
+"""A span with no moment in it."""
+
+
 def union(intervals: list[Interval]) -> list[Interval]:
     """Join those spans that overlap or touch, in order of time.
 

@@ -21,12 +21,13 @@ START = (datetime(2024, 3, 10, 6, 59, 59, tzinfo=UTC) - EPOCH) // timedelta(micr
 OFFSETS = (-DAY, -SECOND, -1, 0, 1, SECOND - 1, SECOND, HOUR, DAY)
 LAST = START + 30 * DAY
 
-moments = st.sampled_from([START + offset for offset in OFFSETS])
+# What is repeated here is drawn more often, so that rows meet, tie and are found.
+moments = st.sampled_from([START] * 6 + [START + offset for offset in OFFSETS])
 perhaps_moments = st.one_of(st.none(), moments, moments, moments)
 ttls = st.sampled_from([None, None, 1, SECOND, HOUR, DAY])
 forms = st.sampled_from(["naive", "UTC", "America/New_York", "Asia/Jakarta", "text", "text with zone", "ns", "ns UTC"])
-users = st.sampled_from([1, 2, 3, None])
-places = st.sampled_from(["1", "12", "", None])
+users = st.sampled_from([1, 1, 1, 1, 2, 3, None])
+places = st.sampled_from(["1", "1", "1", "1", "12", "", None])
 intervals = st.tuples(perhaps_moments, perhaps_moments).map(
     lambda pair: pair if None in pair else (min(pair), max(pair))  # type: ignore[type-var]
 )
@@ -42,12 +43,13 @@ class Frame:
     form: str
 
 
-def frames(keys: st.SearchStrategy[Keys], *, least: int = 0) -> st.SearchStrategy[Frame]:
-    """Draw a write: rows of (keys, event time, created time, a value)."""
+def frames(keys: st.SearchStrategy[Keys]) -> st.SearchStrategy[Frame]:
+    """Draw a write: rows of (keys, event time, created time, a value); now and then no rows."""
     rows = st.tuples(keys, moments, perhaps_moments, st.sampled_from([None, 0, 1]))
+    some_rows = st.lists(rows, min_size=3, max_size=8)
     return st.builds(
         Frame,
-        st.lists(rows, min_size=least, max_size=6).map(tuple),
+        st.one_of(some_rows, some_rows, some_rows, some_rows, st.just([])).map(tuple),
         st.sampled_from(["overwrite", "append", "merge"]),
         st.one_of(st.just((None, None)), intervals),
         forms,

@@ -81,11 +81,11 @@ def spine_of(rows: Sequence[tuple[Any, ...]], form: str, **kinds: pa.DataType) -
 @PROFILE
 @given(
     frames=st.lists(some.frames(user_and_place), min_size=1, max_size=4),
-    asked=st.lists(st.tuples(some.users, some.places, some.perhaps_moments), max_size=6),
+    asked=st.lists(st.tuples(some.users, some.places, some.perhaps_moments), min_size=4, max_size=12),
     form=some.forms,
-    span=some.intervals,
+    span=st.one_of(st.just((None, None)), some.intervals),
     ttl=some.ttls,
-    options=st.fixed_dictionaries({"created": st.booleans(), "padded": st.booleans()}),
+    options=st.fixed_dictionaries({"created": st.sampled_from([True, True, False]), "padded": st.booleans()}),
 )
 def test_a_spine_gets_what_the_oracle_says(
     store: FeatureStore,
@@ -113,7 +113,7 @@ def test_a_spine_gets_what_the_oracle_says(
 @given(
     at_airports=st.lists(some.frames(user), min_size=1, max_size=2),
     at_planes=st.lists(some.frames(user), min_size=1, max_size=2),
-    asked=st.lists(st.tuples(some.users, some.users, some.users, some.perhaps_moments), max_size=6),
+    asked=st.lists(st.tuples(some.users, some.users, some.users, some.perhaps_moments), min_size=4, max_size=12),
     form=some.forms,
     ttls=st.tuples(some.ttls, some.ttls),
 )
@@ -265,7 +265,7 @@ def test_parts_of_a_microsecond_never_move_an_event_to_the_past(
         min_size=2,
         max_size=4,
     ),
-    asked=st.lists(st.tuples(some.users, some.perhaps_moments), min_size=1, max_size=6),
+    asked=st.lists(st.tuples(some.users, some.perhaps_moments), min_size=4, max_size=12),
 )
 def test_a_feature_that_comes_or_goes_is_null_in_the_rows_written_without_it(
     store: FeatureStore, steps: list[tuple[some.Frame, tuple[str, ...]]], asked: list[tuple[Any, ...]]

@@ -48,18 +48,15 @@ class DuckDBEngine:
     def moments(self, groups: Sequence[Rows]) -> pa.Table:
         """See `Engine.moments`."""
         schema = groups[0].schema
-        names = [*schema.key_names, schema.event_time.name]
         selects = [
-            f"SELECT {comma(map(quote, [*schema.key_names, rows.schema.event_time.name]))} FROM ({_rows_sql(rows)})"
+            f"SELECT {comma(map(quote, [*rows.schema.key_names, rows.schema.event_time.name]))} FROM ({_rows_sql(rows)})"
             for rows in groups
             if rows.paths
         ]
-        kinds = [*(field.type for field in schema.keys), UTC]
         if not selects:
-            return pa.schema(list(map(pa.field, names, kinds))).empty_table()
-        order = comma(str(position + 1) for position in range(len(names)))
-        found = self._query(f"SELECT DISTINCT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {order}")
-        return types.recast(found.rename_columns(names), kinds)
+            return pa.schema([*schema.keys, pa.field(schema.event_time.name, UTC)]).empty_table()
+        order = comma(str(position + 1) for position in range(len(schema.keys) + 1))
+        return self._query(f"SELECT DISTINCT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {order}")
 
     def newest(self, rows: Rows, *, per_event: bool = False) -> pa.Table:
         """See `Engine.newest`."""

@@ -43,7 +43,7 @@ class Engine(Protocol):
         """List the entities and event times at which any of the groups has a row.
 
         Returns:
-            Distinct rows, ordered: the first group's join keys and the event time, as UTC microseconds.
+            Distinct rows, ordered: join keys and event time, in stored types.
         """
 
     def newest(self, rows: Rows, *, per_event: bool = False) -> pa.Table:

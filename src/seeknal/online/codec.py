@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from numbers import Integral
 from typing import Any
 
 import msgspec
@@ -93,7 +95,8 @@ def _bounded(key: bytes) -> bytes:
 
 
 def _to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
-    return list(column.cast(types.wire(kind)).to_pylist())
+    whole = pa.types.is_integer(kind) and pa.types.is_integer(column.type)
+    return list((column if whole else column.cast(types.wire(kind))).to_pylist())
 
 
 def _from_wire(values: list[Any], kind: pa.DataType) -> pa.Array:
@@ -110,10 +113,17 @@ def _nulls_inside(array: pa.Array) -> pa.Array:
 
 
 def _typed(name: str, values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Read what somebody gives as a key; a whole number out of the key's range keeps a wider type, and is not found."""
+    whole = pa.types.is_integer(kind) and all(
+        isinstance(v, Integral | None) and not isinstance(v, bool) for v in values
+    )
+    for wider in (kind, pa.int64(), pa.uint64()) if whole else ():
+        with suppress(pa.ArrowInvalid, OverflowError):
+            return pa.array(values, wider)
     try:
         found = pa.array(values)
-        if not (types.same_kind(types.logical(found.type), kind)):
-            raise DataError(f"{name} is {kind}, but the keys asked for have {found.type}: {values[0]!r}.", key=name)
-        return pa.array(values, kind) if found.type != kind else found
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        if types.same_kind(types.logical(found.type), kind):
+            return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, DataError) as error:
         raise DataError(f"{name} is {kind}, and the keys asked for do not fit: {error}", key=name) from None
+    raise DataError(f"{name} is {kind}, but the keys asked for have {found.type}: {values[0]!r}.", key=name)

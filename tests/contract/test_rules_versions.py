@@ -1,0 +1,214 @@
+"""Rules 18 to 20: a version is a schema, keeps its data, and takes what fits."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
+
+from .world import HOUR, NOON, group, history, look, rows, seen, snapshots, write, written
+
+LATER = [NOON + HOUR]
+US = pa.timestamp("us")
+
+
+def changed(fg, frame, *args, **options) -> list[str]:
+    """Write a frame of another schema, and give what the report says has changed."""
+    with pytest.warns(SeeknalWarning, match="version"):
+        return list(map(str, write(fg, frame, *args, **options).changes))
+
+
+def online(fg, version: int) -> list[object]:
+    """Load a version and give what is online of one user."""
+    store = FeatureStore()
+    store.load(fg.name, fg.project, version=version)
+    return store.online_table(fg.name).get_features([{"user_id": 1}], "dicts")
+
+
+def test_writing_the_same_schema_makes_no_version():
+    fg = written(rows(1, 2, y=["a", "b"]))
+    frame = rows(3, y=["c"])
+    for same in (frame, frame.to_pandas(), frame.select(["y", "x", "at", "user_id"]), frame.slice(0, 0)):
+        for mode in ("append", "merge", "overwrite"):
+            assert write(fg, same, mode=mode).changes == ()
+    assert fg.version == 1
+
+
+@pytest.mark.parametrize(
+    ("wide", "kind"),
+    [(pa.int64(), pa.int8()), (pa.int64(), pa.int32()), (pa.int64(), pa.uint32()), (pa.float64(), pa.float32())],
+    ids=str,
+)
+def test_a_narrower_type_fits_the_wider_one_and_makes_no_version(wide, kind):
+    fg = written(rows(1).set_column(2, "x", pa.array([1], wide)))
+    narrow = rows(2, times=LATER).set_column(2, "x", pa.array([2], kind))
+    assert write(fg, narrow, mode="append").version == 1
+    assert seen(fg, NOON, *LATER) == [1, 2]
+
+
+def test_other_zones_and_units_of_the_event_time_make_no_version():
+    fg = written(rows(1))
+    for i, kind in enumerate([pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("ms", tz="Asia/Tokyo")]):
+        times = pa.array([NOON], US).cast(kind)
+        assert write(fg, rows(i, times=times), mode="append").version == 1
+        assert seen(fg, NOON) == [i]
+
+
+def test_changing_ttl_or_description_makes_no_version():
+    fg = written(rows(1))
+    other = group(ttl=HOUR)
+    other.description = "What a user spends."
+    write(other, rows(1))
+    assert fg.version == 1
+    assert seen(fg, NOON + 2 * HOUR) == [None]
+
+
+def test_an_added_feature_makes_a_version_in_which_older_rows_read_null():
+    fg = written(rows(1))
+    assert changed(fg, rows(2, times=LATER, y=["b"]), mode="append") == ["added y (string)"]
+    assert fg.version == 2
+    assert history(fg).drop(["user_id", "at"]).to_pylist() == [{"x": 1, "y": None}, {"x": 2, "y": "b"}]
+
+
+def test_a_removed_feature_is_hidden_from_the_new_version_and_kept_in_the_old():
+    fg = written(rows(1, y=["a"]))
+    assert changed(fg, rows(2, times=LATER), mode="append") == ["removed y"]
+    assert history(fg).column_names == ["user_id", "at", "x"]
+    assert history(fg)["x"].to_pylist() == [1, 2]
+    assert online(fg, 1) == [{"user_id": 1, "x": 1, "y": "a"}]
+    assert online(fg, 2) == [{"user_id": 1, "x": 2}]
+
+
+def test_a_feature_that_comes_back_reads_null_in_all_rows_from_before():
+    fg = written(rows(1, y=["a"]))
+    changed(fg, rows(2, times=LATER), mode="append")
+    changed(fg, rows(3, times=[NOON + 2 * HOUR], y=["c"]), mode="append")
+    assert fg.version == 3
+    assert history(fg)["y"].to_pylist() == [None, None, "c"]
+
+
+def test_a_feature_may_come_back_with_another_type():
+    fg = written(rows(1, y=["a"]))
+    changed(fg, rows(2, times=LATER), mode="append")
+    changed(fg, rows(3, times=LATER, y=[1.5]), mode="append")
+    assert history(fg)["y"].to_pylist() == [None, 1.5]
+
+
+WIDER = [
+    (pa.int32(), pa.int64(), [1, None, 2**31 - 1]),
+    (pa.uint32(), pa.int64(), [1, None, 2**32 - 1]),
+    (pa.uint32(), pa.uint64(), [1, None, 2**32 - 1]),
+    (pa.float32(), pa.float64(), [0.5, None, float("inf")]),
+    (pa.decimal128(4, 2), pa.decimal128(38, 4), ["1.25", None, "-99.99"]),
+    (pa.timestamp("s"), pa.timestamp("ns"), [NOON, None, NOON]),
+    (pa.list_(pa.int32()), pa.list_(pa.int64()), [[1], None, [None]]),
+    (pa.list_(pa.float32(), 2), pa.list_(pa.float32()), [[1, 2], None, [None, 0]]),
+]
+
+
+@pytest.mark.parametrize(("narrow", "wide", "values"), WIDER, ids=str)
+def test_a_wider_type_makes_a_version_and_converts_what_is_stored(narrow, wide, values):
+    given = pa.array(values).cast(narrow) if pa.types.is_decimal(narrow) else pa.array(values, narrow)
+    fg = written(rows(*values, times=[NOON, NOON + HOUR, NOON + 2 * HOUR]).set_column(2, "x", given))
+    new = rows(None, times=[NOON + 3 * HOUR]).set_column(2, "x", pa.nulls(1, wide))
+    assert changed(fg, new, mode="append") == [f"modified x ({narrow} to {wide})"]
+    found = history(fg)["x"].combine_chunks()
+    assert found.type == wide
+    assert found.slice(0, 3).equals(given.cast(wide))
+
+
+NARROWER = [
+    (pa.int64(), pa.float64()),
+    (pa.float64(), pa.int64()),
+    (pa.int64(), pa.string()),
+    (pa.string(), pa.int64()),
+    (pa.bool_(), pa.int64()),
+    (pa.uint64(), pa.int64()),
+    (pa.decimal128(10, 2), pa.decimal128(10, 4)),
+    (pa.list_(pa.float32(), 2), pa.list_(pa.float32(), 3)),
+    (pa.list_(pa.int64()), pa.int64()),
+    (US, pa.timestamp("us", tz="UTC")),
+    (pa.struct([("a", pa.int64())]), pa.struct([("b", pa.int64())])),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), NARROWER, ids=str)
+def test_any_other_change_of_type_is_refused_with_the_difference_and_the_ways_out(old, new):
+    fg = written(rows(None).set_column(2, "x", pa.nulls(1, old)))
+    with pytest.raises(DataError) as error:
+        write(fg, rows(None).set_column(2, "x", pa.nulls(1, new)), mode="append")
+    for part in ("'x'", str(old), str(new), "Cast", "another name", "new group"):
+        assert part in str(error.value)
+    assert snapshots(fg) == 1
+
+
+def test_a_key_cannot_change_its_kind_but_may_widen():
+    fg = written(rows(1).set_column(0, "user_id", pa.array([1], pa.int32())))
+    with pytest.raises(DataError, match="user_id"):
+        write(fg, rows(1, user="1"), mode="append")
+    assert changed(fg, rows(2, user=2**40), mode="append") == ["modified user_id (int32 to int64)"]
+    assert seen(fg, NOON, user=1) == [1]
+    assert seen(fg, NOON, user=2**40) == [2]
+    assert online(fg, 2) == [{"user_id": 1, "x": 1}]
+
+
+def test_a_date_may_become_a_time():
+    fg = written(rows(1, times=pa.array([NOON.date()])))
+    changed(fg, rows(2, times=[NOON]), mode="append")
+    assert seen(fg, NOON.replace(hour=0), NOON) == [1, 2]
+
+
+def test_only_a_part_is_overwritten_when_the_schema_changes():
+    fg = written(rows(1, 2, 3))
+    changed(fg, rows(9, times=LATER, y=["n"]), *LATER, *LATER)
+    found = history(fg)
+    assert found["x"].to_pylist() == [1, 9, 3]
+    assert found["y"].to_pylist() == [None, "n", None]
+
+
+def test_merging_with_another_schema_merges():
+    fg = written(rows(1, 2))
+    changed(fg, rows(9, times=LATER, y=["n"]), mode="merge")
+    assert history(fg)["x"].to_pylist() == [1, 9]
+    assert FeatureStore().versions(fg.name)[-1].rows == 2
+
+
+def test_ties_keep_their_order_when_the_schema_changes():
+    fg = written(rows(1, 2, 3, times=[NOON] * 3))
+    changed(fg, rows(4, times=LATER, y=["n"]), mode="append")
+    assert seen(fg, NOON) == [3]
+
+
+def test_a_version_keeps_its_data_whatever_is_written_later():
+    fg = written(rows(1, y=["a"]))
+    write(fg, rows(2, y=["b"]))
+    changed(fg, rows(3))
+    write(fg, rows(4))
+    changed(fg, rows(5, z=[True]))
+    assert online(fg, 1) == [{"user_id": 1, "x": 2, "y": "b"}]
+    assert online(fg, 2) == [{"user_id": 1, "x": 4}]
+    assert online(fg, 3) == [{"user_id": 1, "x": 5, "z": True}]
+    assert [version.number for version in FeatureStore().versions(fg.name)] == [1, 2, 3]
+    assert list(map(str, FeatureStore().diff(fg.name, 1, 3))) == ["removed y", "added z (bool)"]
+
+
+def test_an_older_versions_sample_can_be_looked_at():
+    fg = written(rows(1, y=["a"]))
+    changed(fg, rows(3))
+    assert FeatureStore().sample(fg.name, limit=5, version=1).column_names == ["user_id", "at", "x", "y"]
+
+
+def test_a_written_subset_of_the_columns_is_the_schema():
+    fg = group()
+    fg.set_dataframe(rows(1, y=["a"], z=[1])).set_features(["z", "x"]).write()
+    assert history(fg).column_names == ["user_id", "at", "z", "x"]
+    assert look([FeatureLookup(fg, features=["x"])], pa.table({"user_id": [1], "at": [NOON]})).column_names[2:] == ["x"]
+
+
+def test_the_current_version_is_what_a_training_set_and_a_new_table_read():
+    fg = written(rows(1, y=["a"]))
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve(name="pinned")
+    changed(fg, rows(2))
+    assert seen(fg, NOON) == [2]
+    assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1, "y": "a"}]
