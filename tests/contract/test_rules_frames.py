@@ -242,7 +242,10 @@ def test_polars_keeps_its_own_types():
     assert look(two_users(), spine).drop("x").schema == spine.schema
 
 
-@pytest.mark.parametrize("value", ["'6d3d3c9e-0a3c-4d27-8bd5-6a5f0d9a0c53'::uuid", "1::hugeint", "'a'::enum('a', 'b')", "'101'::bit", "map {'a': 1}"])
+@pytest.mark.parametrize(
+    "value",
+    ["'6d3d3c9e-0a3c-4d27-8bd5-6a5f0d9a0c53'::uuid", "1::hugeint", "'a'::enum('a', 'b')", "'101'::bit", "map {'a': 1}"],
+)
 def test_duckdb_keeps_its_own_types(value):
     kept = duckdb.sql(f"SELECT 1::bigint AS user_id, TIMESTAMP '2024-01-01 12:00' AS \"at\", {value} AS kept")
     result = look(two_users(), kept)

@@ -72,7 +72,15 @@ def test_keys_can_be_a_frame():
 
 def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
-    wrong = [[{"user": 1}], [{}], [{"user_id": 1, "more": 2}], [1], [{"user_id": "1"}], [{"user_id": 1.0}], [{"user_id": []}]]
+    wrong = [
+        [{"user": 1}],
+        [{}],
+        [{"user_id": 1, "more": 2}],
+        [1],
+        [{"user_id": "1"}],
+        [{"user_id": 1.0}],
+        [{"user_id": []}],
+    ]
     for keys in ({"user_id": 1}, *wrong):
         with pytest.raises(DataError):
             table.get_features(keys)

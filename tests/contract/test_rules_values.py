@@ -338,11 +338,46 @@ def test_a_feature_of_nothing_but_nulls_needs_a_declared_type():
 # Names
 
 NAMES = [
-    *("rn", "t", "i", "k0", "k1", "f0", "f1", "s", "r", "n", "m", "c0", "place", "spine", "rows", "new_rows", "kept_rows"),
+    *(
+        "rn",
+        "t",
+        "i",
+        "k0",
+        "k1",
+        "f0",
+        "f1",
+        "s",
+        "r",
+        "n",
+        "m",
+        "c0",
+        "place",
+        "spine",
+        "rows",
+        "new_rows",
+        "kept_rows",
+    ),
     *("select", "from", "order", "group", "table", "case", "end", "null", "true", "row", "date", "timestamp", "time"),
     *("filename", "file_row_number", "file_index", "rowid", "row_number", "min", "max", "count", "epoch_us", "index"),
     *('the "best" one', "it's", "a b", "a.b", "a,b", "a;b", "a=b", "(a)", "{a}", "[a]", "a/b", "a\\b", "%s", "$1", "?"),
-    *(" ", "\t", "\n", "é", "名前", "🙂", "--", "/*", "1", "-", "*", "a:b", "`a`", "x" * 200, "_seeknal", "__index_level_0__"),
+    *(
+        " ",
+        "\t",
+        "\n",
+        "é",
+        "名前",
+        "🙂",
+        "--",
+        "/*",
+        "1",
+        "-",
+        "*",
+        "a:b",
+        "`a`",
+        "x" * 200,
+        "_seeknal",
+        "__index_level_0__",
+    ),
 ]
 
 
