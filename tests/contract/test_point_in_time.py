@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import count, pairwise
+from itertools import count, pairwise, product
 from typing import Any
 
 import pyarrow as pa
@@ -81,7 +81,7 @@ def spine_of(rows: Sequence[tuple[Any, ...]], form: str, **kinds: pa.DataType) -
 @PROFILE
 @given(
     frames=st.lists(some.frames(user_and_place), min_size=1, max_size=4),
-    asked=st.lists(st.tuples(some.users, some.places, some.perhaps_moments), min_size=4, max_size=12),
+    asked=st.lists(st.tuples(some.users, some.places, some.perhaps_moments), max_size=6),
     form=some.forms,
     span=st.one_of(st.just((None, None)), some.intervals),
     ttl=some.ttls,
@@ -102,18 +102,20 @@ def test_a_spine_gets_what_the_oracle_says(
         pair.write(frame)
     if options["padded"]:
         pair.pad()
-    spine = spine_of(asked, form, user_id=pa.int64(), place_id=pa.string())
-    result = store.training_set([pair.lookup()], spine, "at", span=Interval(*span))
-    assert result.select(spine.column_names).equals(spine)
-    expected = [NEITHER | pair.oracle.at((who, where), moment, *span) for who, where, moment in asked]
-    assert result.select(["n", "x"]).to_pylist() == expected
+    everything = list(product([3, 1, None, 2], ["12", None, "1", ""], some.all_moments))
+    for rows in (asked, everything):
+        spine = spine_of(rows, form, user_id=pa.int64(), place_id=pa.string())
+        result = store.training_set([pair.lookup()], spine, "at", span=Interval(*span))
+        assert result.select(spine.column_names).equals(spine)
+        expected = [NEITHER | pair.oracle.at((who, where), moment, *span) for who, where, moment in rows]
+        assert result.select(["n", "x"]).to_pylist() == expected
 
 
 @PROFILE
 @given(
     at_airports=st.lists(some.frames(user), min_size=1, max_size=2),
     at_planes=st.lists(some.frames(user), min_size=1, max_size=2),
-    asked=st.lists(st.tuples(some.users, some.users, some.users, some.perhaps_moments), min_size=4, max_size=12),
+    asked=st.permutations([1, 2, 3]),
     form=some.forms,
     ttls=st.tuples(some.ttls, some.ttls),
 )
@@ -121,7 +123,7 @@ def test_groups_with_different_keys_and_one_group_in_two_roles_are_looked_up_sid
     store: FeatureStore,
     at_airports: list[some.Frame],
     at_planes: list[some.Frame],
-    asked: list[tuple[Any, ...]],
+    asked: list[int],
     form: str,
     ttls: tuple[int | None, int | None],
 ) -> None:
@@ -132,7 +134,9 @@ def test_groups_with_different_keys_and_one_group_in_two_roles_are_looked_up_sid
     for pair, frames in ((weather, at_airports), (planes, at_planes)):
         for frame in frames:
             pair.write(frame)
-    spine = spine_of(asked, form, origin=pa.int64(), dest=pa.int64(), user_id=pa.int64())
+    roles = [*zip([1, 2, 3], asked, [1, 1, 2], strict=True), (1, 1, 1), (None, 1, 1), (1, None, 1), (1, 1, None)]
+    rows = [(*who, moment) for moment in some.all_moments for who in roles]
+    spine = spine_of(rows, form, origin=pa.int64(), dest=pa.int64(), user_id=pa.int64())
     lookups = [
         weather.lookup(rename={"user_id": "origin"}, prefix="origin_"),
         planes.lookup(),
@@ -140,7 +144,7 @@ def test_groups_with_different_keys_and_one_group_in_two_roles_are_looked_up_sid
     ]
     result = store.training_set(lookups, spine, "at")
     assert result.column_names == [*spine.column_names, "origin_n", "origin_x", "n", "x", "dest_n", "there"]
-    for row, (origin, dest, plane, moment) in zip(result.to_pylist(), asked, strict=True):
+    for row, (origin, dest, plane, moment) in zip(result.to_pylist(), rows, strict=True):
         there = NEITHER | weather.oracle.at((dest,), moment)
         assert {"n": row["origin_n"], "x": row["origin_x"]} == NEITHER | weather.oracle.at((origin,), moment)
         assert {"n": row["n"], "x": row["x"]} == NEITHER | planes.oracle.at((plane,), moment)
@@ -265,16 +269,15 @@ def test_parts_of_a_microsecond_never_move_an_event_to_the_past(
         min_size=2,
         max_size=4,
     ),
-    asked=st.lists(st.tuples(some.users, some.perhaps_moments), min_size=4, max_size=12),
 )
 def test_a_feature_that_comes_or_goes_is_null_in_the_rows_written_without_it(
-    store: FeatureStore, steps: list[tuple[some.Frame, tuple[str, ...]]], asked: list[tuple[Any, ...]]
+    store: FeatureStore, steps: list[tuple[some.Frame, tuple[str, ...]]]
 ) -> None:
     """Each change of the columns makes one version more; the other columns keep their values."""
     pair = Pair(store, "user_id", project=fresh_project(), ttl=None)
     for frame, features in steps:
         pair.write(frame, features)
-    names = steps[-1][1]
+    names, asked = steps[-1][1], list(product([1, 2, 3, None], some.all_moments))
     result = store.training_set([pair.lookup()], spine_of(asked, "UTC", user_id=pa.int64()), "at")
     nothing = dict.fromkeys(names)
     found = result.select(list(names)).to_pylist()

@@ -32,6 +32,7 @@ def test_writing_the_same_schema_makes_no_version():
     for same in (frame, frame.to_pandas(), frame.select(["y", "x", "at", "user_id"]), frame.slice(0, 0)):
         for mode in ("append", "merge", "overwrite"):
             assert write(fg, same, mode=mode).changes == ()
+        assert history(fg).column_names == ["user_id", "at", "x", "y"]
     assert fg.version == 1
 
 

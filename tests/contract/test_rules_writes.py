@@ -62,6 +62,13 @@ def test_the_ends_of_an_interval_are_inside_to_the_microsecond():
     assert stored(fg) == [(edges[0], 1), (start, 6), (end, 7), (edges[3], 4)]
 
 
+def test_a_file_that_reaches_a_microsecond_beyond_the_interval_keeps_that_row():
+    fg = written(rows(1, 2, times=[NOON - MICROSECOND, NOON]))
+    write(fg, rows(3, 4, times=[NOON + HOUR, NOON + HOUR + MICROSECOND]), mode="append")
+    write(fg, rows(9, times=[NOON]), NOON, NOON + HOUR)
+    assert stored(fg) == [(NOON - MICROSECOND, 1), (NOON, 9), (NOON + HOUR + MICROSECOND, 4)]
+
+
 @pytest.mark.parametrize("day", [date(2024, 1, 1), "2024-01-01"])
 def test_an_end_that_is_a_date_covers_its_whole_day_and_a_start_its_midnight(day):
     last = datetime(2024, 1, 1, 23, 59, 59, 999999)
