@@ -16,6 +16,7 @@ fast: .venv/ready
 	$(BIN)/python -m pytest -m "not slow"
 
 .venv/ready: pyproject.toml
+	@echo "Installing into .venv, which takes a minute or two the first time."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[polars,demo,test]"
 	touch $@

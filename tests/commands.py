@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -34,9 +35,8 @@ def seeknal(*arguments: str) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def seeknal_process(*arguments: str, columns: int = 80) -> Done:
-    """Run a command in a process of its own, on a terminal of some width."""
+def seeknal_process(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
+    """Run a command in a process of its own."""
     program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]
-    env = os.environ | {"COLUMNS": str(columns)}
-    done = subprocess.run(program, capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, env=os.environ | (env or {}), check=False)
     return Done(done.returncode, done.stdout, done.stderr)

@@ -34,6 +34,7 @@ ORDER = [
     "engine",
     "retrieval",
     "catalog",
+    "advice",
     "writing",
     "serving",
     "store",

@@ -1,6 +1,9 @@
 """The command line, as a person or a script uses it."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -108,7 +111,8 @@ def test_everything_is_listed(two_versions):
     assert answer("list", "entities")[0]["join_keys"] == ["user_id"]
     assert answer("list", "feature-groups")[0]["version"] == 2
     assert answer("list", "online-tables")[0]["online_table"] == "online"
-    assert answer("list", "feature-groups", "--project", "other") == []
+    assert answer("list", "feature-groups", "--project", "shop")
+    assert "No project named 'shp'" in failure("list", "feature-groups", "--project", "shp")
 
 
 def test_a_group_and_a_table_are_shown_in_full(two_versions):
@@ -160,7 +164,7 @@ def test_a_deleted_group_is_gone_and_can_be_made_anew(home):
 
 def test_a_group_that_is_served_cannot_be_deleted():
     HistoricalFeaturesDuckDB([FeatureLookup(spend())]).serve("online")
-    assert "delete-table online" in failure("delete", "feature-group", "spend", "--yes")
+    assert "delete-table shop/online" in failure("delete", "feature-group", "spend", "--yes")
     assert answer("delete-table", "online", "--yes") == {"deleted": "shop/online"}
     answer("delete", "feature-group", "spend", "--yes")
 
@@ -170,9 +174,11 @@ def test_a_group_is_found_over_all_projects_until_two_have_it():
     assert answer("version", "list", "spend")
     spend("bank")
     assert failure("version", "list", "spend") == (
-        "Feature group 'spend' exists in several projects: bank, shop. Say which project."
+        "Several projects have a feature group named 'spend'. Say 'bank/spend' or 'shop/spend'."
     )
     assert answer("version", "list", "spend", "--project", "bank")
+    assert answer("version", "list", "bank/spend")
+    assert "There is 'bank/spend' and 'shop/spend'." in failure("version", "list", "spend", "--project", "default")
 
 
 def test_a_misspelt_name_is_met_with_the_right_one():
@@ -239,18 +245,32 @@ def test_a_home_can_be_moved(home, monkeypatch):
 
 @pytest.mark.parametrize("columns", [80, 200])
 def test_no_line_is_wider_than_the_terminal(two_versions, columns):
-    for command in (
-        ["list", "feature-groups"],
-        ["show", "feature-group", "spend"],
-        ["version", "list", "spend"],
-        ["version", "show", "spend"],
-        ["debug", "spend"],
-        ["info"],
-        ["--help"],
-    ):
-        done = seeknal_process(*command, columns=columns)
-        assert done.returncode == 0
-        assert max(map(len, done.stdout.splitlines())) <= columns
+    commands = "list feature-groups", "show feature-group spend", "version list spend", "debug spend", "--help"
+    program = (
+        "import sys; from seeknal.cli.app import app; [app(c.split(), standalone_mode=False) for c in sys.argv[1:]]"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program, *commands],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": str(columns)},
+    ).stdout
+    assert all(word in printed for word in ("last_write", "loaded_on_write", "visits", "materialize"))
+    assert max(map(len, printed.splitlines())) <= columns
+
+
+def test_a_long_list_is_shown_by_its_first_items_and_a_long_path_whole(tmp_path):
+    spend(taste=[list(range(64)), [], None])
+    assert "0, 1, 2, 3, 4, 5, ... (64 in all)" in seeknal("debug", "spend").stdout
+    home = tmp_path / ("long" * 30)
+    found = seeknal_process("info", env={"SEEKNAL_HOME": str(home)}).stdout
+    assert str(home) in found
+
+
+def test_a_value_cannot_command_the_terminal():
+    spend(colour=["\x1b[31mred", "", None])
+    assert "\\x1b[31mred" in seeknal("debug", "spend").stdout
 
 
 def test_a_new_version_made_on_the_way_is_a_notice_not_a_trace():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seeknal import DefinitionError, config
+from seeknal import DefinitionError, FeatureStore, StoreError, config
 
 
 def test_a_later_place_goes_before_an_earlier_one(monkeypatch):
@@ -24,6 +24,18 @@ def test_the_nearest_file_upwards_makes_the_home(monkeypatch):
     Path("a/b").mkdir(parents=True)
     monkeypatch.chdir("a/b")
     assert config.load().home == here / "data"
+
+
+@pytest.mark.parametrize("name", ["50%20off", "what?", "a#b", "a\\b", "a\tb"])
+def test_a_home_that_delta_lake_could_not_find_again_is_refused(name, tmp_path):
+    with pytest.raises(DefinitionError, match="Choose a folder without it"):
+        config.load(home=tmp_path / name)
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        _ = FeatureStore(tmp_path / "file" / "home").registry
 
 
 def test_without_anything_the_home_is_the_users(monkeypatch):

@@ -62,8 +62,44 @@ def _read_text(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
             return text.cast(kind)
         except pa.ArrowInvalid:
             continue
-    raise DataError(
-        f"Column {name!r} holds text that is no ISO 8601 time, or times with and without a zone. "
-        "Write 2024-01-31T12:30:00, or 2024-01-31T12:30:00+00:00, all alike.",
+    raise _unreadable(name, text)
+
+
+def _unreadable(name: str, text: pa.ChunkedArray) -> DataError:
+    """Say which value cannot be read, or that they are not all alike."""
+    zoned = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
+    first = {}
+    for has_zone, kind in ((True, pa.timestamp("us", tz="UTC")), (False, pa.timestamp("us"))):
+        some = pc.if_else(pc.equal(zoned, has_zone), text, None)
+        if not _reads(some, kind):
+            row = _first_that_fails(some, kind)
+            return DataError(
+                f"Column {name!r} holds {text[row].as_py()!r} in row {row}, which is no ISO 8601 time. "
+                "Write 2024-01-31 or 2024-01-31T12:30:00.",
+                column=name,
+                row=row,
+            )
+        first[has_zone] = some.drop_null()[0].as_py() if some.null_count < len(some) else ""
+    return DataError(
+        f"Column {name!r} holds times with a zone ({first[True]!r}) and without ({first[False]!r}). Write all alike.",
         column=name,
     )
+
+
+def _reads(text: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    try:
+        text.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _first_that_fails(text: pa.ChunkedArray, kind: pa.DataType) -> int:
+    first, end = 0, len(text)
+    while end - first > 1:
+        middle = (first + end) // 2
+        if _reads(text.slice(first, middle - first), kind):
+            first = middle
+        else:
+            end = middle
+    return first

@@ -13,6 +13,7 @@ from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean
 
 FILE = "seeknal.toml"
+_UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _checked_home(home: Path, origin: str) -> Path:
-    if re.search("%[0-9A-Fa-f]{2}", str(home)):
+    if found := _UNFIT_FOR_DELTA.search(str(home)):
         raise DefinitionError(
-            f"{origin} puts the home in {str(home)!r}: Delta Lake takes a percent sign before two digits for a code, "
-            "and would not find its files again. Choose a folder without it."
+            f"{origin} puts the home in {str(home)!r}, and Delta Lake would not find its files again behind "
+            f"{found.group()!r}. Choose a folder without it."
         )
     return home
 

@@ -45,6 +45,15 @@ class SeeknalWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
 
 
+def tally(count: int) -> str:
+    """Write a number of rows.
+
+    >>> tally(1), tally(1200)
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def notice(text: str) -> None:
     """Tell the user something, with the line of their own code that led to it."""
     level, frame = 1, sys._getframe()  # noqa: SLF001 - the only way to the frames

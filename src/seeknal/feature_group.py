@@ -19,7 +19,8 @@ class Materialization:
 
     Args:
         event_time_col: Column with the moment at which a row's values became true. A group cannot be written without.
-        created_time_col: Column with the moment at which a row was recorded; the latest wins a tie of event times.
+        created_time_col: Column with the moment at which a row was recorded; of rows with one event time, the
+            latest wins. It hides nothing: a row recorded late is visible from its event time on.
         ttl: How long a value is good for, counted from its event time, inclusive. None: for ever.
         offline: Keep the rows offline. Always true: online values are loaded from there and proved against it.
         online: Load the newest row of each entity into the online store after every write.
@@ -82,6 +83,11 @@ class FeatureGroup:
     def __post_init__(self) -> None:
         check_name("feature group", self.name)
         check_name("project", self.project)
+        for argument, kind in (("entity", Entity), ("materialization", Materialization)):
+            if not isinstance(value := getattr(self, argument), kind):
+                raise DefinitionError(
+                    f"{argument}={value!r} of group {self.name!r} should be made with {kind.__name__}(...)."
+                )
 
     @property
     def event_time_col(self) -> str:
@@ -152,3 +158,18 @@ class FeatureLookup:
     def output_name(self, feature: str) -> str:
         """Give the name a feature has in the result."""
         return (self.rename or {}).get(feature) or f"{self.prefix or ''}{feature}"
+
+
+def check_lookups(lookups: object) -> None:
+    """Refuse what is no list of lookups.
+
+    Raises:
+        DefinitionError: It is none.
+    """
+    given = lookups if isinstance(lookups, list | tuple) else [lookups]
+    wrong = [one for one in given if not isinstance(one, FeatureLookup)]
+    if wrong or not given:
+        instead = f", not {type(wrong[0]).__name__}" if wrong else ""
+        raise DefinitionError(
+            f"lookups takes a list with at least one FeatureLookup{instead}. Write [FeatureLookup(source=group)]."
+        )

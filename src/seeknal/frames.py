@@ -6,13 +6,15 @@ Known kinds: pandas, Polars, PyArrow, a DuckDB relation, and a path to a Parquet
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal.errors import DataError, DefinitionError
+from seeknal.names import did_you_mean
 from seeknal.sql import comma, quote
 
 OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
@@ -30,7 +32,7 @@ def kind_of(frame: object) -> str:
         return "path"
     if module not in kinds:
         raise DataError(
-            f"A {type(frame).__qualname__} is no frame. Give a pandas or Polars frame, a PyArrow table, "
+            f"Expected a frame, not {type(frame).__qualname__}. Give a pandas or Polars frame, a PyArrow table, "
             "a DuckDB relation, or the path of a Parquet or CSV file."
         )
     return kinds[module]
@@ -52,7 +54,7 @@ def settle(frame: Any) -> Any:
     lazy = kind == "polars" and hasattr(frame, "collect")
     settled = frame.collect() if lazy else frame
     if not hasattr(settled, "columns"):
-        raise DataError(f"A {kind} {type(frame).__name__} is no frame with columns. Give a whole frame.")
+        raise DataError(f"Expected a frame with columns, not a {kind} {type(frame).__name__}. Give a whole frame.")
     return settled
 
 
@@ -68,6 +70,25 @@ def names_of(frame: Any) -> list[str]:
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
     return names
+
+
+def require(frame: Any, names: Iterable[str], what: str) -> None:
+    """Refuse a settled frame that lacks a column.
+
+    Args:
+        frame: The frame.
+        names: The columns it should have.
+        what: What to call it in the message, such as "The spine".
+
+    Raises:
+        DataError: It names the column, and the nearest one there is.
+    """
+    there = names_of(frame)
+    for name in names:
+        if name not in there:
+            in_index = kind_of(frame) == "pandas" and name in frame.index.names
+            hint = " It is in the index: call reset_index() first." if in_index else did_you_mean(name, there)
+            raise DataError(f"{what} has no column {name!r}.{hint}", column=name)
 
 
 def to_arrow(frame: object, names: Sequence[str] | None = None) -> pa.Table:
@@ -113,15 +134,39 @@ def _from_duckdb(relation: Any, names: list[str]) -> pa.Table:
 def _read(file: Path) -> pa.Table:
     if not file.exists():
         raise DataError(f"There is no file {str(file)!r}.")
-    if file.suffix.lower() in {".parquet", ".pq"}:
-        import pyarrow.parquet as pq
+    suffix = file.suffix.lower()
+    if suffix not in {".parquet", ".pq", ".csv"}:
+        raise DataError(f"{str(file)!r} is neither .parquet nor .csv.")
+    try:
+        return _read_csv(file) if suffix == ".csv" else _read_parquet(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
 
-        return pq.read_table(file)
-    if file.suffix.lower() == ".csv":
-        import pyarrow.csv
 
-        return pyarrow.csv.read_csv(file)
-    raise DataError(f"{str(file)!r} is neither .parquet nor .csv.")
+def _read_parquet(file: Path) -> pa.Table:
+    """Read a file; an index that pandas put into it is left out, as it is from a frame."""
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(file).read()
+    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    return table.drop_columns([name for name in index if name in table.column_names]).replace_schema_metadata()
+
+
+def _read_csv(file: Path) -> pa.Table:
+    """Read a file whose empty fields are null; numbers with leading zeros, such as 007, are text."""
+    from pyarrow import csv
+
+    options = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": False}
+    table = csv.read_csv(file, convert_options=csv.ConvertOptions(**options))
+    if whole := [field.name for field in table.schema if pa.types.is_integer(field.type)]:
+        as_text = dict.fromkeys(whole, pa.string())
+        texts = csv.read_csv(
+            file, convert_options=csv.ConvertOptions(include_columns=whole, column_types=as_text, **options)
+        )
+        for name in whole:
+            if pc.any(pc.match_substring_regex(texts[name], r"^[+-]?0[0-9]")).as_py():
+                table = table.set_column(table.column_names.index(name), name, texts[name])
+    return table
 
 
 _READERS: Mapping[str, Callable[[Any, list[str]], pa.Table]] = {

@@ -24,7 +24,8 @@ def check_name(kind: str, name: object) -> str:
     if isinstance(name, str) and _RULE.fullmatch(name):
         return name
     raise DefinitionError(
-        f"{name!r} cannot be a {kind} name. Start with a letter; then letters, digits, '_' and '-', at most 128 in all.",
+        f"{kind.capitalize()} name {name!r} breaks the rule: a letter first, then letters, digits, '_' and '-', "
+        "at most 128 in all.",
         kind=kind,
         name=name,
     )
@@ -39,6 +40,17 @@ def is_generic(name: str) -> bool:
     return _GENERIC.fullmatch(name) is not None
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Give the known name that is most like another, case aside; None if none is.
+
+    >>> nearest("Spned", ["spend", "visits"])
+    'spend'
+    """
+    by_folded = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), by_folded, n=1)
+    return by_folded[near[0]] if near else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Give a sentence that points from a wrong name to the nearest right ones, or to all of a few.
 
@@ -48,7 +60,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     ' There are: spend, visits.'
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f" Did you mean {near[0]!r}?"
+    if near := nearest(name, names):
+        return f" Did you mean {near!r}?"
     return f" There are: {', '.join(names[:_MANY])}{', ...' if len(names) > _MANY else ''}." if names else ""

@@ -35,13 +35,13 @@ class Source:
         for name in self.lookup.features or ():
             if name not in known:
                 raise DefinitionError(
-                    f"Group {self.record.group.name!r} has no feature named {name!r}.{did_you_mean(name, known)}"
+                    f"Group {self.record.name!r} has no feature named {name!r}.{did_you_mean(name, known)}"
                 )
         columns = [*known, *self.version.schema.key_names]
         for name in self.lookup.rename or {}:
             if name not in columns:
                 raise DefinitionError(
-                    f"rename names {name!r}, which group {self.record.group.name!r} does not have."
+                    f"rename names {name!r}, which group {self.record.name!r} does not have."
                     f"{did_you_mean(name, columns)}"
                 )
 
@@ -98,11 +98,9 @@ def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: 
         DataError: The spine lacks a column, or a key's type cannot match.
         DefinitionError: Two columns of the result would have one name.
     """
-    names = frames.names_of(spine.frame)
     used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values())])
-    for name in [*used, *(spine.keep or ())]:
-        if name not in names:
-            raise DataError(f"The spine has no column {name!r}.{did_you_mean(name, names)}", column=name)
+    frames.require(spine.frame, [*used, *(spine.keep or ())], "The spine")
+    names = frames.names_of(spine.frame)
     kept = [name for name in names if spine.keep is None or name in {*used, *spine.keep}]
     check_names(sources, kept, case_counts=spine.case_counts)
     table = frames.to_arrow(spine.frame, list(used))
@@ -145,7 +143,7 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
     if not types.same_kind(kind, field.type):
         hint = " (for whole numbers with nulls in pandas: .astype('Int64'))" if pa.types.is_floating(kind) else ""
         raise DataError(
-            f"The spine's {name} is {kind}, but group {source.record.group.name!r} is keyed by {field.type}. "
+            f"The spine's {name} is {kind}, but group {source.record.name!r} is keyed by {field.type}. "
             f"Cast one of them{hint}.",
             column=name,
         )
@@ -175,7 +173,7 @@ def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts:
 
     owners = {folded(name): "the spine" for name in taken}
     for source in sources:
-        group = source.record.group.name
+        group = source.record.name
         for own, name in source.features.items():
             if owner := owners.get(folded(name)):
                 raise DefinitionError(
@@ -263,7 +261,7 @@ def _shared_keys(sources: Sequence[Source]) -> list[str]:
     for source in sources[1:]:
         if list(source.keys.values()) != first:
             raise DefinitionError(
-                f"Groups {sources[0].record.group.name!r} ({', '.join(first)}) and {source.record.group.name!r} "
+                f"Groups {sources[0].record.name!r} ({', '.join(first)}) and {source.record.name!r} "
                 f"({', '.join(source.keys.values())}) have different join keys, so without a spine their rows cannot be "
                 "put together. Call using_spine(...) with a frame that has all of them."
             )

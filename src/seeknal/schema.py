@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from seeknal import types
 from seeknal.errors import DataError, DefinitionError
-from seeknal.names import did_you_mean
 
 ROW_ID = "_seeknal_row_id"
 """Column of every stored row: its number in the order of writing, which settles ties."""
@@ -51,6 +50,11 @@ class Schema:
     def key_names(self) -> list[str]:
         """The join keys' names."""
         return [field.name for field in self.keys]
+
+    @property
+    def identity(self) -> list[str]:
+        """The names of join keys and times, which are the same in all versions of a group."""
+        return [field.name for field in self if field not in self.features]
 
     @property
     def logical_types(self) -> list[pa.DataType]:
@@ -128,29 +132,26 @@ class Roles:
     features: tuple[str, ...] | None = None
     declared: Mapping[str, pa.DataType] | None = None
 
+    @property
+    def named(self) -> list[str]:
+        """The columns that a frame must have."""
+        created = [self.created_time] if self.created_time else []
+        return [*self.keys, self.event_time, *created, *(self.features or ())]
+
     def pick(self, columns: Sequence[str]) -> Roles:
         """Fill in the features: all columns that have no other part, unless they were named.
 
         Raises:
-            DataError: The frame lacks a column that was named, or two of its names clash.
+            DataError: Two names clash, or there are no features.
         """
-        given = [*self.keys, self.event_time, *([self.created_time] if self.created_time else [])]
-        rest = [name for name in columns if name not in given] if self.features is None else list(self.features)
-        _refuse_clashes(columns, [*given, *rest])
-        for name in [*given, *rest]:
-            if name not in columns:
-                raise DataError(
-                    f"The frame for group {self.group!r} has no column {name!r}.{did_you_mean(name, columns)}",
-                    column=name,
-                )
-        if not rest:
-            raise DataError(f"The frame for group {self.group!r} has no features beside {', '.join(given)}.")
-        return replace(self, features=tuple(rest))
+        rest = () if self.features else tuple(name for name in columns if name not in self.named)
+        _refuse_clashes([*self.named, *rest])
+        if not (self.features or rest):
+            raise DataError(f"The frame for group {self.group!r} has no features beside {', '.join(self.named)}.")
+        return replace(self, features=self.features or rest)
 
 
-def _refuse_clashes(columns: Sequence[str], used: Sequence[str]) -> None:
-    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
+def _refuse_clashes(used: Sequence[str]) -> None:
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
         raise DefinitionError(f"Column {repeated[0]!r} has two parts (key, time or feature). Give it one.")
     folded = Counter(name.lower() for name in used)
@@ -164,7 +165,8 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
     """Find the schema that a frame's rows need, given the version they would be added to.
 
     A column whose type widens into the known one takes the known one, so a narrower frame, an
-    all-null column or another layout of the same values makes no new version.
+    all-null column or another layout of the same values makes no new version. Neither do whole
+    numbers for a float feature, as long as each is exact as one.
 
     Raises:
         DataError: A type cannot be kept, or is unknown because all values are null.
@@ -177,12 +179,17 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
         kind = _logical_of(table.schema.field(name))
         if name in declared:
             return pa.field(name, _declared_type(name, kind, declared[name]))
-        if name in now and types.widens(kind, now[name]):
+        if name in now and (types.widens(kind, now[name]) or _fits(table[name], now[name])):
             return pa.field(name, now[name])
         if pa.types.is_null(kind):
+            remedy = (
+                'Give it one: frame.astype({"%s": "Int64"}) or "string", in pandas.'
+                if name in roles.keys
+                else 'Declare it: features={"%s": "float64"}.'
+            )
             raise DataError(
-                f"Column {name!r} holds only nulls, so its type is unknown. "
-                f'Declare it: features={{"{name}": "float64"}}.',
+                f"Column {name!r} holds {'only nulls' if len(table) else 'nothing'}, so its type is unknown. "
+                f"{remedy % name}",
                 column=name,
             )
         return pa.field(name, kind)
@@ -201,6 +208,17 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
         created_time=time(roles.created_time) if roles.created_time else None,
         features=tuple(column(name) for name in [*kept, *(name for name in features if name not in kept)]),
     )
+
+
+def _fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Tell whether whole numbers are all exact as floats."""
+    if not (pa.types.is_integer(column.type) and pa.types.is_floating(kind)):
+        return False
+    try:
+        column.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _declared_type(name: str, kind: pa.DataType, declared: pa.DataType) -> pa.DataType:
@@ -248,21 +266,23 @@ def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
     Raises:
         DataError: A key or a time would change, or a type would not widen; it says the ways out.
     """
+    if old.identity != new.identity:
+        raise DataError(
+            f"Group {group!r} is kept by {', '.join(old.identity)} (join keys and times), which a write cannot change "
+            f"to {', '.join(new.identity)}. Use those columns, or write to a new group."
+        )
     now = {field.name: field.type for field in new}
     for field in old:
         wide = now.get(field.name)
-        if field in old.features and wide is None:
-            continue
-        if wide is None or not (types.widens(field.type, wide) or _is_time_to_finer(field.type, wide)):
+        if wide and not (types.widens(field.type, wide) or _is_time_to_finer(field.type, wide)):
+            cast = "pandas: .astype('Int64')" if pa.types.is_integer(field.type) else f"to {field.type}"
             raise DataError(
-                f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide or 'absent'}: rows already "
-                f"stored would not fit. Cast the column to {field.type}, give it another name, or write to a new group.",
+                f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide}: rows already stored "
+                f"would not fit. Cast the column ({cast}), give it another name, or write to a new group.",
                 column=field.name,
                 old=str(field.type),
                 new=str(wide),
             )
-    if old.key_names != new.key_names or old.event_time.name != new.event_time.name:
-        raise DataError(f"Group {group!r} cannot change its keys or event time. Write to a new group.")
     return difference(old, new)
 
 

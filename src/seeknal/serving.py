@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal import frames
 from seeknal.engine import Engine
@@ -17,6 +18,7 @@ from seeknal.offline import Snapshot
 from seeknal.online import Codec, OnlineStore
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TableLookup, Version
 from seeknal.registry.records import space_of
+from seeknal.schema import UTC
 from seeknal.times import Interval, now, union
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
@@ -30,14 +32,18 @@ class Loaded:
         group: Project and name of the group.
         version: The version whose rows these are.
         snapshot: The snapshot they were read from.
-        rows: How many entities of the version are online now.
+        span: The span that was asked for.
+        rows: How many entities have their newest row in that span.
+        online: How many entities of the version are online now, from all loads.
         seconds: How long it took.
     """
 
     group: str
     version: int
     snapshot: int
+    span: Interval
     rows: int
+    online: int
     seconds: float
 
 
@@ -76,15 +82,23 @@ class Loader:
             version, snapshot = read()
             notes = self._registry.loads(record, version.number, target)
             spans = union([both for note in notes if (both := note.interval.intersect(Interval(None, now())))])
-            rows = self._engine.newest(snapshot.within(version.schema, *spans)) if spans else None
-            encoded = Codec(version.schema).rows(rows) if rows is not None else []
-            space = space_of(record.group.project, record.group.name, version.number)
+            newest = self._engine.newest(snapshot.within(version.schema, *spans)) if spans else None
+            encoded = Codec(version.schema).rows(newest) if newest is not None else []
+            space = space_of(record.project, record.name, version.number)
             count = online.replace(space, encoded)
             if self._registry.loads(record, version.number, target)[-1].id <= notes[-1].id:
                 break
         seconds = time.perf_counter() - started
         self._registry.end_load(mine, snapshot.number, count, seconds)
-        return Loaded(record.label, version.number, snapshot.number, count, seconds)
+        rows = 0 if newest is None else _count_within(newest, version.schema.event_time.name, span)
+        return Loaded(record.label, version.number, snapshot.number, span, rows, count, seconds)
+
+
+def _count_within(rows: pa.Table, event_time: str, span: Interval) -> int:
+    moments = rows[event_time].cast(UTC).cast(pa.int64())
+    for bound, inside in ((span.start, pc.greater_equal), (span.end, pc.less_equal)):
+        moments = moments if bound is None else moments.filter(inside(moments, bound))
+    return len(moments)
 
 
 class OnlineTable:
@@ -165,11 +179,19 @@ class OnlineTable:
         return table.to_pylist() if output == "dicts" else frames.from_arrow(table, output)
 
     def _rows(self, lookup: TableLookup, codec: Codec, keys: list[pa.Array]) -> list[bytes | None]:
-        return self._online.get(lookup.space, codec.keys(keys))
+        try:
+            return self._online.get(lookup.space, codec.keys(keys))
+        except KeyError:
+            raise DefinitionError(
+                f"Online table {self.record.label!r} is not online: version {lookup.version} of {lookup.group!r} was "
+                "deleted from the online store. Serve it again."
+            ) from None
 
     def _asked(self, keys: object) -> list[Mapping[str, Any]]:
         if isinstance(keys, Mapping):
             raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+        if isinstance(keys, str | bytes | int | float):
+            raise DataError(f"keys is {keys!r}. Give a list of mappings: keys=[{{{self.keys[0]!r}: {keys!r}}}].")
         asked = list(keys) if isinstance(keys, list | tuple) else frames.to_arrow(keys).to_pylist()
         expected = set(self.keys)
         for key in asked:

@@ -21,8 +21,8 @@ from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.engine.duckdb import DuckDBEngine
 from seeknal.entity import Entity
-from seeknal.errors import DefinitionError
-from seeknal.feature_group import FeatureGroup, FeatureLookup, check_ttl
+from seeknal.errors import DefinitionError, notice
+from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups, check_ttl
 from seeknal.names import check_name
 from seeknal.offline import Conflict, Write
 from seeknal.online import Codec, LmdbStore
@@ -104,7 +104,7 @@ class FeatureStore:
         Raises:
             DefinitionError: It is registered with another entity or other time columns.
         """
-        return self.registry.save_group(group)
+        return self.catalog.register(group)
 
     def versions(self, name: str, project: str | None = None) -> list[Version]:
         """List a group's versions, the oldest first."""
@@ -138,16 +138,18 @@ class FeatureStore:
         """
         record = self.catalog.group(name, project)
         users = [table for table in self.registry.tables() if _uses(table, record)]
-        if others := [table.name for table in users if (table.project, table.name) != (record.project, name)]:
+        if others := [table.label for table in users if table.label != record.label]:
             raise DefinitionError(
-                f"Feature group {name!r} is served by online table {', '.join(map(repr, others))}. "
+                f"Feature group {record.label!r} is served by online table {', '.join(map(repr, others))}. "
                 f"Delete that first: seeknal delete-table {others[0]}."
             )
-        root, trash = self.catalog.offline(record.project, name).root, self.home / "trash" / uuid.uuid4().hex
+        root, trash = self.catalog.offline(record.project, record.name).root, self.home / "trash" / uuid.uuid4().hex
         if root.exists():
             trash.parent.mkdir(parents=True, exist_ok=True)
             root.rename(trash)
-        loaded = {(load.target, space_of(record.project, name, load.version)) for load in self.registry.loads(record)}
+        loaded = {
+            (load.target, space_of(record.project, record.name, load.version)) for load in self.registry.loads(record)
+        }
         for table in users:
             self.registry.delete_table(table.project, table.name)
         self.registry.delete_group(record)
@@ -192,11 +194,13 @@ class FeatureStore:
             None if features is None else tuple(features),
             declared,
         )
-        job = Job(group, frames.to_arrow(frame), roles, mode, interval, drop_nulls)
+        settled = frames.settle(frame)
+        frames.require(settled, roles.named, f"The frame for group {group.name!r}")
+        job = Job(group, frames.to_arrow(settled, features and roles.named), roles, mode, interval, drop_nulls)
         written = writing.write(self.catalog, job, self.settings.lookback_days)
         if not group.materialization.online:
             return written
-        return replace(written, online_rows=self.load(group.name, group.project).rows)
+        return replace(written, online_rows=self.load(group.name, group.project).online)
 
     def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:
         """Remove the rows of a group's current version that are older than an instant.
@@ -217,7 +221,7 @@ class FeatureStore:
                 [pa.array([], kind) for kind in version.schema.stored_types], names=version.schema.names
             )
             try:
-                offline = self.catalog.offline(record.project, name)
+                offline = self.catalog.offline(record.project, record.name)
                 offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", span))
             except Conflict:
                 continue
@@ -231,10 +235,9 @@ class FeatureStore:
         """Find what lookups lead to.
 
         Raises:
-            DefinitionError: There are none, or a group or feature does not exist.
+            DefinitionError: They are no list of lookups, or a group or feature does not exist.
         """
-        if isinstance(lookups, FeatureLookup) or not lookups:
-            raise DefinitionError("lookups takes a list with at least one FeatureLookup.")
+        check_lookups(lookups)
         return [self.catalog.source(lookup) for lookup in lookups]
 
     def training_set(
@@ -291,7 +294,7 @@ class FeatureStore:
         record = self.catalog.group(name, project)
         number = self.catalog.version(record, version).number
         self._point_plain_table_at(record, number)
-        space = space_of(record.project, record.group.name, number)
+        space = space_of(record.project, record.name, number)
         targets = {t.target for t in self.registry.tables() if any(lookup.space == space for lookup in t.lookups)}
         results = [self._load(record, number, span, target) for target in sorted(targets or {_IN_HOME})]
         return results[0]
@@ -328,6 +331,9 @@ class FeatureStore:
         )
         for source in sources:
             self._load(source.record, source.version.number, Interval(), table.target)
+        for known in self.registry.tables(table.project, table.name):
+            if known != replace(table, created_at=known.created_at):
+                notice(f"Online table {table.label!r} is now another: {table}. It was {known}.")
         self.registry.save_table(table)
         return self._open(table)
 
@@ -366,7 +372,7 @@ class FeatureStore:
     def _point_plain_table_at(self, record: GroupRecord, number: int) -> None:
         """Let the table named after the group have this version, unless somebody made another of that name."""
         lookups = (self._plain(record, number),)
-        table = OnlineTableRecord(record.project, record.group.name, lookups, None, _IN_HOME, now())
+        table = OnlineTableRecord(record.project, record.name, lookups, None, _IN_HOME, now())
         for found in self.registry.tables(table.project, table.name):
             if found.lookups == lookups or not self._is_plain(found, record):
                 return
@@ -381,7 +387,7 @@ class FeatureStore:
         """Select all features of a version under their own names."""
         schema = self.catalog.version(record, number).schema
         own = [tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names)]
-        return TableLookup(record.project, record.group.name, number, *own)
+        return TableLookup(record.project, record.name, number, *own)
 
     def _open(self, table: OnlineTableRecord) -> OnlineTable:
         codecs, ttls = [], []
@@ -397,11 +403,11 @@ class FeatureStore:
 
 def _pinned(source: Source) -> TableLookup:
     keys, features = tuple(source.keys.items()), tuple(source.features.items())
-    return TableLookup(source.record.project, source.record.group.name, source.version.number, keys, features)
+    return TableLookup(source.record.project, source.record.name, source.version.number, keys, features)
 
 
 def _uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
-    return any((lookup.project, lookup.group) == (record.project, record.group.name) for lookup in table.lookups)
+    return any((lookup.project, lookup.group) == (record.project, record.name) for lookup in table.lookups)
 
 
 def _checked_target(target: str | Path | None) -> str:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal import types
+from seeknal import advice, types
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
-from seeknal.errors import DataError, DefinitionError, StoreError, notice
+from seeknal.errors import DataError, DefinitionError, StoreError, notice, tally
 from seeknal.feature_group import FeatureGroup
 from seeknal.offline import Conflict, Write
 from seeknal.schema import Change, Roles, Schema, check_evolution, infer
-from seeknal.times import Interval, instant, show
+from seeknal.times import Interval, instant
 
 MODES = ("overwrite", "append", "merge")
 _TRIES = 50
@@ -33,6 +32,7 @@ class Written:
         version: The version written to.
         snapshot: Number of the snapshot that the write made.
         rows: How many rows were written.
+        replaced: How many rows, stored before or in the frame, gave way to others (overwrite, merge).
         outside: How many rows of the frame lay outside the interval and were not written.
         changes: How the schema differs from that of the version before, if this write made a new one.
         online_rows: How many entities are online now, if the write loaded them.
@@ -42,13 +42,15 @@ class Written:
     version: int
     snapshot: int
     rows: int
+    replaced: int
     outside: int
     changes: tuple[Change, ...]
     online_rows: int | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {self.rows:,} rows written"]
-        parts += [f"{self.outside:,} outside the interval"] if self.outside else []
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} written"]
+        parts += [f"{tally(self.replaced)} replaced"] if self.replaced else []
+        parts += [f"{tally(self.outside)} outside the interval"] if self.outside else []
         parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
         return "; ".join(parts + [str(change) for change in self.changes])
 
@@ -108,7 +110,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     schema = infer(job.rows, job.roles, old.schema if old else None)
     changes = check_evolution(group.name, old.schema, schema) if old else []
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
-    record = catalog.registry.save_group(group)
+    record = catalog.register(group)
     if base is None:
         offline.create(schema)
         base = offline.snapshot()
@@ -118,12 +120,16 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         number = max((version.number for version in catalog.versions(record)), default=0) + 1
     else:
         number = old.version
-    commit = offline.write(base, Write(rows, schema, number, job.mode, job.interval))
+    plan = Write(rows, schema, number, job.mode, job.interval)
+    commit = offline.write(base, plan)
     catalog.catch_up(record)
-    _advise(job, rows, schema, outside, lookback_days)
+    replaced = base.rows + len(rows) - commit.rows
+    if outside:
+        notice(f"{job.label}: {tally(outside)} outside {job.interval} and not written.")
+    advice.on_write(job.label, base, plan, replaced, lookback_days)
     if changes:
-        notice(f"{job.label} is now at version {number}: {', '.join(map(str, changes))}.")
-    return Written(job.label, number, commit.snapshot, len(rows), outside, tuple(changes))
+        advice.on_version(job.label, number, changes)
+    return Written(job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes))
 
 
 def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:
@@ -149,7 +155,6 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
     rows = types.recast(types.recast(rows, _logical_but_times(schema)), schema.stored_types)
     rows = _without_null_times(rows, schema.event_time.name, drop_nulls)
     _check_range(rows, schema.event_time.name)
-    _advise_on_null_keys(rows, schema)
     kept = _within(rows, schema.event_time.name, interval)
     return kept, len(rows) - len(kept)
 
@@ -180,31 +185,9 @@ def _check_range(rows: pa.Table, name: str) -> None:
         raise DataError(f"Column {name!r} holds times before year 1 or after year 9999. Check its unit.", column=name)
 
 
-def _advise_on_null_keys(rows: pa.Table, schema: Schema) -> None:
-    for name in schema.key_names:
-        if missing := rows[name].null_count:
-            notice(f"{missing:,} of {len(rows):,} rows have no {name!r}. They are kept, but no lookup will find them.")
-
-
 def _within(rows: pa.Table, name: str, interval: Interval) -> pa.Table:
     moments = rows[name].cast(pa.int64())
     if interval.start is not None:
         rows = rows.filter(keep := pc.greater_equal(moments, interval.start))
         moments = moments.filter(keep)
     return rows if interval.end is None else rows.filter(pc.less_equal(moments, interval.end))
-
-
-def _advise(job: Job, rows: pa.Table, schema: Schema, outside: int, lookback_days: int) -> None:
-    """Say what a person would want to know about a write, though it is no error."""
-    if outside:
-        notice(f"{outside:,} rows for {job.label} lie outside {job.interval} and were not written.")
-    if job.interval.start is None or not len(rows):
-        return
-    bulk = int(pc.quantile(rows[schema.event_time.name].cast(pa.int64()), 0.01, interpolation="lower")[0].as_py())
-    reach = timedelta(microseconds=bulk - job.interval.start)
-    if reach > timedelta(days=lookback_days):
-        notice(
-            f"The interval starts on {show(job.interval.start)}, {reach.days:,} days before 99% of these rows "
-            f"({show(bulk)} and later). A write reads and replaces everything stored in its interval, and a load looks "
-            f"through it: start nearer to the data, or set lookback_days (now {lookback_days}) in seeknal.toml."
-        )

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from seeknal import DataError, DefinitionError, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal import DataError, DefinitionError, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB
 
 from .world import HOUR, NOON, history, look, rows, seen, snapshots, write, written
 from .world import group as define
@@ -152,6 +152,56 @@ def test_a_missing_column_is_an_error_that_says_which_there_are():
         look(two_users(), SPINE.drop(["user_id"]))
     with pytest.raises(DataError, match="'when'"):
         HistoricalFeaturesDuckDB([FeatureLookup("spend")]).using_spine(SPINE, "when").to_dataframe()
+    with pytest.raises(DataError, match="It is in the index: call reset_index"):
+        look("spend", SPINE.to_pandas().set_index("user_id"))
+    with pytest.raises(DataError, match="Did you mean 'User_ID'"):
+        look("spend", SPINE.rename_columns(["label", "User_ID", "at", "weight"]))
+
+
+def test_a_csv_file_has_nulls_where_it_has_nothing_and_keeps_leading_zeros(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        'user_id,at,zip,word,n\n1,2024-01-01T12:00,007,,1\n1,2024-01-01T13:00,100,"",\n1,2024-01-01T14:00,,NA,3\n'
+    )
+    found = history(written(str(file)))
+    assert found["zip"].to_pylist() == ["007", "100", None]
+    assert found["word"].to_pylist() == [None, "", "NA"]
+    assert found["n"].to_pylist() == [1, None, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", b"", "cannot be read: Empty CSV file"),
+        ("rows.parquet", b"PAR1 not really", "cannot be read"),
+        ("rows.json", b"{}", "neither .parquet nor .csv"),
+        ("rows.csv", b"user_id,at,x\n", "'user_id' holds nothing, so its type is unknown"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        written(file)
+
+
+def test_an_index_that_pandas_put_into_a_file_is_left_out(tmp_path):
+    file = tmp_path / "rows.parquet"
+    rows(1, 2).to_pandas().iloc[::-1].to_parquet(file)
+    assert history(written(file)).column_names == ["user_id", "at", "x"]
+
+
+@pytest.mark.parametrize("lookups", [[], "spend", [FeatureLookup("spend"), "visits"]], ids=str)
+def test_what_is_no_list_of_lookups_is_refused_at_once(lookups):
+    with pytest.raises(DefinitionError, match="takes a list with at least one FeatureLookup"):
+        HistoricalFeaturesDuckDB(lookups)
+
+
+def test_what_is_no_frame_or_no_entity_is_refused_at_once():
+    with pytest.raises(DataError, match="Expected a frame, not list"):
+        define().set_dataframe([1])
+    with pytest.raises(DefinitionError, match="entity='user' of group 'spend' should be made with Entity"):
+        FeatureGroupDuckDB("spend", "user")
 
 
 def as_pandas(table: pa.Table, folder: Path):

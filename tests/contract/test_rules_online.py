@@ -123,13 +123,15 @@ def test_a_row_that_was_overwritten_is_gone_after_the_next_load():
     write(fg, rows(5, times=[NOON]))
     FeatureStore().load("spend")
     assert answer(table, 1) == [5]
-    write(fg, rows(5, times=[NOON]).slice(0, 0))
+    with pytest.warns(SeeknalWarning, match="1 row of shop/spend gave way to 0 rows"):
+        write(fg, rows(5, times=[NOON]).slice(0, 0))
     FeatureStore().load("spend")
     assert answer(table, 1) == [None]
 
 
 def test_rows_of_the_future_do_not_go_online_until_their_time_has_come():
-    fg = written(rows(1, 2, times=[NOON, datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)]))
+    with pytest.warns(SeeknalWarning, match="1 row dated after now"):
+        fg = written(rows(1, 2, times=[NOON, datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)]))
     assert answer(serve(fg), 1) == [1]
 
 
@@ -199,7 +201,21 @@ def test_a_served_table_keeps_its_version_until_it_is_served_again():
     with pytest.warns(SeeknalWarning, match="version 2"):
         write(fg, rows(2, y=["b"]))
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1}]
-    assert serve(fg).get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2, "y": "b"}]
+    with pytest.warns(SeeknalWarning, match="x, y of spend version 2. It was x of spend version 1"):
+        moved = serve(fg)
+    assert moved.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2, "y": "b"}]
+
+
+def test_a_table_whose_rows_were_deleted_says_so_instead_of_answering_nulls():
+    fg = written(rows(1))
+    table = serve(fg)
+    FeatureStore().delete_table("spend")
+    with pytest.raises(DefinitionError, match="'shop/spend' is not online"):
+        answer(table, 1)
+    again = serve(fg)
+    fg.delete()
+    with pytest.raises(DefinitionError, match="Serve it again"):
+        answer(again, 1)
 
 
 def test_online_equals_a_spine_dated_now():

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB
+from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
 from seeknal.times import instant
 
 from .world import (
@@ -70,7 +70,8 @@ def test_without_a_ttl_a_value_is_good_for_ever():
 
 def test_the_earliest_and_the_latest_moment_of_the_calendar_can_be_written_and_seen():
     first, last = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
-    fg = written(rows(1, 2, times=pa.array([first, last], US)))
+    with pytest.warns(SeeknalWarning, match="after now"):
+        fg = written(rows(1, 2, times=pa.array([first, last], US)))
     assert seen(fg, first, last - MICROSECOND, last) == [1, 1, 2]
 
 
@@ -185,7 +186,8 @@ def test_a_null_moment_of_a_spine_keeps_its_row():
 
 def test_rows_of_the_future_are_never_the_latest():
     ahead = datetime.now(UTC) + timedelta(days=1)
-    fg = written(rows(1, 2, times=[utc(NOON), ahead]))
+    with pytest.warns(SeeknalWarning, match="after now"):
+        fg = written(rows(1, 2, times=[utc(NOON), ahead]))
     hist = HistoricalFeaturesDuckDB([FeatureLookup(fg)])
     assert hist.using_latest().to_dataframe()["x"].tolist() == [1]
     assert hist.serve().get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1}]
@@ -257,3 +259,19 @@ def test_a_moment_beyond_the_calendar_can_still_be_looked_from():
     fg = written(rows(5))
     far = pa.array([2**62, -(2**62)], pa.int64()).cast(US)
     assert look(fg, pa.table({"user_id": [1, 1], "at": far}))["x"].to_pylist() == [5, None]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["2024-01-01", None, "yesterday", "2024-01-02"], "'yesterday' in row 2, which is no ISO 8601 time"),
+        (["2024-01-01T00:00:00Z", "2024-13-01T00:00:00Z"], "'2024-13-01T00:00:00Z' in row 1"),
+        (
+            ["2024-01-01T00:00:00Z", "2024-01-01"],
+            r"with a zone \('2024-01-01T00:00:00Z'\) and without \('2024-01-01'\)",
+        ),
+    ],
+)
+def test_text_that_is_no_time_is_named_with_its_row(texts, message):
+    with pytest.raises(DataError, match=message):
+        written(rows(*range(len(texts)), times=texts))

@@ -33,7 +33,8 @@ def test_one_write_is_one_snapshot():
 
 def test_overwriting_without_an_interval_replaces_everything():
     fg = written(rows(1, 2, 3))
-    write(fg, rows(4, times=[NOON + HOUR]))
+    with pytest.warns(SeeknalWarning, match="replaced all of shop/spend, which began on 2024-01-01 12:00:00"):
+        assert write(fg, rows(4, times=[NOON + HOUR])).replaced == 3
     assert stored(fg) == [(NOON + HOUR, 4)]
 
 
@@ -178,12 +179,14 @@ def test_an_empty_frame_is_a_typed_write_of_nothing(empty):
 
 def test_an_empty_overwrite_empties_its_interval():
     fg = written(rows(1, 2, 3))
-    write(fg, EMPTY, NOON + HOUR, NOON + HOUR)
+    with pytest.warns(SeeknalWarning, match="gave way to 0 rows"):
+        write(fg, EMPTY, NOON + HOUR, NOON + HOUR)
     assert stored(fg) == [(NOON, 1), (NOON + 2 * HOUR, 3)]
     for mode in ("append", "merge"):
         assert write(fg, EMPTY, mode=mode).rows == 0
     assert stored(fg) == [(NOON, 1), (NOON + 2 * HOUR, 3)]
-    write(fg, EMPTY)
+    with pytest.warns(SeeknalWarning, match="gave way to 0 rows"):
+        write(fg, EMPTY)
     assert stored(fg) == []
 
 
@@ -305,7 +308,8 @@ def test_a_writer_that_is_killed_leaves_whole_writes_and_no_lock():
     found = history(fg)["x"].to_pylist()
     assert len(found) == 500
     assert set(found) in ({last}, {last + 1})
-    write(fg, rows(7))
+    with pytest.warns(SeeknalWarning, match="500 rows of shop/spend gave way to 1 row"):
+        write(fg, rows(7))
     assert stored(fg) == [(NOON, 7)]
     assert snapshots(fg) in (last + 1, last + 2)
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from seeknal import __version__
 from seeknal.cli import explore, manage, online, version
-from seeknal.cli.render import stderr
+from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 
 app = typer.Typer(
@@ -63,10 +63,10 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    stderr.print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    stderr.print(f"[bold red]Error:[/] {escape(printable(message))}", soft_wrap=True)
     sys.exit(1)
 
 
 def _show_notice(message: Warning | str, category: type[Warning], *_where: object) -> None:
     if issubclass(category, SeeknalWarning):
-        stderr.print(f"[bold yellow]Notice:[/] {escape(str(message))}", soft_wrap=True)
+        stderr.print(f"[bold yellow]Notice:[/] {escape(printable(str(message)))}", soft_wrap=True)

@@ -19,6 +19,16 @@ show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
 _MASK = "***"
 
 
+def _store_with(project: str | None) -> FeatureStore:
+    """Open the store, and refuse a project that it does not have."""
+    from seeknal import session
+
+    store = session.store()
+    if project is not None:
+        store.catalog.project(project)
+    return store
+
+
 def info(form: AsFormat = Format.table) -> None:
     """Show where things are kept, how that was decided, and how much there is."""
     from importlib.metadata import version
@@ -48,10 +58,8 @@ def info(form: AsFormat = Format.table) -> None:
 @list_app.command("projects")
 def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the projects."""
-    from seeknal import session
-
-    registry = session.store().registry
-    groups, tables = registry.groups(project), registry.tables(project)
+    store = _store_with(project)
+    groups, tables = store.registry.groups(project), store.registry.tables(project)
     names = sorted({group.project for group in groups} | {table.project for table in tables})
     records = [
         {
@@ -67,8 +75,6 @@ def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> N
 @list_app.command("entities")
 def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the entities."""
-    from seeknal import session
-
     records = [
         {
             "project": where,
@@ -77,7 +83,7 @@ def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> N
             "pii_keys": list(entity.pii_keys),
             "description": entity.description,
         }
-        for where, entity in session.store().entities(project)
+        for where, entity in _store_with(project).entities(project)
     ]
     render.rows(records, form, empty="No entities yet: one is registered with the first feature group that has it.")
 
@@ -85,9 +91,7 @@ def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> N
 @list_app.command("feature-groups")
 def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the feature groups."""
-    from seeknal import session
-
-    store = session.store()
+    store = _store_with(project)
     records = [_group_line(store, group) for group in store.registry.groups(project)]
     render.rows(records, form, empty="No feature groups yet. README.md shows how to write one.")
 
@@ -98,7 +102,7 @@ def _group_line(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
     current = next((version for version in versions if version.is_current), None)
     return {
         "project": record.project,
-        "feature_group": record.group.name,
+        "feature_group": record.name,
         "entity": record.group.entity.name,
         "version": current.number if current else None,
         "rows": current.rows if current else 0,
@@ -109,9 +113,7 @@ def _group_line(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
 @list_app.command("online-tables")
 def list_online_tables(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the online tables."""
-    from seeknal import session
-
-    records = [_table_line(table) for table in session.store().registry.tables(project)]
+    records = [_table_line(table) for table in _store_with(project).registry.tables(project)]
     render.rows(records, form, empty="No online tables yet: seeknal materialize GROUP --start-date DATE makes one.")
 
 

@@ -63,9 +63,9 @@ def delete_table(name: Table, project: InProject = None, yes: Yes = False, form:
 
     store = session.store()
     table = store.catalog.online_table(name, project)
-    render.confirm(f"Delete online table {table.project}/{table.name}?", yes)
+    render.confirm(f"Delete online table {table.label}?", yes)
     store.delete_table(name, table.project)
-    render.record({"deleted": f"{table.project}/{table.name}"}, form)
+    render.record({"deleted": f"{table.label}"}, form)
 
 
 def clean(

@@ -36,6 +36,7 @@ def materialize(
             "snapshot": loaded.snapshot,
             "interval": str(span),
             "rows": loaded.rows,
+            "online": loaded.online,
             "seconds": round(loaded.seconds, 2),
         },
         form,

@@ -17,7 +17,7 @@ class Format(StrEnum):
 
 
 AsFormat = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
-InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its project, where two have that name.")]
+InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its project. PROJECT/NAME says it too.")]
 OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only of this project.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ stderr = Console(stderr=True, highlight=False)
 
 Record = Mapping[str, Any]
 _GAP = "  "
+_MANY = 6
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SMALL = 1e-3
 
 
@@ -39,7 +42,9 @@ def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there
         stdout.print(_table(records))
     else:
         for number, fields in enumerate(records):
-            stdout.print(*([] if number == 0 else [""]), _sheet(fields), sep="\n")
+            if number:
+                stdout.print()
+            _print_sheet({name: _glance(value) for name, value in fields.items()})
 
 
 def record(fields: Record, form: Format) -> None:
@@ -48,7 +53,7 @@ def record(fields: Record, form: Format) -> None:
         _dump(_plain(fields), form)
         return
     nested = {name: value for name, value in fields.items() if _is_table(value)}
-    stdout.print(_sheet({name: value for name, value in fields.items() if name not in nested}))
+    _print_sheet({name: _text(value) for name, value in fields.items() if name not in nested})
     for name, value in nested.items():
         stdout.print()
         stdout.print(Text(name, style="bold"))
@@ -88,11 +93,19 @@ def _text(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, list | tuple) and not _is_table(value):
         return ", ".join(map(_text, value))
-    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
+    text = "" if value is None else f"{value:,}" if type(value) is int else str(value)
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Write control characters as codes, so that no value can command the terminal."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def _glance(value: Any) -> str:
-    """Write a value for a table, a long number to four places."""
+    """Write a value for a table: a long number to four places, a long list by its first items."""
+    if isinstance(value, list | tuple) and len(value) > _MANY:
+        return f"{_text(value[:_MANY])}, ... ({len(value)} in all)"
     text = _text(value)
     if not isinstance(value, float) or len(text) <= len("12345.6789"):
         return text
@@ -128,13 +141,13 @@ def _table(records: Sequence[Record]) -> Table:
     return table
 
 
-def _sheet(fields: Record) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 0, 0, len(_GAP)))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+def _print_sheet(fields: Mapping[str, str]) -> None:
+    """Print a line a field; a long value is left whole, so that it can be copied."""
+    width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        table.add_row(Text(name), Text(_text(value)))
-    return table
+        line = Text.assemble((name.ljust(width), "bold"), _GAP, value)
+        line.rstrip()
+        stdout.print(line, soft_wrap=True)
 
 
 def when(instant: int | None) -> str:

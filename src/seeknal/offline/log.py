@@ -83,6 +83,11 @@ class Snapshot:
     commit: Commit | None
     files: tuple[DataFile, ...]
 
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(file.rows for file in self.files)
+
     def within(self, schema: Schema, *spans: Interval) -> Rows:
         """Give the rows whose event time lies in one of the spans; no span: all rows."""
         spans = spans or (Interval(),)

@@ -29,7 +29,6 @@ class LmdbStore:
         place = str(self._folder)
         with _opening:
             if place not in _open_environments:
-                self._folder.mkdir(parents=True, exist_ok=True)
                 _open_environments[place] = _open(self._folder)
             return _open_environments[place]
 
@@ -52,7 +51,7 @@ class LmdbStore:
                 database = self._environment.open_db(space.encode(), transaction, create=False)
                 return [transaction.get(key, db=database) for key in keys]
         except lmdb.NotFoundError:
-            return [None] * len(keys)
+            raise KeyError(space) from None
         except lmdb.Error as error:
             raise StoreError(f"The online store {self._folder} could not be read: {error}") from error
 
@@ -79,6 +78,7 @@ os.register_at_fork(after_in_child=close_all)
 
 def _open(folder: Path) -> lmdb.Environment:
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=_MAX_SPACES, max_readers=1024)
-    except lmdb.Error as error:
+    except (lmdb.Error, OSError) as error:
         raise StoreError(f"The online store {folder} cannot be opened: {error}") from error

@@ -19,7 +19,11 @@ class OnlineStore(Protocol):
         """
 
     def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Give the row of each key, in order, all of one state of the space; None where there is none."""
+        """Give the row of each key, in order, all of one state of the space; None where there is none.
+
+        Raises:
+            KeyError: There is no such space: it was never filled, or it was dropped.
+        """
 
     def drop(self, space: str) -> None:
         """Remove a space and all it holds; nothing happens if there is none."""

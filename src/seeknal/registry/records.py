@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from seeknal.feature_group import FeatureGroup
 from seeknal.schema import Schema
@@ -23,9 +24,14 @@ class GroupRecord:
         return self.group.project
 
     @property
+    def name(self) -> str:
+        """Its name."""
+        return self.group.name
+
+    @property
     def label(self) -> str:
         """Project and name."""
-        return f"{self.group.project}/{self.group.name}"
+        return f"{self.project}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -94,3 +100,16 @@ class OnlineTableRecord:
     ttl: int | None
     target: str
     created_at: int
+
+    def __str__(self) -> str:
+        parts = [
+            f"{', '.join(out for _, out in lookup.features)} of {lookup.group} version {lookup.version}"
+            for lookup in self.lookups
+        ]
+        parts += [] if self.ttl is None else [f"ttl {timedelta(microseconds=self.ttl)}"]
+        return "; ".join(parts + ([f"in {self.target}"] if self.target else []))
+
+    @property
+    def label(self) -> str:
+        """Project and name."""
+        return f"{self.project}/{self.name}"

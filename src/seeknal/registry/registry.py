@@ -30,7 +30,10 @@ class Registry:
     """What exists, kept in a SQLite database."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
         self._path = path
         self._engine = create_engine(
             URL.create("sqlite", database=str(path)), connect_args={"timeout": 60}, poolclass=NullPool
@@ -57,10 +60,13 @@ class Registry:
             with self._engine.connect().execution_options(writes=writes) as db, db.begin():
                 yield db
         except OperationalError as error:
-            raise StoreError(f"The registry {self._path} cannot be used: {error.orig}") from error
+            hint = " The home must be writable, for reading too." if "readonly" in str(error.orig) else ""
+            raise StoreError(f"The registry {self._path} cannot be used: {error.orig}.{hint}") from error
 
     def save_group(self, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or bring what may change (description, ttl, online) up to date.
+        """Register a group, or bring what may change (ttl, online, description) up to date.
+
+        A description or personal keys that are not given stay as they are.
 
         Raises:
             DefinitionError: The registered group or entity has other keys or times.
@@ -79,7 +85,7 @@ class Registry:
                 update(t.feature_group)
                 .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
                 .values(
-                    description=group.description,
+                    description=func.coalesce(group.description, t.feature_group.c.description),
                     ttl=materialization.lifetime,
                     online=int(materialization.online),
                 )
@@ -105,7 +111,7 @@ class Registry:
     def delete_group(self, record: GroupRecord) -> None:
         """Forget a group, its versions and loads; its entity too if no other group has it."""
         with self._write() as db:
-            row = _group_row(db, record.group.project, record.group.name)
+            row = _group_row(db, record.project, record.name)
             db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
             if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
                 db.execute(delete(t.entity).where(t.entity.c.id == row.entity_id))
@@ -249,14 +255,18 @@ def _is_table(project: str, name: str) -> ColumnElement[bool]:
 
 def _save_entity(db: Connection, project: str, entity: Entity) -> int:
     query = select(t.entity).where(t.entity.c.project == project, t.entity.c.name == entity.name)
-    values = {"pii_keys": _json(entity.pii_keys), "description": entity.description}
     row = db.execute(query).one_or_none()
+    known = Entity.stored(entity.name, entity.join_keys) if row is None else _entity(row)
+    values = {
+        "pii_keys": _json(entity.pii_keys or known.pii_keys),
+        "description": entity.description or known.description,
+    }
     if row is None:
         named = {"project": project, "name": entity.name, "join_keys": _json(entity.join_keys)}
         return int(_found(db.execute(insert(t.entity).values(**named, **values)).inserted_primary_key)[0])
-    if _entity(row).join_keys != entity.join_keys:
+    if known.join_keys != entity.join_keys:
         raise DefinitionError(
-            f"Entity {entity.name!r} of project {project!r} has the join keys {', '.join(_entity(row).join_keys)}, "
+            f"Entity {entity.name!r} of project {project!r} has the join keys {', '.join(known.join_keys)}, "
             f"not {', '.join(entity.join_keys)}. Use those, or give the entity another name."
         )
     db.execute(update(t.entity).where(t.entity.c.id == row.id).values(**values))

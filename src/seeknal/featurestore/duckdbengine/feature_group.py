@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
-from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization, check_lookups
 from seeknal.names import check_name
 from seeknal.times import Interval, Moment, moment_of
 
@@ -66,6 +66,8 @@ class FeatureGroupDuckDB:
         self.materialization = materialization
         self.description = description
         self._frame: object = None
+        if entity is not None:
+            _ = self.definition
         self._features: list[str] | None = None
         self._declared: dict[str, pa.DataType] = {}
         if features is not None:
@@ -92,7 +94,14 @@ class FeatureGroupDuckDB:
         )
 
     def set_dataframe(self, frame: object) -> FeatureGroupDuckDB:
-        """Take a frame to be written: pandas, Polars, PyArrow, a DuckDB relation, or a path to Parquet or CSV."""
+        """Take a frame to be written: pandas, Polars, PyArrow, a DuckDB relation, or a path to Parquet or CSV.
+
+        Raises:
+            DataError: It is no frame.
+        """
+        from seeknal.frames import kind_of
+
+        kind_of(frame)
         self._frame = frame
         return self
 
@@ -150,6 +159,11 @@ class FeatureGroupDuckDB:
                 exist and the entity is missing.
         """
         found = _store().registry.group(self.project, self.name)
+        if found is None and self.entity is None:
+            try:
+                _store().catalog.group(self.name, self.project)
+            except DefinitionError as error:
+                raise DefinitionError(f"{error} To make it, pass entity=Entity(...).") from None
         if found:
             self.entity = self.entity or found.group.entity
             self.materialization = self.materialization or found.group.materialization
@@ -198,13 +212,21 @@ class HistoricalFeaturesDuckDB:
 
     Args:
         lookups: Which features of which groups.
+
+    Raises:
+        DefinitionError: They are no list of lookups.
     """
 
     def __init__(self, lookups: Sequence[FeatureLookup]) -> None:
+        check_lookups(lookups)
         self.lookups = lookups
         self._spine: tuple[object, str, Sequence[str] | None] | None = None
         self._latest_at: Moment | None = None
         self._wants_latest = False
+
+    def __repr__(self) -> str:
+        wanted = (f"{lookup.name} ({', '.join(lookup.features or ['all'])})" for lookup in self.lookups)
+        return f"HistoricalFeaturesDuckDB({', '.join(wanted)})"
 
     def using_spine(
         self, spine: object, date_col: str, keep_cols: Sequence[str] | None = None
