@@ -158,6 +158,9 @@ def when(instant: int | None) -> str:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Show that work is going on, if it takes more than a second and somebody is looking."""
+    if not stderr.is_terminal:
+        yield
+        return
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     progress = Progress(*columns, console=stderr, transient=True)
     progress.add_task(what, total=None)
