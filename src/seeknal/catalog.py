@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 
-from seeknal.errors import DefinitionError, notice
+from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.names import did_you_mean
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.log import latest, read_commits
-from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, Version
+from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.retrieval import Source
+from seeknal.times import Moment, instant, now
 
-T = TypeVar("T", GroupRecord, OnlineTableRecord)
+AsOf = Moment | int | Mapping[str, int]
+"""What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
+
+T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
 
 class Catalog:
@@ -46,6 +51,14 @@ class Catalog:
             DefinitionError: There is none, or several projects have one.
         """
         return self._only("online table", name, project, self.registry.tables)
+
+    def training_set(self, name: str, project: str | None = None) -> TrainingSetRecord:
+        """Find a training set by its name; without a project, over all of them.
+
+        Raises:
+            DefinitionError: There is none, or several projects have one.
+        """
+        return self._only("training set", name, project, self.registry.training_sets)
 
     def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
         """Find the one of that name, or project/name."""
@@ -99,18 +112,46 @@ class Catalog:
         if heard < latest(offline.root):
             self.registry.add_commits(record, read_commits(offline.root, heard))
 
-    def versions(self, record: GroupRecord) -> list[Version]:
-        """List a group's versions, the oldest first."""
+    def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
+        """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         self.catch_up(record)
-        return self.registry.versions(record)
+        return self.registry.versions(record, until)
 
-    def version(self, record: GroupRecord, number: int | None = None) -> Version:
+    def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
+        """Find the newest snapshot that was there at a moment; 0, which is empty, if there was none.
+
+        Args:
+            record: The group.
+            as_of: A moment that is not to come; or a snapshot's number; or those of several groups by their names.
+
+        Raises:
+            DefinitionError: There is no such snapshot, or the moment is to come, and its answer not settled.
+        """
+        offline = self.offline(record.project, record.name)
+        if isinstance(as_of, Mapping):
+            if not (given := [as_of[name] for name in (record.label, record.name) if name in as_of]):
+                raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
+            as_of = given[0]
+        if isinstance(as_of, int):
+            self.catch_up(record)
+            if as_of not in (known := range(self.registry.last_snapshot(record) + 1)):
+                raise DefinitionError(f"{record.label} has no snapshot {as_of}, but {known.start} to {known.stop - 1}.")
+            return as_of
+        moment = instant(as_of)
+        if moment > now():
+            raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
+        if offline.exists():
+            offline.settle()
+        self.catch_up(record)
+        return self.registry.snapshot_at(record, moment)
+
+    def version(self, record: GroupRecord, number: int | None = None, until: int | None = None) -> Version:
         """Find a version; the current one without a number.
 
         Raises:
             DefinitionError: There is none.
         """
-        versions = self.versions(record)
+        versions = self.versions(record, until)
         for version in versions:
             if version.number == number or (number is None and version.is_current):
                 return version
@@ -122,13 +163,40 @@ class Catalog:
             version=number,
         )
 
-    def read(self, record: GroupRecord, number: int | None = None) -> tuple[Version, Snapshot]:
-        """Give a version with its last snapshot."""
-        version = self.version(record, number)
-        return version, self.offline(record.project, record.name).snapshot(version.snapshot)
+    def read(
+        self, record: GroupRecord, number: int | None = None, as_of: AsOf | None = None
+    ) -> tuple[Version, Snapshot]:
+        """Give a version with its last snapshot, of now or as of a moment.
 
-    def source(self, lookup: FeatureLookup) -> Source:
-        """Find the rows that a lookup leads to: those of the current version, as they are now."""
+        Raises:
+            DefinitionError: There is no such version or snapshot.
+            StoreError: The snapshot was vacuumed.
+        """
+        until = None if as_of is None else self.snapshot_at(record, as_of)
+        if until is not None and not self.registry.versions(record, until):
+            first = self.version(record, 1 if number is None else number)
+            return first, Snapshot(self.offline(record.project, record.name).root, 0, None, ())
+        version = self.version(record, number, until)
+        return version, self.snapshot(record, version)
+
+    def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
+        """Give a version's last snapshot.
+
+        Raises:
+            StoreError: The snapshot was vacuumed.
+        """
+        found = self.offline(record.project, record.name).snapshot(version.snapshot)
+        if version.files is not None:
+            found = replace(found, files=version.files)
+        if not all((found.root / file.path).exists() for file in found.files):
+            raise StoreError(
+                f"Snapshot {version.snapshot} of {record.label} is gone: `seeknal optimize` or `seeknal erase` removed "
+                "its rows."
+            )
+        return found
+
+    def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
+        """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""
         record = self.group(lookup.name, lookup.project)
         given = getattr(lookup.source, "materialization", None)
         if isinstance(given, Materialization) and given.ttl != record.group.materialization.ttl:
@@ -136,4 +204,4 @@ class Catalog:
                 f"{record.label} is registered with ttl={record.group.materialization.ttl}, which holds here, not the "
                 f"{given.ttl} of this definition. Call write() or get_or_create() to register it."
             )
-        return Source(lookup, record, *self.read(record))
+        return Source(lookup, record, *self.read(record, lookup.version, as_of))

@@ -127,6 +127,7 @@ class FeatureLookup:
         prefix: Put before each feature's name.
         rename: New names by old name, in place of the prefix. For a join key, the name that the
             spine gives it: with rename={"airport": "origin"} weather is looked up at the origin.
+        version: Number of the version to read, as it stands since its last write. None: the current one.
 
     Raises:
         DefinitionError: An argument has the wrong form.
@@ -136,6 +137,7 @@ class FeatureLookup:
     features: Sequence[str] | None = None
     prefix: str | None = None
     rename: Mapping[str, str] | None = None
+    version: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) and not (hasattr(self.source, "name") and hasattr(self.source, "project")):

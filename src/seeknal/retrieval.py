@@ -16,7 +16,7 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
 from seeknal.names import did_you_mean
 from seeknal.offline import Rows, Snapshot
-from seeknal.registry import GroupRecord, Version
+from seeknal.registry import GroupRecord, Question, Version
 from seeknal.schema import UTC
 from seeknal.times import NEVER, Interval
 
@@ -182,6 +182,23 @@ def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts:
                     name=name,
                 )
             owners[folded(name)] = repr(group)
+
+
+def answer(engine: Engine, sources: Sequence[Source], question: Question, spine: pa.Table | None) -> pa.Table:
+    """Answer a question that was written down.
+
+    Args:
+        engine: What to ask.
+        sources: The lookups.
+        question: The question.
+        spine: The spine, if the question has one.
+    """
+    if question.kind == "history":
+        return history(engine, sources, question.span)
+    if question.kind == "latest":
+        return latest(engine, sources, question.span, question.moment)
+    names, features = training_set(engine, sources, Spine(spine, question.date_col, question.keep), question.span)
+    return frames.with_columns(spine, names, features, "arrow")
 
 
 def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Table:

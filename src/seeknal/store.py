@@ -16,25 +16,33 @@ from weakref import WeakSet
 import duckdb
 import pyarrow as pa
 
-from seeknal import config, duck, frames, retrieval, writing
-from seeknal.catalog import Catalog
+from seeknal import config, duck, explanation, frames, leaks, maintenance, retrieval, types, writing
+from seeknal.catalog import AsOf, Catalog
+from seeknal.columns import utc
 from seeknal.engine import Engine
 from seeknal.engine.duckdb import DuckDBEngine
 from seeknal.entity import Entity
-from seeknal.errors import DefinitionError, notice
-from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups, check_ttl
-from seeknal.names import check_name
-from seeknal.offline import Conflict, Write
-from seeknal.online import Codec, LmdbStore
-from seeknal.registry import GroupRecord, Load, OnlineTableRecord, Registry, TableLookup, Version
-from seeknal.registry.records import space_of
+from seeknal.errors import DataError, DefinitionError
+from seeknal.explanation import Candidate
+from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
+from seeknal.maintenance import Erased, Optimized
+from seeknal.online import read_keys
+from seeknal.online_tables import OnlineTables
+from seeknal.registry import (
+    GroupRecord,
+    Load,
+    Question,
+    Registry,
+    TrainingSetRecord,
+    Version,
+)
 from seeknal.retrieval import Source
 from seeknal.schema import Change, Roles, difference
-from seeknal.serving import Loaded, Loader, OnlineTable
-from seeknal.times import Interval, Moment, instant, microseconds, now
+from seeknal.serving import Loaded, OnlineTable
+from seeknal.times import Interval, Moment, instant, now
+from seeknal.training import TrainingSets
 from seeknal.writing import Job, Written
 
-_IN_HOME = ""
 _stores: WeakSet[FeatureStore] = WeakSet()
 _inherited: list[object] = []
 
@@ -86,6 +94,16 @@ class FeatureStore:
         """Where things are found."""
         return Catalog(self.home, self.registry, self._duckdb)
 
+    @cached_property
+    def online_tables(self) -> OnlineTables:
+        """What is online."""
+        return OnlineTables(self.catalog, self.engine)
+
+    @cached_property
+    def training_sets(self) -> TrainingSets:
+        """Where training sets are kept."""
+        return TrainingSets(self.catalog, self.engine)
+
     def close(self) -> None:
         """Let go of the query engine and its memory; it opens again when it is next used."""
         for part in self._forget():
@@ -93,7 +111,7 @@ class FeatureStore:
                 part.close()
 
     def _forget(self) -> list[object]:
-        names = ("engine", "catalog", "_duckdb")
+        names = ("engine", "catalog", "training_sets", "online_tables", "_duckdb")
         return [self.__dict__.pop(name) for name in names if name in self.__dict__]
 
     # Groups and their versions
@@ -114,6 +132,12 @@ class FeatureStore:
         """Give one version of a group; the current one without a number."""
         return self.catalog.version(self.catalog.group(name, project), number)
 
+    def counts(self, name: str, number: int, project: str | None = None) -> tuple[int, dict[str, int]]:
+        """Count the rows of a version, and the nulls of each of its columns."""
+        version, snapshot = self.catalog.read(self.catalog.group(name, project), number)
+        rows, *nulls = self.engine.count(snapshot.within(version.schema), version.schema.names)
+        return rows, dict(zip(version.schema.names, nulls, strict=True))
+
     def diff(self, name: str, old: int, new: int, project: str | None = None) -> list[Change]:
         """List what changed between two versions of a group."""
         record = self.catalog.group(name, project)
@@ -128,7 +152,7 @@ class FeatureStore:
     def sample(self, name: str, project: str | None = None, *, limit: int, version: int | None = None) -> pa.Table:
         """Give the rows written last to a version of a group, the very last first."""
         found, snapshot = self.catalog.read(self.catalog.group(name, project), version)
-        return self.engine.sample(snapshot.within(found.schema), limit)
+        return self.engine.sample(snapshot.within(found.schema), limit).select(found.schema.names)
 
     def delete_group(self, name: str, project: str | None = None) -> None:
         """Remove a group: its rows, its versions, and what of it is online.
@@ -137,25 +161,28 @@ class FeatureStore:
             DefinitionError: There is no such group, or an online table needs it.
         """
         record = self.catalog.group(name, project)
-        users = [table for table in self.registry.tables() if _uses(table, record)]
+        users = self.online_tables.of(record)
         if others := [table.label for table in users if table.label != record.label]:
             raise DefinitionError(
                 f"Feature group {record.label!r} is served by online table {', '.join(map(repr, others))}. "
                 f"Delete that first: seeknal delete-table {others[0]}."
             )
+        if sets := [one.label for one in self.training_sets.users(record)]:
+            raise DefinitionError(
+                f"Training set {sets[0]!r} was made from feature group {record.label!r} and needs its rows. "
+                f"Delete that first: seeknal dataset delete {sets[0]}."
+            )
         root, trash = self.catalog.offline(record.project, record.name).root, self.home / "trash" / uuid.uuid4().hex
         if root.exists():
             trash.parent.mkdir(parents=True, exist_ok=True)
             root.rename(trash)
-        loaded = {
-            (load.target, space_of(record.project, record.name, load.version)) for load in self.registry.loads(record)
-        }
-        for table in users:
-            self.registry.delete_table(table.project, table.name)
+        self.online_tables.drop(record)
         self.registry.delete_group(record)
-        for target, space in loaded:
-            self._online(target).drop(space)
         shutil.rmtree(trash, ignore_errors=True)
+
+    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
+        """List the entities, each with its project."""
+        return self.registry.entities(project)
 
     # Offline
 
@@ -211,34 +238,94 @@ class FeatureStore:
             How many rows went, or would go.
         """
         record = self.catalog.group(name, project)
-        span = Interval(None, before - 1)
-        while True:
-            version, snapshot = self.catalog.read(record)
-            count = self.engine.count(snapshot.within(version.schema, span))
-            if dry_run or not count:
-                return count
-            empty = pa.Table.from_arrays(
-                [pa.array([], kind) for kind in version.schema.stored_types], names=version.schema.names
+        record = self.catalog.group(name, project)
+        version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
+        if count and not dry_run:
+            self.online_tables.reload(record, version.number)
+        return count
+
+    def rollback(self, name: str, number: int, project: str | None = None) -> Version:
+        """Make a version of a group current again; what came after it stays as it is.
+
+        Raises:
+            DefinitionError: There is no such version, or it is the current one.
+        """
+        return maintenance.rollback(self.catalog, self.catalog.group(name, project), number)
+
+    def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
+        """Put a group's small files together, and delete files that are not needed any more.
+
+        Needed are the last snapshot of each version, what training sets read, and all snapshots of some days.
+
+        Args:
+            name: The group.
+            project: Its project.
+            keep_days: How many days back `as_of` is to reach.
+        """
+        record = self.catalog.group(name, project)
+        pinned = self.training_sets.snapshots(record, self.training_sets.users(record))
+        return maintenance.optimize(self.catalog, record, pinned, keep_days)
+
+    def erase(
+        self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
+    ) -> Erased:
+        """Erase an entity from a group: from all versions, from older snapshots, and from what is online.
+
+        Args:
+            name: The group.
+            keys: The join keys of the entity.
+            project: Its project.
+            delete_training_sets: Delete the training sets that hold the entity.
+
+        Returns:
+            A receipt.
+
+        Raises:
+            DefinitionError: Training sets hold the entity, and are not to be deleted.
+            DataError: The keys have wrong names or types.
+        """
+        record = self.catalog.group(name, project)
+        entity = self.entity(record, keys)
+        users = self.training_sets.users(record)
+        doomed = self.training_sets.holding(record, users, entity)
+        if doomed and not delete_training_sets:
+            raise DefinitionError(
+                f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
+                "Delete it too: erase(..., delete_training_sets=True), or --yes on the command line."
             )
-            try:
-                offline = self.catalog.offline(record.project, record.name)
-                offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", span))
-            except Conflict:
-                continue
-            self.catalog.catch_up(record)
-            self._reload(record, version.number)
-            return count
+        for one in users:
+            if one.label in doomed:
+                self.training_sets.delete(one)
+        stay = self.training_sets.snapshots(record, [one for one in users if one.label not in doomed])
+        receipt = maintenance.erase(self.catalog, record, entity, stay)
+        for version in self.catalog.versions(record):
+            self.online_tables.reload(record, version.number)
+        stores = {load.target for load in self.registry.loads(record)}
+        return replace(receipt, online=len(stores), training_sets=tuple(doomed))
+
+    def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
+        """Read the join keys of one entity of a group, as one row in its types.
+
+        Raises:
+            DataError: They have wrong names or types.
+        """
+        fields = self.catalog.version(record).schema.keys
+        if set(keys) != {field.name for field in fields}:
+            raise DataError(f"{record.label} is keyed by {', '.join(f.name for f in fields)}, not {', '.join(keys)}.")
+        columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
+        stored = [column.cast(types.stored(field.type)) for column, field in zip(columns, fields, strict=True)]
+        return pa.Table.from_arrays(stored, names=[field.name for field in fields])
 
     # Reading
 
-    def sources(self, lookups: Sequence[FeatureLookup]) -> list[Source]:
-        """Find what lookups lead to.
+    def sources(self, lookups: Sequence[FeatureLookup], as_of: AsOf | None = None) -> list[Source]:
+        """Find what lookups lead to, now or as it was stored at a moment.
 
         Raises:
-            DefinitionError: They are no list of lookups, or a group or feature does not exist.
+            DefinitionError: They are no list of lookups, or a group, feature, version or snapshot does not exist.
         """
         check_lookups(lookups)
-        return [self.catalog.source(lookup) for lookup in lookups]
+        return [self.catalog.source(lookup, as_of) for lookup in lookups]
 
     def training_set(
         self,
@@ -248,9 +335,20 @@ class FeatureStore:
         *,
         keep: Sequence[str] | None = None,
         span: Interval = Interval(),
+        as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
         """Give each row of a spine the features that were known at its moment; see `seeknal.retrieval`.
+
+        Args:
+            lookups: The features.
+            spine: A frame with the join keys and a moment in each row.
+            date_col: The column with the moments.
+            keep: Columns to keep beside keys and moment. None: all.
+            span: Only rows with an event time within it can be seen.
+            as_of: Only what was stored by then can be seen: a moment, a snapshot's number, or those of several
+                groups by name.
+            output: "pandas", "polars", "arrow" or "duckdb".
 
         Returns:
             A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
@@ -258,15 +356,20 @@ class FeatureStore:
         kind = frames.output_kind(spine, output)
         frame = frames.settle(spine)
         moments = retrieval.Spine(frame, date_col, keep, case_counts=kind != "duckdb")
-        names, features = retrieval.training_set(self.engine, self.sources(lookups), moments, span)
+        names, features = retrieval.training_set(self.engine, self.sources(lookups, as_of), moments, span)
         return frames.with_columns(frame, names, features, kind)
 
     def history(
-        self, lookups: Sequence[FeatureLookup], *, span: Interval = Interval(), output: str | None = None
+        self,
+        lookups: Sequence[FeatureLookup],
+        *,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+        output: str | None = None,
     ) -> Any:
         """Give one row per entity and event time at which any looked-up group changed."""
         kind = frames.output_kind(None, output)
-        return frames.from_arrow(retrieval.history(self.engine, self.sources(lookups), span), kind)
+        return frames.from_arrow(retrieval.history(self.engine, self.sources(lookups, as_of), span), kind)
 
     def latest(
         self,
@@ -274,30 +377,82 @@ class FeatureStore:
         *,
         span: Interval = Interval(),
         at: Moment | None = None,
+        as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
         """Give one row per entity, as known at a moment (now without one)."""
         kind = frames.output_kind(None, output)
         moment = now() if at is None else instant(at)
-        return frames.from_arrow(retrieval.latest(self.engine, self.sources(lookups), span, moment), kind)
+        return frames.from_arrow(retrieval.latest(self.engine, self.sources(lookups, as_of), span, moment), kind)
+
+    def save_training_set(
+        self,
+        name: str,
+        lookups: Sequence[FeatureLookup],
+        question: Question,
+        spine: object = None,
+        *,
+        as_of: AsOf | None = None,
+        keep_rows: bool = False,
+    ) -> TrainingSetRecord:
+        """Build a training set and keep what it takes to build it again; see `seeknal.training`."""
+        table = None if question.kind != "spine" else frames.to_arrow(spine)
+        sources = self.sources(lookups, as_of)
+        return self.training_sets.save(name, sources, question, table, keep_rows=keep_rows)
+
+    def explain(
+        self,
+        lookups: Sequence[FeatureLookup],
+        keys: Mapping[str, Any],
+        moment: Moment,
+        *,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+    ) -> list[Candidate]:
+        """Say for one entity and moment which row of each group counts, and why the others do not.
+
+        Args:
+            lookups: The features.
+            keys: The join keys, as the spine names them.
+            moment: The moment to look from.
+            span: Only rows with an event time within it can be seen.
+            as_of: Only what was stored by then can be seen.
+
+        Returns:
+            The rows of the entity, group by group; the one that counts first.
+        """
+        found = []
+        for source in self.sources(lookups, as_of):
+            if missing := [name for name in source.keys.values() if name not in keys]:
+                raise DataError(f"The row has no {missing[0]!r}, which {source.record.label} is looked up by.")
+            entity = self.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
+            found += explanation.explain(self.catalog, self.engine, source, entity, instant(moment), span)
+        return found
+
+    def check(
+        self, lookups: Sequence[FeatureLookup], spine: object = None, date_col: str = "", *, span: Interval = Interval()
+    ) -> list[str]:
+        """Look for leaks that a correct join cannot see: see `seeknal.leaks`."""
+        sources = self.sources(lookups)
+        found = [text for source in sources for text in leaks.late_records(self.engine, source)]
+        if spine is None:
+            return found
+        table = frames.to_arrow(spine)
+        answer = retrieval.answer(self.engine, sources, Question("spine", span, date_col), table)
+        moments = utc(date_col, table[date_col], up=False).cast(pa.int64()).drop_null()
+        found += [text for source in sources for text in leaks.midnights(self.engine, source, moments)]
+        keys = {date_col, *(name for source in sources for name in source.keys.values())}
+        labels = [name for name in table.column_names if name not in keys]
+        features = [name for source in sources for name in source.features.values()]
+        return [*found, *leaks.copies(answer, labels, features)]
 
     # Online
 
     def load(
         self, name: str, project: str | None = None, *, span: Interval = Interval(), version: int | None = None
     ) -> Loaded:
-        """Put the newest row of each entity of a version online, as far as it lies in a span.
-
-        Every online table that uses the version is refreshed by it. The table named after the group has all
-        features of the version loaded last.
-        """
-        record = self.catalog.group(name, project)
-        number = self.catalog.version(record, version).number
-        self._point_plain_table_at(record, number)
-        space = space_of(record.project, record.name, number)
-        targets = {t.target for t in self.registry.tables() if any(lookup.space == space for lookup in t.lookups)}
-        results = [self._load(record, number, span, target) for target in sorted(targets or {_IN_HOME})]
-        return results[0]
+        """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
+        return self.online_tables.load(self.catalog.group(name, project), span, version)
 
     def serve(
         self,
@@ -307,112 +462,17 @@ class FeatureStore:
         target: str | Path | None = None,
         ttl: timedelta | None = None,
     ) -> OnlineTable:
-        """Make an online table of the looked-up features, pinned to the versions that are current, and load it.
-
-        Args:
-            lookups: The features.
-            name: The table's name; the group's own if there is but one.
-            target: Folder of the online store; the one in the home without it.
-            ttl: How long values are good for, in place of the groups' own.
-        """
-        check_ttl(ttl)
-        sources = self.sources(lookups)
-        if name is None and len(sources) > 1:
-            raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
-        first = sources[0].record
-        retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
-        table = OnlineTableRecord(
-            project=first.project,
-            name=check_name("online table", first.group.name if name is None else name),
-            lookups=tuple(_pinned(source) for source in sources),
-            ttl=None if ttl is None else microseconds(ttl),
-            target=_checked_target(target),
-            created_at=now(),
-        )
-        for source in sources:
-            self._load(source.record, source.version.number, Interval(), table.target)
-        for known in self.registry.tables(table.project, table.name):
-            if known != replace(table, created_at=known.created_at):
-                notice(f"Online table {table.label!r} is now another: {table}. It was {known}.")
-        self.registry.save_table(table)
-        return self._open(table)
+        """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
+        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl)
 
     def online_table(self, name: str, project: str | None = None) -> OnlineTable:
         """Open an online table."""
-        return self._open(self.catalog.online_table(name, project))
+        return self.online_tables.open(self.catalog.online_table(name, project))
 
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Remove an online table, and rows that no other one uses."""
-        table = self.catalog.online_table(name, project)
-        self.registry.delete_table(table.project, table.name)
-        used = {(other.target, lookup.space) for other in self.registry.tables() for lookup in other.lookups}
-        for lookup in table.lookups:
-            if (table.target, lookup.space) not in used:
-                self.registry.forget_loads(
-                    self.catalog.group(lookup.group, lookup.project), lookup.version, table.target
-                )
-                self._online(table.target).drop(lookup.space)
+        self.online_tables.delete(self.catalog.online_table(name, project))
 
     def loads(self, name: str, project: str | None = None) -> list[Load]:
         """List what of a group was put online, the oldest load first."""
         return self.registry.loads(self.catalog.group(name, project))
-
-    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
-        """List the entities, each with its project."""
-        return self.registry.entities(project)
-
-    def _load(self, record: GroupRecord, number: int, span: Interval, target: str) -> Loaded:
-        loader = Loader(self.registry, self.engine)
-        return loader.load(record, span, target, self._online(target), lambda: self.catalog.read(record, number))
-
-    def _reload(self, record: GroupRecord, number: int) -> None:
-        for load in {load.target: load for load in self.registry.loads(record, number)}.values():
-            self._load(record, number, load.interval, load.target)
-
-    def _point_plain_table_at(self, record: GroupRecord, number: int) -> None:
-        """Let the table named after the group have this version, unless somebody made another of that name."""
-        lookups = (self._plain(record, number),)
-        table = OnlineTableRecord(record.project, record.name, lookups, None, _IN_HOME, now())
-        for found in self.registry.tables(table.project, table.name):
-            if found.lookups == lookups or not self._is_plain(found, record):
-                return
-            table = replace(table, ttl=found.ttl, target=found.target)
-        self.registry.save_table(table)
-
-    def _is_plain(self, table: OnlineTableRecord, record: GroupRecord) -> bool:
-        first = table.lookups[0]
-        return _uses(table, record) and table.lookups == (self._plain(record, first.version),)
-
-    def _plain(self, record: GroupRecord, number: int) -> TableLookup:
-        """Select all features of a version under their own names."""
-        schema = self.catalog.version(record, number).schema
-        own = [tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names)]
-        return TableLookup(record.project, record.name, number, *own)
-
-    def _open(self, table: OnlineTableRecord) -> OnlineTable:
-        codecs, ttls = [], []
-        for lookup in table.lookups:
-            record = self.catalog.group(lookup.group, lookup.project)
-            codecs.append(Codec(self.catalog.version(record, lookup.version).schema))
-            ttls.append(record.group.materialization.lifetime if table.ttl is None else table.ttl)
-        return OnlineTable(table, codecs, ttls, self._online(table.target))
-
-    def _online(self, target: str) -> LmdbStore:
-        return LmdbStore(Path(target) if target else self.home / "online")
-
-
-def _pinned(source: Source) -> TableLookup:
-    keys, features = tuple(source.keys.items()), tuple(source.features.items())
-    return TableLookup(source.record.project, source.record.name, source.version.number, keys, features)
-
-
-def _uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
-    return any((lookup.project, lookup.group) == (record.project, record.name) for lookup in table.lookups)
-
-
-def _checked_target(target: str | Path | None) -> str:
-    if "://" in str(target):
-        raise DefinitionError(
-            f"target={target!r} is no folder. The online store is LMDB: give a folder, or leave it out."
-        )
-    return _IN_HOME if target is None else str(Path(target).absolute())

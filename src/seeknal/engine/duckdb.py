@@ -18,12 +18,13 @@ from seeknal import types
 from seeknal.engine.protocol import Wanted
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
-from seeknal.offline.table import inside, newest_first
+from seeknal.offline.plan import inside, newest_first
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.sql import comma, literal, quote, scan
 
 _LAST = 2**63 - 1
 _SMALL_SPINE = 20
+_ROW_ID = pa.field(ROW_ID, pa.int64())
 
 
 class DuckDBEngine:
@@ -68,20 +69,28 @@ class DuckDBEngine:
         best = f"row_number() OVER (PARTITION BY {same} ORDER BY {order}) = 1"
         return self._rows(rows, f"WHERE {known} QUALIFY {best} ORDER BY {same}")
 
-    def sample(self, rows: Rows, limit: int) -> pa.Table:
+    def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
         """See `Engine.sample`."""
-        return self._rows(rows, f"ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}")
+        views = {} if entity is None else {"entity": entity}
+        among = "" if entity is None else f"SEMI JOIN entity USING ({comma(map(quote, entity.column_names))})"
+        return self._rows(rows, f"{among} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}", [_ROW_ID], **views)
 
-    def count(self, rows: Rows) -> int:
+    def count(self, rows: Rows, columns: Sequence[str] = ()) -> list[int]:
         """See `Engine.count`."""
-        return int(self._query(f"SELECT count(*) FROM ({_rows_sql(rows)})")[0][0].as_py()) if rows.paths else 0
-
-    def _rows(self, rows: Rows, tail: str) -> pa.Table:
-        schema = rows.schema
         if not rows.paths:
-            return pa.schema(list(schema)).empty_table()
-        found = self._query(f"SELECT {comma(map(quote, schema.names))} FROM ({_rows_sql(rows)}) {tail}")
-        return types.recast(types.recast(found, schema.stored_types), schema.logical_types)
+            return [0] * (1 + len(columns))
+        counts = comma(["count(*)", *(f"count(*) - count({quote(name)})" for name in columns)])
+        found = self._query(f"SELECT {counts} FROM ({_rows_sql(rows)})")
+        return [int(column[0].as_py()) for column in found.columns]
+
+    def _rows(self, rows: Rows, tail: str, more: Sequence[pa.Field] = (), **views: pa.Table) -> pa.Table:
+        schema, extra = rows.schema, [field.type for field in more]
+        fields = [*schema, *more]
+        if not rows.paths:
+            return pa.schema(fields).empty_table()
+        names = comma(quote(field.name) for field in fields)
+        found = self._query(f"SELECT {names} FROM ({_rows_sql(rows)}) {tail}", **views)
+        return types.recast(types.recast(found, [*schema.stored_types, *extra]), [*schema.logical_types, *extra])
 
     def _query(self, sql: str, **views: pa.Table) -> pa.Table:
         cursor = self._connection.cursor()

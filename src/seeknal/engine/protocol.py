@@ -57,8 +57,12 @@ class Engine(Protocol):
             All columns, ordered by key (and event time). Entities with a null key are left out, except per event.
         """
 
-    def sample(self, rows: Rows, limit: int) -> pa.Table:
-        """Give the rows written last, the very last one first."""
+    def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
+        """Give the rows written last, the very last one first; of one entity, if its keys are given.
 
-    def count(self, rows: Rows) -> int:
-        """Count the rows."""
+        Returns:
+            All columns, and the number of each row in the order of writing.
+        """
+
+    def count(self, rows: Rows, columns: Sequence[str] = ()) -> list[int]:
+        """Count the rows, and the nulls of some columns."""

@@ -1,6 +1,7 @@
 """The offline store: one Delta Lake table per feature group, each write one atomic snapshot."""
 
 from seeknal.offline.log import Commit, DataFile, Rows, Snapshot
-from seeknal.offline.table import Conflict, OfflineTable, Write
+from seeknal.offline.plan import Write
+from seeknal.offline.table import Conflict, OfflineTable
 
 __all__ = ["Commit", "Conflict", "DataFile", "OfflineTable", "Rows", "Snapshot", "Write"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,27 +18,6 @@ from seeknal.times import Interval
 
 METADATA = "seeknal"
 _FOREIGN = {"deletionVectors", "columnMapping"}
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What one write did. It travels in the commit itself, so that no crash can part the two."""
-
-    snapshot: int
-    version: int
-    schema_text: str
-    mode: str
-    interval: Interval
-    written: int
-    rows: int
-    newest: int | None
-    next_row_id: int
-    at: int
-
-    @cached_property
-    def schema(self) -> Schema:
-        """The schema of the version."""
-        return Schema.loads(self.schema_text)
 
 
 @dataclass(frozen=True)
@@ -62,6 +41,29 @@ class DataFile:
         after = span.start is None or (self.start is not None and self.start >= span.start)
         before = span.end is None or (self.end is not None and self.end <= span.end)
         return after and before
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one write did. It travels in the commit itself, so that no crash can part the two."""
+
+    snapshot: int
+    version: int
+    schema_text: str
+    mode: str
+    interval: Interval
+    written: int
+    rows: int
+    newest: int | None
+    next_row_id: int
+    at: int
+    rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
+    """The files that now stand for older snapshots, by number: entities were erased from them."""
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The schema of the version."""
+        return Schema.loads(self.schema_text)
 
 
 @dataclass(frozen=True)

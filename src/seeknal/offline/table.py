@@ -10,28 +10,29 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from seeknal import types
 from seeknal.errors import StoreError
+from seeknal.offline.lock import alone, together
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, read_snapshot
+from seeknal.offline.plan import Part, Plan, Write, instants
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval, moment_of, now
 
 _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+_SMALL = 2**25
 
 
 class Conflict(StoreError):  # noqa: N818 - it is no error to the user, but the writers' way to take turns
@@ -52,14 +53,18 @@ def _refuse_forked() -> None:
 
 
 @dataclass(frozen=True)
-class Write:
-    """What is to be written: rows in stored types, and how they meet the rows that are there."""
+class _Step:
+    """How one snapshot leads to the next."""
 
-    rows: pa.Table
-    schema: Schema
-    version: int
     mode: str
-    interval: Interval
+    version: int
+    schema: Schema
+    removed: Sequence[DataFile]
+    added: Sequence[DataFile]
+    interval: Interval = field(default_factory=Interval)
+    written: int = 0
+    newest: int | None = None
+    rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
 
 
 class OfflineTable:
@@ -87,44 +92,160 @@ class OfflineTable:
         """Give the table as it stood after a write; the newest without a number."""
         return read_snapshot(self.root, number)
 
+    def settle(self) -> None:
+        """Wait for commits that are under way: those that begin later are dated later."""
+        with alone(self.root / "_commit.lock"):
+            pass
+
     def write(self, base: Snapshot, write: Write) -> Commit:
         """Make the snapshot that follows `base`.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
+            StoreError: The rows could not be written. Nothing was.
         """
         first = base.commit.next_row_id if base.commit else 0
         ids = pa.array(np.arange(first, first + len(write.rows)))
-        plan = _Plan(base, write, write.rows.append_column(ROW_ID, ids))
-        added = self._write_files(plan, write.schema)
-        gone = {file.path for file in plan.replaced}
-        rows = sum(f.rows for f in base.files if f.path not in gone) + sum(f.rows for f in added)
-        commit = Commit(
-            snapshot=base.number + 1,
-            version=write.version,
-            schema_text=write.schema.dumps(),
-            mode=write.mode,
-            interval=write.interval,
-            written=len(write.rows),
-            rows=rows,
-            newest=max(_instants(write.rows, write.schema), default=None),
-            next_row_id=first + len(write.rows),
-            at=now(),
-        )
-        self._commit(commit, added, plan, write.schema)
-        return commit
+        plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
+        with self._new_files() as undo:
+            step = _Step(
+                mode=write.mode,
+                version=write.version,
+                schema=write.schema,
+                removed=plan.replaced,
+                added=self._write_files(plan.parts(self._engine), write.schema, undo),
+                interval=write.interval,
+                written=len(write.rows),
+                newest=max(instants(write.rows, write.schema), default=None),
+            )
+            return self._commit(base, step, undo)
 
-    def _write_files(self, plan: _Plan, schema: Schema) -> list[DataFile]:
-        """Write all new files, or none."""
+    def restore(self, base: Snapshot, old: Snapshot) -> Commit:
+        """Make a snapshot that holds what an older one holds.
+
+        Raises:
+            Conflict: `base` is no longer the newest snapshot. Nothing was written.
+        """
+        commit, both = _known(old), set()
+        if commit.schema == _known(base).schema:
+            both = {file.path for file in old.files} & {file.path for file in base.files}
+        removed, added = ([file for file in some.files if file.path not in both] for some in (base, old))
+        step = _Step("rollback", commit.version, commit.schema, removed, added)
+        return self._commit(base, step, ExitStack())
+
+    def compact(self, base: Snapshot) -> Commit | None:
+        """Put small files together into one that is sorted by key and time; None if there are no two.
+
+        Raises:
+            Conflict: `base` is no longer the newest snapshot. Nothing was written.
+        """
+        small = [file for file in base.files if file.size < _SMALL]
+        if len(small) < 2:  # noqa: PLR2004 - one is as compact as it gets
+            return None
+        commit = _known(base)
+        order = comma(map(quote, [*commit.schema.key_names, commit.schema.event_time.name, ROW_ID]))
+        part = Part(f"SELECT * FROM {scan(self._paths(small))} ORDER BY {order}", {})
+        with self._new_files() as undo:
+            added = self._write_files([part], commit.schema, undo)
+            step = _Step("optimize", commit.version, commit.schema, removed=small, added=added)
+            done = self._commit(base, step, undo)
+        DeltaTable(self.root).create_checkpoint()
+        return done
+
+    def erase(self, base: Snapshot, others: Sequence[Snapshot], entities: pa.Table) -> Commit | None:
+        """Leave some entities out of the newest snapshot, and of older ones that are to stay.
+
+        Args:
+            base: The newest snapshot.
+            others: The older ones.
+            entities: Their join keys, one row each.
+
+        Returns:
+            The commit, or None if none of the snapshots has them.
+
+        Raises:
+            Conflict: `base` is no longer the newest snapshot. Nothing was written.
+        """
+        commit = _known(base)
+        every = {file.path: file for snapshot in (base, *others) for file in snapshot.files}
+        with self._new_files() as undo:
+            hit = [file for file in every.values() if self._holds(file, entities)]
+            if not hit:
+                return None
+            new = {
+                file.path: self._write_files([_without(self._paths([file]), entities)], commit.schema, undo)
+                for file in hit
+            }
+            step = _Step(
+                "erase",
+                commit.version,
+                commit.schema,
+                removed=[file for file in base.files if file.path in new],
+                added=[added for file in base.files for added in new.get(file.path, [])],
+                rewritten={
+                    str(snapshot.number): [kept for file in snapshot.files for kept in new.get(file.path, [file])]
+                    for snapshot in others
+                    if any(file.path in new for file in snapshot.files)
+                },
+            )
+            return self._commit(base, step, undo)
+
+    def vacuum(self, keep: Iterable[Snapshot], only: Callable[[DataFile], bool] = lambda _: True) -> list[DataFile]:
+        """Remove all files that none of the snapshots needs, left-overs of killed writers among them.
+
+        Waits for writers that are at work, and holds up others while it lasts.
+
+        Args:
+            keep: The snapshots, beside the newest.
+            only: Tells whether to remove such a file.
+
+        Returns:
+            What was removed; its rows and times are not known.
+        """
+        with alone(self.root / "_write.lock"):
+            needed = {file.path for snapshot in (self.snapshot(), *keep) for file in snapshot.files}
+            spare = [path for path in self.root.glob("*.parquet") if path.name not in needed]
+            files = [DataFile(path.name, path.stat().st_size, 0, None, None) for path in spare]
+            removed = [file for file in files if only(file)]
+            for file in removed:
+                (self.root / file.path).unlink()
+        return removed
+
+    def forget(self, entities: pa.Table, keep: Iterable[Snapshot]) -> list[DataFile]:
+        """Remove those files that hold some entities and that none of the snapshots needs."""
+
+        def holds(file: DataFile) -> bool:
+            try:
+                return self._holds(file, entities)
+            except duckdb.Error:
+                return True  # what a killed writer left half-written
+
+        return self.vacuum(keep, holds)
+
+    def _holds(self, file: DataFile, entities: pa.Table) -> bool:
+        cursor = self._engine.cursor()
+        cursor.register("entities", entities)
+        keys = comma(map(quote, entities.column_names))
+        query = f"SELECT 1 FROM {scan(self._paths([file]))} SEMI JOIN entities USING ({keys}) LIMIT 1"
+        return bool(cursor.execute(query).fetchall())
+
+    def _paths(self, files: Iterable[DataFile]) -> list[str]:
+        return [str(self.root / file.path) for file in files]
+
+    @contextmanager
+    def _new_files(self) -> Iterator[ExitStack]:
+        """Hold off the vacuum while files are written, and remove them if they are not committed."""
         try:
-            with ExitStack() as undo:
-                files = [self._write_file(part, schema, undo) for part in plan.parts(self._engine)]
-                undo.pop_all()
+            with together(self.root / "_write.lock"), ExitStack() as undo:
+                yield undo
         except duckdb.Error as error:
             raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
+
+    def _write_files(self, parts: Iterable[Part], schema: Schema, undo: ExitStack) -> list[DataFile]:
+        files = [self._write_file(part, schema, undo) for part in parts]
         return [file for file in files if file]
 
-    def _write_file(self, part: _Part, schema: Schema, undo: ExitStack) -> DataFile | None:
+    def _write_file(self, part: Part, schema: Schema, undo: ExitStack) -> DataFile | None:
         """Write what a query gives to a file of its own; nothing if that is no rows."""
         name = f"{uuid.uuid4().hex}.parquet"
         path = self.root / name
@@ -141,139 +262,54 @@ class OfflineTable:
         bounds = cursor.execute(f"SELECT min({moment}), max({moment}) FROM {scan([str(path)])}").fetchall()[0]
         return DataFile(name, size, count, *bounds)
 
-    def _commit(self, commit: Commit, added: list[DataFile], plan: _Plan, schema: Schema) -> None:
-        table = DeltaTable(self.root, version=commit.snapshot - 1)
-        metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
-        actions: list[AddAction | RemoveAction] = [_add(file, schema) for file in added]
-        if not plan.changes_schema:
-            actions += [RemoveAction(file.path, True, _milliseconds(), file.size, {}) for file in plan.replaced]
-        try:
-            table.create_write_transaction(
-                actions,
-                mode="overwrite" if plan.changes_schema else "append",
-                schema=_delta_schema(schema),
-                commit_properties=CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0),
-            )
-        except CommitFailedError:
-            for file in added:
-                (self.root / file.path).unlink(missing_ok=True)
-            raise Conflict(f"Another writer changed {self.root} first.") from None
+    def _commit(self, base: Snapshot, step: _Step, undo: ExitStack) -> Commit:
+        """Make the next snapshot; from then on nothing is undone."""
+        with alone(self.root / "_commit.lock"):
+            commit = _commit_of(base, step)
+            changes_schema = base.commit is None or base.commit.schema != step.schema
+            metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
+            actions: list[AddAction | RemoveAction] = [_add(file, step.schema) for file in step.added]
+            if not changes_schema:
+                actions += [RemoveAction(file.path, True, _milliseconds(), file.size, {}) for file in step.removed]
+            try:
+                DeltaTable(self.root, version=base.number).create_write_transaction(
+                    actions,
+                    mode="overwrite" if changes_schema else "append",
+                    schema=_delta_schema(step.schema),
+                    commit_properties=CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0),
+                )
+            except CommitFailedError:
+                raise Conflict(f"Another writer changed {self.root} first.") from None
+            undo.pop_all()
+            return commit
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one new file is to hold: a query, and the Arrow data it names."""
-
-    query: str
-    views: dict[str, pa.Table | pa.RecordBatchReader]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which files a write replaces, and what the new ones hold."""
-
-    base: Snapshot
-    write: Write
-    rows: pa.Table
-
-    @property
-    def changes_schema(self) -> bool:
-        """Whether all files have to be of another schema than now."""
-        return self.base.commit is None or self.base.commit.schema != self.write.schema
-
-    @property
-    def replaced(self) -> list[DataFile]:
-        """The files whose rows go, or move to new files."""
-        if self.changes_schema:
-            return list(self.base.files)
-        if self.write.mode == "append":
-            return []
-        return [file for file in self.base.files if file.overlaps(self._span)]
-
-    @property
-    def _span(self) -> Interval:
-        """The span of event time in which stored rows may give way to new ones."""
-        if self.write.mode == "overwrite":
-            return self.write.interval
-        moments = _instants(self.rows, self.write.schema)
-        return Interval(min(moments), max(moments)) if moments else Interval(0, -1)
-
-    def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[_Part]:
-        """Give what each new file is to hold."""
-        kept = self._kept(engine)
-        if self.write.mode == "merge" and kept:
-            both = f"SELECT * FROM new_rows UNION ALL BY NAME ({kept.query})"
-            yield _Part(_winners_sql(self.write.schema, both), {"new_rows": self.rows, **kept.views})
-            return
-        new = "SELECT * FROM new_rows"
-        merges = self.write.mode == "merge"
-        yield _Part(_winners_sql(self.write.schema, new) if merges else new, {"new_rows": self.rows})
-        if kept:
-            yield kept
-
-    def _kept(self, engine: duckdb.DuckDBPyConnection) -> _Part | None:
-        """Give the stored rows that stay, from the files that are replaced, in the new schema."""
-        drops = self.write.mode == "overwrite"
-        files = [file for file in self.replaced if not (drops and file.lies_within(self._span))]
-        if not files or self.base.commit is None:
-            return None
-        old = self.base.commit.schema
-        where = f"NOT ({inside(old, self._span)})" if drops else "true"
-        columns = comma(quote(name) for name in [*old.names, ROW_ID])
-        query = f"SELECT {columns} FROM {scan(str(self.base.root / file.path) for file in files)} WHERE {where}"
-        if not self.changes_schema:
-            return _Part(query, {})
-        new, layout = self.write.schema, self.rows.schema
-        batches = (_converted(batch, old, new, layout) for batch in engine.cursor().sql(query).to_arrow_reader())
-        return _Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(layout, batches)})
+def _commit_of(base: Snapshot, step: _Step) -> Commit:
+    before = base.commit
+    return Commit(
+        snapshot=base.number + 1,
+        version=step.version,
+        schema_text=step.schema.dumps(),
+        mode=step.mode,
+        interval=step.interval,
+        written=step.written,
+        rows=base.rows - sum(file.rows for file in step.removed) + sum(file.rows for file in step.added),
+        newest=step.newest,
+        next_row_id=(before.next_row_id if before else 0) + step.written,
+        at=max(now(), before.at) if before else now(),
+        rewritten=step.rewritten,
+    )
 
 
-def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:
-    """Bring stored rows of one schema to the stored form of another; what is new is null."""
-    table = pa.Table.from_batches([batch])
-    had = types.recast(types.recast(table.select(old.names), old.stored_types), old.logical_types)
-    columns = [
-        had[field.name].cast(field.type) if field.name in had.column_names else pa.nulls(len(table), field.type)
-        for field in new
-    ]
-    stored = types.recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
-    arrays = [column.combine_chunks() for column in (*stored.columns, table[ROW_ID])]
-    return pa.RecordBatch.from_arrays([_whole(array) for array in arrays], schema=layout)
+def _known(snapshot: Snapshot) -> Commit:
+    if snapshot.commit is None:
+        raise StoreError(f"Nothing was written to {snapshot.root} yet.")
+    return snapshot.commit
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
-
-
-def inside(schema: Schema, span: Interval) -> str:
-    """Write the condition that a row's event time lies in a span."""
-    moment = f"epoch_us({quote(schema.event_time.name)})"
-    sides = [
-        f"{moment} >= {literal(span.start)}" if span.start is not None else "",
-        f"{moment} <= {literal(span.end)}" if span.end is not None else "",
-    ]
-    return " AND ".join(filter(None, sides)) or "true"
-
-
-def newest_first(schema: Schema) -> str:
-    """Write the order in which rows of one entity and event time win: created time, then order of writing."""
-    created = [f"{quote(schema.created_time.name)} DESC NULLS LAST"] if schema.created_time else []
-    return comma([*created, f"{quote(ROW_ID)} DESC"])
-
-
-def _winners_sql(schema: Schema, rows: str) -> str:
-    entity = comma(quote(name) for name in [*schema.key_names, schema.event_time.name])
-    order = newest_first(schema)
-    best = f"row_number() OVER (PARTITION BY {entity} ORDER BY {order}) = 1"
-    return f"SELECT * FROM ({rows}) QUALIFY {best} ORDER BY {quote(ROW_ID)}"
-
-
-def _instants(rows: pa.Table, schema: Schema) -> list[int]:
-    """Give the first and the last event time, or nothing if there are no rows."""
-    if not len(rows):
-        return []
-    bounds = pc.min_max(rows[schema.event_time.name].cast(pa.int64())).as_py()
-    return [bounds["min"], bounds["max"]]
+def _without(paths: list[str], entities: pa.Table) -> Part:
+    keys = comma(map(quote, entities.column_names))
+    return Part(f"SELECT * FROM {scan(paths)} ANTI JOIN entities USING ({keys})", {"entities": entities})
 
 
 def _delta_schema(schema: Schema) -> DeltaSchema:

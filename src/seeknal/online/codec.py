@@ -62,7 +62,7 @@ class Codec:
             DataError: A value is not of the key's type.
         """
         return [
-            _typed(name, [key[name] for key in keys], field.type)
+            read_keys(name, [key[name] for key in keys], field.type)
             for name, field in zip(names, self.schema.keys, strict=True)
         ]
 
@@ -112,7 +112,7 @@ def _nulls_inside(array: pa.Array) -> pa.Array:
     return pa.StructArray.from_arrays(fields, fields=list(array.type), mask=array.is_null())
 
 
-def _typed(name: str, values: list[Any], kind: pa.DataType) -> pa.Array:
+def read_keys(name: str, values: list[Any], kind: pa.DataType) -> pa.Array:
     """Read what somebody gives as a key; a whole number out of the key's range keeps a wider type, and is not found."""
     whole = pa.types.is_integer(kind) and all(
         isinstance(v, Integral | None) and not isinstance(v, bool) for v in values

@@ -1,6 +1,27 @@
 """The registry: what exists. It is small, and knows nothing of rows."""
 
-from seeknal.registry.records import GroupRecord, Load, OnlineTableRecord, TableLookup, Version
+from seeknal.registry.records import (
+    GroupRecord,
+    Load,
+    OnlineTableRecord,
+    Pin,
+    Question,
+    SnapshotRecord,
+    TableLookup,
+    TrainingSetRecord,
+    Version,
+)
 from seeknal.registry.registry import Registry
 
-__all__ = ["GroupRecord", "Load", "OnlineTableRecord", "Registry", "TableLookup", "Version"]
+__all__ = [
+    "GroupRecord",
+    "Load",
+    "OnlineTableRecord",
+    "Pin",
+    "Question",
+    "Registry",
+    "SnapshotRecord",
+    "TableLookup",
+    "TrainingSetRecord",
+    "Version",
+]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from seeknal.feature_group import FeatureGroup
+from seeknal.offline import DataFile
 from seeknal.schema import Schema
 from seeknal.times import Interval
+
+WRITES = ("overwrite", "append", "merge")
+"""The modes of snapshots that somebody's rows made; others only arrange what is there."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,21 @@ class Version:
     rows: int
     written_at: int
     is_current: bool
+    files: tuple[DataFile, ...] | None = None
+    """What stands for the snapshot since entities were erased from it; None: what it was made of."""
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """One write to a group."""
+
+    number: int
+    version: int
+    mode: str
+    written: int
+    rows: int
+    next_row_id: int
+    at: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,78 @@ class TableLookup:
     def space(self) -> str:
         """Where the version's rows are in the online store."""
         return space_of(self.project, self.group, self.version)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a training set read of one group.
+
+    Args:
+        project: Project of the group.
+        group: Name of the group.
+        version: Number of the version.
+        snapshot: Number of the snapshot.
+        keys: Join keys, as (name in the group, name in the spine).
+        features: Features, as (name in the group, name in the answer).
+        ttl: How long its values were good for, in microseconds.
+    """
+
+    project: str
+    group: str
+    version: int
+    snapshot: int
+    keys: tuple[tuple[str, str], ...]
+    features: tuple[tuple[str, str], ...]
+    ttl: int | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of some lookups.
+
+    Args:
+        kind: "spine" (what was known at its moments), "history" or "latest".
+        span: Only rows with an event time within it can be seen.
+        date_col: Column of the spine with the moments.
+        keep: Columns of the spine to keep beside keys and moment. None: all.
+        moment: What counts as now, for "latest".
+    """
+
+    kind: str
+    span: Interval = field(default_factory=Interval)
+    date_col: str = ""
+    keep: tuple[str, ...] | None = None
+    moment: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSetRecord:
+    """A saved training set.
+
+    Args:
+        project: Name of its project.
+        name: Its name.
+        pins: What it read.
+        question: What was asked.
+        rows: How many rows the answer has.
+        content_hash: Hash of the answer.
+        has_rows: Whether the answer was kept.
+        created_at: When it was saved.
+    """
+
+    project: str
+    name: str
+    pins: tuple[Pin, ...]
+    question: Question
+    rows: int
+    content_hash: str
+    has_rows: bool
+    created_at: int
+
+    @property
+    def label(self) -> str:
+        """Project and name."""
+        return f"{self.project}/{self.name}"
 
 
 def space_of(project: str, group: str, version: int) -> str:

@@ -8,20 +8,45 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import URL, ColumnElement, Connection, Row, create_engine, delete, event, func, insert, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup, Materialization
-from seeknal.offline import Commit
+from seeknal.offline import Commit, DataFile
 from seeknal.registry import tables as t
-from seeknal.registry.records import GroupRecord, Load, OnlineTableRecord, TableLookup, Version
+from seeknal.registry.records import (
+    WRITES,
+    GroupRecord,
+    Load,
+    OnlineTableRecord,
+    Pin,
+    Question,
+    SnapshotRecord,
+    TableLookup,
+    TrainingSetRecord,
+    Version,
+)
 from seeknal.schema import Schema
 from seeknal.times import Interval, now
 
@@ -100,11 +125,7 @@ class Registry:
 
     def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
         """List the groups, of one project or name if it is given, by project and name."""
-        query = _GROUPS.order_by(t.feature_group.c.project, t.feature_group.c.name)
-        if project is not None:
-            query = query.where(t.feature_group.c.project == project)
-        if name is not None:
-            query = query.where(t.feature_group.c.name == name)
+        query = _named(_GROUPS, t.feature_group, project, name)
         with self._read() as db:
             return [_group(row) for row in db.execute(query)]
 
@@ -136,24 +157,55 @@ class Registry:
             query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
             known = set(db.scalars(query))
             for commit in commits:
-                if commit.snapshot not in known:
-                    db.execute(insert(t.snapshot).values(group_id=record.id, **_commit_values(commit)))
+                if commit.snapshot in known:
+                    continue
+                db.execute(insert(t.snapshot).values(group_id=record.id, **_commit_values(commit)))
+                for number, files in commit.rewritten.items():
+                    older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
+                    db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
 
-    def versions(self, record: GroupRecord) -> list[Version]:
-        """List a group's versions, the oldest first."""
+    def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
+        """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
+        if until is not None:
+            query = query.where(t.snapshot.c.number <= until)
         with self._read() as db:
             rows = db.execute(query).all()
         first: dict[int, Row[tuple[object, ...]]] = {}
         last: dict[int, Row[tuple[object, ...]]] = {}
+        written: dict[int, int] = {}
         for row in rows:
             first.setdefault(row.version, row)
             last[row.version] = row
+            if row.mode in WRITES:
+                written[row.version] = row.at
         current = rows[-1].version if rows else 0
         return [
-            Version(n, Schema.loads(row.schema_text), first[n].at, row.number, row.rows, row.at, n == current)
+            Version(
+                number=n,
+                schema=Schema.loads(row.schema_text),
+                created_at=first[n].at,
+                snapshot=row.number,
+                rows=row.rows,
+                written_at=written[n],
+                is_current=n == current,
+                files=None if row.files is None else msgspec.json.decode(row.files, type=tuple[DataFile, ...]),
+            )
             for n, row in sorted(last.items())
         ]
+
+    def snapshots(self, record: GroupRecord) -> list[SnapshotRecord]:
+        """List the writes to a group, the oldest first."""
+        names = ("number", "version", "mode", "written", "rows", "next_row_id", "at")
+        query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == record.id)
+        with self._read() as db:
+            return [SnapshotRecord(*row) for row in db.execute(query.order_by(t.snapshot.c.number))]
+
+    def snapshot_at(self, record: GroupRecord, instant: int) -> int:
+        """Give the newest snapshot there was at an instant; 0, which is empty, if there was none."""
+        mine = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.at <= instant)
+        with self._read() as db:
+            return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
 
     def watermarks(self, record: GroupRecord, version: int) -> list[int]:
         """List the newest event time of each write to a version, in order of time."""
@@ -202,11 +254,7 @@ class Registry:
 
     def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
         """List the online tables, of one project or name if it is given, by project and name."""
-        query = select(t.online_table).order_by(t.online_table.c.project, t.online_table.c.name)
-        if project is not None:
-            query = query.where(t.online_table.c.project == project)
-        if name is not None:
-            query = query.where(t.online_table.c.name == name)
+        query = _named(select(t.online_table), t.online_table, project, name)
         with self._read() as db:
             return [_online_table(row) for row in db.execute(query)]
 
@@ -214,6 +262,31 @@ class Registry:
         """Forget an online table."""
         with self._write() as db:
             db.execute(delete(t.online_table).where(_is_table(project, name)))
+
+    def add_training_set(self, made: TrainingSetRecord) -> None:
+        """Register a training set.
+
+        Raises:
+            DefinitionError: There is one of that name.
+        """
+        texts = {name: msgspec.json.encode(getattr(made, name)).decode() for name in ("pins", "question")}
+        try:
+            with self._write() as db:
+                db.execute(insert(t.training_set).values(**(asdict(made) | texts)))
+        except IntegrityError:
+            raise DefinitionError(f"Project {made.project!r} has a training set {made.name!r}.") from None
+
+    def training_sets(self, project: str | None = None, name: str | None = None) -> list[TrainingSetRecord]:
+        """List the training sets, of one project or name if it is given, by project and name."""
+        query = _named(select(t.training_set), t.training_set, project, name)
+        with self._read() as db:
+            return [_training_set(row) for row in db.execute(query)]
+
+    def delete_training_set(self, record: TrainingSetRecord) -> None:
+        """Forget a training set."""
+        mine = (t.training_set.c.project == record.project) & (t.training_set.c.name == record.name)
+        with self._write() as db:
+            db.execute(delete(t.training_set).where(mine))
 
 
 T = TypeVar("T")
@@ -247,6 +320,13 @@ def _found(value: T | None) -> T:
 def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...]] | None:
     query = _GROUPS.where(t.feature_group.c.project == project, t.feature_group.c.name == name)
     return db.execute(query).one_or_none()
+
+
+def _named(query: Select[Any], table: Table, project: str | None, name: str | None) -> Select[Any]:
+    """Narrow a query to a project and a name, and order it by them."""
+    for column, value in ((table.c.project, project), (table.c.name, name)):
+        query = query if value is None else query.where(column == value)
+    return query.order_by(table.c.project, table.c.name)
 
 
 def _is_table(project: str, name: str) -> ColumnElement[bool]:
@@ -311,8 +391,21 @@ def _online_table(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
     return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
 
 
+def _training_set(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
+    return TrainingSetRecord(
+        row.project,
+        row.name,
+        msgspec.json.decode(row.pins, type=tuple[Pin, ...]),
+        msgspec.json.decode(row.question, type=Question),
+        row.rows,
+        row.content_hash,
+        bool(row.has_rows),
+        row.created_at,
+    )
+
+
 def _commit_values(commit: Commit) -> dict[str, object]:
-    names = ("version", "schema_text", "mode", "written", "rows", "newest", "at")
+    names = ("version", "schema_text", "mode", "written", "rows", "newest", "next_row_id", "at")
     values = {name: getattr(commit, name) for name in names}
     return values | {"number": commit.snapshot, "start": commit.interval.start, "end": commit.interval.end}
 

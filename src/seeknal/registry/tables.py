@@ -47,6 +47,8 @@ snapshot = Table(
     Column("written", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("newest", BigInteger),
+    Column("next_row_id", BigInteger, nullable=False),
+    Column("files", Text),
     Column("at", BigInteger, nullable=False),
 )
 
@@ -73,5 +75,18 @@ online_table = Table(
     Column("lookups", Text, nullable=False),
     Column("ttl", BigInteger),
     Column("target", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+training_set = Table(
+    "training_set",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("pins", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("has_rows", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )

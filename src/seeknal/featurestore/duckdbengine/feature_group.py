@@ -16,6 +16,7 @@ from seeknal.times import Interval, Moment, moment_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seeknal.catalog import AsOf
     from seeknal.serving import OnlineTable
     from seeknal.store import FeatureStore
     from seeknal.writing import Written
@@ -251,6 +252,7 @@ class HistoricalFeaturesDuckDB:
         feature_start_time: Moment | None = None,
         feature_end_time: Moment | None = None,
         *,
+        as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
         """Give the features as a frame.
@@ -262,19 +264,24 @@ class HistoricalFeaturesDuckDB:
         Args:
             feature_start_time: First event time to look at, inclusive. None: no bound.
             feature_end_time: Last event time to look at, inclusive; a date covers its whole day. None: no bound.
+            as_of: Look only at what was stored by then: a moment, or the number of a snapshot (of several groups:
+                a mapping from name to number). The same call gives the same answer for ever, whatever is written later.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, pandas without one.
 
         Raises:
-            DefinitionError: A group, feature or output does not exist, or names clash.
+            DefinitionError: A group, feature, snapshot or output does not exist, or names clash.
             DataError: The spine lacks a column, or a key's type cannot match.
+            StoreError: The snapshot asked for was vacuumed.
         """
         span = Interval.between(feature_start_time, feature_end_time)
         if self._spine:
             spine, date_col, keep = self._spine
-            return _store().training_set(self.lookups, spine, date_col, keep=keep, span=span, output=output)
+            return _store().training_set(
+                self.lookups, spine, date_col, keep=keep, span=span, as_of=as_of, output=output
+            )
         if self._wants_latest:
-            return _store().latest(self.lookups, span=span, at=self._latest_at, output=output)
-        return _store().history(self.lookups, span=span, output=output)
+            return _store().latest(self.lookups, span=span, at=self._latest_at, as_of=as_of, output=output)
+        return _store().history(self.lookups, span=span, as_of=as_of, output=output)
 
     def serve(
         self, name: str | None = None, target: str | Path | None = None, ttl: timedelta | None = None

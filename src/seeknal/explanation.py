@@ -1,0 +1,125 @@
+"""Why a value is what it is: the rows that could have been seen, and why all but one were not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal.catalog import Catalog
+from seeknal.engine import Engine
+from seeknal.registry import SnapshotRecord
+from seeknal.retrieval import Source
+from seeknal.schema import ROW_ID, UTC, Schema
+from seeknal.times import Interval, show
+
+_MOST = 100_000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the entity, and what became of it.
+
+    Args:
+        group: Project and name of the group.
+        verdict: "won", or why it lost.
+        event_time: When it became true, in microseconds since 1970.
+        created_time: When it was recorded, if the group knows that.
+        snapshot: The write that stored it.
+        written_at: When that was.
+        features: Its values, by the names they have in the answer.
+    """
+
+    group: str
+    verdict: str
+    event_time: int
+    created_time: int | None
+    snapshot: int
+    written_at: int
+    features: Mapping[str, Any] = field(default_factory=dict)
+    row_id: int = 0
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """What is compared: the greatest that can be seen wins."""
+        return (self.event_time, -(2**63) if self.created_time is None else self.created_time, self.row_id)
+
+
+def explain(
+    catalog: Catalog, engine: Engine, source: Source, entity: pa.Table, moment: int, span: Interval
+) -> list[Candidate]:
+    """List the rows of one entity, the one that won first, then by how near they came.
+
+    This is the contract once more, row by row in Python: it does not ask the join.
+
+    Args:
+        catalog: Where the group is.
+        engine: What reads rows.
+        source: The lookup, as of some snapshot.
+        entity: The join keys in one row, named as in the group.
+        moment: The spine's moment.
+        span: Only rows with an event time within it can be seen.
+    """
+    schema, writes = source.version.schema, catalog.registry.snapshots(source.record)
+    seen = _candidates(engine.sample(source.rows(), _MOST, entity), source, schema, writes)
+    known = {one.row_id for one in seen}
+    _, now = catalog.read(source.record, source.version.number)
+    later = _candidates(engine.sample(now.within(schema), _MOST, entity), source, schema, writes)
+    can = [one for one in seen if _why_hidden(one, moment, span) is None]
+    best = max(can, key=lambda one: one.place, default=None)
+    lifetime = source.record.group.materialization.lifetime
+    judged = [_judged(one, _why_hidden(one, moment, span) or _why_lost(one, best, moment, lifetime)) for one in seen]
+    judged += [
+        _judged(one, f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}")
+        for one in later
+        if one.row_id not in known
+    ]
+    return sorted(judged, key=lambda one: (one.row_id != (best.row_id if best else None), abs(moment - one.event_time)))
+
+
+def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[SnapshotRecord]) -> list[Candidate]:
+    def instants(name: str) -> list[int | None]:
+        return list(rows[name].cast(UTC).cast(pa.int64()).to_pylist())
+
+    created = instants(schema.created_time.name) if schema.created_time else [None] * len(rows)
+    features = rows.select(list(source.features)).rename_columns(list(source.features.values())).to_pylist()
+    parts = zip(instants(schema.event_time.name), created, features, rows[ROW_ID].to_pylist(), strict=True)
+    found = []
+    for time, recorded, values, row_id in parts:
+        write = next(write for write in writes if row_id < write.next_row_id)
+        found.append(Candidate(source.record.label, "", time or 0, recorded, write.number, write.at, values, row_id))
+    return found
+
+
+def _judged(one: Candidate, verdict: str) -> Candidate:
+    return Candidate(
+        one.group, verdict, one.event_time, one.created_time, one.snapshot, one.written_at, one.features, one.row_id
+    )
+
+
+def _span_of(microseconds: int) -> str:
+    return str(timedelta(microseconds=microseconds))
+
+
+def _why_hidden(one: Candidate, moment: int, span: Interval) -> str | None:
+    if one.event_time > moment:
+        return f"future: {_span_of(one.event_time - moment)} after the moment"
+    return None if span.intersect(Interval(one.event_time, one.event_time)) else f"outside {span}"
+
+
+def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int | None) -> str:
+    if best is None:
+        return "not seen"
+    age = moment - best.event_time
+    expired = lifetime is not None and age > lifetime
+    if one is best:
+        return f"expired: {_span_of(age)} old, the ttl is {_span_of(lifetime or 0)}" if expired else "won"
+    behind = ", which has expired" if expired else ""
+    if one.event_time < best.event_time:
+        return f"older: by {_span_of(best.event_time - one.event_time)} than the newest{behind}"
+    if one.place[1] != best.place[1]:
+        return f"same time, but recorded earlier than the newest{behind}"
+    return f"same time, but written earlier than the newest{behind}"

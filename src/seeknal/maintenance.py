@@ -1,0 +1,175 @@
+"""Keeping a group's table in order: going back, cleaning, compacting, erasing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from seeknal.catalog import Catalog
+from seeknal.engine import Engine
+from seeknal.errors import DefinitionError, tally
+from seeknal.offline import Commit, Snapshot, Write
+from seeknal.registry import GroupRecord, Version
+from seeknal.times import Interval, now
+from seeknal.writing import take_turns
+
+DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What an optimization did to a group.
+
+    Args:
+        group: Project and name of the group.
+        snapshot: The newest snapshot now.
+        files_before: How many files held the newest snapshot.
+        files: How many hold it now.
+        removed: How many files no snapshot needs any more were deleted.
+        freed: How many bytes that gave back.
+    """
+
+    group: str
+    snapshot: int
+    files_before: int
+    files: int
+    removed: int
+    freed: int
+
+
+@dataclass(frozen=True)
+class Erased:
+    """The receipt of an erasure.
+
+    Args:
+        group: Project and name of the group.
+        keys: The join keys that were erased, by name.
+        at: When, in microseconds since 1970.
+        rows: How many rows of the current version went.
+        snapshots: The older snapshots that were kept, without the entity.
+        files_removed: How many files that held the entity were deleted.
+        lost_snapshots: How many older snapshots can no longer be read.
+        online: How many online stores were loaded anew.
+        training_sets: The training sets that held the entity, and were deleted.
+    """
+
+    group: str
+    keys: dict[str, object]
+    at: int
+    rows: int
+    snapshots: tuple[int, ...]
+    files_removed: int
+    lost_snapshots: int
+    online: int = 0
+    training_sets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
+        return f"{self.group}: {tally(self.rows)} of {keys} erased; {self.files_removed} files deleted"
+
+
+def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
+    """Make a version current again; nothing is deleted.
+
+    Raises:
+        DefinitionError: There is no such version, or it is the current one.
+        StoreError: Its rows were vacuumed.
+    """
+
+    def step() -> Commit:
+        version = catalog.version(record, number)
+        if version.is_current:
+            raise DefinitionError(f"Version {number} of {record.label} is the current one.")
+        offline = catalog.offline(record.project, record.name)
+        return offline.restore(offline.snapshot(), catalog.snapshot(record, version))
+
+    take_turns(record.label, step)
+    return catalog.version(record, number)
+
+
+def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *, dry_run: bool) -> tuple[Version, int]:
+    """Remove the rows of the current version that are older than an instant; earlier snapshots keep theirs.
+
+    Returns:
+        The version, and how many rows went, or would go.
+    """
+    span = Interval(None, before - 1)
+
+    def step() -> tuple[Version, int]:
+        version, snapshot = catalog.read(record)
+        count = engine.count(snapshot.within(version.schema, span))[0]
+        if count and not dry_run:
+            columns = [pa.array([], kind) for kind in version.schema.stored_types]
+            empty = pa.Table.from_arrays(columns, names=version.schema.names)
+            offline = catalog.offline(record.project, record.name)
+            offline.write(offline.snapshot(), Write(empty, version.schema, version.number, "overwrite", span))
+        return version, count
+
+    return take_turns(record.label, step)
+
+
+def optimize(catalog: Catalog, record: GroupRecord, pinned: Iterable[Snapshot], keep_days: int) -> Optimized:
+    """Put small files together, and delete those that no snapshot needs any more.
+
+    Args:
+        catalog: Where the group is.
+        record: The group.
+        pinned: Snapshots that must stay readable; the last of each version stays too.
+        keep_days: Snapshots of so many days stay as well.
+    """
+    offline = catalog.offline(record.project, record.name)
+    before = offline.snapshot()
+    take_turns(record.label, lambda: offline.compact(offline.snapshot()))
+    versions = catalog.versions(record)
+    after = offline.snapshot()
+    young = [one.number for one in catalog.registry.snapshots(record) if one.at >= now() - keep_days * DAY]
+    last = [catalog.snapshot(record, version) for version in versions]
+    removed = offline.vacuum([*pinned, *last, *_readable(catalog, record, young)])
+    sizes = sum(file.size for file in removed)
+    return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), sizes)
+
+
+def _readable(catalog: Catalog, record: GroupRecord, numbers: Sequence[int]) -> list[Snapshot]:
+    """Give those snapshots whose files are all there."""
+    offline = catalog.offline(record.project, record.name)
+    found = [offline.snapshot(number) for number in numbers]
+    return [one for one in found if all((one.root / file.path).exists() for file in one.files)]
+
+
+def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Sequence[Snapshot]) -> Erased:
+    """Erase an entity from all that is stored offline; older snapshots that are not kept become unreadable.
+
+    Args:
+        catalog: Where the group is.
+        record: The group.
+        entity: Its join keys, in one row.
+        pinned: Snapshots that stay, without the entity; the last of each version stays too.
+    """
+    offline = catalog.offline(record.project, record.name)
+    all_numbers = [snapshot.number for snapshot in catalog.registry.snapshots(record)]
+    readable = len(_readable(catalog, record, all_numbers))
+    rows = 0
+    kept: dict[int, Snapshot] = {}
+
+    def step() -> Commit | None:
+        nonlocal rows
+        last = [catalog.snapshot(record, version) for version in catalog.versions(record)]
+        base = offline.snapshot()
+        kept.update({one.number: one for one in (*last, *pinned) if one.number != base.number})
+        done = offline.erase(base, list(kept.values()), entity)
+        rows = 0 if done is None else base.rows - done.rows
+        return done
+
+    commit = take_turns(record.label, step)
+    catalog.catch_up(record)
+    rewritten = commit.rewritten if commit else {}
+    stays = [
+        Snapshot(one.root, number, one.commit, tuple(rewritten.get(str(number), one.files)))
+        for number, one in kept.items()
+    ]
+    removed = offline.forget(entity, stays)
+    left = len(_readable(catalog, record, all_numbers)) + len(rewritten)
+    keys = dict(entity.to_pylist()[0])
+    return Erased(record.label, keys, now(), rows, tuple(sorted(kept)), len(removed), readable - left)
