@@ -44,6 +44,7 @@ ORDER = [
     "serving",
     "online_tables",
     "store",
+    "doctor",
     "session",
     "featurestore",
     "demo",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         HistoricalFeaturesDuckDB,
         OnlineFeaturesDuckDB,
     )
+    from seeknal.featurestore.training_set import TrainingSet
     from seeknal.store import FeatureStore
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "SeeknalError",
     "SeeknalWarning",
     "StoreError",
+    "TrainingSet",
 ]
 
 _GUIDE = "seeknal.featurestore.duckdbengine.feature_group"
@@ -42,6 +44,7 @@ _HOMES = {
     "FeatureGroupDuckDB": _GUIDE,
     "HistoricalFeaturesDuckDB": _GUIDE,
     "OnlineFeaturesDuckDB": _GUIDE,
+    "TrainingSet": "seeknal.featurestore.training_set",
 }
 
 

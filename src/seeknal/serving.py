@@ -132,18 +132,15 @@ class OnlineTable:
         """The names that an answer has, in order."""
         return [name for lookup in self.record.lookups for _, name in lookup.features]
 
-    def read_key(self, text: Mapping[str, str]) -> dict[str, Any]:
-        """Read the keys of one entity from text, as somebody types them.
-
-        Raises:
-            DataError: A text does not fit its key's type.
-        """
+    @property
+    def key_fields(self) -> list[pa.Field]:
+        """The names that a request must give, with their types."""
         kinds = {
             name: field.type
             for lookup, codec, _ in self._parts
             for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)
         }
-        return {name: _read(name, value, kinds[name]) if name in kinds else value for name, value in text.items()}
+        return [pa.field(name, kind) for name, kind in kinds.items()]
 
     def get_features(self, keys: object, output: str = "pandas", *, at: int | None = None) -> Any:
         """Give the newest features of some entities.
@@ -209,10 +206,3 @@ class OnlineTable:
             f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}",
             key=dict(key),
         )
-
-
-def _read(name: str, text: str, kind: pa.DataType) -> Any:
-    try:
-        return pa.scalar(text).cast(kind).as_py()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise DataError(f"{name} is {kind}, which {text!r} is not.", key=name) from None

@@ -19,7 +19,7 @@ import pyarrow as pa
 from seeknal import config, duck, explanation, frames, leaks, maintenance, retrieval, types, writing
 from seeknal.catalog import AsOf, Catalog
 from seeknal.columns import utc
-from seeknal.engine import Engine
+from seeknal.engine import Engine, selftest
 from seeknal.engine.duckdb import DuckDBEngine
 from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError
@@ -86,8 +86,21 @@ class FeatureStore:
 
     @cached_property
     def engine(self) -> Engine:
-        """What answers queries."""
+        """What answers queries; each release of it is tested when a home first meets it."""
+        checked = self.home / f"checked-duckdb-{duckdb.__version__}"
+        if not checked.exists():
+            self.check_engine()
+            self.home.mkdir(parents=True, exist_ok=True)
+            checked.touch()
         return DuckDBEngine(self._duckdb)
+
+    def check_engine(self) -> None:
+        """Ask the query engine a few cases that it must answer rightly.
+
+        Raises:
+            StoreError: It does not.
+        """
+        selftest.check(self._duckdb)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -285,9 +298,8 @@ class FeatureStore:
             DataError: The keys have wrong names or types.
         """
         record = self.catalog.group(name, project)
-        entity = self.entity(record, keys)
-        users = self.training_sets.users(record)
-        doomed = self.training_sets.holding(record, users, entity)
+        entity, users = self.entity(record, keys), self.training_sets.users(record)
+        doomed = self.training_sets_holding(record, keys)
         if doomed and not delete_training_sets:
             raise DefinitionError(
                 f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
@@ -302,6 +314,10 @@ class FeatureStore:
             self.online_tables.reload(record, version.number)
         stores = {load.target for load in self.registry.loads(record)}
         return replace(receipt, online=len(stores), training_sets=tuple(doomed))
+
+    def training_sets_holding(self, record: GroupRecord, keys: Mapping[str, Any]) -> list[str]:
+        """List the training sets of a group that have an entity in them."""
+        return self.training_sets.holding(record, self.training_sets.users(record), self.entity(record, keys))
 
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
         """Read the join keys of one entity of a group, as one row in its types.

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import types as is_
@@ -174,3 +175,15 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise DataError(f"Column {name!r} does not fit its type {kind}: {error}", column=name) from None
     return pa.Table.from_arrays(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))
+
+
+def read(name: str, text: str, kind: pa.DataType) -> Any:
+    """Read a value from text, as somebody types it.
+
+    Raises:
+        DataError: The text does not fit the type.
+    """
+    try:
+        return pa.scalar(text).cast(kind).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f"{name} is {kind}, which {text!r} is not.", key=name) from None

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from seeknal import __version__
-from seeknal.cli import explore, manage, online, version
+from seeknal.cli import dataset, doctor, explore, manage, online, version
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 
@@ -25,7 +25,20 @@ app.add_typer(version.app, name="version")
 app.add_typer(explore.list_app, name="list")
 app.add_typer(explore.show_app, name="show")
 app.add_typer(manage.delete_app, name="delete")
-for command in (manage.init, explore.info, manage.demo, explore.debug, online.materialize, online.lookup, manage.clean):
+app.add_typer(dataset.app, name="dataset")
+for command in (
+    manage.init,
+    explore.info,
+    doctor.doctor,
+    manage.demo,
+    explore.debug,
+    explore.explain,
+    online.materialize,
+    online.lookup,
+    manage.optimize,
+    manage.clean,
+    manage.erase,
+):
     app.command()(command)
 app.command("delete-table")(manage.delete_table)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, OfProject, Table
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, OfProject, Table, read_keys
+from seeknal.times import show
 
 if TYPE_CHECKING:
     from seeknal.registry import GroupRecord, OnlineTableRecord
@@ -187,6 +188,37 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
         },
         form,
     )
+
+
+def explain(
+    group: Group,
+    keys: Keys,
+    at: Annotated[str, typer.Option("--at", help="The moment to look from, as 2024-01-31T12:30.")],
+    as_of: Annotated[str | None, typer.Option("--as-of", help="See only what was stored by then.")] = None,
+    version: Annotated[int | None, typer.Option("--version", "-v", help="Of which version; the current one.")] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Show which row of an entity counts at a moment, and why the others do not."""
+    from seeknal import session
+    from seeknal.feature_group import FeatureLookup
+
+    store = session.store()
+    record = store.catalog.group(group, project)
+    entity = read_keys(store.catalog.version(record, version).schema.keys, keys)
+    snapshot = int(as_of) if as_of is not None and as_of.isdigit() else as_of
+    found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot)
+    rows = [
+        {
+            "verdict": one.verdict,
+            "event_time": show(one.event_time),
+            "recorded": show(one.created_time),
+            "snapshot": one.snapshot,
+            **one.features,
+        }
+        for one in found
+    ]
+    render.rows(rows, form, empty=f"{record.label} has no rows of that entity.")
 
 
 def debug(

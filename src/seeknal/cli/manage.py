@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Table, Yes
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, Yes, read_keys
 from seeknal.errors import DefinitionError
 
 delete_app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
@@ -66,6 +66,75 @@ def delete_table(name: Table, project: InProject = None, yes: Yes = False, form:
     render.confirm(f"Delete online table {table.label}?", yes)
     store.delete_table(name, table.project)
     render.record({"deleted": f"{table.label}"}, form)
+
+
+def optimize(
+    group: Group,
+    keep_days: Annotated[
+        int, typer.Option("--keep-days", min=0, help="How many days back the state of the table stays readable.")
+    ] = 30,
+    project: InProject = None,
+    yes: Yes = False,
+    form: AsFormat = Format.table,
+) -> None:
+    """Put small files together, and delete files that nothing needs any more.
+
+    The last snapshot of each version and what training sets read always stay. Other snapshots that are older than
+    --keep-days can no longer be read with as_of.
+    """
+    from seeknal import session
+
+    store = session.store()
+    record = store.catalog.group(group, project)
+    render.confirm(f"Delete what only snapshots of {record.label} older than {keep_days} days need?", yes)
+    with render.working(f"Optimizing {record.label}"):
+        done = store.optimize(group, project, keep_days=keep_days)
+    render.record(
+        {
+            "feature_group": done.group,
+            "snapshot": done.snapshot,
+            "files_before": done.files_before,
+            "files": done.files,
+            "files_deleted": done.removed,
+            "bytes_freed": done.freed,
+        },
+        form,
+    )
+
+
+def erase(
+    group: Group,
+    keys: Keys,
+    project: InProject = None,
+    yes: Yes = False,
+    form: AsFormat = Format.table,
+) -> None:
+    """Erase an entity: from all versions, older snapshots, training sets and what is online. Prints a receipt."""
+    from seeknal import session
+
+    store = session.store()
+    record = store.catalog.group(group, project)
+    entity = read_keys(store.catalog.version(record).schema.keys, keys)
+    doomed = store.training_sets_holding(record, entity)
+    also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
+    told = ", ".join(f"{name}={value}" for name, value in entity.items())
+    render.confirm(f"Erase {told} from {record.label} for good?{also}", yes)
+    with render.working(f"Erasing {told}"):
+        receipt = store.erase(group, entity, project, delete_training_sets=bool(doomed))
+    render.record(
+        {
+            "feature_group": receipt.group,
+            "erased": told,
+            "at": render.when(receipt.at),
+            "rows": receipt.rows,
+            "snapshots_kept_without_it": list(receipt.snapshots),
+            "snapshots_lost": receipt.lost_snapshots,
+            "files_deleted": receipt.files_removed,
+            "online_stores_reloaded": receipt.online,
+            "training_sets_deleted": list(receipt.training_sets),
+        },
+        form,
+    )
 
 
 def clean(

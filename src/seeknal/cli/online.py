@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Table
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, read_keys
 
 
 def materialize(
@@ -45,21 +45,13 @@ def materialize(
 
 def lookup(
     table: Table,
-    keys: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.")],
+    keys: Keys,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
     """Show the online features of one entity."""
     from seeknal import session
 
-    asked = dict(_pair(text) for text in keys)
     online = session.store().online_table(table, project)
-    answer = online.get_features([online.read_key(asked)], output="dicts")
+    answer = online.get_features([read_keys(online.key_fields, keys)], output="dicts")
     render.record(answer[0], form)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
-    return name, value

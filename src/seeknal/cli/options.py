@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Format(StrEnum):
@@ -22,3 +26,24 @@ OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only of 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]
 Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online table.")]
+Keys = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.")]
+
+
+def read_keys(fields: Iterable[pa.Field], pairs: Iterable[str]) -> dict[str, Any]:
+    """Read the join keys of one entity, as somebody types them, in their types.
+
+    Raises:
+        DataError: A text does not fit its key's type.
+    """
+    from seeknal.types import read
+
+    kinds = {field.name: field.type for field in fields}
+    texts = dict(_pair(text) for text in pairs)
+    return {name: read(name, text, kinds[name]) if name in kinds else text for name, text in texts.items()}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
+    return name, value

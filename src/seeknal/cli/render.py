@@ -60,6 +60,11 @@ def record(fields: Record, form: Format) -> None:
         rows(value, form)
 
 
+def note(text: str) -> None:
+    """Print a sentence below a table."""
+    stdout.print(text, soft_wrap=True)
+
+
 def _dump(value: Any, form: Format) -> None:
     if form is Format.json:
         typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -70,16 +71,27 @@ def diff_versions(
     """Show what was added, removed and modified from one version of a feature group to another."""
     from seeknal import session
 
-    changes = session.store().diff(group, old, new, project)
+    store = session.store()
+    changes = store.diff(group, old, new, project)
+    with render.working(f"Counting nulls of {group}"):
+        before, after = _Nulls(*store.counts(group, old, project)), _Nulls(*store.counts(group, new, project))
     if form is Format.table:
         kinds = {"added": [c for c in changes if c.old is None], "removed": [c for c in changes if c.new is None]}
         kinds["modified"] = [c for c in changes if c.old and c.new]
         found = [
-            {"change": kind, "column": c.name, f"version {old}": c.old, f"version {new}": c.new}
+            {
+                "change": kind,
+                "column": c.name,
+                f"version {old}": c.old,
+                f"version {new}": c.new,
+                f"nulls in {old}": before.shown(c.name),
+                f"nulls in {new}": after.shown(c.name),
+            }
             for kind, some in kinds.items()
             for c in some
         ]
         render.rows(found, form, empty=f"Versions {old} and {new} of {group} have the same schema.")
+        render.note(f"Rows: {before.rows:,} in version {old}, {after.rows:,} in version {new}.")
         return
     render.record(
         {
@@ -89,6 +101,38 @@ def diff_versions(
             "added": [{"name": c.name, "type": c.new} for c in changes if c.old is None],
             "removed": [{"name": c.name, "type": c.old} for c in changes if c.new is None],
             "modified": [{"name": c.name, "from": c.old, "to": c.new} for c in changes if c.old and c.new],
+            "rows": {"from": before.rows, "to": after.rows},
+            "null_rates": {"from": before.rates, "to": after.rates},
         },
         form,
     )
+
+
+@dataclass(frozen=True)
+class _Nulls:
+    """The rows of a version, and how many of them are null in each column."""
+
+    rows: int
+    nulls: dict[str, int]
+
+    @property
+    def rates(self) -> dict[str, float]:
+        return {name: round(count / self.rows, 6) if self.rows else 0.0 for name, count in self.nulls.items()}
+
+    def shown(self, name: str) -> str:
+        return f"{self.rates[name]:.1%}" if name in self.rates else ""
+
+
+@app.command("rollback")
+def rollback(
+    group: Group,
+    number: Annotated[int, typer.Option("--to", help="The version that is to be current again.")],
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Make an earlier version current again. Nothing is deleted: the versions after it stay."""
+    from seeknal import session
+
+    with render.working(f"Going back to version {number} of {group}"):
+        version = session.store().rollback(group, number, project)
+    render.record({"group": group, "version": version.number, "snapshot": version.snapshot, "rows": version.rows}, form)

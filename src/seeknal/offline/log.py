@@ -121,6 +121,17 @@ def read_commits(root: Path, after: int) -> list[Commit]:
     return list(_commits(table, table.version() - after))[::-1] if table.version() > after else []
 
 
+def mentioned_files(root: Path) -> set[str]:
+    """Give the names of all files that any commit ever added."""
+    added = set()
+    for entry in (root / "_delta_log").glob("*.json"):
+        for line in entry.read_bytes().splitlines():
+            action = msgspec.json.decode(line)
+            if "add" in action:
+                added.add(action["add"]["path"])
+    return added
+
+
 def latest(root: Path) -> int:
     """Give the number of the newest snapshot."""
     return _open(root).version()

@@ -25,7 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from seeknal.errors import StoreError
 from seeknal.offline.lock import alone, together
-from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, read_snapshot
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, mentioned_files, read_snapshot
 from seeknal.offline.plan import Part, Plan, Write, instants
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
@@ -210,6 +210,12 @@ class OfflineTable:
             for file in removed:
                 (self.root / file.path).unlink()
         return removed
+
+    def orphans(self) -> list[Path]:
+        """List files that no snapshot mentions and no writer is at work on: killed writers left them."""
+        with alone(self.root / "_write.lock"):
+            mentioned = mentioned_files(self.root)
+            return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
 
     def forget(self, entities: pa.Table, keep: Iterable[Snapshot]) -> list[DataFile]:
         """Remove those files that hold some entities and that none of the snapshots needs."""

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.entity import Entity
-from seeknal.errors import DefinitionError
+from seeknal.errors import DataError, DefinitionError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization, check_lookups
+from seeknal.featurestore import current_store
+from seeknal.featurestore.training_set import TrainingSet
 from seeknal.names import check_name
-from seeknal.times import Interval, Moment, moment_of
+from seeknal.times import Interval, Moment, instant, moment_of, now
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from seeknal.catalog import AsOf
+    from seeknal.registry import Question
     from seeknal.serving import OnlineTable
-    from seeknal.store import FeatureStore
     from seeknal.writing import Written
 
 __all__ = [
@@ -27,13 +30,8 @@ __all__ = [
     "HistoricalFeaturesDuckDB",
     "Materialization",
     "OnlineFeaturesDuckDB",
+    "TrainingSet",
 ]
-
-
-def _store() -> FeatureStore:
-    from seeknal import session
-
-    return session.store()
 
 
 class FeatureGroupDuckDB:
@@ -142,7 +140,7 @@ class FeatureGroupDuckDB:
             raise DefinitionError(
                 f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write()."
             )
-        return _store().write(
+        return current_store().write(
             self.definition,
             self._frame,
             features=self._features,
@@ -159,27 +157,35 @@ class FeatureGroupDuckDB:
             DefinitionError: The group exists with another entity or other time columns, or does not
                 exist and the entity is missing.
         """
-        found = _store().registry.group(self.project, self.name)
+        found = current_store().registry.group(self.project, self.name)
         if found is None and self.entity is None:
             try:
-                _store().catalog.group(self.name, self.project)
+                current_store().catalog.group(self.name, self.project)
             except DefinitionError as error:
                 raise DefinitionError(f"{error} To make it, pass entity=Entity(...).") from None
         if found:
             self.entity = self.entity or found.group.entity
             self.materialization = self.materialization or found.group.materialization
             self.description = self.description or found.group.description
-        _store().get_or_create(self.definition)
+        current_store().get_or_create(self.definition)
         return self
+
+    def rollback(self, to: int) -> None:
+        """Make an earlier version current again, as it stands since its last write. Nothing is deleted.
+
+        Raises:
+            DefinitionError: There is no such version, or it is the current one.
+        """
+        current_store().rollback(self.name, to, self.project)
 
     def delete(self) -> None:
         """Remove the group: its rows, its versions, and what of it is online."""
-        _store().delete_group(self.name, self.project)
+        current_store().delete_group(self.name, self.project)
 
     @property
     def version(self) -> int | None:
         """Number of the current version; None before the first write."""
-        store = _store()
+        store = current_store()
         record = store.registry.group(self.project, self.name)
         versions = store.catalog.versions(record) if record else []
         return next((version.number for version in versions if version.is_current), None)
@@ -187,9 +193,9 @@ class FeatureGroupDuckDB:
     @property
     def offline_watermarks(self) -> list[datetime]:
         """Newest event time of each write to the current version, in UTC, oldest first."""
-        if _store().registry.group(self.project, self.name) is None:
+        if current_store().registry.group(self.project, self.name) is None:
             return []
-        return [moment_of(moment) for moment in _store().watermarks(self.name, self.project)]
+        return [moment_of(moment) for moment in current_store().watermarks(self.name, self.project)]
 
 
 def _declaration(
@@ -276,12 +282,84 @@ class HistoricalFeaturesDuckDB:
         span = Interval.between(feature_start_time, feature_end_time)
         if self._spine:
             spine, date_col, keep = self._spine
-            return _store().training_set(
+            return current_store().training_set(
                 self.lookups, spine, date_col, keep=keep, span=span, as_of=as_of, output=output
             )
         if self._wants_latest:
-            return _store().latest(self.lookups, span=span, at=self._latest_at, as_of=as_of, output=output)
-        return _store().history(self.lookups, span=span, as_of=as_of, output=output)
+            return current_store().latest(self.lookups, span=span, at=self._latest_at, as_of=as_of, output=output)
+        return current_store().history(self.lookups, span=span, as_of=as_of, output=output)
+
+    def save(self, name: str, *, as_of: AsOf | None = None, rows: bool = False) -> TrainingSet:
+        """Build the training set and keep what it takes to build it again, to the byte.
+
+        Args:
+            name: A new name; what is saved does not change.
+            as_of: Look only at what was stored by then, as in `to_dataframe`.
+            rows: Keep the rows too, as a Parquet file.
+
+        Raises:
+            DefinitionError: The name is taken.
+            DataError: A column of the spine cannot be kept in a Parquet file.
+        """
+        question, spine = self._question()
+        return TrainingSet(
+            current_store().save_training_set(name, self.lookups, question, spine, as_of=as_of, keep_rows=rows)
+        )
+
+    def explain(self, row: Mapping[str, Any], *, as_of: AsOf | None = None) -> pd.DataFrame:
+        """Say for one row of the spine which stored row of each group counts, and why the others do not.
+
+        Args:
+            row: The join keys and the moment, named as in the spine: `spine.iloc[0]`, or a mapping.
+            as_of: Look only at what was stored by then.
+
+        Returns:
+            The stored rows of that entity: group, verdict, event_time, created_time, snapshot, written_at, and features
+            as a mapping; of each group the row that counts first.
+
+        Raises:
+            DefinitionError: No spine was set, so that nobody knows which column is the moment.
+            DataError: The row lacks a join key or the moment.
+        """
+        import pandas as pd
+
+        if self._spine is None:
+            raise DefinitionError(
+                "explain() needs using_spine(spine, date_col=...), to know which column is the moment."
+            )
+        date_col = self._spine[1]
+        if date_col not in row:
+            raise DataError(f"The row has no {date_col!r}, which is the moment to explain.")
+        found = current_store().explain(self.lookups, row, row[date_col], as_of=as_of)
+        times = ("event_time", "created_time", "written_at")
+        shown = ("group", "verdict", "event_time", "created_time", "snapshot", "written_at", "features")
+        frame = pd.DataFrame([{name: getattr(one, name) for name in shown} for one in found], columns=list(shown))
+        return frame.assign(**{name: pd.to_datetime(frame[name], unit="us", utc=True) for name in times})
+
+    def check(self) -> list[str]:
+        """Look for leaks that a correct join cannot see, because they are in the data.
+
+        Rows recorded long after their event time; event times that are all midnights while the spine has hours; features
+        that equal another column of the spine, such as the label.
+
+        Returns:
+            A sentence for each, which is also given as a notice.
+        """
+        spine, date_col, _ = self._spine or (None, "", None)
+        found = current_store().check(self.lookups, spine, date_col)
+        for text in found:
+            notice(text)
+        return found
+
+    def _question(self) -> tuple[Question, object]:
+        from seeknal.registry import Question
+
+        if self._spine:
+            spine, date_col, keep = self._spine
+            return Question("spine", date_col=date_col, keep=None if keep is None else tuple(keep)), spine
+        if self._wants_latest:
+            return Question("latest", moment=now() if self._latest_at is None else instant(self._latest_at)), None
+        return Question("history"), None
 
     def serve(
         self, name: str | None = None, target: str | Path | None = None, ttl: timedelta | None = None
@@ -295,7 +373,7 @@ class HistoricalFeaturesDuckDB:
             target: Folder of the online store; the one in the home without it.
             ttl: How long values are good for, in place of the groups' own.
         """
-        table = _store().serve(self.lookups, name, target=target, ttl=ttl)
+        table = current_store().serve(self.lookups, name, target=target, ttl=ttl)
         return OnlineFeaturesDuckDB(table.record.name, table.record.project)
 
 
@@ -311,7 +389,7 @@ class OnlineFeaturesDuckDB:
     """
 
     def __init__(self, name: str, project: str | None = None) -> None:
-        self._table: OnlineTable = _store().online_table(name, project)
+        self._table: OnlineTable = current_store().online_table(name, project)
         self.name = self._table.record.name
         self.project = self._table.record.project
 
@@ -337,4 +415,4 @@ class OnlineFeaturesDuckDB:
 
     def delete(self) -> None:
         """Remove the table, and rows that no other table uses."""
-        _store().delete_table(self.name, self.project)
+        current_store().delete_table(self.name, self.project)

@@ -1,0 +1,99 @@
+"""Commands about saved training sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seeknal.cli import render
+from seeknal.cli.options import AsFormat, Format, InProject, OfProject, Yes
+
+if TYPE_CHECKING:
+    from seeknal.registry import TrainingSetRecord
+
+app = typer.Typer(help="Training sets that were saved, and can be built again.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the training set.")]
+
+
+@app.command("list")
+def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> None:
+    """List the saved training sets."""
+    from seeknal import session
+
+    store = session.store()
+    if project is not None:
+        store.catalog.project(project)
+    records = [_line(one) for one in store.registry.training_sets(project)]
+    render.rows(records, form, empty="No training sets yet: HistoricalFeaturesDuckDB(...).save(NAME) keeps one.")
+
+
+def _line(one: TrainingSetRecord) -> dict[str, Any]:
+    return {
+        "project": one.project,
+        "training_set": one.name,
+        "rows": one.rows,
+        "features": sum(len(pin.features) for pin in one.pins),
+        "created": render.when(one.created_at),
+        "rows_kept": one.has_rows,
+    }
+
+
+@app.command("show")
+def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.table) -> None:
+    """Show a training set: what was asked, which snapshots were read, and the hash of the answer."""
+    from seeknal import session
+
+    one = session.store().catalog.training_set(name, project)
+    question = one.question
+    render.record(
+        {
+            **_line(one),
+            "asked": {"spine": f"a spine, at {question.date_col}"}.get(question.kind, question.kind),
+            "content_hash": one.content_hash,
+            "reads": [
+                {"group": f"{pin.project}/{pin.group}", "version": pin.version, "snapshot": pin.snapshot}
+                | {"features": [out for _, out in pin.features]}
+                for pin in one.pins
+            ],
+        },
+        form,
+    )
+
+
+@app.command("reproduce")
+def reproduce(
+    name: Name,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the rows to this Parquet file.")] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Build a training set again, and prove by its hash that it is the same."""
+    from seeknal import session
+
+    store = session.store()
+    one = store.catalog.training_set(name, project)
+    with render.working(f"Reproducing {one.label}"):
+        rows = store.training_sets.reproduce(one)
+        if output is not None:
+            import pyarrow.parquet as pq
+
+            pq.write_table(rows, output)
+    render.record(
+        {"training_set": one.label, "rows": one.rows, "content_hash": one.content_hash, "same": True}
+        | ({} if output is None else {"written_to": str(output)}),
+        form,
+    )
+
+
+@app.command("delete")
+def delete_dataset(name: Name, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
+    """Forget a training set, with its spine and rows. The groups it read stay."""
+    from seeknal import session
+
+    store = session.store()
+    one = store.catalog.training_set(name, project)
+    render.confirm(f"Delete training set {one.label}?", yes)
+    store.training_sets.delete(one)
+    render.record({"deleted": one.label}, form)

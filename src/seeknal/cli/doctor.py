@@ -1,0 +1,20 @@
+"""The command that looks whether all is well."""
+
+from __future__ import annotations
+
+import typer
+
+from seeknal.cli import render
+from seeknal.cli.options import AsFormat, Format
+
+
+def doctor(form: AsFormat = Format.table) -> None:
+    """Look whether all is well: versions, room, the join, every table. Exits with 1 if something is not."""
+    from seeknal import session
+    from seeknal.doctor import examine
+
+    with render.working("Looking"):
+        findings = examine(session.store())
+    render.rows([{"what": one.what, "fine": one.fine, "found": one.found} for one in findings], form)
+    if not all(one.fine for one in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,82 @@
+"""How a home is: what is in it, how much room it takes, and whether what it relies on works."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from seeknal.errors import SeeknalError
+from seeknal.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        what: The thing.
+        fine: Whether it is as it should be.
+        found: What was seen.
+    """
+
+    what: str
+    fine: bool
+    found: str
+
+
+def examine(store: FeatureStore) -> list[Finding]:
+    """Look at everything that can be looked at without changing it."""
+    return [*_machine(store), *_groups(store)]
+
+
+def _machine(store: FeatureStore) -> Iterator[Finding]:
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("duckdb", "deltalake", "pyarrow", "pandas", "lmdb"))
+    yield Finding("versions", True, f"seeknal {version('seeknal')}, {libraries}")
+    yield Finding("home", True, f"{store.home}, {_size(_bytes_of(store.home))}")
+    free = shutil.disk_usage(store.home).free
+    yield Finding("free disk", free > _bytes_of(store.home), _size(free))
+    try:
+        store.check_engine()
+        yield Finding("point-in-time join", True, "answers its test cases rightly")
+    except SeeknalError as error:
+        yield Finding("point-in-time join", False, str(error))
+
+
+def _groups(store: FeatureStore) -> Iterator[Finding]:
+    for record in store.registry.groups():
+        offline = store.catalog.offline(record.project, record.name)
+        try:
+            if not offline.exists():
+                yield Finding(record.label, True, "nothing written yet")
+                continue
+            versions = store.catalog.versions(record)
+            for one in versions:
+                store.catalog.snapshot(record, one)
+            files, spare = offline.snapshot().files, offline.orphans()
+        except SeeknalError as error:
+            yield Finding(record.label, False, str(error))
+            continue
+        found = f"{len(versions)} versions, {_size(sum(file.size for file in files))} in {len(files)} files"
+        yield Finding(record.label, True, found)
+        if spare:
+            size = _size(sum(path.stat().st_size for path in spare))
+            yield Finding(
+                record.label,
+                False,
+                f"{len(spare)} orphaned files, {size}: seeknal optimize {record.label} removes them",
+            )
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 - the next unit
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,62 @@
+"""A few cases that DuckDB's ASOF join must answer rightly, for it has not always.
+
+Releases before have skipped a last value that is null (1.3), lost left rows when there were more conditions
+(1.1 to 1.4), and compared a timestamp with one of a zone in the session's own zone (all). The query is the engine's.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from seeknal.engine.duckdb import as_of_sql
+from seeknal.engine.protocol import Wanted
+from seeknal.errors import StoreError
+from seeknal.offline import Rows
+from seeknal.schema import ROW_ID, UTC, Schema
+
+_SCHEMA = Schema((pa.field("user", pa.string()),), pa.field("at", UTC), None, (pa.field("x", pa.int64()),))
+_ROWS = f"""
+    SELECT "user", make_timestamptz("at") AS "at", x, id AS "{ROW_ID}" FROM (VALUES
+        ('a', 10, 1, 0), ('a', 20, 2, 1), ('a', 20, 3, 2), ('a', 30, NULL, 3), ('b', 50, 5, 4)
+    ) AS stored("user", "at", x, id)
+"""
+_SPINE = [
+    ("a", 9),
+    ("a", 10),
+    ("a", 19),
+    ("a", 20),
+    ("a", 31),
+    ("a", 10),
+    ("b", 49),
+    (None, 50),
+    ("c", 50),
+    ("b", None),
+]
+_WITHOUT_TTL = [None, 1, 1, 3, None, 1, None, None, None, None]
+_WITH_TTL = [None, 1, None, 3, None, 1, None, None, None, None]
+_TTL = 8
+
+
+def check(connection: duckdb.DuckDBPyConnection) -> None:
+    """Ask the cases, in a zone far from UTC.
+
+    Raises:
+        StoreError: An answer is wrong.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SET TimeZone = 'Asia/Jakarta'")
+    users, moments = zip(*_SPINE, strict=True)
+    positions = pa.array(range(len(_SPINE)))
+    cursor.register("spine", pa.table({"k0": users, "t": pa.array(moments, pa.int64()), "i": positions}))
+    for ttl, expected in ((None, _WITHOUT_TTL), (_TTL, _WITH_TTL)):
+        for semi_join in (False, True):
+            wanted = Wanted(Rows((), _SCHEMA, 0), ("x",), ttl)
+            query = as_of_sql(_SCHEMA, wanted, _ROWS, semi_join=semi_join)
+            found = [row[0] for row in cursor.execute(query).fetchall()]
+            if found != expected:
+                raise StoreError(
+                    f"DuckDB {duckdb.__version__} answers a point-in-time join wrongly on this machine: {found} in place "
+                    f"of {expected} (ttl {ttl}). Install another release of duckdb, and please report it."
+                )
+    cursor.close()
