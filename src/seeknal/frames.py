@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal import types
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import did_you_mean
 from seeknal.sql import comma, quote
@@ -117,7 +118,19 @@ def _from_series(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
 
 
 def _from_polars(frame: Any, names: list[str]) -> pa.Table:
-    return pa.RecordBatchReader.from_stream(frame.select(names)).read_all()
+    return pa.Table.from_arrays([_from_polars_column(frame, name) for name in names], names=names)
+
+
+def _from_polars_column(frame: Any, name: str) -> pa.ChunkedArray:
+    """Read a column in Arrow's older layouts: the categories of the newest one cannot be cast to text."""
+    pl = _polars()
+    problem: object = "Python objects have no type"
+    try:
+        if frame.schema[name] != pl.Object:
+            return frame.select(name).to_arrow(compat_level=pl.CompatLevel.oldest())[name]
+    except pa.ArrowInvalid as error:
+        problem = error
+    raise DataError(f"Column {name!r} is {frame.schema[name]}, which cannot be read: {problem}", column=name)
 
 
 def _from_duckdb(relation: Any, names: list[str]) -> pa.Table:
@@ -198,8 +211,12 @@ def from_arrow(table: pa.Table, kind: str) -> Any:
     if kind == "duckdb":
         import duckdb
 
-        return duckdb.from_arrow(table)
+        return duckdb.from_arrow(types.recast(table, [_in_duckdb(kind) for kind in table.schema.types]))
     return _to_pandas(table, arrow_backed=False)
+
+
+def _in_duckdb(kind: pa.DataType) -> pa.DataType:
+    return types.without_halves(kind) if "halffloat" in str(kind) else kind
 
 
 def with_columns(frame: Any, names: list[str], features: pa.Table, kind: str) -> Any:
@@ -259,6 +276,8 @@ def _series(column: pa.ChunkedArray) -> Any:
     kind = column.type
     if pa.types.is_nested(kind):
         return pd.Series(column.to_pylist(), dtype=object)
+    if kind == pa.time64("ns"):
+        return column.to_pandas(types_mapper={kind: pd.ArrowDtype(kind)}.get)  # Python's time has no nanoseconds
     if column.null_count and pa.types.is_integer(kind):
         name = str(kind).replace("i", "I").replace("uI", "UI")
         return column.to_pandas(types_mapper={kind: getattr(pd, f"{name}Dtype")()}.get)

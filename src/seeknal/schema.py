@@ -177,7 +177,7 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
 
     def column(name: str) -> pa.Field:
         kind = _logical_of(table.schema.field(name))
-        if name in declared:
+        if name in declared and not pa.types.is_null(declared[name]):
             return pa.field(name, _declared_type(name, kind, declared[name]))
         if name in now and (types.widens(kind, now[name]) or _fits(table[name], now[name])):
             return pa.field(name, now[name])
@@ -236,9 +236,10 @@ def _logical_of(field: pa.Field) -> pa.DataType:
 
 
 def _key(field: pa.Field) -> pa.Field:
-    if pa.types.is_floating(field.type) or pa.types.is_nested(field.type):
+    unfit = pa.types.is_floating, pa.types.is_nested, pa.types.is_time, pa.types.is_duration
+    if any(test(field.type) for test in unfit):
         raise DataError(
-            f"Join key {field.name!r} is {field.type}, which cannot be compared exactly. Make it a whole number or "
+            f"Join key {field.name!r} is {field.type}, which cannot serve as a key. Make it a whole number or "
             "text (a pandas column with missing keys: .astype('Int64')).",
             column=field.name,
         )

@@ -44,6 +44,7 @@ def logical(kind: pa.DataType) -> pa.DataType:
     if is_.is_dictionary(kind):
         return logical(kind.value_type)
     if _is_nested(kind):
+        _refuse_alike(kind)
         return _rebuild(kind, logical)
     for test, standard in _STANDARD:
         if test(kind):
@@ -55,6 +56,14 @@ def logical(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _refuse_alike(kind: pa.DataType) -> None:
+    names = [field.name.lower() for field in kind] if is_.is_struct(kind) else []
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"Values of type {kind} cannot be kept: two of its fields have one name, but for case. Rename one."
+        )
+
+
 def _is_plain(kind: pa.DataType) -> bool:
     kinds = is_.is_primitive, is_.is_null, is_.is_string, is_.is_fixed_size_binary, is_.is_binary
     return any(test(kind) for test in kinds) and kind != pa.month_day_nano_interval()
@@ -64,7 +73,6 @@ def _is_nested(kind: pa.DataType) -> bool:
     return bool(
         is_.is_list(kind)
         or is_.is_large_list(kind)
-        or is_.is_list_view(kind)
         or is_.is_fixed_size_list(kind)
         or (is_.is_struct(kind) and kind.num_fields > 0)
     )
@@ -108,6 +116,13 @@ def wire(kind: pa.DataType) -> pa.DataType:
     if is_.is_decimal(kind):
         return pa.string()
     return kind if kind == pa.uint64() else stored(kind)
+
+
+def without_halves(kind: pa.DataType) -> pa.DataType:
+    """Give the type a logical one has where floats have at least 32 bits, as in DuckDB."""
+    if _is_nested(kind):
+        return _rebuild(kind, without_halves)
+    return pa.float32() if kind == pa.float16() else kind
 
 
 def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
@@ -171,7 +186,7 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
     columns = []
     for name, column, kind in zip(table.column_names, table.columns, kinds, strict=True):
         try:
-            columns.append(column if column.type == kind else column.cast(kind))
+            columns.append(_renamed(column, kind) if column.type == kind else column.cast(kind))
         except pa.ArrowInvalid as error:
             raise DataError(f"Column {name!r} does not fit its type {kind}: {error}", column=name) from None
     return pa.Table.from_arrays(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))
@@ -187,3 +202,10 @@ def read(name: str, text: str, kind: pa.DataType) -> Any:
         return pa.scalar(text).cast(kind).as_py()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(f"{name} is {kind}, which {text!r} is not.", key=name) from None
+
+
+def _renamed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Name what is inside lists as the type does; to Arrow such types are equal, but people see `list<l: int64>`."""
+    if str(column.type) == str(kind):
+        return column
+    return pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)

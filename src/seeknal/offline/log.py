@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -110,26 +111,21 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
         raise StoreError(
             f"{root} uses {', '.join(sorted(foreign))}, written by another program. Seeknal cannot read it."
         )
-    commit = next(_commits(table, None), None)
+    found = (_commit(root, n) for n in range(table.version(), -1, -1))
+    commit = next(filter(None, found), None)
     times = commit.schema.event_time.name if commit else ""
     return Snapshot(root, table.version(), commit, tuple(_files(table, times)))
 
 
 def read_commits(root: Path, after: int) -> list[Commit]:
     """List what was written after a snapshot, oldest first."""
-    table = _open(root)
-    return list(_commits(table, table.version() - after))[::-1] if table.version() > after else []
+    return [commit for n in range(after + 1, latest(root) + 1) if (commit := _commit(root, n))]
 
 
 def mentioned_files(root: Path) -> set[str]:
     """Give the names of all files that any commit ever added."""
-    added = set()
-    for entry in (root / "_delta_log").glob("*.json"):
-        for line in entry.read_bytes().splitlines():
-            action = msgspec.json.decode(line)
-            if "add" in action:
-                added.add(action["add"]["path"])
-    return added
+    entries = (root / "_delta_log").glob("*.json")
+    return {action["add"]["path"] for entry in entries for action in _actions(entry) if "add" in action}
 
 
 def latest(root: Path) -> int:
@@ -144,15 +140,20 @@ def _open(root: Path, number: int | None = None) -> DeltaTable:
         raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
-def _commits(table: DeltaTable, limit: int | None) -> Iterator[Commit]:
-    """Go through Seeknal's commits, newest first; without a limit only as far back as the newest one."""
-    entries = table.history(limit or 1)
-    if limit is None and not any(METADATA in entry for entry in entries):
-        entries = table.history()
-    for entry in entries:
-        if METADATA in entry:
-            stored = msgspec.json.decode(entry[METADATA])
-            yield msgspec.convert({**stored, "snapshot": entry["version"]}, Commit)
+def _commit(root: Path, number: int) -> Commit | None:
+    """Read what Seeknal noted about a snapshot; None if another program made it."""
+    for action in _actions(root / "_delta_log" / f"{number:020}.json"):
+        if stored := action.get("commitInfo", {}).get(METADATA):
+            return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit)
+    return None
+
+
+def _actions(entry: Path) -> Iterator[dict[str, Any]]:
+    """Read an entry of the log: a line of JSON for each action."""
+    try:
+        yield from map(msgspec.json.decode, entry.read_bytes().splitlines())
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"The log entry {entry} cannot be read: {error}") from error
 
 
 def _files(table: DeltaTable, event_time: str) -> Iterator[DataFile]:
