@@ -78,6 +78,11 @@ def test_a_difference_can_be_parsed(two_versions):
         "added": [{"name": "visits", "type": "int64"}],
         "removed": [],
         "modified": [],
+        "rows": {"from": 3, "to": 3},
+        "null_rates": {
+            "from": {"user_id": 0.0, "day": 0.0, "total": 0.0},
+            "to": {"user_id": 0.0, "day": 0.0, "total": 0.0, "visits": 0.0},
+        },
     }
 
 
@@ -271,6 +276,58 @@ def test_a_long_list_is_shown_by_its_first_items_and_a_long_path_whole(tmp_path)
 def test_a_value_cannot_command_the_terminal():
     spend(colour=["\x1b[31mred", "", None])
     assert "\\x1b[31mred" in seeknal("debug", "spend").stdout
+
+
+def test_a_version_is_current_again_after_a_rollback(two_versions):
+    assert answer("version", "rollback", "spend", "--to", "1")["version"] == 1
+    assert [one["current"] for one in answer("version", "list", "spend")] == [True, False]
+    assert "Version 1 of shop/spend is the current one" in failure("version", "rollback", "spend", "--to", "1")
+
+
+def test_a_diff_counts_rows_and_nulls(two_versions):
+    two_versions.set_dataframe(
+        pd.DataFrame({"user_id": [9], "day": [datetime(2024, 1, 9)], "total": [None], "visits": [1]})
+    ).write(mode="append")
+    found = answer("version", "diff", "spend", "--from", "1", "--to", "2")
+    assert found["rows"] == {"from": 3, "to": 4}
+    assert found["null_rates"]["to"]["total"] == 0.25
+    shown = seeknal("version", "diff", "spend", "--from", "1", "--to", "2").stdout
+    assert "Rows: 3 in version 1, 4 in version 2." in shown
+
+
+def test_optimizing_asks_first_and_says_what_it_did():
+    spend()
+    assert "add --yes" in failure("optimize", "spend")
+    assert answer("optimize", "spend", "--yes")["files"] == 1
+
+
+def test_erasing_gives_a_receipt():
+    spend()
+    receipt = answer("erase", "spend", "user_id=2", "--yes")
+    assert (receipt["rows"], receipt["erased"]) == (1, "user_id=2")
+    assert len(answer("debug", "spend")) == 2
+    assert "user_id is int64, which 'x' is not." in failure("erase", "spend", "user_id=x", "--yes")
+
+
+def test_the_doctor_finds_what_a_killed_writer_left(home):
+    spend()
+    assert all(one["fine"] for one in answer("doctor"))
+    (home / "offline/shop/spend/half-written.parquet").write_bytes(b"PAR1")
+    done = seeknal("doctor", "--format", "json")
+    assert done.returncode == 1
+    assert [one["found"] for one in json.loads(done.stdout) if not one["fine"]] == [
+        "1 orphaned files, 4 bytes: seeknal optimize shop/spend removes them"
+    ]
+    assert answer("optimize", "spend", "--yes")["files_deleted"] == 1
+    assert all(one["fine"] for one in answer("doctor"))
+
+
+def test_the_doctor_finds_a_table_whose_files_are_gone(home):
+    spend()
+    next((home / "offline/shop/spend").glob("*.parquet")).unlink()
+    done = seeknal("doctor")
+    assert done.returncode == 1
+    assert "Snapshot 1 of shop/spend is gone" in done.stdout
 
 
 def test_a_new_version_made_on_the_way_is_a_notice_not_a_trace():

@@ -26,10 +26,22 @@ OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only of 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]
 Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online table.")]
-Keys = Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.")]
 
 
-def read_keys(fields: Iterable[pa.Field], pairs: Iterable[str]) -> dict[str, Any]:
+def _check_pairs(texts: list[str]) -> list[str]:
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
+    return texts
+
+
+Keys = Annotated[
+    list[str],
+    typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.", callback=_check_pairs),
+]
+
+
+def read_keys(fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any]:
     """Read the join keys of one entity, as somebody types them, in their types.
 
     Raises:
@@ -38,12 +50,5 @@ def read_keys(fields: Iterable[pa.Field], pairs: Iterable[str]) -> dict[str, Any
     from seeknal.types import read
 
     kinds = {field.name: field.type for field in fields}
-    texts = dict(_pair(text) for text in pairs)
-    return {name: read(name, text, kinds[name]) if name in kinds else text for name, text in texts.items()}
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
-    return name, value
+    pairs = dict(text.split("=", 1) for text in texts)
+    return {name: read(name, text, kinds[name]) if name in kinds else text for name, text in pairs.items()}
