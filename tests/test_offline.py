@@ -104,7 +104,7 @@ def test_a_commit_that_the_registry_never_heard_of_is_found(home, monkeypatch):
 
 def test_a_full_scratch_or_small_memory_is_an_error_of_the_store(home):
     visits().set_dataframe(frame(*range(50_000))).write()
-    with pytest.raises(StoreError, match="DuckDB could not read the rows"):
+    with pytest.raises(StoreError, match="DuckDB could not"):
         FeatureStore(memory_limit="1MB").history([FeatureLookup("visits")])
     session.close()
 

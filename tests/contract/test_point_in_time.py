@@ -7,12 +7,17 @@ from datetime import timedelta
 from itertools import count, pairwise, product
 from typing import Any
 
+import duckdb
+import pandas as pd
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal import frames as frames_of_users
 from seeknal.feature_group import FeatureGroup
 from seeknal.times import Interval, moment_of
 
@@ -78,6 +83,16 @@ def spine_of(rows: Sequence[tuple[Any, ...]], form: str, **kinds: pa.DataType) -
     return pa.table(columns | {"at": some.times([row[-1] for row in rows], form)})
 
 
+KINDS: dict[str, Any] = {
+    "arrow": lambda spine: spine,
+    "pandas": lambda spine: spine.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get),
+    "pandas on numpy": lambda spine: spine.filter(pc.is_valid(spine["user_id"])).to_pandas(),
+    "pandas on Arrow": lambda spine: spine.to_pandas(types_mapper=pd.ArrowDtype),
+    "polars": pl.from_arrow,
+    "duckdb": duckdb.from_arrow,
+}
+
+
 @PROFILE
 @given(
     frames=st.lists(some.frames(user_and_place), min_size=1, max_size=4),
@@ -85,7 +100,13 @@ def spine_of(rows: Sequence[tuple[Any, ...]], form: str, **kinds: pa.DataType) -
     form=some.forms,
     span=st.one_of(st.just((None, None)), some.intervals),
     ttl=some.ttls,
-    options=st.fixed_dictionaries({"created": st.sampled_from([True, True, False]), "padded": st.booleans()}),
+    options=st.fixed_dictionaries(
+        {
+            "created": st.sampled_from([True, True, False]),
+            "padded": st.booleans(),
+            "kind": st.sampled_from(sorted(KINDS)),
+        }
+    ),
 )
 def test_a_spine_gets_what_the_oracle_says(
     store: FeatureStore,
@@ -94,7 +115,7 @@ def test_a_spine_gets_what_the_oracle_says(
     form: str,
     span: tuple[int | None, int | None],
     ttl: int | None,
-    options: dict[str, bool],
+    options: dict[str, Any],
 ) -> None:
     """Several writes in every mode; ties, nulls and duplicates in all columns; composite keys."""
     pair = Pair(store, "user_id", "place_id", project=fresh_project(), ttl=ttl, created=options["created"])
@@ -105,9 +126,14 @@ def test_a_spine_gets_what_the_oracle_says(
     everything = list(product([3, 1, None, 2], ["12", None, "1", ""], some.all_moments))
     for rows in (asked, everything):
         spine = spine_of(rows, form, user_id=pa.int64(), place_id=pa.string())
+        expected = [NEITHER | pair.oracle.at((who, where), moment, *span) for who, where, moment in rows]
         result = store.training_set([pair.lookup()], spine, "at", span=Interval(*span))
         assert result.select(spine.column_names).equals(spine)
-        expected = [NEITHER | pair.oracle.at((who, where), moment, *span) for who, where, moment in rows]
+        assert result.select(["n", "x"]).to_pylist() == expected
+        given = KINDS[options["kind"]](spine)
+        result = frames_of_users.to_arrow(store.training_set([pair.lookup()], given, "at", span=Interval(*span)))
+        if options["kind"] == "pandas on numpy":  # which has no whole numbers beside nulls
+            expected = [values for values, (who, *_) in zip(expected, rows, strict=True) if who is not None]
         assert result.select(["n", "x"]).to_pylist() == expected
 
 
