@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import only from modules named before its own.
 ORDER = [
     "errors",
+    "progress",
     "names",
     "sql",
     "times",
@@ -33,6 +34,7 @@ ORDER = [
     "online",
     "engine",
     "retrieval",
+    "streaming",
     "catalog",
     "content",
     "advice",

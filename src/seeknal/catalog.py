@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 
-from seeknal.errors import DefinitionError, StoreError, notice
+from seeknal import types
+from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.names import did_you_mean
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.log import latest, read_commits
+from seeknal.online import read_keys
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.retrieval import Source
 from seeknal.times import Moment, instant, now
@@ -178,6 +181,19 @@ class Catalog:
             return first, Snapshot(self.offline(record.project, record.name).root, 0, None, ())
         version = self.version(record, number, until)
         return version, self.snapshot(record, version)
+
+    def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
+        """Read the join keys of one entity of a group, as one row in its types.
+
+        Raises:
+            DataError: They have wrong names or types.
+        """
+        fields = self.version(record).schema.keys
+        if set(keys) != {field.name for field in fields}:
+            raise DataError(f"{record.label} is keyed by {', '.join(f.name for f in fields)}, not {', '.join(keys)}.")
+        columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
+        stored = [column.cast(types.stored(field.type)) for column, field in zip(columns, fields, strict=True)]
+        return pa.Table.from_arrays(stored, names=[field.name for field in fields])
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
         """Give a version's last snapshot.

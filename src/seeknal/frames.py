@@ -6,18 +6,20 @@ Known kinds: pandas, Polars, PyArrow, a DuckDB relation, and a path to a Parquet
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from seeknal import types
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import did_you_mean
 from seeknal.sql import comma, quote
 
+_PARQUET = {".parquet", ".pq"}
 OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
 
 
@@ -106,6 +108,20 @@ def to_arrow(frame: object, names: Sequence[str] | None = None) -> pa.Table:
     return _READERS[kind_of(settled)](settled, names_of(settled) if names is None else list(names))
 
 
+def batches(frame: object, size: int) -> tuple[pa.Schema, Callable[[], Iterator[pa.RecordBatch]]]:
+    """Take a frame's rows in batches; a Parquet file is read as they are asked for, each time anew.
+
+    Raises:
+        DataError: It is no frame, or the file cannot be read.
+    """
+    if kind_of(frame) == "path" and Path(str(frame)).suffix.lower() in _PARQUET:
+        file = Path(str(frame))
+        schema = _parquet_schema(file)
+        return schema, lambda: pq.ParquetFile(file).iter_batches(size, columns=schema.names)
+    table = to_arrow(frame)
+    return table.schema, lambda: iter(table.to_batches(max_chunksize=size))
+
+
 def _from_pandas(frame: Any, names: list[str]) -> pa.Table:
     return pa.Table.from_arrays([_from_series(name, frame[name]) for name in names], names=names)
 
@@ -148,21 +164,22 @@ def _read(file: Path) -> pa.Table:
     if not file.exists():
         raise DataError(f"There is no file {str(file)!r}.")
     suffix = file.suffix.lower()
-    if suffix not in {".parquet", ".pq", ".csv"}:
+    if suffix not in {*_PARQUET, ".csv"}:
         raise DataError(f"{str(file)!r} is neither .parquet nor .csv.")
     try:
-        return _read_csv(file) if suffix == ".csv" else _read_parquet(file)
+        return _read_csv(file) if suffix == ".csv" else pq.ParquetFile(file).read(_parquet_schema(file).names)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{str(file)!r} cannot be read: {error}") from None
 
 
-def _read_parquet(file: Path) -> pa.Table:
-    """Read a file; an index that pandas put into it is left out, as it is from a frame."""
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(file).read()
-    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    return table.drop_columns([name for name in index if name in table.column_names]).replace_schema_metadata()
+def _parquet_schema(file: Path) -> pa.Schema:
+    """Read the schema of a file; an index that pandas put into it is left out, as it is from a frame."""
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return pa.schema([field for field in schema if field.name not in index])
 
 
 def _read_csv(file: Path) -> pa.Table:

@@ -8,7 +8,10 @@ from datetime import timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal import retrieval
+from seeknal.columns import utc
 from seeknal.engine import Engine
+from seeknal.registry import Question
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
 from seeknal.times import moment_of
@@ -17,6 +20,20 @@ _DAY = 86_400_000_000
 _SAMPLE = 100_000
 _SHARE = 0.01
 _ENOUGH = 10
+
+
+def check(engine: Engine, sources: Sequence[Source], spine: pa.Table | None, question: Question) -> list[str]:
+    """Look for all of them; without a spine, for those that need none."""
+    found = [text for source in sources for text in late_records(engine, source)]
+    if spine is None:
+        return found
+    answer = retrieval.answer(engine, sources, question, spine)
+    moments = utc(question.date_col, spine[question.date_col], up=False).cast(pa.int64()).drop_null()
+    found += [text for source in sources for text in midnights(engine, source, moments)]
+    keys = {question.date_col, *(name for source in sources for name in source.keys.values())}
+    labels = [name for name in spine.column_names if name not in keys]
+    features = [name for source in sources for name in source.features.values()]
+    return [*found, *copies(answer, labels, features)]
 
 
 def late_records(engine: Engine, source: Source) -> Iterator[str]:

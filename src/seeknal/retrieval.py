@@ -56,9 +56,19 @@ class Source:
         """Name in the spine by name in the group, in order."""
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
-    def wanted(self, *spans: Interval) -> Wanted:
-        """Say what an engine is to look up."""
-        return Wanted(self.rows(*spans), tuple(self.features), self.record.group.materialization.lifetime)
+    def seen(self, moments: Interval | None, span: Interval) -> Wanted:
+        """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
+
+        Args:
+            moments: The first and the last moment; None if there are none.
+            span: Only rows with an event time within it can be seen.
+        """
+        lifetime = self.record.group.materialization.lifetime
+        seen = None
+        if moments is not None and moments.start is not None:
+            first = None if lifetime is None else moments.start - lifetime
+            seen = span.intersect(Interval(first, moments.end))
+        return Wanted(self.rows(seen or NEVER), tuple(self.features), lifetime)
 
     def rows(self, *spans: Interval) -> Rows:
         """Give the rows of some spans of time."""
@@ -98,14 +108,25 @@ def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: 
         DataError: The spine lacks a column, or a key's type cannot match.
         DefinitionError: Two columns of the result would have one name.
     """
+    used, kept = spine_columns(sources, spine)
+    table = frames.to_arrow(spine.frame, used)
+    at = utc(spine.date_col, table[spine.date_col], up=False)
+    return kept, look_up(engine, sources, table, at, span)
+
+
+def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], list[str]]:
+    """List the columns of a spine that are looked at, and those that are kept.
+
+    Raises:
+        DataError: The spine lacks a column.
+        DefinitionError: Two columns of the result would have one name.
+    """
     used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values())])
     frames.require(spine.frame, [*used, *(spine.keep or ())], "The spine")
     names = frames.names_of(spine.frame)
     kept = [name for name in names if spine.keep is None or name in {*used, *spine.keep}]
     check_names(sources, kept, case_counts=spine.case_counts)
-    table = frames.to_arrow(spine.frame, list(used))
-    at = utc(spine.date_col, table[spine.date_col], up=False)
-    return kept, look_up(engine, sources, table, at, span)
+    return list(used), kept
 
 
 def look_up(
@@ -114,28 +135,23 @@ def look_up(
     """Look up the features of all sources, side by side, for the entities of a table at given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
     for source in sources:
-        fields = zip(source.keys.values(), source.version.schema.keys, strict=True)
-        keys = [_key(table, name, field, source) for name, field in fields]
-        seen = _visible(source, at, span)
-        found = engine.as_of(source.wanted(*seen), keys, at) if seen else _nothing(source, len(at))
+        moments = moments_of(source, table, at)
+        found = engine.as_of(source.seen(bounds_of(moments), span), moments).read_all()
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 
 
-def _visible(source: Source, at: pa.ChunkedArray, span: Interval) -> list[Interval]:
-    """Leave out what no moment can see: later than the last, or expired even for the first."""
-    bounds = pc.min_max(at.cast(pa.int64())).as_py()
-    if bounds["max"] is None:
-        return []
-    lifetime = source.record.group.materialization.lifetime
-    first = None if lifetime is None else bounds["min"] - lifetime
-    seen = span.intersect(Interval(first, bounds["max"]))
-    return [seen] if seen else []
+def moments_of(source: Source, table: pa.Table, at: pa.ChunkedArray) -> pa.Table:
+    """Bring the entities and moments of a spine to the form that an engine compares: k0, k1, ... and t."""
+    fields = zip(source.keys.values(), source.version.schema.keys, strict=True)
+    keys = [_key(table, name, field, source) for name, field in fields]
+    return pa.Table.from_arrays([*keys, at.cast(pa.int64())], names=[*(f"k{i}" for i in range(len(keys))), "t"])
 
 
-def _nothing(source: Source, count: int) -> pa.Table:
-    fields = [field for name in source.features for field in source.version.schema.features if field.name == name]
-    return pa.Table.from_arrays([pa.nulls(count, field.type) for field in fields], names=list(source.features))
+def bounds_of(moments: pa.Table) -> Interval | None:
+    """Give the first and the last moment; None if there are none."""
+    bounds = pc.min_max(moments["t"]).as_py()
+    return None if bounds["max"] is None else Interval(bounds["min"], bounds["max"])
 
 
 def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.ChunkedArray:

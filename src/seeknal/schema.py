@@ -46,6 +46,10 @@ class Schema:
         """The features' names."""
         return [field.name for field in self.features]
 
+    def feature(self, name: str) -> pa.Field:
+        """Give a feature by its name."""
+        return next(field for field in self.features if field.name == name)
+
     @property
     def key_names(self) -> list[str]:
         """The join keys' names."""

@@ -16,9 +16,8 @@ from weakref import WeakSet
 import duckdb
 import pyarrow as pa
 
-from seeknal import config, duck, explanation, frames, leaks, maintenance, retrieval, types, writing
+from seeknal import config, duck, explanation, frames, leaks, maintenance, retrieval, streaming, writing
 from seeknal.catalog import AsOf, Catalog
-from seeknal.columns import utc
 from seeknal.engine import Engine, selftest
 from seeknal.engine.duckdb import DuckDBEngine
 from seeknal.entity import Entity
@@ -26,7 +25,6 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.explanation import Candidate
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
 from seeknal.maintenance import Erased, Optimized
-from seeknal.online import read_keys
 from seeknal.online_tables import OnlineTables
 from seeknal.registry import (
     GroupRecord,
@@ -39,6 +37,7 @@ from seeknal.registry import (
 from seeknal.retrieval import Source
 from seeknal.schema import Change, Roles, difference
 from seeknal.serving import Loaded, OnlineTable
+from seeknal.streaming import Stream, Tell
 from seeknal.times import Interval, Moment, instant, now
 from seeknal.training import TrainingSets
 from seeknal.writing import Job, Written
@@ -298,7 +297,7 @@ class FeatureStore:
             DataError: The keys have wrong names or types.
         """
         record = self.catalog.group(name, project)
-        entity, users = self.entity(record, keys), self.training_sets.users(record)
+        entity, users = self.catalog.entity(record, keys), self.training_sets.users(record)
         doomed = self.training_sets_holding(record, keys)
         if doomed and not delete_training_sets:
             raise DefinitionError(
@@ -317,20 +316,7 @@ class FeatureStore:
 
     def training_sets_holding(self, record: GroupRecord, keys: Mapping[str, Any]) -> list[str]:
         """List the training sets of a group that have an entity in them."""
-        return self.training_sets.holding(record, self.training_sets.users(record), self.entity(record, keys))
-
-    def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
-        """Read the join keys of one entity of a group, as one row in its types.
-
-        Raises:
-            DataError: They have wrong names or types.
-        """
-        fields = self.catalog.version(record).schema.keys
-        if set(keys) != {field.name for field in fields}:
-            raise DataError(f"{record.label} is keyed by {', '.join(f.name for f in fields)}, not {', '.join(keys)}.")
-        columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
-        stored = [column.cast(types.stored(field.type)) for column, field in zip(columns, fields, strict=True)]
-        return pa.Table.from_arrays(stored, names=[field.name for field in fields])
+        return self.training_sets.holding(record, self.training_sets.users(record), self.catalog.entity(record, keys))
 
     # Reading
 
@@ -374,6 +360,24 @@ class FeatureStore:
         moments = retrieval.Spine(frame, date_col, keep, case_counts=kind != "duckdb")
         names, features = retrieval.training_set(self.engine, self.sources(lookups, as_of), moments, span)
         return frames.with_columns(frame, names, features, kind)
+
+    def stream(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        keep: Sequence[str] | None = None,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+        tell: Tell = lambda _: None,
+    ) -> pa.RecordBatchReader:
+        """Give a training set in batches, so that neither spine nor groups need to fit in memory.
+
+        Args are those of `training_set`; `tell` is told what is being done.
+        """
+        asked = Stream(self.sources(lookups, as_of), spine, date_col, keep, span)
+        return streaming.stream(self.engine, asked, self.home / "scratch", tell)
 
     def history(
         self,
@@ -441,7 +445,7 @@ class FeatureStore:
         for source in self.sources(lookups, as_of):
             if missing := [name for name in source.keys.values() if name not in keys]:
                 raise DataError(f"The row has no {missing[0]!r}, which {source.record.label} is looked up by.")
-            entity = self.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
+            entity = self.catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
             found += explanation.explain(self.catalog, self.engine, source, entity, instant(moment), span)
         return found
 
@@ -449,18 +453,8 @@ class FeatureStore:
         self, lookups: Sequence[FeatureLookup], spine: object = None, date_col: str = "", *, span: Interval = Interval()
     ) -> list[str]:
         """Look for leaks that a correct join cannot see: see `seeknal.leaks`."""
-        sources = self.sources(lookups)
-        found = [text for source in sources for text in leaks.late_records(self.engine, source)]
-        if spine is None:
-            return found
-        table = frames.to_arrow(spine)
-        answer = retrieval.answer(self.engine, sources, Question("spine", span, date_col), table)
-        moments = utc(date_col, table[date_col], up=False).cast(pa.int64()).drop_null()
-        found += [text for source in sources for text in leaks.midnights(self.engine, source, moments)]
-        keys = {date_col, *(name for source in sources for name in source.keys.values())}
-        labels = [name for name in table.column_names if name not in keys]
-        features = [name for source in sources for name in source.features.values()]
-        return [*found, *leaks.copies(answer, labels, features)]
+        table = None if spine is None else frames.to_arrow(spine)
+        return leaks.check(self.engine, self.sources(lookups), table, Question("spine", span, date_col))
 
     # Online
 

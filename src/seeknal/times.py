@@ -114,6 +114,15 @@ class Interval:
             return "all time"
         return f"{show(self.start) or '...'} to {show(self.end) or '...'}"
 
+    def hull(self, other: Interval) -> Interval:
+        """Give the shortest span that covers two.
+
+        >>> Interval(1, 2).hull(Interval(5, None))
+        Interval(start=1, end=None)
+        """
+        start = None if self.start is None or other.start is None else min(self.start, other.start)
+        return Interval(start, None if self.end is None or other.end is None else max(self.end, other.end))
+
     def intersect(self, other: Interval) -> Interval | None:
         """Give what two spans share, or None.
 

@@ -9,6 +9,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject, OfProject, Yes
+from seeknal.progress import working
 
 if TYPE_CHECKING:
     from seeknal.registry import TrainingSetRecord
@@ -74,7 +75,7 @@ def reproduce(
 
     store = session.store()
     one = store.catalog.training_set(name, project)
-    with render.working(f"Reproducing {one.label}"):
+    with working(f"Reproducing {one.label}"):
         rows = store.training_sets.reproduce(one)
         if output is not None:
             import pyarrow.parquet as pq

@@ -6,6 +6,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format
+from seeknal.progress import working
 
 
 def doctor(form: AsFormat = Format.table) -> None:
@@ -13,7 +14,7 @@ def doctor(form: AsFormat = Format.table) -> None:
     from seeknal import session
     from seeknal.doctor import examine
 
-    with render.working("Looking"):
+    with working("Looking"):
         findings = examine(session.store())
     render.rows([{"what": one.what, "fine": one.fine, "found": one.found} for one in findings], form)
     if not all(one.fine for one in findings):

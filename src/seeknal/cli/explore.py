@@ -8,6 +8,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, OfProject, Table, read_keys
+from seeknal.progress import working
 from seeknal.times import show
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def debug(
     store = session.store()
     record = store.catalog.group(group, project)
     secret = set(record.group.entity.pii_keys)
-    with render.working(f"Reading {group}"):
+    with working(f"Reading {group}"):
         sample = store.sample(group, record.project, limit=limit, version=version).to_pylist()
     shown = [{name: _MASK if name in secret else value for name, value in row.items()} for row in sample]
     render.rows(shown, form, empty=f"{record.label} has no rows.")

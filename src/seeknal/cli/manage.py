@@ -10,6 +10,7 @@ import typer
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, Yes, read_keys
 from seeknal.errors import DefinitionError
+from seeknal.progress import working
 
 delete_app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
 
@@ -52,7 +53,7 @@ def delete_feature_group(
     store = session.store()
     record = store.catalog.group(name, project)
     render.confirm(f"Delete feature group {record.label} with all its rows and versions?", yes)
-    with render.working(f"Deleting {record.label}"):
+    with working(f"Deleting {record.label}"):
         store.delete_group(name, record.project)
     render.record({"deleted": record.label}, form)
 
@@ -87,7 +88,7 @@ def optimize(
     store = session.store()
     record = store.catalog.group(group, project)
     render.confirm(f"Delete what only snapshots of {record.label} older than {keep_days} days need?", yes)
-    with render.working(f"Optimizing {record.label}"):
+    with working(f"Optimizing {record.label}"):
         done = store.optimize(group, project, keep_days=keep_days)
     render.record(
         {
@@ -119,7 +120,7 @@ def erase(
     also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
     told = ", ".join(f"{name}={value}" for name, value in entity.items())
     render.confirm(f"Erase {told} from {record.label} for good?{also}", yes)
-    with render.working(f"Erasing {told}"):
+    with working(f"Erasing {told}"):
         receipt = store.erase(group, entity, project, delete_training_sets=bool(doomed))
     render.record(
         {
@@ -157,11 +158,11 @@ def clean(
     limit = instant(before) if before is not None else now() - (ttl or 0) * 86_400_000_000
     store = session.store()
     record = store.catalog.group(group, project)
-    with render.working(f"Counting old rows of {record.label}"):
+    with working(f"Counting old rows of {record.label}"):
         count = store.clean(group, limit, record.project, dry_run=True)
     if not dry_run and count:
         render.confirm(f"Remove {count:,} rows of {record.label} that are older than {show(limit)}?", yes)
-        with render.working(f"Cleaning {record.label}"):
+        with working(f"Cleaning {record.label}"):
             count = store.clean(group, limit, record.project)
     done = "would_be_removed" if dry_run else "removed"
     render.record({"feature_group": record.label, "before": show(limit), done: count}, form)

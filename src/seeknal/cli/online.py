@@ -8,6 +8,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, read_keys
+from seeknal.progress import working
 
 
 def materialize(
@@ -27,7 +28,7 @@ def materialize(
     from seeknal.times import Interval
 
     span = Interval.between(start, end)
-    with render.working(f"Loading {group}"):
+    with working(f"Loading {group}"):
         loaded = session.store().load(group, project, span=span, version=version)
     render.record(
         {

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from math import isnan
-from threading import Timer
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -158,27 +155,6 @@ def _print_sheet(fields: Mapping[str, str]) -> None:
 def when(instant: int | None) -> str:
     """Write when something happened, in UTC, to the second."""
     return "" if instant is None else show(instant - instant % 1_000_000)
-
-
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that work is going on, if it takes more than a second and somebody is looking."""
-    if not stderr.is_terminal:
-        yield
-        return
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    progress = Progress(*columns, console=stderr, transient=True)
-    progress.add_task(what, total=None)
-    timer = Timer(1.0, progress.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        if progress.live.is_started:
-            progress.stop()
 
 
 def confirm(question: str, yes: bool) -> None:

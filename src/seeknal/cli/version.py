@@ -9,6 +9,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject
+from seeknal.progress import working
 
 app = typer.Typer(help="Versions of a feature group: each is a schema, and the rows as last written with it.")
 
@@ -73,7 +74,7 @@ def diff_versions(
 
     store = session.store()
     changes = store.diff(group, old, new, project)
-    with render.working(f"Counting nulls of {group}"):
+    with working(f"Counting nulls of {group}"):
         before, after = _Nulls(*store.counts(group, old, project)), _Nulls(*store.counts(group, new, project))
     if form is Format.table:
         kinds = {"added": [c for c in changes if c.old is None], "removed": [c for c in changes if c.new is None]}
@@ -133,6 +134,6 @@ def rollback(
     """Make an earlier version current again. Nothing is deleted: the versions after it stay."""
     from seeknal import session
 
-    with render.working(f"Going back to version {number} of {group}"):
+    with working(f"Going back to version {number} of {group}"):
         version = session.store().rollback(group, number, project)
     render.record({"group": group, "version": version.number, "snapshot": version.snapshot, "rows": version.rows}, form)

@@ -9,10 +9,12 @@ put side by side afterwards, in the spine's order, and the spine itself never pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from seeknal import types
 from seeknal.engine.protocol import Wanted
@@ -24,6 +26,8 @@ from seeknal.sql import comma, literal, quote, scan
 
 _LAST = 2**63 - 1
 _SMALL_SPINE = 20
+_BYTES_PER_ROW = 110
+_BATCH = 2**17
 _ROW_ID = pa.field(ROW_ID, pa.int64())
 
 
@@ -33,18 +37,59 @@ class DuckDBEngine:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def as_of(self, wanted: Wanted, keys: Sequence[pa.ChunkedArray], at: pa.ChunkedArray) -> pa.Table:
+    def as_of(self, wanted: Wanted, moments: pa.Table | Path) -> pa.RecordBatchReader:
         """See `Engine.as_of`."""
-        fields = [field for name in wanted.features for field in wanted.rows.schema.features if field.name == name]
-        rows = wanted.rows
-        if not rows.paths:
-            return pa.Table.from_arrays([pa.nulls(len(at), field.type) for field in fields], schema=pa.schema(fields))
-        names = [*(f"k{i}" for i in range(len(keys))), "t", "i"]
-        spine = pa.Table.from_arrays([*keys, at.cast(pa.int64()), pa.array(np.arange(len(at)))], names=names)
-        small = len(spine) * _SMALL_SPINE < rows.count
-        found = self._query(as_of_sql(rows.schema, wanted, _rows_sql(rows), semi_join=small), spine=spine)
-        found = types.recast(found, [types.stored(field.type) for field in fields])
-        return types.recast(found, [field.type for field in fields]).rename_columns(list(wanted.features))
+        by_name = {field.name: field for field in wanted.rows.schema.features}
+        schema = pa.schema([by_name[name] for name in wanted.features])
+        if isinstance(moments, Path):
+            found = self._as_of_passes(wanted, moments)
+        elif wanted.rows.paths:
+            spine = moments.append_column("i", pa.array(np.arange(len(moments))))
+            small = len(spine) * _SMALL_SPINE < wanted.rows.count
+            query = as_of_sql(wanted.rows.schema, wanted, _rows_sql(wanted.rows), semi_join=small)
+            found = self._query(query, spine=spine).to_reader()
+        else:
+            found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
+        return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in found))
+
+    def _as_of_passes(self, wanted: Wanted, moments: Path) -> pa.RecordBatchReader:
+        """Join in passes, each over a share of the entities, and only the numbers of rows; then fetch their features.
+
+        So neither the rows nor their features need to be in memory, and are sorted once, in the spine's order.
+        """
+        cursor = self._connection.cursor()
+        spine, rows = scan([str(moments)]), wanted.rows
+        count = pq.read_metadata(moments).num_rows
+        try:
+            found = moments.with_name(f"{moments.stem}-found.parquet")
+            if rows.paths:
+                passes = self._passes(rows.count + count)
+                winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
+                for p, file in enumerate(winners):
+                    query = winners_sql(rows.schema, wanted.ttl, _rows_sql(rows), spine, (p, passes))
+                    cursor.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet)")
+                features = comma(f"r.{quote(name)} AS f{i}" for i, name in enumerate(wanted.features))
+                query = f"""
+                    SELECT w.i, {features} FROM ({_rows_sql(rows)}) AS r
+                    JOIN {scan(map(str, winners))} AS w ON r.{quote(ROW_ID)} = w.id
+                """
+                cursor.execute(f"COPY ({query}) TO {literal(str(found))} (FORMAT parquet)")
+                for file in winners:
+                    file.unlink()
+            else:
+                nothing = [pa.field(f"f{i}", pa.null()) for i in range(len(wanted.features))]
+                pq.write_table(pa.schema([pa.field("i", pa.int64()), *nothing]).empty_table(), found)
+            features = comma(f"g.f{i}" for i in range(len(wanted.features)))
+            query = f"SELECT {features} FROM {spine} AS s LEFT JOIN {scan([str(found)])} AS g USING (i) ORDER BY s.i"
+            return cursor.sql(query).to_arrow_reader(_BATCH)
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not read the rows: {error}") from error
+
+    def _passes(self, rows: int) -> int:
+        """Say into how many passes so many rows are to be cut, so that each fits in memory."""
+        query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
+        limit = int(self._query(query)[0][0].as_py())
+        return -(-_BYTES_PER_ROW * rows // (limit * 3 // 4))
 
     def moments(self, groups: Sequence[Rows]) -> pa.Table:
         """See `Engine.moments`."""
@@ -117,29 +162,66 @@ def as_of_sql(schema: Schema, wanted: Wanted, rows: str, *, semi_join: bool) -> 
         A query giving the features as f0, f1, ... in the order of the spine, which has the columns
         k0, k1, ... (keys), t (microseconds) and i (position).
     """
-    keys = [(f"k{i}", quote(name)) for i, name in enumerate(schema.key_names)]
-    created = (
-        f"coalesce(epoch_us({quote(schema.created_time.name)}), {literal(-_LAST)})" if schema.created_time else "0"
-    )
-    named = comma(f"{name} AS {key}" for key, name in keys)
-    features = comma(f"{quote(name)} AS f{i}" for i, name in enumerate(wanted.features))
-    moment = quote(schema.event_time.name)
-    among = f"SEMI JOIN spine USING ({comma(key for key, _ in keys)})" if semi_join else ""
+    keys = [f"k{i}" for i in range(len(schema.keys))]
+    features = "".join(f"{quote(name)} AS f{i}, " for i, name in enumerate(wanted.features))
+    among = f"SEMI JOIN spine USING ({comma(keys)})" if semi_join else ""
     fresh = "" if wanted.ttl is None else f" AND s.t - r.t <= {literal(wanted.ttl)}"
     return f"""
-        WITH r AS (
-            SELECT * FROM (
-                SELECT {named}, epoch_us({moment}) AS t, {features},
-                       row(epoch_us({moment}), {created}, {quote(ROW_ID)}) AS place
-                FROM ({rows})
-            ) {among}
-        )
+        WITH r AS (SELECT * FROM ({_places(schema, rows, features)}) {among})
         SELECT {comma(f"CASE WHEN r.t <= s.t{fresh} THEN r.f{i} END" for i in range(len(wanted.features)))}
         FROM spine AS s ASOF LEFT JOIN r
-          ON {" AND ".join(f"s.{key} = r.{key}" for key, _ in keys)}
+          ON {" AND ".join(f"s.{key} = r.{key}" for key in keys)}
          AND row(s.t, {_LAST}, {_LAST}) >= r.place
         ORDER BY s.i
     """
+
+
+def winners_sql(schema: Schema, ttl: int | None, rows: str, spine: str, share: tuple[int, int]) -> str:
+    """Write the query that finds the number of the row that counts at each moment of a spine, where there is one.
+
+    Args:
+        schema: The group's schema.
+        ttl: How long a value is good for.
+        rows: Query giving the group's rows.
+        spine: What gives the spine: k0, k1, ... (keys), t (microseconds) and i (position).
+        share: Which share of the entities to look at, of how many.
+
+    Returns:
+        A query giving i and id.
+    """
+    keys = [f"k{i}" for i in range(len(schema.keys))]
+    parts = [f"{key}::DOUBLE" if _is_number(field.type) else key for key, field in zip(keys, schema.keys, strict=True)]
+    mine = f"hash({comma(parts)}) % {literal(share[1])} = {literal(share[0])}"
+    fresh = "" if ttl is None else f" AND t - row_t <= {literal(ttl)}"
+    return f"""
+        SELECT i, id FROM (
+            SELECT s.i, s.t, r.t AS row_t, r.id
+            FROM (SELECT * FROM {spine} WHERE {mine}) AS s ASOF JOIN (
+                SELECT * FROM ({_places(schema, rows, "")}) WHERE {mine}
+            ) AS r ON {" AND ".join(f"s.{key} = r.{key}" for key in keys)} AND row(s.t, {_LAST}, {_LAST}) >= r.place
+        ) WHERE row_t <= t{fresh}
+    """
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    """Tell whether equal keys may come in types of different width."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+def _places(schema: Schema, rows: str, features: str) -> str:
+    """Write the query that gives rows as join keys k0, k1, ..., time t, and the place that is compared."""
+    named = comma(f"{quote(name)} AS k{i}" for i, name in enumerate(schema.key_names))
+    moment = f"epoch_us({quote(schema.event_time.name)})"
+    created = f"coalesce(epoch_us({quote(schema.created_time.name)}), {-_LAST})" if schema.created_time else "0"
+    row_id = quote(ROW_ID)
+    return f"SELECT {named}, {moment} AS t, {row_id} AS id, {features}row({moment}, {created}, {row_id}) AS place FROM ({rows})"
+
+
+def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Bring a batch of stored features to their logical types."""
+    table = pa.Table.from_batches([batch]).rename_columns(schema.names)
+    table = types.recast(types.recast(table, [types.stored(field.type) for field in schema]), list(schema.types))
+    return table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
 
 
 def _rows_sql(rows: Rows) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ class Wanted:
 class Engine(Protocol):
     """Reads stored rows. Answers are in logical types; instants and spans of time are whole microseconds, all bounds are inclusive."""
 
-    def as_of(self, wanted: Wanted, keys: Sequence[pa.ChunkedArray], at: pa.ChunkedArray) -> pa.Table:
+    def as_of(self, wanted: Wanted, moments: pa.Table | Path) -> pa.RecordBatchReader:
         """Give each moment the features known then.
 
         The row with the latest event time at or before the moment counts; of several, the one with
@@ -32,8 +33,9 @@ class Engine(Protocol):
 
         Args:
             wanted: The features.
-            keys: The entity of each moment: the join keys, in the group's order.
-            at: The moments, as UTC timestamps of microseconds.
+            moments: The entities, as join keys k0, k1, ... in the group's order and in stored types, and the moments
+                `t`, in microseconds since 1970. If they are too many for the memory, the Parquet file they are in;
+                the folder it is in takes what does not fit.
 
         Returns:
             One row per moment, in order, in logical types.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from seeknal.catalog import AsOf
     from seeknal.registry import Question
     from seeknal.serving import OnlineTable
+    from seeknal.streaming import Tell
     from seeknal.writing import Written
 
 __all__ = [
@@ -288,6 +289,54 @@ class HistoricalFeaturesDuckDB:
         if self._wants_latest:
             return current_store().latest(self.lookups, span=span, at=self._latest_at, as_of=as_of, output=output)
         return current_store().history(self.lookups, span=span, as_of=as_of, output=output)
+
+    def to_batches(
+        self,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        *,
+        as_of: AsOf | None = None,
+    ) -> pa.RecordBatchReader:
+        """Give the training set as a stream of Arrow batches, so that neither spine nor groups need to fit in memory.
+
+        A spine that is the path of a Parquet file is read batch by batch. The arguments are those of `to_dataframe`.
+
+        Raises:
+            DefinitionError: There is no spine.
+        """
+        return self._stream(Interval.between(feature_start_time, feature_end_time), as_of, lambda _: None)
+
+    def to_parquet(
+        self,
+        path: str | Path,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        *,
+        as_of: AsOf | None = None,
+    ) -> int:
+        """Write the training set to a Parquet file, in bounded memory; the file appears when it is whole.
+
+        The arguments are those of `to_dataframe`; see `to_batches`.
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            DefinitionError: There is no spine.
+            StoreError: The file cannot be written.
+        """
+        from seeknal.progress import working
+        from seeknal.streaming import write_parquet
+
+        span = Interval.between(feature_start_time, feature_end_time)
+        with working("Building the training set") as tell:
+            return write_parquet(self._stream(span, as_of, tell), Path(path))
+
+    def _stream(self, span: Interval, as_of: AsOf | None, tell: Tell) -> pa.RecordBatchReader:
+        if self._spine is None:
+            raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
+        spine, date_col, keep = self._spine
+        return current_store().stream(self.lookups, spine, date_col, keep=keep, span=span, as_of=as_of, tell=tell)
 
     def save(self, name: str, *, as_of: AsOf | None = None, rows: bool = False) -> TrainingSet:
         """Build the training set and keep what it takes to build it again, to the byte.
