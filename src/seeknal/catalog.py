@@ -115,6 +115,15 @@ class Catalog:
         if heard < latest(offline.root):
             self.registry.add_commits(record, read_commits(offline.root, heard))
 
+    def note(self, record: GroupRecord) -> None:
+        """Tell the registry of a commit that was just made; it is stored, whether the registry can hear of it now or not."""
+        try:
+            self.catch_up(record)
+        except StoreError as error:
+            notice(
+                f"{record.label} was written, but the registry could not note it, and will when it is next used. {error}"
+            )
+
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         self.catch_up(record)

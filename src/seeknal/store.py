@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -89,8 +90,9 @@ class FeatureStore:
         checked = self.home / f"checked-duckdb-{duckdb.__version__}"
         if not checked.exists():
             self.check_engine()
-            self.home.mkdir(parents=True, exist_ok=True)
-            checked.touch()
+            with suppress(OSError):
+                self.home.mkdir(parents=True, exist_ok=True)
+                checked.touch()
         return DuckDBEngine(self._duckdb)
 
     def check_engine(self) -> None:

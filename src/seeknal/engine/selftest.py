@@ -24,6 +24,7 @@ _ROWS = f"""
 _SPINE = [
     ("a", 9),
     ("a", 10),
+    ("a", 18),
     ("a", 19),
     ("a", 20),
     ("a", 31),
@@ -33,8 +34,8 @@ _SPINE = [
     ("c", 50),
     ("b", None),
 ]
-_WITHOUT_TTL = [None, 1, 1, 3, None, 1, None, None, None, None]
-_WITH_TTL = [None, 1, None, 3, None, 1, None, None, None, None]
+_WITHOUT_TTL = [None, 1, 1, 1, 3, None, 1, None, None, None, None]
+_WITH_TTL = [None, 1, 1, None, 3, None, 1, None, None, None, None]
 _TTL = 8
 
 

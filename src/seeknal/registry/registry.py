@@ -23,6 +23,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
     select,
     update,
 )
@@ -65,9 +66,13 @@ class Registry:
         )
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
-        with self._write() as db:
-            for table in t.metadata.sorted_tables:
-                db.execute(CreateTable(table, if_not_exists=True))
+        tables = t.metadata.sorted_tables
+        with self._read() as db:
+            missing = [table for table in tables if not inspect(db).has_table(table.name)]
+        if missing:
+            with self._write() as db:
+                for table in tables:
+                    db.execute(CreateTable(table, if_not_exists=True))
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -85,8 +90,7 @@ class Registry:
             with self._engine.connect().execution_options(writes=writes) as db, db.begin():
                 yield db
         except OperationalError as error:
-            hint = " The home must be writable, for reading too." if "readonly" in str(error.orig) else ""
-            raise StoreError(f"The registry {self._path} cannot be used: {error.orig}.{hint}") from error
+            raise StoreError(f"The registry {self._path} cannot be used: {error.orig}.") from error
 
     def save_group(self, group: FeatureGroup) -> GroupRecord:
         """Register a group, or bring what may change (ttl, online, description) up to date.
@@ -302,8 +306,7 @@ _GROUPS = select(
 
 def _set_up(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin(db: Connection) -> None:

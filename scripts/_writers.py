@@ -1,0 +1,273 @@
+"""What writers write, what should be there then, and the process that writes: shared by kill_writers.py."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import resource
+import signal
+import time
+import warnings
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
+from seeknal.errors import DefinitionError
+from seeknal.feature_group import FeatureGroup
+from seeknal.times import Interval, instant
+from seeknal.writing import Written
+
+USERS, MINUTE, MISSING = 500, 60_000_000, -1
+START = instant("2024-01-01")
+FIRST = "first write"
+
+
+class Broken(Exception):  # noqa: N818 - a promise, not the program
+    """A promise of the store did not hold."""
+
+
+def expect(holds: object, text: str) -> None:
+    """Raise unless something holds."""
+    if not holds:
+        raise Broken(text)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One write: rows of all users at some minutes, with the write's number as value."""
+
+    number: int
+    mode: str
+    minutes: range
+    span: tuple[int, int] | None = None
+    has_y: bool = False
+    group: str = "spend"
+
+    def cells(self) -> np.ndarray:
+        """Give the rows as (minute and user, x, y)."""
+        places = (np.array(self.minutes)[:, None] * 1000 + np.arange(USERS)).ravel()
+        y = np.full(len(places), self.number if self.has_y else MISSING)
+        return np.column_stack([places, np.full(len(places), self.number), y])
+
+    def frame(self) -> pa.Table:
+        """Give the rows as a user would."""
+        places, x, y = self.cells().T
+        at = pa.array(START + places // 1000 * MINUTE).cast(pa.timestamp("us"))
+        columns = {"user_id": places % 1000, "at": at, "x": x} | ({"y": y} if self.has_y else {})
+        return pa.table(columns)
+
+    def write(self, store: FeatureStore) -> Written:
+        """Write it."""
+        entity, dated = Entity("user", ["user_id"]), Materialization(event_time_col="at")
+        ends = [None, None] if self.span is None else [START + minute * MINUTE for minute in self.span]
+        group = FeatureGroup(self.group, entity, dated, "shop")
+        return store.write(group, self.frame(), interval=Interval(*ends), mode=self.mode)
+
+
+def step_of(kind: str, number: int) -> Step:
+    """Say what the write of some kind and number is."""
+    first = number * 7 % 40
+    window, own = range(first, first + 10 - number % 3), range(100 + number, 101 + number)
+    if kind == "new version":
+        inner = ("overwrite an interval", "append", "merge")[number % 3]
+        return replace(step_of(inner, number), has_y=number % 2 == 1)
+    return {
+        "overwrite an interval": Step(number, "overwrite", window, (first, first + 9)),
+        "overwrite one interval": Step(number, "overwrite", range(1 + number * 3 % 10), (0, 9)),
+        "overwrite all": Step(number, "overwrite", range(10 - number % 3)),
+        "append": Step(number, "append", own),
+        "merge": Step(number, "merge", window),
+        FIRST: Step(number, "overwrite", range(10), group=f"spend{number}"),
+    }[kind]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a group holds, by plain reckoning; `versions` has the last rows of each version."""
+
+    writes: int = 0
+    has_y: bool = False
+    versions: tuple[np.ndarray, ...] = ()
+
+    def after(self, step: Step) -> State:
+        """Give what it holds after one write more."""
+        new = step.cells()
+        old = self.versions[-1].copy() if self.versions else new[:0]
+        if step.mode == "overwrite":
+            minutes = old[:, 0] // 1000
+            old = old[(minutes < step.span[0]) | (minutes > step.span[1])] if step.span else old[:0]
+        if step.mode == "merge":
+            old = old[~np.isin(old[:, 0], new[:, 0])]
+        if not step.has_y:
+            old[:, 2] = MISSING
+        rows = np.concatenate([old, new])
+        earlier = self.versions[:-1] if self.has_y == step.has_y else self.versions
+        return State(self.writes + 1, step.has_y, (*earlier, rows[rows[:, 0].argsort()]))
+
+
+def cells_of(table: pa.Table) -> np.ndarray:
+    """Bring what was read to the form of `Step.cells`, in order."""
+    places = (table["at"].cast(pa.int64()).to_numpy() - START) // MINUTE * 1000 + table["user_id"].to_numpy()
+    y = table["y"].fill_null(MISSING).to_numpy() if "y" in table.column_names else np.full(len(table), MISSING)
+    rows = np.column_stack([places, table["x"].to_numpy(), y])
+    return rows[rows[:, 0].argsort(kind="stable")]
+
+
+def read(store: FeatureStore, group: str) -> np.ndarray | None:
+    """Read all rows of a group; None if it is not known or was never written."""
+    try:
+        return cells_of(store.history([FeatureLookup(f"shop/{group}")], output="arrow"))
+    except DefinitionError:
+        return None
+
+
+def check(home: Path, group: str, *states: State) -> State:
+    """Read a group with a fresh store and find which of some states it is in, in every respect.
+
+    Raises:
+        Broken: It is in none of them.
+    """
+    store = FeatureStore(home)
+    try:
+        rows = read(store, group)
+        fitting = [state for state in states if _same(rows, state.versions[-1] if state.versions else None)]
+        expect(fitting, f"{group} holds {_told(rows)}, which is neither the old nor the new rows")
+        _check_versions(store, group, fitting[0])
+        return fitting[0]
+    finally:
+        store.close()
+
+
+def _check_versions(store: FeatureStore, group: str, state: State) -> None:
+    record = store.registry.group("shop", group)
+    if record is None or not state.versions:
+        versions = record and store.catalog.versions(record)
+        expect(not versions and not state.versions, f"{group} has versions {versions} after {state.writes} writes")
+        return
+    found = [(version.number, version.rows) for version in store.versions(group, "shop")]
+    wanted = [(i + 1, len(rows)) for i, rows in enumerate(state.versions)]
+    expect(found == wanted, f"the versions are {found[-5:]} (number, rows), not {wanted[-5:]}")
+    snapshot = store.registry.last_snapshot(record)
+    expect(snapshot == state.writes, f"the registry has snapshot {snapshot} after {state.writes} writes")
+    for number in range(max(1, len(found) - 2), len(found) + 1):
+        kept = cells_of(store.sample(group, "shop", limit=10**9, version=number))
+        expect(_same(kept, state.versions[number - 1]), f"version {number} holds {_told(kept)}")
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def _told(rows: np.ndarray | None) -> str:
+    return "nothing" if rows is None else f"{len(rows)} rows of writes {np.unique(rows[:, 1]).tolist()[-12:]}"
+
+
+def digest(rows: np.ndarray | None) -> str:
+    """Give a short name of some rows."""
+    return "none" if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()[:16]
+
+
+def be_a_writer(jobs: Connection, says: Connection) -> None:
+    """Do the jobs that come, telling of each step; words are sent in one go, so no kill leaves half of them."""
+    os.setsid()
+    warnings.simplefilter("ignore", SeeknalWarning)
+    while True:
+        job = jobs.recv()
+        store = FeatureStore(job["home"])
+        if job.get("reads"):
+            says.send(["read", digest(read(store, "spend"))])
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job.get("limit", most), most))
+        for number in range(job["first"], job["first"] + job["count"]):
+            write_and_tell(store, step_of(job["kind"], number), says)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        store.close()
+        says.send(["finished"])
+
+
+def write_and_tell(store: FeatureStore, step: Step, says: Connection) -> None:
+    """Make one write, and say when it begins and how it ends."""
+    began = time.monotonic()
+    says.send(["begin", step.number])
+    try:
+        written = step.write(store)
+    except StoreError as error:
+        says.send(["refused", step.number, " ".join(str(error).split())])
+    except Exception as error:  # noqa: BLE001 - the parent is to hear of any
+        says.send(["crashed", step.number, type(error).__name__, " ".join(str(error).split())])
+    else:
+        says.send(["done", step.number, written.snapshot, written.version, began, time.monotonic()])
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.store"])  # so that a new writer is there at once
+
+
+class Writer:
+    """A process of its own, in a session of its own, that writes."""
+
+    _all: ClassVar[list[Writer]] = []
+
+    def __init__(self) -> None:
+        self.words: list[list[Any]] = []
+        given, self._jobs = _context.Pipe(duplex=False)
+        self._said, says = _context.Pipe(duplex=False)
+        self._process = _context.Process(target=be_a_writer, args=(given, says), daemon=True)
+        self._process.start()
+        self._all.append(self)
+        given.close()
+        says.close()
+
+    def start(self, **job: object) -> None:
+        """Give it something to do."""
+        self._jobs.send(job)
+
+    def wait_for(self, *words: object) -> None:
+        """Wait until it says something.
+
+        Raises:
+            Broken: It ended instead, or said nothing for two minutes.
+        """
+        while self._said.poll(120):
+            try:
+                self.words.append(self._said.recv())
+            except EOFError:
+                break
+            if self.words[-1][: len(words)] == list(words):
+                return
+        raise Broken(f"a writer ended or hung without saying {words}: {self.words[-3:]}")
+
+    def kill(self) -> None:
+        """Kill it as it stands, and hear what it still said.
+
+        Raises:
+            Broken: It was dead already.
+        """
+        self._all.remove(self)
+        self._process.kill()
+        self._process.join()
+        with contextlib.suppress(EOFError):
+            while True:
+                self.words.append(self._said.recv())
+        for end in (self._said, self._jobs):
+            end.close()
+        died = self._process.exitcode
+        expect(died == -signal.SIGKILL, f"a writer ended by itself, with {died}: {self.words[-3:]}")
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """Kill those that are left."""
+        for writer in list(cls._all):
+            with contextlib.suppress(Broken):
+                writer.kill()
+
+    def said(self, word: str) -> list[list[Any]]:
+        """Give what followed a word, each time it was said."""
+        return [words[1:] for words in self.words if words[0] == word]
