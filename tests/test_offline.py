@@ -1,11 +1,14 @@
 """The offline table under other programs, crashes and rivals."""
 
 import multiprocessing
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pandas as pd
 import polars as pl
@@ -19,6 +22,7 @@ from seeknal import (
     FeatureStore,
     HistoricalFeaturesDuckDB,
     Materialization,
+    OnlineFeaturesDuckDB,
     StoreError,
     session,
 )
@@ -100,6 +104,58 @@ def test_a_commit_that_the_registry_never_heard_of_is_found(home, monkeypatch):
     (home / "registry.db").write_bytes(database)
     (home / "registry.db-wal").unlink(missing_ok=True)
     assert stored() == [1, 2]
+
+
+@pytest.fixture
+def mounted(home):
+    """Give a function that mounts the home anew: read-only, or as a small disk."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+
+    def mount(*options):
+        subprocess.run(["mount", *options, str(home)], check=True)
+
+    yield mount
+    subprocess.run(["umount", "-l", str(home)], check=True)
+
+
+def test_a_home_that_cannot_be_written_can_be_read(home, mounted):
+    group = visits()
+    group.set_dataframe(frame(1, 2)).write()
+    hist = HistoricalFeaturesDuckDB([FeatureLookup(group)])
+    hist.serve("online")
+    session.close()
+    mounted("--bind", str(home))
+    mounted("-o", "remount,ro,bind")
+    assert hist.to_dataframe()["n"].tolist() == hist.to_dataframe(as_of=1)["n"].tolist() == [1, 2]
+    assert OnlineFeaturesDuckDB("online").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "n": 1}]
+    with pytest.raises(StoreError):
+        group.set_dataframe(frame(3)).write(mode="append")
+    session.close()
+
+
+def test_on_a_full_disk_rows_are_readable_and_a_write_says_truly_whether_it_was_stored(home, mounted):
+    home.mkdir()
+    mounted("tmpfs", "-t", "tmpfs", "-o", "size=16m")
+    group, numbers, ended = visits(), iter(range(100_000)), set()
+    group.set_dataframe(frame(next(numbers))).write()
+    ballast = home / "ballast"
+    for kilobytes in range(0, 120, 4):
+        before = stored()
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(home).free - kilobytes * 1024)
+        new = [next(numbers) for _ in range(100)]
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                group.set_dataframe(frame(*new)).write(mode="append")
+            before = [*before, *new]
+            ended.add("written")
+        except StoreError:
+            ended.add("refused")
+        assert stored() == before
+        ballast.unlink()
+    assert ended == {"written", "refused"}
+    session.close()
 
 
 def test_a_full_scratch_or_small_memory_is_an_error_of_the_store(home):

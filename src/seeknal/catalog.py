@@ -14,7 +14,7 @@ from seeknal import types
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.names import did_you_mean
-from seeknal.offline import OfflineTable, Snapshot
+from seeknal.offline import Commit, OfflineTable, Snapshot
 from seeknal.offline.log import latest, read_commits
 from seeknal.online import read_keys
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
@@ -106,28 +106,26 @@ class Catalog:
         """Give the table of a group's rows."""
         return OfflineTable(self.home / "offline" / project / name, self._engine)
 
-    def catch_up(self, record: GroupRecord) -> None:
-        """Tell the registry of commits that it has not heard of."""
+    def catch_up(self, record: GroupRecord) -> list[Commit]:
+        """Tell the registry of commits that it has not heard of.
+
+        Returns:
+            Those that it cannot note now, because the disk is full, say; they are stored all the same.
+        """
         offline = self.offline(record.project, record.name)
         if not offline.exists():
-            return
+            return []
         heard = self.registry.last_snapshot(record)
-        if heard < latest(offline.root):
-            self.registry.add_commits(record, read_commits(offline.root, heard))
-
-    def note(self, record: GroupRecord) -> None:
-        """Tell the registry of a commit that was just made; it is stored, whether the registry can hear of it now or not."""
+        commits = read_commits(offline.root, heard) if heard < latest(offline.root) else []
         try:
-            self.catch_up(record)
-        except StoreError as error:
-            notice(
-                f"{record.label} was written, but the registry could not note it, and will when it is next used. {error}"
-            )
+            self.registry.add_commits(record, commits)
+        except StoreError:
+            return commits
+        return []
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
-        self.catch_up(record)
-        return self.registry.versions(record, until)
+        return self.registry.versions(record, until, self.catch_up(record))
 
     def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
         """Find the newest snapshot that was there at a moment; 0, which is empty, if there was none.
@@ -145,8 +143,8 @@ class Catalog:
                 raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
             as_of = given[0]
         if isinstance(as_of, int):
-            self.catch_up(record)
-            if as_of not in (known := range(self.registry.last_snapshot(record) + 1)):
+            last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])
+            if as_of not in (known := range(last + 1)):
                 raise DefinitionError(f"{record.label} has no snapshot {as_of}, but {known.start} to {known.stop - 1}.")
             return as_of
         moment = instant(as_of)
@@ -154,8 +152,8 @@ class Catalog:
             raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
         if offline.exists():
             offline.settle()
-        self.catch_up(record)
-        return self.registry.snapshot_at(record, moment)
+        unheard = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
+        return max([self.registry.snapshot_at(record, moment), *unheard])
 
     def version(self, record: GroupRecord, number: int | None = None, until: int | None = None) -> Version:
         """Find a version; the current one without a number.
@@ -185,7 +183,7 @@ class Catalog:
             StoreError: The snapshot was vacuumed.
         """
         until = None if as_of is None else self.snapshot_at(record, as_of)
-        if until is not None and not self.registry.versions(record, until):
+        if until is not None and not self.versions(record, until):
             first = self.version(record, 1 if number is None else number)
             return first, Snapshot(self.offline(record.project, record.name).root, 0, None, ())
         version = self.version(record, number, until)

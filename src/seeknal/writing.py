@@ -132,7 +132,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         number = old.version
     plan = Write(rows, schema, number, job.mode, job.interval)
     commit = offline.write(base, plan)
-    catalog.note(record)
+    catalog.catch_up(record)
     replaced = base.rows + len(rows) - commit.rows
     if outside:
         notice(f"{job.label}: {tally(outside)} outside {job.interval} and not written.")

@@ -81,12 +81,12 @@ class OfflineTable:
 
     def create(self, schema: Schema) -> None:
         """Make an empty table, unless there is one."""
-        self.root.mkdir(parents=True, exist_ok=True)
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_KEEP_LOG)
-        except DeltaError:
+        except (DeltaError, OSError) as error:
             if not self.exists():
-                raise
+                raise StoreError(f"{self.root} could not be made: {error}") from error
 
     def snapshot(self, number: int | None = None) -> Snapshot:
         """Give the table as it stood after a write; the newest without a number."""
@@ -286,6 +286,8 @@ class OfflineTable:
                 )
             except CommitFailedError:
                 raise Conflict(f"Another writer changed {self.root} first.") from None
+            except (DeltaError, OSError) as error:
+                raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
             undo.pop_all()
             return commit
 

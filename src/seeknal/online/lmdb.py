@@ -77,8 +77,10 @@ os.register_at_fork(after_in_child=close_all)
 
 
 def _open(folder: Path) -> lmdb.Environment:
+    only_to_read = (folder / "data.mdb").exists() and not os.access(folder, os.W_OK)
+    mode = {"readonly": True, "lock": False} if only_to_read else {"max_readers": 1024}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=_MAX_SPACES, max_readers=1024)
+        return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=_MAX_SPACES, **mode)
     except (lmdb.Error, OSError) as error:
         raise StoreError(f"The online store {folder} cannot be opened: {error}") from error

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
@@ -157,6 +158,8 @@ class Registry:
 
     def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> None:
         """Note writes; those already known are left as they are."""
+        if not commits:
+            return
         with self._write() as db:
             query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
             known = set(db.scalars(query))
@@ -168,15 +171,23 @@ class Registry:
                     older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
                     db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
 
-    def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
-        """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
+    def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
+        """List a group's versions, the oldest first.
+
+        Args:
+            record: The group.
+            until: The versions as they were after this snapshot.
+            unheard: Commits that could not be noted.
+        """
         query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
         if until is not None:
             query = query.where(t.snapshot.c.number <= until)
         with self._read() as db:
-            rows = db.execute(query).all()
-        first: dict[int, Row[tuple[object, ...]]] = {}
-        last: dict[int, Row[tuple[object, ...]]] = {}
+            rows: list[Any] = list(db.execute(query))
+        rows += [SimpleNamespace(**_commit_values(one)) for one in unheard if until is None or one.snapshot <= until]
+        erased = {int(number): files for one in unheard for number, files in one.rewritten.items()}
+        first: dict[int, Any] = {}
+        last: dict[int, Any] = {}
         written: dict[int, int] = {}
         for row in rows:
             first.setdefault(row.version, row)
@@ -193,7 +204,7 @@ class Registry:
                 rows=row.rows,
                 written_at=written[n],
                 is_current=n == current,
-                files=None if row.files is None else msgspec.json.decode(row.files, type=tuple[DataFile, ...]),
+                files=tuple(erased[row.number]) if row.number in erased else _files(row.files),
             )
             for n, row in sorted(last.items())
         ]
@@ -407,10 +418,19 @@ def _training_set(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
     )
 
 
+def _files(text: str | None) -> tuple[DataFile, ...] | None:
+    return None if text is None else msgspec.json.decode(text, type=tuple[DataFile, ...])
+
+
 def _commit_values(commit: Commit) -> dict[str, object]:
     names = ("version", "schema_text", "mode", "written", "rows", "newest", "next_row_id", "at")
     values = {name: getattr(commit, name) for name in names}
-    return values | {"number": commit.snapshot, "start": commit.interval.start, "end": commit.interval.end}
+    return values | {
+        "files": None,
+        "number": commit.snapshot,
+        "start": commit.interval.start,
+        "end": commit.interval.end,
+    }
 
 
 def _json(values: Sequence[str]) -> str:
