@@ -92,7 +92,7 @@ MUTATIONS = (
         "FROM (SELECT * EXCLUDE (i), min(i) AS i FROM spine GROUP BY ALL) AS s ASOF",
     ),
     Mutation("order lost", "ORDER BY s.i\n", "\n"),
-    Mutation("tie reversed", "{created}, {quote(ROW_ID)}) AS place", "{created}, -{quote(ROW_ID)}) AS place"),
+    Mutation("tie reversed", "{created}, {row_id}) AS place", "{created}, -{row_id}) AS place"),
 )
 
 

@@ -165,13 +165,11 @@ def as_of_sql(schema: Schema, wanted: Wanted, rows: str, *, semi_join: bool) -> 
     keys = [f"k{i}" for i in range(len(schema.keys))]
     features = "".join(f"{quote(name)} AS f{i}, " for i, name in enumerate(wanted.features))
     among = f"SEMI JOIN spine USING ({comma(keys)})" if semi_join else ""
-    fresh = "" if wanted.ttl is None else f" AND s.t - r.t <= {literal(wanted.ttl)}"
+    alive = _alive(wanted.ttl)
     return f"""
         WITH r AS (SELECT * FROM ({_places(schema, rows, features)}) {among})
-        SELECT {comma(f"CASE WHEN r.t <= s.t{fresh} THEN r.f{i} END" for i in range(len(wanted.features)))}
-        FROM spine AS s ASOF LEFT JOIN r
-          ON {" AND ".join(f"s.{key} = r.{key}" for key in keys)}
-         AND row(s.t, {_LAST}, {_LAST}) >= r.place
+        SELECT {comma(f"CASE WHEN {alive} THEN r.f{i} END" for i in range(len(wanted.features)))}
+        FROM spine AS s ASOF LEFT JOIN r ON {_nearest(keys)}
         ORDER BY s.i
     """
 
@@ -192,15 +190,23 @@ def winners_sql(schema: Schema, ttl: int | None, rows: str, spine: str, share: t
     keys = [f"k{i}" for i in range(len(schema.keys))]
     parts = [f"{key}::DOUBLE" if _is_number(field.type) else key for key, field in zip(keys, schema.keys, strict=True)]
     mine = f"hash({comma(parts)}) % {literal(share[1])} = {literal(share[0])}"
-    fresh = "" if ttl is None else f" AND t - row_t <= {literal(ttl)}"
     return f"""
-        SELECT i, id FROM (
-            SELECT s.i, s.t, r.t AS row_t, r.id
-            FROM (SELECT * FROM {spine} WHERE {mine}) AS s ASOF JOIN (
-                SELECT * FROM ({_places(schema, rows, "")}) WHERE {mine}
-            ) AS r ON {" AND ".join(f"s.{key} = r.{key}" for key in keys)} AND row(s.t, {_LAST}, {_LAST}) >= r.place
-        ) WHERE row_t <= t{fresh}
+        WITH s AS (SELECT * FROM {spine} WHERE {mine}),
+             r AS (SELECT * FROM ({_places(schema, rows, "")}) WHERE {mine})
+        SELECT * FROM (SELECT s.i, CASE WHEN {_alive(ttl)} THEN r.id END AS id FROM s ASOF JOIN r ON {_nearest(keys)})
+        WHERE id IS NOT NULL
     """
+
+
+def _nearest(keys: Sequence[str]) -> str:
+    """Write what an ASOF join of spine `s` and rows `r` compares: the last row at or before the moment, ties settled."""
+    same = " AND ".join(f"s.{key} = r.{key}" for key in keys)
+    return f"{same} AND row(s.t, {_LAST}, {_LAST}) >= r.place"
+
+
+def _alive(ttl: int | None) -> str:
+    """Write the condition that the row found counts. A moment that is null finds one too, and must not."""
+    return "r.t <= s.t" + ("" if ttl is None else f" AND s.t - r.t <= {literal(ttl)}")
 
 
 def _is_number(kind: pa.DataType) -> bool:
