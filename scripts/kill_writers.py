@@ -327,7 +327,7 @@ class FullDisk:
             self.writer.start(home=str(self.home), kind=kind, first=self.number, count=1, **told)
             self.writer.wait_for("finished")
             said = next(word for word in ("done", "refused", "crashed") if self.writer.said(word))
-            self.errors.update(text.replace(str(self.home), "HOME") for _, text in self.writer.said("refused"))
+            self.errors.update(self._brief(text) for _, text in self.writer.said("refused"))
             expect(said != "crashed", f"the write failed with {self.writer.said('crashed')}")
             self._read_when_full(said, new)
         found = check(self.home, "spend", self.state, new)
@@ -339,11 +339,15 @@ class FullDisk:
         write_here(self.home, after := step_of(kind, self.number + 1))
         self.state = check(self.home, "spend", found.after(after))
 
+    def _brief(self, text: str) -> str:
+        """Give the beginning of a message, which is the same each time."""
+        return " ".join(text.replace(str(self.home), "HOME").split())[:100].partition("[")[0]
+
     def _read_when_full(self, said: str, new: State) -> None:
         try:
             check(self.home, "spend", new if said == "done" else self.state)
         except SeeknalError as error:
-            self.errors[f"(reading) {' '.join(str(error).split()).replace(str(self.home), 'HOME')}"] += 1
+            self.errors[f"(reading) {self._brief(str(error))}"] += 1
             self.ends["not readable while full"] += 1
         else:
             self.ends["readable while full"] += 1

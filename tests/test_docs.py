@@ -15,6 +15,7 @@ from seeknal import FeatureGroupDuckDB, SeeknalWarning
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TESTS = Path(__file__).parent
 BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_ONLY = ("make ", "pip ", "git ", "cd ", "#")
 
@@ -79,3 +80,16 @@ def run_commands(lines: str) -> str:
 def test_every_link_leads_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_rule_has_tests_and_every_test_that_is_named_exists():
+    page = (ROOT / "docs/reference/rules.md").read_text(encoding="utf-8")
+    defined = set(
+        re.findall(r"def (test_\w+)\(", "".join(f.read_text(encoding="utf-8") for f in TESTS.rglob("test_*.py")))
+    )
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \| (.+) \|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 24))
+    for number, names in rows:
+        named = set(re.findall(r"`(test_\w+)`", names))
+        assert named, f"rule {number}"
+        assert named <= defined, named - defined
