@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,11 +143,12 @@ class Catalog:
             if not (given := [as_of[name] for name in (record.label, record.name) if name in as_of]):
                 raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
             as_of = given[0]
-        if isinstance(as_of, int):
+        if isinstance(as_of, int | Integral):
+            number = int(as_of)
             last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])
-            if as_of not in (known := range(last + 1)):
-                raise DefinitionError(f"{record.label} has no snapshot {as_of}, but {known.start} to {known.stop - 1}.")
-            return as_of
+            if number not in (known := range(last + 1)):
+                raise DefinitionError(f"{record.label} has no snapshot {number}, but {known.start} to {known.stop - 1}.")
+            return number
         moment = instant(as_of)
         if moment > now():
             raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")

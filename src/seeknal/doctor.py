@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from seeknal.errors import SeeknalError
+from seeknal.errors import SeeknalError, tally
 from seeknal.store import FeatureStore
 
 
@@ -59,14 +59,16 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
         except SeeknalError as error:
             yield Finding(record.label, False, str(error))
             continue
-        found = f"{len(versions)} versions, {_size(sum(file.size for file in files))} in {len(files)} files"
+        found = (
+            f"{tally(len(versions), 'version')}, {_size(sum(one.size for one in files))} in {tally(len(files), 'file')}"
+        )
         yield Finding(record.label, True, found)
         if spare:
             size = _size(sum(path.stat().st_size for path in spare))
             yield Finding(
                 record.label,
                 False,
-                f"{len(spare)} orphaned files, {size}: seeknal optimize {record.label} removes them",
+                f"{tally(len(spare), 'orphaned file')}, {size}: removed by seeknal optimize {record.label}",
             )
 
 

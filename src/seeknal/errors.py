@@ -45,13 +45,13 @@ class SeeknalWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
 
 
-def tally(count: int) -> str:
-    """Write a number of rows.
+def tally(count: int, noun: str = "row") -> str:
+    """Write a number of things.
 
-    >>> tally(1), tally(1200)
-    ('1 row', '1,200 rows')
+    >>> tally(1), tally(1200), tally(2, "file")
+    ('1 row', '1,200 rows', '2 files')
     """
-    return f"{count:,} row{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def notice(text: str) -> None:

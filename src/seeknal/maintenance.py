@@ -67,7 +67,7 @@ class Erased:
 
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
-        return f"{self.group}: {tally(self.rows)} of {keys} erased; {self.files_removed} files deleted"
+        return f"{self.group}: {tally(self.rows)} of {keys} erased; {tally(self.files_removed, 'file')} deleted"
 
 
 def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:

@@ -82,6 +82,8 @@ def test_what_cannot_be_explained_is_refused():
     hist.using_spine(pa.table({"user_id": [1], "when": [NOON]}), "when")
     with pytest.raises(DataError, match="no 'when', which is the moment"):
         hist.explain({"user_id": 1})
+    with pytest.raises(DataError, match="Expected a row of the spine"):
+        hist.explain(3)
     with pytest.raises(DataError, match="no 'user_id', which shop/spend is looked up by"):
         hist.explain({"when": NOON})
 

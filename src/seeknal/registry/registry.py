@@ -185,7 +185,6 @@ class Registry:
         with self._read() as db:
             rows: list[Any] = list(db.execute(query))
         rows += [SimpleNamespace(**_commit_values(one)) for one in unheard if until is None or one.snapshot <= until]
-        erased = {int(number): files for one in unheard for number, files in one.rewritten.items()}
         first: dict[int, Any] = {}
         last: dict[int, Any] = {}
         written: dict[int, int] = {}
@@ -195,18 +194,21 @@ class Registry:
             if row.mode in WRITES:
                 written[row.version] = row.at
         current = rows[-1].version if rows else 0
+        files = {row.number: _files(row.files) for row in last.values()}
+        files |= {int(number): tuple(some) for one in unheard for number, some in one.rewritten.items()}
         return [
             Version(
                 number=n,
                 schema=Schema.loads(row.schema_text),
                 created_at=first[n].at,
                 snapshot=row.number,
-                rows=row.rows,
+                rows=row.rows if some is None else sum(file.rows for file in some),
                 written_at=written[n],
                 is_current=n == current,
-                files=tuple(erased[row.number]) if row.number in erased else _files(row.files),
+                files=some,
             )
             for n, row in sorted(last.items())
+            for some in [files[row.number]]
         ]
 
     def snapshots(self, record: GroupRecord) -> list[SnapshotRecord]:

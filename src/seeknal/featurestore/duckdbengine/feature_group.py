@@ -377,6 +377,10 @@ class HistoricalFeaturesDuckDB:
                 "explain() needs using_spine(spine, date_col=...), to know which column is the moment."
             )
         date_col = self._spine[1]
+        if not hasattr(row, "keys"):
+            raise DataError(
+                f"Expected a row of the spine, such as spine.iloc[0] or a mapping, not {type(row).__name__}."
+            )
         if date_col not in row:
             raise DataError(f"The row has no {date_col!r}, which is the moment to explain.")
         found = current_store().explain(self.lookups, row, row[date_col], as_of=as_of)
