@@ -11,6 +11,7 @@ import signal
 import time
 import warnings
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -154,8 +155,8 @@ def _check_versions(store: FeatureStore, group: str, state: State) -> None:
     found = [(version.number, version.rows) for version in store.versions(group, "shop")]
     wanted = [(i + 1, len(rows)) for i, rows in enumerate(state.versions)]
     expect(found == wanted, f"the versions are {found[-5:]} (number, rows), not {wanted[-5:]}")
-    snapshot = store.registry.last_snapshot(record)
-    expect(snapshot == state.writes, f"the registry has snapshot {snapshot} after {state.writes} writes")
+    snapshot = store.catalog.snapshot_at(record, datetime.now(UTC))
+    expect(snapshot == state.writes, f"the newest snapshot is {snapshot} after {state.writes} writes")
     for number in range(max(1, len(found) - 2), len(found) + 1):
         kept = cells_of(store.sample(group, "shop", limit=10**9, version=number))
         expect(_same(kept, state.versions[number - 1]), f"version {number} holds {_told(kept)}")
