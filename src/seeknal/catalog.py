@@ -147,7 +147,9 @@ class Catalog:
             number = int(as_of)
             last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])
             if number not in (known := range(last + 1)):
-                raise DefinitionError(f"{record.label} has no snapshot {number}, but {known.start} to {known.stop - 1}.")
+                raise DefinitionError(
+                    f"{record.label} has no snapshot {number}, but {known.start} to {known.stop - 1}."
+                )
             return number
         moment = instant(as_of)
         if moment > now():

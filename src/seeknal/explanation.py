@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,12 +68,13 @@ def explain(
     known = {one.row_id for one in seen}
     _, now = catalog.read(source.record, source.version.number)
     later = _candidates(engine.sample(now.within(schema), _MOST, entity), source, schema, writes)
-    can = [one for one in seen if _why_hidden(one, moment, span) is None]
-    best = max(can, key=lambda one: one.place, default=None)
+    hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, span))}
+    best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)
     lifetime = source.record.group.materialization.lifetime
-    judged = [_judged(one, _why_hidden(one, moment, span) or _why_lost(one, best, moment, lifetime)) for one in seen]
-    judged += [
-        _judged(one, f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}")
+    judged = [
+        replace(one, verdict=hidden.get(one.row_id) or _why_lost(one, best, moment, lifetime)) for one in seen
+    ] + [
+        replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}")
         for one in later
         if one.row_id not in known
     ]
@@ -92,12 +93,6 @@ def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[Sna
         write = next(write for write in writes if row_id < write.next_row_id)
         found.append(Candidate(source.record.label, "", time or 0, recorded, write.number, write.at, values, row_id))
     return found
-
-
-def _judged(one: Candidate, verdict: str) -> Candidate:
-    return Candidate(
-        one.group, verdict, one.event_time, one.created_time, one.snapshot, one.written_at, one.features, one.row_id
-    )
 
 
 def _span_of(microseconds: int) -> str:
