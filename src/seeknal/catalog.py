@@ -114,10 +114,12 @@ class Catalog:
             Those that it cannot note now, because the disk is full, say; they are stored all the same.
         """
         offline = self.offline(record.project, record.name)
-        if not offline.exists():
-            return []
         heard = self.registry.last_snapshot(record)
-        commits = read_commits(offline.root, heard) if heard < latest(offline.root) else []
+        last = latest(offline.root) if offline.exists() else -1
+        if heard > last:  # a deletion that was killed took the table, but not what is noted of it
+            self.registry.forget_snapshots(record)
+            heard = -1
+        commits = read_commits(offline.root, heard) if heard < last else []
         try:
             self.registry.add_commits(record, commits)
         except StoreError:
@@ -203,7 +205,10 @@ class Catalog:
         if set(keys) != {field.name for field in fields}:
             raise DataError(f"{record.label} is keyed by {', '.join(f.name for f in fields)}, not {', '.join(keys)}.")
         columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
-        stored = [column.cast(types.stored(field.type)) for column, field in zip(columns, fields, strict=True)]
+        stored = [
+            column if pa.types.is_integer(field.type) else column.cast(types.stored(field.type))
+            for column, field in zip(columns, fields, strict=True)
+        ]
         return pa.Table.from_arrays(stored, names=[field.name for field in fields])
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:

@@ -16,7 +16,7 @@ from seeknal.retrieval import Source
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.times import Interval, show
 
-_MOST = 100_000
+_MOST = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ def explain(
         moment: The spine's moment.
         span: Only rows with an event time within it can be seen.
     """
-    schema, writes = source.version.schema, catalog.registry.snapshots(source.record)
-    seen = _candidates(engine.sample(source.rows(), _MOST, entity), source, schema, writes)
-    known = {one.row_id for one in seen}
+    schema = source.version.schema
     _, now = catalog.read(source.record, source.version.number)
-    later = _candidates(engine.sample(now.within(schema), _MOST, entity), source, schema, writes)
+    tables = [engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema))]
+    catalog.catch_up(source.record)
+    writes = catalog.registry.snapshots(source.record)
+    seen, later = (_candidates(table, source, schema, writes) for table in tables)
+    known = {one.row_id for one in seen}
     hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, span))}
     best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)
     lifetime = source.record.group.materialization.lifetime

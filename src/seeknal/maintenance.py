@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, tally
-from seeknal.offline import Commit, Snapshot, Write
+from seeknal.offline import Commit, Conflict, Snapshot, Write
 from seeknal.registry import GroupRecord, Version
 from seeknal.times import Interval, now
 from seeknal.writing import take_turns
@@ -79,11 +79,11 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
     """
 
     def step() -> Commit:
+        base = catalog.offline(record.project, record.name).snapshot()
         version = catalog.version(record, number)
         if version.is_current:
             raise DefinitionError(f"Version {number} of {record.label} is the current one.")
-        offline = catalog.offline(record.project, record.name)
-        return offline.restore(offline.snapshot(), catalog.snapshot(record, version))
+        return catalog.offline(record.project, record.name).restore(base, catalog.snapshot(record, version))
 
     take_turns(record.label, step)
     return catalog.version(record, number)
@@ -98,78 +98,92 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
     span = Interval(None, before - 1)
 
     def step() -> tuple[Version, int]:
-        version, snapshot = catalog.read(record)
+        version, _ = catalog.read(record)
+        offline = catalog.offline(record.project, record.name)
+        snapshot = offline.snapshot()
+        if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
+            raise Conflict(f"Another writer changed {record.label} first.")
         count = engine.count(snapshot.within(version.schema, span))[0]
         if count and not dry_run:
             columns = [pa.array([], kind) for kind in version.schema.stored_types]
             empty = pa.Table.from_arrays(columns, names=version.schema.names)
-            offline = catalog.offline(record.project, record.name)
-            offline.write(offline.snapshot(), Write(empty, version.schema, version.number, "overwrite", span))
+            offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", span))
         return version, count
 
     return take_turns(record.label, step)
 
 
-def optimize(catalog: Catalog, record: GroupRecord, pinned: Iterable[Snapshot], keep_days: int) -> Optimized:
+def optimize(
+    catalog: Catalog, record: GroupRecord, pinned: Callable[[], Sequence[Snapshot]], keep_days: int
+) -> Optimized:
     """Put small files together, and delete those that no snapshot needs any more.
 
     Args:
         catalog: Where the group is.
         record: The group.
-        pinned: Snapshots that must stay readable; the last of each version stays too.
-        keep_days: Snapshots of so many days stay as well.
+        pinned: Gives the snapshots that must stay readable; the last of each version stays too.
+        keep_days: What can be read as of a moment of so many days stays as well.
     """
+    catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
     take_turns(record.label, lambda: offline.compact(offline.snapshot()))
-    versions = catalog.versions(record)
+    catalog.catch_up(record)
+    start = now() - keep_days * DAY
+
+    def needed() -> list[Snapshot]:
+        last = [catalog.snapshot(record, version) for version in catalog.versions(record)]
+        writes = catalog.registry.snapshots(record)
+        seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
+        return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
+
+    removed = offline.vacuum(needed)
     after = offline.snapshot()
-    young = [one.number for one in catalog.registry.snapshots(record) if one.at >= now() - keep_days * DAY]
-    last = [catalog.snapshot(record, version) for version in versions]
-    removed = offline.vacuum([*pinned, *last, *_readable(catalog, record, young)])
-    sizes = sum(file.size for file in removed)
-    return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), sizes)
+    freed = sum(file.size for file in removed)
+    return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), freed)
 
 
-def _readable(catalog: Catalog, record: GroupRecord, numbers: Sequence[int]) -> list[Snapshot]:
-    """Give those snapshots whose files are all there."""
+def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
+    """Give those snapshots from a number on whose files are all there."""
     offline = catalog.offline(record.project, record.name)
-    found = [offline.snapshot(number) for number in numbers]
+    found = []
+    for one in catalog.registry.snapshots(record):
+        if one.number >= first:
+            snapshot = offline.snapshot(one.number)
+            found.append(snapshot if one.files is None else replace(snapshot, files=one.files))
     return [one for one in found if all((one.root / file.path).exists() for file in one.files)]
 
 
-def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Sequence[Snapshot]) -> Erased:
+def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Callable[[], Sequence[Snapshot]]) -> Erased:
     """Erase an entity from all that is stored offline; older snapshots that are not kept become unreadable.
 
     Args:
         catalog: Where the group is.
         record: The group.
         entity: Its join keys, in one row.
-        pinned: Snapshots that stay, without the entity; the last of each version stays too.
+        pinned: Gives the snapshots that stay, without the entity; the last of each version stays too.
     """
     offline = catalog.offline(record.project, record.name)
-    all_numbers = [snapshot.number for snapshot in catalog.registry.snapshots(record)]
-    readable = len(_readable(catalog, record, all_numbers))
+    catalog.catch_up(record)
+    readable = len(_readable(catalog, record))
     rows = 0
-    kept: dict[int, Snapshot] = {}
+
+    def kept() -> list[Snapshot]:
+        last = [catalog.snapshot(record, version) for version in catalog.versions(record) if not version.is_current]
+        return list({one.number: one for one in (*last, *pinned())}.values())
 
     def step() -> Commit | None:
         nonlocal rows
-        last = [catalog.snapshot(record, version) for version in catalog.versions(record)]
         base = offline.snapshot()
-        kept.update({one.number: one for one in (*last, *pinned) if one.number != base.number})
-        done = offline.erase(base, list(kept.values()), entity)
-        rows = 0 if done is None else base.rows - done.rows
+        done = offline.erase(base, kept(), entity)
+        rows += 0 if done is None else base.rows - done.rows
         return done
 
-    commit = take_turns(record.label, step)
-    catalog.catch_up(record)
-    rewritten = commit.rewritten if commit else {}
-    stays = [
-        Snapshot(one.root, number, one.commit, tuple(rewritten.get(str(number), one.files)))
-        for number, one in kept.items()
-    ]
-    removed = offline.forget(entity, stays)
-    left = len(_readable(catalog, record, all_numbers)) + len(rewritten)
+    removed = None
+    while removed is None:  # a training set saved meanwhile may have pinned a snapshot that has the entity
+        take_turns(record.label, step)
+        removed = offline.forget(entity, kept)
+    left = len(_readable(catalog, record))
+    numbers = tuple(sorted(one.number for one in kept()))
     keys = dict(entity.to_pylist()[0])
-    return Erased(record.label, keys, now(), rows, tuple(sorted(kept)), len(removed), readable - left)
+    return Erased(record.label, keys, now(), rows, numbers, len(removed), max(readable - left, 0))

@@ -160,8 +160,8 @@ class FeatureStore:
     def watermarks(self, name: str, project: str | None = None) -> list[int]:
         """List the newest event time of each write to a group's current version, in microseconds since 1970."""
         record = self.catalog.group(name, project)
-        versions = self.catalog.versions(record)
-        return self.registry.watermarks(record, versions[-1].number) if versions else []
+        current = [version.number for version in self.catalog.versions(record) if version.is_current]
+        return self.registry.watermarks(record, current[0]) if current else []
 
     def sample(self, name: str, project: str | None = None, *, limit: int, version: int | None = None) -> pa.Table:
         """Give the rows written last to a version of a group, the very last first."""
@@ -277,8 +277,7 @@ class FeatureStore:
             keep_days: How many days back `as_of` is to reach.
         """
         record = self.catalog.group(name, project)
-        pinned = self.training_sets.snapshots(record, self.training_sets.users(record))
-        return maintenance.optimize(self.catalog, record, pinned, keep_days)
+        return maintenance.optimize(self.catalog, record, lambda: self.training_sets.snapshots(record), keep_days)
 
     def erase(
         self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
@@ -309,8 +308,11 @@ class FeatureStore:
         for one in users:
             if one.label in doomed:
                 self.training_sets.delete(one)
-        stay = self.training_sets.snapshots(record, [one for one in users if one.label not in doomed])
-        receipt = maintenance.erase(self.catalog, record, entity, stay)
+        receipt = maintenance.erase(self.catalog, record, entity, lambda: self.training_sets.snapshots(record))
+        for one in self.training_sets.users(record):
+            if one.label in self.training_sets_holding(record, keys):  # saved meanwhile
+                self.training_sets.delete(one)
+                doomed.append(one.label)
         for version in self.catalog.versions(record):
             self.online_tables.reload(record, version.number)
         stores = {load.target for load in self.registry.loads(record)}

@@ -37,7 +37,10 @@ def _parse(moment: Moment, whole_day: bool) -> datetime:
     if isinstance(moment, str):
         return _parse(_from_text(moment), whole_day)
     if isinstance(moment, datetime):
-        plain = datetime.fromisoformat(moment.isoformat(timespec="microseconds"))
+        try:
+            plain = datetime.fromisoformat(moment.isoformat(timespec="microseconds"))
+        except ValueError:
+            raise DefinitionError(f"{moment!r} is no moment.") from None
         return plain if plain.tzinfo else plain.replace(tzinfo=UTC)
     if isinstance(moment, date):
         midnight = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)

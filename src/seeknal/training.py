@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from seeknal import retrieval
@@ -55,24 +59,25 @@ class TrainingSets:
                 f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
-        folder, draft = self._folder(project, name), self._catalog.home / "datasets" / uuid.uuid4().hex
-        draft.mkdir(parents=True)
-        try:
+        folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
+        place = self._catalog.home / "datasets" / folder
+        with ExitStack() as stack:
+            for source in sources:
+                stack.enter_context(self._catalog.offline(source.record.project, source.record.name).reading())
+            undo = stack.enter_context(ExitStack())
+            undo.callback(shutil.rmtree, place, ignore_errors=True)
+            place.mkdir(parents=True)
             if spine is not None:
-                _write(spine, draft / "spine.parquet")
-            answer = self._answer(sources, question, draft)
+                _keep_spine(spine, place / "spine.arrow")
+            answer = self._answer(sources, question, place)
             if keep_rows:
-                _write(answer, draft / "rows.parquet")
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.parent.mkdir(exist_ok=True)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        pins = tuple(_pin(source) for source in sources)
-        made = TrainingSetRecord(
-            project, name, pins, question, len(answer), content_hash(answer), has_rows=keep_rows, created_at=now()
-        )
-        self._catalog.registry.add_training_set(made)
+                _keep_rows(answer, place / "rows.parquet")
+            pins, rows = tuple(_pin(source) for source in sources), len(answer)
+            made = TrainingSetRecord(
+                project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
+            )
+            self._catalog.registry.add_training_set(made)
+            undo.pop_all()
         return made
 
     def reproduce(self, record: TrainingSetRecord) -> pa.Table:
@@ -82,7 +87,7 @@ class TrainingSets:
             StoreError: The rows it read are gone, or give another answer.
         """
         sources = [self._source(pin) for pin in record.pins]
-        answer = self._answer(sources, record.question, self._folder(record.project, record.name))
+        answer = self._answer(sources, record.question, self._place(record))
         if (found := content_hash(answer)) != record.content_hash:
             raise StoreError(
                 f"Training set {record.label} cannot be reproduced: its content hash was {record.content_hash}, and is "
@@ -92,13 +97,12 @@ class TrainingSets:
 
     def rows(self, record: TrainingSetRecord) -> pa.Table:
         """Give a training set: the rows that were kept, else reproduced."""
-        file = self._folder(record.project, record.name) / "rows.parquet"
-        return _read(file) if record.has_rows else self.reproduce(record)
+        return _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record)
 
     def delete(self, record: TrainingSetRecord) -> None:
         """Forget a training set, its spine and its rows."""
+        shutil.rmtree(self._place(record), ignore_errors=True)
         self._catalog.registry.delete_training_set(record)
-        shutil.rmtree(self._folder(record.project, record.name), ignore_errors=True)
 
     def users(self, record: GroupRecord) -> list[TrainingSetRecord]:
         """List the training sets that read a group."""
@@ -108,9 +112,14 @@ class TrainingSets:
             if any((pin.project, pin.group) == (record.project, record.name) for pin in one.pins)
         ]
 
-    def snapshots(self, record: GroupRecord, users: Sequence[TrainingSetRecord]) -> list[Snapshot]:
+    def snapshots(self, record: GroupRecord) -> list[Snapshot]:
         """Give the snapshots of a group that training sets need."""
-        mine = {pin for one in users for pin in one.pins if (pin.project, pin.group) == (record.project, record.name)}
+        mine = {
+            pin
+            for one in self.users(record)
+            for pin in one.pins
+            if (pin.project, pin.group) == (record.project, record.name)
+        }
         return [self._source(pin).snapshot for pin in mine]
 
     def holding(self, record: GroupRecord, users: Sequence[TrainingSetRecord], entity: pa.Table) -> list[str]:
@@ -118,22 +127,18 @@ class TrainingSets:
         return [one.label for one in users if self._holds(one, record, entity)]
 
     def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
-        rows = self.rows(one) if one.question.kind != "spine" else self._spine(one.project, one.name)
+        rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one) / "spine.arrow")
         for pin in one.pins:
             if (pin.project, pin.group) == (record.project, record.name):
                 names = dict(pin.keys)
-                keys = entity.rename_columns([names[name] for name in entity.column_names])
-                kinds = pa.schema([rows.schema.field(name) for name in keys.column_names])
-                if rows.select(keys.column_names).join(keys.cast(kinds), keys.column_names, join_type="inner").num_rows:
+                same = [_equal(rows[names[name]], entity[name][0]) for name in entity.column_names]
+                if pc.any(reduce(pc.and_, same)).as_py():
                     return True
         return False
 
     def _answer(self, sources: Sequence[Source], question: Question, folder: Path) -> pa.Table:
-        spine = _read(folder / "spine.parquet") if question.kind == "spine" else None
+        spine = _read_spine(folder / "spine.arrow") if question.kind == "spine" else None
         return retrieval.answer(self._engine, sources, question, spine)
-
-    def _spine(self, project: str, name: str) -> pa.Table:
-        return _read(self._folder(project, name) / "spine.parquet")
 
     def _source(self, pin: Pin) -> Source:
         """Find the rows that a training set read."""
@@ -146,8 +151,8 @@ class TrainingSets:
         version = self._catalog.version(record, pin.version, pin.snapshot)
         return Source(lookup, replace(record, group=group), version, self._catalog.snapshot(record, version))
 
-    def _folder(self, project: str, name: str) -> Path:
-        return self._catalog.home / "datasets" / project / name
+    def _place(self, record: TrainingSetRecord) -> Path:
+        return self._catalog.home / "datasets" / record.folder
 
 
 def _pin(source: Source) -> Pin:
@@ -157,14 +162,42 @@ def _pin(source: Source) -> Pin:
     return Pin(*place, keys, features, ttl)
 
 
-def _write(table: pa.Table, file: Path) -> None:
+def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:
+    """Tell where a spine's key is an entity's, whatever width or unit they are written in."""
+    plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    try:
+        return pc.equal(plain, value)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pc.equal(plain.cast(value.type, safe=False), value)
+
+
+def _keep_spine(table: pa.Table, file: Path) -> None:
+    """Write a spine as it is, to the unit of a timestamp."""
+    try:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    except OSError as error:
+        raise StoreError(f"The training set cannot be kept: {error}.") from None
+
+
+def _keep_rows(table: pa.Table, file: Path) -> None:
     try:
         pq.write_table(table, file)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"The training set cannot be kept: {error}. Cast or drop that column.") from None
+        raise DataError(f"The rows cannot be kept as Parquet: {error}. Cast or drop that column.") from None
+    except OSError as error:
+        raise StoreError(f"The training set cannot be kept: {error}.") from None
 
 
-def _read(file: Path) -> pa.Table:
+def _read_spine(file: Path) -> pa.Table:
+    try:
+        with pa.OSFile(str(file)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"The training set cannot be read: {error}") from None
+
+
+def _read_rows(file: Path) -> pa.Table:
     try:
         return pq.ParquetFile(file).read()
     except (pa.ArrowInvalid, OSError) as error:

@@ -125,7 +125,9 @@ def read_commits(root: Path, after: int) -> list[Commit]:
 def mentioned_files(root: Path) -> set[str]:
     """Give the names of all files that any commit ever added."""
     entries = (root / "_delta_log").glob("*.json")
-    return {action["add"]["path"] for entry in entries for action in _actions(entry) if "add" in action}
+    added = {action["add"]["path"] for entry in entries for action in _actions(entry) if "add" in action}
+    rewritten = [files for commit in read_commits(root, -1) for files in commit.rewritten.values()]
+    return added | {file.path for files in rewritten for file in files}
 
 
 def latest(root: Path) -> int:

@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -190,35 +190,30 @@ class OfflineTable:
             )
             return self._commit(base, step, undo)
 
-    def vacuum(self, keep: Iterable[Snapshot], only: Callable[[DataFile], bool] = lambda _: True) -> list[DataFile]:
-        """Remove all files that none of the snapshots needs, left-overs of killed writers among them.
+    def vacuum(self, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile]:
+        """Remove all files that no snapshot needs, left-overs of killed writers among them.
 
         Waits for writers that are at work, and holds up others while it lasts.
 
         Args:
-            keep: The snapshots, beside the newest.
-            only: Tells whether to remove such a file.
+            needed: Gives the snapshots that stay, beside the newest; asked when nobody is writing.
 
         Returns:
             What was removed; its rows and times are not known.
         """
         with alone(self.root / "_write.lock"):
-            needed = {file.path for snapshot in (self.snapshot(), *keep) for file in snapshot.files}
-            spare = [path for path in self.root.glob("*.parquet") if path.name not in needed]
-            files = [DataFile(path.name, path.stat().st_size, 0, None, None) for path in spare]
-            removed = [file for file in files if only(file)]
-            for file in removed:
-                (self.root / file.path).unlink()
-        return removed
+            return self._remove(self._spare([self.snapshot(), *needed()]))
 
-    def orphans(self) -> list[Path]:
-        """List files that no snapshot mentions and no writer is at work on: killed writers left them."""
-        with alone(self.root / "_write.lock"):
-            mentioned = mentioned_files(self.root)
-            return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
+    def forget(self, entities: pa.Table, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile] | None:
+        """Remove those files that hold some entities and that no snapshot needs.
 
-    def forget(self, entities: pa.Table, keep: Iterable[Snapshot]) -> list[DataFile]:
-        """Remove those files that hold some entities and that none of the snapshots needs."""
+        Args:
+            entities: Their join keys, one row each.
+            needed: Gives the snapshots that stay, beside the newest; asked when nobody is writing.
+
+        Returns:
+            What was removed; None if a snapshot that stays holds the entities, and nothing was.
+        """
 
         def holds(file: DataFile) -> bool:
             try:
@@ -226,7 +221,31 @@ class OfflineTable:
             except duckdb.Error:
                 return True  # what a killed writer left half-written
 
-        return self.vacuum(keep, holds)
+        with alone(self.root / "_write.lock"):
+            snapshots = [self.snapshot(), *needed()]
+            if any(self._holds(file, entities) for snapshot in snapshots for file in snapshot.files):
+                return None
+            return self._remove([file for file in self._spare(snapshots) if holds(file)])
+
+    def orphans(self) -> list[Path]:
+        """List files that no snapshot mentions and no writer is at work on: killed writers left them."""
+        with alone(self.root / "_write.lock"):
+            mentioned = mentioned_files(self.root)
+            return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Hold off the vacuum while something is read that may not be registered yet."""
+        return together(self.root / "_write.lock")
+
+    def _spare(self, needed: Iterable[Snapshot]) -> list[DataFile]:
+        names = {file.path for snapshot in needed for file in snapshot.files}
+        spare = [path for path in self.root.glob("*.parquet") if path.name not in names]
+        return [DataFile(path.name, path.stat().st_size, 0, None, None) for path in spare]
+
+    def _remove(self, files: list[DataFile]) -> list[DataFile]:
+        for file in files:
+            (self.root / file.path).unlink()
+        return files
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
         cursor = self._engine.cursor()

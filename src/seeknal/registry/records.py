@@ -64,6 +64,8 @@ class SnapshotRecord:
     rows: int
     next_row_id: int
     at: int
+    files: tuple[DataFile, ...] | None
+    """What stands for it since entities were erased from it; None: what it was made of."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class TrainingSetRecord:
         content_hash: Hash of the answer.
         has_rows: Whether the answer was kept.
         created_at: When it was saved.
+        folder: Where its spine and rows are, in the home's `datasets`.
     """
 
     project: str
@@ -169,6 +172,7 @@ class TrainingSetRecord:
     content_hash: str
     has_rows: bool
     created_at: int
+    folder: str
 
     @property
     def label(self) -> str:

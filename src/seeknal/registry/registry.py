@@ -213,10 +213,19 @@ class Registry:
 
     def snapshots(self, record: GroupRecord) -> list[SnapshotRecord]:
         """List the writes to a group, the oldest first."""
-        names = ("number", "version", "mode", "written", "rows", "next_row_id", "at")
+        names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")
         query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == record.id)
         with self._read() as db:
-            return [SnapshotRecord(*row) for row in db.execute(query.order_by(t.snapshot.c.number))]
+            return [
+                SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": _files(row.files)})
+                for row in db.execute(query.order_by(t.snapshot.c.number))
+            ]
+
+    def forget_snapshots(self, record: GroupRecord) -> None:
+        """Forget the writes to a group, whose table is another or gone, and what of it was put online."""
+        with self._write() as db:
+            for table in (t.snapshot, t.load):
+                db.execute(delete(table).where(table.c.group_id == record.id))
 
     def snapshot_at(self, record: GroupRecord, instant: int) -> int:
         """Give the newest snapshot there was at an instant; 0, which is empty, if there was none."""
@@ -417,6 +426,7 @@ def _training_set(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
         row.content_hash,
         bool(row.has_rows),
         row.created_at,
+        row.folder,
     )
 
 

@@ -89,4 +89,5 @@ training_set = Table(
     Column("content_hash", String(64), nullable=False),
     Column("has_rows", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("folder", Text, nullable=False),
 )
