@@ -83,10 +83,10 @@ class OfflineTable:
         """Make an empty table, unless there is one."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_KEEP_LOG)
+            with alone(self.root / "_commit.lock"):
+                DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_KEEP_LOG)
         except (DeltaError, OSError) as error:
-            if not self.exists():
-                raise StoreError(f"{self.root} could not be made: {error}") from error
+            raise StoreError(f"{self.root} could not be made: {error}") from error
 
     def snapshot(self, number: int | None = None) -> Snapshot:
         """Give the table as it stood after a write; the newest without a number."""
