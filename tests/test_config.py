@@ -38,6 +38,13 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path):
         _ = FeatureStore(tmp_path / "file" / "home").registry
 
 
+def test_a_registry_that_is_none_is_named(home):
+    home.mkdir()
+    (home / "registry.db").write_text("no database at all")
+    with pytest.raises(StoreError, match="cannot be used: file is not a database"):
+        _ = FeatureStore(home).registry
+
+
 def test_without_anything_the_home_is_the_users(monkeypatch):
     monkeypatch.delenv("SEEKNAL_HOME")
     assert config.load().home == Path.home() / ".seeknal"

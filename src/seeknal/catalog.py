@@ -145,6 +145,8 @@ class Catalog:
             if not (given := [as_of[name] for name in (record.label, record.name) if name in as_of]):
                 raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
             as_of = given[0]
+        if isinstance(as_of, bool):
+            raise DefinitionError(f"as_of={as_of!r} is no moment, and no number of a snapshot.")
         if isinstance(as_of, int | Integral):
             number = int(as_of)
             last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])

@@ -77,6 +77,7 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
         DefinitionError: There is no such version, or it is the current one.
         StoreError: Its rows were vacuumed.
     """
+    catalog.version(record, number)
 
     def step() -> Commit:
         base = catalog.offline(record.project, record.name).snapshot()
@@ -124,6 +125,8 @@ def optimize(
         pinned: Gives the snapshots that must stay readable; the last of each version stays too.
         keep_days: What can be read as of a moment of so many days stays as well.
     """
+    if keep_days < 0:
+        raise DefinitionError(f"keep_days={keep_days} is less than nothing. Write keep_days=0 to keep no days.")
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()

@@ -71,7 +71,10 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
             tell("Reading the spine")
             nothing = pa.RecordBatch.from_pylist([], schema)
             spine = (batch.select(used) for batch in chain([nothing], batches()))
-            files, bounds = _spool(asked, spine, Path(folder))
+            try:
+                files, bounds = _spool(asked, spine, Path(folder))
+            except OSError as error:
+                raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
             readers = []
             for source, file in zip(asked.sources, files, strict=True):
                 tell(f"Joining {source.record.label}")

@@ -28,7 +28,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
@@ -90,7 +90,9 @@ class Registry:
         try:
             with self._engine.connect().execution_options(writes=writes) as db, db.begin():
                 yield db
-        except OperationalError as error:
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
             raise StoreError(f"The registry {self._path} cannot be used: {error.orig}.") from error
 
     def save_group(self, group: FeatureGroup) -> GroupRecord:
