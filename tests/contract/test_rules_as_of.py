@@ -134,6 +134,7 @@ for i in range(40):
 """
 
 
+@pytest.mark.slow
 def test_an_answer_as_of_this_very_moment_holds_while_others_write():
     fg = written(rows(-1))
     writer = python(WRITER)
@@ -212,6 +213,7 @@ def test_a_vacuum_keeps_last_snapshots_and_training_sets_and_says_what_is_gone()
     assert FeatureStore().optimize("spend", keep_days=0).removed == 0
 
 
+@pytest.mark.slow
 def test_a_vacuum_waits_for_a_writer_that_is_at_work():
     fg = many_writes()
     writer = python(WRITER)

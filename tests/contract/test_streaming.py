@@ -118,6 +118,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, home):
     written(rows(1, 2, 3))
     spine, out = spine_file(tmp_path / "spine.parquet"), tmp_path / "out.parquet"
