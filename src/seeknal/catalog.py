@@ -169,7 +169,9 @@ class Catalog:
         Raises:
             DefinitionError: There is none.
         """
-        versions = self.versions(record, until)
+        return self._version(record, self.versions(record, until), number)
+
+    def _version(self, record: GroupRecord, versions: list[Version], number: int | None) -> Version:
         for version in versions:
             if version.number == number or (number is None and version.is_current):
                 return version
@@ -191,10 +193,11 @@ class Catalog:
             StoreError: The snapshot was vacuumed.
         """
         until = None if as_of is None else self.snapshot_at(record, as_of)
-        if until is not None and not self.versions(record, until):
+        versions = self.versions(record, until)
+        if until is not None and not versions:
             first = self.version(record, 1 if number is None else number)
             return first, Snapshot(self.offline(record.project, record.name).root, 0, None, ())
-        version = self.version(record, number, until)
+        version = self._version(record, versions, number)
         return version, self.snapshot(record, version)
 
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:

@@ -78,13 +78,14 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
         StoreError: Its rows were vacuumed.
     """
     catalog.version(record, number)
+    offline = catalog.offline(record.project, record.name)
 
     def step() -> Commit:
-        base = catalog.offline(record.project, record.name).snapshot()
+        base = offline.snapshot()
         version = catalog.version(record, number)
         if version.is_current:
             raise DefinitionError(f"Version {number} of {record.label} is the current one.")
-        return catalog.offline(record.project, record.name).restore(base, catalog.snapshot(record, version))
+        return offline.restore(base, catalog.snapshot(record, version))
 
     take_turns(record.label, step)
     return catalog.version(record, number)
@@ -98,9 +99,10 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
     """
     span = Interval(None, before - 1)
 
+    offline = catalog.offline(record.project, record.name)
+
     def step() -> tuple[Version, int]:
-        version, _ = catalog.read(record)
-        offline = catalog.offline(record.project, record.name)
+        version = catalog.version(record)
         snapshot = offline.snapshot()
         if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
             raise Conflict(f"Another writer changed {record.label} first.")

@@ -252,7 +252,6 @@ class FeatureStore:
             How many rows went, or would go.
         """
         record = self.catalog.group(name, project)
-        record = self.catalog.group(name, project)
         version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
         if count and not dry_run:
             self.online_tables.reload(record, version.number)
@@ -309,10 +308,11 @@ class FeatureStore:
             if one.label in doomed:
                 self.training_sets.delete(one)
         receipt = maintenance.erase(self.catalog, record, entity, lambda: self.training_sets.snapshots(record))
+        saved_meanwhile = self.training_sets_holding(record, keys)
         for one in self.training_sets.users(record):
-            if one.label in self.training_sets_holding(record, keys):  # saved meanwhile
+            if one.label in saved_meanwhile:
                 self.training_sets.delete(one)
-                doomed.append(one.label)
+        doomed += saved_meanwhile
         for version in self.catalog.versions(record):
             self.online_tables.reload(record, version.number)
         stores = {load.target for load in self.registry.loads(record)}
