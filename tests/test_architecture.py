@@ -17,6 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import only from modules named before its own.
 ORDER = [
     "errors",
+    "turns",
+    "lock",
     "progress",
     "names",
     "sql",
@@ -43,8 +45,12 @@ ORDER = [
     "training",
     "explanation",
     "leaks",
+    "loading",
+    "pushing",
     "serving",
+    "verification",
     "online_tables",
+    "home",
     "store",
     "doctor",
     "session",

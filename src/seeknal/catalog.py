@@ -15,7 +15,7 @@ from seeknal import types
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.names import did_you_mean
-from seeknal.offline import Commit, OfflineTable, Snapshot
+from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
 from seeknal.offline.log import latest, read_commits
 from seeknal.online import read_keys
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
@@ -222,15 +222,18 @@ class Catalog:
         Raises:
             StoreError: The snapshot was vacuumed.
         """
-        found = self.offline(record.project, record.name).snapshot(version.snapshot)
-        if version.files is not None:
-            found = replace(found, files=version.files)
+        found = self.stored(record, version.snapshot, version.files)
         if not all((found.root / file.path).exists() for file in found.files):
             raise StoreError(
                 f"Snapshot {version.snapshot} of {record.label} is gone: `seeknal optimize` or `seeknal erase` removed "
                 "its rows."
             )
         return found
+
+    def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
+        """Give a snapshot by its number, with the files that stand for it since entities were erased, if any were."""
+        found = self.offline(record.project, record.name).snapshot(number)
+        return found if files is None else replace(found, files=files)
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""

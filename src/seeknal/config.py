@@ -23,12 +23,15 @@ class Settings:
     Args:
         home: Folder of the registry, the offline tables and the online store.
         memory_limit: Most memory a query may take, such as "4GB"; beyond it uses disk. None: half of the machine's.
+        online_store: Where online rows are: a folder, or the URL of Redis, such as "redis://host:6379/0". None: `online`
+            in the home.
         lookback_days: How far before the bulk of its rows a write may reach before it gives a notice.
         origins: Where each value came from.
     """
 
     home: Path
     memory_limit: str | None = None
+    online_store: str | None = None
     lookback_days: int = 365
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,8 +75,9 @@ def _read(file: Path) -> dict[str, object]:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{file} is no TOML: {error}") from None
-    if "home" in values:
-        values["home"] = file.parent / str(values["home"])
+    for name in ("home", "online_store"):
+        if name in values and "://" not in str(values[name]):
+            values[name] = str(file.parent / str(values[name]))
     return values
 
 
@@ -86,11 +90,29 @@ def _checked_home(home: Path, origin: str) -> Path:
     return home
 
 
+def checked_store(place: str, origin: str) -> str:
+    """Give the place of an online store: the URL of Redis, or a folder from the root.
+
+    Raises:
+        DefinitionError: It is another URL.
+    """
+    scheme, is_url, _ = place.partition("://")
+    if not is_url:
+        return str(Path(place).expanduser().absolute())
+    if scheme in {"redis", "rediss"}:
+        return place
+    raise DefinitionError(
+        f"{origin} puts online rows in {place!r}. Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
+    )
+
+
 def _checked(name: str, value: object, origin: str) -> object:
     if name == "home":
         return _checked_home(Path(str(value)).expanduser().absolute(), origin)
     if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", str(value)):
         return str(value)
+    if name == "online_store":
+        return checked_store(str(value), origin)
     if name == "lookback_days" and str(value).isdigit():
         return int(str(value))
     if name not in _NAMES:

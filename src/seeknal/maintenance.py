@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, tally
-from seeknal.offline import Commit, Conflict, Snapshot, Write
+from seeknal.offline import Commit, Snapshot, Write
 from seeknal.registry import GroupRecord, Version
 from seeknal.times import Interval, now
-from seeknal.writing import take_turns
+from seeknal.turns import Conflict, take_turns
 
 DAY = 86_400_000_000
 
@@ -150,12 +150,8 @@ def optimize(
 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
     """Give those snapshots from a number on whose files are all there."""
-    offline = catalog.offline(record.project, record.name)
-    found = []
-    for one in catalog.registry.snapshots(record):
-        if one.number >= first:
-            snapshot = offline.snapshot(one.number)
-            found.append(snapshot if one.files is None else replace(snapshot, files=one.files))
+    writes = catalog.registry.snapshots(record, first)
+    found = [catalog.stored(record, one.number, one.files) for one in writes]
     return [one for one in found if all((one.root / file.path).exists() for file in one.files)]
 
 

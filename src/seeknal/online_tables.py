@@ -6,32 +6,52 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from seeknal import retrieval
+from seeknal import online, retrieval
 from seeknal.catalog import Catalog
+from seeknal.config import checked_store
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, notice
 from seeknal.feature_group import check_ttl
+from seeknal.loading import Loaded, Loader, Target, Tell
 from seeknal.names import check_name
-from seeknal.online import Codec, LmdbStore
+from seeknal.online import Codec, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
 from seeknal.retrieval import Source
-from seeknal.serving import Loaded, Loader, OnlineTable
+from seeknal.serving import OnlineTable, Part
 from seeknal.times import Interval, microseconds, now
 
-_IN_HOME = ""
+_DEFAULT = ""
+_GRACE = 86_400_000_000
+"""How much longer than its ttl a store that forgets keeps a row: clocks differ, and "expired" says more than "not found"."""
 
 
 class OnlineTables:
-    """What is online of a home."""
+    """What is online of a home.
 
-    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+    Args:
+        catalog: What the home holds.
+        engine: What reads rows.
+        place: The online store that holds where a table does not say another.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Engine, place: str) -> None:
         self._catalog = catalog
         self._registry = catalog.registry
-        self._engine = engine
+        self._loader = Loader(catalog, engine)
+        self._place = place
 
-    def load(self, record: GroupRecord, span: Interval, version: int | None) -> Loaded:
+    def load(
+        self,
+        record: GroupRecord,
+        span: Interval,
+        version: int | None = None,
+        *,
+        at: int | None = None,
+        tell: Tell = lambda _: None,
+    ) -> Loaded:
         """Put the newest row of each entity of a version online, as far as it lies in a span.
 
         Every online table that uses the version is refreshed by it. The table named after the group has all
@@ -41,7 +61,7 @@ class OnlineTables:
         self._point_plain_table_at(record, number)
         space = space_of(record.project, record.name, number)
         targets = {t.target for t in self._registry.tables() if any(lookup.space == space for lookup in t.lookups)}
-        results = [self._load(record, number, span, target) for target in sorted(targets or {_IN_HOME})]
+        results = [self._load(record, number, span, name, at, tell) for name in sorted(targets or {_DEFAULT})]
         return results[0]
 
     def serve(
@@ -51,14 +71,18 @@ class OnlineTables:
         *,
         target: str | Path | None = None,
         ttl: timedelta | None = None,
+        at: int | None = None,
+        tell: Tell = lambda _: None,
     ) -> OnlineTable:
         """Make an online table of the looked-up features, pinned to the versions that are current, and load it.
 
         Args:
             sources: The features.
             name: The table's name; the group's own if there is but one.
-            target: Folder of the online store; the one in the home without it.
+            target: Another online store than the home's: a folder, or the URL of Redis, without a password.
             ttl: How long values are good for, in place of the groups' own.
+            at: What counts as now, in microseconds since 1970; the clock if None.
+            tell: Is told how far it is.
         """
         check_ttl(ttl)
         if name is None and len(sources) > 1:
@@ -74,7 +98,7 @@ class OnlineTables:
             created_at=now(),
         )
         for source in sources:
-            self._load(source.record, source.version.number, Interval(), table.target)
+            self._load(source.record, source.version.number, Interval(), table.target, at, tell, table)
         for known in self._registry.tables(table.project, table.name):
             if known != replace(table, created_at=known.created_at):
                 notice(f"Online table {table.label!r} is now another: {table}. It was {known}.")
@@ -83,12 +107,12 @@ class OnlineTables:
 
     def open(self, table: OnlineTableRecord) -> OnlineTable:
         """Open an online table."""
-        codecs, ttls = [], []
+        parts = []
         for lookup in table.lookups:
             record = self._catalog.group(lookup.group, lookup.project)
-            codecs.append(Codec(self._catalog.version(record, lookup.version).schema))
-            ttls.append(record.group.materialization.lifetime if table.ttl is None else table.ttl)
-        return OnlineTable(table, codecs, ttls, self._online(table.target))
+            codec = Codec(self._catalog.version(record, lookup.version).schema)
+            parts.append(Part(lookup, codec, self._online(table.target), table.ttl))
+        return OnlineTable(table, parts)
 
     def delete(self, table: OnlineTableRecord) -> None:
         """Remove an online table, and rows that no other one uses."""
@@ -112,19 +136,53 @@ class OnlineTables:
         for load in self._registry.loads(record):
             self._online(load.target).drop(space_of(record.project, record.name, load.version))
 
-    def _load(self, record: GroupRecord, number: int, span: Interval, target: str) -> Loaded:
-        loader = Loader(self._registry, self._engine)
-        return loader.load(record, span, target, self._online(target), lambda: self._catalog.read(record, number))
+    def reload(self, record: GroupRecord, number: int | None = None) -> None:
+        """Bring up to date what is online of a version, or of all."""
+        loads = self._registry.loads(record, number)
+        for load in {(load.version, load.target): load for load in loads}.values():
+            self._load(record, load.version, load.interval, load.target)
 
-    def reload(self, record: GroupRecord, number: int) -> None:
-        """Load what is online of a version again."""
-        for load in {load.target: load for load in self._registry.loads(record, number)}.values():
-            self._load(record, number, load.interval, load.target)
+    def states(self, record: GroupRecord) -> list[tuple[int, str, State | None]]:
+        """Say what is online of a group: version, place, and what its rows are made from; None if it is gone."""
+        loads = {(load.version, load.target) for load in self._registry.loads(record)}
+        return [
+            (version, online.shown(name or self._place), self._state(record, version, name))
+            for version, name in sorted(loads)
+        ]
+
+    def _state(self, record: GroupRecord, version: int, name: str) -> State | None:
+        try:
+            return State.loads(self._online(name).get(space_of(record.project, record.name, version), [])[0])
+        except KeyError:
+            return None
+
+    def _load(
+        self,
+        record: GroupRecord,
+        number: int,
+        span: Interval,
+        name: str,
+        at: int | None = None,
+        tell: Tell = lambda _: None,
+        more: OnlineTableRecord | None = None,
+    ) -> Loaded:
+        target = Target(name, self._online(name), self._kept(record, number, name, more))
+        return self._loader.load(record, number, target, span, now() if at is None else at, tell)
+
+    def _kept(self, record: GroupRecord, number: int, name: str, more: OnlineTableRecord | None) -> int | None:
+        """Say how long the tables that use a version need its rows; None: for ever."""
+        space = space_of(record.project, record.name, number)
+        tables = [*self._registry.tables(), *([more] if more else [])]
+        mine = [one for one in tables if one.target == name and any(lookup.space == space for lookup in one.lookups)]
+        own = self._catalog.group(record.name, record.project).group.materialization.lifetime
+        lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
+        known = [lifetime for lifetime in lifetimes if lifetime is not None]
+        return max(known) + _GRACE if len(known) == len(lifetimes) else None
 
     def _point_plain_table_at(self, record: GroupRecord, number: int) -> None:
         """Let the table named after the group have this version, unless somebody made another of that name."""
         lookups = (self._plain(record, number),)
-        table = OnlineTableRecord(record.project, record.name, lookups, None, _IN_HOME, now())
+        table = OnlineTableRecord(record.project, record.name, lookups, None, _DEFAULT, now())
         for found in self._registry.tables(table.project, table.name):
             if found.lookups == lookups or not self._is_plain(found, record):
                 return
@@ -141,8 +199,8 @@ class OnlineTables:
         own = [tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names)]
         return TableLookup(record.project, record.name, number, *own)
 
-    def _online(self, target: str) -> LmdbStore:
-        return LmdbStore(Path(target) if target else self._catalog.home / "online")
+    def _online(self, target: str) -> OnlineStore:
+        return online.connect(target or self._place)
 
 
 def _pinned(source: Source) -> TableLookup:
@@ -155,8 +213,12 @@ def _uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
 
 
 def _checked_target(target: str | Path | None) -> str:
-    if "://" in str(target):
+    if target is None:
+        return _DEFAULT
+    place = checked_store(str(target), "target")
+    if "://" in place and urlsplit(place).password:
         raise DefinitionError(
-            f"target={target!r} is no folder. The online store is LMDB: give a folder, or leave it out."
+            f"target={online.shown(place)!r} would put a password into the registry. Set online_store in seeknal.toml, or "
+            "SEEKNAL_ONLINE_STORE, to that URL, and leave target out."
         )
-    return _IN_HOME if target is None else str(Path(target).absolute())
+    return place

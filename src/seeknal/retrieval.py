@@ -20,6 +20,8 @@ from seeknal.registry import GroupRecord, Question, Version
 from seeknal.schema import UTC
 from seeknal.times import NEVER, Interval
 
+_BEFORE_ALL = -(2**63)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -232,7 +234,7 @@ def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Tab
     check_names(sources, [*keys, time])
     if len(sources) == 1:
         source = sources[0]
-        rows = engine.newest(source.rows(span), per_event=True)
+        rows = engine.newest(source.rows(span), apart=_BEFORE_ALL).read_all()
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
     moments = engine.moments([source.rows(span) for source in sources]).rename_columns([*keys, time])
@@ -256,7 +258,7 @@ def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) 
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
     seen = span.intersect(Interval(None, now)) or NEVER
-    found = [_entities(engine.newest(source.rows(seen)), source, time) for source in sources]
+    found = [_entities(engine.newest(source.rows(seen)).read_all(), source, time) for source in sources]
     together = found[0]
     if len(found) > 1:
         kinds = [*_key_types(sources), UTC]

@@ -2,131 +2,51 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
-import duckdb
 import pyarrow as pa
 
-from seeknal import config, duck, explanation, frames, leaks, maintenance, retrieval, streaming, writing
-from seeknal.catalog import AsOf, Catalog
-from seeknal.engine import Engine, selftest
-from seeknal.engine.duckdb import DuckDBEngine
+from seeknal import explanation, frames, leaks, maintenance, pushing, retrieval, streaming, writing
+from seeknal.catalog import AsOf
 from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError
 from seeknal.explanation import Candidate
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
+from seeknal.home import Home
+from seeknal.loading import Loaded
 from seeknal.maintenance import Erased, Optimized
-from seeknal.online_tables import OnlineTables
+from seeknal.online import Codec
+from seeknal.pushing import Pushed
 from seeknal.registry import (
     GroupRecord,
     Load,
     Question,
-    Registry,
     TrainingSetRecord,
     Version,
 )
 from seeknal.retrieval import Source
 from seeknal.schema import Change, Roles, difference
-from seeknal.serving import Loaded, OnlineTable
+from seeknal.serving import OnlineTable
 from seeknal.streaming import Stream, Tell
 from seeknal.times import Interval, Moment, instant, now
-from seeknal.training import TrainingSets
 from seeknal.writing import Job, Written
 
-_stores: WeakSet[FeatureStore] = WeakSet()
-_inherited: list[object] = []
 
-
-def _after_fork() -> None:
-    """Let a forked process open its own query engine: DuckDB cannot be carried over.
-
-    What was inherited is kept, since ending it would wait for threads that are not there.
-    """
-    for store in _stores:
-        _inherited.extend(store._forget())  # noqa: SLF001 - its own module
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-class FeatureStore:
+class FeatureStore(Home):
     """A feature store in a folder.
 
     Args:
         home: The folder. Without it: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
         memory_limit: Most memory a query may take, such as "4GB".
+        online_store: Where online rows are: a folder, or the URL of Redis. Without it: `online` in the home.
         lookback_days: How far before its rows a write may reach before it gives a notice.
     """
-
-    def __init__(
-        self, home: str | Path | None = None, *, memory_limit: str | None = None, lookback_days: int | None = None
-    ) -> None:
-        self.settings = config.load(home=home, memory_limit=memory_limit, lookback_days=lookback_days)
-        self.home = self.settings.home
-        _stores.add(self)
-
-    @cached_property
-    def registry(self) -> Registry:
-        """What exists."""
-        return Registry(self.home / "registry.db")
-
-    @cached_property
-    def _duckdb(self) -> duckdb.DuckDBPyConnection:
-        return duck.connect(self.home / "scratch", self.settings.memory_limit)
-
-    @cached_property
-    def engine(self) -> Engine:
-        """What answers queries; each release of it is tested when a home first meets it."""
-        checked = self.home / f"checked-duckdb-{duckdb.__version__}"
-        if not checked.exists():
-            self.check_engine()
-            with suppress(OSError):
-                self.home.mkdir(parents=True, exist_ok=True)
-                checked.touch()
-        return DuckDBEngine(self._duckdb)
-
-    def check_engine(self) -> None:
-        """Ask the query engine a few cases that it must answer rightly.
-
-        Raises:
-            StoreError: It does not.
-        """
-        selftest.check(self._duckdb)
-
-    @cached_property
-    def catalog(self) -> Catalog:
-        """Where things are found."""
-        return Catalog(self.home, self.registry, self._duckdb)
-
-    @cached_property
-    def online_tables(self) -> OnlineTables:
-        """What is online."""
-        return OnlineTables(self.catalog, self.engine)
-
-    @cached_property
-    def training_sets(self) -> TrainingSets:
-        """Where training sets are kept."""
-        return TrainingSets(self.catalog, self.engine)
-
-    def close(self) -> None:
-        """Let go of the query engine and its memory; it opens again when it is next used."""
-        for part in self._forget():
-            if isinstance(part, duckdb.DuckDBPyConnection):
-                part.close()
-
-    def _forget(self) -> list[object]:
-        names = ("engine", "catalog", "training_sets", "online_tables", "_duckdb")
-        return [self.__dict__.pop(name) for name in names if name in self.__dict__]
 
     # Groups and their versions
 
@@ -136,7 +56,15 @@ class FeatureStore:
         Raises:
             DefinitionError: It is registered with another entity or other time columns.
         """
-        return self.catalog.register(group)
+        known = self.registry.group(group.project, group.name)
+        record = self.catalog.register(group)
+        self._follow_ttl(known, record)
+        return record
+
+    def _follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
+        """Let a ttl that was changed hold online as well."""
+        if known and known.group.materialization.ttl != record.group.materialization.ttl:
+            self.online_tables.reload(record)
 
     def versions(self, name: str, project: str | None = None) -> list[Version]:
         """List a group's versions, the oldest first."""
@@ -238,10 +166,33 @@ class FeatureStore:
         settled = frames.settle(frame)
         frames.require(settled, roles.named, f"The frame for group {group.name!r}")
         job = Job(group, frames.to_arrow(settled, features and roles.named), roles, mode, interval, drop_nulls)
+        known = self.registry.group(group.project, group.name)
         written = writing.write(self.catalog, job, self.settings.lookback_days)
+        self._follow_ttl(known, self.catalog.group(group.name, group.project))
         if not group.materialization.online:
             return written
         return replace(written, online_rows=self.load(group.name, group.project).online)
+
+    def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
+        """Store rows of a group's current version, and bring them online, in one call.
+
+        What comes again, value by value, changes nothing; an older event never hides a newer one; what happened to an
+        entity before it was erased is left out.
+
+        Args:
+            name: The group.
+            rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
+            project: Its project.
+
+        Raises:
+            DefinitionError: There is no such group, or nothing was written to it yet.
+            DataError: The rows do not fit the version; nothing was stored.
+            StoreError: The rows are stored, or not, and could not be brought online; push them again.
+        """
+        record = self.catalog.group(name, project)
+        pushed = pushing.push(self.catalog, record, rows)
+        loaded = self.online_tables.load(record, Interval(pushed.first, None), pushed.version)
+        return replace(pushed, online=loaded.online)
 
     def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:
         """Remove the rows of a group's current version that are older than an instant.
@@ -307,14 +258,15 @@ class FeatureStore:
         for one in users:
             if one.label in doomed:
                 self.training_sets.delete(one)
+        key = Codec(self.catalog.version(record).schema).stored_keys(entity)[0]
+        self.registry.add_erasure(record, pushing.digest(key), now())
         receipt = maintenance.erase(self.catalog, record, entity, lambda: self.training_sets.snapshots(record))
         saved_meanwhile = self.training_sets_holding(record, keys)
         for one in self.training_sets.users(record):
             if one.label in saved_meanwhile:
                 self.training_sets.delete(one)
         doomed += saved_meanwhile
-        for version in self.catalog.versions(record):
-            self.online_tables.reload(record, version.number)
+        self.online_tables.reload(record)
         stores = {load.target for load in self.registry.loads(record)}
         return replace(receipt, online=len(stores), training_sets=tuple(doomed))
 
@@ -463,10 +415,18 @@ class FeatureStore:
     # Online
 
     def load(
-        self, name: str, project: str | None = None, *, span: Interval = Interval(), version: int | None = None
+        self,
+        name: str,
+        project: str | None = None,
+        *,
+        span: Interval = Interval(),
+        version: int | None = None,
+        at: Moment | None = None,
+        tell: Tell = lambda _: None,
     ) -> Loaded:
         """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
-        return self.online_tables.load(self.catalog.group(name, project), span, version)
+        moment = None if at is None else instant(at)
+        return self.online_tables.load(self.catalog.group(name, project), span, version, at=moment, tell=tell)
 
     def serve(
         self,
@@ -475,9 +435,10 @@ class FeatureStore:
         *,
         target: str | Path | None = None,
         ttl: timedelta | None = None,
+        tell: Tell = lambda _: None,
     ) -> OnlineTable:
         """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
-        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl)
+        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, tell=tell)
 
     def online_table(self, name: str, project: str | None = None) -> OnlineTable:
         """Open an online table."""

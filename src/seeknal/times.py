@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -142,7 +143,7 @@ NEVER = Interval(1, 0)
 """A span with no moment in it."""
 
 
-def union(intervals: list[Interval]) -> list[Interval]:
+def union(intervals: Sequence[Interval]) -> list[Interval]:
     """Join those spans that overlap or touch, in order of time.
 
     >>> union([Interval(5, 9), Interval(1, 4), Interval(20, None)])
@@ -157,3 +158,17 @@ def union(intervals: list[Interval]) -> list[Interval]:
         else:
             joined.append(span)
     return joined
+
+
+def without(spans: Sequence[Interval], others: Sequence[Interval]) -> list[Interval]:
+    """Give what is left of some spans when others are taken out of them.
+
+    >>> without([Interval(1, 9)], [Interval(3, 4), Interval(8, None)])
+    [Interval(start=1, end=2), Interval(start=5, end=7)]
+    """
+    left = list(spans)
+    for other in others:
+        sides = [Interval(None, other.start - 1)] if other.start is not None else []
+        sides += [Interval(other.end + 1, None)] if other.end is not None else []
+        left = [both for span in left for side in sides if (both := span.intersect(side))]
+    return left

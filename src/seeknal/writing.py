@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,15 +10,14 @@ import pyarrow.compute as pc
 from seeknal import advice, types
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
-from seeknal.errors import DataError, DefinitionError, StoreError, notice, tally
+from seeknal.errors import DataError, DefinitionError, notice, tally
 from seeknal.feature_group import FeatureGroup
-from seeknal.offline import Conflict, Write
+from seeknal.offline import Write
 from seeknal.registry.records import WRITES
 from seeknal.schema import Change, Roles, Schema, check_evolution, infer
 from seeknal.times import Interval, instant
+from seeknal.turns import Conflict, take_turns
 
-T = TypeVar("T")
-_TRIES = 50
 _FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
@@ -96,20 +91,6 @@ def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         StoreError: Other writers were faster every time.
     """
     return take_turns(job.label, lambda: _try_to_write(catalog, job, lookback_days))
-
-
-def take_turns(label: str, step: Callable[[], T]) -> T:
-    """Plan and commit; again, on the table as it is then, when another writer was faster.
-
-    Raises:
-        StoreError: Other writers were faster every time.
-    """
-    for attempt in range(_TRIES):
-        try:
-            return step()
-        except Conflict:
-            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311 - no secret
-    raise StoreError(f"Other writers changed {label} during each of {_TRIES} tries. Run it again when it is quieter.")
 
 
 def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:

@@ -8,7 +8,8 @@ put side by side afterwards, in the spine's order, and the spine itself never pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
 import duckdb
@@ -20,7 +21,7 @@ from seeknal import types
 from seeknal.engine.protocol import Wanted
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
-from seeknal.offline.plan import inside, newest_first
+from seeknal.offline.plan import newest_first, within
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.sql import comma, literal, quote, scan
 
@@ -28,6 +29,8 @@ _LAST = 2**63 - 1
 _SMALL_SPINE = 20
 _BYTES_PER_ROW = 110
 _BATCH = 2**17
+_PASS = 2_000_000
+_SAMPLE = 50_000
 _ROW_ID = pa.field(ROW_ID, pa.int64())
 
 
@@ -104,15 +107,38 @@ class DuckDBEngine:
         order = comma(str(position + 1) for position in range(len(schema.keys) + 1))
         return self._query(f"SELECT DISTINCT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {order}")
 
-    def newest(self, rows: Rows, *, per_event: bool = False) -> pa.Table:
+    def newest(self, rows: Rows, *, apart: int | None = None, among: pa.Table | None = None) -> pa.RecordBatchReader:
         """See `Engine.newest`."""
-        schema = rows.schema
-        keys, time = list(map(quote, schema.key_names)), quote(schema.event_time.name)
-        same = comma([*keys, time] if per_event else keys)
-        order = newest_first(schema) if per_event else f"{time} DESC, {newest_first(schema)}"
-        known = "true" if per_event else " AND ".join(f"{key} IS NOT NULL" for key in keys)
-        best = f"row_number() OVER (PARTITION BY {same} ORDER BY {order}) = 1"
-        return self._rows(rows, f"WHERE {known} QUALIFY {best} ORDER BY {same}")
+        schema = pa.schema(list(rows.schema))
+        tables = (self._newest(rows, apart, views) for views in self._shares(rows, among)) if rows.paths else ()
+        return pa.RecordBatchReader.from_batches(schema, chain.from_iterable(tables))
+
+    def _newest(self, rows: Rows, apart: int | None, views: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        query = newest_sql(rows.schema, _rows_sql(rows), apart, views)
+        cursor = self._connection.cursor()
+        try:
+            for name, view in views.items():
+                cursor.register(name, view)
+            for batch in cursor.sql(query).to_arrow_reader(_BATCH):
+                table = types.recast(pa.Table.from_batches([batch]), rows.schema.stored_types)
+                yield from types.recast(table, rows.schema.logical_types).combine_chunks().to_batches()
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not read the rows: {error}") from error
+        finally:
+            cursor.close()
+
+    def _shares(self, rows: Rows, among: pa.Table | None) -> Iterator[dict[str, pa.Table]]:
+        """Give what narrows down the rows of each pass: some entities, or bounds of the keys, so that each fits in memory."""
+        if among is not None or rows.count <= _PASS:
+            yield {} if among is None else {"among": among}
+            return
+        keys = comma(map(quote, rows.schema.key_names))
+        some = f"SELECT {keys} FROM ({_rows_sql(rows)}) USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (1)"
+        sample = self._query(f"SELECT DISTINCT * FROM ({some}) ORDER BY ALL")
+        step = max(1, len(sample) * _PASS // rows.count)
+        bounds = [sample.slice(i, 1) for i in range(step, len(sample), step)]
+        for low, high in pairwise([None, *bounds, None]):
+            yield {name: bound for name, bound in (("low", low), ("high", high)) if bound is not None}
 
     def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
         """See `Engine.sample`."""
@@ -174,6 +200,36 @@ def as_of_sql(schema: Schema, wanted: Wanted, rows: str, *, semi_join: bool) -> 
     """
 
 
+def newest_sql(schema: Schema, rows: str, apart: int | None, views: Container[str]) -> str:
+    """Write the query that finds the row of each entity that wins over its others; see `Engine.newest`.
+
+    Winners are found by keys and times alone, and then fetched with their features.
+
+    Args:
+        schema: The group's schema.
+        rows: Query giving the group's rows.
+        apart: Rows later than this instant win by event time.
+        views: What narrows down the rows: `among` has some entities, `low` the first key, `high` the first that is not
+            asked for.
+    """
+    keys, time, row_id = comma(map(quote, schema.key_names)), quote(schema.event_time.name), quote(ROW_ID)
+    created = [quote(schema.created_time.name)] if schema.created_time else []
+    narrow = f"SEMI JOIN among USING ({keys})" if "among" in views else ""
+    sides = [f"row({keys}) {sign} (SELECT row({keys}) FROM {view})" for view, sign in (("low", ">="), ("high", "<"))]
+    where = " AND ".join(side for side, view in zip(sides, ("low", "high"), strict=True) if view in views) or "true"
+    known = "true" if apart is not None else " AND ".join(f"{quote(key)} IS NOT NULL" for key in schema.key_names)
+    by = keys if apart is None else f"{keys}, CASE WHEN epoch_us({time}) > {literal(apart)} THEN {time} END"
+    order = f"{time} DESC, {newest_first(schema)}"
+    return f"""
+        WITH seen AS (SELECT * FROM ({rows}) {narrow} WHERE {where}),
+             best AS (
+                SELECT {row_id} FROM (SELECT {comma([keys, time, *created, row_id])} FROM seen) WHERE {known}
+                QUALIFY row_number() OVER (PARTITION BY {by} ORDER BY {order}) = 1
+             )
+        SELECT {comma(map(quote, schema.names))} FROM seen SEMI JOIN best USING ({row_id}) ORDER BY {keys}, {time}
+    """
+
+
 def winners_sql(schema: Schema, ttl: int | None, rows: str, spine: str, share: tuple[int, int]) -> str:
     """Write the query that finds the number of the row that counts at each moment of a spine, where there is one.
 
@@ -232,5 +288,5 @@ def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _rows_sql(rows: Rows) -> str:
     """Write the query that reads the rows of the spans."""
-    spans = " OR ".join(f"({inside(rows.schema, span)})" for span in rows.spans)
+    spans = within(rows.schema, rows.spans)
     return f"SELECT * FROM {scan(rows.paths)}" + ("" if spans == "(true)" else f" WHERE {spans}")

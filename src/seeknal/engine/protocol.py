@@ -48,15 +48,16 @@ class Engine(Protocol):
             Distinct rows, ordered: join keys and event time, in stored types.
         """
 
-    def newest(self, rows: Rows, *, per_event: bool = False) -> pa.Table:
+    def newest(self, rows: Rows, *, apart: int | None = None, among: pa.Table | None = None) -> pa.RecordBatchReader:
         """Give the row of each entity that wins over its others.
 
         Args:
             rows: The rows.
-            per_event: Give the row of each entity and event time instead.
+            apart: Rows later than this instant win by event time, beside the one that wins up to it.
+            among: Only of these entities: their join keys, in stored types.
 
         Returns:
-            All columns, ordered by key (and event time). Entities with a null key are left out, except per event.
+            All columns, ordered by key and event time. Entities with a null key are left out, except with `apart`.
         """
 
     def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:

@@ -2,6 +2,6 @@
 
 from seeknal.offline.log import Commit, DataFile, Rows, Snapshot
 from seeknal.offline.plan import Write
-from seeknal.offline.table import Conflict, OfflineTable
+from seeknal.offline.table import OfflineTable
 
-__all__ = ["Commit", "Conflict", "DataFile", "OfflineTable", "Rows", "Snapshot", "Write"]
+__all__ = ["Commit", "DataFile", "OfflineTable", "Rows", "Snapshot", "Write"]

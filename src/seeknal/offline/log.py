@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ class Snapshot:
     def rows(self) -> int:
         """How many rows it has."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What tells its files from those of others."""
+        return blake2b(" ".join(sorted(file.path for file in self.files)).encode(), digest_size=16).digest()
 
     def within(self, schema: Schema, *spans: Interval) -> Rows:
         """Give the rows whose event time lies in one of the spans; no span: all rows."""

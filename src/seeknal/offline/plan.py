@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -141,3 +141,37 @@ def instants(rows: pa.Table, schema: Schema) -> list[int]:
         return []
     bounds = pc.min_max(rows[schema.event_time.name].cast(pa.int64())).as_py()
     return [bounds["min"], bounds["max"]]
+
+
+def within(schema: Schema, spans: Sequence[Interval]) -> str:
+    """Write the condition that a row's event time lies in one of some spans."""
+    return " OR ".join(f"({inside(schema, span)})" for span in spans) or "false"
+
+
+def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], list[DataFile]]:
+    """List the files that only the one snapshot has, and those that only the other has."""
+    paths = {file.path for file in one.files} & {file.path for file in other.files}
+    first, second = ([file for file in some.files if file.path not in paths] for some in (one, other))
+    return first, second
+
+
+def changed_sql(schema: Schema, gone: Sequence[str], come: Sequence[str], spans: Sequence[Interval]) -> str:
+    """Write the query that finds the entities with a row in one of two sets of files, but not in the other.
+
+    Args:
+        schema: The schema of both.
+        gone: The paths of the one set.
+        come: The paths of the other.
+        spans: Where rows count.
+    """
+    keys, row_id = comma(map(quote, schema.key_names)), quote(ROW_ID)
+    sides = [keys_sql(schema, paths, spans, row_id) for paths in (gone, come) if paths]
+    if len(sides) == 1:
+        return sides[0]
+    return f"SELECT {keys} FROM ({' UNION ALL '.join(sides)}) GROUP BY {keys}, {row_id} HAVING count(*) = 1"
+
+
+def keys_sql(schema: Schema, paths: Sequence[str], spans: Sequence[Interval], *more: str) -> str:
+    """Write the query that lists the join keys of the rows in some spans of time."""
+    columns = comma([*map(quote, schema.key_names), *more])
+    return f"SELECT {columns} FROM {scan(paths)} WHERE {within(schema, spans)}"

@@ -23,20 +23,18 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from seeknal import types
 from seeknal.errors import StoreError
-from seeknal.offline.lock import alone, together
+from seeknal.lock import alone, together
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, mentioned_files, read_snapshot
-from seeknal.offline.plan import Part, Plan, Write, instants
+from seeknal.offline.plan import Part, Plan, Write, changed_sql, differing_files, instants, keys_sql, within
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval, moment_of, now
+from seeknal.turns import Conflict
 
 _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
 _SMALL = 2**25
-
-
-class Conflict(StoreError):  # noqa: N818 - it is no error to the user, but the writers' way to take turns
-    """Another writer committed first; plan again on the table as it is now."""
 
 
 _processes: set[int] = set()
@@ -120,16 +118,67 @@ class OfflineTable:
             )
             return self._commit(base, step, undo)
 
+    def changed(
+        self, before: Snapshot, after: Snapshot, schema: Schema, spans: Sequence[Interval], fresh: Sequence[Interval]
+    ) -> pa.Table | None:
+        """List the entities whose rows in some spans of time are others in one snapshot than in another.
+
+        Args:
+            before: The one snapshot.
+            after: The other.
+            schema: The schema of both.
+            spans: Where rows count.
+            fresh: Those spans among them where no row of the one snapshot counts.
+
+        Returns:
+            Their join keys, in stored types; None if it can no longer be told, because files of `before` are gone.
+        """
+        gone, come = differing_files(before, after)
+        if not all((before.root / file.path).exists() for file in gone):
+            return None
+        queries = [changed_sql(schema, self._paths(gone), self._paths(come), spans)] if gone or come else []
+        if seen := self._paths(file for file in after.files if any(file.overlaps(span) for span in fresh)):
+            queries.append(keys_sql(schema, seen, fresh))
+        kinds = schema.stored_types[: len(schema.keys)]
+        if not queries:
+            return pa.table([pa.array([], kind) for kind in kinds], names=schema.key_names)
+        keys = comma(map(quote, schema.key_names))
+        every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
+        try:
+            return types.recast(self._engine.cursor().sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
+
+    def unknown(self, base: Snapshot, rows: pa.Table, schema: Schema) -> pa.Table:
+        """Give those rows, each once and in their order, that a snapshot does not hold, value by value.
+
+        Args:
+            base: The snapshot.
+            rows: The rows, in stored types.
+            schema: The schema of both.
+        """
+        span = Interval(*instants(rows, schema))
+        stored = self._paths(file for file in base.files if file.overlaps(span)) if len(rows) else []
+        names = list(map(quote, schema.names))
+        same = " AND ".join(f"n.{name} IS NOT DISTINCT FROM s.{name}" for name in names)
+        known = (
+            f"ANTI JOIN (SELECT * FROM {scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}" if stored else ""
+        )
+        once = f"SELECT min({quote(ROW_ID)}) AS i, {comma(names)} FROM new_rows GROUP BY {comma(names)}"
+        cursor = self._engine.cursor()
+        cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
+        found = cursor.sql(f"SELECT i FROM ({once}) AS n {known} ORDER BY i").to_arrow_table()
+        return rows.take(found["i"])
+
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
         """Make a snapshot that holds what an older one holds.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
-        commit, both = _known(old), set()
-        if commit.schema == _known(base).schema:
-            both = {file.path for file in old.files} & {file.path for file in base.files}
-        removed, added = ([file for file in some.files if file.path not in both] for some in (base, old))
+        commit = _known(old)
+        same = commit.schema == _known(base).schema
+        removed, added = differing_files(base, old) if same else (base.files, old.files)
         step = _Step("rollback", commit.version, commit.schema, removed, added)
         return self._commit(base, step, ExitStack())
 

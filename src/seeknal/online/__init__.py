@@ -1,7 +1,33 @@
 """The online store: the newest row of each entity, found by its key."""
 
-from seeknal.online.codec import Codec, read_keys
-from seeknal.online.lmdb import LmdbStore, close_all
-from seeknal.online.protocol import OnlineStore
+from __future__ import annotations
 
-__all__ = ["Codec", "LmdbStore", "OnlineStore", "close_all", "read_keys"]
+from pathlib import Path
+
+from seeknal.online.codec import Codec, to_wire
+from seeknal.online.keys import encode_keys, read_keys
+from seeknal.online.lmdb import LmdbStore, close_all
+from seeknal.online.protocol import Entries, OnlineStore, Round
+from seeknal.online.redis import RedisStore, shown
+from seeknal.online.state import State
+
+__all__ = [
+    "Codec",
+    "Entries",
+    "LmdbStore",
+    "OnlineStore",
+    "RedisStore",
+    "Round",
+    "State",
+    "close_all",
+    "connect",
+    "encode_keys",
+    "read_keys",
+    "shown",
+    "to_wire",
+]
+
+
+def connect(place: str) -> OnlineStore:
+    """Give the online store at a place: a folder, or the URL of Redis."""
+    return RedisStore.of(place) if "://" in place else LmdbStore(Path(place))

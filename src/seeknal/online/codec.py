@@ -1,29 +1,27 @@
 """How keys and rows of a version look as bytes in the online store.
 
-A key is the MessagePack of its parts. A row is its event time (8 bytes, big-endian, offset so that
-later sorts higher) and the MessagePack of its features, in the schema's order.
+A row is the MessagePack of its features, in the schema's order, and its event time. An entity that has
+rows to come has them all, the latest first, and then nil where the event time would be.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from numbers import Integral
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal import types
-from seeknal.errors import DataError
-from seeknal.schema import Schema
+from seeknal.online.keys import encode_keys
+from seeknal.online.protocol import Entries
+from seeknal.schema import UTC, Schema
 
-_LONGEST_KEY = 500
-_TIME = struct.Struct(">Q")
-_OFFSET = 2**63
+_AT_ONCE = 10_000
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 class Codec:
@@ -31,75 +29,87 @@ class Codec:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        self._kinds = [field.type for field in schema.features]
+        self._plain = [_is_plain(kind) for kind in self._kinds]
 
-    def rows(self, table: pa.Table) -> list[tuple[bytes, bytes]]:
-        """Encode rows, sorted by key as the store wants them.
+    def keys(self, table: pa.Table) -> list[bytes]:
+        """Encode the entities of a table; its columns are found by the join keys' names."""
+        fields = self.schema.keys
+        columns = [to_wire(table[field.name], field.type) for field in fields]
+        return encode_keys(columns, [types.wire(field.type) for field in fields])
 
-        Args:
-            table: Keys, event time and features of one row per entity, in logical types.
-        """
-        keys = self.keys([table[name] for name in self.schema.key_names])
-        times = table[self.schema.event_time.name].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
-        features = [_to_wire(table[field.name], field.type) for field in self.schema.features]
-        bodies = zip(*features, strict=True)
-        rows = zip(keys, times, bodies, strict=True)
-        return sorted((key, _TIME.pack(time + _OFFSET) + _encode(body)) for key, time, body in rows)
+    def stored_keys(self, table: pa.Table) -> list[bytes]:
+        """Encode the entities of a table whose join keys are in stored types."""
+        fields = self.schema.keys
+        keys = table.select([field.name for field in fields])
+        return self.keys(types.recast(keys, [field.type for field in fields]))
 
-    def keys(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[bytes]:
-        """Encode entities, given as one column per join key."""
-        kinds = [field.type for field in self.schema.keys]
-        parts = [_to_wire(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-        return [_bounded(_encode(entity)) for entity in zip(*parts, strict=True)]
-
-    def key_columns(self, keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[pa.Array]:
-        """Read the entities that somebody asks for, as one column per join key, in its type.
+    def entries(self, rows: Iterable[pa.RecordBatch], kept: int | None) -> Iterator[Entries]:
+        """Encode rows, some thousands at a time.
 
         Args:
-            keys: One mapping per entity.
-            names: The names that the mappings give the join keys, in the schema's order.
-
-        Raises:
-            DataError: A value is not of the key's type.
+            rows: Keys, event time and features in logical types, ordered by key and time; of an entity that has
+                several, all but the first are to come.
+            kept: For how long after its event time a row is needed, in microseconds; None: for ever.
         """
-        return [
-            read_keys(name, [key[name] for key in keys], field.type)
-            for name, field in zip(names, self.schema.keys, strict=True)
+        keys: list[bytes] = []
+        bodies: list[bytes] = []
+        times: list[int] = []
+        for table in _with_keys(rows, self.schema.key_names):
+            keys += self.keys(table)
+            more = _instants(table[self.schema.event_time.name])
+            times += more
+            columns = [to_wire(table[field.name], field.type) for field in self.schema.features]
+            bodies += map(_encode, zip(*columns, more, strict=True))
+            cut = _last_entity(keys)
+            yield _entries(keys[:cut], bodies[:cut], times[:cut], kept)
+            keys, bodies, times = keys[cut:], bodies[cut:], times[cut:]
+        yield _entries(keys, bodies, times, kept)
+
+    def rows(self, found: Sequence[bytes | None], at: int) -> list[list[Any] | None]:
+        """Decode what is stored, as features and event time in wire form.
+
+        Args:
+            found: What the store gave.
+            at: What counts as now: later rows have not come yet.
+        """
+        rows = [None if value is None else _decode(value) for value in found]
+        for i, row in enumerate(rows):
+            if row is not None and ((time := row[-1]) is None or time > at):
+                rows[i] = None if time is not None else next((one for one in row[:-1] if one[-1] <= at), None)
+        return rows
+
+    def columns(self, rows: Sequence[list[Any] | None], wanted: Sequence[int]) -> list[pa.Array]:
+        """Give some features of rows as columns; a row that is None gives nulls."""
+        empty = [None] * (len(self._kinds) + 1)
+        columns = list(zip(*(empty if row is None else row for row in rows), strict=True)) or [()] * len(empty)
+        return [_from_wire(columns[i], self._kinds[i]) for i in wanted]
+
+    def values(self, rows: Sequence[list[Any] | None], wanted: Sequence[int]) -> Sequence[Sequence[Any]]:
+        """Give some features of rows as Python values; there may be more values behind those asked for."""
+        empty = [None] * (len(self._kinds) + 1)
+        whole = [empty if row is None else row for row in rows]
+        if all(self._plain[i] for i in wanted):
+            if list(wanted) == list(range(len(wanted))):
+                return whole
+            return [[row[i] for i in wanted] for row in whole]
+        columns = [
+            [row[i] for row in whole]
+            if self._plain[i]
+            else _from_wire([row[i] for row in whole], self._kinds[i]).to_pylist()
+            for i in wanted
         ]
-
-    def decode(self, rows: Sequence[bytes | None], oldest: int | None) -> dict[str, pa.Array]:
-        """Decode rows into one column per feature.
-
-        Args:
-            rows: What the store gave; None gives nulls.
-            oldest: Event times before this instant have expired, and give nulls.
-        """
-        alive = [row if row is not None and (oldest is None or event_time(row) >= oldest) else None for row in rows]
-        decode = msgspec.msgpack.decode
-        empty = [None] * len(self.schema.features)
-        values = [empty if row is None else decode(memoryview(row)[_TIME.size :]) for row in alive]
-        columns = zip(*values, strict=True) if values else [()] * len(empty)
-        return {
-            field.name: _from_wire(list(column), field.type)
-            for field, column in zip(self.schema.features, columns, strict=True)
-        }
+        return list(zip(*columns, strict=True))
 
 
-def event_time(row: bytes) -> int:
-    """Read a row's event time without decoding the rest."""
-    return int(_TIME.unpack_from(row)[0]) - _OFFSET
-
-
-def _bounded(key: bytes) -> bytes:
-    """Keep a key within what LMDB takes; 0xC1, which MessagePack never uses, marks a digest."""
-    return key if len(key) <= _LONGEST_KEY else b"\xc1" + hashlib.blake2b(key, digest_size=32).digest()
-
-
-def _to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
+def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
+    """Give a column of a logical type as Python values that MessagePack has a place for."""
     whole = pa.types.is_integer(kind) and pa.types.is_integer(column.type)
-    return list((column if whole else column.cast(types.wire(kind))).to_pylist())
+    wire = types.wire(kind)
+    return list((column if whole or column.type == wire else column.cast(wire)).to_pylist())
 
 
-def _from_wire(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _from_wire(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     array = pa.array(values, types.wire(kind))
     return array if array.type == kind else _nulls_inside(array).cast(kind)
 
@@ -112,18 +122,48 @@ def _nulls_inside(array: pa.Array) -> pa.Array:
     return pa.StructArray.from_arrays(fields, fields=list(array.type), mask=array.is_null())
 
 
-def read_keys(name: str, values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Read what somebody gives as a key; a whole number out of the key's range keeps a wider type, and is not found."""
-    whole = pa.types.is_integer(kind) and all(
-        isinstance(v, Integral | None) and not isinstance(v, bool) for v in values
-    )
-    for wider in (kind, pa.int64(), pa.uint64()) if whole else ():
-        with suppress(pa.ArrowInvalid, OverflowError):
-            return pa.array(values, wider)
-    try:
-        found = pa.array(values)
-        if types.same_kind(types.logical(found.type), kind):
-            return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, DataError) as error:
-        raise DataError(f"{name} is {kind}, and the keys asked for do not fit: {error}", key=name) from None
-    raise DataError(f"{name} is {kind}, but the keys asked for have {found.type}: {values[0]!r}.", key=name)
+def _is_plain(kind: pa.DataType) -> bool:
+    """Tell whether values look in Python as they do on the wire."""
+    if pa.types.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    return bool(types.wire(kind) == kind or pa.types.is_unsigned_integer(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _instants(column: pa.ChunkedArray) -> list[int]:
+    return list(column.cast(UTC).cast(pa.int64()).to_pylist())
+
+
+def _with_keys(rows: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[pa.Table]:
+    """Cut rows into small tables, without those that lack a key."""
+    for batch in rows:
+        table = pa.Table.from_batches([batch])
+        for key in keys:
+            table = table.filter(pc.is_valid(table[key])) if table[key].null_count else table
+        yield from (table.slice(i, _AT_ONCE) for i in range(0, len(table), _AT_ONCE))
+
+
+def _last_entity(keys: Sequence[bytes]) -> int:
+    """Find where the last entity begins."""
+    first = len(keys)
+    while first and keys[first - 1] == keys[-1]:
+        first -= 1
+    return first
+
+
+def _entries(keys: list[bytes], bodies: list[bytes], times: list[int], kept: int | None) -> Entries:
+    if len(set(keys)) < len(keys):
+        runs = [(key, list(run)) for key, run in groupby(range(len(keys)), key=keys.__getitem__)]
+        keys = [key for key, _ in runs]
+        bodies = [bodies[run[0]] if len(run) == 1 else _stack([bodies[i] for i in run]) for _, run in runs]
+        times = [times[run[-1]] for _, run in runs]
+    if keys != (ordered := sorted(keys)):
+        places = sorted(range(len(keys)), key=keys.__getitem__)
+        keys, bodies, times = ordered, [bodies[i] for i in places], [times[i] for i in places]
+    return Entries(keys, bodies, None if kept is None else [time + kept for time in times])
+
+
+def _stack(bodies: Sequence[bytes]) -> bytes:
+    """Put the rows of one entity together, the latest first, and nil behind them."""
+    return b"\xdd" + (len(bodies) + 1).to_bytes(4, "big") + b"".join(reversed(bodies)) + b"\xc0"

@@ -1,86 +1,334 @@
-"""The online store on LMDB: one file, one writer, readers that never wait."""
+"""The online store on LMDB: one file, one writer, readers that never wait.
+
+All rows are in one tree. A space has a generation, a number that its rows' keys begin with; to replace
+what it holds, rows are put under a new generation, which is the greatest and so at the end of the tree,
+and then one small transaction points the space to it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock
+from typing import Any, TypeVar
 
 import lmdb
 
 from seeknal.errors import StoreError
+from seeknal.lock import alone
+from seeknal.online.protocol import Entries, Round
+from seeknal.turns import Conflict
 
-_MAP_SIZE = 2**36
-_MAX_SPACES = 4096
-_open_environments: dict[str, lmdb.Environment] = {}
+T = TypeVar("T")
+Transaction = Any
+"""One of `lmdb`; what it gives are bytes, since no buffers are asked for."""
+
+_FIRST_MAP = 2**30
+_SPACES, _TRASH, _NEXT, _ROWS = b"\x01", b"\x02", b"\x03", b"\x04"
+_HEAD = struct.Struct(">QQ")
+_NUMBER = struct.Struct(">Q")
+_AT_ONCE = 10_000
+
+_open_environments: dict[str, _Environment] = {}
 _opening = Lock()
 
 
 class LmdbStore:
-    """Keeps each space as a database of its own within one LMDB environment."""
+    """Keeps its spaces in one LMDB environment.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where the environment is; made if it is missing.
+        map_size: How large it may become before it has to grow, in bytes, if it is opened here first.
+    """
+
+    most_changes = 100_000
+    forgets = False
+
+    def __init__(self, folder: Path, map_size: int = _FIRST_MAP) -> None:
         self._folder = folder
+        self._map_size = map_size
 
     @property
-    def _environment(self) -> lmdb.Environment:
+    def _environment(self) -> _Environment:
         """The environment of this process: LMDB must not be opened twice, nor carried over a fork."""
         place = str(self._folder)
-        with _opening:
-            if place not in _open_environments:
-                _open_environments[place] = _open(self._folder)
-            return _open_environments[place]
+        found = _open_environments.get(place)
+        if found is None:
+            with _opening:
+                found = _open_environments.get(place) or _Environment(self._folder, self._map_size)
+                _open_environments[place] = found
+        return found
 
-    def replace(self, space: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
-        """See `OnlineStore.replace`."""
-        environment = self._environment
-        try:
-            database = environment.open_db(space.encode())
-            with environment.begin(write=True) as transaction:
-                transaction.drop(database, delete=False)
-                _, added = transaction.cursor(database).putmulti(rows, append=True)
-        except lmdb.Error as error:
-            raise StoreError(f"The online store {self._folder} could not be written: {error}") from error
-        return int(added)
-
-    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
         """See `OnlineStore.get`."""
-        try:
-            with self._environment.begin() as transaction:
-                database = self._environment.open_db(space.encode(), transaction, create=False)
-                return [transaction.get(key, db=database) for key in keys]
-        except lmdb.NotFoundError:
-            raise KeyError(space) from None
-        except lmdb.Error as error:
-            raise StoreError(f"The online store {self._folder} could not be read: {error}") from error
+        with self._environment.reading() as transaction:
+            head = transaction.get(_SPACES + space.encode())
+            if head is None:
+                raise KeyError(space)
+            prefix = _ROWS + head[:8]
+            return head[_HEAD.size :], [transaction.get(prefix + key) for key in keys]
+
+    def keys(self, space: str) -> Iterator[bytes]:
+        """See `OnlineStore.keys`."""
+        with self._environment.reading() as transaction:
+            head = transaction.get(_SPACES + space.encode())
+        if head is None:
+            raise KeyError(space)
+        prefix = after = _ROWS + head[:8]
+        while True:
+            with self._environment.reading() as transaction:
+                found = _keys_from(transaction, prefix, after)
+            yield from (key[len(prefix) :] for key in found)
+            if len(found) < _AT_ONCE:
+                return
+            after = found[-1] + b"\0"
+
+    def change(self, space: str, expected: bytes, state: bytes, entries: Entries) -> int:
+        """See `OnlineStore.change`."""
+        return self._environment.write(_change, space, expected, state, entries)
+
+    def replace(self, space: str, rounds: Iterable[Round]) -> int:
+        """See `OnlineStore.replace`."""
+        write = self._environment.write
+        with self._alone(space):
+            self._sweep(space)
+            mine = write(_begin_generation, space)
+            count, put = 0, _append
+            try:
+                for one in rounds:
+                    for part in one.parts:
+                        count += write(put, mine, part)
+                    try:
+                        write(_finish, space, one, mine, count)
+                    except Conflict:
+                        put = _put
+                        continue
+                    return count
+            finally:
+                with suppress(StoreError):
+                    self._sweep(space)
+        raise Conflict(f"{space} was loaded by others all the time.")
 
     def drop(self, space: str) -> None:
         """See `OnlineStore.drop`."""
-        environment = self._environment
-        try:
-            database = environment.open_db(space.encode(), create=False)
-            with environment.begin(write=True) as transaction:
-                transaction.drop(database)
-        except lmdb.NotFoundError:
+        if not self._folder.exists():
             return
+
+        with self._alone(space):
+            self._environment.write(_forget, space)
+            self._sweep(space)
+
+    def _alone(self, space: str) -> AbstractContextManager[None]:
+        """Hold off others who would begin or throw away a generation of a space."""
+        return alone(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
+
+    def _sweep(self, space: str) -> None:
+        """Remove the generations that are no longer of use, or never were, a few rows at a time."""
+        self._environment.forget_dead_readers()
+        while self._environment.write(_sweep_some, space):
+            pass
+
+
+class _Environment:
+    """An LMDB environment that grows when it is full. Growing waits until nobody in this process is at work."""
+
+    def __init__(self, folder: Path, map_size: int) -> None:
+        self._folder = folder
+        self._gate = Condition(Lock())
+        self._inside = 0
+        self._growing = False
+        only_to_read = (folder / "data.mdb").exists() and not os.access(folder, os.W_OK)
+        mode = {"readonly": True, "lock": False} if only_to_read else {"max_readers": 1024}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lmdb = lmdb.open(str(folder), map_size=map_size, **mode)
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(f"The online store {folder} cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        self._lmdb.close()
+
+    def forget_dead_readers(self) -> None:
+        """Let room be used again that readers held who were killed."""
+        self._lmdb.reader_check()
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Give a transaction that sees one state of everything."""
+        try:
+            with self._transaction(write=False) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise StoreError(f"The online store {self._folder} could not be read: {error}") from error
+
+    def write(self, step: Callable[..., T], *arguments: object) -> T:
+        """Take a step in a transaction of its own, all or nothing; again with more room if there was too little.
+
+        Raises:
+            StoreError: It could not be written; what was there is there still.
+        """
+        while True:
+            size = self._lmdb.info()["map_size"]
+            try:
+                with self._transaction(write=True) as transaction:
+                    return step(transaction, *arguments)
+            except lmdb.MapFullError:
+                self._grow(size, 2 * size)
+            except lmdb.Error as error:
+                raise StoreError(
+                    f"The online store {self._folder} could not be written, and is as it was: {error}"
+                ) from error
+
+    @contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[Transaction]:
+        """Begin a transaction; where another process has made the map larger, take its size first."""
+        while True:
+            self._enter()
+            try:
+                transaction = self._lmdb.begin(write=write)
+            except lmdb.MapResizedError:
+                self._leave()
+                self._grow(self._lmdb.info()["map_size"], 0)
+                continue
+            except BaseException:
+                self._leave()
+                raise
+            try:
+                with transaction:
+                    yield transaction
+            finally:
+                self._leave()
+            return
+
+    def _enter(self) -> None:
+        with self._gate:
+            while self._growing:
+                self._gate.wait()
+            self._inside += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._inside -= 1
+            if self._growing:
+                self._gate.notify_all()
+
+    def _grow(self, seen: int, size: int) -> None:
+        """Make the map larger, or as large as another process made it (0), unless somebody has since it was seen."""
+        with self._gate:
+            while self._growing:
+                self._gate.wait()
+            self._growing = True
+            while self._inside:
+                self._gate.wait()
+            try:
+                if self._lmdb.info()["map_size"] == seen:
+                    self._lmdb.set_mapsize(size)
+            finally:
+                self._growing = False
+                self._gate.notify_all()
 
 
 def close_all() -> None:
     """Close the environments of this process; they open again when they are next used."""
-    with _opening:
-        while _open_environments:
-            _open_environments.popitem()[1].close()
+    while _open_environments:
+        _open_environments.popitem()[1].close()
 
 
-os.register_at_fork(after_in_child=close_all)
+def _after_fork() -> None:
+    global _opening  # noqa: PLW0603 - the lock may be held by a thread that is not here
+    _opening = Lock()
+    close_all()
 
 
-def _open(folder: Path) -> lmdb.Environment:
-    only_to_read = (folder / "data.mdb").exists() and not os.access(folder, os.W_OK)
-    mode = {"readonly": True, "lock": False} if only_to_read else {"max_readers": 1024}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return lmdb.open(str(folder), map_size=_MAP_SIZE, max_dbs=_MAX_SPACES, **mode)
-    except (lmdb.Error, OSError) as error:
-        raise StoreError(f"The online store {folder} cannot be opened: {error}") from error
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _keys_from(transaction: Transaction, prefix: bytes, first: bytes) -> list[bytes]:
+    cursor = transaction.cursor()
+    if not cursor.set_range(first):
+        return []
+    some = islice(cursor.iternext(keys=True, values=False), _AT_ONCE)
+    return [key for key in some if key.startswith(prefix)]
+
+
+def _expect(transaction: Transaction, space: str, expected: bytes | None) -> tuple[int, int]:
+    """Give a space's generation and count of rows, if its state is the expected one."""
+    head = transaction.get(_SPACES + space.encode())
+    if (None if head is None else head[_HEAD.size :]) != expected:
+        raise Conflict(f"Another load of {space} was first.")
+    return (0, 0) if head is None else _HEAD.unpack_from(head)
+
+
+def _point(transaction: Transaction, space: str, generation: int, count: int, state: bytes) -> None:
+    transaction.put(_SPACES + space.encode(), _HEAD.pack(generation, count) + state)
+
+
+def _change(transaction: Transaction, space: str, expected: bytes, state: bytes, entries: Entries) -> int:
+    generation, count = _expect(transaction, space, expected)
+    count += _put(transaction, generation, entries)
+    _point(transaction, space, generation, count, state)
+    return count
+
+
+def _forget(transaction: Transaction, space: str) -> None:
+    if head := transaction.pop(_SPACES + space.encode()):
+        _throw_away(transaction, space, head[:8])
+
+
+def _begin_generation(transaction: Transaction, space: str) -> int:
+    """Take a number; until it is used it counts as thrown away, so that nothing of it stays if this process ends."""
+    number = _NUMBER.unpack(transaction.get(_NEXT, _NUMBER.pack(1)))[0]
+    transaction.put(_NEXT, _NUMBER.pack(number + 1))
+    _throw_away(transaction, space, _NUMBER.pack(number))
+    return int(number)
+
+
+def _throw_away(transaction: Transaction, space: str, generation: bytes) -> None:
+    name = _TRASH + space.encode()
+    transaction.put(name, transaction.get(name, b"") + generation)
+
+
+def _append(transaction: Transaction, generation: int, entries: Entries) -> int:
+    """Put rows that are not there yet; quicker if they come after all that is there."""
+    prefix = _ROWS + _NUMBER.pack(generation)
+    cursor = transaction.cursor()
+    last = cursor.key() if cursor.last() else b""
+    rows = [(prefix + key, value) for key, value in zip(entries.keys, entries.values, strict=True)]
+    cursor.putmulti(rows, append=bool(rows) and rows[0][0] > last)
+    return len(rows)
+
+
+def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
+    """Put and remove rows, and tell how many more there are then."""
+    prefix, more = _ROWS + _NUMBER.pack(generation), 0
+    for key, value in zip(entries.keys, entries.values, strict=True):
+        if value is None:
+            more -= transaction.delete(prefix + key)
+        else:
+            more += transaction.replace(prefix + key, value) is None
+    return more
+
+
+def _finish(transaction: Transaction, space: str, one: Round, generation: int, count: int) -> None:
+    """Point a space to the generation that was made, and throw the one before away."""
+    before, _ = _expect(transaction, space, one.expected)
+    transaction.put(_TRASH + space.encode(), _NUMBER.pack(before))
+    _point(transaction, space, generation, count, one.state)
+
+
+def _sweep_some(transaction: Transaction, space: str) -> bool:
+    """Remove some rows of a generation that was thrown away; tell whether there may be more."""
+    name = _TRASH + space.encode()
+    waste = transaction.get(name, b"")
+    prefix = _ROWS + waste[:8]
+    found = _keys_from(transaction, prefix, prefix) if waste else []
+    for key in found:
+        transaction.delete(key)
+    if waste and len(found) < _AT_ONCE:
+        transaction.put(name, waste[8:])
+    return bool(waste)

@@ -213,10 +213,11 @@ class Registry:
             for some in [files[row.number]]
         ]
 
-    def snapshots(self, record: GroupRecord) -> list[SnapshotRecord]:
-        """List the writes to a group, the oldest first."""
+    def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
+        """List the writes to a group from a snapshot on, the oldest first."""
         names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")
         query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == record.id)
+        query = query.where(t.snapshot.c.number >= first)
         with self._read() as db:
             return [
                 SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": _files(row.files)})
@@ -272,6 +273,19 @@ class Registry:
         mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & (t.load.c.target == target)
         with self._write() as db:
             db.execute(delete(t.load).where(mine))
+
+    def add_erasure(self, record: GroupRecord, entity: str, at: int) -> None:
+        """Note that an entity, known by a digest of its keys, was erased."""
+        mine = (t.erasure.c.group_id == record.id) & (t.erasure.c.entity == entity)
+        with self._write() as db:
+            db.execute(delete(t.erasure).where(mine))
+            db.execute(insert(t.erasure).values(group_id=record.id, entity=entity, at=at))
+
+    def erasures(self, record: GroupRecord) -> dict[str, int]:
+        """Give when entities were erased from a group, by the digests of their keys."""
+        query = select(t.erasure.c.entity, t.erasure.c.at).where(t.erasure.c.group_id == record.id)
+        with self._read() as db:
+            return {row.entity: row.at for row in db.execute(query)}
 
     def save_table(self, table: OnlineTableRecord) -> None:
         """Register an online table, in place of one of that name."""

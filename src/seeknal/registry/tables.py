@@ -67,6 +67,14 @@ load = Table(
     Column("at", BigInteger),
 )
 
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("group_id", ForeignKey("feature_group.id", ondelete="CASCADE"), primary_key=True),
+    Column("entity", String(64), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
+
 online_table = Table(
     "online_table",
     metadata,

@@ -1,0 +1,223 @@
+"""Loading: the newest rows of a version go online, as far as they changed.
+
+What is online is a function of two things: the version's last snapshot, and the spans of time that were
+ever asked for. The store keeps both beside the rows, so that a load knows what to bring up to date, and can be
+repeated, interrupted, or overlap with another one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import repeat
+
+import pyarrow as pa
+
+from seeknal.catalog import Catalog
+from seeknal.engine import Engine
+from seeknal.errors import StoreError, tally
+from seeknal.offline import Snapshot
+from seeknal.online import Codec, Entries, OnlineStore, Round, State
+from seeknal.registry import GroupRecord, Version
+from seeknal.registry.records import space_of
+from seeknal.times import Interval, union, without
+from seeknal.turns import take_turns
+
+Tell = Callable[[str], None]
+_ROUNDS = 50
+_REARRANGED = "optimize"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a version is to be online, and how.
+
+    Args:
+        name: What the registry calls the online store.
+        online: The store.
+        kept: How long a store that forgets is to keep a row after its event time, in microseconds; None: for ever.
+    """
+
+    name: str
+    online: OnlineStore
+    kept: int | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load did.
+
+    Args:
+        group: Project and name of the group.
+        version: The version whose rows these are.
+        snapshot: The snapshot they were read from.
+        span: The span that was asked for.
+        changed: For how many entities it put or removed a row.
+        online: How many entities of the version are online now, from all loads.
+        seconds: How long it took.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    span: Interval
+    changed: int
+    online: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.changed)} changed online; "
+            f"{self.online:,} entities online"
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A version as it is to be online."""
+
+    version: Version
+    snapshot: Snapshot
+    state: State
+
+
+class Loader:
+    """Brings versions of groups online."""
+
+    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+        self._catalog = catalog
+        self._engine = engine
+
+    def load(
+        self, record: GroupRecord, number: int, target: Target, span: Interval, at: int, tell: Tell = lambda _: None
+    ) -> Loaded:
+        """Load a span of a version, beside the spans loaded before.
+
+        Args:
+            record: The group.
+            number: The version.
+            target: Where to.
+            span: The span.
+            at: What counts as now: later rows are to come.
+            tell: Is told how far it is.
+        """
+        started = time.perf_counter()
+        registry = self._catalog.registry
+        mine = registry.begin_load(record, number, target.name, span)
+        load = _Load(self._catalog, self._engine, record, number, target, at, tell)
+        changed, online, snapshot = take_turns(record.label, load.run)
+        seconds = time.perf_counter() - started
+        registry.end_load(mine, snapshot, online, seconds)
+        return Loaded(record.label, number, snapshot, span, changed, online, seconds)
+
+
+@dataclass(frozen=True)
+class _Load:
+    """One load."""
+
+    catalog: Catalog
+    engine: Engine
+    record: GroupRecord
+    number: int
+    target: Target
+    at: int
+    tell: Tell
+
+    @property
+    def space(self) -> str:
+        return space_of(self.record.project, self.record.name, self.number)
+
+    def run(self) -> tuple[int, int, int]:
+        """Try once; give how many rows changed, how many are online, and the snapshot they are from."""
+        wanted, (text, before) = self._wanted(), self._before()
+        entities = None if before is None else self._changed(before, wanted)
+        if text is None or entities is None or len(entities) > self.target.online.most_changes:
+            online = self.target.online.replace(self.space, self._rounds(wanted, text))
+            return online, online, wanted.snapshot.number
+        entries = self._entries_of(wanted, entities)
+        online = self.target.online.change(self.space, text, wanted.state.dumps(), entries)
+        return len(entries), online, wanted.snapshot.number
+
+    def _wanted(self) -> _Wanted:
+        record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+        version, snapshot = self.catalog.read(record, self.number)
+        notes = registry.loads(record, self.number, self.target.name)
+        state = State(
+            origin=record.created_at,
+            snapshot=snapshot.number,
+            files=snapshot.fingerprint,
+            spans=tuple(union([note.interval for note in notes])),
+            ttl=record.group.materialization.lifetime,
+            kept=self.target.kept if self.target.online.forgets else None,
+            at=self.at,
+        )
+        return _Wanted(version, snapshot, state)
+
+    def _before(self) -> tuple[bytes | None, State | None]:
+        try:
+            text, _ = self.target.online.get(self.space, [])
+        except KeyError:
+            return None, None
+        state = State.loads(text)
+        if state.origin != self.record.created_at and self.target.name:
+            raise StoreError(
+                f"{self.target.name} has version {self.number} of another {self.record.label}: of another home, or of a "
+                "group that was deleted. Choose another database or folder, or empty that one."
+            )
+        return text, state if state.origin == self.record.created_at else None
+
+    def _changed(self, before: State, wanted: _Wanted) -> pa.Table | None:
+        """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
+        if before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
+            return None
+        old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
+        if old is None:
+            return None
+        fresh = without(wanted.state.spans, before.spans)
+        offline = self.catalog.offline(self.record.project, self.record.name)
+        found = offline.changed(old, wanted.snapshot, wanted.version.schema, wanted.state.spans, fresh)
+        return None if found is None else found.drop_null()
+
+    def _old(self, before: State, now: Snapshot) -> Snapshot | None:
+        """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
+        commits = self.catalog.registry.snapshots(self.record, before.snapshot)
+        if not commits or commits[0].number != before.snapshot:
+            return None
+        old = self.catalog.stored(self.record, before.snapshot, commits[0].files)
+        if old.fingerprint != before.files:
+            return None
+        later = [one for one in commits[1:] if one.number <= now.number]
+        return now if all(one.mode == _REARRANGED for one in later) else old
+
+    def _entries_of(self, wanted: _Wanted, entities: pa.Table) -> Entries:
+        """Give the rows of some entities; None for those that have none any more."""
+        codec = Codec(wanted.version.schema)
+        rows: dict[bytes, tuple[bytes | None, int]] = dict.fromkeys(codec.stored_keys(entities), (None, 0))
+        kept = wanted.state.kept
+        if len(entities):
+            seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+            for part in codec.entries(self.engine.newest(seen, apart=self.at, among=entities), kept):
+                rows |= zip(part.keys, zip(part.values, part.expires or repeat(0), strict=False), strict=True)
+        every = sorted(rows.items())
+        expires = None if kept is None else [expiry for _, (_, expiry) in every]
+        return Entries([key for key, _ in every], [value for _, (value, _) in every], expires)
+
+    def _rounds(self, wanted: _Wanted, expected: bytes | None) -> Iterator[Round]:
+        """Give all rows, and then again and again what others changed meanwhile."""
+        yield Round(self._all(wanted), expected, wanted.state.dumps())
+        for _ in range(_ROUNDS):
+            before, wanted = wanted, self._wanted()
+            text, _ = self._before()
+            entities = self._changed(before.state, wanted)
+            if entities is None:
+                return
+            yield Round([self._entries_of(wanted, entities)], text, wanted.state.dumps())
+
+    def _all(self, wanted: _Wanted) -> Iterator[Entries]:
+        seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+        done = 0
+        for part in Codec(wanted.version.schema).entries(self.engine.newest(seen, apart=self.at), wanted.state.kept):
+            yield part
+            done += len(part)
+            self.tell(f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through")

@@ -1,0 +1,97 @@
+"""How keys look as bytes: equal only for equal keys, and in the order of the keys, so that loads are sorted."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from numbers import Integral
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal import types
+from seeknal.errors import DataError
+from seeknal.online.protocol import LONGEST_KEY
+
+NOBODY = b"\xff" * (LONGEST_KEY + 1)
+"""The key of no entity: what was asked is null, or not in the range of the key's type."""
+
+_DIGEST = 32
+_pack = struct.Struct(">Q").pack
+
+
+def encode_keys(columns: Sequence[Sequence[Any]], kinds: Sequence[pa.DataType]) -> list[bytes]:
+    """Encode entities, given as one column of wire values per join key, of these wire types.
+
+    Whole numbers take 8 bytes, the greatest byte first; texts are as they are, or, where several keys stand side by
+    side, end with two zero bytes, while a zero within is followed by 255.
+    """
+    parts = [_encode_part(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    if len(parts) == 1:
+        return [key if key is not None and len(key) < LONGEST_KEY else _bounded(key) for key in parts[0]]
+    parts = [
+        part if _is_fixed(kind) else [None if text is None else _ended(text) for text in part]
+        for part, kind in zip(parts, kinds, strict=True)
+    ]
+    return [_bounded(None if None in entity else b"".join(entity)) for entity in zip(*parts, strict=True)]
+
+
+def _encode_part(values: Sequence[Any], kind: pa.DataType) -> list[bytes | None]:
+    if pa.types.is_integer(kind):
+        offset = 0 if kind == pa.uint64() else 2**63
+        try:
+            return [_pack(value + offset) for value in values]
+        except (TypeError, struct.error):
+            return [_number(value, offset) for value in values]
+    if pa.types.is_boolean(kind):
+        return [None if value is None else bytes([value]) for value in values]
+    if pa.types.is_string(kind):
+        return [None if value is None else value.encode() for value in values]
+    return list(values)
+
+
+def _number(value: int | None, offset: int) -> bytes | None:
+    try:
+        return None if value is None else _pack(value + offset)
+    except struct.error:
+        return None
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _ended(text: bytes) -> bytes:
+    return text.replace(b"\0", b"\0\xff") + b"\0\0"
+
+
+def _bounded(key: bytes | None) -> bytes:
+    """Keep a key within what a store takes: of a long one the end is a digest, and only such keys are that long."""
+    if key is None:
+        return NOBODY
+    if len(key) < LONGEST_KEY:
+        return key
+    return key[: LONGEST_KEY - _DIGEST] + blake2b(key, digest_size=_DIGEST).digest()
+
+
+def read_keys(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Read what somebody gives as a key; a whole number out of the key's range keeps a wider type, and is not found.
+
+    Raises:
+        DataError: A value is not of the key's type.
+    """
+    whole = pa.types.is_integer(kind) and all(
+        isinstance(v, Integral | None) and not isinstance(v, bool) for v in values
+    )
+    for wider in (kind, pa.int64(), pa.uint64()) if whole else ():
+        with suppress(pa.ArrowInvalid, OverflowError):
+            return pa.array(values, wider)
+    try:
+        found = pa.array(values)
+        if types.same_kind(types.logical(found.type), kind):
+            return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, DataError) as error:
+        raise DataError(f"{name} is {kind}, and the keys asked for do not fit: {error}", key=name) from None
+    raise DataError(f"{name} is {kind}, but the keys asked for have {found.type}: {values[0]!r}.", key=name)

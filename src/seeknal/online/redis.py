@@ -1,0 +1,286 @@
+"""The online store on Redis or Valkey, alone or as a cluster.
+
+All keys of a space begin with `seeknal:PROJECT:{GROUP/VERSION}`; what is in braces decides where in a cluster
+they are, so that a space is on one node, and what happens to it can happen at once. The key of that name holds the
+generation of the rows and the state. A read asks for it together with the rows, and so knows that they belong together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import repeat
+from typing import Any
+from urllib.parse import urlsplit
+
+from seeknal.errors import DefinitionError, StoreError
+from seeknal.online.protocol import Entries, Round
+from seeknal.turns import Conflict
+
+_AT_ONCE = 5_000
+_GENERATION = 16
+_LOST_AFTER = 600_000
+"""After how many milliseconds without a sign of life a load counts as killed."""
+
+# KEYS: head, count, rows. ARGV: head expected, head to be, then value and expiry (milliseconds) of each row, or "".
+_CHANGE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local count = tonumber(redis.call('GET', KEYS[2]) or '0')
+for i = 3, #KEYS do
+    local value, expiry = ARGV[2 * i - 3], ARGV[2 * i - 2]
+    local there = redis.call('EXISTS', KEYS[i])
+    if value == '' then
+        redis.call('DEL', KEYS[i])
+        count = count - there
+    else
+        if expiry == '' then
+            redis.call('SET', KEYS[i], value)
+        else
+            redis.call('SET', KEYS[i], value, 'PXAT', expiry)
+        end
+        count = count + 1 - there
+    end
+end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], count)
+return count
+"""
+
+# KEYS: head, count, generations. ARGV: head expected or "", head to be, generation made, generation before, count.
+_FINISH = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return -1 end
+if not redis.call('ZSCORE', KEYS[3], ARGV[3]) then return -1 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[5])
+if ARGV[4] ~= '' then redis.call('ZADD', KEYS[3], 0, ARGV[4]) end
+return 1
+"""
+
+# KEYS: head, count, generations.
+_DROP = """
+redis.call('DEL', KEYS[1], KEYS[2])
+for _, generation in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+    redis.call('ZADD', KEYS[3], 0, generation)
+end
+return 1
+"""
+
+_clients: dict[str, RedisStore] = {}
+
+
+class RedisStore:
+    """Keeps its spaces in Redis or Valkey.
+
+    Args:
+        url: Such as redis://host:6379/0 or rediss://host; a member of a cluster stands for all of it.
+    """
+
+    most_changes = 10_000
+    forgets = True
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._generations: dict[str, bytes] = {}
+
+    @classmethod
+    def of(cls, url: str) -> RedisStore:
+        """Give the one of this process, whose connections are shared."""
+        return _clients.setdefault(url, cls(url))
+
+    @cached_property
+    def _client(self) -> Any:
+        redis = _library()
+        options: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 3}
+        patience = redis.retry.Retry(redis.backoff.ExponentialBackoff(cap=0.5, base=0.05), 3)
+        try:
+            client = redis.Redis.from_url(self._url, **options, retry=patience)
+            if client.info("cluster").get("cluster_enabled"):
+                return redis.RedisCluster.from_url(self._url, **options)
+        except ValueError as error:
+            raise DefinitionError(f"{shown(self._url)} is no address of Redis: {error}") from None
+        return client
+
+    def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
+        """See `OnlineStore.get`."""
+        with self._calling("read"):
+            head = _head(space)
+            generation = self._generations.get(space) or self._generation(space)
+            while True:
+                prefix = _rows(space, generation)
+                parts = [
+                    self._client.mget([head, *(prefix + key for key in keys[i : i + _AT_ONCE])])
+                    for i in range(0, len(keys) or 1, _AT_ONCE)
+                ]
+                now = parts[0][0]
+                if now and now[:_GENERATION] == generation and all(part[0] == now for part in parts):
+                    rows = parts[0][1:] if len(parts) == 1 else [row for part in parts for row in part[1:]]
+                    return now[_GENERATION:], rows
+                generation = self._generation(space)
+
+    def _generation(self, space: str) -> bytes:
+        now = self._client.get(_head(space))
+        if now is None:
+            self._generations.pop(space, None)
+            raise KeyError(space)
+        self._generations[space] = now[:_GENERATION]
+        return bytes(now[:_GENERATION])
+
+    def keys(self, space: str) -> Iterator[bytes]:
+        """See `OnlineStore.keys`."""
+        with self._calling("read"):
+            prefix = _rows(space, self._generation(space))
+            for name in self._names(space, prefix):
+                yield name[len(prefix) :]
+
+    def change(self, space: str, expected: bytes, state: bytes, entries: Entries) -> int:
+        """See `OnlineStore.change`."""
+        with self._calling("written, and is as it was"):
+            try:
+                generation = self._generation(space)
+            except KeyError:
+                raise Conflict(f"{space} was dropped.") from None
+            prefix = _rows(space, generation)
+            values = [
+                text
+                for value, expiry in zip(entries.values, entries.expires or repeat(None), strict=False)
+                for text in (value or b"", b"" if expiry is None else _milliseconds(expiry))
+            ]
+            names = [_head(space), _count(space), *(prefix + key for key in entries.keys)]
+            count = self._client.eval(_CHANGE, len(names), *names, generation + expected, generation + state, *values)
+        if count < 0:
+            raise Conflict(f"Another load of {space} was first.")
+        return int(count)
+
+    def replace(self, space: str, rounds: Iterable[Round]) -> int:
+        """See `OnlineStore.replace`."""
+        with self._calling("written, and is as it was"):
+            generation = os.urandom(_GENERATION // 2).hex().encode()
+            self._sweep(space)
+            self._client.zadd(_generations(space), {generation: self._clock(space)})
+            count, done = 0, False
+            try:
+                for number, one in enumerate(rounds):
+                    for part in one.parts:
+                        count += self._put(space, generation, part, fresh=number == 0)
+                    if done := self._finish(space, generation, one, count):
+                        break
+            finally:
+                if not done:
+                    self._give_up(space, generation)
+            self._sweep(space)
+        if not done:
+            raise Conflict(f"{space} was loaded by others all the time.")
+        return count
+
+    def _put(self, space: str, generation: bytes, part: Entries, *, fresh: bool) -> int:
+        """Put and remove rows, and tell how many more there are then."""
+        prefix = _rows(space, generation)
+        names = [prefix + key for key in part.keys]
+        before = 0 if fresh or not names else int(self._client.exists(*names))
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zadd(_generations(space), {generation: self._clock(space)}, xx=True)
+            if part.expires is None and None not in part.values:
+                for i in range(0, len(names), _AT_ONCE):
+                    some = slice(i, i + _AT_ONCE)
+                    pipe.mset(dict(zip(names[some], part.values[some], strict=True)))
+            else:
+                for name, value, expiry in zip(names, part.values, part.expires or repeat(None), strict=False):
+                    until = () if expiry is None else ("PXAT", _milliseconds(expiry))
+                    pipe.execute_command(*(("DEL", name) if value is None else ("SET", name, value, *until)))
+            pipe.execute()
+        return sum(value is not None for value in part.values) - before
+
+    def _finish(self, space: str, generation: bytes, one: Round, count: int) -> bool:
+        """Point the space to the generation that was made."""
+        before = self._client.get(_head(space)) or b""
+        if (before[_GENERATION:] if before else None) != one.expected:
+            return False
+        names = [_head(space), _count(space), _generations(space)]
+        texts = [before, generation + one.state, generation, before[:_GENERATION], str(count)]
+        return int(self._client.eval(_FINISH, len(names), *names, *texts)) == 1
+
+    def _give_up(self, space: str, generation: bytes) -> None:
+        """Let the next load remove what this one wrote, unless it is online after all."""
+        self._client.zadd(_generations(space), {generation: 0}, xx=True)
+        self._sweep(space)
+
+    def drop(self, space: str) -> None:
+        """See `OnlineStore.drop`."""
+        with self._calling("written"):
+            names = [_head(space), _count(space), _generations(space)]
+            self._client.eval(_DROP, len(names), *names)
+            self._generations.pop(space, None)
+            self._sweep(space)
+
+    def _sweep(self, space: str) -> None:
+        """Remove the rows of generations that are not online and that no load is at work on."""
+        now = (self._client.get(_head(space)) or b"")[:_GENERATION]
+        lost = self._client.zrangebyscore(_generations(space), 0, self._clock(space) - _LOST_AFTER)
+        for generation in set(lost) - {now}:
+            self._client.zrem(_generations(space), generation)
+            names = self._names(space, _rows(space, generation))
+            while some := [name for name, _ in zip(names, range(_AT_ONCE), strict=False)]:
+                self._client.unlink(*some)
+
+    def _names(self, space: str, prefix: bytes) -> Iterator[bytes]:
+        node = {}
+        if hasattr(self._client, "get_node_from_key"):
+            node = {"target_nodes": self._client.get_node_from_key(_head(space))}
+        return iter(self._client.scan_iter(match=prefix + b"*", count=1000, **node))
+
+    def _clock(self, space: str) -> int:
+        """Tell the time that all loaders go by: the server's, in milliseconds."""
+        time = self._client.eval("return redis.call('TIME')", 1, _head(space))
+        return int(time[0]) * 1000 + int(time[1]) // 1000
+
+    @contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        redis = _library()
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            raise StoreError(f"The online store {shown(self._url)} could not be {what}: {error}") from error
+
+
+def _library() -> Any:
+    try:
+        import redis
+        import redis.backoff
+        import redis.retry
+    except ImportError:
+        raise DefinitionError('An online store on Redis needs its client: pip install "seeknal[redis]".') from None
+    return redis
+
+
+def shown(url: str) -> str:
+    """Write a URL without its password.
+
+    >>> shown("redis://me:secret@host:6379/0")
+    'redis://me:***@host:6379/0'
+    """
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@", 1) if password else url
+
+
+def _head(space: str) -> bytes:
+    project, rest = space.split("/", 1)
+    return f"seeknal:{project}:{{{rest}}}".encode()
+
+
+def _count(space: str) -> bytes:
+    return _head(space) + b":count"
+
+
+def _generations(space: str) -> bytes:
+    return _head(space) + b":generations"
+
+
+def _rows(space: str, generation: bytes) -> bytes:
+    return _head(space) + b":" + generation + b":"
+
+
+def _milliseconds(microseconds: int) -> bytes:
+    """Round an expiry up; one before 1970, which Redis does not take, has passed all the same."""
+    return str(max(1, -(-microseconds // 1000))).encode()

@@ -1,0 +1,157 @@
+"""Pushing: single rows and small frames go offline and online in one call, and however often they come, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal import frames
+from seeknal.catalog import Catalog
+from seeknal.errors import DataError, tally
+from seeknal.names import did_you_mean
+from seeknal.offline import Write
+from seeknal.online import Codec, read_keys
+from seeknal.registry import GroupRecord
+from seeknal.schema import Roles, Schema, difference, infer
+from seeknal.times import Interval
+from seeknal.turns import take_turns
+from seeknal.writing import rows_to_store
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Args:
+        group: Project and name of the group.
+        version: The version pushed to.
+        snapshot: The newest snapshot, which holds the rows.
+        rows: How many rows were stored.
+        known: How many were there already, value by value, and were not stored again.
+        erased: How many were left out, because their entity was erased after they happened.
+        first: The earliest event time among the rows that count, in microseconds since 1970; None if there are none.
+        online: How many entities of the version are online now.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    rows: int
+    known: int
+    erased: int
+    first: int | None
+    online: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} pushed"]
+        parts += [f"{self.known:,} known already"] if self.known else []
+        parts += [f"{self.erased:,} of erased entities left out"] if self.erased else []
+        return "; ".join([*parts, f"{self.online:,} entities online"])
+
+
+def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
+    """Store rows of a group's current version that are not stored yet.
+
+    Args:
+        catalog: Where the group is.
+        record: The group.
+        rows: A mapping, a list of mappings, or a frame, with all columns of the version.
+
+    Raises:
+        DefinitionError: Nothing was written to the group yet.
+        DataError: The rows do not fit the version; nothing was stored.
+    """
+    given = rows if isinstance(rows, Mapping | list | tuple) else frames.to_arrow(rows)
+
+    def step() -> Pushed:
+        version = catalog.version(record)
+        schema = version.schema
+        offline = catalog.offline(record.project, record.name)
+        base = offline.snapshot()
+        stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=False)
+        left = _not_erased(catalog, record, schema, stored)
+        new = offline.unknown(base, left, schema)
+        snapshot = base.number
+        if len(new):
+            snapshot = offline.write(base, Write(new, schema, version.number, "append", Interval())).snapshot
+            catalog.catch_up(record)
+        first = pc.min(left[schema.event_time.name].cast(pa.int64())).as_py()
+        return Pushed(
+            record.label, version.number, snapshot, len(new), len(left) - len(new), len(stored) - len(left), first
+        )
+
+    return take_turns(record.label, step)
+
+
+def digest(key: bytes) -> str:
+    """Give what an erased entity is remembered by."""
+    return blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest()
+
+
+def _fitting(rows: object, schema: Schema, record: GroupRecord) -> pa.Table:
+    """Give rows as a table of a version's columns.
+
+    Raises:
+        DataError: They lack a column, have one too many, or a value does not fit.
+    """
+    if not isinstance(rows, pa.Table):
+        return _from_mappings([rows] if isinstance(rows, Mapping) else rows, schema, record)  # type: ignore[arg-type]
+    _check_names(rows.column_names, schema, record)
+    created = schema.created_time.name if schema.created_time else None
+    features = tuple(schema.feature_names)
+    roles = Roles(record.name, tuple(schema.key_names), schema.event_time.name, created, features)
+    found = infer(rows, roles, schema)
+    if changes := difference(schema, found):
+        raise DataError(
+            f"The rows do not fit {record.label}: {', '.join(map(str, changes))}. A push makes no new version: cast the "
+            "column, or call write()."
+        )
+    return rows
+
+
+def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: GroupRecord) -> pa.Table:
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise DataError(f"{row!r} is no row. Push a mapping from column to value, a list of them, or a frame.")
+        _check_names(list(row), schema, record)
+    columns = {}
+    for field in schema:
+        values = [row[field.name] for row in rows]
+        try:
+            if field in schema.keys:
+                columns[field.name] = read_keys(field.name, values, field.type)
+            else:
+                columns[field.name] = pa.array(values, field.type if field in schema.features else None)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError, ValueError) as error:
+            raise DataError(f"{field.name} is {field.type}, and does not fit: {error}", column=field.name) from None
+    return pa.table(columns)
+
+
+def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> None:
+    if lacking := [name for name in schema.names if name not in names]:
+        raise DataError(
+            f"A row for {record.label} lacks {lacking[0]!r}. A push takes whole rows: {', '.join(schema.names)}.",
+            column=lacking[0],
+        )
+    if extra := [name for name in names if name not in schema.names]:
+        raise DataError(
+            f"A row for {record.label} has {extra[0]!r}, which its version does not.{did_you_mean(extra[0], schema.names)} "
+            "A push makes no new version; write() does.",
+            column=extra[0],
+        )
+
+
+def _not_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Table) -> pa.Table:
+    """Leave out what happened to an entity before it was erased, for it would come back."""
+    erased = catalog.registry.erasures(record)
+    if not erased or not len(rows):
+        return rows
+    moments = rows[schema.event_time.name].cast(pa.int64()).to_pylist()
+    keys = Codec(schema).stored_keys(rows)
+    keep = [moment > erased.get(digest(key), moment - 1) for key, moment in zip(keys, moments, strict=True)]
+    return rows.filter(pa.array(keep, pa.bool_()))
