@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seeknal.online.codec import Codec, to_wire
-from seeknal.online.keys import encode_keys, read_keys
+from seeknal.online.codec import Codec, WireRow, to_wire
+from seeknal.online.keys import read_keys
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, OnlineStore, Round
 from seeknal.online.redis import RedisStore, shown
@@ -19,9 +19,9 @@ __all__ = [
     "RedisStore",
     "Round",
     "State",
+    "WireRow",
     "close_all",
     "connect",
-    "encode_keys",
     "read_keys",
     "shown",
     "to_wire",

@@ -6,7 +6,7 @@ rows to come has them all, the latest first, and then nil where the event time w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -15,11 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal import types
-from seeknal.online.keys import encode_keys
+from seeknal.online.keys import key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.schema import UTC, Schema
 
 _AT_ONCE = 10_000
+
+WireRow = list[Any]
+"""The features of a row and its event time, as they are on the wire."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -30,13 +34,14 @@ class Codec:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._kinds = [field.type for field in schema.features]
+        self._wires = [types.wire(kind) for kind in self._kinds]
         self._plain = [_is_plain(kind) for kind in self._kinds]
+        self._nothing = (None,) * (len(self._kinds) + 1)
+        self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
     def keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table; its columns are found by the join keys' names."""
-        fields = self.schema.keys
-        columns = [to_wire(table[field.name], field.type) for field in fields]
-        return encode_keys(columns, [types.wire(field.type) for field in fields])
+        return self.encode_keys([to_wire(table[field.name], field.type) for field in self.schema.keys])
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table whose join keys are in stored types."""
@@ -66,40 +71,52 @@ class Codec:
             keys, bodies, times = keys[cut:], bodies[cut:], times[cut:]
         yield _entries(keys, bodies, times, kept)
 
-    def rows(self, found: Sequence[bytes | None], at: int) -> list[list[Any] | None]:
+    def rows(self, found: Sequence[bytes | None], at: int) -> list[WireRow | None]:
         """Decode what is stored, as features and event time in wire form.
 
         Args:
             found: What the store gave.
             at: What counts as now: later rows have not come yet.
         """
-        rows = [None if value is None else _decode(value) for value in found]
-        for i, row in enumerate(rows):
+        rows: list[WireRow | None] = []
+        for value in found:
+            row = None if value is None else _decode(value)
             if row is not None and ((time := row[-1]) is None or time > at):
-                rows[i] = None if time is not None else next((one for one in row[:-1] if one[-1] <= at), None)
+                row = _come(row, at)
+            rows.append(row)
         return rows
 
-    def columns(self, rows: Sequence[list[Any] | None], wanted: Sequence[int]) -> list[pa.Array]:
+    def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
         """Give some features of rows as columns; a row that is None gives nulls."""
-        empty = [None] * (len(self._kinds) + 1)
-        columns = list(zip(*(empty if row is None else row for row in rows), strict=True)) or [()] * len(empty)
-        return [_from_wire(columns[i], self._kinds[i]) for i in wanted]
+        nothing = self._nothing
+        columns = list(zip(*[nothing if row is None else row for row in rows], strict=True)) or [()] * len(nothing)
+        return [self._column(columns[i], i) for i in wanted]
 
-    def values(self, rows: Sequence[list[Any] | None], wanted: Sequence[int]) -> Sequence[Sequence[Any]]:
-        """Give some features of rows as Python values; there may be more values behind those asked for."""
-        empty = [None] * (len(self._kinds) + 1)
-        whole = [empty if row is None else row for row in rows]
-        if all(self._plain[i] for i in wanted):
-            if list(wanted) == list(range(len(wanted))):
-                return whole
-            return [[row[i] for i in wanted] for row in whole]
+    def values(self, wanted: Sequence[int]) -> Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]:
+        """Give what takes some features from rows, as Python values; there may be more behind those asked for."""
+        nothing = self._nothing
+        if not all(self._plain[i] for i in wanted):
+            return lambda rows: self._converted(rows, wanted)
+        if list(wanted) == list(range(len(wanted))):
+            return lambda rows: [nothing if row is None else row for row in rows]
+        return lambda rows: [[(row or nothing)[i] for i in wanted] for row in rows]
+
+    def _converted(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> Sequence[Sequence[Any]]:
+        whole = [row or self._nothing for row in rows]
         columns = [
-            [row[i] for row in whole]
-            if self._plain[i]
-            else _from_wire([row[i] for row in whole], self._kinds[i]).to_pylist()
+            [row[i] for row in whole] if self._plain[i] else self._column([row[i] for row in whole], i).to_pylist()
             for i in wanted
         ]
         return list(zip(*columns, strict=True))
+
+    def _column(self, values: Sequence[Any], i: int) -> pa.Array:
+        array = pa.array(values, self._wires[i])
+        return array if array.type == self._kinds[i] else _nulls_inside(array).cast(self._kinds[i])
+
+
+def _come(row: WireRow, at: int) -> WireRow | None:
+    """Give the latest of an entity's rows that has come; None if it is still to come."""
+    return next((one for one in row[:-1] if one[-1] <= at), None) if row[-1] is None else None
 
 
 def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
@@ -107,11 +124,6 @@ def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
     whole = pa.types.is_integer(kind) and pa.types.is_integer(column.type)
     wire = types.wire(kind)
     return list((column if whole or column.type == wire else column.cast(wire)).to_pylist())
-
-
-def _from_wire(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    array = pa.array(values, types.wire(kind))
-    return array if array.type == kind else _nulls_inside(array).cast(kind)
 
 
 def _nulls_inside(array: pa.Array) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from numbers import Integral
@@ -22,34 +22,59 @@ _DIGEST = 32
 _pack = struct.Struct(">Q").pack
 
 
-def encode_keys(columns: Sequence[Sequence[Any]], kinds: Sequence[pa.DataType]) -> list[bytes]:
-    """Encode entities, given as one column of wire values per join key, of these wire types.
+Encode = Callable[[Sequence[Sequence[Any]]], list[bytes]]
+"""Turns entities, given as one column of wire values per join key, into keys."""
+
+
+def key_encoder(kinds: Sequence[pa.DataType]) -> Encode:
+    """Give what encodes join keys of these wire types.
 
     Whole numbers take 8 bytes, the greatest byte first; texts are as they are, or, where several keys stand side by
     side, end with two zero bytes, while a zero within is followed by 255.
     """
-    parts = [_encode_part(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    if len(parts) == 1:
-        return [key if key is not None and len(key) < LONGEST_KEY else _bounded(key) for key in parts[0]]
-    parts = [
-        part if _is_fixed(kind) else [None if text is None else _ended(text) for text in part]
-        for part, kind in zip(parts, kinds, strict=True)
-    ]
-    return [_bounded(None if None in entity else b"".join(entity)) for entity in zip(*parts, strict=True)]
+    encoders = [_part_encoder(kind) for kind in kinds]
+    if len(kinds) == 1:
+        return _single_encoder(kinds[0], encoders[0])
+    closed = [None if _is_fixed(kind) else _ended for kind in kinds]
+
+    def encode_entities(columns: Sequence[Sequence[Any]]) -> list[bytes]:
+        parts = [
+            encode(column) if end is None else [None if text is None else end(text) for text in encode(column)]
+            for encode, end, column in zip(encoders, closed, columns, strict=True)
+        ]
+        return [_bounded(None if None in entity else b"".join(entity)) for entity in zip(*parts, strict=True)]
+
+    return encode_entities
 
 
-def _encode_part(values: Sequence[Any], kind: pa.DataType) -> list[bytes | None]:
-    if pa.types.is_integer(kind):
-        offset = 0 if kind == pa.uint64() else 2**63
+def _single_encoder(kind: pa.DataType, encode: Callable[[Sequence[Any]], Sequence[bytes | None]]) -> Encode:
+    if not pa.types.is_integer(kind):
+        return lambda columns: [_bounded(key) for key in encode(columns[0])]
+    offset = _offset(kind)
+
+    def encode_numbers(columns: Sequence[Sequence[Any]]) -> list[bytes]:
         try:
-            return [_pack(value + offset) for value in values]
+            return [_pack(value + offset) for value in columns[0]]
         except (TypeError, struct.error):
-            return [_number(value, offset) for value in values]
+            return [key or NOBODY for key in encode(columns[0])]
+
+    return encode_numbers
+
+
+def _part_encoder(kind: pa.DataType) -> Callable[[Sequence[Any]], Sequence[bytes | None]]:
+    if pa.types.is_integer(kind):
+        offset = _offset(kind)
+        return lambda values: [_number(value, offset) for value in values]
     if pa.types.is_boolean(kind):
-        return [None if value is None else bytes([value]) for value in values]
+        return lambda values: [None if value is None else bytes([value]) for value in values]
     if pa.types.is_string(kind):
-        return [None if value is None else value.encode() for value in values]
-    return list(values)
+        return lambda values: [None if value is None else value.encode(errors="surrogatepass") for value in values]
+    return lambda values: values
+
+
+def _offset(kind: pa.DataType) -> int:
+    """Say what to add to a whole number, so that later ones sort behind earlier ones."""
+    return 0 if kind == pa.uint64() else 2**63
 
 
 def _number(value: int | None, offset: int) -> bytes | None:

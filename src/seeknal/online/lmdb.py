@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from threading import Condition, Lock
+from threading import Lock
 from typing import Any, TypeVar
 
 import lmdb
@@ -33,6 +34,7 @@ _SPACES, _TRASH, _NEXT, _ROWS = b"\x01", b"\x02", b"\x03", b"\x04"
 _HEAD = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
 _AT_ONCE = 10_000
+_MOMENT = 0.0001
 
 _open_environments: dict[str, _Environment] = {}
 _opening = Lock()
@@ -51,38 +53,28 @@ class LmdbStore:
 
     def __init__(self, folder: Path, map_size: int = _FIRST_MAP) -> None:
         self._folder = folder
+        self._place = str(folder)
         self._map_size = map_size
 
     @property
     def _environment(self) -> _Environment:
         """The environment of this process: LMDB must not be opened twice, nor carried over a fork."""
-        place = str(self._folder)
-        found = _open_environments.get(place)
+        found = _open_environments.get(self._place)
         if found is None:
             with _opening:
-                found = _open_environments.get(place) or _Environment(self._folder, self._map_size)
-                _open_environments[place] = found
+                found = _open_environments.get(self._place) or _Environment(self._folder, self._map_size)
+                _open_environments[self._place] = found
         return found
 
     def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
         """See `OnlineStore.get`."""
-        with self._environment.reading() as transaction:
-            head = transaction.get(_SPACES + space.encode())
-            if head is None:
-                raise KeyError(space)
-            prefix = _ROWS + head[:8]
-            return head[_HEAD.size :], [transaction.get(prefix + key) for key in keys]
+        return self._environment.read(_get, _SPACES + space.encode(), keys)
 
     def keys(self, space: str) -> Iterator[bytes]:
         """See `OnlineStore.keys`."""
-        with self._environment.reading() as transaction:
-            head = transaction.get(_SPACES + space.encode())
-        if head is None:
-            raise KeyError(space)
-        prefix = after = _ROWS + head[:8]
+        prefix = after = self._environment.read(_prefix, space)
         while True:
-            with self._environment.reading() as transaction:
-                found = _keys_from(transaction, prefix, after)
+            found = self._environment.read(_keys_from, prefix, after)
             yield from (key[len(prefix) :] for key in found)
             if len(found) < _AT_ONCE:
                 return
@@ -135,13 +127,16 @@ class LmdbStore:
 
 
 class _Environment:
-    """An LMDB environment that grows when it is full. Growing waits until nobody in this process is at work."""
+    """An LMDB environment that grows when it is full. Growing waits until nobody in this process is at work.
+
+    Whoever is at work has an entry in `_inside`, made before looking whether somebody wants it to grow; that costs a read
+    less than a lock would.
+    """
 
     def __init__(self, folder: Path, map_size: int) -> None:
         self._folder = folder
-        self._gate = Condition(Lock())
-        self._inside = 0
-        self._growing = False
+        self._growing = Lock()
+        self._inside: list[None] = []
         only_to_read = (folder / "data.mdb").exists() and not os.access(folder, os.W_OK)
         mode = {"readonly": True, "lock": False} if only_to_read else {"max_readers": 1024}
         try:
@@ -157,80 +152,48 @@ class _Environment:
         """Let room be used again that readers held who were killed."""
         self._lmdb.reader_check()
 
-    @contextmanager
-    def reading(self) -> Iterator[Transaction]:
-        """Give a transaction that sees one state of everything."""
-        try:
-            with self._transaction(write=False) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise StoreError(f"The online store {self._folder} could not be read: {error}") from error
-
     def write(self, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step in a transaction of its own, all or nothing; again with more room if there was too little.
+        """Take a step in a transaction that changes something: all of it, or nothing.
 
         Raises:
             StoreError: It could not be written; what was there is there still.
         """
-        while True:
-            size = self._lmdb.info()["map_size"]
-            try:
-                with self._transaction(write=True) as transaction:
-                    return step(transaction, *arguments)
-            except lmdb.MapFullError:
-                self._grow(size, 2 * size)
-            except lmdb.Error as error:
-                raise StoreError(
-                    f"The online store {self._folder} could not be written, and is as it was: {error}"
-                ) from error
+        return self.read(step, *arguments, write=True)
 
-    @contextmanager
-    def _transaction(self, *, write: bool) -> Iterator[Transaction]:
-        """Begin a transaction; where another process has made the map larger, take its size first."""
+    def read(self, step: Callable[..., T], *arguments: object, write: bool = False) -> T:
+        """Take a step in a transaction that sees one state of everything.
+
+        It is taken again with more room, if there was too little or another process made more.
+
+        Raises:
+            StoreError: It could not be read.
+        """
         while True:
-            self._enter()
+            self._inside.append(None)
             try:
-                transaction = self._lmdb.begin(write=write)
+                if self._growing.locked():
+                    size = None
+                else:
+                    with self._lmdb.begin(None, None, write) as transaction:
+                        return step(transaction, *arguments)
             except lmdb.MapResizedError:
-                self._leave()
-                self._grow(self._lmdb.info()["map_size"], 0)
-                continue
-            except BaseException:
-                self._leave()
-                raise
-            try:
-                with transaction:
-                    yield transaction
+                size = 0
+            except lmdb.MapFullError:
+                size = 2 * self._lmdb.info()["map_size"]
+            except lmdb.Error as error:
+                what = "written, and is as it was" if write else "read"
+                raise StoreError(f"The online store {self._folder} could not be {what}: {error}") from error
             finally:
-                self._leave()
-            return
+                self._inside.pop()
+            self._grow(size)
 
-    def _enter(self) -> None:
-        with self._gate:
-            while self._growing:
-                self._gate.wait()
-            self._inside += 1
-
-    def _leave(self) -> None:
-        with self._gate:
-            self._inside -= 1
-            if self._growing:
-                self._gate.notify_all()
-
-    def _grow(self, seen: int, size: int) -> None:
-        """Make the map larger, or as large as another process made it (0), unless somebody has since it was seen."""
-        with self._gate:
-            while self._growing:
-                self._gate.wait()
-            self._growing = True
-            while self._inside:
-                self._gate.wait()
-            try:
-                if self._lmdb.info()["map_size"] == seen:
-                    self._lmdb.set_mapsize(size)
-            finally:
-                self._growing = False
-                self._gate.notify_all()
+    def _grow(self, size: int | None) -> None:
+        """Make the map larger, or as large as another process has made it (0), once nobody is at work; None: wait."""
+        with self._growing:
+            while self._inside and size is not None:
+                time.sleep(_MOMENT)
+            if size == 0 or (size and size > self._lmdb.info()["map_size"]):
+                self._lmdb.set_mapsize(size)
 
 
 def close_all() -> None:
@@ -246,6 +209,21 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _get(transaction: Transaction, name: bytes, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
+    head = transaction.get(name)
+    if head is None:
+        raise KeyError(name)
+    prefix, get = _ROWS + head[:8], transaction.get
+    return head[16:], [get(prefix + key) for key in keys]
+
+
+def _prefix(transaction: Transaction, space: str) -> bytes:
+    head = transaction.get(_SPACES + space.encode())
+    if head is None:
+        raise KeyError(space)
+    return _ROWS + bytes(head[:8])
 
 
 def _keys_from(transaction: Transaction, prefix: bytes, first: bytes) -> list[bytes]:

