@@ -217,7 +217,8 @@ class _Load:
     def _all(self, wanted: _Wanted) -> Iterator[Entries]:
         seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
         done = 0
-        for part in Codec(wanted.version.schema).entries(self.engine.newest(seen, apart=self.at), wanted.state.kept):
+        rows = self.engine.newest(seen, apart=self.at)
+        for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
             yield part
             done += len(part)
             self.tell(f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -94,7 +93,8 @@ class Key:
         self.name = name
         self.kind = kind
         plain = next((one for test, one in _PLAIN if test(kind)), None)
-        self._plain = {plain, type(None)}
+        self.plain = {plain, type(None)}
+        """Python's types of values that are the same on the wire."""
 
     def wire(self, values: list[Any]) -> list[Any]:
         """Give values as they are on the wire.
@@ -102,26 +102,22 @@ class Key:
         Raises:
             DataError: A value is not of the key's type.
         """
-        return values if self.is_plain(values) else to_wire(self.array(values), self.kind)
+        return values if self.is_plain(values) else to_wire(read_keys(self.name, values, self.kind), self.kind)
 
     def shown(self, values: list[Any]) -> list[Any]:
         """Give values as Python has them in the key's type."""
         return values if self.is_plain(values) else list(self.array(values).to_pylist())
 
     def array(self, values: list[Any]) -> pa.Array:
-        """Give values as a column, in the key's type if it has a place for them.
-
-        Raises:
-            DataError: A value is not of the key's type.
-        """
-        if self.is_plain(values):
-            with suppress(pa.ArrowInvalid, OverflowError):
-                return pa.array(values, self.kind)
-        return read_keys(self.name, values, self.kind)
+        """Give values that `wire` has taken as a column, in the key's type if it has a place for them."""
+        try:
+            return pa.array(values, self.kind)
+        except (pa.ArrowInvalid, OverflowError):
+            return read_keys(self.name, values, self.kind)
 
     def is_plain(self, values: list[Any]) -> bool:
         """Tell whether values are of the Python type that is the same on the wire."""
-        return self._plain.issuperset(map(type, values))
+        return self.plain.issuperset(map(type, values))
 
 
 @dataclass(frozen=True)
@@ -159,8 +155,10 @@ class OnlineTable:
         self._keys = {key.name: key for part in reversed(self.parts) for key in reversed(part.keys)}
         self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
         self._labels = _labels([part.lookup for part in self.parts])
-        self._as_dicts = _dict_maker(self.keys, self.features)
         self._all = self._select(self.features)
+        self._plain_part = self.parts[0] if len(self.parts) == 1 else None
+        self._values = self._all.pieces[0].values
+        self._as_dicts = _dict_maker(self.keys, self.features)
 
     @property
     def key_fields(self) -> list[pa.Field]:
@@ -194,13 +192,13 @@ class OnlineTable:
             DataError: The keys have wrong names or types.
             DefinitionError: The output or a feature is unknown.
         """
-        if output not in ONLINE_OUTPUTS:
-            raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
         moment = time.time_ns() // 1000 if at is None else at
         if output == "dicts" and features is None and not with_status:
             answer = self._plainly(keys, moment)
             if answer is not None:
                 return answer
+        if output not in ONLINE_OUTPUTS:
+            raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
         selection = self._all if features is None else self._select(features)
         columns = self._columns(keys)
         found = [self.read(piece.part, columns, moment) for piece in selection.pieces]
@@ -222,16 +220,17 @@ class OnlineTable:
 
         All features of a table that has one group, as dictionaries: half of the time of the long way, for one entity.
         """
-        if len(self.parts) != 1 or not self._all.in_one or type(keys) is not list:
+        if self._plain_part is None or type(keys) is not list:
             return None
-        part = self.parts[0]
+        part = self._plain_part
         try:
             columns = [[key[name] for key in keys] for name in self.keys]
             if not {len(columns)}.issuperset(map(len, keys)):
                 return None
-            if not all(map(Key.is_plain, part.keys, columns)):
-                return None
-            rows = self._all.pieces[0].values(part.read(columns, at).alive)
+            for key, values in zip(part.keys, columns):  # noqa: B905 - there are as many
+                if not key.plain.issuperset(map(type, values)):
+                    return None
+            rows = self._values(part.read(columns, at).alive)
         except (KeyError, TypeError, IndexError):
             return None
         return self._as_dicts(*columns, rows)

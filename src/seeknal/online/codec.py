@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal import types
-from seeknal.online.keys import key_encoder
+from seeknal.online.keys import encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.schema import UTC, Schema
 
 _AT_ONCE = 10_000
 
-WireRow = list[Any]
+WireRow = tuple[Any, ...]
 """The features of a row and its event time, as they are on the wire."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
+_decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
 
 class Codec:
@@ -34,14 +34,18 @@ class Codec:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._kinds = [field.type for field in schema.features]
-        self._wires = [types.wire(kind) for kind in self._kinds]
+        wires = [pa.field(str(i), types.wire(kind)) for i, kind in enumerate(self._kinds)]
+        self._row = pa.struct([*wires, pa.field("time", pa.int64())])
         self._plain = [_is_plain(kind) for kind in self._kinds]
         self._nothing = (None,) * (len(self._kinds) + 1)
         self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
     def keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table; its columns are found by the join keys' names."""
-        return self.encode_keys([to_wire(table[field.name], field.type) for field in self.schema.keys])
+        fields = self.schema.keys
+        if len(fields) == 1 and pa.types.is_int64(fields[0].type) and not table[fields[0].name].null_count:
+            return encode_whole_numbers(table[fields[0].name].to_numpy())
+        return self.encode_keys([to_wire(table[field.name], field.type) for field in fields])
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table whose join keys are in stored types."""
@@ -88,9 +92,8 @@ class Codec:
 
     def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
         """Give some features of rows as columns; a row that is None gives nulls."""
-        nothing = self._nothing
-        columns = list(zip(*[nothing if row is None else row for row in rows], strict=True)) or [()] * len(nothing)
-        return [self._column(columns[i], i) for i in wanted]
+        columns = pa.array(rows, self._row).flatten()
+        return [_unwired(columns[i], self._kinds[i]) for i in wanted]
 
     def values(self, wanted: Sequence[int]) -> Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]:
         """Give what takes some features from rows, as Python values; there may be more behind those asked for."""
@@ -103,20 +106,18 @@ class Codec:
 
     def _converted(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> Sequence[Sequence[Any]]:
         whole = [row or self._nothing for row in rows]
-        columns = [
-            [row[i] for row in whole] if self._plain[i] else self._column([row[i] for row in whole], i).to_pylist()
-            for i in wanted
-        ]
+        converted = dict(zip(wanted, self.columns(rows, wanted), strict=True))
+        columns = [[row[i] for row in whole] if self._plain[i] else converted[i].to_pylist() for i in wanted]
         return list(zip(*columns, strict=True))
 
-    def _column(self, values: Sequence[Any], i: int) -> pa.Array:
-        array = pa.array(values, self._wires[i])
-        return array if array.type == self._kinds[i] else _nulls_inside(array).cast(self._kinds[i])
+
+def _unwired(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    return array if array.type == kind else _nulls_inside(array).cast(kind)
 
 
 def _come(row: WireRow, at: int) -> WireRow | None:
     """Give the latest of an entity's rows that has come; None if it is still to come."""
-    return next((one for one in row[:-1] if one[-1] <= at), None) if row[-1] is None else None
+    return next((tuple(one) for one in row[:-1] if one[-1] <= at), None) if row[-1] is None else None
 
 
 def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from seeknal import types
@@ -59,6 +60,12 @@ def _single_encoder(kind: pa.DataType, encode: Callable[[Sequence[Any]], Sequenc
             return [key or NOBODY for key in encode(columns[0])]
 
     return encode_numbers
+
+
+def encode_whole_numbers(values: np.ndarray[Any, np.dtype[np.int64]]) -> list[bytes]:
+    """Encode many entities of one join key, an int64, all at once."""
+    text = (values.view(np.uint64) ^ np.uint64(2**63)).astype(">u8").tobytes()
+    return [text[i : i + 8] for i in range(0, len(text), 8)]
 
 
 def _part_encoder(kind: pa.DataType) -> Callable[[Sequence[Any]], Sequence[bytes | None]]:

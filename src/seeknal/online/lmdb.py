@@ -276,9 +276,9 @@ def _append(transaction: Transaction, generation: int, entries: Entries) -> int:
     prefix = _ROWS + _NUMBER.pack(generation)
     cursor = transaction.cursor()
     last = cursor.key() if cursor.last() else b""
-    rows = [(prefix + key, value) for key, value in zip(entries.keys, entries.values, strict=True)]
-    cursor.putmulti(rows, append=bool(rows) and rows[0][0] > last)
-    return len(rows)
+    rows = zip(map(prefix.__add__, entries.keys), entries.values, strict=True)
+    cursor.putmulti(rows, append=bool(entries.keys) and prefix + entries.keys[0] > last)
+    return len(entries)
 
 
 def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
