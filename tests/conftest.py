@@ -1,21 +1,39 @@
 """Every test has a home of its own."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from seeknal import session
+from servers import Valkey
+
+_databases = count(1)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep everything in a fresh folder, and run in another."""
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "home"))
-    for name in ("SEEKNAL_MEMORY_LIMIT", "SEEKNAL_LOOKBACK_DAYS"):
+    for name in ("SEEKNAL_MEMORY_LIMIT", "SEEKNAL_LOOKBACK_DAYS", "SEEKNAL_ONLINE_STORE"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
     yield tmp_path / "home"
     session.close()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One Valkey server for all tests; each takes a database or a project of its own."""
+    server = Valkey(tmp_path_factory.mktemp("valkey"), "--databases", "2000").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey_url(valkey: Valkey) -> str:
+    """A database that no other test has used."""
+    return f"redis://127.0.0.1:{valkey.port}/{next(_databases)}"

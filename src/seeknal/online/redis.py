@@ -97,7 +97,7 @@ class RedisStore:
         try:
             client = redis.Redis.from_url(self._url, **options, retry=patience)
             if client.info("cluster").get("cluster_enabled"):
-                return redis.RedisCluster.from_url(self._url, **options)
+                return redis.RedisCluster.from_url(self._url, **options, retry=patience)
         except ValueError as error:
             raise DefinitionError(f"{shown(self._url)} is no address of Redis: {error}") from None
         return client
@@ -179,17 +179,17 @@ class RedisStore:
         prefix = _rows(space, generation)
         names = [prefix + key for key in part.keys]
         before = 0 if fresh or not names else int(self._client.exists(*names))
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.zadd(_generations(space), {generation: self._clock(space)}, xx=True)
-            if part.expires is None and None not in part.values:
-                for i in range(0, len(names), _AT_ONCE):
-                    some = slice(i, i + _AT_ONCE)
-                    pipe.mset(dict(zip(names[some], part.values[some], strict=True)))
-            else:
+        self._client.zadd(_generations(space), {generation: self._clock(space)}, xx=True)
+        if part.expires is None and None not in part.values:
+            for i in range(0, len(names), _AT_ONCE):
+                some = slice(i, i + _AT_ONCE)
+                self._client.mset(dict(zip(names[some], part.values[some], strict=True)))
+        else:
+            with self._client.pipeline(transaction=False) as pipe:
                 for name, value, expiry in zip(names, part.values, part.expires or repeat(None), strict=False):
                     until = () if expiry is None else ("PXAT", _milliseconds(expiry))
                     pipe.execute_command(*(("DEL", name) if value is None else ("SET", name, value, *until)))
-            pipe.execute()
+                pipe.execute()
         return sum(value is not None for value in part.values) - before
 
     def _finish(self, space: str, generation: bytes, one: Round, count: int) -> bool:
@@ -240,7 +240,7 @@ class RedisStore:
         redis = _library()
         try:
             yield
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
             raise StoreError(f"The online store {shown(self._url)} could not be {what}: {error}") from error
 
 

