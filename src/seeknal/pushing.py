@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 
 from seeknal import frames
 from seeknal.catalog import Catalog
+from seeknal.columns import utc
 from seeknal.errors import DataError, tally
 from seeknal.names import did_you_mean
 from seeknal.offline import Write
 from seeknal.online import Codec, read_keys
 from seeknal.registry import GroupRecord
-from seeknal.schema import Roles, Schema, difference, infer
+from seeknal.schema import UTC, Roles, Schema, difference, infer
 from seeknal.times import Interval
 from seeknal.turns import take_turns
 from seeknal.writing import rows_to_store
@@ -125,8 +126,11 @@ def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: Gr
         try:
             if field in schema.keys:
                 columns[field.name] = read_keys(field.name, values, field.type)
-            else:
-                columns[field.name] = pa.array(values, field.type if field in schema.features else None)
+            elif field in schema.features:
+                columns[field.name] = pa.array(values, field.type)
+            else:  # each may be written in its own way
+                moments = (utc(field.name, pa.chunked_array([pa.array([one])]), up=True) for one in values)
+                columns[field.name] = pa.chunked_array([chunk for one in moments for chunk in one.chunks], UTC)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"{field.name} is {field.type}, and does not fit: {error}", column=field.name) from None
     return pa.table(columns)

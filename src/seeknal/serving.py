@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -84,6 +84,20 @@ class Part:
             return Read(state, rows, rows)
         oldest = at - ttl
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
+
+    def others(self, known: set[bytes], at: int) -> Iterator[tuple[dict[str, Any], State, WireRow]]:
+        """Give the entities that are online beside those that are known, with what is online of them.
+
+        Raises:
+            KeyError: The version is not online.
+        """
+        keys = sorted(set(self._online.keys(self._space)) - known)
+        text, found = self._online.get(self._space, keys)
+        state = State.loads(text)
+        ttl = state.ttl if self._ttl is None else self._ttl
+        for key, row in zip(keys, self.codec.rows(found, at), strict=True):
+            if row is not None and (ttl is None or row[-1] >= at - ttl):
+                yield self.codec.entity(key), state, row
 
 
 class Key:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seeknal import explanation, frames, leaks, maintenance, pushing, retrieval, streaming, writing
+from seeknal import explanation, frames, leaks, maintenance, pushing, retrieval, streaming, verification, writing
 from seeknal.catalog import AsOf
 from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError
@@ -35,6 +35,7 @@ from seeknal.schema import Change, Roles, difference
 from seeknal.serving import OnlineTable
 from seeknal.streaming import Stream, Tell
 from seeknal.times import Interval, Moment, instant, now
+from seeknal.verification import Verified
 from seeknal.writing import Job, Written
 
 
@@ -443,6 +444,19 @@ class FeatureStore(Home):
     def online_table(self, name: str, project: str | None = None) -> OnlineTable:
         """Open an online table."""
         return self.online_tables.open(self.catalog.online_table(name, project))
+
+    def verify(
+        self,
+        name: str,
+        project: str | None = None,
+        *,
+        sample: int | None = None,
+        at: Moment | None = None,
+        tell: Tell = lambda _: None,
+    ) -> Verified:
+        """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
+        moment = now() if at is None else instant(at)
+        return verification.verify(self.catalog, self.engine, self.online_table(name, project), moment, sample, tell)
 
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Remove an online table, and rows that no other one uses."""

@@ -35,6 +35,7 @@ for command in (
     explore.explain,
     online.materialize,
     online.lookup,
+    online.verify,
     manage.optimize,
     manage.clean,
     manage.erase,

@@ -28,8 +28,8 @@ def materialize(
     from seeknal.times import Interval
 
     span = Interval.between(start, end)
-    with working(f"Loading {group}"):
-        loaded = session.store().load(group, project, span=span, version=version)
+    with working(f"Loading {group}") as tell:
+        loaded = session.store().load(group, project, span=span, version=version, tell=tell)
     render.record(
         {
             "feature_group": loaded.group,
@@ -50,9 +50,47 @@ def lookup(
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show the online features of one entity."""
+    """Show the online features of one entity, and for each group whether it was found, and of when it is."""
     from seeknal import session
 
     online = session.store().online_table(table, project)
-    answer = online.get_features([read_keys(online.key_fields, keys)], output="dicts")
+    answer = online.get_features([read_keys(online.key_fields, keys)], output="dicts", with_status=True)
     render.record(answer[0], form)
+
+
+def verify(
+    table: Table,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, help="Compare so many entities of each group, drawn by lot.")
+    ] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Prove that an online table answers what a training set of now would say. Exits with 1 if any value differs."""
+    from seeknal import session
+
+    with working(f"Verifying {table}") as tell:
+        found = session.store().verify(table, project, sample=sample, tell=tell)
+    render.record(
+        {
+            "online_table": found.table,
+            "at": render.when(found.at),
+            "entities": found.entities,
+            "values": found.values,
+            "different": found.different,
+            "first_differences": [
+                {
+                    "group": one.group,
+                    "keys": ", ".join(f"{name}={value}" for name, value in one.keys.items()),
+                    "feature": one.feature,
+                    "online": one.online,
+                    "offline": one.offline,
+                    "cause": one.cause,
+                }
+                for one in found.differences
+            ],
+        },
+        form,
+    )
+    if not found.equal:
+        raise typer.Exit(1)

@@ -137,8 +137,15 @@ def mentioned_files(root: Path) -> set[str]:
 
 
 def latest(root: Path) -> int:
-    """Give the number of the newest snapshot."""
-    return _open(root).version()
+    """Give the number of the newest snapshot: that of the last entry of the log, none of which is ever removed.
+
+    Raises:
+        StoreError: There is no log.
+    """
+    try:
+        return max(int(entry.stem) for entry in (root / "_delta_log").glob(f"{'[0-9]' * 20}.json"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
 def _open(root: Path, number: int | None = None) -> DeltaTable:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal import types
-from seeknal.online.keys import encode_whole_numbers, key_encoder
+from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.schema import UTC, Schema
 
@@ -46,6 +46,21 @@ class Codec:
         if len(fields) == 1 and pa.types.is_int64(fields[0].type) and not table[fields[0].name].null_count:
             return encode_whole_numbers(table[fields[0].name].to_numpy())
         return self.encode_keys([to_wire(table[field.name], field.type) for field in fields])
+
+    def value(self, i: int, value: Any) -> Any:
+        """Give one wire value of a feature as Python has it."""
+        return _unwired(pa.array([value], self._row[i].type), self._kinds[i])[0].as_py()
+
+    def entity(self, key: bytes) -> dict[str, Any]:
+        """Give the join keys of an encoded entity, by name; of one that was too long, the beginning of its bytes."""
+        fields = self.schema.keys
+        values = decode_key(key, [types.wire(field.type) for field in fields])
+        if values is None:
+            return {field.name: key[:32] for field in fields[:1]}
+        columns = zip(values, fields, strict=True)
+        return {
+            field.name: pa.array([one], types.wire(field.type)).cast(field.type)[0].as_py() for one, field in columns
+        }
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table whose join keys are in stored types."""

@@ -127,3 +127,32 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, DataError) as error:
         raise DataError(f"{name} is {kind}, and the keys asked for do not fit: {error}", key=name) from None
     raise DataError(f"{name} is {kind}, but the keys asked for have {found.type}: {values[0]!r}.", key=name)
+
+
+def decode_key(key: bytes, kinds: Sequence[pa.DataType]) -> list[Any] | None:
+    """Give the wire values of an encoded entity; None if it was too long to be kept whole."""
+    if len(key) >= LONGEST_KEY:
+        return None
+    values: list[Any] = []
+    for kind in kinds:
+        if pa.types.is_integer(kind):
+            text, key = key[:8], key[8:]
+            values.append(int.from_bytes(text, "big") - _offset(kind))
+            continue
+        if pa.types.is_boolean(kind):
+            text, key = key[:1], key[1:]
+            values.append(text == b"\1")
+            continue
+        end = _end_of(key) if len(kinds) > 1 else len(key)
+        text, key = key[:end], key[end + 2 :]
+        text = text.replace(b"\0\xff", b"\0") if len(kinds) > 1 else text
+        values.append(text.decode(errors="surrogatepass") if pa.types.is_string(kind) else text)
+    return values
+
+
+def _end_of(key: bytes) -> int:
+    """Find the two zero bytes that end a text, passing over zeros within it, which 255 follows."""
+    end = 0
+    while key[end : end + 2] != b"\0\0":
+        end += 2 if key[end : end + 2] == b"\0\xff" else 1
+    return end

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seeknal.catalog import AsOf
+    from seeknal.pushing import Pushed
     from seeknal.registry import Question
     from seeknal.serving import OnlineTable
     from seeknal.streaming import Tell
+    from seeknal.verification import Verified
     from seeknal.writing import Written
 
 __all__ = [
@@ -112,7 +114,16 @@ class FeatureGroupDuckDB:
             names: Their names, or their types by name, or a `pyarrow.Schema`. None: all columns of the
                 frame but keys, event time and created time.
         """
-        self._features, self._declared = _declaration(names)
+        if isinstance(names, str):
+            raise DefinitionError(f"features={names!r} is no list. Write features=[{names!r}].")
+        self._features, self._declared = None if names is None else list(names), {}
+        if names is None or isinstance(names, Sequence):
+            return self
+        from seeknal.types import parse
+
+        pairs = names.items() if isinstance(names, Mapping) else [(field.name, field.type) for field in names]
+        self._declared = {name: parse(kind) for name, kind in pairs}
+        self._features = list(self._declared)
         return self
 
     def write(
@@ -150,6 +161,20 @@ class FeatureGroupDuckDB:
             mode=mode,
             drop_nulls=drop_nulls,
         )
+
+    def push(self, rows: object) -> Pushed:
+        """Store rows of the current version and bring them online, in one call.
+
+        Rows that come again, value by value, change nothing; an older event never hides a newer one.
+
+        Args:
+            rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
+
+        Raises:
+            DefinitionError: There is no such group, or nothing was written to it yet.
+            DataError: The rows do not fit the version; nothing was stored.
+        """
+        return current_store().push(self.name, rows, self.project)
 
     def get_or_create(self) -> FeatureGroupDuckDB:
         """Register the group, or take what the registry knows for what was left out here.
@@ -197,22 +222,6 @@ class FeatureGroupDuckDB:
         if current_store().registry.group(self.project, self.name) is None:
             return []
         return [moment_of(moment) for moment in current_store().watermarks(self.name, self.project)]
-
-
-def _declaration(
-    names: Sequence[str] | Mapping[str, str] | pa.Schema | None,
-) -> tuple[list[str] | None, dict[str, pa.DataType]]:
-    if names is None:
-        return None, {}
-    if isinstance(names, str):
-        raise DefinitionError(f"features={names!r} is no list. Write features=[{names!r}].")
-    if isinstance(names, Sequence):
-        return list(names), {}
-    from seeknal import types
-
-    pairs = names.items() if isinstance(names, Mapping) else [(field.name, field.type) for field in names]
-    declared = {name: types.parse(kind) for name, kind in pairs}
-    return list(declared), declared
 
 
 class HistoricalFeaturesDuckDB:
@@ -423,10 +432,13 @@ class HistoricalFeaturesDuckDB:
 
         Args:
             name: The table's name; the group's own if there is but one group.
-            target: Folder of the online store; the one in the home without it.
+            target: Another online store than the one set: a folder, or the URL of Redis, without a password.
             ttl: How long values are good for, in place of the groups' own.
         """
-        table = current_store().serve(self.lookups, name, target=target, ttl=ttl)
+        from seeknal.progress import working
+
+        with working("Loading") as tell:
+            table = current_store().serve(self.lookups, name, target=target, ttl=ttl, tell=tell)
         return OnlineFeaturesDuckDB(table.record.name, table.record.project)
 
 
@@ -450,21 +462,45 @@ class OnlineFeaturesDuckDB:
         keys, features = ", ".join(self._table.keys), ", ".join(self._table.features)
         return f"OnlineFeaturesDuckDB({self.project}/{self.name}, keys: {keys}, features: {features})"
 
-    def get_features(self, keys: object, output: str = "pandas") -> Any:
+    def get_features(
+        self,
+        keys: object,
+        output: str = "pandas",
+        features: Sequence[str] | None = None,
+        with_status: bool = False,
+    ) -> Any:
         """Give the newest features of some entities.
 
         Args:
             keys: A list of mappings from join key to value, or a frame with the join keys.
             output: "pandas", "polars", "arrow" or "dicts".
+            features: Names of the features wanted, in order. None: all of them.
+            with_status: Say for each group whether its entity was "found", "not_found" or "expired", and the event time
+                of its row, in columns GROUP_status and GROUP_event_time.
 
         Returns:
-            One row per entity asked for, in order: the keys, then the features. Unknown and expired
-            entities have nulls.
+            One row per entity asked for, in order: the keys, then the features, then the status. Unknown and
+            expired entities have nulls.
 
         Raises:
             DataError: The keys have wrong names or types.
+            DefinitionError: The output or a feature is unknown.
         """
-        return self._table.get_features(keys, output)
+        return self._table.get_features(keys, output, features, with_status=with_status)
+
+    def verify(self, sample: int | None = None) -> Verified:
+        """Compare what the table answers with the offline join as of now, value by value.
+
+        Args:
+            sample: How many entities of each group to draw by lot. None: all of them.
+
+        Returns:
+            How many values were compared and differ, and the first differences with their causes; `equal` sums it up.
+        """
+        from seeknal.progress import working
+
+        with working(f"Verifying {self.name}") as tell:
+            return current_store().verify(self.name, self.project, sample=sample, tell=tell)
 
     def delete(self) -> None:
         """Remove the table, and rows that no other table uses."""

@@ -1,0 +1,263 @@
+"""Parity, proved on the user's own data: the online answer beside the offline join with spine time now."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from seeknal.catalog import Catalog
+from seeknal.engine import Engine
+from seeknal.feature_group import FeatureLookup
+from seeknal.loading import Tell
+from seeknal.online import State, WireRow, to_wire
+from seeknal.retrieval import Source
+from seeknal.schema import UTC
+from seeknal.serving import OnlineTable, Part, Read
+from seeknal.times import Interval
+
+NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
+    "not loaded yet",
+    "missing",
+    "older",
+    "expired",
+    "another value",
+    "not stored offline",
+)
+_AT_ONCE = 50_000
+_SHOWN = 10
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value that is another online than offline.
+
+    Args:
+        group: Project and name of the group.
+        version: The version.
+        keys: The join keys of the entity, named as in the group.
+        feature: The feature, named as in the table.
+        online: Its value online.
+        offline: Its value offline.
+        cause: "not loaded yet" (the row that counts was written, or its time asked for, after the last load), "missing",
+            "older", "expired" (one of the two counts a ttl that the other does not), "another value", or
+            "not stored offline".
+    """
+
+    group: str
+    version: int
+    keys: dict[str, Any]
+    feature: str
+    online: Any
+    offline: Any
+    cause: str
+
+    def __str__(self) -> str:
+        keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
+        return (
+            f"{self.group} {keys}: {self.feature} is {self.online!r} online and {self.offline!r} offline ({self.cause})"
+        )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a comparison of all or some entities gave.
+
+    Args:
+        table: Project and name of the online table.
+        at: The moment both sides were asked for, in microseconds since 1970.
+        entities: How many entities were compared, counted for each group.
+        values: How many values were.
+        different: How many of these differ.
+        differences: The first of them.
+    """
+
+    table: str
+    at: int
+    entities: int
+    values: int
+    different: int
+    differences: tuple[Difference, ...] = field(default_factory=tuple)
+
+    @property
+    def equal(self) -> bool:
+        """Whether online and offline say the same."""
+        return not self.different
+
+    def __str__(self) -> str:
+        compared = f"{self.table}: {self.values:,} values of {self.entities:,} entities compared"
+        if self.equal:
+            return f"{compared}, all equal"
+        return "\n  ".join([f"{compared}, {self.different:,} differ", *map(str, self.differences)])
+
+
+def verify(
+    catalog: Catalog, engine: Engine, table: OnlineTable, at: int, sample: int | None, tell: Tell = lambda _: None
+) -> Verified:
+    """Compare what an online table answers with the offline join as of a moment, value by value.
+
+    All entities that are stored offline are compared, and all that are online; or so many of the former, drawn by lot.
+
+    Args:
+        catalog: Where the groups are.
+        engine: What answers offline.
+        table: The online table.
+        at: What counts as now, in microseconds since 1970.
+        sample: How many entities of each group to draw; None: all.
+        tell: Is told how far it is.
+    """
+    entities = values = different = 0
+    shown: list[Difference] = []
+    for part in table.parts:
+        for compared in _Comparison(catalog, engine, table, part, at).run(sample):
+            entities += compared.entities
+            values += compared.entities * len(part.features)
+            different += compared.different
+            shown += compared.differences[: _SHOWN - len(shown)]
+            tell(f"Verifying {table.record.label}: {values:,} values compared")
+    return Verified(table.record.label, at, entities, values, different, tuple(shown))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    entities: int
+    different: int
+    differences: list[Difference]
+
+
+class _Comparison:
+    """One part of a table, online and offline."""
+
+    def __init__(self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, at: int) -> None:
+        lookup = part.lookup
+        self._engine, self._table, self._part, self._at = engine, table, part, at
+        record = catalog.group(lookup.group, lookup.project)
+        rename = dict([*lookup.features, *lookup.keys])
+        wanted = FeatureLookup(record, [own for own, _ in lookup.features], rename=rename, version=lookup.version)
+        self._source: Source = catalog.source(wanted)
+        self._ttl = record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
+        self._names = list(part.features)
+
+    def run(self, sample: int | None) -> Iterator[_Compared]:
+        """Compare entities, some thousands at a time."""
+        seen: set[bytes] = set()
+        for keys in self._entities(sample):
+            read = self._online(keys)
+            if sample is None:
+                encoded = self._part.codec.keys(keys)
+                seen.update(key for key, row in zip(encoded, read.rows, strict=True) if row is not None)
+            yield self._compare(keys, read, self._offline(keys))
+        if sample is None:
+            yield from self._extra(seen)
+
+    def _entities(self, sample: int | None) -> Iterator[pa.Table]:
+        """Give the entities that are stored offline, as their join keys in logical types."""
+        names = self._source.version.schema.key_names
+        batches = (batch.select(names) for batch in self._engine.newest(self._source.rows()))
+        schema = pa.schema(self._source.version.schema.keys)
+        if sample is not None:
+            every = pa.Table.from_batches(batches, schema)
+            drawn = random.sample(range(len(every)), min(sample, len(every)))
+            batches = iter(every.take(pa.array(sorted(drawn), pa.int64())).to_batches())
+        for batch in batches:
+            table = pa.Table.from_batches([batch], schema)
+            yield from (table.slice(i, _AT_ONCE) for i in range(0, len(table), _AT_ONCE))
+
+    def _online(self, keys: pa.Table) -> Read:
+        columns = {
+            key.name: keys[own].to_pylist() for (own, _), key in zip(self._lookup_keys, self._part.keys, strict=True)
+        }
+        return self._table.read(self._part, columns, self._at)
+
+    @property
+    def _lookup_keys(self) -> Sequence[tuple[str, str]]:
+        return self._part.lookup.keys
+
+    def _offline(self, keys: pa.Table) -> list[list[Any]]:
+        """Answer as a training set would, with spine time now: one column of wire values per feature."""
+        source = self._source
+        stored = source.version.schema.stored_types[: len(source.version.schema.keys)]
+        columns = [keys[own].cast(kind) for (own, _), kind in zip(self._lookup_keys, stored, strict=True)]
+        moments = pa.Table.from_arrays(
+            [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
+            names=[*(f"k{i}" for i in range(len(columns))), "t"],
+        )
+        wanted = replace(source.seen(Interval(self._at, self._at), Interval()), ttl=self._ttl)
+        if self._ttl is not None:
+            wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
+        found = self._engine.as_of(wanted, moments).read_all()
+        return [to_wire(found[field.name], field.type) for field in found.schema]
+
+    def _compare(self, keys: pa.Table, read: Read, offline: Sequence[Sequence[Any]]) -> _Compared:
+        places = [self._part.features[name] for name in self._names]
+        differing: list[tuple[int, str, Any, Any]] = []
+        for name, place, column in zip(self._names, places, offline, strict=True):
+            online = [None if row is None else row[place] for row in read.alive]
+            pairs = enumerate(zip(online, column, strict=True))
+            differing += [(i, name, one, other) for i, (one, other) in pairs if not _same(one, other)]
+        first = sorted(differing, key=lambda one: one[0])[:_SHOWN]
+        return _Compared(len(keys), len(differing), list(self._explained(keys, read, first)))
+
+    def _explained(
+        self, keys: pa.Table, read: Read, differing: Sequence[tuple[int, str, Any, Any]]
+    ) -> Iterator[Difference]:
+        """Say the cause of each difference."""
+        if not differing:
+            return
+        rows = sorted({i for i, *_ in differing})
+        asked = keys.take(pa.array(rows, pa.int64()))
+        winners = self._winners(asked)
+        entities = dict(zip(rows, asked.to_pylist(), strict=True))
+        encoded = dict(zip(rows, self._part.codec.keys(asked), strict=True))
+        for i, name, online, offline in differing:
+            cause = self._cause(read.state, read.rows[i], winners.get(encoded[i]))
+            yield self._difference(entities[i], name, online, offline, cause)
+
+    def _winners(self, entities: pa.Table) -> dict[bytes, int]:
+        """Give the event time of the row that counts offline, whether or not it has expired, by entity."""
+        schema = self._source.version.schema
+        kinds = schema.stored_types[: len(schema.keys)]
+        among = pa.Table.from_arrays(
+            [entities[name].cast(kind) for name, kind in zip(schema.key_names, kinds, strict=True)],
+            names=schema.key_names,
+        )
+        found = self._engine.newest(self._source.rows(Interval(None, self._at)), among=among).read_all()
+        times = found[schema.event_time.name].cast(UTC).cast(pa.int64()).to_pylist()
+        return dict(zip(self._part.codec.keys(found), times, strict=True))
+
+    def _cause(self, state: State, row: WireRow | None, offline: int | None) -> str:
+        behind = state.files != self._source.snapshot.fingerprint
+        loaded = offline is None or any(span.intersect(Interval(offline, offline)) for span in state.spans)
+        if row is not None and row[-1] == offline and not behind:
+            return EXPIRED if state.ttl != self._ttl and self._table.record.ttl is None else OTHER
+        if behind or not loaded:
+            return NOT_LOADED
+        if row is None:
+            return MISSING
+        if offline is None:
+            return EXTRA
+        return OLDER if row[-1] < offline else OTHER
+
+    def _extra(self, seen: set[bytes]) -> Iterator[_Compared]:
+        """Compare what is online of entities that are not stored offline with nothing."""
+        for entity, state, row in self._part.others(seen, self._at):
+            cause = EXTRA if state.files == self._source.snapshot.fingerprint else NOT_LOADED
+            values = [(name, row[self._part.features[name]]) for name in self._names]
+            found = [self._difference(entity, name, value, None, cause) for name, value in values if value is not None]
+            yield _Compared(1, len(found), found)
+
+    def _difference(self, entity: dict[str, Any], name: str, online: Any, offline: Any, cause: str) -> Difference:
+        place, value = self._part.features[name], self._part.codec.value
+        label, number = self._source.record.label, self._source.version.number
+        return Difference(label, number, entity, name, value(place, online), value(place, offline), cause)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two wire values are the same, to the last bit; NaN equals NaN."""
+    return one is other or (one == other and type(one) is type(other)) or _encode(one) == _encode(other)
