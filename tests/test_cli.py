@@ -99,15 +99,19 @@ def test_materialize_says_rows_seconds_version_and_snapshot(two_versions):
 
 def test_materialize_puts_exactly_that_version_online(two_versions):
     answer("materialize", "spend", "--start-date", "2024-01-01")
-    assert answer("lookup", "spend", "user_id=2") == {"user_id": 2, "total": 20, "visits": 2}
+    status = {"spend_status": "found", "spend_event_time": "2024-01-02T00:00:00+00:00"}
+    assert answer("lookup", "spend", "user_id=2") == {"user_id": 2, "total": 20, "visits": 2} | status
     answer("materialize", "spend", "--start-date", "2024-01-01", "--version", "1")
-    assert answer("lookup", "spend", "user_id=2") == {"user_id": 2, "total": 20}
+    assert answer("lookup", "spend", "user_id=2") == {"user_id": 2, "total": 20} | status
+    unknown = answer("lookup", "spend", "user_id=99")
+    assert unknown == {"user_id": 99, "total": None, "spend_status": "not_found", "spend_event_time": None}
 
 
 def test_a_served_table_keeps_its_version_when_the_group_moves_on(two_versions):
     HistoricalFeaturesDuckDB([FeatureLookup(two_versions)]).serve("for_model_7")
     answer("materialize", "spend", "--start-date", "2024-01-01", "--version", "1")
-    assert answer("lookup", "for_model_7", "user_id=3") == {"user_id": 3, "total": 30, "visits": 3}
+    found = answer("lookup", "for_model_7", "user_id=3")
+    assert {name: found[name] for name in ("user_id", "total", "visits")} == {"user_id": 3, "total": 30, "visits": 3}
 
 
 def test_everything_is_listed(two_versions):

@@ -26,8 +26,9 @@ from seeknal import (
     StoreError,
     session,
 )
-from seeknal.offline import Conflict, Write
+from seeknal.offline import Write
 from seeknal.times import Interval
+from seeknal.turns import Conflict
 
 
 def visits():

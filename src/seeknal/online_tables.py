@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,12 +16,44 @@ from seeknal.errors import DefinitionError, notice
 from seeknal.feature_group import check_ttl
 from seeknal.loading import Loaded, Loader, Target, Tell
 from seeknal.names import check_name
+from seeknal.offline import Snapshot
 from seeknal.online import Codec, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
 from seeknal.retrieval import Source
 from seeknal.serving import OnlineTable, Part
-from seeknal.times import Interval, microseconds, now
+from seeknal.times import Interval, microseconds, now, without
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What is online of a version in one store.
+
+    Args:
+        version: The version.
+        place: The store.
+        state: What the rows there are made from; None if there are none.
+        snapshot: The version's last snapshot, from which they would be made now.
+    """
+
+    version: int
+    place: str
+    state: State | None
+    snapshot: Snapshot
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the rows are made from the version's last snapshot."""
+        return self.state is not None and self.state.files == self.snapshot.fingerprint
+
+    @property
+    def holes(self) -> list[Interval]:
+        """Spans of event time in which rows are stored, but were never loaded."""
+        starts = [file.start for file in self.snapshot.files if file.start is not None]
+        ends = [file.end for file in self.snapshot.files if file.end is not None]
+        stored = [Interval(min(starts), max(ends))] if starts and ends else []
+        return without(stored, self.state.spans if self.state else ())
+
 
 _DEFAULT = ""
 _GRACE = 86_400_000_000
@@ -142,11 +174,16 @@ class OnlineTables:
         for load in {(load.version, load.target): load for load in loads}.values():
             self._load(record, load.version, load.interval, load.target)
 
-    def states(self, record: GroupRecord) -> list[tuple[int, str, State | None]]:
-        """Say what is online of a group: version, place, and what its rows are made from; None if it is gone."""
+    def ledger(self, record: GroupRecord) -> list[Ledger]:
+        """Say what is online of each version of a group, in each store it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
         return [
-            (version, online.shown(name or self._place), self._state(record, version, name))
+            Ledger(
+                version,
+                online.shown(name or self._place),
+                self._state(record, version, name),
+                self._catalog.read(record, version)[1],
+            )
             for version, name in sorted(loads)
         ]
 

@@ -68,6 +68,9 @@ class Part:
         self._ttl = ttl
         self._state: tuple[bytes, State] | None = None
 
+    def __reduce__(self) -> tuple[type[Part], tuple[TableLookup, Codec, OnlineStore, int | None]]:
+        return Part, (self.lookup, self.codec, self._online, self._ttl)
+
     def read(self, keys: Sequence[Sequence[Any]], at: int) -> Read:
         """Read the rows of some entities, given as one column of wire values per join key.
 
@@ -170,9 +173,13 @@ class OnlineTable:
         self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
         self._labels = _labels([part.lookup for part in self.parts])
         self._all = self._select(self.features)
-        self._plain_part = self.parts[0] if len(self.parts) == 1 else None
+        whole = len(self.parts) == 1 and self.parts[0].codec.is_whole(self._all.pieces[0].places)
+        self._plain_part = self.parts[0] if whole else None
         self._values = self._all.pieces[0].values
         self._as_dicts = _dict_maker(self.keys, self.features)
+
+    def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
+        return OnlineTable, (self.record, self.parts)
 
     @property
     def key_fields(self) -> list[pa.Field]:

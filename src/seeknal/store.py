@@ -22,6 +22,7 @@ from seeknal.home import Home
 from seeknal.loading import Loaded
 from seeknal.maintenance import Erased, Optimized
 from seeknal.online import Codec
+from seeknal.online_tables import Ledger
 from seeknal.pushing import Pushed
 from seeknal.registry import (
     GroupRecord,
@@ -461,6 +462,10 @@ class FeatureStore(Home):
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Remove an online table, and rows that no other one uses."""
         self.online_tables.delete(self.catalog.online_table(name, project))
+
+    def ledger(self, name: str, project: str | None = None) -> list[Ledger]:
+        """Say what is online of each version of a group, and what is not."""
+        return self.online_tables.ledger(self.catalog.group(name, project))
 
     def loads(self, name: str, project: str | None = None) -> list[Load]:
         """List what of a group was put online, the oldest load first."""

@@ -12,6 +12,7 @@ from seeknal.progress import working
 from seeknal.times import show
 
 if TYPE_CHECKING:
+    from seeknal.online_tables import Ledger
     from seeknal.registry import GroupRecord, OnlineTableRecord
     from seeknal.store import FeatureStore
 
@@ -36,11 +37,13 @@ def info(form: AsFormat = Format.table) -> None:
     from importlib.metadata import version
 
     from seeknal import session
+    from seeknal.online import shown
 
     store = session.store()
-    names = ("home", "memory_limit", "lookback_days")
+    unset = {"memory_limit": "half of the machine's", "online_store": str(store.home / "online")}
+    names = ("home", "memory_limit", "online_store", "lookback_days")
     settings = [
-        {"setting": name, "value": str(getattr(store.settings, name) or "half of the machine's")}
+        {"setting": name, "value": shown(str(getattr(store.settings, name) or unset[name]))}
         | {"from": store.settings.origins.get(name, "default")}
         for name in names
     ]
@@ -160,10 +163,24 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
             "ttl": None if group.materialization.ttl is None else str(group.materialization.ttl),
             "loaded_on_write": group.materialization.online,
             "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in schema],
+            "online": [_ledger_line(one) for one in store.ledger(name, record.project)],
             "loads": loads,
         },
         form,
     )
+
+
+def _ledger_line(one: Ledger) -> dict[str, Any]:
+    state = one.state
+    return {
+        "version": one.version,
+        "store": one.place,
+        "loaded": ", ".join(map(str, state.spans)) if state else "nothing",
+        "holes": ", ".join(map(str, one.holes)) or "none",
+        "snapshot": state.snapshot if state else None,
+        "up_to_date": one.is_fresh,
+        "at": render.when(state.at) if state else None,
+    }
 
 
 @show_app.command("online-table")
@@ -172,6 +189,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
     from datetime import timedelta
 
     from seeknal import session
+    from seeknal.online import shown
 
     table = session.store().online_table(name, project)
     record = table.record
@@ -180,7 +198,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
             **_table_line(record),
             "keys": table.keys,
             "ttl": "as the groups have it" if record.ttl is None else str(timedelta(microseconds=record.ttl)),
-            "store": record.target or "home",
+            "store": shown(record.target) or "as set (seeknal info)",
             "columns": [
                 {"feature": out, "group": lookup.group, "version": lookup.version, "name_in_group": own}
                 for lookup in record.lookups

@@ -19,6 +19,7 @@ _TOML = """\
 
 # home = ".seeknal"
 # memory_limit = "4GB"     # most memory a query may take; half of the machine's without it
+# online_store = "redis://localhost:6379/0"   # where online rows are; a folder in the home without it
 # lookback_days = 365      # a write that reaches back further before its rows gives a notice
 """
 

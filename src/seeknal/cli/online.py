@@ -36,7 +36,7 @@ def materialize(
             "version": loaded.version,
             "snapshot": loaded.snapshot,
             "interval": str(span),
-            "changed": loaded.changed,
+            "rows": loaded.changed,
             "online": loaded.online,
             "seconds": round(loaded.seconds, 2),
         },

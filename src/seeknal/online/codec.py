@@ -40,6 +40,9 @@ class Codec:
         self._nothing = (None,) * (len(self._kinds) + 1)
         self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
+    def __reduce__(self) -> tuple[type[Codec], tuple[Schema]]:
+        return Codec, (self.schema,)
+
     def keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table; its columns are found by the join keys' names."""
         fields = self.schema.keys
@@ -64,9 +67,12 @@ class Codec:
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:
         """Encode the entities of a table whose join keys are in stored types."""
-        fields = self.schema.keys
-        keys = table.select([field.name for field in fields])
-        return self.keys(types.recast(keys, [field.type for field in fields]))
+        columns = []
+        for field in self.schema.keys:
+            column = table[field.name]
+            whole = pa.types.is_integer(column.type) and pa.types.is_integer(field.type)
+            columns.append(to_wire(column if whole else column.cast(field.type), field.type))
+        return self.encode_keys(columns)
 
     def entries(self, rows: Iterable[pa.RecordBatch], kept: int | None) -> Iterator[Entries]:
         """Encode rows, some thousands at a time.
@@ -109,6 +115,10 @@ class Codec:
         """Give some features of rows as columns; a row that is None gives nulls."""
         columns = pa.array(rows, self._row).flatten()
         return [_unwired(columns[i], self._kinds[i]) for i in wanted]
+
+    def is_whole(self, wanted: Sequence[int]) -> bool:
+        """Tell whether `values` of these features are rows as they are, with the event time behind."""
+        return all(self._plain) and list(wanted) == list(range(len(self._kinds)))
 
     def values(self, wanted: Sequence[int]) -> Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]:
         """Give what takes some features from rows, as Python values; there may be more behind those asked for."""

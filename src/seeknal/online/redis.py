@@ -89,6 +89,9 @@ class RedisStore:
         """Give the one of this process, whose connections are shared."""
         return _clients.setdefault(url, cls(url))
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return RedisStore.of, (self._url,)
+
     @cached_property
     def _client(self) -> Any:
         redis = _library()

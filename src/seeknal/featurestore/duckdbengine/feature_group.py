@@ -163,9 +163,7 @@ class FeatureGroupDuckDB:
         )
 
     def push(self, rows: object) -> Pushed:
-        """Store rows of the current version and bring them online, in one call.
-
-        Rows that come again, value by value, change nothing; an older event never hides a newer one.
+        """Store rows of the current version and bring them online, in one call; see `FeatureStore.push`.
 
         Args:
             rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
@@ -475,16 +473,13 @@ class OnlineFeaturesDuckDB:
             keys: A list of mappings from join key to value, or a frame with the join keys.
             output: "pandas", "polars", "arrow" or "dicts".
             features: Names of the features wanted, in order. None: all of them.
-            with_status: Say for each group whether its entity was "found", "not_found" or "expired", and the event time
-                of its row, in columns GROUP_status and GROUP_event_time.
+            with_status: Add GROUP_status ("found", "not_found" or "expired") and GROUP_event_time for each group.
 
         Returns:
-            One row per entity asked for, in order: the keys, then the features, then the status. Unknown and
-            expired entities have nulls.
+            One row per entity asked for, in order: keys, features, status. Unknown and expired entities have nulls.
 
         Raises:
-            DataError: The keys have wrong names or types.
-            DefinitionError: The output or a feature is unknown.
+            DataError: The keys have wrong names or types; DefinitionError: the output or a feature is unknown.
         """
         return self._table.get_features(keys, output, features, with_status=with_status)
 
@@ -493,9 +488,6 @@ class OnlineFeaturesDuckDB:
 
         Args:
             sample: How many entities of each group to draw by lot. None: all of them.
-
-        Returns:
-            How many values were compared and differ, and the first differences with their causes; `equal` sums it up.
         """
         from seeknal.progress import working
 
@@ -503,5 +495,5 @@ class OnlineFeaturesDuckDB:
             return current_store().verify(self.name, self.project, sample=sample, tell=tell)
 
     def delete(self) -> None:
-        """Remove the table, and rows that no other table uses."""
+        """Remove the table, and rows that no other one uses."""
         current_store().delete_table(self.name, self.project)
