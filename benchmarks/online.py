@@ -98,14 +98,16 @@ def measure(store: FeatureStore, rows: int, rounds: int) -> None:
     started = time.perf_counter()
     store.load(GROUP.name)
     print(f"loaded again, nothing changed: {(time.perf_counter() - started) * 1000:.0f} ms\n")
-    print("| keys | raw get + decode | " + " | ".join(("dicts", "arrow", "pandas")) + " |")
+    print("| keys | raw get + decode | " + "dicts | arrow | pandas" + " |")
     print("|--:|--:|--:|--:|--:|")
     raw = raw_lmdb if isinstance(online, LmdbStore) else raw_redis
     for count in (1, 10, 100, 1000):
         keys = random.Random(count).sample(range(rows), count)
         asked = [{"person_id": key} for key in keys]
         calls = [raw(online, "bench/clicks/1", keys)]
-        calls += [lambda kind=kind: table.get_features(asked, kind) for kind in ("dicts", "arrow", "pandas")]
+        calls += [
+            lambda kind=kind, asked=asked: table.get_features(asked, kind) for kind in ("dicts", "arrow", "pandas")
+        ]
         times = in_turn(rounds, max(1, 200 // count), *calls)
         cells = [f"{times[0]:,.1f}", *(f"{one:,.1f} ({one / times[0]:.2f})" for one in times[1:])]
         print(f"| {count:,} | {' | '.join(cells)} |")

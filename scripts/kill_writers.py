@@ -405,7 +405,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="seeknal-kill-", ignore_cleanup_errors=True) as name:
             folder = Path(name).resolve()
             print(f"Killing {given.kills} writers (seed {seed}) ...", flush=True)
-            landed = kill_them(folder / "kills", given.kills, random.Random(seed), failures)  # noqa: S311 - no secret
+            landed = kill_them(folder / "kills", given.kills, random.Random(seed), failures)
             print(f"Rivals ... ({time.monotonic() - began:.0f} s)", flush=True)
             races = race_them(folder / "races", failures)
             print(f"The full disk ... ({time.monotonic() - began:.0f} s)", flush=True)

@@ -28,12 +28,13 @@ class Oracle:
 
     Args:
         ttl: How long a value is good for, inclusive; None: for ever.
+        rows: What was written before.
     """
 
-    def __init__(self, ttl: int | None = None) -> None:
+    def __init__(self, ttl: int | None = None, rows: Iterable[Row] = ()) -> None:
         self.ttl = ttl
-        self.rows: list[Row] = []
-        self._written = 0
+        self.rows = list(rows)
+        self._written = max((row.place for row in self.rows), default=-1) + 1
 
     def write(
         self, rows: Iterable[Row], mode: str = "overwrite", start: int | None = None, end: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seeknal import DataError, DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.feature_group import FeatureGroup
 from seeknal.times import Interval, instant, moment_of
 from seeknal.verification import NOT_LOADED
@@ -122,6 +123,13 @@ class Pair:
             self.serve()
         self.to_oracle(self.pushed, "append")
 
+    def next_version(self) -> None:
+        """Go on with the same rows, in the features there are now; the version before keeps what it has."""
+        kept = [replace(row, values=dict(row.values)) for row in self.oracle.rows]
+        self.version = self.newest = self.newest + 1
+        self.oracles[self.version] = Oracle(rows=kept)
+        self.oracle.take_features(self.features)
+
     def serve(self) -> None:
         self.table = self.store.online_tables.serve(
             self.store.sources([FeatureLookup(self.group)]), "answers", at=self.now
@@ -194,49 +202,34 @@ def fits(pair: Pair) -> bool:
 
 
 def change(pair: Pair, what: str, arguments: Sequence[Any]) -> bool:
-    """Take a step that changes what there is."""
+    """Take a step that changes what there is, and leave all of it online."""
     store, project = pair.store, pair.project
     if what == "schema":
         pair.features = ["n", "x", "y"] if "y" not in pair.features else ["n", "x"]
-        kept = [Row(r.keys, r.time, r.created, dict(r.values), r.place) for r in pair.oracle.rows]
-        pair.newest += 1
-        fresh = Oracle()
-        fresh.rows, fresh._written = kept, 10_000 * pair.newest
-        pair.oracles[pair.newest] = fresh
-        pair.version = pair.newest
-        pair.oracle.take_features(pair.features)
+        pair.next_version()
         pair.write([(2, 0, 1, None)], "append", (None, None))
         pair.serve()
-        return True
-    if what == "rollback":
-        if pair.version == 1:
-            return True
+    elif what == "rollback" and pair.version != 1:
         store.rollback("seen", 1, project)
         pair.version, pair.features = 1, ["n", "x"]
         pair.serve()
-        return True
-    if what == "erase":
+    elif what == "erase":
         store.erase("seen", {"user_id": arguments[0]}, project)
         for oracle in pair.oracles.values():
             oracle.rows = [row for row in oracle.rows if row.keys != (arguments[0],)]
         pair.erased[arguments[0]] = instant(datetime.now(UTC))
-        return True
-    if what == "clean":
+    elif what == "clean":
         limit = START + arguments[0] * HOUR
         store.clean("seen", limit, project)
         pair.oracle.rows = [row for row in pair.oracle.rows if row.time >= limit]
-        return True
-    if what == "optimize":
+    elif what == "optimize":
         store.optimize("seen", project, keep_days=0)
-        return True
-    if what == "ttl":
+    elif what == "ttl":
         pair.ttl = arguments[0]
         store.get_or_create(pair.group)
-        return True
-    with pytest.raises(DefinitionError):
-        store.delete_group("seen", project)
-    store.delete_table("answers", project)
-    pair.serve()
+    elif what == "drop":
+        store.delete_table("answers", project)
+        pair.serve()
     return True
 
 

@@ -1,0 +1,218 @@
+"""A push is a write and a load under the same rules: offline and online in one call, and however often it comes, once."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB
+from seeknal.loading import Loader, Target
+from seeknal.online import LmdbStore
+from seeknal.times import Interval, now
+
+from .world import HOUR, NOON, finished, group, history, python, rows, seen, snapshots, write, written
+
+
+def online(fg, *users, **options):
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve(**options)
+    return [row["x"] for row in table.get_features([{"user_id": user} for user in users], "dicts")]
+
+
+def test_a_pushed_row_is_online_and_offline_at_once():
+    fg = written(rows(1))
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+    pushed = fg.push({"user_id": 2, "at": NOON + HOUR, "x": 5})
+    assert (pushed.rows, pushed.known, pushed.online) == (1, 0, 2)
+    assert table.get_features([{"user_id": 2}], "dicts") == [{"user_id": 2, "x": 5}]
+    assert seen(fg, NOON, NOON + HOUR, user=2) == [None, 5]
+    assert table.verify().equal
+
+
+def test_rows_come_as_a_mapping_a_list_or_any_frame():
+    fg = written(rows(1))
+    frame = {"user_id": [7], "at": [NOON], "x": [3]}
+    for i, given in enumerate([{"user_id": 7, "at": NOON, "x": 3}, [{"user_id": 7, "at": "2024-01-01T12:00", "x": 3}],
+                               pa.table(frame), pd.DataFrame(frame)]):  # fmt: skip
+        pushed = fg.push(given)
+        assert (pushed.rows, pushed.known) == ((1, 0) if i == 0 else (0, 1))
+
+
+def test_an_older_event_is_kept_offline_and_never_wins_online():
+    fg = written(rows(9, times=[NOON + HOUR]))
+    fg.push({"user_id": 1, "at": NOON, "x": 1})
+    assert online(fg, 1) == [9]
+    assert seen(fg, NOON, NOON + HOUR) == [1, 9]
+
+
+def test_a_replay_changes_nothing_even_after_a_correction():
+    fg = written(rows(0))
+    first, corrected = ({"user_id": 1, "at": NOON + HOUR, "x": x} for x in (1, 2))
+    fg.push(first)
+    fg.push(corrected)
+    before = snapshots(fg)
+    again = fg.push([first, corrected, first])
+    assert (again.rows, again.known, snapshots(fg)) == (0, 3, before)
+    assert online(fg, 1) == [2]
+    assert len(history(fg)) == 2
+
+
+def test_rows_that_are_equal_within_one_push_are_stored_once():
+    fg = written(rows(0, y=[[1.0, None]]))
+    pushed = fg.push([{"user_id": 2, "at": NOON, "x": None, "y": [float("nan"), None]}] * 3)
+    assert (pushed.rows, pushed.known) == (1, 2)
+    assert fg.push({"user_id": 2, "at": NOON, "x": None, "y": [float("nan"), None]}).rows == 0
+
+
+def test_the_greatest_created_time_wins_a_push_too():
+    fg = written(rows(1, made=[NOON + HOUR]), created_time_col="made")
+    fg.push({"user_id": 1, "at": NOON, "x": 2, "made": NOON})
+    assert online(fg, 1) == [1]
+    fg.push({"user_id": 1, "at": NOON, "x": 3, "made": NOON + 2 * HOUR})
+    assert online(fg, 1) == [3]
+
+
+def test_a_row_of_the_future_shows_when_its_time_has_come():
+    fg = written(rows(1))
+    table = FeatureStore().serve([FeatureLookup(fg)])
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    fg.push({"user_id": 1, "at": soon, "x": 2})
+    moments = [int((soon + timedelta(microseconds=i)).timestamp() * 1e6) for i in (-1_000_000, 1_000_000)]
+    assert [table.get_features([{"user_id": 1}], "dicts", at=at)[0]["x"] for at in moments] == [1, 2]
+
+
+def test_what_was_erased_stays_erased():
+    fg = written(rows(1, 2))
+    event = {"user_id": 1, "at": NOON, "x": 1}
+    FeatureStore().erase("spend", {"user_id": 1})
+    pushed = fg.push([event, {"user_id": 2, "at": NOON, "x": 7}])
+    assert (pushed.rows, pushed.erased) == (1, 1)
+    assert online(fg, 1, 2) == [None, 7]
+    assert 1 not in history(fg)["user_id"].to_pylist()
+    later = datetime.now(UTC) + timedelta(microseconds=1)
+    fg.push({"user_id": 1, "at": later, "x": 5})  # who comes back begins anew
+    assert seen(fg, datetime.now(UTC) + HOUR) == [5]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"user_id": 1, "at": NOON}, "lacks 'x'"),
+        ({"user_id": 1, "at": NOON, "x": 1, "z": 2}, "has 'z'"),
+        ({"user_id": "1", "at": NOON, "x": 1}, "user_id is int64"),
+        ({"user_id": 1, "at": NOON, "x": "a"}, "x is int64"),
+        ({"user_id": 1, "at": None, "x": 1}, "no 'at'"),
+        ({"user_id": 1, "at": "noon", "x": 1}, "noon"),
+        ([1], "no row"),
+        (pa.table({"user_id": [1], "at": [NOON], "x": [0.5]}), "no new version"),
+        (pa.table({"user_id": [1], "at": [NOON]}), "lacks 'x'"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_and_nothing_is_stored(given, message):
+    fg = written(rows(1))
+    before = snapshots(fg)
+    with pytest.raises(DataError, match=message):
+        fg.push(given)
+    assert snapshots(fg) == before
+
+
+def test_a_group_that_has_no_version_cannot_be_pushed_to():
+    with pytest.raises(DefinitionError, match="No feature group"):
+        group().push({"user_id": 1, "at": NOON, "x": 1})
+    fg = group().get_or_create()
+    with pytest.raises(DefinitionError, match="Call write"):
+        fg.push({"user_id": 1, "at": NOON, "x": 1})
+
+
+def test_no_rows_are_pushed_without_ado():
+    fg = written(rows(1))
+    assert fg.push([]).rows == 0
+    assert online(fg, 1) == [1]
+
+
+def test_values_of_every_kind_are_pushed_exactly():
+    frame = rows(
+        1, d=pa.array([Decimal("1.10")]), big=pa.array([2**53 + 1]), e=pa.array([[0.1, 0.2]], pa.list_(pa.float32(), 2))
+    )
+    fg = written(frame)
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+    fg.push({"user_id": 2, "at": NOON, "x": None, "d": Decimal("2.05"), "big": 2**62 + 1, "e": [0.3, float("nan")]})
+    found = table.get_features([{"user_id": 2}], "arrow")
+    assert found.schema.field("e").type == pa.list_(pa.float32(), 2)
+    assert found.select(["x", "d", "big"]).to_pylist() == [{"x": None, "d": Decimal("2.05"), "big": 2**62 + 1}]
+    assert table.verify().equal
+
+
+def test_pushes_of_many_threads_and_processes_all_arrive():
+    fg = written(rows(0, user=0))
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+    code = """
+import sys
+from datetime import datetime
+from seeknal import FeatureGroupDuckDB
+fg = FeatureGroupDuckDB("spend", project="shop")
+for i in range(5):
+    fg.push({"user_id": 100 + int(sys.argv[1]) * 5 + i, "at": datetime(2024, 1, 1), "x": i})
+"""
+    processes = [python(code, str(i)) for i in range(2)]
+    threads = [threading.Thread(target=fg.push, args=({"user_id": i, "at": NOON, "x": i},)) for i in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for process in processes:
+        finished(process)
+    users = [*range(1, 6), *range(100, 110)]
+    found = [row["x"] for row in table.get_features([{"user_id": user} for user in users], "dicts")]
+    assert found == [1, 2, 3, 4, 5, *range(5), *range(5)]
+    assert table.verify().equal
+
+
+class Interrupted(LmdbStore):
+    """A store that takes everything the long way, and in which something happens between reading and the last step."""
+
+    most_changes = -1
+
+    def __init__(self, folder, happen):
+        super().__init__(folder)
+        self._happen = happen
+
+    def replace(self, space, rounds):
+        def interrupted():
+            for one in rounds:
+                self._happen()
+                yield one
+
+        return super().replace(space, interrupted())
+
+
+def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
+    fg = written(rows(1))
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+    write(fg, rows(7, user=5), mode="append")
+    pushes = iter([1, 2])
+
+    def push() -> None:
+        if hour := next(pushes, None):
+            fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
+
+    store = FeatureStore()
+    target = Target("", Interrupted(home / "online", push), None)
+    loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Interval(), now())
+    assert (list(pushes), loaded.online) == ([], 2)
+    assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
+        {"user_id": 1, "x": 12},
+        {"user_id": 5, "x": 7},
+    ]
+    assert table.verify().equal
+
+
+def test_what_is_pushed_is_loaded_from_its_event_time_on():
+    fg = written(pa.table({"user_id": [1, 2, 3], "at": [NOON, NOON + HOUR, NOON + 2 * HOUR], "x": [1, 2, 3]}))
+    fg.push({"user_id": 4, "at": NOON + HOUR, "x": 4})
+    found = FeatureStore().online_table("spend").get_features([{"user_id": i} for i in (1, 2, 3, 4)], "dicts")
+    assert [row["x"] for row in found] == [None, 2, 3, 4]
