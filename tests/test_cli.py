@@ -339,3 +339,22 @@ def test_a_new_version_made_on_the_way_is_a_notice_not_a_trace():
     frame = pd.DataFrame({"user_id": [1], "day": [datetime(2024, 1, 9)], "other": [1]})
     with pytest.warns(UserWarning, match="removed total, added other"):
         group.set_dataframe(frame).set_features().write(datetime(2024, 1, 9))
+
+
+def test_verify_exits_with_one_if_any_value_differs(two_versions):
+    HistoricalFeaturesDuckDB([FeatureLookup(two_versions)]).serve("online")
+    found = answer("verify", "online")
+    assert (found["entities"], found["different"], found["first_differences"]) == (3, 0, [])
+    frame = pd.DataFrame({"user_id": [1], "day": pd.to_datetime(["2024-02-01"]), "total": [99], "visits": [9]})
+    two_versions.set_dataframe(frame).set_features().write(mode="append")
+    done = seeknal("verify", "online", "--format", "json")
+    assert done.returncode == 1
+    first = json.loads(done.stdout)["first_differences"][0]
+    assert (first["keys"], first["feature"], first["offline"], first["cause"]) == (
+        "user_id=1",
+        "total",
+        99,
+        "not loaded yet",
+    )
+    shown = answer("show", "feature-group", "spend")["online"]
+    assert (shown[0]["up_to_date"], shown[0]["holes"]) == (False, "none")

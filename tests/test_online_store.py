@@ -263,6 +263,27 @@ class TestRedis(OnlineStoreContract):
         finally:
             server.stop()
 
+    def test_a_server_that_hangs_is_an_error_and_the_old_rows_are_served_afterwards(self, tmp_path):
+        server = Valkey(tmp_path / "own").start()
+
+        def parts():
+            yield entries({b"1": b"new"})
+            server.pause()
+            yield entries({b"2": b"new"})
+
+        try:
+            store = RedisStore(f"{server.url}?socket_timeout=0.3")
+            fill(store, {b"1": b"one"})
+            with pytest.raises(StoreError, match="could not be written"):
+                store.replace(SPACE, [Round(parts(), b"s", b"t")])
+            with pytest.raises(StoreError, match="could not be read"):
+                store.get(SPACE, [b"1"])
+            server.resume()
+            assert store.get(SPACE, [b"1", b"2"]) == (b"s", [b"one", None])
+            assert fill(store, {b"1": b"new"}, b"t", b"s") == 1
+        finally:
+            server.stop()
+
     def test_a_load_whose_server_loses_everything_is_told_so(self, tmp_path):
         server = Valkey(tmp_path / "own").start()
 

@@ -95,8 +95,9 @@ class RedisStore:
     @cached_property
     def _client(self) -> Any:
         redis = _library()
-        options: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 3}
-        patience = redis.retry.Retry(redis.backoff.ExponentialBackoff(cap=0.5, base=0.05), 3)
+        options: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 3}
+        backoff = redis.backoff.ExponentialBackoff(cap=0.5, base=0.05)
+        patience = redis.retry.Retry(backoff, 3, (redis.ConnectionError, ConnectionError))
         try:
             client = redis.Redis.from_url(self._url, **options, retry=patience)
             if client.info("cluster").get("cluster_enabled"):
