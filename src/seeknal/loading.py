@@ -35,11 +35,15 @@ class Target:
 
     Args:
         name: What the registry calls the online store.
+        place: What people call it.
+        is_shared: Whether other homes may use it as well.
         online: The store.
         kept: How long a store that forgets is to keep a row after its event time, in microseconds; None: for ever.
     """
 
     name: str
+    place: str
+    is_shared: bool
     online: OnlineStore
     kept: int | None
 
@@ -129,8 +133,11 @@ class _Load:
         return space_of(self.record.project, self.record.name, self.number)
 
     def run(self) -> tuple[int, int, int]:
-        """Try once; give how many rows changed, how many are online, and the snapshot they are from."""
-        wanted, (text, before) = self._wanted(), self._before()
+        """Try once; give how many rows changed, how many are online, and the snapshot they are from.
+
+        What is online is read before what should be, so that it cannot be the later of the two.
+        """
+        (text, before), wanted = self._before(), self._wanted()
         entities = None if before is None else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
@@ -160,9 +167,9 @@ class _Load:
         except KeyError:
             return None, None
         state = State.loads(text)
-        if state.origin != self.record.created_at and self.target.name:
+        if state.origin != self.record.created_at and self.target.is_shared:
             raise StoreError(
-                f"{self.target.name} has version {self.number} of another {self.record.label}: of another home, or of a "
+                f"{self.target.place} has version {self.number} of another {self.record.label}: of another home, or of a "
                 "group that was deleted. Choose another database or folder, or empty that one."
             )
         return text, state if state.origin == self.record.created_at else None
@@ -207,8 +214,7 @@ class _Load:
         """Give all rows, and then again and again what others changed meanwhile."""
         yield Round(self._all(wanted), expected, wanted.state.dumps())
         for _ in range(_ROUNDS):
-            before, wanted = wanted, self._wanted()
-            text, _ = self._before()
+            (text, _), before, wanted = self._before(), wanted, self._wanted()
             entities = self._changed(before.state, wanted)
             if entities is None:
                 return

@@ -203,7 +203,10 @@ class OnlineTables:
         tell: Tell = lambda _: None,
         more: OnlineTableRecord | None = None,
     ) -> Loaded:
-        target = Target(name, self._online(name), self._kept(record, number, name, more))
+        place = name or self._place
+        is_shared = place != str(self._catalog.home / "online")
+        kept = self._kept(record, number, name, more)
+        target = Target(name, online.shown(place), is_shared, self._online(name), kept)
         return self._loader.load(record, number, target, span, now() if at is None else at, tell)
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: OnlineTableRecord | None) -> int | None:

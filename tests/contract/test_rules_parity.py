@@ -9,12 +9,16 @@ import pytest
 
 from seeknal import (
     DefinitionError,
+    Entity,
     FeatureLookup,
     FeatureStore,
     HistoricalFeaturesDuckDB,
+    Materialization,
     OnlineFeaturesDuckDB,
     SeeknalWarning,
+    StoreError,
 )
+from seeknal.feature_group import FeatureGroup
 from seeknal.online import Codec, Entries, State, connect
 from seeknal.times import Interval
 
@@ -261,17 +265,17 @@ def test_late_rows_of_old_days_are_picked_up(place):
     assert table.get_features([{"user_id": 2}], "dicts")[0]["x"] == 2
 
 
-def test_a_group_made_again_in_another_home_is_not_mixed_up(tmp_path, valkey_url):
-    first, second = (FeatureStore(tmp_path / name, online_store="redis://ignored") for name in ("one", "two"))
-    from seeknal import Entity, Materialization, StoreError
-    from seeknal.feature_group import FeatureGroup
-
+def test_two_homes_with_a_project_of_one_name_cannot_share_a_database(tmp_path, valkey_url):
+    first, second = (FeatureStore(tmp_path / name, online_store=valkey_url) for name in ("one", "two"))
     definition = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"), "shop")
     for i, store in enumerate((first, second)):
         store.write(definition, rows(i))
-    first.serve([FeatureLookup(definition)], "a", target=valkey_url)
-    with pytest.raises(StoreError, match="another home"):
-        second.serve([FeatureLookup(definition)], "a", target=valkey_url)
+    first.serve([FeatureLookup(definition)], "a")
+    for target in (None, valkey_url):
+        with pytest.raises(
+            StoreError, match=r"redis://127.0.0.1:\d+/\d+ has version 1 of another shop/spend: of another home"
+        ):
+            second.serve([FeatureLookup(definition)], "a", target=target)
     assert first.online_table("a").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 0}]
 
 

@@ -201,13 +201,45 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = Target("", Interrupted(home / "online", push), None)
+    target = Target("", "home", False, Interrupted(home / "online", push), None)
     loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Interval(), now())
     assert (list(pushes), loaded.online) == ([], 2)
     assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
         {"user_id": 1, "x": 12},
         {"user_id": 5, "x": 7},
     ]
+    assert table.verify().equal
+
+
+class Overtaken(LmdbStore):
+    """A store that takes everything the long way, and in which something happens whenever its state is looked at."""
+
+    most_changes = -1
+
+    def __init__(self, folder, happen):
+        super().__init__(folder)
+        self._happen = happen
+
+    def get(self, space, keys):
+        self._happen()
+        return super().get(space, keys)
+
+
+def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
+    fg = written(rows(1))
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+    pushes = iter(range(1, 4))
+
+    def push() -> None:
+        if hour := next(pushes, None):
+            fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
+
+    store = FeatureStore()
+    target = Target("", "home", False, Overtaken(home / "online", push), None)
+    Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Interval(), now())
+    newest = max(seen(fg, NOON + 9 * HOUR))
+    assert newest >= 11
+    assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": newest}]
     assert table.verify().equal
 
 
