@@ -66,3 +66,12 @@ def test_a_wrong_setting_is_named_with_its_file(text, message, monkeypatch):
     with pytest.raises(DefinitionError, match=r"seeknal\.toml") as caught:
         config.load()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["http://host", "127.0.0.1:6379", "host:6379/0"])
+def test_an_online_store_that_is_neither_a_folder_nor_redis_is_refused(place, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", place)
+    with pytest.raises(
+        DefinitionError, match=r"SEEKNAL_ONLINE_STORE puts online rows in .*Give a folder, or redis://HOST"
+    ):
+        config.load()

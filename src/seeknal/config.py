@@ -13,6 +13,7 @@ from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean
 
 FILE = "seeknal.toml"
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 
@@ -97,7 +98,7 @@ def checked_store(place: str, origin: str) -> str:
         DefinitionError: It is another URL.
     """
     scheme, is_url, _ = place.partition("://")
-    if not is_url:
+    if not is_url and not _ADDRESS.fullmatch(place):
         return str(Path(place).expanduser().absolute())
     if scheme in {"redis", "rediss"}:
         return place

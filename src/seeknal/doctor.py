@@ -29,7 +29,7 @@ class Finding:
 
 def examine(store: FeatureStore) -> list[Finding]:
     """Look at everything that can be looked at without changing it."""
-    return [*_machine(store), *_groups(store)]
+    return [*_machine(store), *_groups(store), *_online(store)]
 
 
 def _machine(store: FeatureStore) -> Iterator[Finding]:
@@ -70,6 +70,19 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
                 False,
                 f"{tally(len(spare), 'orphaned file')}, {size}: removed by seeknal optimize {record.label}",
             )
+
+
+def _online(store: FeatureStore) -> Iterator[Finding]:
+    for table in store.registry.tables():
+        try:
+            for part in store.online_table(table.name, table.project).parts:
+                there = part.is_online()
+                what = (
+                    f"version {part.lookup.version} of {part.lookup.group} is {'' if there else 'not '}in {part.place}"
+                )
+                yield Finding(table.label, there, what)
+        except SeeknalError as error:
+            yield Finding(table.label, False, str(error))
 
 
 def _bytes_of(folder: Path) -> int:

@@ -143,7 +143,8 @@ class OnlineTables:
         for lookup in table.lookups:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)
-            parts.append(Part(lookup, codec, self._online(table.target), table.ttl))
+            place = online.shown(table.target or self._place)
+            parts.append(Part(lookup, codec, self._online(table.target), table.ttl, place))
         return OnlineTable(table, parts)
 
     def delete(self, table: OnlineTableRecord) -> None:

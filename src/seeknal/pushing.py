@@ -75,6 +75,11 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
         offline = catalog.offline(record.project, record.name)
         base = offline.snapshot()
         stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=False)
+        for name in schema.key_names:
+            if missing := stored[name].null_count:
+                raise DataError(
+                    f"{tally(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
+                )
         left = _not_erased(catalog, record, schema, stored)
         new = offline.unknown(base, left, schema)
         snapshot = base.number
@@ -127,13 +132,30 @@ def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: Gr
             if field in schema.keys:
                 columns[field.name] = read_keys(field.name, values, field.type)
             elif field in schema.features:
-                columns[field.name] = pa.array(values, field.type)
+                columns[field.name] = _exactly(values, field.type)
             else:  # each may be written in its own way
                 moments = (utc(field.name, pa.chunked_array([pa.array([one])]), up=True) for one in values)
                 columns[field.name] = pa.chunked_array([chunk for one in moments for chunk in one.chunks], UTC)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"{field.name} is {field.type}, and does not fit: {error}", column=field.name) from None
     return pa.table(columns)
+
+
+def _exactly(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Make a column of a type; Arrow alone would cut 5.9 down to 5, and take True for 1.
+
+    Raises:
+        TypeError: The values are of another kind.
+        pa.ArrowInvalid: A number does not fit.
+    """
+    simple = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_binary
+    if not any(test(kind) for test in simple):
+        return pa.array(values, kind)
+    found = pa.array(values)
+    numbers = all(pa.types.is_integer(one) or pa.types.is_floating(one) for one in (found.type, kind))
+    if numbers or any(test(found.type) and test(kind) for test in simple) or pa.types.is_null(found.type):
+        return found.cast(kind)
+    raise TypeError(f"the values are {found.type}")
 
 
 def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> None:

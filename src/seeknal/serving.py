@@ -56,10 +56,12 @@ class Part:
         codec: How the version's rows are written.
         online: Where they are.
         ttl: How long values are good for, in microseconds, in place of the group's own.
+        place: What people call the store.
     """
 
-    def __init__(self, lookup: TableLookup, codec: Codec, online: OnlineStore, ttl: int | None) -> None:
+    def __init__(self, lookup: TableLookup, codec: Codec, online: OnlineStore, ttl: int | None, place: str) -> None:
         self.lookup = lookup
+        self.place = place
         self.codec = codec
         self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
@@ -68,8 +70,8 @@ class Part:
         self._ttl = ttl
         self._state: tuple[bytes, State] | None = None
 
-    def __reduce__(self) -> tuple[type[Part], tuple[TableLookup, Codec, OnlineStore, int | None]]:
-        return Part, (self.lookup, self.codec, self._online, self._ttl)
+    def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
+        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place)
 
     def read(self, keys: Sequence[Sequence[Any]], at: int) -> Read:
         """Read the rows of some entities, given as one column of wire values per join key.
@@ -87,6 +89,14 @@ class Part:
             return Read(state, rows, rows)
         oldest = at - ttl
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
+
+    def is_online(self) -> bool:
+        """Whether the version was loaded into the store."""
+        try:
+            self._online.get(self._space, [])
+        except KeyError:
+            return False
+        return True
 
     def others(self, known: set[bytes], at: int) -> Iterator[tuple[dict[str, Any], State, WireRow]]:
         """Give the entities that are online beside those that are known, with what is online of them.
@@ -268,8 +278,9 @@ class OnlineTable:
             return part.read(keys, at)
         except KeyError:
             raise DefinitionError(
-                f"Online table {self.record.label!r} is not online: version {part.lookup.version} of "
-                f"{part.lookup.group!r} was deleted from the online store, or never loaded into this one. Serve it again."
+                f"Online table {self.record.label!r} is not online: version {part.lookup.version} of {part.lookup.group!r} "
+                f"is not in {part.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal materialize "
+                f"{part.lookup.project}/{part.lookup.group} --version {part.lookup.version} --start-date DATE."
             ) from None
 
     def _columns(self, keys: object) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from seeknal import explanation, frames, leaks, maintenance, pushing, retrieval, streaming, verification, writing
 from seeknal.catalog import AsOf
 from seeknal.entity import Entity
-from seeknal.errors import DataError, DefinitionError
+from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.explanation import Candidate
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
 from seeknal.home import Home
@@ -189,11 +189,17 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: There is no such group, or nothing was written to it yet.
             DataError: The rows do not fit the version; nothing was stored.
-            StoreError: The rows are stored, or not, and could not be brought online; push them again.
+            StoreError: The rows could not be stored, or are stored but not online, as it then says; push them again.
         """
         record = self.catalog.group(name, project)
         pushed = pushing.push(self.catalog, record, rows)
-        loaded = self.online_tables.load(record, Interval(pushed.first, None), pushed.version)
+        try:
+            loaded = self.online_tables.load(record, Interval(pushed.first, None), pushed.version)
+        except StoreError as error:
+            raise StoreError(
+                f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online: {error} "
+                "Push it again, which stores nothing twice, or load the group."
+            ) from error
         return replace(pushed, online=loaded.online)
 
     def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:

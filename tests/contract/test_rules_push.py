@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB
+from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
 from seeknal.loading import Loader, Target
 from seeknal.online import LmdbStore
 from seeknal.times import Interval, now
+from servers import Valkey
 
 from .world import HOUR, NOON, finished, group, history, python, rows, seen, snapshots, write, written
 
@@ -105,6 +106,11 @@ def test_what_was_erased_stays_erased():
         ({"user_id": 1, "at": NOON, "x": 1, "z": 2}, "has 'z'"),
         ({"user_id": "1", "at": NOON, "x": 1}, "user_id is int64"),
         ({"user_id": 1, "at": NOON, "x": "a"}, "x is int64"),
+        ({"user_id": 1, "at": NOON, "x": 5.9}, "x is int64"),
+        ([{"user_id": 1, "at": NOON, "x": 7}, {"user_id": 1, "at": NOON, "x": 7.9}], "x is int64"),
+        ({"user_id": 1, "at": NOON, "x": True}, "x is int64"),
+        ({"user_id": None, "at": NOON, "x": 1}, "without 'user_id'"),
+        (pa.table({"user_id": pa.array([None], pa.int64()), "at": [NOON], "x": [1]}), "without 'user_id'"),
         ({"user_id": 1, "at": None, "x": 1}, "no 'at'"),
         ({"user_id": 1, "at": "noon", "x": 1}, "noon"),
         ([1], "no row"),
@@ -126,6 +132,24 @@ def test_a_group_that_has_no_version_cannot_be_pushed_to():
     fg = group().get_or_create()
     with pytest.raises(DefinitionError, match="Call write"):
         fg.push({"user_id": 1, "at": NOON, "x": 1})
+
+
+def test_a_push_that_cannot_go_online_says_that_it_is_stored_and_heals_when_it_comes_again(tmp_path, monkeypatch):
+    server = Valkey(tmp_path / "valkey").start()
+    try:
+        monkeypatch.setenv("SEEKNAL_ONLINE_STORE", server.url)
+        fg = written(rows(1))
+        table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+        server.kill()
+        event = {"user_id": 2, "at": NOON, "x": 2}
+        with pytest.raises(StoreError, match=r"stored offline, in snapshot 2, but not online: .* could not be"):
+            fg.push(event)
+        server.start()
+        pushed = fg.push(event)
+        assert (pushed.rows, pushed.known, pushed.online) == (0, 1, 2)
+        assert table.verify().equal
+    finally:
+        server.stop()
 
 
 def test_no_rows_are_pushed_without_ado():

@@ -8,6 +8,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, OfProject, Table, read_keys
+from seeknal.errors import StoreError
 from seeknal.progress import working
 from seeknal.times import show
 
@@ -20,6 +21,7 @@ list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
 
 _MASK = "***"
+_LOADS = 10
 
 
 def _store_with(project: str | None) -> FeatureStore:
@@ -150,7 +152,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
             "seconds": None if load.seconds is None else round(load.seconds, 2),
             "loaded": render.when(load.at) or "not finished",
         }
-        for load in store.loads(name, record.project)
+        for load in store.loads(name, record.project)[-_LOADS:]
     ]
     schema = store.version(name, record.project).schema.describe() if line["version"] else []
     render.record(
@@ -163,11 +165,18 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
             "ttl": None if group.materialization.ttl is None else str(group.materialization.ttl),
             "loaded_on_write": group.materialization.online,
             "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in schema],
-            "online": [_ledger_line(one) for one in store.ledger(name, record.project)],
+            "online": _ledger_lines(store, record),
             "loads": loads,
         },
         form,
     )
+
+
+def _ledger_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
+    try:
+        return [_ledger_line(one) for one in store.ledger(record.name, record.project)]
+    except StoreError as error:
+        return [{"problem": str(error)}]
 
 
 def _ledger_line(one: Ledger) -> dict[str, Any]:

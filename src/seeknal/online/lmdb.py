@@ -68,6 +68,8 @@ class LmdbStore:
 
     def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
         """See `OnlineStore.get`."""
+        if self._place not in _open_environments and not self._folder.exists():
+            raise KeyError(space)  # and make no folder
         return self._environment.read(_get, _SPACES + space.encode(), keys)
 
     def keys(self, space: str) -> Iterator[bytes]:
