@@ -232,6 +232,23 @@ class TestRedis(OnlineStoreContract):
         store.drop(SPACE)
         assert self.client.dbsize() == 0
 
+    def test_what_a_killed_load_left_is_removed_and_it_cannot_come_back(self, store):
+        """Its last sign of life is put back by hand, as if ten minutes had gone by."""
+        fill(store, {b"1": b"one"})
+
+        def parts():
+            yield entries({b"2": b"two"})
+            made = self.client.zrange("seeknal:shop:{spend/1}:generations", -1, -1)[0]
+            self.client.zadd("seeknal:shop:{spend/1}:generations", {made: 0})
+            assert fill(store, {b"3": b"three"}, b"t", b"s") == 1
+            yield entries({b"4": b"four"})
+
+        with pytest.raises(Conflict):
+            store.replace(SPACE, [Round(parts(), b"t", b"u")])
+        assert store.get(SPACE, [b"2", b"3", b"4"]) == (b"t", [None, b"three", None])
+        fill(store, {b"5": b"five"}, b"u", b"t")
+        assert self.client.dbsize() == 4
+
     def test_rows_expire_in_the_server(self, store):
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
         store.replace(SPACE, [Round([entries({b"1": b"one"}, now + 3_600_000_000)], None, b"s")])

@@ -182,6 +182,9 @@ class _Load:
         if old is None:
             return None
         fresh = without(wanted.state.spans, before.spans)
+        if before.at > self.at:  # loaded by a clock that was ahead: rows that are to come counted as come
+            ahead = Interval(self.at + 1, before.at)
+            fresh += [both for span in wanted.state.spans if (both := span.intersect(ahead))]
         offline = self.catalog.offline(self.record.project, self.record.name)
         found = offline.changed(old, wanted.snapshot, wanted.version.schema, wanted.state.spans, fresh)
         return None if found is None else found.drop_null()

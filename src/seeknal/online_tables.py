@@ -144,19 +144,19 @@ class OnlineTables:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)
             place = online.shown(table.target or self._place)
-            parts.append(Part(lookup, codec, self._online(table.target), table.ttl, place))
+            parts.append(Part(lookup, codec, self._online(table.target), table.ttl, place, record.created_at))
         return OnlineTable(table, parts)
 
     def delete(self, table: OnlineTableRecord) -> None:
-        """Remove an online table, and rows that no other one uses."""
-        self._registry.delete_table(table.project, table.name)
-        used = {(other.target, lookup.space) for other in self._registry.tables() for lookup in other.lookups}
+        """Remove an online table, and rows that no other one uses; the table last, so that it can be tried again."""
+        others = [one for one in self._registry.tables() if (one.project, one.name) != (table.project, table.name)]
+        used = {(other.target, lookup.space) for other in others for lookup in other.lookups}
         for lookup in table.lookups:
             if (table.target, lookup.space) not in used:
-                self._registry.forget_loads(
-                    self._catalog.group(lookup.group, lookup.project), lookup.version, table.target
-                )
                 self._online(table.target).drop(lookup.space)
+                record = self._catalog.group(lookup.group, lookup.project)
+                self._registry.forget_loads(record, lookup.version, table.target)
+        self._registry.delete_table(table.project, table.name)
 
     def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
         """List the online tables that use a group."""
@@ -164,10 +164,10 @@ class OnlineTables:
 
     def drop(self, record: GroupRecord) -> None:
         """Remove all that is online of a group, and the tables that use it."""
-        for table in self.of(record):
-            self._registry.delete_table(table.project, table.name)
         for load in self._registry.loads(record):
             self._online(load.target).drop(space_of(record.project, record.name, load.version))
+        for table in self.of(record):
+            self._registry.delete_table(table.project, table.name)
 
     def reload(self, record: GroupRecord, number: int | None = None) -> None:
         """Bring up to date what is online of a version, or of all."""

@@ -20,7 +20,7 @@ from seeknal.online import Codec, read_keys
 from seeknal.registry import GroupRecord
 from seeknal.schema import UTC, Roles, Schema, difference, infer
 from seeknal.times import Interval
-from seeknal.turns import take_turns
+from seeknal.turns import Conflict, take_turns
 from seeknal.writing import rows_to_store
 
 
@@ -36,7 +36,7 @@ class Pushed:
         known: How many were there already, value by value, and were not stored again.
         erased: How many were left out, because their entity was erased after they happened.
         first: The earliest event time among the rows that count, in microseconds since 1970; None if there are none.
-        online: How many entities of the version are online now.
+        online: How many entities of the version are online now; None if there was nothing to bring online.
     """
 
     group: str
@@ -46,13 +46,14 @@ class Pushed:
     known: int
     erased: int
     first: int | None
-    online: int = 0
+    online: int | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} pushed"]
         parts += [f"{self.known:,} known already"] if self.known else []
         parts += [f"{self.erased:,} of erased entities left out"] if self.erased else []
-        return "; ".join([*parts, f"{self.online:,} entities online"])
+        parts += [f"{self.online:,} entities online"] if self.online is not None else []
+        return "; ".join(parts)
 
 
 def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
@@ -70,10 +71,12 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
     given = rows if isinstance(rows, Mapping | list | tuple) else frames.to_arrow(rows)
 
     def step() -> Pushed:
-        version = catalog.version(record)
-        schema = version.schema
+        schema = catalog.version(record).schema
         offline = catalog.offline(record.project, record.name)
         base = offline.snapshot()
+        version = catalog.version(record)  # after the snapshot: if another write makes a new one, this is planned again
+        if version.schema != schema or base.commit is None or base.commit.version != version.number:
+            raise Conflict(f"Another writer changed {record.label} first.")
         stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=False)
         for name in schema.key_names:
             if missing := stored[name].null_count:

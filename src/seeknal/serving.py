@@ -57,9 +57,13 @@ class Part:
         online: Where they are.
         ttl: How long values are good for, in microseconds, in place of the group's own.
         place: What people call the store.
+        origin: When the group was registered, which tells it from another of its name that came later.
     """
 
-    def __init__(self, lookup: TableLookup, codec: Codec, online: OnlineStore, ttl: int | None, place: str) -> None:
+    def __init__(
+        self, lookup: TableLookup, codec: Codec, online: OnlineStore, ttl: int | None, place: str, origin: int
+    ) -> None:
+        self._origin = origin
         self.lookup = lookup
         self.place = place
         self.codec = codec
@@ -71,7 +75,7 @@ class Part:
         self._state: tuple[bytes, State] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place)
+        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place, self._origin)
 
     def read(self, keys: Sequence[Sequence[Any]], at: int) -> Read:
         """Read the rows of some entities, given as one column of wire values per join key.
@@ -83,6 +87,8 @@ class Part:
         if self._state is None or self._state[0] != text:
             self._state = text, State.loads(text)
         state = self._state[1]
+        if state.origin != self._origin:
+            raise KeyError(self._space)
         rows = self.codec.rows(found, at)
         ttl = state.ttl if self._ttl is None else self._ttl
         if ttl is None:

@@ -193,6 +193,8 @@ class FeatureStore(Home):
         """
         record = self.catalog.group(name, project)
         pushed = pushing.push(self.catalog, record, rows)
+        if pushed.first is None:
+            return pushed
         try:
             loaded = self.online_tables.load(record, Interval(pushed.first, None), pushed.version)
         except StoreError as error:

@@ -21,6 +21,7 @@ from seeknal import (
 from seeknal.feature_group import FeatureGroup
 from seeknal.online import Codec, Entries, State, connect
 from seeknal.times import Interval
+from servers import Valkey
 
 from .world import HOUR, NOON, group, rows, write, written
 
@@ -263,6 +264,45 @@ def test_late_rows_of_old_days_are_picked_up(place):
     write(fg, rows(2, user=2, times=[NOON - 365 * 24 * HOUR]), mode="append")
     FeatureStore().load("spend", span=Interval.between(NOON, None))
     assert table.get_features([{"user_id": 2}], "dicts")[0]["x"] == 2
+
+
+def test_a_load_by_a_clock_that_was_ahead_is_mended_by_the_next(place):
+    ahead = datetime.now(UTC) + timedelta(days=2)
+    with pytest.warns(SeeknalWarning, match="dated after now"):
+        fg = written(rows(1, 2, times=[datetime.now(UTC) - HOUR, ahead - timedelta(days=1)]))
+    store = FeatureStore()
+    store.load("spend", at=ahead)
+    store.load("spend")
+    table = OnlineFeaturesDuckDB("spend")
+    assert table.get_features([{"user_id": 1}], "dicts")[0]["x"] == 1
+    assert (table.verify().equal, fg.version) == (True, 1)
+
+
+def test_a_table_of_a_group_that_was_made_again_is_not_online(place):
+    fg = written(rows(1))
+    table = serve(fg)
+    fg.delete()
+    again = serve(written(rows("text")))
+    assert again.get_features([{"user_id": 1}], "dicts")[0]["x"] == "text"
+    for output in ("dicts", "pandas"):
+        with pytest.raises(DefinitionError, match="Serve it again"):
+            table.get_features([{"user_id": 1}], output)
+
+
+def test_a_table_whose_rows_cannot_be_deleted_is_still_there(tmp_path, monkeypatch):
+    server = Valkey(tmp_path / "valkey").start()
+    try:
+        monkeypatch.setenv("SEEKNAL_ONLINE_STORE", server.url)
+        table = serve(written(rows(1)))
+        server.kill()
+        with pytest.raises(StoreError, match="could not be written"):
+            table.delete()
+        server.start()
+        table.delete()
+        with pytest.raises(DefinitionError, match="No online table"):
+            OnlineFeaturesDuckDB("spend")
+    finally:
+        server.stop()
 
 
 def test_two_homes_with_a_project_of_one_name_cannot_share_a_database(tmp_path, valkey_url):

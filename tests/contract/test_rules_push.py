@@ -16,7 +16,7 @@ from seeknal.online import LmdbStore
 from seeknal.times import Interval, now
 from servers import Valkey
 
-from .world import HOUR, NOON, finished, group, history, python, rows, seen, snapshots, write, written
+from .world import HOUR, MICROSECOND, NOON, finished, group, history, python, rows, seen, snapshots, write, written
 
 
 def online(fg, *users, **options):
@@ -265,6 +265,26 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
     assert newest >= 11
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": newest}]
     assert table.verify().equal
+
+
+def test_a_push_that_stores_nothing_loads_nothing():
+    fg = written(pa.table({"user_id": [1, 2], "at": [NOON, NOON + HOUR], "x": [1, 2]}))
+    store = FeatureStore()
+    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    assert fg.push([]).online is None
+    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    assert [
+        row["x"] for row in store.online_table("spend").get_features([{"user_id": 1}, {"user_id": 2}], "dicts")
+    ] == [None, 2]
+
+
+def test_many_loads_leave_few_notes():
+    fg = written(rows(0))
+    for i in range(60):
+        fg.push({"user_id": 1, "at": NOON + i * MICROSECOND, "x": i})
+    store = FeatureStore()
+    assert len(store.loads("spend")) <= 52
+    assert store.ledger("spend")[0].holes == []
 
 
 def test_what_is_pushed_is_loaded_from_its_event_time_on():

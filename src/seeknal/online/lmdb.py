@@ -35,6 +35,7 @@ _HEAD = struct.Struct(">QQ")
 _NUMBER = struct.Struct(">Q")
 _AT_ONCE = 10_000
 _MOMENT = 0.0001
+_PATIENCE = 5.0
 
 _open_environments: dict[str, _Environment] = {}
 _opening = Lock()
@@ -150,6 +151,18 @@ class _Environment:
     def close(self) -> None:
         self._lmdb.close()
 
+    def hold(self) -> None:
+        """Let nobody begin anything, and wait until nobody is at work, but for a few seconds at most."""
+        self._growing.acquire()
+        end = time.monotonic() + _PATIENCE
+        while self._inside and time.monotonic() < end:
+            time.sleep(_MOMENT)
+
+    def let_go(self) -> None:
+        """Let others begin again."""
+        if self._growing.locked():
+            self._growing.release()
+
     def forget_dead_readers(self) -> None:
         """Let room be used again that readers held who were killed."""
         self._lmdb.reader_check()
@@ -204,13 +217,26 @@ def close_all() -> None:
         _open_environments.popitem()[1].close()
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    """Wait until nobody reads: when the child closes what it inherits, LMDB forgets the readers of this process."""
+    for environment in list(_open_environments.values()):
+        environment.hold()
+
+
+def _after_fork(*, in_child: bool) -> None:
     global _opening  # noqa: PLW0603 - the lock may be held by a thread that is not here
-    _opening = Lock()
-    close_all()
+    for environment in list(_open_environments.values()):
+        environment.let_go()
+    if in_child:
+        _opening = Lock()
+        close_all()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _after_fork(in_child=False),
+    after_in_child=lambda: _after_fork(in_child=True),
+)
 
 
 def _get(transaction: Transaction, name: bytes, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:

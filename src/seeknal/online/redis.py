@@ -51,7 +51,7 @@ return count
 # KEYS: head, count, generations. ARGV: head expected or "", head to be, generation made, generation before, count.
 _FINISH = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return -1 end
-if not redis.call('ZSCORE', KEYS[3], ARGV[3]) then return -1 end
+if tonumber(redis.call('ZSCORE', KEYS[3], ARGV[3]) or '-1') < 0 then return -1 end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('SET', KEYS[2], ARGV[5])
 if ARGV[4] ~= '' then redis.call('ZADD', KEYS[3], 0, ARGV[4]) end
@@ -65,6 +65,14 @@ for _, generation in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
     redis.call('ZADD', KEYS[3], 0, generation)
 end
 return 1
+"""
+
+# KEYS: generations. ARGV: a generation. A sign of life of a load, unless its rows are being removed or are lost.
+_LIVE = """
+local score, now = redis.call('ZSCORE', KEYS[1], ARGV[1]), redis.call('TIME')
+if score and tonumber(score) >= 0 then
+    redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
+end
 """
 
 _clients: dict[str, RedisStore] = {}
@@ -183,7 +191,7 @@ class RedisStore:
         prefix = _rows(space, generation)
         names = [prefix + key for key in part.keys]
         before = 0 if fresh or not names else int(self._client.exists(*names))
-        self._client.zadd(_generations(space), {generation: self._clock(space)}, xx=True)
+        self._client.eval(_LIVE, 1, _generations(space), generation)
         if part.expires is None and None not in part.values:
             for i in range(0, len(names), _AT_ONCE):
                 some = slice(i, i + _AT_ONCE)
@@ -207,7 +215,7 @@ class RedisStore:
 
     def _give_up(self, space: str, generation: bytes) -> None:
         """Let the next load remove what this one wrote, unless it is online after all."""
-        self._client.zadd(_generations(space), {generation: 0}, xx=True)
+        self._client.zadd(_generations(space), {generation: 0})
         self._sweep(space)
 
     def drop(self, space: str) -> None:
@@ -221,12 +229,13 @@ class RedisStore:
     def _sweep(self, space: str) -> None:
         """Remove the rows of generations that are not online and that no load is at work on."""
         now = (self._client.get(_head(space)) or b"")[:_GENERATION]
-        lost = self._client.zrangebyscore(_generations(space), 0, self._clock(space) - _LOST_AFTER)
+        lost = self._client.zrangebyscore(_generations(space), -1, self._clock(space) - _LOST_AFTER)
         for generation in set(lost) - {now}:
-            self._client.zrem(_generations(space), generation)
+            self._client.zadd(_generations(space), {generation: -1})  # whoever made it cannot show it any more
             names = self._names(space, _rows(space, generation))
             while some := [name for name, _ in zip(names, range(_AT_ONCE), strict=False)]:
                 self._client.unlink(*some)
+            self._client.zrem(_generations(space), generation)
 
     def _names(self, space: str, prefix: bytes) -> Iterator[bytes]:
         node = {}

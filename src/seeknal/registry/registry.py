@@ -254,6 +254,12 @@ class Registry:
         with self._write() as db:
             values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
             db.execute(update(t.load).where(t.load.c.id == load).values(**values))
+            mine = db.execute(select(t.load).where(t.load.c.id == load)).one()
+            alike = (t.load.c[name] == getattr(mine, name) for name in ("group_id", "version", "target"))
+            notes = list(db.execute(select(t.load).where(*alike, t.load.c.at.is_not(None)).order_by(t.load.c.id)))
+            spare = _spare([(note.id, Interval(note.start, note.end)) for note in notes])
+            if spare:
+                db.execute(delete(t.load).where(t.load.c.id.in_(spare)))
 
     def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
         """List the loads of a group, the oldest first."""
@@ -332,6 +338,8 @@ class Registry:
 
 
 T = TypeVar("T")
+_NOTES = 50
+"""How many notes of loads are kept of each version and store, beside those that say what was asked for."""
 
 _GROUPS = select(
     t.feature_group,
@@ -350,6 +358,15 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
 def _begin(db: Connection) -> None:
     """Take the write lock at once where it will be needed, so that nobody is sent back half-way."""
     db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writes") else "BEGIN")
+
+
+def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
+    """Find the old notes of loads whose spans others have as well; the newest are kept for people to see."""
+    spare: list[int] = []
+    for number, span in notes[:-_NOTES]:
+        if any(span.intersect(other) == span for one, other in notes if one not in {number, *spare}):
+            spare.append(number)
+    return spare
 
 
 def _found(value: T | None) -> T:
