@@ -10,7 +10,18 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
+from seeknal import (
+    DataError,
+    DefinitionError,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    SeeknalWarning,
+    StoreError,
+    duck,
+    pushing,
+)
+from seeknal.catalog import Catalog
 from seeknal.loading import Loader, Target
 from seeknal.online import LmdbStore
 from seeknal.times import Interval, now
@@ -285,6 +296,35 @@ def test_many_loads_leave_few_notes():
     store = FeatureStore()
     assert len(store.loads("spend")) <= 52
     assert store.ledger("spend")[0].holes == []
+
+
+class Busy(Catalog):
+    """A catalog in which something happens after a version was looked up."""
+
+    def __init__(self, store, happen):
+        super().__init__(store.home, store.registry, duck.connect(store.home / "scratch"))
+        self._happen = happen
+
+    def version(self, record, number=None, until=None):
+        found = super().version(record, number, until)
+        self._happen()
+        return found
+
+
+def test_a_push_that_is_overtaken_by_a_new_version_does_not_bring_the_old_one_back():
+    fg = written(rows(1))
+    store = FeatureStore()
+    writes = iter([rows(2, y=["b"])])
+
+    def new_version() -> None:
+        if (frame := next(writes, None)) is not None:
+            with pytest.warns(SeeknalWarning, match="version 2"):
+                write(fg, frame, mode="append")
+
+    catalog = Busy(store, new_version)
+    with pytest.raises(DataError, match="lacks 'y'"):
+        pushing.push(catalog, store.catalog.group("spend"), {"user_id": 2, "at": NOON, "x": 5})
+    assert [(one.number, one.is_current) for one in store.versions("spend")] == [(1, False), (2, True)]
 
 
 def test_what_is_pushed_is_loaded_from_its_event_time_on():
