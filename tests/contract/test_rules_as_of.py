@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 STEPS = ("write", "write", "write", "new column", "optimize", "rollback", "clean")
 
 
+@pytest.mark.slow
 @PROFILE
 @given(
     steps=st.lists(st.tuples(st.sampled_from(STEPS), some.frames(st.tuples(some.users))), min_size=2, max_size=6),
