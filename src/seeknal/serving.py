@@ -83,7 +83,10 @@ class Part:
         Raises:
             KeyError: The version is not online.
         """
-        text, found = self._online.get(self._space, self.codec.encode_keys(keys))
+        return self._read(self.codec.encode_keys(keys), at)
+
+    def _read(self, keys: Sequence[bytes], at: int) -> Read:
+        text, found = self._online.get(self._space, keys)
         if self._state is None or self._state[0] != text:
             self._state = text, State.loads(text)
         state = self._state[1]
@@ -111,12 +114,10 @@ class Part:
             KeyError: The version is not online.
         """
         keys = sorted(set(self._online.keys(self._space)) - known)
-        text, found = self._online.get(self._space, keys)
-        state = State.loads(text)
-        ttl = state.ttl if self._ttl is None else self._ttl
-        for key, row in zip(keys, self.codec.rows(found, at), strict=True):
-            if row is not None and (ttl is None or row[-1] >= at - ttl):
-                yield self.codec.entity(key), state, row
+        read = self._read(keys, at)
+        for key, row in zip(keys, read.alive, strict=True):
+            if row is not None:
+                yield self.codec.entity(key), read.state, row
 
 
 class Key:
