@@ -90,10 +90,13 @@ class OnlineTables:
         features of the version loaded last.
         """
         number = self._catalog.version(record, version).number
-        self._point_plain_table_at(record, number)
         space = space_of(record.project, record.name, number)
-        targets = {t.target for t in self._registry.tables() if any(lookup.space == space for lookup in t.lookups)}
-        results = [self._load(record, number, span, name, at, tell) for name in sorted(targets or {_DEFAULT})]
+        plain = self._new_plain_table(record, number)
+        tables = [*self._registry.tables(), *([plain] if plain else [])]
+        targets = {table.target for table in tables if any(lookup.space == space for lookup in table.lookups)}
+        results = [self._load(record, number, span, name, at, tell, plain) for name in sorted(targets or {_DEFAULT})]
+        if plain := self._new_plain_table(record, number):  # now that its rows are there
+            self._registry.save_table(plain)
         return results[0]
 
     def serve(
@@ -169,11 +172,17 @@ class OnlineTables:
         for table in self.of(record):
             self._registry.delete_table(table.project, table.name)
 
-    def reload(self, record: GroupRecord, number: int | None = None) -> None:
-        """Bring up to date what is online of a version, or of all."""
-        loads = self._registry.loads(record, number)
+    def reload(
+        self,
+        record: GroupRecord,
+        number: int | None = None,
+        target: str | None = None,
+        tell: Tell = lambda _: None,
+    ) -> None:
+        """Bring up to date what is online of a version, or of all, in one online store, or in all."""
+        loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
-            self._load(record, load.version, load.interval, load.target)
+            self._load(record, load.version, load.interval, load.target, tell=tell)
 
     def ledger(self, record: GroupRecord) -> list[Ledger]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
@@ -220,15 +229,15 @@ class OnlineTables:
         known = [lifetime for lifetime in lifetimes if lifetime is not None]
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
 
-    def _point_plain_table_at(self, record: GroupRecord, number: int) -> None:
-        """Let the table named after the group have this version, unless somebody made another of that name."""
+    def _new_plain_table(self, record: GroupRecord, number: int) -> OnlineTableRecord | None:
+        """Give the table named after the group with this version; None if it has it, or somebody made another."""
         lookups = (self._plain(record, number),)
         table = OnlineTableRecord(record.project, record.name, lookups, None, _DEFAULT, now())
         for found in self._registry.tables(table.project, table.name):
             if found.lookups == lookups or not self._is_plain(found, record):
-                return
+                return None
             table = replace(table, ttl=found.ttl, target=found.target)
-        self._registry.save_table(table)
+        return table
 
     def _is_plain(self, table: OnlineTableRecord, record: GroupRecord) -> bool:
         first = table.lookups[0]

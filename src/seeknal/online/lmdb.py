@@ -118,6 +118,11 @@ class LmdbStore:
             self._environment.write(_forget, space)
             self._sweep(space)
 
+    def close(self) -> None:
+        """Let go of the files in this process; they are opened again when they are next used."""
+        if found := _open_environments.pop(self._place, None):
+            found.close()
+
     def _alone(self, space: str) -> AbstractContextManager[None]:
         """Hold off others who would begin or throw away a generation of a space."""
         return alone(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
