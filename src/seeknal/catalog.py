@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow as pa
 from seeknal import types
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.lock import alone, together
 from seeknal.names import did_you_mean
 from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
 from seeknal.offline.log import latest, read_commits
@@ -24,6 +26,8 @@ from seeknal.times import Moment, instant, now
 
 AsOf = Moment | int | Mapping[str, int]
 """What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
+
+_DELETIONS = "_deletions.lock"
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
@@ -39,6 +43,14 @@ class Catalog:
         self.home = home
         self.registry = registry
         self._engine = engine
+
+    def deleting(self) -> AbstractContextManager[None]:
+        """Hold off backups while something is deleted or erased, so that none sees it half-gone."""
+        return alone(self.home / _DELETIONS)
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """Hold off whoever deletes; others may keep things at the same time."""
+        return together(self.home / _DELETIONS)
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Find a group by its name; without a project, over all of them. "shop/spend" says both.

@@ -142,7 +142,8 @@ def optimize(
         seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
 
-    removed = offline.vacuum(needed)
+    with catalog.deleting():
+        removed = offline.vacuum(needed)
     after = offline.snapshot()
     freed = sum(file.size for file in removed)
     return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), freed)

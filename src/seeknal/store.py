@@ -117,11 +117,12 @@ class FeatureStore(Home):
                 f"Delete that first: seeknal dataset delete {sets[0]}."
             )
         root, trash = self.catalog.offline(record.project, record.name).root, self.home / "trash" / uuid.uuid4().hex
-        if root.exists():
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            root.rename(trash)
-        self.online_tables.drop(record)
-        self.registry.delete_group(record)
+        with self.catalog.deleting():
+            if root.exists():
+                trash.parent.mkdir(parents=True, exist_ok=True)
+                root.rename(trash)
+            self.online_tables.drop(record)
+            self.registry.delete_group(record)
         shutil.rmtree(trash, ignore_errors=True)
 
     def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
@@ -265,16 +266,17 @@ class FeatureStore(Home):
                 f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
                 "Delete it too: erase(..., delete_training_sets=True), or --yes on the command line."
             )
-        for one in users:
-            if one.label in doomed:
-                self.training_sets.delete(one)
         key = Codec(self.catalog.version(record).schema).stored_keys(entity)[0]
-        self.registry.add_erasure(record, pushing.digest(key), now())
-        receipt = maintenance.erase(self.catalog, record, entity, lambda: self.training_sets.snapshots(record))
-        saved_meanwhile = self.training_sets_holding(record, keys)
-        for one in self.training_sets.users(record):
-            if one.label in saved_meanwhile:
-                self.training_sets.delete(one)
+        with self.catalog.deleting():
+            for one in users:
+                if one.label in doomed:
+                    self.training_sets.delete(one)
+            self.registry.add_erasure(record, pushing.digest(key), now())
+            receipt = maintenance.erase(self.catalog, record, entity, lambda: self.training_sets.snapshots(record))
+            saved_meanwhile = self.training_sets_holding(record, keys)
+            for one in self.training_sets.users(record):
+                if one.label in saved_meanwhile:
+                    self.training_sets.delete(one)
         doomed += saved_meanwhile
         self.online_tables.reload(record)
         stores = {load.target for load in self.registry.loads(record)}
@@ -386,6 +388,11 @@ class FeatureStore(Home):
         sources = self.sources(lookups, as_of)
         return self.training_sets.save(name, sources, question, table, keep_rows=keep_rows)
 
+    def delete_training_set(self, record: TrainingSetRecord) -> None:
+        """Forget a training set, its spine and its rows."""
+        with self.catalog.deleting():
+            self.training_sets.delete(record)
+
     def explain(
         self,
         lookups: Sequence[FeatureLookup],
@@ -469,7 +476,9 @@ class FeatureStore(Home):
 
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Remove an online table, and rows that no other one uses."""
-        self.online_tables.delete(self.catalog.online_table(name, project))
+        table = self.catalog.online_table(name, project)
+        with self.catalog.deleting():
+            self.online_tables.delete(table)
 
     def ledger(self, name: str, project: str | None = None) -> list[Ledger]:
         """Say what is online of each version of a group, and what is not."""

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from seeknal import __version__
-from seeknal.cli import dataset, doctor, explore, manage, online, version
+from seeknal.cli import backup, dataset, doctor, explore, manage, online, version
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 
@@ -39,6 +39,8 @@ for command in (
     manage.optimize,
     manage.clean,
     manage.erase,
+    backup.backup,
+    backup.restore,
 ):
     app.command()(command)
 app.command("delete-table")(manage.delete_table)

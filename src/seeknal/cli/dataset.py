@@ -96,5 +96,5 @@ def delete_dataset(name: Name, project: InProject = None, yes: Yes = False, form
     store = session.store()
     one = store.catalog.training_set(name, project)
     render.confirm(f"Delete training set {one.label}?", yes)
-    store.training_sets.delete(one)
+    store.delete_training_set(one)
     render.record({"deleted": one.label}, form)

@@ -90,4 +90,4 @@ class TrainingSet:
 
     def delete(self) -> None:
         """Forget it, with its spine and rows. The groups it read stay."""
-        current_store().training_sets.delete(self._record)
+        current_store().delete_training_set(self._record)

@@ -1,0 +1,134 @@
+"""Folders that appear whole or never, whatever happens to the process that makes them.
+
+They are made under another name beside their place, and renamed at the end. What was begun by a process that
+was killed is removed by the next that makes a folder at the same place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+from seeknal.errors import StoreError
+
+_LOCK = "_making.lock"
+_CHUNK = 2**20
+_UNKNOWN = {errno.EINVAL, errno.ENOTSUP}
+"""How a disk says that it does not bring folders, only files, to the disk when asked."""
+
+
+@contextmanager
+def appearing(place: Path) -> Iterator[Path]:
+    """Give a folder to fill, which is at its place, and on the disk, when this ends well, and gone if not.
+
+    Raises:
+        StoreError: Something is at the place by then.
+    """
+    _sweep(place)
+    part, lock = _begin(place)
+    try:
+        yield part
+        _sync(part)
+        _put_in_place(part, place)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def copy(source: Path, target: Path) -> tuple[int, str]:
+    """Copy a file, with its permissions but always to be read and written by its owner; give its size and SHA-256."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as old, target.open("xb") as new:
+        while chunk := old.read(_CHUNK):
+            digest.update(chunk)
+            size += new.write(chunk)
+    same_access(source, target)
+    return size, digest.hexdigest()
+
+
+def same_access(source: Path, target: Path) -> None:
+    """Let those read a file or folder who may read another, as far as the disk knows of permissions."""
+    with suppress(PermissionError):
+        target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def _begin(place: Path) -> tuple[Path, int]:
+    """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile."""
+    while True:
+        part = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.part"
+        part.mkdir()
+        lock = _try_lock(part, unknown=True)
+        if lock is not None and part.exists():
+            return part, lock
+
+
+def _sweep(place: Path) -> None:
+    """Remove what was begun for a place by processes that are no more."""
+    for part in place.parent.glob(f".{escape(place.name)}.{'[0-9a-f]' * 8}.part"):
+        if (lock := _try_lock(part, unknown=False)) is not None:
+            shutil.rmtree(part, ignore_errors=True)
+            os.close(lock)
+
+
+def _try_lock(part: Path, *, unknown: bool) -> int | None:
+    """Lock a folder of work; None if somebody has it locked, or it is gone.
+
+    Args:
+        part: The folder.
+        unknown: Whether to go on where the disk knows no locks.
+    """
+    lock = None
+    try:
+        lock = os.open(part / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        if lock is None:
+            raise
+        if unknown:
+            return lock
+    else:
+        return lock
+    if lock is not None:
+        os.close(lock)
+    return None
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder, and all that is in it, to the disk."""
+    for here, _, names in os.walk(folder, topdown=False):
+        for path in (*(Path(here, name) for name in names), here):
+            _sync_one(path)
+
+
+def _sync_one(path: str | Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+    finally:
+        os.close(file)
+
+
+def _put_in_place(part: Path, place: Path) -> None:
+    try:
+        part.rename(place)
+    except OSError as error:
+        raise StoreError(f"{place} cannot be put in its place, and is as it was: {error.strerror}.") from error
+    (place / _LOCK).unlink(missing_ok=True)
+    _sync_one(place.parent)
