@@ -187,8 +187,7 @@ class _Taking:
                 self._copy(file)
         self._note(self._part / _REGISTRY)
         manifest = _manifest(at, self._files)
-        text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-        (self._part / _MANIFEST).write_bytes(text + b"\n")
+        (self._part / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         return at, len(groups), len(registry.tables()), len(sets), len(manifest.files), manifest.size
 
     def _copy_registry(self) -> None:

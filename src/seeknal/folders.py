@@ -34,16 +34,20 @@ def appearing(place: Path) -> Iterator[Path]:
         StoreError: Something is at the place by then.
     """
     _sweep(place)
-    part, lock = _begin(place)
+    made: list[Path] = []
+    lock = None
     try:
+        part, lock = _begin(place, made)
         yield part
         _sync(part)
         _put_in_place(part, place)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        for part in made:
+            shutil.rmtree(part, ignore_errors=True)
         raise
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:
@@ -64,10 +68,16 @@ def same_access(source: Path, target: Path) -> None:
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _begin(place: Path) -> tuple[Path, int]:
-    """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile."""
+def _begin(place: Path, made: list[Path]) -> tuple[Path, int]:
+    """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile.
+
+    Args:
+        place: The place that it is for.
+        made: Is told of each folder before it is made.
+    """
     while True:
         part = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.part"
+        made.append(part)
         part.mkdir()
         lock = _try_lock(part, unknown=True)
         if lock is not None and part.exists():
@@ -110,11 +120,11 @@ def _try_lock(part: Path, *, unknown: bool) -> int | None:
 def _sync(folder: Path) -> None:
     """Bring a folder, and all that is in it, to the disk."""
     for here, _, names in os.walk(folder, topdown=False):
-        for path in (*(Path(here, name) for name in names), here):
+        for path in [*(Path(here, name) for name in names), Path(here)]:
             _sync_one(path)
 
 
-def _sync_one(path: str | Path) -> None:
+def _sync_one(path: Path) -> None:
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -1,0 +1,224 @@
+"""Kill backups and restores of a home that is in use, and see that there is a whole one or none.
+
+    python scripts/kill_backups.py [--kills 60] [--rows 300000] [--seed N]
+
+Processes write, push, erase, optimize, load, make versions and delete groups all the time (`tests/busy.py`). At a random
+moment a backup, or a restore, is killed with -9, or told to end with SIGTERM or SIGINT. Then its place is empty, or what is
+there is whole: every version, snapshot, training set and online table of it is looked at. Whoever was told to end must have
+left nothing else behind; what was killed may have, and the next one at the same place must work and remove it. 60 kills
+take about six minutes on two cores. Exits 1 if a promise broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from seeknal import FeatureLookup, FeatureStore, SeeknalError, SeeknalWarning
+from seeknal.backup import backup, restore
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from busy import check, definition, furnish, in_use
+
+SIGNALS = signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.store", "seeknal.cli.app", "seeknal.backup"])
+
+
+def expect(holds: object, text: str) -> None:
+    """Raise unless something holds.
+
+    Raises:
+        AssertionError: It does not.
+    """
+    if not holds:
+        raise AssertionError(text)
+
+
+def add_ballast(home: Path, rows: int) -> None:
+    """Add a group that takes a while to copy and to load."""
+    store = FeatureStore(home)
+    at = pa.array(np.full(rows, 1_704_067_200_000_000), pa.timestamp("us", "UTC"))
+    noise = np.random.default_rng(1).integers(0, 2**62, rows)
+    store.write(definition("ballast"), pa.table({"user id": np.arange(rows), "at": at, "noise": noise}))
+    store.serve([FeatureLookup("shop/ballast")], "ballast_online")
+    store.close()
+
+
+def command(home: str, arguments: list[str], begun: Connection) -> None:
+    """Run a command of the command line."""
+    from seeknal.cli import main
+
+    os.environ["SEEKNAL_HOME"] = home
+    sys.argv = ["seeknal", *arguments]
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
+    begun.send(None)
+    main()
+
+
+@dataclass
+class Ground:
+    """What is killed over and over.
+
+    Args:
+        verb: "backup" or "restore".
+        folder: A folder of its own.
+        home: The home given to the command.
+        arguments: The arguments given to it.
+        place: What it is to make.
+        make: Makes it in this process.
+        test: Looks whether it is whole.
+    """
+
+    verb: str
+    folder: Path
+    home: Path
+    arguments: list[str]
+    place: Path
+    make: Callable[[], object]
+    test: Callable[[], object]
+    took: list[float] = field(default_factory=list)
+
+    def usual(self) -> None:
+        """See how long it takes when it is not killed."""
+        process, started = self._start()
+        process.join()
+        expect(process.exitcode == 0, f"{self.verb} ended with {process.exitcode}")
+        self.took.append(time.perf_counter() - started)
+        self._clear()
+
+    def kill(self, number: signal.Signals, chance: random.Random) -> str:
+        """Kill it at some moment, look at what is there, and make it whole.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            AssertionError: A promise did not hold.
+        """
+        process, _ = self._start()
+        time.sleep(chance.uniform(0, 1.05 * statistics.median(self.took[-9:])))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid or 0, number)
+        process.join()
+        there, left = self.place.exists(), self._left()
+        expect(there or process.exitcode != 0, "it ended well and left nothing")
+        if there:
+            self.test()
+        if number != signal.SIGKILL:
+            expect(not left, f"{number.name} left {left}")
+        if not there:
+            started = time.perf_counter()
+            self.make()
+            self.took.append(time.perf_counter() - started)
+            self.test()
+        expect(not self._left(), f"{self._left()} was not removed")
+        self._clear()
+        if process.exitcode == 0:
+            return "it had ended, whole"
+        return f"{'whole' if there else 'nothing there'}{', a part left' if left else ''}"
+
+    def _start(self) -> tuple[multiprocessing.process.BaseProcess, float]:
+        ours, theirs = _context.Pipe()
+        process = _context.Process(target=command, args=(str(self.home), self.arguments, theirs))
+        process.start()
+        ours.recv()
+        return process, time.perf_counter()
+
+    def _left(self) -> list[str]:
+        return [path.name for path in self.folder.iterdir() if path != self.place]
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.place)
+
+
+def grounds(folder: Path, home: Path) -> list[Ground]:
+    """Give what is killed: backups of the home, and restores of one of them."""
+    for name in ("backups", "restores"):
+        (folder / name).mkdir()
+    taken, back, saved, trial = folder / "backups/saved", folder / "restores/home", folder / "saved", folder / "trial"
+    backup(FeatureStore(home), saved)
+
+    def test_backup() -> None:
+        restore(taken, FeatureStore(trial))
+        check(trial)
+        shutil.rmtree(trial)
+
+    def take() -> None:
+        backup(FeatureStore(home), taken)
+
+    def bring() -> None:
+        restore(saved, FeatureStore(back))
+
+    return [
+        Ground("backup", taken.parent, home, ["backup", str(taken)], taken, take, test_backup),
+        Ground("restore", back.parent, back, ["restore", str(saved)], back, bring, lambda: check(back)),
+    ]
+
+
+def kill_all(folder: Path, kills: int, rows: int, chance: random.Random) -> tuple[Counter[tuple[str, ...]], list[str]]:
+    """Kill so many; count how they ended."""
+    home, ends, failures = folder / "home", Counter[tuple[str, ...]](), list[str]()
+    furnish(home)
+    add_ballast(home, rows)
+    with in_use(home) as rounds:
+        both = grounds(folder, home)
+        for ground in both * 3:
+            ground.usual()
+        for i in range(kills):
+            ground, number = both[i % 2], SIGNALS[i // 2 % len(SIGNALS)]
+            try:
+                ends[ground.verb, number.name, ground.kill(number, chance)] += 1
+            except (AssertionError, OSError, SeeknalError) as error:
+                failures.append(f"kill {i + 1} ({ground.verb}, {number.name}): {type(error).__name__}: {error}")
+                print(f"  FAILED {failures[-1]}", flush=True)
+                shutil.rmtree(ground.folder)
+                ground.folder.mkdir()
+            if (i + 1) % 10 == 0:
+                print(f"  {i + 1} kills", flush=True)
+    for ground in both:
+        print(f"a {ground.verb} took {statistics.median(ground.took):.2f} s, the longest {max(ground.took):.2f} s")
+    print("meanwhile, rounds of", ", ".join(f"{role}: {count}" for role, count in rounds.items()))
+    return ends, failures
+
+
+def main() -> int:
+    """Do all of it; give the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=60, help="how many to kill")
+    parser.add_argument("--rows", type=int, default=300_000, help="how many rows the largest group has")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the moments (timing stays the machine's)")
+    given = parser.parse_args()
+    seed = time.time_ns() % 10**6 if given.seed is None else given.seed
+    warnings.simplefilter("ignore", SeeknalWarning)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="seeknal-backups-", ignore_cleanup_errors=True) as name:
+        ends, failures = kill_all(Path(name).resolve(), given.kills, given.rows, random.Random(seed))
+    for (verb, signal_name, end), count in sorted(ends.items()):
+        print(f"{verb}, {signal_name}: {end}: {count}")
+    print(f"{sum(ends.values())} killed, {len(failures)} failures; seed {seed}; {time.monotonic() - began:.0f} s")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""A home in use: what processes do in it all the time, and what has to hold of any home that was restored from it.
+
+python tests/busy.py HOME ROLE      plays a role until a line comes in
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
+from seeknal.feature_group import FeatureGroup
+from seeknal.online import Codec, close_all
+from seeknal.pushing import digest
+from seeknal.registry import GroupRecord, Question
+from seeknal.sql import quote
+from seeknal.times import instant
+
+T = TypeVar("T")
+
+USERS = 100
+_SECOND = 1_000_000
+_START = instant("2024-01-01")
+_KEPT = 40
+
+
+def definition(name: str) -> FeatureGroup:
+    """Define a group; all are keyed by user."""
+    return FeatureGroup(name, Entity("user", ["user id"]), Materialization(event_time_col="at"), "shop")
+
+
+def frame(number: int, users: range = range(USERS), **more: int) -> pa.Table:
+    """Make the rows of a round, whose number is in them."""
+    at = pa.array(np.full(len(users), _START + number * _SECOND), pa.timestamp("us", "UTC"))
+    columns = {"user id": list(users), "at": at, 'the "round"': np.full(len(users), number)}
+    return pa.table(columns | {name: np.full(len(users), value) for name, value in more.items()})
+
+
+def furnish(home: Path) -> None:
+    """Make the home: two groups in one table, one with many versions, one that comes and goes."""
+    store = FeatureStore(home)
+    for name in ("first", "second", "versions"):
+        store.write(definition(name), frame(1))
+    features = [FeatureLookup("shop/first"), FeatureLookup("shop/second", rename={'the "round"': "second's"})]
+    store.serve(features, "both")
+    store.load("versions")
+    store.save_training_set("kept", features, Question("history"), keep_rows=True)
+    store.close()
+
+
+def write(store: FeatureStore, number: int) -> None:
+    """Write a round to one group and then to the other, so that the first is never behind."""
+    store.write(definition("first"), frame(number), mode="append")
+    store.write(definition("second"), frame(number), mode="merge")
+    if number % _KEPT == 0:
+        for name in ("first", "second"):
+            store.clean(name, _START + (number - _KEPT) * _SECOND)
+
+
+def push_and_erase(store: FeatureStore, number: int) -> None:
+    """Push a user, write on, and erase the user."""
+    for later in (0, 1):
+        store.push("first", frame(number + later, range(10_000 + number, 10_001 + number)))
+    store.erase("first", {"user id": 10_000 + number}, delete_training_sets=True)
+
+
+def tidy(store: FeatureStore, number: int) -> None:
+    """Put files together, and remove those that nothing needs."""
+    store.optimize(["first", "second", "versions"][number % 3], keep_days=0)
+
+
+def change(store: FeatureStore, number: int) -> None:
+    """Make a version, go back, keep a training set and delete it, make a group and delete it."""
+    store.write(definition("versions"), frame(number, **{f"x{number % 2}": number}))
+    store.load("versions")
+    if number % 3 == 0:
+        store.rollback("versions", 1)
+        store.load("versions", version=1)
+    store.save_training_set(f"set{number}", [FeatureLookup("shop/versions")], Question("latest", moment=_START * 2))
+    store.write(definition("passing"), frame(number))
+    store.load("passing")
+    store.delete_training_set(store.catalog.training_set(f"set{number}"))
+    store.delete_group("passing")
+
+
+ROLES: dict[str, Callable[[FeatureStore, int], None]] = {
+    "write": write,
+    "push and erase": push_and_erase,
+    "tidy": tidy,
+    "change": change,
+}
+
+
+def play(home: str, role: str) -> None:
+    """Do what a role does, over and over, until a line comes in."""
+    warnings.simplefilter("ignore", SeeknalWarning)
+    store, told = FeatureStore(home), threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
+    for number in count(2):
+        with suppress(
+            StoreError
+        ):  # a load says so when the files that it reads are removed by keep_days=0 or an erasure
+            ROLES[role](store, number)
+        time.sleep(0.1)  # so that the home stays small enough to be looked at in a moment
+        if told.is_set():
+            sys.stdout.write(f"{number}\n")
+            return
+
+
+@contextmanager
+def in_use(home: Path) -> Iterator[dict[str, int]]:
+    """Let processes play all roles; in the end there is how often each did what it does.
+
+    Raises:
+        AssertionError: One of them failed.
+    """
+    program = [sys.executable, __file__, str(home)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    players = {role: subprocess.Popen([*program, role], text=True, **pipes) for role in ROLES}
+    rounds: dict[str, int] = {}
+    try:
+        yield rounds
+        for role, player in players.items():
+            out, err = player.communicate("enough\n", timeout=120)
+            assert player.returncode == 0, f"{role}: {err}"
+            rounds[role] = int(out)
+    finally:
+        for player in players.values():
+            player.kill()
+            player.wait()
+
+
+def check(home: Path) -> dict[str, int]:
+    """See that a home is whole: every version, snapshot, table and training set.
+
+    Returns:
+        How many of what were looked at.
+
+    Raises:
+        AssertionError: Something is not as it has to be.
+    """
+    with closing(sqlite3.connect(home / "registry.db")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    store = FeatureStore(home)
+    seen = dict.fromkeys(("versions", "snapshots", "tables", "values", "training sets", "erased"), 0)
+    try:
+        for record in store.registry.groups():
+            _check_group(store, record, seen)
+        for table in store.registry.tables():
+            found = store.verify(table.name, table.project)
+            assert found.equal, str(found)
+            seen["tables"] += 1
+            seen["values"] += found.values
+        for one in store.registry.training_sets():
+            assert len(store.training_sets.reproduce(one)) == len(store.training_sets.rows(one)) == one.rows
+            seen["training sets"] += 1
+    finally:
+        store.close()
+        close_all()
+    return seen
+
+
+def _check_group(store: FeatureStore, record: GroupRecord, seen: dict[str, int]) -> None:
+    if not store.catalog.offline(record.project, record.name).exists():
+        assert store.registry.last_snapshot(record) == -1
+        return
+    for version in _some(store.catalog.versions(record)):
+        assert store.counts(record.name, version.number, record.project)[0] == version.rows
+        seen["versions"] += 1
+    root = store.catalog.offline(record.project, record.name).root
+    for one in _some(store.registry.snapshots(record)):
+        paths = [file.path for file in store.catalog.stored(record, one.number, one.files).files]
+        if all((root / path).exists() for path in paths):
+            rows = _rows([root / path for path in paths])
+            assert rows == one.rows or one.files is not None, f"snapshot {one.number} of {record.label}"
+            seen["snapshots"] += 1
+    seen["erased"] += _check_erased(store, record, root)
+
+
+def _some(every: Sequence[T]) -> list[T]:
+    """Give the newest, which are least settled, and a few of the others."""
+    return [*random.sample(every[:-10], min(5, len(every[:-10]))), *every[-10:]]
+
+
+def _rows(files: list[Path]) -> int:
+    if not files:
+        return 0
+    return duckdb.sql(f"SELECT count(*) FROM read_parquet({[str(file) for file in files]})").fetchall()[0][0]
+
+
+def _check_erased(store: FeatureStore, record: GroupRecord, root: Path) -> int:
+    """See that no file at all holds an entity that the registry says was erased."""
+    erased = store.registry.erasures(record)
+    if erased:
+        schema = store.catalog.version(record).schema
+        names = ", ".join(map(quote, schema.key_names))
+        keys = duckdb.sql(f"SELECT DISTINCT {names} FROM read_parquet('{root}/*.parquet')").to_arrow_table()
+        assert not erased.keys() & set(map(digest, Codec(schema).stored_keys(keys)))
+    return len(erased)
+
+
+def rounds_of(home: Path) -> tuple[int, int]:
+    """Give the last rounds that are in the first and in the second group."""
+    store = FeatureStore(home)
+    try:
+        tables = [store.history([FeatureLookup(f"shop/{name}")], output="arrow") for name in ("first", "second")]
+        return tuple(max(row['the "round"'] for row in t.to_pylist() if row["user id"] < USERS) for t in tables)
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    play(*sys.argv[1:])
