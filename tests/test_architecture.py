@@ -28,12 +28,14 @@ ORDER = [
     "entity",
     "schema",
     "columns",
+    "dicts",
     "frames",
     "duck",
     "feature_group",
     "config",
     "offline",
     "registry",
+    "tokens",
     "online",
     "engine",
     "retrieval",
@@ -58,6 +60,8 @@ ORDER = [
     "session",
     "featurestore",
     "demo",
+    "client",
+    "server",
     "cli",
 ]
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from seeknal import frames
+from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import did_you_mean
 from seeknal.online import Codec, OnlineStore, State, WireRow, read_keys, to_wire
@@ -155,7 +156,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """Features of one part that are asked for: their names, their places in its rows, and what takes them from there."""
 
     part: Part
@@ -166,12 +167,79 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Selection:
-    """What is asked for: features in order, the parts they are in, and whether they come from one, as it has them."""
+class Selection:
+    """What is asked for: features in order, and the parts they are in."""
 
     order: list[str]
-    pieces: list[_Piece]
-    in_one: bool
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of some entities.
+
+    Args:
+        table: The table's name.
+        keys: The join keys.
+        columns: What was asked, as one column per join key.
+        selection: The features that were asked for.
+        reads: What was read, one for each of the selection's pieces.
+    """
+
+    table: str
+    keys: Mapping[str, Key]
+    columns: Mapping[str, list[Any]]
+    selection: Selection
+    reads: Sequence[Read]
+
+    def missing(self) -> tuple[int, int]:
+        """Count the rows that were not found, and those that had expired, in all groups together."""
+        absent = sum(read.rows.count(None) for read in self.reads)
+        return absent, sum(read.alive.count(None) for read in self.reads) - absent
+
+    def arrow(self, with_status: bool = False) -> pa.Table:
+        """Give it as a table."""
+        arrays = {name: self.keys[name].array(values) for name, values in self.columns.items()}
+        for piece, read in zip(self.selection.pieces, self.reads, strict=True):
+            arrays |= zip(piece.names, piece.part.codec.columns(read.alive, piece.places), strict=True)
+        arrays = {name: arrays[name] for name in (*self.columns, *self.selection.order)}
+        for label, (status, times) in self.statuses().items() if with_status else ():
+            arrays[f"{label}_status"] = pa.array(status, pa.string())
+            arrays[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(UTC)
+        return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
+
+    def dicts(self, with_status: bool = False) -> list[dict[str, Any]]:
+        """Give it as one dictionary per entity."""
+        pieces = self.selection.pieces
+        shown = {name: self.keys[name].shown(values) for name, values in self.columns.items()}
+        values = [piece.values(read.alive) for piece, read in zip(pieces, self.reads, strict=True)]
+        own = [*shown, *(name for piece in pieces for name in piece.names)]
+        cut = [[row[: len(p.names)] for row in one] for p, one in zip(pieces, values, strict=True)]
+        parts = zip(zip(*shown.values(), strict=True), *cut, strict=True)
+        whole = [dict(zip(own, chain(*one), strict=True)) for one in parts]
+        names = [*shown, *self.selection.order]
+        rows = whole if names == own else [{name: row[name] for name in names} for row in whole]
+        if with_status:
+            self.add_statuses(rows, moment_of)
+        return rows
+
+    def add_statuses(self, rows: Sequence[dict[str, Any]], form: Callable[[int], object]) -> None:
+        """Add to dictionaries what is known of each entity: its status, and the event time of its row."""
+        for label, (status, times) in self.statuses().items():
+            for row, one, moment in zip(rows, status, times, strict=True):
+                row[f"{label}_status"] = one
+                row[f"{label}_event_time"] = None if moment is None else form(moment)
+
+    def statuses(self) -> dict[str, tuple[list[str], list[int | None]]]:
+        """Give status and event time of each entity, by the labels of the parts."""
+        reads = {piece.label: read for piece, read in zip(self.selection.pieces, self.reads, strict=True)}
+        for label in reads:
+            if clash := {f"{label}_status", f"{label}_event_time"} & {*self.columns, *self.selection.order}:
+                raise DefinitionError(
+                    f"Online table {self.table!r} has a column named {clash.pop()!r}, as the status would be. "
+                    "Serve it with another name: FeatureLookup(..., rename={...})."
+                )
+        return {label: (read.statuses, read.times) for label, read in reads.items()}
 
 
 class OnlineTable:
@@ -191,9 +259,8 @@ class OnlineTable:
         self._labels = _labels([part.lookup for part in self.parts])
         self._all = self._select(self.features)
         whole = len(self.parts) == 1 and self.parts[0].codec.is_whole(self._all.pieces[0].places)
-        self._plain_part = self.parts[0] if whole else None
         self._values = self._all.pieces[0].values
-        self._as_dicts = _dict_maker(self.keys, self.features)
+        self._as_dicts = dict_maker(self.keys, [self.features], self.features) if whole else None
 
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)
@@ -237,30 +304,38 @@ class OnlineTable:
                 return answer
         if output not in ONLINE_OUTPUTS:
             raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
+        found = self.find(self.columns(keys), features, moment)
+        return found.dicts(with_status) if output == "dicts" else frames.from_arrow(found.arrow(with_status), output)
+
+    def find(self, columns: Mapping[str, list[Any]], features: Sequence[str] | None, at: int) -> Found:
+        """Look up some entities, given as one column per join key.
+
+        Args:
+            columns: What `columns` gives.
+            features: Names of the features wanted, in order. None: all of them.
+            at: What counts as now, in microseconds since 1970.
+
+        Raises:
+            DataError: A key has a wrong type.
+            DefinitionError: A feature is unknown, or a group is not online.
+        """
         selection = self._all if features is None else self._select(features)
-        columns = self._columns(keys)
-        found = [self.read(piece.part, columns, moment) for piece in selection.pieces]
-        statuses = self._statuses(selection.pieces, found) if with_status else {}
-        if output == "dicts":
-            shown = {name: self._keys[name].shown(values) for name, values in columns.items()}
-            return _dicts(shown, selection, found, statuses)
-        arrays = {name: self._keys[name].array(values) for name, values in columns.items()}
-        for piece, read in zip(selection.pieces, found, strict=True):
-            arrays |= zip(piece.names, piece.part.codec.columns(read.alive, piece.places), strict=True)
-        arrays = {name: arrays[name] for name in (*columns, *selection.order)}
-        for label, (status, times) in statuses.items():
-            arrays[f"{label}_status"] = pa.array(status, pa.string())
-            arrays[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(UTC)
-        return frames.from_arrow(pa.Table.from_arrays(list(arrays.values()), names=list(arrays)), output)
+        return Found(
+            self.record.name,
+            {name: self._keys[name] for name in columns},
+            columns,
+            selection,
+            [self.read(piece.part, columns, at) for piece in selection.pieces],
+        )
 
     def _plainly(self, keys: Any, at: int) -> list[dict[str, Any]] | None:
         """Answer the most frequent question in as few steps as can be; None if anything about it is out of the ordinary.
 
         All features of a table that has one group, as dictionaries: half of the time of the long way, for one entity.
         """
-        if self._plain_part is None or type(keys) is not list:
+        if self._as_dicts is None or type(keys) is not list:
             return None
-        part = self._plain_part
+        part = self.parts[0]
         try:
             columns = [[key[name] for key in keys] for name in self.keys]
             if not {len(columns)}.issuperset(map(len, keys)):
@@ -290,7 +365,7 @@ class OnlineTable:
                 f"{part.lookup.project}/{part.lookup.group} --version {part.lookup.version} --start-date DATE."
             ) from None
 
-    def _columns(self, keys: object) -> dict[str, list[Any]]:
+    def columns(self, keys: object) -> dict[str, list[Any]]:
         """Take the entities asked for, as one column per join key.
 
         Raises:
@@ -328,7 +403,7 @@ class OnlineTable:
                 key=dict(key),
             )
 
-    def _select(self, features: Sequence[str]) -> _Selection:
+    def _select(self, features: Sequence[str]) -> Selection:
         """Find the parts that some features are in."""
         if isinstance(features, str):
             raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
@@ -339,21 +414,8 @@ class OnlineTable:
         for part, label in zip(self.parts, self._labels, strict=True):
             if names := [name for name in dict.fromkeys(features) if name in part.features]:
                 places = [part.features[name] for name in names]
-                pieces.append(_Piece(part, label, names, places, part.codec.values(places)))
-        return _Selection(list(features), pieces, [piece.names for piece in pieces] == [list(features)])
-
-    def _statuses(
-        self, pieces: Sequence[_Piece], found: Sequence[Read]
-    ) -> dict[str, tuple[list[str], list[int | None]]]:
-        """Give status and event time of each entity, by the labels of the parts."""
-        reads = {piece.label: read for piece, read in zip(pieces, found, strict=True)}
-        for label in reads:
-            if clash := {f"{label}_status", f"{label}_event_time"} & {*self.keys, *self.features}:
-                raise DefinitionError(
-                    f"Online table {self.record.name!r} has a column named {clash.pop()!r}, as the status would be. "
-                    "Serve it with another name: FeatureLookup(..., rename={...})."
-                )
-        return {label: (read.statuses, read.times) for label, read in reads.items()}
+                pieces.append(Piece(part, label, names, places, part.codec.values(places)))
+        return Selection(list(features), pieces)
 
 
 def _labels(lookups: Sequence[TableLookup]) -> list[str]:
@@ -363,42 +425,3 @@ def _labels(lookups: Sequence[TableLookup]) -> list[str]:
     if len(set(groups)) == len(rows):
         return groups
     return [f"{one.group}_{'_'.join(name for _, name in one.keys)}_{one.version}" for one in lookups]
-
-
-def _dict_maker(keys: Sequence[str], features: Sequence[str]) -> Callable[..., list[dict[str, Any]]]:
-    """Give what makes dictionaries from columns of keys and rows that have the features and one value more.
-
-    A dictionary written out, `{n0: k0, n1: v0, ...}`, takes less than half the time of `dict(zip(names, values))`, which
-    would be most of the time of an answer. Its source is made of numbers only; the names are what they are the names of.
-    """
-    names = {f"n{i}": name for i, name in enumerate([*keys, *features])}
-    columns = ", ".join(f"c{i}" for i in range(len(keys)))
-    entity, row = ("".join(f"{kind}{i}, " for i in range(len(some))) for kind, some in (("k", keys), ("v", features)))
-    pairs = zip(names, [*entity.split(), *row.split()], strict=True)
-    items = "".join(f"{name}: {value}" for name, value in pairs)
-    source = f"lambda {columns}, rows: [{{{items}}} for {entity}({row}_) in zip({columns}, rows)]"
-    return eval(source, names)  # type: ignore[no-any-return]  # noqa: S307 - nobody's text is in it
-
-
-def _dicts(
-    keys: Mapping[str, list[Any]],
-    selection: _Selection,
-    found: Sequence[Read],
-    statuses: Mapping[str, tuple[list[str], list[int | None]]],
-) -> list[dict[str, Any]]:
-    """Give an answer as one dictionary per entity."""
-    names = [*keys, *selection.order]
-    entities = zip(*keys.values(), strict=True)
-    values = [piece.values(read.alive) for piece, read in zip(selection.pieces, found, strict=True)]
-    if selection.in_one:
-        rows = [dict(zip(names, (*key, *row))) for key, row in zip(entities, values[0])]  # noqa: B905 - a row has its time, too
-    else:
-        cut = [[row[: len(p.names)] for row in one] for p, one in zip(selection.pieces, values, strict=True)]
-        own = [*keys, *(name for piece in selection.pieces for name in piece.names)]
-        whole = (dict(zip(own, chain(*parts), strict=True)) for parts in zip(entities, *cut, strict=True))
-        rows = [{name: row[name] for name in names} for row in whole]
-    for label, (status, times) in statuses.items():
-        for row, one, moment in zip(rows, status, times, strict=True):
-            row[f"{label}_status"] = one
-            row[f"{label}_event_time"] = None if moment is None else moment_of(moment)
-    return rows

@@ -8,6 +8,7 @@ from seeknal.registry.records import (
     Question,
     SnapshotRecord,
     TableLookup,
+    TokenRecord,
     TrainingSetRecord,
     Version,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Registry",
     "SnapshotRecord",
     "TableLookup",
+    "TokenRecord",
     "TrainingSetRecord",
     "Version",
 ]

@@ -208,3 +208,26 @@ class OnlineTableRecord:
     def label(self) -> str:
         """Project and name."""
         return f"{self.project}/{self.name}"
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token that was given out; what it is made of is known to its holder only.
+
+    Args:
+        id: What it begins with, in the open.
+        name: Its name.
+        project: Name of the project it opens, or "*".
+        rights: What it may do there.
+        digest: SHA-256 of the token, in hexadecimal.
+        created_at: When it was made.
+        revoked_at: When it was revoked.
+    """
+
+    id: str
+    name: str
+    project: str
+    rights: tuple[str, ...]
+    digest: str
+    created_at: int
+    revoked_at: int | None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -34,20 +34,27 @@ from sqlalchemy.schema import CreateTable
 
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.feature_group import FeatureGroup, Materialization
-from seeknal.offline import Commit, DataFile
+from seeknal.feature_group import FeatureGroup
+from seeknal.offline import Commit
 from seeknal.registry import tables as t
 from seeknal.registry.records import (
     WRITES,
     GroupRecord,
     Load,
     OnlineTableRecord,
-    Pin,
-    Question,
     SnapshotRecord,
-    TableLookup,
+    TokenRecord,
     TrainingSetRecord,
     Version,
+)
+from seeknal.registry.rows import (
+    entity_of,
+    files_of,
+    group_of,
+    online_table_of,
+    token_of,
+    training_set_of,
+    values_of,
 )
 from seeknal.schema import Schema
 from seeknal.times import Interval, now
@@ -112,7 +119,7 @@ class Registry:
                 times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
                 db.execute(insert(t.feature_group).values(**values, **times, online=0))
             else:
-                _refuse_changes(group, _group(row).group)
+                _refuse_changes(group, group_of(row).group)
             db.execute(
                 update(t.feature_group)
                 .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
@@ -122,19 +129,19 @@ class Registry:
                     online=int(materialization.online),
                 )
             )
-            return _group(_found(_group_row(db, group.project, group.name)))
+            return group_of(_found(_group_row(db, group.project, group.name)))
 
     def group(self, project: str, name: str) -> GroupRecord | None:
         """Find a group."""
         with self._read() as db:
             row = _group_row(db, project, name)
-        return _group(row) if row else None
+        return group_of(row) if row else None
 
     def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
         """List the groups, of one project or name if it is given, by project and name."""
         query = _named(_GROUPS, t.feature_group, project, name)
         with self._read() as db:
-            return [_group(row) for row in db.execute(query)]
+            return [group_of(row) for row in db.execute(query)]
 
     def delete_group(self, record: GroupRecord) -> None:
         """Forget a group, its versions and loads; its entity too if no other group has it."""
@@ -150,7 +157,7 @@ class Registry:
         if project is not None:
             query = query.where(t.entity.c.project == project)
         with self._read() as db:
-            return [(row.project, _entity(row)) for row in db.execute(query)]
+            return [(row.project, entity_of(row)) for row in db.execute(query)]
 
     def last_snapshot(self, record: GroupRecord) -> int:
         """Give the newest snapshot the registry has heard of; -1 if none."""
@@ -168,7 +175,7 @@ class Registry:
             for commit in commits:
                 if commit.snapshot in known:
                     continue
-                db.execute(insert(t.snapshot).values(group_id=record.id, **_commit_values(commit)))
+                db.execute(insert(t.snapshot).values(group_id=record.id, **values_of(commit)))
                 for number, files in commit.rewritten.items():
                     older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
                     db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
@@ -186,7 +193,7 @@ class Registry:
             query = query.where(t.snapshot.c.number <= until)
         with self._read() as db:
             rows: list[Any] = list(db.execute(query))
-        rows += [SimpleNamespace(**_commit_values(one)) for one in unheard if until is None or one.snapshot <= until]
+        rows += [SimpleNamespace(**values_of(one)) for one in unheard if until is None or one.snapshot <= until]
         first: dict[int, Any] = {}
         last: dict[int, Any] = {}
         written: dict[int, int] = {}
@@ -196,7 +203,7 @@ class Registry:
             if row.mode in WRITES:
                 written[row.version] = row.at
         current = rows[-1].version if rows else 0
-        files = {row.number: _files(row.files) for row in last.values()}
+        files = {row.number: files_of(row.files) for row in last.values()}
         files |= {int(number): tuple(some) for one in unheard for number, some in one.rewritten.items()}
         return [
             Version(
@@ -220,7 +227,7 @@ class Registry:
         query = query.where(t.snapshot.c.number >= first)
         with self._read() as db:
             return [
-                SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": _files(row.files)})
+                SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": files_of(row.files)})
                 for row in db.execute(query.order_by(t.snapshot.c.number))
             ]
 
@@ -304,7 +311,7 @@ class Registry:
         """List the online tables, of one project or name if it is given, by project and name."""
         query = _named(select(t.online_table), t.online_table, project, name)
         with self._read() as db:
-            return [_online_table(row) for row in db.execute(query)]
+            return [online_table_of(row) for row in db.execute(query)]
 
     def delete_table(self, project: str, name: str) -> None:
         """Forget an online table."""
@@ -328,13 +335,50 @@ class Registry:
         """List the training sets, of one project or name if it is given, by project and name."""
         query = _named(select(t.training_set), t.training_set, project, name)
         with self._read() as db:
-            return [_training_set(row) for row in db.execute(query)]
+            return [training_set_of(row) for row in db.execute(query)]
 
     def delete_training_set(self, record: TrainingSetRecord) -> None:
         """Forget a training set."""
         mine = (t.training_set.c.project == record.project) & (t.training_set.c.name == record.name)
         with self._write() as db:
             db.execute(delete(t.training_set).where(mine))
+
+    def add_token(self, token: TokenRecord) -> None:
+        """Register a token.
+
+        Raises:
+            DefinitionError: There is one of that name.
+        """
+        try:
+            with self._write() as db:
+                db.execute(insert(t.token).values(**asdict(token) | {"rights": _json(token.rights)}))
+        except IntegrityError:
+            raise DefinitionError(f"There is a token {token.name!r}, or was. Choose another name.") from None
+
+    def tokens(self) -> list[TokenRecord]:
+        """List the tokens that were ever given out, by name; the revoked ones too."""
+        with self._read() as db:
+            return [token_of(row) for row in db.execute(select(t.token).order_by(t.token.c.name))]
+
+    def revoke_token(self, name: str, at: int) -> None:
+        """Let a token open nothing any more."""
+        with self._write() as db:
+            db.execute(update(t.token).where(t.token.c.name == name).values(revoked_at=at))
+
+    def stamp(self) -> bytes:
+        """Give what differs after each change, at the price of reading a few bytes.
+
+        It is the "file change counter" of a SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7), and
+        what tells the file from another that was put in its place.
+
+        Raises:
+            StoreError: There is no registry.
+        """
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                return file.read(28)[24:] + str(os.fstat(file.fileno()).st_ino).encode()
+        except OSError as error:
+            raise StoreError(f"The registry {self._path} cannot be read: {error}.") from error
 
 
 T = TypeVar("T")
@@ -394,7 +438,7 @@ def _is_table(project: str, name: str) -> ColumnElement[bool]:
 def _save_entity(db: Connection, project: str, entity: Entity) -> int:
     query = select(t.entity).where(t.entity.c.project == project, t.entity.c.name == entity.name)
     row = db.execute(query).one_or_none()
-    known = Entity.stored(entity.name, entity.join_keys) if row is None else _entity(row)
+    known = Entity.stored(entity.name, entity.join_keys) if row is None else entity_of(row)
     values = {
         "pii_keys": _json(entity.pii_keys or known.pii_keys),
         "description": entity.description or known.description,
@@ -422,60 +466,6 @@ def _refuse_changes(group: FeatureGroup, known: FeatureGroup) -> None:
                 f"Group {group.name!r} of project {group.project!r} has {what}={old!r}, not {new!r}. "
                 "Keep that, delete the group, or write to a new one."
             )
-
-
-def _entity(row: Row[tuple[object, ...]]) -> Entity:
-    return Entity.stored(
-        row.name, msgspec.json.decode(row.join_keys), row.description, msgspec.json.decode(row.pii_keys)
-    )
-
-
-def _group(row: Row[tuple[object, ...]]) -> GroupRecord:
-    keys = (msgspec.json.decode(column) for column in (row.join_keys, row.pii_keys))
-    materialization = Materialization(
-        event_time_col=row.event_time_col,
-        created_time_col=row.created_time_col,
-        ttl=None if row.ttl is None else timedelta(microseconds=row.ttl),
-        online=bool(row.online),
-    )
-    join_keys, pii_keys = keys
-    entity = Entity.stored(row.entity_name, join_keys, row.entity_description, pii_keys)
-    group = FeatureGroup(row.name, entity, materialization, row.project, row.description)
-    return GroupRecord(row.id, group, row.created_at)
-
-
-def _online_table(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
-    lookups = msgspec.json.decode(row.lookups, type=tuple[TableLookup, ...])
-    return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
-
-
-def _training_set(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
-    return TrainingSetRecord(
-        row.project,
-        row.name,
-        msgspec.json.decode(row.pins, type=tuple[Pin, ...]),
-        msgspec.json.decode(row.question, type=Question),
-        row.rows,
-        row.content_hash,
-        bool(row.has_rows),
-        row.created_at,
-        row.folder,
-    )
-
-
-def _files(text: str | None) -> tuple[DataFile, ...] | None:
-    return None if text is None else msgspec.json.decode(text, type=tuple[DataFile, ...])
-
-
-def _commit_values(commit: Commit) -> dict[str, object]:
-    names = ("version", "schema_text", "mode", "written", "rows", "newest", "next_row_id", "at")
-    values = {name: getattr(commit, name) for name in names}
-    return values | {
-        "files": None,
-        "number": commit.snapshot,
-        "start": commit.interval.start,
-        "end": commit.interval.end,
-    }
 
 
 def _json(values: Sequence[str]) -> str:

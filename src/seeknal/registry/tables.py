@@ -99,3 +99,15 @@ training_set = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("folder", Text, nullable=False),
 )
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("project", String(128), nullable=False),
+    Column("rights", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)

@@ -1,0 +1,87 @@
+"""What the registry's rows say."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+from sqlalchemy import Row
+
+from seeknal.entity import Entity
+from seeknal.feature_group import FeatureGroup, Materialization
+from seeknal.offline import Commit, DataFile
+from seeknal.registry.records import (
+    GroupRecord,
+    OnlineTableRecord,
+    Pin,
+    Question,
+    TableLookup,
+    TokenRecord,
+    TrainingSetRecord,
+)
+
+
+def entity_of(row: Row[tuple[object, ...]]) -> Entity:
+    """Read an entity."""
+    return Entity.stored(
+        row.name, msgspec.json.decode(row.join_keys), row.description, msgspec.json.decode(row.pii_keys)
+    )
+
+
+def group_of(row: Row[tuple[object, ...]]) -> GroupRecord:
+    """Read a group, beside its entity."""
+    keys = (msgspec.json.decode(column) for column in (row.join_keys, row.pii_keys))
+    materialization = Materialization(
+        event_time_col=row.event_time_col,
+        created_time_col=row.created_time_col,
+        ttl=None if row.ttl is None else timedelta(microseconds=row.ttl),
+        online=bool(row.online),
+    )
+    join_keys, pii_keys = keys
+    entity = Entity.stored(row.entity_name, join_keys, row.entity_description, pii_keys)
+    group = FeatureGroup(row.name, entity, materialization, row.project, row.description)
+    return GroupRecord(row.id, group, row.created_at)
+
+
+def online_table_of(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
+    """Read an online table."""
+    lookups = msgspec.json.decode(row.lookups, type=tuple[TableLookup, ...])
+    return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
+
+
+def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
+    """Read a training set."""
+    return TrainingSetRecord(
+        row.project,
+        row.name,
+        msgspec.json.decode(row.pins, type=tuple[Pin, ...]),
+        msgspec.json.decode(row.question, type=Question),
+        row.rows,
+        row.content_hash,
+        bool(row.has_rows),
+        row.created_at,
+        row.folder,
+    )
+
+
+def files_of(text: str | None) -> tuple[DataFile, ...] | None:
+    """Read what stands for a snapshot."""
+    return None if text is None else msgspec.json.decode(text, type=tuple[DataFile, ...])
+
+
+def values_of(commit: Commit) -> dict[str, object]:
+    """Give the row of a commit."""
+    names = ("version", "schema_text", "mode", "written", "rows", "newest", "next_row_id", "at")
+    values = {name: getattr(commit, name) for name in names}
+    return values | {
+        "files": None,
+        "number": commit.snapshot,
+        "start": commit.interval.start,
+        "end": commit.interval.end,
+    }
+
+
+def token_of(row: Row[tuple[object, ...]]) -> TokenRecord:
+    """Read a token."""
+    rights = msgspec.json.decode(row.rights, type=tuple[str, ...])
+    return TokenRecord(row.id, row.name, row.project, rights, row.digest, row.created_at, row.revoked_at)
