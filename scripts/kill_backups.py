@@ -39,6 +39,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from busy import check, definition, furnish, in_use
 
 SIGNALS = signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+LANDINGS = {
+    "backup": {"registry.db": "copying", "backup.json": "all copied"},
+    "restore": {"offline": "copying", "registry.db": "all copied", "online": "loading"},
+}
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.store", "seeknal.cli.app", "seeknal.backup"])
 
@@ -117,11 +121,11 @@ class Ground:
             AssertionError: A promise did not hold.
         """
         process, _ = self._start()
-        time.sleep(chance.uniform(0, 1.05 * statistics.median(self.took[-9:])))
+        self._wait_for_a_moment(chance)
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid or 0, number)
         process.join()
-        there, left = self.place.exists(), self._left()
+        there, left, landing = self.place.exists(), self._left(), self._landing()
         expect(there or process.exitcode != 0, "it ended well and left nothing")
         if there:
             self.test()
@@ -136,7 +140,25 @@ class Ground:
         self._clear()
         if process.exitcode == 0:
             return "it had ended, whole"
-        return f"{'whole' if there else 'nothing there'}{', a part left' if left else ''}"
+        return landing
+
+    def _wait_for_a_moment(self, chance: random.Random) -> None:
+        """Wait until some moment of it: any, or soon after it has a file, all copies, or rows online."""
+        patience = time.monotonic() + (usual := statistics.median(self.took[-9:]))
+        aim = chance.choice(["any", *LANDINGS[self.verb]])
+        if aim == "any":
+            time.sleep(chance.uniform(0, 1.05 * usual))
+            return
+        while time.monotonic() < patience and not list(self.folder.glob(f".*/{aim}")):
+            time.sleep(0.0003)
+        time.sleep(chance.choice([0, chance.uniform(0, 0.2 * usual)]))
+
+    def _landing(self) -> str:
+        """Say how far it had come."""
+        if self.place.exists():
+            return "whole"
+        seen = [told for aim, told in LANDINGS[self.verb].items() if list(self.folder.glob(f".*/{aim}"))]
+        return f"nothing there, a part left: {seen[-1] if seen else 'waiting'}" if self._left() else "nothing there"
 
     def _start(self) -> tuple[multiprocessing.process.BaseProcess, float]:
         ours, theirs = _context.Pipe()

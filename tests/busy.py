@@ -66,6 +66,7 @@ def write(store: FeatureStore, number: int) -> None:
     """Write a round to one group and then to the other, so that the first is never behind."""
     store.write(definition("first"), frame(number), mode="append")
     store.write(definition("second"), frame(number), mode="merge")
+    time.sleep(0.3)  # so that the home stays small enough to be looked at in a moment
     if number % _KEPT == 0:
         for name in ("first", "second"):
             store.clean(name, _START + (number - _KEPT) * _SECOND)
@@ -115,7 +116,6 @@ def play(home: str, role: str) -> None:
             StoreError
         ):  # a load says so when the files that it reads are removed by keep_days=0 or an erasure
             ROLES[role](store, number)
-        time.sleep(0.1)  # so that the home stays small enough to be looked at in a moment
         if told.is_set():
             sys.stdout.write(f"{number}\n")
             return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -27,7 +27,7 @@ from seeknal.times import Moment, instant, now
 AsOf = Moment | int | Mapping[str, int]
 """What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
 
-_DELETIONS = "_deletions.lock"
+_DELETIONS, _TURN = "_deletions.lock", "_turn.lock"
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
@@ -44,13 +44,21 @@ class Catalog:
         self.registry = registry
         self._engine = engine
 
-    def deleting(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def deleting(self) -> Iterator[None]:
         """Hold off backups while something is deleted or erased, so that none sees it half-gone."""
-        return alone(self.home / _DELETIONS)
+        with alone(self.home / _TURN):  # let those go first who wait to keep something
+            pass
+        with alone(self.home / _DELETIONS):
+            yield
 
-    def keeping(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
         """Hold off whoever deletes; others may keep things at the same time."""
-        return together(self.home / _DELETIONS)
+        with ExitStack() as stack:
+            with together(self.home / _TURN):
+                stack.enter_context(together(self.home / _DELETIONS))
+            yield
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Find a group by its name; without a project, over all of them. "shop/spend" says both.
