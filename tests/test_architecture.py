@@ -53,6 +53,7 @@ ORDER = [
     "serving",
     "verification",
     "online_tables",
+    "freshness",
     "home",
     "backup",
     "store",

@@ -2,6 +2,7 @@
 
 SeeknalError
 ├── DefinitionError   the code asks for something that cannot be: change the code
+│   └── NotOnlineError   what is asked for was never loaded, or was deleted
 ├── DataError         the data cannot be taken as it is: change the data
 └── StoreError        the machine or the files are in the way: look at the machine
 
@@ -31,6 +32,10 @@ class SeeknalError(Exception):
 
 class DefinitionError(SeeknalError):
     """The definition or the call is wrong: change the code."""
+
+
+class NotOnlineError(DefinitionError):
+    """What is asked for is not in the online store: load it."""
 
 
 class DataError(SeeknalError):

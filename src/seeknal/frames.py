@@ -20,6 +20,7 @@ from seeknal.names import did_you_mean
 from seeknal.sql import comma, quote
 
 _PARQUET = {".parquet", ".pq"}
+_STREAM = ".arrows"
 OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
 
 
@@ -109,7 +110,7 @@ def to_arrow(frame: object, names: Sequence[str] | None = None) -> pa.Table:
 
 
 def batches(frame: object, size: int) -> tuple[pa.Schema, Callable[[], Iterator[pa.RecordBatch]]]:
-    """Take a frame's rows in batches; a Parquet file is read as they are asked for, each time anew.
+    """Take a frame's rows in batches; a file of Parquet or an Arrow stream is read as they are asked for, each time anew.
 
     Raises:
         DataError: It is no frame, or the file cannot be read.
@@ -118,8 +119,36 @@ def batches(frame: object, size: int) -> tuple[pa.Schema, Callable[[], Iterator[
         file = Path(str(frame))
         schema = _parquet_schema(file)
         return schema, lambda: pq.ParquetFile(file).iter_batches(size, columns=schema.names)
+    if kind_of(frame) == "path" and Path(str(frame)).suffix.lower() == _STREAM:
+        return _stream_schema(Path(str(frame))), lambda: _read_stream(Path(str(frame)), size)
     table = to_arrow(frame)
     return table.schema, lambda: iter(table.to_batches(max_chunksize=size))
+
+
+def to_stream(table: pa.Table) -> bytes:
+    """Write a table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _stream_schema(file: Path) -> pa.Schema:
+    try:
+        with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+            return reader.schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+
+
+def _read_stream(file: Path, size: int) -> Iterator[pa.RecordBatch]:
+    try:
+        with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+            for batch in reader:
+                batch.validate(full=True)
+                yield from (batch.slice(i, size) for i in range(0, batch.num_rows, size))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
 
 
 def _from_pandas(frame: Any, names: list[str]) -> pa.Table:

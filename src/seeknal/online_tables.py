@@ -187,15 +187,12 @@ class OnlineTables:
     def ledger(self, record: GroupRecord) -> list[Ledger]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
-        return [
-            Ledger(
-                version,
-                online.shown(name or self._place),
-                self._state(record, version, name),
-                self._catalog.read(record, version)[1],
-            )
-            for version, name in sorted(loads)
-        ]
+        return [self.line(record, version, name) for version, name in sorted(loads)]
+
+    def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
+        """Say what is online of a version in the store of a name."""
+        state, place = self._state(record, version, name), online.shown(name or self._place)
+        return Ledger(version, place, state, self._catalog.read(record, version)[1])
 
     def _state(self, record: GroupRecord, version: int, name: str) -> State | None:
         try:

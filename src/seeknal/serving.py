@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from seeknal import frames
 from seeknal.dicts import dict_maker
-from seeknal.errors import DataError, DefinitionError
+from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import did_you_mean
 from seeknal.online import Codec, OnlineStore, State, WireRow, read_keys, to_wire
 from seeknal.registry import OnlineTableRecord, TableLookup
@@ -64,9 +64,10 @@ class Part:
     def __init__(
         self, lookup: TableLookup, codec: Codec, online: OnlineStore, ttl: int | None, place: str, origin: int
     ) -> None:
-        self._origin = origin
+        self.origin = origin
         self.lookup = lookup
         self.place = place
+        self.waits = online.waits
         self.codec = codec
         self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
@@ -76,7 +77,7 @@ class Part:
         self._state: tuple[bytes, State] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place, self._origin)
+        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place, self.origin)
 
     def read(self, keys: Sequence[Sequence[Any]], at: int) -> Read:
         """Read the rows of some entities, given as one column of wire values per join key.
@@ -91,7 +92,7 @@ class Part:
         if self._state is None or self._state[0] != text:
             self._state = text, State.loads(text)
         state = self._state[1]
-        if state.origin != self._origin:
+        if state.origin != self.origin:
             raise KeyError(self._space)
         rows = self.codec.rows(found, at)
         ttl = state.ttl if self._ttl is None else self._ttl
@@ -353,17 +354,21 @@ class OnlineTable:
 
         Raises:
             DataError: A key has a wrong type.
-            DefinitionError: The part is not online.
+            NotOnlineError: The part is not online.
         """
         keys = [key.wire(columns[key.name]) for key in part.keys]
         try:
             return part.read(keys, at)
         except KeyError:
-            raise DefinitionError(
+            raise NotOnlineError(
                 f"Online table {self.record.label!r} is not online: version {part.lookup.version} of {part.lookup.group!r} "
                 f"is not in {part.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal materialize "
                 f"{part.lookup.project}/{part.lookup.group} --version {part.lookup.version} --start-date DATE."
             ) from None
+
+    def is_plain(self, key: str, values: list[Any]) -> bool:
+        """Tell whether values of a key are of the Python type that is the same on the wire."""
+        return self._keys[key].is_plain(values)
 
     def columns(self, keys: object) -> dict[str, list[Any]]:
         """Take the entities asked for, as one column per join key.

@@ -34,7 +34,9 @@ def create(registry: Registry, name: str, project: str, rights: Sequence[str]) -
         check_name("project", project)
     for right in rights or ["none"]:
         if right not in RIGHTS:
-            raise DefinitionError(f"There is no right {right!r}. Give {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}")
+            raise DefinitionError(
+                f"There is no right {right!r}. Give {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
+            )
     ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     text = f"{_PREFIX}_{ident}_{secret}"
     ordered = tuple(right for right in RIGHTS if right in rights)

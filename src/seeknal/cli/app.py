@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from seeknal import __version__
-from seeknal.cli import backup, dataset, doctor, explore, manage, online, version
+from seeknal.cli import backup, dataset, doctor, explore, manage, online, server, version
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 
@@ -26,6 +26,7 @@ app.add_typer(explore.list_app, name="list")
 app.add_typer(explore.show_app, name="show")
 app.add_typer(manage.delete_app, name="delete")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(server.token_app, name="token")
 for command in (
     manage.init,
     explore.info,
@@ -36,6 +37,7 @@ for command in (
     online.materialize,
     online.lookup,
     online.verify,
+    server.serve,
     manage.optimize,
     manage.clean,
     manage.erase,

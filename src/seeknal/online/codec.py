@@ -37,7 +37,7 @@ class Codec:
         wires = [pa.field(str(i), types.wire(kind)) for i, kind in enumerate(self._kinds)]
         self._row = pa.struct([*wires, pa.field("time", pa.int64())])
         self._plain = [_is_plain(kind) for kind in self._kinds]
-        self._nothing = (None,) * (len(self._kinds) + 1)
+        self.nothing = (None,) * (len(self._kinds) + 1)
         self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
     def __reduce__(self) -> tuple[type[Codec], tuple[Schema]]:
@@ -122,7 +122,7 @@ class Codec:
 
     def values(self, wanted: Sequence[int]) -> Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]:
         """Give what takes some features from rows, as Python values; there may be more behind those asked for."""
-        nothing = self._nothing
+        nothing = self.nothing
         if not all(self._plain[i] for i in wanted):
             return lambda rows: self._converted(rows, wanted)
         if list(wanted) == list(range(len(wanted))):
@@ -130,7 +130,7 @@ class Codec:
         return lambda rows: [[(row or nothing)[i] for i in wanted] for row in rows]
 
     def _converted(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> Sequence[Sequence[Any]]:
-        whole = [row or self._nothing for row in rows]
+        whole = [row or self.nothing for row in rows]
         converted = dict(zip(wanted, self.columns(rows, wanted), strict=True))
         columns = [[row[i] for row in whole] if self._plain[i] else converted[i].to_pylist() for i in wanted]
         return list(zip(*columns, strict=True))

@@ -51,6 +51,7 @@ class LmdbStore:
 
     most_changes = 100_000
     forgets = False
+    waits = False
 
     def __init__(self, folder: Path, map_size: int = _FIRST_MAP) -> None:
         self._folder = folder

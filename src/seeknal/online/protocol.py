@@ -56,6 +56,9 @@ class OnlineStore(Protocol):
     forgets: bool
     """Whether rows go by themselves once they have expired."""
 
+    waits: bool
+    """Whether a read waits for another machine."""
+
     def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
         """Give the state of a space and the row of each key, in order; None where there is none.
 

@@ -87,6 +87,7 @@ class RedisStore:
 
     most_changes = 10_000
     forgets = True
+    waits = True
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -68,7 +68,7 @@ class Registry:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
-        self._path = path
+        self.path = path
         self._engine = create_engine(
             URL.create("sqlite", database=str(path)), connect_args={"timeout": 60}, poolclass=NullPool
         )
@@ -100,7 +100,7 @@ class Registry:
         except IntegrityError:
             raise
         except DatabaseError as error:
-            raise StoreError(f"The registry {self._path} cannot be used: {error.orig}.") from error
+            raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
 
     def save_group(self, group: FeatureGroup) -> GroupRecord:
         """Register a group, or bring what may change (ttl, online, description) up to date.
@@ -243,9 +243,10 @@ class Registry:
         with self._read() as db:
             return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
 
-    def watermarks(self, record: GroupRecord, version: int) -> list[int]:
-        """List the newest event time of each write to a version, in order of time."""
+    def watermarks(self, record: GroupRecord, version: int, until: int | None = None) -> list[int]:
+        """List the newest event time of each write to a version, up to a snapshot if one is given, in order of time."""
         query = select(t.snapshot.c.newest).where(t.snapshot.c.group_id == record.id, t.snapshot.c.version == version)
+        query = query if until is None else query.where(t.snapshot.c.number <= until)
         with self._read() as db:
             return sorted({newest for newest in db.scalars(query) if newest is not None})
 
@@ -375,10 +376,10 @@ class Registry:
             StoreError: There is no registry.
         """
         try:
-            with self._path.open("rb", buffering=0) as file:
+            with self.path.open("rb", buffering=0) as file:
                 return file.read(28)[24:] + str(os.fstat(file.fileno()).st_ino).encode()
         except OSError as error:
-            raise StoreError(f"The registry {self._path} cannot be read: {error}.") from error
+            raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
 
 
 T = TypeVar("T")

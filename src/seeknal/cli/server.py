@@ -1,0 +1,92 @@
+"""Commands about the server: running it, its tokens, and how fresh what it serves is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seeknal.cli import render
+from seeknal.cli.options import AsFormat, Format
+
+token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
+_NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
+
+
+def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
+    host: Annotated[
+        str,
+        typer.Option(envvar="SEEKNAL_HOST", help="Address to listen at; others than this machine's own need a token."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="SEEKNAL_PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 6789,
+    workers: Annotated[int, typer.Option(envvar="SEEKNAL_WORKERS", min=1, help="Processes that answer.")] = 1,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate and its chain.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    max_keys: Annotated[int, typer.Option(min=1, help="Entities in a request.")] = 1000,
+    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 8 * 2**20,
+    max_spine: Annotated[int, typer.Option(min=1, help="Bytes of a spine.")] = 10 * 2**30,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests at work at once, in each worker.")] = 500,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Pushes and joins at work at once, in each worker.")] = 4,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait.")] = 10,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight have when it is ended.")] = 30,
+    access_log: Annotated[bool, typer.Option(help="Write a line to stdout for each request.")] = True,
+    otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry, as OTEL_* variables say.")] = False,
+) -> None:
+    """Answer over HTTP: online features, pushes, training data. GET / describes it."""
+    from seeknal import session
+    from seeknal.errors import DefinitionError
+
+    try:
+        from seeknal.server.options import Limits, Options
+        from seeknal.server.run import serve as run
+    except ImportError as error:
+        raise DefinitionError(f'The server needs {error.name}: pip install "seeknal[server]".') from None
+    limits = Limits(max_keys, max_body, max_spine, timedelta(seconds=timeout), max_requests, max_jobs, max_connections)
+    options = Options(
+        host, port, workers, limits, access_log, certificate, key, timedelta(seconds=grace), telemetry=otel
+    )
+    run(options, {}, session.store().registry)
+
+
+@token_app.command("create")
+def create(
+    name: _NAME,
+    project: Annotated[str, typer.Option("--project", "-p", help='The project it opens; "*" for all.')],
+    right: Annotated[list[str], typer.Option("--right", "-r", help="read, push or admin; several are several times.")],
+) -> None:
+    """Make a token, and print it. Only its hash is kept: it cannot be shown again."""
+    from seeknal import session, tokens
+
+    typer.echo(tokens.create(session.store().registry, name, project, right))
+
+
+@token_app.command("list")
+def list_tokens(form: AsFormat = Format.table) -> None:
+    """List the tokens that were ever made."""
+    from seeknal import session
+
+    rows = [
+        {
+            "name": token.name,
+            "project": token.project,
+            "rights": ", ".join(token.rights),
+            "created_at": render.when(token.created_at),
+            "revoked_at": None if token.revoked_at is None else render.when(token.revoked_at),
+        }
+        for token in session.store().registry.tokens()
+    ]
+    render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
+
+
+@token_app.command("revoke")
+def revoke(name: _NAME) -> None:
+    """Let a token open nothing any more; a server notices it within a second."""
+    from seeknal import session, tokens
+
+    tokens.revoke(session.store().registry, name)
+    typer.echo(f"Token {name!r} is revoked.")

@@ -1,0 +1,148 @@
+"""What the server says of itself and of the home."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from seeknal.errors import SeeknalError
+from seeknal.freshness import Freshness, freshness
+from seeknal.registry import GroupRecord, OnlineTableRecord, Version
+from seeknal.server.description import describe, show
+from seeknal.server.forms import moment_text
+from seeknal.server.http import Answer, Exchange
+from seeknal.server.service import Service
+from seeknal.tokens import EVERY_PROJECT
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def healthy(_service: Service, _exchange: Exchange) -> Answer:
+    """Say that the worker answers."""
+    return Answer(HTTPStatus.OK, b'{"status":"ok"}')
+
+
+async def ready(service: Service, exchange: Exchange) -> Answer:
+    """Say whether the registry and all online stores can be read."""
+    await service.elsewhere(exchange, service.check)
+    return Answer(HTTPStatus.OK, b'{"status":"ok"}')
+
+
+async def openapi(_service: Service, _exchange: Exchange) -> Answer:
+    """Give the description of the API, as OpenAPI."""
+    return Answer(HTTPStatus.OK, _description())
+
+
+async def page(_service: Service, _exchange: Exchange) -> Answer:
+    """Give the description of the API, for people."""
+    return Answer(HTTPStatus.OK, _page(), "text/html; charset=utf-8")
+
+
+@cache
+def _description() -> bytes:
+    return _encode(describe())
+
+
+@cache
+def _page() -> bytes:
+    return show(describe()).encode()
+
+
+async def metrics(service: Service, exchange: Exchange) -> Answer:
+    """Tell Prometheus what was counted: of the token's project, or of all."""
+    project = _project(exchange)
+    text = await service.elsewhere(exchange, _metrics, service, project)
+    return Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
+
+
+def _metrics(service: Service, project: str | None) -> bytes:
+    at = time.time_ns() // 1000
+    return service.metrics.text(project, _ages(service, project, at), at)
+
+
+def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
+    ages = []
+    for table in service.store.registry.tables(project):
+        try:
+            ages.append(freshness(service.store.online_tables, service.store.registry, table, at))
+        except SeeknalError:
+            continue  # the table has no age then, which is what an alert asks for
+    return ages
+
+
+async def catalog(service: Service, exchange: Exchange) -> Answer:
+    """List projects, groups, versions and tables, as far as the token opens them."""
+    found = await service.elsewhere(exchange, _catalog, service, _project(exchange))
+    return Answer(HTTPStatus.OK, _encode(found))
+
+
+def _project(exchange: Exchange) -> str | None:
+    """Give the project that the token opens; None: all."""
+    token = exchange.token
+    return None if token is None or token.project == EVERY_PROJECT else token.project
+
+
+def _catalog(service: Service, project: str | None) -> dict[str, Any]:
+    registry = service.store.registry
+    groups = [(one, service.store.catalog.versions(one)) for one in registry.groups(project)]
+    schemas = {(g.project, g.name, v.number): v for g, versions in groups for v in versions}
+    tables = registry.tables(project)
+    names = sorted({group.project for group, _ in groups} | {table.project for table in tables})
+    return {
+        "projects": [
+            {
+                "name": name,
+                "feature_groups": [_group(one, versions) for one, versions in groups if one.project == name],
+                "online_tables": [_table(one, schemas) for one in tables if one.project == name],
+            }
+            for name in names
+        ]
+    }
+
+
+def _group(record: GroupRecord, versions: list[Version]) -> dict[str, Any]:
+    ttl = record.group.materialization.ttl
+    return {
+        "name": record.name,
+        "description": record.group.description,
+        "entity": record.group.entity.name,
+        "ttl_seconds": ttl.total_seconds() if isinstance(ttl, timedelta) else None,
+        "versions": [
+            {
+                "number": version.number,
+                "is_current": version.is_current,
+                "rows": version.rows,
+                "written_at": moment_text(version.written_at),
+                "join_keys": _fields(version.schema.keys),
+                "event_time": version.schema.event_time.name,
+                "features": _fields(version.schema.features),
+            }
+            for version in versions
+        ],
+    }
+
+
+def _table(record: OnlineTableRecord, schemas: dict[tuple[str, str, int], Version]) -> dict[str, Any]:
+    keys: dict[str, str] = {}
+    features = []
+    for lookup in record.lookups:
+        version = schemas.get((lookup.project, lookup.group, lookup.version))
+        kinds = {field.name: str(field.type) for field in version.schema} if version else {}
+        keys |= {name: kinds.get(own, "") for own, name in lookup.keys if name not in keys}
+        source = {"feature_group": f"{lookup.project}/{lookup.group}", "version": lookup.version}
+        features += [{"name": out, "type": kinds.get(own, ""), **source} for own, out in lookup.features]
+    return {
+        "name": record.name,
+        "ttl_seconds": None if record.ttl is None else record.ttl / 1e6,
+        "keys": [{"name": name, "type": kind} for name, kind in keys.items()],
+        "features": features,
+    }
+
+
+def _fields(fields: Any) -> list[dict[str, str]]:
+    return [{"name": field.name, "type": str(field.type)} for field in fields]

@@ -1,0 +1,182 @@
+"""The application: finds the way of a request, lets in who may, counts, and turns errors into answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+import uuid
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any
+
+from seeknal.errors import SeeknalError, StoreError
+from seeknal.names import check_name
+from seeknal.server.http import SOON, Answer, Exchange, Problem, Receive, Scope, Send, send_answer
+from seeknal.server.options import Options, is_loopback
+from seeknal.server.routes import OPEN, ROUTES, Endpoint, Route
+from seeknal.server.service import Service
+from seeknal.store import FeatureStore
+from seeknal.tokens import allows
+
+
+class App:
+    """The ASGI application of a worker.
+
+    Args:
+        options: How the server is to run.
+        settings: Where the home is; see `FeatureStore`.
+    """
+
+    def __init__(self, options: Options, settings: dict[str, Any]) -> None:
+        self.limits = options.limits
+        self._options = options
+        self._settings = settings
+        self._service: Service | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or begin and end the worker's life."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._service:
+            await _exchange(self._service, Exchange(scope, receive, self.limits), send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            service = Service(FeatureStore(**self._settings), self._options)
+            await service.start()
+        except SeeknalError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        self._service = service
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await service.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _exchange(service: Service, exchange: Exchange, send: Send) -> None:
+    """Answer one request, and note it."""
+    route = ROUTES.get(_shape(exchange))
+    exchange.task = asyncio.current_task()
+    service.running.add(exchange)
+    is_sent = False
+    try:
+        answer = await _answer(service, exchange, route)
+        is_sent = True
+        await send_answer(answer, exchange, send)
+    except asyncio.CancelledError:
+        if not exchange.is_late or is_sent:
+            raise
+        asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it runs in one
+        answer = _late(exchange)
+        await send_answer(answer, exchange, send)
+    finally:
+        service.running.discard(exchange)
+    seconds = perf_counter() - exchange.started
+    service.metrics.answered(route.path if route else "none", answer.status)
+    if exchange.table and answer.status == HTTPStatus.OK:
+        exchange.table.seconds.observe(seconds)
+        exchange.table.keys.inc(exchange.keys)
+    if service.log:
+        service.log.add(exchange, answer.status, seconds)
+    if service.telemetry:
+        service.telemetry.add(exchange, route.path if route else "none", answer.status, seconds)
+
+
+def _shape(exchange: Exchange) -> tuple[str, ...]:
+    """Take the names out of a path, and give what is left."""
+    parts = exchange.path.split("/")
+    if len(parts) > 3 and parts[1] == "v1":  # noqa: PLR2004 - /v1/KIND/PROJECT
+        exchange.names = tuple(parts[3:])
+        return (parts[2], *("" for _ in exchange.names))
+    return (exchange.path,)
+
+
+async def _answer(service: Service, exchange: Exchange, route: Route | None) -> Answer:
+    """Answer one request, whatever happens."""
+    try:
+        return await _endpoint(service, exchange, route)(service, exchange)
+    except Problem as problem:
+        return problem.answer
+    except SeeknalError as error:
+        if isinstance(error, StoreError):
+            print(error, file=sys.stderr)  # noqa: T201 - whoever runs the server should know
+        return Problem.of(error).answer
+    except RecursionError:
+        return Problem(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.", "DataError").answer
+    except Exception:  # noqa: BLE001 - the outermost handler of the server
+        mark = uuid.uuid4().hex
+        print(f"Unexpected error {mark}:\n{traceback.format_exc()}", file=sys.stderr)  # noqa: T201 - nobody else tells of it
+        detail = f"Unexpected error {mark}; the server's stderr has more. This is a bug in Seeknal; please report it."
+        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).answer
+
+
+def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endpoint:
+    """Find what answers a request.
+
+    Raises:
+        Problem: There is nothing, or it is not for whoever asks.
+        DefinitionError: A name in the path breaks the rule.
+    """
+    if len(service.running) > service.limits.requests:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are at work.", None, SOON)
+    if route is None:
+        raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {exchange.path[:200]!r}. See /openapi.json.")
+    endpoint = route.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
+    if endpoint is None:
+        allowed = ", ".join(route.methods)
+        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {allowed}.", None, (b"allow", allowed.encode()))
+    if route.right != OPEN:
+        _let_in(service, exchange, route)
+    for kind, name in zip(route.names, exchange.names, strict=True):
+        check_name(kind, name)
+    return endpoint
+
+
+def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
+    """Let in who shows a token that opens the project.
+
+    Raises:
+        Problem: There is no token, or it does not.
+    """
+    doorkeeper = service.definitions.doorkeeper
+    if doorkeeper.is_open:
+        _only_from_here(exchange)
+        return
+    scheme, _, text = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    token = doorkeeper.find(text) if scheme.lower() == "bearer" else None
+    if token is None:
+        problem = "It is unknown, or revoked" if text else "There is none"
+        raise Problem(
+            HTTPStatus.UNAUTHORIZED,
+            f"A token is needed: Authorization: Bearer TOKEN. {problem}.",
+            None,
+            (b"www-authenticate", b"Bearer"),
+        )
+    exchange.token = token
+    project = exchange.names[0] if exchange.names else token.project
+    if not allows(token, route.right, project):
+        raise Problem(HTTPStatus.FORBIDDEN, f"The token has no right to {route.right} in project {project[:128]!r}.")
+
+
+def _only_from_here(exchange: Exchange) -> None:
+    """Refuse, while there are no tokens, what comes by another name of this machine: from a proxy, or a web page.
+
+    Raises:
+        Problem: It does.
+    """
+    host = exchange.headers.get(b"host", b"localhost").decode("latin-1")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if not is_loopback(name):
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            f"Without tokens the server answers to its own machine only, not as {host[:200]!r}. Make one: seeknal token create.",
+        )
+
+
+def _late(exchange: Exchange) -> Answer:
+    if exchange.is_late.startswith("Its body"):
+        return Problem(HTTPStatus.REQUEST_TIMEOUT, exchange.is_late, None, (b"connection", b"close")).answer
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, exchange.is_late, None, SOON).answer

@@ -1,0 +1,143 @@
+"""What a worker knows of the home: tables held open, and tokens; looked at again when the registry has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from threading import Lock
+from typing import Any, TypeVar
+
+from seeknal.dicts import AS_IS, Form, dict_maker
+from seeknal.errors import DefinitionError, SeeknalError
+from seeknal.names import did_you_mean
+from seeknal.registry import GroupRecord, OnlineTableRecord
+from seeknal.server.forms import form_of, moment_text
+from seeknal.server.http import Problem
+from seeknal.serving import Found, OnlineTable
+from seeknal.store import FeatureStore
+from seeknal.tokens import Doorkeeper
+
+_MOST_SHAPES = 100
+T = TypeVar("T")
+
+
+class Held:
+    """An online table, open, and what puts its answers into JSON or MessagePack.
+
+    Args:
+        record: What it selects.
+        table: The table.
+        origins: When its groups were registered; a group of the same name that came later is another.
+    """
+
+    def __init__(self, record: OnlineTableRecord, table: OnlineTable, origins: Sequence[int]) -> None:
+        self.record = record
+        self.table = table
+        self.origins = list(origins)
+        self.key_kinds = {field.name: field.type for field in table.key_fields}
+        self.waits = any(part.waits for part in table.parts)
+        self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
+
+    def rows(self, found: Found, *, text: bool, with_status: bool) -> list[dict[str, Any]]:
+        """Put an answer as dictionaries that JSON (or MessagePack) can hold."""
+        shape = text, tuple(found.selection.order)
+        if (make := self._shapes.get(shape)) is None:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            make = self._shapes[shape] = self._maker(found, text=text)
+        columns = [found.keys[name].wire(values) for name, values in found.columns.items()]
+        pieces = zip(found.selection.pieces, found.reads, strict=True)
+        rows = [[piece.part.codec.nothing if row is None else row for row in read.alive] for piece, read in pieces]
+        made = make(*columns, *rows)
+        if with_status:
+            found.add_statuses(made, moment_text)
+        return made
+
+    def _maker(self, found: Found, *, text: bool) -> Callable[..., list[dict[str, Any]]]:
+        forms: dict[str, Form] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
+        layouts = []
+        for i, piece in enumerate(found.selection.pieces):
+            features = piece.part.codec.schema.features
+            layout = [f"\0{i}.{j}" for j in range(len(features))]  # a name that nobody asks for
+            for name, place in zip(piece.names, piece.places, strict=True):
+                layout[place] = name
+                forms[name] = form_of(features[place].type, text=text)
+            layouts.append(layout)
+        plain = {name: form for name, form in forms.items() if form is not AS_IS}
+        return dict_maker(self.table.keys, layouts, found.selection.order, plain)
+
+
+class Definitions:
+    """The tables and tokens of a home, as they were when somebody last looked.
+
+    Args:
+        store: The home.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._stamp = b""
+        self._changing = Lock()
+        self._held: Mapping[tuple[str, str], Held] = {}
+        self.doorkeeper = Doorkeeper([])
+
+    def refresh(self) -> None:
+        """Look at what has changed since the last time; takes microseconds if nothing has.
+
+        Raises:
+            StoreError: The registry cannot be read.
+        """
+        registry = self.store.registry
+        if (stamp := registry.stamp()) == self._stamp:
+            return
+        with self._changing:
+            self.doorkeeper = Doorkeeper(registry.tokens())
+            records = {(one.project, one.name): one for one in registry.tables()}
+            origins = {(one.project, one.name): one.created_at for one in registry.groups()}
+            held = {}
+            for name, known in self._held.items():
+                with suppress(SeeknalError):  # it is opened again, and told of, when somebody asks for it
+                    now = [origins.get((lookup.project, lookup.group)) for lookup in known.record.lookups]
+                    same = records.get(name) == known.record and now == known.origins
+                    if name in records:
+                        held[name] = known if same else self._open(records[name])
+            self._held = held
+            self._stamp = stamp
+
+    def table(self, project: str, name: str) -> Held | None:
+        """Give a table, if it is held open."""
+        return self._held.get((project, name))
+
+    def open(self, project: str, name: str) -> Held:
+        """Open a table, again if it is open.
+
+        Raises:
+            Problem: There is none.
+        """
+        with self._changing:
+            records = self.store.registry.tables(project)
+            held = self._open(_only("online table", project, name, {one.name: one for one in records}))
+            self._held = {**self._held, (project, name): held}
+        return held
+
+    def group(self, project: str, name: str) -> GroupRecord:
+        """Find a group of a project; what other projects have is not told.
+
+        Raises:
+            Problem: There is none.
+        """
+        return _only("feature group", project, name, {one.name: one for one in self.store.registry.groups(project)})
+
+    def _open(self, record: OnlineTableRecord) -> Held:
+        table = self.store.online_tables.open(record)
+        return Held(record, table, [part.origin for part in table.parts])
+
+
+def _only(kind: str, project: str, name: str, known: Mapping[str, T]) -> T:
+    if name in known:
+        return known[name]
+    hint = did_you_mean(name, known)
+    raise Problem(
+        HTTPStatus.NOT_FOUND, f"No {kind} named {name!r} in project {project!r}.{hint}", DefinitionError.__name__
+    )

@@ -1,0 +1,221 @@
+"""The description of the API: OpenAPI 3.1 for programs, and the same as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from seeknal import __version__
+from seeknal.server.http import ARROW, JSON, MSGPACK, PROBLEM
+
+_NAME = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]*$", "maxLength": 128}
+_NAMES = {"type": "array", "items": {"type": "string"}}
+_ROWS = {
+    "type": "object",
+    "required": ["rows"],
+    "properties": {"rows": {"type": "array", "items": {"type": "object"}}},
+    "additionalProperties": False,
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+_ASKED = {
+    "type": "object",
+    "required": ["keys"],
+    "properties": {
+        "keys": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "One object per entity: join key to value.",
+        },
+        "features": {
+            "anyOf": [_NAMES, {"type": "null"}],
+            "description": "The features wanted, in order; all without it.",
+        },
+        "with_status": {
+            "type": "boolean",
+            "description": "Add GROUP_status (found, not_found, expired) and GROUP_event_time for each group.",
+        },
+    },
+    "additionalProperties": False,
+}
+_LOOKUP = {
+    "type": "object",
+    "required": ["group"],
+    "properties": {
+        "group": {"type": "string"},
+        "features": {"anyOf": [_NAMES, {"type": "null"}]},
+        "prefix": {"type": ["string", "null"]},
+        "rename": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+        "version": {"type": ["integer", "null"]},
+    },
+    "additionalProperties": False,
+}
+_QUERY = {
+    "type": "object",
+    "required": ["lookups", "date_col"],
+    "properties": {
+        "lookups": {"type": "array", "items": _LOOKUP},
+        "date_col": {"type": "string", "description": "The spine's column with the moments."},
+        "keep": {"anyOf": [_NAMES, {"type": "null"}], "description": "Columns of the spine to keep; all without it."},
+        "start": {"type": ["string", "null"], "description": "First event time that can be seen."},
+        "end": {"type": ["string", "null"], "description": "Last event time that can be seen."},
+        "as_of": {"description": "Only what was stored by then: a moment, a snapshot, or snapshots by group."},
+    },
+    "additionalProperties": False,
+}
+_PROBLEMS: Mapping[int, str] = {
+    400: "The request does not fit.",
+    401: "A token is needed.",
+    403: "The token has no right to it.",
+    404: "There is no such project, table or group.",
+    406: "There is no answer of a kind in Accept.",
+    408: "The body did not come in time.",
+    413: "The body, or the number of rows in it, is over the limit.",
+    415: "The body is of another kind.",
+    429: "All places for pushes and joins are taken; see Retry-After.",
+    503: "The store cannot be read, or too much is at work; see Retry-After.",
+}
+_MEDIA = {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}}
+_ANYTHING = {"type": "object"}
+
+
+def describe() -> dict[str, Any]:
+    """Give the description, as OpenAPI 3.1."""
+    table = [_in_path("project"), _in_path("table")]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Seeknal",
+            "version": __version__,
+            "description": "Online features, pushes and training data of a feature store.",
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"token": []}, {}],
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Problem": _PROBLEM},
+        },
+        "paths": {
+            "/v1/online/{project}/{table}": {
+                "post": _operation(
+                    "Give the newest features of some entities, one row for each, in order.",
+                    table,
+                    {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
+                    _MEDIA,
+                ),
+                "get": _operation(
+                    "Give the newest features of one entity; each join key is a field of the query.",
+                    [
+                        *table,
+                        _in_query("features", _NAMES, "The features wanted, one field for each."),
+                        _in_query("with_status", {"type": "boolean"}, "Add status and event time for each group."),
+                    ],
+                    None,
+                    _MEDIA,
+                ),
+            },
+            "/v1/push/{project}/{group}": {
+                "post": _operation(
+                    "Store rows of the current version, and bring them online.",
+                    [_in_path("project"), _in_path("group")],
+                    {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
+                    {JSON: {"schema": _ANYTHING}},
+                )
+            },
+            "/v1/historical/{project}": {
+                "post": _operation(
+                    "Give each row of a spine the features known at its moment, as an Arrow stream.",
+                    [_in_path("project")],
+                    {
+                        "multipart/form-data": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["query", "spine"],
+                                "properties": {"query": _QUERY, "spine": {"type": "string", "format": "binary"}},
+                            },
+                            "encoding": {"query": {"contentType": JSON}},
+                        }
+                    },
+                    {ARROW: {}},
+                )
+            },
+            "/v1/catalog": {
+                "get": _operation(
+                    "List projects, groups, versions and tables.", [], None, {JSON: {"schema": _ANYTHING}}
+                )
+            },
+            "/metrics": {"get": _operation("Tell Prometheus what was counted.", [], None, {"text/plain": {}})},
+            "/healthz": {"get": _operation("Say that the worker answers.", [], None, {JSON: {"schema": _ANYTHING}})},
+            "/readyz": {
+                "get": _operation(
+                    "Say whether registry and online stores can be read.", [], None, {JSON: {"schema": _ANYTHING}}
+                )
+            },
+        },
+    }
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": _NAME}
+
+
+def _in_query(name: str, schema: Mapping[str, Any], text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": text}
+
+
+def _operation(
+    summary: str, parameters: Sequence[Any], body: Mapping[str, Any] | None, answers: Mapping[str, Any]
+) -> dict[str, Any]:
+    problem = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    responses: dict[str, Any] = {"200": {"description": "Done.", "content": dict(answers)}}
+    responses |= {str(status): {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
+    operation: dict[str, Any] = {"summary": summary, "parameters": list(parameters), "responses": responses}
+    return operation if body is None else operation | {"requestBody": {"required": True, "content": dict(body)}}
+
+
+def show(description: Mapping[str, Any]) -> str:
+    """Give a description as a page, which asks for nothing more."""
+    parts = [f"<h1>{escape(description['info']['title'])} {escape(description['info']['version'])}</h1>"]
+    parts.append(f"<p>{escape(description['info']['description'])} <a href='openapi.json'>OpenAPI 3.1</a></p>")
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>")
+            parts += [_shown_parameter(one) for one in operation["parameters"]]
+            parts += [
+                _shown_body(kind, body) for kind, body in operation.get("requestBody", {}).get("content", {}).items()
+            ]
+            parts.append(f"<p>Answers: {', '.join(map(escape, operation['responses']['200']['content']))}</p>")
+    problems = "".join(f"<tr><td>{status}<td>{escape(text)}" for status, text in _PROBLEMS.items())
+    style = "body{font-family:sans-serif;max-width:50em;margin:2em auto}pre{background:#eee;padding:1em;overflow:auto}"
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>Seeknal</title><style>{style}</style>{''.join(parts)}"
+        f"<h2>Problems</h2><table>{problems}</table></html>"
+    )
+
+
+def _shown_parameter(one: Mapping[str, Any]) -> str:
+    return f"<p><code>{escape(one['name'])}</code> in the {one['in']}. {escape(one.get('description', ''))}</p>"
+
+
+def _shown_body(kind: str, body: Mapping[str, Any]) -> str:
+    lines = _outline(body["schema"], 0) if "schema" in body else []
+    return f"<p>Body: {escape(kind)}</p>" + (f"<pre>{escape(chr(10).join(lines))}</pre>" if lines else "")
+
+
+def _outline(schema: Mapping[str, Any], depth: int) -> list[str]:
+    lines = []
+    for name, one in schema.get("properties", {}).items():
+        kind = one.get("type", "any")
+        needed = ", required" if name in schema.get("required", ()) else ""
+        lines.append(f"{'  ' * depth}{name}: {kind}{needed}. {one.get('description', '')}".rstrip())
+        lines += _outline(one.get("items", one), depth + 1)
+    return lines

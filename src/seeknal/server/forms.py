@@ -1,0 +1,156 @@
+"""How values look in JSON and MessagePack, exactly.
+
+JSON: a whole number beyond 2^53 is its digits in a string, since many programs would round it; NaN and the infinities
+are "NaN", "Infinity", "-Infinity"; decimals, dates, times and timestamps are text, as precise as their type; bytes are
+base64. MessagePack has whole numbers, all floats and bytes as they are, and text for the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import types as is_
+
+from seeknal import types
+from seeknal.dicts import AS_IS, Form
+from seeknal.errors import DataError
+
+_SAFE = 2**53 - 1
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_WIDE = pa.int64(), pa.uint64()
+
+
+def form_of(kind: pa.DataType, *, text: bool) -> Form:
+    """Say how values of a logical type are put, given as they are on the wire.
+
+    Args:
+        kind: The type.
+        text: Whether they go into JSON, not MessagePack.
+    """
+    if text and kind in _WIDE:
+        return Form(f"({{v}} if {{v}} is None or -{_SAFE} <= {{v}} <= {_SAFE} else {{f}}({{v}}))", str)
+    if text and is_.is_floating(kind):
+        return Form("({v} if {v} is None or {v} - {v} == 0 else {f}({v}))", _name_of)
+    convert = _converter(kind, text=text)
+    return AS_IS if convert is None else Form("(None if {v} is None else {f}({v}))", convert)
+
+
+def _name_of(value: float) -> str:
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - that is what NaN is
+
+
+def _converter(kind: pa.DataType, *, text: bool) -> Callable[[Any], Any] | None:  # noqa: PLR0911 - one for each kind of type
+    """Give what puts a value of a type that is not null; None if it stays as it is."""
+    if is_.is_timestamp(kind):
+        zone = "Z" if kind.tz else ""
+        return lambda value: f"{np.datetime64(value, kind.unit)}{zone}"
+    if is_.is_date(kind):
+        return lambda value: str(np.datetime64(value, "D"))
+    if is_.is_time(kind):
+        return lambda value: _time_of_day(value, kind.unit)
+    if text and kind in _WIDE:
+        return lambda value: value if -_SAFE <= value <= _SAFE else str(value)
+    if text and is_.is_floating(kind):
+        return lambda value: value if math.isfinite(value) else _name_of(value)
+    if text and is_.is_duration(kind):
+        return _converter(pa.int64(), text=True)
+    if is_.is_list(kind) or is_.is_fixed_size_list(kind):
+        inner = _converter(kind.value_type, text=text)
+        return inner and (lambda values: [None if value is None else inner(value) for value in values])
+    if is_.is_struct(kind):
+        fields = {field.name: convert for field in kind if (convert := _converter(field.type, text=text))}
+        return (lambda value: _put_fields(value, fields)) if fields else None
+    return None
+
+
+def _put_fields(value: Mapping[str, Any], fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    changed = {name: convert(value[name]) for name, convert in fields.items() if value[name] is not None}
+    return {**value, **changed}
+
+
+def _time_of_day(value: int, unit: str) -> str:
+    digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]
+    seconds, part = divmod(value, _PER_SECOND[unit])
+    clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{clock}.{part:0{digits}}" if digits else clock
+
+
+def moment_text(moment: int) -> str:
+    """Put an instant, in microseconds since 1970."""
+    return f"{np.datetime64(moment, 'us')}Z"
+
+
+def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:  # noqa: PLR0911 - one for each kind of type
+    """Give what reads a value of a type, named for errors, into what Python has for it; None if it is so already.
+
+    What has no business there is given on as it is, for the library to refuse.
+
+    Args:
+        kind: The logical type.
+        text: Whether values come from JSON, not MessagePack.
+    """
+    if text and kind in _WIDE:
+        return lambda _, value: int(value) if isinstance(value, str) and _is_wide(value) else value
+    if text and is_.is_floating(kind):
+        return lambda _, value: _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+    if text and (is_.is_binary(kind) or is_.is_fixed_size_binary(kind)):
+        return _read_bytes
+    if is_.is_duration(kind):
+        return lambda name, value: _read_duration(name, value, kind)
+    if is_.is_temporal(kind) or is_.is_decimal(kind):
+        return lambda name, value: types.read(name, value, kind) if isinstance(value, str) else value
+    if is_.is_list(kind) or is_.is_fixed_size_list(kind):
+        inner = reads(kind.value_type, text=text)
+        return inner and (lambda name, value: _read_list(name, value, inner))
+    if is_.is_struct(kind):
+        fields = {field.name: read for field in kind if (read := reads(field.type, text=text))}
+        return (lambda name, value: _read_fields(name, value, fields)) if fields else None
+    return None
+
+
+def read_column(name: str, values: list[Any], kind: pa.DataType, *, text: bool) -> list[Any]:
+    """Read values of a type that came in JSON or MessagePack.
+
+    Raises:
+        DataError: A value is not of the type.
+    """
+    read = reads(kind, text=text)
+    return values if read is None else [None if value is None else read(name, value) for value in values]
+
+
+def _is_wide(digits: str) -> bool:
+    """Tell whether a string is a whole number that JSON has no exact place for; `"1"` is a string, and finds no 1."""
+    sign = digits.removeprefix("-")
+    return sign.isascii() and sign.isdigit() and len(sign) <= 20 and sign[0] != "0" and int(sign) > _SAFE  # noqa: PLR2004
+
+
+def _read_bytes(name: str, value: Any) -> Any:
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+    except (binascii.Error, ValueError):
+        raise DataError(f"{name} is bytes, which come as base64; {value[:40]!r} is none.", key=name) from None
+
+
+def _read_duration(name: str, value: Any, kind: pa.DataType) -> Any:
+    if isinstance(value, str) and _is_wide(value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return pa.scalar(value, pa.int64()).cast(kind).as_py()
+    raise DataError(f"{name} is {kind}, which comes as a whole number of its unit, not {value!r}.", key=name)
+
+
+def _read_list(name: str, value: Any, inner: Callable[[str, Any], Any]) -> Any:
+    return [None if one is None else inner(name, one) for one in value] if isinstance(value, list) else value
+
+
+def _read_fields(name: str, value: Any, fields: Mapping[str, Callable[[str, Any], Any]]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: fields[key](name, one) if key in fields and one is not None else one for key, one in value.items()}

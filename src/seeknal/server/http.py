@@ -1,0 +1,237 @@
+"""Requests and answers, over ASGI: what every endpoint needs of HTTP, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from math import inf
+from time import perf_counter
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
+from seeknal.registry import TokenRecord
+from seeknal.server.options import Limits
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+JSON, MSGPACK, ARROW, PARQUET = (
+    "application/json",
+    "application/msgpack",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.parquet",
+)
+PROBLEM = "application/problem+json"
+SOON = (b"retry-after", b"1")
+_STATUS = {DataError: HTTPStatus.BAD_REQUEST, DefinitionError: HTTPStatus.BAD_REQUEST}
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Answer:
+    """What goes back."""
+
+    status: int
+    body: bytes = b""
+    kind: str = JSON
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    stream: AsyncIterator[bytes] | None = None
+    """What comes after the body, piece by piece."""
+
+
+class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
+    """A request that cannot be answered as it is; becomes `application/problem+json`.
+
+    Args:
+        status: The status.
+        detail: What is wrong, what is there, what to do.
+        title: What kind of problem it is; the library's name of the error, where it is one.
+        headers: Headers of the answer.
+    """
+
+    def __init__(self, status: int, detail: str, title: str | None = None, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title or HTTPStatus(status).phrase
+        self.headers = list(headers)
+
+    @classmethod
+    def of(cls, error: SeeknalError) -> Problem:
+        """Say what the library says."""
+        status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
+        return cls(status, str(error), type(error).__name__, *([SOON] if isinstance(error, StoreError) else []))
+
+    @property
+    def answer(self) -> Answer:
+        """What goes back."""
+        text = {"type": "about:blank", "title": self.title, "status": int(self.status), "detail": str(self)}
+        return Answer(self.status, _encode(text), PROBLEM, self.headers)
+
+
+class Exchange:
+    """One request, and what is known of it by the time it is answered.
+
+    Args:
+        scope: What ASGI says of it.
+        receive: Gives what comes of its body.
+        limits: What is too much.
+    """
+
+    __slots__ = (
+        "_receive",
+        "deadline",
+        "headers",
+        "is_late",
+        "keys",
+        "limits",
+        "method",
+        "names",
+        "path",
+        "scope",
+        "started",
+        "table",
+        "task",
+        "token",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
+        self.started = perf_counter()
+        self.scope = scope
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.limits = limits
+        self.names: tuple[str, ...] = ()
+        self.token: TokenRecord | None = None
+        self.table: Any = None
+        self.keys = 0
+        self.is_late = ""
+        self.task: asyncio.Task[Any] | None = None
+        self._receive = receive
+        self.wait("Its body did not come in time.")
+
+    deadline: tuple[float, str]
+
+    def wait(self, why: str) -> None:
+        """Say that it may wait from now on, and what to say if it waits for too long."""
+        self.deadline = perf_counter() + self.limits.time.total_seconds(), why
+
+    def end(self) -> None:
+        """End it, since it waits for too long."""
+        self.is_late = self.deadline[1]
+        if self.task:
+            self.task.cancel()
+
+    def rest(self) -> None:
+        """Say that it takes as long as it takes from now on."""
+        self.deadline = inf, ""
+
+    async def gone(self) -> None:
+        """Wait until nobody waits for the answer any more; after the body has come."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    @property
+    def accepts(self) -> str:
+        """The kind of answer that it wants: the first of its `Accept` that there is; JSON if it does not say."""
+        accept = self.headers.get(b"accept", b"*/*")
+        if accept in _ANY:
+            return JSON
+        kinds = [one.partition(";")[0].strip() for one in accept.decode("latin-1").lower().split(",")]
+        for kind in kinds:
+            if found := _KINDS.get(kind):
+                return found
+        raise Problem(
+            HTTPStatus.NOT_ACCEPTABLE, f"Accept is {', '.join(kinds)}. There are {JSON}, {MSGPACK} and {ARROW}."
+        )
+
+    @property
+    def kind(self) -> str:
+        """The kind of its body."""
+        return self.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """What stands behind the question mark.
+
+        Raises:
+            Problem: It is no text in UTF-8.
+        """
+        try:
+            return parse_qsl(
+                self.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=1000
+            )
+        except ValueError:
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, "The query is no UTF-8, percent-encoded, of 1,000 fields at most."
+            ) from None
+
+    async def body(self) -> bytes:
+        """Give its body, whole.
+
+        Raises:
+            Problem: It is longer than is allowed, or ends early.
+        """
+        parts = [part async for part in self.parts(self.limits.body)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def parts(self, most: int) -> AsyncIterator[bytes]:
+        """Give its body as it comes.
+
+        Raises:
+            Problem: It is longer than is allowed, or ends early.
+        """
+        length = self.headers.get(b"content-length", b"0")
+        got = int(length) if length.isdigit() else 0
+        if got > most:
+            raise _too_large(most)
+        got = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Problem(HTTPStatus.BAD_REQUEST, "The request ended early.")
+            got += len(message["body"])
+            if got > most:
+                raise _too_large(most)
+            yield message["body"]
+            if not message["more_body"]:
+                return
+            self.wait("Its body did not come in time.")
+
+
+_ANY = {b"*/*", b"", JSON.encode()}
+_KINDS = {
+    "*/*": JSON,
+    "application/*": JSON,
+    JSON: JSON,
+    PROBLEM: JSON,
+    MSGPACK: MSGPACK,
+    "application/x-msgpack": MSGPACK,
+    "application/vnd.msgpack": MSGPACK,
+    ARROW: ARROW,
+}
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {most:,} bytes. Ask for less at a time.")
+
+
+async def send_answer(answer: Answer, exchange: Exchange, send: Send) -> None:
+    """Send an answer; a stream piece by piece, as fast as it is taken."""
+    headers = [(b"content-type", answer.kind.encode()), *answer.headers]
+    if answer.stream is None:
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if answer.stream is not None:
+        await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+        async for part in answer.stream:
+            exchange.wait("The answer was not taken in time.")
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        answer = Answer(answer.status)
+    await send({"type": "http.response.body", "body": answer.body})

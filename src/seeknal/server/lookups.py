@@ -1,0 +1,135 @@
+"""Online features over HTTP."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from seeknal import frames, types
+from seeknal.errors import DataError, NotOnlineError
+from seeknal.names import did_you_mean
+from seeknal.server import forms
+from seeknal.server.bodies import Decoder, check_count, read_arrow
+from seeknal.server.definitions import Held
+from seeknal.server.http import ARROW, JSON, SOON, Answer, Exchange, Problem
+from seeknal.server.service import Service
+from seeknal.serving import Found
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """What is asked of a table; see `OnlineTable.get_features`."""
+
+    keys: list[dict[str, Any]]
+    features: list[str] | None = None
+    with_status: bool = False
+
+
+_decode = Decoder(Asked)
+_json = msgspec.json.Encoder().encode
+_msgpack = msgspec.msgpack.Encoder().encode
+
+
+async def post(service: Service, exchange: Exchange) -> Answer:
+    """Answer for many entities."""
+    held = await service.table(exchange)
+    kind = exchange.kind
+    body = await exchange.body()
+    if kind == ARROW:
+        asked = _options(exchange.query)
+        asked.keys = read_arrow(body, service.limits.keys).to_pylist()
+    else:
+        asked = _decode(body, kind)
+    check_count(len(asked.keys), service.limits.keys)
+    columns = held.table.columns(asked.keys)
+    if kind != ARROW:
+        kinds = held.key_kinds
+        columns = {
+            name: values
+            if held.table.is_plain(name, values)
+            else forms.read_column(name, values, kinds[name], text=kind == JSON)
+            for name, values in columns.items()
+        }
+    return await _answer(service, exchange, held, asked, columns)
+
+
+async def get(service: Service, exchange: Exchange) -> Answer:
+    """Answer for one entity, whose keys are in the query."""
+    held = await service.table(exchange)
+    own = {name: text for name, text in exchange.query if name in held.key_kinds}
+    asked = _options([(name, text) for name, text in exchange.query if name not in held.key_kinds])
+    columns = {}
+    for name, kind in held.key_kinds.items():
+        if name not in own:
+            raise DataError(
+                f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query lacks {name!r}."
+            )
+        read = forms.reads(kind, text=True)
+        value = read(name, own[name]) if read else own[name]
+        columns[name] = [types.read(name, value, kind) if isinstance(value, str) else value]
+    return await _answer(service, exchange, held, asked, columns)
+
+
+def _options(query: list[tuple[str, str]]) -> Asked:
+    """Read what is wanted, beside the keys.
+
+    Raises:
+        DataError: The query has another name, or says neither true nor false.
+    """
+    asked = Asked([])
+    for name, text in query:
+        if name == "features":
+            asked.features = [*(asked.features or []), text]
+        elif name == "with_status" and text in {"true", "false"}:
+            asked.with_status = text == "true"
+        elif name == "with_status":
+            raise DataError(f"with_status is true or false, not {text[:40]!r}.")
+        else:
+            raise DataError(
+                f"The query has {name[:128]!r}, which is no key of the table, nor features or with_status."
+                f"{did_you_mean(name, ['features', 'with_status'])}"
+            )
+    return asked
+
+
+async def _answer(
+    service: Service, exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]]
+) -> Answer:
+    exchange.keys = len(next(iter(columns.values()), ()))
+    kind = exchange.accepts
+    try:
+        return await _found(service, exchange, held, asked, columns, kind)
+    except NotOnlineError:  # unless it was served anew, and this worker has not noticed
+        project, name = exchange.names
+        held = await service.elsewhere(exchange, service.definitions.open, project, name)
+    try:
+        return await _found(service, exchange, held, asked, columns, kind)
+    except NotOnlineError as error:
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), NotOnlineError.__name__, SOON) from None
+
+
+async def _found(
+    service: Service, exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]], kind: str
+) -> Answer:
+    if held.waits:
+        return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns, kind)
+    return _look_up(exchange, held, asked, columns, kind)
+
+
+def _look_up(exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]], kind: str) -> Answer:
+    found = held.table.find(columns, asked.features, time.time_ns() // 1000)
+    absent, expired = found.missing()
+    if absent:
+        exchange.table.not_found.inc(absent)
+    if expired:
+        exchange.table.expired.inc(expired)
+    return Answer(HTTPStatus.OK, _put(held, found, asked, kind), kind)
+
+
+def _put(held: Held, found: Found, asked: Asked, kind: str) -> bytes:
+    if kind == ARROW:
+        return frames.to_stream(found.arrow(asked.with_status))
+    rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}
+    return _json(rows) if kind == JSON else _msgpack(rows)

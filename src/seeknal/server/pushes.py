@@ -1,0 +1,60 @@
+"""Pushes over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from seeknal.registry import GroupRecord
+from seeknal.schema import Schema
+from seeknal.server import forms
+from seeknal.server.bodies import Decoder, check_count, read_arrow
+from seeknal.server.http import ARROW, JSON, Answer, Exchange
+from seeknal.server.service import Service
+
+
+class Rows(msgspec.Struct, forbid_unknown_fields=True):
+    """Rows of a group; see `FeatureStore.push`."""
+
+    rows: list[dict[str, Any]]
+
+
+_decode = Decoder(Rows)
+_json = msgspec.json.Encoder().encode
+
+
+async def post(service: Service, exchange: Exchange) -> Answer:
+    """Store rows, and bring them online."""
+    project, name = exchange.names
+    kind = exchange.kind
+    body = await exchange.body()
+    record = await service.elsewhere(exchange, service.definitions.group, project, name)
+    rows = read_arrow(body, service.limits.keys) if kind == ARROW else _decode(body, kind).rows
+    check_count(len(rows), service.limits.keys)
+    exchange.keys = len(rows)
+    with service.job_for(exchange):
+        pushed = await service.job(_push, service, record, rows, kind)
+    return Answer(HTTPStatus.OK, _json(pushed))
+
+
+def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> dict[str, Any]:
+    if kind != ARROW:
+        rows = _read(rows, service.store.version(record.name, record.project).schema, text=kind == JSON)
+    pushed = asdict(service.store.push(record.name, rows, record.project))
+    return pushed | {"first": None if pushed["first"] is None else forms.moment_text(pushed["first"])}
+
+
+def _read(rows: list[dict[str, Any]], schema: Schema, *, text: bool) -> list[dict[str, Any]]:
+    """Read the values of rows that came as text; the library takes moments as they are written."""
+    fields = [*schema.keys, *schema.features]
+    readers = {field.name: read for field in fields if (read := forms.reads(field.type, text=text))}
+    return [
+        {
+            name: readers[name](name, value) if name in readers and value is not None else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]

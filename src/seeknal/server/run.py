@@ -1,0 +1,162 @@
+"""Running workers: uvicorn, and what it lacks against slow and endless requests."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from math import inf
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from seeknal.errors import DefinitionError, StoreError
+from seeknal.registry import Registry
+from seeknal.server.app import App
+from seeknal.server.options import Options
+
+_LONGEST_HEAD = 64 * 2**10
+_KEEP_ALIVE = 75
+_STARTUP_FAILED = 3
+_LOG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(process)d %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "loggers": {"uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False}},
+}
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1, of which a head must come within some seconds and some kilobytes."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection, or refuse one too many."""
+        super().connection_made(transport)
+        self.head_since, self._head_size = self.loop.time(), 0
+        self._limits = self.config.app.limits  # type: ignore[union-attr]  # it is our own
+        if len(self.connections) > self._limits.connections:
+            self.refuse(b"503 Service Unavailable\r\nretry-after: 1")
+        if len(self.connections) == 1:
+            self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        super().data_received(data)
+        if self.head_since != inf:
+            self._head_size += len(data)
+            if self._head_size > _LONGEST_HEAD:
+                self.refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self.head_since, self._head_size = self.loop.time(), 0
+
+    def on_headers_complete(self) -> None:
+        """End a head."""
+        self.head_since = inf
+        super().on_headers_complete()
+
+    def refuse(self, status: bytes) -> None:
+        """Say why, and close the connection."""
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    def _watch(self) -> None:
+        """Close the connections whose heads do not come, as long as there are connections."""
+        oldest = self.loop.time() - self._limits.time.total_seconds()
+        for connection in list(self.connections):
+            if isinstance(connection, Protocol) and connection.head_since < oldest:
+                connection.refuse(b"408 Request Timeout")
+        if self.connections:
+            self.loop.call_later(1, self._watch)
+
+
+def serve(options: Options, settings: dict[str, Any], registry: Registry) -> None:
+    """Serve a home until somebody ends it (SIGINT or SIGTERM); then requests in flight are finished.
+
+    Args:
+        options: How.
+        settings: Where the home is; see `FeatureStore`.
+        registry: The home's registry.
+
+    Raises:
+        DefinitionError: Others could reach it, and there are no tokens.
+        StoreError: The address is taken, or the workers do not start.
+    """
+    if not options.is_local and not registry.tokens():
+        raise DefinitionError(
+            f"At {options.host} others could read every feature, since there are no tokens. Make one first: "
+            "seeknal token create NAME --project PROJECT --right read."
+        )
+    _raise_limit_of_files()
+    with ExitStack() as stack:
+        listening = stack.enter_context(_listen(options))
+        if options.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(TemporaryDirectory(prefix="seeknal-metrics-"))
+        scheme, (host, port) = "https" if options.certificate else "http", listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"Serving {registry.path.parent} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - it is for people
+        _work(_config(options, settings), options, listening)
+
+
+def _work(config: uvicorn.Config, options: Options, listening: socket.socket) -> None:
+    for ended in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again when all is done
+        signal.signal(ended, lambda *_: None)
+    if options.workers == 1:
+        server = uvicorn.Server(config)
+        try:
+            server.run(sockets=[listening])
+        except SystemExit:
+            raise StoreError("The server did not start; see above.") from None
+        return
+    workers = Multiprocess(config, sockets=[listening])
+    workers.run()
+    if any(process.exitcode == _STARTUP_FAILED for process in workers.processes):
+        raise StoreError("The workers did not start; see above.")
+
+
+def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
+    return uvicorn.Config(
+        App(options, settings),
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=_LOG,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        workers=options.workers,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(options.grace.total_seconds())),
+        ssl_certfile=options.certificate,
+        ssl_keyfile=options.key,
+    )
+
+
+def _listen(options: Options) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        listening = socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        raise StoreError(
+            f"{options.host} port {options.port} cannot be listened at: {error}. Choose another --port."
+        ) from None
+    listening.set_inheritable(True)
+    return listening
+
+
+def _raise_limit_of_files() -> None:
+    """Take as many open files as the system allows; each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

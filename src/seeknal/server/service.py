@@ -1,0 +1,154 @@
+"""A worker: a home, opened, and what its endpoints share."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from seeknal import online, types
+from seeknal.errors import DefinitionError, SeeknalError
+from seeknal.server.access import AccessLog
+from seeknal.server.definitions import Definitions, Held
+from seeknal.server.http import SOON, Exchange, Problem
+from seeknal.server.metrics import Metrics
+from seeknal.server.options import Options
+from seeknal.store import FeatureStore
+
+T = TypeVar("T")
+_LOOK = 0.25
+"""How often the registry is looked at, and requests that wait for too long are ended, in seconds."""
+
+
+class Service:
+    """One worker: a home, opened, and what its endpoints share.
+
+    Args:
+        store: The home.
+        options: How the server is to run.
+    """
+
+    def __init__(self, store: FeatureStore, options: Options) -> None:
+        self.store = store
+        self.options = options
+        self.limits = options.limits
+        self.definitions = Definitions(store)
+        self.metrics = Metrics()
+        self.log = AccessLog(sys.stdout.fileno()) if options.access_log else None
+        self.telemetry = _telemetry() if options.telemetry else None
+        self.running: set[Exchange] = set()
+        self._jobs = 0
+        self._lookups = ThreadPoolExecutor(32, "lookup")
+        self._workers = ThreadPoolExecutor(options.limits.jobs, "job")
+        self._watcher: asyncio.Task[None] | None = None
+
+    # What endpoints use
+
+    async def table(self, exchange: Exchange) -> Held:
+        """Give the table that a request names.
+
+        Raises:
+            Problem: There is none.
+        """
+        project, name = exchange.names
+        held = self.definitions.table(project, name)
+        if held is None:
+            held = await self.elsewhere(exchange, self.definitions.open, project, name)
+        exchange.table = self.metrics.table(project, name)
+        return held
+
+    async def elsewhere(self, exchange: Exchange, step: Callable[..., T], *arguments: object) -> T:
+        """Take a step that may wait in a thread, while other requests are answered."""
+        exchange.wait("The store did not answer in time.")
+        return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
+
+    async def job(self, step: Callable[..., T], *arguments: object) -> T:
+        """Take a step of something that takes long; see `Job`."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, step, *arguments)
+
+    @contextmanager
+    def job_for(self, exchange: Exchange) -> Iterator[None]:
+        """Take one of the places for what takes long, for a while.
+
+        Raises:
+            Problem: All are taken.
+        """
+        if self._jobs >= self.limits.jobs:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"{self.limits.jobs} pushes and joins are at work, and no more at once.",
+                None,
+                SOON,
+            )
+        self._jobs += 1
+        try:
+            exchange.rest()
+            yield
+        finally:
+            self._jobs -= 1
+
+    def check(self) -> None:
+        """Look whether the registry and the online stores can be read.
+
+        Raises:
+            StoreError: One cannot.
+        """
+        tables = {table.target: table for table in self.store.registry.tables()}
+        for table in tables.values():
+            for part in self.store.online_tables.open(table).parts:
+                part.is_online()
+
+    # Its life
+
+    async def start(self) -> None:
+        """Open what will be needed, so that the first requests do not wait for it.
+
+        Raises:
+            SeeknalError: The home cannot be opened.
+        """
+        self.definitions.refresh()
+        for record in self.store.registry.tables():
+            with suppress(SeeknalError, Problem):  # it is told of when somebody asks for it
+                self.definitions.open(record.project, record.name)
+        types.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
+        self._watcher = asyncio.create_task(self._watch())
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        if self._watcher:
+            self._watcher.cancel()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        if self.log:
+            self.log.close()
+        if self.telemetry:
+            self.telemetry.close()
+        self.store.close()
+        online.close_all()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = perf_counter()
+            for exchange in [one for one in self.running if one.deadline[0] < now]:
+                exchange.end()
+            with suppress(SeeknalError):  # /readyz tells of it
+                await asyncio.get_running_loop().run_in_executor(self._lookups, self.definitions.refresh)
+
+
+def _telemetry() -> Any:
+    try:
+        from seeknal.server.telemetry import Telemetry
+    except ImportError as error:
+        raise DefinitionError(f'--otel needs {error.name}: pip install "seeknal[otel]".') from None
+    return Telemetry()

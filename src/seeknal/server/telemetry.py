@@ -1,0 +1,55 @@
+"""Spans for OpenTelemetry: one for each request, in the trace that its `traceparent` names."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from seeknal.server.http import Exchange
+
+
+class Telemetry:
+    """Sends spans where OTEL_EXPORTER_OTLP_ENDPOINT says, some at a time, as the other OTEL_* variables say."""
+
+    def __init__(self) -> None:
+        resource = Resource.create() if _has_name() else Resource.create({SERVICE_NAME: "seeknal"})
+        self._provider = TracerProvider(resource=resource)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("seeknal")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def add(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
+        """Note a request that was answered, without keys and features."""
+        end = time.time_ns()
+        carrier = {"traceparent": exchange.headers.get(b"traceparent", b"").decode("latin-1")}
+        span = self._tracer.start_span(
+            f"{exchange.method} {route}",
+            self._propagator.extract(carrier),
+            SpanKind.SERVER,
+            {
+                "http.request.method": exchange.method,
+                "http.route": route,
+                "http.response.status_code": int(status),
+                "url.path": exchange.path[:200],
+                "seeknal.keys": exchange.keys,
+            },
+            start_time=end - int(seconds * 1e9),
+        )
+        if status >= 500:  # noqa: PLR2004 - the server's own errors
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end)
+
+    def close(self) -> None:
+        """Send what is noted."""
+        self._provider.shutdown()
+
+
+def _has_name() -> bool:
+    return "OTEL_SERVICE_NAME" in os.environ
