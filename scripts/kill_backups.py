@@ -1,6 +1,6 @@
 """Kill backups and restores of a home that is in use, and see that there is a whole one or none.
 
-    python scripts/kill_backups.py [--kills 60] [--rows 300000] [--seed N]
+    python scripts/kill_backups.py [--kills 60] [--rows 100000] [--seed N]
 
 Processes write, push, erase, optimize, load, make versions and delete groups all the time (`tests/busy.py`). At a random
 moment a backup, or a restore, is killed with -9, or told to end with SIGTERM or SIGINT. Then its place is empty, or what is
@@ -228,7 +228,7 @@ def main() -> int:
     """Do all of it; give the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60, help="how many to kill")
-    parser.add_argument("--rows", type=int, default=300_000, help="how many rows the largest group has")
+    parser.add_argument("--rows", type=int, default=100_000, help="how many rows the largest group has")
     parser.add_argument("--seed", type=int, default=None, help="seed of the moments (timing stays the machine's)")
     given = parser.parse_args()
     seed = time.time_ns() % 10**6 if given.seed is None else given.seed

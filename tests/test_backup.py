@@ -23,7 +23,7 @@ import pytest
 import busy
 from commands import seeknal
 from contract.world import HOUR, NOON, group, history, rows, write, written
-from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
+from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
 from seeknal.backup import backup, restore
 from seeknal.registry import Question
 from seeknal.times import Interval, instant
@@ -214,6 +214,32 @@ def test_a_span_that_was_loaded_is_what_is_loaded_again(tmp_path, other):
     for one in (store, other):
         assert one.online_table("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2}]
         assert one.ledger("spend")[0].state.spans == (span,)
+
+
+def test_a_group_whose_deletion_was_killed_can_be_deleted_in_the_restored_home(home, tmp_path, other):
+    written(rows(1))
+    written(rows(2), name="visits")
+    for name in ("spend", "visits"):
+        FeatureStore().load(name)
+    (home / "offline/shop/spend").rename(tmp_path / "trash")
+    backup(FeatureStore(), tmp_path / "saved")
+    restore(tmp_path / "saved", other)
+    assert other.verify("visits").equal
+    other.delete_group("spend")
+    assert [one.name for one in other.registry.groups()] == ["visits"]
+
+
+def test_a_version_that_somebody_else_removed_keeps_nobody_from_the_rest(home, tmp_path, other):
+    fg = written(rows(1))
+    FeatureStore().serve([FeatureLookup(fg)], "answers")
+    first = next((home / "offline/shop/spend").glob("*.parquet"))
+    write(fg, rows(2, y=[1]))
+    FeatureStore().serve([FeatureLookup(fg)], "newer")
+    first.unlink()
+    backup(FeatureStore(), tmp_path / "saved")
+    with pytest.warns(SeeknalWarning, match="Version 1 of shop/spend cannot be loaded: Snapshot 1 .* is gone"):
+        restore(tmp_path / "saved", other)
+    assert other.verify("newer").equal
 
 
 # Where to, and where from
@@ -525,7 +551,7 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
     with busy.in_use(home) as rounds:
         end = time.monotonic() + 30
         while time.monotonic() < end:
-            backup(FeatureStore(), tmp_path / "saved")
+            backup(FeatureStore(), tmp_path / "saved", tell=lambda _: time.sleep(0.003))  # others get far meanwhile
             restore(tmp_path / "saved", FeatureStore(tmp_path / "other"))
             seen = busy.check(tmp_path / "other")
             first, second = busy.rounds_of(tmp_path / "other")

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from seeknal import folders
-from seeknal.errors import DefinitionError, StoreError
+from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home import Home
 from seeknal.offline.log import latest, mentioned_files, read_snapshot
 from seeknal.online import LmdbStore, shown
@@ -196,7 +196,7 @@ class _Taking:
             closing(sqlite3.connect(self._home / _REGISTRY, timeout=60)) as old,
             closing(sqlite3.connect(self._part / _REGISTRY)) as new,
         ):
-            old.backup(new)
+            old.backup(new, progress=lambda *_: None)  # where Python is called, Ctrl-C is heard
         folders.same_access(self._home / _REGISTRY, self._part / _REGISTRY)
 
     def _copy_table(self, root: Path, last: int) -> None:
@@ -352,7 +352,14 @@ def _load_own(part: Path, home: Home, tell: Tell) -> None:
     made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
     try:
         for record in made.registry.groups():
-            made.online_tables.reload(record, target=_OWN, tell=tell)
+            made.catalog.catch_up(record)
+            for number in sorted({load.version for load in made.registry.loads(record, target=_OWN)}):
+                try:
+                    made.catalog.read(record, number)
+                except StoreError as error:  # it was so when the home was saved, and is no reason to lose the rest
+                    notice(f"Version {number} of {record.label} cannot be loaded: {error}")
+                    continue
+                made.online_tables.reload(record, number, _OWN, tell)
     finally:
         made.close()
         LmdbStore(part / "online").close()
