@@ -493,6 +493,19 @@ def test_who_is_told_to_end_leaves_nothing(home, tmp_path, number, verb):
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_a_backup_under_nohup_outlives_its_terminal(tmp_path, other):
+    written(rows(1))
+    command = ["nohup", *COMMAND, "backup", str(tmp_path / "saved")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with FeatureStore().catalog.deleting():
+        while not list(tmp_path.glob(".saved.*.part")):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert restore(tmp_path / "saved", other).groups == 1
+
+
 def test_on_a_full_disk_there_is_no_backup_and_no_home(tmp_path, monkeypatch):
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small disk")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
@@ -222,8 +222,8 @@ class _Taking:
         self._files.append(_File(name.as_posix(), *folders.copy(file, self._part / name)))
 
     def _note(self, file: Path) -> None:
-        text = file.read_bytes()
-        self._files.append(_File(file.name, len(text), sha256(text).hexdigest()))
+        with file.open("rb") as stream:
+            self._files.append(_File(file.name, file.stat().st_size, file_digest(stream, "sha256").hexdigest()))
 
 
 def _manifest(at: int, files: Sequence[_File]) -> _Manifest:
