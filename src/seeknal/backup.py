@@ -171,6 +171,7 @@ class _Taking:
         self._part = part
         self._tell = tell
         self._files: list[_File] = []
+        self._size = 0
 
     def run(self) -> tuple[int, int, int, int, int, int]:
         """Take it; give what `BackedUp` says after its place."""
@@ -203,11 +204,11 @@ class _Taking:
         """Copy a table as it stood after a snapshot, with the files of all snapshots before that can be read still."""
         log = root / "_delta_log"
         entries = [found for path in sorted(log.glob("*")) if (found := _LOG_ENTRY.fullmatch(path.name))]
+        entries = [entry for entry in entries if int(entry[1]) <= last]
         if not entries:
             return
         for entry in entries:
-            if int(entry[1]) <= last:
-                self._copy(log / entry[0])
+            self._copy(log / entry[0])
         copied = self._part / root.relative_to(self._home)
         for name in sorted(mentioned_files(copied)):
             if (root / name).exists():
@@ -218,8 +219,10 @@ class _Taking:
 
     def _copy(self, file: Path) -> None:
         name = file.relative_to(self._home)
-        self._tell(f"Backing up {name.parent}: {_megabytes(sum(one.size for one in self._files))} so far")
-        self._files.append(_File(name.as_posix(), *folders.copy(file, self._part / name)))
+        self._tell(f"Backing up {name.parent}: {_megabytes(self._size)} so far")
+        copied = _File(name.as_posix(), *folders.copy(file, self._part / name))
+        self._files.append(copied)
+        self._size += copied.size
 
     def _note(self, file: Path) -> None:
         with file.open("rb") as stream:

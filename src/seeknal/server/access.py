@@ -6,31 +6,19 @@ import os
 import time
 from contextlib import suppress
 from threading import Event, Thread
-from typing import Any
 
 import msgspec
 
 from seeknal.server.http import Exchange
+from seeknal.server.options import is_loopback
 
 _LONGEST_PATH = 200
 _MOST_WAITING = 100_000
+_MOST_KNOWN = 1000
 _AT_ONCE = 4096
 """So many bytes go into a pipe at once, whole, whoever else writes to it (PIPE_BUF of Linux)."""
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Line(msgspec.Struct):
-    """One line."""
-
-    time: str
-    client: str
-    token: str | None
-    method: str
-    path: str
-    status: int
-    ms: float
-    keys: int
 
 
 class AccessLog:
@@ -44,7 +32,8 @@ class AccessLog:
         self._file = file
         self._lines: list[bytes] = []
         self._second = 0
-        self._stamp = ""
+        self._stamp = b""
+        self._known: dict[tuple[str, str | None, str, str, bytes | None], bytes] = {}
         self._ended = Event()
         self._writer = Thread(target=self._write_on, daemon=True)
         self._writer.start()
@@ -54,20 +43,32 @@ class AccessLog:
         now = time.time()
         second = int(now)
         if second != self._second:
-            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        client: Any = exchange.scope.get("client")
-        line = Line(
-            f"{self._stamp}.{int((now - second) * 1000):03}Z",
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        client: tuple[str, int] | None = exchange.scope.get("client")
+        about = (
             client[0] if client else "",
             exchange.token.name if exchange.token else None,
             exchange.method,
-            exchange.path[:_LONGEST_PATH],
-            status,
-            round(seconds * 1000, 3),
-            exchange.keys,
+            exchange.path,
+            exchange.headers.get(b"x-forwarded-for"),
         )
+        known = self._known.get(about) or self._describe(about)
+        line = b'{"time":"%b.%03dZ",%b,"status":%d,"ms":%.3f,"keys":%d}\n'
         if len(self._lines) < _MOST_WAITING:
-            self._lines.append(_encode(line))
+            self._lines.append(
+                line % (self._stamp, (now - second) * 1000, known, status, seconds * 1000, exchange.keys)
+            )
+
+    def _describe(self, about: tuple[str, str | None, str, str, bytes | None]) -> bytes:
+        """Put who asked for what; the same comes again and again."""
+        client, token, method, path, proxied = about
+        if proxied and is_loopback(client):
+            client = proxied.decode("latin-1").rpartition(",")[2].strip()[:100]
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        text = _encode({"client": client, "token": token, "method": method, "path": path[:_LONGEST_PATH]})[1:-1]
+        self._known[about] = text
+        return text
 
     def close(self) -> None:
         """Write what is noted, if somebody takes it soon."""
@@ -81,7 +82,7 @@ class AccessLog:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        text, sent = b"".join(line + b"\n" for line in lines), 0
+        text, sent = b"".join(lines), 0
         with suppress(OSError):
             while sent < len(text):
                 end = text.rfind(b"\n", sent, sent + _AT_ONCE) + 1 or len(text)

@@ -6,12 +6,12 @@ import asyncio
 import sys
 import traceback
 import uuid
+from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
 from seeknal.errors import SeeknalError, StoreError
-from seeknal.names import check_name
 from seeknal.server.http import SOON, Answer, Exchange, Problem, Receive, Scope, Send, send_answer
 from seeknal.server.options import Options, is_loopback
 from seeknal.server.routes import OPEN, ROUTES, Endpoint, Route
@@ -77,21 +77,20 @@ async def _exchange(service: Service, exchange: Exchange, send: Send) -> None:
     seconds = perf_counter() - exchange.started
     service.metrics.answered(route.path if route else "none", answer.status)
     if exchange.table and answer.status == HTTPStatus.OK:
-        exchange.table.seconds.observe(seconds)
-        exchange.table.keys.inc(exchange.keys)
+        exchange.table.answered(exchange.keys, seconds)
     if service.log:
         service.log.add(exchange, answer.status, seconds)
     if service.telemetry:
         service.telemetry.add(exchange, route.path if route else "none", answer.status, seconds)
 
 
-def _shape(exchange: Exchange) -> tuple[str, ...]:
-    """Take the names out of a path, and give what is left."""
-    parts = exchange.path.split("/")
-    if len(parts) > 3 and parts[1] == "v1":  # noqa: PLR2004 - /v1/KIND/PROJECT
-        exchange.names = tuple(parts[3:])
-        return (parts[2], *("" for _ in exchange.names))
-    return (exchange.path,)
+def _shape(exchange: Exchange) -> tuple[str, int]:
+    """Take the names out of a path; give what is left, and how many they were."""
+    _, *parts = exchange.path.split("/")
+    if len(parts) > 2 and parts[0] == "v1":  # noqa: PLR2004 - /v1/KIND/PROJECT
+        exchange.names = parts[2:]
+        return parts[1], len(exchange.names)
+    return exchange.path, 0
 
 
 async def _answer(service: Service, exchange: Exchange, route: Route | None) -> Answer:
@@ -118,7 +117,6 @@ def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endp
 
     Raises:
         Problem: There is nothing, or it is not for whoever asks.
-        DefinitionError: A name in the path breaks the rule.
     """
     if len(service.running) > service.limits.requests:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are at work.", None, SOON)
@@ -130,8 +128,6 @@ def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endp
         raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {allowed}.", None, (b"allow", allowed.encode()))
     if route.right != OPEN:
         _let_in(service, exchange, route)
-    for kind, name in zip(route.names, exchange.names, strict=True):
-        check_name(kind, name)
     return endpoint
 
 
@@ -167,13 +163,18 @@ def _only_from_here(exchange: Exchange) -> None:
     Raises:
         Problem: It does.
     """
-    host = exchange.headers.get(b"host", b"localhost").decode("latin-1")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if not is_loopback(name):
+    host = exchange.headers.get(b"host", b"localhost")
+    if not _is_here(host):
         raise Problem(
             HTTPStatus.FORBIDDEN,
-            f"Without tokens the server answers to its own machine only, not as {host[:200]!r}. Make one: seeknal token create.",
+            f"Without tokens the server answers to its own machine only, not as {host[:200].decode('latin-1')!r}. Make one: seeknal token create.",
         )
+
+
+@lru_cache(1000)
+def _is_here(host: bytes) -> bool:
+    name = host.decode("latin-1")
+    return is_loopback(name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0])
 
 
 def _late(exchange: Exchange) -> Answer:

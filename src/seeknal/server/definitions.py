@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from seeknal.dicts import AS_IS, Form, dict_maker
 from seeknal.errors import DefinitionError, SeeknalError
-from seeknal.names import did_you_mean
+from seeknal.names import check_name, did_you_mean
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Problem
-from seeknal.serving import Found, OnlineTable
+from seeknal.serving import Found, OnlineTable, Read, Selection
 from seeknal.store import FeatureStore
 from seeknal.tokens import Doorkeeper
 
@@ -37,7 +37,18 @@ class Held:
         self.origins = list(origins)
         self.key_kinds = {field.name: field.type for field in table.key_fields}
         self.waits = any(part.waits for part in table.parts)
+        self._nothing = table.parts[0].codec.nothing
+        self._make_all = self._maker(table.select(None), text=True)
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
+
+    def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[dict[str, Any]], Read] | None:
+        """Answer for JSON what is asked most: all features of one group; None if it is out of the ordinary."""
+        plain = self.table.plainly(keys, at)
+        if plain is None:
+            return None
+        columns, read = plain
+        nothing = self._nothing
+        return self._make_all(*columns, [nothing if row is None else row for row in read.alive]), read
 
     def rows(self, found: Found, *, text: bool, with_status: bool) -> list[dict[str, Any]]:
         """Put an answer as dictionaries that JSON (or MessagePack) can hold."""
@@ -45,7 +56,7 @@ class Held:
         if (make := self._shapes.get(shape)) is None:
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.clear()
-            make = self._shapes[shape] = self._maker(found, text=text)
+            make = self._shapes[shape] = self._maker(found.selection, text=text)
         columns = [found.keys[name].wire(values) for name, values in found.columns.items()]
         pieces = zip(found.selection.pieces, found.reads, strict=True)
         rows = [[piece.part.codec.nothing if row is None else row for row in read.alive] for piece, read in pieces]
@@ -54,10 +65,10 @@ class Held:
             found.add_statuses(made, moment_text)
         return made
 
-    def _maker(self, found: Found, *, text: bool) -> Callable[..., list[dict[str, Any]]]:
+    def _maker(self, selection: Selection, *, text: bool) -> Callable[..., list[dict[str, Any]]]:
         forms: dict[str, Form] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
         layouts = []
-        for i, piece in enumerate(found.selection.pieces):
+        for i, piece in enumerate(selection.pieces):
             features = piece.part.codec.schema.features
             layout = [f"\0{i}.{j}" for j in range(len(features))]  # a name that nobody asks for
             for name, place in zip(piece.names, piece.places, strict=True):
@@ -65,7 +76,7 @@ class Held:
                 forms[name] = form_of(features[place].type, text=text)
             layouts.append(layout)
         plain = {name: form for name, form in forms.items() if form is not AS_IS}
-        return dict_maker(self.table.keys, layouts, found.selection.order, plain)
+        return dict_maker(self.table.keys, layouts, selection.order, plain)
 
 
 class Definitions:
@@ -137,7 +148,8 @@ class Definitions:
 def _only(kind: str, project: str, name: str, known: Mapping[str, T]) -> T:
     if name in known:
         return known[name]
-    hint = did_you_mean(name, known)
+    check_name("project", project)
+    hint = did_you_mean(check_name(kind, name), known)
     raise Problem(
         HTTPStatus.NOT_FOUND, f"No {kind} named {name!r} in project {project!r}.{hint}", DefinitionError.__name__
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import inf
@@ -83,22 +83,12 @@ class Exchange:
         limits: What is too much.
     """
 
-    __slots__ = (
-        "_receive",
-        "deadline",
-        "headers",
-        "is_late",
-        "keys",
-        "limits",
-        "method",
-        "names",
-        "path",
-        "scope",
-        "started",
-        "table",
-        "task",
-        "token",
-    )
+    names: Sequence[str] = ()
+    token: TokenRecord | None = None
+    table: Any = None
+    keys = 0
+    is_late = ""
+    task: asyncio.Task[Any] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
         self.started = perf_counter()
@@ -107,30 +97,23 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.limits = limits
-        self.names: tuple[str, ...] = ()
-        self.token: TokenRecord | None = None
-        self.table: Any = None
-        self.keys = 0
-        self.is_late = ""
-        self.task: asyncio.Task[Any] | None = None
+        self.deadline = self.started + limits.seconds
+        self.waits_for = _BODY
         self._receive = receive
-        self.wait("Its body did not come in time.")
-
-    deadline: tuple[float, str]
 
     def wait(self, why: str) -> None:
         """Say that it may wait from now on, and what to say if it waits for too long."""
-        self.deadline = perf_counter() + self.limits.time.total_seconds(), why
+        self.deadline, self.waits_for = perf_counter() + self.limits.seconds, why
 
     def end(self) -> None:
         """End it, since it waits for too long."""
-        self.is_late = self.deadline[1]
+        self.is_late = self.waits_for
         if self.task:
             self.task.cancel()
 
     def rest(self) -> None:
         """Say that it takes as long as it takes from now on."""
-        self.deadline = inf, ""
+        self.deadline = inf
 
     async def gone(self) -> None:
         """Wait until nobody waits for the answer any more; after the body has come."""
@@ -140,7 +123,7 @@ class Exchange:
     @property
     def accepts(self) -> str:
         """The kind of answer that it wants: the first of its `Accept` that there is; JSON if it does not say."""
-        accept = self.headers.get(b"accept", b"*/*")
+        accept = self.headers.get(b"accept", b"")
         if accept in _ANY:
             return JSON
         kinds = [one.partition(";")[0].strip() for one in accept.decode("latin-1").lower().split(",")]
@@ -154,7 +137,8 @@ class Exchange:
     @property
     def kind(self) -> str:
         """The kind of its body."""
-        return self.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        kind = self.headers.get(b"content-type", b"")
+        return JSON if kind == _JSON else kind.decode("latin-1").partition(";")[0].strip().lower()
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -178,8 +162,12 @@ class Exchange:
         Raises:
             Problem: It is longer than is allowed, or ends early.
         """
-        parts = [part async for part in self.parts(self.limits.body)]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        message = await self._next(0, self.limits.body)
+        body: bytes = message["body"]
+        while message["more_body"]:
+            message = await self._next(len(body), self.limits.body)
+            body += message["body"]
+        return body
 
     async def parts(self, most: int) -> AsyncIterator[bytes]:
         """Give its body as it comes.
@@ -187,25 +175,31 @@ class Exchange:
         Raises:
             Problem: It is longer than is allowed, or ends early.
         """
-        length = self.headers.get(b"content-length", b"0")
-        got = int(length) if length.isdigit() else 0
-        if got > most:
-            raise _too_large(most)
-        got = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Problem(HTTPStatus.BAD_REQUEST, "The request ended early.")
+        message = await self._next(0, most)
+        got = len(message["body"])
+        yield message["body"]
+        while message["more_body"]:
+            self.wait(_BODY)
+            message = await self._next(got, most)
             got += len(message["body"])
-            if got > most:
-                raise _too_large(most)
             yield message["body"]
-            if not message["more_body"]:
-                return
-            self.wait("Its body did not come in time.")
+
+    async def _next(self, got: int, most: int) -> dict[str, Any]:
+        """Take what comes next of its body."""
+        length = self.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > most:
+            raise _too_large(most)
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(HTTPStatus.BAD_REQUEST, "The request ended early.")
+        if got + len(message["body"]) > most:
+            raise _too_large(most)
+        return message
 
 
-_ANY = {b"*/*", b"", JSON.encode()}
+_JSON = JSON.encode()
+_ANY = {b"*/*", b"", _JSON}
+_BODY = "Its body did not come in time."
 _KINDS = {
     "*/*": JSON,
     "application/*": JSON,

@@ -16,7 +16,6 @@ from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
 from seeknal.server.http import ARROW, JSON, SOON, Answer, Exchange, Problem
 from seeknal.server.service import Service
-from seeknal.serving import Found
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,7 +41,13 @@ async def post(service: Service, exchange: Exchange) -> Answer:
         asked.keys = read_arrow(body, service.limits.keys).to_pylist()
     else:
         asked = _decode(body, kind)
-    check_count(len(asked.keys), service.limits.keys)
+    exchange.keys = len(asked.keys)
+    check_count(exchange.keys, service.limits.keys)
+    if kind == exchange.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
+        quick = held.quick(asked.keys, time.time_ns() // 1000)
+        if quick is not None:
+            exchange.table.count(quick[1:])
+            return Answer(HTTPStatus.OK, _json({"rows": quick[0]}))
     columns = held.table.columns(asked.keys)
     if kind != ARROW:
         kinds = held.key_kinds
@@ -69,6 +74,7 @@ async def get(service: Service, exchange: Exchange) -> Answer:
         read = forms.reads(kind, text=True)
         value = read(name, own[name]) if read else own[name]
         columns[name] = [types.read(name, value, kind) if isinstance(value, str) else value]
+    exchange.keys = 1
     return await _answer(service, exchange, held, asked, columns)
 
 
@@ -97,39 +103,24 @@ def _options(query: list[tuple[str, str]]) -> Asked:
 async def _answer(
     service: Service, exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]]
 ) -> Answer:
-    exchange.keys = len(next(iter(columns.values()), ()))
-    kind = exchange.accepts
     try:
-        return await _found(service, exchange, held, asked, columns, kind)
+        if held.waits:
+            return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns)
+        return _look_up(exchange, held, asked, columns)
     except NotOnlineError:  # unless it was served anew, and this worker has not noticed
         project, name = exchange.names
         held = await service.elsewhere(exchange, service.definitions.open, project, name)
     try:
-        return await _found(service, exchange, held, asked, columns, kind)
+        return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns)
     except NotOnlineError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), NotOnlineError.__name__, SOON) from None
 
 
-async def _found(
-    service: Service, exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]], kind: str
-) -> Answer:
-    if held.waits:
-        return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns, kind)
-    return _look_up(exchange, held, asked, columns, kind)
-
-
-def _look_up(exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]], kind: str) -> Answer:
+def _look_up(exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]]) -> Answer:
+    kind = exchange.accepts
     found = held.table.find(columns, asked.features, time.time_ns() // 1000)
-    absent, expired = found.missing()
-    if absent:
-        exchange.table.not_found.inc(absent)
-    if expired:
-        exchange.table.expired.inc(expired)
-    return Answer(HTTPStatus.OK, _put(held, found, asked, kind), kind)
-
-
-def _put(held: Held, found: Found, asked: Asked, kind: str) -> bytes:
+    exchange.table.count(found.reads)
     if kind == ARROW:
-        return frames.to_stream(found.arrow(asked.with_status))
+        return Answer(HTTPStatus.OK, frames.to_stream(found.arrow(asked.with_status)), ARROW)
     rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}
-    return _json(rows) if kind == JSON else _msgpack(rows)
+    return Answer(HTTPStatus.OK, _json(rows) if kind == JSON else _msgpack(rows), kind)

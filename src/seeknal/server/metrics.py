@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from seeknal.freshness import Freshness
+from seeknal.serving import Read
 
 _TABLE = ["project", "table"]
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -26,10 +28,24 @@ class TableMetrics:
     """
 
     def __init__(self, metrics: Metrics, labels: tuple[str, str]) -> None:
-        self.seconds = metrics.seconds.labels(*labels)
-        self.keys = metrics.keys.labels(*labels)
-        self.not_found = metrics.not_found.labels(*labels)
-        self.expired = metrics.expired.labels(*labels)
+        self._tally = metrics.tally
+        self._seconds = metrics.seconds.labels(*labels)
+        self._keys = metrics.keys.labels(*labels)
+        self._not_found = metrics.not_found.labels(*labels)
+        self._expired = metrics.expired.labels(*labels)
+
+    def count(self, reads: Iterable[Read]) -> None:
+        """Count the rows that were not found, and those that had expired."""
+        for read in reads:
+            if None in read.alive:
+                absent = read.rows.count(None)
+                self._tally[self._not_found] += absent
+                self._tally[self._expired] += read.alive.count(None) - absent
+
+    def answered(self, keys: int, seconds: float) -> None:
+        """Count an answer."""
+        self._seconds.observe(seconds)
+        self._tally[self._keys] += keys
 
 
 class Metrics:
@@ -56,6 +72,7 @@ class Metrics:
         self.answers = Counter(
             "seeknal_answers", "Answers, by route and status.", ["route", "status"], registry=self._registry
         )
+        self.tally: defaultdict[Any, int] = defaultdict(int)
         self._tables: dict[tuple[str, str], TableMetrics] = {}
         self._answers: dict[tuple[str, int], Any] = {}
 
@@ -69,7 +86,13 @@ class Metrics:
         """Count an answer."""
         if (found := self._answers.get((route, status))) is None:
             found = self._answers[route, status] = self.answers.labels(route, str(status))
-        found.inc()
+        self.tally[found] += 1
+
+    def flush(self) -> None:
+        """Let others see what was counted."""
+        while self.tally:
+            counter, number = self.tally.popitem()
+            counter.inc(number)
 
     def text(self, project: str | None, ages: Iterable[Freshness], at: int) -> bytes:
         """Write all that is counted, as Prometheus reads it.
@@ -79,6 +102,7 @@ class Metrics:
             ages: How fresh the tables are.
             at: What counts as now, in microseconds since 1970.
         """
+        self.flush()
         return generate_latest(_Selected([*self._shown.collect(), *_ages(ages, at)], project))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,6 +32,11 @@ class Limits:
     requests: int = 500
     jobs: int = 4
     connections: int = 1000
+
+    @cached_property
+    def seconds(self) -> float:
+        """How long a request may wait, in seconds."""
+        return self.time.total_seconds()
 
 
 @dataclass(frozen=True)

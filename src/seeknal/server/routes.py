@@ -27,21 +27,16 @@ class Route:
     right: str
     methods: Mapping[str, Endpoint]
 
-    @property
-    def names(self) -> list[str]:
-        """What the names in the path are names of."""
-        return [part[1:-1].replace("table", "online table") for part in self.path.split("/") if part.startswith("{")]
 
-
-ROUTES: Mapping[tuple[str, ...], Route] = {
-    ("online", "", ""): Route("/v1/online/{project}/{table}", "read", {"POST": lookups.post, "GET": lookups.get}),
-    ("push", "", ""): Route("/v1/push/{project}/{group}", "push", {"POST": pushes.post}),
-    ("historical", ""): Route("/v1/historical/{project}", "read", {"POST": historical.post}),
-    ("/v1/catalog",): Route("/v1/catalog", "read", {"GET": about.catalog}),
-    ("/metrics",): Route("/metrics", "admin", {"GET": about.metrics}),
-    ("/healthz",): Route("/healthz", OPEN, {"GET": about.healthy}),
-    ("/readyz",): Route("/readyz", OPEN, {"GET": about.ready}),
-    ("/openapi.json",): Route("/openapi.json", OPEN, {"GET": about.openapi}),
-    ("/",): Route("/", OPEN, {"GET": about.page}),
+ROUTES: Mapping[tuple[str, int], Route] = {
+    ("online", 2): Route("/v1/online/{project}/{table}", "read", {"POST": lookups.post, "GET": lookups.get}),
+    ("push", 2): Route("/v1/push/{project}/{group}", "push", {"POST": pushes.post}),
+    ("historical", 1): Route("/v1/historical/{project}", "read", {"POST": historical.post}),
+    ("/v1/catalog", 0): Route("/v1/catalog", "read", {"GET": about.catalog}),
+    ("/metrics", 0): Route("/metrics", "admin", {"GET": about.metrics}),
+    ("/healthz", 0): Route("/healthz", OPEN, {"GET": about.healthy}),
+    ("/readyz", 0): Route("/readyz", OPEN, {"GET": about.ready}),
+    ("/openapi.json", 0): Route("/openapi.json", OPEN, {"GET": about.openapi}),
+    ("/", 0): Route("/", OPEN, {"GET": about.page}),
 }
-"""By what is left of the path without its names."""
+"""By what is left of the path without its names, and how many they are."""

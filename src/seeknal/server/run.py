@@ -72,7 +72,7 @@ class Protocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """Close the connections whose heads do not come, as long as there are connections."""
-        oldest = self.loop.time() - self._limits.time.total_seconds()
+        oldest = self.loop.time() - self._limits.seconds
         for connection in list(self.connections):
             if isinstance(connection, Protocol) and connection.head_since < oldest:
                 connection.refuse(b"408 Request Timeout")

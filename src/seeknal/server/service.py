@@ -140,8 +140,9 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK)
             now = perf_counter()
-            for exchange in [one for one in self.running if one.deadline[0] < now]:
+            for exchange in [one for one in self.running if one.deadline < now]:
                 exchange.end()
+            self.metrics.flush()
             with suppress(SeeknalError):  # /readyz tells of it
                 await asyncio.get_running_loop().run_in_executor(self._lookups, self.definitions.refresh)
 
