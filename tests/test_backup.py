@@ -446,6 +446,34 @@ def test_what_a_killed_backup_left_is_removed_but_not_what_another_is_at_work_on
     assert [part.exists() for part in (dead, alive, foreign)] == [False, True, True]
 
 
+def test_what_is_written_while_a_backup_runs_is_in_the_next_one(tmp_path, other):
+    first = written(rows(1), name="first")
+    later = group("later")
+    later.get_or_create()
+    store = FeatureStore()
+    store.load("first")
+    heard = []
+
+    def tell(text: str) -> None:
+        heard.append(text)
+        if len(heard) == 2:  # the first file is about to be copied
+            write(first, rows(2, user=2), mode="append")
+            write(later, rows(3))
+            store.load("later")
+
+    backup(store, tmp_path / "saved", tell=tell)
+    assert heard[1].startswith("Backing up offline/shop/first/_delta_log")
+    restore(tmp_path / "saved", other)
+    assert other.sample("first", limit=9)["x"].to_pylist() == [1]
+    assert other.registry.last_snapshot(other.catalog.group("later")) == -1
+    assert [table.name for table in other.registry.tables()] == ["first"]
+    busy.check(other.home)
+    backup(store, tmp_path / "next")
+    again = FeatureStore(tmp_path / "again")
+    restore(tmp_path / "next", again)
+    assert [len(again.sample(name, limit=9)) for name in ("first", "later")] == [2, 1]
+
+
 def test_of_two_backups_to_one_place_one_is_whole_and_the_other_says_so(tmp_path, other):
     written(rows(1))
     said = []
