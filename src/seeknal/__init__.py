@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seeknal.client import AsyncClient, Client
     from seeknal.entity import Entity
     from seeknal.errors import DataError, DefinitionError, SeeknalError, SeeknalWarning, StoreError
     from seeknal.feature_group import FeatureLookup, Materialization
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "DataError",
     "DefinitionError",
     "Entity",
@@ -37,6 +40,8 @@ __all__ = [
 
 _GUIDE = "seeknal.featurestore.duckdbengine.feature_group"
 _HOMES = {
+    "AsyncClient": "seeknal.client",
+    "Client": "seeknal.client",
     "Entity": "seeknal.entity",
     "FeatureLookup": "seeknal.feature_group",
     "FeatureStore": "seeknal.store",

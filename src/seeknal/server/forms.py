@@ -11,8 +11,10 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
@@ -139,11 +141,16 @@ def _read_bytes(name: str, value: Any) -> Any:
 
 
 def _read_duration(name: str, value: Any, kind: pa.DataType) -> Any:
-    if isinstance(value, str) and _is_wide(value):
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
-        return pa.scalar(value, pa.int64()).cast(kind).as_py()
-    raise DataError(f"{name} is {kind}, which comes as a whole number of its unit, not {value!r}.", key=name)
+    try:
+        if isinstance(value, str):
+            return msgspec.convert(value, timedelta)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return pa.scalar(value, pa.int64()).cast(kind).as_py()
+    except (msgspec.ValidationError, pa.ArrowInvalid, OverflowError):
+        pass
+    raise DataError(
+        f"{name} is {kind}, which comes as a whole number of its unit, or as ISO 8601, not {value!r}.", key=name
+    )
 
 
 def _read_list(name: str, value: Any, inner: Callable[[str, Any], Any]) -> Any:

@@ -1,0 +1,410 @@
+"""What a server lets in, what it takes at most, and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx2
+import pyarrow as pa
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from commands import seeknal
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
+from seeknal.feature_group import FeatureGroup
+from servers import Server, Valkey, wait_for
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
+
+
+def filled(home: Path, *projects: str, **settings) -> FeatureStore:
+    store = FeatureStore(home, **settings)
+    for project in projects:
+        group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), project)
+        store.write(group, pa.table({"user_id": [1, 2], "at": [NOON, NOON], "spent": [10, 7]}))
+        store.serve([FeatureLookup(f"{project}/spend")], "spend")
+    return store
+
+
+def ask(url: str, project: str = "shop", token: str | None = None, **options) -> httpx2.Response:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx2.post(f"{url}/v1/online/{project}/spend", json={"keys": [{"user_id": 1}]}, headers=headers, **options)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A home of two projects, with tokens."""
+    store = filled(tmp_path_factory.mktemp("kept") / "home", "shop", "bank")
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def shown(store):
+    """Tokens, by what they are for."""
+    made = {right: tokens.create(store.registry, right, "shop", [right]) for right in tokens.RIGHTS}
+    return made | {"all": tokens.create(store.registry, "everything", "*", ["admin"])}
+
+
+@pytest.fixture(scope="module")
+def server(store, shown):
+    with Server(store.home) as server:
+        yield server
+
+
+def test_only_the_hash_of_a_token_is_kept(store, shown):
+    kept = (store.home / "registry.db").read_bytes()
+    for text in shown.values():
+        assert text.encode() not in kept
+        assert text.rpartition("_")[2].encode() not in kept
+
+
+def test_a_token_opens_its_project_for_its_rights_and_nothing_else(server, shown):
+    push = {"rows": [{"user_id": 1, "at": NOON.isoformat(), "spent": 10}]}
+    asked = {
+        "read": lambda project, headers: httpx2.post(f"{server.url}/v1/online/{project}/spend", json={"keys": []}, headers=headers),
+        "push": lambda project, headers: httpx2.post(f"{server.url}/v1/push/{project}/spend", json=push, headers=headers),
+        "admin": lambda _, headers: httpx2.get(f"{server.url}/metrics", headers=headers),
+    }  # fmt: skip
+    for name, token in shown.items():
+        for right, call in asked.items():
+            for project in ("shop", "bank"):
+                allowed = name == "all" or (project == "shop" and name in {right, "admin"})
+                allowed = allowed or (
+                    right == "admin" and name == "admin"
+                )  # the metrics are of the token's own project
+                answer = call(project, {"authorization": f"Bearer {token}"})
+                assert answer.status_code == (200 if allowed else 403), (name, right, project, answer.text)
+
+
+def test_one_projects_token_sees_nothing_of_another(server, shown):
+    for path in ("/v1/catalog", "/metrics"):
+        text = httpx2.get(server.url + path, headers={"authorization": f"Bearer {shown['admin']}"}).text
+        assert "shop" in text
+        assert "bank" not in text
+        assert "bank" in httpx2.get(server.url + path, headers={"authorization": f"Bearer {shown['all']}"}).text
+    for name in ("spend", "spned"):  # what there is and what there is not look the same
+        answer = httpx2.post(
+            f"{server.url}/v1/online/bank/{name}",
+            json={"keys": []},
+            headers={"authorization": f"Bearer {shown['read']}"},
+        )
+        assert (answer.status_code, answer.json()["detail"]) == (
+            403,
+            "The token has no right to read in project 'bank'.",
+        )
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer x", "Bearer snk_0_0", "Basic YTpi", "Bearer \xff", "bearer  "]
+)
+def test_who_shows_no_token_is_told_so(server, header):
+    answer = httpx2.get(f"{server.url}/v1/catalog", headers={"authorization": header.encode("latin-1")})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "A token is needed" in answer.json()["detail"]
+
+
+def test_a_token_with_one_wrong_letter_opens_nothing(server, shown):
+    text = shown["read"]
+    for i in (0, 5, 21, len(text) - 1):
+        wrong = text[:i] + ("a" if text[i] != "a" else "b") + text[i + 1 :]
+        assert ask(server.url, token=wrong).status_code == 401
+
+
+def test_a_revoked_token_opens_nothing_within_a_second_and_the_last_does_not_open_the_door(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    token = tokens.create(store.registry, "web", "shop", ["read"])
+    with Server(store.home) as server:
+        assert ask(server.url).status_code == 401
+        assert ask(server.url, token=token).status_code == 200
+        tokens.revoke(store.registry, "web")
+        wait_for(lambda: ask(server.url, token=token).status_code == 401, 1)
+        assert ask(server.url).status_code == 401
+
+
+def test_tokens_are_made_listed_and_revoked_by_the_command(home):
+    made = seeknal("token", "create", "web", "--project", "shop", "--right", "read", "--right", "push")
+    assert made.stdout.startswith("snk_")
+    listed = seeknal("token", "list", "--format", "json")
+    assert made.stdout.strip() not in listed.stdout
+    (row,) = json.loads(listed.stdout)
+    assert (row["name"], row["project"], row["rights"], row["revoked_at"]) == ("web", "shop", "read, push", None)
+    again = seeknal("token", "create", "web", "--project", "shop", "--right", "read")
+    assert (again.returncode, again.stderr) == (1, "Error: There is a token 'web', or was. Choose another name.\n")
+    assert "Did you mean 'read'?" in seeknal("token", "create", "b", "--project", "shop", "--right", "raed").stderr
+    assert "Did you mean 'web'?" in seeknal("token", "revoke", "wbe").stderr
+    assert seeknal("token", "revoke", "web").returncode == 0
+    assert seeknal("token", "revoke", "web").stderr == "Error: Token 'web' is revoked already.\n"
+
+
+def test_others_are_let_in_only_with_tokens(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEEKNAL_HOME", str(store.home))
+        done = seeknal("serve", "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 1
+    assert "Make one first: seeknal token create" in done.stderr
+    with Server(store.home) as server:  # by the name of a web page, or of a proxy
+        answer = httpx2.get(f"{server.url}/v1/catalog", headers={"host": "shop.example"})
+        assert answer.status_code == 403
+        assert "seeknal token create" in answer.json()["detail"]
+        for host in ("localhost", "localhost:80", "127.0.0.1", "[::1]:80"):
+            assert httpx2.get(f"{server.url}/v1/catalog", headers={"host": host}).status_code == 200
+
+
+def test_an_address_that_is_taken_is_named(tmp_path, home):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = seeknal("serve", "--port", str(port))
+    assert done.returncode == 1
+    assert f"127.0.0.1 port {port} cannot be listened at" in done.stderr
+
+
+def test_tls_takes_a_certificate_and_its_key(store, tmp_path, shown):
+    certificate, key = self_signed(tmp_path)
+    assert "TLS takes both" in seeknal("serve", "--certificate", str(certificate)).stderr
+    assert "There is no file" in seeknal("serve", "--certificate", str(certificate), "--key", "nowhere").stderr
+    with Server(store.home, "--certificate", str(certificate), "--key", str(key)) as server:
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        assert server.url.startswith("https://")
+        assert ask(server.url, token=shown["read"], verify=trusted).json()["rows"] == [{"user_id": 1, "spent": 10}]
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(__import__("ipaddress").ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    files[1].write_bytes(key.private_bytes(*encoding))
+    return files
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """A server that takes little."""
+    store = filled(tmp_path_factory.mktemp("narrow") / "home", "shop")
+    limits = {"keys": 10, "body": 2000, "spine": 5000, "requests": 8, "jobs": 1, "connections": 30}
+    options = [part for name, most in limits.items() for part in (f"--max-{name}", str(most))]
+    with Server(store.home, *options, "--timeout", "1") as server:
+        yield server
+    store.close()
+
+
+def test_what_is_too_large_gets_413(narrow):
+    many = httpx2.post(f"{narrow.url}/v1/online/shop/spend", json={"keys": [{"user_id": 1}] * 11})
+    long = httpx2.post(f"{narrow.url}/v1/online/shop/spend", json={"keys": [{"user_id": 1}] * 1000})
+    endless = httpx2.post(
+        f"{narrow.url}/v1/push/shop/spend",
+        content=(b"x" * 100 for _ in range(1000)),
+        headers={"content-type": "application/json"},
+    )
+    spine = {"query": (None, "{}"), "spine": ("s", b"x" * 10_000)}
+    wide = httpx2.post(f"{narrow.url}/v1/historical/shop", files=spine)
+    assert [answer.status_code for answer in (many, long, endless, wide)] == [413] * 4
+    assert "limit of 10" in many.json()["detail"]
+    assert "over 2,000 bytes" in endless.json()["detail"]
+
+
+def raw(url: str, *parts: bytes, pause: float = 0, seconds: float = 10) -> bytes:
+    """Send bytes as they are, and give what comes back."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=seconds) as connection:
+        for part in parts:
+            try:
+                connection.sendall(part)
+            except OSError:
+                break
+            time.sleep(pause)
+        answer = b""
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except OSError:
+            return answer
+        return answer
+
+
+POST = b"POST /v1/online/shop/spend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_slow_clients_are_let_go(narrow):
+    started = time.monotonic()
+    assert raw(narrow.url, POST + b"Content-Length: 100\r\n\r\n", b'{"keys"').startswith(b"HTTP/1.1 408")
+    assert raw(narrow.url, b"POST /v1", pause=0).startswith(b"HTTP/1.1 408")
+    assert raw(narrow.url, b"").startswith(b"HTTP/1.1 408")
+    drop = raw(narrow.url, *[POST, *[b"X-A: b\r\n"] * 40], pause=0.1)
+    assert drop.startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - started < 20
+    assert ask(narrow.url).status_code == 200
+
+
+def test_too_many_requests_and_connections_get_503_and_are_told_when_to_come_again(narrow):
+    host, port = narrow.url.removeprefix("http://").split(":")
+    held = [socket.create_connection((host, int(port))) for _ in range(9)]
+    for one in held:
+        one.sendall(POST + b"Content-Length: 100\r\n\r\n{")
+    time.sleep(0.3)
+    answer = ask(narrow.url)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    more = [socket.create_connection((host, int(port))) for _ in range(40)]
+    time.sleep(0.2)
+    assert raw(narrow.url, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 503")
+    for one in held + more:
+        one.close()
+    wait_for(lambda: ask(narrow.url).status_code == 200)
+
+
+def test_a_job_too_many_gets_429(narrow):
+    done = threading.Event()
+
+    def slowly():
+        yield b"--x\r\ncontent-disposition: form-data; name=spine; filename=s\r\n\r\n"
+        done.wait(0.7)
+
+    def join():
+        with pytest.raises(httpx2.TransportError):
+            httpx2.post(
+                f"{narrow.url}/v1/historical/shop",
+                content=slowly(),
+                headers={"content-type": "multipart/form-data; boundary=x"},
+            ).read()
+            raise httpx2.ReadError("it was answered")
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    time.sleep(0.3)
+    answer = httpx2.post(f"{narrow.url}/v1/push/shop/spend", json={"rows": []})
+    done.set()
+    thread.join()
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+def test_requests_in_flight_are_finished_when_it_ends(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    with Server(store.home) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        body = b'{"keys":[{"user_id":1}]}'
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            with pytest.raises(httpx2.ConnectError):
+                ask(server.url)
+            connection.sendall(body[5:])
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b'{"rows":[{"user_id":1,"spent":10}]}')
+        assert server.process.wait(10) == 0
+    assert "Traceback" not in server.errors.read_text()
+
+
+def test_the_access_log_has_no_keys_and_no_features(store, shown):
+    with Server(store.home) as server:
+        headers = {"authorization": f"Bearer {shown['read']}", "x-forwarded-for": "1.2.3.4, 5.6.7.8"}
+        httpx2.get(f"{server.url}/v1/online/shop/spend", params={"user_id": "2"}, headers=headers)
+        httpx2.get(f'{server.url}/no"thing\n', headers=headers)
+        server.stop()
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if "readyz" not in line]
+    assert [
+        (line["client"], line["token"], line["method"], line["path"], line["status"], line["keys"]) for line in lines
+    ] == [
+        ("5.6.7.8", "read", "GET", "/v1/online/shop/spend", 200, 1),
+        ("5.6.7.8", None, "GET", '/no"thing\n', 404, 0),
+    ]
+    assert set(lines[0]) == {"time", "client", "token", "method", "path", "status", "ms", "keys"}
+    assert not any(secret in server.log.read_text() for secret in ("user_id", "spent", *shown.values()))
+
+
+def test_not_ready_while_the_registry_or_a_store_cannot_be_read(tmp_path, valkey_url):
+    valkey = Valkey(tmp_path / "valkey").start()
+    store = filled(tmp_path / "other", "shop", online_store=valkey.url)
+    with Server(store.home, "--timeout", "3", env={"SEEKNAL_ONLINE_STORE": valkey.url}) as server:
+        assert ask(server.url).status_code == 200
+        valkey.kill()
+        answer = httpx2.get(f"{server.url}/readyz", timeout=20)
+        assert answer.status_code == 503
+        failed = ask(server.url, timeout=20)
+        assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        registry = store.home / "registry.db"
+        registry.rename(store.home / "gone")
+        assert httpx2.get(f"{server.url}/readyz", timeout=20).status_code == 503
+        (store.home / "gone").rename(registry)
+
+
+def test_spans_go_to_opentelemetry(tmp_path):
+    got: list[ExportTraceServiceRequest] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            request = ExportTraceServiceRequest()
+            request.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
+            got.append(request)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object):
+            pass
+
+    store = filled(tmp_path / "other", "shop")
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        with Server(store.home, "--otel", env={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) as server:
+            trace = "0af7651916cd43dd8448eb211c80319c"
+            httpx2.get(
+                f"{server.url}/v1/online/shop/spend",
+                params={"user_id": 1},
+                headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"},
+            )
+            server.stop()
+        collector.shutdown()
+    spans = [span for one in got for r in one.resource_spans for s in r.scope_spans for span in s.spans]
+    (span,) = [span for span in spans if "readyz" not in span.name]
+    assert (span.name, span.trace_id.hex()) == ("GET /v1/online/{project}/{table}", trace)
+    assert "user_id" not in str(span)
+
+
+def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(store, shown):
+    with Server(store.home, "--workers", "2") as server:
+        before = set(server.workers)
+        for _ in range(30):
+            assert ask(server.url, token=shown["read"]).status_code == 200
+        time.sleep(0.6)
+        text = httpx2.get(f"{server.url}/metrics", headers={"authorization": f"Bearer {shown['admin']}"}).text
+        assert 'seeknal_online_keys_total{project="shop",table="spend"} 30.0' in text
+        os.kill(next(iter(before)), signal.SIGKILL)
+        wait_for(lambda: len(set(server.workers) - before) >= 1)
+        wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
+        assert server.stop() == 0
