@@ -39,6 +39,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from busy import check, definition, furnish, in_use
 
 SIGNALS = signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+HOME_LASTS = 10
+"""How many kills a home sees; the next ones get a new one, since an erasure takes longer the longer the log is."""
+Ends = Counter[tuple[str, str, str]]
 LANDINGS = {
     "backup": {"registry.db": "copying", "backup.json": "all copied"},
     "restore": {"offline": "copying", "registry.db": "all copied", "online": "loading"},
@@ -198,16 +201,16 @@ def grounds(folder: Path, home: Path) -> list[Ground]:
     ]
 
 
-def kill_all(folder: Path, kills: int, rows: int, chance: random.Random) -> tuple[Counter[tuple[str, ...]], list[str]]:
-    """Kill so many; count how they ended."""
-    home, ends, failures = folder / "home", Counter[tuple[str, ...]](), list[str]()
+def kill_some(folder: Path, kills: range, rows: int, chance: random.Random, ends: Ends, failures: list[str]) -> None:
+    """Kill so many in a new home; count how they ended."""
+    home = folder / "home"
     furnish(home)
     add_ballast(home, rows)
     with in_use(home) as rounds:
         both = grounds(folder, home)
-        for ground in both * 3:
+        for ground in both:
             ground.usual()
-        for i in range(kills):
+        for i in kills:
             ground, number = both[i % 2], SIGNALS[i // 2 % len(SIGNALS)]
             try:
                 ends[ground.verb, number.name, ground.kill(number, chance)] += 1
@@ -216,11 +219,18 @@ def kill_all(folder: Path, kills: int, rows: int, chance: random.Random) -> tupl
                 print(f"  FAILED {failures[-1]}", flush=True)
                 shutil.rmtree(ground.folder)
                 ground.folder.mkdir()
-            if (i + 1) % 10 == 0:
-                print(f"  {i + 1} kills", flush=True)
-    for ground in both:
-        print(f"a {ground.verb} took {statistics.median(ground.took):.2f} s, the longest {max(ground.took):.2f} s")
-    print("meanwhile, rounds of", ", ".join(f"{role}: {count}" for role, count in rounds.items()))
+    took = ", ".join(f"a {one.verb} {statistics.median(one.took):.1f} s, at most {max(one.took):.1f} s" for one in both)
+    print(f"  {kills.stop} kills; {took}; rounds meanwhile: {rounds}", flush=True)
+
+
+def kill_all(folder: Path, kills: int, rows: int, chance: random.Random) -> tuple[Ends, list[str]]:
+    """Kill so many; count how they ended."""
+    ends, failures = Ends(), list[str]()
+    for first in range(0, kills, HOME_LASTS):
+        own = folder / f"{first}"
+        own.mkdir()
+        kill_some(own, range(first, min(first + HOME_LASTS, kills)), rows, chance, ends, failures)
+        shutil.rmtree(own, ignore_errors=True)
     return ends, failures
 
 
