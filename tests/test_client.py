@@ -42,7 +42,7 @@ def store(tmp_path_factory):
     store.write(group, EVERYTHING)
     store.serve([FeatureLookup("shop/everything")], "all")
     many = FeatureGroup(
-        "by_kind", Entity("thing", ["day", "price", "raw", "zoned"]), Materialization(event_time_col="at"), "shop"
+        "by_kind", Entity("parcel", ["day", "price", "raw", "zoned"]), Materialization(event_time_col="at"), "shop"
     )
     store.write(many, EVERYTHING.select(["day", "price", "raw", "zoned", "at", "whole"]).slice(0, 2))
     store.serve([FeatureLookup("shop/by_kind")], "by_kind")
@@ -71,14 +71,28 @@ def test_features_come_back_as_the_library_gives_them(client, store, output, wit
     for keys in (KEYS, tuple(KEYS), pd.DataFrame(KEYS), pl.DataFrame(KEYS), pa.Table.from_pylist(KEYS)):
         found = client.get_features("shop/all", keys, output, with_status=with_status)
         assert type(found) is type(own)
-        if output == "dicts":
-            assert repr(found) == repr(own)
-        else:
-            assert repr(found.to_dict() if output != "arrow" else found.to_pylist()) == repr(
-                own.to_dict() if output != "arrow" else own.to_pylist()
-            )
-            types = (found.dtypes, own.dtypes) if output != "arrow" else (found.schema, own.schema)
-            assert list(types[0]) == list(types[1])
+        assert same(plain(found), plain(own))
+        if output != "dicts":
+            names = "types" if output == "arrow" else "dtypes"
+            kinds = [getattr(one.schema if output == "arrow" else one, names) for one in (found, own)]
+            assert list(kinds[0]) == list(kinds[1])
+
+
+def plain(frame) -> list:
+    if isinstance(frame, list):
+        return frame
+    return frame.to_pylist() if isinstance(frame, pa.Table) else list(frame.to_dict().values())
+
+
+def same(one, other) -> bool:
+    """Compare what may have NaN and NA in it."""
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list | pl.Series | np.ndarray):
+        return len(one) == len(other) and all(map(same, one, other))
+    if one is None or one is pd.NA or one != one:  # noqa: PLR0124 - NaN
+        return type(one) is type(other) and (other is None or other is pd.NA or other != other)  # noqa: PLR0124
+    return type(one) is type(other) and one == other
 
 
 def test_keys_of_every_kind_are_found(client, store):
@@ -146,7 +160,7 @@ def test_errors_are_those_of_the_library(client, server, store):
             call(Remote(client))
         if "output=" not in str(own.value):
             assert str(found.value) == str(own.value)
-    with pytest.raises(DefinitionError, match="No online table named 'al' in project 'shop'. Did you mean 'all'?"):
+    with pytest.raises(DefinitionError, match="No online table named 'al' in project 'shop'"):
         client.get_features("shop/al", [])
     with pytest.raises(DefinitionError, match="no right to read in project 'bank'"):
         client.get_features("bank/all", [])
@@ -174,6 +188,7 @@ def test_a_server_that_is_not_there_is_tried_again_and_then_named():
         client.catalog()
 
 
+@pytest.mark.slow
 def test_a_request_is_sent_again_while_the_store_is_away(tmp_path):
     valkey = Valkey(tmp_path / "valkey").start()
     store = FeatureStore(tmp_path / "other", online_store=valkey.url)

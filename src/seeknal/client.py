@@ -6,10 +6,12 @@ Each call is one request, written once (`_Call`), which `Client` and `AsyncClien
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -45,15 +47,23 @@ class _Call:
     content: bytes | None = None
     kind: str = _ARROW
     params: Mapping[str, Any] = field(default_factory=dict)
-    form: Callable[[], Mapping[str, Any]] | None = None
+    form: Callable[[], AbstractContextManager[Mapping[str, Any]]] | None = None
+    is_large: bool = False
 
-    def request(self) -> dict[str, Any]:
-        """Give the arguments of a request, anew for each try."""
+    def body(self) -> IO[bytes]:
+        """Give where the answer is to be put: in memory, or a file that goes when it is closed."""
+        return tempfile.TemporaryFile() if self.is_large else io.BytesIO()
+
+    @contextmanager
+    def sending(self) -> Iterator[dict[str, Any]]:
+        """Give the arguments of a request, anew for each try; a file in it is closed when it was sent."""
         if self.form:
-            return {"method": "POST", "url": self.path, "files": self.form(), "headers": {"accept": _ARROW}}
+            with self.form() as files:
+                yield {"method": "POST", "url": self.path, "files": files, "headers": {"accept": _ARROW}}
+            return
         headers = {"content-type": self.kind, "accept": _ARROW}
         method = "GET" if self.content is None else "POST"
-        return {"method": method, "url": self.path, "content": self.content, "params": self.params, "headers": headers}
+        yield {"method": method, "url": self.path, "content": self.content, "params": self.params, "headers": headers}
 
 
 class _Calls:
@@ -97,7 +107,10 @@ class _Calls:
 
     @staticmethod
     def _historical(
-        lookups: Sequence[FeatureLookup], spine: object, asked: Mapping[str, Any], read: Callable[[IO[bytes]], Any]
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        asked: Mapping[str, Any],
+        read: Callable[[IO[bytes]], Any] | None = None,
     ) -> _Call:
         check_lookups(lookups)
         projects = sorted({lookup.project or _DEFAULT for lookup in lookups})
@@ -105,13 +118,15 @@ class _Calls:
             raise DefinitionError(f"The lookups are of projects {', '.join(projects)}; ask for those of one at a time.")
         query = {"lookups": [_lookup(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
 
-        def form() -> Mapping[str, Any]:
-            return {
-                "query": (None, msgspec.json.encode(query), "application/json"),
-                "spine": ("spine", _spine_file(spine), "application/octet-stream"),
-            }
+        @contextmanager
+        def form() -> Iterator[Mapping[str, Any]]:
+            with _spine_file(spine) as file:
+                yield {
+                    "query": (None, msgspec.json.encode(query), "application/json"),
+                    "spine": ("spine", file, "application/octet-stream"),
+                }
 
-        return _Call(f"/v1/historical/{projects[0]}", read, form=form)
+        return _Call(f"/v1/historical/{projects[0]}", read or _batches, form=form, is_large=read is None)
 
     def _training_set(
         self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, asked: Mapping[str, Any]
@@ -254,7 +269,7 @@ class Client(_Calls):
 
         Args are those of `training_set`.
         """
-        return self._send(self._historical(lookups, spine, _asked(date_col, keep, span, as_of), pa.ipc.open_stream))
+        return self._send(self._historical(lookups, spine, _asked(date_col, keep, span, as_of)))
 
     def catalog(self) -> list[dict[str, Any]]:
         """List the projects that the token opens, with their groups, versions and tables."""
@@ -264,11 +279,11 @@ class Client(_Calls):
         tries = 0
         while True:
             try:
-                request = self._http.build_request(**call.request())
-                response = self._http.send(request, stream=True)
+                with call.sending() as request:
+                    response = self._http.send(self._http.build_request(**request), stream=True)
                 try:
                     if response.is_success:
-                        body = tempfile.SpooledTemporaryFile(2**24)  # noqa: SIM115 - whoever reads it closes it
+                        body = call.body()
                         for part in response.iter_bytes():
                             body.write(part)
                         body.seek(0)
@@ -351,9 +366,7 @@ class AsyncClient(_Calls):
         as_of: AsOf | None = None,
     ) -> pa.RecordBatchReader:
         """See `Client.stream`."""
-        return await self._send(
-            self._historical(lookups, spine, _asked(date_col, keep, span, as_of), pa.ipc.open_stream)
-        )
+        return await self._send(self._historical(lookups, spine, _asked(date_col, keep, span, as_of)))
 
     async def catalog(self) -> list[dict[str, Any]]:
         """See `Client.catalog`."""
@@ -363,11 +376,11 @@ class AsyncClient(_Calls):
         tries = 0
         while True:
             try:
-                request = self._http.build_request(**call.request())
-                response = await self._http.send(request, stream=True)
+                with call.sending() as request:
+                    response = await self._http.send(self._http.build_request(**request), stream=True)
                 try:
                     if response.is_success:
-                        body = tempfile.SpooledTemporaryFile(2**24)  # noqa: SIM115 - whoever reads it closes it
+                        body = call.body()
                         async for part in response.aiter_bytes():
                             body.write(part)
                         body.seek(0)
@@ -411,6 +424,17 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise DataError(f"{value!r} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
+
+
+def _batches(body: IO[bytes]) -> pa.RecordBatchReader:
+    """Read batches from a file, which is closed behind the last, or when nobody wants more."""
+    reader = pa.ipc.open_stream(body)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with body, reader:
+            yield from reader
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
 def _pushed(body: IO[bytes]) -> Pushed:

@@ -11,7 +11,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 import msgspec
@@ -106,6 +106,8 @@ def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:
         return _read_bytes
     if is_.is_duration(kind):
         return lambda name, value: _read_duration(name, value, kind)
+    if is_.is_time(kind):
+        return lambda name, value: _read_time(name, value) if isinstance(value, str) else value
     if is_.is_temporal(kind) or is_.is_decimal(kind):
         return lambda name, value: types.read(name, value, kind) if isinstance(value, str) else value
     if is_.is_list(kind) or is_.is_fixed_size_list(kind):
@@ -151,6 +153,13 @@ def _read_duration(name: str, value: Any, kind: pa.DataType) -> Any:
     raise DataError(
         f"{name} is {kind}, which comes as a whole number of its unit, or as ISO 8601, not {value!r}.", key=name
     )
+
+
+def _read_time(name: str, text: str) -> time:
+    try:
+        return time.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"{name} is a time of day, such as 23:59:59.5, which {text[:40]!r} is not.", key=name) from None
 
 
 def _read_list(name: str, value: Any, inner: Callable[[str, Any], Any]) -> Any:
