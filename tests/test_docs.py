@@ -1,8 +1,12 @@
 """The code of the pages runs as printed, and prints what they say."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -12,12 +16,15 @@ import pytest
 
 from commands import seeknal
 from seeknal import FeatureGroupDuckDB, SeeknalWarning
+from servers import Server
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTS = Path(__file__).parent
 BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_ONLY = ("make ", "pip ", "git ", "cd ", "#")
+SHELL = ("curl", "seeknal", "sleep")
+ADDRESS = "http://127.0.0.1:6789"
 
 
 def second_version():
@@ -30,21 +37,60 @@ def second_version():
 BEFORE_COMMANDS = {"feature-store-guide.md": second_version}
 
 
+class Served:
+    """The server that a page starts with `seeknal serve`; the page knows it by the usual address.
+
+    Args:
+        home: What it serves.
+    """
+
+    def __init__(self, home: Path):
+        self._home = home
+        self._server: Server | None = None
+
+    def start(self, *options: str) -> None:
+        self.stop()
+        self._server = Server(self._home, *options).start()
+
+    def stop(self) -> None:
+        if self._server:
+            assert self._server.stop() == 0
+            self._server = None
+
+    def find(self, text: str) -> str:
+        """Put where the server is in place of the usual address."""
+        if ADDRESS not in text:
+            return text
+        assert self._server, f"the page has no `seeknal serve` before {text!r}"
+        return text.replace(ADDRESS, self._server.url)
+
+    def hide(self, text: str) -> str:
+        """Put the usual address back."""
+        return text.replace(self._server.url, ADDRESS) if self._server else text
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[Served]:
+    served = Served(home)
+    yield served
+    served.stop()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_of_a_page_runs_and_prints_what_it_says(page):
+def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     namespace: dict[str, object] = {}
     printed, prepared = "", False
     for language, text in blocks:
         if language == "python":
-            printed = run_python(text, namespace)
+            printed = run_python(served.find(text), namespace)
         elif language == "bash":
             if not prepared:
                 prepare(page)
                 prepared = True
-            printed = run_commands(text)
+            printed = run_commands(text, served)
         else:
-            assert printed.strip() == text.strip()
+            assert served.hide(printed).strip() == text.strip()
 
 
 def prepare(page: Path):
@@ -63,17 +109,28 @@ def run_python(code: str, namespace: dict[str, object]) -> str:
     return out.getvalue()
 
 
-def run_commands(lines: str) -> str:
-    """Run a block's commands, all of which must succeed, and give what they print."""
-    printed = ""
-    for line in lines.splitlines():
-        if line.strip() and not line.startswith(SHELL_ONLY):
-            program, *arguments = shlex.split(line, comments=True)
-            assert program == "seeknal", f"who runs {line!r}?"
-            done = seeknal(*arguments)
-            assert done.returncode == 0, done.stderr
-            printed += done.stdout
-    return "\n".join(line.rstrip() for line in printed.splitlines())
+def run_commands(lines: str, served: Served) -> str:
+    """Run a block's commands, all of which must succeed, and give what they print, each on lines of its own."""
+    commands = [line for line in lines.replace("\\\n", " ").splitlines() if line.strip()]
+    printed = [run_command(line, served) for line in commands if not line.startswith(SHELL_ONLY)]
+    return "\n".join(line.rstrip() for text in printed for line in text.splitlines())
+
+
+def run_command(line: str, served: Served) -> str:
+    """Run a command: a server in the background, `seeknal` in this process, what is for a shell in one."""
+    program, *arguments = shlex.split(line, comments=True)
+    if (program, *arguments[:1]) == ("seeknal", "serve"):
+        served.start(*arguments[1:])
+        return ""
+    if program == "seeknal" and ">" not in arguments:
+        done = seeknal(*arguments)
+    else:
+        assert program in SHELL, f"who runs {line!r}?"
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        shell = ["bash", "-o", "pipefail", "-c", served.find(line)]
+        done = subprocess.run(shell, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
