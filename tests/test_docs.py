@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTS = Path(__file__).parent
 BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_ONLY = ("make ", "pip ", "git ", "cd ", "#")
-SHELL = ("curl", "seeknal", "sleep")
+SHELL = ("curl", "python", "seeknal", "sleep")
 ADDRESS = "http://127.0.0.1:6789"
 
 
