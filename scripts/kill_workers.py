@@ -1,0 +1,269 @@
+"""Kill workers of a server under load, and see that only the requests fail that the killed one had.
+
+    python scripts/kill_workers.py [--seconds 60] [--every 5] [--workers 2] [--connections 12] [--processes 3] [--seed 1]
+
+Clients, in processes of their own, ask over connections that they keep for some hundred requests, one at a time on each,
+and compare each answer with what it has to be. Every some seconds a worker is killed; just before, while it is stopped,
+the system is asked which connections it has. A request may fail only if it was on one of them, soon after the kill, and one on each at most; whoever comes anew
+must be let in. In the end all workers must answer, the metrics must have counted, and the server must end as it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pyarrow as pa
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.feature_group import FeatureGroup
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from servers import Server, wait_for
+
+PATH = "/v1/online/kill/answers"
+ENTITIES = 10_000
+ASKED = 20
+KEPT = 300
+"""After so many requests a client comes anew, so that the workers share the connections again after a kill."""
+SOON = 1.0
+
+fork = multiprocessing.get_context("fork")
+
+
+@dataclass
+class Seen:
+    """What one client saw."""
+
+    answered: int = 0
+    wrong: list[str] = field(default_factory=list)
+    failed: list[tuple[float, int, str]] = field(default_factory=list)
+    """When, at which port of the client, and how."""
+    refused: list[str] = field(default_factory=list)
+    connections: int = 0
+    slowest: float = 0
+
+
+def fill(home: Path) -> None:
+    """Make a table in which each entity has three times its number."""
+    group = FeatureGroup("numbers", Entity("item", ["item_id"]), Materialization(event_time_col="at"), "kill")
+    numbers = np.arange(ENTITIES)
+    at = pa.array([datetime(2024, 1, 1, tzinfo=UTC)] * ENTITIES)
+    store = FeatureStore(home)
+    store.write(group, pa.table({"item_id": numbers, "at": at, "number": 3 * numbers}))
+    store.serve([FeatureLookup("kill/numbers")], "answers")
+    store.close()
+
+
+def ask_on(address: str, seed: int, stop: Event, seen: Seen) -> None:
+    """Ask over one connection until told to stop; make another when it breaks."""
+    rng = random.Random(seed)
+    connection = http.client.HTTPConnection(address, timeout=10)
+    while not stop.is_set():
+        if connection.sock is None:
+            try:
+                connection.connect()
+            except OSError as error:
+                seen.refused.append(repr(error))
+                continue
+            seen.connections += 1
+            port = connection.sock.getsockname()[1]
+        wanted = [rng.randrange(ENTITIES) for _ in range(ASKED)]
+        body = json.dumps({"keys": [{"item_id": one} for one in wanted]})
+        started = time.monotonic()
+        try:
+            connection.request("POST", PATH, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            seen.failed.append((time.monotonic(), port, type(error).__name__))
+            connection.close()
+            continue
+        seen.slowest = max(seen.slowest, time.monotonic() - started)
+        seen.answered += 1
+        if seen.answered % KEPT == 0:
+            connection.close()
+        right = {"rows": [{"item_id": one, "number": 3 * one} for one in wanted]}
+        if answer.status != http.HTTPStatus.OK or json.loads(text) != right:
+            seen.wrong.append(f"{answer.status}: {text[:200]!r}")
+    connection.close()
+
+
+def load(address: str, seeds: range, stop: Event, results: Connection) -> None:
+    """Ask over several connections; report what was seen."""
+    found = [Seen() for _ in seeds]
+    threads = [
+        threading.Thread(target=ask_on, args=(address, i, stop, one)) for i, one in zip(seeds, found, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    results.send(found)
+
+
+def workers_of(server: Server) -> list[int]:
+    """Give the processes that answer; the one that minds what they share is none."""
+    return [pid for pid in server.workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def ports_of(worker: int, port: int) -> set[int]:
+    """Ask the system which connections a worker has, by the ports at their other ends."""
+    own = set()
+    for file in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(OSError):
+            own.add(str(file.readlink()))
+    ports = set()
+    for line in Path(f"/proc/{worker}/net/tcp").read_text().splitlines()[1:]:
+        _, here, there, _, _, _, _, _, _, inode, *_ = line.split()
+        if int(here.partition(":")[2], 16) == port and f"socket:[{inode}]" in own:
+            ports.add(int(there.partition(":")[2], 16))
+    return ports - {0}
+
+
+def is_stopped(worker: int) -> bool:
+    """Tell whether a process stands still."""
+    return Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def kill_on(server: Server, port: int, options: argparse.Namespace) -> list[tuple[float, set[int]]]:
+    """Kill a worker every some seconds; give when, and which connections it had."""
+    rng = random.Random(options.seed)
+    kills = []
+    end = time.monotonic() + options.seconds
+    while time.monotonic() + options.every <= end:
+        time.sleep(options.every)
+        wait_for(lambda: len(workers_of(server)) == options.workers)
+        worker = rng.choice(workers_of(server))
+        os.kill(worker, signal.SIGSTOP)
+        wait_for(lambda worker=worker: is_stopped(worker))
+        ports = ports_of(worker, port)
+        kills.append((time.monotonic(), ports))
+        os.kill(worker, signal.SIGKILL)
+        print(f"killed {worker}, which had {len(ports)} of {options.connections} connections", flush=True)
+    time.sleep(max(0, end - time.monotonic()))
+    return kills
+
+
+def unexplained(seen: list[Seen], kills: list[tuple[float, set[int]]]) -> list[str]:
+    """Give the failures that no kill explains: on another's connection, too late, or the second on a connection."""
+    found = []
+    for port, count in Counter(port for one in seen for _, port, _ in one.failed).items():
+        if count > 1:
+            found.append(f"port {port} failed {count} times")
+    for at, port, how in (failure for one in seen for failure in one.failed):
+        since, ports = next(((at - then, ports) for then, ports in reversed(kills) if then <= at), (0.0, set[int]()))
+        if port not in ports or since > SOON:
+            found.append(f"{how} at port {port}, {since:.2f} s after the last kill, which had {sorted(ports)}")
+    return found
+
+
+def still_fine(server: Server, port: int, workers: int) -> list[str]:
+    """See that all workers answer, that the server is ready, and that its errors are none of its own."""
+    problems = []
+    wait_for(lambda: len(workers_of(server)) == workers)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx2.Client(base_url=server.url)) for _ in range(60)]
+        statuses = {client.get("/readyz").status_code for client in clients}
+        used = [len(ports_of(worker, port)) for worker in workers_of(server)]
+    print(f"in the end {workers} workers have {' and '.join(map(str, used))} of 60 new connections; readyz: {statuses}")
+    if statuses != {200}:
+        problems.append(f"readyz: {statuses}")
+    if not all(used):
+        problems.append("a worker takes no connections")
+    if "Traceback" in server.errors.read_text():
+        problems.append(server.errors.read_text()[-2000:])
+    return problems
+
+
+def counted(server: Server) -> int:
+    """Give how many answers the metrics have."""
+    text = httpx2.get(server.url + "/metrics").text
+    found = re.search(r'seeknal_online_seconds_count\{project="kill",table="answers"\} (\S+)', text)
+    return int(float(found[1])) if found else 0
+
+
+def run(home: Path, options: argparse.Namespace) -> list[str]:
+    """Load, kill, and give what was wrong."""
+    fill(home)
+    with Server(home, "--workers", str(options.workers), "--no-access-log") as server:
+        address = server.url.removeprefix("http://")
+        port = int(address.rpartition(":")[2])
+        stop = fork.Event()
+        clients, pipes = [], []
+        for i in range(options.processes):
+            ours, theirs = fork.Pipe()
+            seeds = range(i, options.connections, options.processes)
+            client = fork.Process(target=load, args=(address, seeds, stop, theirs))
+            client.start()
+            clients.append(client)
+            pipes.append(ours)
+        started = time.monotonic()
+        kills = kill_on(server, port, options)
+        stop.set()
+        seen = [one for pipe in pipes for one in pipe.recv()]
+        seconds = time.monotonic() - started
+        for client in clients:
+            client.join()
+        answered, failed = sum(one.answered for one in seen), sum(len(one.failed) for one in seen)
+        ways = Counter(how for one in seen for _, _, how in one.failed)
+        had = sum(len(ports) for _, ports in kills)
+        print(f"{len(kills)} workers of {options.workers} killed in {seconds:.0f} s, with {had} connections among them")
+        print(
+            f"{answered + failed:,} requests over {sum(one.connections for one in seen):,} connections, {options.connections} at a time: {answered:,} answered, {failed} failed: {dict(ways)}"
+        )
+        print(f"slowest answer {max(one.slowest for one in seen):.2f} s")
+        problems = [problem for one in seen for problem in one.wrong]
+        print(f"wrong answers: {len(problems)}; new connections refused: {sum(len(one.refused) for one in seen)}")
+        problems += [problem for one in seen for problem in one.refused]
+        strange = unexplained(seen, kills)
+        print(f"failures that no kill explains: {len(strange)}")
+        total = counted(server)
+        print(f"the metrics counted {total:,} answers")
+        if abs(total - answered) > failed:  # a request that failed may have been counted, or not
+            problems.append(f"the metrics counted {total}, not {answered}")
+        problems += strange + still_fine(server, port, options.workers)
+        if code := server.stop():
+            problems.append(f"the server ended with {code}")
+    return problems
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--every", type=float, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--connections", type=int, default=12)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        problems = run(Path(folder) / "home", options)
+    print(f"problems: {len(problems)}")
+    for problem in problems[:5]:
+        print(problem)
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()
