@@ -222,7 +222,10 @@ CONFORM = [
 
 @schemathesis.serializer(MSGPACK)
 def as_messagepack(_context, value):
-    return msgspec.msgpack.encode(value)
+    try:
+        return msgspec.msgpack.encode(value)
+    except (OverflowError, TypeError, UnicodeEncodeError):  # a number that it has no place for, say
+        return repr(value).encode(errors="replace")
 
 
 @schemathesis.serializer(ARROW)
