@@ -16,7 +16,7 @@ _databases = count(1)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep everything in a fresh folder, and run in another."""
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "home"))
-    for name in ("SEEKNAL_MEMORY_LIMIT", "SEEKNAL_LOOKBACK_DAYS", "SEEKNAL_ONLINE_STORE"):
+    for name in ("SEEKNAL_MEMORY_LIMIT", "SEEKNAL_LOOKBACK_DAYS", "SEEKNAL_ONLINE_STORE", "SEEKNAL_FRESHNESS"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "work"
     folder.mkdir()

@@ -358,3 +358,37 @@ def test_verify_exits_with_one_if_any_value_differs(two_versions):
     )
     shown = answer("show", "feature-group", "spend")["online"]
     assert (shown[0]["up_to_date"], shown[0]["holes"]) == (False, "none")
+
+
+def test_status_shows_how_fresh_each_table_is_and_exits_with_1_when_one_is_stale(home):
+    group = FeatureGroupDuckDB(
+        "spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), project="shop"
+    )
+    moment = pd.Timestamp.now("UTC") - pd.Timedelta(hours=2)
+    group.set_dataframe(
+        pd.DataFrame({"user_id": [1, 2], "at": [moment, moment - pd.Timedelta(days=9)], "x": [1, 2]})
+    ).write()
+    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("fresh")
+    fine = seeknal("status", "--format", "json")
+    (row,) = json.loads(fine.stdout)
+    assert (fine.returncode, row["online_table"], row["stale"], row["behind"]) == (0, "shop/fresh", None, False)
+    assert row["age"].startswith("2:00:")
+    assert seeknal("status", "fresh", "--target", "3h").returncode == 0
+    stale = seeknal("status", "--target", "90m", "--format", "json")
+    assert (stale.returncode, json.loads(stale.stdout)[0]["stale"]) == (1, True)
+    group.push({"user_id": 1, "at": pd.Timestamp.now("UTC"), "x": 5})
+    assert seeknal("status", "--target", "90m").returncode == 0
+    group.set_dataframe(pd.DataFrame({"user_id": [3], "at": [pd.Timestamp.now("UTC")], "x": [5]})).write(mode="append")
+    assert json.loads(seeknal("status", "--format", "json").stdout)[0]["behind"] is True
+    assert "is no span of time" in seeknal("status", "--target", "soon").stderr
+
+
+def test_the_target_of_status_can_be_set(home):
+    group = FeatureGroupDuckDB(
+        "spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), project="shop"
+    )
+    group.set_dataframe(pd.DataFrame({"user_id": [1], "at": ["2024-01-01"], "x": [1]})).write()
+    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("old")
+    assert seeknal("status").returncode == 0
+    Path("seeknal.toml").write_text('freshness = "2d"\n')
+    assert seeknal("status").returncode == 1

@@ -7,10 +7,12 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean
+from seeknal.times import span_of
 
 FILE = "seeknal.toml"
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")
@@ -27,6 +29,8 @@ class Settings:
         online_store: Where online rows are: a folder, or the URL of Redis, such as "redis://host:6379/0". None: `online`
             in the home.
         lookback_days: How far before the bulk of its rows a write may reach before it gives a notice.
+        freshness: How old the newest event of an online table may be before `seeknal status` calls it stale; text
+            such as "6h". None: as old as it is.
         origins: Where each value came from.
     """
 
@@ -34,6 +38,7 @@ class Settings:
     memory_limit: str | None = None
     online_store: str | None = None
     lookback_days: int = 365
+    freshness: timedelta | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -116,7 +121,9 @@ def _checked(name: str, value: object, origin: str) -> object:
         return checked_store(str(value), origin)
     if name == "lookback_days" and str(value).isdigit():
         return int(str(value))
+    if name == "freshness" and (target := span_of(str(value))):
+        return target
     if name not in _NAMES:
         raise DefinitionError(f"{origin} sets {name!r}, which does not exist.{did_you_mean(name, _NAMES)}")
-    example = {"memory_limit": '"4GB"', "lookback_days": "365"}[name]
+    example = {"memory_limit": '"4GB"', "lookback_days": "365", "freshness": '"6h"'}[name]
     raise DefinitionError(f"{origin} sets {name} to {value!r}. Write {name} = {example}, say.")

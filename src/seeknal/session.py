@@ -15,7 +15,7 @@ _opening = Lock()
 def store() -> FeatureStore:
     """Give the feature store of the current folder and environment; the same one while they do not change."""
     settings = config.load()
-    place = (settings.home, settings.memory_limit, settings.online_store, settings.lookback_days)
+    place = (settings.home, settings.memory_limit, settings.online_store, settings.lookback_days, settings.freshness)
     with _opening:
         if place not in _stores:
             _stores[place] = FeatureStore()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -63,6 +64,20 @@ def _from_text(text: str) -> datetime | date:
 def microseconds(span: timedelta) -> int:
     """Count the microseconds of a span, exactly."""
     return span // _MICROSECOND
+
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def span_of(text: str) -> timedelta | None:
+    """Read a span of time as people write it; None if it is none.
+
+    >>> span_of("90m"), span_of("1.5 h"), span_of("soon")
+    (datetime.timedelta(seconds=5400), datetime.timedelta(seconds=5400), None)
+    """
+    found = _SPAN.fullmatch(text.strip())
+    return None if found is None else timedelta(**{_UNITS[found[2]]: float(found[1])})
 
 
 def moment_of(instant: int) -> datetime:

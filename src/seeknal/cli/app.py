@@ -38,6 +38,7 @@ for command in (
     online.lookup,
     online.verify,
     server.serve,
+    server.status,
     manage.optimize,
     manage.clean,
     manage.erase,

@@ -42,8 +42,12 @@ def info(form: AsFormat = Format.table) -> None:
     from seeknal.online import shown
 
     store = session.store()
-    unset = {"memory_limit": "half of the machine's", "online_store": str(store.home / "online")}
-    names = ("home", "memory_limit", "online_store", "lookback_days")
+    unset = {
+        "memory_limit": "half of the machine's",
+        "online_store": str(store.home / "online"),
+        "freshness": "no target",
+    }
+    names = ("home", "memory_limit", "online_store", "lookback_days", "freshness")
     settings = [
         {"setting": name, "value": shown(str(getattr(store.settings, name) or unset[name]))}
         | {"from": store.settings.origins.get(name, "default")}

@@ -20,6 +20,7 @@ _TOML = """\
 # home = ".seeknal"
 # memory_limit = "4GB"     # most memory a query may take; half of the machine's without it
 # online_store = "redis://localhost:6379/0"   # where online rows are; a folder in the home without it
+# freshness = "6h"         # tables whose newest event is older are stale to `seeknal status`
 # lookback_days = 365      # a write that reaches back further before its rows gives a notice
 """
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format
+from seeknal.cli.options import AsFormat, Format, InProject
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
@@ -51,6 +51,54 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         host, port, workers, limits, access_log, certificate, key, timedelta(seconds=grace), telemetry=otel
     )
     run(options, {}, session.store().registry)
+
+
+def status(
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="One online table; all without it.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="How old the newest event may be, such as 90m, 6h or 2d; `freshness` of seeknal.toml."),
+    ] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Show how fresh each online table is. Exits with 1 if one is stale: its newest event is older than the target."""
+    from seeknal import session
+    from seeknal.freshness import freshness
+    from seeknal.times import now, span_of
+
+    wanted = None if target is None else span_of(target)
+    if target is not None and wanted is None:
+        raise typer.BadParameter(f"{target!r} is no span of time. Write 90m, 6h or 2d, say.", param_hint="--target")
+    store, at = session.store(), now()
+    if project is not None:
+        store.catalog.project(project)
+    allowed = wanted or store.settings.freshness
+    tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
+    found = [freshness(store.online_tables, store.registry, one, at) for one in tables]
+    stale = [allowed is not None and one.is_stale(at, allowed) for one in found]
+    render.rows(
+        [
+            {
+                "online_table": one.label,
+                "newest_event": render.when(one.newest),
+                "age": _shown(one.age(at)),
+                "target": _shown(allowed),
+                "stale": is_stale if allowed else None,
+                "loaded_at": render.when(one.loaded_at),
+                "behind": one.is_behind,
+            }
+            for one, is_stale in zip(found, stale, strict=True)
+        ],
+        form,
+        empty="No online tables yet.",
+    )
+    if any(stale):
+        raise typer.Exit(1)
+
+
+def _shown(span: timedelta | None) -> str | None:
+    return None if span is None else str(timedelta(seconds=round(span.total_seconds())))
 
 
 @token_app.command("create")
