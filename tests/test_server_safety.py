@@ -106,9 +106,7 @@ def test_one_projects_token_sees_nothing_of_another(server, shown):
         )
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer x", "Bearer snk_0_0", "Basic YTpi", "Bearer \xff"]
-)
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Bearer snk_0_0", "Basic YTpi", "Bearer \xff"])
 def test_who_shows_no_token_is_told_so(server, header):
     answer = httpx2.get(f"{server.url}/v1/catalog", headers={"authorization": header.encode("latin-1")})
     assert answer.status_code == 401

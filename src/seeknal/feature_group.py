@@ -161,7 +161,7 @@ class FeatureLookup:
 
     def output_name(self, feature: str) -> str:
         """Give the name a feature has in the result."""
-        return (self.rename or {}).get(feature) or f"{self.prefix or ''}{feature}"
+        return (self.rename or {}).get(feature, f"{self.prefix or ''}{feature}")
 
 
 def check_lookups(lookups: object) -> None:

@@ -118,9 +118,10 @@ def batches(frame: object, size: int) -> tuple[pa.Schema, Callable[[], Iterator[
     if kind_of(frame) == "path" and Path(str(frame)).suffix.lower() in _PARQUET:
         file = Path(str(frame))
         schema = _parquet_schema(file)
-        return schema, lambda: pq.ParquetFile(file).iter_batches(size, columns=schema.names)
+        return schema, lambda: _sound(file, lambda: pq.ParquetFile(file).iter_batches(size, columns=schema.names))
     if kind_of(frame) == "path" and Path(str(frame)).suffix.lower() == _STREAM:
-        return _stream_schema(Path(str(frame))), lambda: _read_stream(Path(str(frame)), size)
+        stream = Path(str(frame))
+        return _stream_schema(stream), lambda: _sound(stream, lambda: _read_stream(stream, size))
     table = to_arrow(frame)
     return table.schema, lambda: iter(table.to_batches(max_chunksize=size))
 
@@ -137,18 +138,34 @@ def _stream_schema(file: Path) -> pa.Schema:
     try:
         with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
             return reader.schema
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{str(file)!r} cannot be read: {error}") from None
 
 
 def _read_stream(file: Path, size: int) -> Iterator[pa.RecordBatch]:
-    try:
-        with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-            for batch in reader:
+    with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+        for batch in reader:
+            yield from (batch.slice(i, size) for i in range(0, batch.num_rows, size))
+
+
+def _sound(file: Path, read: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """Go through the batches of a file, and look whether they are whole.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    batches = None
+    while True:
+        try:
+            batches = read() if batches is None else batches
+            batch = next(batches, None)
+            if batch is not None:
                 batch.validate(full=True)
-                yield from (batch.slice(i, size) for i in range(0, batch.num_rows, size))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+        if batch is None:
+            return
+        yield batch
 
 
 def _from_pandas(frame: Any, names: list[str]) -> pa.Table:
@@ -205,7 +222,7 @@ def _parquet_schema(file: Path) -> pa.Schema:
     """Read the schema of a file; an index that pandas put into it is left out, as it is from a frame."""
     try:
         schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{str(file)!r} cannot be read: {error}") from None
     index = (schema.pandas_metadata or {}).get("index_columns", [])
     return pa.schema([field for field in schema if field.name not in index])

@@ -151,6 +151,8 @@ def _exactly(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         TypeError: The values are of another kind.
         pa.ArrowInvalid: A number does not fit.
     """
+    if pa.types.is_nested(kind) and any(isinstance(value, str | bytes) for value in values):
+        raise TypeError("a value is text")
     simple = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_binary
     if not any(test(kind) for test in simple):
         return pa.array(values, kind)

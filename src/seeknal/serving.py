@@ -396,7 +396,8 @@ class OnlineTable:
         if not isinstance(key, Mapping):
             raise DataError(f"{key!r} is no mapping. Write {{{self.keys[0]!r}: {key!r}}}.")
         expected = set(self.keys)
-        if wrong := min(map(str, set(key) ^ expected), default=""):
+        if odd := set(key) ^ expected:
+            wrong = min(map(str, odd))
             problem = f"lacks {wrong!r}" if wrong in expected else f"has {wrong!r}, which is no key of it"
             hint = "" if wrong in expected else did_you_mean(wrong, expected)
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import timedelta
 from functools import cache
@@ -10,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from seeknal.errors import SeeknalError
+from seeknal.errors import SeeknalError, StoreError
 from seeknal.freshness import Freshness, freshness
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
-from seeknal.server.http import Answer, Exchange
+from seeknal.server.http import SOON, Answer, Exchange, Problem
 from seeknal.server.service import Service
 from seeknal.tokens import EVERY_PROJECT
 
@@ -29,7 +30,12 @@ async def healthy(_service: Service, _exchange: Exchange) -> Answer:
 
 async def ready(service: Service, exchange: Exchange) -> Answer:
     """Say whether the registry and all online stores can be read."""
-    await service.elsewhere(exchange, service.check)
+    try:
+        await service.elsewhere(exchange, service.check)
+    except SeeknalError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the route is open to all, who need not know where things are
+        detail = "The registry or an online store cannot be read. The server's stderr says which."
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON) from None
     return Answer(HTTPStatus.OK, b'{"status":"ok"}')
 
 

@@ -11,6 +11,8 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
+import pyarrow as pa
+
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.server.http import SOON, Answer, Exchange, Problem, Receive, Scope, Send, send_answer
 from seeknal.server.options import Options, is_loopback
@@ -54,6 +56,9 @@ class App:
         await receive()
         await service.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+_FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}
 
 
 async def _exchange(service: Service, exchange: Exchange, send: Send) -> None:
@@ -103,6 +108,8 @@ async def _answer(service: Service, exchange: Exchange, route: Route | None) -> 
         if isinstance(error, StoreError):
             print(error, file=sys.stderr)  # noqa: T201 - whoever runs the server should know
         return Problem.of(error).answer
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
+        return Problem(HTTPStatus.BAD_REQUEST, f"A value in the body cannot be read: {error}", "DataError").answer
     except RecursionError:
         return Problem(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.", "DataError").answer
     except Exception:  # noqa: BLE001 - the outermost handler of the server
@@ -164,10 +171,11 @@ def _only_from_here(exchange: Exchange) -> None:
         Problem: It does.
     """
     host = exchange.headers.get(b"host", b"localhost")
-    if not _is_here(host):
+    forwarded = _FORWARDED & exchange.headers.keys()
+    if forwarded or not _is_here(host) or [name for name, _ in exchange.scope["headers"]].count(b"host") > 1:
         raise Problem(
             HTTPStatus.FORBIDDEN,
-            f"Without tokens the server answers to its own machine only, not as {host[:200].decode('latin-1')!r}. Make one: seeknal token create.",
+            f"Without tokens the server answers to its own machine only, not as {host[:200].decode('latin-1')!r} or through a proxy. Make one: seeknal token create.",
         )
 
 

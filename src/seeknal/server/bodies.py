@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pyarrow as pa
+from pyarrow import types as is_
 
 from seeknal.errors import DataError
 from seeknal.server.http import ARROW, JSON, MSGPACK, Problem
 
-T = TypeVar("T")
+_DICTIONARY, _BATCH = 2, 3
 
 
 class Decoder:
@@ -41,27 +43,75 @@ class Decoder:
             raise DataError(f"The body does not fit: {error}.") from None
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Type is {kind[:200]!r}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', say.",
+            f"Content-Type is {kind[:200] or 'missing'!r}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', say.",
         )
 
 
 def read_arrow(body: bytes, most: int) -> pa.Table:
-    """Read a small table.
+    """Read a small table, which takes no more memory than its bytes say.
 
     Raises:
         Problem: It has too many rows.
-        DataError: It is no Arrow stream.
+        DataError: It is no Arrow stream, or a small one of something large.
     """
     batches, rows = [], 0
     try:
+        for message in pa.ipc.MessageReader.open_stream(body):
+            if _is_compressed(message.metadata.to_pybytes()):
+                raise DataError("The Arrow stream is compressed. Send it as it is.")
         with pa.ipc.open_stream(body) as reader:
+            _check_schema(reader.schema)
             for batch in reader:
                 check_count(rows := rows + batch.num_rows, most)
                 batch.validate(full=True)
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, struct.error) as error:
         raise DataError(f"The body is no Arrow stream: {error}") from None
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    if repeated := [name for name in schema.names if schema.names.count(name) > 1]:
+        raise DataError(f"The Arrow stream has two columns named {repeated[0][:128]!r}.")
+    for field in schema:
+        if _is_endless(field.type):
+            raise DataError(
+                f"Column {field.name[:128]!r} is {field.type}, of which a few bytes can be a great many values. Cast it."
+            )
+
+
+def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
+    """Tell whether values of a type can take no bytes, or share them."""
+    shared = is_.is_dictionary, is_.is_run_end_encoded, is_.is_string_view, is_.is_binary_view, is_.is_list_view
+    if any(test(kind) for test in shared):
+        return True
+    if is_.is_nested(kind):
+        fields = [kind.field(i).type for i in range(kind.num_fields)]
+        return not fields or any(_is_endless(one, inside=True) for one in fields)
+    return inside and (is_.is_null(kind) or kind == pa.binary(0))
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Tell whether a message's buffers are compressed: whether its record batch has a field for it.
+
+    The metadata are a flatbuffer (https://arrow.apache.org/docs/format/Columnar.html): of a message, the second field is
+    the kind of its header and the third the header; of a record batch, the fourth is the compression.
+    """
+
+    def place(table: int, field: int) -> int:
+        layout = table - struct.unpack_from("<i", metadata, table)[0]
+        size: int = struct.unpack_from("<H", metadata, layout)[0]
+        found = struct.unpack_from("<H", metadata, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0
+        return table + found if found else 0
+
+    def follow(at: int) -> int:
+        return at + int(struct.unpack_from("<I", metadata, at)[0])
+
+    message = follow(0)
+    kind = metadata[place(message, 1)] if place(message, 1) else 0
+    header = follow(place(message, 2)) if kind in {_DICTIONARY, _BATCH} else 0
+    batch = follow(place(header, 1)) if kind == _DICTIONARY else header
+    return bool(batch and place(batch, 3))
 
 
 def check_count(rows: int, most: int) -> None:

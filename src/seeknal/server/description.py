@@ -77,6 +77,7 @@ _PROBLEMS: Mapping[int, str] = {
     401: "A token is needed.",
     403: "The token has no right to it.",
     404: "There is no such project, table or group.",
+    405: "There is something else at that path; see Allow.",
     406: "There is no answer of a kind in Accept.",
     408: "The body did not come in time.",
     413: "The body, or the number of rows in it, is over the limit.",
@@ -104,62 +105,74 @@ def describe() -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {"Problem": _PROBLEM},
         },
-        "paths": {
-            "/v1/online/{project}/{table}": {
-                "post": _operation(
-                    "Give the newest features of some entities, one row for each, in order.",
-                    table,
-                    {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
-                    _MEDIA,
-                ),
-                "get": _operation(
-                    "Give the newest features of one entity; each join key is a field of the query.",
-                    [
-                        *table,
-                        _in_query("features", _NAMES, "The features wanted, one field for each."),
-                        _in_query("with_status", {"type": "boolean"}, "Add status and event time for each group."),
-                    ],
-                    None,
-                    _MEDIA,
-                ),
-            },
-            "/v1/push/{project}/{group}": {
-                "post": _operation(
-                    "Store rows of the current version, and bring them online.",
-                    [_in_path("project"), _in_path("group")],
-                    {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
-                    {JSON: {"schema": _ANYTHING}},
-                )
-            },
-            "/v1/historical/{project}": {
-                "post": _operation(
-                    "Give each row of a spine the features known at its moment, as an Arrow stream.",
-                    [_in_path("project")],
-                    {
-                        "multipart/form-data": {
-                            "schema": {
-                                "type": "object",
-                                "required": ["query", "spine"],
-                                "properties": {"query": _QUERY, "spine": {"type": "string", "format": "binary"}},
-                            },
-                            "encoding": {"query": {"contentType": JSON}},
-                        }
-                    },
-                    {ARROW: {}},
-                )
-            },
-            "/v1/catalog": {
-                "get": _operation(
-                    "List projects, groups, versions and tables.", [], None, {JSON: {"schema": _ANYTHING}}
-                )
-            },
-            "/metrics": {"get": _operation("Tell Prometheus what was counted.", [], None, {"text/plain": {}})},
-            "/healthz": {"get": _operation("Say that the worker answers.", [], None, {JSON: {"schema": _ANYTHING}})},
-            "/readyz": {
-                "get": _operation(
-                    "Say whether registry and online stores can be read.", [], None, {JSON: {"schema": _ANYTHING}}
-                )
-            },
+        "paths": _online(table) | _offline() | _about(),
+    }
+
+
+def _online(table: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "/v1/online/{project}/{table}": {
+            "post": _operation(
+                "Give the newest features of some entities, one row for each, in order.",
+                table,
+                {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
+                _MEDIA,
+            ),
+            "get": _operation(
+                "Give the newest features of one entity; each join key is a field of the query.",
+                [
+                    *table,
+                    _in_query("features", _NAMES, "The features wanted, one field for each."),
+                    _in_query("with_status", {"type": "boolean"}, "Add status and event time for each group."),
+                ],
+                None,
+                _MEDIA,
+            ),
+        },
+    }
+
+
+def _offline() -> dict[str, Any]:
+    return {
+        "/v1/push/{project}/{group}": {
+            "post": _operation(
+                "Store rows of the current version, and bring them online.",
+                [_in_path("project"), _in_path("group")],
+                {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
+                {JSON: {"schema": _ANYTHING}},
+            )
+        },
+        "/v1/historical/{project}": {
+            "post": _operation(
+                "Give each row of a spine the features known at its moment, as an Arrow stream.",
+                [_in_path("project")],
+                {
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["query", "spine"],
+                            "properties": {"query": _QUERY, "spine": {"type": "string", "format": "binary"}},
+                        },
+                        "encoding": {"query": {"contentType": JSON}},
+                    }
+                },
+                {ARROW: {}},
+            )
+        },
+    }
+
+
+def _about() -> dict[str, Any]:
+    return {
+        "/v1/catalog": {
+            "get": _operation("List projects, groups, versions and tables.", [], None, {JSON: {"schema": _ANYTHING}})
+        },
+        "/metrics": {"get": _operation("Tell Prometheus what was counted.", [], None, {"text/plain": {}})},
+        "/healthz": {"get": _operation("Say that the worker answers.", [], None, {JSON: {"schema": _ANYTHING}})},
+        "/readyz": {
+            "get": _operation(
+                "Say whether registry and online stores can be read.", [], None, {JSON: {"schema": _ANYTHING}}
+            )
         },
     }
 

@@ -163,10 +163,12 @@ def _read_time(name: str, text: str) -> time:
 
 
 def _read_list(name: str, value: Any, inner: Callable[[str, Any], Any]) -> Any:
-    return [None if one is None else inner(name, one) for one in value] if isinstance(value, list) else value
+    if not isinstance(value, list):
+        raise DataError(f"{name} takes a list, not {str(value)[:40]!r}.", key=name)
+    return [None if one is None else inner(name, one) for one in value]
 
 
 def _read_fields(name: str, value: Any, fields: Mapping[str, Callable[[str, Any], Any]]) -> Any:
     if not isinstance(value, dict):
-        return value
+        raise DataError(f"{name} takes an object, not {str(value)[:40]!r}.", key=name)
     return {key: fields[key](name, one) if key in fields and one is not None else one for key, one in value.items()}

@@ -6,7 +6,6 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 import pyarrow as pa
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from seeknal.errors import DataError, DefinitionError
@@ -61,8 +60,11 @@ async def post(service: Service, exchange: Exchange) -> Answer:
         query, spine = await _receive(exchange, folder)
         exchange.rest()
         lookups = await service.job(_lookups, service, exchange.names[0], query)
-        batches = await service.job(partial(_batches, service, lookups, spine, query))
-        first = await service.job(next, batches, b"")  # what is wrong shows before the answer begins
+        try:
+            batches = await service.job(_batches, service, lookups, spine, query)
+            first = await service.job(next, batches, b"")  # what is wrong shows before the answer begins
+        except DataError as error:
+            raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
         stream = _pieces(service, exchange, batches, stack.pop_all())
     return Answer(HTTPStatus.OK, first, ARROW, stream=stream)
 
@@ -125,12 +127,12 @@ async def _receive(exchange: Exchange, folder: Path) -> tuple[Query, Path]:
             "curl -F 'query={...}' -F spine=@spine.parquet, say.",
         )
     with Form(folder) as form:
-        parser = MultipartParser(options[b"boundary"], form.callbacks)
         try:
+            parser = MultipartParser(options[b"boundary"], form.callbacks)
             async for part in exchange.parts(exchange.limits.spine):
                 parser.write(part)
             parser.finalize()
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise DataError(f"The body is no multipart/form-data: {error}") from None
     if missing := {"query", "spine"} - form.complete:
         raise DataError(f"The body lacks the part {min(missing)!r}, whole.")

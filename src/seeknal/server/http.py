@@ -28,6 +28,7 @@ JSON, MSGPACK, ARROW, PARQUET = (
     "application/vnd.apache.parquet",
 )
 PROBLEM = "application/problem+json"
+_LONGEST_DETAIL = 1000
 SOON = (b"retry-after", b"1")
 _STATUS = {DataError: HTTPStatus.BAD_REQUEST, DefinitionError: HTTPStatus.BAD_REQUEST}
 _encode = msgspec.json.Encoder().encode
@@ -70,7 +71,9 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
     @property
     def answer(self) -> Answer:
         """What goes back."""
-        text = {"type": "about:blank", "title": self.title, "status": int(self.status), "detail": str(self)}
+        detail = str(self)
+        detail = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…"
+        text = {"type": "about:blank", "title": self.title, "status": int(self.status), "detail": detail}
         return Answer(self.status, _encode(text), PROBLEM, self.headers)
 
 

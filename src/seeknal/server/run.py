@@ -59,10 +59,35 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.head_since, self._head_size = self.loop.time(), 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes behind a body is left out, and not much of it is taken."""
+        if self.head_since != inf:
+            super().on_header(name, value)
+            return
+        self._head_size += len(name) + len(value)
+        if self._head_size > _LONGEST_HEAD:
+            self.refuse(b"431 Request Header Fields Too Large")
+
     def on_headers_complete(self) -> None:
-        """End a head."""
-        self.head_since = inf
+        """End a head. Nobody changes to another protocol here: with a body, that would be read as a request."""
+        self.head_since, self._head_size = inf, 0
+        upgrades = self.parser.should_upgrade()
+        if upgrades and any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.headers):
+            self.refuse(b"400 Bad Request")
+            return
         super().on_headers_complete()
+        if upgrades:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, unless its request was refused."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request, unless it was refused."""
+        if self.cycle is not None:
+            super().on_message_complete()
 
     def refuse(self, status: bytes) -> None:
         """Say why, and close the connection."""
