@@ -22,7 +22,6 @@ from typing import Any
 
 import lmdb
 import msgspec
-
 from load import Load, free_port, wait_for, wrk
 
 ROWS = 100_000
@@ -83,7 +82,7 @@ async def bare_asgi(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]]
     await send({"type": "http.response.body", "body": text})
 
 
-async def bare_rsgi(scope: Any, protocol: Any) -> None:
+async def bare_rsgi(_scope: Any, protocol: Any) -> None:
     """Answer over RSGI, with nothing around it."""
     protocol.response_bytes(200, [("content-type", "application/json")], answer(await protocol()))
 

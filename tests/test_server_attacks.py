@@ -688,12 +688,17 @@ def test_a_request_whose_end_is_unclear_is_refused_with_all_that_follows(attacke
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
 @pytest.mark.parametrize("hidden", [HIDDEN, BODY])
-def test_a_body_after_an_upgrade_is_a_body_and_no_request(attacked, protocol, hidden):
+def test_a_body_after_an_upgrade_is_no_request_and_is_refused(attacked, protocol, hidden):
     head = mine(attacked, HEAD) + b"Connection: upgrade\r\nUpgrade: " + protocol
     head += b"\r\nContent-Length: %d\r\n\r\n" % len(hidden)
     for parts in ((head + hidden,), (head, hidden)):
         ((status, text),) = attacked.send(*parts, seconds=1)
-        assert status == (200 if hidden == BODY else 400), text
+        assert status == 400, text
+
+
+def test_an_offer_to_upgrade_without_a_body_is_answered_and_the_connection_closed(attacked):
+    ((status, _),) = attacked.send(HEALTH + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n", HEALTH + b"\r\n", seconds=1)
+    assert status == 200
 
 
 HEADS = {
