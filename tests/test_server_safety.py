@@ -163,6 +163,8 @@ def test_others_are_let_in_only_with_tokens(tmp_path):
 
 
 def test_an_address_that_is_taken_is_named(tmp_path, home):
+    assert "There is no feature store in" in seeknal("serve").stderr
+    _ = FeatureStore(home).registry
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -186,7 +186,7 @@ class Client(_Calls):
             changes nothing the second time.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 3) -> None:
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 5) -> None:
         super().__init__(url, token, timeout, retries)
         self._http = httpx2.Client(**self._settings)
 
@@ -310,7 +310,7 @@ class AsyncClient(_Calls):
         retries: How often a request is sent again, if the server is not reached or is busy.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 3) -> None:
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 5) -> None:
         super().__init__(url, token, timeout, retries)
         self._http = httpx2.AsyncClient(**self._settings)
 

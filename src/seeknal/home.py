@@ -61,7 +61,12 @@ class Home:
     @cached_property
     def registry(self) -> Registry:
         """What exists."""
-        return Registry(self.home / "registry.db")
+        return Registry(self.registry_file)
+
+    @property
+    def registry_file(self) -> Path:
+        """Where the registry is, or will be."""
+        return self.home / "registry.db"
 
     @cached_property
     def _duckdb(self) -> duckdb.DuckDBPyConnection:

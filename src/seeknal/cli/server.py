@@ -50,7 +50,12 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     options = Options(
         host, port, workers, limits, access_log, certificate, key, timedelta(seconds=grace), telemetry=otel
     )
-    run(options, {}, session.store().registry)
+    store = session.store()
+    if not store.registry_file.exists():
+        raise DefinitionError(
+            f"There is no feature store in {store.home}. Write a feature group first, or set SEEKNAL_HOME to another."
+        )
+    run(options, {}, store.registry)
 
 
 def status(

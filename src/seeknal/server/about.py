@@ -83,6 +83,7 @@ def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
 
 async def catalog(service: Service, exchange: Exchange) -> Answer:
     """List projects, groups, versions and tables, as far as the token opens them."""
+    exchange.refuse_query()
     found = await service.elsewhere(exchange, _catalog, service, _project(exchange))
     return Answer(HTTPStatus.OK, _encode(found))
 

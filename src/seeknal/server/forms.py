@@ -109,7 +109,7 @@ def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:
     if is_.is_time(kind):
         return lambda name, value: _read_time(name, value) if isinstance(value, str) else value
     if is_.is_temporal(kind) or is_.is_decimal(kind):
-        return lambda name, value: types.read(name, value, kind) if isinstance(value, str) else value
+        return lambda name, value: _read_text(name, value, kind)
     if is_.is_list(kind) or is_.is_fixed_size_list(kind):
         inner = reads(kind.value_type, text=text)
         return inner and (lambda name, value: _read_list(name, value, inner))
@@ -153,6 +153,15 @@ def _read_duration(name: str, value: Any, kind: pa.DataType) -> Any:
     raise DataError(
         f"{name} is {kind}, which comes as a whole number of its unit, or as ISO 8601, not {value!r}.", key=name
     )
+
+
+def _read_text(name: str, value: Any, kind: pa.DataType) -> Any:
+    """Read a moment, a date or a decimal; of a number nobody knows the unit, and a decimal may be rounded by then."""
+    if isinstance(value, str):
+        return types.read(name, value, kind)
+    if isinstance(value, int | float) and not (is_.is_decimal(kind) and type(value) is int):
+        raise DataError(f"{name} is {kind}, which comes as text, not as {value!r}.", key=name)
+    return value
 
 
 def _read_time(name: str, text: str) -> time:

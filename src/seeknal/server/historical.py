@@ -52,6 +52,7 @@ _decode = Decoder(Query)
 
 async def post(service: Service, exchange: Exchange) -> Answer:
     """Give each row of a spine the features known at its moment."""
+    exchange.refuse_query()
     with ExitStack() as stack:
         stack.enter_context(service.job_for(exchange))
         scratch = service.store.home / "scratch"

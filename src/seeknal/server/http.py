@@ -159,6 +159,15 @@ class Exchange:
                 HTTPStatus.BAD_REQUEST, "The query is no UTF-8, percent-encoded, of 1,000 fields at most."
             ) from None
 
+    def refuse_query(self) -> None:
+        """Refuse what stands behind the question mark, where nothing is looked for.
+
+        Raises:
+            Problem: Something does.
+        """
+        if self.scope["query_string"]:
+            raise Problem(HTTPStatus.BAD_REQUEST, "The query is not looked at here. Leave it out, or ask in the body.")
+
     async def body(self) -> bytes:
         """Give its body, whole.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -40,6 +41,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
         asked = _options(exchange.query)
         asked.keys = read_arrow(body, service.limits.keys).to_pylist()
     else:
+        exchange.refuse_query()
         asked = _decode(body, kind)
     exchange.keys = len(asked.keys)
     check_count(exchange.keys, service.limits.keys)
@@ -63,8 +65,11 @@ async def post(service: Service, exchange: Exchange) -> Answer:
 async def get(service: Service, exchange: Exchange) -> Answer:
     """Answer for one entity, whose keys are in the query."""
     held = await service.table(exchange)
-    own = {name: text for name, text in exchange.query if name in held.key_kinds}
-    asked = _options([(name, text) for name, text in exchange.query if name not in held.key_kinds])
+    given = [(name, text) for name, text in exchange.query if name in held.key_kinds]
+    own = dict(given)
+    if len(own) < len(given):
+        raise DataError("The query has a key twice. Ask for several entities with POST.")
+    asked = _options([(name, text) for name, text in exchange.query if name not in held.key_kinds], held.table.keys)
     columns = {}
     for name, kind in held.key_kinds.items():
         if name not in own:
@@ -78,7 +83,7 @@ async def get(service: Service, exchange: Exchange) -> Answer:
     return await _answer(service, exchange, held, asked, columns)
 
 
-def _options(query: list[tuple[str, str]]) -> Asked:
+def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
     """Read what is wanted, beside the keys.
 
     Raises:
@@ -95,7 +100,7 @@ def _options(query: list[tuple[str, str]]) -> Asked:
         else:
             raise DataError(
                 f"The query has {name[:128]!r}, which is no key of the table, nor features or with_status."
-                f"{did_you_mean(name, ['features', 'with_status'])}"
+                f"{did_you_mean(name, [*keys, 'features', 'with_status'])}"
             )
     return asked
 

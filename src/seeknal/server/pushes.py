@@ -30,6 +30,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     """Store rows, and bring them online."""
     project, name = exchange.names
     kind = exchange.kind
+    exchange.refuse_query()
     body = await exchange.body()
     record = await service.elsewhere(exchange, service.definitions.group, project, name)
     rows = read_arrow(body, service.limits.keys) if kind == ARROW else _decode(body, kind).rows

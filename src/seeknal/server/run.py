@@ -137,6 +137,7 @@ def _work(config: uvicorn.Config, options: Options, listening: socket.socket) ->
     for ended in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again when all is done
         signal.signal(ended, lambda *_: None)
     if options.workers == 1:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it replaces workers, and here there is none to replace
         server = uvicorn.Server(config)
         try:
             server.run(sockets=[listening])
@@ -162,6 +163,7 @@ def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         workers=options.workers,
+        timeout_worker_healthcheck=30,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(options.grace.total_seconds())),
         ssl_certfile=options.certificate,
