@@ -72,11 +72,12 @@ async def _exchange(service: Service, exchange: Exchange, send: Send) -> None:
         is_sent = True
         await send_answer(answer, exchange, send)
     except asyncio.CancelledError:
-        if not exchange.is_late or is_sent:
+        if not exchange.is_late:
             raise
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it runs in one
-        answer = _late(exchange)
-        await send_answer(answer, exchange, send)
+        if not is_sent:  # else the connection is closed, which says that the answer is not whole
+            answer = _late(exchange)
+            await send_answer(answer, exchange, send)
     finally:
         service.running.discard(exchange)
     seconds = perf_counter() - exchange.started
