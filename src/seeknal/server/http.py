@@ -21,12 +21,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-JSON, MSGPACK, ARROW, PARQUET = (
-    "application/json",
-    "application/msgpack",
-    "application/vnd.apache.arrow.stream",
-    "application/vnd.apache.parquet",
-)
+JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"
 PROBLEM = "application/problem+json"
 _LONGEST_DETAIL = 1000
 SOON = (b"retry-after", b"1")

@@ -16,7 +16,7 @@ class Limits:
     """What a server takes at most; each worker counts for itself.
 
     Args:
-        keys: Entities in a request, and rows in a push of JSON or MessagePack.
+        keys: Entities in a request, and rows in a push.
         body: Bytes of a request.
         spine: Bytes of a spine, which is kept on disk while it is joined.
         time: How long a request may wait for what it needs: its own next bytes, a store, a reader of the answer.
