@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class Form:
 
 AS_IS = Form("{v}")
 _NO_FORMS: Mapping[str, Form] = {}
+_PLAIN_NAMES = frozenset(string.ascii_letters + string.digits + string.punctuation) - {'"', "\\"}
+"""What fields of `msgspec` may be named with."""
 
 
 def dict_maker(
@@ -24,7 +29,9 @@ def dict_maker(
     rows: Sequence[Sequence[str]],
     features: Sequence[str],
     forms: Mapping[str, Form] = _NO_FORMS,
-) -> Callable[..., list[dict[str, Any]]]:
+    *,
+    to_encode: bool = False,
+) -> Callable[..., list[Any]]:
     """Give what makes dictionaries from columns of keys and lists of rows, one for each group that is looked up.
 
     A dictionary written out, `{n0: k0, n1: v0, ...}`, takes less than half the time of `dict(zip(names, values))`, which
@@ -36,18 +43,23 @@ def dict_maker(
         rows: The names of the values of each list's rows, in order; each row has one value more, its event time.
         features: The names wanted, in order.
         forms: How values are put, by name; as they are if it does not say.
+        to_encode: Make what `msgspec` encodes as it does those dictionaries, in half of the time.
     """
     places = {name: f"v{i}_{j}" for i, names in enumerate(rows) for j, name in enumerate(names)}
     names = {f"n{i}": name for i, name in enumerate([*keys, *features])}
     values = [*(f"k{i}" for i in range(len(keys))), *(places[name] for name in features)]
     variables: dict[str, Any] = dict(names)
-    items = []
+    put = []
     for label, value in zip(names, values, strict=True):
         form = forms.get(names[label], AS_IS)
         variables[f"f_{label}"] = form.function
-        items.append(f"{label}: {form.expression.format(v=value, f=f'f_{label}')}")
+        put.append(form.expression.format(v=value, f=f"f_{label}"))
+    made = f"{{{', '.join(f'{label}: {one}' for label, one in zip(names, put, strict=True))}}}"
+    if to_encode and _PLAIN_NAMES.issuperset("".join(names.values())):
+        variables["Row"] = msgspec.defstruct("Row", [(label, Any) for label in names], rename=names, gc=False)
+        made = f"Row({', '.join(put)})"
     columns = "".join(f"c{i}, " for i in range(len(keys))) + "".join(f"r{i}, " for i in range(len(rows)))
     entity = "".join(f"k{i}, " for i in range(len(keys)))
     taken = "".join(f"({''.join(f'v{i}_{j}, ' for j in range(len(row)))}_)," for i, row in enumerate(rows))
-    source = f"lambda {columns}: [{{{', '.join(items)}}} for {entity}{taken} in zip({columns})]"
+    source = f"lambda {columns}: [{made} for {entity}{taken} in zip({columns})]"
     return eval(source, variables)  # type: ignore[no-any-return]  # noqa: S307 - nobody's text is in it

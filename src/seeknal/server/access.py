@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
 from threading import Event, Thread
 
 import msgspec
 
+from seeknal.lock import alone
 from seeknal.server.http import Exchange
 from seeknal.server.options import is_loopback
 
 _LONGEST_PATH = 200
 _MOST_WAITING = 100_000
 _MOST_KNOWN = 1000
-_AT_ONCE = 4096
-"""So many bytes go into a pipe at once, whole, whoever else writes to it (PIPE_BUF of Linux)."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -26,10 +28,12 @@ class AccessLog:
 
     Args:
         file: Descriptor of the file to write to.
+        lock: A file that whoever else writes to it locks as well, so that lines stay whole; None if nobody does.
     """
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, lock: Path | None = None) -> None:
         self._file = file
+        self._alone: Callable[[], AbstractContextManager[None]] = partial(alone, lock) if lock else nullcontext
         self._lines: list[bytes] = []
         self._second = 0
         self._stamp = b""
@@ -83,7 +87,6 @@ class AccessLog:
     def _write(self) -> None:
         lines, self._lines = self._lines, []
         text, sent = b"".join(lines), 0
-        with suppress(OSError):
-            while sent < len(text):
-                end = text.rfind(b"\n", sent, sent + _AT_ONCE) + 1 or len(text)
-                sent += os.write(self._file, text[sent:end])
+        with suppress(OSError), self._alone():
+            while sent < len(text):  # at once if it can be: with each piece, requests wait for this thread
+                sent += os.write(self._file, text[sent:])

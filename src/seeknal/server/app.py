@@ -172,8 +172,8 @@ def _only_from_here(exchange: Exchange) -> None:
         Problem: It does.
     """
     host = exchange.headers.get(b"host", b"localhost")
-    forwarded = _FORWARDED & exchange.headers.keys()
-    if forwarded or not _is_here(host) or [name for name, _ in exchange.scope["headers"]].count(b"host") > 1:
+    hosts = [name for name, _ in exchange.scope["headers"] if name == b"host"]
+    if len(hosts) > 1 or not _is_here(host) or not _FORWARDED.isdisjoint(exchange.headers):
         raise Problem(
             HTTPStatus.FORBIDDEN,
             f"Without tokens the server answers to its own machine only, not as {host[:200].decode('latin-1')!r} or through a proxy. Make one: seeknal token create.",
