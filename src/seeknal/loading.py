@@ -135,8 +135,13 @@ class _Load:
     def run(self) -> tuple[int, int, int]:
         """Try once; give how many rows changed, how many are online, and the snapshot they are from.
 
-        What is online is read before what should be, so that it cannot be the later of the two.
+        What is online is read before what should be, so that it cannot be the later of the two. No file is removed
+        meanwhile that should be read.
         """
+        with self.catalog.offline(self.record.project, self.record.name).reading():
+            return self._run()
+
+    def _run(self) -> tuple[int, int, int]:
         (text, before), wanted = self._before(), self._wanted()
         entities = None if before is None else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:

@@ -151,8 +151,11 @@ def _exactly(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         TypeError: The values are of another kind.
         pa.ArrowInvalid: A number does not fit.
     """
-    if pa.types.is_nested(kind) and any(isinstance(value, str | bytes) for value in values):
-        raise TypeError("a value is text")
+    if pa.types.is_nested(kind):
+        if any(isinstance(value, str | bytes) for value in values):
+            raise TypeError("a value is text")
+        for value in values:
+            _refuse_unknown_fields(value, kind)
     simple = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_binary
     if not any(test(kind) for test in simple):
         return pa.array(values, kind)
@@ -161,6 +164,23 @@ def _exactly(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if numbers or any(test(found.type) and test(kind) for test in simple) or pa.types.is_null(found.type):
         return found.cast(kind)
     raise TypeError(f"the values are {found.type}")
+
+
+def _refuse_unknown_fields(value: Any, kind: pa.DataType) -> None:
+    """Refuse what Arrow would leave out.
+
+    Raises:
+        TypeError: A mapping has a field that its type has not.
+    """
+    if pa.types.is_struct(kind) and isinstance(value, Mapping):
+        known = {field.name: field.type for field in kind}
+        for name, inside in value.items():
+            if name not in known:
+                raise TypeError(f"{kind} has no field {name!r}")
+            _refuse_unknown_fields(inside, known[name])
+    elif (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) and isinstance(value, Sequence):
+        for inside in value:
+            _refuse_unknown_fields(inside, kind.value_type)
 
 
 def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> None:

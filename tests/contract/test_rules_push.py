@@ -182,6 +182,15 @@ def test_values_of_every_kind_are_pushed_exactly():
     assert table.verify().equal
 
 
+def test_a_field_that_a_struct_does_not_have_is_refused():
+    kind = pa.list_(pa.struct({"a": pa.int64()}))
+    fg = written(pa.table({"user_id": [1], "at": [NOON], "x": pa.array([[{"a": 0}]], kind)}))
+    row = {"user_id": 1, "at": NOON + HOUR, "x": [{"a": 1}]}
+    with pytest.raises(DataError, match=r"x is .* has no field 'b'"):
+        fg.push(row | {"x": [{"a": 1, "b": 2}]})
+    assert fg.push(row).rows == 1
+
+
 def test_pushes_of_many_threads_and_processes_all_arrive():
     fg = written(rows(0, user=0))
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
@@ -244,6 +253,24 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
         {"user_id": 5, "x": 7},
     ]
     assert table.verify().equal
+
+
+def test_files_stay_as_long_as_a_load_reads_them(home):
+    fg = written(rows(1))
+    write(fg, rows(7, user=5), mode="append")
+    optimized = threading.Thread(target=lambda: FeatureStore(home).optimize(fg.name, keep_days=0))
+
+    def optimize() -> None:
+        if optimized.ident is None:
+            optimized.start()
+            optimized.join(timeout=3)  # it waits for the load
+
+    store = FeatureStore()
+    target = Target("", "home", False, Interrupted(home / "online", optimize), None)
+    loaded = Loader(store.catalog, store.engine).load(store.catalog.group(fg.name), 1, target, Interval(), now())
+    optimized.join()
+    assert loaded.online == 2
+    assert len(list((home / "offline").glob("*/*/*.parquet"))) == 1
 
 
 class Overtaken(LmdbStore):
