@@ -25,7 +25,7 @@ class Settings:
 
     Args:
         home: Folder of the registry, the offline tables and the online store.
-        memory_limit: Most memory a query may take, such as "4GB"; beyond it uses disk. None: half of the machine's.
+        memory_limit: Most memory a query may take, such as "4GB" or "25%"; beyond it uses disk. None: half of the machine's.
         online_store: Where online rows are: a folder, or the URL of Redis, such as "redis://host:6379/0". None: `online`
             in the home.
         lookback_days: How far before the bulk of its rows a write may reach before it gives a notice.
@@ -115,7 +115,7 @@ def checked_store(place: str, origin: str) -> str:
 def _checked(name: str, value: object, origin: str) -> object:
     if name == "home":
         return _checked_home(Path(str(value)).expanduser().absolute(), origin)
-    if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", str(value)):
+    if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?(\s*[KMGT]i?B|%)", str(value)):
         return str(value)
     if name == "online_store":
         return checked_store(str(value), origin)

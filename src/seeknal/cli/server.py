@@ -29,6 +29,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     max_keys: Annotated[int, typer.Option(min=1, help="Entities in a request.")] = 1000,
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 8 * 2**20,
     max_spine: Annotated[int, typer.Option(min=1, help="Bytes of a spine.")] = 10 * 2**30,
+    max_spine_rows: Annotated[int, typer.Option(min=1, help="Rows of a spine.")] = 200_000_000,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at work at once, in each worker.")] = 500,
     max_jobs: Annotated[int, typer.Option(min=1, help="Pushes and joins at work at once, in each worker.")] = 4,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
@@ -46,7 +47,16 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         from seeknal.server.run import serve as run
     except ImportError as error:
         raise DefinitionError(f'The server needs {error.name}: pip install "seeknal[server]".') from None
-    limits = Limits(max_keys, max_body, max_spine, timedelta(seconds=timeout), max_requests, max_jobs, max_connections)
+    limits = Limits(
+        keys=max_keys,
+        body=max_body,
+        spine=max_spine,
+        spine_rows=max_spine_rows,
+        time=timedelta(seconds=timeout),
+        requests=max_requests,
+        jobs=max_jobs,
+        connections=max_connections,
+    )
     options = Options(
         host, port, workers, limits, access_log, certificate, key, timedelta(seconds=grace), telemetry=otel
     )
@@ -55,7 +65,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         raise DefinitionError(
             f"There is no feature store in {store.home}. Write a feature group first, or set SEEKNAL_HOME to another."
         )
-    run(options, {}, store.registry)
+    memory = (
+        store.settings.memory_limit or f"{50 // workers or 1}%"
+    )  # by default, half of the machine's for all together
+    run(options, {"memory_limit": memory}, store.registry)
 
 
 def status(

@@ -66,11 +66,16 @@ class Registry:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch()
         except OSError as error:
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
         self.path = path
         self._engine = create_engine(
-            URL.create("sqlite", database=str(path)), connect_args={"timeout": 60}, poolclass=NullPool
+            # made above, and nowhere else: one that has vanished must not come back empty
+            URL.create("sqlite", database=f"{path.absolute().as_uri()}?mode=rw", query={"uri": "true"}),
+            connect_args={"timeout": 60},
+            poolclass=NullPool,
         )
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
@@ -57,7 +59,7 @@ def read_arrow(body: bytes, most: int) -> pa.Table:
     batches, rows = [], 0
     try:
         for message in pa.ipc.MessageReader.open_stream(body):
-            if _is_compressed(message.metadata.to_pybytes()):
+            if _Head(message.metadata.to_pybytes()).is_compressed:
                 raise DataError("The Arrow stream is compressed. Send it as it is.")
         with pa.ipc.open_stream(body) as reader:
             _check_schema(reader.schema)
@@ -91,27 +93,46 @@ def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
     return inside and (is_.is_null(kind) or kind == pa.binary(0))
 
 
-def _is_compressed(metadata: bytes) -> bool:
-    """Tell whether a message's buffers are compressed: whether its record batch has a field for it.
+def rows_in(file: Path) -> int:
+    """Count the rows of a file, Parquet or an Arrow stream, by what it says of itself.
 
-    The metadata are a flatbuffer (https://arrow.apache.org/docs/format/Columnar.html): of a message, the second field is
-    the kind of its header and the third the header; of a record batch, the fourth is the compression.
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        if file.suffix == ".parquet":
+            return int(pq.read_metadata(file).num_rows)
+        with pa.OSFile(str(file)) as source:
+            return sum(_Head(one.metadata.to_pybytes()).rows for one in pa.ipc.MessageReader.open_stream(source))
+    except (pa.ArrowException, OSError, EOFError, ValueError, struct.error) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+
+
+class _Head:
+    """What a message of an Arrow stream says of itself.
+
+    It is a flatbuffer (https://arrow.apache.org/docs/format/Columnar.html): of a message, the second field is the kind of
+    its header and the third the header; of a record batch, the first is the number of rows, the fourth the compression.
     """
 
-    def place(table: int, field: int) -> int:
-        layout = table - struct.unpack_from("<i", metadata, table)[0]
-        size: int = struct.unpack_from("<H", metadata, layout)[0]
-        found = struct.unpack_from("<H", metadata, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0
+    def __init__(self, metadata: bytes) -> None:
+        self._metadata = metadata
+        message = self._follow(0)
+        kind = metadata[self._place(message, 1)] if self._place(message, 1) else 0
+        header = self._follow(self._place(message, 2)) if kind in {_DICTIONARY, _BATCH} else 0
+        batch = self._follow(self._place(header, 1)) if kind == _DICTIONARY else header
+        length = self._place(batch, 0) if kind == _BATCH else 0
+        self.rows: int = struct.unpack_from("<q", metadata, length)[0] if length else 0
+        self.is_compressed = bool(batch and self._place(batch, 3))
+
+    def _place(self, table: int, field: int) -> int:
+        layout = table - struct.unpack_from("<i", self._metadata, table)[0]
+        size: int = struct.unpack_from("<H", self._metadata, layout)[0]
+        found = struct.unpack_from("<H", self._metadata, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0
         return table + found if found else 0
 
-    def follow(at: int) -> int:
-        return at + int(struct.unpack_from("<I", metadata, at)[0])
-
-    message = follow(0)
-    kind = metadata[place(message, 1)] if place(message, 1) else 0
-    header = follow(place(message, 2)) if kind in {_DICTIONARY, _BATCH} else 0
-    batch = follow(place(header, 1)) if kind == _DICTIONARY else header
-    return bool(batch and place(batch, 3))
+    def _follow(self, at: int) -> int:
+        return at + int(struct.unpack_from("<I", self._metadata, at)[0])
 
 
 def check_count(rows: int, most: int) -> None:

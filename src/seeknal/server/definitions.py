@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from seeknal.dicts import AS_IS, Form, dict_maker
-from seeknal.errors import DefinitionError, SeeknalError
+from seeknal.errors import DefinitionError, SeeknalError, StoreError
 from seeknal.names import check_name, did_you_mean
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.server.forms import form_of, moment_text
@@ -38,10 +38,10 @@ class Held:
         self.key_kinds = {field.name: field.type for field in table.key_fields}
         self.waits = any(part.waits for part in table.parts)
         self._nothing = table.parts[0].codec.nothing
-        self._make_all = self._maker(table.select(None), text=True)
+        self._make_all = self._maker(table.select(None), text=True, to_encode=True)
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 
-    def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[dict[str, Any]], Read] | None:
+    def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], Read] | None:
         """Answer for JSON what is asked most: all features of one group; None if it is out of the ordinary."""
         plain = self.table.plainly(keys, at)
         if plain is None:
@@ -65,7 +65,7 @@ class Held:
             found.add_statuses(made, moment_text)
         return made
 
-    def _maker(self, selection: Selection, *, text: bool) -> Callable[..., list[dict[str, Any]]]:
+    def _maker(self, selection: Selection, *, text: bool, to_encode: bool = False) -> Callable[..., list[Any]]:
         forms: dict[str, Form] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
         layouts = []
         for i, piece in enumerate(selection.pieces):
@@ -76,7 +76,7 @@ class Held:
                 forms[name] = form_of(features[place].type, text=text)
             layouts.append(layout)
         plain = {name: form for name, form in forms.items() if form is not AS_IS}
-        return dict_maker(self.table.keys, layouts, selection.order, plain)
+        return dict_maker(self.table.keys, layouts, selection.order, plain, to_encode=to_encode)
 
 
 class Definitions:
@@ -139,6 +139,25 @@ class Definitions:
             Problem: There is none.
         """
         return _only("feature group", project, name, {one.name: one for one in self.store.registry.groups(project)})
+
+    def check(self) -> None:
+        """Look whether what was loaded for the tables held open is online still.
+
+        Raises:
+            StoreError: It is not.
+        """
+        registry = self.store.registry
+        for held in self._held.values():
+            for part in held.table.parts:
+                if part.is_online():
+                    continue
+                group = registry.group(part.lookup.project, part.lookup.group)
+                loads = registry.loads(group, part.lookup.version, held.record.target) if group else []
+                if any(load.snapshot is not None for load in loads):
+                    raise StoreError(
+                        f"What was loaded for online table {held.record.label!r} is no longer in {part.place}. "
+                        f"Load it again: seeknal materialize {part.lookup.project}/{part.lookup.group}."
+                    )
 
     def _open(self, record: OnlineTableRecord) -> Held:
         table = self.store.online_tables.open(record)

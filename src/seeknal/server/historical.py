@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
-from seeknal.server.bodies import Decoder
+from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
 from seeknal.server.service import Service
 from seeknal.times import Interval
@@ -60,29 +60,42 @@ async def post(service: Service, exchange: Exchange) -> Answer:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spine-", dir=scratch, ignore_cleanup_errors=True)))
         query, spine = await _receive(exchange, folder)
         exchange.rest()
-        lookups = await service.job(_lookups, service, exchange.names[0], query)
+        gone = asyncio.ensure_future(exchange.gone())
+        stack.callback(gone.cancel)
         try:
-            batches = await service.job(_batches, service, lookups, spine, query)
+            await service.job(_check_rows, spine, exchange.limits.spine_rows)
+            lookups = await service.job(_lookups, service, exchange.names[0], query)
+            batches = await service.job(_batches, service, lookups, spine, query, gone)
             first = await service.job(next, batches, b"")  # what is wrong shows before the answer begins
         except DataError as error:
             raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
-        stream = _pieces(service, exchange, batches, stack.pop_all())
+        stream = _pieces(service, exchange, batches, gone, stack.pop_all())
     return Answer(HTTPStatus.OK, first, ARROW, stream=stream)
 
 
 async def _pieces(
-    service: Service, exchange: Exchange, batches: Iterator[bytes], stack: ExitStack
+    service: Service, exchange: Exchange, batches: Iterator[bytes], gone: asyncio.Future[None], stack: ExitStack
 ) -> AsyncIterator[bytes]:
-    gone = asyncio.ensure_future(exchange.gone())
-    try:
-        with stack:
-            while not gone.done():
-                exchange.rest()
-                if not (part := await service.job(next, batches, b"")):
-                    return
-                yield part
-    finally:
-        gone.cancel()
+    with stack:
+        while not gone.done():
+            exchange.rest()
+            if not (part := await service.job(next, batches, b"")):
+                return
+            yield part
+
+
+def _check_rows(spine: Path, most: int) -> None:
+    """Refuse a spine of too many rows, however few its bytes.
+
+    Raises:
+        Problem: There are too many.
+        DataError: It cannot be read.
+    """
+    if (rows := rows_in(spine)) > most:
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The spine's {rows:,} rows are over the limit of {most:,}. Ask for less at a time.",
+        )
 
 
 def _lookups(service: Service, project: str, query: Query) -> list[FeatureLookup]:
@@ -94,8 +107,15 @@ def _lookups(service: Service, project: str, query: Query) -> list[FeatureLookup
     ]
 
 
-def _batches(service: Service, lookups: list[FeatureLookup], spine: Path, query: Query) -> Iterator[bytes]:
-    """Give the join as an Arrow stream, piece by piece."""
+def _batches(
+    service: Service, lookups: list[FeatureLookup], spine: Path, query: Query, gone: asyncio.Future[None]
+) -> Iterator[bytes]:
+    """Give the join as an Arrow stream, piece by piece; stop between its steps when nobody waits for it any more."""
+
+    def stop_if_gone(_step: str) -> None:
+        if gone.done():
+            raise Problem(HTTPStatus.BAD_REQUEST, "Nobody waits for the answer any more.")
+
     found = service.store.stream(
         lookups,
         spine,
@@ -103,6 +123,7 @@ def _batches(service: Service, lookups: list[FeatureLookup], spine: Path, query:
         keep=query.keep,
         span=Interval.between(query.start, query.end),
         as_of=query.as_of,
+        tell=stop_if_gone,
     )
     return _written(found)
 

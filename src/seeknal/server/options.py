@@ -19,6 +19,7 @@ class Limits:
         keys: Entities in a request, and rows in a push.
         body: Bytes of a request.
         spine: Bytes of a spine, which is kept on disk while it is joined.
+        spine_rows: Rows of a spine; a few bytes can be a great many.
         time: How long a request may wait for what it needs: its own next bytes, a store, a reader of the answer.
         requests: Requests at work at once; more get 503.
         jobs: Pushes and joins at work at once; more get 429.
@@ -28,6 +29,7 @@ class Limits:
     keys: int = 1000
     body: int = 8 * 2**20
     spine: int = 10 * 2**30
+    spine_rows: int = 200_000_000
     time: timedelta = timedelta(seconds=10)
     requests: int = 500
     jobs: int = 4

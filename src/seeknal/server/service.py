@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -42,7 +44,7 @@ class Service:
         self.limits = options.limits
         self.definitions = Definitions(store)
         self.metrics = Metrics()
-        self.log = AccessLog(sys.stdout.fileno()) if options.access_log else None
+        self.log = AccessLog(sys.stdout.fileno(), _shared_lock()) if options.access_log else None
         self.telemetry = _telemetry() if options.telemetry else None
         self.running: set[Exchange] = set()
         self._jobs = 0
@@ -96,15 +98,16 @@ class Service:
             self._jobs -= 1
 
     def check(self) -> None:
-        """Look whether the registry and the online stores can be read.
+        """Look whether the registry and the online stores can be read, and have what was loaded.
 
         Raises:
-            StoreError: One cannot.
+            StoreError: One cannot, or has not.
         """
         tables = {table.target: table for table in self.store.registry.tables()}
         for table in tables.values():
             for part in self.store.online_tables.open(table).parts:
                 part.is_online()
+        self.definitions.check()
 
     # Its life
 
@@ -145,6 +148,12 @@ class Service:
             self.metrics.flush()
             with suppress(SeeknalError):  # /readyz tells of it
                 await asyncio.get_running_loop().run_in_executor(self._lookups, self.definitions.refresh)
+
+
+def _shared_lock() -> Path | None:
+    """Give the file that the workers lock to write whole lines; None if there is but one."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) / "access.lock" if folder else None
 
 
 def _telemetry() -> Any:

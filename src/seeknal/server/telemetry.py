@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,7 +18,9 @@ class Telemetry:
     """Sends spans where OTEL_EXPORTER_OTLP_ENDPOINT says, some at a time, as the other OTEL_* variables say."""
 
     def __init__(self) -> None:
-        resource = Resource.create() if _has_name() else Resource.create({SERVICE_NAME: "seeknal"})
+        resource = Resource.create()
+        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):  # nobody named it
+            resource = resource.merge(Resource({SERVICE_NAME: "seeknal"}))
         self._provider = TracerProvider(resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("seeknal")
@@ -49,7 +50,3 @@ class Telemetry:
     def close(self) -> None:
         """Send what is noted."""
         self._provider.shutdown()
-
-
-def _has_name() -> bool:
-    return "OTEL_SERVICE_NAME" in os.environ
