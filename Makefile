@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all the set-up by themselves, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+TOGETHER := --numprocesses auto --dist loadfile
 
 .PHONY: demo test fast clean
 demo: .venv/ready
@@ -10,10 +11,10 @@ test: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 fast: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
 .venv/ready: pyproject.toml
 	@echo "Installing into .venv, which takes a minute or two the first time."

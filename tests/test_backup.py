@@ -31,7 +31,7 @@ from seeknal.times import Interval, instant
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 ODD = 'what "x" is, or not'
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 
 def answer(*arguments: str):
@@ -585,7 +585,6 @@ def test_a_table_named_after_a_group_shows_a_version_when_its_rows_are_there():
     assert shown[-1] == (2, 2)
 
 
-@pytest.mark.slow
 def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
     busy.furnish(home)
     checked, lag = 0, set()
@@ -606,7 +605,6 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
     assert seen["erased"] > 1
 
 
-@pytest.mark.slow
 def test_a_killed_backup_or_restore_leaves_a_whole_one_or_none():
     command = [sys.executable, SCRIPTS / "kill_backups.py", "--kills", "10", "--rows", "50000"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

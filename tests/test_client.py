@@ -28,6 +28,7 @@ from seeknal.times import Interval
 from servers import Server, Valkey, free_port
 from test_server import EVERYTHING, NOON
 
+pytestmark = pytest.mark.slow
 LOOKUPS = [
     FeatureLookup("shop/everything", ["whole", "price"]),
     FeatureLookup("shop/everything", ["whole"], prefix="old_"),
@@ -188,7 +189,6 @@ def test_a_server_that_is_not_there_is_tried_again_and_then_named():
         client.catalog()
 
 
-@pytest.mark.slow
 def test_a_request_is_sent_again_while_the_store_is_away(tmp_path):
     valkey = Valkey(tmp_path / "valkey").start()
     store = FeatureStore(tmp_path / "other", online_store=valkey.url)

@@ -135,6 +135,7 @@ def test_a_home_that_cannot_be_written_can_be_read(home, mounted):
     session.close()
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_rows_are_readable_and_a_write_says_truly_whether_it_was_stored(home, mounted):
     home.mkdir()
     mounted("tmpfs", "-t", "tmpfs", "-o", "size=16m")

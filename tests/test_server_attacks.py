@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import random
 import re
 import socket
@@ -32,6 +33,8 @@ from seeknal.feature_group import FeatureGroup
 from servers import Server
 
 JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"
+pytestmark = pytest.mark.slow
+IS_LONG = os.environ.get("SEEKNAL_TEST_PROFILE") == "long"
 FORM = "multipart/form-data; boundary=x"
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 AT = Materialization(event_time_col="at")
@@ -293,10 +296,9 @@ def fuzz_all(target: Target, examples: int) -> dict[str, int]:
 
 
 @pytest.mark.filterwarnings("ignore")  # of what makes the requests
-@pytest.mark.parametrize("examples", [15, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("setting", ["opened", "kept"])
-def test_whatever_is_asked_is_answered_as_described(request, setting, examples):
-    done = fuzz_all(request.getfixturevalue(setting), examples)
+def test_whatever_is_asked_is_answered_as_described(request, setting):
+    done = fuzz_all(request.getfixturevalue(setting), 150 if IS_LONG else 40)
     assert len(done) >= 8
     assert all(done.values())
 
@@ -429,12 +431,11 @@ CORRUPTED: dict[str, tuple[str, Callable[[bytes], bytes], str, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 31])
 @pytest.mark.parametrize("name", CORRUPTED)
-def test_a_wrong_byte_in_arrow_or_parquet_is_an_answer_and_never_the_end(attacked, name, every):
+def test_a_wrong_byte_in_arrow_or_parquet_is_an_answer_and_never_the_end(attacked, name):
     path, wrap, kind, whole = CORRUPTED[name]
     faults = []
-    for place in range(0, len(whole), every):
+    for place in range(0, len(whole), 1 if IS_LONG else 7):
         for flip in (0x01, 0x41, 0x80, 0xFF) if path == ONLINE else (0x41,):
             body = bytearray(whole)
             body[place] ^= flip

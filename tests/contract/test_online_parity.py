@@ -239,6 +239,7 @@ def test_lmdb_answers_what_a_training_set_of_now_would(home, drawn, created, ttl
     play(Pair(FeatureStore(home), created=created, ttl=ttl), drawn)
 
 
+@pytest.mark.slow
 @PROFILE
 @given(drawn=st.lists(steps, min_size=1, max_size=7), created=st.booleans(), ttl=st.sampled_from([None, 2]))
 def test_redis_answers_what_a_training_set_of_now_would(home, valkey_url, drawn, created, ttl):

@@ -208,6 +208,7 @@ def _event(row: dict[str, Any], time: str, keys: Sequence[str]) -> tuple[Keys, i
     span=some.intervals,
     ttls=st.tuples(some.ttls, some.ttls),
 )
+@pytest.mark.slow
 def test_the_history_of_two_groups_has_a_row_wherever_one_of_them_changed(
     store: FeatureStore,
     first: list[some.Frame],
@@ -296,6 +297,7 @@ def test_parts_of_a_microsecond_never_move_an_event_to_the_past(
         max_size=4,
     ),
 )
+@pytest.mark.slow
 def test_a_feature_that_comes_or_goes_is_null_in_the_rows_written_without_it(
     store: FeatureStore, steps: list[tuple[some.Frame, tuple[str, ...]]]
 ) -> None:

@@ -117,7 +117,7 @@ def test_as_of_reads_the_version_of_that_time():
         ({"visits": 1}, "names no snapshot of shop/spend"),
         ("soon", "is no moment"),
     ],
-    ids=str,
+    ids=["tomorrow", "no such snapshot", "another group", "no moment"],
 )
 def test_an_as_of_that_has_no_settled_answer_is_refused(as_of, message):
     fg = written(rows(1))

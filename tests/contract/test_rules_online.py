@@ -241,6 +241,7 @@ for i in range(3):
 """
 
 
+@pytest.mark.slow
 def test_loads_of_several_processes_at_once_all_show():
     fg = group(online=True)
     write(fg, rows(7, user=0))
@@ -266,6 +267,7 @@ print(sorted(seen)[-1])
 """
 
 
+@pytest.mark.slow
 def test_a_reader_in_another_process_sees_each_load_whole():
     fg = group(online=True)
 

@@ -191,6 +191,7 @@ def test_a_field_that_a_struct_does_not_have_is_refused():
     assert fg.push(row).rows == 1
 
 
+@pytest.mark.slow
 def test_pushes_of_many_threads_and_processes_all_arrive():
     fg = written(rows(0, user=0))
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
@@ -255,6 +256,7 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
     assert table.verify().equal
 
 
+@pytest.mark.slow
 def test_files_stay_as_long_as_a_load_reads_them(home):
     fg = written(rows(1))
     write(fg, rows(7, user=5), mode="append")
@@ -316,6 +318,7 @@ def test_a_push_that_stores_nothing_loads_nothing():
     ] == [None, 2]
 
 
+@pytest.mark.slow
 def test_many_loads_leave_few_notes():
     fg = written(rows(0))
     for i in range(60):

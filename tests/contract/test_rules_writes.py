@@ -273,6 +273,7 @@ for i in range(4):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_in_every_mode_lose_nothing():
     """They start with a group that nobody has made yet."""
     modes = enumerate(["append", "overwrite", "merge"])

@@ -38,6 +38,7 @@ class InManyPasses(DuckDBEngine):
     ttls=st.tuples(some.ttls, some.ttls),
     created=st.booleans(),
 )
+@pytest.mark.slow
 def test_a_stream_in_many_passes_gives_what_the_oracle_says(home, frames, form, ttls, created):
     store = FeatureStore(home)
     store.__dict__["engine"] = InManyPasses(duckdb.connect())
