@@ -4,9 +4,13 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import ssl
+import subprocess
+import sys
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -256,6 +260,7 @@ def raw(url: str, *parts: bytes, pause: float = 0, seconds: float = 10) -> bytes
         return answer
 
 
+JSON = {"content-type": "application/json"}
 POST = b"POST /v1/online/shop/spend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
@@ -268,6 +273,69 @@ def test_slow_clients_are_let_go(narrow):
     assert drop.startswith(b"HTTP/1.1 408")
     assert time.monotonic() - started < 20
     assert ask(narrow.url).status_code == 200
+
+
+def test_who_does_not_read_a_large_answer_is_let_go(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    notes = FeatureGroup("notes", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
+    store.write(notes, pa.table({"user_id": [1], "at": [NOON], "note": ["x" * 200_000]}))
+    store.serve([FeatureLookup("shop/notes")], "notes")
+    body = json.dumps({"keys": [{"user_id": 1}] * 100}).encode()
+    with Server(store.home, "--timeout", "1") as server:
+        assert (
+            len(httpx2.post(f"{server.url}/v1/online/shop/notes", content=body, headers=JSON, timeout=20).content) > 2e7
+        )
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect((host, int(port)))
+            reader.sendall(POST.replace(b"spend", b"notes") + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            wait_for(lambda: is_given_up(reader), 30)
+        assert ask(server.url).status_code == 200
+
+
+def is_given_up(connection: socket.socket) -> bool:
+    """Tell whether the other side takes nothing more."""
+    try:
+        connection.send(b" ", socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_deadlines_hold_while_somebody_holds_the_registry(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    with Server(store.home, "--timeout", "1") as server, closing(sqlite3.connect(store.registry.path)) as db:
+        tokens.create(store.registry, "web", "shop", ["read"])
+        db.execute("BEGIN EXCLUSIVE")
+        time.sleep(0.5)  # the server looks at what has changed, and waits
+        started = time.monotonic()
+        assert raw(server.url, POST + b"Content-Length: 100\r\n\r\n").startswith(b"HTTP/1.1 408")
+        assert time.monotonic() - started < 5
+        db.rollback()
+
+
+def test_looking_at_the_registry_keeps_the_locks_that_this_process_holds_on_it(tmp_path):
+    registry = filled(tmp_path / "other", "shop").registry
+    command = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    with closing(sqlite3.connect(registry.path)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            registry.stamp()
+        other = subprocess.run(
+            [sys.executable, "-c", command, str(registry.path)], check=False, capture_output=True, text=True
+        )
+        assert "database is locked" in other.stderr
+
+
+def test_a_page_of_another_site_gets_nothing(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    with Server(store.home) as server:
+        for origin, status in (("http://evil.example", 403), (server.url, 200)):
+            headers = {"origin": origin}
+            assert httpx2.get(f"{server.url}/v1/online/shop/spend?user_id=1", headers=headers).status_code == status
 
 
 def test_too_many_requests_and_connections_get_503_and_are_told_when_to_come_again(narrow):

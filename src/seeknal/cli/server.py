@@ -34,7 +34,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     max_jobs: Annotated[int, typer.Option(min=1, help="Pushes and joins at work at once, in each worker.")] = 4,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait.")] = 10,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight have when it is ended.")] = 30,
+    grace: Annotated[int, typer.Option(min=1, help="Seconds that requests in flight have when it is ended.")] = 30,
     access_log: Annotated[bool, typer.Option(help="Write a line to stdout for each request.")] = True,
     otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry, as OTEL_* variables say.")] = False,
 ) -> None:
@@ -57,9 +57,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         jobs=max_jobs,
         connections=max_connections,
     )
-    options = Options(
-        host, port, workers, limits, access_log, certificate, key, timedelta(seconds=grace), telemetry=otel
-    )
+    options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
     store = session.store()
     if not store.registry_file.exists():
         raise DefinitionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,10 +67,12 @@ class Registry:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                path.touch()
+                with suppress(FileExistsError):
+                    path.touch(exist_ok=False)
         except OSError as error:
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
         self.path = path
+        self._opened: int | None = None
         self._engine = create_engine(
             # made above, and nowhere else: one that has vanished must not come back empty
             URL.create("sqlite", database=f"{path.absolute().as_uri()}?mode=rw", query={"uri": "true"}),
@@ -377,12 +379,17 @@ class Registry:
         It is the "file change counter" of a SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7), and
         what tells the file from another that was put in its place.
 
+        The file is never closed: with it, this process would lose the locks that SQLite holds on it
+        (https://sqlite.org/howtocorrupt.html, section 2.2).
+
         Raises:
             StoreError: There is no registry.
         """
         try:
-            with self.path.open("rb", buffering=0) as file:
-                return file.read(28)[24:] + str(os.fstat(file.fileno()).st_ino).encode()
+            inode = self.path.stat().st_ino
+            if self._opened is None or os.fstat(self._opened).st_ino != inode:
+                self._opened = os.open(self.path, os.O_RDONLY)
+            return os.pread(self._opened, 4, 24) + str(inode).encode()
         except OSError as error:
             raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
 

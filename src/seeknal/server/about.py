@@ -39,8 +39,9 @@ async def ready(service: Service, exchange: Exchange) -> Answer:
     return Answer(HTTPStatus.OK, b'{"status":"ok"}')
 
 
-async def openapi(_service: Service, _exchange: Exchange) -> Answer:
+async def openapi(_service: Service, exchange: Exchange) -> Answer:
     """Give the description of the API, as OpenAPI."""
+    exchange.refuse_query()
     return Answer(HTTPStatus.OK, _description())
 
 
@@ -61,7 +62,9 @@ def _page() -> bytes:
 
 async def metrics(service: Service, exchange: Exchange) -> Answer:
     """Tell Prometheus what was counted: of the token's project, or of all."""
+    exchange.refuse_query()
     project = _project(exchange)
+    service.metrics.flush()
     text = await service.elsewhere(exchange, _metrics, service, project)
     return Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
 
@@ -96,15 +99,18 @@ def _project(exchange: Exchange) -> str | None:
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
     registry = service.store.registry
-    groups = [(one, service.store.catalog.versions(one)) for one in registry.groups(project)]
-    schemas = {(g.project, g.name, v.number): v for g, versions in groups for v in versions}
     tables = registry.tables(project)
+    served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
+    known = [one for one in registry.groups() if project in {None, one.project} or (one.project, one.name) in served]
+    versions = {(one.project, one.name): service.store.catalog.versions(one) for one in known}
+    schemas = {(*group, version.number): version for group, some in versions.items() for version in some}
+    groups = [(one, versions[one.project, one.name]) for one in known if project in {None, one.project}]
     names = sorted({group.project for group, _ in groups} | {table.project for table in tables})
     return {
         "projects": [
             {
                 "name": name,
-                "feature_groups": [_group(one, versions) for one, versions in groups if one.project == name],
+                "feature_groups": [_group(one, some) for one, some in groups if one.project == name],
                 "online_tables": [_table(one, schemas) for one in tables if one.project == name],
             }
             for name in names

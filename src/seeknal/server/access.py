@@ -16,7 +16,7 @@ from seeknal.lock import alone
 from seeknal.server.http import Exchange
 from seeknal.server.options import is_loopback
 
-_LONGEST_PATH = 200
+_LONGEST_PATH = _LONGEST_PROXIES = 200
 _MOST_WAITING = 100_000
 _MOST_KNOWN = 1000
 
@@ -53,8 +53,8 @@ class AccessLog:
             client[0] if client else "",
             exchange.token.name if exchange.token else None,
             exchange.method,
-            exchange.path,
-            exchange.headers.get(b"x-forwarded-for"),
+            exchange.path[:_LONGEST_PATH],
+            exchange.headers.get(b"x-forwarded-for", b"")[-_LONGEST_PROXIES:],
         )
         known = self._known.get(about) or self._describe(about)
         line = b'{"time":"%b.%03dZ",%b,"status":%d,"ms":%.3f,"keys":%d}\n'
@@ -70,7 +70,7 @@ class AccessLog:
             client = proxied.decode("latin-1").rpartition(",")[2].strip()[:100]
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        text = _encode({"client": client, "token": token, "method": method, "path": path[:_LONGEST_PATH]})[1:-1]
+        text = _encode({"client": client, "token": token, "method": method, "path": path})[1:-1]
         self._known[about] = text
         return text
 

@@ -72,18 +72,18 @@ async def _exchange(service: Service, exchange: Exchange, send: Send) -> None:
         is_sent = True
         await send_answer(answer, exchange, send)
     except asyncio.CancelledError:
-        if not exchange.is_late:
+        if exchange.late is None:
             raise
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it runs in one
         if not is_sent:  # else the connection is closed, which says that the answer is not whole
-            answer = _late(exchange)
+            answer = exchange.late.answer
             await send_answer(answer, exchange, send)
     finally:
         service.running.discard(exchange)
     seconds = perf_counter() - exchange.started
     service.metrics.answered(route.path if route else "none", answer.status)
     if exchange.table and answer.status == HTTPStatus.OK:
-        exchange.table.answered(exchange.keys, seconds)
+        exchange.table.answered(exchange.keys, exchange.reads, seconds)
     if service.log:
         service.log.add(exchange, answer.status, seconds)
     if service.telemetry:
@@ -149,10 +149,11 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
     if doorkeeper.is_open:
         _only_from_here(exchange)
         return
-    scheme, _, text = exchange.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    token = doorkeeper.find(text) if scheme.lower() == "bearer" else None
+    given = [value for name, value in exchange.scope["headers"] if name == b"authorization"]
+    scheme, _, text = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
+    token = doorkeeper.find(text.strip()) if scheme.lower() == "bearer" else None
     if token is None:
-        problem = "It is unknown, or revoked" if text else "There is none"
+        problem = "It is unknown, or revoked" if text else "There are several" if given else "There is none"
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             f"A token is needed: Authorization: Bearer TOKEN. {problem}.",
@@ -166,14 +167,16 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
 
 
 def _only_from_here(exchange: Exchange) -> None:
-    """Refuse, while there are no tokens, what comes by another name of this machine: from a proxy, or a web page.
+    """Refuse, while there are no tokens, what comes by another name of this machine: from a proxy, or another's web page.
 
     Raises:
         Problem: It does.
     """
-    host = exchange.headers.get(b"host", b"localhost")
+    headers = exchange.headers
+    host = headers.get(b"host", b"localhost")
+    origin = headers.get(b"origin", host).rpartition(b"//")[2]
     hosts = [name for name, _ in exchange.scope["headers"] if name == b"host"]
-    if len(hosts) > 1 or not _is_here(host) or not _FORWARDED.isdisjoint(exchange.headers):
+    if len(hosts) > 1 or not _is_here(host) or origin != host or not _FORWARDED.isdisjoint(headers):
         raise Problem(
             HTTPStatus.FORBIDDEN,
             f"Without tokens the server answers to its own machine only, not as {host[:200].decode('latin-1')!r} or through a proxy. Make one: seeknal token create.",
@@ -184,9 +187,3 @@ def _only_from_here(exchange: Exchange) -> None:
 def _is_here(host: bytes) -> bool:
     name = host.decode("latin-1")
     return is_loopback(name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0])
-
-
-def _late(exchange: Exchange) -> Answer:
-    if exchange.is_late.startswith("Its body"):
-        return Problem(HTTPStatus.REQUEST_TIMEOUT, exchange.is_late, None, (b"connection", b"close")).answer
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, exchange.is_late, None, SOON).answer

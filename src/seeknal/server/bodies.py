@@ -27,7 +27,7 @@ class Decoder:
 
     def __init__(self, shape: type[Any]) -> None:
         self._json = msgspec.json.Decoder(shape)
-        self._msgpack = msgspec.msgpack.Decoder(shape)
+        self._msgpack = msgspec.msgpack.Decoder(shape, ext_hook=_refuse_extension)
 
     def __call__(self, body: bytes, kind: str) -> Any:
         """Read a body.
@@ -47,6 +47,10 @@ class Decoder:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"Content-Type is {kind[:200] or 'missing'!r}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', say.",
         )
+
+
+def _refuse_extension(code: int, _data: memoryview) -> None:
+    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which stands for nothing here")
 
 
 def read_arrow(body: bytes, most: int) -> pa.Table:

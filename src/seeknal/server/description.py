@@ -63,7 +63,7 @@ _QUERY = {
     "type": "object",
     "required": ["lookups", "date_col"],
     "properties": {
-        "lookups": {"type": "array", "items": _LOOKUP},
+        "lookups": {"type": "array", "minItems": 1, "maxItems": 100, "items": _LOOKUP},
         "date_col": {"type": "string", "description": "The spine's column with the moments."},
         "keep": {"anyOf": [_NAMES, {"type": "null"}], "description": "Columns of the spine to keep; all without it."},
         "start": {"type": ["string", "null"], "description": "First event time that can be seen."},

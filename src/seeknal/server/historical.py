@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import pyarrow as pa
@@ -23,7 +23,7 @@ from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
 from seeknal.server.service import Service
 from seeknal.times import Interval
 
-_LONGEST_QUERY = 2**20
+_LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
 
 
 class Lookup(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ class Lookup(msgspec.Struct, forbid_unknown_fields=True):
 class Query(msgspec.Struct, forbid_unknown_fields=True):
     """What is asked of a spine; see `FeatureStore.training_set`."""
 
-    lookups: list[Lookup]
+    lookups: Annotated[list[Lookup], msgspec.Meta(max_length=_MOST_LOOKUPS)]
     date_col: str
     keep: list[str] | None = None
     start: str | None = None
@@ -148,7 +148,7 @@ async def _receive(exchange: Exchange, folder: Path) -> tuple[Query, Path]:
             "Send multipart/form-data with the parts query (JSON) and spine (a file of Parquet, or an Arrow stream): "
             "curl -F 'query={...}' -F spine=@spine.parquet, say.",
         )
-    with Form(folder) as form:
+    with Upload(folder) as form:
         try:
             parser = MultipartParser(options[b"boundary"], form.callbacks)
             async for part in exchange.parts(exchange.limits.spine):
@@ -161,7 +161,7 @@ async def _receive(exchange: Exchange, folder: Path) -> tuple[Query, Path]:
     return _decode(bytes(form.query), JSON), form.named()
 
 
-class Form:
+class Upload:
     """Takes the parts of a form as they come.
 
     Args:

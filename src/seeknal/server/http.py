@@ -16,6 +16,7 @@ import msgspec
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.registry import TokenRecord
 from seeknal.server.options import Limits
+from seeknal.serving import Read
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -85,7 +86,8 @@ class Exchange:
     token: TokenRecord | None = None
     table: Any = None
     keys = 0
-    is_late = ""
+    reads: Sequence[Read] = ()
+    late: Problem | None = None
     task: asyncio.Task[Any] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
@@ -96,16 +98,18 @@ class Exchange:
         self.path: str = scope["path"]
         self.limits = limits
         self.deadline = self.started + limits.seconds
-        self.waits_for = _BODY
+        self._waits_for: tuple[str, int] = _BODY
         self._receive = receive
 
-    def wait(self, why: str) -> None:
+    def wait(self, why: str, status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> None:
         """Say that it may wait from now on, and what to say if it waits for too long."""
-        self.deadline, self.waits_for = perf_counter() + self.limits.seconds, why
+        self.deadline, self._waits_for = perf_counter() + self.limits.seconds, (why, status)
 
     def end(self) -> None:
         """End it, since it waits for too long."""
-        self.is_late = self.waits_for
+        why, status = self._waits_for
+        header = (b"connection", b"close") if status == HTTPStatus.REQUEST_TIMEOUT else SOON
+        self.late = Problem(status, why, None, header)
         if self.task:
             self.task.cancel()
 
@@ -124,10 +128,12 @@ class Exchange:
         accept = self.headers.get(b"accept", b"")
         if accept in _ANY:
             return JSON
-        kinds = [one.partition(";")[0].strip() for one in accept.decode("latin-1").lower().split(",")]
-        for kind in kinds:
-            if found := _KINDS.get(kind):
+        kinds = []
+        for one in accept.decode("latin-1").lower().split(","):
+            kind, _, weight = (part.strip() for part in one.partition(";"))
+            if (found := _KINDS.get(kind)) and weight.replace(" ", "") not in _NEVER:
                 return found
+            kinds.append(kind[:200])
         raise Problem(
             HTTPStatus.NOT_ACCEPTABLE, f"Accept is {', '.join(kinds)}. There are {JSON}, {MSGPACK} and {ARROW}."
         )
@@ -186,7 +192,7 @@ class Exchange:
         got = len(message["body"])
         yield message["body"]
         while message["more_body"]:
-            self.wait(_BODY)
+            self.wait(*_BODY)
             message = await self._next(got, most)
             got += len(message["body"])
             yield message["body"]
@@ -205,8 +211,11 @@ class Exchange:
 
 
 _JSON = JSON.encode()
+_NEVER = {"q=0", "q=0.0", "q=0.00", "q=0.000"}
 _ANY = {b"*/*", b"", _JSON}
-_BODY = "Its body did not come in time."
+_BODY = "Its body did not come in time.", HTTPStatus.REQUEST_TIMEOUT
+_AT_ONCE = 2**18
+"""So many bytes of an answer wait in memory at most for who reads it."""
 _KINDS = {
     "*/*": JSON,
     "application/*": JSON,
@@ -224,15 +233,23 @@ def _too_large(most: int) -> Problem:
 
 
 async def send_answer(answer: Answer, exchange: Exchange, send: Send) -> None:
-    """Send an answer; a stream piece by piece, as fast as it is taken."""
+    """Send an answer; what is large piece by piece, as fast as it is taken."""
     headers = [(b"content-type", answer.kind.encode()), *answer.headers]
     if answer.stream is None:
         headers.append((b"content-length", str(len(answer.body)).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    if answer.stream is not None:
-        await send({"type": "http.response.body", "body": answer.body, "more_body": True})
-        async for part in answer.stream:
+    last = answer.body
+    if answer.stream is not None or len(last) > _AT_ONCE:
+        async for part in _pieces(answer):
             exchange.wait("The answer was not taken in time.")
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        answer = Answer(answer.status)
-    await send({"type": "http.response.body", "body": answer.body})
+        last = b""
+    await send({"type": "http.response.body", "body": last})
+
+
+async def _pieces(answer: Answer) -> AsyncIterator[bytes]:
+    for start in range(0, len(answer.body), _AT_ONCE):
+        yield answer.body[start : start + _AT_ONCE]
+    if answer.stream is not None:
+        async for part in answer.stream:
+            yield part

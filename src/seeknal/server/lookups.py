@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+from pyarrow import types as is_
 
 from seeknal import frames, types
 from seeknal.errors import DataError, NotOnlineError
@@ -27,6 +30,7 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
     with_status: bool = False
 
 
+_BOOLEAN, _WHOLE = re.compile("true|false"), re.compile("-?(0|[1-9][0-9]{0,19})")
 _decode = Decoder(Asked)
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -48,7 +52,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     if kind == exchange.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
         quick = held.quick(asked.keys, time.time_ns() // 1000)
         if quick is not None:
-            exchange.table.count(quick[1:])
+            exchange.reads = quick[1:]
             return Answer(HTTPStatus.OK, _json({"rows": quick[0]}))
     columns = held.table.columns(asked.keys)
     if kind != ARROW:
@@ -76,11 +80,24 @@ async def get(service: Service, exchange: Exchange) -> Answer:
             raise DataError(
                 f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query lacks {name!r}."
             )
-        read = forms.reads(kind, text=True)
-        value = read(name, own[name]) if read else own[name]
-        columns[name] = [types.read(name, value, kind) if isinstance(value, str) else value]
+        columns[name] = [_from_text(name, own[name], kind)]
     exchange.keys = 1
     return await _answer(service, exchange, held, asked, columns)
+
+
+def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
+    """Read a key as JSON would have it: 01 is no number.
+
+    Raises:
+        DataError: It is none of that type.
+    """
+    if is_.is_boolean(kind) or is_.is_integer(kind):
+        if not (_BOOLEAN if is_.is_boolean(kind) else _WHOLE).fullmatch(text):
+            raise DataError(f"{name} is {kind}, which {text[:40]!r} is not.", key=name)
+        return text == "true" if is_.is_boolean(kind) else int(text)
+    read = forms.reads(kind, text=True)
+    value = read(name, text) if read else text
+    return types.read(name, value, kind) if isinstance(value, str) else value
 
 
 def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
@@ -124,7 +141,7 @@ async def _answer(
 def _look_up(exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]]) -> Answer:
     kind = exchange.accepts
     found = held.table.find(columns, asked.features, time.time_ns() // 1000)
-    exchange.table.count(found.reads)
+    exchange.reads = found.reads
     if kind == ARROW:
         return Answer(HTTPStatus.OK, frames.to_stream(found.arrow(asked.with_status)), ARROW)
     rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}

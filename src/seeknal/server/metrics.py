@@ -34,22 +34,22 @@ class TableMetrics:
         self._not_found = metrics.not_found.labels(*labels)
         self._expired = metrics.expired.labels(*labels)
 
-    def count(self, reads: Iterable[Read]) -> None:
-        """Count the rows that were not found, and those that had expired."""
+    def answered(self, keys: int, reads: Iterable[Read], seconds: float) -> None:
+        """Count an answer, the rows that were not found, and those that had expired."""
+        self._seconds.observe(seconds)
+        self._tally[self._keys] += keys
         for read in reads:
             if None in read.alive:
                 absent = read.rows.count(None)
                 self._tally[self._not_found] += absent
                 self._tally[self._expired] += read.alive.count(None) - absent
 
-    def answered(self, keys: int, seconds: float) -> None:
-        """Count an answer."""
-        self._seconds.observe(seconds)
-        self._tally[self._keys] += keys
-
 
 class Metrics:
-    """Counts what this worker does; with several workers, all count in files of one folder, and any can tell of all."""
+    """Counts what this worker does; with several workers, all count in files of one folder, and any can tell of all.
+
+    It counts in the event loop's thread only.
+    """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -95,14 +95,13 @@ class Metrics:
             counter.inc(number)
 
     def text(self, project: str | None, ages: Iterable[Freshness], at: int) -> bytes:
-        """Write all that is counted, as Prometheus reads it.
+        """Write all that is counted and flushed, as Prometheus reads it.
 
         Args:
             project: The project to tell of, and nothing of the server; all, if None.
             ages: How fresh the tables are.
             at: What counts as now, in microseconds since 1970.
         """
-        self.flush()
         return generate_latest(_Selected([*self._shown.collect(), *_ages(ages, at)], project))
 
 

@@ -53,7 +53,7 @@ class Options:
         access_log: Whether a line is written to stdout for each request.
         certificate: File with the TLS certificate and its chain, in PEM.
         key: File with the certificate's private key, in PEM.
-        grace: How long requests in flight may take when the server is told to stop.
+        grace: How many seconds requests in flight may take when the server is told to stop.
         telemetry: Whether spans go to OpenTelemetry, as its OTEL_* variables say.
 
     Raises:
@@ -67,7 +67,7 @@ class Options:
     access_log: bool = True
     certificate: Path | None = None
     key: Path | None = None
-    grace: timedelta = timedelta(seconds=30)
+    grace: int = 30
     telemetry: bool = False
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -34,17 +35,22 @@ _LOG = {
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1, of which a head must come within some seconds and some kilobytes."""
+    """HTTP/1.1, of which a head must come within some seconds and some kilobytes, and an answer must be read."""
+
+    _is_watched = False
+    """Whether the connections of this worker are looked after: by one timer for all."""
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, or refuse one too many."""
         super().connection_made(transport)
         self.head_since, self._head_size = self.loop.time(), 0
+        self._unsent, self._unsent_since = 0, inf
         self._limits = self.config.app.limits  # type: ignore[union-attr]  # it is our own
         if len(self.connections) > self._limits.connections:
             self.refuse(b"503 Service Unavailable\r\nretry-after: 1")
-        if len(self.connections) == 1:
-            self._watch()
+        if not Protocol._is_watched:
+            Protocol._is_watched = True
+            _watch(self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
@@ -95,14 +101,25 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
-    def _watch(self) -> None:
-        """Close the connections whose heads do not come, as long as there are connections."""
-        oldest = self.loop.time() - self._limits.seconds
-        for connection in list(self.connections):
-            if isinstance(connection, Protocol) and connection.head_since < oldest:
-                connection.refuse(b"408 Request Timeout")
-        if self.connections:
-            self.loop.call_later(1, self._watch)
+    def look_after(self) -> None:
+        """Close it if its head does not come, or nobody reads what is sent."""
+        now = self.loop.time()
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now if unsent else inf
+        if self._unsent_since < now - self._limits.seconds:
+            self.transport.abort()
+        elif self.head_since < now - self._limits.seconds:
+            self.refuse(b"408 Request Timeout")
+
+
+def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+    """Look after connections, as long as there are any."""
+    for connection in list(connections):
+        connection.look_after()
+    Protocol._is_watched = bool(connections)  # noqa: SLF001 - its own module
+    if connections:
+        loop.call_later(1, _watch, loop, connections)
 
 
 def serve(options: Options, settings: dict[str, Any], registry: Registry) -> None:
@@ -165,7 +182,7 @@ def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
         workers=options.workers,
         timeout_worker_healthcheck=30,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(options.grace.total_seconds())),
+        timeout_graceful_shutdown=options.grace,
         ssl_certfile=options.certificate,
         ssl_keyfile=options.key,
     )

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -50,7 +51,8 @@ class Service:
         self._jobs = 0
         self._lookups = ThreadPoolExecutor(32, "lookup")
         self._workers = ThreadPoolExecutor(options.limits.jobs, "job")
-        self._watcher: asyncio.Task[None] | None = None
+        self._refreshes = ThreadPoolExecutor(1, "refresh")
+        self._watchers: list[asyncio.Task[None]] = []
 
     # What endpoints use
 
@@ -122,14 +124,15 @@ class Service:
             with suppress(SeeknalError, Problem):  # it is told of when somebody asks for it
                 self.definitions.open(record.project, record.name)
         types.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
-        self._watcher = asyncio.create_task(self._watch())
+        self._watchers = [asyncio.create_task(_forever(step)) for step in (self._look_after_requests, self._refresh)]
         gc.collect()
         gc.freeze()
 
     async def stop(self) -> None:
         """Let go of everything."""
-        if self._watcher:
-            self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
+        self._refreshes.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self._workers.shutdown(wait=False, cancel_futures=True)
         if self.log:
@@ -139,15 +142,27 @@ class Service:
         self.store.close()
         online.close_all()
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK)
-            now = perf_counter()
-            for exchange in [one for one in self.running if one.deadline < now]:
-                exchange.end()
-            self.metrics.flush()
-            with suppress(SeeknalError):  # /readyz tells of it
-                await asyncio.get_running_loop().run_in_executor(self._lookups, self.definitions.refresh)
+    async def _look_after_requests(self) -> None:
+        """End requests that wait for too long, and let others see what was counted."""
+        now = perf_counter()
+        for exchange in [one for one in self.running if one.deadline < now]:
+            exchange.end()
+        self.metrics.flush()
+
+    async def _refresh(self) -> None:
+        """Look at the registry again, in a thread of its own: the others may all wait for a store."""
+        with suppress(SeeknalError):  # /readyz tells of it
+            await asyncio.get_running_loop().run_in_executor(self._refreshes, self.definitions.refresh)
+
+
+async def _forever(step: Callable[[], Awaitable[None]]) -> None:
+    """Take a step again and again, some times a second, whatever comes of it."""
+    while True:
+        await asyncio.sleep(_LOOK)
+        try:
+            await step()
+        except Exception:  # noqa: BLE001 - without it, tokens would stay valid and no request would end
+            traceback.print_exc()
 
 
 def _shared_lock() -> Path | None:
