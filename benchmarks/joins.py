@@ -1,0 +1,178 @@
+"""Training sets: point-in-time joins of all kinds, beside the best SQL and the peers."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import data
+import measure
+import oracle
+import pyarrow as pa
+from measure import Limits, Outcome, Worker
+from report import Section
+
+_K, _M = 1_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Join:
+    """A case: rows of keys in some groups, a spine, and what is special about them."""
+
+    rows: int
+    keys: int
+    spine: int
+    groups: int = 1
+    kind: str = "plain"
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        size = f"{_short(self.rows)} x {_short(self.keys)}, spine {_short(self.spine)}"
+        groups = f", {self.groups} groups" if self.groups > 1 else ""
+        return size + groups + ("" if self.kind == "plain" else f", {self.kind}")
+
+    @property
+    def ttl(self) -> int | None:
+        """The ttl in microseconds."""
+        return 7 * data.DAY if self.kind == "ttl" else None
+
+
+QUICK = [
+    Join(100 * _K, 10 * _K, 10 * _K),
+    Join(100 * _K, 10 * _K, 100 * _K),
+    Join(100 * _K, 10 * _K, 100 * _K, 2),
+    *(Join(100 * _K, 10 * _K, 100 * _K, kind=kind) for kind in ("ttl", "ties", "composite", "text")),
+    Join(_M, 100 * _K, 100 * _K),
+]
+FULL = [
+    Join(_M, 100 * _K, 10 * _K),
+    Join(_M, 100 * _K, _M),
+    Join(_M, 10 * _K, _M),
+    Join(10 * _M, _M, 10 * _K),
+    Join(10 * _M, _M, _M),
+    Join(10 * _M, _M, 10 * _M),
+    *(Join(_M, 100 * _K, _M, groups) for groups in (2, 5, 20)),
+    *(Join(_M, 100 * _K, _M, kind=kind) for kind in ("ttl", "ties", "composite", "text", "skewed", "sorted", "wide")),
+]
+
+BARE, PRUNED = Worker("SQL, bare", "sql", {"how": "bare"}), Worker("SQL, pruned", "sql", {"how": "pruned"})
+OURS = Worker("seeknal", "ours", {"how": "arrow"})
+CONVERTED = Worker("seeknal, Arrow and conversion", "ours", {"how": "converted"})
+IN_PANDAS = Worker("seeknal, pandas", "ours", {"how": "pandas"})
+SINGLY = Worker("seeknal, group by group", "ours", {"how": "singly", "answer": None})
+PEERS = {
+    "feast": Worker("Feast", "feast_store", peer="feast"),
+    "upstream": Worker("upstream Seeknal", "upstream_store", peer="upstream"),
+    "polars": Worker("Polars", "polars_asof", peer="polars"),
+    "pandas": Worker("pandas", "pandas_asof", peer="pandas"),
+    "pyspark": Worker("PySpark", "spark", peer="pyspark"),
+}
+
+
+def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
+    """Measure case by case, and give the section anew after each."""
+    section = Section(
+        "Training sets",
+        "Rows x keys of a group of ten features, and a spine. Seeknal is timed from opening the store, with an Arrow spine "
+        "in memory, to an Arrow table; SQL reads the same Parquet files; the peers read the same rows from one Parquet file.",
+    )
+    for case in cases:
+        with tempfile.TemporaryDirectory(dir=root) as home:
+            task = _prepare(case, root, home)
+            workers = [OURS, BARE, PRUNED, CONVERTED, IN_PANDAS, *([SINGLY] if case.groups > 1 else [])]
+            workers += [PEERS[peer] for peer in peers]
+            _measure(section, case, workers, task, rounds, limits)
+        _targets(section, case)
+        yield section
+
+
+def _prepare(case: Join, root: Path, home: str) -> dict[str, Any]:
+    """Make rows and spine, write the groups, and give the task."""
+    kind = case.kind if case.kind in {"ties", "composite", "text", "skewed", "wide"} else "plain"
+    print(f"{case.name}: preparing", file=sys.stderr, flush=True)
+    made = [data.rows(root, case.rows, case.keys, kind=kind, seed=seed + 1) for seed in range(case.groups)]
+    spine_kind = case.kind if case.kind in {"ties", "composite", "text", "skewed", "sorted"} else "plain"
+    spine = data.spine(root, case.spine, case.keys, kind=spine_kind)
+    groups = [
+        {
+            "name": f"group_{number}",
+            "file": str(one.file),
+            "features": one.features[::40] if kind == "wide" else one.features,
+            "prefix": f"g{number}_" if case.groups > 1 else "",
+        }
+        for number, one in enumerate(made)
+    ]
+    task = {"home": home, "keys": spine.keys, "ttl": case.ttl, "ties": kind == "ties", "groups": groups}
+    stored = measure.run(Worker("seeknal", "ours"), {**task, "job": "store"}, Limits(16, 1200))
+    if stored.failure:
+        raise RuntimeError(stored.failure)
+    for group in groups:
+        group["files"] = stored.more["files"][group["name"]]
+    names = [{feature: f"{group['prefix']}{feature}" for feature in group["features"]} for group in groups]
+    winners = [oracle.winners(one, spine, case.ttl) for one in made]
+    expected = list(zip(made, winners, names, strict=True))
+    return {**task, "job": "join", "spine": str(spine.file), "expected": (spine, expected)}
+
+
+def _measure(
+    section: Section, case: Join, workers: list[Worker], task: dict[str, Any], rounds: int, limits: Limits
+) -> None:
+    spine, expected = task.pop("expected")
+    given_up: set[str] = set()
+    for number in range(rounds):
+        for worker in workers if number % 2 == 0 else workers[::-1]:
+            row = section.row(case.name, worker.name)
+            if worker.name in given_up:
+                continue
+            answer = Path(task["home"]) / "answer.arrow"
+            outcome = measure.run(worker, {"answer": str(answer), **task}, limits)
+            verdict = _verdict(outcome, answer, spine, expected)
+            row.megabytes.append(outcome.megabytes)
+            row.note(verdict.wrong)
+            if not verdict.wrong and not verdict.in_order:
+                row.note("loses the order")
+            if verdict.wrong:
+                given_up.add(worker.name)
+            else:
+                row.values.append(outcome.seconds)
+            told = verdict.wrong or f"{outcome.seconds:.3f} s, {outcome.megabytes:,.0f} MB"
+            print(f"{case.name}: round {number + 1}, {worker.name}: {told}", file=sys.stderr, flush=True)
+
+
+def _verdict(outcome: Outcome, answer: Path, spine: data.Made, expected: Any) -> oracle.Verdict:
+    if outcome.failure:
+        return oracle.Verdict(outcome.failure)
+    if not answer.exists():
+        return oracle.Verdict()
+    with pa.memory_map(str(answer)) as file:
+        verdict = oracle.check(pa.ipc.open_file(file).read_all(), spine, expected)
+    answer.unlink()
+    return oracle.Verdict(f"wrong: {verdict.wrong}", verdict.in_order) if verdict.wrong else verdict
+
+
+def _targets(section: Section, case: Join) -> None:
+    ours, best = section.middle(case.name, OURS.name), section.middle(case.name, BARE.name, PRUNED.name)
+    section.hold(f"{case.name}: seeknal / best SQL", 1.15, ours / best)
+    pandas, converted = (section.middle(case.name, one.name) for one in (IN_PANDAS, CONVERTED))
+    section.hold(f"{case.name}: pandas / Arrow and conversion", 1.3, pandas / converted)
+    section.hold(f"{case.name}: seeknal / group by group", 1.2, ours / section.middle(case.name, SINGLY.name))
+    if case.spine == _M:
+        memory = section.memory(case.name, OURS.name)
+        section.hold(f"{case.name}: peak / SQL's", 1.3, memory / section.memory(case.name, BARE.name, PRUNED.name))
+    for peer in ("feast", "upstream"):
+        theirs = section.middle(case.name, PEERS[peer].name)
+        faster = {(_M, _M): 20, (10 * _M, _M): 8}.get((case.rows, case.spine), 1)
+        if peer == "feast" or faster > 1:
+            section.hold(f"{case.name}: seeknal / {PEERS[peer].name}", 1 / faster, ours / theirs)
+        if (case.rows, case.spine) == (10 * _M, _M):
+            taken = section.memory(case.name, OURS.name) / section.memory(case.name, PEERS[peer].name)
+            section.hold(f"{case.name}: peak / {PEERS[peer].name}'s", 0.2, taken)
+
+
+def _short(count: int) -> str:
+    return f"{count // _M}M" if count >= _M else f"{count // _K}k"

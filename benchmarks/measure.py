@@ -1,0 +1,120 @@
+"""One run of one job in a process of its own, with a limit of memory and of time that is told when it is met."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from environments import HERE, python
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who does a job.
+
+    Args:
+        name: What it is called in the report.
+        script: Which file in `peers` it is, without its ending.
+        options: What is added to the task.
+        peer: Whose environment it runs in; without one, this one.
+    """
+
+    name: str
+    script: str
+    options: dict[str, Any] = field(default_factory=dict)
+    peer: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a run may go: in GB, and in seconds."""
+
+    memory: float = 13
+    seconds: float = 240
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: seconds, peak in MB and what else the worker says; or why there is none."""
+
+    seconds: float = 0
+    megabytes: float = 0
+    more: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+
+
+def run(worker: Worker, task: dict[str, Any], limits: Limits = Limits()) -> Outcome:
+    """Let a worker do a job."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures, errors = Path(folder) / "figures.json", Path(folder) / "errors"
+        with errors.open("wb") as complaints:
+            process = subprocess.Popen(
+                [str(python(worker.peer)), str(HERE / "peers" / f"{worker.script}.py")],
+                stdin=subprocess.PIPE,
+                stdout=complaints,
+                stderr=complaints,
+                start_new_session=True,
+                cwd=folder,
+            )
+        try:
+            assert process.stdin  # noqa: S101 - for the types
+            process.stdin.write(json.dumps({**task, **worker.options, "figures": str(figures)}).encode())
+            process.stdin.close()
+            failure, most = _watch(process, limits)
+        finally:
+            _end(process)
+        if failure:
+            return Outcome(failure=failure, megabytes=most)
+        if not figures.exists():
+            lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return Outcome(failure=f"failed: {lines[-1][:160] if lines else f'exit code {process.returncode}'}")
+        found = json.loads(figures.read_text(encoding="utf-8"))
+        return Outcome(found.pop("seconds"), max(found.pop("megabytes"), found.pop("children", 0)), found)
+
+
+def _watch(process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float]:
+    """Wait for a process within its limits; say which one it met, and what memory it and its children had at most."""
+    started, most = time.monotonic(), 0.0
+    while process.poll() is None:
+        most = max(most, sum(map(_resident, _family(process.pid))))
+        if most > limits.memory * 1000:
+            return f"killed: over {limits.memory:g} GB", most
+        if time.monotonic() - started > limits.seconds:
+            return f"killed: over {limits.seconds:g} s", most
+        time.sleep(0.1)
+    return "", most
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return
+    for child in children:
+        yield from _family(int(child))
+
+
+def _resident(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 2**20
+    except (OSError, IndexError):
+        return 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()

@@ -1,0 +1,99 @@
+"""What each row of a spine must get, found by sorting and bisection in NumPy alone, and whether an answer has it.
+
+No query engine takes part. The last row at or before each moment wins; of rows with one event time the one made last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import data
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of an answer.
+
+    Args:
+        wrong: What is wrong with it; nothing if all is right.
+        in_order: Whether its rows came in the spine's order.
+    """
+
+    wrong: str = ""
+    in_order: bool = True
+
+
+def winners(rows: data.Made, spine: data.Made, ttl: int | None) -> np.ndarray:
+    """Give the number of the row that counts for each row of a spine, -1 where there is none; kept beside the spine."""
+    kept = spine.folder / f"winners-{rows.folder.name}-{ttl}.npy"
+    if kept.exists():
+        return np.load(kept)
+    codes, times = rows.codes, _times(rows.file, "seen_at")
+    first, span = times.min(), int(max(times.max(), _times(spine.file, "at").max()) - times.min()) + 2
+    places = codes * span + (times - first)
+    order = np.arange(len(places))
+    if "made_at" in pq.read_schema(rows.file).names:
+        order = np.argsort(_times(rows.file, "made_at"), kind="stable")
+    order = order[np.argsort(places[order], kind="stable")]
+    moments = _times(spine.file, "at")
+    asked = spine.codes * span + np.maximum(moments - first, -1)
+    found = np.searchsorted(places[order], asked, side="right") - 1
+    winner = np.where(found >= 0, order[np.maximum(found, 0)], -1)
+    good = (winner >= 0) & (codes[winner] == spine.codes) & (times[winner] <= moments)
+    if ttl is not None:
+        good &= moments - times[winner] <= ttl
+    winner = np.where(good, winner, -1)
+    np.save(kept, winner)
+    return winner
+
+
+def check(answer: pa.Table, spine: data.Made, expected: list[tuple[data.Made, np.ndarray, dict[str, str]]]) -> Verdict:
+    """Compare an answer with what it must be: the spine's rows and columns, then features, value by value.
+
+    Args:
+        answer: The answer, in any order; whether it is the spine's is part of the verdict.
+        spine: The spine.
+        expected: For each group its rows, the winners among them, and the name of each feature in the answer.
+    """
+    moments = pq.read_table(spine.file)
+    if len(answer) != len(moments):
+        return Verdict(f"{len(answer):,} rows instead of {len(moments):,}")
+    numbers = answer["row"].to_numpy()
+    in_order = bool(np.array_equal(numbers, np.arange(len(numbers))))
+    back = None if in_order else pa.array(np.argsort(numbers, kind="stable"))
+    for name in moments.column_names:
+        if wrong := _difference(name, answer[name], moments[name], back):
+            return Verdict(wrong, in_order)
+    for rows, winner, names in expected:
+        take = pa.array(np.maximum(winner, 0), mask=winner < 0)
+        for feature, name in names.items():
+            if name not in answer.column_names:
+                return Verdict(f"no column {name}", in_order)
+            right = pq.read_table(rows.file, columns=[feature])[feature].combine_chunks().take(take)
+            if wrong := _difference(name, answer[name], pa.chunked_array([right]), back):
+                return Verdict(wrong, in_order)
+    return Verdict("", in_order)
+
+
+def _difference(name: str, column: pa.ChunkedArray, right: pa.ChunkedArray, order: pa.Array | None) -> str:
+    """Say in how many rows a column is not what it must be; types may differ as far as values do not."""
+    if order is not None:
+        column = column.take(order)
+    if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(right.type):
+        column = column.cast(pa.timestamp(column.type.unit, "UTC"))
+    column = column.cast(right.type)
+    if column.equals(right):
+        return ""
+    same = pc.fill_null(pc.equal(column, right), False)
+    both_null = pc.and_(pc.is_null(column), pc.is_null(right))
+    count = len(column) - pc.sum(pc.or_(same, both_null)).as_py()
+    return f"{count:,} values of {name} are wrong" if count else ""
+
+
+def _times(file: Path, name: str) -> np.ndarray:
+    return pq.read_table(file, columns=[name])[name].cast(pa.int64()).to_numpy()

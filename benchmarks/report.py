@@ -1,0 +1,155 @@
+"""What was measured, as Markdown for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+@dataclass
+class Row:
+    """What one participant needed for one case, one figure per round.
+
+    Args:
+        case: The case.
+        who: The participant.
+        values: Its figures, in the section's unit.
+        megabytes: The most memory it had.
+        notes: What else is to be said, such as why there is no figure.
+    """
+
+    case: str
+    who: str
+    values: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def middle(self) -> float:
+        """The median."""
+        return median(self.values) if self.values else float("nan")
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass
+class Target:
+    """What was to be reached, and what was measured."""
+
+    name: str
+    most: float
+    measured: float
+    unit: str = "times"
+
+    @property
+    def held(self) -> bool:
+        """Whether it was reached."""
+        return self.measured <= self.most
+
+
+@dataclass
+class Section:
+    """One kind of measurement: its rows, the targets it is held to, and what its figures are."""
+
+    name: str
+    about: str
+    unit: str = "s"
+    rows: list[Row] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+
+    def row(self, case: str, who: str) -> Row:
+        """Give a participant's row of a case, a new one if there is none."""
+        for row in self.rows:
+            if (row.case, row.who) == (case, who):
+                return row
+        self.rows.append(Row(case, who))
+        return self.rows[-1]
+
+    def middle(self, case: str, *who: str) -> float:
+        """Give the least median of some participants; not a number if none has one."""
+        found = [row.middle for row in self.rows if row.case == case and row.who in who and row.values]
+        return min(found, default=float("nan"))
+
+    def memory(self, case: str, *who: str) -> float:
+        """Give the least median peak of some participants."""
+        found = [median(row.megabytes) for row in self.rows if row.case == case and row.who in who and row.values]
+        return min(found, default=float("nan"))
+
+    def hold(self, name: str, most: float, measured: float, unit: str = "times") -> None:
+        """Compare with a target, unless nothing was measured for it."""
+        if measured == measured:  # noqa: PLR0124 - not a number is not itself
+            self.targets.append(Target(name, most, measured, unit))
+
+
+def machine() -> dict[str, Any]:
+    """Say what this runs on."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = f"{platform.system()} {platform.release()}"
+    return {"processor": model, "cores": os.cpu_count(), "memory_gb": round(memory, 1), "system": system}
+
+
+def write(folder: Path, sections: list[Section], versions: dict[str, dict[str, str]], began: str) -> None:
+    """Write `report.md` and `report.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = {"began": began, "command": " ".join(["python", *sys.argv]), "python": platform.python_version()}
+    told = {**head, "machine": machine(), "versions": versions, "sections": [_told(section) for section in sections]}
+    (folder / "report.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    lines = [*_head(head, versions), *(line for section in sections for line in _lines(section))]
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _told(section: Section) -> dict[str, Any]:
+    told = asdict(section)
+    for row, one in zip(told["rows"], section.rows, strict=True):
+        row["median"] = one.middle if one.values else None
+    for target, goal in zip(told["targets"], section.targets, strict=True):
+        target["held"] = goal.held
+    return told
+
+
+def _head(head: dict[str, str], versions: dict[str, dict[str, str]]) -> Iterator[str]:
+    on = machine()
+    yield "# Benchmarks\n"
+    yield f"`{head['command']}`, begun {head['began']}, Python {head['python']}, on {on['cores']} cores of {on['processor']}"
+    yield f"with {on['memory_gb']} GB, {on['system']}. Medians, and the least and the greatest in brackets.\n"
+    for peer, found in versions.items():
+        named = ("seeknal", "duckdb", "deltalake", "pyarrow", "pandas", "polars", "feast", "pyspark", "lmdb", "uvicorn")
+        yield f"- {peer}: {', '.join(f'{name} {found[name]}' for name in named if name in found)}"
+    yield ""
+
+
+def _lines(section: Section) -> Iterator[str]:
+    yield f"## {section.name}\n\n{section.about}\n"
+    yield f"| case | who | {section.unit} | peak MB | |\n|---|---|--:|--:|---|"
+    case = ""
+    for row in section.rows:
+        memory = f"{median(row.megabytes):,.0f}" if row.megabytes else ""
+        yield f"| {row.case if row.case != case else ''} | {row.who} | {_spread(row)} | {memory} | {'; '.join(row.notes)} |"
+        case = row.case
+    if section.targets:
+        yield "\n| target | at most | measured | |\n|---|--:|--:|---|"
+    for goal in section.targets:
+        held = "held" if goal.held else "**missed**"
+        yield f"| {goal.name} | {goal.most:,.4g} {goal.unit} | {goal.measured:,.3g} | {held} |"
+    yield ""
+
+
+def _spread(row: Row) -> str:
+    if not row.values:
+        return ""
+    if len(row.values) == 1:
+        return f"{row.middle:,.3g}" if row.middle < 1000 else f"{row.middle:,.0f}"  # noqa: PLR2004
+    digits = 3 if row.middle < 1 else 2 if row.middle < 100 else 0  # noqa: PLR2004 - three figures that count
+    return f"{row.middle:,.{digits}f} ({min(row.values):,.{digits}f}-{max(row.values):,.{digits}f})"

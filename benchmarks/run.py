@@ -1,0 +1,60 @@
+"""Measure Seeknal beside its peers, on the same data, every answer checked before its time counts.
+
+    python benchmarks/run.py [--quick] [--only join write ...] [--peers feast ...] [--rounds N] [--out DIR]
+
+Quick: a few minutes, small data, no peers. The report is written again after every case, so it can be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import environments
+import joins
+import report
+from environments import HERE
+from measure import Limits
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small data, no peers, under five minutes")
+    parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="which measurements")
+    parser.add_argument("--case", default="", help="only cases whose name has this in it")
+    parser.add_argument("--peers", nargs="*", choices=list(environments.PINNED), help="which peers; without it all")
+    parser.add_argument("--rounds", type=int, help="how often each is timed, in turn")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="where the report goes")
+    parser.add_argument("--data", type=Path, default=HERE / ".data", help="where rows are kept for the next run")
+    parser.add_argument("--memory", type=float, default=13, help="GB at which a run is ended")
+    parser.add_argument("--seconds", type=float, default=240, help="seconds after which a run is ended")
+    options = parser.parse_args()
+    options.peers = options.peers if options.peers is not None else [] if options.quick else list(environments.PINNED)
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.data.mkdir(parents=True, exist_ok=True)
+    began, done = datetime.now(UTC).isoformat(timespec="seconds"), {}
+    versions = {peer: environments.versions(peer) for peer in ["this", *options.peers]}
+    try:
+        for kind in options.only:
+            for section in KINDS[kind](options):
+                done[section.name] = section
+                report.write(options.out, list(done.values()), versions, began)
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; what there is is in {options.out}")
+    print((options.out / "report.md").read_text(encoding="utf-8"))
+
+
+def _joins(options: argparse.Namespace) -> Iterator[report.Section]:
+    cases = [case for case in (joins.QUICK if options.quick else joins.FULL) if options.case in case.name]
+    limits = Limits(options.memory, options.seconds)
+    return joins.measure_all(cases, options.peers, options.rounds, options.data, limits)
+
+
+KINDS = {"join": _joins}
+
+if __name__ == "__main__":
+    main()
