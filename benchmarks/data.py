@@ -89,6 +89,25 @@ def spine(root: Path, count: int, keys: int, *, kind: str = "plain", days: int =
     return _kept(root / name, Made(root / name, KEYS.get(kind, ["person_id"]), []), count, 1000, part, whole=True)
 
 
+def day(number: int, count: int, keys: int, *, seed: int = 1) -> tuple[np.ndarray, pa.Table]:
+    """Make the rows of one day, in the order of time, and say whose they are."""
+    rng = np.random.default_rng([seed, number])
+    codes = rng.integers(0, keys, count)
+    times = START + number * DAY + np.sort(rng.integers(0, DAY, count))
+    moments = {"person_id": codes, "seen_at": pa.array(times, pa.timestamp("us", "UTC"))}
+    return codes, pa.table(moments | _features(rng, count, "plain"))
+
+
+def keep(folder: Path, table: pa.Table, codes: np.ndarray, keys: list[str], features: list[str]) -> Made:
+    """Put a table that was made elsewhere where the others are."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    made = Made(folder, keys, features)
+    pq.write_table(table, made.file, compression="zstd")
+    np.save(folder / "codes.npy", codes)
+    return made
+
+
 Part = Callable[[np.random.Generator, int], tuple[np.ndarray, dict[str, Any]]]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE / ".environments"
+PEERS = ["feast", "upstream", "polars", "pandas", "pyspark"]
 PINNED = {
+    "core": [str(HERE.parent)],
     "feast": ["feast[duckdb]==0.67.0", "duckdb==2.0.1"],
     "upstream": ["seeknal==2.13.0"],
     "polars": ["polars==2.1.0", "pyarrow==26.0.1"],

@@ -84,9 +84,15 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
     for case in cases:
         with tempfile.TemporaryDirectory(dir=root) as home:
             task = _prepare(case, root, home)
-            workers = [OURS, BARE, PRUNED, CONVERTED, IN_PANDAS, *([SINGLY] if case.groups > 1 else [])]
+            workers = [
+                OURS,
+                BARE,
+                PRUNED,
+                *([CONVERTED, IN_PANDAS] if case.kind == "plain" else []),
+                *([SINGLY] if case.groups > 1 else []),
+            ]
             workers += [PEERS[peer] for peer in peers if _ready(section, case, peer, task)]
-            _measure(section, case, workers, task, rounds, limits)
+            measure_in_turn(section, case.name, workers, task, rounds, limits)
         _targets(section, case)
         yield section
 
@@ -104,19 +110,29 @@ def _prepare(case: Join, root: Path, home: str) -> dict[str, Any]:
             "file": str(one.file),
             "features": one.features[::40] if kind == "wide" else one.features,
             "prefix": f"g{number}_" if case.groups > 1 else "",
+            "keys": {key: key for key in one.keys},
         }
         for number, one in enumerate(made)
     ]
-    task = {"home": home, "keys": spine.keys, "ttl": case.ttl, "ties": kind == "ties", "groups": groups}
-    stored = measure.run(Worker("seeknal", "ours"), {**task, "job": "store"}, Limits(16, 1200))
-    if stored.failure:
-        raise RuntimeError(stored.failure)
-    for group in groups:
-        group["files"] = stored.more["files"][group["name"]]
+    task = {"home": home, "ttl": case.ttl, "ties": kind == "ties", "groups": groups}
+    store(task)
     names = [{feature: f"{group['prefix']}{feature}" for feature in group["features"]} for group in groups]
     winners = [oracle.winners(one, spine, case.ttl) for one in made]
     expected = list(zip(made, winners, names, strict=True))
     return {**task, "job": "join", "spine": str(spine.file), "expected": (spine, expected)}
+
+
+def store(task: dict[str, Any]) -> None:
+    """Write the groups of a task to its home, and note which files they are in.
+
+    Raises:
+        RuntimeError: They could not be written.
+    """
+    stored = measure.run(Worker("seeknal", "ours"), {**task, "job": "store"}, Limits(16, 1200))
+    if stored.failure:
+        raise RuntimeError(stored.failure)
+    for group in task["groups"]:
+        group["files"] = stored.more["files"][group["name"]]
 
 
 def _ready(section: Section, case: Join, peer: str, task: dict[str, Any]) -> bool:
@@ -128,29 +144,23 @@ def _ready(section: Section, case: Join, peer: str, task: dict[str, Any]) -> boo
     return not stored.failure
 
 
-def _measure(
-    section: Section, case: Join, workers: list[Worker], task: dict[str, Any], rounds: int, limits: Limits
+def measure_in_turn(
+    section: Section, case: str, workers: list[Worker], task: dict[str, Any], rounds: int, limits: Limits
 ) -> None:
+    """Let workers do one task in turn, there and back, and look at each answer; who fails does not come again."""
     spine, expected = task.pop("expected")
     given_up: set[str] = set()
     for number in range(rounds):
         for worker in workers if number % 2 == 0 else workers[::-1]:
-            row = section.row(case.name, worker.name)
             if worker.name in given_up:
                 continue
             answer = Path(task["home"]) / "answer.arrow"
             outcome = measure.run(worker, {"answer": str(answer), **task}, limits)
             verdict = _verdict(outcome, answer, spine, expected)
-            row.megabytes.append(outcome.megabytes)
-            row.note(verdict.wrong)
-            if not verdict.wrong and not verdict.in_order:
-                row.note("loses the order")
+            section.add(case, worker.name, outcome.seconds, outcome.megabytes, verdict.wrong)
+            section.row(case, worker.name).note("" if verdict.in_order else "loses the order")
             if verdict.wrong:
                 given_up.add(worker.name)
-            else:
-                row.values.append(outcome.seconds)
-            told = verdict.wrong or f"{outcome.seconds:.3f} s, {outcome.megabytes:,.0f} MB"
-            print(f"{case.name}: round {number + 1}, {worker.name}: {told}", file=sys.stderr, flush=True)
 
 
 def _verdict(outcome: Outcome, answer: Path, spine: data.Made, expected: Any) -> oracle.Verdict:

@@ -28,28 +28,45 @@ class Verdict:
     in_order: bool = True
 
 
-def winners(rows: data.Made, spine: data.Made, ttl: int | None) -> np.ndarray:
+def winners(rows: data.Made, spine: data.Made, ttl: int | None = None) -> np.ndarray:
     """Give the number of the row that counts for each row of a spine, -1 where there is none; kept beside the spine."""
     kept = spine.folder / f"winners-{rows.folder.name}-{ttl}.npy"
-    if kept.exists():
-        return np.load(kept)
-    codes, times = rows.codes, _times(rows.file, "seen_at")
-    first, span = times.min(), int(max(times.max(), _times(spine.file, "at").max()) - times.min()) + 2
+    if not kept.exists():
+        made = _times(rows.file, "made_at") if "made_at" in pq.read_schema(rows.file).names else None
+        moments = spine.codes, _times(spine.file, "at")
+        np.save(kept, find(rows.codes, _times(rows.file, "seen_at"), *moments, made=made, ttl=ttl))
+    return np.load(kept)
+
+
+def find(
+    codes: np.ndarray,
+    times: np.ndarray,
+    asked: np.ndarray,
+    moments: np.ndarray,
+    *,
+    made: np.ndarray | None = None,
+    ttl: int | None = None,
+) -> np.ndarray:
+    """Give the number of the row that counts for each of some moments, -1 where there is none.
+
+    Args:
+        codes: Whose each row is.
+        times: When it became true.
+        asked: Whose values each moment wants.
+        moments: The moments.
+        made: When each row was made, which settles ties.
+        ttl: How long a value is good for.
+    """
+    first, span = times.min(), int(max(times.max(), moments.max()) - times.min()) + 2
     places = codes * span + (times - first)
-    order = np.arange(len(places))
-    if "made_at" in pq.read_schema(rows.file).names:
-        order = np.argsort(_times(rows.file, "made_at"), kind="stable")
+    order = np.arange(len(places)) if made is None else np.argsort(made, kind="stable")
     order = order[np.argsort(places[order], kind="stable")]
-    moments = _times(spine.file, "at")
-    asked = spine.codes * span + np.maximum(moments - first, -1)
-    found = np.searchsorted(places[order], asked, side="right") - 1
+    found = np.searchsorted(places[order], asked * span + np.maximum(moments - first, -1), side="right") - 1
     winner = np.where(found >= 0, order[np.maximum(found, 0)], -1)
-    good = (winner >= 0) & (codes[winner] == spine.codes) & (times[winner] <= moments)
+    good = (winner >= 0) & (codes[winner] == asked) & (times[winner] <= moments)
     if ttl is not None:
         good &= moments - times[winner] <= ttl
-    winner = np.where(good, winner, -1)
-    np.save(kept, winner)
-    return winner
+    return np.where(good, winner, -1)
 
 
 def check(answer: pa.Table, spine: data.Made, expected: list[tuple[data.Made, np.ndarray, dict[str, str]]]) -> Verdict:

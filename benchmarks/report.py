@@ -75,6 +75,18 @@ class Section:
         self.rows.append(Row(case, who))
         return self.rows[-1]
 
+    def add(self, case: str, who: str, value: float, megabytes: float | None = None, failure: str = "") -> None:
+        """Take down one figure, or why there is none, and say so on the terminal."""
+        row = self.row(case, who)
+        row.note(failure)
+        if not failure:
+            row.values.append(value)
+        if megabytes:
+            row.megabytes.append(megabytes)
+        memory = f", {megabytes:,.0f} MB" if megabytes else ""
+        told = failure or f"{value:,.4g} {self.unit}"
+        print(f"{self.name}: {case}: {who}: {told}{memory}", file=sys.stderr, flush=True)
+
     def middle(self, case: str, *who: str) -> float:
         """Give the least median of some participants; not a number if none has one."""
         found = [row.middle for row in self.rows if row.case == case and row.who in who and row.values]

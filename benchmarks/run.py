@@ -14,8 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import environments
+import growth
 import joins
 import report
+import starts
+import writes
 from environments import HERE
 from measure import Limits
 
@@ -26,14 +29,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small data, no peers, under five minutes")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="which measurements")
     parser.add_argument("--case", default="", help="only cases whose name has this in it")
-    parser.add_argument("--peers", nargs="*", choices=list(environments.PINNED), help="which peers; without it all")
+    parser.add_argument("--peers", nargs="*", choices=environments.PEERS, help="which peers; without it all")
     parser.add_argument("--rounds", type=int, help="how often each is timed, in turn")
+    parser.add_argument("--grown", type=int, default=100_000_000, help="rows of the group that has grown for two years")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where the report goes")
     parser.add_argument("--data", type=Path, default=HERE / ".data", help="where rows are kept for the next run")
     parser.add_argument("--memory", type=float, default=13, help="GB at which a run is ended")
     parser.add_argument("--seconds", type=float, default=240, help="seconds after which a run is ended")
     options = parser.parse_args()
-    options.peers = options.peers if options.peers is not None else [] if options.quick else list(environments.PINNED)
+    options.peers = options.peers if options.peers is not None else [] if options.quick else environments.PEERS
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.data.mkdir(parents=True, exist_ok=True)
     began, done = datetime.now(UTC).isoformat(timespec="seconds"), {}
@@ -54,7 +58,26 @@ def _joins(options: argparse.Namespace) -> Iterator[report.Section]:
     return joins.measure_all(cases, options.peers, options.rounds, options.data, limits)
 
 
-KINDS = {"join": _joins}
+def _writes(options: argparse.Namespace) -> Iterator[report.Section]:
+    limits, counts = Limits(options.memory, options.seconds), [100_000] if options.quick else [1_000_000, 10_000_000]
+    yield from writes.measure_all(counts, options.peers, options.rounds, options.data, limits)
+
+
+def _small(options: argparse.Namespace) -> Iterator[report.Section]:
+    count, times = (100_000, 100) if options.quick else (1_000_000, 1000)
+    return writes.measure_small(count, times, options.rounds, options.data, Limits(options.memory, options.seconds))
+
+
+def _growth(options: argparse.Namespace) -> Iterator[report.Section]:
+    count, steps = (1_000_000, [30]) if options.quick else (options.grown, [1, 30])
+    return growth.measure_all(count, steps, options.rounds, options.data, Limits(options.memory, options.seconds))
+
+
+def _starts(options: argparse.Namespace) -> Iterator[report.Section]:
+    return starts.measure_all(options.peers, options.rounds)
+
+
+KINDS = {"join": _joins, "write": _writes, "small-writes": _small, "growth": _growth, "start": _starts}
 
 if __name__ == "__main__":
     main()

@@ -41,7 +41,7 @@ def _view(task: Task, number: int, group: dict[str, Any], entities: list[Entity]
         ttl=timedelta(microseconds=task["ttl"] or 0),
         source=FileSource(path=group["file"], timestamp_field="seen_at", created_timestamp_column=made),
         schema=[
-            Field(name=name, dtype=_TYPES[schema.field(name).type]) for name in [*task["keys"], *group["features"]]
+            Field(name=name, dtype=_TYPES[schema.field(name).type]) for name in [*group["keys"], *group["features"]]
         ],
     )
 
@@ -50,8 +50,8 @@ def store(task: Task) -> Job:
     """Register the feature views; the rows stay where they are."""
 
     def job() -> dict[str, Any]:
-        text = ValueType.STRING if task["keys"] == ["person"] else ValueType.INT64
-        entities = [Entity(name=key, join_keys=[key], value_type=text) for key in task["keys"]]
+        text = ValueType.STRING if list(task["groups"][0]["keys"]) == ["person"] else ValueType.INT64
+        entities = [Entity(name=key, join_keys=[key], value_type=text) for key in task["groups"][0]["keys"]]
         views = [_view(task, number, group, entities) for number, group in enumerate(task["groups"])]
         _opened(task).apply([*entities, *views])
         return {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401 - imports are not timed
@@ -16,13 +18,14 @@ from job import Job, Task, work
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.feature_group import FeatureGroup
+from seeknal.times import Interval
 
 
 def group_of(task: Task, group: dict[str, Any]) -> FeatureGroup:
     """Define a group."""
     ttl = timedelta(microseconds=task["ttl"]) if task["ttl"] else None
     dated = Materialization("seen_at", "made_at" if task["ties"] else None, ttl)
-    return FeatureGroup(group["name"], Entity("_".join(task["keys"]), task["keys"]), dated, "bench")
+    return FeatureGroup(group["name"], Entity("_".join(group["keys"]), list(group["keys"])), dated, "bench")
 
 
 def store(task: Task) -> Job:
@@ -39,7 +42,7 @@ def store(task: Task) -> Job:
                     opened.write(defined, part, mode="append" if number else "overwrite")
             seconds[group["name"]] = time.perf_counter() - started
             files[group["name"]] = DeltaTable(f"{task['home']}/offline/bench/{group['name']}").file_uris()
-            one = pq.ParquetFile(group["file"]).schema_arrow.empty_table().select([*task["keys"], "seen_at"])
+            one = pq.ParquetFile(group["file"]).schema_arrow.empty_table().select([*group["keys"], "seen_at"])
             opened.training_set([FeatureLookup(defined)], one, "seen_at")
         return {"files": files, "written": seconds}
 
@@ -48,9 +51,71 @@ def store(task: Task) -> Job:
 
 def _lookups(task: Task) -> list[FeatureLookup]:
     return [
-        FeatureLookup(f"bench/{group['name']}", group["features"], prefix=group["prefix"] or None)
+        FeatureLookup(
+            f"bench/{group['name']}",
+            group["features"],
+            prefix=group["prefix"] or None,
+            rename={own: there for own, there in group["keys"].items() if own != there} or None,
+        )
         for group in task["groups"]
     ]
+
+
+def write(task: Task) -> Job:
+    """Write rows to a group that is there, in one of the modes."""
+    from seeknal import store as _loaded  # noqa: F401 - imports are not timed
+
+    rows, defined = pq.read_table(task["rows"]), group_of(task, task["groups"][0])
+
+    def job() -> dict[str, Any]:
+        FeatureStore(task["home"]).write(defined, rows, mode=task["mode"], interval=Interval(*task["interval"]))
+        return {}
+
+    return job
+
+
+def trickle(task: Task) -> Job:
+    """Write rows a few at a time."""
+    rows, defined, size = pq.read_table(task["rows"]), group_of(task, task["groups"][0]), task["size"]
+
+    def job() -> dict[str, Any]:
+        opened = FeatureStore(task["home"])
+        for start in range(0, len(rows), size):
+            opened.write(defined, rows.slice(start, size), mode="append")
+        return {}
+
+    return job
+
+
+def optimize(task: Task) -> Job:
+    """Put the files of a group together."""
+
+    def job() -> dict[str, Any]:
+        FeatureStore(task["home"]).optimize(task["groups"][0]["name"], "bench")
+        return {}
+
+    return job
+
+
+def grow(task: Task) -> Job:
+    """Write a group day by day, so many days to a write."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    import data
+
+    defined = group_of(task, task["groups"][0])
+
+    def job() -> dict[str, Any]:
+        opened = FeatureStore(task["home"])
+        for start in range(0, task["days"], task["step"]):
+            span = range(start, min(start + task["step"], task["days"]))
+            opened.write(
+                defined,
+                pa.concat_tables([data.day(one, task["a_day"], task["people"])[1] for one in span]),
+                mode="append",
+            )
+        return {}
+
+    return job
 
 
 def join(task: Task) -> Job:
@@ -67,6 +132,8 @@ def join(task: Task) -> Job:
         if how == "converted":
             table = pa.Table.from_pandas(spine, preserve_index=False)
             return opened.training_set(lookups, table, "at").to_pandas()
+        if how == "to_pandas":
+            return opened.training_set(lookups, spine, "at", output="pandas")
         if how == "singly":
             for lookup in lookups:
                 opened.training_set([lookup], spine, "at")
@@ -77,4 +144,4 @@ def join(task: Task) -> Job:
 
 
 if __name__ == "__main__":
-    work({"store": store, "join": join})
+    work({"store": store, "join": join, "write": write, "trickle": trickle, "optimize": optimize, "grow": grow})

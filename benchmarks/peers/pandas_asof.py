@@ -13,12 +13,14 @@ def join(task: Task) -> Job:
     def job() -> pd.DataFrame:
         answer = spine.sort_values("at", kind="stable")
         for group in task["groups"]:
-            columns = [*task["keys"], "seen_at", *(["made_at"] if task["ties"] else []), *group["features"]]
+            columns = [*group["keys"], "seen_at", *(["made_at"] if task["ties"] else []), *group["features"]]
             rows = pd.read_parquet(group["file"], columns=columns)
             rows = rows.sort_values(["seen_at", "made_at"] if task["ties"] else "seen_at", kind="stable")
-            rows = rows.rename(columns={name: f"{group['prefix']}{name}" for name in group["features"]})
-            span = pd.Timedelta(task["ttl"], "us") if task["ttl"] else None
-            answer = pd.merge_asof(answer, rows, left_on="at", right_on="seen_at", by=task["keys"], tolerance=span)
+            names = group["keys"] | {name: f"{group['prefix']}{name}" for name in group["features"]}
+            rows, by, span = rows.rename(columns=names), list(group["keys"].values()), None
+            if task["ttl"]:
+                span = pd.Timedelta(task["ttl"], "us")
+            answer = pd.merge_asof(answer, rows, left_on="at", right_on="seen_at", by=by, tolerance=span)
             answer = answer.drop(columns=[name for name in ("seen_at", "made_at") if name in answer])
         return answer.sort_values("row", kind="stable")
 

@@ -15,14 +15,20 @@ def join(task: Task) -> Job:
         moments = spine.lazy().sort("at")
         for group in task["groups"]:
             rows = pl.scan_parquet(group["file"])
-            rows = rows.select([*task["keys"], "seen_at", *(["made_at"] if task["ties"] else []), *group["features"]])
+            rows = rows.select([*group["keys"], "seen_at", *(["made_at"] if task["ties"] else []), *group["features"]])
             rows = rows.sort(["seen_at", "made_at"] if task["ties"] else "seen_at")
             rows = rows.rename({name: f"{group['prefix']}{name}" for name in group["features"]}).drop(
                 "made_at", strict=False
             )
             span = f"{task['ttl']}us" if task["ttl"] else None
             found = moments.join_asof(
-                rows, left_on="at", right_on="seen_at", by=task["keys"], tolerance=span, check_sortedness=False
+                rows,
+                left_on="at",
+                right_on="seen_at",
+                by_left=list(group["keys"].values()),
+                by_right=list(group["keys"]),
+                tolerance=span,
+                check_sortedness=False,
             )
             found = found.sort("row").select([f"{group['prefix']}{name}" for name in group["features"]])
             answer = pl.concat([answer, found], how="horizontal")

@@ -6,15 +6,17 @@ the rows are narrowed down to the spine's keys before they are joined.
 
 from __future__ import annotations
 
+from typing import Any
+
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 from job import Job, Task, work
 
 
-def query(task: Task, group: dict[str, object]) -> str:
+def query(task: Task, group: dict[str, Any]) -> str:
     """Write the query for one group."""
-    keys, files = task["keys"], group["files"]
+    keys, files = group["keys"], group["files"]
     ties = ", r.made_at" if task["ties"] else ""
     far = ", TIMESTAMPTZ '9999-01-01'" if task["ties"] else ""
     place = f"row(r.seen_at{ties})" if ties else "r.seen_at"
@@ -26,12 +28,13 @@ def query(task: Task, group: dict[str, object]) -> str:
         else f"r.{name} AS {group['prefix']}{name}"
         for name in group["features"]
     )
-    narrow = f"SEMI JOIN spine USING ({', '.join(keys)})" if task["how"] == "pruned" else ""
+    same = " AND ".join(f"s.{there} = r.{own}" for own, there in keys.items())
+    narrow = f"AS r SEMI JOIN spine ON {same.replace('s.', 'spine.')}" if task["how"] == "pruned" else ""
     columns = ", ".join([*keys, "seen_at", *(["made_at"] if ties else []), *group["features"]])
     return f"""
         SELECT {features}
         FROM spine AS s ASOF LEFT JOIN (SELECT {columns} FROM read_parquet({files}) {narrow}) AS r
-          ON {" AND ".join(f"s.{key} = r.{key}" for key in keys)} AND {moment} >= {place}
+          ON {same} AND {moment} >= {place}
         ORDER BY s.row
     """
 
@@ -54,5 +57,19 @@ def join(task: Task) -> Job:
     return job
 
 
+def copy(task: Task) -> Job:
+    """Write an Arrow table to one Parquet file, as Seeknal's are: the least that a write can cost."""
+    rows = pq.read_table(task["rows"])
+
+    def job() -> None:
+        connection = duckdb.connect()
+        connection.register("rows", rows)
+        connection.execute(
+            f"COPY (SELECT * FROM rows) TO '{task['home']}/copy.parquet' (FORMAT parquet, COMPRESSION zstd)"
+        )
+
+    return job
+
+
 if __name__ == "__main__":
-    work({"join": join})
+    work({"join": join, "copy": copy})

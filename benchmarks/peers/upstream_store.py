@@ -20,7 +20,7 @@ from seeknal.featurestore.duckdbengine.feature_group import (
 
 def _group(task: Task, number: int) -> FeatureGroupDuckDB:
     kept = OfflineStoreDuckDB(FeatureStoreFileOutput(path=str(Path(task["home"]) / "upstream")))
-    entity = Entity(name="person", join_keys=task["keys"])
+    entity = Entity(name="person", join_keys=list(task["groups"][number]["keys"]))
     return FeatureGroupDuckDB(f"g{number}", entity, Materialization("seen_at", offline_store=kept), project="bench")
 
 
@@ -29,9 +29,21 @@ def store(task: Task) -> Job:
 
     def job() -> dict[str, Any]:
         for number, group in enumerate(task["groups"]):
-            rows = pd.read_parquet(group["file"], columns=[*task["keys"], "seen_at", *group["features"]])
+            rows = pd.read_parquet(group["file"], columns=[*group["keys"], "seen_at", *group["features"]])
             rows = rows.rename(columns={name: f"{group['prefix']}{name}" for name in group["features"]})
             _group(task, number).set_dataframe(rows).set_features().write()
+        return {}
+
+    return job
+
+
+def write(task: Task) -> Job:
+    """Write a pandas frame in one of the modes."""
+    rows, (start, end) = pd.read_parquet(task["rows"]), task["interval"]
+    span = [one and pd.Timestamp(one, unit="us").to_pydatetime() for one in (start, end)]
+
+    def job() -> dict[str, Any]:
+        _group(task, 0).set_dataframe(rows).set_features().write(*span, mode=task["mode"])
         return {}
 
     return job
@@ -50,4 +62,4 @@ def join(task: Task) -> Job:
 
 
 if __name__ == "__main__":
-    work({"store": store, "join": join})
+    work({"store": store, "join": join, "write": write})
