@@ -11,11 +11,13 @@ from typing import Any
 
 import data
 import measure
+import numpy as np
 import oracle
 import pyarrow as pa
 from measure import Limits, Outcome, Worker
 from report import Section
 
+Right = tuple[data.Made, list[tuple[data.Made, np.ndarray, dict[str, str]]]]
 _K, _M = 1_000, 1_000_000
 
 
@@ -83,7 +85,7 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
     )
     for case in cases:
         with tempfile.TemporaryDirectory(dir=root) as home:
-            task = _prepare(case, root, home)
+            task, right = _prepare(case, root, home)
             workers = [
                 OURS,
                 BARE,
@@ -92,13 +94,13 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
                 *([SINGLY] if case.groups > 1 else []),
             ]
             workers += [PEERS[peer] for peer in peers if _ready(section, case, peer, task)]
-            measure_in_turn(section, case.name, workers, task, rounds, limits)
+            measure_in_turn(section, case.name, workers, task, right, rounds, limits)
         _targets(section, case)
         yield section
 
 
-def _prepare(case: Join, root: Path, home: str) -> dict[str, Any]:
-    """Make rows and spine, write the groups, and give the task."""
+def _prepare(case: Join, root: Path, home: str) -> tuple[dict[str, Any], Right]:
+    """Make rows and spine, write the groups, and give the task and what is right."""
     kind = case.kind if case.kind in {"ties", "composite", "text", "skewed", "wide"} else "plain"
     print(f"{case.name}: preparing", file=sys.stderr, flush=True)
     made = [data.rows(root, case.rows, case.keys, kind=kind, seed=seed + 1) for seed in range(case.groups)]
@@ -119,7 +121,7 @@ def _prepare(case: Join, root: Path, home: str) -> dict[str, Any]:
     names = [{feature: f"{group['prefix']}{feature}" for feature in group["features"]} for group in groups]
     winners = [oracle.winners(one, spine, case.ttl) for one in made]
     expected = list(zip(made, winners, names, strict=True))
-    return {**task, "job": "join", "spine": str(spine.file), "expected": (spine, expected)}
+    return {**task, "job": "join", "spine": str(spine.file)}, (spine, expected)
 
 
 def store(task: dict[str, Any]) -> None:
@@ -139,16 +141,21 @@ def _ready(section: Section, case: Join, peer: str, task: dict[str, Any]) -> boo
     """Let a peer that keeps rows of its own store them; say so where it cannot."""
     if peer not in {"feast", "upstream"}:
         return True
-    stored = measure.run(PEERS[peer], {**task, "job": "store", "expected": None}, Limits(16, 1200))
+    stored = measure.run(PEERS[peer], {**task, "job": "store"}, Limits(16, 1200))
     section.row(case.name, PEERS[peer].name).note(stored.failure and f"storing {stored.failure}")
     return not stored.failure
 
 
 def measure_in_turn(
-    section: Section, case: str, workers: list[Worker], task: dict[str, Any], rounds: int, limits: Limits
+    section: Section,
+    case: str,
+    workers: list[Worker],
+    task: dict[str, Any],
+    right: Right,
+    rounds: int,
+    limits: Limits,
 ) -> None:
     """Let workers do one task in turn, there and back, and look at each answer; who fails does not come again."""
-    spine, expected = task.pop("expected")
     given_up: set[str] = set()
     for number in range(rounds):
         for worker in workers if number % 2 == 0 else workers[::-1]:
@@ -156,20 +163,20 @@ def measure_in_turn(
                 continue
             answer = Path(task["home"]) / "answer.arrow"
             outcome = measure.run(worker, {"answer": str(answer), **task}, limits)
-            verdict = _verdict(outcome, answer, spine, expected)
+            verdict = _verdict(outcome, answer, right)
             section.add(case, worker.name, outcome.seconds, outcome.megabytes, verdict.wrong)
             section.row(case, worker.name).note("" if verdict.in_order else "loses the order")
             if verdict.wrong:
                 given_up.add(worker.name)
 
 
-def _verdict(outcome: Outcome, answer: Path, spine: data.Made, expected: Any) -> oracle.Verdict:
+def _verdict(outcome: Outcome, answer: Path, right: Right) -> oracle.Verdict:
     if outcome.failure:
         return oracle.Verdict(outcome.failure)
     if not answer.exists():
         return oracle.Verdict()
     with pa.memory_map(str(answer)) as file:
-        verdict = oracle.check(pa.ipc.open_file(file).read_all(), spine, expected)
+        verdict = oracle.check(pa.ipc.open_file(file).read_all(), *right)
     answer.unlink()
     return oracle.Verdict(f"wrong: {verdict.wrong}", verdict.in_order) if verdict.wrong else verdict
 

@@ -18,6 +18,7 @@ import growth
 import joins
 import report
 import starts
+import trips
 import writes
 from environments import HERE
 from measure import Limits
@@ -77,7 +78,13 @@ def _starts(options: argparse.Namespace) -> Iterator[report.Section]:
     return starts.measure_all(options.peers, options.rounds)
 
 
-KINDS = {"join": _joins, "write": _writes, "small-writes": _small, "growth": _growth, "start": _starts}
+def _trips(options: argparse.Namespace) -> Iterator[report.Section]:
+    counts = [200_000] if options.quick else [1_000_000, 5_000_000, 10_000_000]
+    limits = Limits(options.memory, options.seconds)
+    return trips.measure_all(counts, options.peers, options.rounds, options.data, limits)
+
+
+KINDS = {"join": _joins, "write": _writes, "small-writes": _small, "growth": _growth, "start": _starts, "trips": _trips}
 
 if __name__ == "__main__":
     main()

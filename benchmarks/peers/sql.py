@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 from job import Job, Task, work
 
@@ -43,7 +42,7 @@ def join(task: Task) -> Job:
     """Join an Arrow spine, and give an Arrow table."""
     spine = pq.read_table(task["spine"])
 
-    def job() -> pa.Table:
+    def job() -> Any:
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("spine", spine)
@@ -52,7 +51,7 @@ def join(task: Task) -> Job:
             found = connection.sql(query(task, group)).to_arrow_table()
             for name in found.column_names:
                 answer = answer.append_column(name, found[name])
-        return answer
+        return answer.to_pandas() if task.get("to") == "pandas" else answer
 
     return job
 
