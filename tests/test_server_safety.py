@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from commands import seeknal
+from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
 from seeknal.feature_group import FeatureGroup
 from servers import Server, Valkey, wait_for
@@ -108,7 +108,7 @@ def test_one_projects_token_sees_nothing_of_another(server, shown):
         )
         assert (answer.status_code, answer.json()["detail"]) == (
             403,
-            "The token has no right to read in project 'bank'.",
+            "Token 'read' has no right to read in project 'bank', but to read in 'shop'.",
         )
 
 
@@ -175,7 +175,7 @@ def test_an_address_that_is_taken_is_named(tmp_path, home):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = seeknal("serve", "--port", str(port))
+        done = seeknal_process("serve", "--port", str(port))
     assert done.returncode == 1
     assert f"127.0.0.1 port {port} cannot be listened at" in done.stderr
 
@@ -328,6 +328,22 @@ def test_looking_at_the_registry_keeps_the_locks_that_this_process_holds_on_it(t
             [sys.executable, "-c", command, str(registry.path)], check=False, capture_output=True, text=True
         )
         assert "database is locked" in other.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_certificate_that_is_none_ends_it_before_it_begins(tmp_path, workers):
+    store = filled(tmp_path / "other", "shop")
+    for name in ("one.pem", "two.pem"):
+        (tmp_path / name).write_bytes(
+            ec.generate_private_key(ec.SECP256R1()).private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+    files = ("--certificate", str(tmp_path / "one.pem"), "--key", str(tmp_path / "two.pem"))
+    done = seeknal_process("serve", "--port", "0", "--workers", workers, *files, env={"SEEKNAL_HOME": str(store.home)})
+    assert done.returncode == 1
+    assert "are not a certificate and its key" in done.stderr
+    assert "Serving" not in done.stderr
 
 
 def test_a_page_of_another_site_gets_nothing(tmp_path):
@@ -495,4 +511,5 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
         os.kill(next(iter(before)), signal.SIGKILL)
         wait_for(lambda: len(set(server.workers) - before) >= 1)
         wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
+        assert "died" in server.errors.read_text()
         assert server.stop() == 0

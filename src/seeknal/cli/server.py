@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject
+from seeknal.names import did_you_mean
+
+if TYPE_CHECKING:
+    from seeknal.store import FeatureStore
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
@@ -39,7 +43,6 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry, as OTEL_* variables say.")] = False,
 ) -> None:
     """Answer over HTTP: online features, pushes, training data. GET / describes it."""
-    from seeknal import session
     from seeknal.errors import DefinitionError
 
     try:
@@ -58,14 +61,8 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         connections=max_connections,
     )
     options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
-    store = session.store()
-    if not store.registry_file.exists():
-        raise DefinitionError(
-            f"There is no feature store in {store.home}. Write a feature group first, or set SEEKNAL_HOME to another."
-        )
-    memory = (
-        store.settings.memory_limit or f"{50 // workers or 1}%"
-    )  # by default, half of the machine's for all together
+    store = _existing()
+    memory = store.settings.memory_limit or f"{50 // workers or 1}%"  # half of the machine's for all together
     run(options, {"memory_limit": memory}, store.registry)
 
 
@@ -79,14 +76,13 @@ def status(
     form: AsFormat = Format.table,
 ) -> None:
     """Show how fresh each online table is. Exits with 1 if one is stale: its newest event is older than the target."""
-    from seeknal import session
     from seeknal.freshness import freshness
     from seeknal.times import now, span_of
 
     wanted = None if target is None else span_of(target)
     if target is not None and wanted is None:
         raise typer.BadParameter(f"{target!r} is no span of time. Write 90m, 6h or 2d, say.", param_hint="--target")
-    store, at = session.store(), now()
+    store, at = _existing(), now()
     if project is not None:
         store.catalog.project(project)
     allowed = wanted or store.settings.freshness
@@ -113,6 +109,19 @@ def status(
         raise typer.Exit(1)
 
 
+def _existing() -> FeatureStore:
+    """Give the feature store, which must be there."""
+    from seeknal import session
+    from seeknal.errors import DefinitionError
+
+    store = session.store()
+    if not store.registry_file.exists():
+        raise DefinitionError(
+            f"There is no feature store in {store.home}. Write a feature group first, or set SEEKNAL_HOME to another."
+        )
+    return store
+
+
 def _shown(span: timedelta | None) -> str | None:
     return None if span is None else str(timedelta(seconds=round(span.total_seconds())))
 
@@ -125,8 +134,15 @@ def create(
 ) -> None:
     """Make a token, and print it. Only its hash is kept: it cannot be shown again."""
     from seeknal import session, tokens
+    from seeknal.errors import notice
 
-    typer.echo(tokens.create(session.store().registry, name, project, right))
+    registry = session.store().registry
+    is_first, known = not registry.tokens(), {one.project for one in registry.groups()}
+    typer.echo(tokens.create(registry, name, project, right))
+    if project not in {tokens.EVERY_PROJECT, *known}:
+        notice(f"There is no project {project!r} yet.{did_you_mean(project, known)}")
+    if is_first:
+        notice("It is the first token: from now on, every request to this home's server needs one.")
 
 
 @token_app.command("list")

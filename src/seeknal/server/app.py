@@ -151,9 +151,11 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
         return
     given = [value for name, value in exchange.scope["headers"] if name == b"authorization"]
     scheme, _, text = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
-    token = doorkeeper.find(text.strip()) if scheme.lower() == "bearer" else None
+    is_bearer = scheme.lower() == "bearer"
+    token = doorkeeper.find(text.strip()) if is_bearer else None
     if token is None:
-        problem = "It is unknown, or revoked" if text else "There are several" if given else "There is none"
+        several = "The request has several" if len(given) > 1 else "The request's does not begin with Bearer"
+        problem = "That one is unknown, or revoked" if is_bearer else several if given else "The request has none"
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             f"A token is needed: Authorization: Bearer TOKEN. {problem}.",
@@ -163,7 +165,11 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
     exchange.token = token
     project = exchange.names[0] if exchange.names else token.project
     if not allows(token, route.right, project):
-        raise Problem(HTTPStatus.FORBIDDEN, f"The token has no right to {route.right} in project {project[:128]!r}.")
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            f"Token {token.name!r} has no right to {route.right} in project {project[:128]!r}, "
+            f"but to {', '.join(token.rights)} in {token.project!r}.",
+        )
 
 
 def _only_from_here(exchange: Exchange) -> None:
@@ -174,13 +180,21 @@ def _only_from_here(exchange: Exchange) -> None:
     """
     headers = exchange.headers
     host = headers.get(b"host", b"localhost")
-    origin = headers.get(b"origin", host).rpartition(b"//")[2]
     hosts = [name for name, _ in exchange.scope["headers"] if name == b"host"]
-    if len(hosts) > 1 or not _is_here(host) or origin != host or not _FORWARDED.isdisjoint(headers):
-        raise Problem(
-            HTTPStatus.FORBIDDEN,
-            f"Without tokens the server answers to its own machine only, not as {host[:200].decode('latin-1')!r} or through a proxy. Make one: seeknal token create.",
-        )
+    if len(hosts) > 1 or not _is_here(host):
+        wrong = b"host"
+    elif headers.get(b"origin", host).rpartition(b"//")[2] != host:
+        wrong = b"origin"
+    elif _FORWARDED.isdisjoint(headers):
+        return
+    else:
+        wrong = min(_FORWARDED & headers.keys())
+    raise Problem(
+        HTTPStatus.FORBIDDEN,
+        "Without tokens the server answers to its own machine only, which the request is not from by "
+        f"{wrong.decode()}: {headers[wrong][:200].decode('latin-1')!r}. Make one: "
+        "seeknal token create NAME --project PROJECT --right read.",
+    )
 
 
 @lru_cache(1000)

@@ -23,9 +23,11 @@ class Decoder:
 
     Args:
         shape: The shape: a struct of `msgspec`.
+        example: A body of that shape.
     """
 
-    def __init__(self, shape: type[Any]) -> None:
+    def __init__(self, shape: type[Any], example: str) -> None:
+        self._example = example
         self._json = msgspec.json.Decoder(shape)
         self._msgpack = msgspec.msgpack.Decoder(shape, ext_hook=_refuse_extension)
 
@@ -42,10 +44,11 @@ class Decoder:
             if kind == MSGPACK:
                 return self._msgpack.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"The body does not fit: {error}.") from None
+            problem = f"does not fit: {error}" if body else "is empty"
+            raise DataError(f"The body {problem}. It looks like {self._example}.") from None
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Type is {kind[:200] or 'missing'!r}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', say.",
+            f"{f'Content-Type is {kind[:200]!r}' if kind else 'There is no Content-Type'}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', say.",
         )
 
 
@@ -73,7 +76,7 @@ def read_arrow(body: bytes, most: int) -> pa.Table:
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, struct.error) as error:
-        raise DataError(f"The body is no Arrow stream: {error}") from None
+        raise DataError(f"The body is no Arrow stream: {error}. With curl: --data-binary @FILE.") from None
 
 
 def _check_schema(schema: pa.Schema) -> None:

@@ -39,7 +39,7 @@ class Lookup(msgspec.Struct, forbid_unknown_fields=True):
 class Query(msgspec.Struct, forbid_unknown_fields=True):
     """What is asked of a spine; see `FeatureStore.training_set`."""
 
-    lookups: Annotated[list[Lookup], msgspec.Meta(max_length=_MOST_LOOKUPS)]
+    lookups: Annotated[list[Lookup], msgspec.Meta(min_length=1, max_length=_MOST_LOOKUPS)]
     date_col: str
     keep: list[str] | None = None
     start: str | None = None
@@ -47,12 +47,13 @@ class Query(msgspec.Struct, forbid_unknown_fields=True):
     as_of: str | int | dict[str, int] | None = None
 
 
-_decode = Decoder(Query)
+_decode = Decoder(Query, '{"lookups": [{"group": "..."}], "date_col": "..."}')
 
 
 async def post(service: Service, exchange: Exchange) -> Answer:
     """Give each row of a spine the features known at its moment."""
     exchange.refuse_query()
+    service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
         stack.enter_context(service.job_for(exchange))
         scratch = service.store.home / "scratch"
@@ -157,7 +158,7 @@ async def _receive(exchange: Exchange, folder: Path) -> tuple[Query, Path]:
         except FormParserError as error:
             raise DataError(f"The body is no multipart/form-data: {error}") from None
     if missing := {"query", "spine"} - form.complete:
-        raise DataError(f"The body lacks the part {min(missing)!r}, whole.")
+        raise DataError(f"The form lacks the part {min(missing)!r}, or ends within it.")
     return _decode(bytes(form.query), JSON), form.named()
 
 
@@ -205,7 +206,9 @@ class Upload:
             head = opened.read(4)
         suffix = {b"PAR1": ".parquet", b"\xff\xff\xff\xff": ".arrows"}.get(head)
         if suffix is None:
-            raise DataError("The spine is neither a Parquet file nor an Arrow stream.")
+            raise DataError(
+                f"The spine is neither a Parquet file nor an Arrow stream; it begins with {head!r}. With curl: -F spine=@FILE."
+            )
         return file.rename(file.with_suffix(suffix))
 
     def _on_part_begin(self) -> None:

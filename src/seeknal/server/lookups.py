@@ -31,7 +31,7 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _BOOLEAN, _WHOLE = re.compile("true|false"), re.compile("-?(0|[1-9][0-9]{0,19})")
-_decode = Decoder(Asked)
+_decode = Decoder(Asked, '{"keys": [{"NAME": ...}], "features": ["..."], "with_status": false}')
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
 

@@ -22,7 +22,7 @@ class Rows(msgspec.Struct, forbid_unknown_fields=True):
     rows: list[dict[str, Any]]
 
 
-_decode = Decoder(Rows)
+_decode = Decoder(Rows, '{"rows": [{"NAME": ...}]}')
 _json = msgspec.json.Encoder().encode
 
 

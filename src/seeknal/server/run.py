@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 from contextlib import ExitStack
 from math import inf
@@ -21,6 +23,7 @@ from seeknal.errors import DefinitionError, StoreError
 from seeknal.registry import Registry
 from seeknal.server.app import App
 from seeknal.server.options import Options
+from seeknal.server.service import telemetry
 
 _LONGEST_HEAD = 64 * 2**10
 _KEEP_ALIVE = 75
@@ -29,9 +32,18 @@ _LOG = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(process)d %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "loggers": {"uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False}},
+    "filters": {"news": {"()": "seeknal.server.run.News"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["news"]}},
+    "loggers": {"uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
 }
+
+
+class News(logging.Filter):
+    """Lets through uvicorn's warnings, and its lines about workers that die or are replaced."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is one."""
+        return record.levelno >= logging.WARNING or any(part in record.msg for part in ("died", "restarting"))
 
 
 class Protocol(HttpToolsProtocol):
@@ -131,7 +143,7 @@ def serve(options: Options, settings: dict[str, Any], registry: Registry) -> Non
         registry: The home's registry.
 
     Raises:
-        DefinitionError: Others could reach it, and there are no tokens.
+        DefinitionError: Others could reach it, and there are no tokens; or certificate and key are none.
         StoreError: The address is taken, or the workers do not start.
     """
     if not options.is_local and not registry.tokens():
@@ -139,6 +151,9 @@ def serve(options: Options, settings: dict[str, Any], registry: Registry) -> Non
             f"At {options.host} others could read every feature, since there are no tokens. Make one first: "
             "seeknal token create NAME --project PROJECT --right read."
         )
+    _check_certificate(options)
+    if options.telemetry:
+        telemetry()
     _raise_limit_of_files()
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(options))
@@ -186,6 +201,26 @@ def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
         ssl_certfile=options.certificate,
         ssl_keyfile=options.key,
     )
+
+
+def _check_certificate(options: Options) -> None:
+    """Look whether the certificate and its key can be used, before workers fail over them.
+
+    Raises:
+        DefinitionError: They cannot.
+    """
+    if options.certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.certificate, options.key, _no_password)
+    except (ssl.SSLError, OSError) as error:
+        raise DefinitionError(
+            f"{options.certificate} and {options.key} are not a certificate and its key, in PEM and without a password: {error}."
+        ) from None
+
+
+def _no_password() -> str:
+    raise OSError("the key is encrypted")
 
 
 def _listen(options: Options) -> socket.socket:

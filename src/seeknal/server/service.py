@@ -46,7 +46,7 @@ class Service:
         self.definitions = Definitions(store)
         self.metrics = Metrics()
         self.log = AccessLog(sys.stdout.fileno(), _shared_lock()) if options.access_log else None
-        self.telemetry = _telemetry() if options.telemetry else None
+        self.telemetry = telemetry().Telemetry() if options.telemetry else None
         self.running: set[Exchange] = set()
         self._jobs = 0
         self._lookups = ThreadPoolExecutor(32, "lookup")
@@ -171,9 +171,14 @@ def _shared_lock() -> Path | None:
     return Path(folder) / "access.lock" if folder else None
 
 
-def _telemetry() -> Any:
+def telemetry() -> Any:
+    """Give the module that sends spans.
+
+    Raises:
+        DefinitionError: What it needs is not installed.
+    """
     try:
-        from seeknal.server.telemetry import Telemetry
+        from seeknal.server import telemetry as module
     except ImportError as error:
         raise DefinitionError(f'--otel needs {error.name}: pip install "seeknal[otel]".') from None
-    return Telemetry()
+    return module
