@@ -509,7 +509,7 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
         text = httpx2.get(f"{server.url}/metrics", headers={"authorization": f"Bearer {shown['admin']}"}).text
         assert 'seeknal_online_keys_total{project="shop",table="spend"} 30.0' in text
         os.kill(next(iter(before)), signal.SIGKILL)
-        wait_for(lambda: len(set(server.workers) - before) >= 1)
+        wait_for(lambda: len(set(server.workers) - before) >= 1, 90)
         wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
         assert "died" in server.errors.read_text()
         assert server.stop() == 0
