@@ -189,7 +189,7 @@ def _targets(section: Section, case: Join) -> None:
     section.hold(f"{case.name}: seeknal / group by group", 1.2, ours / section.middle(case.name, SINGLY.name))
     if case.spine == _M:
         memory = section.memory(case.name, OURS.name)
-        section.hold(f"{case.name}: peak / SQL's", 1.3, memory / section.memory(case.name, BARE.name, PRUNED.name))
+        section.hold(f"{case.name}: peak / bare SQL's", 1.3, memory / section.memory(case.name, BARE.name))
     for peer in ("feast", "upstream"):
         theirs = section.middle(case.name, PEERS[peer].name)
         faster = {(_M, _M): 20, (10 * _M, _M): 8}.get((case.rows, case.spine), 1)

@@ -71,12 +71,20 @@ def wait_for(url: str, token: str | None = None) -> None:
     raise TimeoutError(url)
 
 
-def wrk(url: str, keys: int, rows: int, seconds: int, connections: int = 8, token: str | None = None) -> Load:
-    """Ask for so many random people at once, over and over."""
+def wrk(
+    url: str,
+    keys: int,
+    rows: int,
+    seconds: int,
+    connections: int = 8,
+    token: str | None = None,
+    script: str | None = None,
+) -> Load:
+    """Ask for so many random people at once, over and over; in other words than Seeknal's, by a script of one's own."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "ask.lua"
-        script.write_text(_SCRIPT % (keys, f'"{token}"' if token else "nil", keys, rows - 1))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+        file = Path(folder) / "ask.lua"
+        file.write_text((script or _SCRIPT) % (keys, f'"{token}"' if token else "nil", keys, rows - 1))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(file), url]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     spans = {name: float(value) * _UNITS[unit] for name, value, unit in re.findall(r"(\d+)%\s+([\d.]+)(us|ms|s)", text)}
     failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", text)))

@@ -145,8 +145,9 @@ def _head(head: dict[str, str], versions: dict[str, dict[str, str]]) -> Iterator
 def _lines(section: Section) -> Iterator[str]:
     yield f"## {section.name}\n\n{section.about}\n"
     yield f"| case | who | {section.unit} | peak MB | |\n|---|---|--:|--:|---|"
+    cases = list(dict.fromkeys(row.case for row in section.rows))
     case = ""
-    for row in section.rows:
+    for row in sorted(section.rows, key=lambda one: cases.index(one.case)):
         memory = f"{median(row.megabytes):,.0f}" if row.megabytes else ""
         yield f"| {row.case if row.case != case else ''} | {row.who} | {_spread(row)} | {memory} | {'; '.join(row.notes)} |"
         case = row.case

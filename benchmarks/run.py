@@ -16,6 +16,8 @@ from pathlib import Path
 import environments
 import growth
 import joins
+import over_http
+import reads
 import report
 import starts
 import trips
@@ -84,7 +86,26 @@ def _trips(options: argparse.Namespace) -> Iterator[report.Section]:
     return trips.measure_all(counts, options.peers, options.rounds, options.data, limits)
 
 
-KINDS = {"join": _joins, "write": _writes, "small-writes": _small, "growth": _growth, "start": _starts, "trips": _trips}
+def _online(options: argparse.Namespace) -> Iterator[report.Section]:
+    rows = 20_000 if options.quick else 200_000
+    return reads.measure_all(rows, options.peers, options.rounds, options.data)
+
+
+def _http(options: argparse.Namespace) -> Iterator[report.Section]:
+    rows, seconds = (20_000, 1) if options.quick else (100_000, 3)
+    return over_http.measure_all(rows, options.peers, options.rounds, seconds, options.data)
+
+
+KINDS = {
+    "join": _joins,
+    "write": _writes,
+    "small-writes": _small,
+    "growth": _growth,
+    "start": _starts,
+    "trips": _trips,
+    "online": _online,
+    "http": _http,
+}
 
 if __name__ == "__main__":
     main()
