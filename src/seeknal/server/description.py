@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from html import escape
 from typing import Any
 
@@ -14,7 +15,9 @@ _NAMES = {"type": "array", "items": {"type": "string"}}
 _ROWS = {
     "type": "object",
     "required": ["rows"],
-    "properties": {"rows": {"type": "array", "items": {"type": "object"}}},
+    "properties": {
+        "rows": {"type": "array", "items": {"type": "object"}, "description": "One object per row: column to value."}
+    },
     "additionalProperties": False,
 }
 _PROBLEM = {
@@ -51,11 +54,15 @@ _LOOKUP = {
     "type": "object",
     "required": ["group"],
     "properties": {
-        "group": {"type": "string"},
-        "features": {"anyOf": [_NAMES, {"type": "null"}]},
-        "prefix": {"type": ["string", "null"]},
-        "rename": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-        "version": {"type": ["integer", "null"]},
+        "group": {"type": "string", "description": "Its name, without the project: that is in the path."},
+        "features": {"anyOf": [_NAMES, {"type": "null"}], "description": "The features wanted; all without it."},
+        "prefix": {"type": ["string", "null"], "description": "What to put before the name of each feature."},
+        "rename": {
+            "type": ["object", "null"],
+            "additionalProperties": {"type": "string"},
+            "description": "Names of features to what to call them.",
+        },
+        "version": {"type": ["integer", "null"], "description": "The version to read; the current one without it."},
     },
     "additionalProperties": False,
 }
@@ -68,7 +75,13 @@ _QUERY = {
         "keep": {"anyOf": [_NAMES, {"type": "null"}], "description": "Columns of the spine to keep; all without it."},
         "start": {"type": ["string", "null"], "description": "First event time that can be seen."},
         "end": {"type": ["string", "null"], "description": "Last event time that can be seen."},
-        "as_of": {"description": "Only what was stored by then: a moment, a snapshot, or snapshots by group."},
+        "as_of": {
+            "anyOf": [
+                {"type": ["string", "integer", "null"]},
+                {"type": "object", "additionalProperties": {"type": "integer"}},
+            ],
+            "description": "Only what was stored by then: a moment, a snapshot, or snapshots by group.",
+        },
     },
     "additionalProperties": False,
 }
@@ -83,8 +96,15 @@ _PROBLEMS: Mapping[int, str] = {
     413: "The body, or the number of rows in it, is over the limit.",
     415: "The body is of another kind.",
     429: "All places for pushes and joins are taken; see Retry-After.",
+    500: "A bug in Seeknal; the number in it is in the server's stderr too.",
     503: "The store cannot be read, or too much is at work; see Retry-After.",
 }
+_ABOUT = (
+    "Online features, pushes and training data of a feature store. As long as no token was ever made, everything is open "
+    "to the server's own machine, and to nobody else. From the first one on, what takes a right takes a token: "
+    "Authorization: Bearer TOKEN, made by seeknal token create NAME --project PROJECT --right RIGHT; admin has all rights. "
+    "MessagePack has the fields of JSON. In Arrow the keys or rows are a table, and features and with_status go into the query."
+)
 _MEDIA = {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}}
 _ANYTHING = {"type": "object"}
 
@@ -97,7 +117,7 @@ def describe() -> dict[str, Any]:
         "info": {
             "title": "Seeknal",
             "version": __version__,
-            "description": "Online features, pushes and training data of a feature store.",
+            "description": _ABOUT,
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"token": []}, {}],
@@ -110,70 +130,82 @@ def describe() -> dict[str, Any]:
 
 
 def _online(table: Sequence[Any]) -> dict[str, Any]:
+    ask = _operation(
+        "Give the newest features of some entities, one row for each, in order.",
+        table,
+        {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
+        _MEDIA,
+        "read",
+        {404, 406},
+    )
+    options = [
+        _in_query("features", _NAMES, "The features wanted, one field for each."),
+        _in_query("with_status", {"type": "boolean"}, "Add status and event time for each group."),
+    ]
+    ask_for_one = _operation(
+        "Give the newest features of one entity; each join key is a field of the query.",
+        [*table, *options],
+        None,
+        _MEDIA,
+        "read",
+        {404, 406},
+    )
+    path = "/v1/online/default/spending"
     return {
         "/v1/online/{project}/{table}": {
-            "post": _operation(
-                "Give the newest features of some entities, one row for each, in order.",
-                table,
-                {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
-                _MEDIA,
-            ),
-            "get": _operation(
-                "Give the newest features of one entity; each join key is a field of the query.",
-                [
-                    *table,
-                    _in_query("features", _NAMES, "The features wanted, one field for each."),
-                    _in_query("with_status", {"type": "boolean"}, "Add status and event time for each group."),
-                ],
-                None,
-                _MEDIA,
-            ),
-        },
+            "post": ask | _curl(f"{path} -H 'Content-Type: {JSON}' -d '{{\"keys\": [{{\"customer_id\": 1}}]}}'"),
+            "get": ask_for_one | _curl(f"'{path}?customer_id=1&features=total'"),
+        }
     }
 
 
 def _offline() -> dict[str, Any]:
+    push = _operation(
+        "Store rows of the current version, and bring them online.",
+        [_in_path("project"), _in_path("group")],
+        {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
+        {JSON: {"schema": _ANYTHING}},
+        "push",
+        {404, 429},
+    )
+    spine = {
+        "type": "string",
+        "format": "binary",
+        "description": "A Parquet file or an Arrow stream: join keys and a moment in each row.",
+    }
+    form = {"type": "object", "required": ["query", "spine"], "properties": {"query": _QUERY, "spine": spine}}
+    join = _operation(
+        "Give each row of a spine the features known at its moment, as an Arrow stream.",
+        [_in_path("project")],
+        {"multipart/form-data": {"schema": form, "encoding": {"query": {"contentType": JSON}}}},
+        {ARROW: {}},
+        "read",
+        {404, 429},
+    )
+    row = '{"rows": [{"customer_id": 2, "at": "2024-05-04T10:30:00Z", "total": 27}]}'
+    query = '{"lookups": [{"group": "spend"}], "date_col": "at"}'
     return {
         "/v1/push/{project}/{group}": {
-            "post": _operation(
-                "Store rows of the current version, and bring them online.",
-                [_in_path("project"), _in_path("group")],
-                {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
-                {JSON: {"schema": _ANYTHING}},
-            )
+            "post": push | _curl(f"/v1/push/default/spend -H 'Content-Type: {JSON}' -d '{row}'")
         },
         "/v1/historical/{project}": {
-            "post": _operation(
-                "Give each row of a spine the features known at its moment, as an Arrow stream.",
-                [_in_path("project")],
-                {
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "required": ["query", "spine"],
-                            "properties": {"query": _QUERY, "spine": {"type": "string", "format": "binary"}},
-                        },
-                        "encoding": {"query": {"contentType": JSON}},
-                    }
-                },
-                {ARROW: {}},
-            )
+            "post": join
+            | _curl(f"/v1/historical/default -F 'query={query}' -F spine=@spine.parquet -o training.arrows")
         },
     }
 
 
 def _about() -> dict[str, Any]:
+    told = {JSON: {"schema": _ANYTHING}}
+    catalog = _operation("List projects, groups, versions and tables.", [], None, told, "read")
+    metrics = _operation("Tell Prometheus what was counted.", [], None, {"text/plain": {}}, "admin")
+    healthy = _operation("Say that the worker answers.", [], None, told)
+    ready = _operation("Say whether registry and online stores can be read.", [], None, told)
     return {
-        "/v1/catalog": {
-            "get": _operation("List projects, groups, versions and tables.", [], None, {JSON: {"schema": _ANYTHING}})
-        },
-        "/metrics": {"get": _operation("Tell Prometheus what was counted.", [], None, {"text/plain": {}})},
-        "/healthz": {"get": _operation("Say that the worker answers.", [], None, {JSON: {"schema": _ANYTHING}})},
-        "/readyz": {
-            "get": _operation(
-                "Say whether registry and online stores can be read.", [], None, {JSON: {"schema": _ANYTHING}}
-            )
-        },
+        "/v1/catalog": {"get": catalog | _curl("/v1/catalog")},
+        "/metrics": {"get": metrics | _curl("/metrics")},
+        "/healthz": {"get": healthy | _curl("/healthz")},
+        "/readyz": {"get": ready | _curl("/readyz")},
     }
 
 
@@ -186,13 +218,33 @@ def _in_query(name: str, schema: Mapping[str, Any], text: str) -> dict[str, Any]
 
 
 def _operation(
-    summary: str, parameters: Sequence[Any], body: Mapping[str, Any] | None, answers: Mapping[str, Any]
+    summary: str,
+    parameters: Sequence[Any],
+    body: Mapping[str, Any] | None,
+    answers: Mapping[str, Any],
+    right: str = "",
+    problems: AbstractSet[int] = frozenset(),
 ) -> dict[str, Any]:
+    """Describe a method of a route; `problems` come to those of every route, of every right and of every body."""
     problem = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    possible = {500, 503} | problems | ({400, 401, 403} if right else set()) | ({408, 413, 415} if body else set())
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": dict(answers)}}
-    responses |= {str(status): {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
-    operation: dict[str, Any] = {"summary": summary, "parameters": list(parameters), "responses": responses}
+    responses |= {str(one): {"description": _PROBLEMS[one], "content": problem} for one in sorted(possible)}
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "description": f"Takes the right {right}." if right else "Open to all.",
+        "parameters": list(parameters),
+        "responses": responses,
+    }
+    operation |= {} if right else {"security": []}
     return operation if body is None else operation | {"requestBody": {"required": True, "content": dict(body)}}
+
+
+def _curl(request: str) -> dict[str, Any]:
+    """Give an example, where programs that show descriptions look for it."""
+    quote = "'" if request.startswith("'") else ""
+    source = f"curl {quote}http://127.0.0.1:6789{request.removeprefix(quote)}"
+    return {"x-codeSamples": [{"lang": "Shell", "source": source}]}
 
 
 def show(description: Mapping[str, Any]) -> str:
@@ -201,7 +253,9 @@ def show(description: Mapping[str, Any]) -> str:
     parts.append(f"<p>{escape(description['info']['description'])} <a href='openapi.json'>OpenAPI 3.1</a></p>")
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
-            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>")
+            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
+            parts.append(f"<p>{escape(operation['summary'])} {escape(operation['description'])}</p>")
+            parts += [f"<pre>{escape(one['source'])}</pre>" for one in operation["x-codeSamples"]]
             parts += [_shown_parameter(one) for one in operation["parameters"]]
             parts += [
                 _shown_body(kind, body) for kind, body in operation.get("requestBody", {}).get("content", {}).items()
@@ -227,8 +281,19 @@ def _shown_body(kind: str, body: Mapping[str, Any]) -> str:
 def _outline(schema: Mapping[str, Any], depth: int) -> list[str]:
     lines = []
     for name, one in schema.get("properties", {}).items():
-        kind = one.get("type", "any")
         needed = ", required" if name in schema.get("required", ()) else ""
-        lines.append(f"{'  ' * depth}{name}: {kind}{needed}. {one.get('description', '')}".rstrip())
+        lines.append(f"{'  ' * depth}{name}: {_kind(one)}{needed}. {one.get('description', '')}".rstrip())
         lines += _outline(one.get("items", one), depth + 1)
     return lines
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """Say in words which values fit; of null nothing is said, since such a field can be left out."""
+    if "anyOf" in schema:
+        return " or ".join(kind for kind in map(_kind, schema["anyOf"]) if kind)
+    if schema.get("format") == "binary":
+        return "file"
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    inner = schema.get("items") or schema.get("additionalProperties")
+    of = f" of {_kind(inner)}s" if inner else ""
+    return " or ".join(f"{kind}{of}" for kind in kinds if kind != "null")

@@ -1,0 +1,35 @@
+"""The description of the API tells of each route what is so, and people can read it."""
+
+from seeknal.server.description import describe, show
+from seeknal.server.routes import OPEN, ROUTES
+
+TOLD = describe()["paths"]
+OPERATIONS = {(path, method): one for path, methods in TOLD.items() for method, one in methods.items()}
+
+
+def test_a_route_is_described_with_its_right_and_what_can_go_wrong_with_it():
+    rights = {route.path: route.right for route in ROUTES.values()}
+    for (path, method), one in OPERATIONS.items():
+        statuses = set(map(int, one["responses"]))
+        assert {200, 500, 503} <= statuses, path
+        assert ({401, 403} <= statuses) == (rights[path] != OPEN) == ("security" not in one), path
+        assert ({408, 413, 415} <= statuses) == (method == "post"), path
+        assert (404 in statuses) == ("{" in path), path
+    assert set(OPERATIONS["/healthz", "get"]["responses"]) == {"200", "500", "503"}
+
+
+def test_the_page_is_in_words_with_an_example_for_each_route():
+    page = show(describe())
+    assert page.count("<pre>curl ") == len(OPERATIONS)
+    for wrong in ("[&#x27;", "null", ": any", "{&#x27;"):
+        assert wrong not in page
+    for right in (
+        "prefix: string. What",
+        "features: array of strings. ",
+        "keys: array of objects, required. ",
+        "spine: file, required. A Parquet file or an Arrow stream",
+        "as_of: string or integer or object of integers. ",
+        "Authorization: Bearer TOKEN",
+        "<td>500<td>",
+    ):
+        assert right in page, right
