@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,14 @@ def python(peer: str) -> Path:
     return place / "bin" / "python"
 
 
+def variables(peer: str) -> dict[str, str]:
+    """Give the environment variables for a peer's processes: what is on our own path is not for it."""
+    return {name: value for name, value in os.environ.items() if peer not in PINNED or name != "PYTHONPATH"}
+
+
 def versions(peer: str) -> dict[str, str]:
     """Give the version of each distribution in a peer's environment."""
     listed = "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
-    found = subprocess.run([str(python(peer)), "-c", listed], check=True, capture_output=True, text=True).stdout
+    command = [str(python(peer)), "-c", listed]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=variables(peer)).stdout
     return dict(one.split("==", 1) for one in found.split())

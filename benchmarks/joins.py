@@ -72,7 +72,7 @@ PEERS = {
     "upstream": Worker("upstream Seeknal", "upstream_store", peer="upstream"),
     "polars": Worker("Polars", "polars_asof", peer="polars"),
     "pandas": Worker("pandas", "pandas_asof", peer="pandas"),
-    "pyspark": Worker("PySpark", "spark", peer="pyspark"),
+    "pyspark": Worker("PySpark", "spark", {"family": True}, "pyspark"),
 }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from environments import HERE, python
+from environments import HERE, python, variables
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -26,7 +26,7 @@ class Worker:
     Args:
         name: What it is called in the report.
         script: Which file in `peers` it is, without its ending.
-        options: What is added to the task.
+        options: What is added to the task; with `family`, the memory of its children counts as well.
         peer: Whose environment it runs in; without one, this one.
     """
 
@@ -66,6 +66,7 @@ def run(worker: Worker, task: dict[str, Any], limits: Limits = Limits()) -> Outc
                 stderr=complaints,
                 start_new_session=True,
                 cwd=folder,
+                env=variables(worker.peer),
             )
         try:
             assert process.stdin  # noqa: S101 - for the types
@@ -80,7 +81,8 @@ def run(worker: Worker, task: dict[str, Any], limits: Limits = Limits()) -> Outc
             lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             return Outcome(failure=f"failed: {lines[-1][:160] if lines else f'exit code {process.returncode}'}")
         found = json.loads(figures.read_text(encoding="utf-8"))
-        return Outcome(found.pop("seconds"), max(found.pop("megabytes"), found.pop("children", 0)), found)
+        own = found.pop("megabytes")
+        return Outcome(found.pop("seconds"), most if worker.options.get("family") else own, found)
 
 
 def _watch(process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float]:

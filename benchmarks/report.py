@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -103,6 +104,15 @@ class Section:
             self.targets.append(Target(name, most, measured, unit))
 
 
+def commit() -> str:
+    """Say which commit this is, and whether files differ from it; nothing where there is no git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def machine() -> dict[str, Any]:
     """Say what this runs on."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -115,7 +125,12 @@ def machine() -> dict[str, Any]:
 def write(folder: Path, sections: list[Section], versions: dict[str, dict[str, str]], began: str) -> None:
     """Write `report.md` and `report.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    head = {"began": began, "command": " ".join(["python", *sys.argv]), "python": platform.python_version()}
+    head = {
+        "began": began,
+        "command": " ".join(["python", *sys.argv]),
+        "python": platform.python_version(),
+        "commit": commit(),
+    }
     told = {**head, "machine": machine(), "versions": versions, "sections": [_told(section) for section in sections]}
     (folder / "report.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     lines = [*_head(head, versions), *(line for section in sections for line in _lines(section))]
@@ -134,7 +149,7 @@ def _told(section: Section) -> dict[str, Any]:
 def _head(head: dict[str, str], versions: dict[str, dict[str, str]]) -> Iterator[str]:
     on = machine()
     yield "# Benchmarks\n"
-    yield f"`{head['command']}`, begun {head['began']}, Python {head['python']}, on {on['cores']} cores of {on['processor']}"
+    yield f"`{head['command']}`, begun {head['began']} at {head['commit']}, Python {head['python']}, on {on['cores']} cores of {on['processor']}"
     yield f"with {on['memory_gb']} GB, {on['system']}. Medians, and the least and the greatest in brackets.\n"
     for peer, found in versions.items():
         named = ("seeknal", "duckdb", "deltalake", "pyarrow", "pandas", "polars", "feast", "pyspark", "lmdb", "uvicorn")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import environments
 import pyarrow as pa
@@ -40,37 +38,40 @@ def measure_all(peers: list[str], rounds: int) -> Iterator[Section]:
 
 
 def _once(section: Section, home: str, peers: list[str]) -> None:
-    own = environments.python("this")
-    section.add("import", "seeknal", _imported(own, "seeknal"))
-    section.add("import", "DuckDB", _imported(own, "duckdb"))
-    section.add("--help", "seeknal", _command(own, _MAIN, ["--help"]))
-    section.add("version list", "seeknal", _command(own, _MAIN, ["version", "list", "clicks"], home))
+    section.add("import", "seeknal", _imported("this", "seeknal"))
+    section.add("import", "DuckDB", _imported("this", "duckdb"))
+    section.add("--help", "seeknal", _command("this", _MAIN, ["--help"]))
+    section.add("version list", "seeknal", _command("this", _MAIN, ["version", "list", "clicks"], home))
     if "feast" in peers:
-        section.add("import", "Feast", _imported(environments.python("feast"), "feast"))
-        section.add("--help", "Feast", _command(environments.python("feast"), _FEAST, ["--help"]))
+        section.add("import", "Feast", _imported("feast", "feast"))
+        section.add("--help", "Feast", _command("feast", _FEAST, ["--help"]))
     if "upstream" in peers:
         module = "seeknal.featurestore.duckdbengine.feature_group"
-        section.add("import", "upstream Seeknal", _imported(environments.python("upstream"), module))
-        section.add("--help", "upstream Seeknal", _command(environments.python("upstream"), _MAIN, ["--help"]))
+        section.add("import", "upstream Seeknal", _imported("upstream", module))
+        section.add("--help", "upstream Seeknal", _command("upstream", _MAIN, ["--help"]))
 
 
-def _imported(python: Path, module: str) -> float:
-    found = subprocess.run([str(python), "-c", _IMPORT.format(module)], check=True, capture_output=True, text=True)
-    return float(found.stdout.split()[-1])
+def _imported(peer: str, module: str) -> float:
+    return float(_run(peer, [_IMPORT.format(module)]).split()[-1])
 
 
-def _command(python: Path, code: str, arguments: list[str], home: str | None = None) -> float:
-    environment = os.environ | ({"SEEKNAL_HOME": home} if home else {})
+def _command(peer: str, code: str, arguments: list[str], home: str = "") -> float:
     started = time.perf_counter()
-    subprocess.run([str(python), "-c", code, *arguments], check=True, capture_output=True, env=environment)
+    _run(peer, [code, *arguments], home)
     return time.perf_counter() - started
+
+
+def _run(peer: str, code: list[str], home: str = "") -> str:
+    variables = environments.variables(peer) | ({"SEEKNAL_HOME": home} if home else {})
+    command = [str(environments.python(peer)), "-c", *code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout
 
 
 def _sizes(peers: list[str]) -> Section:
     """Install the core, without extras, and weigh it beside the peers."""
     section = Section("Sizes", "Megabytes of an installation, without pip, and how many distributions it has.", "MB")
     for who, name in [("seeknal, core", "core"), *((peer, peer) for peer in peers)]:
-        place = Path(environments.python(name)).parent.parent
+        place = environments.python(name).parent.parent
         packages = next(place.glob("lib/python*/site-packages"))
         files = [file for file in packages.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
         size = sum(
