@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.errors import DataError
 from seeknal.schema import UTC
+
+
+_PIECE = 2**17
+
+
+def gather(table: pa.Table, places: np.ndarray) -> pa.Table:
+    """Give rows of a table by their numbers, in that order, on all cores; nulls where the number is -1.
+
+    Raises:
+        pa.ArrowInvalid: A column has more text than one array can hold.
+    """
+    pieces = [places[i : i + _PIECE] for i in range(0, len(places), _PIECE)] or [places]
+    taken = [pa.array(piece, mask=piece < 0) for piece in pieces]
+
+    def of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+        whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        return pa.chunked_array([whole.take(piece) for piece in taken])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return pa.Table.from_arrays(list(pool.map(of, table.columns)), schema=table.schema)
 
 
 def utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:

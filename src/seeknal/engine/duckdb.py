@@ -1,14 +1,12 @@
-"""The point-in-time join on DuckDB.
+"""The engine on DuckDB.
 
-`ASOF JOIN` finds, for each moment of the spine, the greatest row at or before it. Rows are compared
-by (event time, created time, order of writing), so that ties have one answer; moments are whole
-microseconds, so that no time zone and no calendar takes part. One query per group: the columns are
-put side by side afterwards, in the spine's order, and the spine itself never passes through.
+One query per group: the columns are put side by side afterwards, in the spine's order, and the spine itself never passes
+through. The queries are in `seeknal.engine.queries`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -18,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seeknal import types
+from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
+from seeknal.engine.queries import newest_sql, winners_sql
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
-from seeknal.offline.plan import newest_first, within
-from seeknal.schema import ROW_ID, UTC, Schema
+from seeknal.offline.plan import within
+from seeknal.schema import ROW_ID, UTC
 from seeknal.sql import comma, literal, quote, scan
 
-_LAST = 2**63 - 1
-_SMALL_SPINE = 20
 _BYTES_PER_ROW = 110
 _BATCH = 2**17
 _PASS = 2_000_000
@@ -48,9 +46,7 @@ class DuckDBEngine:
             found = self._as_of_passes(wanted, moments)
         elif wanted.rows.paths:
             spine = moments.append_column("i", pa.array(np.arange(len(moments))))
-            small = len(spine) * _SMALL_SPINE < wanted.rows.count
-            query = as_of_sql(wanted.rows.schema, wanted, _rows_sql(wanted.rows), semi_join=small)
-            found = self._query(query, spine=spine).to_reader()
+            found = Join(self._query, wanted, _rows_sql(wanted.rows), spine).answer().to_reader()
         else:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
         return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in found))
@@ -173,110 +169,6 @@ class DuckDBEngine:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
         finally:
             cursor.close()
-
-
-def as_of_sql(schema: Schema, wanted: Wanted, rows: str, *, semi_join: bool) -> str:
-    """Write the query that finds one group's features for each row of `spine`.
-
-    Args:
-        schema: The group's schema.
-        wanted: The features, and their ttl.
-        rows: Query giving the group's rows.
-        semi_join: Read only the rows of the spine's entities, which pays when they are few.
-
-    Returns:
-        A query giving the features as f0, f1, ... in the order of the spine, which has the columns
-        k0, k1, ... (keys), t (microseconds) and i (position).
-    """
-    keys = [f"k{i}" for i in range(len(schema.keys))]
-    features = "".join(f"{quote(name)} AS f{i}, " for i, name in enumerate(wanted.features))
-    among = f"SEMI JOIN spine USING ({comma(keys)})" if semi_join else ""
-    alive = _alive(wanted.ttl)
-    return f"""
-        WITH r AS (SELECT * FROM ({_places(schema, rows, features)}) {among})
-        SELECT {comma(f"CASE WHEN {alive} THEN r.f{i} END" for i in range(len(wanted.features)))}
-        FROM spine AS s ASOF LEFT JOIN r ON {_nearest(keys)}
-        ORDER BY s.i
-    """
-
-
-def newest_sql(schema: Schema, rows: str, apart: int | None, views: Container[str]) -> str:
-    """Write the query that finds the row of each entity that wins over its others; see `Engine.newest`.
-
-    Winners are found by keys and times alone, and then fetched with their features.
-
-    Args:
-        schema: The group's schema.
-        rows: Query giving the group's rows.
-        apart: Rows later than this instant win by event time.
-        views: What narrows down the rows: `among` has some entities, `low` the first key, `high` the first that is not
-            asked for.
-    """
-    keys, time, row_id = comma(map(quote, schema.key_names)), quote(schema.event_time.name), quote(ROW_ID)
-    created = [quote(schema.created_time.name)] if schema.created_time else []
-    narrow = f"SEMI JOIN among USING ({keys})" if "among" in views else ""
-    sides = [f"row({keys}) {sign} (SELECT row({keys}) FROM {view})" for view, sign in (("low", ">="), ("high", "<"))]
-    where = " AND ".join(side for side, view in zip(sides, ("low", "high"), strict=True) if view in views) or "true"
-    known = "true" if apart is not None else " AND ".join(f"{quote(key)} IS NOT NULL" for key in schema.key_names)
-    by = keys if apart is None else f"{keys}, CASE WHEN epoch_us({time}) > {literal(apart)} THEN {time} END"
-    order = f"{time} DESC, {newest_first(schema)}"
-    return f"""
-        WITH seen AS (SELECT * FROM ({rows}) {narrow} WHERE {where}),
-             best AS (
-                SELECT {row_id} FROM (SELECT {comma([keys, time, *created, row_id])} FROM seen) WHERE {known}
-                QUALIFY row_number() OVER (PARTITION BY {by} ORDER BY {order}) = 1
-             )
-        SELECT {comma(map(quote, schema.names))} FROM seen SEMI JOIN best USING ({row_id}) ORDER BY {keys}, {time}
-    """
-
-
-def winners_sql(schema: Schema, ttl: int | None, rows: str, spine: str, share: tuple[int, int]) -> str:
-    """Write the query that finds the number of the row that counts at each moment of a spine, where there is one.
-
-    Args:
-        schema: The group's schema.
-        ttl: How long a value is good for.
-        rows: Query giving the group's rows.
-        spine: What gives the spine: k0, k1, ... (keys), t (microseconds) and i (position).
-        share: Which share of the entities to look at, of how many.
-
-    Returns:
-        A query giving i and id.
-    """
-    keys = [f"k{i}" for i in range(len(schema.keys))]
-    parts = [f"{key}::DOUBLE" if _is_number(field.type) else key for key, field in zip(keys, schema.keys, strict=True)]
-    mine = f"hash({comma(parts)}) % {literal(share[1])} = {literal(share[0])}"
-    return f"""
-        WITH s AS (SELECT * FROM {spine} WHERE {mine}),
-             r AS (SELECT * FROM ({_places(schema, rows, "")}) WHERE {mine})
-        SELECT * FROM (SELECT s.i, CASE WHEN {_alive(ttl)} THEN r.id END AS id FROM s ASOF JOIN r ON {_nearest(keys)})
-        WHERE id IS NOT NULL
-    """
-
-
-def _nearest(keys: Sequence[str]) -> str:
-    """Write what an ASOF join of spine `s` and rows `r` compares: the last row at or before the moment, ties settled."""
-    same = " AND ".join(f"s.{key} = r.{key}" for key in keys)
-    return f"{same} AND row(s.t, {_LAST}, {_LAST}) >= r.place"
-
-
-def _alive(ttl: int | None) -> str:
-    """Write the condition that the row found counts. A moment that is null finds one too, and must not."""
-    return "r.t <= s.t" + ("" if ttl is None else f" AND s.t - r.t <= {literal(ttl)}")
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    """Tell whether equal keys may come in types of different width."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind))
-
-
-def _places(schema: Schema, rows: str, features: str) -> str:
-    """Write the query that gives rows as join keys k0, k1, ..., time t, and the place that is compared."""
-    named = comma(f"{quote(name)} AS k{i}" for i, name in enumerate(schema.key_names))
-    moment = f"epoch_us({quote(schema.event_time.name)})"
-    created = f"coalesce(epoch_us({quote(schema.created_time.name)}), {-_LAST})" if schema.created_time else "0"
-    row_id = quote(ROW_ID)
-    return f"SELECT {named}, {moment} AS t, {row_id} AS id, {features}row({moment}, {created}, {row_id}) AS place FROM ({rows})"
 
 
 def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -1,0 +1,70 @@
+"""The ways in which the engine joins give one answer: the oracle's, however many rows are tied."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seeknal.engine import Wanted
+from seeknal.engine.joins import Join
+from seeknal.offline import Rows
+from seeknal.schema import ROW_ID, UTC, Schema
+
+from .profiles import PROFILE
+
+KEYS, TIMES = st.sampled_from(["a", "b", None]), st.integers(0, 6)
+ROWS = st.lists(st.tuples(KEYS, TIMES, st.none() | TIMES, st.none() | st.integers(0, 99)), max_size=12)
+SPINE = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.none() | TIMES), max_size=8)
+
+
+def seen(rows: list, key: str | None, moment: int | None, ttl: int | None) -> int | None:
+    """Say what a moment sees, in plain loops."""
+    best = None
+    for number, (owner, time, created, value) in enumerate(rows):
+        if key is None or moment is None or owner != key or time > moment:
+            continue
+        place = (time, -1 if created is None else created, number)
+        if best is None or place > best[0]:
+            best = place, value
+    if best is None or (ttl is not None and moment - best[0][0] > ttl):
+        return None
+    return best[1]
+
+
+@PROFILE
+@given(rows=ROWS, spine=SPINE, ttl=st.none() | st.integers(0, 4))
+def test_all_ways_give_what_the_oracle_says(rows, spine, ttl):
+    schema = Schema(
+        (pa.field("user", pa.string()),), pa.field("at", UTC), pa.field("made", UTC), (pa.field("x", pa.int64()),)
+    )
+    names = [field.name for field in schema]
+    kinds = [field.type for field in schema]
+    by_name = dict(zip(("user", "at", "made", "x"), zip(*rows, strict=True), strict=True)) if rows else {}
+    columns = [pa.array(by_name.get(name, []), kind) for name, kind in zip(names, kinds, strict=True)]
+    stored = pa.Table.from_arrays([*columns, pa.array(range(len(rows)))], names=[*names, ROW_ID])
+    users, moments = zip(*spine, strict=True) if spine else ((), ())
+    asked = pa.table(
+        {
+            "k0": pa.array(users, pa.string()),
+            "t": pa.array(moments, pa.int64()),
+            "i": pa.array(range(len(spine)), pa.int64()),
+        }
+    )
+
+    def query(sql: str, **views: pa.Table) -> pa.Table:
+        with duckdb.connect() as connection:
+            connection.register("stored", stored)
+            for name, view in views.items():
+                connection.register(name, view)
+            return connection.sql(sql).to_arrow_table()
+
+    join = Join(query, Wanted(Rows((), schema, 0), ("x",), ttl), "SELECT * FROM stored", asked)
+    expected = [seen(rows, key, moment, ttl) for key, moment in spine]
+    assert join.in_full()["f0"].to_pylist() == expected
+    assert join.of_nearest()["f0"].to_pylist() == expected
+    among = join.of_few_entities()
+    known = [(key, time) for key, time, _, _ in rows if key in users and key is not None]
+    assert (among is None) == (len(known) > len(set(known)))
+    assert among is None or among["f0"].to_pylist() == expected
