@@ -45,7 +45,7 @@ def measure_all(count: int, steps: list[int], rounds: int, root: Path, limits: L
             }
             name = "written day by day" if step == 1 else f"written {step} days at a time"
             outcome = measure.run(_OURS, {**task, "job": "grow"}, Limits(limits.memory, 3600))
-            section.add(f"all writes, {name}", "seeknal", outcome.seconds, outcome.megabytes, outcome.failure)
+            section.take(f"all writes, {name}", "seeknal", outcome)
             yield section
             _read(section, name, task, asked, rows, rounds)
             yield section
@@ -100,7 +100,7 @@ def _write(section: Section, name: str, task: dict[str, Any], rounds: int) -> No
             outcome = measure.run(_OURS, task | new)
             before += 0 if day == _AGAIN else len(rows)
             failure = outcome.failure or _fault(home, rows, start, before)
-            section.add(case, "seeknal", outcome.seconds, outcome.megabytes, failure)
+            section.take(case, "seeknal", outcome, failure)
     again, more = (section.middle(f"{what} a day, {name}", "seeknal") for what in ("overwrite", "append"))
     section.hold(f"overwrite a day / append a day, {name}", 2, again / more)
 

@@ -164,7 +164,7 @@ def measure_in_turn(
             answer = Path(task["home"]) / "answer.arrow"
             outcome = measure.run(worker, {"answer": str(answer), **task}, limits)
             verdict = _verdict(outcome, answer, right)
-            section.add(case, worker.name, outcome.seconds, outcome.megabytes, verdict.wrong)
+            section.take(case, worker.name, outcome, verdict.wrong)
             section.row(case, worker.name).note("" if verdict.in_order else "loses the order")
             if verdict.wrong:
                 given_up.add(worker.name)

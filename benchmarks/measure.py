@@ -46,9 +46,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: seconds, peak in MB and what else the worker says; or why there is none."""
+    """What came of a run: seconds, those of the processor, peak in MB and what else the worker says; or why there is none."""
 
     seconds: float = 0
+    processor: float = 0
     megabytes: float = 0
     more: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
@@ -82,7 +83,8 @@ def run(worker: Worker, task: dict[str, Any], limits: Limits = Limits()) -> Outc
             return Outcome(failure=f"failed: {lines[-1][:160] if lines else f'exit code {process.returncode}'}")
         found = json.loads(figures.read_text(encoding="utf-8"))
         own = found.pop("megabytes")
-        return Outcome(found.pop("seconds"), most if worker.options.get("family") else own, found)
+        family = bool(worker.options.get("family"))
+        return Outcome(found.pop("seconds"), 0 if family else found.pop("processor"), most if family else own, found)
 
 
 def _watch(process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float]:

@@ -77,7 +77,7 @@ def _measure(loads: Section, reads: Section, name: str, store: FeatureStore, tab
         for _ in range(rounds):
             times = online.in_turn(3, max(1, 200 // count), *calls)
             for who, one in zip(("bare", *_KINDS), times, strict=True):
-                reads.add(f"{count:,} keys", f"{name}, {who}", one, failure=failure if who != "bare" else "")
+                reads.add(f"{count:,} keys", f"{name}, {who}", one, failure if who != "bare" else "")
     store.close()
 
 
@@ -98,7 +98,7 @@ def _measure_feast(loads: Section, reads: Section, folder: str, table: pa.Table,
     keys = {count: table["person_id"][:count].to_pylist() for count in _COUNTS}
     task = {"job": "online", "home": folder, "rows": f"{folder}/rows.parquet", "keys": keys, "rounds": rounds}
     outcome = measure.run(_FEAST, task, Limits(seconds=600))
-    loads.add("load", _FEAST.name, rows / outcome.more.get("loading", 1), outcome.megabytes, outcome.failure)
+    loads.add("load", _FEAST.name, rows / outcome.more.get("loading", 1), outcome.failure)
     for count in _COUNTS:
         told = outcome.more.get("reads", {}).get(str(count), {})
         failure = outcome.failure or ("" if told["rows"] == _right(table, keys[count]) else "wrong: other values")

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from measure import Outcome
+
 
 @dataclass
 class Row:
@@ -22,6 +24,7 @@ class Row:
         case: The case.
         who: The participant.
         values: Its figures, in the section's unit.
+        processor: The seconds of the processor, of all its threads: more steady where others use the machine too.
         megabytes: The most memory it had.
         notes: What else is to be said, such as why there is no figure.
     """
@@ -29,6 +32,7 @@ class Row:
     case: str
     who: str
     values: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -76,17 +80,24 @@ class Section:
         self.rows.append(Row(case, who))
         return self.rows[-1]
 
-    def add(self, case: str, who: str, value: float, megabytes: float | None = None, failure: str = "") -> None:
+    def add(self, case: str, who: str, value: float, failure: str = "") -> None:
         """Take down one figure, or why there is none, and say so on the terminal."""
         row = self.row(case, who)
         row.note(failure)
         if not failure:
             row.values.append(value)
-        if megabytes:
-            row.megabytes.append(megabytes)
-        memory = f", {megabytes:,.0f} MB" if megabytes else ""
+        memory = f", {row.megabytes[-1]:,.0f} MB" if row.megabytes else ""
         told = failure or f"{value:,.4g} {self.unit}"
         print(f"{self.name}: {case}: {who}: {told}{memory}", file=sys.stderr, flush=True)
+
+    def take(self, case: str, who: str, outcome: Outcome, failure: str = "") -> None:
+        """Take down what a run took, or why it failed."""
+        row = self.row(case, who)
+        if outcome.megabytes:
+            row.megabytes.append(outcome.megabytes)
+        if outcome.processor:
+            row.processor.append(outcome.processor)
+        self.add(case, who, outcome.seconds, outcome.failure or failure)
 
     def middle(self, case: str, *who: str) -> float:
         """Give the least median of some participants; not a number if none has one."""
@@ -159,12 +170,13 @@ def _head(head: dict[str, str], versions: dict[str, dict[str, str]]) -> Iterator
 
 def _lines(section: Section) -> Iterator[str]:
     yield f"## {section.name}\n\n{section.about}\n"
-    yield f"| case | who | {section.unit} | peak MB | |\n|---|---|--:|--:|---|"
+    yield f"| case | who | {section.unit} | processor s | peak MB | |\n|---|---|--:|--:|--:|---|"
     cases = list(dict.fromkeys(row.case for row in section.rows))
     case = ""
     for row in sorted(section.rows, key=lambda one: cases.index(one.case)):
         memory = f"{median(row.megabytes):,.0f}" if row.megabytes else ""
-        yield f"| {row.case if row.case != case else ''} | {row.who} | {_spread(row)} | {memory} | {'; '.join(row.notes)} |"
+        processor = f"{median(row.processor):,.3g}" if row.processor else ""
+        yield f"| {row.case if row.case != case else ''} | {row.who} | {_spread(row)} | {processor} | {memory} | {'; '.join(row.notes)} |"
         case = row.case
     if section.targets:
         yield "\n| target | at most | measured | |\n|---|--:|--:|---|"

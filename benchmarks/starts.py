@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
@@ -9,13 +10,18 @@ from collections.abc import Iterator
 
 import environments
 import pyarrow as pa
+from measure import Outcome
 from report import Section
 
 from seeknal import Entity, FeatureStore, Materialization
 from seeknal.feature_group import FeatureGroup
 
-_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+_IMPORT = (
+    "import time; t, p = time.perf_counter(), time.process_time(); import {}; "
+    "print(time.perf_counter() - t, time.process_time() - p)"
+)
 _MAIN = "from seeknal.cli import main; main()"
+_UPSTREAM = "from seeknal.cli.main import main; main()"
 _FEAST = "from feast.cli.cli import cli; cli()"
 
 
@@ -38,27 +44,32 @@ def measure_all(peers: list[str], rounds: int) -> Iterator[Section]:
 
 
 def _once(section: Section, home: str, peers: list[str]) -> None:
-    section.add("import", "seeknal", _imported("this", "seeknal"))
-    section.add("import", "DuckDB", _imported("this", "duckdb"))
-    section.add("--help", "seeknal", _command("this", _MAIN, ["--help"]))
-    section.add("version list", "seeknal", _command("this", _MAIN, ["version", "list", "clicks"], home))
+    section.take("import", "seeknal", _imported("this", "seeknal"))
+    section.take("import", "DuckDB", _imported("this", "duckdb"))
+    section.take("--help", "seeknal", _command("this", _MAIN, ["--help"]))
+    section.take("version list", "seeknal", _command("this", _MAIN, ["version", "list", "clicks"], home))
     if "feast" in peers:
-        section.add("import", "Feast", _imported("feast", "feast"))
-        section.add("--help", "Feast", _command("feast", _FEAST, ["--help"]))
+        section.take("import", "Feast", _imported("feast", "feast"))
+        section.take("--help", "Feast", _command("feast", _FEAST, ["--help"]))
     if "upstream" in peers:
         module = "seeknal.featurestore.duckdbengine.feature_group"
-        section.add("import", "upstream Seeknal", _imported("upstream", module))
-        section.add("--help", "upstream Seeknal", _command("upstream", _MAIN, ["--help"]))
+        section.take("import", "upstream Seeknal", _imported("upstream", module))
+        section.take("--help", "upstream Seeknal", _command("upstream", _UPSTREAM, ["--help"]))
 
 
-def _imported(peer: str, module: str) -> float:
-    return float(_run(peer, [_IMPORT.format(module)]).split()[-1])
+def _imported(peer: str, module: str) -> Outcome:
+    """Import a module, as it times itself."""
+    said = _run(peer, [_IMPORT.format(module)])
+    return Outcome(*map(float, said.split()[-2:]))
 
 
-def _command(peer: str, code: str, arguments: list[str], home: str = "") -> float:
-    started = time.perf_counter()
+def _command(peer: str, code: str, arguments: list[str], home: str = "") -> Outcome:
+    """Run a command, with the start of Python and all."""
+    started, before = time.perf_counter(), os.times()
     _run(peer, [code, *arguments], home)
-    return time.perf_counter() - started
+    after = os.times()
+    taken = after.children_user + after.children_system - before.children_user - before.children_system
+    return Outcome(time.perf_counter() - started, taken)
 
 
 def _run(peer: str, code: list[str], home: str = "") -> str:

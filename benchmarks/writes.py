@@ -65,9 +65,10 @@ def _modes(section: Section, base: data.Made, peers: list[str], rounds: int, fol
         workers = [_OURS, _COPY, *([_UPSTREAM] if "upstream" in peers and case.name != "first write" else [])]
         name = f"{case.name}, {count:,} rows and {len(case.new):,} new"
         for number in range(rounds):
-            for worker in workers if number % 2 == 0 else workers[::-1]:
+            for worker in list(workers) if number % 2 == 0 else workers[::-1]:
                 outcome = _once(worker, case, task_of(folder / "home", base), limits)
-                section.add(name, worker.name, outcome.seconds, outcome.megabytes, outcome.failure)
+                section.take(name, worker.name, outcome)
+                workers = [one for one in workers if one is not worker or not outcome.failure]
         bare = section.middle(name, _OURS.name) / section.middle(name, _COPY.name)
         if case.mode == "append":
             section.hold(f"{name}: seeknal / bare copy", 1 / 0.6, bare)
@@ -153,11 +154,11 @@ def measure_small(count: int, writes: int, rounds: int, root: Path, limits: Limi
         joins.store(task_of(scattered, base))
         task = {**task_of(scattered, base), "job": "trickle", "rows": str(few.file), "size": 100}
         outcome = measure.run(_OURS, task, Limits(limits.memory, 1200))
-        section.add("all of them", "seeknal", outcome.seconds, outcome.megabytes, outcome.failure)
-        section.add("each", "seeknal", outcome.seconds / writes, None, outcome.failure)
+        section.take("all of them", "seeknal", outcome)
+        section.add("each", "seeknal", outcome.seconds / writes, outcome.failure)
         shutil.copytree(scattered, compact)
         outcome = measure.run(_OURS, {**task_of(compact, base), "job": "optimize"}, limits)
-        section.add("optimize", "seeknal", outcome.seconds, outcome.megabytes, outcome.failure)
+        section.take("optimize", "seeknal", outcome)
         yield section
         for moments in (10_000, count):
             _read_both(

@@ -45,9 +45,10 @@ def work(jobs: dict[str, Callable[[Task], Job]]) -> None:
     task = json.load(sys.stdin)
     job = jobs[task["job"]](task)
     forget_peak()
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     answer = job()
-    figures = {"seconds": time.perf_counter() - started, "megabytes": peak()}
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    figures = {"seconds": seconds, "processor": processor, "megabytes": peak()}
     if isinstance(answer, dict):
         figures |= answer
     elif answer is not None and task.get("answer"):
