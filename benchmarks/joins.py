@@ -142,7 +142,8 @@ def _ready(section: Section, case: Join, peer: str, task: dict[str, Any]) -> boo
     if peer not in {"feast", "upstream"}:
         return True
     stored = measure.run(PEERS[peer], {**task, "job": "store"}, Limits(16, 1200))
-    section.row(case.name, PEERS[peer].name).note(stored.failure and f"storing {stored.failure}")
+    if stored.failure:
+        section.row(case.name, PEERS[peer].name).note(f"could not store the rows: {stored.failure}")
     return not stored.failure
 
 

@@ -72,7 +72,7 @@ def _small(options: argparse.Namespace) -> Iterator[report.Section]:
 
 
 def _growth(options: argparse.Namespace) -> Iterator[report.Section]:
-    count, steps = (1_000_000, [30]) if options.quick else (options.grown, [1, 30])
+    count, steps = (1_000_000, [30]) if options.quick else (options.grown, [30, 1])
     return growth.measure_all(count, steps, options.rounds, options.data, Limits(options.memory, options.seconds))
 
 
