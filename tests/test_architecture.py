@@ -61,6 +61,7 @@ ORDER = [
     "session",
     "featurestore",
     "demo",
+    "calls",
     "client",
     "server",
     "cli",

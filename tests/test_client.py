@@ -1,8 +1,10 @@
 """The client gives what the library gives, of the same types."""
 
 import asyncio
+import threading
 from datetime import date, timedelta
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from seeknal import (
     FeatureStore,
     Materialization,
     StoreError,
+    frames,
     tokens,
 )
 from seeknal.feature_group import FeatureGroup
@@ -226,3 +229,70 @@ def test_the_async_client_gives_the_same(server, client, store, tmp_path):
     assert training.equals(store.training_set(LOOKUPS, spine, "t"))
     assert pushed.known == 1
     assert catalog == client.catalog()
+
+
+class Faulty(BaseHTTPRequestHandler):
+    """A server that is busy once, and then keeps what it was sent."""
+
+    bodies: list[bytes]
+    answer = b""
+
+    def do_POST(self):
+        if self.headers.get("transfer-encoding") == "chunked":
+            body = b"".join(iter(self.chunk, b""))
+        else:
+            body = self.rfile.read(int(self.headers["content-length"]))
+        self.bodies.append(body)
+        is_first = len(self.bodies) == 1
+        self.send_response(503 if is_first else 200)
+        self.send_header("content-length", str(0 if is_first else len(self.answer) + 9))
+        self.end_headers()
+        self.wfile.write(b"" if is_first else self.answer)
+        self.close_connection = True
+
+    def chunk(self) -> bytes:
+        part = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return part
+
+    def log_message(self, *_: object):
+        pass
+
+
+@pytest.fixture
+def faulty():
+    kind = type("Faulty", (Faulty,), {"bodies": []})
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kind.url = f"http://127.0.0.1:{server.server_port}"
+        yield kind
+        server.shutdown()
+
+
+def test_a_spine_that_can_be_read_once_is_sent_again_whole_and_an_answer_cut_short_is_not_asked_again(faulty):
+    spine = pa.table({"user_id": [1, 2], "at": pa.array([0, 0], pa.timestamp("us", "UTC"))})
+    reader = pa.RecordBatchReader.from_batches(spine.schema, iter(spine.to_batches()))
+    faulty.answer = frames.to_stream(spine)[:300]
+    with Client(faulty.url) as client, pytest.raises(StoreError, match="ended in the middle of its answer"):
+        client.stream([FeatureLookup("shop/spend")], reader, "at")
+    first, second = (body.partition(b"spine")[2].partition(b"ARROW")[2] or body for body in faulty.bodies)
+    assert len(faulty.bodies) == 2
+    assert len(first) == len(second) > 500
+
+
+@pytest.mark.parametrize("token", ["snk_0_secret\n", "tök", "Bearer snk_0_secret"])
+def test_a_token_that_is_none_is_refused_and_not_shown(token):
+    with pytest.raises(DefinitionError) as error:
+        Client("http://127.0.0.1:1", token)
+    assert token.strip() not in str(error.value)
+
+
+def test_what_cannot_be_sent_or_is_no_name_is_an_error_of_the_library(faulty):
+    with Client(faulty.url, retries=0) as client:
+        with pytest.raises(DataError, match="cannot be sent"):
+            client.get_features("spend", [{"user_id": 2**70}])
+        for name in ("spend?features=x", "../../metrics", "a/b/c"):
+            with pytest.raises(DefinitionError, match="breaks the rule"):
+                client.get_features(name, [])
+        with pytest.raises(DefinitionError, match="empty list"):
+            client.get_features("spend", [{"user_id": 1}], features=[])

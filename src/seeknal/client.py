@@ -1,30 +1,37 @@
 """The client: the calls of a feature store, answered by a server; the same types come back.
 
-Each call is one request, written once (`_Call`), which `Client` and `AsyncClient` send in their own ways.
+Each call is one request, written once (`Call`), which `Client` and `AsyncClient` send in their own ways.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import random
-import tempfile
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import IO, Any, Self
 
 import msgspec
 import pyarrow as pa
 
 from seeknal import errors, frames
+from seeknal.calls import (
+    Call,
+    body_of,
+    described,
+    options_of,
+    path_of,
+    read_batches,
+    read_projects,
+    read_pushed,
+)
 from seeknal.catalog import AsOf
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.feature_group import FeatureLookup, check_lookups
 from seeknal.pushing import Pushed
-from seeknal.times import Interval, instant, moment_of
+from seeknal.times import Interval
 
 try:
     import httpx2
@@ -33,37 +40,10 @@ except ImportError:
 
 _ARROW = "application/vnd.apache.arrow.stream"
 _MSGPACK = "application/msgpack"
+_BYTES = "application/octet-stream"
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
 _DEFAULT = "default"
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A request, and what makes of its answer what the caller wants."""
-
-    path: str
-    read: Callable[[IO[bytes]], Any]
-    content: bytes | None = None
-    kind: str = _ARROW
-    params: Mapping[str, Any] = field(default_factory=dict)
-    form: Callable[[], AbstractContextManager[Mapping[str, Any]]] | None = None
-    is_large: bool = False
-
-    def body(self) -> IO[bytes]:
-        """Give where the answer is to be put: in memory, or a file that goes when it is closed."""
-        return tempfile.TemporaryFile() if self.is_large else io.BytesIO()
-
-    @contextmanager
-    def sending(self) -> Iterator[dict[str, Any]]:
-        """Give the arguments of a request, anew for each try; a file in it is closed when it was sent."""
-        if self.form:
-            with self.form() as files:
-                yield {"method": "POST", "url": self.path, "files": files, "headers": {"accept": _ARROW}}
-            return
-        headers = {"content-type": self.kind, "accept": _ARROW}
-        method = "GET" if self.content is None else "POST"
-        yield {"method": method, "url": self.path, "content": self.content, "params": self.params, "headers": headers}
 
 
 class _Calls:
@@ -72,8 +52,12 @@ class _Calls:
     def __init__(self, url: str, token: str | None, timeout: float, retries: int) -> None:
         if not url.startswith(("http://", "https://")):
             raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, say.")
+        if token and not re.fullmatch("[!-~]+", token):
+            raise DefinitionError(
+                "The token has a space, a line's end or another character that no token has. Strip it."
+            )
         self.url = url
-        self._retries = retries
+        self._retries, self._timeout = retries, timeout
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._settings: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
 
@@ -83,14 +67,16 @@ class _Calls:
     @staticmethod
     def _get_features(
         table: str, keys: object, output: str, features: Sequence[str] | None, project: str, *, with_status: bool
-    ) -> _Call:
+    ) -> Call:
         if output not in {*frames.OUTPUTS[:3], "dicts"}:
             raise DefinitionError(f"output={output!r} is unknown. Choose one of pandas, polars, arrow, dicts.")
+        if features is not None and not len(features):
+            raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
         if isinstance(features, str):
             raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
         if isinstance(keys, Mapping):
             raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
-        content, kind, params = _body(
+        content, kind, params = body_of(
             "keys", keys, {"features": None if features is None else list(features), "with_status": with_status}
         )
 
@@ -98,12 +84,12 @@ class _Calls:
             found = pa.ipc.open_stream(body).read_all()
             return found.to_pylist() if output == "dicts" else frames.from_arrow(found, output)
 
-        return _Call(_path("online", table, project), read, content, kind, params)
+        return Call(path_of("online", table, project), read, content, kind, params)
 
     @staticmethod
-    def _push(group: str, rows: object, project: str) -> _Call:
-        content, kind, _ = _body("rows", [rows] if isinstance(rows, Mapping) else rows, {})
-        return _Call(_path("push", group, project), _pushed, content, kind)
+    def _push(group: str, rows: object, project: str) -> Call:
+        content, kind, _ = body_of("rows", [rows] if isinstance(rows, Mapping) else rows, {})
+        return Call(path_of("push", group, project), read_pushed, content, kind, is_long=True)
 
     @staticmethod
     def _historical(
@@ -111,26 +97,18 @@ class _Calls:
         spine: object,
         asked: Mapping[str, Any],
         read: Callable[[IO[bytes]], Any] | None = None,
-    ) -> _Call:
+    ) -> Call:
         check_lookups(lookups)
         projects = sorted({lookup.project or _DEFAULT for lookup in lookups})
         if len(projects) > 1:
             raise DefinitionError(f"The lookups are of projects {', '.join(projects)}; ask for those of one at a time.")
-        query = {"lookups": [_lookup(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
-
-        @contextmanager
-        def form() -> Iterator[Mapping[str, Any]]:
-            with _spine_file(spine) as file:
-                yield {
-                    "query": (None, msgspec.json.encode(query), "application/json"),
-                    "spine": ("spine", file, "application/octet-stream"),
-                }
-
-        return _Call(f"/v1/historical/{projects[0]}", read or _batches, form=form, is_large=read is None)
+        query = {"lookups": [described(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
+        path, content = f"/v1/historical/{projects[0]}", msgspec.json.encode(query)
+        return Call(path, read or read_batches, content, spine=spine, is_large=read is None, is_long=True)
 
     def _training_set(
         self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, asked: Mapping[str, Any]
-    ) -> _Call:
+    ) -> Call:
         kind = frames.output_kind(spine, output)
         frame = frames.settle(spine)
 
@@ -143,31 +121,55 @@ class _Calls:
 
         return self._historical(lookups, frame, asked, read)
 
-    def _pause(self, problem: object, tries: int) -> float:
+    def _timeouts(self, call: Call) -> httpx2.Timeout:
+        return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
+
+    def _pause(self, problem: httpx2.TransportError | _Busy, tries: int, *, has_begun: bool) -> float:
         """Say how long to wait before the next try: as long as the server says, else longer each time.
 
         Raises:
-            SeeknalError: There is no next try.
+            SeeknalError: There is no next try: there were enough, or what went wrong would go wrong again.
         """
-        if tries >= self._retries:
-            raise self._error(problem)
-        said = problem.headers.get("retry-after", "") if isinstance(problem, httpx2.Response) else ""
-        longest = float(said) if said.isdigit() else 0.1 * 2**tries
+        if isinstance(problem, _Busy) and tries < self._retries:
+            said = problem.response.headers.get("retry-after", "")
+            longest = float(said) if said.isdigit() else 0.1 * 2**tries
+        elif isinstance(problem, _Busy):
+            raise self._told(problem.response)
+        elif isinstance(problem, httpx2.ReadTimeout):
+            raise StoreError(f"{self.url} did not answer within {self._timeout:g} s.")
+        elif has_begun:
+            raise StoreError(f"{self.url} ended in the middle of its answer: {problem}. Its stderr may say why.")
+        elif "SSL" in str(problem):
+            raise StoreError(f"{self.url} cannot be trusted: {problem}. SSL_CERT_FILE names the certificates to trust.")
+        elif isinstance(problem, httpx2.LocalProtocolError) or tries >= self._retries:
+            raise StoreError(f"{self.url} cannot be reached: {problem}. Look whether the server runs there.")
+        else:
+            longest = 0.1 * 2**tries
         return min(_LONGEST_PAUSE, longest * random.uniform(1, 1.5))  # noqa: S311 - so that not all come back at once
 
-    def _error(self, problem: object) -> SeeknalError:
+    def _refused(self, response: httpx2.Response) -> Exception:
+        """Give what is to be raised about an answer that is none."""
+        return _Busy(response) if response.status_code in _BUSY else self._told(response)
+
+    def _told(self, response: httpx2.Response) -> SeeknalError:
         """Give the error that the library would raise here."""
-        if not isinstance(problem, httpx2.Response):
-            return StoreError(f"{self.url} cannot be reached: {problem}. Look whether the server runs there.")
         try:
-            told = msgspec.json.decode(problem.content, type=_Problem)
+            told = msgspec.json.decode(response.content, type=_Problem)
         except msgspec.DecodeError:
-            return StoreError(f"{self.url} answered with {problem.status_code}, which is no answer of Seeknal's.")
+            return StoreError(f"{self.url} answered with {response.status_code}, which is no answer of Seeknal's.")
         kind = getattr(errors, told.title, None)
         if isinstance(kind, type) and issubclass(kind, SeeknalError):
             return kind(told.detail)
-        is_mine = problem.status_code < 500 and problem.status_code not in _BUSY  # noqa: PLR2004 - the server's own
+        if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return DataError(told.detail)
+        is_mine = response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR and response.status_code not in _BUSY
         return (DefinitionError if is_mine else StoreError)(f"{told.title}: {told.detail}")
+
+
+class _Busy(Exception):  # noqa: N818 - it is no error to the user, but the reason for another try
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__()
+        self.response = response
 
 
 class _Problem(msgspec.Struct):
@@ -181,7 +183,7 @@ class Client(_Calls):
     Args:
         url: Where the server is, such as "http://127.0.0.1:6789".
         token: What opens it; see `seeknal token`.
-        timeout: How long to wait for the server to take or say something, in seconds.
+        timeout: How long to wait for the server to take or say something, in seconds; a push or a join may take longer.
         retries: How often a request is sent again, if the server is not reached or is busy. A push that comes twice
             changes nothing the second time.
     """
@@ -253,7 +255,7 @@ class Client(_Calls):
             as_of: Only what was stored by then can be seen.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind.
         """
-        return self._send(self._training_set(lookups, spine, output, _asked(date_col, keep, span, as_of)))
+        return self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, span, as_of)))
 
     def stream(
         self,
@@ -269,35 +271,39 @@ class Client(_Calls):
 
         Args are those of `training_set`.
         """
-        return self._send(self._historical(lookups, spine, _asked(date_col, keep, span, as_of)))
+        return self._send(self._historical(lookups, spine, options_of(date_col, keep, span, as_of)))
 
     def catalog(self) -> list[dict[str, Any]]:
         """List the projects that the token opens, with their groups, versions and tables."""
-        return self._send(_Call("/v1/catalog", _projects))  # type: ignore[no-any-return]
+        return self._send(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
-    def _send(self, call: _Call) -> Any:
+    def _send(self, call: Call) -> Any:
         tries = 0
-        while True:
-            try:
-                with call.sending() as request:
-                    response = self._http.send(self._http.build_request(**request), stream=True)
+        with call.sending() as request:
+            while True:
+                body = call.body()
                 try:
-                    if response.is_success:
-                        body = call.body()
-                        for part in response.iter_bytes():
-                            body.write(part)
-                        body.seek(0)
-                        return call.read(body)
-                    response.read()
-                finally:
-                    response.close()
-                if response.status_code not in _BUSY:
-                    raise self._error(response)
-                problem: object = response
-            except httpx2.TransportError as error:
-                problem = error
-            time.sleep(self._pause(problem, tries))
-            tries += 1
+                    return self._once(call, request(), body)
+                except (httpx2.TransportError, _Busy) as problem:
+                    with body:
+                        pause = self._pause(problem, tries, has_begun=call.is_large and body.tell() > 0)
+                except BaseException:
+                    body.close()
+                    raise
+                time.sleep(pause)
+                tries += 1
+
+    def _once(self, call: Call, request: Mapping[str, Any], body: IO[bytes]) -> Any:
+        response = self._http.send(self._http.build_request(**request, timeout=self._timeouts(call)), stream=True)
+        try:
+            if not response.is_success:
+                response.read()
+                raise self._refused(response)
+            for part in response.iter_bytes():
+                body.write(part)
+        finally:
+            response.close()
+        return call.read_answer(body, self.url)
 
 
 class AsyncClient(_Calls):
@@ -353,7 +359,7 @@ class AsyncClient(_Calls):
         output: str | None = None,
     ) -> Any:
         """See `Client.training_set`."""
-        return await self._send(self._training_set(lookups, spine, output, _asked(date_col, keep, span, as_of)))
+        return await self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, span, as_of)))
 
     async def stream(
         self,
@@ -366,119 +372,36 @@ class AsyncClient(_Calls):
         as_of: AsOf | None = None,
     ) -> pa.RecordBatchReader:
         """See `Client.stream`."""
-        return await self._send(self._historical(lookups, spine, _asked(date_col, keep, span, as_of)))
+        return await self._send(self._historical(lookups, spine, options_of(date_col, keep, span, as_of)))
 
     async def catalog(self) -> list[dict[str, Any]]:
         """See `Client.catalog`."""
-        return await self._send(_Call("/v1/catalog", _projects))  # type: ignore[no-any-return]
+        return await self._send(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
-    async def _send(self, call: _Call) -> Any:
+    async def _send(self, call: Call) -> Any:
         tries = 0
-        while True:
-            try:
-                with call.sending() as request:
-                    response = await self._http.send(self._http.build_request(**request), stream=True)
+        with call.sending() as request:
+            while True:
+                body = call.body()
                 try:
-                    if response.is_success:
-                        body = call.body()
-                        async for part in response.aiter_bytes():
-                            body.write(part)
-                        body.seek(0)
-                        return call.read(body)
-                    await response.aread()
-                finally:
-                    await response.aclose()
-                if response.status_code not in _BUSY:
-                    raise self._error(response)
-                problem: object = response
-            except httpx2.TransportError as error:
-                problem = error
-            await asyncio.sleep(self._pause(problem, tries))
-            tries += 1
+                    return await self._once(call, request(), body)
+                except (httpx2.TransportError, _Busy) as problem:
+                    with body:
+                        pause = self._pause(problem, tries, has_begun=call.is_large and body.tell() > 0)
+                except BaseException:
+                    body.close()
+                    raise
+                await asyncio.sleep(pause)
+                tries += 1
 
-
-def _path(kind: str, label: str, project: str) -> str:
-    """Name what a call is about; "shop/spend" says the project too."""
-    within, _, name = label.rpartition("/")
-    return f"/v1/{kind}/{within or project}/{name}"
-
-
-def _body(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
-    """Write rows as they are given: a frame as Arrow, dictionaries as MessagePack, with options in the query or beside.
-
-    Returns:
-        The body, its kind, and the query.
-    """
-    if isinstance(given, list | tuple):
-        return msgspec.msgpack.encode({name: list(given), **options}, enc_hook=_plain), _MSGPACK, {}
-    query = {key: value for key, value in options.items() if value is not None}
-    if "with_status" in query:
-        query["with_status"] = "true" if query["with_status"] else "false"
-    return frames.to_stream(frames.to_arrow(given)), _ARROW, query
-
-
-def _plain(value: Any) -> Any:
-    """Give a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise DataError(f"{value!r} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
-
-
-def _batches(body: IO[bytes]) -> pa.RecordBatchReader:
-    """Read batches from a file, which is closed behind the last, or when nobody wants more."""
-    reader = pa.ipc.open_stream(body)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        with body, reader:
-            yield from reader
-
-    return pa.RecordBatchReader.from_batches(reader.schema, batches())
-
-
-def _pushed(body: IO[bytes]) -> Pushed:
-    told = msgspec.json.decode(body.read())
-    return Pushed(**told | {"first": None if told["first"] is None else instant(told["first"])})
-
-
-def _projects(body: IO[bytes]) -> list[dict[str, Any]]:
-    return list(msgspec.json.decode(body.read())["projects"])
-
-
-def _lookup(one: FeatureLookup) -> dict[str, Any]:
-    told = {
-        "group": one.name,
-        "features": None if one.features is None else list(one.features),
-        "prefix": one.prefix,
-        "rename": None if one.rename is None else dict(one.rename),
-        "version": one.version,
-    }
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def _asked(date_col: str, keep: Sequence[str] | None, span: Interval, as_of: AsOf | None) -> dict[str, Any]:
-    moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
-    return {
-        "date_col": date_col,
-        "keep": None if keep is None else list(keep),
-        "start": None if span.start is None else moment_of(span.start).isoformat(),
-        "end": None if span.end is None else moment_of(span.end).isoformat(),
-        "as_of": dict(moment) if isinstance(moment, Mapping) else moment,
-    }
-
-
-def _spine_file(spine: Any) -> IO[bytes]:
-    """Give a spine as a file: one of Parquet as it is, any other frame as an Arrow stream."""
-    if isinstance(spine, str | Path) and Path(spine).suffix.lower() in {".parquet", ".pq"}:
+    async def _once(self, call: Call, request: Mapping[str, Any], body: IO[bytes]) -> Any:
+        response = await self._http.send(self._http.build_request(**request, timeout=self._timeouts(call)), stream=True)
         try:
-            return Path(spine).open("rb")
-        except OSError as error:
-            raise DataError(f"{str(spine)!r} cannot be read: {error}") from None
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever sends it closes it
-    schema, batches = frames.batches(spine, 2**16)
-    with pa.ipc.new_stream(file, schema) as writer:
-        for batch in batches():
-            writer.write_batch(batch)
-    file.seek(0)
-    return file
+            if not response.is_success:
+                await response.aread()
+                raise self._refused(response)
+            async for part in response.aiter_bytes():
+                body.write(part)
+        finally:
+            await response.aclose()
+        return call.read_answer(body, self.url)

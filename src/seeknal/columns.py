@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from seeknal.errors import DataError
 from seeknal.schema import UTC
 
-
 _PIECE = 2**17
 
 

@@ -409,12 +409,14 @@ class OnlineTable:
         """Find the parts that some features are in; all features if None.
 
         Raises:
-            DefinitionError: A feature is unknown.
+            DefinitionError: A feature is unknown, or none is named.
         """
         if features is None:
             return self._all
         if isinstance(features, str):
             raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
+        if not len(features):
+            raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
         if unknown := [name for name in features if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
             raise DefinitionError(f"Online table {self.record.name!r} has no feature {unknown[0]!r}.{hint}")
