@@ -12,7 +12,7 @@ ROOT = HERE / ".environments"
 PEERS = ["feast", "upstream", "polars", "pandas", "pyspark"]
 PINNED = {
     "core": [str(HERE.parent)],
-    "feast": ["feast[duckdb]==0.67.0", "duckdb==2.0.1"],
+    "feast": ["feast[duckdb,redis]==0.67.0", "duckdb==2.0.1"],
     "upstream": ["seeknal==2.13.0"],
     "polars": ["polars==2.1.0", "pyarrow==26.0.1"],
     "pandas": ["pandas==3.1.1", "pyarrow==26.0.1"],

@@ -156,7 +156,10 @@ def measure_in_turn(
     rounds: int,
     limits: Limits,
 ) -> None:
-    """Let workers do one task in turn, there and back, and look at each answer; who fails does not come again."""
+    """Let workers do one task in turn, there and back, and look at each answer.
+
+    Who fails does not come again, nor who has taken as long in all as one run may take.
+    """
     given_up: set[str] = set()
     for number in range(rounds):
         for worker in workers if number % 2 == 0 else workers[::-1]:
@@ -167,8 +170,10 @@ def measure_in_turn(
             verdict = _verdict(outcome, answer, right)
             section.take(case, worker.name, outcome, verdict.wrong)
             section.row(case, worker.name).note("" if verdict.in_order else "loses the order")
-            if verdict.wrong:
+            row = section.row(case, worker.name)
+            if verdict.wrong or sum(row.values) > limits.seconds:
                 given_up.add(worker.name)
+                row.note(f"{number + 1} rounds" if row.values and number + 1 < rounds else "")
 
 
 def _verdict(outcome: Outcome, answer: Path, right: Right) -> oracle.Verdict:

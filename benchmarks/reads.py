@@ -24,7 +24,6 @@ from seeknal.serving import OnlineTable
 
 _COUNTS = (1, 10, 100, 1000)
 _KINDS = ("dicts", "arrow", "pandas")
-_FEAST = Worker("Feast, SQLite", "feast_online", peer="feast")
 
 
 def measure_all(rows: int, peers: list[str], rounds: int, root: Path) -> Iterator[Section]:
@@ -43,9 +42,12 @@ def measure_all(rows: int, peers: list[str], rounds: int, root: Path) -> Iterato
         yield loads
         yield reads
         if "feast" in peers:
-            _measure_feast(loads, reads, folder, table, rounds)
-            yield loads
-            yield reads
+            address = redis.removeprefix("redis://").removesuffix("/0") + ",db=1"
+            for name, options in (("SQLite", {}), ("Redis", {"redis": address})):
+                worker = Worker(f"Feast, {name}", "feast_online", options, "feast")
+                _measure_feast(loads, reads, worker, (folder, rounds), table)
+                yield loads
+                yield reads
 
 
 @contextmanager
@@ -92,15 +94,16 @@ def _right(table: pa.Table, keys: list[int]) -> list[dict[str, Any]]:
     return table.drop_columns(["seen_at"]).take(pa.array([places[key] for key in keys])).to_pylist()
 
 
-def _measure_feast(loads: Section, reads: Section, folder: str, table: pa.Table, rounds: int) -> None:
+def _measure_feast(loads: Section, reads: Section, worker: Worker, how: tuple[str, int], table: pa.Table) -> None:
+    folder, rounds = how
     rows = min(len(table), 20_000)  # it takes its time
     pq.write_table(table.slice(0, rows), f"{folder}/rows.parquet")
     keys = {count: table["person_id"][:count].to_pylist() for count in _COUNTS}
     task = {"job": "online", "home": folder, "rows": f"{folder}/rows.parquet", "keys": keys, "rounds": rounds}
-    outcome = measure.run(_FEAST, task, Limits(seconds=600))
-    loads.add("load", _FEAST.name, rows / outcome.more.get("loading", 1), outcome.failure)
+    outcome = measure.run(worker, task, Limits(seconds=600))
+    loads.add("load", worker.name, rows / outcome.more.get("loading", 1), outcome.failure)
     for count in _COUNTS:
         told = outcome.more.get("reads", {}).get(str(count), {})
         failure = outcome.failure or ("" if told["rows"] == _right(table, keys[count]) else "wrong: other values")
         for one in told.get("us", [0]):
-            reads.add(f"{count:,} keys", _FEAST.name, one, failure=failure)
+            reads.add(f"{count:,} keys", worker.name, one, failure=failure)

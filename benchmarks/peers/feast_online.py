@@ -1,4 +1,4 @@
-"""Feast's online store on SQLite: load, read in the process, and the folder that its server is started in."""
+"""Feast's online store on SQLite or Redis: load, read in the process, and the folder that its server is started in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SETTINGS = """
 project: bench
 provider: local
 registry: {place}/registry.db
-online_store: {{type: sqlite, path: {place}/online.db}}
+online_store: {online}
 entity_key_serialization_version: 3
 """
 _TYPES = {"share": Float64, "count": Int64, "word": String}
@@ -27,7 +27,9 @@ def _loaded(task: Task) -> tuple[FeatureStore, list[str], float]:
     """Make a folder with a store, load it, and give the store, the names of its features and the seconds of the load."""
     place = Path(task["home"]) / "feast"
     place.mkdir(exist_ok=True)
-    (place / "feature_store.yaml").write_text(_SETTINGS.format(place=place), encoding="utf-8")
+    redis = task.get("redis")
+    online = f"{{type: redis, connection_string: '{redis}'}}" if redis else f"{{type: sqlite, path: {place}/online.db}}"
+    (place / "feature_store.yaml").write_text(_SETTINGS.format(place=place, online=online), encoding="utf-8")
     rows = pd.read_parquet(task["rows"])
     names = [name for name in rows.columns if name not in {"person_id", "seen_at"}]
     entity = Entity(name="person", join_keys=["person_id"], value_type=ValueType.INT64)
