@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 import pandas as pd
@@ -180,6 +180,45 @@ def test_values_of_every_kind_are_pushed_exactly():
     assert found.schema.field("e").type == pa.list_(pa.float32(), 2)
     assert found.select(["x", "d", "big"]).to_pylist() == [{"x": None, "d": Decimal("2.05"), "big": 2**62 + 1}]
     assert table.verify().equal
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.time64("us"), time(12, tzinfo=UTC)),
+        (pa.time32("s"), time(12, 0, 0, 500_000)),
+        (pa.duration("s"), timedelta(seconds=1.5)),
+        (pa.timestamp("s"), datetime(2024, 1, 1, 0, 0, 0, 5)),
+        (pa.date32(), datetime(2024, 6, 1, 13)),
+        (pa.list_(pa.int64()), [1.5]),
+        (pa.list_(pa.int64()), [True]),
+        (pa.list_(pa.string()), ["a", 1]),
+        (pa.list_(pa.string()), "ab"),
+        (pa.struct({"a": pa.int64()}), {"a": 1.5}),
+        (pa.float32(), 1e39),
+        (pa.float16(), 70000.0),
+        (pa.uint64(), 2**64),
+        (pa.uint64(), -1),
+    ],
+    ids=str,
+)
+def test_a_value_is_refused_rather_than_changed(kind, value):
+    fg = written(pa.table({"user_id": [1], "at": [NOON], "x": pa.array([None], kind)}))
+    with pytest.raises(DataError, match="does not fit"):
+        fg.push({"user_id": 2, "at": NOON, "x": value})
+    assert snapshots(fg) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(pa.uint64(), 2**64 - 1), (pa.date32(), datetime(2024, 6, 1)), (pa.float32(), float("inf")), (pa.time32("s"), time(12))],
+    ids=str,
+)  # fmt: skip
+def test_a_value_that_fits_is_pushed(kind, value):
+    fg = written(pa.table({"user_id": [1], "at": [NOON], "x": pa.array([None], kind)}))
+    fg.push({"user_id": 2, "at": NOON, "x": value})
+    found = history(fg)["x"].to_pylist()[-1]
+    assert found == (value.date() if isinstance(value, datetime) else value)
 
 
 def test_a_field_that_a_struct_does_not_have_is_refused():

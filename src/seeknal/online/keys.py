@@ -108,8 +108,14 @@ def _bounded(key: bytes | None) -> bytes:
     return key[: LONGEST_KEY - _DIGEST] + blake2b(key, digest_size=_DIGEST).digest()
 
 
-def read_keys(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = "the keys asked for") -> pa.Array:
     """Read what somebody gives as a key; a whole number out of the key's range keeps a wider type, and is not found.
+
+    Args:
+        name: The key's name.
+        values: What is given.
+        kind: The key's type.
+        whose: What to call what is given, in a message.
 
     Raises:
         DataError: A value is not of the key's type.
@@ -125,8 +131,8 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if types.same_kind(types.logical(found.type), kind):
             return pa.array(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, DataError) as error:
-        raise DataError(f"{name} is {kind}, and the keys asked for do not fit: {error}", key=name) from None
-    raise DataError(f"{name} is {kind}, but the keys asked for have {found.type}: {values[0]!r}.", key=name)
+        raise DataError(f"{name} is {kind}, and {whose} do not fit: {error}", key=name) from None
+    raise DataError(f"{name} is {kind}, but {whose} have {found.type}: {values[0]!r}.", key=name)
 
 
 def decode_key(key: bytes, kinds: Sequence[pa.DataType]) -> list[Any] | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable, Mapping
-from datetime import time, timedelta
+from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
@@ -27,6 +28,12 @@ _SAFE = 2**53 - 1
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _WIDE = pa.int64(), pa.uint64()
+_NUMBER = r"(\d{1,20}(?:\.\d{1,20})?)"
+_DURATION = re.compile(
+    rf"([+-]?)P(?=\d|T)(?:{_NUMBER}D)?(?:T(?=\d)(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+_SECONDS = 86_400, 3_600, 60, 1
 
 
 def form_of(kind: pa.DataType, *, text: bool) -> Form:
@@ -105,9 +112,9 @@ def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:
     if text and (is_.is_binary(kind) or is_.is_fixed_size_binary(kind)):
         return _read_bytes
     if is_.is_duration(kind):
-        return lambda name, value: _read_duration(name, value, kind)
+        return lambda name, value: _read_duration(name, value, kind, text=text)
     if is_.is_time(kind):
-        return lambda name, value: _read_time(name, value) if isinstance(value, str) else value
+        return lambda name, value: _read_time(name, value, kind)
     if is_.is_temporal(kind) or is_.is_decimal(kind):
         return lambda name, value: _read_text(name, value, kind)
     if is_.is_list(kind) or is_.is_fixed_size_list(kind):
@@ -142,16 +149,19 @@ def _read_bytes(name: str, value: Any) -> Any:
         raise DataError(f"{name} is bytes, which come as base64; {value[:40]!r} is none.", key=name) from None
 
 
-def _read_duration(name: str, value: Any, kind: pa.DataType) -> Any:
-    try:
-        if isinstance(value, str):
-            return msgspec.convert(value, timedelta)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return pa.scalar(value, pa.int64()).cast(kind).as_py()
-    except (msgspec.ValidationError, pa.ArrowInvalid, OverflowError):
-        pass
+def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> pa.Scalar:
+    """Read a duration; as a scalar, since Python's have no nanoseconds, and end after some million years."""
+    number = int(value) if text and isinstance(value, str) and _is_wide(value) else value
+    if isinstance(number, str) and (found := _DURATION.fullmatch(number)):
+        sign, *parts = found.groups(default="0")
+        spent = sum(Fraction(part) * seconds for part, seconds in zip(parts, _SECONDS, strict=True))
+        number = spent * _PER_SECOND[kind.unit] * (-1 if sign == "-" else 1)
+    if isinstance(number, int | Fraction) and not isinstance(number, bool) and number == int(number):
+        with suppress(pa.ArrowInvalid, OverflowError):
+            return pa.scalar(int(number), pa.int64()).cast(kind)
     raise DataError(
-        f"{name} is {kind}, which comes as a whole number of its unit, or as ISO 8601, not {value!r}.", key=name
+        f"{name} is {kind}, which comes as a whole number of its unit, or as ISO 8601, not {str(value)[:40]!r}.",
+        key=name,
     )
 
 
@@ -164,11 +174,12 @@ def _read_text(name: str, value: Any, kind: pa.DataType) -> Any:
     return value
 
 
-def _read_time(name: str, text: str) -> time:
-    try:
-        return time.fromisoformat(text)
-    except ValueError:
-        raise DataError(f"{name} is a time of day, such as 23:59:59.5, which {text[:40]!r} is not.", key=name) from None
+def _read_time(name: str, value: Any, kind: pa.DataType) -> pa.Scalar:
+    """Read a time of day; as a scalar, since Python's have no nanoseconds."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return pa.scalar(f"1970-01-01T{value}").cast(pa.timestamp(kind.unit)).cast(kind)
+    raise DataError(f"{name} is {kind}, a time of day such as 23:59:59, which {str(value)[:40]!r} is not.", key=name)
 
 
 def _read_list(name: str, value: Any, inner: Callable[[str, Any], Any]) -> Any:
