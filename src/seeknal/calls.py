@@ -6,11 +6,12 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from seeknal import frames
@@ -24,6 +25,10 @@ from seeknal.times import Interval, instant, moment_of
 _ARROW = "application/vnd.apache.arrow.stream"
 _MSGPACK = "application/msgpack"
 _BYTES = "application/octet-stream"
+
+
+class NoAnswer(Exception):  # noqa: N818 - it becomes one, of the address
+    """What came is no answer of Seeknal's."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,10 @@ class Call:
         body.seek(0)
         try:
             return self.read(body)
-        except (pa.ArrowInvalid, msgspec.MsgspecError, KeyError) as error:
-            raise StoreError(f"{url} answered what is no answer of Seeknal's: {error}") from error
+        except NoAnswer as error:
+            raise StoreError(
+                f"{url} does not answer as a Seeknal server: {error}. Look whether the address is right."
+            ) from None
 
 
 def path_of(kind: str, label: str, project: str) -> str:
@@ -100,6 +107,9 @@ def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes
 
 def _plain(value: Any) -> Any:
     """Give a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
+    if isinstance(plain := getattr(value, "asm8", value), np.timedelta64):  # finer than what Python has
+        nanos = int(plain.astype("timedelta64[ns]").astype(np.int64))
+        return f"{'-' if nanos < 0 else ''}PT{abs(nanos) // 10**9}.{abs(nanos) % 10**9:09}S"
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "tolist"):
@@ -107,9 +117,24 @@ def _plain(value: Any) -> Any:
     raise DataError(f"{value!r} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
 
 
+def read_table(body: IO[bytes]) -> pa.Table:
+    """Read a whole table.
+
+    Raises:
+        NoAnswer: It is none.
+    """
+    with _expected():
+        return pa.ipc.open_stream(body).read_all()
+
+
 def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
-    """Read batches from a file, which is closed behind the last, or when nobody wants more."""
-    reader = pa.ipc.open_stream(body)
+    """Read batches from a file, which is closed behind the last, or when nobody wants more.
+
+    Raises:
+        NoAnswer: There are none.
+    """
+    with _expected():
+        reader = pa.ipc.open_stream(body)
 
     def batches() -> Iterator[pa.RecordBatch]:
         with body, reader:
@@ -119,14 +144,42 @@ def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
 
 
 def read_pushed(body: IO[bytes]) -> Pushed:
-    """Read what a push did."""
-    told = msgspec.json.decode(body.read())
-    return Pushed(**told | {"first": None if told["first"] is None else instant(told["first"])})
+    """Read what a push did.
+
+    Raises:
+        NoAnswer: It does not say.
+    """
+    with _expected():
+        told = msgspec.json.decode(body.read(), type=dict[str, Any])
+        given = {one.name: told[one.name] for one in fields(Pushed)}
+    return Pushed(**given | {"first": None if given["first"] is None else instant(given["first"])})
+
+
+class _Catalog(msgspec.Struct):
+    projects: list[dict[str, Any]]
 
 
 def read_projects(body: IO[bytes]) -> list[dict[str, Any]]:
-    """Read the catalog."""
-    return list(msgspec.json.decode(body.read())["projects"])
+    """Read the catalog.
+
+    Raises:
+        NoAnswer: It is none.
+    """
+    with _expected():
+        return msgspec.json.decode(body.read(), type=_Catalog).projects
+
+
+@contextmanager
+def _expected() -> Iterator[None]:
+    """Say of what cannot be read that it is no answer of Seeknal's.
+
+    Raises:
+        NoAnswer: It cannot be read.
+    """
+    try:
+        yield
+    except (pa.ArrowException, msgspec.MsgspecError, OSError, EOFError, ValueError, KeyError) as error:
+        raise NoAnswer(str(error)) from None
 
 
 def described(one: FeatureLookup) -> dict[str, Any]:

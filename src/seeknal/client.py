@@ -1,16 +1,20 @@
 """The client: the calls of a feature store, answered by a server; the same types come back.
 
-Each call is one request, written once (`Call`), which `Client` and `AsyncClient` send in their own ways.
+Each call is one request (`Call`), and how it is sent, again where that may help, is written once, as a coroutine. `AsyncClient`
+awaits it; in `Client` nothing that it waits for is put off, so it runs to its end at the first step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import count
 from typing import IO, Any, Self
 
 import msgspec
@@ -26,11 +30,14 @@ from seeknal.calls import (
     read_batches,
     read_projects,
     read_pushed,
+    read_table,
 )
 from seeknal.catalog import AsOf
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.feature_group import FeatureLookup, check_lookups
+from seeknal.names import check_name
 from seeknal.pushing import Pushed
+from seeknal.serving import as_python, check_features, check_keys, check_output
 from seeknal.times import Interval
 
 try:
@@ -38,24 +45,27 @@ try:
 except ImportError:
     raise DefinitionError('The client needs httpx2: pip install "seeknal[client]".') from None
 
-_ARROW = "application/vnd.apache.arrow.stream"
-_MSGPACK = "application/msgpack"
-_BYTES = "application/octet-stream"
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
 _DEFAULT = "default"
+_IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
+"""What another try would not mend."""
 
 
-class _Calls:
+class _Calls(ABC):
     """What both clients can ask, as calls to be sent."""
 
     def __init__(self, url: str, token: str | None, timeout: float, retries: int) -> None:
         if not url.startswith(("http://", "https://")):
             raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, say.")
-        if token and not re.fullmatch("[!-~]+", token):
+        if token and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
             raise DefinitionError(
                 "The token has a space, a line's end or another character that no token has. Strip it."
             )
+        try:
+            httpx2.URL(url)
+        except httpx2.InvalidURL as error:
+            raise DefinitionError(f"url={url!r} is no address: {error}") from None
         self.url = url
         self._retries, self._timeout = retries, timeout
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -68,21 +78,19 @@ class _Calls:
     def _get_features(
         table: str, keys: object, output: str, features: Sequence[str] | None, project: str, *, with_status: bool
     ) -> Call:
-        if output not in {*frames.OUTPUTS[:3], "dicts"}:
-            raise DefinitionError(f"output={output!r} is unknown. Choose one of pandas, polars, arrow, dicts.")
-        if features is not None and not len(features):
-            raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
-        if isinstance(features, str):
-            raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
-        if isinstance(keys, Mapping):
-            raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+        check_output(output)
+        check_features(features)
+        check_keys(keys)
         content, kind, params = body_of(
             "keys", keys, {"features": None if features is None else list(features), "with_status": with_status}
         )
 
         def read(body: IO[bytes]) -> Any:
-            found = pa.ipc.open_stream(body).read_all()
-            return found.to_pylist() if output == "dicts" else frames.from_arrow(found, output)
+            found = read_table(body)
+            if output != "dicts":
+                return frames.from_arrow(found, output)
+            with as_python():
+                return found.to_pylist()
 
         return Call(path_of("online", table, project), read, content, kind, params)
 
@@ -103,7 +111,7 @@ class _Calls:
         if len(projects) > 1:
             raise DefinitionError(f"The lookups are of projects {', '.join(projects)}; ask for those of one at a time.")
         query = {"lookups": [described(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
-        path, content = f"/v1/historical/{projects[0]}", msgspec.json.encode(query)
+        path, content = f"/v1/historical/{check_name('project', projects[0])}", msgspec.json.encode(query)
         return Call(path, read or read_batches, content, spine=spine, is_large=read is None, is_long=True)
 
     def _training_set(
@@ -113,7 +121,7 @@ class _Calls:
         frame = frames.settle(spine)
 
         def read(body: IO[bytes]) -> Any:
-            found = pa.ipc.open_stream(body).read_all()
+            found = read_table(body)
             own = frames.names_of(frame)
             features = [name for name in found.column_names if name not in own]
             kept = [name for name in found.column_names if name in own]
@@ -124,52 +132,94 @@ class _Calls:
     def _timeouts(self, call: Call) -> httpx2.Timeout:
         return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
 
-    def _pause(self, problem: httpx2.TransportError | _Busy, tries: int, *, has_begun: bool) -> float:
-        """Say how long to wait before the next try: as long as the server says, else longer each time.
+    async def _answer(self, call: Call) -> Any:
+        """Send a request until it is answered or refused, and read the answer.
 
         Raises:
-            SeeknalError: There is no next try: there were enough, or what went wrong would go wrong again.
+            SeeknalError: There is no answer, and no further try would help or there were enough.
         """
-        if isinstance(problem, _Busy) and tries < self._retries:
-            said = problem.response.headers.get("retry-after", "")
-            longest = float(said) if said.isdigit() else 0.1 * 2**tries
-        elif isinstance(problem, _Busy):
-            raise self._told(problem.response)
-        elif isinstance(problem, httpx2.ReadTimeout):
-            raise StoreError(f"{self.url} did not answer within {self._timeout:g} s.")
-        elif has_begun:
-            raise StoreError(f"{self.url} ended in the middle of its answer: {problem}. Its stderr may say why.")
-        elif "SSL" in str(problem):
-            raise StoreError(f"{self.url} cannot be trusted: {problem}. SSL_CERT_FILE names the certificates to trust.")
-        elif isinstance(problem, httpx2.LocalProtocolError) or tries >= self._retries:
-            raise StoreError(f"{self.url} cannot be reached: {problem}. Look whether the server runs there.")
-        else:
-            longest = 0.1 * 2**tries
-        return min(_LONGEST_PAUSE, longest * random.uniform(1, 1.5))  # noqa: S311 - so that not all come back at once
+        with call.sending() as request:
+            for tries in count():
+                may_help, pause = True, 0.1 * 2**tries
+                try:
+                    response = await self._begin({**request(), "timeout": self._timeouts(call)})
+                    if response.is_success:
+                        break
+                    await self._take(response, told := io.BytesIO())
+                    error = self._told(response.status_code, told.getvalue())
+                    may_help = response.status_code in _BUSY
+                    said = response.headers.get("retry-after", "")
+                    pause = float(said) if said.isdigit() else pause
+                except httpx2.RequestError as problem:
+                    error = self._unreached(problem)
+                    may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)
+                if not may_help or tries >= self._retries:
+                    raise error
+                pause *= random.uniform(1, 1.5)  # noqa: S311 - so that not all come back at once
+                await self._sleep(min(_LONGEST_PAUSE, pause))
+        return await self._finish(call, response)
 
-    def _refused(self, response: httpx2.Response) -> Exception:
-        """Give what is to be raised about an answer that is none."""
-        return _Busy(response) if response.status_code in _BUSY else self._told(response)
+    async def _finish(self, call: Call, response: httpx2.Response) -> Any:
+        """Read an answer that has begun; one that breaks off is not asked for again, since it may have been long."""
+        body = call.body()
+        try:
+            await self._take(response, body)
+            return call.read_answer(body, self.url)
+        except httpx2.RequestError as problem:
+            body.close()
+            raise StoreError(
+                f"{self.url} ended in the middle of its answer: {_said(problem)}. Its stderr may say why."
+            ) from None
+        except BaseException:
+            body.close()
+            raise
 
-    def _told(self, response: httpx2.Response) -> SeeknalError:
+    @abstractmethod
+    async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
+        """Send a request, and give its answer as soon as that begins."""
+
+    @abstractmethod
+    async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
+        """Take the rest of an answer, whose connection is free then."""
+
+    @abstractmethod
+    async def _sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def _unreached(self, problem: httpx2.RequestError) -> SeeknalError:
+        """Say why there is no answer."""
+        if isinstance(problem, httpx2.LocalProtocolError):
+            return DefinitionError(f"What is asked of {self.url} cannot be sent over HTTP.")
+        if isinstance(problem, httpx2.ReadTimeout | httpx2.WriteTimeout):
+            did = "answer" if isinstance(problem, httpx2.ReadTimeout) else "take the request"
+            return StoreError(f"{self.url} did not {did} within {self._timeout:g} s.")
+        if _is_distrust(problem):
+            return StoreError(
+                f"{self.url} cannot be trusted: {problem}. SSL_CERT_FILE names the certificates to trust."
+            )
+        return StoreError(f"{self.url} cannot be reached: {_said(problem)}. Look whether the server runs there.")
+
+    def _told(self, status: int, content: bytes) -> SeeknalError:
         """Give the error that the library would raise here."""
         try:
-            told = msgspec.json.decode(response.content, type=_Problem)
-        except msgspec.DecodeError:
-            return StoreError(f"{self.url} answered with {response.status_code}, which is no answer of Seeknal's.")
+            told = msgspec.json.decode(content, type=_Problem)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return StoreError(f"{self.url} answered with {status}, which is no answer of Seeknal's.")
         kind = getattr(errors, told.title, None)
         if isinstance(kind, type) and issubclass(kind, SeeknalError):
             return kind(told.detail)
-        if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return DataError(told.detail)
-        is_mine = response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR and response.status_code not in _BUSY
+        is_mine = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _BUSY
         return (DefinitionError if is_mine else StoreError)(f"{told.title}: {told.detail}")
 
 
-class _Busy(Exception):  # noqa: N818 - it is no error to the user, but the reason for another try
-    def __init__(self, response: httpx2.Response) -> None:
-        super().__init__()
-        self.response = response
+def _is_distrust(problem: httpx2.RequestError) -> bool:
+    return "SSL" in str(problem)
+
+
+def _said(problem: httpx2.RequestError) -> str:
+    return str(problem) or type(problem).__name__
 
 
 class _Problem(msgspec.Struct):
@@ -183,9 +233,10 @@ class Client(_Calls):
     Args:
         url: Where the server is, such as "http://127.0.0.1:6789".
         token: What opens it; see `seeknal token`.
-        timeout: How long to wait for the server to take or say something, in seconds; a push or a join may take longer.
-        retries: How often a request is sent again, if the server is not reached or is busy. A push that comes twice
-            changes nothing the second time.
+        timeout: How long to wait for the server to take or say something, in seconds; for what a push or a join gives,
+            as long as it takes.
+        retries: How often a request is sent again, if the server is not reached or is busy; never one that only takes
+            long, or whose answer has begun. A push that comes twice changes nothing the second time.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 5) -> None:
@@ -278,32 +329,24 @@ class Client(_Calls):
         return self._send(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
     def _send(self, call: Call) -> Any:
-        tries = 0
-        with call.sending() as request:
-            while True:
-                body = call.body()
-                try:
-                    return self._once(call, request(), body)
-                except (httpx2.TransportError, _Busy) as problem:
-                    with body:
-                        pause = self._pause(problem, tries, has_begun=call.is_large and body.tell() > 0)
-                except BaseException:
-                    body.close()
-                    raise
-                time.sleep(pause)
-                tries += 1
-
-    def _once(self, call: Call, request: Mapping[str, Any], body: IO[bytes]) -> Any:
-        response = self._http.send(self._http.build_request(**request, timeout=self._timeouts(call)), stream=True)
         try:
-            if not response.is_success:
-                response.read()
-                raise self._refused(response)
+            self._answer(call).send(None)
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("what it waits for is never put off")
+
+    async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
+        return self._http.send(self._http.build_request(**request), stream=True)
+
+    async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
+        try:
             for part in response.iter_bytes():
                 body.write(part)
         finally:
             response.close()
-        return call.read_answer(body, self.url)
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - nobody else waits
 
 
 class AsyncClient(_Calls):
@@ -312,7 +355,7 @@ class AsyncClient(_Calls):
     Args:
         url: Where the server is, such as "http://127.0.0.1:6789".
         token: What opens it; see `seeknal token`.
-        timeout: How long to wait for the server to take or say something, in seconds.
+        timeout: How long to wait for the server to take or say something, in seconds; see `Client`.
         retries: How often a request is sent again, if the server is not reached or is busy.
     """
 
@@ -341,11 +384,11 @@ class AsyncClient(_Calls):
         project: str = _DEFAULT,
     ) -> Any:
         """See `Client.get_features`."""
-        return await self._send(self._get_features(table, keys, output, features, project, with_status=with_status))
+        return await self._answer(self._get_features(table, keys, output, features, project, with_status=with_status))
 
     async def push(self, group: str, rows: object, project: str = _DEFAULT) -> Pushed:
         """See `Client.push`."""
-        return await self._send(self._push(group, rows, project))  # type: ignore[no-any-return]
+        return await self._answer(self._push(group, rows, project))  # type: ignore[no-any-return]
 
     async def training_set(
         self,
@@ -359,7 +402,7 @@ class AsyncClient(_Calls):
         output: str | None = None,
     ) -> Any:
         """See `Client.training_set`."""
-        return await self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, span, as_of)))
+        return await self._answer(self._training_set(lookups, spine, output, options_of(date_col, keep, span, as_of)))
 
     async def stream(
         self,
@@ -372,36 +415,21 @@ class AsyncClient(_Calls):
         as_of: AsOf | None = None,
     ) -> pa.RecordBatchReader:
         """See `Client.stream`."""
-        return await self._send(self._historical(lookups, spine, options_of(date_col, keep, span, as_of)))
+        return await self._answer(self._historical(lookups, spine, options_of(date_col, keep, span, as_of)))
 
     async def catalog(self) -> list[dict[str, Any]]:
         """See `Client.catalog`."""
-        return await self._send(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
+        return await self._answer(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
-    async def _send(self, call: Call) -> Any:
-        tries = 0
-        with call.sending() as request:
-            while True:
-                body = call.body()
-                try:
-                    return await self._once(call, request(), body)
-                except (httpx2.TransportError, _Busy) as problem:
-                    with body:
-                        pause = self._pause(problem, tries, has_begun=call.is_large and body.tell() > 0)
-                except BaseException:
-                    body.close()
-                    raise
-                await asyncio.sleep(pause)
-                tries += 1
+    async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
+        return await self._http.send(self._http.build_request(**request), stream=True)
 
-    async def _once(self, call: Call, request: Mapping[str, Any], body: IO[bytes]) -> Any:
-        response = await self._http.send(self._http.build_request(**request, timeout=self._timeouts(call)), stream=True)
+    async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
         try:
-            if not response.is_success:
-                await response.aread()
-                raise self._refused(response)
             async for part in response.aiter_bytes():
                 body.write(part)
         finally:
             await response.aclose()
-        return call.read_answer(body, self.url)
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -206,8 +207,9 @@ class Found(NamedTuple):
     def dicts(self, with_status: bool = False) -> list[dict[str, Any]]:
         """Give it as one dictionary per entity."""
         pieces = self.selection.pieces
-        shown = {name: self.keys[name].shown(values) for name, values in self.columns.items()}
-        values = [piece.values(read.alive) for piece, read in zip(pieces, self.reads, strict=True)]
+        with as_python():
+            shown = {name: self.keys[name].shown(values) for name, values in self.columns.items()}
+            values = [piece.values(read.alive) for piece, read in zip(pieces, self.reads, strict=True)]
         own = [*shown, *(name for piece in pieces for name in piece.names)]
         cut = [[row[: len(p.names)] for row in one] for p, one in zip(pieces, values, strict=True)]
         parts = zip(zip(*shown.values(), strict=True), *cut, strict=True)
@@ -297,8 +299,7 @@ class OnlineTable:
             plain = self.plainly(keys, moment)
             if plain is not None:
                 return self._as_dicts(*plain[0], self._values(plain[1].alive))
-        if output not in ONLINE_OUTPUTS:
-            raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
+        check_output(output)
         found = self.find(self.columns(keys), features, moment)
         return found.dicts(with_status) if output == "dicts" else frames.from_arrow(found.arrow(with_status), output)
 
@@ -385,8 +386,7 @@ class OnlineTable:
 
     def _listed(self, keys: object) -> list[Any]:
         """Give keys as a list of what should be mappings."""
-        if isinstance(keys, Mapping):
-            raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+        check_keys(keys)
         if isinstance(keys, str | bytes | int | float):
             raise DataError(f"keys is {keys!r}. Give a list of mappings: keys=[{{{self.keys[0]!r}: {keys!r}}}].")
         return list(keys) if isinstance(keys, tuple) else frames.to_arrow(keys).to_pylist()
@@ -413,10 +413,7 @@ class OnlineTable:
         """
         if features is None:
             return self._all
-        if isinstance(features, str):
-            raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
-        if not len(features):
-            raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
+        check_features(features)
         if unknown := [name for name in features if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
             raise DefinitionError(f"Online table {self.record.name!r} has no feature {unknown[0]!r}.{hint}")
@@ -426,6 +423,53 @@ class OnlineTable:
                 places = [part.features[name] for name in names]
                 pieces.append(Piece(part, label, names, places, part.codec.values(places)))
         return Selection(list(features), pieces)
+
+
+def check_output(output: object) -> None:
+    """Refuse a kind of answer that there is not.
+
+    Raises:
+        DefinitionError: There is none of that name.
+    """
+    if output not in ONLINE_OUTPUTS:
+        raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
+
+
+def check_features(features: Sequence[str] | None) -> None:
+    """Refuse what names no features.
+
+    Raises:
+        DefinitionError: It is one name, or an empty list.
+    """
+    if isinstance(features, str):
+        raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
+    if features is not None and not len(features):
+        raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
+
+
+def check_keys(keys: object) -> None:
+    """Refuse one entity where a list is taken.
+
+    Raises:
+        DataError: It is one mapping.
+    """
+    if isinstance(keys, Mapping):
+        raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+
+
+@contextmanager
+def as_python() -> Iterator[None]:
+    """Say what to do about a value that Python has no place for, such as a date in the year 12000.
+
+    Raises:
+        DataError: There is one.
+    """
+    try:
+        yield
+    except (OverflowError, ValueError) as error:
+        raise DataError(
+            f'A value is beyond what Python has for its type: {error}. Take it with output="arrow".'
+        ) from None
 
 
 def _labels(lookups: Sequence[TableLookup]) -> list[str]:
