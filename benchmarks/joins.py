@@ -48,7 +48,7 @@ QUICK = [
     Join(100 * _K, 10 * _K, 10 * _K),
     Join(100 * _K, 10 * _K, 100 * _K),
     Join(100 * _K, 10 * _K, 100 * _K, 2),
-    *(Join(100 * _K, 10 * _K, 100 * _K, kind=kind) for kind in ("ttl", "ties", "composite", "text")),
+    *(Join(100 * _K, 10 * _K, 100 * _K, kind=kind) for kind in ("ties", "text")),
     Join(_M, 100 * _K, 100 * _K),
 ]
 FULL = [

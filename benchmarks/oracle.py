@@ -56,14 +56,26 @@ def find(
         moments: The moments.
         made: When each row was made, which settles ties.
         ttl: How long a value is good for.
+
+    Raises:
+        OverflowError: There are too many people over too long a time.
     """
-    first, span = times.min(), int(max(times.max(), moments.max()) - times.min()) + 2
-    places = codes * span + (times - first)
-    order = np.arange(len(places)) if made is None else np.argsort(made, kind="stable")
+    people = np.unique(asked)
+    place = np.searchsorted(people, codes).clip(max=len(people) - 1)
+    rows = np.flatnonzero(people[place] == codes)  # of others nobody asks
+    if not len(rows):
+        return np.full(len(asked), -1)
+    first, last = min(times[rows].min(), moments.min()), max(times[rows].max(), moments.max())
+    span = int(last - first) + 1
+    if len(people) * span >= 2**63:
+        raise OverflowError(f"{len(people):,} people over {span:,} us have no place in 64 bits")
+    places = place[rows] * span + (times[rows] - first)
+    order = np.arange(len(rows)) if made is None else np.argsort(made[rows], kind="stable")
     order = order[np.argsort(places[order], kind="stable")]
-    found = np.searchsorted(places[order], asked * span + np.maximum(moments - first, -1), side="right") - 1
-    winner = np.where(found >= 0, order[np.maximum(found, 0)], -1)
-    good = (winner >= 0) & (codes[winner] == asked) & (times[winner] <= moments)
+    wanted = np.searchsorted(people, asked) * span + (moments - first)
+    found = np.searchsorted(places[order], wanted, side="right") - 1
+    winner = rows[order[np.maximum(found, 0)]]
+    good = (found >= 0) & (codes[winner] == asked) & (times[winner] <= moments)
     if ttl is not None:
         good &= moments - times[winner] <= ttl
     return np.where(good, winner, -1)

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240, help="seconds after which a run is ended")
     options = parser.parse_args()
     options.peers = options.peers if options.peers is not None else [] if options.quick else environments.PEERS
-    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.rounds = options.rounds or (2 if options.quick else 5)
     options.data.mkdir(parents=True, exist_ok=True)
     began, done = datetime.now(UTC).isoformat(timespec="seconds"), {}
     versions = {peer: environments.versions(peer) for peer in ["this", *options.peers]}
@@ -67,12 +67,12 @@ def _writes(options: argparse.Namespace) -> Iterator[report.Section]:
 
 
 def _small(options: argparse.Namespace) -> Iterator[report.Section]:
-    count, times = (100_000, 100) if options.quick else (1_000_000, 1000)
+    count, times = (100_000, 50) if options.quick else (1_000_000, 1000)
     return writes.measure_small(count, times, options.rounds, options.data, Limits(options.memory, options.seconds))
 
 
 def _growth(options: argparse.Namespace) -> Iterator[report.Section]:
-    count, steps = (1_000_000, [30]) if options.quick else (options.grown, [30, 1])
+    count, steps = (300_000, [30]) if options.quick else (options.grown, [30, 1])
     return growth.measure_all(count, steps, options.rounds, options.data, Limits(options.memory, options.seconds))
 
 
