@@ -1,4 +1,4 @@
-"""Break the point-in-time join on purpose, in six ways, and see whether the contract's tests notice.
+"""Break the point-in-time join on purpose, in ten ways, and see whether the contract's tests notice.
 
     python scripts/break_the_join.py
 
@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = {
-    "by the oracle": ("test_point_in_time.py",),
+    "by the oracle": ("test_point_in_time.py", "test_ways_to_join.py"),
     "by a directed test": ("test_rules_time.py", "test_rules_frames.py"),
 }
 PARALLEL = 2
@@ -54,7 +54,7 @@ class Mutation:
     name: str
     old: str
     new: str
-    path: str = "engine/duckdb.py"
+    path: str = "engine/queries.py"
 
     def apply(self, package: Path) -> None:
         """Make the change.
@@ -69,7 +69,7 @@ class Mutation:
         file.write_text(text.replace(self.old, self.new))
 
 
-WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duckdb)\n", "", "store.py")
+WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duckdb)\n", "", "home.py")
 SELFTEST = """
 import duckdb
 from seeknal.engine import selftest
@@ -83,16 +83,22 @@ else:
     print("passed")
 """
 MUTATIONS = (
-    Mutation("strict comparison", "row(s.t, {_LAST}, {_LAST}) >= r.place", "row(s.t, {-_LAST}, {-_LAST}) > r.place"),
+    Mutation("strict comparison", '"s.t >= r.t"]', '"s.t > r.t"]'),
+    Mutation(
+        "strict comparison, in full", "row(s.t, {LAST}, {LAST}) >= r.place", "row(s.t, {-LAST}, {-LAST}) > r.place"
+    ),
     Mutation("ttl off by one", "s.t - r.t <= ", "s.t - r.t < "),
     Mutation("inner join", "ASOF LEFT JOIN r", "ASOF JOIN r"),
     Mutation(
-        "spine deduplicated",
-        "FROM spine AS s ASOF",
-        "FROM (SELECT * EXCLUDE (i), min(i) AS i FROM spine GROUP BY ALL) AS s ASOF",
+        "position of the spine lost", "np.full(len(self.spine), -1)", "np.full(len(self.spine), 0)", "engine/joins.py"
     ),
     Mutation("order lost", "ORDER BY s.i\n", "\n"),
-    Mutation("tie reversed", "{created}, {row_id}) AS place", "{created}, -{row_id}) AS place"),
+    Mutation("order lost, of nearest", "places[positions[order]] = order", "places[order] = order", "engine/joins.py"),
+    Mutation("tie reversed", "{_created(schema)}, {row_id}) AS place", "{_created(schema)}, -{row_id}) AS place"),
+    Mutation(
+        "tie reversed, of nearest", "np.lexsort([ids, created])", "np.lexsort([-ids, created])", "engine/joins.py"
+    ),
+    Mutation("ties overlooked", "HAVING count(*) > 1 LIMIT 1", "HAVING count(*) > 9 LIMIT 1"),
 )
 
 
