@@ -153,7 +153,10 @@ def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
 
 
 def _nulls_inside(array: pa.Array) -> pa.Array:
-    """Make the fields of a null struct null as well, so that a cast does not look at what stands there."""
+    """Make the fields of a null struct null as well, also inside lists, so that a cast does not look at what stands there."""
+    if pa.types.is_list(array.type):
+        inside = _nulls_inside(array.values)
+        return pa.ListArray.from_arrays(array.offsets, inside, type=array.type, mask=array.is_null())
     if not pa.types.is_struct(array.type):
         return array
     fields = [_nulls_inside(field) for field in array.flatten()]
