@@ -62,7 +62,7 @@ def wait_for(url: str, token: str | None = None) -> None:
     while time.monotonic() < end:
         try:
             row = json.loads(ask(url, [12], token))["rows"][0]
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
             continue
         assert row["person_id"] == 12, row  # noqa: PLR2004, S101 - a wrong answer is not worth timing
