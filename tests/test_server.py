@@ -343,7 +343,8 @@ def moments(kind: pa.DataType):
 
 def of_width(width: int):
     kind = {16: pa.float16(), 32: pa.float32(), 64: pa.float64()}[width]
-    return kind, st.floats(width=width).map(lambda value: pa.scalar(value, pa.float64()).cast(kind))
+    one_nan = st.floats(width=width).map(lambda value: math.nan if math.isnan(value) else value)
+    return kind, one_nan.map(lambda value: pa.scalar(value, pa.float64()).cast(kind))
 
 
 def decimals(scale: int):

@@ -166,7 +166,7 @@ def _exactly(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if test(kind):
             return pa.array([None if value is None else convert(value, kind) for value in values], kind)
     if is_.is_decimal(kind):
-        return pa.array(values, kind)
+        return pa.array([value.cast(kind) if isinstance(value, pa.Scalar) else value for value in values], kind)
     found = pa.array(values)
     if is_.is_null(found.type) or any(test(found.type) and test(kind) for test in _SIMPLE):
         return found.cast(kind)

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
-from seeknal import types
 from seeknal.dicts import AS_IS, Form
 from seeknal.errors import DataError
 
@@ -113,8 +112,6 @@ def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:
         return _read_bytes
     if is_.is_duration(kind):
         return lambda name, value: _read_duration(name, value, kind, text=text)
-    if is_.is_time(kind):
-        return lambda name, value: _read_time(name, value, kind)
     if is_.is_temporal(kind) or is_.is_decimal(kind):
         return lambda name, value: _read_text(name, value, kind)
     if is_.is_list(kind) or is_.is_fixed_size_list(kind):
@@ -166,20 +163,19 @@ def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> p
 
 
 def _read_text(name: str, value: Any, kind: pa.DataType) -> Any:
-    """Read a moment, a date or a decimal; of a number nobody knows the unit, and a decimal may be rounded by then."""
+    """Read a moment, a date, a time of day or a decimal, as a scalar, since Python's have no nanoseconds and end sooner.
+
+    Of a number nobody knows the unit, and a decimal may be rounded by then.
+    """
     if isinstance(value, str):
-        return types.read(name, value, kind)
+        is_time = is_.is_time(kind)  # Arrow reads such only behind a date
+        text, wide = (f"1970-01-01T{value}", pa.timestamp(kind.unit)) if is_time else (value, kind)
+        with suppress(ValueError):
+            return pa.scalar(text).cast(wide).cast(kind)
+        raise DataError(f"{name} is {kind}, which {value[:40]!r} is not.", key=name)
     if isinstance(value, int | float) and not (is_.is_decimal(kind) and type(value) is int):
         raise DataError(f"{name} is {kind}, which comes as text, not as {value!r}.", key=name)
     return value
-
-
-def _read_time(name: str, value: Any, kind: pa.DataType) -> pa.Scalar:
-    """Read a time of day; as a scalar, since Python's have no nanoseconds."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return pa.scalar(f"1970-01-01T{value}").cast(pa.timestamp(kind.unit)).cast(kind)
-    raise DataError(f"{name} is {kind}, a time of day such as 23:59:59, which {str(value)[:40]!r} is not.", key=name)
 
 
 def _read_list(name: str, value: Any, inner: Callable[[str, Any], Any]) -> Any:
