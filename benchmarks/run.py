@@ -8,6 +8,7 @@ Quick: a few minutes, small data, no peers. The report is written again after ev
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     options.peers = options.peers if options.peers is not None else [] if options.quick else environments.PEERS
     options.rounds = options.rounds or (2 if options.quick else 5)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `timeout` leaves no folders behind
     options.data.mkdir(parents=True, exist_ok=True)
     began, done = datetime.now(UTC).isoformat(timespec="seconds"), {}
     versions = {peer: environments.versions(peer) for peer in ["this", *options.peers]}
