@@ -1,5 +1,6 @@
 """What a server lets in, what it takes at most, and how it ends."""
 
+import gzip
 import json
 import os
 import signal
@@ -344,6 +345,23 @@ def test_a_certificate_that_is_none_ends_it_before_it_begins(tmp_path, workers):
     assert done.returncode == 1
     assert "are not a certificate and its key" in done.stderr
     assert "Serving" not in done.stderr
+
+
+def test_a_home_without_tokens_in_the_place_of_one_with_tokens_is_not_open(tmp_path):
+    one, other = filled(tmp_path / "one", "shop"), filled(tmp_path / "other", "shop")
+    token = tokens.create(one.registry, "web", "shop", ["read"])
+    with Server(one.home) as server:
+        assert ask(server.url).status_code == 401
+        one.home.rename(tmp_path / "before")
+        other.home.rename(one.home)
+        time.sleep(1)
+        assert ask(server.url).status_code == ask(server.url, token=token).status_code == 401
+
+
+def test_a_compressed_body_is_refused_by_its_header(narrow):
+    headers = JSON | {"content-encoding": "gzip"}
+    answer = httpx2.post(f"{narrow.url}/v1/online/shop/spend", content=gzip.compress(b"{}"), headers=headers)
+    assert (answer.status_code, "Content-Encoding" in answer.json()["detail"]) == (415, True)
 
 
 def test_a_page_of_another_site_gets_nothing(tmp_path):

@@ -63,11 +63,12 @@ class Doorkeeper:
 
     Args:
         tokens: All that were ever given out.
+        may_be_open: Whether the door is open as long as there are none.
     """
 
-    def __init__(self, tokens: Sequence[TokenRecord]) -> None:
+    def __init__(self, tokens: Sequence[TokenRecord], *, may_be_open: bool) -> None:
         self._tokens = {token.id: token for token in tokens if token.revoked_at is None}
-        self.is_open = not tokens
+        self.is_open = may_be_open and not tokens
         """Whether no token was ever given out; to revoke the last one does not open the door."""
 
     def find(self, text: str) -> TokenRecord | None:

@@ -85,7 +85,7 @@ def status(
     store, at = _existing(), now()
     if project is not None:
         store.catalog.project(project)
-    allowed = wanted or store.settings.freshness
+    allowed = store.settings.freshness if wanted is None else wanted
     tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
     found = [freshness(store.online_tables, store.registry, one, at) for one in tables]
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]
@@ -96,7 +96,7 @@ def status(
                 "newest_event": render.when(one.newest),
                 "age": _shown(one.age(at)),
                 "target": _shown(allowed),
-                "stale": is_stale if allowed else None,
+                "stale": None if allowed is None else is_stale,
                 "loaded_at": render.when(one.loaded_at),
                 "behind": one.is_behind,
             }

@@ -84,14 +84,17 @@ class Definitions:
 
     Args:
         store: The home.
+        may_be_open: Whether everything is open as long as there are no tokens. Once one is known it is not, even if another
+            home takes this one's place.
     """
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: FeatureStore, *, may_be_open: bool) -> None:
         self.store = store
+        self._may_be_open = may_be_open
         self._stamp = b""
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
-        self.doorkeeper = Doorkeeper([])
+        self.doorkeeper = Doorkeeper([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
         """Look at what has changed since the last time; takes microseconds if nothing has.
@@ -103,7 +106,9 @@ class Definitions:
         if (stamp := registry.stamp()) == self._stamp:
             return
         with self._changing:
-            self.doorkeeper = Doorkeeper(registry.tokens())
+            tokens = registry.tokens()
+            self._may_be_open = self._may_be_open and not tokens
+            self.doorkeeper = Doorkeeper(tokens, may_be_open=self._may_be_open)
             records = {(one.project, one.name): one for one in registry.tables()}
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}

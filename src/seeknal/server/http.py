@@ -199,6 +199,10 @@ class Exchange:
 
     async def _next(self, got: int, most: int) -> dict[str, Any]:
         """Take what comes next of its body."""
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body has a Content-Encoding. Send it as it is.", "DataError"
+            )
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)

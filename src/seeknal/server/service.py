@@ -43,7 +43,7 @@ class Service:
         self.store = store
         self.options = options
         self.limits = options.limits
-        self.definitions = Definitions(store)
+        self.definitions = Definitions(store, may_be_open=options.is_local)
         self.metrics = Metrics()
         self.log = AccessLog(sys.stdout.fileno(), _shared_lock()) if options.access_log else None
         self.telemetry = telemetry().Telemetry() if options.telemetry else None
