@@ -338,7 +338,8 @@ def counted(kind: pa.DataType, numbers) -> tuple[pa.DataType, st.SearchStrategy]
 
 def moments(kind: pa.DataType):
     first, last = ((day * PER_DAY[kind.unit]) for day in YEARS)
-    return counted(kind, st.integers(max(first, -(2**63) + 1), min(last, 2**63 - 1)))
+    earliest = -(2**63) + 10**9  # Arrow does not read the first second of 1677 that nanoseconds reach
+    return counted(kind, st.integers(max(first, earliest), min(last, 2**63 - 1)))
 
 
 def of_width(width: int):
