@@ -398,14 +398,19 @@ def test_a_value_beyond_python_is_told_and_comes_as_arrow(client, store):
         assert ask([{"star_id": 1}], "arrow")["age"] == ages["age"]
 
 
-def test_durations_of_numpy_and_pandas_are_sent_with_their_nanoseconds(client, store):
+def test_moments_and_durations_of_numpy_and_pandas_are_sent_with_their_nanoseconds(client, store):
     group = FeatureGroup("waits", Entity("queue", ["queue_id"]), Materialization(event_time_col="at"), "shop")
-    store.write(group, pa.table({"queue_id": [0], "at": [NOON], "wait": pa.array([0], pa.duration("ns"))}))
+    kinds = {"wait": pa.duration("ns"), "since": pa.timestamp("ns")}
+    nothing = {name: pa.array([0], pa.int64()).cast(kind) for name, kind in kinds.items()}
+    store.write(group, pa.table({"queue_id": [0], "at": [NOON], **nothing}))
     store.serve([FeatureLookup("shop/waits")], "waits")
-    given = [np.timedelta64(1_500_000_001, "ns"), pd.Timedelta(-1), np.timedelta64(-2, "s"), pd.Timedelta(0)]
-    client.push("shop/waits", [{"queue_id": i, "at": NOON, "wait": one} for i, one in enumerate(given, 1)])
-    found = client.get_features("shop/waits", [{"queue_id": i} for i in range(1, 5)], "arrow")["wait"]
-    assert found.cast(pa.int64()).to_pylist() == [1_500_000_001, -1, -2_000_000_000, 0]
+    waits = [np.timedelta64(1_500_000_001, "ns"), pd.Timedelta(-1), np.timedelta64(-2, "s"), np.timedelta64("NaT")]
+    times = [np.datetime64(1_700_000_000_000_000_001, "ns"), pd.Timestamp(-1), np.datetime64(3, "s"), pd.NaT]
+    rows = enumerate(zip(waits, times, strict=True), 1)
+    client.push("shop/waits", [{"queue_id": i, "at": NOON, "wait": wait, "since": since} for i, (wait, since) in rows])
+    found = client.get_features("shop/waits", [{"queue_id": i} for i in range(1, 5)], "arrow")
+    assert found["wait"].cast(pa.int64()).to_pylist() == [1_500_000_001, -1, -2_000_000_000, None]
+    assert found["since"].cast(pa.int64()).to_pylist() == [1_700_000_000_000_000_001, -1, 3_000_000_000, None]
 
 
 def test_a_push_of_a_wrong_key_speaks_of_rows(client):

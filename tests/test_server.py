@@ -212,6 +212,37 @@ def test_a_push_is_stored_and_online_at_once(http, store):
     assert store.verify("seen", "shop").equal
 
 
+TOLD = {
+    "clock_us": (pa.time64("us"), ["12:00:00+07:00", "12:00:00.1234567", "T12", "1200", 5], "12:00:00.5"),
+    "clock_s": (pa.time32("s"), ["12:00:00.5", "24:00:00"], "12:00"),
+    "span_s": (pa.duration("s"), ["PT1.5S", "PT", "P1DT", "P1Y", True, 1.0, 2**63], "-P1DT1M0.0S"),
+    "span_ns": (pa.duration("ns"), ["PT0.0000000001S", "1", "P1000000D"], "PT0.000000001S"),
+    "whole": (pa.int8(), [1.5, True, "1", 128], 1.0),
+    "wide": (pa.uint64(), [2**64, -1], 2**64 - 1),
+    "half": (pa.float16(), [70000.0, "nan", True, 2049], 0.1),
+    "list": (pa.list_(pa.int64()), [[1.5], ["1"], "x", {}], [1, None]),
+    "day": (pa.date32(), ["2024-06-01T13:00:00", "12000-01-01", 5], "2024-06-01"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_pushed_value_that_would_be_changed_is_refused(http, store, name):
+    kind, refused, taken = TOLD[name]
+    store.write(
+        FeatureGroup(name, USER, AT, "told"), pa.table({"user_id": [1], "at": [NOON], "x": pa.array([None], kind)})
+    )
+    for value in [*refused, taken]:
+        row = {"user_id": 2, "at": "2024-01-02T00:00:00Z", "x": value}
+        answer = http.post(f"/v1/push/told/{name}", json={"rows": [row]})
+        assert answer.status_code == (200 if value is taken else 400), (value, answer.text)
+        if value is not taken:
+            assert answer.json()["title"] == "DataError"
+            assert "x" in answer.json()["detail"]
+    if name == "wide":
+        detail = http.post("/v1/push/told/wide", json={"rows": [row | {"x": 2**64}]}).json()["detail"]
+        assert "18446744073709551616 is beyond the range of uint64" in detail
+
+
 def historical(http, spine: bytes, **query):
     query = {"lookups": [{"group": "spend"}], "date_col": "t", **query}
     files = {"query": (None, json.dumps(query), "application/json"), "spine": ("spine", spine)}
@@ -270,8 +301,7 @@ def test_a_spine_that_is_none_is_refused(http, store):
 
 
 def test_the_catalog_lists_groups_versions_and_tables(http):
-    (project,) = http.get("/v1/catalog").json()["projects"]
-    assert project["name"] == "shop"
+    project = {one["name"]: one for one in http.get("/v1/catalog").json()["projects"]}["shop"]
     groups = {group["name"]: group for group in project["feature_groups"]}
     assert groups["spend"]["versions"][0]["features"] == [{"name": "spent", "type": "int64"}]
     tables = {table["name"]: table for table in project["online_tables"]}

@@ -107,9 +107,14 @@ def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes
 
 def _plain(value: Any) -> Any:
     """Give a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
-    if isinstance(plain := getattr(value, "asm8", value), np.timedelta64):  # finer than what Python has
+    plain = getattr(value, "asm8", value)  # of pandas', which are finer than what Python has
+    if isinstance(plain, np.timedelta64 | np.datetime64) and np.isnat(plain):
+        return None
+    if isinstance(plain, np.timedelta64):
         nanos = int(plain.astype("timedelta64[ns]").astype(np.int64))
         return f"{'-' if nanos < 0 else ''}PT{abs(nanos) // 10**9}.{abs(nanos) % 10**9:09}S"
+    if isinstance(value, np.datetime64):
+        return str(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "tolist"):

@@ -221,6 +221,12 @@ def test_a_value_that_fits_is_pushed(kind, value):
     assert found == (value.date() if isinstance(value, datetime) else value)
 
 
+def test_an_event_of_pandas_that_is_finer_than_a_microsecond_is_rounded_up():
+    fg = written(rows(1))
+    fg.push({"user_id": 1, "at": pd.Timestamp(NOON) + pd.Timedelta(hours=1, nanoseconds=1), "x": 2})
+    assert seen(fg, NOON + HOUR, NOON + HOUR + MICROSECOND) == [1, 2]
+
+
 def test_a_field_that_a_struct_does_not_have_is_refused():
     kind = pa.list_(pa.struct({"a": pa.int64()}))
     fg = written(pa.table({"user_id": [1], "at": [NOON], "x": pa.array([[{"a": 0}]], kind)}))
