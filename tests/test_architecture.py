@@ -106,7 +106,7 @@ def test_import_loads_nothing_heavy():
 
 
 def test_import_takes_less_than_a_tenth_of_a_second():
-    code = "import time; t = time.perf_counter(); import seeknal; print(time.perf_counter() - t)"
+    code = "import time; t = time.process_time(); import seeknal; print(time.process_time() - t)"
     assert min(float(run(code)) for _ in range(5)) < 0.1
 
 

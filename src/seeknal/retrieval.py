@@ -16,6 +16,7 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
 from seeknal.names import did_you_mean
 from seeknal.offline import Rows, Snapshot
+from seeknal.offline.log import parts
 from seeknal.registry import GroupRecord, Question, Version
 from seeknal.schema import UTC
 from seeknal.times import NEVER, Interval
@@ -70,7 +71,10 @@ class Source:
         if moments is not None and moments.start is not None:
             first = None if lifetime is None else moments.start - lifetime
             seen = span.intersect(Interval(first, moments.end))
-        return Wanted(self.rows(seen or NEVER), tuple(self.features), lifetime)
+        if seen is None or moments is None or moments.start is None:
+            return Wanted(self.rows(NEVER), tuple(self.features), lifetime)
+        found = parts(self.snapshot, self.version.schema, seen, moments.start)
+        return Wanted(self.rows(seen), tuple(self.features), lifetime, tuple(found))
 
     def rows(self, *spans: Interval) -> Rows:
         """Give the rows of some spans of time."""

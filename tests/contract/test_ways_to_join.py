@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
 import duckdb
 import pyarrow as pa
 from hypothesis import given
@@ -9,8 +13,10 @@ from hypothesis import strategies as st
 
 from seeknal.engine import Wanted
 from seeknal.engine.joins import Join
-from seeknal.offline import Rows
+from seeknal.offline import DataFile, Rows, Snapshot
+from seeknal.offline.log import parts
 from seeknal.schema import ROW_ID, UTC, Schema
+from seeknal.times import Interval
 
 from .profiles import PROFILE
 
@@ -34,8 +40,8 @@ def seen(rows: list, key: str | None, moment: int | None, ttl: int | None) -> in
 
 
 @PROFILE
-@given(rows=ROWS, spine=SPINE, ttl=st.none() | st.integers(0, 4))
-def test_all_ways_give_what_the_oracle_says(rows, spine, ttl):
+@given(rows=ROWS, spine=SPINE, ttl=st.none() | st.integers(0, 4), cuts=st.lists(TIMES, unique=True, max_size=3))
+def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     schema = Schema(
         (pa.field("user", pa.string()),), pa.field("at", UTC), pa.field("made", UTC), (pa.field("x", pa.int64()),)
     )
@@ -60,11 +66,42 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl):
                 connection.register(name, view)
             return connection.sql(sql).to_arrow_table()
 
-    join = Join(query, Wanted(Rows((), schema, 0), ("x",), ttl), "SELECT * FROM stored", asked)
+    bounds = [-1, *sorted(cuts), 99]
+    spans = [f'epoch_us("at") >= {low} AND epoch_us("at") < {high}' for low, high in pairwise(bounds)]
+    cut = [f"SELECT * FROM stored WHERE {span}" for span in reversed(spans)]
+    wanted = Wanted(Rows((), schema, 0), ("x",), ttl)
+    join = Join(query, wanted, "SELECT * FROM stored", asked)
     expected = [seen(rows, key, moment, ttl) for key, moment in spine]
     assert join.in_full()["f0"].to_pylist() == expected
     assert join.of_nearest()["f0"].to_pylist() == expected
+    assert replace(join, parts=cut).of_nearest()["f0"].to_pylist() == expected
     among = join.of_few_entities()
     known = [(key, time) for key, time, _, _ in rows if key in users and key is not None]
     assert (among is None) == (len(known) > len(set(known)))
     assert among is None or among["f0"].to_pylist() == expected
+
+
+FILES = st.lists(
+    st.tuples(st.integers(0, 3_000_000), st.integers(0, 50), st.integers(0, 20)).map(
+        lambda drawn: DataFile(f"{drawn}.parquet", 1, drawn[0], drawn[1], drawn[1] + drawn[2])
+    ),
+    max_size=8,
+    unique=True,
+)
+
+
+@PROFILE
+@given(files=FILES, start=st.none() | st.integers(0, 40), end=st.integers(40, 80), first=st.integers(0, 80))
+def test_parts_hold_each_moment_once_the_latest_first(files, start, end, first):
+    schema = Schema((), pa.field("at", UTC), None, ())
+    snapshot = Snapshot(Path("x"), 1, None, tuple(files))
+    found = parts(snapshot, schema, Interval(start, end), first)
+    spans = [span for part in found for span in part.spans]
+    for moment in range(90):
+        holding = [part for part in found if any(span.intersect(Interval(moment, moment)) for span in part.spans)]
+        has = [f"x/{file.path}" for file in files if file.overlaps(Interval(moment, moment))]
+        is_asked = (start is None or moment >= start) and moment <= end
+        assert len(holding) == (1 if is_asked and (has or holding) else 0)
+        assert all(path in part.paths for part in holding for path in has)
+    assert all(new.start > old.end for new, old in pairwise(spans))
+    assert len(found) == 1 or not found or sum(file.rows for file in files) >= 4_000_000

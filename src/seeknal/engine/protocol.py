@@ -14,11 +14,19 @@ from seeknal.offline import Rows
 
 @dataclass(frozen=True)
 class Wanted:
-    """Features of one group to be looked up: its rows, their names, and how long a value is good for."""
+    """Features of one group to be looked up.
+
+    Args:
+        rows: Its rows.
+        features: The names of the features.
+        ttl: How long a value is good for.
+        parts: The same rows in parts, each before the one before it, for an engine that need not read all; or nothing.
+    """
 
     rows: Rows
     features: tuple[str, ...]
     ttl: int | None = None
+    parts: tuple[Rows, ...] = ()
 
 
 class Engine(Protocol):

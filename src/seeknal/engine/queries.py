@@ -59,16 +59,24 @@ def tied_sql(schema: Schema, rows: str) -> str:
     return f"SELECT 1 FROM {rows} GROUP BY {comma(_keys(schema))}, t HAVING count(*) > 1 LIMIT 1"
 
 
-def nearest_sql(schema: Schema, wanted: Wanted, rows: str) -> str:
+def nearest_sql(schema: Schema, wanted: Wanted, rows: str, *, among: bool = False) -> str:
     """Write the query that finds, for each row of `spine`, the entity and event time of the row that counts, if one does.
+
+    Args:
+        schema: The group's schema.
+        wanted: The features' ttl.
+        rows: Query giving the group's rows.
+        among: Read only the rows of the spine's entities, which pays when they are few.
 
     Returns:
         A query giving i, k0, k1, ... and moment, as they are stored.
     """
     keys, time = _keys(schema), quote(schema.event_time.name)
+    narrow = f"SEMI JOIN spine USING ({comma(keys)})" if among else ""
     return f"""
+        WITH r AS (SELECT * FROM ({_named(schema, rows, f"{time} AS moment, ")}) {narrow})
         SELECT s.i, {comma(f"r.{key}" for key in keys)}, r.moment
-        FROM spine AS s ASOF JOIN ({_named(schema, rows, f"{time} AS moment, ")}) AS r ON {_nearest_time(keys)}
+        FROM spine AS s ASOF JOIN r ON {_nearest_time(keys)}
         WHERE {_alive(wanted.ttl)}
     """
 
