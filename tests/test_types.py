@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from contract.world import HOUR, NOON, group, history, look, rows, write, written
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, types
 
 
 def test_halves_are_whole_in_duckdb_which_has_none():
@@ -59,3 +59,15 @@ def test_a_feature_cannot_be_declared_as_null():
     fg = group()
     with pytest.raises(DataError, match="type is unknown"):
         fg.set_dataframe(rows(None)).set_features({"x": "null"}).write()
+
+
+def test_lists_of_one_length_are_cast_beside_nulls():
+    """Arrow 26.0.1 alone reads out of bounds here, and may end the process."""
+    values = [[["a"], ["b", "c"]], None, [["d"], []], None] * 50
+    kind = pa.list_(pa.list_(pa.string()), 2)
+    table = pa.table(
+        {"x": pa.chunked_array([pa.array(values[i : i + 7], pa.list_(kind.value_type)) for i in range(0, 200, 7)])}
+    )
+    found = types.recast(table, [kind])
+    found.validate(full=True)
+    assert (found["x"].type, found["x"].to_pylist()) == (kind, values)

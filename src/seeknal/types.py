@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
@@ -186,10 +187,19 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
     columns = []
     for name, column, kind in zip(table.column_names, table.columns, kinds, strict=True):
         try:
-            columns.append(_renamed(column, kind) if column.type == kind else column.cast(kind))
+            columns.append(_renamed(column, kind) if column.type == kind else _cast(column, kind))
         except pa.ArrowInvalid as error:
             raise DataError(f"Column {name!r} does not fit its type {kind}: {error}", column=name) from None
     return pa.Table.from_arrays(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Cast a column; into lists of one length without its nulls, beside which Arrow 26.0.1 reads what is not there."""
+    if not is_.is_fixed_size_list(kind) or not column.null_count:
+        return column.cast(kind)
+    valid = column.is_valid()
+    places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1), None)
+    return column.drop_null().cast(kind).take(places)
 
 
 def read(name: str, text: str, kind: pa.DataType) -> Any:
