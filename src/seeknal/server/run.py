@@ -28,6 +28,8 @@ from seeknal.server.service import telemetry
 _LONGEST_HEAD = 64 * 2**10
 _KEEP_ALIVE = 75
 _STARTUP_FAILED = 3
+_HANGS, _STARTS = 10, 30
+"""How long a worker may take to say that it is there, and a new one to be ready, in seconds."""
 _LOG = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -176,10 +178,24 @@ def _work(config: uvicorn.Config, options: Options, listening: socket.socket) ->
         except SystemExit:
             raise StoreError("The server did not start; see above.") from None
         return
-    workers = Multiprocess(config, sockets=[listening])
+    workers = Workers(config, sockets=[listening])
     workers.run()
     if any(process.exitcode == _STARTUP_FAILED for process in workers.processes):
         raise StoreError("The workers did not start; see above.")
+
+
+class Workers(Multiprocess):
+    """uvicorn's supervisor, which waits for a worker that hangs less long than for one that starts."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the workers that have died, or hang."""
+        self.config.timeout_worker_healthcheck = _HANGS
+        super().keep_subprocess_alive()
+
+    def restart_all(self) -> None:
+        """Replace all workers, one by one."""
+        self.config.timeout_worker_healthcheck = _STARTS
+        super().restart_all()
 
 
 def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
@@ -195,7 +211,6 @@ def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         workers=options.workers,
-        timeout_worker_healthcheck=30,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=options.grace,
         ssl_certfile=options.certificate,
