@@ -16,7 +16,6 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
 from seeknal.names import did_you_mean
 from seeknal.offline import Rows, Snapshot
-from seeknal.offline.log import parts
 from seeknal.registry import GroupRecord, Question, Version
 from seeknal.schema import UTC
 from seeknal.times import NEVER, Interval
@@ -73,7 +72,7 @@ class Source:
             seen = span.intersect(Interval(first, moments.end))
         if seen is None or moments is None or moments.start is None:
             return Wanted(self.rows(NEVER), tuple(self.features), lifetime)
-        found = parts(self.snapshot, self.version.schema, seen, moments.start)
+        found = self.snapshot.parts(self.version.schema, seen, moments.start)
         return Wanted(self.rows(seen), tuple(self.features), lifetime, tuple(found))
 
     def rows(self, *spans: Interval) -> Rows:

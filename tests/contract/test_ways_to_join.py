@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from seeknal.engine import Wanted
 from seeknal.engine.joins import Join
 from seeknal.offline import DataFile, Rows, Snapshot
-from seeknal.offline.log import parts
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.times import Interval
 
@@ -95,7 +94,7 @@ FILES = st.lists(
 def test_parts_hold_each_moment_once_the_latest_first(files, start, end, first):
     schema = Schema((), pa.field("at", UTC), None, ())
     snapshot = Snapshot(Path("x"), 1, None, tuple(files))
-    found = parts(snapshot, schema, Interval(start, end), first)
+    found = snapshot.parts(schema, Interval(start, end), first)
     spans = [span for part in found for span in part.spans]
     for moment in range(90):
         holding = [part for part in found if any(span.intersect(Interval(moment, moment)) for span in part.spans)]

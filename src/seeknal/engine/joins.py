@@ -12,7 +12,7 @@ from seeknal.columns import gather
 from seeknal.engine.protocol import Wanted
 from seeknal.engine.queries import among_sql, as_of_sql, fetch_sql, nearest_sql, tied_sql
 
-_FEW, _SEVERAL = 20, 2
+_FEW = 20
 _SPARE = 2**17
 
 
@@ -36,7 +36,7 @@ class Join:
 
     def answer(self) -> pa.Table:
         """Give the features as f0, f1, ..., in the order of the spine: in the way that is quickest for it."""
-        is_small = len(self.spine) * _FEW < self.wanted.rows.count and len(self.parts) < _SEVERAL
+        is_small = len(self.spine) * _FEW < self.wanted.rows.count and not self.parts[1:]
         found = self.of_few_entities() if is_small else self.of_nearest()
         return self.in_full() if found is None else found
 

@@ -78,6 +78,10 @@ class Rows:
     spans: tuple[Interval, ...] = (Interval(),)
 
 
+_PART, _WORTH_IT = 1_000_000, 4_000_000
+"""Rows of the latest part at least, and those of which a group is cut into parts at all."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A table as it stood after one write."""
@@ -105,35 +109,30 @@ class Snapshot:
             tuple(str(self.root / file.path) for file in files), schema, sum(file.rows for file in files), spans
         )
 
+    def parts(self, schema: Schema, span: Interval, first: int) -> list[Rows]:
+        """Give the rows of a span in parts, each before the one before it and about twice as large.
 
-_PART, _WORTH_IT = 1_000_000, 4_000_000
+        Whoever looks for the last rows at or before some moments finds most of them in the first parts, and need not read the
+        others for those. Parts are cut where files begin; where files overlap in time, a part reads some of them in full.
 
-
-def parts(snapshot: Snapshot, schema: Schema, span: Interval, first: int) -> list[Rows]:
-    """Give the rows of a span in parts, each before the one before it and about twice as large.
-
-    Whoever looks for the last rows at or before some moments finds most of them in the first parts, and need not read the
-    others for those. Parts are cut where files begin; where files overlap in time, a part reads some of them in full.
-
-    Args:
-        snapshot: Where the rows are.
-        schema: Their schema.
-        span: The span of event time that counts.
-        first: The first of the moments, in microseconds since 1970: no part begins later.
-    """
-    files = sorted(
-        (file for file in snapshot.files if file.overlaps(span)), key=lambda file: file.start or 0, reverse=True
-    )
-    is_worth_it = sum(file.rows for file in files) >= _WORTH_IT and all(file.start is not None for file in files)
-    found, end, rows, most = [], span.end, 0, _PART
-    for file in files if is_worth_it else ():
-        rows += file.rows
-        start = file.start or 0
-        if rows >= most and start < first and (span.start is None or start > span.start):
-            found.append(snapshot.within(schema, Interval(start, end)))
-            end, rows, most = start - 1, 0, 2 * rows
-    rest = snapshot.within(schema, Interval(span.start, end))
-    return [*found, rest] if rest.paths else found
+        Args:
+            schema: Their schema.
+            span: The span of event time that counts.
+            first: The first of the moments, in microseconds since 1970: no part begins later.
+        """
+        files = sorted(
+            (file for file in self.files if file.overlaps(span)), key=lambda file: file.start or 0, reverse=True
+        )
+        is_worth_it = sum(file.rows for file in files) >= _WORTH_IT and all(file.start is not None for file in files)
+        found, end, rows, most = [], span.end, 0, _PART
+        for file in files if is_worth_it else ():
+            rows += file.rows
+            start = file.start or 0
+            if rows >= most and start < first and (span.start is None or start > span.start):
+                found.append(self.within(schema, Interval(start, end)))
+                end, rows, most = start - 1, 0, 2 * rows
+        rest = self.within(schema, Interval(span.start, end))
+        return [*found, rest] if rest.paths else found
 
 
 def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
