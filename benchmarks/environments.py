@@ -41,8 +41,13 @@ def python(peer: str) -> Path:
 
 
 def variables(peer: str) -> dict[str, str]:
-    """Give the environment variables for a peer's processes: what is on our own path is not for it."""
-    return {name: value for name, value in os.environ.items() if peer not in PINNED or name != "PYTHONPATH"}
+    """Give the environment variables for a peer's processes.
+
+    What is on our own path is not for it; and modules are kept compiled, as they are on anybody's machine, even if this
+    process runs without.
+    """
+    others = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH" if peer in PINNED else ""}
+    return {name: value for name, value in os.environ.items() if name not in others}
 
 
 def versions(peer: str) -> dict[str, str]:

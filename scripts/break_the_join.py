@@ -69,7 +69,7 @@ class Mutation:
         file.write_text(text.replace(self.old, self.new))
 
 
-WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duckdb)\n", "", "home.py")
+WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duck.connection)\n", "", "home.py")
 SELFTEST = """
 import duckdb
 from seeknal.engine import selftest

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import seeknal
+from seeknal import Entity, FeatureStore, Materialization
+from seeknal.feature_group import FeatureGroup
 
 PACKAGE = Path(seeknal.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -103,6 +106,26 @@ def test_import_loads_nothing_heavy():
     for module in ("seeknal", "seeknal.featurestore.duckdbengine.feature_group"):
         loaded = run(code.replace("seeknal;", f"{module};")).split()
         assert not heavy & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("command", "unneeded"),
+    [
+        ("--help", {"sqlalchemy", "pyarrow", "numpy", "duckdb", "deltalake", "pydantic"}),
+        ("list feature-groups", {"pyarrow", "numpy", "duckdb", "deltalake", "pandas", "pydantic"}),
+        ("version list clicks", {"pyarrow.compute", "duckdb", "deltalake", "pandas", "pydantic", "lmdb", "redis"}),
+    ],
+    ids=["help", "list", "version list"],
+)
+def test_a_command_loads_nothing_that_it_does_not_need(command, unneeded, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path))
+    group = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization("seen_at"))
+    seen = pa.array([0], pa.timestamp("us", "UTC"))
+    FeatureStore(tmp_path).write(group, pa.table({"person_id": [1], "seen_at": seen, "clicks": [1]}))
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from seeknal.cli import main"
+    loaded = run(f"{code}; sys.argv[1:] = {command.split()}; main()").splitlines()[-1].split()
+    assert "seeknal.cli.app" in loaded
+    assert not unneeded & set(loaded)
 
 
 def test_import_takes_less_than_a_tenth_of_a_second():

@@ -200,3 +200,20 @@ def test_a_killed_writer_leaves_the_old_or_the_new(home):
         assert len(found) == 20_000
         assert set(found) in ({confirmed}, {confirmed + 1})
         session.close()
+
+
+def test_a_group_whose_log_cannot_be_read_is_not_taken_for_a_deleted_one(home):
+    store = session.store()
+    visits().set_dataframe(frame(1, 2)).set_features().write()
+    log = store.home / "offline" / "default" / "visits" / "_delta_log"
+    DeltaTable(log.parent).create_checkpoint()
+    for entry in log.glob("*.json"):
+        entry.unlink()
+    assert [version.rows for version in store.versions("visits")] == [2]
+    shutil.move(log, log.with_name("elsewhere"))
+    log.touch()
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.versions("visits")
+    log.unlink()
+    shutil.move(log.with_name("elsewhere"), log)
+    assert [version.rows for version in store.versions("visits")] == [2]

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import duckdb
-import pyarrow as pa
-
-from seeknal import types
+from seeknal.duck import Duck
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.lock import alone, together
 from seeknal.names import did_you_mean
-from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
-from seeknal.offline.log import latest, read_commits
-from seeknal.online import read_keys
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
-from seeknal.retrieval import Source
 from seeknal.times import Moment, instant, now
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
+    from seeknal.retrieval import Source
 
 AsOf = Moment | int | Mapping[str, int]
 """What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
 
 _DELETIONS, _TURN = "_deletions.lock", "_turn.lock"
+_LOG_ENTRY = re.compile(r"(\d{20})\.(json|checkpoint[.\d]*\.parquet)")
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
@@ -39,10 +40,10 @@ class Catalog:
     has not heard of, because a process was killed in between, are added when the group is next used.
     """
 
-    def __init__(self, home: Path, registry: Registry, engine: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, home: Path, registry: Registry, duck: Duck) -> None:
         self.home = home
         self.registry = registry
-        self._engine = engine
+        self._duck = duck
 
     @contextmanager
     def deleting(self) -> Iterator[None]:
@@ -125,7 +126,12 @@ class Catalog:
 
     def offline(self, project: str, name: str) -> OfflineTable:
         """Give the table of a group's rows."""
-        return OfflineTable(self.home / "offline" / project / name, self._engine)
+        from seeknal.offline import OfflineTable
+
+        return OfflineTable(self._root(project, name), self._duck.connection)
+
+    def _root(self, project: str, name: str) -> Path:
+        return self.home / "offline" / project / name
 
     def catch_up(self, record: GroupRecord) -> list[Commit]:
         """Tell the registry of commits that it has not heard of.
@@ -133,13 +139,17 @@ class Catalog:
         Returns:
             Those that it cannot note now, because the disk is full, say; they are stored all the same.
         """
-        offline = self.offline(record.project, record.name)
+        root = self._root(record.project, record.name)
         heard = self.registry.last_snapshot(record)
-        last = latest(offline.root) if offline.exists() else -1
+        last = _newest(root)
         if heard > last:  # a deletion that was killed took the table, but not what is noted of it
             self.registry.forget_snapshots(record)
             heard = -1
-        commits = read_commits(offline.root, heard) if heard < last else []
+        if heard == last:
+            return []
+        from seeknal.offline.log import read_commits
+
+        commits = read_commits(root, heard)
         try:
             self.registry.add_commits(record, commits)
         except StoreError:
@@ -216,7 +226,9 @@ class Catalog:
         versions = self.versions(record, until)
         if until is not None and not versions:
             first = self.version(record, 1 if number is None else number)
-            return first, Snapshot(self.offline(record.project, record.name).root, 0, None, ())
+            from seeknal.offline import Snapshot
+
+            return first, Snapshot(self._root(record.project, record.name), 0, None, ())
         version = self._version(record, versions, number)
         return version, self.snapshot(record, version)
 
@@ -226,6 +238,11 @@ class Catalog:
         Raises:
             DataError: They have wrong names or types.
         """
+        import pyarrow as pa
+
+        from seeknal import types
+        from seeknal.online import read_keys
+
         fields = self.version(record).schema.keys
         if set(keys) != {field.name for field in fields}:
             raise DataError(f"{record.label} is keyed by {', '.join(f.name for f in fields)}, not {', '.join(keys)}.")
@@ -257,6 +274,8 @@ class Catalog:
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""
+        from seeknal.retrieval import Source
+
         record = self.group(lookup.name, lookup.project)
         given = getattr(lookup.source, "materialization", None)
         if isinstance(given, Materialization) and given.ttl != record.group.materialization.ttl:
@@ -265,3 +284,18 @@ class Catalog:
                 f"{given.ttl} of this definition. Call write() or get_or_create() to register it."
             )
         return Source(lookup, record, *self.read(record, lookup.version, as_of))
+
+
+def _newest(root: Path) -> int:
+    """Give the number of a table's newest snapshot, -1 if it has none, without loading what could open it.
+
+    Raises:
+        StoreError: The table's log cannot be read.
+    """
+    try:
+        names = [entry.name for entry in (root / "_delta_log").iterdir()]
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
+    return max((int(entry[1]) for name in names if (entry := _LOG_ENTRY.fullmatch(name))), default=-1)

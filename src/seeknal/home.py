@@ -6,17 +6,20 @@ import os
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-import duckdb
-
-from seeknal import config, duck
+from seeknal import config
 from seeknal.catalog import Catalog
-from seeknal.engine import Engine, selftest
-from seeknal.engine.duckdb import DuckDBEngine
-from seeknal.online_tables import OnlineTables
-from seeknal.registry import Registry
-from seeknal.training import TrainingSets
+from seeknal.duck import Duck
+from seeknal.registry import Registry, Version
+
+if TYPE_CHECKING:
+    from seeknal.engine import Engine
+    from seeknal.entity import Entity
+    from seeknal.online_tables import OnlineTables
+    from seeknal.schema import Change
+    from seeknal.training import TrainingSets
 
 _homes: WeakSet[Home] = WeakSet()
 _inherited: list[object] = []
@@ -69,19 +72,23 @@ class Home:
         return self.home / "registry.db"
 
     @cached_property
-    def _duckdb(self) -> duckdb.DuckDBPyConnection:
-        return duck.connect(self.home / "scratch", self.settings.memory_limit)
+    def _duck(self) -> Duck:
+        return Duck(self.home / "scratch", self.settings.memory_limit)
 
     @cached_property
     def engine(self) -> Engine:
         """What answers queries; each release of it is tested when a home first meets it."""
+        import duckdb
+
+        from seeknal.engine.duckdb import DuckDBEngine
+
         checked = self.home / f"checked-duckdb-{duckdb.__version__}"
         if not checked.exists():
             self.check_engine()
             with suppress(OSError):
                 self.home.mkdir(parents=True, exist_ok=True)
                 checked.touch()
-        return DuckDBEngine(self._duckdb)
+        return DuckDBEngine(self._duck.connection)
 
     def check_engine(self) -> None:
         """Ask the query engine a few cases that it must answer rightly.
@@ -89,29 +96,60 @@ class Home:
         Raises:
             StoreError: It does not.
         """
-        selftest.check(self._duckdb)
+        from seeknal.engine import selftest
+
+        selftest.check(self._duck.connection)
 
     @cached_property
     def catalog(self) -> Catalog:
         """Where things are found."""
-        return Catalog(self.home, self.registry, self._duckdb)
+        return Catalog(self.home, self.registry, self._duck)
 
     @cached_property
     def online_tables(self) -> OnlineTables:
         """What is online."""
+        from seeknal.online_tables import OnlineTables
+
         return OnlineTables(self.catalog, self.engine, self.settings.online_store or str(self.home / "online"))
 
     @cached_property
     def training_sets(self) -> TrainingSets:
         """Where training sets are kept."""
+        from seeknal.training import TrainingSets
+
         return TrainingSets(self.catalog, self.engine)
+
+    def versions(self, name: str, project: str | None = None) -> list[Version]:
+        """List a group's versions, the oldest first."""
+        return self.catalog.versions(self.catalog.group(name, project))
+
+    def version(self, name: str, project: str | None = None, number: int | None = None) -> Version:
+        """Give one version of a group; the current one without a number."""
+        return self.catalog.version(self.catalog.group(name, project), number)
+
+    def diff(self, name: str, old: int, new: int, project: str | None = None) -> list[Change]:
+        """List what changed between two versions of a group."""
+        from seeknal.schema import difference
+
+        record = self.catalog.group(name, project)
+        return difference(self.catalog.version(record, old).schema, self.catalog.version(record, new).schema)
+
+    def watermarks(self, name: str, project: str | None = None) -> list[int]:
+        """List the newest event time of each write to a group's current version, in microseconds since 1970."""
+        record = self.catalog.group(name, project)
+        current = [version.number for version in self.catalog.versions(record) if version.is_current]
+        return self.registry.watermarks(record, current[0]) if current else []
+
+    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
+        """List the entities, each with its project."""
+        return self.registry.entities(project)
 
     def close(self) -> None:
         """Let go of the query engine and its memory; it opens again when it is next used."""
         for part in self._forget():
-            if isinstance(part, duckdb.DuckDBPyConnection):
+            if isinstance(part, Duck):
                 part.close()
 
     def _forget(self) -> list[object]:
-        names = ("engine", "catalog", "training_sets", "online_tables", "_duckdb")
+        names = ("engine", "catalog", "training_sets", "online_tables", "_duck")
         return [self.__dict__.pop(name) for name in names if name in self.__dict__]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from threading import Lock
 
 from seeknal import config
-from seeknal.online import close_all
 from seeknal.store import FeatureStore
 
 _stores: dict[tuple[object, ...], FeatureStore] = {}
@@ -24,6 +23,8 @@ def store() -> FeatureStore:
 
 def close() -> None:
     """Let go of all files; a store opens them again when it is next used."""
+    from seeknal.online import close_all
+
     with _opening:
         for opened in _stores.values():
             opened.close()

@@ -8,36 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from seeknal import explanation, frames, leaks, maintenance, pushing, retrieval, streaming, verification, writing
 from seeknal.catalog import AsOf
-from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError, StoreError
-from seeknal.explanation import Candidate
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
 from seeknal.home import Home
-from seeknal.loading import Loaded
-from seeknal.maintenance import Erased, Optimized
-from seeknal.online import Codec
-from seeknal.online_tables import Ledger
-from seeknal.pushing import Pushed
-from seeknal.registry import (
-    GroupRecord,
-    Load,
-    Question,
-    TrainingSetRecord,
-    Version,
-)
-from seeknal.retrieval import Source
-from seeknal.schema import Change, Roles, difference
-from seeknal.serving import OnlineTable
-from seeknal.streaming import Stream, Tell
+from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
 from seeknal.times import Interval, Moment, instant, now
-from seeknal.verification import Verified
-from seeknal.writing import Job, Written
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.explanation import Candidate
+    from seeknal.loading import Loaded
+    from seeknal.maintenance import Erased, Optimized
+    from seeknal.online_tables import Ledger
+    from seeknal.pushing import Pushed
+    from seeknal.retrieval import Source
+    from seeknal.serving import OnlineTable
+    from seeknal.streaming import Tell
+    from seeknal.verification import Verified
+    from seeknal.writing import Written
 
 
 class FeatureStore(Home):
@@ -68,30 +60,11 @@ class FeatureStore(Home):
         if known and known.group.materialization.ttl != record.group.materialization.ttl:
             self.online_tables.reload(record)
 
-    def versions(self, name: str, project: str | None = None) -> list[Version]:
-        """List a group's versions, the oldest first."""
-        return self.catalog.versions(self.catalog.group(name, project))
-
-    def version(self, name: str, project: str | None = None, number: int | None = None) -> Version:
-        """Give one version of a group; the current one without a number."""
-        return self.catalog.version(self.catalog.group(name, project), number)
-
     def counts(self, name: str, number: int, project: str | None = None) -> tuple[int, dict[str, int]]:
         """Count the rows of a version, and the nulls of each of its columns."""
         version, snapshot = self.catalog.read(self.catalog.group(name, project), number)
         rows, *nulls = self.engine.count(snapshot.within(version.schema), version.schema.names)
         return rows, dict(zip(version.schema.names, nulls, strict=True))
-
-    def diff(self, name: str, old: int, new: int, project: str | None = None) -> list[Change]:
-        """List what changed between two versions of a group."""
-        record = self.catalog.group(name, project)
-        return difference(self.catalog.version(record, old).schema, self.catalog.version(record, new).schema)
-
-    def watermarks(self, name: str, project: str | None = None) -> list[int]:
-        """List the newest event time of each write to a group's current version, in microseconds since 1970."""
-        record = self.catalog.group(name, project)
-        current = [version.number for version in self.catalog.versions(record) if version.is_current]
-        return self.registry.watermarks(record, current[0]) if current else []
 
     def sample(self, name: str, project: str | None = None, *, limit: int, version: int | None = None) -> pa.Table:
         """Give the rows written last to a version of a group, the very last first."""
@@ -125,10 +98,6 @@ class FeatureStore(Home):
             self.registry.delete_group(record)
         shutil.rmtree(trash, ignore_errors=True)
 
-    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
-        """List the entities, each with its project."""
-        return self.registry.entities(project)
-
     # Offline
 
     def write(
@@ -158,6 +127,9 @@ class FeatureStore(Home):
             DataError: The frame does not fit; nothing was stored.
             StoreError: Other writers were faster every time, or the disk is in the way.
         """
+        from seeknal import frames, writing
+        from seeknal.schema import Roles
+
         roles = Roles(
             group.name,
             group.entity.join_keys,
@@ -168,7 +140,7 @@ class FeatureStore(Home):
         )
         settled = frames.settle(frame)
         frames.require(settled, roles.named, f"The frame for group {group.name!r}")
-        job = Job(group, frames.to_arrow(settled, features and roles.named), roles, mode, interval, drop_nulls)
+        job = writing.Job(group, frames.to_arrow(settled, features and roles.named), roles, mode, interval, drop_nulls)
         known = self.registry.group(group.project, group.name)
         written = writing.write(self.catalog, job, self.settings.lookback_days)
         self._follow_ttl(known, self.catalog.group(group.name, group.project))
@@ -192,6 +164,8 @@ class FeatureStore(Home):
             DataError: The rows do not fit the version; nothing was stored.
             StoreError: The rows could not be stored, or are stored but not online, as it then says; push them again.
         """
+        from seeknal import pushing
+
         record = self.catalog.group(name, project)
         pushed = pushing.push(self.catalog, record, rows)
         if pushed.first is None:
@@ -213,6 +187,8 @@ class FeatureStore(Home):
         Returns:
             How many rows went, or would go.
         """
+        from seeknal import maintenance
+
         record = self.catalog.group(name, project)
         version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
         if count and not dry_run:
@@ -225,6 +201,8 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: There is no such version, or it is the current one.
         """
+        from seeknal import maintenance
+
         return maintenance.rollback(self.catalog, self.catalog.group(name, project), number)
 
     def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
@@ -237,6 +215,8 @@ class FeatureStore(Home):
             project: Its project.
             keep_days: How many days back `as_of` is to reach.
         """
+        from seeknal import maintenance
+
         record = self.catalog.group(name, project)
         return maintenance.optimize(self.catalog, record, lambda: self.training_sets.snapshots(record), keep_days)
 
@@ -258,6 +238,9 @@ class FeatureStore(Home):
             DefinitionError: Training sets hold the entity, and are not to be deleted.
             DataError: The keys have wrong names or types.
         """
+        from seeknal import maintenance, pushing
+        from seeknal.online import Codec
+
         record = self.catalog.group(name, project)
         entity, users = self.catalog.entity(record, keys), self.training_sets.users(record)
         doomed = self.training_sets_holding(record, keys)
@@ -323,6 +306,8 @@ class FeatureStore(Home):
         Returns:
             A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
         """
+        from seeknal import frames, retrieval
+
         kind = frames.output_kind(spine, output)
         frame = frames.settle(spine)
         moments = retrieval.Spine(frame, date_col, keep, case_counts=kind != "duckdb")
@@ -344,7 +329,9 @@ class FeatureStore(Home):
 
         Args are those of `training_set`; `tell` is told what is being done.
         """
-        asked = Stream(self.sources(lookups, as_of), spine, date_col, keep, span)
+        from seeknal import streaming
+
+        asked = streaming.Stream(self.sources(lookups, as_of), spine, date_col, keep, span)
         return streaming.stream(self.engine, asked, self.home / "scratch", tell)
 
     def history(
@@ -356,6 +343,8 @@ class FeatureStore(Home):
         output: str | None = None,
     ) -> Any:
         """Give one row per entity and event time at which any looked-up group changed."""
+        from seeknal import frames, retrieval
+
         kind = frames.output_kind(None, output)
         return frames.from_arrow(retrieval.history(self.engine, self.sources(lookups, as_of), span), kind)
 
@@ -369,6 +358,8 @@ class FeatureStore(Home):
         output: str | None = None,
     ) -> Any:
         """Give one row per entity, as known at a moment (now without one)."""
+        from seeknal import frames, retrieval
+
         kind = frames.output_kind(None, output)
         moment = now() if at is None else instant(at)
         return frames.from_arrow(retrieval.latest(self.engine, self.sources(lookups, as_of), span, moment), kind)
@@ -384,6 +375,8 @@ class FeatureStore(Home):
         keep_rows: bool = False,
     ) -> TrainingSetRecord:
         """Build a training set and keep what it takes to build it again; see `seeknal.training`."""
+        from seeknal import frames
+
         table = None if question.kind != "spine" else frames.to_arrow(spine)
         sources = self.sources(lookups, as_of)
         return self.training_sets.save(name, sources, question, table, keep_rows=keep_rows)
@@ -414,6 +407,8 @@ class FeatureStore(Home):
         Returns:
             The rows of the entity, group by group; the one that counts first.
         """
+        from seeknal import explanation
+
         found = []
         for source in self.sources(lookups, as_of):
             if missing := [name for name in source.keys.values() if name not in keys]:
@@ -426,6 +421,8 @@ class FeatureStore(Home):
         self, lookups: Sequence[FeatureLookup], spine: object = None, date_col: str = "", *, span: Interval = Interval()
     ) -> list[str]:
         """Look for leaks that a correct join cannot see: see `seeknal.leaks`."""
+        from seeknal import frames, leaks
+
         table = None if spine is None else frames.to_arrow(spine)
         return leaks.check(self.engine, self.sources(lookups), table, Question("spine", span, date_col))
 
@@ -471,6 +468,8 @@ class FeatureStore(Home):
         tell: Tell = lambda _: None,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
+        from seeknal import verification
+
         moment = now() if at is None else instant(at)
         return verification.verify(self.catalog, self.engine, self.online_table(name, project), moment, sample, tell)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
@@ -197,6 +196,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Cast a column; into lists of one length without its nulls, beside which Arrow 26.0.1 reads what is not there."""
     if not is_.is_fixed_size_list(kind) or not column.null_count:
         return column.cast(kind)
+    import pyarrow.compute as pc
+
     valid = column.is_valid()
     places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1), None)
     return column.drop_null().cast(kind).take(places)

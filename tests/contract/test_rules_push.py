@@ -18,10 +18,10 @@ from seeknal import (
     HistoricalFeaturesDuckDB,
     SeeknalWarning,
     StoreError,
-    duck,
     pushing,
 )
 from seeknal.catalog import Catalog
+from seeknal.duck import Duck
 from seeknal.loading import Loader, Target
 from seeknal.online import LmdbStore
 from seeknal.times import Interval, now
@@ -377,7 +377,7 @@ class Busy(Catalog):
     """A catalog in which something happens after a version was looked up."""
 
     def __init__(self, store, happen):
-        super().__init__(store.home, store.registry, duck.connect(store.home / "scratch"))
+        super().__init__(store.home, store.registry, Duck(store.home / "scratch"))
         self._happen = happen
 
     def version(self, record, number=None, until=None):

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import csv
 
-from seeknal import duck
+from seeknal.duck import Duck
 from seeknal.errors import DefinitionError
 
 _NOT_AVAILABLE = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
@@ -122,7 +122,7 @@ def read(scratch: Path) -> Year:
         DefinitionError: The package with the data is not installed.
     """
     folder = _folder()
-    connection = duck.connect(scratch)
+    connection = Duck(scratch).connection
     for name in ("weather", "airports"):
         connection.register(name, csv.read_csv(folder / f"{name}.csv", convert_options=_NOT_AVAILABLE))
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open("flights.csv") as file:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from seeknal.feature_group import FeatureGroup
-from seeknal.offline import DataFile
-from seeknal.schema import Schema
 from seeknal.times import Interval
+
+if TYPE_CHECKING:
+    from seeknal.offline import DataFile
+    from seeknal.schema import Schema
 
 WRITES = ("overwrite", "append", "merge")
 """The modes of snapshots that somebody's rows made; others only arrange what is there."""
@@ -43,7 +47,7 @@ class Version:
     """One schema of a group, and the last write made with it."""
 
     number: int
-    schema: Schema
+    schema_text: str
     created_at: int
     snapshot: int
     rows: int
@@ -51,6 +55,13 @@ class Version:
     is_current: bool
     files: tuple[DataFile, ...] | None = None
     """What stands for the snapshot since entities were erased from it; None: what it was made of."""
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The schema; whoever does not ask for it does not wait for Arrow."""
+        from seeknal.schema import Schema
+
+        return Schema.loads(self.schema_text)
 
 
 @dataclass(frozen=True)

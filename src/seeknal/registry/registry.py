@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -35,7 +35,6 @@ from sqlalchemy.schema import CreateTable
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
-from seeknal.offline import Commit
 from seeknal.registry import tables as t
 from seeknal.registry.records import (
     WRITES,
@@ -56,8 +55,10 @@ from seeknal.registry.rows import (
     training_set_of,
     values_of,
 )
-from seeknal.schema import Schema
 from seeknal.times import Interval, now
+
+if TYPE_CHECKING:
+    from seeknal.offline import Commit
 
 
 class Registry:
@@ -83,8 +84,8 @@ class Registry:
         event.listen(self._engine, "begin", _begin)
         tables = t.metadata.sorted_tables
         with self._read() as db:
-            missing = [table for table in tables if not inspect(db).has_table(table.name)]
-        if missing:
+            there = inspect(db).get_table_names()
+        if any(table.name not in there for table in tables):
             with self._write() as db:
                 for table in tables:
                     db.execute(CreateTable(table, if_not_exists=True))
@@ -215,7 +216,7 @@ class Registry:
         return [
             Version(
                 number=n,
-                schema=Schema.loads(row.schema_text),
+                schema_text=row.schema_text,
                 created_at=first[n].at,
                 snapshot=row.number,
                 rows=row.rows if some is None else sum(file.rows for file in some),

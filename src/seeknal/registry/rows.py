@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import Row
 
 from seeknal.entity import Entity
 from seeknal.feature_group import FeatureGroup, Materialization
-from seeknal.offline import Commit, DataFile
 from seeknal.registry.records import (
     GroupRecord,
     OnlineTableRecord,
@@ -19,6 +19,9 @@ from seeknal.registry.records import (
     TokenRecord,
     TrainingSetRecord,
 )
+
+if TYPE_CHECKING:
+    from seeknal.offline import Commit, DataFile
 
 
 def entity_of(row: Row[tuple[object, ...]]) -> Entity:
@@ -66,7 +69,11 @@ def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
 
 def files_of(text: str | None) -> tuple[DataFile, ...] | None:
     """Read what stands for a snapshot."""
-    return None if text is None else msgspec.json.decode(text, type=tuple[DataFile, ...])
+    if text is None:
+        return None
+    from seeknal.offline import DataFile
+
+    return msgspec.json.decode(text, type=tuple[DataFile, ...])
 
 
 def values_of(commit: Commit) -> dict[str, object]:
