@@ -1,4 +1,4 @@
-"""Break the point-in-time join on purpose, in ten ways, and see whether the contract's tests notice.
+"""Break the point-in-time join on purpose, in eleven ways, and see whether the contract's tests notice.
 
     python scripts/break_the_join.py
 
@@ -90,7 +90,10 @@ MUTATIONS = (
     Mutation("ttl off by one", "s.t - r.t <= ", "s.t - r.t < "),
     Mutation("inner join", "ASOF LEFT JOIN r", "ASOF JOIN r"),
     Mutation(
-        "position of the spine lost", "np.full(len(self.spine), -1)", "np.full(len(self.spine), 0)", "engine/joins.py"
+        "first row for who has none",
+        "places = np.full(len(self.spine), -1)\n        fetched",
+        "places = np.full(len(self.spine), 0)\n        fetched",
+        "engine/joins.py",
     ),
     Mutation("order lost", "ORDER BY s.i\n", "\n"),
     Mutation("order lost, of nearest", "places[positions[order]] = order", "places[order] = order", "engine/joins.py"),
@@ -98,7 +101,13 @@ MUTATIONS = (
     Mutation(
         "tie reversed, of nearest", "np.lexsort([ids, created])", "np.lexsort([-ids, created])", "engine/joins.py"
     ),
-    Mutation("ties overlooked", "HAVING count(*) > 1 LIMIT 1", "HAVING count(*) > 9 LIMIT 1"),
+    Mutation("tie reversed, of entities", "arg_max(number, {order})", "arg_min(number, {order})"),
+    Mutation(
+        "position of the spine lost, of entities",
+        'places[found["i"].to_numpy()] = found',
+        "places[np.arange(len(found))] = found",
+        "engine/joins.py",
+    ),
 )
 
 

@@ -74,10 +74,12 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     assert join.in_full()["f0"].to_pylist() == expected
     assert join.of_nearest()["f0"].to_pylist() == expected
     assert replace(join, parts=cut).of_nearest()["f0"].to_pylist() == expected
-    among = join.of_few_entities()
-    known = [(key, time) for key, time, _, _ in rows if key in users and key is not None]
-    assert (among is None) == (len(known) > len(set(known)))
-    assert among is None or among["f0"].to_pylist() == expected
+    assert join.of_entities()["f0"].to_pylist() == expected
+    assert join.of_entities(among=False)["f0"].to_pylist() == expected
+    read = replace(join, cells=0).of_entities(among=False)
+    assert (read is None) == (len(rows) > len(spine))
+    assert read is None or read["f0"].to_pylist() == expected
+    assert join.answer()["f0"].to_pylist() == expected
 
 
 FILES = st.lists(

@@ -4,8 +4,8 @@
 time, order of writing), so that ties have one answer; moments are whole microseconds, so that no time zone and no calendar
 takes part.
 
-To compare all three takes twice the time of event times alone, and few rows are tied. So event times are compared first,
-and what is tied is settled among the rows that were found.
+To compare all three takes twice the time of event times alone, and few rows are tied. So event times are compared alone,
+and what is tied is settled before, where all rows are at hand, or among the rows that were found.
 """
 
 from __future__ import annotations
@@ -22,41 +22,57 @@ from seeknal.sql import comma, literal, quote
 LAST = 2**63 - 1
 
 
-def as_of_sql(schema: Schema, wanted: Wanted, rows: str, *, settled: bool = False) -> str:
+def as_of_sql(schema: Schema, wanted: Wanted, rows: str) -> str:
     """Write the query that finds one group's features for each row of `spine`.
 
     Args:
         schema: The group's schema.
         wanted: The features, and their ttl.
-        rows: Query giving the group's rows in full, or, `settled`, as `among_sql` does, without ties.
-        settled: Whether event times alone need to be compared.
+        rows: Query giving the group's rows.
 
     Returns:
         A query giving the features as f0, f1, ... in the order of the spine, which has the columns
         k0, k1, ... (keys), t (microseconds) and i (position).
     """
-    keys, alive = _keys(schema), _alive(wanted.ttl)
-    nearest = _nearest_time(keys) if settled else _nearest(keys)
+    alive = _alive(wanted.ttl)
     return f"""
-        WITH r AS ({rows if settled else _places(schema, rows, _features(wanted))})
+        WITH r AS ({_places(schema, rows, _features(wanted))})
         SELECT {comma(f"CASE WHEN {alive} THEN r.f{i} END AS f{i}" for i in range(len(wanted.features)))}
-        FROM spine AS s ASOF LEFT JOIN r ON {nearest}
+        FROM spine AS s ASOF LEFT JOIN r ON {_nearest(_keys(schema))}
         ORDER BY s.i
     """
 
 
-def among_sql(schema: Schema, wanted: Wanted, rows: str) -> str:
-    """Write the query that gives the rows of the entities in `spine`: k0, k1, ..., t, f0, f1, ..."""
-    keys = _keys(schema)
-    return f"""
-        SELECT {comma(keys)}, t, {comma(f"f{i}" for i in range(len(wanted.features)))}
-        FROM ({_named(schema, rows, _features(wanted))}) SEMI JOIN spine USING ({comma(keys)})
+def entities_sql(schema: Schema, wanted: Wanted, rows: str, most: int, *, among: bool) -> str:
+    """Write the query that gives rows, at most so many, as k0, k1, ..., id, created (microseconds), f0, f1, ... and t.
+
+    Args:
+        schema: The group's schema.
+        wanted: The features.
+        rows: Query giving the group's rows.
+        most: How many rows to give at most.
+        among: Give the rows of the entities in `spine` alone.
     """
+    narrow = f"SEMI JOIN spine USING ({comma(_keys(schema))})" if among else ""
+    more = f"{quote(ROW_ID)} AS id, {_created(schema)} AS created, {_features(wanted)}"
+    return f"SELECT * FROM ({_named(schema, rows, more)}) {narrow} LIMIT {literal(most)}"
 
 
-def tied_sql(schema: Schema, rows: str) -> str:
-    """Write the query that gives something if two of the rows that `among_sql` gives have the same entity and time."""
-    return f"SELECT 1 FROM {rows} GROUP BY {comma(_keys(schema))}, t HAVING count(*) > 1 LIMIT 1"
+def settled_sql(schema: Schema, ttl: int | None) -> str:
+    """Write the query that finds, for each row of `spine`, the number of the one of `rows` that counts, if one does.
+
+    Args:
+        schema: The group's schema.
+        ttl: How long a value is good for.
+
+    Returns:
+        A query giving i and number. Rows have what `entities_sql` gives beside the features, and number.
+    """
+    keys, order = _keys(schema), "row(created, id)" if schema.created_time else "id"
+    return f"""
+        WITH r AS (SELECT {comma(keys)}, t, arg_max(number, {order}) AS number FROM rows GROUP BY ALL)
+        SELECT s.i, r.number FROM spine AS s ASOF JOIN r ON {_nearest_time(keys)} WHERE {_alive(ttl)}
+    """
 
 
 def nearest_sql(schema: Schema, wanted: Wanted, rows: str, *, among: bool = False) -> str:
