@@ -132,7 +132,7 @@ def optimize(
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
-    take_turns(record.label, lambda: offline.compact(offline.snapshot()))
+    take_turns(record.label, lambda: offline.compact(offline.snapshot(), large=True))
     catalog.catch_up(record)
     start = now() - keep_days * DAY
 

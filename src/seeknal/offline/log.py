@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -19,6 +20,7 @@ from seeknal.schema import Schema
 from seeknal.times import Interval
 
 METADATA = "seeknal"
+_DIGITS, _ENTRY = 20, 25  # of the number of a log entry, and of its name
 _FOREIGN = {"deletionVectors", "columnMapping"}
 
 
@@ -37,6 +39,12 @@ class DataFile:
         too_old = span.start is not None and self.end is not None and self.end < span.start
         too_new = span.end is not None and self.start is not None and self.start > span.end
         return not (too_old or too_new)
+
+    def has_any(self, instants: np.ndarray) -> bool:
+        """Whether it may hold a row of some instants, which are sorted."""
+        first = 0 if self.start is None else np.searchsorted(instants, self.start)
+        end = len(instants) if self.end is None else np.searchsorted(instants, self.end, side="right")
+        return bool(first < end)
 
     def lies_within(self, span: Interval) -> bool:
         """Whether it holds nothing but rows of the span."""
@@ -90,6 +98,8 @@ class Snapshot:
     number: int
     commit: Commit | None
     files: tuple[DataFile, ...]
+    table: DeltaTable | None = field(default=None, compare=False, repr=False)
+    """The open table that it was read from; a commit takes it on."""
 
     @property
     def rows(self) -> int:
@@ -149,7 +159,7 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
     found = (_commit(root, n) for n in range(table.version(), -1, -1))
     commit = next(filter(None, found), None)
     times = commit.schema.event_time.name if commit else ""
-    return Snapshot(root, table.version(), commit, tuple(_files(table, times)))
+    return Snapshot(root, table.version(), commit, tuple(_files(table, times)), table)
 
 
 def read_commits(root: Path, after: int) -> list[Commit]:
@@ -172,9 +182,19 @@ def latest(root: Path) -> int:
         StoreError: There is no log.
     """
     try:
-        return max(int(entry.stem) for entry in (root / "_delta_log").glob(f"{'[0-9]' * 20}.json"))
+        names = [entry.name for entry in (root / "_delta_log").iterdir()]
+        return max(int(name[:_DIGITS]) for name in names if len(name) == _ENTRY and name.endswith(".json"))
     except (OSError, ValueError) as error:
         raise StoreError(f"The offline table {root} cannot be read: {error}") from error
+
+
+def exists(root: Path) -> bool:
+    """Tell whether there is a log."""
+    return _entry(root, 0).exists()
+
+
+def _entry(root: Path, number: int) -> Path:
+    return root / "_delta_log" / f"{number:0{_DIGITS}}.json"
 
 
 def _open(root: Path, number: int | None = None) -> DeltaTable:
@@ -186,7 +206,7 @@ def _open(root: Path, number: int | None = None) -> DeltaTable:
 
 def _commit(root: Path, number: int) -> Commit | None:
     """Read what Seeknal noted about a snapshot; None if another program made it."""
-    for action in _actions(root / "_delta_log" / f"{number:020}.json"):
+    for action in _actions(_entry(root, number)):
         if stored := action.get("commitInfo", {}).get(METADATA):
             return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit)
     return None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +17,13 @@ from seeknal.offline.log import DataFile, Snapshot
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval
+
+FILE_ROWS = 2**18
+"""Rows of a file at least, where a write has so many: whole days of them, as few as make up that number."""
+
+_DAY = 86_400_000_000
+_YEAR_1 = 719_162 * _DAY
+"""How far before 1970 year 1 began, which no event is older than."""
 
 
 @dataclass(frozen=True)
@@ -48,51 +58,121 @@ class Plan:
         """Whether all files have to be of another schema than now."""
         return self.base.commit is None or self.base.commit.schema != self.write.schema
 
-    @property
+    @cached_property
     def replaced(self) -> list[DataFile]:
         """The files whose rows go, or move to new files."""
         if self.changes_schema:
             return list(self.base.files)
         if self.write.mode == "append":
             return []
-        return [file for file in self.base.files if file.overlaps(self._span)]
-
-    @property
-    def _span(self) -> Interval:
-        """The span of event time in which stored rows may give way to new ones."""
         if self.write.mode == "overwrite":
-            return self.write.interval
-        moments = instants(self.rows, self.write.schema)
-        return Interval(min(moments), max(moments)) if moments else Interval(0, -1)
+            return [file for file in self.base.files if file.overlaps(self.write.interval)]
+        moments = np.sort(_moments(self.rows, self.write.schema))
+        return [file for file in self.base.files if file.has_any(moments)]
 
     def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[Part]:
-        """Give what each new file is to hold."""
-        kept = self._kept(engine)
-        if self.write.mode == "merge" and kept:
-            both = f"SELECT * FROM new_rows UNION ALL BY NAME ({kept.query})"
-            yield Part(_winners_sql(self.write.schema, both), {"new_rows": self.rows, **kept.views})
-            return
-        new = "SELECT * FROM new_rows"
-        merges = self.write.mode == "merge"
-        yield Part(_winners_sql(self.write.schema, new) if merges else new, {"new_rows": self.rows})
-        if kept:
-            yield kept
+        """Give what each new file is to hold: the new rows and the stored ones of some days."""
+        spans = self._spans(engine)
+        for span, new in zip(spans, split(self.rows, self.write.schema, spans), strict=True):
+            kept = self._kept(engine, span)
+            sides = [("SELECT * FROM new_rows", {"new_rows": new})] if len(new) or not kept else []
+            sides += [(f"({kept.query})", kept.views)] if kept else []
+            query = " UNION ALL BY NAME ".join(side for side, _ in sides)
+            views = {name: rows for _, named in sides for name, rows in named.items()}
+            yield Part(_winners_sql(self.write.schema, query) if self.write.mode == "merge" else query, views)
 
-    def _kept(self, engine: duckdb.DuckDBPyConnection) -> Part | None:
-        """Give the stored rows that stay, from the files that are replaced, in the new schema."""
+    def _spans(self, engine: duckdb.DuckDBPyConnection) -> list[Interval]:
+        """Cut time so that each span has the rows of one new file."""
+        stored = self._stored
+        if len(self.rows) + sum(file.rows for file in stored) < 2 * FILE_ROWS:
+            return [Interval()]
+        counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // _DAY)
+        if stored and self.base.commit:
+            old = self.base.commit.schema
+            more = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}")
+            size = max(len(counts), len(more))
+            counts = np.pad(counts, (0, size - len(counts))) + np.pad(more, (0, size - len(more)))
+        return cut(counts)
+
+    @property
+    def _stored(self) -> list[DataFile]:
+        """The files that are replaced and have rows that stay."""
         drops = self.write.mode == "overwrite"
-        files = [file for file in self.replaced if not (drops and file.lies_within(self._span))]
+        return [file for file in self.replaced if not (drops and file.lies_within(self.write.interval))]
+
+    @property
+    def _stays(self) -> str:
+        """The condition that a stored row of theirs stays."""
+        if self.write.mode != "overwrite" or self.base.commit is None:
+            return "true"
+        return f"NOT ({inside(self.base.commit.schema, self.write.interval)})"
+
+    def _kept(self, engine: duckdb.DuckDBPyConnection, span: Interval) -> Part | None:
+        """Give the stored rows of a span that stay, from the files that are replaced, in the new schema."""
+        files = [file for file in self._stored if file.overlaps(span)]
         if not files or self.base.commit is None:
             return None
         old = self.base.commit.schema
-        where = f"NOT ({inside(old, self._span)})" if drops else "true"
         columns = comma(quote(name) for name in [*old.names, ROW_ID])
-        query = f"SELECT {columns} FROM {scan(str(self.base.root / file.path) for file in files)} WHERE {where}"
+        where = f"{self._stays} AND {inside(old, span)}"
+        query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
             return Part(query, {})
         new, layout = self.write.schema, self.rows.schema
         batches = (_converted(batch, old, new, layout) for batch in engine.cursor().sql(query).to_arrow_reader())
         return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(layout, batches)})
+
+    def _paths(self, files: Sequence[DataFile]) -> list[str]:
+        return [str(self.base.root / file.path) for file in files]
+
+
+def cut(counts: np.ndarray) -> list[Interval]:
+    """Cut time into spans of whole days, each with enough rows for a file.
+
+    Args:
+        counts: How many rows each day has, from the first day of year 1 on.
+    """
+    ends, rows = [], 0
+    for day in np.flatnonzero(counts).tolist():
+        rows += int(counts[day])
+        if rows >= FILE_ROWS:
+            ends.append((day + 1) * _DAY - _YEAR_1 - 1)
+            rows = 0
+    if rows < FILE_ROWS // 2:  # the rest is too little for a file of its own
+        ends = ends[:-1]
+    return [
+        Interval(None if start is None else start + 1, end)
+        for start, end in zip([None, *ends], [*ends, None], strict=True)
+    ]
+
+
+def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator[pa.Table]:
+    """Give the rows of each of some spans, which follow each other; in their order."""
+    if len(spans) == 1:
+        yield rows
+        return
+    starts = np.array([span.start for span in spans[1:]])
+    which = np.searchsorted(starts, _moments(rows, schema), side="right")
+    edges = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(spans)))]).tolist()
+    is_sorted = bool((which[1:] >= which[:-1]).all())
+    small = which.astype("uint16") if len(spans) <= 2**16 else which  # which NumPy sorts by its digits
+    order = None if is_sorted else np.argsort(small, kind="stable")
+    for start, end in pairwise(edges):
+        yield rows.slice(start, end - start) if order is None else rows.take(order[start:end])
+
+
+def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> np.ndarray:
+    """Count stored rows by days, from the first day of year 1 on."""
+    day = f"(epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(_DAY)}"
+    found = engine.cursor().sql(f"SELECT {day} AS day, count(*) AS rows FROM {rows} GROUP BY day").to_arrow_table()
+    days = found["day"].to_numpy()
+    counts = np.zeros(days.max(initial=-1) + 1, "int64")
+    counts[days] = found["rows"].to_numpy()
+    return counts
+
+
+def _moments(rows: pa.Table, schema: Schema) -> np.ndarray:
+    return np.asarray(rows[schema.event_time.name].cast(pa.int64()))
 
 
 def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:

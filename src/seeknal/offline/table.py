@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,16 +26,35 @@ from deltalake.transaction import AddAction, RemoveAction
 from seeknal import types
 from seeknal.errors import StoreError
 from seeknal.lock import alone, together
-from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, mentioned_files, read_snapshot
-from seeknal.offline.plan import Part, Plan, Write, changed_sql, differing_files, instants, keys_sql, within
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, exists, mentioned_files, read_snapshot
+from seeknal.offline.plan import (
+    FILE_ROWS,
+    Part,
+    Plan,
+    Write,
+    changed_sql,
+    cut,
+    differing_files,
+    inside,
+    instants,
+    keys_sql,
+    rows_a_day,
+    within,
+)
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval, moment_of, now
 from seeknal.turns import Conflict
 
-_KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
-_SMALL = 2**25
-
+_LOG = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.checkpointInterval": "10",  # so many entries are read at most
+}
+_SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
+"""Files of fewer rows are put together, files of more cut, if they have more than a day."""
+_DUE = 32
+"""So many small files are put together by the write that finds them."""
 
 _processes: set[int] = set()
 
@@ -75,14 +94,14 @@ class OfflineTable:
 
     def exists(self) -> bool:
         """Whether anything was ever written."""
-        return DeltaTable.is_deltatable(self.root)
+        return exists(self.root)
 
     def create(self, schema: Schema) -> None:
         """Make an empty table, unless there is one."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with alone(self.root / "_commit.lock"):
-                DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_KEEP_LOG)
+                DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_LOG)
         except (DeltaError, OSError) as error:
             raise StoreError(f"{self.root} could not be made: {error}") from error
 
@@ -116,7 +135,11 @@ class OfflineTable:
                 written=len(write.rows),
                 newest=max(instants(write.rows, write.schema), default=None),
             )
-            return self._commit(base, step, undo)
+            done = self._commit(base, step, undo)
+        if sum(file.rows < _SMALL for file in (*base.files, *step.added)) >= _DUE:
+            with suppress(Conflict, StoreError):  # the next write tries again
+                self.compact(self.snapshot())
+        return done
 
     def changed(
         self, before: Snapshot, after: Snapshot, schema: Schema, spans: Sequence[Interval], fresh: Sequence[Interval]
@@ -182,24 +205,39 @@ class OfflineTable:
         step = _Step("rollback", commit.version, commit.schema, removed, added)
         return self._commit(base, step, ExitStack())
 
-    def compact(self, base: Snapshot) -> Commit | None:
-        """Put small files together into one that is sorted by key and time; None if there are no two.
+    def compact(self, base: Snapshot, *, large: bool = False) -> Commit | None:
+        """Put small files together, cut by days and sorted by key and time; None if there is nothing to do.
+
+        Args:
+            base: The newest snapshot.
+            large: Also cut files that are too large.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
-        small = [file for file in base.files if file.size < _SMALL]
-        if len(small) < 2:  # noqa: PLR2004 - one is as compact as it gets
+        small = [file for file in base.files if file.rows < _SMALL]
+        together = [small] if len(small) > 1 else []
+        together += [[file] for file in base.files if large and file.rows > _LARGE]
+        if not together:
             return None
         commit = _known(base)
-        order = comma(map(quote, [*commit.schema.key_names, commit.schema.event_time.name, ROW_ID]))
-        part = Part(f"SELECT * FROM {scan(self._paths(small))} ORDER BY {order}", {})
+        parts = {tuple(files): self._sorted(files, commit.schema) for files in together}
+        parts = {files: new for files, new in parts.items() if len(files) > 1 or len(new) > 1}
+        if not parts:
+            return None
         with self._new_files() as undo:
-            added = self._write_files([part], commit.schema, undo)
-            step = _Step("optimize", commit.version, commit.schema, removed=small, added=added)
-            done = self._commit(base, step, undo)
-        DeltaTable(self.root).create_checkpoint()
-        return done
+            added = self._write_files((part for new in parts.values() for part in new), commit.schema, undo)
+            removed = [file for files in parts for file in files]
+            return self._commit(base, _Step("optimize", commit.version, commit.schema, removed, added), undo)
+
+    def _sorted(self, files: Sequence[DataFile], schema: Schema) -> list[Part]:
+        """Cut the rows of some files into new files, each sorted by key and time."""
+        rows = scan(self._paths(files))
+        order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
+        return [
+            Part(f"SELECT * FROM {rows} WHERE {inside(schema, span)} ORDER BY {order}", {})
+            for span in cut(rows_a_day(self._engine, schema, rows))
+        ]
 
     def erase(self, base: Snapshot, others: Sequence[Snapshot], entities: pa.Table) -> Commit | None:
         """Leave some entities out of the newest snapshot, and of older ones that are to stay.
@@ -346,7 +384,7 @@ class OfflineTable:
             if not changes_schema:
                 actions += [RemoveAction(file.path, True, _milliseconds(), file.size, {}) for file in step.removed]
             try:
-                DeltaTable(self.root, version=base.number).create_write_transaction(
+                _opened(base).create_write_transaction(
                     actions,
                     mode="overwrite" if changes_schema else "append",
                     schema=_delta_schema(step.schema),
@@ -358,6 +396,12 @@ class OfflineTable:
                 raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
             undo.pop_all()
             return commit
+
+
+def _opened(base: Snapshot) -> DeltaTable:
+    """Give the table as it stood at a snapshot; the one that it was read from, unless that has gone on."""
+    table = base.table
+    return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
 
 
 def _commit_of(base: Snapshot, step: _Step) -> Commit:

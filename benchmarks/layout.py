@@ -1,0 +1,167 @@
+"""Compare ways to lay a group's rows out in Parquet files: what writing costs, what is read, what a day costs.
+
+    python benchmarks/layout.py [--rows 10000000] [--rounds 3] [--only 2^18 ...]
+
+Bare DuckDB, without Seeknal, so that a layout can be tried before it is built. Every layout is written in the same way, the
+rounds take turns, and figures are medians of seconds of the processor, on all its cores: others may use the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import data
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from environments import HERE
+
+_ORDER = "ORDER BY person_id, seen_at"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whole days in files of so many rows at least (0: one file), compressed so; `order` within a file."""
+
+    name: str
+    least: int = 0
+    compression: str = "zstd"
+    order: str = ""
+    more: str = ""
+
+
+LAYOUTS = [
+    Layout("one file, zstd"),
+    Layout("one file, lz4_raw", compression="lz4_raw"),
+    Layout("one file, snappy", compression="snappy"),
+    Layout("one file, zstd, sorted", order=_ORDER),
+    Layout("2^20 rows, zstd", 2**20),
+    Layout("2^19 rows, zstd", 2**19),
+    Layout("2^18 rows, zstd", 2**18),
+    Layout("2^18 rows, lz4_raw", 2**18, "lz4_raw"),
+    Layout("2^18 rows, zstd, row groups of 32k", 2**18, more=", ROW_GROUP_SIZE 32768"),
+    Layout("2^18 rows, zstd, sorted", 2**18, order=_ORDER),
+    Layout("2^17 rows, zstd", 2**17),
+    Layout("2^16 rows, zstd", 2**16),
+]
+
+
+def pieces(rows: pa.Table, least: int) -> Iterator[pa.Table]:
+    """Cut rows into whole days, as many together as make up so many rows."""
+    days = (rows["seen_at"].cast(pa.int64()).to_numpy() // data.DAY).astype("int64")
+    counts = np.bincount(days - days.min())
+    order = np.argsort((days - days.min()).astype("uint16"), kind="stable")
+    start = taken = 0
+    for count in counts:
+        taken += int(count)
+        if taken - start >= least:
+            yield rows.take(order[start:taken])
+            start = taken
+    if taken > start:
+        yield rows.take(order[start:taken])
+
+
+def write(layout: Layout, rows: pa.Table, folder: Path) -> None:
+    """Write rows in a layout."""
+    connection = duckdb.connect()
+
+    def copy(piece: tuple[int, pa.Table]) -> None:
+        cursor = connection.cursor()
+        cursor.register("piece", piece[1])
+        cursor.execute(
+            f"COPY (SELECT * FROM piece {layout.order}) TO '{folder}/{piece[0]}.parquet' "
+            f"(FORMAT parquet, COMPRESSION {layout.compression}{layout.more})"
+        )
+
+    if not layout.least:
+        copy((0, rows))
+        return
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(copy, enumerate(pieces(rows, layout.least))))
+
+
+def join(files: list[Path], spine: pa.Table, since: int | None = None, until: int | None = None) -> None:
+    """Join a spine with the rows of some files, narrowed down to its keys if it is small."""
+    connection = duckdb.connect()
+    connection.register("spine", spine)
+    narrow = "SEMI JOIN spine USING (person_id)" if len(spine) < 100_000 else ""
+    where = f"WHERE epoch_us(seen_at) BETWEEN {since} AND {until}" if since else ""
+    connection.sql(f"""
+        SELECT r.* EXCLUDE (person_id, seen_at) FROM spine AS s ASOF LEFT JOIN
+        (SELECT * FROM read_parquet({[str(file) for file in files]}) {narrow} {where}) AS r
+        ON s.person_id = r.person_id AND s.at >= r.seen_at ORDER BY s.row
+    """).to_arrow_table()
+
+
+def of_span(files: list[Path], since: int, until: int) -> list[Path]:
+    """List the files that have rows of a span, as a table's log tells."""
+
+    def has(file: Path) -> bool:
+        found = duckdb.sql(f"SELECT epoch_us(min(seen_at)), epoch_us(max(seen_at)) FROM '{file}'").fetchall()[0]
+        return bool(found[0] <= until and found[1] >= since)
+
+    return [file for file in files if has(file)]
+
+
+def measure(layout: Layout, rows: pa.Table, spines: dict[str, pa.Table]) -> Iterator[tuple[str, float]]:
+    """Write rows in a layout, read them, and write a day of them again."""
+    with tempfile.TemporaryDirectory(dir=HERE / ".data") as folder:
+        place = Path(folder)
+        started = time.process_time()
+        write(layout, rows, place)
+        yield "write", time.process_time() - started
+        files = sorted(place.iterdir())
+        yield "MB", sum(file.stat().st_size for file in files) / 1e6
+        yield "files", len(files)
+        for name, spine in spines.items():
+            bounds = [int(edge(spine["at"].cast(pa.int64()).to_numpy())) for edge in (np.min, np.max)]
+            span = (bounds[0] - 7 * data.DAY, bounds[1]) if "week" in name else (None, None)
+            seen = of_span(files, span[0], span[1]) if span[0] and span[1] else files
+            started = time.process_time()
+            join(seen, spine, *span)
+            yield name, time.process_time() - started
+        day = data.START + 45 * data.DAY
+        touched = of_span(files, day, day + data.DAY - 1)
+        started = time.process_time()
+        kept = pa.concat_tables(pq.read_table(file) for file in touched)
+        write(Layout("", compression=layout.compression, order=layout.order), kept, place)
+        yield "a day", time.process_time() - started
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[""], help="layouts whose name has one of these in it")
+    options = parser.parse_args()
+    root, keys = HERE / ".data", options.rows // 10
+    rows = pq.read_table(data.rows(root, options.rows, keys).file)
+    spines = {
+        "spine 1M": pq.read_table(data.spine(root, 1_000_000, keys).file),
+        "spine 10k": pq.read_table(data.spine(root, 10_000, keys).file),
+        "spine 10k of a month, ttl of a week": pq.read_table(data.spine(root, 10_000, keys, days=30).file),
+    }
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    layouts = [one for one in LAYOUTS if any(part in one.name for part in options.only)]
+    for number in range(options.rounds):
+        for layout in layouts[:: 1 if number % 2 == 0 else -1]:
+            for what, value in measure(layout, rows, spines):
+                found[layout.name][what].append(value)
+    print("| layout |", " | ".join(found[layouts[0].name]), "|")
+    print("|---|" + "--:|" * len(found[layouts[0].name]))
+    for name, values in found.items():
+        print(f"| {name} |", " | ".join(f"{statistics.median(one):.3g}" for one in values.values()), "|")
+
+
+if __name__ == "__main__":
+    main()

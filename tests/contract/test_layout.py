@@ -1,0 +1,182 @@
+"""How rows are laid out in files changes no answer: files are cut by days, and put together when they are small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seeknal import FeatureStore
+from seeknal.offline import Snapshot, plan
+from seeknal.schema import UTC, Schema
+from seeknal.times import Interval
+
+from . import strategies as some
+from .oracle import Oracle, within
+from .profiles import PROFILE
+from .strategies import DAY, START
+from .test_point_in_time import Pair, fresh_project, user
+
+YEAR_1 = 719_162 * DAY  # before 1970
+
+pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+
+
+@pytest.fixture(autouse=True)
+def tiny_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut files at every fourth row, so that few rows make many of them."""
+    monkeypatch.setattr("seeknal.offline.plan.FILE_ROWS", 4)
+    for name, value in {"_SMALL": 2, "_LARGE": 16, "_DUE": 4}.items():
+        monkeypatch.setattr(f"seeknal.offline.table.{name}", value)
+
+
+@PROFILE
+@given(
+    frames=st.lists(some.frames(user), min_size=1, max_size=6),
+    features=st.lists(st.sampled_from([("n", "x"), ("n", "x"), ("n",)]), min_size=6, max_size=6),
+    optimized=st.integers(0, 6),
+)
+def test_files_cut_by_days_and_put_together_hold_what_was_written(
+    store: FeatureStore, frames: Sequence[some.Frame], features: Sequence[tuple[str, ...]], optimized: int
+) -> None:
+    pair = Pair(store, "user_id", project=fresh_project(), ttl=None)
+    then = {}
+    for number, (frame, names) in enumerate(zip(frames, features, strict=False)):
+        pair.write(frame, names)
+        if number == optimized:
+            store.optimize("seen", pair.group.project)
+        snapshot = pair_snapshot(pair)
+        assert snapshot.rows == len(pair.oracle.rows)
+        assert told(store, pair) == expected(pair.oracle)
+        then[snapshot.number] = expected(pair.oracle)
+    for number, rows in then.items():
+        assert told(store, pair, number) == rows
+
+
+def pair_snapshot(pair: Pair) -> Snapshot:
+    """Give the newest snapshot of the group."""
+    return pair.store.catalog.offline(pair.group.project, "seen").snapshot()
+
+
+def told(store: FeatureStore, pair: Pair, number: int | None = None) -> list[tuple[object, ...]]:
+    """List what the store tells of a group's history, as of a snapshot."""
+    found = store.history([pair.lookup()], as_of=number, output="arrow").to_pylist()
+    return sorted(((row["user_id"], row["n"], row.get("x")) for row in found), key=repr)
+
+
+def expected(oracle: Oracle) -> list[tuple[object, ...]]:
+    """List what the oracle does."""
+    return sorted(((row.keys[0], row.values["n"], row.values.get("x")) for row in oracle.history()), key=repr)
+
+
+def frame(
+    days: Sequence[int], mode: str = "append", interval: tuple[int | None, int | None] = (None, None)
+) -> some.Frame:
+    """Make a frame with a row on each of some days, all of one user."""
+    return some.Frame(
+        tuple(((1,), START + day * DAY + i, None, 0) for i, day in enumerate(days)), mode, interval, "UTC"
+    )
+
+
+@pytest.fixture
+def pair(store: FeatureStore) -> Pair:
+    """A group without rows."""
+    return Pair(store, "user_id", project=fresh_project(), ttl=None)
+
+
+def spans(pair: Pair) -> list[tuple[int, int]]:
+    """List the first and the last day of each file, the earliest first."""
+    files = pair_snapshot(pair).files
+    return sorted(((file.start or 0) // DAY - START // DAY, (file.end or 0) // DAY - START // DAY) for file in files)
+
+
+def test_a_large_write_is_cut_into_whole_days_in_whatever_order_its_rows_are(pair: Pair) -> None:
+    pair.write(frame([3, 0, 1, 2, 0, 1, 2, 3, 0, 1, 2, 3, 0, 3, 2, 2, 4]))
+    assert spans(pair) == [(0, 0), (1, 2), (3, 4)]
+
+
+def test_overwriting_a_day_writes_no_file_of_other_days(pair: Pair) -> None:
+    pair.write(frame([*[0] * 4, *[1] * 4, *[2] * 4, *[3] * 4]))
+    before = {file.path for file in pair_snapshot(pair).files}
+    day = START // DAY * DAY + 2 * DAY
+    pair.write(frame([2, 2, 2], "overwrite", (day, day + DAY - 1)))
+    after = pair_snapshot(pair).files
+    assert len(before & {file.path for file in after}) == 3
+    assert spans(pair) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert sum(file.rows for file in after) == 15
+
+
+def test_a_merge_writes_no_file_that_none_of_its_rows_falls_into(pair: Pair) -> None:
+    pair.write(frame([*[0] * 4, *[1] * 4, *[2] * 4, *[3] * 4]))
+    before = {file.path for file in pair_snapshot(pair).files}
+    same = [((1,), START, None, 1), ((1,), START + 3 * DAY + 13, None, 1)]
+    pair.write(some.Frame(tuple(same), "merge", (None, None), "UTC"))
+    assert len(before & {file.path for file in pair_snapshot(pair).files}) == 2
+    assert told(pair.store, pair) == expected(pair.oracle)
+
+
+def test_small_files_are_put_together_by_the_write_that_finds_enough_of_them(pair: Pair) -> None:
+    kept = []
+    for day in range(20):
+        pair.write(frame([day]))
+        kept.append((pair_snapshot(pair).number, expected(pair.oracle)))
+        assert sum(file.rows < 2 for file in pair_snapshot(pair).files) < 4
+    assert pair_snapshot(pair).number > 20  # the writes, and what put files together
+    assert len(spans(pair)) < 10
+    for number, rows in kept:  # nothing that could be read before is lost
+        assert told(pair.store, pair, number) == rows
+
+
+def test_optimizing_cuts_a_file_that_is_too_large_and_then_leaves_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("seeknal.offline.plan.FILE_ROWS", 1000)
+        pair.write(frame([*[0] * 10, *[1] * 10]))
+    assert spans(pair) == [(0, 1)]
+    pair.store.optimize("seen", pair.group.project)
+    assert spans(pair) == [(0, 0), (1, 1)]
+    number = pair_snapshot(pair).number
+    pair.store.optimize("seen", pair.group.project)
+    assert pair_snapshot(pair).number == number
+
+
+@given(days=st.lists(st.integers(0, 40), max_size=60))
+@PROFILE
+def test_spans_have_rows_enough_for_a_file_and_cover_all_time(days: list[int]) -> None:
+    spans = plan.cut(np.bincount(days, minlength=1))
+    assert spans[0].start is None
+    assert spans[-1].end is None
+    for span, following in pairwise(spans):
+        assert span.end is not None
+        assert following.start == span.end + 1
+        assert following.start % DAY == 0
+    counts = [sum(holds(span, day) for day in days) for span in spans]
+    assert sum(counts) == len(days)
+    assert all(count >= 4 for count in counts[:-1])
+    assert len(spans) == 1 or counts[-1] >= 2
+
+
+def holds(span: Interval, day: int) -> bool:
+    """Tell whether a span has a day, counted from year 1."""
+    return within(day * DAY - YEAR_1, span.start, span.end)
+
+
+@PROFILE
+@given(days=st.lists(st.integers(-3, 3), max_size=30), edges=st.sets(st.integers(-2, 3)))
+def test_rows_are_split_by_spans_in_their_order(days: list[int], edges: set[int]) -> None:
+    starts = [None, *(edge * DAY for edge in sorted(edges))]
+    spans = [Interval(a, None if b is None else b - 1) for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    fields = [pa.field("user_id", pa.int64()), pa.field("seen_at", UTC)]
+    schema = Schema((fields[0],), fields[1], None, ())
+    at = pa.array([day * DAY + i for i, day in enumerate(days)], pa.timestamp("us", "UTC"))
+    rows = pa.table({"user_id": range(len(days)), "seen_at": at})
+    found = list(plan.split(rows, schema, spans))
+    for span, piece in zip(spans, found, strict=True):
+        inside = [i for i, day in enumerate(days) if within(day * DAY + i, span.start, span.end)]
+        assert piece["user_id"].to_pylist() == inside
