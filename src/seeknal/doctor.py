@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from seeknal.errors import SeeknalError, tally
 from seeknal.store import FeatureStore
+
+_LIBRARIES = ("duckdb", "deltalake", "pyarrow", "lmdb", "pandas", "polars")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def examine(store: FeatureStore) -> list[Finding]:
 
 
 def _machine(store: FeatureStore) -> Iterator[Finding]:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("duckdb", "deltalake", "pyarrow", "pandas", "lmdb"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES if find_spec(name))
     yield Finding("versions", True, f"seeknal {version('seeknal')}, {libraries}")
     yield Finding("home", True, f"{store.home}, {_size(_bytes_of(store.home))}")
     free = shutil.disk_usage(store.home).free

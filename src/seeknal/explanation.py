@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
+from seeknal.frames import library, records
 from seeknal.registry import SnapshotRecord
 from seeknal.retrieval import Source
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.times import Interval, show
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST = 100_000_000
 
@@ -88,7 +92,7 @@ def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[Sna
         return list(rows[name].cast(UTC).cast(pa.int64()).to_pylist())
 
     created = instants(schema.created_time.name) if schema.created_time else [None] * len(rows)
-    features = rows.select(list(source.features)).rename_columns(list(source.features.values())).to_pylist()
+    features = records(rows.select(list(source.features)).rename_columns(list(source.features.values())))
     parts = zip(instants(schema.event_time.name), created, features, rows[ROW_ID].to_pylist(), strict=True)
     found = []
     for time, recorded, values, row_id in parts:
@@ -120,3 +124,18 @@ def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int
     if one.place[1] != best.place[1]:
         return f"same time, but recorded earlier than the newest{behind}"
     return f"same time, but written earlier than the newest{behind}"
+
+
+def to_pandas(found: Sequence[Candidate]) -> pd.DataFrame:
+    """Show candidates as a frame, a row for each.
+
+    Raises:
+        DefinitionError: pandas is not installed.
+    """
+    library("pandas")
+    import pandas as pd
+
+    times = ("event_time", "created_time", "written_at")
+    shown = ("group", "verdict", "event_time", "created_time", "snapshot", "written_at", "features")
+    frame = pd.DataFrame([{name: getattr(one, name) for name in shown} for one in found], columns=list(shown))
+    return frame.assign(**{name: pd.to_datetime(frame[name], unit="us", utc=True) for name in times})

@@ -1,12 +1,14 @@
 """Any dataframe in, Arrow through, the same kind out.
 
-Known kinds: pandas, Polars, PyArrow, a DuckDB relation, and a path to a Parquet or CSV file.
+Known kinds: pandas, Polars, PyArrow, a DuckDB relation, and a path to a Parquet or CSV file. Of these libraries pandas and
+Polars are extras: whoever asks for a frame of one that is not installed is told what to install.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from seeknal.sql import comma, quote
 _PARQUET = {".parquet", ".pq"}
 _STREAM = ".arrows"
 OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
+_EXTRAS = ("pandas", "polars")
 
 
 def kind_of(frame: object) -> str:
@@ -185,7 +188,7 @@ def _from_polars(frame: Any, names: list[str]) -> pa.Table:
 
 def _from_polars_column(frame: Any, name: str) -> pa.ChunkedArray:
     """Read a column in Arrow's older layouts: the categories of the newest one cannot be cast to text."""
-    pl = _polars()
+    pl = library("polars")
     problem: object = "Python objects have no type"
     try:
         if frame.schema[name] != pl.Object:
@@ -254,15 +257,41 @@ _READERS: Mapping[str, Callable[[Any, list[str]], pa.Table]] = {
 
 
 def output_kind(frame: object, output: str | None) -> str:
-    """Say which kind to answer in: the one asked for, else the frame's own (pandas for a path).
+    """Say which kind to answer in: the one asked for, else the frame's own; pandas for a path, or without a frame.
 
     Raises:
-        DefinitionError: Nobody knows the kind asked for.
+        DefinitionError: Nobody knows the kind asked for, or its library is not installed.
     """
     if output is not None and output not in OUTPUTS:
         raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(OUTPUTS)}.")
     own = "pandas" if frame is None else kind_of(frame)
-    return output or ("pandas" if own == "path" else own)
+    kind = output or ("pandas" if own == "path" else own)
+    check_installed(kind)
+    return kind
+
+
+def check_installed(kind: str) -> None:
+    """Refuse a kind of answer whose library is not there, before any work is done.
+
+    Raises:
+        DefinitionError: It says what to install, and what to ask for instead.
+    """
+    if kind in _EXTRAS:
+        library(kind, ', or ask for output="arrow"')
+
+
+def library(kind: str, instead: str = "") -> Any:
+    """Load pandas or Polars.
+
+    Raises:
+        DefinitionError: It is not installed.
+    """
+    try:
+        return import_module(kind)
+    except ImportError:
+        raise DefinitionError(
+            f'The answer would be a {kind} frame, and {kind} is not installed: pip install "seeknal[{kind}]"{instead}.'
+        ) from None
 
 
 def from_arrow(table: pa.Table, kind: str) -> Any:
@@ -270,12 +299,33 @@ def from_arrow(table: pa.Table, kind: str) -> Any:
     if kind == "arrow":
         return table
     if kind == "polars":
-        return _polars().from_arrow(table)
+        return library("polars").from_arrow(table)
     if kind == "duckdb":
         import duckdb
 
         return duckdb.from_arrow(types.recast(table, [_in_duckdb(kind) for kind in table.schema.types]))
     return _to_pandas(table, arrow_backed=False)
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """Give a table's rows for people to see; a column that Python has no place for, as for nanoseconds, as text.
+
+    Raises:
+        DataError: A column cannot be shown.
+    """
+    columns = [_shown(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _shown(name: str, column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except pa.ArrowException as error:
+        raise DataError(f"Column {name!r} is {column.type} and cannot be shown: {error}", column=name) from None
 
 
 def _in_duckdb(kind: pa.DataType) -> pa.DataType:
@@ -295,7 +345,7 @@ def with_columns(frame: Any, names: list[str], features: pa.Table, kind: str) ->
     if kind == own == "pandas":
         return _beside(frame, names, features)
     if kind == own == "polars":
-        return frame.select(names).hstack(_polars().from_arrow(features))
+        return frame.select(names).hstack(library("polars").from_arrow(features))
     table = to_arrow(frame, names)
     for field, column in zip(features.schema, features.columns, strict=True):
         table = table.append_column(field, column)
@@ -313,7 +363,7 @@ def _with_own_types(table: pa.Table, relation: Any, names: list[str]) -> Any:
 
 
 def _beside(frame: Any, keep: list[str], features: pa.Table) -> Any:
-    import pandas as pd
+    pd = library("pandas")
 
     arrow_backed = any(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes)
     right = _to_pandas(features, arrow_backed)
@@ -323,7 +373,7 @@ def _beside(frame: Any, keep: list[str], features: pa.Table) -> Any:
 
 def _to_pandas(table: pa.Table, arrow_backed: bool) -> Any:
     """Make a pandas frame that holds every value exactly; whole numbers with nulls become Int64 and the like."""
-    import pandas as pd
+    pd = library("pandas")
 
     if arrow_backed:
         return table.to_pandas(types_mapper=pd.ArrowDtype)
@@ -334,7 +384,7 @@ def _to_pandas(table: pa.Table, arrow_backed: bool) -> Any:
 
 
 def _series(column: pa.ChunkedArray) -> Any:
-    import pandas as pd
+    pd = library("pandas")
 
     kind = column.type
     if pa.types.is_nested(kind):
@@ -347,11 +397,3 @@ def _series(column: pa.ChunkedArray) -> Any:
     if column.null_count and pa.types.is_boolean(kind):
         return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
     return column.to_pandas()
-
-
-def _polars() -> Any:
-    try:
-        import polars as pl
-    except ImportError:
-        raise DefinitionError('output="polars" needs Polars: pip install "seeknal[polars]".') from None
-    return pl

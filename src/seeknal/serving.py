@@ -429,10 +429,11 @@ def check_output(output: object) -> None:
     """Refuse a kind of answer that there is not.
 
     Raises:
-        DefinitionError: There is none of that name.
+        DefinitionError: There is none of that name, or its library is not installed.
     """
     if output not in ONLINE_OUTPUTS:
         raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
+    frames.check_installed(str(output))
 
 
 def check_features(features: Sequence[str] | None) -> None:
@@ -468,7 +469,7 @@ def as_python() -> Iterator[None]:
         yield
     except (OverflowError, ValueError) as error:
         raise DataError(
-            f'A value is beyond what Python has for its type: {error}. Take it with output="arrow".'
+            f'A value is beyond what Python has for its type: {str(error).rstrip(".")}. Take it with output="arrow".'
         ) from None
 
 

@@ -262,11 +262,12 @@ def debug(
 ) -> None:
     """Show the rows of a feature group that were written last. Keys that are personal data are masked."""
     from seeknal import session
+    from seeknal.frames import records
 
     store = session.store()
     record = store.catalog.group(group, project)
     secret = set(record.group.entity.pii_keys)
     with working(f"Reading {group}"):
-        sample = store.sample(group, record.project, limit=limit, version=version).to_pylist()
+        sample = records(store.sample(group, record.project, limit=limit, version=version))
     shown = [{name: _MASK if name in secret else value for name, value in row.items()} for row in sample]
     render.rows(shown, form, empty=f"{record.label} has no rows.")

@@ -40,8 +40,10 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's project goes.")] = Path("seeknal-demo"),
 ) -> None:
     """Run the whole story on real data: a year of flights from New York, and the weather at its airports."""
-    from seeknal.demo import run
-
+    try:
+        from seeknal.demo import run
+    except ImportError as error:
+        raise DefinitionError(f'The demo needs {error.name}: pip install "seeknal[demo]".') from None
     run(folder, render.stdout)
 
 

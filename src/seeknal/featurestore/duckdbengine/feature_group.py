@@ -377,7 +377,7 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: No spine was set, so that nobody knows which column is the moment.
             DataError: The row lacks a join key or the moment.
         """
-        import pandas as pd
+        from seeknal.explanation import to_pandas
 
         if self._spine is None:
             raise DefinitionError(
@@ -390,11 +390,7 @@ class HistoricalFeaturesDuckDB:
             )
         if date_col not in row:
             raise DataError(f"The row has no {date_col!r}, which is the moment to explain.")
-        found = current_store().explain(self.lookups, row, row[date_col], as_of=as_of)
-        times = ("event_time", "created_time", "written_at")
-        shown = ("group", "verdict", "event_time", "created_time", "snapshot", "written_at", "features")
-        frame = pd.DataFrame([{name: getattr(one, name) for name in shown} for one in found], columns=list(shown))
-        return frame.assign(**{name: pd.to_datetime(frame[name], unit="us", utc=True) for name in times})
+        return to_pandas(current_store().explain(self.lookups, row, row[date_col], as_of=as_of))
 
     def check(self) -> list[str]:
         """Look for leaks that a correct join cannot see, because they are in the data.
