@@ -52,6 +52,8 @@ QUICK = [
     Join(_M, 100 * _K, 100 * _K),
 ]
 FULL = [
+    *(Join(100 * _K, 10 * _K, count) for count in (10, _K)),
+    *(Join(_M, 100 * _K, count) for count in (10, _K)),
     Join(_M, 100 * _K, 10 * _K),
     Join(_M, 100 * _K, _M),
     Join(_M, 10 * _K, _M),
@@ -207,4 +209,4 @@ def _targets(section: Section, case: Join) -> None:
 
 
 def _short(count: int) -> str:
-    return f"{count // _M}M" if count >= _M else f"{count // _K}k"
+    return f"{count // _M}M" if count >= _M else f"{count // _K}k" if count >= _K else str(count)
