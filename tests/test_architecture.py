@@ -128,6 +128,16 @@ def test_a_command_loads_nothing_that_it_does_not_need(command, unneeded, tmp_pa
     assert not unneeded & set(loaded)
 
 
+def test_an_online_read_loads_no_query_engine(tmp_path):
+    group = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization("seen_at", online=True))
+    seen = pa.array([0], pa.timestamp("us", "UTC"))
+    FeatureStore(tmp_path).write(group, pa.table({"person_id": [1], "seen_at": seen, "clicks": [1]}))
+    read = f"seeknal.FeatureStore({str(tmp_path)!r}).online_table('clicks').get_features([{{'person_id': 1}}], 'dicts')"
+    answer, loaded = run(f"import sys, seeknal; print({read}); print(*sys.modules)").splitlines()
+    assert answer == "[{'person_id': 1, 'clicks': 1}]"
+    assert not {"duckdb", "deltalake", "pandas"} & set(loaded.split())
+
+
 def test_import_takes_less_than_a_tenth_of_a_second():
     code = "import time; t = time.process_time(); import seeknal; print(time.process_time() - t)"
     assert min(float(run(code)) for _ in range(5)) < 0.1

@@ -76,19 +76,13 @@ class Home:
         return Duck(self.home / "scratch", self.settings.memory_limit)
 
     @cached_property
+    def _queries(self) -> _Queries:
+        return _Queries(self.home, self._duck)
+
+    @property
     def engine(self) -> Engine:
         """What answers queries; each release of it is tested when a home first meets it."""
-        import duckdb
-
-        from seeknal.engine.duckdb import DuckDBEngine
-
-        checked = self.home / f"checked-duckdb-{duckdb.__version__}"
-        if not checked.exists():
-            self.check_engine()
-            with suppress(OSError):
-                self.home.mkdir(parents=True, exist_ok=True)
-                checked.touch()
-        return DuckDBEngine(self._duck.connection)
+        return self._queries.engine
 
     def check_engine(self) -> None:
         """Ask the query engine a few cases that it must answer rightly.
@@ -96,9 +90,7 @@ class Home:
         Raises:
             StoreError: It does not.
         """
-        from seeknal.engine import selftest
-
-        selftest.check(self._duck.connection)
+        self._queries.check()
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -110,7 +102,8 @@ class Home:
         """What is online."""
         from seeknal.online_tables import OnlineTables
 
-        return OnlineTables(self.catalog, self.engine, self.settings.online_store or str(self.home / "online"))
+        queries, place = self._queries, self.settings.online_store or str(self.home / "online")
+        return OnlineTables(self.catalog, lambda: queries.engine, place)
 
     @cached_property
     def training_sets(self) -> TrainingSets:
@@ -151,5 +144,32 @@ class Home:
                 part.close()
 
     def _forget(self) -> list[object]:
-        names = ("engine", "catalog", "training_sets", "online_tables", "_duck")
+        names = ("_queries", "catalog", "training_sets", "online_tables", "_duck")
         return [self.__dict__.pop(name) for name in names if name in self.__dict__]
+
+
+class _Queries:
+    """The query engine of a home, made when it is first asked for: who only looks things up does without."""
+
+    def __init__(self, home: Path, duck: Duck) -> None:
+        self._home = home
+        self._duck = duck
+
+    @cached_property
+    def engine(self) -> Engine:
+        import duckdb
+
+        from seeknal.engine.duckdb import DuckDBEngine
+
+        checked = self._home / f"checked-duckdb-{duckdb.__version__}"
+        if not checked.exists():
+            self.check()
+            with suppress(OSError):
+                self._home.mkdir(parents=True, exist_ok=True)
+                checked.touch()
+        return DuckDBEngine(self._duck.connection)
+
+    def check(self) -> None:
+        from seeknal.engine import selftest
+
+        selftest.check(self._duck.connection)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from seeknal import online, retrieval
+from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.config import checked_store
-from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, notice
 from seeknal.feature_group import check_ttl
-from seeknal.loading import Loaded, Loader, Target, Tell
 from seeknal.names import check_name
-from seeknal.offline import Snapshot
 from seeknal.online import Codec, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
-from seeknal.retrieval import Source
 from seeknal.serving import OnlineTable, Part
 from seeknal.times import Interval, microseconds, now, without
+
+if TYPE_CHECKING:
+    from seeknal.engine import Engine
+    from seeknal.loading import Loaded, Tell
+    from seeknal.offline import Snapshot
+    from seeknal.retrieval import Source
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,14 @@ class OnlineTables:
 
     Args:
         catalog: What the home holds.
-        engine: What reads rows.
+        engine: Gives what reads rows; asked when something is loaded.
         place: The online store that holds where a table does not say another.
     """
 
-    def __init__(self, catalog: Catalog, engine: Engine, place: str) -> None:
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], place: str) -> None:
         self._catalog = catalog
         self._registry = catalog.registry
-        self._loader = Loader(catalog, engine)
+        self._engine = engine
         self._place = place
 
     def load(
@@ -122,6 +125,8 @@ class OnlineTables:
         check_ttl(ttl)
         if name is None and len(sources) > 1:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
+        from seeknal import retrieval
+
         first = sources[0].record
         retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
         table = OnlineTableRecord(
@@ -210,11 +215,14 @@ class OnlineTables:
         tell: Tell = lambda _: None,
         more: OnlineTableRecord | None = None,
     ) -> Loaded:
+        from seeknal.loading import Loader, Target
+
         place = name or self._place
         is_shared = place != str(self._catalog.home / "online")
         kept = self._kept(record, number, name, more)
         target = Target(name, online.shown(place), is_shared, self._online(name), kept)
-        return self._loader.load(record, number, target, span, now() if at is None else at, tell)
+        loader = Loader(self._catalog, self._engine())
+        return loader.load(record, number, target, span, now() if at is None else at, tell)
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: OnlineTableRecord | None) -> int | None:
         """Say how long the tables that use a version need its rows; None: for ever."""
