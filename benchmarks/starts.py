@@ -47,6 +47,7 @@ def _once(section: Section, home: str, peers: list[str]) -> None:
     section.take("import", "seeknal", _imported("this", "seeknal"))
     section.take("import", "DuckDB", _imported("this", "duckdb"))
     section.take("--help", "seeknal", _command("this", _MAIN, ["--help"]))
+    section.take("list feature-groups", "seeknal", _command("this", _MAIN, ["list", "feature-groups"], home))
     section.take("version list", "seeknal", _command("this", _MAIN, ["version", "list", "clicks"], home))
     if "feast" in peers:
         section.take("import", "Feast", _imported("feast", "feast"))
@@ -82,12 +83,12 @@ def _sizes(peers: list[str]) -> Section:
     """Install the core, without extras, and weigh it beside the peers."""
     section = Section("Sizes", "Megabytes of an installation, without pip, and how many distributions it has.", "MB")
     for who, name in [("seeknal, core", "core"), *((peer, peer) for peer in peers)]:
-        place = environments.python(name).parent.parent
-        packages = next(place.glob("lib/python*/site-packages"))
-        files = [file for file in packages.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
-        size = sum(
-            file.stat().st_size for file in files if file.relative_to(packages).parts[0] not in {"pip", "setuptools"}
-        )
-        section.add("installed", who, size / 1e6)
+        packages = next(environments.python(name).parent.parent.glob("lib/python*/site-packages"))
+        files = [file for file in packages.rglob("*") if file.is_file()]
+        ours = [file for file in files if file.relative_to(packages).parts[0] not in {"pip", "setuptools"}]
+        plain = [file for file in ours if "__pycache__" not in file.parts]
+        for case, some in (("installed", plain), ("with __pycache__", ours)):
+            section.add(case, who, sum(file.stat().st_size for file in some) / 1e6)
         section.row("installed", who).note(f"{len(environments.versions(name)) - 2} distributions")
+    section.hold("core, installed", 450, section.middle("installed", "seeknal, core"), "MB")
     return section
