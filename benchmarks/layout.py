@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import data
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from environments import HERE
 
+_BLOCK, _SMALL = 2**17, 10_000
 _ORDER = "ORDER BY person_id, seen_at"
 
 
@@ -43,31 +45,37 @@ LAYOUTS = [
     Layout("one file, zstd"),
     Layout("one file, lz4_raw", compression="lz4_raw"),
     Layout("one file, snappy", compression="snappy"),
-    Layout("one file, zstd, sorted", order=_ORDER),
-    Layout("2^20 rows, zstd", 2**20),
-    Layout("2^19 rows, zstd", 2**19),
+    Layout("one file, snappy, sorted", compression="snappy", order=_ORDER),
+    Layout("2^20 rows, snappy", 2**20, "snappy"),
+    Layout("2^19 rows, snappy", 2**19, "snappy"),
+    Layout("2^18 rows, snappy", 2**18, "snappy"),
     Layout("2^18 rows, zstd", 2**18),
     Layout("2^18 rows, lz4_raw", 2**18, "lz4_raw"),
-    Layout("2^18 rows, zstd, row groups of 32k", 2**18, more=", ROW_GROUP_SIZE 32768"),
-    Layout("2^18 rows, zstd, sorted", 2**18, order=_ORDER),
-    Layout("2^17 rows, zstd", 2**17),
-    Layout("2^16 rows, zstd", 2**16),
+    Layout("2^18 rows, snappy, row groups of 32k", 2**18, "snappy", more=", ROW_GROUP_SIZE 32768"),
+    Layout("2^18 rows, snappy, sorted", 2**18, "snappy", _ORDER),
+    Layout("2^17 rows, snappy", 2**17, "snappy"),
+    Layout("2^16 rows, snappy", 2**16, "snappy"),
 ]
 
 
 def pieces(rows: pa.Table, least: int) -> Iterator[pa.Table]:
     """Cut rows into whole days, as many together as make up so many rows."""
-    days = (rows["seen_at"].cast(pa.int64()).to_numpy() // data.DAY).astype("int64")
-    counts = np.bincount(days - days.min())
-    order = np.argsort((days - days.min()).astype("uint16"), kind="stable")
-    start = taken = 0
-    for count in counts:
+    days = (rows["seen_at"].cast(pa.int64()).to_numpy() - data.START) // data.DAY
+    ends, taken = [], 0
+    for day, count in enumerate(np.bincount(days)):
         taken += int(count)
-        if taken - start >= least:
-            yield rows.take(order[start:taken])
-            start = taken
-    if taken > start:
-        yield rows.take(order[start:taken])
+        if taken >= least:
+            ends.append(day)
+            taken = 0
+    which = np.searchsorted(ends, days)
+    parts: list[list[pa.Table]] = [[] for _ in range(which.max() + 1)]
+    for start in range(0, len(rows), _BLOCK):
+        order = np.argsort(which[start : start + _BLOCK], kind="stable")
+        block = rows.slice(start, _BLOCK).take(pa.array(order))
+        edges = np.searchsorted(which[start : start + _BLOCK][order], np.arange(len(parts) + 1)).tolist()
+        for part, (first, end) in zip(parts, pairwise(edges), strict=True):
+            part.append(block.slice(first, end - first))
+    yield from map(pa.concat_tables, parts)
 
 
 def write(layout: Layout, rows: pa.Table, folder: Path) -> None:
@@ -93,7 +101,7 @@ def join(files: list[Path], spine: pa.Table, since: int | None = None, until: in
     """Join a spine with the rows of some files, narrowed down to its keys if it is small."""
     connection = duckdb.connect()
     connection.register("spine", spine)
-    narrow = "SEMI JOIN spine USING (person_id)" if len(spine) < 100_000 else ""
+    narrow = "SEMI JOIN spine USING (person_id)" if len(spine) <= _SMALL else ""
     where = f"WHERE epoch_us(seen_at) BETWEEN {since} AND {until}" if since else ""
     connection.sql(f"""
         SELECT r.* EXCLUDE (person_id, seen_at) FROM spine AS s ASOF LEFT JOIN

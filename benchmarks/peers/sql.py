@@ -64,7 +64,7 @@ def copy(task: Task) -> Job:
         connection = duckdb.connect()
         connection.register("rows", rows)
         connection.execute(
-            f"COPY (SELECT * FROM rows) TO '{task['home']}/copy.parquet' (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (SELECT * FROM rows) TO '{task['home']}/copy.parquet' (FORMAT parquet, COMPRESSION snappy)"
         )
 
     return job

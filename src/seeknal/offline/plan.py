@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import duckdb
 import numpy as np
@@ -21,6 +23,7 @@ from seeknal.times import Interval
 FILE_ROWS = 2**18
 """Rows of a file at least, where a write has so many: whole days of them, as few as make up that number."""
 
+_BLOCK, _AT_ONCE = 2**17, 8
 _DAY = 86_400_000_000
 _YEAR_1 = 719_162 * _DAY
 """How far before 1970 year 1 began, which no event is older than."""
@@ -147,18 +150,52 @@ def cut(counts: np.ndarray) -> list[Interval]:
 
 
 def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator[pa.Table]:
-    """Give the rows of each of some spans, which follow each other; in their order."""
+    """Give the rows of each of some spans, which follow each other; in their order.
+
+    Rows that are not in the order of the spans are sorted block by block, as a block fits in the processor's cache, and for a few
+    spans at once, so that few are in memory twice.
+    """
     if len(spans) == 1:
         yield rows
         return
     starts = np.array([span.start for span in spans[1:]])
     which = np.searchsorted(starts, _moments(rows, schema), side="right")
-    edges = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(spans)))]).tolist()
-    is_sorted = bool((which[1:] >= which[:-1]).all())
+    if (which[1:] >= which[:-1]).all():
+        edges = np.searchsorted(which, np.arange(len(spans) + 1)).tolist()
+        yield from (rows.slice(start, end - start) for start, end in pairwise(edges))
+        return
     small = which.astype("uint16") if len(spans) <= 2**16 else which  # which NumPy sorts by its digits
-    order = None if is_sorted else np.argsort(small, kind="stable")
-    for start, end in pairwise(edges):
-        yield rows.slice(start, end - start) if order is None else rows.take(order[start:end])
+
+    def block_from(start: int) -> _Block:
+        return _block(rows.slice(start, _BLOCK), small[start : start + _BLOCK], len(spans))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        blocks = list(pool.map(block_from, range(0, len(rows), _BLOCK)))
+        for first in range(0, len(spans), _AT_ONCE):
+            some = range(first, min(first + _AT_ONCE, len(spans)))
+            taken = list(pool.map(_Block.take, blocks, repeat(some.start), repeat(some.stop)))
+            for span in range(len(some)):
+                yield pa.concat_tables(pieces[span] for pieces in taken)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows, the order that sorts them by spans, and where each span begins in it."""
+
+    rows: pa.Table
+    order: np.ndarray
+    edges: np.ndarray
+
+    def take(self, first: int, end: int) -> list[pa.Table]:
+        """Give the rows of each of some spans."""
+        edges = self.edges[first : end + 1] - self.edges[first]
+        taken = self.rows.take(pa.array(self.order[self.edges[first] : self.edges[end]]))
+        return [taken.slice(start, stop - start) for start, stop in pairwise(edges.tolist())]
+
+
+def _block(rows: pa.Table, spans: np.ndarray, count: int) -> _Block:
+    edges = np.concatenate([[0], np.cumsum(np.bincount(spans, minlength=count))])
+    return _Block(rows, np.argsort(spans, kind="stable").astype("uint32"), edges)
 
 
 def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> np.ndarray:

@@ -10,7 +10,9 @@ import json
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -354,7 +356,16 @@ class OfflineTable:
             raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
 
     def _write_files(self, parts: Iterable[Part], schema: Schema, undo: ExitStack) -> list[DataFile]:
-        files = [self._write_file(part, schema, undo) for part in parts]
+        """Write a file for each part, as many at once as there are cores, so that few parts are in memory together."""
+        cores = os.cpu_count() or 1
+        files: list[DataFile | None] = []
+        running: deque[Future[DataFile | None]] = deque()
+        with ThreadPoolExecutor(cores) as pool:
+            for part in parts:
+                if len(running) == cores:
+                    files.append(running.popleft().result())
+                running.append(pool.submit(self._write_file, part, schema, undo))
+            files += [one.result() for one in running]
         return [file for file in files if file]
 
     def _write_file(self, part: Part, schema: Schema, undo: ExitStack) -> DataFile | None:
@@ -365,7 +376,7 @@ class OfflineTable:
         cursor = self._engine.cursor()
         for view, rows in part.views.items():
             cursor.register(view, rows)
-        options = "FORMAT parquet, COMPRESSION zstd, RETURN_STATS"
+        options = "FORMAT parquet, COMPRESSION snappy, RETURN_STATS"
         _, count, size, *_ = cursor.execute(f"COPY ({part.query}) TO {literal(str(path))} ({options})").fetchall()[0]
         if not count:
             path.unlink()
