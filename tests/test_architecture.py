@@ -113,9 +113,10 @@ def test_import_loads_nothing_heavy():
     [
         ("--help", {"sqlalchemy", "pyarrow", "numpy", "duckdb", "deltalake", "pydantic"}),
         ("list feature-groups", {"pyarrow", "numpy", "duckdb", "deltalake", "pandas", "pydantic"}),
-        ("version list clicks", {"pyarrow.compute", "duckdb", "deltalake", "pandas", "pydantic", "lmdb", "redis"}),
+        ("version list clicks", {"pyarrow", "numpy", "duckdb", "deltalake", "pandas", "pydantic", "lmdb", "redis"}),
+        ("version show clicks", {"pyarrow", "numpy", "duckdb", "deltalake", "pandas", "pydantic", "lmdb", "redis"}),
     ],
-    ids=["help", "list", "version list"],
+    ids=["help", "list", "version list", "version show"],
 )
 def test_a_command_loads_nothing_that_it_does_not_need(command, unneeded, tmp_path, monkeypatch):
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path))

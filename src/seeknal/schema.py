@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,14 +84,16 @@ class Schema:
         return "feature" if field.name in self.feature_names else "created time"
 
     def dumps(self) -> str:
-        """Write it as text."""
+        """Write it as text: JSON with what `describe` says, for whoever has no Arrow, and the Arrow schema in base64."""
         roles = pa.schema([field.with_metadata({"role": self._role(field)}) for field in self])
-        return base64.b64encode(roles.serialize().to_pybytes()).decode()
+        arrow = base64.b64encode(roles.serialize().to_pybytes()).decode()
+        return json.dumps({"columns": self.describe(), "arrow": arrow}, ensure_ascii=False)
 
     @classmethod
     def loads(cls, text: str) -> Schema:
-        """Read what `dumps` wrote."""
-        fields = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+        """Read what `dumps` wrote; at first, that was the Arrow schema alone."""
+        arrow = json.loads(text)["arrow"] if text.startswith("{") else text
+        fields = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(arrow)))
         by_role: dict[str, list[pa.Field]] = {"join key": [], "event time": [], "created time": [], "feature": []}
         for field in fields:
             by_role[field.metadata[b"role"].decode()].append(field.remove_metadata())

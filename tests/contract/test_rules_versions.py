@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+
 import pyarrow as pa
 import pytest
 
@@ -55,6 +59,18 @@ def test_other_zones_and_units_of_the_event_time_make_no_version():
         times = pa.array([NOON], US).cast(kind)
         assert write(fg, rows(i, times=times), mode="append").version == 1
         assert seen(fg, NOON) == [i]
+
+
+def test_schemas_as_they_were_written_at_first_are_still_read(home):
+    fg = written(rows(1, 2, y=["a", "b"]))
+    (now,) = FeatureStore().versions(fg.name, fg.project)
+    with closing(sqlite3.connect(home / "registry.db")) as db, db:
+        db.execute("UPDATE snapshot SET schema_text = ?", [json.loads(now.schema_text)["arrow"]])
+    (then,) = FeatureStore().versions(fg.name, fg.project)
+    assert not then.schema_text.startswith("{")
+    assert (then.schema, then.columns) == (now.schema, now.columns)
+    assert now.columns == now.schema.describe()
+    assert write(fg, rows(3, y=["c"]), mode="append").changes == ()
 
 
 def test_changing_ttl_or_description_makes_no_version():

@@ -158,7 +158,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
         }
         for load in store.loads(name, record.project)[-_LOADS:]
     ]
-    schema = store.version(name, record.project).schema.describe() if line["version"] else []
+    schema = store.version(name, record.project).columns if line["version"] else []
     render.record(
         {
             **line,

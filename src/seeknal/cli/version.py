@@ -23,7 +23,7 @@ def list_versions(group: Group, project: InProject = None, form: AsFormat = Form
         {
             "version": version.number,
             "created": render.when(version.created_at),
-            "features": len(version.schema.features),
+            "features": sum(role == "feature" for _, _, role in version.columns),
             "rows": version.rows,
             "last_write": render.when(version.written_at),
             "current": version.is_current,
@@ -55,7 +55,7 @@ def show_version(
             "last_write": render.when(version.written_at),
             "snapshot": version.snapshot,
             "rows": version.rows,
-            "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in version.schema.describe()],
+            "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in version.columns],
         },
         form,
     )

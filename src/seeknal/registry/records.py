@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -56,9 +57,16 @@ class Version:
     files: tuple[DataFile, ...] | None = None
     """What stands for the snapshot since entities were erased from it; None: what it was made of."""
 
+    @property
+    def columns(self) -> list[tuple[str, str, str]]:
+        """Name, type and role of each column, without loading Arrow."""
+        if not self.schema_text.startswith("{"):  # as it was written at first
+            return self.schema.describe()
+        return [(name, kind, role) for name, kind, role in json.loads(self.schema_text)["columns"]]
+
     @cached_property
     def schema(self) -> Schema:
-        """The schema; whoever does not ask for it does not wait for Arrow."""
+        """The schema, which takes Arrow."""
         from seeknal.schema import Schema
 
         return Schema.loads(self.schema_text)
