@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--quick] [--only join write ...] [--peers feast ...] [--rounds N] [--out DIR]
 
-Quick: a few minutes, small data, no peers. The report is written again after every case, so it can be stopped at any time.
+Quick: a few minutes, small data, no peers. Each kind has a report, written again after every case, so this can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=environments.PEERS, help="which peers; without it all")
     parser.add_argument("--rounds", type=int, help="how often each is timed, in turn")
     parser.add_argument("--grown", type=int, default=100_000_000, help="rows of the group that has grown for two years")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="where the report goes")
+    parser.add_argument("--out", type=Path, default=HERE / ".reports", help="where the reports go")
     parser.add_argument("--data", type=Path, default=HERE / ".data", help="where rows are kept for the next run")
     parser.add_argument("--memory", type=float, default=13, help="GB at which a run is ended")
     parser.add_argument("--seconds", type=float, default=240, help="seconds after which a run is ended")
@@ -45,16 +45,16 @@ def main() -> None:
     options.rounds = options.rounds or (2 if options.quick else 5)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `timeout` leaves no folders behind
     options.data.mkdir(parents=True, exist_ok=True)
-    began, done = datetime.now(UTC).isoformat(timespec="seconds"), {}
     versions = {peer: environments.versions(peer) for peer in ["this", *options.peers]}
     try:
         for kind in options.only:
+            began, done = datetime.now(UTC).isoformat(timespec="seconds"), {}
             for section in KINDS[kind](options):
                 done[section.name] = section
-                report.write(options.out, list(done.values()), versions, began)
+                report.write(options.out / kind, list(done.values()), versions, began)
+            print((options.out / kind / "report.md").read_text(encoding="utf-8"))
     except KeyboardInterrupt:
         sys.exit(f"stopped; what there is is in {options.out}")
-    print((options.out / "report.md").read_text(encoding="utf-8"))
 
 
 def _joins(options: argparse.Namespace) -> Iterator[report.Section]:
