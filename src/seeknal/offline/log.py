@@ -120,7 +120,7 @@ class Snapshot:
         )
 
     def parts(self, schema: Schema, span: Interval, first: int) -> list[Rows]:
-        """Give the rows of a span in parts, each before the one before it and about twice as large.
+        """Give the rows of a span in parts, each before the one before it and about as large as all after it together.
 
         Whoever looks for the last rows at or before some moments finds most of them in the first parts, and need not read the
         others for those. Parts are cut where files begin; where files overlap in time, a part reads some of them in full.
@@ -134,13 +134,13 @@ class Snapshot:
             (file for file in self.files if file.overlaps(span)), key=lambda file: file.start or 0, reverse=True
         )
         is_worth_it = sum(file.rows for file in files) >= _WORTH_IT and all(file.start is not None for file in files)
-        found, end, rows, most = [], span.end, 0, _PART
+        found, end, rows, seen = [], span.end, 0, 0
         for file in files if is_worth_it else ():
             rows += file.rows
             start = file.start or 0
-            if rows >= most and start < first and (span.start is None or start > span.start):
+            if rows >= max(seen, _PART) and start < first and (span.start is None or start > span.start):
                 found.append(self.within(schema, Interval(start, end)))
-                end, rows, most = start - 1, 0, 2 * rows
+                end, rows, seen = start - 1, 0, seen + rows
         rest = self.within(schema, Interval(span.start, end))
         return [*found, rest] if rest.paths else found
 
