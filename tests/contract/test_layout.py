@@ -29,8 +29,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 @pytest.fixture(autouse=True)
 def tiny_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut files at every fourth row, so that few rows make many of them."""
-    monkeypatch.setattr("seeknal.offline.plan.FILE_ROWS", 4)
+    """Cut files at every fourth row, so that few rows make many of them, and many blocks of rows."""
+    for name, value in {"FILE_ROWS": 4, "_BLOCK": 5, "_AT_ONCE": 2}.items():
+        monkeypatch.setattr(f"seeknal.offline.plan.{name}", value)
     for name, value in {"_SMALL": 2, "_LARGE": 16, "_DUE": 4}.items():
         monkeypatch.setattr(f"seeknal.offline.table.{name}", value)
 
@@ -114,7 +115,7 @@ def test_overwriting_a_day_writes_no_file_of_other_days(pair: Pair) -> None:
 def test_a_merge_writes_no_file_that_none_of_its_rows_falls_into(pair: Pair) -> None:
     pair.write(frame([*[0] * 4, *[1] * 4, *[2] * 4, *[3] * 4]))
     before = {file.path for file in pair_snapshot(pair).files}
-    same = [((1,), START, None, 1), ((1,), START + 3 * DAY + 13, None, 1)]
+    same = [((1,), START, None, 1), ((1,), START + 3 * DAY + 15, None, 1)]  # the first and the last row
     pair.write(some.Frame(tuple(same), "merge", (None, None), "UTC"))
     assert len(before & {file.path for file in pair_snapshot(pair).files}) == 2
     assert told(pair.store, pair) == expected(pair.oracle)
