@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -11,6 +11,7 @@ from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, tally
 from seeknal.offline import Commit, Snapshot, Write
+from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
 from seeknal.times import Interval, now
 from seeknal.turns import Conflict, take_turns
@@ -150,10 +151,15 @@ def optimize(
 
 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
-    """Give those snapshots from a number on whose files are all there."""
-    writes = catalog.registry.snapshots(record, first)
-    found = [catalog.stored(record, one.number, one.files) for one in writes]
-    return [one for one in found if all((one.root / file.path).exists() for file in one.files)]
+    """Give those snapshots from a number on whose files are all there: which these are, and nothing else of them."""
+    files = {one.number: one.files for one in catalog.registry.snapshots(record, first)}
+    found = [
+        one if (rewritten := files[one.number]) is None else replace(one, files=rewritten)
+        for one in read_file_lists(catalog.offline(record.project, record.name).root, files)
+    ]
+    paths = {file.path: one.root / file.path for one in found for file in one.files}
+    gone = {name for name, path in paths.items() if not path.exists()}
+    return [one for one in found if not any(file.path in gone for file in one.files)]
 
 
 def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Callable[[], Sequence[Snapshot]]) -> Erased:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from seeknal import FeatureStore
 from seeknal.offline import Snapshot, plan
+from seeknal.offline.log import read_file_lists, read_snapshot
 from seeknal.schema import UTC, Schema
 from seeknal.times import Interval
 
@@ -57,6 +58,10 @@ def test_files_cut_by_days_and_put_together_hold_what_was_written(
         then[snapshot.number] = expected(pair.oracle)
     for number, rows in then.items():
         assert told(store, pair, number) == rows
+    root = pair_snapshot(pair).root
+    for listed in read_file_lists(root, then):
+        whole = read_snapshot(root, listed.number)
+        assert {(one.path, one.size) for one in listed.files} == {(one.path, one.size) for one in whole.files}
 
 
 def pair_snapshot(pair: Pair) -> Snapshot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -160,6 +160,19 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
     commit = next(filter(None, found), None)
     times = commit.schema.event_time.name if commit else ""
     return Snapshot(root, table.version(), commit, tuple(_files(table, times)), table)
+
+
+def read_file_lists(root: Path, numbers: Collection[int]) -> Iterator[Snapshot]:
+    """Give several snapshots by one pass through the log: only paths and sizes of their files, and nothing else."""
+    live: dict[str, DataFile] = {}
+    for number in range(max(numbers, default=-1) + 1):
+        for action in _actions(_entry(root, number)):
+            if gone := action.get("remove"):
+                live.pop(gone["path"], None)
+            if new := action.get("add"):
+                live[new["path"]] = DataFile(new["path"], new["size"], 0, None, None)
+        if number in numbers:
+            yield Snapshot(root, number, None, tuple(live.values()))
 
 
 def read_commits(root: Path, after: int) -> list[Commit]:
