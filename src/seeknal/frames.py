@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -377,23 +378,35 @@ def _to_pandas(table: pa.Table, arrow_backed: bool) -> Any:
 
     if arrow_backed:
         return table.to_pandas(types_mapper=pd.ArrowDtype)
-    return pd.DataFrame(
-        {name: _series(column) for name, column in zip(table.column_names, table.columns, strict=True)},
-        index=pd.RangeIndex(table.num_rows),
-    )
+    parts = [pd.DataFrame(index=pd.RangeIndex(table.num_rows))]
+    for is_plain, names in groupby(table.column_names, lambda name: _is_plain(table[name])):
+        run = table.select(list(names))
+        parts.append(_plain(run) if is_plain else pd.DataFrame({name: _series(run[name]) for name in run.column_names}))
+    return pd.concat(parts, axis=1)
+
+
+def _plain(table: pa.Table) -> Any:
+    """Make a frame as Arrow does, but one that can be written to: a column of one chunk may be Arrow's own memory."""
+    frame = table.to_pandas(ignore_metadata=True)
+    return frame if all(column.num_chunks > 1 for column in table.columns) else frame.copy()
+
+
+def _is_plain(column: pa.ChunkedArray) -> bool:
+    """Whether Arrow gives pandas each value exactly."""
+    kind = column.type
+    is_whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return not (pa.types.is_nested(kind) or kind == pa.time64("ns") or (is_whole and column.null_count))
 
 
 def _series(column: pa.ChunkedArray) -> Any:
+    """Make a column of what Arrow would give inexactly."""
     pd = library("pandas")
-
     kind = column.type
     if pa.types.is_nested(kind):
         return pd.Series(column.to_pylist(), dtype=object)
     if kind == pa.time64("ns"):
         return column.to_pandas(types_mapper={kind: pd.ArrowDtype(kind)}.get)  # Python's time has no nanoseconds
-    if column.null_count and pa.types.is_integer(kind):
-        name = str(kind).replace("i", "I").replace("uI", "UI")
-        return column.to_pandas(types_mapper={kind: getattr(pd, f"{name}Dtype")()}.get)
-    if column.null_count and pa.types.is_boolean(kind):
+    if pa.types.is_boolean(kind):
         return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
-    return column.to_pandas()
+    name = str(kind).replace("i", "I").replace("uI", "UI")
+    return column.to_pandas(types_mapper={kind: getattr(pd, f"{name}Dtype")()}.get)

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from seeknal import DataError, DefinitionError, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal import DataError, DefinitionError, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, frames
 
 from .world import HOUR, NOON, history, look, rows, seen, snapshots, write, written
 from .world import group as define
@@ -98,6 +98,20 @@ def test_changing_the_answer_does_not_change_the_spine():
     result["user_id"] = 0
     assert spine["label"].tolist() == [1.0, 0.0]
     assert spine["user_id"].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_column_of_a_pandas_answer_can_be_written_to(count):
+    one = pa.table({"whole": [1, 2], "holes": [1, None], "part": [0.5, 1.5], "word": ["a", "b"], "at": [NOON, NOON]})
+    for names in (one.column_names, ["part"]):
+        table = pa.concat_tables([one.select(names)] * count)
+        before = table.to_pylist()
+        frame = frames.from_arrow(table, "pandas")
+        assert list(frame.columns) == names
+        for name in names:
+            frame.loc[0, name] = frame[name].iloc[1]
+            assert frame[name].isna().iloc[0] == frame[name].isna().iloc[1]
+        assert table.to_pylist() == before
 
 
 def test_only_the_columns_asked_for_are_kept_beside_keys_and_moment():
