@@ -120,7 +120,9 @@ def grow(task: Task) -> Job:
 
 def join(task: Task) -> Job:
     """Make a training set, from an Arrow or a pandas spine, in the spine's kind; or group by group."""
-    from seeknal import store as _loaded  # noqa: F401 - imports are not timed
+    from seeknal import retrieval as _loaded  # noqa: F401 - imports are not timed
+    from seeknal import store as _opened  # noqa: F401
+    from seeknal.engine import duckdb as _engine  # noqa: F401
 
     how, spine = task["how"], pq.read_table(task["spine"])
     lookups = _lookups(task)
