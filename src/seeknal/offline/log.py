@@ -8,10 +8,12 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -159,7 +161,7 @@ def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
     found = (_commit(root, n) for n in range(table.version(), -1, -1))
     commit = next(filter(None, found), None)
     times = commit.schema.event_time.name if commit else ""
-    return Snapshot(root, table.version(), commit, tuple(_files(table, times)), table)
+    return Snapshot(root, table.version(), commit, tuple(_files(root, table, times)), table)
 
 
 def read_file_lists(root: Path, numbers: Collection[int]) -> Iterator[Snapshot]:
@@ -168,9 +170,10 @@ def read_file_lists(root: Path, numbers: Collection[int]) -> Iterator[Snapshot]:
     for number in range(max(numbers, default=-1) + 1):
         for action in _actions(_entry(root, number)):
             if gone := action.get("remove"):
-                live.pop(gone["path"], None)
+                live.pop(unquote(gone["path"]), None)
             if new := action.get("add"):
-                live[new["path"]] = DataFile(new["path"], new["size"], 0, None, None)
+                path = unquote(new["path"])
+                live[path] = DataFile(path, new["size"], 0, None, None)
         if number in numbers:
             yield Snapshot(root, number, None, tuple(live.values()))
 
@@ -183,7 +186,7 @@ def read_commits(root: Path, after: int) -> list[Commit]:
 def mentioned_files(root: Path) -> set[str]:
     """Give the names of all files that any commit ever added."""
     entries = (root / "_delta_log").glob("*.json")
-    added = {action["add"]["path"] for entry in entries for action in _actions(entry) if "add" in action}
+    added = {unquote(action["add"]["path"]) for entry in entries for action in _actions(entry) if "add" in action}
     rewritten = [files for commit in read_commits(root, -1) for files in commit.rewritten.values()]
     return added | {file.path for files in rewritten for file in files}
 
@@ -217,12 +220,16 @@ def _open(root: Path, number: int | None = None) -> DeltaTable:
         raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
+def noted(root: Path, number: int) -> str | None:
+    """Give what Seeknal noted about a snapshot, as text; None if another program made it."""
+    found = (action.get("commitInfo", {}).get(METADATA) for action in _actions(_entry(root, number)))
+    return next(filter(None, found), None)
+
+
 def _commit(root: Path, number: int) -> Commit | None:
     """Read what Seeknal noted about a snapshot; None if another program made it."""
-    for action in _actions(_entry(root, number)):
-        if stored := action.get("commitInfo", {}).get(METADATA):
-            return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit)
-    return None
+    stored = noted(root, number)
+    return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit) if stored else None
 
 
 def _actions(entry: Path) -> Iterator[dict[str, Any]]:
@@ -233,12 +240,20 @@ def _actions(entry: Path) -> Iterator[dict[str, Any]]:
         raise StoreError(f"The log entry {entry} cannot be read: {error}") from error
 
 
-def _files(table: DeltaTable, event_time: str) -> Iterator[DataFile]:
+def _files(root: Path, table: DeltaTable, event_time: str) -> Iterator[DataFile]:
     adds = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
     bounds = [f"{side}.{event_time}" for side in ("min", "max")]
     starts, ends = (
         adds[name].cast(pa.int64()).to_pylist() if name in adds.column_names else [None] * len(adds) for name in bounds
     )
     columns = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
-    for path, size, rows, start, end in zip(*columns, starts, ends, strict=True):
-        yield DataFile(path, size, rows, start, end)
+    for encoded, size, rows, start, end in zip(*columns, starts, ends, strict=True):
+        path = unquote(encoded)  # as deltalake gives it, but does not take it
+        yield DataFile(
+            path, size, rows if rows is not None else pq.read_metadata(root / path).num_rows, start, _no_less(end)
+        )
+
+
+def _no_less(end: int | None) -> int | None:
+    """Give an upper bound: other programs cut the last event time to whole milliseconds."""
+    return end if end is None or end % 1000 else end + 999

@@ -108,7 +108,7 @@ class Plan:
         """The condition that a stored row of theirs stays."""
         if self.write.mode != "overwrite" or self.base.commit is None:
             return "true"
-        return f"NOT ({inside(self.base.commit.schema, self.write.interval)})"
+        return f"({inside(self.base.commit.schema, self.write.interval)}) IS NOT TRUE"
 
     def _kept(self, engine: duckdb.DuckDBPyConnection, span: Interval) -> Part | None:
         """Give the stored rows of a span that stay, from the files that are replaced, in the new schema."""
@@ -117,7 +117,7 @@ class Plan:
             return None
         old = self.base.commit.schema
         columns = comma(quote(name) for name in [*old.names, ROW_ID])
-        where = f"{self._stays} AND {inside(old, span)}"
+        where = f"{self._stays} AND ({falls_into(old, span)})"
         query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
             return Part(query, {})
@@ -200,7 +200,9 @@ def _block(rows: pa.Table, spans: np.ndarray, count: int) -> _Block:
 
 def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> np.ndarray:
     """Count stored rows by days, from the first day of year 1 on."""
-    day = f"(epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(_DAY)}"
+    day = (
+        f"greatest(coalesce((epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(_DAY)}, 0), 0)"
+    )
     found = engine.cursor().sql(f"SELECT {day} AS day, count(*) AS rows FROM {rows} GROUP BY day").to_arrow_table()
     days = found["day"].to_numpy()
     counts = np.zeros(days.max(initial=-1) + 1, "int64")
@@ -237,6 +239,12 @@ def inside(schema: Schema, span: Interval) -> str:
         f"{moment} <= {literal(span.end)}" if span.end is not None else "",
     ]
     return " AND ".join(filter(None, sides)) or "true"
+
+
+def falls_into(schema: Schema, span: Interval) -> str:
+    """Write the condition that a row belongs to one of the spans that time was cut into: to the first, if it has no time."""
+    unknown = f" OR {quote(schema.event_time.name)} IS NULL" if span.start is None and span.end is not None else ""
+    return inside(schema, span) + unknown
 
 
 def newest_first(schema: Schema) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
@@ -28,7 +28,17 @@ from deltalake.transaction import AddAction, RemoveAction
 from seeknal import types
 from seeknal.errors import StoreError
 from seeknal.lock import alone, together
-from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, exists, mentioned_files, read_snapshot
+from seeknal.offline.log import (
+    METADATA,
+    Commit,
+    DataFile,
+    Snapshot,
+    exists,
+    latest,
+    mentioned_files,
+    noted,
+    read_snapshot,
+)
 from seeknal.offline.plan import (
     FILE_ROWS,
     Part,
@@ -37,7 +47,7 @@ from seeknal.offline.plan import (
     changed_sql,
     cut,
     differing_files,
-    inside,
+    falls_into,
     instants,
     keys_sql,
     rows_a_day,
@@ -48,11 +58,9 @@ from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval, moment_of, now
 from seeknal.turns import Conflict
 
-_LOG = {
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": "interval 36500 days",
-    "delta.checkpointInterval": "10",  # so many entries are read at most
-}
+_KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+_CHECKPOINT = 10
+"""After so many commits the log gets a checkpoint, so that no more entries need to be read."""
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
 """Files of fewer rows are put together, files of more cut, if they have more than a day."""
 _DUE = 32
@@ -103,7 +111,7 @@ class OfflineTable:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with alone(self.root / "_commit.lock"):
-                DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_LOG)
+                DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_KEEP_LOG)
         except (DeltaError, OSError) as error:
             raise StoreError(f"{self.root} could not be made: {error}") from error
 
@@ -126,7 +134,7 @@ class OfflineTable:
         first = base.commit.next_row_id if base.commit else 0
         ids = pa.array(np.arange(first, first + len(write.rows)))
         plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
-        with self._new_files() as undo:
+        with self._new_files(base) as undo:
             step = _Step(
                 mode=write.mode,
                 version=write.version,
@@ -139,7 +147,7 @@ class OfflineTable:
             )
             done = self._commit(base, step, undo)
         if sum(file.rows < _SMALL for file in (*base.files, *step.added)) >= _DUE:
-            with suppress(Conflict, StoreError):  # the next write tries again
+            with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
                 self.compact(self.snapshot())
         return done
 
@@ -223,11 +231,11 @@ class OfflineTable:
         if not together:
             return None
         commit = _known(base)
-        parts = {tuple(files): self._sorted(files, commit.schema) for files in together}
-        parts = {files: new for files, new in parts.items() if len(files) > 1 or len(new) > 1}
-        if not parts:
-            return None
-        with self._new_files() as undo:
+        with self._new_files(base) as undo:
+            parts = {tuple(files): self._sorted(files, commit.schema) for files in together}
+            parts = {files: new for files, new in parts.items() if len(files) > 1 or len(new) > 1}
+            if not parts:
+                return None
             added = self._write_files((part for new in parts.values() for part in new), commit.schema, undo)
             removed = [file for files in parts for file in files]
             return self._commit(base, _Step("optimize", commit.version, commit.schema, removed, added), undo)
@@ -237,7 +245,7 @@ class OfflineTable:
         rows = scan(self._paths(files))
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
-            Part(f"SELECT * FROM {rows} WHERE {inside(schema, span)} ORDER BY {order}", {})
+            Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, span)} ORDER BY {order}", {})
             for span in cut(rows_a_day(self._engine, schema, rows))
         ]
 
@@ -257,7 +265,7 @@ class OfflineTable:
         """
         commit = _known(base)
         every = {file.path: file for snapshot in (base, *others) for file in snapshot.files}
-        with self._new_files() as undo:
+        with self._new_files(base) as undo:
             hit = [file for file in every.values() if self._holds(file, entities)]
             if not hit:
                 return None
@@ -347,10 +355,16 @@ class OfflineTable:
         return [str(self.root / file.path) for file in files]
 
     @contextmanager
-    def _new_files(self) -> Iterator[ExitStack]:
-        """Hold off the vacuum while files are written, and remove them if they are not committed."""
+    def _new_files(self, base: Snapshot) -> Iterator[ExitStack]:
+        """Hold off the vacuum while files are written, and remove them if they are not committed.
+
+        Raises:
+            Conflict: `base` is no longer the newest snapshot, so its files may be gone.
+        """
         try:
             with together(self.root / "_write.lock"), ExitStack() as undo:
+                if latest(self.root) != base.number:
+                    raise Conflict(f"Another writer changed {self.root} first.")
                 yield undo
         except duckdb.Error as error:
             raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
@@ -394,18 +408,24 @@ class OfflineTable:
             actions: list[AddAction | RemoveAction] = [_add(file, step.schema) for file in step.added]
             if not changes_schema:
                 actions += [RemoveAction(file.path, True, _milliseconds(), file.size, {}) for file in step.removed]
+            table = _opened(base)
             try:
-                _opened(base).create_write_transaction(
+                table.create_write_transaction(
                     actions,
                     mode="overwrite" if changes_schema else "append",
                     schema=_delta_schema(step.schema),
                     commit_properties=CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0),
+                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
                 )
             except CommitFailedError:
                 raise Conflict(f"Another writer changed {self.root} first.") from None
             except (DeltaError, OSError) as error:
-                raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
+                if latest(self.root) < commit.snapshot or noted(self.root, commit.snapshot) != metadata:
+                    raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
             undo.pop_all()
+            if base.number % _CHECKPOINT == 0:
+                with suppress(DeltaError, OSError):  # it only makes reading quicker
+                    table.create_checkpoint()  # of `base`
             return commit
 
 

@@ -1,0 +1,129 @@
+"""The offline table beside other programs that write to it, and when what follows a commit fails."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.transaction import AddAction
+
+from seeknal import Entity, FeatureStore, Materialization
+from seeknal.feature_group import FeatureGroup
+from seeknal.offline import OfflineTable
+from seeknal.times import Interval
+
+MOMENT = datetime(2024, 1, 1, 12, 0, 0, 123, UTC)
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    """A table with one row, of user 1."""
+    write(1)
+    return home / "offline" / "default" / "visits"
+
+
+def group() -> FeatureGroup:
+    """Define the group."""
+    return FeatureGroup("visits", Entity("user", ["user_id"]), Materialization("at"))
+
+
+def write(user: int, at: datetime = datetime(2024, 1, 1, tzinfo=UTC), n: int = 0, **options: object) -> None:
+    """Write one row."""
+    frame = pd.DataFrame({"user_id": [user], "at": [pd.Timestamp(at)], "n": [n]})
+    FeatureStore().write(group(), frame, **{"mode": "append", **options})  # type: ignore[arg-type]
+
+
+def write_elsewhere(root: Path, user: int, at: datetime | None) -> None:
+    """Write one row as another program does."""
+    kinds = pa.schema(DeltaTable(root).schema().to_arrow())
+    row = {"user_id": user, "at": at, "n": 5, "_seeknal_row_id": -user}
+    write_deltalake(root, pa.Table.from_pylist([row], kinds), mode="append")
+
+
+def stored() -> dict[int, int]:
+    """Give each user's n that is stored; of several, the last."""
+    table = offline()
+    files = [str(table.root / file.path) for file in table.snapshot().files]
+    found = pd.concat([pd.read_parquet(file) for file in files])
+    return dict(zip(found["user_id"], found["n"], strict=True))
+
+
+def offline() -> OfflineTable:
+    """Give the table."""
+    return FeatureStore().catalog.offline("default", "visits")
+
+
+def test_a_commit_whose_checkpoint_fails_is_stored(root: Path) -> None:
+    for number in range(2, 30):
+        (root / "_delta_log" / f"{number:020}.checkpoint.parquet").mkdir()
+    for user in range(2, 25):
+        write(user)
+    assert sorted(stored()) == list(range(1, 25))
+
+
+def test_a_write_is_stored_even_if_small_files_cannot_be_put_together(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seeknal.offline.table._DUE", 3)
+    broken = root / offline().snapshot().files[0].path
+    content = broken.read_bytes()
+    broken.write_bytes(b"PAR1 this is no Parquet PAR1")
+    for user in range(2, 7):
+        write(user)
+    broken.write_bytes(content)
+    assert sorted(stored()) == list(range(1, 7))
+
+
+def test_last_times_that_others_cut_to_milliseconds_lose_no_row(root: Path) -> None:
+    write_elsewhere(root, 2, MOMENT)
+    start = datetime(2024, 1, 1, 11, tzinfo=UTC)
+    span = [round(moment.timestamp()) * 1_000_000 for moment in (start, MOMENT.replace(microsecond=0))]
+    write(3, start, mode="overwrite", interval=Interval(*span))
+    assert sorted(stored()) == [1, 2, 3]
+    write(2, MOMENT, 7, mode="merge")
+    assert offline().snapshot().rows == 3
+    assert stored()[2] == 7
+
+
+def test_rows_that_others_wrote_without_a_time_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_elsewhere(root, 2, None)
+    monkeypatch.setattr("seeknal.offline.table._DUE", 3)
+    monkeypatch.setattr("seeknal.offline.plan.FILE_ROWS", 1)
+    for user in range(3, 9):
+        write(user, datetime(2024, 1, user, tzinfo=UTC))
+    FeatureStore().optimize("visits")
+    assert sorted(stored()) == list(range(1, 9))
+
+
+def test_a_file_whose_rows_nobody_counted_is_counted(root: Path) -> None:
+    write_elsewhere(root, 2, MOMENT)
+    table = DeltaTable(root)
+    path = table.get_add_actions(flatten=True)
+    names = pa.RecordBatchReader.from_stream(path).read_all()["path"].to_pylist()
+    add = AddAction("copy.parquet", (root / names[0]).stat().st_size, {}, 0, True, json.dumps({}))
+    (root / "copy.parquet").write_bytes((root / names[0]).read_bytes())
+    table.create_write_transaction([add], mode="append", schema=table.schema())
+    assert offline().snapshot().rows == 3
+    write(4)
+    assert offline().snapshot().rows == 4
+
+
+def test_a_file_whose_name_is_encoded_in_the_log_is_read_replaced_and_not_taken_for_a_left_over(root: Path) -> None:
+    write_elsewhere(root, 2, MOMENT)
+    table, before = DeltaTable(root), offline().snapshot().rows
+    source = next(root.glob("*.parquet"))
+    (root / "my file.parquet").write_bytes(source.read_bytes())
+    add = AddAction("my file.parquet", source.stat().st_size, {}, 0, True, json.dumps({"numRecords": 1}))
+    table.create_write_transaction([add], mode="append", schema=table.schema())
+    assert "my%20file.parquet" in (root / "_delta_log" / f"{DeltaTable(root).version():020}.json").read_text(
+        encoding="utf-8"
+    )
+    assert "my file.parquet" not in [path.name for path in offline().orphans()]
+    offline().vacuum(list)
+    assert offline().snapshot().rows == before + 1
+    assert sorted(stored()) == [1, 2]
+    write(3, mode="overwrite")
+    assert sorted(stored()) == [3]
