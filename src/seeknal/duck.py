@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from seeknal.lock import once
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,7 +23,7 @@ class Duck:
         self._scratch = scratch
         self._memory_limit = memory_limit
 
-    @cached_property
+    @once
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The connection that all cursors come from."""
         import duckdb

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -12,6 +11,7 @@ from weakref import WeakSet
 from seeknal import config
 from seeknal.catalog import Catalog
 from seeknal.duck import Duck
+from seeknal.lock import once
 from seeknal.registry import Registry, Version
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Home:
         self.home = self.settings.home
         _homes.add(self)
 
-    @cached_property
+    @once
     def registry(self) -> Registry:
         """What exists."""
         return Registry(self.registry_file)
@@ -71,11 +71,11 @@ class Home:
         """Where the registry is, or will be."""
         return self.home / "registry.db"
 
-    @cached_property
+    @once
     def _duck(self) -> Duck:
         return Duck(self.home / "scratch", self.settings.memory_limit)
 
-    @cached_property
+    @once
     def _queries(self) -> _Queries:
         return _Queries(self.home, self._duck)
 
@@ -92,12 +92,12 @@ class Home:
         """
         self._queries.check()
 
-    @cached_property
+    @once
     def catalog(self) -> Catalog:
         """Where things are found."""
         return Catalog(self.home, self.registry, self._duck)
 
-    @cached_property
+    @once
     def online_tables(self) -> OnlineTables:
         """What is online."""
         from seeknal.online_tables import OnlineTables
@@ -105,7 +105,7 @@ class Home:
         queries, place = self._queries, self.settings.online_store or str(self.home / "online")
         return OnlineTables(self.catalog, lambda: queries.engine, place)
 
-    @cached_property
+    @once
     def training_sets(self) -> TrainingSets:
         """Where training sets are kept."""
         from seeknal.training import TrainingSets
@@ -155,7 +155,7 @@ class _Queries:
         self._home = home
         self._duck = duck
 
-    @cached_property
+    @once
     def engine(self) -> Engine:
         import duckdb
 

@@ -1,4 +1,4 @@
-"""Locks between processes; the system lets go of them when a process ends, however it ends."""
+"""Locks between processes, which the system lets go of when a process ends, however it ends; and one between threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,33 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from functools import cached_property as once
+else:
+
+    class once(cached_property):  # noqa: N801 - a decorator
+        """A property that is made when it is first asked for, by one thread, for which others wait.
+
+        Python's own has had no lock since 3.12.
+        """
+
+        _making = RLock()
+
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            with once._making:
+                return super().__get__(instance, owner)
+
+    def _after_fork() -> None:
+        once._making = RLock()  # noqa: SLF001 - its own
+
+    os.register_at_fork(after_in_child=_after_fork)
+
+__all__ = ["alone", "once", "together"]
 
 
 @contextmanager
