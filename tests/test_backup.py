@@ -600,7 +600,7 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
             for name in ("saved", "other"):
                 shutil.rmtree(tmp_path / name)
     assert lag <= {0, 1}  # one moment for all groups: what was written later is not there without what was before
-    assert checked > 3
+    assert checked > 1
     assert min(rounds.values()) > 3
     assert seen["erased"] > 1
 

@@ -36,22 +36,27 @@ class DataFile:
     start: int | None
     end: int | None
 
+    @property
+    def _last(self) -> int | None:
+        """An instant that no row is after: other programs cut the last event time to whole milliseconds."""
+        return self.end if self.end is None or self.end % 1000 else self.end + 999
+
     def overlaps(self, span: Interval) -> bool:
         """Whether it may hold a row of the span."""
-        too_old = span.start is not None and self.end is not None and self.end < span.start
+        too_old = span.start is not None and self._last is not None and self._last < span.start
         too_new = span.end is not None and self.start is not None and self.start > span.end
         return not (too_old or too_new)
 
     def has_any(self, instants: np.ndarray) -> bool:
         """Whether it may hold a row of some instants, which are sorted."""
         first = 0 if self.start is None else np.searchsorted(instants, self.start)
-        end = len(instants) if self.end is None else np.searchsorted(instants, self.end, side="right")
+        end = len(instants) if self._last is None else np.searchsorted(instants, self._last, side="right")
         return bool(first < end)
 
     def lies_within(self, span: Interval) -> bool:
         """Whether it holds nothing but rows of the span."""
         after = span.start is None or (self.start is not None and self.start >= span.start)
-        before = span.end is None or (self.end is not None and self.end <= span.end)
+        before = span.end is None or (self._last is not None and self._last <= span.end)
         return after and before
 
 
@@ -249,11 +254,5 @@ def _files(root: Path, table: DeltaTable, event_time: str) -> Iterator[DataFile]
     columns = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     for encoded, size, rows, start, end in zip(*columns, starts, ends, strict=True):
         path = unquote(encoded)  # as deltalake gives it, but does not take it
-        yield DataFile(
-            path, size, rows if rows is not None else pq.read_metadata(root / path).num_rows, start, _no_less(end)
-        )
-
-
-def _no_less(end: int | None) -> int | None:
-    """Give an upper bound: other programs cut the last event time to whole milliseconds."""
-    return end if end is None or end % 1000 else end + 999
+        count = rows if rows is not None else pq.read_metadata(root / path).num_rows
+        yield DataFile(path, size, count, start, end)
