@@ -63,7 +63,7 @@ _CHECKPOINT = 10
 """After so many commits the log gets a checkpoint, so that no more entries need to be read."""
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
 """Files of fewer rows are put together, files of more cut, if they have more than a day."""
-_DUE = 32
+_DUE = 16
 """So many small files are put together by the write that finds them."""
 
 _processes: set[int] = set()
