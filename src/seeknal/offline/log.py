@@ -119,9 +119,13 @@ class Snapshot:
         return blake2b(" ".join(sorted(file.path for file in self.files)).encode(), digest_size=16).digest()
 
     def within(self, schema: Schema, *spans: Interval) -> Rows:
-        """Give the rows whose event time lies in one of the spans; no span: all rows."""
+        """Give the rows whose event time lies in one of the spans; no span: all rows.
+
+        The largest file comes first: DuckDB takes the others to be as large, and so the rows to be more than a small spine.
+        """
         spans = spans or (Interval(),)
         files = [file for file in self.files if any(file.overlaps(span) for span in spans)]
+        files.sort(key=lambda file: file.rows, reverse=True)
         return Rows(
             tuple(str(self.root / file.path) for file in files), schema, sum(file.rows for file in files), spans
         )
