@@ -23,6 +23,7 @@ ORDER = [
     "turns",
     "lock",
     "folders",
+    "deltalog",
     "progress",
     "names",
     "sql",

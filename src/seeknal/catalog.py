@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,6 +9,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from seeknal.deltalog import newest
 from seeknal.duck import Duck
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
@@ -28,7 +28,6 @@ AsOf = Moment | int | Mapping[str, int]
 """What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
 
 _DELETIONS, _TURN = "_deletions.lock", "_turn.lock"
-_LOG_ENTRY = re.compile(r"(\d{20})\.(json|checkpoint[.\d]*\.parquet)")
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
@@ -141,7 +140,7 @@ class Catalog:
         """
         root = self._root(record.project, record.name)
         heard = self.registry.last_snapshot(record)
-        last = _newest(root)
+        last = newest(root)
         if heard > last:  # a deletion that was killed took the table, but not what is noted of it
             self.registry.forget_snapshots(record)
             heard = -1
@@ -284,18 +283,3 @@ class Catalog:
                 f"{given.ttl} of this definition. Call write() or get_or_create() to register it."
             )
         return Source(lookup, record, *self.read(record, lookup.version, as_of))
-
-
-def _newest(root: Path) -> int:
-    """Give the number of a table's newest snapshot, -1 if it has none, without loading what could open it.
-
-    Raises:
-        StoreError: The table's log cannot be read.
-    """
-    try:
-        names = [entry.name for entry in (root / "_delta_log").iterdir()]
-    except FileNotFoundError:
-        return -1
-    except OSError as error:
-        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
-    return max((int(entry[1]) for name in names if (entry := _LOG_ENTRY.fullmatch(name))), default=-1)

@@ -14,9 +14,8 @@ from seeknal.engine import Engine
 from seeknal.registry import Question
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
-from seeknal.times import moment_of
+from seeknal.times import DAY, moment_of
 
-_DAY = 86_400_000_000
 _SAMPLE = 100_000
 _SHARE = 0.01
 _ENOUGH = 10
@@ -44,7 +43,7 @@ def late_records(engine: Engine, source: Source) -> Iterator[str]:
     rows = engine.sample(source.rows(), _SAMPLE)
     times, created = (rows[field.name].cast(UTC).cast(pa.int64()) for field in (schema.event_time, schema.created_time))
     lags = pc.subtract(created, times).drop_null()
-    late = lags.filter(pc.greater(lags, _DAY))
+    late = lags.filter(pc.greater(lags, DAY))
     if len(late) > _SHARE * len(lags):
         median = timedelta(microseconds=int(pc.quantile(late, 0.5, interpolation="lower")[0].as_py()))
         yield (
@@ -68,7 +67,7 @@ def midnights(engine: Engine, source: Source, moments: pa.ChunkedArray) -> Itera
 
 
 def _all_midnight(moments: pa.ChunkedArray) -> bool:
-    days = pc.multiply(pc.divide(moments, _DAY), _DAY)
+    days = pc.multiply(pc.divide(moments, DAY), DAY)
     return bool(pc.all(pc.equal(days, moments)).as_py())
 
 

@@ -13,10 +13,8 @@ from seeknal.errors import DefinitionError, tally
 from seeknal.offline import Commit, Snapshot, Write
 from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
-from seeknal.times import Interval, now
+from seeknal.times import DAY, Interval, now
 from seeknal.turns import Conflict, take_turns
-
-DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from seeknal.online import Codec, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
 from seeknal.serving import OnlineTable, Part
-from seeknal.times import Interval, microseconds, now, without
+from seeknal.times import DAY, Interval, microseconds, now, without
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
@@ -59,7 +59,7 @@ class Ledger:
 
 
 _DEFAULT = ""
-_GRACE = 86_400_000_000
+_GRACE = DAY
 """How much longer than its ttl a store that forgets keeps a row: clocks differ, and "expired" says more than "not found"."""
 
 

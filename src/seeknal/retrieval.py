@@ -65,15 +65,13 @@ class Source:
             moments: The first and the last moment; None if there are none.
             span: Only rows with an event time within it can be seen.
         """
-        lifetime = self.record.group.materialization.lifetime
-        seen = None
-        if moments is not None and moments.start is not None:
-            first = None if lifetime is None else moments.start - lifetime
-            seen = span.intersect(Interval(first, moments.end))
-        if seen is None or moments is None or moments.start is None:
-            return Wanted(self.rows(NEVER), tuple(self.features), lifetime)
-        found = self.snapshot.parts(self.version.schema, seen, moments.start)
-        return Wanted(self.rows(seen), tuple(self.features), lifetime, tuple(found))
+        lifetime, names = self.record.group.materialization.lifetime, tuple(self.features)
+        if moments is None or moments.start is None:
+            return Wanted(self.rows(NEVER), names, lifetime)
+        first = None if lifetime is None else moments.start - lifetime
+        seen = span.intersect(Interval(first, moments.end)) or NEVER
+        parts = self.snapshot.parts(self.version.schema, seen, moments.start)
+        return Wanted(self.rows(seen), names, lifetime, tuple(parts))
 
     def rows(self, *spans: Interval) -> Rows:
         """Give the rows of some spans of time."""

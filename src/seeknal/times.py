@@ -12,6 +12,8 @@ from seeknal.errors import DefinitionError
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _LAST_OF_DAY = timedelta(days=1) - _MICROSECOND
+DAY = timedelta(days=1) // _MICROSECOND
+"""A day in microseconds."""
 
 Moment = datetime | date | str
 

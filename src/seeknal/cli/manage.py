@@ -155,11 +155,11 @@ def clean(
 ) -> None:
     """Remove old rows from the current version of a feature group. Older snapshots keep theirs."""
     from seeknal import session
-    from seeknal.times import instant, now, show
+    from seeknal.times import DAY, instant, now, show
 
     if (before is None) == (ttl is None):
         raise typer.BadParameter("Say either --before DATE or --ttl DAYS.")
-    limit = instant(before) if before is not None else now() - (ttl or 0) * 86_400_000_000
+    limit = instant(before) if before is not None else now() - (ttl or 0) * DAY
     store = session.store()
     record = store.catalog.group(group, project)
     with working(f"Counting old rows of {record.label}"):

@@ -48,10 +48,8 @@ class DuckDBEngine:
             found = self._as_of_passes(wanted, moments)
         elif wanted.rows.paths:
             spine = moments.append_column("i", pa.array(np.arange(len(moments))))
-            found = Join(
-                self._query, wanted, _rows_sql(wanted.rows), spine, tuple(map(_rows_sql, wanted.parts))
-            ).answer()
-            found = found.to_reader()
+            join = Join(self._query, wanted, _rows_sql(wanted.rows), spine, tuple(map(_rows_sql, wanted.parts)))
+            found = join.answer().to_reader()
         else:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
         return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in found))

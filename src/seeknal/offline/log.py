@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from seeknal.deltalog import newest
 from seeknal.errors import StoreError
 from seeknal.schema import Schema
 from seeknal.times import Interval
 
 METADATA = "seeknal"
-_DIGITS, _ENTRY = 20, 25  # of the number of a log entry, and of its name
 _FOREIGN = {"deletionVectors", "columnMapping"}
 
 
@@ -206,11 +206,9 @@ def latest(root: Path) -> int:
     Raises:
         StoreError: There is no log.
     """
-    try:
-        names = [entry.name for entry in (root / "_delta_log").iterdir()]
-        return max(int(name[:_DIGITS]) for name in names if len(name) == _ENTRY and name.endswith(".json"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
+    if (number := newest(root, entries_only=True)) < 0:
+        raise StoreError(f"The offline table {root} cannot be read: it has no log.")
+    return number
 
 
 def exists(root: Path) -> bool:
@@ -219,7 +217,7 @@ def exists(root: Path) -> bool:
 
 
 def _entry(root: Path, number: int) -> Path:
-    return root / "_delta_log" / f"{number:0{_DIGITS}}.json"
+    return root / "_delta_log" / f"{number:020}.json"
 
 
 def _open(root: Path, number: int | None = None) -> DeltaTable:

@@ -18,14 +18,13 @@ from seeknal import types
 from seeknal.offline.log import DataFile, Snapshot
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
-from seeknal.times import Interval
+from seeknal.times import DAY, Interval
 
 FILE_ROWS = 2**18
 """Rows of a file at least, where a write has so many: whole days of them, as few as make up that number."""
 
 _BLOCK, _AT_ONCE = 2**17, 8
-_DAY = 86_400_000_000
-_YEAR_1 = 719_162 * _DAY
+_YEAR_1 = 719_162 * DAY
 """How far before 1970 year 1 began, which no event is older than."""
 
 
@@ -89,7 +88,7 @@ class Plan:
         stored = self._stored
         if len(self.rows) + sum(file.rows for file in stored) < 2 * FILE_ROWS:
             return [Interval()]
-        counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // _DAY)
+        counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // DAY)
         if stored and self.base.commit:
             old = self.base.commit.schema
             more = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}")
@@ -97,7 +96,7 @@ class Plan:
             counts = np.pad(counts, (0, size - len(counts))) + np.pad(more, (0, size - len(more)))
         return cut(counts)
 
-    @property
+    @cached_property
     def _stored(self) -> list[DataFile]:
         """The files that are replaced and have rows that stay."""
         drops = self.write.mode == "overwrite"
@@ -139,7 +138,7 @@ def cut(counts: np.ndarray) -> list[Interval]:
     for day in np.flatnonzero(counts).tolist():
         rows += int(counts[day])
         if rows >= FILE_ROWS:
-            ends.append((day + 1) * _DAY - _YEAR_1 - 1)
+            ends.append((day + 1) * DAY - _YEAR_1 - 1)
             rows = 0
     if rows < FILE_ROWS // 2:  # the rest is too little for a file of its own
         ends = ends[:-1]
@@ -201,7 +200,7 @@ def _block(rows: pa.Table, spans: np.ndarray, count: int) -> _Block:
 def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> np.ndarray:
     """Count stored rows by days, from the first day of year 1 on."""
     day = (
-        f"greatest(coalesce((epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(_DAY)}, 0), 0)"
+        f"greatest(coalesce((epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(DAY)}, 0), 0)"
     )
     found = engine.cursor().sql(f"SELECT {day} AS day, count(*) AS rows FROM {rows} GROUP BY day").to_arrow_table()
     days = found["day"].to_numpy()

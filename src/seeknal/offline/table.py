@@ -146,7 +146,8 @@ class OfflineTable:
                 newest=max(instants(write.rows, write.schema), default=None),
             )
             done = self._commit(base, step, undo)
-        if sum(file.rows < _SMALL for file in (*base.files, *step.added)) >= _DUE:
+        files = {*base.files, *step.added}.difference(step.removed)
+        if sum(file.rows < _SMALL for file in files) >= _DUE:
             with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
                 self.compact(self.snapshot())
         return done
@@ -423,7 +424,7 @@ class OfflineTable:
                 if latest(self.root) < commit.snapshot or noted(self.root, commit.snapshot) != metadata:
                     raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
             undo.pop_all()
-            if base.number % _CHECKPOINT == 0:
+            if commit.snapshot % _CHECKPOINT == 0:
                 with suppress(DeltaError, OSError):  # it only makes reading quicker
                     table.create_checkpoint()  # of `base`
             return commit

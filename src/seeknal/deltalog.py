@@ -1,0 +1,30 @@
+"""What the names in a Delta log say, without loading what could open it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from seeknal.errors import StoreError
+
+_ENTRY = re.compile(r"(\d{20})\.(json|checkpoint[.\d]*\.parquet)")
+
+
+def newest(root: Path, *, entries_only: bool = False) -> int:
+    """Give the number of a table's newest snapshot, -1 if it has none.
+
+    Args:
+        root: The table's folder.
+        entries_only: Go by entries alone, not by checkpoints, which tell of a table whose entries were lost.
+
+    Raises:
+        StoreError: The table's log cannot be read.
+    """
+    try:
+        names = [entry.name for entry in (root / "_delta_log").iterdir()]
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
+    found = filter(None, map(_ENTRY.fullmatch, names))
+    return max((int(one[1]) for one in found if one[2] == "json" or not entries_only), default=-1)
