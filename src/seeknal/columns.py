@@ -13,6 +13,7 @@ from seeknal.errors import DataError
 from seeknal.schema import UTC
 
 _PIECE = 2**17
+_SAMPLE = 2**14
 
 
 def gather(table: pa.Table, places: np.ndarray) -> pa.Table:
@@ -26,10 +27,20 @@ def gather(table: pa.Table, places: np.ndarray) -> pa.Table:
 
     def of(column: pa.ChunkedArray) -> pa.ChunkedArray:
         whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        return pa.chunked_array([whole.take(piece) for piece in taken])
+        if len(places) >= len(whole) and _repeats(whole):
+            whole = whole.dictionary_encode()
+        return pa.chunked_array([whole.take(piece).cast(column.type) for piece in taken])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return pa.Table.from_arrays(list(pool.map(of, table.columns)), schema=table.schema)
+
+
+def _repeats(column: pa.Array) -> bool:
+    """Tell whether a column has text that comes again and again: then it is quicker to gather numbers for it."""
+    if not pa.types.is_string(column.type):
+        return False
+    some = column.slice(0, _SAMPLE)
+    return bool(pc.count_distinct(some).as_py() * 8 <= len(some))
 
 
 def utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -166,18 +167,38 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
             f"Cast one of them{hint}.",
             column=name,
         )
-    if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-        return column.cast(types.stored(kind))
-    return _exactly(column, field.type).cast(types.stored(field.type))
+    return _exactly(column.cast(kind), field.type).cast(types.stored(field.type))
 
 
 def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Cast keys; one that has no exact place in the group's type can equal none of its keys, and becomes null."""
-    if not pa.types.is_timestamp(kind) or pa.types.is_null(column.type):
+    if column.type == kind or pa.types.is_null(column.type):
         return column.cast(kind)
+    if pa.types.is_integer(kind):
+        (low, high), (least, most) = _range(kind), _range(column.type)
+        return _between(column, max(low, least), min(high, most)).cast(kind)
+    if pa.types.is_decimal(kind):
+        there = _there_and_back(column, pa.decimal128(38, kind.scale))
+        largest = Decimal(10**kind.precision - 1).scaleb(-kind.scale, Context(prec=38))
+        return _between(there, -largest, largest).cast(kind)
+    return _there_and_back(column, kind) if pa.types.is_timestamp(kind) else column.cast(kind)
+
+
+def _there_and_back(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     there = column.cast(kind, safe=False)
-    back = there.cast(column.type, safe=False)
-    return pc.if_else(pc.equal(back, column), there, pa.scalar(None, kind))
+    return pc.if_else(pc.equal(there.cast(column.type, safe=False), column), there, pa.scalar(None, kind))
+
+
+def _between(column: pa.ChunkedArray, least: int | Decimal, most: int | Decimal) -> pa.ChunkedArray:
+    is_inside = pc.and_(
+        pc.greater_equal(column, pa.scalar(least, column.type)), pc.less_equal(column, pa.scalar(most, column.type))
+    )
+    return pc.if_else(is_inside, column, pa.scalar(None, column.type))
+
+
+def _range(kind: pa.DataType) -> tuple[int, int]:
+    bits: int = kind.bit_width
+    return (0, 2**bits - 1) if pa.types.is_unsigned_integer(kind) else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts: bool = True) -> None:

@@ -11,14 +11,14 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seeknal import types
+from seeknal.engine.asof import nearest
 from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
-from seeknal.engine.queries import newest_sql, winners_sql
+from seeknal.engine.queries import fetch_sql, newest_sql, rows_sql, share_sql
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.offline.plan import within
@@ -47,8 +47,7 @@ class DuckDBEngine:
         if isinstance(moments, Path):
             found = self._as_of_passes(wanted, moments)
         elif wanted.rows.paths:
-            spine = moments.append_column("i", pa.array(np.arange(len(moments))))
-            join = Join(self._query, wanted, _rows_sql(wanted.rows), spine, tuple(map(_rows_sql, wanted.parts)))
+            join = Join(self._query, wanted, _rows_sql(wanted.rows), moments, tuple(map(_rows_sql, wanted.parts)))
             found = join.answer().to_reader()
         else:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
@@ -63,29 +62,31 @@ class DuckDBEngine:
         spine, rows = scan([str(moments)]), wanted.rows
         count = pq.read_metadata(moments).num_rows
         try:
+            if not rows.paths:
+                nothing = comma(f"NULL AS f{i}" for i in range(len(wanted.features)))
+                return cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH)
+            passes = self._passes(rows.count + count)
+            winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
+            for number, file in enumerate(winners):
+                pq.write_table(self._winners(wanted, spine, share_sql(rows.schema, number, passes)), file)
+            query = fetch_sql(_rows_sql(rows), wanted.features, scan(map(str, winners)))
             found = moments.with_name(f"{moments.stem}-found.parquet")
-            if rows.paths:
-                passes = self._passes(rows.count + count)
-                winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
-                for p, file in enumerate(winners):
-                    query = winners_sql(rows.schema, wanted.ttl, _rows_sql(rows), spine, (p, passes))
-                    cursor.execute(f"COPY ({query}) TO {literal(str(file))} (FORMAT parquet)")
-                features = comma(f"r.{quote(name)} AS f{i}" for i, name in enumerate(wanted.features))
-                query = f"""
-                    SELECT w.i, {features} FROM ({_rows_sql(rows)}) AS r
-                    JOIN {scan(map(str, winners))} AS w ON r.{quote(ROW_ID)} = w.id
-                """
-                cursor.execute(f"COPY ({query}) TO {literal(str(found))} (FORMAT parquet)")
-                for file in winners:
-                    file.unlink()
-            else:
-                nothing = [pa.field(f"f{i}", pa.null()) for i in range(len(wanted.features))]
-                pq.write_table(pa.schema([pa.field("i", pa.int64()), *nothing]).empty_table(), found)
+            cursor.execute(f"COPY ({query}) TO {literal(str(found))} (FORMAT parquet)")
+            for file in winners:
+                file.unlink()
             features = comma(f"g.f{i}" for i in range(len(wanted.features)))
             query = f"SELECT {features} FROM {spine} AS s LEFT JOIN {scan([str(found)])} AS g USING (i) ORDER BY s.i"
             return cursor.sql(query).to_arrow_reader(_BATCH)
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
+
+    def _winners(self, wanted: Wanted, spine: str, share: str) -> pa.Table:
+        """Find the rows that count for a share of the entities: i, and their id."""
+        rows = self._query(f"SELECT * FROM ({rows_sql(wanted.rows.schema, _rows_sql(wanted.rows))}) WHERE {share}")
+        moments = self._query(f"SELECT * FROM {spine} WHERE {share}")
+        at = nearest(rows, moments.drop_columns("i"), wanted.ttl)
+        found = pa.array(at >= 0)
+        return pa.table({"i": moments["i"].filter(found), "id": rows["id"].take(pa.array(at[at >= 0]))})
 
     def _passes(self, rows: int) -> int:
         """Say into how many passes so many rows are to be cut, so that each fits in memory."""
