@@ -23,13 +23,22 @@ def gather(table: pa.Table, places: np.ndarray) -> pa.Table:
         pa.ArrowInvalid: A column has more text than one array can hold.
     """
     pieces = [places[i : i + _PIECE] for i in range(0, len(places), _PIECE)] or [places]
-    taken = [pa.array(piece, mask=piece < 0) for piece in pieces]
+    masked = [pa.array(piece, mask=piece < 0) for piece in pieces]
+    bare = [(pa.array(np.maximum(piece, 0)), pa.array(piece >= 0)) for piece in pieces]
+
+    def taken(values: pa.Array) -> list[pa.Array]:
+        if not len(values) or not pa.types.is_primitive(values.type):
+            return [values.take(piece) for piece in masked]
+        null = pa.scalar(None, values.type)  # to put nulls in afterwards takes a quarter of the time
+        return [pc.if_else(is_known, values.take(piece), null) for piece, is_known in bare]
 
     def of(column: pa.ChunkedArray) -> pa.ChunkedArray:
         whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        if len(places) >= len(whole) and _repeats(whole):
-            whole = whole.dictionary_encode()
-        return pa.chunked_array([whole.take(piece).cast(column.type) for piece in taken])
+        if len(places) < len(whole) or not _repeats(whole):
+            return pa.chunked_array(taken(whole))
+        encoded = whole.dictionary_encode()
+        numbered = (pa.DictionaryArray.from_arrays(numbers, encoded.dictionary) for numbers in taken(encoded.indices))
+        return pa.chunked_array([text.cast(column.type) for text in numbered])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return pa.Table.from_arrays(list(pool.map(of, table.columns)), schema=table.schema)
