@@ -127,7 +127,7 @@ class Catalog:
         """Give the table of a group's rows."""
         from seeknal.offline import OfflineTable
 
-        return OfflineTable(self._root(project, name), self._duck.connection)
+        return OfflineTable(self._root(project, name), self._duck)
 
     def _root(self, project: str, name: str) -> Path:
         return self.home / "offline" / project / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,21 @@ class Duck:
     @once
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The connection that all cursors come from."""
+        return self._opening.result()
+
+    def begin(self) -> None:
+        """Let it open in a thread of its own, while the registry and the log of a table are read."""
+        self._opening  # noqa: B018 - what is named is begun
+
+    @once
+    def _opening(self) -> Future[duckdb.DuckDBPyConnection]:
+        with_one = ThreadPoolExecutor(1)
+        try:
+            return with_one.submit(self._open)
+        finally:
+            with_one.shutdown(wait=False)
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
         import duckdb
 
         connection = duckdb.connect(
@@ -42,5 +58,5 @@ class Duck:
 
     def close(self) -> None:
         """Let go of it, if it was opened."""
-        if "connection" in self.__dict__:
+        if "_opening" in self.__dict__ and not self._opening.exception():
             self.connection.close()

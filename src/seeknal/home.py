@@ -167,7 +167,8 @@ class _Queries:
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
                 checked.touch()
-        return DuckDBEngine(self._duck.connection)
+        self._duck.begin()
+        return DuckDBEngine(self._duck)
 
     def check(self) -> None:
         from seeknal.engine import selftest

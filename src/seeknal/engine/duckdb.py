@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seeknal import types
+from seeknal.duck import Duck
 from seeknal.engine.asof import nearest
 from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
@@ -37,8 +38,8 @@ _ANY_ORDER = "SET SESSION preserve_insertion_order = false"
 class DuckDBEngine:
     """Answers with SQL over the Parquet files of a snapshot."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, duck: Duck) -> None:
+        self._duck = duck
 
     def as_of(self, wanted: Wanted, moments: pa.Table | Path) -> pa.RecordBatchReader:
         """See `Engine.as_of`."""
@@ -58,7 +59,7 @@ class DuckDBEngine:
 
         So neither the rows nor their features need to be in memory, and are sorted once, in the spine's order.
         """
-        cursor = self._connection.cursor()
+        cursor = self._duck.connection.cursor()
         spine, rows = scan([str(moments)]), wanted.rows
         count = pq.read_metadata(moments).num_rows
         try:
@@ -115,7 +116,7 @@ class DuckDBEngine:
 
     def _newest(self, rows: Rows, apart: int | None, views: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
         query = newest_sql(rows.schema, _rows_sql(rows), apart, views)
-        cursor = self._connection.cursor()
+        cursor = self._duck.connection.cursor()
         try:
             for name, view in views.items():
                 cursor.register(name, view)
@@ -164,7 +165,7 @@ class DuckDBEngine:
         return types.recast(types.recast(found, [*schema.stored_types, *extra]), [*schema.logical_types, *extra])
 
     def _query(self, sql: str, **views: pa.Table) -> pa.Table:
-        cursor = self._connection.cursor()
+        cursor = self._duck.connection.cursor()
         try:
             cursor.execute(_ANY_ORDER)
             for name, view in views.items():

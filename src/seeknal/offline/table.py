@@ -26,6 +26,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from seeknal import types
+from seeknal.duck import Duck
 from seeknal.errors import StoreError
 from seeknal.lock import alone, together
 from seeknal.offline.log import (
@@ -97,10 +98,10 @@ class _Step:
 class OfflineTable:
     """A group's rows, kept as a Delta Lake table that any engine can read."""
 
-    def __init__(self, root: Path, engine: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, root: Path, duck: Duck) -> None:
         _refuse_forked()
         self.root = root
-        self._engine = engine
+        self._duck = duck
 
     def exists(self) -> bool:
         """Whether anything was ever written."""
@@ -140,7 +141,7 @@ class OfflineTable:
                 version=write.version,
                 schema=write.schema,
                 removed=plan.replaced,
-                added=self._write_files(plan.parts(self._engine), write.schema, undo),
+                added=self._write_files(plan.parts(self._duck.connection), write.schema, undo),
                 interval=write.interval,
                 written=len(write.rows),
                 newest=max(instants(write.rows, write.schema), default=None),
@@ -179,7 +180,9 @@ class OfflineTable:
         keys = comma(map(quote, schema.key_names))
         every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
         try:
-            return types.recast(self._engine.cursor().sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+            return types.recast(
+                self._duck.connection.cursor().sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds
+            )
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
 
@@ -199,7 +202,7 @@ class OfflineTable:
             f"ANTI JOIN (SELECT * FROM {scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}" if stored else ""
         )
         once = f"SELECT min({quote(ROW_ID)}) AS i, {comma(names)} FROM new_rows GROUP BY {comma(names)}"
-        cursor = self._engine.cursor()
+        cursor = self._duck.connection.cursor()
         cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
         found = cursor.sql(f"SELECT i FROM ({once}) AS n {known} ORDER BY i").to_arrow_table()
         return rows.take(found["i"])
@@ -247,7 +250,7 @@ class OfflineTable:
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
             Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, span)} ORDER BY {order}", {})
-            for span in cut(rows_a_day(self._engine, schema, rows))
+            for span in cut(rows_a_day(self._duck.connection, schema, rows))
         ]
 
     def erase(self, base: Snapshot, others: Sequence[Snapshot], entities: pa.Table) -> Commit | None:
@@ -346,7 +349,7 @@ class OfflineTable:
         return files
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
-        cursor = self._engine.cursor()
+        cursor = self._duck.connection.cursor()
         cursor.register("entities", entities)
         keys = comma(map(quote, entities.column_names))
         query = f"SELECT 1 FROM {scan(self._paths([file]))} SEMI JOIN entities USING ({keys}) LIMIT 1"
@@ -388,7 +391,7 @@ class OfflineTable:
         name = f"{uuid.uuid4().hex}.parquet"
         path = self.root / name
         undo.callback(path.unlink, missing_ok=True)
-        cursor = self._engine.cursor()
+        cursor = self._duck.connection.cursor()
         for view, rows in part.views.items():
             cursor.register(view, rows)
         options = "FORMAT parquet, COMPRESSION snappy, RETURN_STATS"
