@@ -115,7 +115,7 @@ def _keys(rows: pa.ChunkedArray, spine: pa.ChunkedArray) -> _Numbers:
     if high - low >= _LARGEST:
         return _encoded(rows, spine)
     asked = np.where((asked >= low) & (asked <= high) & spine.is_valid().to_numpy(), asked - low, -1)
-    return _Numbers(values - low, asked, asked, high - low + 1)
+    return _Numbers(_less(values, low), asked, asked, high - low + 1)
 
 
 def _dense(numbers: _Numbers) -> _Numbers:
@@ -142,7 +142,12 @@ def _times(rows: pa.Table, spine: pa.Table, ttl: int | None, has_ranks: bool) ->
         low, high = np.searchsorted(ranks, since), np.searchsorted(ranks, moments, side="right") - 1
         return _Numbers(np.searchsorted(ranks, values), np.broadcast_to(low, high.shape), high, len(ranks))
     low, high = np.clip(since, first, last + 1) - first, np.clip(moments, first - 1, last) - first
-    return _Numbers(values - first, np.broadcast_to(low, high.shape), high, last - first + 1)
+    return _Numbers(_less(values, first), np.broadcast_to(low, high.shape), high, last - first + 1)
+
+
+def _less(values: np.ndarray, by: int) -> np.ndarray:
+    """Subtract a number, in place where the values are a copy already."""
+    return np.subtract(values, by, out=values if values.flags.writeable else None)
 
 
 def _shares(entities: np.ndarray, width: int, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
