@@ -6,8 +6,8 @@ import os
 import signal
 import time
 from itertools import product
+from types import SimpleNamespace
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
+from seeknal.duck import Duck
 from seeknal.engine.duckdb import DuckDBEngine
 
 from . import strategies as some
@@ -41,7 +42,7 @@ class InManyPasses(DuckDBEngine):
 @pytest.mark.slow
 def test_a_stream_in_many_passes_gives_what_the_oracle_says(home, frames, form, ttls, created):
     store = FeatureStore(home)
-    store.__dict__["engine"] = InManyPasses(duckdb.connect())
+    store.__dict__["_queries"] = SimpleNamespace(engine=InManyPasses(Duck(home / "scratch")))
     project = fresh_project()
     seen = Pair(store, "user_id", "place_id", project=project, ttl=ttls[0], created=created)
     users = Pair(store, "user_id", project=project, name="users", ttl=ttls[1])
@@ -52,6 +53,7 @@ def test_a_stream_in_many_passes_gives_what_the_oracle_says(home, frames, form, 
     spine = spine_of(asked, form, user_id=pa.int64(), place_id=pa.string())
     lookups = [seen.lookup(), users.lookup(prefix="u_")]
     result = store.stream(lookups, spine, "at").read_all()
+    assert result.equals(store.training_set(lookups, spine, "at"))
     assert result.select(spine.column_names).equals(spine)
     for row, (who, where, moment) in zip(result.to_pylist(), asked, strict=True):
         assert {"n": row["n"], "x": row["x"]} == NEITHER | seen.oracle.at((who, where), moment)

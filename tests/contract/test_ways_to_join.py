@@ -73,6 +73,7 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     expected = [seen(rows, key, moment, ttl) for key, moment in spine]
     assert join.in_steps()["f0"].to_pylist() == expected
     assert replace(join, parts=cut).in_steps()["f0"].to_pylist() == expected
+    assert replace(join, parts=cut, shares=3).in_steps()["f0"].to_pylist() == expected
     assert join.at_once()["f0"].to_pylist() == expected
     assert join.at_once(among=False)["f0"].to_pylist() == expected
     read = replace(join, cells=0).at_once(among=False)

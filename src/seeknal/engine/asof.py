@@ -147,7 +147,8 @@ def _times(rows: pa.Table, spine: pa.Table, ttl: int | None, has_ranks: bool) ->
 
 def _less(values: np.ndarray, by: int) -> np.ndarray:
     """Subtract a number, in place where the values are a copy already."""
-    return np.subtract(values, by, out=values if values.flags.writeable else None)
+    less: np.ndarray = np.subtract(values, by, out=values if values.flags.writeable else None)
+    return less
 
 
 def _shares(entities: np.ndarray, width: int, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from seeknal.schema import ROW_ID, UTC
 from seeknal.sql import comma, literal, quote, scan
 
 _BYTES_PER_ROW = 110
+_LITTLE = 2**26
 _BATCH = 2**17
 _PASS = 2_000_000
 _SAMPLE = 50_000
@@ -48,8 +49,9 @@ class DuckDBEngine:
         if isinstance(moments, Path):
             found = self._as_of_passes(wanted, moments)
         elif wanted.rows.paths:
-            join = Join(self._query, wanted, _rows_sql(wanted.rows), moments, tuple(map(_rows_sql, wanted.parts)))
-            found = join.answer().to_reader()
+            parts, most = tuple(map(_rows_sql, wanted.parts)), max(one.count for one in wanted.parts or (wanted.rows,))
+            shares = self._passes(most + len(moments))
+            found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer().to_reader()
         else:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
         return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in found))
@@ -90,7 +92,9 @@ class DuckDBEngine:
         return pa.table({"i": moments["i"].filter(found), "id": rows["id"].take(pa.array(at[at >= 0]))})
 
     def _passes(self, rows: int) -> int:
-        """Say into how many passes so many rows are to be cut, so that each fits in memory."""
+        """Say into how many passes, each over a share of the entities, so many rows are to be cut to fit in memory."""
+        if rows * _BYTES_PER_ROW < _LITTLE:
+            return 1
         query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
         limit = int(self._query(query)[0][0].as_py())
         return -(-_BYTES_PER_ROW * rows // (limit * 3 // 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow as pa
 from seeknal.columns import gather
 from seeknal.engine.asof import nearest
 from seeknal.engine.protocol import Wanted
-from seeknal.engine.queries import fetch_sql, ordered_sql, rows_sql
+from seeknal.engine.queries import fetch_sql, ordered_sql, rows_sql, share_sql
 
 _FEW = 20
 
@@ -26,6 +27,7 @@ class Join:
         rows: SQL that gives the group's rows.
         spine: The spine: k0, k1, ... (keys) and t (microseconds).
         parts: SQL that gives the same rows in parts, each before the one before it.
+        shares: Into how many shares the entities are cut, of which one is in memory at a time.
         cells: How many values may be read for a spine, however small it is.
     """
 
@@ -34,13 +36,15 @@ class Join:
     rows: str
     spine: pa.Table
     parts: Sequence[str] = ()
+    shares: int = 1
     cells: int = 2**24
 
     def answer(self) -> pa.Table:
         """Give the features as f0, f1, ..., in the order of the spine: in the way that is quickest for it."""
         count, asked = self.wanted.rows.count, len(self.spine)
         is_small = asked * _FEW < count and not self.parts[1:]
-        found = self.at_once(among=is_small) if is_small or count <= asked else None
+        is_whole = count <= asked and self.shares == 1
+        found = self.at_once(among=is_small) if is_small or is_whole else None
         return self.in_steps() if found is None else found
 
     def at_once(self, *, among: bool = True) -> pa.Table | None:
@@ -59,34 +63,53 @@ class Join:
 
         The latest part is looked through first, and the next for those only who were not found.
         """
-        schema, features = self.wanted.rows.schema, self.wanted.features
-        ids, places = np.full(len(self.spine), -1), np.full(len(self.spine), -1)
-        fetched: list[pa.Table] = []
+        numbers = np.full(len(self.spine), -1)  # which of the wanted rows counts
+        ids, fetched = [np.empty(0, np.int64)], []
         for part in self.parts or (self.rows,):
-            left = np.flatnonzero(places < 0)
-            spine = self.spine.take(pa.array(left)) if len(left) < len(places) else self.spine
-            few = len(left) * _FEW < self.wanted.rows.count
-            rows = self.query(rows_sql(schema, part, among=few), spine=spine)
-            at = nearest(rows, spine, self.wanted.ttl)
-            left, at = left[at >= 0], at[at >= 0]
-            is_wanted = np.zeros(len(rows), bool)
-            is_wanted[at] = True
-            wanted = rows["id"].to_numpy()[is_wanted]
-            numbered = pa.table({"id": wanted, "i": np.arange(len(wanted))})
-            found = self.query(fetch_sql(part, features), wanted=numbered)
-            where = np.empty(len(wanted), np.int64)
-            where[found["i"].to_numpy()] = np.arange(len(found)) + sum(len(one) for one in fetched)
-            number = (np.cumsum(is_wanted) - 1)[at]
-            ids[left], places[left] = wanted[number], where[number]
-            fetched.append(found.drop_columns(["i"]))
-            if (places >= 0).all():
+            wanted = self._wanted(part, numbers, sum(map(len, ids)))
+            ids.append(wanted["id"].to_numpy())
+            fetched.append(self.query(fetch_sql(part, self.wanted.features), wanted=wanted))
+            if (numbers >= 0).all():
                 break
-        gathered = _gathered(pa.concat_tables(fetched), places)
-        return self._in_order(ids) if gathered is None else gathered
+        features = pa.concat_tables(fetched)
+        places = np.full(len(features) + 1, -1)  # the last is for who has none
+        places[features["i"].to_numpy()] = np.arange(len(features))
+        gathered = _gathered(features.drop_columns(["i"]), places[numbers])
+        return self._in_order(np.concatenate(ids), numbers) if gathered is None else gathered
 
-    def _in_order(self, ids: np.ndarray) -> pa.Table:
+    def _wanted(self, rows: str, numbers: np.ndarray, first: int) -> pa.Table:
+        """Find the rows that count for moments without a number, and give those one, from the first on; give id and number i."""
+        found, start, schema = [], first, self.wanted.rows.schema
+        for share in range(self.shares):
+            left = np.flatnonzero((numbers < 0) & (self._share_of == share))
+            spine = self.spine.take(pa.array(left)) if len(left) < len(numbers) else self.spine
+            few = len(left) * _FEW < self.wanted.rows.count
+            mine = f"WHERE {share_sql(schema, share, self.shares)}"
+            read = self.query(f"SELECT * FROM ({rows_sql(schema, rows, among=few)}) {mine}", spine=spine)
+            at = nearest(read, spine, self.wanted.ttl)
+            left, at = left[at >= 0], at[at >= 0]
+            is_wanted = np.zeros(len(read), bool)
+            is_wanted[at] = True
+            numbers[left] = first + (np.cumsum(is_wanted) - 1)[at]
+            found.append(read["id"].to_numpy()[is_wanted])
+            first += len(found[-1])
+        return pa.table({"id": np.concatenate(found), "i": np.arange(start, first)})
+
+    @cached_property
+    def _share_of(self) -> np.ndarray:
+        """The share that the entity of each of the spine is in."""
+        shares = np.zeros(len(self.spine), np.int64)
+        if self.shares > 1:
+            numbered = self.spine.append_column("i", pa.array(np.arange(len(shares))))
+            share = share_sql(self.wanted.rows.schema, None, self.shares)
+            found = self.query(f"SELECT i, {share} AS share FROM spine", spine=numbered)
+            shares[found["i"].to_numpy()] = found["share"].to_numpy()
+        return shares
+
+    def _in_order(self, ids: np.ndarray, numbers: np.ndarray) -> pa.Table:
         """Read the features of rows, in an order: for more text than fits in one array."""
-        wanted = pa.table({"id": pa.array(ids, mask=ids < 0), "i": np.arange(len(ids))})
+        asked = pa.array(numbers, mask=numbers < 0)
+        wanted = pa.table({"id": pa.array(ids).take(asked), "i": np.arange(len(numbers))})
         return self.query(ordered_sql(self.rows, self.wanted.features), wanted=wanted)
 
 

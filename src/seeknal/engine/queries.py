@@ -51,10 +51,11 @@ def ordered_sql(rows: str, features: Sequence[str], wanted: str = "wanted") -> s
     """
 
 
-def share_sql(schema: Schema, number: int, count: int) -> str:
-    """Write the condition that an entity, as k0, k1, ..., is in one of so many shares."""
+def share_sql(schema: Schema, number: int | None, count: int) -> str:
+    """Write the condition that an entity, as k0, k1, ..., is in one of so many shares; or without a number, in which it is."""
     keys = comma(f"k{i}" for i in range(len(schema.keys)))
-    return "true" if count == 1 else f"hash({keys}) % {literal(count)} = {literal(number)}"
+    share = f"hash({keys}) % {literal(count)}"
+    return share if number is None else "true" if count == 1 else f"{share} = {literal(number)}"
 
 
 def newest_sql(schema: Schema, rows: str, apart: int | None, views: Container[str]) -> str:
