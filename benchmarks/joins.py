@@ -87,7 +87,7 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
     )
     for case in cases:
         with tempfile.TemporaryDirectory(dir=root) as home:
-            task, right = _prepare(case, root, home)
+            task, right = prepare(case, root, home)
             workers = [
                 OURS,
                 BARE,
@@ -101,7 +101,7 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
         yield section
 
 
-def _prepare(case: Join, root: Path, home: str) -> tuple[dict[str, Any], Right]:
+def prepare(case: Join, root: Path, home: str) -> tuple[dict[str, Any], Right]:
     """Make rows and spine, write the groups, and give the task and what is right."""
     kind = case.kind if case.kind in {"ties", "composite", "text", "skewed", "wide"} else "plain"
     print(f"{case.name}: preparing", file=sys.stderr, flush=True)

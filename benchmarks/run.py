@@ -17,6 +17,7 @@ from pathlib import Path
 import environments
 import growth
 import joins
+import memory
 import over_http
 import reads
 import report
@@ -78,6 +79,11 @@ def _growth(options: argparse.Namespace) -> Iterator[report.Section]:
     return growth.measure_all(count, steps, options.rounds, options.data, Limits(options.memory, options.seconds))
 
 
+def _memory(options: argparse.Namespace) -> Iterator[report.Section]:
+    case = joins.Join(100_000, 10_000, 10_000) if options.quick else joins.Join(10_000_000, 1_000_000, 1_000_000)
+    return memory.measure_all(case, options.rounds, options.data, Limits(options.memory, options.seconds))
+
+
 def _starts(options: argparse.Namespace) -> Iterator[report.Section]:
     return starts.measure_all(options.peers, options.rounds)
 
@@ -103,6 +109,7 @@ KINDS = {
     "write": _writes,
     "small-writes": _small,
     "growth": _growth,
+    "memory": _memory,
     "start": _starts,
     "trips": _trips,
     "online": _online,

@@ -130,7 +130,7 @@ def join(task: Task) -> Job:
         spine = spine.to_pandas()
 
     def job() -> Any:
-        opened = FeatureStore(task["home"])
+        opened = FeatureStore(task["home"], memory_limit=task.get("limit"))
         if how == "converted":
             table = pa.Table.from_pandas(spine, preserve_index=False)
             return opened.training_set(lookups, table, "at").to_pandas()

@@ -43,7 +43,7 @@ def join(task: Task) -> Job:
     spine = pq.read_table(task["spine"])
 
     def job() -> Any:
-        connection = duckdb.connect()
+        connection = duckdb.connect(config={"memory_limit": task.get("limit", "80%")})
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("spine", spine)
         answer = spine

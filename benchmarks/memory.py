@@ -1,0 +1,36 @@
+"""Whether a limit of memory holds: one large join under several limits, beside bare SQL under the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import joins
+from measure import Limits, Worker
+from report import Section
+
+_LIMITS = {"500MB": 500, "1GB": 1000, "2GB": 2000}
+_ELSE = 300
+
+
+def measure_all(case: joins.Join, rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
+    """Measure limit by limit, and give the section anew after each."""
+    section = Section(
+        "Memory limits",
+        f"The join of {case.name}, with `FeatureStore(memory_limit=...)` and DuckDB's `memory_limit`. Some {_ELSE} MB are taken "
+        "by the libraries, the spine and the answer, whatever the limit.",
+    )
+    with tempfile.TemporaryDirectory(dir=root) as home:
+        task, right = joins.prepare(case, root, home)
+        for limit, megabytes in _LIMITS.items():
+            workers = [_limited(worker, limit) for worker in (joins.OURS, joins.BARE)]
+            joins.measure_in_turn(section, limit, workers, task, right, rounds, limits)
+            peak = section.memory(limit, joins.OURS.name)
+            section.hold(f"{limit}: peak / limit and {_ELSE} MB", 1, peak / (megabytes + _ELSE))
+            yield section
+
+
+def _limited(worker: Worker, limit: str) -> Worker:
+    return replace(worker, options={**worker.options, "limit": limit})
