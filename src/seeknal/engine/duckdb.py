@@ -27,7 +27,7 @@ from seeknal.schema import ROW_ID, UTC
 from seeknal.sql import comma, literal, quote, scan
 
 _BYTES_PER_ROW = 110
-_LITTLE = 2**26
+_LITTLE = 2**28
 _BATCH = 2**17
 _PASS = 2_000_000
 _SAMPLE = 50_000
