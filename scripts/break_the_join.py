@@ -87,19 +87,16 @@ MUTATIONS = (
     Mutation("ttl off by one", "_FOREVER)) - ttl", "_FOREVER)) - ttl + 1"),
     Mutation("a row of another entity", "has = (at >= 0) & (places[at] >= base + times.low[there])", "has = at >= 0"),
     Mutation("first row for who has none", "found = np.full(len(spine), -1)", "found = np.full(len(spine), 0)"),
-    Mutation("ties as they come", "        _settle(places, here, rows)\n", ""),
-    Mutation("tie reversed", "np.lexsort([*columns,", "np.lexsort([*(-one for one in columns),"),
+    Mutation("ties as they come", "            here[tied] = here[tied][np.lexsort([*by, places[tied]])]\n", ""),
+    Mutation("tie reversed", "np.lexsort([*by,", "np.lexsort([*(-one for one in by),"),
     Mutation("created time forgotten", '("id", "created") if', '("id",) if'),
     Mutation("no created time is the last", "{_BEFORE_ALL})", "{-_BEFORE_ALL})", "engine/queries.py"),
     Mutation("a null moment sees all", "fill_null(first - 1)", "fill_null(last)"),
     Mutation("a null key is a key", " & spine.is_valid().to_numpy()", ""),
     Mutation(
-        "position of the spine lost",
-        "ids[left], places[left] =",
-        "ids[: len(left)], places[: len(left)] =",
-        "engine/joins.py",
+        "position of the spine lost", "numbers[left] = first +", "numbers[: len(left)] = first +", "engine/joins.py"
     ),
-    Mutation("rows of an earlier part", " + sum(len(one) for one in fetched)", "", "engine/joins.py"),
+    Mutation("rows of an earlier part", "numbers[left] = first +", "numbers[left] =", "engine/joins.py"),
     Mutation(
         "a value for who has none", "pc.if_else(is_known, values.take(piece), null)", "values.take(piece)", "columns.py"
     ),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seeknal.errors import StoreError
 from seeknal.lock import once
 
 if TYPE_CHECKING:
@@ -23,40 +25,60 @@ class Duck:
     def __init__(self, scratch: Path, memory_limit: str | None = None) -> None:
         self._scratch = scratch
         self._memory_limit = memory_limit
+        self._begun: Future[duckdb.DuckDBPyConnection] | None = None
 
     @once
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The connection that all cursors come from."""
-        return self._opening.result()
+        """The connection that all cursors come from.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        begun, self._begun = self._begun, None
+        return begun.result() if begun else self._open()
 
     def begin(self) -> None:
         """Let it open in a thread of its own, while the registry and the log of a table are read."""
-        self._opening  # noqa: B018 - what is named is begun
+        if self._begun or "connection" in self.__dict__:
+            return
+        pool = ThreadPoolExecutor(1)
+        with suppress(RuntimeError):  # when the process ends, no thread begins
+            self._begun = pool.submit(self._open)
+        pool.shutdown(wait=False)
 
     @once
-    def _opening(self) -> Future[duckdb.DuckDBPyConnection]:
-        with_one = ThreadPoolExecutor(1)
-        try:
-            return with_one.submit(self._open)
-        finally:
-            with_one.shutdown(wait=False)
+    def limit(self) -> int:
+        """The most memory that it takes, in bytes."""
+        query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
+        found = self.connection.cursor().execute(query).fetchone()
+        assert found  # noqa: S101 - one row
+        return int(found[0])
+
+    @property
+    def has_own_limit(self) -> bool:
+        """Whether somebody chose the limit."""
+        return self._memory_limit is not None
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        connection = duckdb.connect(
-            config={
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-                "memory_limit": self._memory_limit or "50%",
-                "python_enable_replacements": False,
-                "temp_directory": str(self._scratch),
-            }
-        )
-        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        try:
+            connection = duckdb.connect(
+                config={
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                    "memory_limit": self._memory_limit or "50%",
+                    "python_enable_replacements": False,
+                    "temp_directory": str(self._scratch),
+                }
+            )
+            connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not be opened: {error}") from error
         return connection
 
     def close(self) -> None:
         """Let go of it, if it was opened."""
-        if "_opening" in self.__dict__ and not self._opening.exception():
-            self.connection.close()
+        if self._begun or "connection" in self.__dict__:
+            with suppress(StoreError):
+                self.connection.close()

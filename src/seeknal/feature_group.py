@@ -49,6 +49,10 @@ class Materialization:
             )
 
 
+_LONGEST_TTL = timedelta(days=3_660_000)
+"""Ten thousand years."""
+
+
 def check_ttl(ttl: object) -> None:
     """Refuse what is no positive span of time.
 
@@ -57,6 +61,8 @@ def check_ttl(ttl: object) -> None:
     """
     if ttl is not None and not (isinstance(ttl, timedelta) and ttl > timedelta(0)):
         raise DefinitionError(f"ttl={ttl!r} is no positive timedelta. Write ttl=timedelta(days=30), say.")
+    if ttl is not None and ttl > _LONGEST_TTL:
+        raise DefinitionError(f"ttl={ttl!r} is longer than all of time. Leave it out: values are then good for ever.")
 
 
 @dataclass(frozen=True)

@@ -157,17 +157,16 @@ class _Queries:
 
     @once
     def engine(self) -> Engine:
-        import duckdb
-
+        from seeknal.engine import selftest
         from seeknal.engine.duckdb import DuckDBEngine
 
-        checked = self._home / f"checked-duckdb-{duckdb.__version__}"
+        self._duck.begin()
+        checked = self._home / f"checked-{selftest.VERSIONS.replace(', ', '-').replace(' ', '-')}"
         if not checked.exists():
             self.check()
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
                 checked.touch()
-        self._duck.begin()
         return DuckDBEngine(self._duck)
 
     def check(self) -> None:

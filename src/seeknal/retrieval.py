@@ -172,6 +172,9 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
 
 def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Cast keys; one that has no exact place in the group's type can equal none of its keys, and becomes null."""
+    if pa.types.is_timestamp(kind) and not pa.types.is_null(column.type):
+        there = _there_and_back(column, kind)
+        return there if kind.unit == "ns" else _there_and_back(there, types.stored(kind))
     if column.type == kind or pa.types.is_null(column.type):
         return column.cast(kind)
     if pa.types.is_integer(kind):
@@ -180,8 +183,8 @@ def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_decimal(kind):
         there = _there_and_back(column, pa.decimal128(38, kind.scale))
         largest = Decimal(10**kind.precision - 1).scaleb(-kind.scale, Context(prec=38))
-        return _between(there, -largest, largest).cast(kind)
-    return _there_and_back(column, kind) if pa.types.is_timestamp(kind) else column.cast(kind)
+        return _between(there, largest.copy_negate(), largest).cast(kind)
+    return column.cast(pa.binary() if pa.types.is_fixed_size_binary(kind) else kind)
 
 
 def _there_and_back(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -188,7 +188,7 @@ class _Comparison:
             [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
         )
-        wanted = replace(source.seen(Interval(self._at, self._at), Interval()), ttl=self._ttl)
+        wanted = replace(source.seen(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
         if self._ttl is not None:
             wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
         found = self._engine.as_of(wanted, moments).read_all()

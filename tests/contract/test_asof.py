@@ -27,15 +27,19 @@ TIMES = st.one_of(st.integers(0, 6), st.sampled_from([10**15, -(10**15), 2**61, 
 
 @st.composite
 def tables(draw):
-    """Draw rows (without nulls, with created times and ids) and a spine of the same keys."""
+    """Draw rows with ids, some with nulls and with created times, and a spine of the same keys."""
     kinds = [KINDS[name] for name in draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3))]
     count, asked = draw(st.integers(0, 14)), draw(st.integers(0, 8))
 
     def column(values, size):
         return draw(st.lists(values, min_size=size, max_size=size))
 
-    rows = {f"k{i}": pa.array(column(values, count), kind) for i, (values, kind) in enumerate(kinds)}
-    rows |= {"t": pa.array(column(TIMES, count), pa.int64())}
+    known = draw(st.booleans())
+    rows = {
+        f"k{i}": pa.array(column(values if known else st.none() | values, count), kind)
+        for i, (values, kind) in enumerate(kinds)
+    }
+    rows |= {"t": pa.array(column(TIMES if known else st.none() | TIMES, count), pa.int64())}
     if draw(st.booleans()):
         rows["created"] = pa.array(column(st.integers(0, 2), count), pa.int64())
     rows["id"] = pa.array(draw(st.permutations(range(count))), pa.int64())
@@ -49,7 +53,11 @@ def seen(rows: pa.Table, spine: pa.Table, ttl: int | None) -> list[int]:
     for asked in spine.to_pylist():
         moment, best = asked.pop("t"), -1
         if moment is not None and None not in asked.values():
-            mine = [i for i, row in enumerate(stored) if row["t"] <= moment and asked.items() <= row.items()]
+            mine = [
+                i
+                for i, row in enumerate(stored)
+                if row["t"] is not None and row["t"] <= moment and asked.items() <= row.items()
+            ]
             best = max(mine, key=lambda i: (stored[i]["t"], stored[i].get("created", 0), stored[i]["id"]), default=-1)
             if ttl is not None and best >= 0 and moment - stored[best]["t"] > ttl:
                 best = -1

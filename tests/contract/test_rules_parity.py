@@ -126,6 +126,14 @@ def test_an_older_row_is_found_by_its_value(place):
     ]
 
 
+def test_a_ttl_of_the_table_is_the_one_that_verify_counts_with():
+    days = [datetime.now(UTC) - timedelta(days=day) for day in (3, 2, 1)]
+    fg = written(rows(0, times=days[:1], user=0), ttl=HOUR)
+    for user, day in enumerate(days[1:], start=1):
+        write(fg, rows(user, times=[day], user=user), mode="append")
+    assert serve(fg, ttl=timedelta(days=30)).verify().equal
+
+
 def test_a_ttl_that_only_one_side_counts_is_found(place):
     now = datetime.now(UTC)
     fg = written(rows(1, times=[now - 2 * HOUR]), ttl=3 * HOUR)

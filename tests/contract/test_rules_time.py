@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
+from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
 from seeknal.times import instant
 
 from .world import (
@@ -48,6 +48,11 @@ def test_a_null_value_in_the_newest_row_is_null_and_not_the_one_before():
 def test_a_ttl_is_inclusive_to_the_microsecond():
     fg = written(rows(5), ttl=HOUR)
     assert seen(fg, NOON + HOUR, NOON + HOUR + MICROSECOND) == [5, None]
+
+
+def test_a_ttl_longer_than_all_of_time_is_refused():
+    with pytest.raises(DefinitionError, match="longer than all of time"):
+        group(ttl=timedelta.max)
 
 
 def test_an_expired_newest_row_hides_the_older_ones():

@@ -152,6 +152,29 @@ def test_decimals_of_another_scale_are_the_same_key():
     assert served(fg, Decimal(2), Decimal("1.1"), Decimal("1.11")) == [1, 0, None]
 
 
+@pytest.mark.parametrize("digits", [20, 30, 38])
+def test_the_longest_decimals_are_keys(digits):
+    largest = Decimal(10**digits - 1)
+    fg = keyed(largest, largest.copy_negate(), Decimal(5), kind=pa.decimal128(digits))
+    asked = [largest.copy_negate(), Decimal(5), largest, None]
+    assert found(fg, *asked, kind=pa.decimal128(digits)) == [1, 2, 0, None]
+    assert found(fg, *asked, kind=pa.decimal128(38)) == [1, 2, 0, None]
+    assert found(fg, Decimal(5), Decimal("5.01"), kind=pa.decimal128(10, 2)) == [2, None]
+    assert found(fg, Decimal(10**37), Decimal(-(10**36)), kind=pa.decimal128(38)) == [None, None]
+
+
+def test_a_binary_key_of_another_length_is_no_key_of_the_group():
+    fg = keyed(b"ab", b"cd", kind=pa.binary(2))
+    assert found(fg, b"cd", b"c", b"abc", kind=pa.binary()) == [1, None, None]
+    assert found(fg, b"abc", kind=pa.binary(3)) == [None]
+
+
+def test_a_moment_too_far_for_microseconds_is_no_key_of_the_group():
+    fg = keyed(datetime(2024, 1, 1), kind=pa.timestamp("s"))
+    assert found(fg, datetime(2024, 1, 1), None, kind=pa.timestamp("s")) == [0, None]
+    assert found(fg, 2**60, kind=pa.timestamp("s")) == [None]
+
+
 def test_few_moments_beside_many_rows_are_answered_alike():
     users = [str(i % 500) for i in range(5000)]
     frame = pa.table({"user_id": users, "at": [NOON] * 5000, "x": list(range(5000))})

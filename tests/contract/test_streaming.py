@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
 from seeknal.duck import Duck
 from seeknal.engine.duckdb import DuckDBEngine
+from seeknal.schema import Schema
 
 from . import strategies as some
 from .profiles import PROFILE
@@ -27,7 +28,7 @@ from .world import HOUR, NOON, look, python, rows, written
 class InManyPasses(DuckDBEngine):
     """The engine, as it works when there is far more data than memory."""
 
-    def _passes(self, rows: int) -> int:
+    def _passes(self, schema: Schema, rows: int) -> int:
         return 3
 
 

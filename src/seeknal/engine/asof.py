@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 _SHARE = 2**16
 _LARGEST = _FOREVER = 2**63 - 1
+_LONG_TEXT, _WIDE = 2**30, {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,18 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
     """Find the row that counts at each moment: the last at or before it; of tied ones that with the greatest created, then id.
 
     Args:
-        rows: k0, k1, ... (keys), t (microseconds), created where there is one, and id. Without nulls.
+        rows: k0, k1, ... (keys), t (microseconds), created where there is one, and id. Where a key or t is null, it is not found.
         spine: k0, k1, ... of the same types, and t. Where one is null, nothing is found.
         ttl: How many microseconds before the moment a row may be.
 
     Returns:
         The position of a row for each of the spine; -1 where there is none.
     """
+    columns = [rows[name] for name in spine.column_names]
+    if any(column.null_count for column in columns):
+        known = reduce(pc.and_, (column.is_valid() for column in columns))
+        places: np.ndarray = np.append(np.flatnonzero(known), -1)[nearest(rows.filter(known), spine, ttl)]
+        return places
     found = np.full(len(spine), -1)
     if not len(rows) or not len(spine):
         return found
@@ -57,6 +63,10 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
     firsts, wanted = _shares(entities.high[asked], width, len(starts) - 1)
     wanted = asked[wanted]
 
+    @cache
+    def order_of_tied() -> list[np.ndarray]:
+        return [rows[name].to_numpy() for name in ("id", "created") if name in rows.column_names]
+
     def look(share: int) -> None:
         here, there = stored[starts[share] : starts[share + 1]], wanted[firsts[share] : firsts[share + 1]]
         if not len(here) or not len(there):
@@ -64,7 +74,10 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
         places = (entities.rows[here] - share * width) * times.size + times.rows[here]
         order = np.argsort(places)
         places, here = places[order], here[order]
-        _settle(places, here, rows)
+        if len(tied := np.flatnonzero(places[1:] == places[:-1])):
+            tied = np.union1d(tied, tied + 1)
+            by = [column[here[tied]] for column in order_of_tied()]
+            here[tied] = here[tied][np.lexsort([*by, places[tied]])]
         base = (entities.high[there] - share * width) * times.size
         at = np.searchsorted(places, base + times.high[there], side="right") - 1
         has = (at >= 0) & (places[at] >= base + times.low[there])
@@ -82,14 +95,16 @@ def _numbered(rows: pa.Table, spine: pa.Table, ttl: int | None) -> tuple[_Number
     """
     shares = -(-len(rows) // _SHARE)
     most = min(4 * shares + 16, 2**16)
-    for is_dense, has_ranks in ((False, False), (True, False), (True, True)):
-        entities, times = _entities(rows, spine), _times(rows, spine, ttl, has_ranks)
-        if is_dense:
-            entities = _dense(entities)
-        width = min(-(-entities.size // shares), _LARGEST // times.size)
-        if width and entities.size <= width * most:
-            break
-    return entities, times, width
+
+    def width() -> int:
+        return min(-(-entities.size // shares), _LARGEST // times.size)
+
+    entities, times = _entities(rows, spine), _times(rows, spine, ttl)
+    if entities.size > width() * most:
+        entities = _dense(entities)
+    if entities.size > width() * most:
+        times = _times(rows, spine, ttl, has_ranks=True)
+    return entities, times, width()
 
 
 def _entities(rows: pa.Table, spine: pa.Table) -> _Numbers:
@@ -120,18 +135,24 @@ def _keys(rows: pa.ChunkedArray, spine: pa.ChunkedArray) -> _Numbers:
 
 def _dense(numbers: _Numbers) -> _Numbers:
     """Number anew, without gaps."""
-    return _encoded(pa.chunked_array([numbers.rows]), pa.chunked_array([numbers.high]))
+    known = np.unique(numbers.rows)
+    places = np.searchsorted(known[1:], numbers.high, side="right")
+    asked = np.where(known[places] == numbers.high, places, -1)
+    return _Numbers(np.searchsorted(known, numbers.rows), asked, asked, len(known))
 
 
 def _encoded(rows: pa.ChunkedArray, spine: pa.ChunkedArray) -> _Numbers:
-    encoded = rows.dictionary_encode().unify_dictionaries()
+    """Number keys in the order in which they come."""
+    if wide := rows.nbytes > _LONG_TEXT and _WIDE.get(rows.type):
+        rows, spine = rows.cast(wide), spine.cast(wide)
+    encoded = rows.dictionary_encode()
     known = encoded.chunk(0).dictionary
     asked = pc.index_in(spine, value_set=known).fill_null(-1).to_numpy().astype(np.int64)
     numbers = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks]).astype(np.int64)
     return _Numbers(numbers, asked, asked, len(known))
 
 
-def _times(rows: pa.Table, spine: pa.Table, ttl: int | None, has_ranks: bool) -> _Numbers:
+def _times(rows: pa.Table, spine: pa.Table, ttl: int | None, *, has_ranks: bool = False) -> _Numbers:
     """Number the event times, and the span that each moment looks into: by microseconds, or by their ranks, which are fewer."""
     values = rows["t"].to_numpy()
     first, last, ttl = int(values.min()), int(values.max()), _FOREVER if ttl is None else ttl
@@ -156,15 +177,3 @@ def _shares(entities: np.ndarray, width: int, count: int | None = None) -> tuple
     shares = (entities // width).astype(np.uint16)  # so small that NumPy sorts them by radix
     ends = np.bincount(shares, minlength=count or 0).cumsum()
     return np.concatenate([[0], ends]), np.argsort(shares, kind="stable")
-
-
-def _settle(places: np.ndarray, positions: np.ndarray, rows: pa.Table) -> None:
-    """Put tied rows in order: by created time, and then by the order of writing."""
-    tied = np.flatnonzero(places[1:] == places[:-1])
-    if len(tied):
-        tied = np.union1d(tied, tied + 1)
-        mine = positions[tied]
-        columns = [
-            rows[name].take(pa.array(mine)).to_numpy() for name in ("id", "created") if name in rows.column_names
-        ]
-        positions[tied] = mine[np.lexsort([*columns, places[tied]])]

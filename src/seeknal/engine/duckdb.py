@@ -23,10 +23,11 @@ from seeknal.engine.queries import fetch_sql, newest_sql, rows_sql, share_sql
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.offline.plan import within
-from seeknal.schema import ROW_ID, UTC
+from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.sql import comma, literal, quote, scan
 
-_BYTES_PER_ROW = 110
+_BYTES, _BYTES_OF_TEXT = 110, 300
+"""What a row takes while it is joined, for each of its keys."""
 _LITTLE = 2**28
 _BATCH = 2**17
 _PASS = 2_000_000
@@ -50,7 +51,7 @@ class DuckDBEngine:
             found = self._as_of_passes(wanted, moments)
         elif wanted.rows.paths:
             parts, most = tuple(map(_rows_sql, wanted.parts)), max(one.count for one in wanted.parts or (wanted.rows,))
-            shares = self._passes(most + len(moments))
+            shares = self._passes(wanted.rows.schema, most + len(moments))
             found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer().to_reader()
         else:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
@@ -68,7 +69,7 @@ class DuckDBEngine:
             if not rows.paths:
                 nothing = comma(f"NULL AS f{i}" for i in range(len(wanted.features)))
                 return cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH)
-            passes = self._passes(rows.count + count)
+            passes = self._passes(rows.schema, rows.count + count)
             winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
             for number, file in enumerate(winners):
                 pq.write_table(self._winners(wanted, spine, share_sql(rows.schema, number, passes)), file)
@@ -91,13 +92,17 @@ class DuckDBEngine:
         found = pa.array(at >= 0)
         return pa.table({"i": moments["i"].filter(found), "id": rows["id"].take(pa.array(at[at >= 0]))})
 
-    def _passes(self, rows: int) -> int:
-        """Say into how many passes, each over a share of the entities, so many rows are to be cut to fit in memory."""
-        if rows * _BYTES_PER_ROW < _LITTLE:
+    def _passes(self, schema: Schema, rows: int) -> int:
+        """Say into how many passes, each over a share of the entities, so many rows are to be cut to fit in memory.
+
+        How long text is is not known; a key of text is taken to be of some 60 bytes.
+        """
+        needed = rows * sum(
+            _BYTES if pa.types.is_integer(kind) else _BYTES_OF_TEXT for kind in schema.stored_types[: len(schema.keys)]
+        )
+        if needed < _LITTLE and not self._duck.has_own_limit:
             return 1
-        query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
-        limit = int(self._query(query)[0][0].as_py())
-        return -(-_BYTES_PER_ROW * rows // (limit * 3 // 4))
+        return -(-needed // (self._duck.limit * 3 // 4))
 
     def moments(self, groups: Sequence[Rows]) -> pa.Table:
         """See `Engine.moments`."""

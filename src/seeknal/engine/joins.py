@@ -79,9 +79,11 @@ class Join:
 
     def _wanted(self, rows: str, numbers: np.ndarray, first: int) -> pa.Table:
         """Find the rows that count for moments without a number, and give those one, from the first on; give id and number i."""
-        found, start, schema = [], first, self.wanted.rows.schema
+        found, start, schema = [np.empty(0, np.int64)], first, self.wanted.rows.schema
         for share in range(self.shares):
             left = np.flatnonzero((numbers < 0) & (self._share_of == share))
+            if not len(left):
+                continue
             spine = self.spine.take(pa.array(left)) if len(left) < len(numbers) else self.spine
             few = len(left) * _FEW < self.wanted.rows.count
             mine = f"WHERE {share_sql(schema, share, self.shares)}"

@@ -25,18 +25,17 @@ def rows_sql(
 
     Returns:
         A query giving k0, k1, ... (keys), t (microseconds), created (microseconds) where the group has a created time, id
-        (the order of writing), and features as f0, f1, ...; without rows that have no key or no time.
+        (the order of writing), and features as f0, f1, ...
     """
-    keys, time = {f"k{i}": quote(name) for i, name in enumerate(schema.key_names)}, quote(schema.event_time.name)
-    columns = {**keys, "t": f"epoch_us({time})"}
+    keys = {f"k{i}": quote(name) for i, name in enumerate(schema.key_names)}
+    columns = {**keys, "t": f"epoch_us({quote(schema.event_time.name)})"}
     if schema.created_time:
         columns["created"] = f"coalesce(epoch_us({quote(schema.created_time.name)}), {_BEFORE_ALL})"
     columns |= {"id": quote(ROW_ID), **{f"f{i}": quote(name) for i, name in enumerate(features)}}
-    known = " AND ".join(f"{name} IS NOT NULL" for name in (*keys.values(), time))
     narrow = f"SEMI JOIN spine USING ({comma(keys)})" if among else ""
     limit = "" if most is None else f"LIMIT {literal(most)}"
     named = comma(f"{value} AS {name}" for name, value in columns.items())
-    return f"SELECT * FROM (SELECT {named} FROM ({rows}) WHERE {known}) {narrow} {limit}"
+    return f"SELECT * FROM (SELECT {named} FROM ({rows})) {narrow} {limit}"
 
 
 def fetch_sql(rows: str, features: Sequence[str], wanted: str = "wanted") -> str:

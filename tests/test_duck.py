@@ -1,0 +1,58 @@
+"""DuckDB opens beside other work, and says what is wrong once it is asked."""
+
+import subprocess
+import sys
+
+import duckdb
+import pytest
+
+from seeknal import FeatureStore, StoreError
+from seeknal.duck import Duck
+
+BEGUN = """
+import sys
+from pathlib import Path
+from seeknal.duck import Duck
+duck = Duck(Path(sys.argv[1]))
+duck.begin()
+duck.close()
+duck = Duck(Path(sys.argv[1]))
+duck.begin()
+"""
+
+
+def test_it_opens_once_however_it_was_begun(tmp_path):
+    duck = Duck(tmp_path)
+    duck.begin()
+    duck.begin()
+    connection = duck.connection
+    duck.begin()
+    assert duck.connection is connection
+    assert connection.sql("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+    assert duck.limit > 0
+    assert not duck.has_own_limit
+
+
+def test_one_that_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
+    duck, opened = Duck(tmp_path), duckdb.connect
+
+    def fails(**_options):
+        raise duckdb.IOException("no room")
+
+    monkeypatch.setattr(duckdb, "connect", fails)
+    duck.begin()
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"DuckDB could not be opened: .*no room"):
+            _ = duck.connection
+    monkeypatch.setattr(duckdb, "connect", opened)
+    assert duck.connection.sql("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_limit_that_duckdb_does_not_take_is_one_clear_error():
+    with pytest.raises(StoreError, match="could not be opened"):
+        _ = FeatureStore(memory_limit="9" * 30 + "GB").engine
+
+
+def test_one_that_was_begun_and_never_asked_ends_in_silence(tmp_path):
+    done = subprocess.run([sys.executable, "-c", BEGUN, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
