@@ -128,9 +128,9 @@ def test_an_older_row_is_found_by_its_value(place):
 
 def test_a_ttl_of_the_table_is_the_one_that_verify_counts_with():
     times = [datetime.now(UTC) - ago for ago in (timedelta(days=3), timedelta(days=1), HOUR / 6)]
-    fg = written(rows(0, times=times[:1], user=0), ttl=HOUR)
+    fg = written(rows(0, 1, times=times[:1] * 2, user=0), ttl=HOUR)
     for user, at in enumerate(times[1:], start=1):
-        write(fg, rows(user, times=[at], user=user), mode="append")
+        write(fg, rows(2, 3, times=[at, at], user=user), mode="append")
     assert serve(fg, ttl=timedelta(days=30)).verify().equal
 
 
