@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 import environments
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small data, no peers, under five minutes")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="which measurements")
-    parser.add_argument("--case", default="", help="only cases whose name has this in it")
+    parser.add_argument("--case", nargs="+", default=["*"], help="only joins with such names, as '*, spine 1M'")
     parser.add_argument("--peers", nargs="*", choices=environments.PEERS, help="which peers; without it all")
     parser.add_argument("--rounds", type=int, help="how often each is timed, in turn")
     parser.add_argument("--grown", type=int, default=100_000_000, help="rows of the group that has grown for two years")
@@ -59,7 +60,8 @@ def main() -> None:
 
 
 def _joins(options: argparse.Namespace) -> Iterator[report.Section]:
-    cases = [case for case in (joins.QUICK if options.quick else joins.FULL) if options.case in case.name]
+    every = joins.QUICK if options.quick else joins.FULL
+    cases = [case for case in every if any(fnmatch(case.name, pattern) for pattern in options.case)]
     limits = Limits(options.memory, options.seconds)
     return joins.measure_all(cases, options.peers, options.rounds, options.data, limits)
 
