@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def write(folder: Path, sections: list[Section], versions: dict[str, dict[str, s
     folder.mkdir(parents=True, exist_ok=True)
     head = {
         "began": began,
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "python": platform.python_version(),
         "commit": commit(),
     }
