@@ -119,5 +119,5 @@ def _gathered(features: pa.Table, places: np.ndarray) -> pa.Table | None:
     """Put features in order; None if there is so much text that it has to come in pieces."""
     try:
         return gather(features, places)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowCapacityError):
         return None
