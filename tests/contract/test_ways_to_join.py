@@ -68,7 +68,7 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     bounds = [-1, *sorted(cuts), 99]
     spans = [f'epoch_us("at") >= {low} AND epoch_us("at") < {high}' for low, high in pairwise(bounds)]
     cut = [f"SELECT * FROM stored WHERE {span}" for span in reversed(spans)]
-    wanted = Wanted(Rows((), schema, 0), ("x",), ttl)
+    wanted = Wanted(Rows((), schema, len(rows)), ("x",), ttl)
     join = Join(query, wanted, "SELECT * FROM stored", asked)
     expected = [seen(rows, key, moment, ttl) for key, moment in spine]
     assert join.in_steps()["f0"].to_pylist() == expected

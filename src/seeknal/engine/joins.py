@@ -49,11 +49,11 @@ class Join:
 
     def at_once(self, *, among: bool = True) -> pa.Table | None:
         """Read the rows of the spine's entities (or all) with their features; None if they are too many."""
-        features = self.wanted.features
-        most = max(len(self.spine), self.cells // (len(features) + 1)) + 1
-        query = rows_sql(self.wanted.rows.schema, self.rows, features, most, among=among)
-        rows = self.query(query, spine=self.spine)
-        if len(rows) == most:
+        features, source = self.wanted.features, self.wanted.rows
+        most = max(len(self.spine), self.cells // (len(features) + 1))
+        limit = most + 1 if source.count > most else None
+        rows = self.query(rows_sql(source.schema, self.rows, features, limit, among=among), spine=self.spine)
+        if len(rows) > most:
             return None
         names = [f"f{i}" for i in range(len(features))]
         return _gathered(rows.select(names), nearest(rows.drop_columns(names), self.spine, self.wanted.ttl))
