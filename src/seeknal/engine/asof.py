@@ -11,6 +11,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, reduce
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -59,16 +60,14 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
         return found
     entities, times, width = _numbered(rows, spine, ttl)
     asked = np.flatnonzero((entities.high >= 0) & (times.high >= times.low))
-    starts, stored = _shares(entities.rows, width)
-    firsts, wanted = _shares(entities.high[asked], width, len(starts) - 1)
-    wanted = asked[wanted]
+    shares = -(-entities.size // width)
 
     @cache
     def order_of_tied() -> list[np.ndarray]:
         return [rows[name].to_numpy() for name in ("id", "created") if name in rows.column_names]
 
     def look(share: int) -> None:
-        here, there = stored[starts[share] : starts[share + 1]], wanted[firsts[share] : firsts[share + 1]]
+        here, there = stored[starts[share] : starts[share + 1]], asked[wanted[firsts[share] : firsts[share + 1]]]
         if not len(here) or not len(there):
             return
         places = (entities.rows[here] - share * width) * times.size + times.rows[here]
@@ -84,7 +83,9 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
         found[there[has]] = here[at[has]]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(look, range(len(starts) - 1)))
+        sides = pool.map(_shared, (entities.rows, entities.high[asked]), repeat(width), repeat(shares))
+        (starts, stored), (firsts, wanted) = sides
+        list(pool.map(look, range(shares)))
     return found
 
 
@@ -172,8 +173,8 @@ def _less(values: np.ndarray, by: int) -> np.ndarray:
     return less
 
 
-def _shares(entities: np.ndarray, width: int, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Sort positions by the share that their entity is in; say where each share begins, and where the last ends."""
+def _shared(entities: np.ndarray, width: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Say where each share begins, and where the last ends; and sort positions by the share that their entity is in."""
     shares = (entities // width).astype(np.uint16)  # so small that NumPy sorts them by radix
-    ends = np.bincount(shares, minlength=count or 0).cumsum()
+    ends = np.bincount(shares, minlength=count).cumsum()
     return np.concatenate([[0], ends]), np.argsort(shares, kind="stable")
