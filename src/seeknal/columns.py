@@ -16,8 +16,10 @@ _PIECE = 2**17
 _SAMPLE = 2**14
 
 
-def gather(table: pa.Table, places: np.ndarray) -> pa.Table:
-    """Give rows of a table by their numbers, in that order, on all cores; nulls where the number is -1.
+def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.ChunkedArray]:
+    """Give rows of some columns by their numbers, in that order, on all cores; nulls where the number is -1.
+
+    The list is emptied as columns are done, so that their memory can be used for the next ones.
 
     Raises:
         pa.ArrowInvalid: A column has more text than one array can hold.
@@ -32,16 +34,20 @@ def gather(table: pa.Table, places: np.ndarray) -> pa.Table:
         null = pa.scalar(None, values.type)  # to put nulls in afterwards takes a quarter of the time
         return [pc.if_else(is_known, values.take(piece), null) for piece, is_known in bare]
 
-    def of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-        whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    def of(number: int) -> pa.ChunkedArray:
+        column = columns[number]
+        columns[number] = None
+        kind, whole = column.type, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        del column
         if len(places) < len(whole) or not _repeats(whole):
             return pa.chunked_array(taken(whole))
         encoded = whole.dictionary_encode()
+        del whole
         numbered = (pa.DictionaryArray.from_arrays(numbers, encoded.dictionary) for numbers in taken(encoded.indices))
-        return pa.chunked_array([text.cast(column.type) for text in numbered])
+        return pa.chunked_array([text.cast(kind) for text in numbered])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return pa.Table.from_arrays(list(pool.map(of, table.columns)), schema=table.schema)
+        return list(pool.map(of, range(len(columns))))
 
 
 def _repeats(column: pa.Array) -> bool:

@@ -56,7 +56,9 @@ class Join:
         if len(rows) > most:
             return None
         names = [f"f{i}" for i in range(len(features))]
-        return _gathered(rows.select(names), nearest(rows.drop_columns(names), self.spine, self.wanted.ttl))
+        places, columns = nearest(rows.drop_columns(names), self.spine, self.wanted.ttl), rows.select(names).columns
+        del rows
+        return _gathered(columns, places)
 
     def in_steps(self) -> pa.Table:
         """Find the rows that count by their keys and times, and then read the features of those alone.
@@ -74,7 +76,9 @@ class Join:
         features = pa.concat_tables(fetched)
         places = np.full(len(features) + 1, -1)  # the last is for who has none
         places[features["i"].to_numpy()] = np.arange(len(features))
-        gathered = _gathered(features.drop_columns(["i"]), places[numbers])
+        columns = features.drop_columns(["i"]).columns
+        del features, fetched
+        gathered = _gathered(columns, places[numbers])
         return self._in_order(np.concatenate(ids), numbers) if gathered is None else gathered
 
     def _wanted(self, rows: str, numbers: np.ndarray, first: int) -> pa.Table:
@@ -115,9 +119,10 @@ class Join:
         return self.query(ordered_sql(self.rows, self.wanted.features), wanted=wanted)
 
 
-def _gathered(features: pa.Table, places: np.ndarray) -> pa.Table | None:
+def _gathered(features: list[pa.ChunkedArray], places: np.ndarray) -> pa.Table | None:
     """Put features in order; None if there is so much text that it has to come in pieces."""
+    names = [f"f{i}" for i in range(len(features))]
     try:
-        return gather(features, places)
+        return pa.Table.from_arrays(gather(features, places), names=names)
     except (pa.ArrowInvalid, pa.ArrowCapacityError):
         return None
