@@ -162,7 +162,7 @@ def test_on_a_full_disk_rows_are_readable_and_a_write_says_truly_whether_it_was_
 
 def test_a_full_scratch_or_small_memory_is_an_error_of_the_store(home):
     visits().set_dataframe(frame(*range(50_000))).write()
-    with pytest.raises(StoreError, match="DuckDB could not"):
+    with pytest.raises(StoreError, match="could not be answered"):
         FeatureStore(memory_limit="1MB").history([FeatureLookup("visits")])
     session.close()
 
