@@ -56,9 +56,6 @@ def find(
         moments: The moments.
         made: When each row was made, which settles ties.
         ttl: How long a value is good for.
-
-    Raises:
-        OverflowError: There are too many people over too long a time.
     """
     people = np.unique(asked)
     place = np.searchsorted(people, codes).clip(max=len(people) - 1)
@@ -67,8 +64,12 @@ def find(
         return np.full(len(asked), -1)
     first, last = min(times[rows].min(), moments.min()), max(times[rows].max(), moments.max())
     span = int(last - first) + 1
-    if len(people) * span >= 2**63:
-        raise OverflowError(f"{len(people):,} people over {span:,} us have no place in 64 bits")
+    if len(people) * span >= 2**63:  # they have no place in 64 bits together: one half, and then the other
+        found = np.full(len(asked), -1)
+        for some in np.array_split(people, 2):
+            half = (asked >= some[0]) & (asked <= some[-1])
+            found[half] = find(codes, times, asked[half], moments[half], made=made, ttl=ttl)
+        return found
     places = place[rows] * span + (times[rows] - first)
     order = np.arange(len(rows)) if made is None else np.argsort(made[rows], kind="stable")
     order = order[np.argsort(places[order], kind="stable")]
