@@ -88,3 +88,11 @@ def test_numbers_of_63_bits_are_enough(largest, sizes):
         assert (entities.size, times.size) == sizes
         assert asof.nearest(rows, spine).tolist() == seen(rows, spine, None) == [0, 2, -1, 1, 4, -1]
         assert asof.nearest(rows, spine, 100).tolist() == seen(rows, spine, 100)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+def test_text_that_is_longer_than_an_array_holds_is_numbered_in_wide_ones(kind):
+    rows = pa.table({"k0": pa.array(["a", "b", "a"], kind), "t": [1, 2, 3], "id": range(3)})
+    spine = pa.table({"k0": pa.array(["a", "c", None, "a", "b"], kind), "t": [2, 9, 9, 3, 2]})
+    with patch.object(asof, "_LONG_TEXT", -1):
+        assert asof.nearest(rows, spine).tolist() == [0, -1, -1, 2, 1]
