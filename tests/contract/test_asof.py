@@ -90,6 +90,12 @@ def test_numbers_of_63_bits_are_enough(largest, sizes):
         assert asof.nearest(rows, spine, 100).tolist() == seen(rows, spine, 100)
 
 
+def test_a_null_key_is_no_key_not_even_nought():
+    rows = pa.table({"k0": [0, 1], "t": [1, 1], "id": [0, 1]})
+    spine = pa.table({"k0": pa.array([None, 0, 1], pa.int64()), "t": [1, 1, 1]})
+    assert asof.nearest(rows, spine).tolist() == [-1, 0, 1]
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
 def test_text_that_is_longer_than_an_array_holds_is_numbered_in_wide_ones(kind):
     rows = pa.table({"k0": pa.array(["a", "b", "a"], kind), "t": [1, 2, 3], "id": range(3)})
