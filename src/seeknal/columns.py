@@ -19,7 +19,7 @@ _SAMPLE = 2**14
 def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.ChunkedArray]:
     """Give rows of some columns by their numbers, in that order, on all cores; nulls where the number is -1.
 
-    The list is emptied as columns are done, so that their memory can be used for the next ones.
+    Columns are taken out of the list as they are begun, so that their memory can be used for the next ones.
 
     Raises:
         pa.ArrowInvalid: A column has more text than one array can hold.

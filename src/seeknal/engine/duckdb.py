@@ -86,7 +86,7 @@ class DuckDBEngine:
 
     def _winners(self, wanted: Wanted, spine: str, share: str) -> pa.Table:
         """Find the rows that count for a share of the entities: i, and their id."""
-        rows = self._query(f"SELECT * FROM ({rows_sql(wanted.rows.schema, _rows_sql(wanted.rows))}) WHERE {share}")
+        rows = self._query(rows_sql(wanted.rows.schema, _rows_sql(wanted.rows), share=share))
         moments = self._query(f"SELECT * FROM {spine} WHERE {share}")
         at = nearest(rows, moments.drop_columns("i"), wanted.ttl)
         found = pa.array(at >= 0)

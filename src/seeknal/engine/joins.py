@@ -90,8 +90,8 @@ class Join:
                 continue
             spine = self.spine.take(pa.array(left)) if len(left) < len(numbers) else self.spine
             few = len(left) * _FEW < self.wanted.rows.count
-            mine = f"WHERE {share_sql(schema, share, self.shares)}"
-            read = self.query(f"SELECT * FROM ({rows_sql(schema, rows, among=few)}) {mine}", spine=spine)
+            mine = share_sql(schema, share, self.shares)
+            read = self.query(rows_sql(schema, rows, among=few, share=mine), spine=spine)
             at = nearest(read, spine, self.wanted.ttl)
             left, at = left[at >= 0], at[at >= 0]
             is_wanted = np.zeros(len(read), bool)

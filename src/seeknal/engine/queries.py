@@ -12,7 +12,13 @@ _BEFORE_ALL = -(2**63) + 1
 
 
 def rows_sql(
-    schema: Schema, rows: str, features: Sequence[str] = (), most: int | None = None, *, among: bool = False
+    schema: Schema,
+    rows: str,
+    features: Sequence[str] = (),
+    most: int | None = None,
+    *,
+    among: bool = False,
+    share: str = "true",
 ) -> str:
     """Write the query that gives rows in any order, in numbers that can be compared.
 
@@ -22,6 +28,7 @@ def rows_sql(
         features: The features to give beside them.
         most: How many rows to give at most.
         among: Give the rows of the entities in `spine` alone.
+        share: The condition that an entity, as k0, k1, ..., is one of those to give.
 
     Returns:
         A query giving k0, k1, ... (keys), t (microseconds), created (microseconds) where the group has a created time, id
@@ -35,7 +42,7 @@ def rows_sql(
     narrow = f"SEMI JOIN spine USING ({comma(keys)})" if among else ""
     limit = "" if most is None else f"LIMIT {literal(most)}"
     named = comma(f"{value} AS {name}" for name, value in columns.items())
-    return f"SELECT * FROM (SELECT {named} FROM ({rows})) {narrow} {limit}"
+    return f"SELECT * FROM (SELECT {named} FROM ({rows})) {narrow} WHERE {share} {limit}"
 
 
 def fetch_sql(rows: str, features: Sequence[str], wanted: str = "wanted") -> str:
