@@ -22,6 +22,7 @@ ORDER = [
     "errors",
     "turns",
     "lock",
+    "cores",
     "folders",
     "deltalog",
     "progress",

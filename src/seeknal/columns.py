@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal.cores import on_cores
 from seeknal.errors import DataError
 from seeknal.schema import UTC
 
 _PIECE = 2**17
+_LITTLE = 2**18
 _SAMPLE = 2**14
 
 
@@ -46,8 +45,7 @@ def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.Chunke
         numbered = (pa.DictionaryArray.from_arrays(numbers, encoded.dictionary) for numbers in taken(encoded.indices))
         return pa.chunked_array([text.cast(kind) for text in numbered])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(of, range(len(columns))))
+    return on_cores(of, range(len(columns)), is_little=len(places) * len(columns) < _LITTLE)
 
 
 def _repeats(column: pa.Array) -> bool:

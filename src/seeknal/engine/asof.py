@@ -7,8 +7,6 @@ the other.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import repeat
@@ -16,6 +14,8 @@ from itertools import repeat
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from seeknal.cores import on_cores
 
 _SHARE = 2**16
 _LARGEST = _FOREVER = 2**63 - 1
@@ -82,10 +82,10 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
         has = (at >= 0) & (places[at] >= base + times.low[there])
         found[there[has]] = here[at[has]]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sides = pool.map(_shared, (entities.rows, entities.high[asked]), repeat(width), repeat(shares))
-        (starts, stored), (firsts, wanted) = sides
-        list(pool.map(look, range(shares)))
+    is_little = shares == 1
+    sides = on_cores(_shared, (entities.rows, entities.high[asked]), repeat(width), repeat(shares), is_little=is_little)
+    (starts, stored), (firsts, wanted) = sides
+    on_cores(look, range(shares), is_little=is_little)
     return found
 
 
