@@ -1,6 +1,6 @@
 """What all workers share: a task comes in as JSON, the job alone is timed, the answer and the figures go to files.
 
-A worker prepares (imports, the spine in memory, some memory to work in), then does its job once. Its peak memory is the kernel's, counted anew
+A worker prepares (imports, the spine in memory, memory to work in), then does its job once. Its peak memory is the kernel's, counted anew
 from the start of the job.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_TOUCHED = 768 * 2**20
+_TOUCHED = 768
 
 Task = dict[str, Any]
 Job = Callable[[], Any]
@@ -31,10 +31,11 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def touch_memory() -> None:
+def touch_memory(megabytes: float) -> None:
     """Touch memory and give it back: what a virtual machine has not used for some seconds its host may take, and give back slowly."""
-    with mmap.mmap(-1, _TOUCHED) as memory:
-        for page in range(0, _TOUCHED, mmap.PAGESIZE):
+    size = int(max(megabytes, _TOUCHED)) * 2**20
+    with mmap.mmap(-1, size) as memory:
+        for page in range(0, size, mmap.PAGESIZE):
             memory[page] = 1
 
 
@@ -54,7 +55,7 @@ def work(jobs: dict[str, Callable[[Task], Job]]) -> None:
     """Do the job of the task on stdin."""
     task = json.load(sys.stdin)
     job = jobs[task["job"]](task)
-    touch_memory()
+    touch_memory(task.get("had", 0))
     forget_peak()
     started, processor = time.perf_counter(), time.process_time()
     answer = job()
