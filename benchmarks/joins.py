@@ -168,8 +168,9 @@ def measure_in_turn(
             if worker.name in given_up:
                 continue
             answer = Path(task["home"]) / "answer.arrow"
-            had = max(section.row(case, worker.name).megabytes, default=0)
-            outcome = measure.run(worker, {"answer": str(answer), "had": had, **task}, limits)
+            outcome = measure.run(
+                worker, {"answer": str(answer), "had": section.had(case, worker.name), **task}, limits
+            )
             verdict = _verdict(outcome, answer, right)
             section.take(case, worker.name, outcome, verdict.wrong)
             section.row(case, worker.name).note("" if verdict.in_order else "loses the order")

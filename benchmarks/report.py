@@ -73,6 +73,10 @@ class Section:
     rows: list[Row] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
 
+    def had(self, case: str, who: str) -> float:
+        """Give the most memory, in MB, that a participant has had in a case so far."""
+        return max(self.row(case, who).megabytes, default=0)
+
     def row(self, case: str, who: str) -> Row:
         """Give a participant's row of a case, a new one if there is none."""
         for row in self.rows:

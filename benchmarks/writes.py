@@ -66,7 +66,8 @@ def _modes(section: Section, base: data.Made, peers: list[str], rounds: int, fol
         name = f"{case.name}, {count:,} rows and {len(case.new):,} new"
         for number in range(rounds):
             for worker in list(workers) if number % 2 == 0 else workers[::-1]:
-                outcome = _once(worker, case, task_of(folder / "home", base), limits)
+                task = {**task_of(folder / "home", base), "had": section.had(name, worker.name)}
+                outcome = _once(worker, case, task, limits)
                 section.take(name, worker.name, outcome)
                 workers = [one for one in workers if one is not worker or not outcome.failure]
         bare = section.middle(name, _OURS.name) / section.middle(name, _COPY.name)

@@ -64,6 +64,7 @@ def _lookups(task: Task) -> list[FeatureLookup]:
 def write(task: Task) -> Job:
     """Write rows to a group that is there, in one of the modes."""
     from seeknal import store as _loaded  # noqa: F401 - imports are not timed
+    from seeknal import writing as _writes  # noqa: F401
 
     rows, defined = pq.read_table(task["rows"]), group_of(task, task["groups"][0])
 
