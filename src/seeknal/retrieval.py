@@ -167,7 +167,8 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
             f"Cast one of them{hint}.",
             column=name,
         )
-    return _exactly(column.cast(kind), field.type).cast(types.stored(field.type))
+    standard = _there_and_back(column, kind) if pa.types.is_date64(column.type) else column.cast(kind)
+    return _exactly(standard, field.type).cast(types.stored(field.type))
 
 
 def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -175,6 +175,13 @@ def test_a_moment_too_far_for_microseconds_is_no_key_of_the_group():
     assert found(fg, 2**60, kind=pa.timestamp("s")) == [None]
 
 
+def test_a_date_with_an_hour_is_no_key_of_a_group_of_dates():
+    fg = keyed(date(2024, 1, 1), date(2024, 1, 2), kind=pa.date32())
+    day = 24 * 60 * 60 * 1000
+    spine = pa.table({"user_id": pa.array([19724 * day, 19724 * day + 1, None]).cast(pa.date64()), "at": [NOON] * 3})
+    assert look(fg, spine)["x"].to_pylist() == [1, None, None]
+
+
 def test_few_moments_beside_many_rows_are_answered_alike():
     users = [str(i % 500) for i in range(5000)]
     frame = pa.table({"user_id": users, "at": [NOON] * 5000, "x": list(range(5000))})
