@@ -1,4 +1,4 @@
-"""Whether a limit of memory holds: one large join under several limits, beside bare SQL under the same."""
+"""Whether a limit of memory holds: large joins under several limits, beside bare SQL under the same."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ _LIMITS = {"500MB": 500, "1GB": 1000, "2GB": 2000}
 _ELSE = 300
 
 
-def measure_all(case: joins.Join, rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Measure limit by limit, and give the section anew after each."""
+def measure_all(cases: list[joins.Join], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
+    """Measure case by case and limit by limit, and give the section anew after each."""
     section = Section(
         "Memory limits",
-        f"The join of {case.name}, with `FeatureStore(memory_limit=...)` and DuckDB's `memory_limit`. Some {_ELSE} MB are taken "
-        "by the libraries, the spine and the answer, whatever the limit.",
+        f"The joins of {' and '.join(case.name for case in cases)}, with `FeatureStore(memory_limit=...)` and DuckDB's "
+        f"`memory_limit`. Some {_ELSE} MB are taken by the libraries, the spine and the answer, whatever the limit.",
     )
-    with tempfile.TemporaryDirectory(dir=root) as home:
-        task, right = joins.prepare(case, root, home)
-        for limit, megabytes in _LIMITS.items():
-            workers = [_limited(worker, limit) for worker in (joins.OURS, joins.BARE)]
-            joins.measure_in_turn(section, limit, workers, task, right, rounds, limits)
-            peak = section.memory(limit, joins.OURS.name)
-            section.hold(f"{limit}: peak / limit and {_ELSE} MB", 1, peak / (megabytes + _ELSE))
-            yield section
+    for case in cases:
+        with tempfile.TemporaryDirectory(dir=root) as home:
+            task, right = joins.prepare(case, root, home)
+            for limit, megabytes in _LIMITS.items():
+                name = limit if case.kind == "plain" else f"{limit}, {case.kind}"
+                workers = [_limited(worker, limit) for worker in (joins.OURS, joins.BARE)]
+                joins.measure_in_turn(section, name, workers, task, right, rounds, limits)
+                peak = section.memory(name, joins.OURS.name)
+                section.hold(f"{name}: peak / limit and {_ELSE} MB", 1, peak / (megabytes + _ELSE))
+                yield section
 
 
 def _limited(worker: Worker, limit: str) -> Worker:

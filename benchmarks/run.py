@@ -82,8 +82,9 @@ def _growth(options: argparse.Namespace) -> Iterator[report.Section]:
 
 
 def _memory(options: argparse.Namespace) -> Iterator[report.Section]:
-    case = joins.Join(100_000, 10_000, 10_000) if options.quick else joins.Join(10_000_000, 1_000_000, 1_000_000)
-    return memory.measure_all(case, options.rounds, options.data, Limits(options.memory, options.seconds))
+    size = (100_000, 10_000, 10_000) if options.quick else (10_000_000, 1_000_000, 1_000_000)
+    cases = [joins.Join(*size), *([] if options.quick else [joins.Join(*size, kind="text")])]
+    return memory.measure_all(cases, options.rounds, options.data, Limits(options.memory, options.seconds))
 
 
 def _starts(options: argparse.Namespace) -> Iterator[report.Section]:
