@@ -24,9 +24,11 @@ from seeknal import (
     Materialization,
     OnlineFeaturesDuckDB,
     StoreError,
+    TrainingSet,
     session,
 )
 from seeknal.offline import Write
+from seeknal.registry import Registry
 from seeknal.times import Interval
 from seeknal.turns import Conflict
 
@@ -175,6 +177,54 @@ def test_a_forked_process_is_told_how_to_start_and_still_reads_online():
         with pytest.raises(StoreError, match="spawn"):
             pool.apply(stored)
     assert stored() == [1]
+
+
+def after(call, then):
+    """Make a call that does something else once it is done."""
+
+    def both(*arguments, **options):
+        done = call(*arguments, **options)
+        then()
+        return done
+
+    return both
+
+
+def ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_write_that_is_interrupted_when_it_was_committed_keeps_its_rows(home, monkeypatch):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    visits().set_dataframe(frame(1)).write()
+    commit = DeltaTable.create_write_transaction
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "create_write_transaction", after(commit, ctrl_c))
+        for number, mode in ((2, "append"), (3, "merge")):
+            with pytest.raises(KeyboardInterrupt):
+                visits().set_dataframe(frame(number)).write(mode=mode)
+    session.close()
+    assert stored() == [1, 2, 3]
+
+
+def test_a_training_set_that_is_interrupted_when_it_was_registered_keeps_its_spine(monkeypatch):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    visits().set_dataframe(frame(1)).write()
+    spine = pd.DataFrame({"user_id": [1], "at": [pd.Timestamp("2025-01-01")]})
+    asked = HistoricalFeaturesDuckDB([FeatureLookup("visits")]).using_spine(spine, "at")
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "add_training_set", after(Registry.add_training_set, ctrl_c))
+        with pytest.raises(KeyboardInterrupt):
+            asked.save("march")
+    assert TrainingSet.load("march").reproduce()["n"].tolist() == [1]
+
+
+def test_a_push_beside_files_that_cannot_be_read_says_so(home):
+    visits().set_dataframe(frame(1)).write()
+    for file in (home / "offline" / "default" / "visits").glob("*.parquet"):
+        file.write_bytes(b"PAR1 no more")
+    with pytest.raises(StoreError, match="could not read"):
+        FeatureStore().push("visits", {"user_id": 1, "at": "2024-01-01T00:01:00", "n": 5})
 
 
 WRITER = """

@@ -76,8 +76,14 @@ class TrainingSets:
             made = TrainingSetRecord(
                 project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
             )
-            self._catalog.registry.add_training_set(made)
-            undo.pop_all()
+            files = (
+                undo.pop_all()
+            )  # that stay, unless it is certain that nobody knows of them, whatever interrupts this
+            try:
+                self._catalog.registry.add_training_set(made)
+            except Exception:
+                files.close()
+                raise
         return made
 
     def reproduce(self, record: TrainingSetRecord) -> pa.Table:

@@ -179,12 +179,8 @@ class OfflineTable:
             return pa.table([pa.array([], kind) for kind in kinds], names=schema.key_names)
         keys = comma(map(quote, schema.key_names))
         every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
-        try:
-            return types.recast(
-                self._duck.connection.cursor().sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds
-            )
-        except duckdb.Error as error:
-            raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
+        with self._cursor() as cursor:
+            return types.recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
 
     def unknown(self, base: Snapshot, rows: pa.Table, schema: Schema) -> pa.Table:
         """Give those rows, each once and in their order, that a snapshot does not hold, value by value.
@@ -202,9 +198,9 @@ class OfflineTable:
             f"ANTI JOIN (SELECT * FROM {scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}" if stored else ""
         )
         once = f"SELECT min({quote(ROW_ID)}) AS i, {comma(names)} FROM new_rows GROUP BY {comma(names)}"
-        cursor = self._duck.connection.cursor()
-        cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
-        found = cursor.sql(f"SELECT i FROM ({once}) AS n {known} ORDER BY i").to_arrow_table()
+        with self._cursor() as cursor:
+            cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
+            found = cursor.sql(f"SELECT i FROM ({once}) AS n {known} ORDER BY i").to_arrow_table()
         return rows.take(found["i"])
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
@@ -319,7 +315,7 @@ class OfflineTable:
         def holds(file: DataFile) -> bool:
             try:
                 return self._holds(file, entities)
-            except duckdb.Error:
+            except StoreError:
                 return True  # what a killed writer left half-written
 
         with alone(self.root / "_write.lock"):
@@ -349,11 +345,19 @@ class OfflineTable:
         return files
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
-        cursor = self._duck.connection.cursor()
-        cursor.register("entities", entities)
         keys = comma(map(quote, entities.column_names))
-        query = f"SELECT 1 FROM {scan(self._paths([file]))} SEMI JOIN entities USING ({keys}) LIMIT 1"
-        return bool(cursor.execute(query).fetchall())
+        with self._cursor() as cursor:
+            cursor.register("entities", entities)
+            query = f"SELECT 1 FROM {scan(self._paths([file]))} SEMI JOIN entities USING ({keys}) LIMIT 1"
+            return bool(cursor.execute(query).fetchall())
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor; what DuckDB cannot read is told by an error of our own."""
+        try:
+            yield self._duck.connection.cursor()
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
 
     def _paths(self, files: Iterable[DataFile]) -> list[str]:
         return [str(self.root / file.path) for file in files]
@@ -404,7 +408,7 @@ class OfflineTable:
         return DataFile(name, size, count, *bounds)
 
     def _commit(self, base: Snapshot, step: _Step, undo: ExitStack) -> Commit:
-        """Make the next snapshot; from then on nothing is undone."""
+        """Make the next snapshot; its files stay from then on, unless it is certain that there is none, whatever interrupts it."""
         with alone(self.root / "_commit.lock"):
             commit = _commit_of(base, step)
             changes_schema = base.commit is None or base.commit.schema != step.schema
@@ -412,7 +416,7 @@ class OfflineTable:
             actions: list[AddAction | RemoveAction] = [_add(file, step.schema) for file in step.added]
             if not changes_schema:
                 actions += [RemoveAction(file.path, True, _milliseconds(), file.size, {}) for file in step.removed]
-            table = _opened(base)
+            table, files = _opened(base), undo.pop_all()
             try:
                 table.create_write_transaction(
                     actions,
@@ -422,11 +426,12 @@ class OfflineTable:
                     post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
                 )
             except CommitFailedError:
+                files.close()
                 raise Conflict(f"Another writer changed {self.root} first.") from None
             except (DeltaError, OSError) as error:
                 if latest(self.root) < commit.snapshot or noted(self.root, commit.snapshot) != metadata:
+                    files.close()
                     raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
-            undo.pop_all()
             if commit.snapshot % _CHECKPOINT == 0:
                 with suppress(DeltaError, OSError):  # it only makes reading quicker
                     table.create_checkpoint()  # of `base`
