@@ -1,10 +1,14 @@
 """What threads make once, they make once."""
 
+import fcntl
+import multiprocessing
 import threading
 import time
 
-from seeknal import FeatureStore
-from seeknal.lock import once
+import pytest
+
+from seeknal import FeatureStore, StoreError
+from seeknal.lock import alone, once
 
 
 class Slow:
@@ -46,3 +50,24 @@ def test_threads_that_use_a_store_first_share_its_parts():
     store = FeatureStore()
     assert len({id(one) for one in together(lambda: store.online_tables)}) == 1
     assert len({id(one) for one in together(lambda: store.engine)}) == 1
+
+
+def test_a_lock_ends_though_a_process_was_forked_meanwhile(tmp_path):
+    with alone(tmp_path / "lock"):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        with (tmp_path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_a_lock_that_cannot_be_used_where_files_can_be_made_is_an_error(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(StoreError, match=r"The lock .*lock cannot be used"), alone(tmp_path / "lock"):
+        pass
+    with alone(tmp_path / "nowhere" / "lock"):
+        pass

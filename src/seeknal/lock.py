@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from seeknal.errors import StoreError
+
 if TYPE_CHECKING:
     from functools import cached_property as once
 else:
@@ -53,11 +55,19 @@ def together(path: Path) -> Iterator[None]:
 def _held(path: Path, kind: int) -> Iterator[None]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
-    except OSError:
+    except OSError as error:
+        if os.access(path.parent, os.W_OK):
+            raise StoreError(f"The lock {path} cannot be used: {error}") from error
         yield  # where no file can be made, nobody writes
         return
     try:
-        fcntl.flock(file, kind)
-        yield
+        try:
+            fcntl.flock(file, kind)
+        except OSError as error:
+            raise StoreError(f"The lock {path} cannot be used: {error}") from error
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough: a process forked meanwhile has it open still
     finally:
         os.close(file)
