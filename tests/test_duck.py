@@ -8,6 +8,7 @@ import pytest
 
 from seeknal import FeatureStore, StoreError
 from seeknal.duck import Duck
+from seeknal.engine.duckdb import _read
 
 BEGUN = """
 import sys
@@ -56,3 +57,11 @@ def test_a_limit_that_duckdb_does_not_take_is_one_clear_error():
 def test_one_that_was_begun_and_never_asked_ends_in_silence(tmp_path):
     done = subprocess.run([sys.executable, "-c", BEGUN, str(tmp_path)], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_what_fails_after_the_first_rows_is_an_error_of_the_store():
+    query = "SELECT CASE WHEN i = 300000 THEN error('late') ELSE i END AS i FROM range(400000) AS t(i)"
+    batches = _read(duckdb.sql(query).to_arrow_reader(1000))
+    assert next(batches).num_rows == 1000
+    with pytest.raises(StoreError, match="late"):
+        list(batches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -66,25 +66,35 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
     result = pa.schema([*(schema.field(name) for name in kept), *features])
 
     def answers() -> Iterator[pa.RecordBatch]:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=scratch) as folder:
+        with _kept_in(scratch):
+            scratch.mkdir(parents=True, exist_ok=True)
+            place = TemporaryDirectory(dir=scratch)
+        with place as folder:
             tell("Reading the spine")
             nothing = pa.RecordBatch.from_pylist([], schema)
             spine = (batch.select(used) for batch in chain([nothing], batches()))
-            try:
+            with _kept_in(scratch):
                 files, bounds = _spool(asked, spine, Path(folder))
-            except OSError as error:
-                raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
             readers = []
             for source, file in zip(asked.sources, files, strict=True):
                 tell(f"Joining {source.record.label}")
-                readers.append(_Rows(engine.as_of(source.seen(bounds, asked.span), file)))
+                with _kept_in(scratch):
+                    readers.append(_Rows(engine.as_of(source.seen(bounds, asked.span), file)))
             tell("Putting it together")
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]
                 yield pa.RecordBatch.from_arrays([*(batch[name] for name in kept), *found], schema=result)
 
     return pa.RecordBatchReader.from_batches(result, answers())
+
+
+@contextmanager
+def _kept_in(scratch: Path) -> Iterator[None]:
+    """Say which disk it is that is full or cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
 
 
 def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tuple[list[Path], Interval | None]:

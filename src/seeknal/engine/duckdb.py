@@ -55,7 +55,7 @@ class DuckDBEngine:
             found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer().to_reader()
         else:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
-        return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in found))
+        return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in _read(found)))
 
     def _as_of_passes(self, wanted: Wanted, moments: Path) -> pa.RecordBatchReader:
         """Join in passes, each over a share of the entities, and only the numbers of rows; then fetch their features.
@@ -129,7 +129,7 @@ class DuckDBEngine:
         try:
             for name, view in views.items():
                 cursor.register(name, view)
-            for batch in cursor.sql(query).to_arrow_reader(_BATCH):
+            for batch in _read(cursor.sql(query).to_arrow_reader(_BATCH)):
                 table = types.recast(pa.Table.from_batches([batch]), rows.schema.stored_types)
                 yield from types.recast(table, rows.schema.logical_types).combine_chunks().to_batches()
         except duckdb.Error as error:
@@ -184,6 +184,14 @@ class DuckDBEngine:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
         finally:
             cursor.close()
+
+
+def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Read what DuckDB gives bit by bit; what fails after the first bit is told by Arrow."""
+    try:
+        yield from batches
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
 
 def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
