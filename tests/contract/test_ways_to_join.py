@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -84,6 +85,31 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     with patch.object(joins, "gather", side_effect=pa.ArrowInvalid("more text than one array can hold")):
         assert join.at_once() is None
         assert join.in_steps()["f0"].to_pylist() == expected
+
+
+def test_long_values_count_by_their_length_in_what_is_read_for_a_spine(tmp_path):
+    numbers, long = list(range(1000)), [[float(n)] * 500 for n in range(1000)]
+    stored = pa.table({"user": numbers, "at": pa.array(numbers, UTC), "x": long, "y": numbers, ROW_ID: numbers})
+    pq.write_table(stored, tmp_path / "rows.parquet", use_dictionary=False)
+    schema = Schema(
+        (pa.field("user", pa.int64()),), pa.field("at", UTC), None, (stored.schema.field("x"), stored.schema.field("y"))
+    )
+    size = (tmp_path / "rows.parquet").stat().st_size
+    asked = pa.table({"k0": numbers[:10], "t": numbers[:10]})
+
+    def query(sql: str, **views: pa.Table) -> pa.Table:
+        with duckdb.connect() as connection:
+            connection.register("stored", stored)
+            for name, view in views.items():
+                connection.register(name, view)
+            return connection.sql(sql).to_arrow_table()
+
+    def at_once(feature: str) -> pa.Table | None:
+        wanted = Wanted(Rows((), schema, 1000, size=size), (feature,), None)
+        return Join(query, wanted, "SELECT * FROM stored", asked, cells=4000).at_once(among=False)
+
+    assert at_once("x") is None
+    assert at_once("y")["f0"].to_pylist() == numbers[:10]
 
 
 FILES = st.lists(

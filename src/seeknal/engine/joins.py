@@ -28,7 +28,7 @@ class Join:
         spine: The spine: k0, k1, ... (keys) and t (microseconds).
         parts: SQL that gives the same rows in parts, each before the one before it.
         shares: Into how many shares the entities are cut, of which one is in memory at a time.
-        cells: How many values may be read for a spine, however small it is.
+        cells: How many values of 8 bytes may be read for a spine, however small it is.
     """
 
     query: Callable[..., pa.Table]
@@ -50,7 +50,7 @@ class Join:
     def at_once(self, *, among: bool = True) -> pa.Table | None:
         """Read the rows of the spine's entities (or all) with their features; None if they are too many."""
         features, source = self.wanted.features, self.wanted.rows
-        most = max(len(self.spine), self.cells // (len(features) + 1))
+        most = max(len(self.spine), self.cells // self._cells_a_row)
         limit = most + 1 if source.count > most else None
         rows = self.query(rows_sql(source.schema, self.rows, features, limit, among=among), spine=self.spine)
         if len(rows) > most:
@@ -59,6 +59,13 @@ class Join:
         places, columns = nearest(rows.drop_columns(names), self.spine, self.wanted.ttl), rows.select(names).columns
         del rows
         return _gathered(columns, places)
+
+    @property
+    def _cells_a_row(self) -> int:
+        """How many values of 8 bytes a row takes, about: text, lists and such are taken to be as long as they are in files."""
+        features, source = self.wanted.features, self.wanted.rows
+        is_fixed = all(pa.types.is_primitive(source.schema.feature(name).type) for name in features)
+        return len(features) + 1 + (0 if is_fixed else source.size // (8 * max(source.count, 1)))
 
     def in_steps(self) -> pa.Table:
         """Find the rows that count by their keys and times, and then read the features of those alone.

@@ -85,12 +85,21 @@ class Commit:
 
 @dataclass(frozen=True)
 class Rows:
-    """Stored rows that a query may see: files of one schema, and the spans of event time that count."""
+    """Stored rows that a query may see: files of one schema, and the spans of event time that count.
+
+    Args:
+        paths: The files.
+        schema: Their schema.
+        count: How many rows they have.
+        spans: The spans.
+        size: How large they are, in bytes.
+    """
 
     paths: tuple[str, ...]
     schema: Schema
     count: int
     spans: tuple[Interval, ...] = (Interval(),)
+    size: int = 0
 
 
 _PART, _WORTH_IT = 1_000_000, 4_000_000
@@ -126,9 +135,8 @@ class Snapshot:
         spans = spans or (Interval(),)
         files = [file for file in self.files if any(file.overlaps(span) for span in spans)]
         files.sort(key=lambda file: file.rows, reverse=True)
-        return Rows(
-            tuple(str(self.root / file.path) for file in files), schema, sum(file.rows for file in files), spans
-        )
+        paths, count = tuple(str(self.root / file.path) for file in files), sum(file.rows for file in files)
+        return Rows(paths, schema, count, spans, sum(file.size for file in files))
 
     def parts(self, schema: Schema, span: Interval, first: int) -> list[Rows]:
         """Give the rows of a span in parts, each before the one before it and about as large as all after it together.
