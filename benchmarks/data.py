@@ -21,7 +21,7 @@ START = 1_700_000_000_000_000 // DAY * DAY
 FEATURES = [*(f"share_{i}" for i in range(5)), *(f"count_{i}" for i in range(3)), *(f"word_{i}" for i in range(2))]
 WIDE = [f"value_{i}" for i in range(200)]
 KEYS = {"composite": ["shop_id", "person_id"], "text": ["person"]}
-_PART = 10_000_000
+_PART, _ROW_GROUP = 10_000_000, 2**17
 _SHOPS = 1000
 _WORDS = np.array([f"{word:08x}" for word in np.random.default_rng(0).integers(0, 2**32, 1000)])
 
@@ -103,7 +103,7 @@ def keep(folder: Path, table: pa.Table, codes: np.ndarray, keys: list[str], feat
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     made = Made(folder, keys, features)
-    pq.write_table(table, made.file, compression="zstd")
+    pq.write_table(table, made.file, row_group_size=_ROW_GROUP)
     np.save(folder / "codes.npy", codes)
     return made
 
@@ -123,8 +123,8 @@ def _kept(folder: Path, made: Made, count: int, seed: int, part: Part, *, whole:
         codes, columns = part(np.random.default_rng([seed, start]), min(size, count - start))
         every.append(codes)
         table = pa.table(columns)
-        writer = writer or pq.ParquetWriter(under_way / "rows.parquet", table.schema, compression="zstd")
-        writer.write_table(table, row_group_size=2**20)
+        writer = writer or pq.ParquetWriter(under_way / "rows.parquet", table.schema)
+        writer.write_table(table, row_group_size=_ROW_GROUP)
     if writer:
         writer.close()
     np.save(under_way / "codes.npy", np.concatenate(every))

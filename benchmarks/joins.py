@@ -74,7 +74,7 @@ PEERS = {
     "upstream": Worker("upstream Seeknal", "upstream_store", peer="upstream"),
     "polars": Worker("Polars", "polars_asof", peer="polars"),
     "pandas": Worker("pandas", "pandas_asof", peer="pandas"),
-    "pyspark": Worker("PySpark", "spark", {"family": True}, "pyspark"),
+    "pyspark": Worker("PySpark", "spark", {"family": True, "had": None}, "pyspark"),
 }
 
 
@@ -171,7 +171,7 @@ def measure_in_turn(
             outcome = measure.run(
                 worker, {"answer": str(answer), "had": section.had(case, worker.name), **task}, limits
             )
-            verdict = _verdict(outcome, answer, right)
+            verdict = _verdict(outcome, None if worker is SINGLY else answer, right)
             section.take(case, worker.name, outcome, verdict.wrong)
             section.row(case, worker.name).note("" if verdict.in_order else "loses the order")
             row = section.row(case, worker.name)
@@ -180,11 +180,11 @@ def measure_in_turn(
                 row.note(f"{number + 1} rounds" if row.values and number + 1 < rounds else "")
 
 
-def _verdict(outcome: Outcome, answer: Path, right: Right) -> oracle.Verdict:
-    if outcome.failure:
+def _verdict(outcome: Outcome, answer: Path | None, right: Right) -> oracle.Verdict:
+    if outcome.failure or not answer:
         return oracle.Verdict(outcome.failure)
     if not answer.exists():
-        return oracle.Verdict()
+        return oracle.Verdict("wrong: no answer")
     with pa.memory_map(str(answer)) as file:
         verdict = oracle.check(pa.ipc.open_file(file).read_all(), *right)
     answer.unlink()

@@ -29,7 +29,7 @@ def measure_all(cases: list[joins.Join], rounds: int, root: Path, limits: Limits
                 name = limit if case.kind == "plain" else f"{limit}, {case.kind}"
                 workers = [_limited(worker, limit) for worker in (joins.OURS, joins.BARE)]
                 joins.measure_in_turn(section, name, workers, task, right, rounds, limits)
-                peak = section.memory(name, joins.OURS.name)
+                peak = section.had(name, joins.OURS.name)
                 section.hold(f"{name}: peak / limit and {_ELSE} MB", 1, peak / (megabytes + _ELSE))
                 yield section
 

@@ -98,10 +98,12 @@ def _measure_feast(loads: Section, reads: Section, worker: Worker, how: tuple[st
     folder, rounds = how
     rows = min(len(table), 20_000)  # it takes its time
     pq.write_table(table.slice(0, rows), f"{folder}/rows.parquet")
-    keys = {count: table["person_id"][:count].to_pylist() for count in _COUNTS}
+    ids = table["person_id"].to_pylist()[:rows]
+    keys = {count: random.Random(count).sample(ids, count) for count in _COUNTS}
     task = {"job": "online", "home": folder, "rows": f"{folder}/rows.parquet", "keys": keys, "rounds": rounds}
     outcome = measure.run(worker, task, Limits(seconds=600))
     loads.add("load", worker.name, rows / outcome.more.get("loading", 1), outcome.failure)
+    loads.row("load", worker.name).note(f"{rows:,} rows alone, of which it is also asked")
     for count in _COUNTS:
         told = outcome.more.get("reads", {}).get(str(count), {})
         failure = outcome.failure or ("" if told["rows"] == _right(table, keys[count]) else "wrong: other values")

@@ -36,6 +36,8 @@ class Row:
     processor: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    has_failed: bool = False
+    """Whether a run failed or gave a wrong answer: then no figure of it counts."""
 
     @property
     def middle(self) -> float:
@@ -86,11 +88,13 @@ class Section:
         return self.rows[-1]
 
     def add(self, case: str, who: str, value: float, failure: str = "") -> None:
-        """Take down one figure, or why there is none, and say so on the terminal."""
+        """Take down one figure, or why there is none, and say so on the terminal; where Seeknal has none, a target is missed."""
         row = self.row(case, who)
         row.note(failure)
-        if not failure:
-            row.values.append(value)
+        if failure and not row.has_failed and who.startswith("seeknal"):
+            self.hold(f"{case}: {who}, failures", 0, 1)
+        row.has_failed = row.has_failed or bool(failure)
+        row.values = [] if row.has_failed else [*row.values, value]
         memory = f", {row.megabytes[-1]:,.0f} MB" if row.megabytes else ""
         told = failure or f"{value:,.4g} {self.unit}"
         print(f"{self.name}: {case}: {who}: {told}{memory}", file=sys.stderr, flush=True)

@@ -84,7 +84,7 @@ def _once(worker: Worker, case: _Case, task: dict[str, Any], limits: Limits) -> 
         shutil.copytree(home.parent / "prepared", home, dirs_exist_ok=True)
     task |= {"job": "write", "mode": case.mode, "interval": case.interval, "rows": str(home.parent / "new.parquet")}
     outcome = measure.run(worker, task, limits)
-    return outcome if outcome.failure else replace(outcome, failure=_fault(worker, home, case.values))
+    return outcome if outcome.failure else replace(outcome, failure=_fault(worker, home, case.rows))
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class _Case:
     interval: tuple[int | None, int | None] = (None, None)
 
     @property
-    def values(self) -> np.ndarray:
-        """The first feature of all rows that must be stored, sorted; no two rows have the same."""
-        return np.sort(np.concatenate([self.kept["share_0"].to_numpy(), self.new["share_0"].to_numpy()]))
+    def rows(self) -> pa.Table:
+        """All rows that must be stored, in the order of their first feature, which no two rows have alike."""
+        return pa.concat_tables([self.kept, self.new]).sort_by("share_0")
 
 
 def _cases(table: pa.Table) -> Iterator[_Case]:
@@ -126,19 +126,16 @@ def stored(home: Path) -> list[str]:
     return DeltaTable(str(home / "offline" / "bench" / _GROUP)).file_uris()
 
 
-def _fault(worker: Worker, home: Path, expected: np.ndarray) -> str:
+def _fault(worker: Worker, home: Path, expected: pa.Table) -> str:
     """Say what is wrong with what is stored."""
-    if worker is _OURS:
-        tables = [pq.read_table(file, columns=["share_0"]) for file in stored(home)]
-    elif worker is _UPSTREAM:
-        files = sorted((home / "upstream").rglob("*.parquet"))
-        tables = [pq.read_table(file, columns=["share_0"]) for file in files]
-    else:
+    if worker is _COPY:
         return ""
-    found = np.sort(np.concatenate([table["share_0"].to_numpy() for table in tables]))
+    files = stored(home) if worker is _OURS else sorted((home / "upstream").rglob("*.parquet"))
+    tables = [pq.read_table(file, columns=expected.column_names, partitioning=None) for file in files]
+    found = pa.concat_tables(table.cast(expected.schema) for table in tables).sort_by("share_0")
     if len(found) != len(expected):
         return f"wrong: {len(found):,} rows instead of {len(expected):,}"
-    return "" if np.array_equal(found, expected) else "wrong: other values"
+    return "" if found.equals(expected) else "wrong: other values"
 
 
 def measure_small(count: int, writes: int, rounds: int, root: Path, limits: Limits) -> Iterator[Section]:

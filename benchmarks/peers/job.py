@@ -55,7 +55,8 @@ def work(jobs: dict[str, Callable[[Task], Job]]) -> None:
     """Do the job of the task on stdin."""
     task = json.load(sys.stdin)
     job = jobs[task["job"]](task)
-    touch_memory(task.get("had", 0))
+    if (had := task.get("had", 0)) is not None:  # None: who counts its children's memory, this would count as well
+        touch_memory(had)
     forget_peak()
     started, processor = time.perf_counter(), time.process_time()
     answer = job()

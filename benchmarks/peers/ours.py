@@ -20,6 +20,8 @@ from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.feature_group import FeatureGroup
 from seeknal.times import Interval
 
+_AT_ONCE = 10_000_000
+
 
 def group_of(task: Task, group: dict[str, Any]) -> FeatureGroup:
     """Define a group."""
@@ -37,8 +39,9 @@ def store(task: Task) -> Job:
         for group in task["groups"]:
             defined, started = group_of(task, group), time.perf_counter()
             with pq.ParquetFile(group["file"]) as file:
-                for number in range(0, file.num_row_groups, 10):
-                    part = file.read_row_groups(list(range(number, min(number + 10, file.num_row_groups))))
+                several = -(-_AT_ONCE // file.metadata.row_group(0).num_rows)
+                for number in range(0, file.num_row_groups, several):
+                    part = file.read_row_groups(list(range(number, min(number + several, file.num_row_groups))))
                     opened.write(defined, part, mode="append" if number else "overwrite")
             seconds[group["name"]] = time.perf_counter() - started
             files[group["name"]] = DeltaTable(f"{task['home']}/offline/bench/{group['name']}").file_uris()
