@@ -1,4 +1,4 @@
-"""Folders that appear whole or never, whatever happens to the process that makes them.
+"""Folders that appear whole or never, whatever happens to the process that makes them, and folders to work in.
 
 They are made under another name beside their place, and renamed at the end. What was begun by a process that
 was killed is removed by the next that makes a folder at the same place.
@@ -48,6 +48,24 @@ def appearing(place: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def passing(parent: Path) -> Iterator[Path]:
+    """Give a folder to work in, which is gone afterwards; those of processes that were killed go before.
+
+    Args:
+        parent: Where it is made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    place = parent / "work"
+    _sweep(place)
+    part, lock = _begin(place, [])
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(lock)
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:

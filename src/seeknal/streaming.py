@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from seeknal import frames
 from seeknal.columns import utc
 from seeknal.engine import Engine
 from seeknal.errors import StoreError
+from seeknal.folders import passing
 from seeknal.retrieval import Source, Spine, bounds_of, moments_of, spine_columns
 from seeknal.times import Interval
 
@@ -66,15 +66,14 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
     result = pa.schema([*(schema.field(name) for name in kept), *features])
 
     def answers() -> Iterator[pa.RecordBatch]:
-        with _kept_in(scratch):
-            scratch.mkdir(parents=True, exist_ok=True)
-            place = TemporaryDirectory(dir=scratch)
-        with place as folder:
+        with ExitStack() as stack:
+            with _kept_in(scratch):
+                folder = stack.enter_context(passing(scratch))
             tell("Reading the spine")
             nothing = pa.RecordBatch.from_pylist([], schema)
             spine = (batch.select(used) for batch in chain([nothing], batches()))
             with _kept_in(scratch):
-                files, bounds = _spool(asked, spine, Path(folder))
+                files, bounds = _spool(asked, spine, folder)
             readers = []
             for source, file in zip(asked.sources, files, strict=True):
                 tell(f"Joining {source.record.label}")

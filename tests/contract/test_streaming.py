@@ -142,3 +142,19 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, home):
     assert [path.name for path in tmp_path.glob(".*")] == []
     assert list((home / "scratch").iterdir()) == []
     assert pq.read_metadata(out).num_rows == 300_000
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_left_in_scratch_goes_with_the_next(tmp_path, home):
+    written(rows(1, 2, 3))
+    spine, out, scratch = spine_file(tmp_path / "spine.parquet"), tmp_path / "out.parquet", home / "scratch"
+    process = python(STREAM, str(spine), str(out))
+    assert process.stdout.readline() == "once\n"
+    wait_for = time.monotonic() + 60
+    while not any(scratch.glob("*/*.parquet")):
+        assert time.monotonic() < wait_for
+    process.kill()
+    process.communicate(timeout=60)
+    assert any(scratch.iterdir())
+    HistoricalFeaturesDuckDB([FeatureLookup("spend")]).using_spine(spine, "at").to_parquet(out)
+    assert list(scratch.iterdir()) == []

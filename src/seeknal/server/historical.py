@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -18,6 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
+from seeknal.folders import passing
 from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
 from seeknal.server.service import Service
@@ -56,9 +56,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
         stack.enter_context(service.job_for(exchange))
-        scratch = service.store.home / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="spine-", dir=scratch, ignore_cleanup_errors=True)))
+        folder = stack.enter_context(passing(service.store.home / "scratch"))
         query, spine = await _receive(exchange, folder)
         exchange.rest()
         gone = asyncio.ensure_future(exchange.gone())
