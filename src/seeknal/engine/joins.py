@@ -92,10 +92,11 @@ class Join:
         """Find the rows that count for moments without a number, and give those one, from the first on; give id and number i."""
         found, start, schema = [np.empty(0, np.int64)], first, self.wanted.rows.schema
         for share in range(self.shares):
-            left = np.flatnonzero((numbers < 0) & (self._share_of == share))
+            is_left = (numbers < 0) & (self._share_of == share)
+            left = np.flatnonzero(is_left)
             if not len(left):
                 continue
-            spine = self.spine.take(pa.array(left)) if len(left) < len(numbers) else self.spine
+            spine = self.spine.filter(pa.array(is_left)) if len(left) < len(numbers) else self.spine
             few = len(left) * _FEW < self.wanted.rows.count
             mine = share_sql(schema, share, self.shares)
             read = self.query(rows_sql(schema, rows, among=few, share=mine), spine=spine)
