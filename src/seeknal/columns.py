@@ -104,7 +104,7 @@ def _has_rest(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
 def _read_text(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read text that all has a zone, or all has none."""
     text = column.cast(pa.string())
-    for kind in (pa.timestamp("ns"), pa.timestamp("ns", tz="UTC"), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
+    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
         try:
             return text.cast(kind)
         except pa.ArrowInvalid:
