@@ -56,7 +56,7 @@ def _repeats(column: pa.Array) -> bool:
     return bool(pc.count_distinct(some).as_py() * 8 <= len(some))
 
 
-def utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:
+def utc(name: str, column: pa.ChunkedArray, *, up: bool, first: int = 0) -> pa.ChunkedArray:
     """Turn a column of moments into UTC timestamps of microseconds.
 
     Naive times are UTC, dates are their midnight, text is read as ISO 8601.
@@ -65,24 +65,30 @@ def utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:
         name: The column's name, for the message.
         column: The moments.
         up: Round what is finer than a microsecond up (events) rather than down (spines).
+        first: The number of the first row, for the message.
 
     Raises:
         DataError: The column holds no moments.
     """
     try:
-        return _utc(name, column, up=up)
+        return _utc(name, column, up, first)
     except pa.ArrowInvalid:
         raise DataError(
             f"Column {name!r} holds times too far away for microseconds. Check its unit.", column=name
         ) from None
 
 
-def _utc(name: str, column: pa.ChunkedArray, *, up: bool) -> pa.ChunkedArray:
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a type is one of text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _utc(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return utc(name, column.cast(kind.value_type), up=up)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return utc(name, _read_text(name, column), up=up)
+        return utc(name, column.cast(kind.value_type), up=up, first=first)
+    if is_text(kind):
+        return utc(name, _read_text(name, column, first), up=up)
     if pa.types.is_timestamp(kind):
         return (_micros_of_nanos(column, up) if kind.unit == "ns" else column).cast(UTC)
     if pa.types.is_date(kind) or pa.types.is_null(kind):
@@ -101,7 +107,7 @@ def _has_rest(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.not_equal(pc.multiply(pc.divide(nanos, 1000), 1000), nanos)
 
 
-def _read_text(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _read_text(name: str, column: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
     """Read text that all has a zone, or all has none."""
     text = column.cast(pa.string())
     for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
@@ -109,10 +115,10 @@ def _read_text(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
             return text.cast(kind)
         except pa.ArrowInvalid:
             continue
-    raise _unreadable(name, text)
+    raise _unreadable(name, text, first)
 
 
-def _unreadable(name: str, text: pa.ChunkedArray) -> DataError:
+def _unreadable(name: str, text: pa.ChunkedArray, number: int) -> DataError:
     """Say which value cannot be read, or that they are not all alike."""
     zoned = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
     first = {}
@@ -121,10 +127,10 @@ def _unreadable(name: str, text: pa.ChunkedArray) -> DataError:
         if not _reads(some, kind):
             row = _first_that_fails(some, kind)
             return DataError(
-                f"Column {name!r} holds {text[row].as_py()!r} in row {row}, which is no ISO 8601 time. "
+                f"Column {name!r} holds {text[row].as_py()!r} in row {row + number}, which is no ISO 8601 time. "
                 "Write 2024-01-31 or 2024-01-31T12:30:00.",
                 column=name,
-                row=row,
+                row=row + number,
             )
         first[has_zone] = some.drop_null()[0].as_py() if some.null_count < len(some) else ""
     return DataError(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seeknal import frames
-from seeknal.columns import utc
+from seeknal.columns import is_text, utc
 from seeknal.engine import Engine
 from seeknal.errors import StoreError
 from seeknal.folders import passing
@@ -100,12 +100,12 @@ def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tu
     """Write the moments to look from to a file for each source; give the first and the last moment too."""
     files = [folder / f"moments-{number}.parquet" for number in range(len(asked.sources))]
     bounds: Interval | None = None
-    position = 0
+    position, known = 0, pa.chunked_array([], pa.string())
     with ExitStack() as stack:
         writers: list[pq.ParquetWriter] = []
         for batch in batches:
             table = pa.Table.from_batches([batch])
-            at = utc(asked.date_col, table[asked.date_col], up=False)
+            at, known = _moments(asked.date_col, table[asked.date_col], known, position)
             spooled = [moments_of(source, table, at) for source in asked.sources]
             numbers = pa.array(range(position, position + len(table)), pa.int64())
             spooled = [moments.append_column("i", numbers) for moments in spooled]
@@ -118,6 +118,28 @@ def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tu
             bounds = here if bounds is None else bounds.hull(here) if here else bounds
             position += len(table)
     return files, bounds
+
+
+def _moments(
+    name: str, column: pa.ChunkedArray, known: pa.ChunkedArray, position: int
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Read a batch's moments; text beside the first that was read, as all of it has a zone, or none has.
+
+    Args:
+        name: The column's name.
+        column: The moments.
+        known: The first that was read, where that is text; nothing before.
+        position: The number of the batch's first row.
+
+    Returns:
+        The moments in UTC, and what is known for the next batch.
+    """
+    if not is_text(column.type):
+        return utc(name, column, up=False, first=position), known
+    text = column.cast(pa.string())
+    together = pa.chunked_array([*known.chunks, *text.chunks], pa.string())
+    at = utc(name, together, up=False, first=position - len(known)).slice(len(known))
+    return at, known if len(known) else text.drop_null().slice(0, 1)
 
 
 class _Rows:
