@@ -403,8 +403,9 @@ class OfflineTable:
         if not count:
             path.unlink()
             return None
-        moment = f"epoch_us({quote(schema.event_time.name)})"
-        bounds = cursor.execute(f"SELECT min({moment}), max({moment}) FROM {scan([str(path)])}").fetchall()[0]
+        moment = quote(schema.event_time.name)
+        query = f"SELECT epoch_us(min({moment})), epoch_us(max({moment})) FROM {scan([str(path)])}"  # by its statistics
+        bounds = cursor.execute(query).fetchall()[0]
         return DataFile(name, size, count, *bounds)
 
     def _commit(self, base: Snapshot, step: _Step, undo: ExitStack) -> Commit:
