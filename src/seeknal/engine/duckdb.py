@@ -30,6 +30,8 @@ _BYTES, _BYTES_OF_TEXT = 110, 300
 """What a row takes while it is joined, for each of its keys."""
 _LITTLE = 2**28
 _BATCH = 2**17
+_ROWS = 2**16
+"""Rows that DuckDB gives Arrow in one piece: larger ones grow as they are filled, into memory that is new each time."""
 _PASS = 2_000_000
 _SAMPLE = 50_000
 _ROW_ID = pa.field(ROW_ID, pa.int64())
@@ -179,7 +181,7 @@ class DuckDBEngine:
             cursor.execute(_ANY_ORDER)
             for name, view in views.items():
                 cursor.register(name, view)
-            return cursor.sql(sql).to_arrow_table()
+            return cursor.sql(sql).to_arrow_table(_ROWS)
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
         finally:
