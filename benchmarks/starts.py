@@ -27,7 +27,10 @@ _FEAST = "from feast.cli.cli import cli; cli()"
 
 def measure_all(peers: list[str], rounds: int) -> Iterator[Section]:
     """Measure starts, and sizes where peers take part."""
-    section = Section("Starts", "Each in a process of its own; a command from its start to its end.")
+    section = Section(
+        "Starts",
+        "Each in a process of its own; a command from its start to its end. The first, which reads from disk, is left out.",
+    )
     with tempfile.TemporaryDirectory() as home:
         group = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization("seen_at"), "bench")
         moments = pa.array([0], pa.timestamp("us", "UTC"))

@@ -159,6 +159,11 @@ def test_every_public_name_can_be_imported():
     assert set(seeknal.__all__) <= set(dir(seeknal))
 
 
+def test_all_names_at_once_need_no_extra():
+    code = "import sys; sys.modules['httpx2'] = None; from seeknal import *; print('FeatureStore' in globals())"
+    assert run(code) == "True\n"
+
+
 def test_files_and_functions_keep_to_their_budgets():
     lengths = [len(file.read_text().splitlines()) for file in FILES]
     functions = [

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seeknal.client import AsyncClient, Client
+    from seeknal.client import AsyncClient as AsyncClient  # not in __all__: it takes an extra
+    from seeknal.client import Client as Client
     from seeknal.entity import Entity
     from seeknal.errors import DataError, DefinitionError, SeeknalError, SeeknalWarning, StoreError
     from seeknal.feature_group import FeatureLookup, Materialization
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncClient",
-    "Client",
     "DataError",
     "DefinitionError",
     "Entity",
@@ -55,10 +54,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that the import itself costs nothing."""
-    if name not in __all__:
+    if name not in {*__all__, *_HOMES}:
         raise AttributeError(f"module 'seeknal' has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "seeknal.errors")), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_HOMES})
