@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, repeat
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal import types
+from seeknal.cores import on_cores
 from seeknal.offline.log import DataFile, Snapshot
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
@@ -168,13 +167,12 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
     def block_from(start: int) -> _Block:
         return _block(rows.slice(start, _BLOCK), small[start : start + _BLOCK], len(spans))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = list(pool.map(block_from, range(0, len(rows), _BLOCK)))
-        for first in range(0, len(spans), _AT_ONCE):
-            some = range(first, min(first + _AT_ONCE, len(spans)))
-            taken = list(pool.map(_Block.take, blocks, repeat(some.start), repeat(some.stop)))
-            for span in range(len(some)):
-                yield pa.concat_tables(pieces[span] for pieces in taken)
+    blocks = on_cores(block_from, range(0, len(rows), _BLOCK))
+    for first in range(0, len(spans), _AT_ONCE):
+        some = range(first, min(first + _AT_ONCE, len(spans)))
+        taken = on_cores(_Block.take, blocks, repeat(some.start), repeat(some.stop))
+        for span in range(len(some)):
+            yield pa.concat_tables(pieces[span] for pieces in taken)
 
 
 @dataclass(frozen=True)
