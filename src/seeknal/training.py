@@ -78,7 +78,7 @@ class TrainingSets:
             )
             files = (
                 undo.pop_all()
-            )  # that stay, unless it is certain that nobody knows of them, whatever interrupts this
+            )  # whatever interrupts this, they stay, unless it is certain that nobody knows of them
             try:
                 self._catalog.registry.add_training_set(made)
             except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,18 @@ from .profiles import PROFILE
 KEYS, TIMES = st.sampled_from(["a", "b", None]), st.integers(0, 6)
 ROWS = st.lists(st.tuples(KEYS, TIMES, st.none() | TIMES, st.none() | st.integers(0, 99)), max_size=12)
 SPINE = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.none() | TIMES), max_size=8)
+
+
+def asking(stored: pa.Table) -> Callable[..., pa.Table]:
+    """Give what answers SQL on some rows, which it knows as `stored`."""
+
+    def query(sql: str, **views: pa.Table) -> pa.Table:
+        with duckdb.connect() as connection:
+            for name, view in {"stored": stored, **views}.items():
+                connection.register(name, view)
+            return connection.sql(sql).to_arrow_table()
+
+    return query
 
 
 def seen(rows: list, key: str | None, moment: int | None, ttl: int | None) -> int | None:
@@ -60,18 +73,11 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
         }
     )
 
-    def query(sql: str, **views: pa.Table) -> pa.Table:
-        with duckdb.connect() as connection:
-            connection.register("stored", stored)
-            for name, view in views.items():
-                connection.register(name, view)
-            return connection.sql(sql).to_arrow_table()
-
     bounds = [-1, *sorted(cuts), 99]
     spans = [f'epoch_us("at") >= {low} AND epoch_us("at") < {high}' for low, high in pairwise(bounds)]
     cut = [f"SELECT * FROM stored WHERE {span}" for span in reversed(spans)]
     wanted = Wanted(Rows((), schema, len(rows)), ("x",), ttl)
-    join = Join(query, wanted, "SELECT * FROM stored", asked)
+    join = Join(asking(stored), wanted, "SELECT * FROM stored", asked)
     expected = [seen(rows, key, moment, ttl) for key, moment in spine]
     assert join.in_steps()["f0"].to_pylist() == expected
     assert replace(join, parts=cut).in_steps()["f0"].to_pylist() == expected
@@ -97,16 +103,9 @@ def test_long_values_count_by_their_length_in_what_is_read_for_a_spine(tmp_path)
     size = (tmp_path / "rows.parquet").stat().st_size
     asked = pa.table({"k0": numbers[:10], "t": numbers[:10]})
 
-    def query(sql: str, **views: pa.Table) -> pa.Table:
-        with duckdb.connect() as connection:
-            connection.register("stored", stored)
-            for name, view in views.items():
-                connection.register(name, view)
-            return connection.sql(sql).to_arrow_table()
-
     def at_once(feature: str) -> pa.Table | None:
         wanted = Wanted(Rows((), schema, 1000, size=size), (feature,), None)
-        return Join(query, wanted, "SELECT * FROM stored", asked, cells=4000).at_once(among=False)
+        return Join(asking(stored), wanted, "SELECT * FROM stored", asked, cells=4000).at_once(among=False)
 
     assert at_once("x") is None
     assert at_once("y")["f0"].to_pylist() == numbers[:10]
