@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from _writers import FIRST, Broken, State, Step, Writer, check, digest, expect, step_of
+from _writers import FIRST, Broken, State, Step, Writer, check, digest, expect, step_of, writes_of
 
 from seeknal import FeatureStore, SeeknalError, SeeknalWarning
 
@@ -108,7 +108,10 @@ class Ground:
         time.sleep(chance.choice([0, chance.uniform(0, 0.2 * usual)]))
 
     def _count(self, group: str, pattern: str) -> int:
-        return sum(1 for _ in (self.home / "offline" / "shop" / group).glob(pattern))
+        return sum(1 for _ in self._root(group).glob(pattern))
+
+    def _root(self, group: str) -> Path:
+        return self.home / "offline" / "shop" / group
 
     def _take_in(self, writer: Writer, first: int) -> bool:
         """Reckon with the writes that returned; say whether another had begun."""
@@ -121,17 +124,17 @@ class Ground:
             step = step_of(self.kind, number)
             self.states[step.group] = state = self.states[step.group].after(step)
             self.took[number == first].append(ended - began)
-            told = (snapshot, version)
-            expect(told == (state.writes, len(state.versions)), f"write {number} said snapshot, version {told}")
+            made = writes_of(self._root(step.group))[state.writes - 1 : state.writes]
+            expect([snapshot] == made, f"write {number} said snapshot {snapshot}, the log says {made}")
+            expect(version == len(state.versions), f"write {number} said version {version}, not {len(state.versions)}")
         self.number = writer.said("begin")[-1][0]
         return len(writer.said("begin")) > len(writer.said("done"))
 
     def _landing(self, group: str, old: State) -> str:
         """Find out, with no part of the store, how far a write had come."""
-        root = self.home / "offline" / "shop" / group
-        if (root / "_delta_log" / f"{old.writes + 1:020}.json").exists():
-            known = registered(self.home, group)
-            return LANDINGS[4] if known > old.writes else LANDINGS[3]
+        root = self._root(group)
+        if new := writes_of(root)[old.writes :]:
+            return LANDINGS[4] if registered(self.home, group) >= new[0] else LANDINGS[3]
         logged = {line.split('"path":"')[1].split('"')[0] for line in _added(root)}
         left = {path.name for path in root.glob("*.parquet")} - logged - self.files
         return LANDINGS[2] if left else LANDINGS[1]
@@ -190,8 +193,9 @@ def kill_them(folder: Path, kills: int, chance: random.Random, failures: list[st
             ground.renew()
         if (i + 1) % 20 == 0:
             print(f"  {i + 1} kills", flush=True)
-    for ground in grounds[:kills]:
-        sound(ground.home)
+    for ground in grounds:
+        if ground.home.exists():  # after a failure the next one is not there yet
+            sound(ground.home)
     return landed
 
 
@@ -225,9 +229,14 @@ def race(home: Path, writers: Sequence[Writer], kinds: Sequence[str], each: int)
         for number, snapshot, _, began, ended in writer.said("done"):
             done.append((snapshot, step_of(kinds[who % len(kinds)], number), began, ended))
     done.sort(key=lambda write: write[0])
+    made = writes_of(home / "offline" / "shop" / "spend")
+    expect(
+        len(made) == len(done) + state.writes, f"the log has {len(made)} writes, {len(done) + state.writes} returned"
+    )
     for i, (snapshot, step, _, ended) in enumerate(done):
         state = state.after(step)
-        expect(state.writes == snapshot, f"write {step.number} says it is snapshot {snapshot}, not {state.writes}")
+        expected = made[state.writes - 1]
+        expect(expected == snapshot, f"write {step.number} says it is snapshot {snapshot}, not {expected}")
         overtaken = [other.number for _, other, began, _ in done[:i] if began > ended]
         expect(not overtaken, f"{overtaken} began after {step.number} had returned, but came before it")
     check(home, "spend", state)

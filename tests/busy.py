@@ -1,6 +1,6 @@
 """A home in use: what processes do in it all the time, and what has to hold of any home that was restored from it.
 
-python tests/busy.py HOME ROLE      plays a role until a line comes in
+python tests/busy.py HOME ROLE      plays a role until a line comes in, and prints the number of each round that it has played
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryFile
+from typing import TextIO, TypeVar
 
 import duckdb
 import numpy as np
@@ -116,32 +117,52 @@ def play(home: str, role: str) -> None:
             StoreError
         ):  # a load says so when the files that it reads are removed by keep_days=0 or an erasure
             ROLES[role](store, number)
+        sys.stdout.write(f"{number}\n")
+        sys.stdout.flush()
         if told.is_set():
-            sys.stdout.write(f"{number}\n")
             return
 
 
 @contextmanager
 def in_use(home: Path) -> Iterator[dict[str, int]]:
-    """Let processes play all roles; in the end there is how often each did what it does.
+    """Let processes play all roles, and keep count of how often each has done what it does.
 
     Raises:
         AssertionError: One of them failed.
     """
-    program = [sys.executable, __file__, str(home)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    players = {role: subprocess.Popen([*program, role], text=True, **pipes) for role in ROLES}
-    rounds: dict[str, int] = {}
-    try:
-        yield rounds
-        for role, player in players.items():
-            out, err = player.communicate("enough\n", timeout=120)
-            assert player.returncode == 0, f"{role}: {err}"
-            rounds[role] = int(out)
-    finally:
-        for player in players.values():
-            player.kill()
-            player.wait()
+    rounds = dict.fromkeys(ROLES, 0)
+    players: dict[str, subprocess.Popen[str]] = {}
+
+    def listen(role: str) -> None:
+        for line in players[role].stdout or ():
+            rounds[role] = int(line)
+
+    listeners = {role: threading.Thread(target=listen, args=[role]) for role in ROLES}
+    with TemporaryFile("w+") as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        try:
+            for role, listener in listeners.items():
+                players[role] = subprocess.Popen([sys.executable, __file__, str(home), role], text=True, **pipes)
+                listener.start()
+            yield rounds
+            for role, player in players.items():
+                assert player.poll() is None, f"{role} ended by itself: {_said(errors)}"
+                player.stdin.write("enough\n")
+                player.stdin.flush()
+            for role, player in players.items():
+                assert player.wait(timeout=300) == 0, f"{role}: {_said(errors)}"
+        finally:
+            for role, player in players.items():
+                player.kill()
+                player.wait()
+                listeners[role].join()
+                player.stdin.close()
+                player.stdout.close()
+
+
+def _said(errors: TextIO) -> str:
+    errors.seek(0)
+    return errors.read()[-5000:]
 
 
 def check(home: Path) -> dict[str, int]:

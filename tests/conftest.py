@@ -9,6 +9,8 @@ import pytest
 from seeknal import session
 from servers import Valkey
 
+pytest_plugins = ["examples"]
+
 _databases = count(1)
 
 

@@ -147,7 +147,7 @@ def test_the_commands_say_what_they_did(home, tmp_path, monkeypatch):
 
 def test_an_empty_home_can_be_saved(tmp_path, other):
     assert FeatureStore().registry.groups() == []
-    assert backup(FeatureStore(), tmp_path / "saved").files == 1
+    assert backup(FeatureStore(), tmp_path / "saved").files == 1  # the registry
     assert restore(tmp_path / "saved", other).groups == 0
     assert other.registry.groups() == []
 
@@ -419,7 +419,7 @@ def test_who_deletes_waits_for_a_backup(tmp_path):
             thread.join(0.3)
             assert thread.is_alive()
             fg.push({"user_id": 5, "at": NOON, "x": 1})  # who only adds does not wait
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -431,7 +431,7 @@ def test_a_backup_waits_for_who_deletes(tmp_path):
         thread.start()
         thread.join(0.3)
         assert not (tmp_path / "saved").exists()
-    thread.join(20)
+    thread.join(120)
     assert (tmp_path / "saved").exists()
 
 
@@ -497,28 +497,58 @@ def test_of_two_backups_to_one_place_one_is_whole_and_the_other_says_so(tmp_path
 COMMAND = [sys.executable, "-c", "from seeknal.cli import main; main()"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+TOLD = """
+import os, signal, sys
+number, when, verb, folder = signal.Signals(int(sys.argv[1])), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+sys.argv[1:] = [verb, folder]
+opened = 0
+
+
+def tell(event, details):
+    global opened
+    if event == "open" and ".part/" in str(details[0]):
+        opened += 1
+        if opened == when:
+            os.kill(os.getpid(), number)
+
+
+for one in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(one, signal.SIG_DFL)  # whatever the tests themselves run under, nohup among them
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.addaudithook(tell)
+from seeknal.cli import main
+try:
+    main()
+finally:
+    print("opened", opened)
+"""
+
+
+def told_to_end(number: signal.Signals, when: int, *arguments: str) -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run a command that is sent a signal when it opens a file of its work the so manyth time; say how many it opened."""
+    program = [sys.executable, "-c", TOLD, str(int(number)), str(when), *arguments]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    return done, int(done.stdout.rpartition("opened")[2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("verb", ["backup", "restore"])
 def test_who_is_told_to_end_leaves_nothing(home, tmp_path, number, verb):
-    store = FeatureStore()
-    for i in range(50):
-        store.get_or_create(group(f"g{i}").definition)
-    write(group(), pa.table({"user_id": range(400_000), "at": [NOON] * 400_000, "x": range(400_000)}))
-    store.load("spend")
+    furnish()
     if verb == "restore":
-        backup(store, tmp_path / "saved")
+        backup(FeatureStore(), tmp_path / "saved")
         home.rename(tmp_path / "away")
-    place = tmp_path / "made" if verb == "backup" else home
-    process = subprocess.Popen([*COMMAND, verb, str(tmp_path / ("made" if verb == "backup" else "saved"))],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob(f".{place.name}.*.part")):
-        time.sleep(0.0005)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "Traceback" not in err
-    assert not place.exists()
-    assert not list(tmp_path.glob(".*.part"))
+    folder = tmp_path / ("made" if verb == "backup" else "saved")
+    place = folder if verb == "backup" else home
+    whole, most = told_to_end(number, 0, verb, str(folder))
+    assert (whole.returncode, whole.stderr, place.exists()) == (0, "", True)
+    shutil.rmtree(place)
+    for when in (1, most // 2, most):
+        done, _ = told_to_end(number, when, verb, str(folder))
+        assert done.returncode != 0, when
+        assert "Traceback" not in done.stderr
+        assert not place.exists(), when
+        assert not list(tmp_path.glob(".*.part")), when
 
 
 def test_a_backup_under_nohup_outlives_its_terminal(tmp_path, other):
@@ -587,10 +617,9 @@ def test_a_table_named_after_a_group_shows_a_version_when_its_rows_are_there():
 
 def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
     busy.furnish(home)
-    checked, lag = 0, set()
+    checked, lag, seen = 0, set(), {"erased": 0}
     with busy.in_use(home) as rounds:
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
+        while checked < 3 or min(rounds.values()) < 4 or seen["erased"] < 2:
             backup(FeatureStore(), tmp_path / "saved", tell=lambda _: time.sleep(0.003))  # others get far meanwhile
             restore(tmp_path / "saved", FeatureStore(tmp_path / "other"))
             seen = busy.check(tmp_path / "other")
@@ -600,9 +629,6 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
             for name in ("saved", "other"):
                 shutil.rmtree(tmp_path / name)
     assert lag <= {0, 1}  # one moment for all groups: what was written later is not there without what was before
-    assert checked > 1
-    assert min(rounds.values()) > 3
-    assert seen["erased"] > 1
 
 
 def test_a_killed_backup_or_restore_leaves_a_whole_one_or_none():

@@ -60,8 +60,10 @@ def test_one_that_was_begun_and_never_asked_ends_in_silence(tmp_path):
 
 
 def test_what_fails_after_the_first_rows_is_an_error_of_the_store():
-    query = "SELECT CASE WHEN i = 300000 THEN error('late') ELSE i END AS i FROM range(400000) AS t(i)"
-    batches = _read(duckdb.sql(query).to_arrow_reader(1000))
-    assert next(batches).num_rows == 1000
-    with pytest.raises(StoreError, match="late"):
-        list(batches)
+    query = "SELECT CASE WHEN i = 3000000 THEN error('late') ELSE i END AS i FROM range(4000000) AS t(i)"
+    with duckdb.connect(config={"threads": 1}) as connection:  # which has no other to run ahead
+        connection.execute("SET streaming_buffer_size = '100KB'")
+        batches = _read(connection.sql(query).to_arrow_reader(1000))
+        assert next(batches).num_rows == 1000
+        with pytest.raises(StoreError, match="late"):
+            list(batches)

@@ -342,7 +342,7 @@ def test_a_table_served_anew_is_answered_anew_without_a_request_that_fails(http,
     assert ask(http, "changing", [{"user_id": 1}]) == [{"user_id": 1, "a": 1}]
     store.write(group, pa.table({"user_id": [1], "at": [NOON], "a": [1], "b": [2]}))
     store.serve([FeatureLookup("shop/changing")], "changing")
-    wait_for(lambda: ask(http, "changing", [{"user_id": 1}]) == [{"user_id": 1, "a": 1, "b": 2}], 2)
+    wait_for(lambda: ask(http, "changing", [{"user_id": 1}]) == [{"user_id": 1, "a": 1, "b": 2}])
     store.delete_table("changing", "shop")
     store.delete_group("changing", "shop")
     store.write(group, pa.table({"user_id": [1], "at": [NOON], "c": [3]}))

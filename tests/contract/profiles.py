@@ -1,22 +1,33 @@
-"""How many examples Hypothesis tries: few and always the same ones, or many (SEEKNAL_TEST_PROFILE=long)."""
+"""How many examples Hypothesis draws for each property: few in each run, or many (SEEKNAL_TEST_PROFILE).
+
+Each run draws new ones from a seed, which is printed; SEEKNAL_TEST_SEED repeats a run.
+
+- `fast`: few, and a failing one is shown as it was drawn, since a search for a smaller one can take minutes;
+- `shrink`: as many, and the smallest failing one is searched for;
+- `long`: thousands in all, with such a search.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+NAME = os.environ.get("SEEKNAL_TEST_PROFILE", "fast")
+IS_LONG = NAME == "long"
 
 # Every example has a project of its own, so they may share the home of their test.
 _SHARED = {
     "deadline": None,
     "print_blob": True,
+    "database": DirectoryBasedExampleDatabase(Path(__file__).parents[2] / ".hypothesis" / "examples"),
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 
-# The fast one does not look for a smaller example, which can take minutes; the long one does, and prints how to see it again.
-_FAST = {"max_examples": 15, "derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate]}
+settings.register_profile("fast", max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate], **_SHARED)
+settings.register_profile("shrink", max_examples=15, **_SHARED)
+settings.register_profile("long", max_examples=500, **_SHARED)
 
-settings.register_profile("fast", **_FAST, **_SHARED)
-settings.register_profile("long", max_examples=2000, **_SHARED)
-
-PROFILE = settings.get_profile(os.environ.get("SEEKNAL_TEST_PROFILE", "fast"))
+PROFILE = settings.get_profile(NAME)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -218,7 +217,6 @@ def test_a_vacuum_keeps_last_snapshots_and_training_sets_and_says_what_is_gone()
 def test_a_vacuum_waits_for_a_writer_that_is_at_work():
     fg = many_writes()
     writer = python(WRITER)
-    time.sleep(0.5)
     while writer.poll() is None:
         FeatureStore().optimize("spend", keep_days=0)
     finished(writer)

@@ -75,6 +75,13 @@ if score and tonumber(score) >= 0 then
 end
 """
 
+# KEYS: head, generations. ARGV: a generation. Whoever made it cannot show it any more, unless it is online by now.
+_LOSE = """
+if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) == ARGV[1] then return 0 end
+redis.call('ZADD', KEYS[2], -1, ARGV[1])
+return 1
+"""
+
 _clients: dict[str, RedisStore] = {}
 
 
@@ -232,7 +239,8 @@ class RedisStore:
         now = (self._client.get(_head(space)) or b"")[:_GENERATION]
         lost = self._client.zrangebyscore(_generations(space), -1, self._clock(space) - _LOST_AFTER)
         for generation in set(lost) - {now}:
-            self._client.zadd(_generations(space), {generation: -1})  # whoever made it cannot show it any more
+            if not self._client.eval(_LOSE, 2, _head(space), _generations(space), generation):
+                continue  # it has been put online since
             names = self._names(space, _rows(space, generation))
             while some := [name for name, _ in zip(names, range(_AT_ONCE), strict=False)]:
                 self._client.unlink(*some)
