@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
-from seeknal.types import logical
+from seeknal.types import standard
 
 
 def content_hash(table: pa.Table) -> str:
@@ -24,7 +24,7 @@ def content_hash(table: pa.Table) -> str:
     """
     digest = blake2b(digest_size=32)
     for field, column in zip(table.schema, table.columns, strict=True):
-        digest.update(f"{len(field.name)} {field.name} {logical(field.type)} {len(column)};".encode())
+        digest.update(f"{len(field.name)} {field.name} {standard(field.type)} {len(column)};".encode())
         _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
     return digest.hexdigest()
 
