@@ -113,14 +113,16 @@ def readable(kind: pa.DataType, *, offsets: bool = True) -> pa.DataType:
         name = known_zone(inner.tz)
         return pa.timestamp(inner.unit, tz="UTC" if name is None or (name[0] in "+-" and not offsets) else name)
 
-    return _rebuilt(kind, read) if "tz=" in str(kind) else kind
+    if "tz=" not in str(kind):
+        return kind
+    return readable(kind.value_type, offsets=offsets) if is_.is_dictionary(kind) else _rebuilt(kind, read)
 
 
 def with_readable_zones(table: pa.Table, *, offsets: bool = True) -> pa.Table:
     """Return a table whose zones a library can read; see `readable`."""
     for i, field in enumerate(table.schema):
         if (kind := readable(field.type, offsets=offsets)) != field.type:
-            table = table.set_column(i, field.with_type(kind), table.column(i).cast(kind))
+            table = table.set_column(i, field.with_type(kind), _cast(table.column(i), kind))
     return table
 
 
@@ -358,7 +360,7 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Cast a column; into lists of one length without its nulls, beside which Arrow 26.0.1 reads what is not there."""
     if is_.is_dictionary(column.type):
-        return _decoded(column, kind)
+        return decoded(column, kind)
     if column.null_count == len(column) and not is_.is_null(kind):
         return pa.chunked_array([pa.nulls(len(column), kind)])
     if is_.is_integer(column.type) and is_.is_decimal(kind):
@@ -372,8 +374,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.drop_null().cast(kind).take(places)
 
 
-def _decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Replace numbers of categories by the categories, which each chunk has its own of."""
+def decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Replace numbers of categories, which each chunk has its own of, by what they stand for, in a type."""
     chunks = [_cast(pa.chunked_array([chunk.dictionary]), kind) for chunk in column.chunks]
     pairs = zip(column.chunks, chunks, strict=True)
     taken = [categories.take(chunk.indices) for chunk, categories in pairs]

@@ -17,7 +17,7 @@ from seeknal import types
 from seeknal.errors import DataError
 from seeknal.exact.conversion import convert
 from seeknal.exact.families import Family, Unfit, family, settled, shown
-from seeknal.exact.inference import is_name, narrowest
+from seeknal.exact.inference import is_text, narrowest
 from seeknal.exact.moments import DAY, SECOND, is_zoned, nanoseconds
 
 __all__ = ["column", "plain", "read", "read_keys", "series", "shown"]
@@ -73,8 +73,8 @@ def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
     Raises:
         DataError: Its values are of no one type, or of one that Arrow does not have.
     """
-    if not is_name(name):
-        raise DataError(f"A column cannot be named {name!r}. Rename it.", column=name)
+    if not is_text(name):
+        raise DataError(f"A column cannot be named {name!r}, which is no text. Rename it.", column=name)
     dtype = given.dtype
     if str(dtype) == "object":
         return column(name, given.to_numpy(dtype=object).tolist(), nan=True)

@@ -173,7 +173,7 @@ def _struct(values: Sequence[Any], *, nan: bool, depth: int) -> pa.DataType:
     names: dict[str, None] = {}
     for row, value in enumerate(values):
         for name in value or ():
-            if not is_name(name):
+            if not is_text(name) or not name or "\0" in name:
                 raise Unfit(row, value, f"has a field {name!r}, which is no name: text, without NUL")
             names[name] = None
     return pa.struct([pa.field(name, narrowest(fields_of(values, name), nan=nan, depth=depth)) for name in names])
@@ -184,10 +184,10 @@ def fields_of(values: Sequence[Mapping[str, Any] | None], name: str) -> list[Any
     return [None if value is None else value.get(name) for value in values]
 
 
-def is_name(name: object) -> bool:
-    """Tell whether a column or a field can be named so."""
+def is_text(value: object) -> bool:
+    """Tell whether a value is text of whole characters, without lone surrogates."""
     try:
-        return isinstance(name, str) and bool(name.encode()) and "\0" not in name
+        return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
         return False
 
