@@ -30,6 +30,7 @@ ORDER = [
     "sql",
     "times",
     "types",
+    "exact",
     "entity",
     "schema",
     "columns",

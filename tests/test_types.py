@@ -1,14 +1,16 @@
 """Types at their edges: where a library has none of the kind, or another one."""
 
-from datetime import time
+from datetime import UTC, date, time
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from dateutil.tz import tzoffset
 
-from contract.world import HOUR, NOON, group, history, look, rows, write, written
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, types
+from contract.world import HOUR, NOON, group, history, look, rows, snapshots, write, written
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, TrainingSet, frames, types
 
 
 def test_halves_are_whole_in_duckdb_which_has_none():
@@ -71,3 +73,120 @@ def test_lists_of_one_length_are_cast_beside_nulls():
     found = types.recast(table, [kind])
     found.validate(full=True)
     assert (found["x"].type, found["x"].to_pylist()) == (kind, values)
+
+
+FORMS_OF_UTC = ["UTC", "Z", "utc", "+00:00", "-0000", "+00"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [*((name, "UTC") for name in FORMS_OF_UTC), ("+0530", "+05:30"), ("-03", "-03:00")]
+)
+def test_a_zone_has_one_name_however_it_is_written_and_every_output_can_read_it(given, kept):
+    noon = pa.array([NOON], pa.timestamp("us")).cast(pa.timestamp("us", tz=given))
+    fg = written(
+        rows(1, times=noon).set_column(2, "x", noon).append_column("y", pa.array([[0]]).cast(pa.list_(noon.type)))
+    )
+    past, online = HistoricalFeaturesDuckDB([FeatureLookup(fg)]), HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
+    answer = past.to_dataframe(output="arrow")
+    assert [answer.schema.field(name).type.tz for name in ("at", "x")] == [kept] * 2
+    moment = NOON.replace(tzinfo=UTC)
+    assert past.to_dataframe()["x"][0] == past.to_dataframe(output="polars")["x"][0] == moment
+    assert past.to_dataframe(output="duckdb").project("x").fetchall() == [(moment,)]
+    assert online.get_features([{"user_id": 1}], "dicts")[0]["x"] == moment
+    assert online.get_features([{"user_id": 1}], "polars")["x"][0] == moment
+    assert write(fg, rows(2, times=noon).set_column(2, "x", noon.cast(pa.timestamp("us", tz=kept))).append_column(
+        "y", pa.array([[0]]).cast(pa.list_(noon.type))), mode="append").changes == ()  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", ["IST", "Nowhere/Land", "localtime", "+24:00", "+05:30:10", "UTC+05:30", "a\0b"])
+@pytest.mark.parametrize("place", ["at", "x", "user_id", "list"])
+def test_a_zone_that_cannot_be_read_back_is_refused_by_name_with_the_way_out(zone, place):
+    odd = pa.array([NOON], pa.timestamp("us")).cast(pa.timestamp("us", tz=zone))
+    table = rows(pd.Timestamp(NOON)).append_column("list", pa.array([[pd.Timestamp(NOON)]]))
+    column = pa.ListArray.from_arrays([0, 1], odd) if place == "list" else odd
+    fg = group()
+    with pytest.raises(DataError, match=rf"Column '{place}': .*tz_convert\(\"UTC\"\)"):
+        write(fg, table.set_column(table.column_names.index(place), place, column))
+    frame = pd.DataFrame({"user_id": [1], "at": [NOON], "x": [NOON]})
+    frame["at"] = pd.Series(frame["at"]).dt.tz_localize("UTC").dt.tz_convert(tzoffset("IST", 19800))
+    with pytest.raises(DataError, match="IST"):
+        write(fg, frame)
+    assert write(fg, frame.assign(at=frame["at"].dt.tz_convert("UTC"))).rows == 1
+
+
+def test_a_table_of_an_earlier_version_with_such_a_zone_is_read_in_utc():
+    """Before, such a type was kept as it came."""
+    for name, known in (("Z", "UTC"), ("IST", "UTC"), ("+0530", "+05:30"), ("Asia/Jakarta", "Asia/Jakarta")):
+        kind = types.readable(pa.list_(pa.timestamp("us", tz=name)))
+        assert kind == pa.list_(pa.timestamp("us", tz=known))
+    table = pa.table({"x": pa.array([0], pa.timestamp("us", tz="IST"))})
+    assert frames.from_arrow(table, "pandas")["x"][0] == frames.from_arrow(table, "polars")["x"][0]
+    assert types.widens(pa.timestamp("us", tz="UTC"), pa.timestamp("us", tz="Z"))
+
+
+CATEGORIES = {
+    "text": pa.string(),
+    "large text": pa.large_string(),
+    "views": pa.string_view(),
+    "whole numbers": pa.int64(),
+    "moments": pa.timestamp("ns"),
+}
+
+
+def two_frames(kind):
+    """Put two frames together, each with categories of its own."""
+    parts = []
+    for user, text in enumerate(("a", "b")):
+        values = pa.array([user]).cast(kind) if kind in (pa.int64(), pa.timestamp("ns")) else pa.array([text], kind)
+        column = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), values)
+        parts.append(pa.table({"user_id": [user], "at": [NOON], "x": column}))
+    return pa.concat_tables(parts)
+
+
+@pytest.mark.parametrize("kind", CATEGORIES.values(), ids=CATEGORIES)
+def test_categories_of_frames_that_were_put_together_are_written_looked_up_and_saved(kind, home):
+    table = two_frames(kind)
+    fg = written(table)
+    values = [value.as_py() for value in table["x"]]
+    assert look(fg, table.select(["user_id", "at"]))["x"].to_pylist() == values
+    past = HistoricalFeaturesDuckDB([FeatureLookup(fg, prefix="f_")]).using_spine(table, "at")
+    past.save("both")
+    again = TrainingSet.load("both").reproduce(output="arrow")
+    assert again["f_x"].to_pylist() == values
+    assert past.to_parquet(home / "both.parquet") == 2
+
+
+def test_categories_of_lists_are_decoded_as_a_feature_and_as_a_key_refused():
+    lists = pa.DictionaryArray.from_arrays(pa.array([1, 0, None], pa.int8()), pa.array([[1], [2, None]]))
+    fg = written(rows(1, 2, 3).set_column(2, "x", lists))
+    assert history(fg)["x"].to_pylist() == [[2, None], [1], None]
+    with pytest.raises(DataError, match="'user_id'"):
+        write(group("other"), rows(1, 2, 3).set_column(0, "user_id", lists))
+
+
+def test_categories_that_pandas_keeps_as_objects_are_read_exactly():
+    moments = pd.Categorical([date(2024, 1, 1), pd.Timestamp("2024-01-01 18:00:00.000000001")])
+    frame = pd.DataFrame({"user_id": [1, 2], "at": moments, "x": moments})
+    fg = written(frame)
+    assert history(fg)["x"].cast(pa.int64()).to_pylist() == [1704067200 * 10**9, 1704132000 * 10**9 + 1]
+    assert history(fg)["at"].cast(pa.int64()).to_pylist() == [1704067200 * 10**6, 1704132000 * 10**6 + 1]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_names_that_would_lose_values_are_refused(name):
+    fg = group()
+    for frame in (
+        rows(1).set_column(2, "x", pa.StructArray.from_arrays([pa.array([1])], [name])),
+        rows(1).set_column(2, "x", pa.array([[{name: 3, "a": 1}]])),
+        pd.DataFrame({"user_id": [1], "at": [NOON], "x": [{name: 3, "a": 1}]}),
+        pd.DataFrame({"user_id": [1], "at": [NOON], name: [1]}),
+        rows(1).rename_columns(["user_id", "at", name]),
+    ):
+        with pytest.raises(DataError, match=r"[Rr]ename|no name"):
+            write(fg, frame)
+    assert snapshots(fg) == -1
+
+
+def test_sparse_columns_are_read_as_what_they_stand_for():
+    frame = pd.DataFrame({"user_id": [1, 2], "at": [NOON] * 2, "x": pd.arrays.SparseArray([0, 7])})
+    assert history(written(frame))["x"].to_pylist() == [0, 7]

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
-from seeknal import frames
+from seeknal import exact, frames
 from seeknal.catalog import AsOf
 from seeknal.errors import DataError, StoreError
 from seeknal.feature_group import FeatureLookup
@@ -106,20 +105,14 @@ def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes
 
 
 def _plain(value: Any) -> Any:
-    """Give a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
-    plain = getattr(value, "asm8", value)  # of pandas', which are finer than what Python has
-    if isinstance(plain, np.timedelta64 | np.datetime64) and np.isnat(plain):
-        return None
-    if isinstance(plain, np.timedelta64):
-        nanos = int(plain.astype("timedelta64[ns]").astype(np.int64))
-        return f"{'-' if nanos < 0 else ''}PT{abs(nanos) // 10**9}.{abs(nanos) % 10**9:09}S"
-    if isinstance(value, np.datetime64):
-        return str(value)
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise DataError(f"{value!r} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
+    """Return a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
+    try:
+        plain = exact.plain(value)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{exact.shown(value)} cannot be sent: it {error}.") from None
+    if plain is value:
+        raise DataError(f"{exact.shown(value)} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
+    return plain
 
 
 def read_table(body: IO[bytes]) -> pa.Table:

@@ -240,7 +240,7 @@ class Catalog:
         import pyarrow as pa
 
         from seeknal import types
-        from seeknal.online import read_keys
+        from seeknal.exact import read_keys
 
         fields = self.version(record).schema.keys
         if set(keys) != {field.name for field in fields}:

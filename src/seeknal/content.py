@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
-from seeknal.types import logical
+from seeknal.errors import DataError
+from seeknal.types import decoded, standard
 
 
 def content_hash(table: pa.Table) -> str:
@@ -23,9 +24,15 @@ def content_hash(table: pa.Table) -> str:
     True
     """
     digest = blake2b(digest_size=32)
-    for field, column in zip(table.schema, table.columns, strict=True):
-        digest.update(f"{len(field.name)} {field.name} {logical(field.type)} {len(column)};".encode())
-        _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
+    for field, given in zip(table.schema, table.columns, strict=True):
+        digest.update(f"{len(field.name)} {field.name} {standard(field.type)} {len(given)};".encode())
+        try:
+            column = decoded(given, standard(field.type)) if is_.is_dictionary(field.type) else given
+            _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
+        except pa.ArrowNotImplementedError as error:
+            raise DataError(
+                f"Column {field.name!r} is {field.type}, which cannot be kept: {error}", column=field.name
+            ) from None
     return digest.hexdigest()
 
 

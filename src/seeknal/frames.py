@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seeknal import types
+from seeknal import exact, types
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import did_you_mean
 from seeknal.sql import comma, quote
@@ -173,14 +173,7 @@ def _sound(file: Path, read: Callable[[], Iterator[pa.RecordBatch]]) -> Iterator
 
 
 def _from_pandas(frame: Any, names: list[str]) -> pa.Table:
-    return pa.Table.from_arrays([_from_series(name, frame[name]) for name in names], names=names)
-
-
-def _from_series(name: str, series: Any) -> pa.Array | pa.ChunkedArray:
-    try:
-        return pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-        raise DataError(f"Column {name!r} cannot be read as values of one type: {error}", column=name) from None
+    return pa.Table.from_arrays([exact.series(name, frame[name]) for name in names], names=names)
 
 
 def _from_polars(frame: Any, names: list[str]) -> pa.Table:
@@ -300,12 +293,16 @@ def from_arrow(table: pa.Table, kind: str) -> Any:
     if kind == "arrow":
         return table
     if kind == "polars":
-        return library("polars").from_arrow(table)
+        return _to_polars(table)
     if kind == "duckdb":
         import duckdb
 
         return duckdb.from_arrow(types.recast(table, [_in_duckdb(kind) for kind in table.schema.types]))
     return _to_pandas(table, arrow_backed=False)
+
+
+def _to_polars(table: pa.Table) -> Any:
+    return library("polars").from_arrow(types.with_readable_zones(table, offsets=False))
 
 
 def records(table: pa.Table) -> list[dict[str, Any]]:
@@ -346,7 +343,7 @@ def with_columns(frame: Any, names: list[str], features: pa.Table, kind: str) ->
     if kind == own == "pandas":
         return _beside(frame, names, features)
     if kind == own == "polars":
-        return frame.select(names).hstack(library("polars").from_arrow(features))
+        return frame.select(names).hstack(_to_polars(features))
     table = to_arrow(frame, names)
     for field, column in zip(features.schema, features.columns, strict=True):
         table = table.append_column(field, column)
@@ -376,6 +373,7 @@ def _to_pandas(table: pa.Table, arrow_backed: bool) -> Any:
     """Make a pandas frame that holds every value exactly; whole numbers with nulls become Int64 and the like."""
     pd = library("pandas")
 
+    table = types.with_readable_zones(table)
     if arrow_backed:
         return table.to_pandas(types_mapper=pd.ArrowDtype)
     parts = [pd.DataFrame(index=pd.RangeIndex(table.num_rows))]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import time
 from hashlib import blake2b
-from itertools import accumulate
-from numbers import Integral
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import types as is_
 
-from seeknal import frames
+from seeknal import exact, frames
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
 from seeknal.errors import DataError, tally
 from seeknal.names import did_you_mean
 from seeknal.offline import Write
-from seeknal.online import Codec, read_keys
+from seeknal.online import Codec
 from seeknal.registry import GroupRecord
 from seeknal.schema import UTC, Roles, Schema, difference, infer
 from seeknal.times import Interval
@@ -137,126 +131,26 @@ def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: Gr
     columns = {}
     for field in schema:
         values = [row[field.name] for row in rows]
-        try:
-            if field in schema.keys:
-                columns[field.name] = read_keys(field.name, values, field.type, "the rows pushed")
-            elif field in schema.features:
-                columns[field.name] = _exactly(values, field.type)
-            else:  # each may be written in its own way
-                found = map(_found, values)
-                moments = [utc(field.name, pa.chunked_array([pa.array([one], one.type)]), up=True) for one in found]
-                columns[field.name] = pa.chunked_array([chunk for one in moments for chunk in one.chunks], UTC)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-            raise DataError(f"{field.name} is {field.type}, and does not fit: {error}", column=field.name) from None
+        if field in schema.keys:
+            columns[field.name] = exact.read_keys(field.name, values, field.type, "the rows pushed")
+        elif field in schema.features:
+            columns[field.name] = exact.column(field.name, values, field.type)
+        else:
+            columns[field.name] = _moments(field.name, values)
     return pa.table(columns)
 
 
-def _exactly(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Make a column of a type; Arrow alone would cut 5.9 down to 5, a time down to its seconds, and take True for 1.
-
-    Raises:
-        TypeError: A value is of another kind.
-        ValueError: A value has no exact place in the type, or is beyond its range.
-    """
-    if is_.is_struct(kind):
-        return _structs(values, kind)
-    if is_.is_list(kind) or is_.is_fixed_size_list(kind):
-        return _lists(values, kind)
-    for test, convert in _CONVERT:
-        if test(kind):
-            return pa.array([None if value is None else convert(value, kind) for value in values], kind)
-    if is_.is_decimal(kind):
-        return pa.array([value.cast(kind) if isinstance(value, pa.Scalar) else value for value in values], kind)
-    found = pa.array(values)
-    if is_.is_null(found.type) or any(test(found.type) and test(kind) for test in _SIMPLE):
-        return found.cast(kind)
-    raise TypeError(f"the values are {found.type}")
-
-
-def _structs(values: Sequence[Any], kind: pa.StructType) -> pa.Array:
-    names = {field.name for field in kind}
-    for value in values:
-        if not isinstance(value, Mapping | None):
-            raise TypeError(f"{value!r} is no mapping")
-        if unknown := [name for name in value or () if name not in names]:
-            raise TypeError(f"{kind} has no field {unknown[0]!r}")
-    parts = [_exactly([value and value.get(field.name) for value in values], field.type) for field in kind]
-    return pa.StructArray.from_arrays(parts, fields=list(kind), mask=_nulls(values))
-
-
-def _lists(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    lists = [None if value is None else _listed(value) for value in values]
-    if not is_.is_fixed_size_list(kind):
-        inside = _exactly([one for some in lists for one in some or ()], kind.value_type)
-        ends = accumulate((len(some or ()) for some in lists), initial=0)
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), inside, type=kind, mask=_nulls(values))
-    size = kind.list_size
-    if wrong := [some for some in lists if some is not None and len(some) != size]:
-        raise ValueError(f"a list has {len(wrong[0])} values, not {size}")
-    inside = _exactly([one for some in lists for one in some or [None] * size], kind.value_type)
-    return pa.FixedSizeListArray.from_arrays(inside, type=kind, mask=_nulls(values))
-
-
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, str | bytes | Mapping):
-        raise TypeError(f"{value!r} is no list")
-    return list(value)
-
-
-def _nulls(values: Sequence[Any]) -> pa.Array:
-    return pa.array([value is None for value in values], pa.bool_())
-
-
-def _whole(value: Any, kind: pa.DataType) -> int:
-    number = int(value) if isinstance(value, float | np.floating) and value.is_integer() else value
-    if isinstance(number, bool) or not isinstance(number, Integral):
-        raise TypeError(f"{value!r} is no whole number")
-    limits = np.iinfo(kind.to_pandas_dtype())
-    if not limits.min <= int(number) <= limits.max:
-        raise ValueError(f"{value} is beyond the range of {kind}")
-    return int(number)
-
-
-def _float(value: Any, kind: pa.DataType) -> Any:
-    """Round as people expect of floats, but no whole number, which may count something, and nothing to infinity."""
-    if isinstance(value, bool) or not isinstance(value, Integral | float | np.floating):
-        raise TypeError(f"{value!r} is no number")
-    with np.errstate(over="ignore"):
-        near = kind.to_pandas_dtype()(value)
-    if math.isinf(near) and not math.isinf(value):
-        raise ValueError(f"{value} is beyond the range of {kind}")
-    if isinstance(value, Integral) and int(near) != value:
-        raise ValueError(f"{value} has no exact place in {kind}")
-    return near
-
-
-def _moment(value: Any, kind: pa.DataType) -> pa.Scalar:
-    if isinstance(value, time) and value.tzinfo is not None:
-        raise TypeError(f"{value} has a zone, which a time of day has not")
-    given = _found(value)
-    if not any(test(given.type) and test(kind) for test in _TEMPORAL):
-        raise TypeError(f"{value!r} is {given.type}")
-    cast = given.cast(kind)
-    if not cast.cast(given.type).equals(given):
-        raise ValueError(f"{value} has no exact place in {kind}")
-    return cast
-
-
-def _found(value: Any) -> pa.Scalar:
-    """Give a value as what Arrow finds it to be; of moments of pandas it would not find the nanoseconds."""
-    plain = getattr(value, "asm8", value)
-    if isinstance(plain, np.generic):
-        return pa.array(np.array([plain]))[0]
-    return plain if isinstance(plain, pa.Scalar) else pa.scalar(plain)
-
-
-_CONVERT: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any, pa.DataType], Any]], ...] = (
-    (is_.is_integer, _whole),
-    (is_.is_floating, _float),
-    (is_.is_temporal, _moment),
-)
-_TEMPORAL = is_.is_time, is_.is_duration, lambda kind: is_.is_timestamp(kind) or is_.is_date(kind)
-_SIMPLE = is_.is_boolean, is_.is_string, lambda kind: is_.is_binary(kind) or is_.is_fixed_size_binary(kind)
+def _moments(name: str, values: list[Any]) -> pa.ChunkedArray:
+    """Read event times, of which each may be written in its own way: as text, with a zone or without, or as a moment."""
+    texts = [value if isinstance(value, str) else None for value in values]
+    others = utc(name, exact.column(name, [None if isinstance(value, str) else value for value in values]), up=True)
+    whole = exact.column(name, texts, pa.string())
+    try:
+        read = utc(name, whole, up=True)
+    except DataError:  # some have a zone and some have none, or one cannot be read: then this says which
+        each = [utc(name, whole.slice(row, 1), up=True, first=row) for row in range(len(whole))]
+        read = pa.chunked_array([chunk for one in each for chunk in one.chunks], UTC)
+    return pc.coalesce(read, others)
 
 
 def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> None:

@@ -166,6 +166,8 @@ def _refuse_clashes(used: Sequence[str]) -> None:
         raise DataError(f"Columns {' and '.join(map(repr, alike))} differ in case only. Rename one.", columns=alike)
     if ROW_ID in (name.lower() for name in used) or "" in used:
         raise DataError(f"A column cannot be named {ROW_ID!r} or nothing. Rename it.")
+    if odd := [name for name in used if "\0" in name]:
+        raise DataError(f"A column cannot have NUL in its name, as {odd[0]!r} has. Rename it.", column=odd[0])
 
 
 def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
@@ -173,7 +175,8 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
 
     A column whose type widens into the known one takes the known one, so a narrower frame, an
     all-null column or another layout of the same values makes no new version. Neither do whole
-    numbers for a float feature, as long as each is exact as one.
+    numbers for a float or a decimal, and decimals of another scale, as long as each is exact there.
+    Decimals that are not exact there widen the known type.
 
     Raises:
         DataError: A type cannot be kept, or is unknown because all values are null.
@@ -183,11 +186,12 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
     declared = roles.declared or {}
 
     def column(name: str) -> pa.Field:
-        kind = _logical_of(table.schema.field(name))
+        kind = _kind_of(table, name)
         if name in declared and not pa.types.is_null(declared[name]):
-            return pa.field(name, _declared_type(name, kind, declared[name]))
-        if name in now and (types.widens(kind, now[name]) or _fits(table[name], now[name])):
-            return pa.field(name, now[name])
+            return pa.field(name, _declared_type(table[name], kind, pa.field(name, declared[name])))
+        if name in now:
+            return pa.field(name, _next_type(table[name], kind, now[name]))
+        kind = _logical_of(table.schema.field(name))
         if pa.types.is_null(kind):
             remedy = (
                 'Give it one: frame.astype({"%s": "Int64"}) or "string", in pandas.'
@@ -202,8 +206,8 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
         return pa.field(name, kind)
 
     def time(name: str) -> pa.Field:
-        kind = _time_type(table.schema.field(name), roles.group)
-        if name in now and (pa.types.is_timestamp(now[name]) or pa.types.is_date(kind)):
+        kind = _time_type(name, _kind_of(table, name), roles.group)
+        if name in now and (pa.types.is_timestamp(now[name]) or pa.types.is_date(kind) or not _has_values(table, name)):
             return pa.field(name, now[name])
         return pa.field(name, kind)
 
@@ -217,22 +221,35 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
     )
 
 
-def _fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
-    """Tell whether whole numbers are all exact as floats."""
-    if not (pa.types.is_integer(column.type) and pa.types.is_floating(kind)):
-        return False
-    try:
-        column.cast(kind)
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _kind_of(table: pa.Table, name: str) -> pa.DataType:
+    """Return the logical type of a column; null for what pandas makes of nothing but missing values, NaN or NaT."""
+    kind = _logical_of(table.schema.field(name))
+    is_missing = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
+    return pa.null() if is_missing and len(table) and not _has_values(table, name) else kind
 
 
-def _declared_type(name: str, kind: pa.DataType, declared: pa.DataType) -> pa.DataType:
-    numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (kind, declared))
-    if numbers or types.widens(kind, declared):
-        return declared
-    raise DataError(f"Column {name!r} is {kind} but declared as {declared}. Cast it, or declare {kind}.", column=name)
+def _has_values(table: pa.Table, name: str) -> bool:
+    return bool(table[name].null_count < len(table))
+
+
+def _next_type(column: pa.ChunkedArray, kind: pa.DataType, now: pa.DataType) -> pa.DataType:
+    """Return the type that a known column has with these values: its own if all fit, else one that both fit, or theirs."""
+    if types.widens(kind, now) or types.fits(column, now):
+        return now
+    if not (pa.types.is_decimal(kind) and pa.types.is_decimal(now)):
+        return types.together(now, kind) or kind
+    short = types.shortest(column)
+    return types.together(now, kind) or types.together(now, short) or short
+
+
+def _declared_type(column: pa.ChunkedArray, kind: pa.DataType, declared: pa.Field) -> pa.DataType:
+    numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (kind, declared.type))
+    if numbers or types.widens(kind, declared.type) or types.fits(column, declared.type):
+        return declared.type
+    raise DataError(
+        f"Column {declared.name!r} is {kind} but declared as {declared.type}. Cast it, or declare {kind}.",
+        column=declared.name,
+    )
 
 
 def _logical_of(field: pa.Field) -> pa.DataType:
@@ -253,8 +270,7 @@ def _key(field: pa.Field) -> pa.Field:
     return field
 
 
-def _time_type(field: pa.Field, group: str) -> pa.DataType:
-    kind = _logical_of(field)
+def _time_type(name: str, kind: pa.DataType, group: str) -> pa.DataType:
     if pa.types.is_date(kind):
         return kind
     if pa.types.is_timestamp(kind):
@@ -262,9 +278,9 @@ def _time_type(field: pa.Field, group: str) -> pa.DataType:
     if pa.types.is_string(kind) or pa.types.is_null(kind):
         return pa.timestamp("us")
     raise DataError(
-        f"Time column {field.name!r} of group {group!r} is {kind}. Make it a timestamp, a date or ISO 8601 text: "
-        f'pandas.to_datetime(frame["{field.name}"], unit="s", utc=True), say.',
-        column=field.name,
+        f"Time column {name!r} of group {group!r} is {kind}. Make it a timestamp, a date or ISO 8601 text: "
+        f'pandas.to_datetime(frame["{name}"], unit="s", utc=True), say.',
+        column=name,
     )
 
 
@@ -283,15 +299,27 @@ def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
     for field in old:
         wide = now.get(field.name)
         if wide and not (types.widens(field.type, wide) or _is_time_to_finer(field.type, wide)):
-            cast = "pandas: .astype('Int64')" if pa.types.is_integer(field.type) else f"to {field.type}"
             raise DataError(
                 f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide}: rows already stored "
-                f"would not fit. Cast the column ({cast}), give it another name, or write to a new group.",
+                f"would not fit. {_way_out(field.type, wide)} it another name, or write to a new group.",
                 column=field.name,
                 old=str(field.type),
                 new=str(wide),
             )
     return difference(old, new)
+
+
+def _way_out(old: pa.DataType, new: pa.DataType) -> str:
+    """Say how a column is brought to the type it had, if it can be: the beginning of a sentence."""
+    if not (pa.types.is_decimal(old) and pa.types.is_decimal(new)):
+        cast = "pandas: .astype('Int64')" if pa.types.is_integer(old) else f"to {old}"
+        return f"Cast the column ({cast}), give"
+    if max(old.precision - old.scale, new.precision - new.scale) + old.scale > types.LONGEST_DECIMAL:
+        return f"Together they need more than {types.LONGEST_DECIMAL} digits. Give the column"
+    return (
+        f"Together they need more than {types.LONGEST_DECIMAL} digits. Round the column (pandas: .map(lambda value: value.quantize("
+        f"Decimal('1E-{old.scale}'), context=Context(prec={types.LONGEST_DECIMAL})), na_action='ignore')), give"
+    )
 
 
 def _is_time_to_finer(old: pa.DataType, new: pa.DataType) -> bool:

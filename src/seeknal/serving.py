@@ -14,8 +14,9 @@ import pyarrow as pa
 from seeknal import frames
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
+from seeknal.exact import read_keys
 from seeknal.names import did_you_mean
-from seeknal.online import Codec, OnlineStore, State, WireRow, read_keys, to_wire
+from seeknal.online import Codec, OnlineStore, State, WireRow, to_wire
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
 from seeknal.times import moment_of
@@ -147,10 +148,7 @@ class Key:
 
     def array(self, values: list[Any]) -> pa.Array:
         """Give values that `wire` has taken as a column, in the key's type if it has a place for them."""
-        try:
-            return pa.array(values, self.kind)
-        except (pa.ArrowInvalid, OverflowError):
-            return read_keys(self.name, values, self.kind)
+        return read_keys(self.name, values, self.kind)
 
     def is_plain(self, values: list[Any]) -> bool:
         """Tell whether values are of the Python type that is the same on the wire."""

@@ -70,7 +70,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
             with _kept_in(scratch):
                 folder = stack.enter_context(passing(scratch))
             tell("Reading the spine")
-            nothing = pa.RecordBatch.from_pylist([], schema)
+            nothing = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
             spine = (batch.select(used) for batch in chain([nothing], batches()))
             with _kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)

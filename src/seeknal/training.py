@@ -181,7 +181,9 @@ def _keep_spine(table: pa.Table, file: Path) -> None:
     """Write a spine as it is, to the unit of a timestamp."""
     try:
         with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table.unify_dictionaries())  # frames put together have categories of their own
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"The spine cannot be kept: {error}. Cast or drop that column.") from None
     except OSError as error:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 

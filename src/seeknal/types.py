@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from decimal import Decimal
+from functools import lru_cache
 
 import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
 
-_LONGEST_DECIMAL = 38
+LONGEST_DECIMAL = 38
+"""Digits of the longest decimal that can be kept."""
+
 _STANDARD = (
     (is_.is_large_string, pa.string()),
     (is_.is_string_view, pa.string()),
@@ -23,6 +27,10 @@ _STANDARD = (
     (is_.is_date64, pa.date32()),
 )
 _UNITS = ["s", "ms", "us", "ns"]
+_UTC = {"UTC", "Z"}
+_OFFSET = re.compile(r"([+-])([01]\d|2[0-3]):?([0-5]\d)?", re.ASCII)
+_NOWHERE = {"Factory", "localtime", "posixrules"}
+"""Zones that are not the same on each machine."""
 _WIDER: dict[pa.DataType, tuple[pa.DataType, ...]] = {
     pa.int8(): (pa.int16(), pa.int32(), pa.int64()),
     pa.int16(): (pa.int32(), pa.int64()),
@@ -36,20 +44,108 @@ _WIDER: dict[pa.DataType, tuple[pa.DataType, ...]] = {
 
 
 def logical(kind: pa.DataType) -> pa.DataType:
-    """Give the one type that stands for all ways to lay out the same values.
+    """Return the one type that stands for all ways to lay out the same values, if they can be kept and read back.
+
+    Raises:
+        DataError: Seeknal cannot keep such values.
+    """
+    found = standard(kind)
+    _refuse_unnamed(found)
+    return _rebuilt(found, _in_known_zone)
+
+
+def _refuse_unnamed(kind: pa.DataType) -> None:
+    """Refuse fields of structs that would lose their values on disk or in DuckDB."""
+    if not _is_nested(kind):
+        return
+    for field in kind if is_.is_struct(kind) else [kind.value_field]:
+        if not field.name or "\0" in field.name:
+            raise DataError(
+                f"Values of type {str(kind)!a} cannot be kept: a field of a struct has no name, or one with NUL, and "
+                "would lose its values. Rename it."
+            )
+        _refuse_unnamed(field.type)
+
+
+def _in_known_zone(kind: pa.DataType) -> pa.DataType:
+    if not is_.is_timestamp(kind):
+        return kind
+    if kind.tz and known_zone(kind.tz) is None:
+        raise DataError(
+            f"Values of type {kind} cannot be kept: no library here can read the zone {kind.tz!r} back. Convert them to "
+            'UTC first (pandas: .dt.tz_convert("UTC")).'
+        )
+    return pa.timestamp(kind.unit, tz=known_zone(kind.tz) if kind.tz else None)
+
+
+@lru_cache(1024)
+def known_zone(name: str) -> str | None:
+    """Return the name by which every library finds a zone; None if none does.
+
+    >>> known_zone("Asia/Jakarta"), known_zone("Z"), known_zone("+0530"), known_zone("IST")
+    ('Asia/Jakarta', 'UTC', '+05:30', None)
+    """
+    if name.upper() in _UTC:
+        return "UTC"
+    if offset := _OFFSET.fullmatch(name):
+        sign, hours, minutes = offset[1], offset[2], offset[3] or "00"
+        return f"{sign}{hours}:{minutes}" if int(hours) + int(minutes) else "UTC"
+    if name in _NOWHERE or name[:1] in "+-":
+        return None
+    try:
+        pa.lib.string_to_tzinfo(name)
+    except (pa.ArrowInvalid, ValueError):
+        return None
+    return name
+
+
+def readable(kind: pa.DataType, *, offsets: bool = True) -> pa.DataType:
+    """Return a type with UTC for each zone that cannot be read, as in tables of earlier versions: the same instants.
+
+    Args:
+        kind: The type.
+        offsets: Whether offsets such as +05:30 can be read; Polars knows no such zones.
+    """
+
+    def read(inner: pa.DataType) -> pa.DataType:
+        if not is_.is_timestamp(inner) or not inner.tz:
+            return inner
+        name = known_zone(inner.tz)
+        return pa.timestamp(inner.unit, tz="UTC" if name is None or (name[0] in "+-" and not offsets) else name)
+
+    if "tz=" not in str(kind):
+        return kind
+    return readable(kind.value_type, offsets=offsets) if is_.is_dictionary(kind) else _rebuilt(kind, read)
+
+
+def with_readable_zones(table: pa.Table, *, offsets: bool = True) -> pa.Table:
+    """Return a table whose zones a library can read; see `readable`."""
+    for i, field in enumerate(table.schema):
+        if (kind := readable(field.type, offsets=offsets)) != field.type:
+            table = table.set_column(i, field.with_type(kind), _cast(table.column(i), kind))
+    return table
+
+
+def _rebuilt(kind: pa.DataType, of: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Change the types that lists and structs are made of."""
+    return _rebuild(kind, lambda inner: _rebuilt(inner, of)) if _is_nested(kind) else of(kind)
+
+
+def standard(kind: pa.DataType) -> pa.DataType:
+    """Return the type that values have which were laid out in another way, whatever zones and names are in it.
 
     Raises:
         DataError: Seeknal cannot keep such values.
     """
     if is_.is_dictionary(kind):
-        return logical(kind.value_type)
+        return standard(kind.value_type)
     if _is_nested(kind):
         _refuse_alike(kind)
-        return _rebuild(kind, logical)
-    for test, standard in _STANDARD:
+        return _rebuild(kind, standard)
+    for test, plain in _STANDARD:
         if test(kind):
-            return standard
-    if is_.is_decimal(kind) and kind.precision <= _LONGEST_DECIMAL and kind.scale >= 0:
+            return plain
+    if is_.is_decimal(kind) and kind.precision <= LONGEST_DECIMAL and kind.scale >= 0:
         return pa.decimal128(kind.precision, kind.scale)
     if not _is_plain(kind):
         raise DataError(f"Values of type {kind} cannot be kept. Cast them to a number, text, a list or a struct.")
@@ -130,7 +226,7 @@ def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     if narrow == wide or is_.is_null(narrow) or wide in _WIDER.get(narrow, ()):
         return True
     if is_.is_timestamp(narrow) and is_.is_timestamp(wide):
-        return narrow.tz == wide.tz and _UNITS.index(narrow.unit) <= _UNITS.index(wide.unit)
+        return _zone(narrow) == _zone(wide) and _UNITS.index(narrow.unit) <= _UNITS.index(wide.unit)
     if is_.is_decimal(narrow) and is_.is_decimal(wide):
         whole = wide.precision - wide.scale >= narrow.precision - narrow.scale
         return bool(whole and wide.scale >= narrow.scale)
@@ -140,6 +236,75 @@ def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     if is_.is_list(wide) and (is_.is_list(narrow) or is_.is_fixed_size_list(narrow)):
         return widens(narrow.value_type, wide.value_type)
     return False
+
+
+def _zone(kind: pa.DataType) -> str | None:
+    return (known_zone(kind.tz) or kind.tz) if kind.tz else None
+
+
+def together(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the narrowest type in which the values of two logical types are exact; None if there is none.
+
+    >>> together(pa.decimal128(3, 2), pa.decimal128(3, 1))
+    Decimal128Type(decimal128(4, 2))
+    """
+    if widens(one, other):
+        return other
+    if widens(other, one):
+        return one
+    if is_.is_decimal(one) and is_.is_decimal(other):
+        scale = max(one.scale, other.scale)
+        digits = max(one.precision - one.scale, other.precision - other.scale) + scale
+        return pa.decimal128(digits, scale) if digits <= LONGEST_DECIMAL else None
+    if is_.is_struct(one) and is_.is_struct(other) and [f.name for f in one] == [f.name for f in other]:
+        kinds = [together(a.type, b.type) for a, b in zip(one, other, strict=True)]
+        return None if None in kinds else pa.struct([(f.name, kind) for f, kind in zip(one, kinds, strict=True)])
+    if _is_list(one) and _is_list(other):
+        inside = together(one.value_type, other.value_type)
+        sizes = {kind.list_size if is_.is_fixed_size_list(kind) else -1 for kind in (one, other)}
+        both_fixed = len(sizes) > 1 and -1 not in sizes
+        return None if inside is None or both_fixed else pa.list_(inside, min(sizes))
+    return None
+
+
+def shortest(column: pa.ChunkedArray) -> pa.DataType:
+    """Return the shortest type in which the decimals of a column are exact, whatever room its own type has."""
+    import pyarrow.compute as pc
+
+    bounds = pc.min_max(column).as_py()
+    largest = max((abs(value) for value in bounds.values() if value), default=Decimal(0))
+    whole = max(0, largest.adjusted() + 1) if largest else 0
+    scale = next(
+        s
+        for s in range(column.type.scale + 1)
+        if fits(column, pa.decimal128(LONGEST_DECIMAL, s)) or s == column.type.scale
+    )
+    return pa.decimal128(min(LONGEST_DECIMAL, max(1, whole + scale)), scale)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(is_.is_list(kind) or is_.is_fixed_size_list(kind))
+
+
+def fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Tell whether values have an exact place in a type that is not wider than theirs: 5 among floats, 12.50 in decimal(3, 1)."""
+    if not _may_fit(standard(column.type), kind):
+        return False
+    try:
+        _cast(column, kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True
+
+
+def _may_fit(one: pa.DataType, other: pa.DataType) -> bool:
+    if is_.is_struct(one) and is_.is_struct(other):
+        same = [f.name for f in one] == [f.name for f in other]
+        return same and all(_may_fit(a.type, b.type) for a, b in zip(one, other, strict=True))
+    if _is_list(one) and is_.is_list(other):
+        return _may_fit(one.value_type, other.value_type)
+    decimal = is_.is_decimal(other) and (is_.is_decimal(one) or is_.is_integer(one))
+    return decimal or (is_.is_integer(one) and is_.is_floating(other)) or widens(one, other)
 
 
 def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
@@ -187,13 +352,19 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
     for name, column, kind in zip(table.column_names, table.columns, kinds, strict=True):
         try:
             columns.append(_renamed(column, kind) if column.type == kind else _cast(column, kind))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"Column {name!r} does not fit its type {kind}: {error}", column=name) from None
     return pa.Table.from_arrays(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Cast a column; into lists of one length without its nulls, beside which Arrow 26.0.1 reads what is not there."""
+    if is_.is_dictionary(column.type):
+        return decoded(column, kind)
+    if column.null_count == len(column) and not is_.is_null(kind):
+        return pa.chunked_array([pa.nulls(len(column), kind)])
+    if is_.is_integer(column.type) and is_.is_decimal(kind):
+        return column.cast(pa.decimal128(LONGEST_DECIMAL)).cast(kind)  # Arrow wants room for the largest of the type
     if not is_.is_fixed_size_list(kind) or not column.null_count:
         return column.cast(kind)
     import pyarrow.compute as pc
@@ -203,16 +374,12 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.drop_null().cast(kind).take(places)
 
 
-def read(name: str, text: str, kind: pa.DataType) -> Any:
-    """Read a value from text, as somebody types it.
-
-    Raises:
-        DataError: The text does not fit the type.
-    """
-    try:
-        return pa.scalar(text).cast(kind).as_py()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise DataError(f"{name} is {kind}, which {text!r} is not.", key=name) from None
+def decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Replace numbers of categories, which each chunk has its own of, by what they stand for, in a type."""
+    chunks = [_cast(pa.chunked_array([chunk.dictionary]), kind) for chunk in column.chunks]
+    pairs = zip(column.chunks, chunks, strict=True)
+    taken = [categories.take(chunk.indices) for chunk, categories in pairs]
+    return pa.chunked_array([part for one in taken for part in one.chunks], kind)
 
 
 def _renamed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

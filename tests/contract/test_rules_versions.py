@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
+from decimal import Context, Decimal
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -143,22 +146,22 @@ def test_a_feature_may_come_back_with_another_type():
 
 
 WIDER = [
-    (pa.int32(), pa.int64(), [1, None, 2**31 - 1]),
-    (pa.uint32(), pa.int64(), [1, None, 2**32 - 1]),
-    (pa.uint32(), pa.uint64(), [1, None, 2**32 - 1]),
-    (pa.float32(), pa.float64(), [0.5, None, float("inf")]),
-    (pa.decimal128(4, 2), pa.decimal128(38, 4), ["1.25", None, "-99.99"]),
-    (pa.timestamp("s"), pa.timestamp("ns"), [NOON, None, NOON]),
-    (pa.list_(pa.int32()), pa.list_(pa.int64()), [[1], None, [None]]),
-    (pa.list_(pa.float32(), 2), pa.list_(pa.float32()), [[1, 2], None, [None, 0]]),
+    (pa.int32(), pa.int64(), [1, None, 2**31 - 1], 2**40),
+    (pa.uint32(), pa.int64(), [1, None, 2**32 - 1], -1),
+    (pa.uint32(), pa.uint64(), [1, None, 2**32 - 1], 2**40),
+    (pa.float32(), pa.float64(), [0.5, None, float("inf")], 0.1),
+    (pa.decimal128(4, 2), pa.decimal128(38, 4), ["1.25", None, "-99.99"], Decimal("0.0001")),
+    (pa.timestamp("s"), pa.timestamp("ns"), [NOON, None, NOON], pd.Timestamp("2024-01-01 00:00:00.000000001")),
+    (pa.list_(pa.int32()), pa.list_(pa.int64()), [[1], None, [None]], [2**40]),
+    (pa.list_(pa.float32(), 2), pa.list_(pa.float32()), [[1, 2], None, [None, 0]], [1]),
 ]
 
 
-@pytest.mark.parametrize(("narrow", "wide", "values"), WIDER, ids=str)
-def test_a_wider_type_makes_a_version_and_converts_what_is_stored(narrow, wide, values):
+@pytest.mark.parametrize(("narrow", "wide", "values", "wider"), WIDER, ids=str)
+def test_a_wider_type_makes_a_version_and_converts_what_is_stored(narrow, wide, values, wider):
     given = pa.array(values).cast(narrow) if pa.types.is_decimal(narrow) else pa.array(values, narrow)
     fg = written(rows(*values, times=[NOON, NOON + HOUR, NOON + 2 * HOUR]).set_column(2, "x", given))
-    new = rows(None, times=[NOON + 3 * HOUR]).set_column(2, "x", pa.nulls(1, wide))
+    new = rows(None, times=[NOON + 3 * HOUR]).set_column(2, "x", pa.array([wider], wide))
     assert changed(fg, new, mode="append") == [f"modified x ({narrow} to {wide})"]
     found = history(fg)["x"].combine_chunks()
     assert found.type == wide
@@ -172,7 +175,6 @@ NARROWER = [
     (pa.string(), pa.int64()),
     (pa.bool_(), pa.int64()),
     (pa.uint64(), pa.int64()),
-    (pa.decimal128(10, 2), pa.decimal128(10, 4)),
     (pa.list_(pa.float32(), 2), pa.list_(pa.float32(), 3)),
     (pa.list_(pa.int64()), pa.int64()),
     (US, pa.timestamp("us", tz="UTC")),
@@ -182,13 +184,91 @@ NARROWER = [
 
 @pytest.mark.parametrize(("old", "new"), NARROWER, ids=str)
 def test_any_other_change_of_type_is_refused_with_the_difference_and_the_ways_out(old, new):
-    value = pa.array([2**53 + 1], new) if old == pa.float64() else pa.nulls(1, new)
+    some = {pa.float64(): 0.5, pa.timestamp("us", tz="UTC"): NOON}.get(new)
+    value = pa.array([2**53 + 1 if old == pa.float64() else some], new)
     fg = written(rows(None).set_column(2, "x", pa.nulls(1, old)))
     with pytest.raises(DataError) as error:
         write(fg, rows(None).set_column(2, "x", value), mode="append")
     for part in ("'x'", str(old), str(new), "Cast", "another name", "new group"):
         assert part in str(error.value)
     assert snapshots(fg) == 1
+
+
+DECIMALS = [
+    ("9.99", "12.5", pa.decimal128(4, 2)),
+    ("12.5", "9.99", pa.decimal128(4, 2)),
+    ("1", "0.001", pa.decimal128(4, 3)),
+    ("9" * 36, "0.25", pa.decimal128(38, 2)),
+]
+
+
+@pytest.mark.parametrize(("first", "then", "kind"), DECIMALS, ids=str)
+def test_decimals_of_growing_precision_widen_in_both_directions(first, then, kind):
+    fg = written(rows(Decimal(first)).to_pandas())
+    made = changed(fg, rows(Decimal(then), times=LATER).to_pandas(), mode="append")
+    assert made == [f"modified x ({pa.array([Decimal(first)]).type} to {kind})"]
+    assert history(fg).schema.field("x").type == kind
+    assert seen(fg, NOON, *LATER) == [Decimal(first), Decimal(then)]
+
+
+def test_decimals_in_lists_and_structs_widen_too():
+    fg = written(rows([{"a": Decimal("9.99")}]))
+    changed(fg, rows([{"a": Decimal("12.5")}], times=LATER), mode="append")
+    assert seen(fg, NOON, *LATER) == [[{"a": Decimal("9.99")}], [{"a": Decimal("12.5")}]]
+
+
+@pytest.mark.parametrize("given", [Decimal("1.5"), 7, Decimal("1E+1"), None], ids=str)
+def test_values_that_fit_a_decimal_take_its_type_and_make_no_version(given):
+    fg = written(rows(Decimal("99.99")))
+    column = pa.array([given], pa.int64() if isinstance(given, int) else pa.decimal128(30, 10))
+    assert write(fg, rows(1, times=LATER).set_column(2, "x", column), mode="append").changes == ()
+    assert seen(fg, *LATER) == [given]
+
+
+def test_decimals_that_need_too_many_digits_are_refused_with_advice_that_works_when_it_is_followed():
+    fg = written(rows(Decimal("9" * 30 + ".1234")))
+    frame = pd.DataFrame({"user_id": [1, 1], "at": LATER * 2, "x": [Decimal("9" * 20 + ".123456789"), None]})
+    with pytest.raises(DataError, match="more than 38 digits") as error:
+        write(fg, frame, mode="append")
+    advised = re.search(r"pandas: \.(map\(.*na_action='ignore'\))", str(error.value))[1]
+    rounded = frame.assign(x=eval(f"frame['x'].{advised}", {"frame": frame, "Decimal": Decimal, "Context": Context}))
+    assert write(fg, rounded, mode="append").changes == ()
+    assert [row["x"] for row in FeatureStore().sample(fg.name, limit=9).to_pylist()].count(
+        Decimal("9" * 20 + ".1235")
+    ) == 1
+
+
+MISSING = {
+    "text": "a",
+    "number": 5,
+    "bool": True,
+    "moment": pd.Timestamp(NOON),
+    "list": [1],
+    "zoned": pd.Timestamp(NOON, tz="UTC"),
+}
+
+
+@pytest.mark.parametrize("empty", [float("nan"), pd.NaT, None], ids=str)
+@pytest.mark.parametrize("known", MISSING.values(), ids=MISSING)
+def test_a_column_that_pandas_made_of_missing_values_alone_takes_the_known_or_the_declared_type(known, empty):
+    frame = pd.DataFrame({"user_id": [1], "at": [NOON], "x": [known]})
+    nothing = frame.assign(at=LATER, x=empty)
+    fg = written(frame)
+    kind = history(fg).schema.field("x").type
+    assert write(fg, nothing, mode="append").changes == ()
+    fg.push(nothing.assign(at=NOON + 2 * HOUR))
+    assert history(fg)["x"].to_pylist()[1:] == [None, None]
+    other = group("declared")
+    other.set_dataframe(nothing).set_features(pa.schema([("x", kind)])).write()
+    assert history(other).schema.field("x").type == kind
+
+
+def test_moments_that_are_all_missing_are_missing():
+    fg = written(rows(1, made=[NOON]), created_time_col="made")
+    frame = pd.DataFrame({"user_id": [1], "at": [NOON + HOUR], "x": [2], "made": [float("nan")]})
+    assert write(fg, frame, mode="append").changes == ()
+    spine = pd.DataFrame({"user_id": [1], "at": [float("nan")]})
+    assert look(fg, spine)["x"].tolist() == [pd.NA]
 
 
 def test_a_key_cannot_change_its_kind_but_may_widen():

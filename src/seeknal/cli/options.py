@@ -47,7 +47,7 @@ def read_keys(fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any
     Raises:
         DataError: A text does not fit its key's type.
     """
-    from seeknal.types import read
+    from seeknal.exact import read
 
     kinds = {field.name: field.type for field in fields}
     pairs = dict(text.split("=", 1) for text in texts)

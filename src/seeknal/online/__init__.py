@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from seeknal.online.codec import Codec, WireRow, to_wire
-from seeknal.online.keys import read_keys
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, OnlineStore, Round
 from seeknal.online.redis import RedisStore, shown
@@ -22,7 +21,6 @@ __all__ = [
     "WireRow",
     "close_all",
     "connect",
-    "read_keys",
     "shown",
     "to_wire",
 ]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from hashlib import blake2b
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from seeknal import types
-from seeknal.errors import DataError
 from seeknal.online.protocol import LONGEST_KEY
 
 NOBODY = b"\xff" * (LONGEST_KEY + 1)
@@ -106,33 +102,6 @@ def _bounded(key: bytes | None) -> bytes:
     if len(key) < LONGEST_KEY:
         return key
     return key[: LONGEST_KEY - _DIGEST] + blake2b(key, digest_size=_DIGEST).digest()
-
-
-def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = "the keys asked for") -> pa.Array:
-    """Read what somebody gives as a key; a whole number out of the key's range keeps a wider type, and is not found.
-
-    Args:
-        name: The key's name.
-        values: What is given.
-        kind: The key's type.
-        whose: What to call what is given, in a message.
-
-    Raises:
-        DataError: A value is not of the key's type.
-    """
-    whole = pa.types.is_integer(kind) and all(
-        isinstance(v, Integral | None) and not isinstance(v, bool) for v in values
-    )
-    for wider in (kind, pa.int64(), pa.uint64()) if whole else ():
-        with suppress(pa.ArrowInvalid, OverflowError):
-            return pa.array(values, wider)
-    try:
-        found = pa.array(values)
-        if types.same_kind(types.logical(found.type), kind):
-            return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, DataError) as error:
-        raise DataError(f"{name} is {kind}, and {whose} do not fit: {error}", key=name) from None
-    raise DataError(f"{name} is {kind}, but {whose} have {found.type}: {values[0]!r}.", key=name)
 
 
 def decode_key(key: bytes, kinds: Sequence[pa.DataType]) -> list[Any] | None:

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
+from seeknal import exact
 from seeknal.dicts import AS_IS, Form
 from seeknal.errors import DataError
 
@@ -46,8 +48,15 @@ def form_of(kind: pa.DataType, *, text: bool) -> Form:
         return Form(f"({{v}} if {{v}} is None or -{_SAFE} <= {{v}} <= {_SAFE} else {{f}}({{v}}))", str)
     if text and is_.is_floating(kind):
         return Form("({v} if {v} is None or {v} - {v} == 0 else {f}({v}))", _name_of)
+    if is_.is_decimal(kind):
+        return Form("({v} if {v} is None or 'E' not in {v} else {f}({v}))", _digits)
     convert = _converter(kind, text=text)
     return AS_IS if convert is None else Form("(None if {v} is None else {f}({v}))", convert)
+
+
+def _digits(value: str) -> str:
+    """Write a decimal with all digits of its scale: Arrow has "0E-9" for a zero of nine."""
+    return f"{Decimal(value):f}"
 
 
 def _name_of(value: float) -> str:
@@ -61,6 +70,8 @@ def _converter(kind: pa.DataType, *, text: bool) -> Callable[[Any], Any] | None:
         return lambda value: f"{np.datetime64(value, kind.unit)}{zone}"
     if is_.is_date(kind):
         return lambda value: str(np.datetime64(value, "D"))
+    if is_.is_decimal(kind):
+        return _digits
     if is_.is_time(kind):
         return lambda value: _time_of_day(value, kind.unit)
     if text and kind in _WIDE:
@@ -168,11 +179,7 @@ def _read_text(name: str, value: Any, kind: pa.DataType) -> Any:
     Of a number nobody knows the unit, and a decimal may be rounded by then.
     """
     if isinstance(value, str):
-        is_time = is_.is_time(kind)  # Arrow reads such only behind a date
-        text, wide = (f"1970-01-01T{value}", pa.timestamp(kind.unit)) if is_time else (value, kind)
-        with suppress(ValueError):
-            return pa.scalar(text).cast(wide).cast(kind)
-        raise DataError(f"{name} is {kind}, which {value[:40]!r} is not.", key=name)
+        return exact.read(name, value, kind)
     if isinstance(value, int | float) and not (is_.is_decimal(kind) and type(value) is int):
         raise DataError(f"{name} is {kind}, which comes as text, not as {value!r}.", key=name)
     return value

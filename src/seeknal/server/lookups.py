@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import types as is_
 
-from seeknal import frames, types
+from seeknal import exact, frames
 from seeknal.errors import DataError, NotOnlineError
 from seeknal.names import did_you_mean
 from seeknal.server import forms
@@ -97,7 +97,7 @@ def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
         return text == "true" if is_.is_boolean(kind) else int(text)
     read = forms.reads(kind, text=True)
     value = read(name, text) if read else text
-    return types.read(name, value, kind) if isinstance(value, str) else value
+    return exact.read(name, value, kind) if isinstance(value, str) else value
 
 
 def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from seeknal import online, types
+from seeknal import exact, online
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.server.access import AccessLog
 from seeknal.server.definitions import Definitions, Held
@@ -123,7 +123,7 @@ class Service:
         for record in self.store.registry.tables():
             with suppress(SeeknalError, Problem):  # it is told of when somebody asks for it
                 self.definitions.open(record.project, record.name)
-        types.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
+        exact.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
         self._watchers = [asyncio.create_task(_forever(step)) for step in (self._look_after_requests, self._refresh)]
         gc.collect()
         gc.freeze()

@@ -1,0 +1,141 @@
+"""What a Python value can become, by its type alone, and which values are null."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+_HUGE = 256
+"""Bits of a whole number that is not printed: Python refuses to write very long ones."""
+
+
+class Family(StrEnum):
+    """A kind of value, named as messages name it."""
+
+    NULL = "null"
+    BOOL = "a bool"
+    WHOLE = "a whole number"
+    FLOAT = "a float"
+    DECIMAL = "a decimal"
+    DATE = "a date"
+    MOMENT = "a timestamp"
+    TIME = "a time of day"
+    SPAN = "a duration"
+    TEXT = "text"
+    BYTES = "bytes"
+    LIST = "a list"
+    STRUCT = "a mapping"
+    OTHER = "an object that has no type here"
+
+
+_FAMILIES: tuple[tuple[type | tuple[type, ...], Family], ...] = (
+    ((type(None), pa.NullScalar), Family.NULL),
+    ((bool, np.bool_), Family.BOOL),
+    ((timedelta, np.timedelta64, pa.DurationScalar), Family.SPAN),
+    ((int, np.integer), Family.WHOLE),
+    ((float, np.float16, np.float32, np.float64), Family.FLOAT),
+    (Decimal, Family.DECIMAL),
+    ((datetime, np.datetime64, pa.TimestampScalar), Family.MOMENT),
+    ((date, pa.Date32Scalar, pa.Date64Scalar), Family.DATE),
+    ((time, pa.Time32Scalar, pa.Time64Scalar), Family.TIME),
+    (str, Family.TEXT),
+    ((bytes, bytearray, memoryview), Family.BYTES),
+    ((list, tuple, set, frozenset, np.ndarray), Family.LIST),
+    (Mapping, Family.STRUCT),
+)
+_PANDAS_NULLS = {"NaTType", "NAType"}
+_known: dict[type[object], Family] = {}
+_DAYS = {"Y", "M", "W", "D"}
+
+
+def family_of(kind: type[object]) -> Family:
+    """Return the family of a Python type."""
+    if kind not in _known:
+        _known[kind] = _find_family(kind)
+    return _known[kind]
+
+
+def _find_family(kind: type[object]) -> Family:
+    if kind.__name__ in _PANDAS_NULLS and kind.__module__.startswith("pandas."):
+        return Family.NULL
+    return next((family for kinds, family in _FAMILIES if issubclass(kind, kinds)), Family.OTHER)
+
+
+def family(value: Any) -> Family:
+    """Return the family of a value: dates of NumPy are of the type of its timestamps."""
+    of: type[object] = type(value)
+    return Family.DATE if of is np.datetime64 and np.datetime_data(value.dtype)[0] in _DAYS else family_of(of)
+
+
+def families_of(values: Sequence[Any]) -> set[Family]:
+    """Return the families that some values are of, without null."""
+    kinds = set(map(type, values))
+    found = set(map(family_of, kinds - {np.datetime64}))
+    if np.datetime64 in kinds:
+        found |= {family(value) for value in values if type(value) is np.datetime64}
+    return found - {Family.NULL}
+
+
+def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
+    """Return values with None for every null, and without scalars of Arrow but those of time, which Python has no equal of.
+
+    Args:
+        values: The values.
+        nan: Take NaN for null, as a column of pandas does.
+    """
+    kinds = set(map(type, values))
+    families = set(map(family_of, kinds)) - {Family.NULL}
+    odd = any(issubclass(kind, pa.Scalar) for kind in kinds) or kinds & {np.datetime64, np.timedelta64}
+    has_nan = nan and (Family.DECIMAL in families or (Family.FLOAT in families and len(families) > 1))
+    if not odd and not has_nan and all(kind is type(None) or family_of(kind) != Family.NULL for kind in kinds):
+        return values
+    plain = map(_unwrapped, values)
+    return [None if _is_null(value, nan) else value for value in plain]
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return a scalar of Arrow as Python has it; one of time stays, for it may be finer."""
+    return value.as_py() if isinstance(value, pa.Scalar) and family_of(type(value)) == Family.OTHER else value
+
+
+def _is_null(value: Any, nan: bool) -> bool:
+    of = family_of(type(value))
+    if of == Family.NULL:
+        return True
+    if isinstance(value, pa.Scalar):
+        return not value.is_valid
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    if of == Family.DECIMAL:
+        return bool(nan and value.is_nan())
+    return nan and of == Family.FLOAT and bool(np.isnan(value))
+
+
+def shown(value: Any) -> str:
+    """Write a value for a message, however long it is."""
+    if isinstance(value, int) and value.bit_length() > _HUGE:
+        return f"a whole number of {value.bit_length():,} bits"
+    return str(value) if isinstance(value, pa.Scalar) else reprlib.repr(value)
+
+
+class Unfit(Exception):  # noqa: N818 - it becomes an error of the column's
+    """A value has no exact place in a column.
+
+    Args:
+        row: Its number among the values.
+        value: The value.
+        why: What is wrong with it: the end of a sentence that begins with it.
+    """
+
+    def __init__(self, row: int, value: Any, why: str) -> None:
+        super().__init__(why)
+        self.row = row
+        self.value = value
+        self.why = why

@@ -1,0 +1,201 @@
+"""Every value arrives exactly, or is refused by an error of Seeknal's: whatever Python has, wherever it comes in or goes out."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, SeeknalError, exact
+
+from . import values as some
+from .profiles import PROFILE
+from .values import answered, meaning
+from .world import NOON, group, look, rows, write
+
+pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+_names = (f"g{number}" for number in count())
+MANY = settings(PROFILE, max_examples=20 * PROFILE.max_examples)
+TYPES = [
+    *map(pa.type_for_alias, ("int8", "uint8", "int64", "uint64", "float16", "float32", "float64", "bool", "string", "binary", "date32")),
+    *(pa.timestamp(unit, zone) for unit in ("s", "us", "ns") for zone in (None, "Asia/Jakarta")),
+    *(pa.duration(unit) for unit in ("s", "us", "ns")),
+    *(pa.time32("s"), pa.time64("us"), pa.time64("ns"), pa.binary(2)),
+    *(pa.decimal128(3, 1), pa.decimal128(38, 9), pa.list_(pa.int64()), pa.list_(pa.float32(), 2)),
+    *(pa.list_(pa.timestamp("ns")), pa.struct({"a": pa.int64(), "b": pa.list_(pa.string())})),
+]  # fmt: skip
+
+
+def meanings(values, *, nan_too=True) -> list[Any]:
+    return [meaning(value, nan_too=nan_too) for value in values]
+
+
+def says(error: DataError, beginning: str, count: int | None = None) -> None:
+    assert str(error).startswith(beginning)
+    assert count is None or 0 <= error.row < count
+
+
+def objects(values) -> pd.Series:
+    column = np.empty(len(values), object)
+    column[:] = [None] * len(values)
+    for i, value in enumerate(values):
+        column[i] = value
+    return pd.Series(column, dtype=object)
+
+
+@MANY
+@given(values=some.columns)
+def test_objects_become_a_column_of_exactly_these_values_or_are_refused_by_name_and_row(values):
+    try:
+        column = exact.series("x", objects(values))
+    except DataError as error:
+        says(error, "Column 'x' cannot be read: ", len(values))
+        return
+    column.validate(full=True)
+    assert answered(column) == meanings(values)
+
+
+@MANY
+@given(values=some.columns, kind=st.sampled_from(TYPES))
+def test_values_fit_a_known_type_exactly_or_are_refused_by_name_and_row(values, kind):
+    try:
+        column = exact.column("x", values, kind)
+    except DataError as error:
+        says(error, f"x is {kind}, and ", len(values))
+        return
+    column.validate(full=True)
+    assert column.type == kind
+    assert answered(column) == rounded(values, kind)
+
+
+def rounded(values, kind) -> list[Any]:
+    """Return what the values are once floats are rounded as a user expects, the nearest float of the type."""
+    if pa.types.is_floating(kind):
+        near = kind.to_pandas_dtype()
+        return meanings([v if some.is_missing(v, nan_too=False) else near(v) for v in values], nan_too=False)
+    if pa.types.is_fixed_size_list(kind):
+        return [
+            None if some.is_missing(v, nan_too=False) else ("list", rounded(list(v), kind.value_type)) for v in values
+        ]
+    plain = (0 if isinstance(value, float) and value == 0 and pa.types.is_integer(kind) else value for value in values)
+    return meanings(plain, nan_too=False)
+
+
+@PROFILE
+@given(values=some.columns)
+def test_what_is_written_comes_out_of_every_output_as_it_went_in(home, values):
+    fg = group(next(_names))
+    users = list(range(len(values)))
+    frame = pd.DataFrame({"user_id": users, "at": [NOON] * len(values), "x": objects(values)})
+    try:
+        write(fg, frame)
+    except DataError:
+        return
+    expected = meanings(values)
+    past, spine = HistoricalFeaturesDuckDB([FeatureLookup(fg)]), frame[["user_id", "at"]]
+    online = past.serve(name=next(_names))
+    keys = [{"user_id": user} for user in users]
+    assert answered(look(fg, spine, output="arrow")["x"]) == expected
+    assert (
+        answered(look(fg, spine, output="polars").to_arrow()["x"].cast(past.to_dataframe(output="arrow")["x"].type))
+        == expected
+    )
+    assert answered(online.get_features(keys, "arrow")["x"]) == expected
+    for output in ("pandas", "duckdb"):
+        assert len(look(fg, spine, output=output)) == len(values)
+    for output in ("pandas", "polars", "dicts"):
+        assert len(online.get_features(keys, output)) == len(values)
+
+
+@PROFILE
+@given(first=some.arrow, second=some.arrow, together=st.booleans())
+def test_columns_of_arrow_come_out_of_every_output_as_they_went_in(home, first, second, together):
+    """Two frames put together have chunks of their own, and categories of their own in each."""
+    again = second if first.type == second.type else first.take(pa.array([1, 0])) if together else first
+    table = pa.table({"x": pa.chunked_array([first, again])})
+    table = table.append_column("user_id", pa.array(range(4))).append_column("at", pa.array([NOON] * 4))
+    fg = group(next(_names))
+    try:
+        write(fg, table)
+    except DataError as error:
+        says(error, "Column 'x'")
+        return
+    expected = answered(table["x"])
+    past = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).using_spine(table.select(["user_id", "at"]), "at")
+    online = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve(name=next(_names))
+    assert answered(past.to_dataframe(output="arrow")["x"]) == expected
+    assert answered(online.get_features(table.select(["user_id"]), "arrow")["x"]) == expected
+    for output in ("pandas", "polars", "duckdb"):
+        assert len(past.to_dataframe(output=output)) == 4
+    for output in ("pandas", "polars", "dicts"):
+        assert len(online.get_features(table.select(["user_id"]), output)) == 4
+
+
+@PROFILE
+@given(values=some.columns, kind=st.sampled_from(TYPES))
+def test_what_is_pushed_is_stored_exactly_or_not_at_all(home, values, kind):
+    fg = group(next(_names))
+    write(fg, rows(None, user=-1).set_column(2, "x", pa.nulls(1, kind)))
+    try:
+        fg.push([{"user_id": user, "at": NOON, "x": value} for user, value in enumerate(values)])
+    except DataError:
+        assert len(HistoricalFeaturesDuckDB([FeatureLookup(fg)]).to_dataframe(output="arrow")) == 1
+        return
+    spine = pa.table({"user_id": list(range(len(values))), "at": [NOON] * len(values)})
+    assert answered(look(fg, spine)["x"]) == rounded(values, kind)
+
+
+@PROFILE
+@given(events=st.lists(some.times, min_size=1, max_size=4), asked=st.lists(some.times, min_size=1, max_size=4))
+def test_an_event_of_any_form_is_seen_from_its_moment_on_and_never_before(home, events, asked):
+    fg = group(next(_names))
+    frame = pd.DataFrame({"user_id": range(len(events)), "at": objects(events), "x": range(len(events))})
+    try:
+        write(fg, frame)
+        found = [
+            look(fg, pd.DataFrame({"user_id": [user] * len(asked), "at": objects(asked)})) for user in frame["user_id"]
+        ]
+    except DataError:
+        return
+    for event, answer in zip(events, found, strict=True):
+        first = -(-some.nanos(event) // 1000)
+        seen = [not some.is_missing(moment) and some.nanos(moment) // 1000 >= first for moment in asked]
+        assert answer["x"].notna().tolist() == seen
+
+
+@PROFILE
+@given(stored=some.columns, asked=some.columns)
+def test_a_key_finds_its_own_row_and_no_other_or_is_refused(home, stored, asked):
+    fg = group(next(_names))
+    once = [value for i, value in enumerate(stored) if not some.is_missing(value) and value_is_new(stored, i)]
+    frame = pd.DataFrame({"user_id": objects(once), "at": [NOON] * len(once), "x": range(len(once))})
+    try:
+        write(fg, frame)
+        online = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve(name=next(_names))
+    except SeeknalError:
+        return
+    places = {repr(meaning(value)): i for i, value in enumerate(once)}
+    spine = pd.DataFrame({"user_id": objects(asked), "at": [NOON] * len(asked)})
+    for ask in (
+        partial(online.get_features, [{"user_id": key} for key in asked], "arrow"),
+        partial(look, fg, spine, output="arrow"),
+    ):
+        try:
+            found = ask()["x"].to_pylist()
+        except SeeknalError:
+            continue
+        assert found == [places.get(repr(meaning(key))) for key in asked]
+
+
+def value_is_new(values, i) -> bool:
+    try:
+        return all(meaning(values[i]) != meaning(value) for value in values[:i] if not some.is_missing(value))
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return True
