@@ -16,7 +16,7 @@ from seeknal.columns import is_text, utc
 from seeknal.engine import Engine
 from seeknal.errors import DataError, StoreError
 from seeknal.folders import passing
-from seeknal.frames import Frame, check_parquet
+from seeknal.frames import Frame, check_parquet, empty_batch
 from seeknal.retrieval import Source, Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.times import Interval
 
@@ -71,8 +71,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
             with _kept_in(scratch):
                 folder = stack.enter_context(passing(scratch))
             tell("Reading the spine")
-            nothing = pa.RecordBatch.from_pylist([], schema)
-            spine = (batch.select(used) for batch in chain([nothing], batches()))
+            spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
             with _kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)
             readers = []
@@ -177,7 +176,7 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
         StoreError: The file cannot be written.
     """
     with leaving_out():
-        check_parquet(batches.schema.empty_table())
+        check_parquet(pa.Table.from_batches([empty_batch(batches.schema)]))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     rows = 0
     try:

@@ -5,7 +5,7 @@ Of these libraries pandas and Polars are extras: a caller who asks for a frame o
 install.
 """
 
-from seeknal.frames.answers import OUTPUTS, from_arrow, output_kind, records, to_stream, with_columns
+from seeknal.frames.answers import OUTPUTS, empty_batch, from_arrow, output_kind, records, to_stream, with_columns
 from seeknal.frames.files import check_parquet
 from seeknal.frames.given import Batches, Frame
 from seeknal.frames.libraries import check_installed, library
@@ -17,6 +17,7 @@ __all__ = [
     "Frame",
     "check_installed",
     "check_parquet",
+    "empty_batch",
     "from_arrow",
     "kept",
     "kind_of",

@@ -17,6 +17,11 @@ from seeknal.frames.relations import relation_of
 OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
 
 
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    """Return no rows of some columns, whatever their types; Arrow's own way knows no unions."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in schema.types], schema=schema)
+
+
 def to_stream(table: pa.Table) -> bytes:
     """Write a table as an Arrow stream."""
     sink = pa.BufferOutputStream()

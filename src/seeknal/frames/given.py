@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -277,11 +276,11 @@ class HeldInDuckDB(Frame):
 
     @property
     def _labels(self) -> Sequence[Any]:
-        return self._held.names
+        return list(self._held.columns)
 
     def only(self, names: Sequence[str] | None = None) -> Frame:
         """See `Frame.only`."""
-        return self if names is None else HeldInDuckDB(replace(self._held, names=list(names)))
+        return self if names is None else HeldInDuckDB(self._held.only(names))
 
     def table(self, names: Sequence[str] | None = None) -> pa.Table:
         """See `Frame.table`."""

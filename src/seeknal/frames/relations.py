@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from os import getpid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types as is_
 
 from seeknal import types
 from seeknal.errors import DataError
@@ -31,14 +33,14 @@ class Held:
     """The rows of one evaluation of a relation, in DuckDB's memory, on the connection of the relation.
 
     Args:
-        names: The columns' names.
-        rows: The rows, as a relation, which has one column more.
-        number: The name of that column: the rows' numbers, in their order.
+        rows: The rows, as a relation.
+        number: Its column with the rows' numbers, in their order.
+        columns: Its other columns, by the names they had. To DuckDB those could be alike: "a" and "A".
     """
 
-    names: list[str]
     rows: Any
     number: str
+    columns: Mapping[str, str]
 
     @classmethod
     def of(cls, relation: Any, names: Sequence[str]) -> Held:
@@ -47,10 +49,17 @@ class Held:
         Raises:
             DataError: Its query fails.
         """
+        places = {name: place for place, name in enumerate(relation.columns, 1)}
+        columns = {name: f"c{places[name]}" for name in names}
         number = f"row_{uuid.uuid4().hex}"
+        taken = [f"#{places[name]} AS {column}" for name, column in columns.items()]
         with _told("The DuckDB relation cannot be read"):
-            numbered = relation.project(comma([*map(quote, names), f"row_number() OVER () AS {quote(number)}"]))
-            return cls(list(names), numbered.materialize(), number)
+            numbered = relation.project(comma([*taken, f"row_number() OVER () AS {number}"]))
+            return cls(numbered.materialize(), number, columns)
+
+    def only(self, names: Sequence[str]) -> Held:
+        """Return the same rows with fewer columns."""
+        return replace(self, columns={name: self.columns[name] for name in names})
 
     def table(self, names: Sequence[str]) -> pa.Table:
         """Return columns of it in Arrow, in the rows' order.
@@ -59,15 +68,15 @@ class Held:
             DataError: Arrow has no exact place for a value.
         """
         kinds = dict(zip(self.rows.columns, self.rows.types, strict=True))
-        columns = [_in_arrow(name, kinds[name]) for name in names]
+        columns = [_in_arrow(name, self.columns[name], kinds[self.columns[name]]) for name in names]
         with _told("The DuckDB relation cannot be read"):
-            found = self.rows.project(comma([*columns, quote(self.number)])).to_arrow_table()
+            found = self.rows.project(comma([*columns, self.number])).to_arrow_table()
         numbers = found[self.number].to_numpy()
-        found = found.drop_columns(self.number)
+        found = found.drop_columns(self.number).rename_columns(list(names))
         if (numbers[1:] < numbers[:-1]).any():
             found = found.take(np.argsort(numbers))
-        for name in names:
-            _check_values(name, kinds[name], found[name])
+        for name, column in zip(names, found.columns, strict=True):
+            _check_values(name, kinds[self.columns[name]], column)
         return found
 
     def beside(self, names: Sequence[str], features: pa.Table) -> Any:
@@ -78,21 +87,19 @@ class Held:
         """
         import duckdb
 
-        row, own = f"{self.number}_", [quote(name) for name in names]
-        added = [f"{row}{place}" for place in range(features.num_columns)]
+        own = [f"{self.columns[name]} AS {quote(name)}" for name in names]
+        added = [f"f{place}" for place in range(features.num_columns)]
         named = [f"{one} AS {quote(name)}" for one, name in zip(added, features.column_names, strict=True)]
         numbers = pa.array(np.arange(1, len(features) + 1))
-        seeknal_features = without_halves(features).rename_columns(added).append_column(row, numbers)  # noqa: F841 - by name
-        query = (
-            f"SELECT {comma([*own, *named])} FROM {self.number}_spine JOIN seeknal_features "
-            f"ON {quote(self.number)} = {quote(row)} ORDER BY {quote(self.number)}"
-        )
+        seeknal_features = without_halves(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - by name
+        spine = f"spine_{self.number}"
+        query = f"SELECT {comma([*own, *named])} FROM {spine} JOIN seeknal_features USING ({self.number}) ORDER BY {self.number}"
         try:
-            found = self.rows.query(f"{self.number}_spine", query)
+            found = self.rows.query(spine, query)
         except duckdb.CatalogException as error:
             raise DataError(
-                f"The features cannot be put beside the relation: {_first_line(error)} Its connection must read Arrow "
-                'tables: SET python_enable_replacements = true. Or ask for output="arrow".'
+                f"The features cannot be put beside the relation: {str(error).splitlines()[0]} Its connection must read "
+                'Arrow tables: SET python_enable_replacements = true. Or ask for output="arrow".'
             ) from None
         with _told("The features cannot be put beside the relation"):
             return found.materialize()
@@ -117,25 +124,55 @@ def without_halves(table: pa.Table) -> pa.Table:
     return types.recast(table, kinds)
 
 
-def _in_arrow(name: str, kind: Any) -> str:
-    """Write the column as Arrow is to get it.
+def _in_arrow(name: str, column: str, kind: Any) -> str:
+    """Write a column as Arrow is to get it.
 
     Raises:
         DataError: Arrow has no exact place for its values.
     """
     if kind.id == "bit":
-        return f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}"
+        return f"CAST({column} AS VARCHAR) AS {column}"
     if any(part.id in _LOST or str(part).startswith("GEOMETRY(") for part in _parts(kind)):
         raise _no_place(name, kind)
-    return quote(name)
+    return column
 
 
 def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
-    if any(part.id in _NARROW for part in _parts(kind)):
-        try:
+    """Refuse what Arrow cannot say: numbers of 39 digits, 24:00, and infinite times.
+
+    Raises:
+        DataError: There is such a value.
+    """
+    try:
+        if any(part.id in _NARROW for part in _parts(kind)):
             column.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise _no_place(name, kind, f" ({error})") from None
+    except pa.ArrowInvalid as error:
+        raise _no_place(name, kind, f" ({str(error).rpartition('Invalid: ')[2]})") from None
+    if any(_has_infinite(leaf) for chunk in column.chunks for leaf in _leaves(chunk)):
+        raise _no_place(name, kind, " (one is infinite)")
+
+
+def _has_infinite(values: pa.Array) -> bool:
+    """Tell whether a time is the greatest number, or the least but one, which stand for infinity in DuckDB."""
+    if not (is_.is_date32(values.type) or is_.is_timestamp(values.type)):
+        return False
+    bounds = pc.min_max(values.view(pa.int32() if is_.is_date32(values.type) else pa.int64())).as_py()
+    most = 2 ** (values.type.bit_width - 1) - 1
+    return bool(bounds["max"] == most or bounds["min"] == -most)
+
+
+def _leaves(values: pa.Array) -> Iterator[pa.Array]:
+    """Go through the arrays of values that an array of lists, structs and maps is made of."""
+    if is_.is_map(values.type):
+        yield from _leaves(values.keys)
+        yield from _leaves(values.items)
+    elif is_.is_list(values.type) or is_.is_fixed_size_list(values.type):
+        yield from _leaves(values.flatten())
+    elif is_.is_struct(values.type):
+        for child in values.flatten():
+            yield from _leaves(child)
+    else:
+        yield values
 
 
 def _no_place(name: str, kind: Any, why: str = "") -> DataError:
@@ -168,7 +205,3 @@ def _told(what: str) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise DataError(f"{what}: {error}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
