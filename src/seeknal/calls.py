@@ -206,13 +206,14 @@ def options_of(date_col: str, keep: Sequence[str] | None, span: Interval, as_of:
 
 def _spine_file(spine: Any) -> IO[bytes]:
     """Give a spine as a file: one of Parquet as it is, any other frame as an Arrow stream."""
-    if isinstance(spine, str | Path) and Path(spine).suffix.lower() in {".parquet", ".pq"}:
+    if isinstance(spine, str | Path) and Path(spine).suffix.lower() in {".parquet", ".pq"} and Path(spine).is_file():
         try:
             return Path(spine).open("rb")
         except OSError as error:
             raise DataError(f"{str(spine)!r} cannot be read: {error}") from None
     file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever sends it closes it
-    schema, batches = frames.batches(spine, 2**16)
+    frame = frames.opened(spine)
+    schema, batches = frame.batches(frame.names, 2**16)
     with pa.ipc.new_stream(file, schema) as writer:
         for batch in batches():
             writer.write_batch(batch)

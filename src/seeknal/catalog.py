@@ -159,6 +159,12 @@ class Catalog:
         """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         return self.registry.versions(record, until, self.catch_up(record))
 
+    def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
+        """Return the types of the keys and features of a group's current version; none if it has no version yet."""
+        versions = self.versions(record) if record else []
+        schemas = [version.schema for version in versions if version.is_current]
+        return {field.name: field.type for schema in schemas for field in (*schema.keys, *schema.features)}
+
     def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
         """Find the newest snapshot that was there at a moment; 0, which is empty, if there was none.
 

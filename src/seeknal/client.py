@@ -118,11 +118,11 @@ class _Calls(ABC):
         self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, asked: Mapping[str, Any]
     ) -> Call:
         kind = frames.output_kind(spine, output)
-        frame = frames.settle(spine)
+        frame = frames.opened(spine).only()
 
         def read(body: IO[bytes]) -> Any:
             found = read_table(body)
-            own = frames.names_of(frame)
+            own = frame.names
             features = [name for name in found.column_names if name not in own]
             kept = [name for name in found.column_names if name in own]
             return frames.with_columns(frame, kept, found.select(features), kind)

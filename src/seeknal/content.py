@@ -17,29 +17,40 @@ def content_hash(table: pa.Table) -> str:
     """Hash names, types and values, row by row in order (BLAKE2b, 256 bits, as 64 hexadecimal digits).
 
     Raises:
-        DataError: A column has a type that Seeknal cannot keep.
+        DataError: A column has a type that Seeknal cannot keep; see `check_types`.
 
     >>> one = pa.table({"x": pa.chunked_array([[1, None], [3]])})
     >>> content_hash(one) == content_hash(one.combine_chunks()) != content_hash(one.slice(1))
     True
     """
     digest = blake2b(digest_size=32)
-    for field, given in zip(table.schema, table.columns, strict=True):
-        digest.update(f"{len(field.name)} {field.name} {standard(field.type)} {len(given)};".encode())
-        try:
-            column = decoded(given, standard(field.type)) if is_.is_dictionary(field.type) else given
-            _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
-        except pa.ArrowNotImplementedError as error:
-            raise DataError(
-                f"Column {field.name!r} is {field.type}, which cannot be kept: {error}", column=field.name
-            ) from None
+    for field, kind, given in zip(table.schema, check_types(table.schema), table.columns, strict=True):
+        digest.update(f"{len(field.name)} {field.name} {kind} {len(given)};".encode())
+        column = decoded(given, kind) if is_.is_dictionary(field.type) else given
+        _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
     return digest.hexdigest()
+
+
+def check_types(schema: pa.Schema) -> list[pa.DataType]:
+    """Return the types that some columns are kept in, whatever way their values were laid out.
+
+    Raises:
+        DataError: A column cannot be kept; the message names it.
+    """
+
+    def kind_of(field: pa.Field) -> pa.DataType:
+        try:
+            return standard(field.type)
+        except DataError as error:
+            raise DataError(f"Column {field.name!r}: {error}", column=field.name) from None
+
+    return [kind_of(field) for field in schema]
 
 
 def _feed(digest: Any, array: pa.Array) -> None:
     kind = array.type
     if is_.is_dictionary(kind):
-        return _feed(digest, array.cast(kind.value_type))
+        return _feed(digest, _decoded(array))
     digest.update(_dense(pc.is_valid(array).cast(pa.uint8())))
     values = array.drop_null()
     if is_.is_null(kind):
@@ -64,6 +75,11 @@ def _feed_texts(digest: Any, values: pa.Array) -> None:
     digest.update(_dense(pc.binary_length(wide)))
     ends = pa.Array.from_buffers(pa.int64(), len(wide) + 1, [None, wide.buffers()[1]], offset=wide.offset)
     digest.update(memoryview(wide.buffers()[2] or b"")[ends[0].as_py() : ends[-1].as_py()])
+
+
+def _decoded(array: pa.DictionaryArray) -> pa.Array:
+    """Put values in the place of their numbers in a dictionary."""
+    return pa.concat_arrays(decoded(pa.chunked_array([array]), standard(array.type)).chunks)
 
 
 def _dense(values: pa.Array) -> memoryview:

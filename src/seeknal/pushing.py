@@ -21,7 +21,7 @@ from seeknal.registry import GroupRecord
 from seeknal.schema import UTC, Roles, Schema, difference, infer
 from seeknal.times import Interval
 from seeknal.turns import Conflict, take_turns
-from seeknal.writing import rows_to_store
+from seeknal.writing import rows_of, rows_to_store
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
         DefinitionError: Nothing was written to the group yet.
         DataError: The rows do not fit the version; nothing was stored.
     """
-    given = rows if isinstance(rows, Mapping | list | tuple) else frames.to_arrow(rows)
+    given = rows if isinstance(rows, Mapping | list | tuple) else rows_of(catalog, record, frames.opened(rows))
 
     def step() -> Pushed:
         schema = catalog.version(record).schema

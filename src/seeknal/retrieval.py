@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ from seeknal.columns import utc
 from seeknal.engine import Engine, Wanted
 from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
+from seeknal.frames import Frame
 from seeknal.names import did_you_mean
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, Question, Version
@@ -84,13 +85,13 @@ class Spine:
     """The moments to look from.
 
     Args:
-        frame: A settled frame with the join keys and a moment in each row.
+        frame: A frame with the join keys and a moment in each row.
         date_col: The column with the moments.
         keep: Columns to keep beside keys and moment. None: all.
         case_counts: Whether names in the result may differ in case only.
     """
 
-    frame: Any
+    frame: Frame
     date_col: str
     keep: Sequence[str] | None = None
     case_counts: bool = True
@@ -102,7 +103,7 @@ def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: 
     Args:
         engine: What to ask.
         sources: The lookups.
-        spine: The moments.
+        spine: The moments, read (`read_spine`).
         span: Only rows with an event time within it can be seen.
 
     Returns:
@@ -113,7 +114,7 @@ def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: 
         DefinitionError: Two columns of the result would have one name.
     """
     used, kept = spine_columns(sources, spine)
-    table = frames.to_arrow(spine.frame, used)
+    table = spine.frame.table(used)
     at = utc(spine.date_col, table[spine.date_col], up=False)
     return kept, look_up(engine, sources, table, at, span)
 
@@ -126,11 +127,59 @@ def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], l
         DefinitionError: Two columns of the result would have one name.
     """
     used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values())])
-    frames.require(spine.frame, [*used, *(spine.keep or ())], "The spine")
-    names = frames.names_of(spine.frame)
-    kept = [name for name in names if spine.keep is None or name in {*used, *spine.keep}]
+    spine.frame.require([*used, *(spine.keep or ())], "The spine")
+    kept = [name for name in spine.frame.names if spine.keep is None or name in {*used, *spine.keep}]
     check_names(sources, kept, case_counts=spine.case_counts)
     return list(used), kept
+
+
+def read_spine(sources: Sequence[Source], spine: Spine) -> Spine:
+    """Read a spine, once, and nothing of it but the columns that are looked at or kept.
+
+    Raises:
+        DataError: The spine lacks a column, or one cannot be read.
+        DefinitionError: Two columns of the result would have one name.
+    """
+    _, kept = spine_columns(sources, spine)
+    frame = spine.frame.typed(key_kinds(sources)).only(kept)
+    return replace(spine, frame=frame)
+
+
+def spine_table(sources: Sequence[Source], given: object, question: Question) -> pa.Table:
+    """Read the spine of a question into Arrow, and nothing of it but the columns that are looked at or kept.
+
+    Raises:
+        DataError: A column cannot be read; if it is only kept, the message says how to leave it out.
+    """
+    spine = Spine(frames.opened(given), question.date_col, question.keep)
+    used, kept = spine_columns(sources, spine)
+    with leaving_out(used):
+        return spine.frame.typed(key_kinds(sources)).table(kept)
+
+
+@contextmanager
+def leaving_out(used: Sequence[str] = ()) -> Iterator[None]:
+    """Say of a column that cannot be read, and is not looked at, how to leave it out.
+
+    Raises:
+        DataError: A column cannot be read.
+    """
+    try:
+        yield
+    except DataError as error:
+        column = getattr(error, "column", None)
+        if column is None or column in used:
+            raise
+        raise DataError(f"{error} Or leave it out: keep_cols=[...] names the columns to keep.", column=column) from None
+
+
+def key_kinds(sources: Sequence[Source]) -> dict[str, pa.DataType]:
+    """Return the types of the keys by their names in the spine, where the groups agree."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for source in sources:
+        for name, field in zip(source.keys.values(), source.version.schema.keys, strict=True):
+            kinds.setdefault(name, set()).add(field.type)
+    return {name: one for name, (one, *others) in kinds.items() if not others}
 
 
 def look_up(
@@ -241,8 +290,9 @@ def answer(engine: Engine, sources: Sequence[Source], question: Question, spine:
         return history(engine, sources, question.span)
     if question.kind == "latest":
         return latest(engine, sources, question.span, question.moment)
-    names, features = training_set(engine, sources, Spine(spine, question.date_col, question.keep), question.span)
-    return frames.with_columns(spine, names, features, "arrow")
+    moments = Spine(frames.opened(spine), question.date_col, question.keep)
+    names, features = training_set(engine, sources, moments, question.span)
+    return frames.with_columns(moments.frame, names, features, "arrow")
 
 
 def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Table:

@@ -387,7 +387,10 @@ class OnlineTable:
         check_keys(keys)
         if isinstance(keys, str | bytes | int | float):
             raise DataError(f"keys is {keys!r}. Give a list of mappings: keys=[{{{self.keys[0]!r}: {keys!r}}}].")
-        return list(keys) if isinstance(keys, tuple) else frames.to_arrow(keys).to_pylist()
+        if isinstance(keys, tuple):
+            return list(keys)
+        kinds = {field.name: field.type for field in self.key_fields}
+        return list(frames.opened(keys).typed(kinds).table().to_pylist())
 
     def _check(self, key: object) -> None:
         """Refuse an entity that is not given by its join keys."""

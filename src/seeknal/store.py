@@ -138,10 +138,11 @@ class FeatureStore(Home):
             None if features is None else tuple(features),
             declared,
         )
-        settled = frames.settle(frame)
-        frames.require(settled, roles.named, f"The frame for group {group.name!r}")
-        job = writing.Job(group, frames.to_arrow(settled, features and roles.named), roles, mode, interval, drop_nulls)
+        given = frames.opened(frame)
+        given.require(roles.named, f"The frame for group {group.name!r}")
         known = self.registry.group(group.project, group.name)
+        rows = writing.rows_of(self.catalog, known, given, features and roles.named, declared)
+        job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
         written = writing.write(self.catalog, job, self.settings.lookback_days)
         self._follow_ttl(known, self.catalog.group(group.name, group.project))
         if not group.materialization.online:
@@ -308,11 +309,12 @@ class FeatureStore(Home):
         """
         from seeknal import frames, retrieval
 
-        kind = frames.output_kind(spine, output)
-        frame = frames.settle(spine)
-        moments = retrieval.Spine(frame, date_col, keep, case_counts=kind != "duckdb")
-        names, features = retrieval.training_set(self.engine, self.sources(lookups, as_of), moments, span)
-        return frames.with_columns(frame, names, features, kind)
+        kind, sources = frames.output_kind(spine, output), self.sources(lookups, as_of)
+        given = retrieval.Spine(frames.opened(spine), date_col, keep, case_counts=kind != "duckdb")
+        moments = retrieval.read_spine(sources, given)
+        names, features = retrieval.training_set(self.engine, sources, moments, span)
+        with retrieval.leaving_out([date_col]):
+            return frames.with_columns(moments.frame, names, features, kind)
 
     def stream(
         self,
@@ -329,9 +331,9 @@ class FeatureStore(Home):
 
         Args are those of `training_set`; `tell` is told what is being done.
         """
-        from seeknal import streaming
+        from seeknal import frames, streaming
 
-        asked = streaming.Stream(self.sources(lookups, as_of), spine, date_col, keep, span)
+        asked = streaming.Stream(self.sources(lookups, as_of), frames.opened(spine), date_col, keep, span)
         return streaming.stream(self.engine, asked, self.home / "scratch", tell)
 
     def history(
@@ -375,10 +377,10 @@ class FeatureStore(Home):
         keep_rows: bool = False,
     ) -> TrainingSetRecord:
         """Build a training set and keep what it takes to build it again; see `seeknal.training`."""
-        from seeknal import frames
+        from seeknal import retrieval
 
-        table = None if question.kind != "spine" else frames.to_arrow(spine)
         sources = self.sources(lookups, as_of)
+        table = retrieval.spine_table(sources, spine, question) if question.kind == "spine" else None
         return self.training_sets.save(name, sources, question, table, keep_rows=keep_rows)
 
     def delete_training_set(self, record: TrainingSetRecord) -> None:
@@ -418,13 +420,21 @@ class FeatureStore(Home):
         return found
 
     def check(
-        self, lookups: Sequence[FeatureLookup], spine: object = None, date_col: str = "", *, span: Interval = Interval()
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object = None,
+        date_col: str = "",
+        *,
+        keep: Sequence[str] | None = None,
+        span: Interval = Interval(),
     ) -> list[str]:
         """Look for leaks that a correct join cannot see: see `seeknal.leaks`."""
-        from seeknal import frames, leaks
+        from seeknal import leaks, retrieval
 
-        table = None if spine is None else frames.to_arrow(spine)
-        return leaks.check(self.engine, self.sources(lookups), table, Question("spine", span, date_col))
+        sources = self.sources(lookups)
+        question = Question("spine", span, date_col, None if keep is None else tuple(keep))
+        table = None if spine is None else retrieval.spine_table(sources, spine, question)
+        return leaks.check(self.engine, sources, table, question)
 
     # Online
 

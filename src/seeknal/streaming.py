@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seeknal import frames
 from seeknal.columns import is_text, utc
 from seeknal.engine import Engine
-from seeknal.errors import StoreError
+from seeknal.errors import DataError, StoreError
 from seeknal.folders import passing
-from seeknal.retrieval import Source, Spine, bounds_of, moments_of, spine_columns
+from seeknal.frames import Frame, check_parquet, empty_batch
+from seeknal.retrieval import Source, Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.times import Interval
 
 _BATCH = 2**17
@@ -31,14 +31,14 @@ class Stream:
 
     Args:
         sources: The lookups.
-        spine: The spine: a path to a Parquet file, or any frame.
+        spine: The spine; files of Parquet are read batch by batch.
         date_col: Its column with the moments.
         keep: Its columns to keep beside keys and moment. None: all.
         span: Only rows with an event time within it can be seen.
     """
 
     sources: Sequence[Source]
-    spine: object
+    spine: Frame
     date_col: str
     keep: Sequence[str] | None
     span: Interval
@@ -56,8 +56,9 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
     Returns:
         The batches; no row is read before the first is asked for.
     """
-    schema, batches = frames.batches(asked.spine, _BATCH)
-    used, kept = spine_columns(asked.sources, Spine(schema.empty_table(), asked.date_col, asked.keep))
+    used, kept = spine_columns(asked.sources, Spine(asked.spine, asked.date_col, asked.keep))
+    with leaving_out(used):
+        schema, batches = asked.spine.typed(key_kinds(asked.sources)).batches(kept, _BATCH)
     features = [
         pa.field(out, source.version.schema.feature(own).type)
         for source in asked.sources
@@ -70,8 +71,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
             with _kept_in(scratch):
                 folder = stack.enter_context(passing(scratch))
             tell("Reading the spine")
-            nothing = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
-            spine = (batch.select(used) for batch in chain([nothing], batches()))
+            spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
             with _kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)
             readers = []
@@ -172,8 +172,11 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
         How many rows were written.
 
     Raises:
+        DataError: Parquet has no type for a column.
         StoreError: The file cannot be written.
     """
+    with leaving_out():
+        check_parquet(pa.Table.from_batches([empty_batch(batches.schema)]))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     rows = 0
     try:
@@ -182,6 +185,8 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
                 writer.write_batch(batch)
                 rows += batch.num_rows
         part.replace(path)
+    except pa.ArrowException as error:
+        raise DataError(f"{path} cannot be written: {error}. Cast that column, or leave it out.") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}") from error
     finally:

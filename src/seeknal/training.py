@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from seeknal import retrieval
+from seeknal import frames, retrieval
 from seeknal.catalog import Catalog
-from seeknal.content import content_hash
+from seeknal.content import check_types, content_hash
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.feature_group import FeatureLookup
@@ -54,6 +54,9 @@ class TrainingSets:
         """
         project = sources[0].record.project
         check_name("training set", name)
+        if spine is not None:
+            with retrieval.leaving_out():
+                check_types(spine.schema)
         if self._catalog.registry.training_sets(project, name):
             raise DefinitionError(
                 f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
@@ -178,21 +181,22 @@ def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:
 
 
 def _keep_spine(table: pa.Table, file: Path) -> None:
-    """Write a spine as it is, to the unit of a timestamp."""
+    """Write a spine as it is, to the unit of a timestamp; a file of Arrow holds one dictionary for each column."""
     try:
-        with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table.unify_dictionaries())  # frames put together have categories of their own
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        unified = table.unify_dictionaries()
+        with pa.ipc.new_file(file, unified.schema) as writer:
+            writer.write_table(unified)
+    except pa.ArrowException as error:
         raise DataError(f"The spine cannot be kept: {error}. Cast or drop that column.") from None
     except OSError as error:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 
 
 def _keep_rows(table: pa.Table, file: Path) -> None:
+    with retrieval.leaving_out():
+        frames.check_parquet(table)
     try:
         pq.write_table(table, file)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"The rows cannot be kept as Parquet: {error}. Cast or drop that column.") from None
     except OSError as error:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,7 +13,9 @@ from seeknal.catalog import Catalog
 from seeknal.columns import utc
 from seeknal.errors import DataError, DefinitionError, notice, tally
 from seeknal.feature_group import FeatureGroup
+from seeknal.frames import Frame
 from seeknal.offline import Write
+from seeknal.registry import GroupRecord
 from seeknal.registry.records import WRITES
 from seeknal.schema import Change, Roles, Schema, check_evolution, infer
 from seeknal.times import Interval, instant
@@ -81,6 +84,23 @@ class Job:
     def label(self) -> str:
         """Project and name of the group."""
         return f"{self.group.project}/{self.group.name}"
+
+
+def rows_of(
+    catalog: Catalog,
+    record: GroupRecord | None,
+    frame: Frame,
+    names: Sequence[str] | None = None,
+    declared: Mapping[str, pa.DataType] | None = None,
+) -> pa.Table:
+    """Return columns of a frame (all without names); text takes the types declared, and those of the group's version.
+
+    Raises:
+        DataError: A column cannot be read.
+    """
+    if frame.has_text:
+        frame = frame.typed(catalog.kinds(record) | dict(declared or {}))
+    return frame.table(names)
 
 
 def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:

@@ -52,7 +52,10 @@ class DuckDBEngine:
         if isinstance(moments, Path):
             found = self._as_of_passes(wanted, moments)
         elif wanted.rows.paths:
-            parts, most = tuple(map(_rows_sql, wanted.parts)), max(one.count for one in wanted.parts or (wanted.rows,))
+            parts, most = (
+                tuple(_rows_sql(part) for part in wanted.parts if part.paths),
+                max(one.count for one in wanted.parts or (wanted.rows,)),
+            )
             shares = self._passes(wanted.rows.schema, most + len(moments))
             found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer().to_reader()
         else:

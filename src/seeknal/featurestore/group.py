@@ -79,15 +79,19 @@ class FeatureGroupDuckDB:
         )
 
     def set_dataframe(self, frame: object) -> FeatureGroupDuckDB:
-        """Take a frame to be written: pandas, Polars, PyArrow, a DuckDB relation, or a path to Parquet or CSV.
+        """Take a frame to be written.
+
+        Args:
+            frame: pandas, Polars, PyArrow, a DuckDB relation, any object that gives its columns to Arrow, or the path of
+                Parquet or CSV: a file, a folder or a glob of files, in folders that may be named key=value. A stream,
+                which can be read only once, is read now; files and lazy frames are read by each write.
 
         Raises:
             DataError: It is no frame.
         """
-        from seeknal.frames import kind_of
+        from seeknal.frames import kept
 
-        kind_of(frame)
-        self._frame = frame
+        self._frame = kept(frame)
         return self
 
     def set_features(self, names: Sequence[str] | Mapping[str, str] | pa.Schema | None = None) -> FeatureGroupDuckDB:

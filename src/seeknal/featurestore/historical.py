@@ -50,11 +50,13 @@ class HistoricalFeaturesDuckDB:
         """Ask for the features known at each row of a frame.
 
         Args:
-            spine: A frame with the join keys and a moment in each row.
+            spine: A frame with the join keys and a moment in each row. A stream, which can be read only once, is read now.
             date_col: The column with the moments.
-            keep_cols: Columns to keep beside keys and moment. None: all.
+            keep_cols: Columns to keep beside keys and moment; no others are read. None: all.
         """
-        self._spine, self._wants_latest = (spine, date_col, keep_cols), False
+        from seeknal.frames import kept
+
+        self._spine, self._wants_latest = (kept(spine), date_col, keep_cols), False
         return self
 
     def using_latest(self, now: Moment | None = None) -> HistoricalFeaturesDuckDB:
@@ -202,8 +204,8 @@ class HistoricalFeaturesDuckDB:
         Returns:
             A sentence for each, which is also given as a notice.
         """
-        spine, date_col, _ = self._spine or (None, "", None)
-        found = current_store().check(self.lookups, spine, date_col)
+        spine, date_col, keep = self._spine or (None, "", None)
+        found = current_store().check(self.lookups, spine, date_col, keep=keep)
         for text in found:
             notice(text)
         return found

@@ -155,8 +155,10 @@ class Snapshot:
         is_worth_it = sum(file.rows for file in files) >= _WORTH_IT and all(file.start is not None for file in files)
         found, end, rows, seen = [], span.end, 0, 0
         for file in files if is_worth_it else ():
-            rows += file.rows
             start = file.start or 0
+            if end is not None and start > end:
+                continue  # it begins where the part before does, and so lies in that part
+            rows += file.rows
             if rows >= max(seen, _PART) and start < first and (span.start is None or start > span.start):
                 found.append(self.within(schema, Interval(start, end)))
                 end, rows, seen = start - 1, 0, seen + rows

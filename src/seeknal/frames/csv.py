@@ -1,0 +1,69 @@
+"""CSV: a file is read once, as text, and each column takes the type that all its values have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv
+
+from seeknal.errors import DataError
+
+_FIELDS = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": False}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_text(file: Path) -> pa.Table:
+    """Read a file whose columns are all text, and whose empty fields are null.
+
+    Raises:
+        DataError: It is broken, or not UTF-8; the message names the column and the row.
+    """
+    try:
+        data = file.read_bytes()
+        names = _header(file, data)
+        return _read(data, names, pa.string())
+    except pa.ArrowInvalid as error:
+        if "invalid UTF8" in str(error):
+            raise _not_utf8(file, *_first_unreadable(_read(data, names, pa.binary()))) from None
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+    except OSError as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+
+
+def _header(file: Path, data: bytes) -> list[str]:
+    if data.startswith(_UTF_16):
+        raise _not_utf8(file, "it is UTF-16")
+    try:
+        return list(
+            csv.open_csv(pa.BufferReader(data), convert_options=csv.ConvertOptions(check_utf8=False)).schema.names
+        )
+    except UnicodeDecodeError as error:
+        name = bytes(error.object).decode("latin-1")
+        raise _not_utf8(file, f"the name of a column is {name!r}, if it is Latin-1") from None
+
+
+def _read(data: bytes, names: list[str], kind: pa.DataType) -> pa.Table:
+    options = csv.ConvertOptions(column_types=dict.fromkeys(names, kind), **_FIELDS)
+    return csv.read_csv(
+        pa.BufferReader(data), parse_options=csv.ParseOptions(newlines_in_values=b'"' in data), convert_options=options
+    )
+
+
+def _first_unreadable(table: pa.Table) -> tuple[str, str | None, int | None]:
+    """Find the first value that is not UTF-8: what is wrong, its column and its row."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        for row, value in enumerate(column.to_pylist()):
+            try:
+                (value or b"").decode()
+            except UnicodeDecodeError:
+                return f"column {name!r} holds {value!r} in row {row}", name, row
+    raise AssertionError("Arrow found a value that is not UTF-8")
+
+
+def _not_utf8(file: Path, what: str, column: str | None = None, row: int | None = None) -> DataError:
+    return DataError(
+        f"{str(file)!r} is not UTF-8: {what}. Convert it: iconv -f CP1252 -t UTF-8, say, for a file of Windows.",
+        column=column,
+        row=row,
+    )
