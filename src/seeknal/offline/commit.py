@@ -49,6 +49,7 @@ class Step:
     added: Sequence[DataFile] = ()
     interval: Interval = field(default_factory=Interval)
     written: int = 0
+    superseded: int = 0
     newest: int | None = None
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
 
@@ -73,12 +74,13 @@ def lacking(base: Snapshot) -> dict[str, str]:
     return {name: value for name, value in properties(base.commit.schema).items() if there.get(name) != value}
 
 
-def refuse_properties(base: Snapshot, *, removes: bool) -> None:
+def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> None:
     """Refuse a write that a property of the table forbids.
 
     Args:
         base: The newest snapshot.
-        removes: Whether stored rows are to be replaced.
+        removes: Whether stored rows are to go.
+        adds: Whether rows come that the table has not.
 
     Raises:
         StoreError: Another program set such a property.
@@ -90,7 +92,7 @@ def refuse_properties(base: Snapshot, *, removes: bool) -> None:
             f"{base.label} has the table property {_APPEND_ONLY}=true, which another program set: rows can be added, but none "
             f'replaced. Unset it: {table}.alter.set_table_properties({{"{_APPEND_ONLY}": "false"}}).'
         )
-    if name := next((name for name in there if name.startswith(_CONSTRAINT)), None):
+    if adds and (name := next((name for name in there if name.startswith(_CONSTRAINT)), None)):
         raise StoreError(
             f"{base.label} has the table property {name}={there[name]!r}, a constraint of another program, which Seeknal "
             f'cannot check. Drop it: {table}.alter.drop_constraint("{name.removeprefix(_CONSTRAINT)}").'
@@ -180,6 +182,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         next_row_id=(before.next_row_id if before else 0) + step.written,
         at=max(now(), before.at) if before else now(),
         rewritten=step.rewritten,
+        superseded=step.superseded,
     )
 
 

@@ -77,6 +77,8 @@ class Commit:
     at: int
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
     """The files that now stand for older snapshots, by number: entities were erased from them."""
+    superseded: int = 0
+    """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.writing.Written`."""
 
     @cached_property
     def schema(self) -> Schema:

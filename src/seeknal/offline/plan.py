@@ -29,13 +29,14 @@ _YEAR_1 = 719_162 * DAY
 
 @dataclass(frozen=True)
 class Write:
-    """What is to be written: rows in stored types, and how they meet the rows that are there."""
+    """What is to be written: rows in stored types, how they meet the rows that are there, and how many hide others of them."""
 
     rows: pa.Table
     schema: Schema
     version: int
     mode: str
     interval: Interval
+    superseded: int = 0
 
 
 @dataclass(frozen=True)

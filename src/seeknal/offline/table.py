@@ -54,6 +54,7 @@ from seeknal.offline.plan import (
     values_sql,
     within,
 )
+from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval
@@ -126,14 +127,17 @@ class OfflineTable:
         plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
         refuse_properties(base, removes=bool(plan.replaced))
         with self._new_files(base) as undo:
+            added = self._write_files(plan.parts(self._duck.connection), write.schema, undo)
+            loses_to_stored = write.mode == "merge" and write.schema.created_time
             step = Step(
                 mode=write.mode,
                 version=write.version,
                 schema=write.schema,
                 removed=plan.replaced,
-                added=self._write_files(plan.parts(self._duck.connection), write.schema, undo),
+                added=added,
                 interval=write.interval,
                 written=len(write.rows),
+                superseded=len(write.rows) - self._count(added, first) if loses_to_stored else write.superseded,
                 newest=max(instants(write.rows, write.schema), default=None),
             )
             missing = lacking(base)
@@ -187,7 +191,7 @@ class OfflineTable:
                 f"Another program rewrote files of {base.label} and removed the old ones, so that its new rows cannot be told "
                 "from old ones. Read the rows with that program, and write them to a new feature group."
             )
-        refuse_properties(base, removes=bool(removed))
+        refuse_properties(base, removes=bool(removed), adds=False)
         with self._cursor() as cursor, self._new_files(base) as undo:
             ids = number(cursor, foreign, commit.schema, rows, numbers)
             is_new = ids >= commit.next_row_id
@@ -232,6 +236,11 @@ class OfflineTable:
         every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
         with self._cursor() as cursor:
             return types.recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+
+    def repeats(self, rows: pa.Table, schema: Schema) -> Repeats:
+        """Find the rows that share join keys and event time with others of some rows in stored types."""
+        with self._cursor() as cursor:
+            return find_repeats(cursor, rows, schema)
 
     def unknown(self, base: Snapshot, rows: pa.Table, schema: Schema) -> pa.Table:
         """Give those rows, each once and in their order, that a snapshot does not hold, value by value.
@@ -322,6 +331,7 @@ class OfflineTable:
             hit = [file for file in every.values() if self._holds(file, entities)]
             if not hit:
                 return None
+            refuse_properties(base, removes=True, adds=False)
             new = {
                 file.path: self._write_files([_without(self._paths([file]), entities)], commit.schema, undo)
                 for file in hit
@@ -396,6 +406,13 @@ class OfflineTable:
         for file in files:
             (self.root / file.path).unlink()
         return files
+
+    def _count(self, files: Sequence[DataFile], first: int) -> int:
+        """Count the rows from a number on."""
+        paths = self._paths(files)
+        with self._cursor() as cursor:
+            query = f"SELECT count(*) FROM {scan(paths)} WHERE {quote(ROW_ID)} >= {literal(first)}"
+            return int(cursor.execute(query).fetchall()[0][0]) if paths else 0
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
         keys = comma(map(quote, entities.column_names))
