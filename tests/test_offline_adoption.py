@@ -351,7 +351,10 @@ def test_what_was_stored_before_another_programs_commit_can_be_read_as_of_then(s
     for as_of in (2, before):
         assert store.history(lookups, as_of=as_of, output="arrow")["n"].to_pylist() == [10, 20, 30]
     with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
-        store.history(lookups, as_of=datetime.now(UTC))
+        store.history(lookups, as_of=(between := datetime.now(UTC)))
+    store.adopt("visits")
+    assert store.history(lookups, as_of=between, output="arrow")["n"].to_pylist() == [10, 20, 30]
+    assert store.history(lookups, as_of=datetime.now(UTC), output="arrow")["n"].to_pylist() == [11, 20, 30]
 
 
 def test_doctor_and_the_command_line_tell_of_other_programs(home, store, root):

@@ -85,10 +85,10 @@ def _foreign(label: str, offline: OfflineTable) -> Iterator[Finding]:
         yield Finding(
             label, True, f"{tally(len(commits), 'commit')} of other programs left the rows as they are: {told}"
         )
-    if offline.lacks():
+    if names := offline.lacks():
         found = (
-            "the table does not say which columns have statistics, so that deltalake's filters find no rows: "
-            f"mended by the next write or by seeknal optimize {label}"
+            f"the table lacks the properties {', '.join(names)}: filters of other readers may find no rows, or old snapshots be lost. "
+            f"They are set by the next write or by seeknal optimize {label}"
         )
         yield Finding(label, False, found)
 

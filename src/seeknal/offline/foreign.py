@@ -69,6 +69,7 @@ class ForeignCommits:
         added: The files of changed rows that are there now, and the number of the commit that added each.
         removed: The files that are gone since Seeknal's commit.
         has_layout: Whether the columns are still those that Seeknal gave the table.
+        is_open: Whether Seeknal has made no commit after them, which would have taken them in.
     """
 
     root: Path
@@ -79,6 +80,7 @@ class ForeignCommits:
     added: Mapping[str, int]
     removed: frozenset[str]
     has_layout: bool
+    is_open: bool
 
     @property
     def way_back(self) -> str:
@@ -96,7 +98,7 @@ class ForeignCommits:
             StoreError: Another program changed the rows or the layout.
         """
         harmful = [one for one in self.harmful if until is None or one.at is None or one.at <= until]
-        if not harmful:
+        if not (harmful and self.is_open):
             return
         label, made = label_of(self.root), self.commit
         told = ", ".join(map(str, harmful[:_SHOWN])) + (", ..." if len(harmful) > _SHOWN else "")
@@ -120,12 +122,17 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
     every: list[ForeignCommit] = []
     same: list[int] = []
     harmful: tuple[ForeignCommit, ...] = ()
+    is_open = True
     if commit is None:
         made = list(actions_of(root, 0))
         harmful = () if state.apply(made, 0, is_clean=True) else (_foreign(0, made),)
     seen = {state.key: harmful}
     for number in count(first):
-        if not has_entry(root, number) or note_in(actions := list(actions_of(root, number))):
+        if not has_entry(root, number):
+            break
+        actions = list(actions_of(root, number))
+        if note_in(actions):
+            is_open = False
             break
         every.append(_foreign(number, actions))
         is_harmless = state.apply(actions, number, is_clean=not harmful)
@@ -135,7 +142,7 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
         harmful = tuple(one for one in every if one.number in state.came.values())
         same, state.changed = [number for number in same if number < harmful[0].number], dict(state.came)
     gone, has_layout = frozenset(state.gone), state.layout == state.expected
-    return ForeignCommits(root, commit, tuple(every), harmful, tuple(same), state.changed, gone, has_layout)
+    return ForeignCommits(root, commit, tuple(every), harmful, tuple(same), state.changed, gone, has_layout, is_open)
 
 
 def newest_foreign(root: Path) -> ForeignCommits:

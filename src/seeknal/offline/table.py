@@ -150,9 +150,9 @@ class OfflineTable:
                 self.compact(self.snapshot())
         return done
 
-    def lacks(self) -> bool:
-        """Whether the table lacks properties that `mend` would set."""
-        return bool(lacking(read_snapshot(self.root)))
+    def lacks(self) -> list[str]:
+        """Name the properties that `mend` would set."""
+        return sorted(lacking(read_snapshot(self.root)))
 
     def mend(self) -> None:
         """Set the properties that earlier releases did not give the table, or other programs changed.
