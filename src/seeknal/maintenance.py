@@ -126,14 +126,14 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
                 f"Another program gave {record.label} other columns or types ({foreign.harmful[0]}), which cannot be adopted: "
                 f"Seeknal keeps {', '.join(before.schema.names)}. Read its rows, then {foreign.way_back}, and write() the rows."
             )
-        found, numbers = read_changed(foreign, before.schema)
+        found = read_changed(foreign, before.schema)
         try:
-            rows, _ = rows_to_store(found, before.schema, Interval(), drop_nulls=False)
+            rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=False)
         except DataError as error:
             raise DataError(
                 f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
             ) from None
-        done = offline.adopt(foreign, rows, numbers)
+        done = offline.adopt(foreign, replace(found, rows=rows))
         catalog.catch_up(record)
         write = Write(rows, before.schema, version.number, "append", Interval())
         advice.on_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -15,27 +17,35 @@ from seeknal.offline.plan import same_values, values_sql
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import quote, scan
 
-_NEW = -1
+_NONE = -1
 
 
-def read_changed(foreign: ForeignCommits, schema: Schema) -> tuple[pa.Table, np.ndarray]:
-    """Read the rows of the files that other programs changed, in the order of their commits.
+@dataclass(frozen=True)
+class Changed:
+    """The rows of the files that other programs changed.
 
     Args:
-        foreign: What was changed.
-        schema: The schema of the table.
+        rows: The rows, in stored types.
+        numbers: The number that each came with, -1 where it has none; a program may have copied it from another row.
+        commits: The commit of each.
+    """
 
-    Returns:
-        The rows, in stored types, and the numbers that they came with, -1 where they have none.
+    rows: pa.Table
+    numbers: np.ndarray
+    commits: np.ndarray
+
+
+def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
+    """Read the rows of the files that other programs changed.
 
     Raises:
         DataError: A value does not fit its column.
         StoreError: A file cannot be read.
     """
-    kinds = [*schema.stored_types, pa.int64()]
-    names = [*schema.names, ROW_ID]
+    kinds, names = [*schema.stored_types, pa.int64()], [*schema.names, ROW_ID]
     tables = [pa.schema(map(pa.field, names, kinds)).empty_table()]
-    for path in sorted(foreign.added, key=lambda path: (foreign.added[path], path)):
+    paths = sorted(foreign.added)
+    for path in paths:
         try:
             found = pq.ParquetFile(foreign.root / path).read()
         except (OSError, pa.ArrowException) as error:
@@ -49,36 +59,45 @@ def read_changed(foreign: ForeignCommits, schema: Schema) -> tuple[pa.Table, np.
         except (DataError, pa.ArrowNotImplementedError) as error:
             raise DataError(f"Rows of another program do not fit {label_of(foreign.root)}: {error}") from None
     rows = pa.concat_tables(tables)
-    return rows.select(schema.names), rows[ROW_ID].fill_null(_NEW).to_numpy()
+    commits = np.repeat([foreign.added[path] for path in paths], [len(table) for table in tables[1:]])
+    return Changed(rows.select(schema.names), rows[ROW_ID].fill_null(_NONE).to_numpy(), commits)
 
 
-def number(
-    engine: duckdb.DuckDBPyConnection, foreign: ForeignCommits, schema: Schema, rows: pa.Table, numbers: np.ndarray
+def number_rows(
+    engine: duckdb.DuckDBPyConnection, foreign: ForeignCommits, schema: Schema, changed: Changed
 ) -> np.ndarray:
-    """Number rows of other programs: a row that is one of Seeknal's, only in another file, keeps its number, others follow.
+    """Number rows of other programs: a row that is one of Seeknal's, only in another file, keeps its number; others follow.
+
+    The others follow in the order of their commits; within a commit, those that another value was given to come first, in
+    the order in which they were written, and then new ones in the order of the files.
 
     Args:
         engine: What compares rows.
         foreign: What was changed.
         schema: The schema of the table.
-        rows: The rows, in the order in which they count as written.
-        numbers: The numbers that they came with; a program may have copied them to rows of its own.
+        changed: The rows.
     """
     replaced = [str(foreign.root / path) for path in foreign.removed]
-    result = np.full(len(rows), _NEW)
-    if replaced and len(rows):
-        places = pa.array(np.arange(len(rows)))
-        engine.register(
-            "changed", rows.append_column(ROW_ID, pa.array(numbers)).append_column(f"{ROW_ID} place", places)
-        )
-        row_id, values = quote(ROW_ID), values_sql(schema)
-        found = engine.sql(
-            f'SELECT n.id, min(n.place) AS place FROM (SELECT {row_id} AS id, "{ROW_ID} place" AS place, {values} FROM changed) AS n '
-            f"JOIN (SELECT {row_id} AS id, {values} FROM {scan(replaced)}) AS s "
-            f"ON n.id = s.id AND {same_values(schema, 'n', 's')} GROUP BY n.id"
-        ).to_arrow_table()
-        result[found["place"].to_numpy()] = found["id"].to_numpy()
-    is_new = result == _NEW
+    count = len(changed.rows)
+    result, old = np.full(count, _NONE), np.full(count, np.iinfo("int64").max)
+    if replaced and count:
+        row_id, place = quote(ROW_ID), quote(f"{ROW_ID} place")
+        numbered = changed.rows.append_column(ROW_ID, pa.array(changed.numbers))
+        engine.register("changed", numbered.append_column(f"{ROW_ID} place", pa.array(np.arange(count))))
+        values = values_sql(schema)
+        query = f"""
+            SELECT n.place, n.id, {same_values(schema, "n", "s")} AS same
+            FROM (SELECT {row_id} AS id, {place} AS place, {values} FROM changed) AS n
+            JOIN (SELECT {row_id} AS id, {values} FROM {scan(replaced)}) AS s ON n.id = s.id
+            ORDER BY n.place
+        """
+        found = engine.sql(query).fetchnumpy()
+        old[found["place"]] = found["id"]
+        same = found["same"].astype(bool)
+        ids, first_copies = np.unique(found["id"][same], return_index=True)  # of several copies, the first is the row
+        result[found["place"][same][first_copies]] = ids
+    order = np.lexsort((np.arange(count), old, changed.commits))
+    new = order[result[order] == _NONE]
     first = foreign.commit.next_row_id if foreign.commit else 0
-    result[is_new] = np.arange(first, first + is_new.sum())
+    result[new] = np.arange(first, first + len(new))
     return result

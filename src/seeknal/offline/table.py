@@ -24,7 +24,7 @@ from seeknal import types
 from seeknal.duck import Duck
 from seeknal.errors import StoreError
 from seeknal.lock import alone, together
-from seeknal.offline.adoption import number
+from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
     ADOPTED,
     REARRANGED,
@@ -168,13 +168,12 @@ class OfflineTable:
         """Return what other programs committed after Seeknal's newest commit."""
         return newest_foreign(self.root)
 
-    def adopt(self, foreign: ForeignCommits, rows: pa.Table, numbers: np.ndarray) -> Commit:
+    def adopt(self, foreign: ForeignCommits, changed: Changed) -> Commit:
         """Make a snapshot that takes in the rows which other programs changed.
 
         Args:
             foreign: What they changed.
-            rows: The rows of the files that they changed, in stored types.
-            numbers: The numbers that the rows came with.
+            changed: The rows of the files that they changed, as they are to be stored.
 
         Raises:
             Conflict: Another commit was made since `foreign` was read. Nothing was written.
@@ -193,7 +192,7 @@ class OfflineTable:
             )
         refuse_properties(base, removes=bool(removed), adds=False)
         with self._cursor() as cursor, self._new_files(base) as undo:
-            ids = number(cursor, foreign, commit.schema, rows, numbers)
+            rows, ids = changed.rows, number_rows(cursor, foreign, commit.schema, changed)
             is_new = ids >= commit.next_row_id
             write = Write(rows, commit.schema, commit.version, "append", Interval())
             plan = Plan(base, write, rows.append_column(ROW_ID, pa.array(ids)))
