@@ -1,18 +1,22 @@
-"""The offline table beside other programs that write to it, and when what follows a commit fails."""
+"""Tables that hold files of other programs, as earlier releases took them over, and what follows a commit and fails."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
 from seeknal import Entity, FeatureStore, Materialization
 from seeknal.feature_group import FeatureGroup
 from seeknal.offline import OfflineTable
+from seeknal.offline.log import METADATA, newest_commit
 from seeknal.times import Interval
 
 MOMENT = datetime(2024, 1, 1, 12, 0, 0, 123, UTC)
@@ -41,6 +45,22 @@ def write_elsewhere(root: Path, user: int, at: datetime | None) -> None:
     kinds = pa.schema(DeltaTable(root).schema().to_arrow())
     row = {"user_id": user, "at": at, "n": 5, "_seeknal_row_id": -user}
     write_deltalake(root, pa.Table.from_pylist([row], kinds), mode="append")
+
+
+def take_over(root: Path) -> None:
+    """Commit as an earlier release did, which wrote on top of rows of other programs without looking at them."""
+    table = DeltaTable(root)
+    old = newest_commit(root, table.version())
+    rows = sum(pq.read_metadata(root / unquote(path)).num_rows for path in paths(table))
+    note = {key: value for key, value in asdict(old).items() if key != "snapshot"}
+    noted = CommitProperties(custom_metadata={METADATA: json.dumps(note | {"rows": rows})})
+    table.alter.set_table_properties({"written.by": "an earlier release"}, False, commit_properties=noted)
+
+
+def paths(table: DeltaTable) -> list[str]:
+    """List the files of a table, as its log names them."""
+    actions = table.get_add_actions(flatten=True)
+    return pa.RecordBatchReader.from_stream(actions).read_all()["path"].to_pylist()
 
 
 def stored() -> dict[int, int]:
@@ -78,7 +98,8 @@ def test_a_write_is_stored_even_if_small_files_cannot_be_put_together(
 
 
 def test_last_times_that_others_cut_to_milliseconds_lose_no_row(root: Path) -> None:
-    write_elsewhere(root, 2, MOMENT)
+    write(2, MOMENT)
+    DeltaTable(root).optimize.compact()
     start = datetime(2024, 1, 1, 11, tzinfo=UTC)
     span = [round(moment.timestamp()) * 1_000_000 for moment in (start, MOMENT.replace(microsecond=0))]
     write(3, start, mode="overwrite", interval=Interval(*span))
@@ -90,6 +111,7 @@ def test_last_times_that_others_cut_to_milliseconds_lose_no_row(root: Path) -> N
 
 def test_rows_that_others_wrote_without_a_time_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_elsewhere(root, 2, None)
+    take_over(root)
     monkeypatch.setattr("seeknal.offline.table._DUE", 3)
     monkeypatch.setattr("seeknal.offline.plan.FILE_ROWS", 1)
     for user in range(3, 9):
@@ -101,29 +123,37 @@ def test_rows_that_others_wrote_without_a_time_stay(root: Path, monkeypatch: pyt
 def test_a_file_whose_rows_nobody_counted_is_counted(root: Path) -> None:
     write_elsewhere(root, 2, MOMENT)
     table = DeltaTable(root)
-    path = table.get_add_actions(flatten=True)
-    names = pa.RecordBatchReader.from_stream(path).read_all()["path"].to_pylist()
-    add = AddAction("copy.parquet", (root / names[0]).stat().st_size, {}, 0, True, json.dumps({}))
-    (root / "copy.parquet").write_bytes((root / names[0]).read_bytes())
+    name = paths(table)[0]
+    add = AddAction("copy.parquet", (root / name).stat().st_size, {}, 0, True, json.dumps({}))
+    (root / "copy.parquet").write_bytes((root / name).read_bytes())
     table.create_write_transaction([add], mode="append", schema=table.schema())
+    take_over(root)
     assert offline().snapshot().rows == 3
     write(4)
     assert offline().snapshot().rows == 4
 
 
 def test_a_file_whose_name_is_encoded_in_the_log_is_read_replaced_and_not_taken_for_a_left_over(root: Path) -> None:
-    write_elsewhere(root, 2, MOMENT)
     table, before = DeltaTable(root), offline().snapshot().rows
     source = next(root.glob("*.parquet"))
     (root / "my file.parquet").write_bytes(source.read_bytes())
     add = AddAction("my file.parquet", source.stat().st_size, {}, 0, True, json.dumps({"numRecords": 1}))
     table.create_write_transaction([add], mode="append", schema=table.schema())
-    assert "my%20file.parquet" in (root / "_delta_log" / f"{DeltaTable(root).version():020}.json").read_text(
-        encoding="utf-8"
-    )
+    take_over(root)
+    assert "my%20file.parquet" in paths(DeltaTable(root))
     assert "my file.parquet" not in [path.name for path in offline().orphans()]
     offline().vacuum(list)
     assert offline().snapshot().rows == before + 1
-    assert sorted(stored()) == [1, 2]
+    assert sorted(stored()) == [1]
     write(3, mode="overwrite")
     assert sorted(stored()) == [3]
+
+
+def test_a_file_whose_name_is_encoded_in_the_log_can_be_adopted(root: Path) -> None:
+    table = DeltaTable(root)
+    source = next(root.glob("*.parquet"))
+    (root / "my file.parquet").write_bytes(source.read_bytes())
+    add = AddAction("my file.parquet", source.stat().st_size, {}, 0, True, json.dumps({"numRecords": 1}))
+    table.create_write_transaction([add], mode="append", schema=table.schema())
+    assert FeatureStore().adopt("visits").rows == 1
+    assert offline().snapshot().rows == 2

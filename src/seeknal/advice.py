@@ -10,9 +10,12 @@ import pyarrow.compute as pc
 
 from seeknal.errors import notice, tally
 from seeknal.names import nearest
-from seeknal.offline import Snapshot, Write
+from seeknal.offline import Repeats, Snapshot, Write
 from seeknal.schema import Change
 from seeknal.times import now, show
+
+_MANY = 10
+"""So many rows that are hidden by others of their write are seldom meant."""
 
 
 def on_write(label: str, before: Snapshot, write: Write, replaced: int, lookback_days: int) -> None:
@@ -62,6 +65,18 @@ def _on_reach(start: int, moments: pa.ChunkedArray, lookback_days: int) -> None:
             f"({show(bulk)} and later). A write reads and replaces everything stored in its interval, and a load looks "
             f"through it: start nearer to the data, or set lookback_days (now {lookback_days}) in seeknal.toml."
         )
+
+
+def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
+    """Give notice of many rows that share join keys and event time, where no created time says which of them counts."""
+    if repeats.rows < _MANY or write.schema.created_time:
+        return
+    kept = "the write kept the last of each" if write.mode == "merge" else "reads show the last of each"
+    notice(
+        f"{label}: {repeats.rows:,} of {tally(len(write.rows))} share join keys and event time with a later one, "
+        f"{repeats.most:,} at {repeats.example}; {kept}. Aggregate them first, add the column that tells them apart to the "
+        "join keys, or name a created_time_col that says which one counts."
+    )
 
 
 def on_version(label: str, number: int, changes: Sequence[Change]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import date
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,10 @@ AsOf = Moment | int | Mapping[str, int]
 _DELETIONS, _TURN = "_deletions.lock", "_turn.lock"
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
+
+
+class SnapshotGone(StoreError):  # noqa: N818 - a state, not a fault of the caller's
+    """The files of a snapshot were removed."""
 
 
 class Catalog:
@@ -225,10 +230,15 @@ class Catalog:
 
         Raises:
             DefinitionError: There is no such version or snapshot.
-            StoreError: The snapshot was vacuumed.
+            StoreError: The snapshot was vacuumed, or another program changed the table by then.
         """
         until = None if as_of is None else self.snapshot_at(record, as_of)
         versions = self.versions(record, until)
+        if versions and (
+            as_of is None or isinstance(as_of, date | str)
+        ):  # a snapshot's number says which commits count
+            last = max(version.snapshot for version in versions)
+            self._refuse_foreign(record, last, None if as_of is None else instant(as_of))
         if until is not None and not versions:
             first = self.version(record, 1 if number is None else number)
             from seeknal.offline import Snapshot
@@ -236,6 +246,16 @@ class Catalog:
             return first, Snapshot(self._root(record.project, record.name), 0, None, ())
         version = self._version(record, versions, number)
         return version, self.snapshot(record, version)
+
+    def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
+        """Refuse rows that other programs changed after Seeknal's last commit."""
+        from seeknal.offline.log import has_entry, newest_commit
+
+        root = self._root(record.project, record.name)
+        if has_entry(root, last + 1):
+            from seeknal.offline.foreign import foreign_commits
+
+            foreign_commits(root, newest_commit(root, last)).refuse(until)
 
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
         """Read the join keys of one entity of a group, as one row in its types.
@@ -259,18 +279,23 @@ class Catalog:
         return pa.Table.from_arrays(stored, names=[field.name for field in fields])
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
-        """Give a version's last snapshot.
+        """Return a version's last snapshot; if its files were vacuumed after a compaction by another program, as that left it.
 
         Raises:
-            StoreError: The snapshot was vacuumed.
+            SnapshotGone: The snapshot was vacuumed.
         """
         found = self.stored(record, version.snapshot, version.files)
-        if not all((found.root / file.path).exists() for file in found.files):
-            raise StoreError(
-                f"Snapshot {version.snapshot} of {record.label} is gone: `seeknal optimize` or `seeknal erase` removed "
-                "its rows."
-            )
-        return found
+        if found.is_whole:
+            return found
+        from seeknal.offline.foreign import foreign_commits, vacuumed_by
+
+        later = foreign_commits(found.root, found.commit).same if version.files is None else ()
+        for number in later:
+            if (again := self.stored(record, number, None)).is_whole:
+                return replace(again, number=version.snapshot)
+        vacuum = vacuumed_by(found.root, version.snapshot)
+        culprit = f"another program's vacuum, {vacuum}," if vacuum else "`seeknal optimize` or `seeknal erase`"
+        raise SnapshotGone(f"Snapshot {version.snapshot} of {record.label} is gone: {culprit} removed its rows.")
 
     def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
         """Give a snapshot by its number, with the files that stand for it since entities were erased, if any were."""

@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from seeknal.errors import SeeknalError, tally
+from seeknal.offline import OfflineTable
 from seeknal.store import FeatureStore
 
+_SHOWN = 3
 _LIBRARIES = ("duckdb", "deltalake", "pyarrow", "lmdb", "pandas", "polars")
 
 
@@ -62,6 +64,7 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
         except SeeknalError as error:
             yield Finding(record.label, False, str(error))
             continue
+        yield from _foreign(record.label, offline)
         found = (
             f"{tally(len(versions), 'version')}, {_size(sum(one.size for one in files))} in {tally(len(files), 'file')}"
         )
@@ -73,6 +76,21 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
                 False,
                 f"{tally(len(spare), 'orphaned file')}, {size}: removed by seeknal optimize {record.label}",
             )
+
+
+def _foreign(label: str, offline: OfflineTable) -> Iterator[Finding]:
+    """Look at what other programs did to a table that can be read all the same, and at what they would read of it."""
+    if commits := offline.foreign().every:
+        told = ", ".join(map(str, commits[-_SHOWN:]))
+        yield Finding(
+            label, True, f"{tally(len(commits), 'commit')} of other programs left the rows as they are: {told}"
+        )
+    if names := offline.lacks():
+        found = (
+            f"the table lacks the properties {', '.join(names)}: filters of other readers may find no rows, or old snapshots be lost. "
+            f"They are set by the next write or by seeknal optimize {label}"
+        )
+        yield Finding(label, False, found)
 
 
 def _online(store: FeatureStore) -> Iterator[Finding]:

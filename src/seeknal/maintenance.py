@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from seeknal.catalog import Catalog
+from seeknal import advice
+from seeknal.catalog import Catalog, SnapshotGone
 from seeknal.engine import Engine
-from seeknal.errors import DefinitionError, tally
+from seeknal.errors import DataError, DefinitionError, tally
 from seeknal.offline import Commit, Snapshot, Write
+from seeknal.offline.adoption import read_changed
 from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
 from seeknal.times import DAY, Interval, now
 from seeknal.turns import Conflict, take_turns
+from seeknal.writing import rows_to_store
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,83 @@ class Erased:
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
         return f"{self.group}: {tally(self.rows)} of {keys} erased; {tally(self.files_removed, 'file')} deleted"
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What was taken in of the changes of other programs.
+
+    Args:
+        group: Project and name of the group.
+        version: The version that the rows belong to.
+        snapshot: Number of the snapshot that took them in.
+        commits: The commits of other programs, as text.
+        rows: How many rows are new; they count as written now.
+        kept: How many rows of the files that were changed are as Seeknal wrote them.
+        removed: How many rows that Seeknal wrote are gone.
+        online_rows: How many entities are online now, if the group is online.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    commits: tuple[str, ...]
+    rows: int
+    kept: int
+    removed: int
+    online_rows: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} adopted"]
+        parts += [f"{tally(self.removed)} removed"] if self.removed else []
+        parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
+        return "; ".join([*parts, *self.commits])
+
+
+def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
+    """Check and number the rows that other programs changed, and take them in as one snapshot.
+
+    Raises:
+        DefinitionError: No other program changed rows.
+        DataError: The rows do not fit the group; nothing was stored.
+        StoreError: The table can no longer be read, or Seeknal never wrote to it.
+    """
+    offline = catalog.offline(record.project, record.name)
+
+    def step() -> Adopted:
+        version = catalog.version(record)
+        foreign = offline.foreign()
+        before = foreign.commit
+        if before is None or not foreign.harmful:
+            foreign.refuse()
+            raise DefinitionError(f"No other program changed rows of {record.label}: there is nothing to adopt.")
+        if not foreign.has_layout:
+            raise DataError(
+                f"Another program gave {record.label} other columns or types ({foreign.harmful[0]}), which cannot be adopted: "
+                f"Seeknal keeps {', '.join(before.schema.names)}. Read its rows, then {foreign.way_back}, and write() the rows."
+            )
+        found = read_changed(foreign, before.schema)
+        try:
+            rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=False)
+        except DataError as error:
+            raise DataError(
+                f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
+            ) from None
+        done = offline.adopt(foreign, replace(found, rows=rows))
+        catalog.catch_up(record)
+        write = Write(rows, before.schema, version.number, "append", Interval())
+        advice.on_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
+        return Adopted(
+            record.label,
+            done.version,
+            done.snapshot,
+            tuple(map(str, foreign.harmful)),
+            done.written,
+            len(rows) - done.written,
+            before.rows + done.written - done.rows,
+        )
+
+    return take_turns(record.label, step)
 
 
 def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
@@ -131,12 +212,13 @@ def optimize(
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
+    take_turns(record.label, offline.mend)
     take_turns(record.label, lambda: offline.compact(offline.snapshot(), large=True))
     catalog.catch_up(record)
     start = now() - keep_days * DAY
 
     def needed() -> list[Snapshot]:
-        last = [catalog.snapshot(record, version) for version in catalog.versions(record)]
+        last = _last_of_versions(catalog, record)
         writes = catalog.registry.snapshots(record)
         seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
@@ -146,6 +228,15 @@ def optimize(
     after = offline.snapshot()
     freed = sum(file.size for file in removed)
     return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), freed)
+
+
+def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = True) -> list[Snapshot]:
+    """Return the last snapshot of each version, or of each but the current one; those that were vacuumed are left out."""
+    found = []
+    for version in catalog.versions(record):
+        with suppress(SnapshotGone):
+            found += [catalog.snapshot(record, version)] if current or not version.is_current else []
+    return found
 
 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
@@ -175,7 +266,7 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
     rows = 0
 
     def kept() -> list[Snapshot]:
-        last = [catalog.snapshot(record, version) for version in catalog.versions(record) if not version.is_current]
+        last = _last_of_versions(catalog, record, current=False)
         return list({one.number: one for one in (*last, *pinned())}.values())
 
     def step() -> Commit | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from seeknal.explanation import Candidate
     from seeknal.loading import Loaded
-    from seeknal.maintenance import Erased, Optimized
+    from seeknal.maintenance import Adopted, Erased, Optimized
     from seeknal.online_tables import Ledger
     from seeknal.pushing import Pushed
     from seeknal.retrieval import Source
@@ -220,6 +220,15 @@ class FeatureStore(Home):
 
         record = self.catalog.group(name, project)
         return maintenance.optimize(self.catalog, record, lambda: self.training_sets.snapshots(record), keep_days)
+
+    def adopt(self, name: str, project: str | None = None) -> Adopted:
+        """Check, number and take in the rows that another program wrote to a group's table; see `seeknal.maintenance.adopt`."""
+        from seeknal import maintenance
+
+        record = self.catalog.group(name, project)
+        adopted = maintenance.adopt(self.catalog, record, self.settings.lookback_days)
+        online = self.load(name, project).online if record.group.materialization.online else None
+        return replace(adopted, online_rows=online)
 
     def erase(
         self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False

@@ -33,10 +33,13 @@ class Written:
         version: The version written to.
         snapshot: Number of the snapshot that the write made.
         rows: How many rows were written.
-        replaced: How many rows, stored before or in the frame, gave way to others (overwrite, merge).
+        replaced: How many rows that were stored before gave way (overwrite, merge).
         outside: How many rows of the frame lay outside the interval and were not written.
         changes: How the schema differs from that of the version before, if this write made a new one.
         online_rows: How many entities are online now, if the write loaded them.
+        superseded: How many of the rows written are hidden by another row of the same join keys and event time: one of this
+            write, or in a merge one that was stored and has a greater created time. A merge leaves them out; in other modes they
+            are stored, but reads show one row.
     """
 
     group: str
@@ -47,9 +50,11 @@ class Written:
     outside: int
     changes: tuple[Change, ...]
     online_rows: int | None = None
+    superseded: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} written"]
+        parts += [f"{self.superseded:,} of them hidden by others of the same keys and time"] if self.superseded else []
         parts += [f"{tally(self.replaced)} replaced"] if self.replaced else []
         parts += [f"{tally(self.outside)} outside the interval"] if self.outside else []
         parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
@@ -131,16 +136,21 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         number = max((version.number for version in catalog.versions(record)), default=0) + 1
     else:
         number = old.version
-    plan = Write(rows, schema, number, job.mode, job.interval)
+    repeats = offline.repeats(rows, schema)
+    plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
     catalog.catch_up(record)
-    replaced = base.rows + len(rows) - commit.rows
+    stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
+    replaced = base.rows + stored - commit.rows
     if outside:
         notice(f"{job.label}: {tally(outside)} outside {job.interval} and not written.")
     advice.on_write(job.label, base, plan, replaced, lookback_days)
+    advice.on_repeats(job.label, plan, repeats)
     if changes:
         advice.on_version(job.label, number, changes)
-    return Written(job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes))
+    return Written(
+        job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes), superseded=commit.superseded
+    )
 
 
 def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:

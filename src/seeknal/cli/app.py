@@ -40,6 +40,7 @@ for command in (
     server.serve,
     server.status,
     manage.optimize,
+    manage.adopt,
     manage.clean,
     manage.erase,
     backup.backup,

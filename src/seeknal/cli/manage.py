@@ -107,6 +107,27 @@ def optimize(
     )
 
 
+def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
+    """Check and number the rows that another program wrote to a feature group's table, and take them in as one write."""
+    from seeknal import session
+
+    store = session.store()
+    with working(f"Adopting what other programs wrote to {group}"):
+        done = store.adopt(group, project)
+    render.record(
+        {
+            "feature_group": done.group,
+            "version": done.version,
+            "snapshot": done.snapshot,
+            "commits": list(done.commits),
+            "rows_adopted": done.rows,
+            "rows_kept": done.kept,
+            "rows_removed": done.removed,
+        },
+        form,
+    )
+
+
 def erase(
     group: Group,
     keys: Keys,

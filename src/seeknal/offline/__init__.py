@@ -2,6 +2,7 @@
 
 from seeknal.offline.log import Commit, DataFile, Rows, Snapshot
 from seeknal.offline.plan import Write
+from seeknal.offline.repeats import Repeats
 from seeknal.offline.table import OfflineTable
 
-__all__ = ["Commit", "DataFile", "OfflineTable", "Rows", "Snapshot", "Write"]
+__all__ = ["Commit", "DataFile", "OfflineTable", "Repeats", "Rows", "Snapshot", "Write"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -23,7 +23,8 @@ from seeknal.schema import Schema
 from seeknal.times import Interval
 
 METADATA = "seeknal"
-_FOREIGN = {"deletionVectors", "columnMapping"}
+UNREADABLE = {"deletionVectors", "columnMapping", "typeWidening", "typeWidening-preview"}
+"""Features of Delta Lake by which a Parquet file no longer says by itself what its rows are."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Commit:
     at: int
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
     """The files that now stand for older snapshots, by number: entities were erased from them."""
+    superseded: int = 0
+    """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.writing.Written`."""
 
     @cached_property
     def schema(self) -> Schema:
@@ -123,6 +126,16 @@ class Snapshot:
         return sum(file.rows for file in self.files)
 
     @property
+    def label(self) -> str:
+        """Project and name of the group."""
+        return label_of(self.root)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its files are still there."""
+        return all((self.root / file.path).exists() for file in self.files)
+
+    @property
     def fingerprint(self) -> bytes:
         """What tells its files from those of others."""
         return blake2b(" ".join(sorted(file.path for file in self.files)).encode(), digest_size=16).digest()
@@ -166,28 +179,38 @@ class Snapshot:
         return [*found, rest] if rest.paths else found
 
 
+def label_of(root: Path) -> str:
+    """Return project and name of the group whose table is in a folder."""
+    return f"{root.parent.name}/{root.name}"
+
+
 def read_snapshot(root: Path, number: int | None = None) -> Snapshot:
     """Read a table's log up to a snapshot, or to its end.
 
     Raises:
-        StoreError: The table was written by somebody else in a way that cannot be read here.
+        StoreError: Another program wrote the table in a way that cannot be read here.
     """
     table = _open(root, number)
-    if foreign := _FOREIGN & set(table.protocol().reader_features or ()):
+    if foreign := UNREADABLE & set(table.protocol().reader_features or ()):
         raise StoreError(
-            f"{root} uses {', '.join(sorted(foreign))}, written by another program. Seeknal cannot read it."
+            f"Another program turned on {', '.join(sorted(foreign))} in {root}, which Seeknal cannot read and Delta Lake "
+            "cannot turn off. Read the rows with that program, and write them to a new feature group."
         )
-    found = (_commit(root, n) for n in range(table.version(), -1, -1))
-    commit = next(filter(None, found), None)
+    commit = newest_commit(root, table.version())
     times = commit.schema.event_time.name if commit else ""
     return Snapshot(root, table.version(), commit, tuple(_files(root, table, times)), table)
+
+
+def newest_commit(root: Path, number: int) -> Commit | None:
+    """Return the newest of Seeknal's own commits up to a snapshot; None if there is none."""
+    return next(filter(None, (_commit(root, n) for n in range(number, -1, -1))), None)
 
 
 def read_file_lists(root: Path, numbers: Collection[int]) -> Iterator[Snapshot]:
     """Give several snapshots by one pass through the log: only paths and sizes of their files, and nothing else."""
     live: dict[str, DataFile] = {}
     for number in range(max(numbers, default=-1) + 1):
-        for action in _actions(_entry(root, number)):
+        for action in actions_of(root, number):
             if gone := action.get("remove"):
                 live.pop(unquote(gone["path"]), None)
             if new := action.get("add"):
@@ -205,7 +228,7 @@ def read_commits(root: Path, after: int) -> list[Commit]:
 def mentioned_files(root: Path) -> set[str]:
     """Give the names of all files that any commit ever added."""
     entries = (root / "_delta_log").glob("*.json")
-    added = {unquote(action["add"]["path"]) for entry in entries for action in _actions(entry) if "add" in action}
+    added = {unquote(action["add"]["path"]) for entry in entries for action in _read(entry) if "add" in action}
     rewritten = [files for commit in read_commits(root, -1) for files in commit.rewritten.values()]
     return added | {file.path for files in rewritten for file in files}
 
@@ -223,7 +246,12 @@ def latest(root: Path) -> int:
 
 def exists(root: Path) -> bool:
     """Tell whether there is a log."""
-    return _entry(root, 0).exists()
+    return has_entry(root, 0)
+
+
+def has_entry(root: Path, number: int) -> bool:
+    """Tell whether the log has an entry of that number."""
+    return _entry(root, number).exists()
 
 
 def _entry(root: Path, number: int) -> Path:
@@ -238,9 +266,13 @@ def _open(root: Path, number: int | None = None) -> DeltaTable:
 
 
 def noted(root: Path, number: int) -> str | None:
-    """Give what Seeknal noted about a snapshot, as text; None if another program made it."""
-    found = (action.get("commitInfo", {}).get(METADATA) for action in _actions(_entry(root, number)))
-    return next(filter(None, found), None)
+    """Return what Seeknal noted about a snapshot, as text; None if another program made it."""
+    return note_in(actions_of(root, number))
+
+
+def note_in(actions: Iterable[dict[str, Any]]) -> str | None:
+    """Return Seeknal's note among the actions of one entry; None if another program made it."""
+    return next(filter(None, (action.get("commitInfo", {}).get(METADATA) for action in actions)), None)
 
 
 def _commit(root: Path, number: int) -> Commit | None:
@@ -249,8 +281,12 @@ def _commit(root: Path, number: int) -> Commit | None:
     return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit) if stored else None
 
 
-def _actions(entry: Path) -> Iterator[dict[str, Any]]:
+def actions_of(root: Path, number: int) -> Iterator[dict[str, Any]]:
     """Read an entry of the log: a line of JSON for each action."""
+    return _read(_entry(root, number))
+
+
+def _read(entry: Path) -> Iterator[dict[str, Any]]:
     try:
         yield from map(msgspec.json.decode, entry.read_bytes().splitlines())
     except (OSError, msgspec.DecodeError) as error:

@@ -29,13 +29,14 @@ _YEAR_1 = 719_162 * DAY
 
 @dataclass(frozen=True)
 class Write:
-    """What is to be written: rows in stored types, and how they meet the rows that are there."""
+    """What is to be written: rows in stored types, how they meet the rows that are there, and how many hide others of them."""
 
     rows: pa.Table
     schema: Schema
     version: int
     mode: str
     interval: Interval
+    superseded: int = 0
 
 
 @dataclass(frozen=True)
@@ -251,10 +252,41 @@ def newest_first(schema: Schema) -> str:
 
 
 def _winners_sql(schema: Schema, rows: str) -> str:
+    """Write the query that keeps the winning row of each entity and event time.
+
+    Winners are found by their numbers, since DuckDB's windows take what is equal, such as 0.0 and -0.0, for one value.
+    """
     entity = comma(quote(name) for name in [*schema.key_names, schema.event_time.name])
-    order = newest_first(schema)
-    best = f"row_number() OVER (PARTITION BY {entity} ORDER BY {order}) = 1"
-    return f"SELECT * FROM ({rows}) QUALIFY {best} ORDER BY {quote(ROW_ID)}"
+    created, row_id = ([quote(schema.created_time.name)] if schema.created_time else []), quote(ROW_ID)
+    return f"""
+        WITH every AS MATERIALIZED ({rows}),
+             best AS (
+                SELECT {row_id} FROM (SELECT {comma([entity, *created, row_id])} FROM every)
+                QUALIFY row_number() OVER (PARTITION BY {entity} ORDER BY {newest_first(schema)}) = 1
+             )
+        SELECT * FROM every SEMI JOIN best USING ({row_id}) ORDER BY {row_id}
+    """
+
+
+def values_sql(schema: Schema) -> str:
+    """Write what tells rows apart, value by value, as columns c0, c1, ...; 0.0 and -0.0 differ in their texts alone."""
+    texts = [
+        f"CAST({quote(name)} AS VARCHAR)"
+        for name, kind in zip(schema.names, schema.stored_types, strict=True)
+        if _has_floats(kind)
+    ]
+    return comma(f"{value} AS c{i}" for i, value in enumerate([*map(quote, schema.names), *texts]))
+
+
+def same_values(schema: Schema, one: str, other: str) -> str:
+    """Write the condition that the columns of `values_sql` are the same in two tables."""
+    count = len(schema.names) + sum(map(_has_floats, schema.stored_types))
+    return " AND ".join(f"{one}.c{i} IS NOT DISTINCT FROM {other}.c{i}" for i in range(count))
+
+
+def _has_floats(kind: pa.DataType) -> bool:
+    """Tell whether values of a type have floats in them, two of which can be equal and yet differ."""
+    return pa.types.is_floating(kind) or any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def instants(rows: pa.Table, schema: Schema) -> list[int]:

@@ -6,40 +6,38 @@ taken and plans again, so the outcome is always that of some order of the writer
 
 from __future__ import annotations
 
-import json
 import os
-import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
-from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from seeknal import types
 from seeknal.duck import Duck
 from seeknal.errors import StoreError
 from seeknal.lock import alone, together
-from seeknal.offline.log import (
-    METADATA,
-    Commit,
-    DataFile,
-    Snapshot,
-    exists,
-    latest,
-    mentioned_files,
-    noted,
-    read_snapshot,
+from seeknal.offline.adoption import Changed, number_rows
+from seeknal.offline.commit import (
+    ADOPTED,
+    REARRANGED,
+    Step,
+    commit_files,
+    commit_properties,
+    delta_schema,
+    lacking,
+    properties,
+    refuse_properties,
 )
+from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
+from seeknal.offline.log import Commit, DataFile, Snapshot, exists, latest, mentioned_files, read_snapshot
 from seeknal.offline.plan import (
     FILE_ROWS,
     Part,
@@ -52,16 +50,16 @@ from seeknal.offline.plan import (
     instants,
     keys_sql,
     rows_a_day,
+    same_values,
+    values_sql,
     within,
 )
+from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
-from seeknal.times import Interval, moment_of, now
+from seeknal.times import Interval
 from seeknal.turns import Conflict
 
-_KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
-_CHECKPOINT = 10
-"""After so many commits the log gets a checkpoint, so that no more entries need to be read."""
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
 """Files of fewer rows are put together, files of more cut, if they have more than a day."""
 _DUE = 16
@@ -78,21 +76,6 @@ def _refuse_forked() -> None:
             "This process was forked from one that has used offline tables, and cannot use them itself. Start it with "
             'multiprocessing.get_context("spawn"), or fork before the first use. Online tables work either way.'
         )
-
-
-@dataclass(frozen=True)
-class _Step:
-    """How one snapshot leads to the next."""
-
-    mode: str
-    version: int
-    schema: Schema
-    removed: Sequence[DataFile]
-    added: Sequence[DataFile]
-    interval: Interval = field(default_factory=Interval)
-    written: int = 0
-    newest: int | None = None
-    rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
 
 
 class OfflineTable:
@@ -112,13 +95,20 @@ class OfflineTable:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with alone(self.root / "_commit.lock"):
-                DeltaTable.create(self.root, _delta_schema(schema), mode="ignore", configuration=_KEEP_LOG)
+                DeltaTable.create(self.root, delta_schema(schema), mode="ignore", configuration=properties(schema))
         except (DeltaError, OSError) as error:
             raise StoreError(f"{self.root} could not be made: {error}") from error
 
     def snapshot(self, number: int | None = None) -> Snapshot:
-        """Give the table as it stood after a write; the newest without a number."""
-        return read_snapshot(self.root, number)
+        """Return the table as it stood after a write; the newest without a number.
+
+        Raises:
+            StoreError: The newest has rows that another program changed.
+        """
+        found = read_snapshot(self.root, number)
+        if number is None and (found.commit is None or found.number != found.commit.snapshot):
+            foreign_commits(self.root, found.commit).refuse()
+        return found
 
     def settle(self) -> None:
         """Wait for commits that are under way: those that begin later are dated later."""
@@ -135,23 +125,87 @@ class OfflineTable:
         first = base.commit.next_row_id if base.commit else 0
         ids = pa.array(np.arange(first, first + len(write.rows)))
         plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
+        refuse_properties(base, removes=bool(plan.replaced))
         with self._new_files(base) as undo:
-            step = _Step(
+            added = self._write_files(plan.parts(self._duck.connection), write.schema, undo)
+            loses_to_stored = write.mode == "merge" and write.schema.created_time
+            step = Step(
                 mode=write.mode,
                 version=write.version,
                 schema=write.schema,
                 removed=plan.replaced,
-                added=self._write_files(plan.parts(self._duck.connection), write.schema, undo),
+                added=added,
                 interval=write.interval,
                 written=len(write.rows),
+                superseded=len(write.rows) - self._count(added, first) if loses_to_stored else write.superseded,
                 newest=max(instants(write.rows, write.schema), default=None),
             )
-            done = self._commit(base, step, undo)
+            missing = lacking(base)
+            done = commit_files(base, step, undo)
         files = {*base.files, *step.added}.difference(step.removed)
-        if sum(file.rows < _SMALL for file in files) >= _DUE:
-            with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
+        with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
+            if missing:
+                self.mend()
+            if sum(file.rows < _SMALL for file in files) >= _DUE:
                 self.compact(self.snapshot())
         return done
+
+    def lacks(self) -> list[str]:
+        """Name the properties that `mend` would set."""
+        return sorted(lacking(read_snapshot(self.root)))
+
+    def mend(self) -> None:
+        """Set the properties that earlier releases did not give the table, or other programs changed.
+
+        Raises:
+            Conflict: Another writer was at work. Nothing was written.
+        """
+        base = self.snapshot()
+        if missing := lacking(base):
+            commit_properties(base, missing)
+
+    def foreign(self) -> ForeignCommits:
+        """Return what other programs committed after Seeknal's newest commit."""
+        return newest_foreign(self.root)
+
+    def adopt(self, foreign: ForeignCommits, changed: Changed) -> Commit:
+        """Make a snapshot that takes in the rows which other programs changed.
+
+        Args:
+            foreign: What they changed.
+            changed: The rows of the files that they changed, as they are to be stored.
+
+        Raises:
+            Conflict: Another commit was made since `foreign` was read. Nothing was written.
+            StoreError: The rows that they were made from are gone, so that nobody can tell which are new.
+        """
+        base = read_snapshot(self.root)
+        commit = _known(base)
+        if commit != foreign.commit or base.number != foreign.every[-1].number:
+            raise Conflict(f"Another writer changed {self.root} first.")
+        removed = [file for file in base.files if file.path in foreign.added]
+        has_others = len(removed) < len(base.files)
+        if has_others and not all((self.root / path).exists() for path in foreign.removed):
+            raise StoreError(
+                f"Another program rewrote files of {base.label} and removed the old ones, so that its new rows cannot be told "
+                "from old ones. Read the rows with that program, and write them to a new feature group."
+            )
+        refuse_properties(base, removes=bool(removed), adds=False)
+        with self._cursor() as cursor, self._new_files(base) as undo:
+            rows, ids = changed.rows, number_rows(cursor, foreign, commit.schema, changed)
+            is_new = ids >= commit.next_row_id
+            write = Write(rows, commit.schema, commit.version, "append", Interval())
+            plan = Plan(base, write, rows.append_column(ROW_ID, pa.array(ids)))
+            step = Step(
+                mode=ADOPTED,
+                version=commit.version,
+                schema=commit.schema,
+                removed=removed,
+                added=self._write_files(plan.parts(self._duck.connection), commit.schema, undo),
+                written=int(is_new.sum()),
+                newest=max(instants(rows.filter(pa.array(is_new)), commit.schema), default=None),
+            )
+            return commit_files(base, step, undo)
 
     def changed(
         self, before: Snapshot, after: Snapshot, schema: Schema, spans: Sequence[Interval], fresh: Sequence[Interval]
@@ -182,6 +236,11 @@ class OfflineTable:
         with self._cursor() as cursor:
             return types.recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
 
+    def repeats(self, rows: pa.Table, schema: Schema) -> Repeats:
+        """Find the rows that share join keys and event time with others of some rows in stored types."""
+        with self._cursor() as cursor:
+            return find_repeats(cursor, rows, schema)
+
     def unknown(self, base: Snapshot, rows: pa.Table, schema: Schema) -> pa.Table:
         """Give those rows, each once and in their order, that a snapshot does not hold, value by value.
 
@@ -192,12 +251,13 @@ class OfflineTable:
         """
         span = Interval(*instants(rows, schema))
         stored = self._paths(file for file in base.files if file.overlaps(span)) if len(rows) else []
-        names = list(map(quote, schema.names))
-        same = " AND ".join(f"n.{name} IS NOT DISTINCT FROM s.{name}" for name in names)
+        values, same, row_id = values_sql(schema), same_values(schema, "n", "s"), quote(ROW_ID)
         known = (
-            f"ANTI JOIN (SELECT * FROM {scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}" if stored else ""
+            f"ANTI JOIN (SELECT {values} FROM {scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}"
+            if stored
+            else ""
         )
-        once = f"SELECT min({quote(ROW_ID)}) AS i, {comma(names)} FROM new_rows GROUP BY {comma(names)}"
+        once = f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
         with self._cursor() as cursor:
             cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
             found = cursor.sql(f"SELECT i FROM ({once}) AS n {known} ORDER BY i").to_arrow_table()
@@ -212,8 +272,9 @@ class OfflineTable:
         commit = _known(old)
         same = commit.schema == _known(base).schema
         removed, added = differing_files(base, old) if same else (base.files, old.files)
-        step = _Step("rollback", commit.version, commit.schema, removed, added)
-        return self._commit(base, step, ExitStack())
+        refuse_properties(base, removes=bool(removed))
+        step = Step("rollback", commit.version, commit.schema, removed, added)
+        return commit_files(base, step, ExitStack())
 
     def compact(self, base: Snapshot, *, large: bool = False) -> Commit | None:
         """Put small files together, cut by days and sorted by key and time; None if there is nothing to do.
@@ -238,7 +299,7 @@ class OfflineTable:
                 return None
             added = self._write_files((part for new in parts.values() for part in new), commit.schema, undo)
             removed = [file for files in parts for file in files]
-            return self._commit(base, _Step("optimize", commit.version, commit.schema, removed, added), undo)
+            return commit_files(base, Step(REARRANGED, commit.version, commit.schema, removed, added), undo)
 
     def _sorted(self, files: Sequence[DataFile], schema: Schema) -> list[Part]:
         """Cut the rows of some files into new files, each sorted by key and time."""
@@ -269,11 +330,12 @@ class OfflineTable:
             hit = [file for file in every.values() if self._holds(file, entities)]
             if not hit:
                 return None
+            refuse_properties(base, removes=True, adds=False)
             new = {
                 file.path: self._write_files([_without(self._paths([file]), entities)], commit.schema, undo)
                 for file in hit
             }
-            step = _Step(
+            step = Step(
                 "erase",
                 commit.version,
                 commit.schema,
@@ -285,7 +347,7 @@ class OfflineTable:
                     if any(file.path in new for file in snapshot.files)
                 },
             )
-            return self._commit(base, step, undo)
+            return commit_files(base, step, undo)
 
     def vacuum(self, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile]:
         """Remove all files that no snapshot needs, left-overs of killed writers among them.
@@ -344,6 +406,13 @@ class OfflineTable:
             (self.root / file.path).unlink()
         return files
 
+    def _count(self, files: Sequence[DataFile], first: int) -> int:
+        """Count the rows from a number on."""
+        paths = self._paths(files)
+        with self._cursor() as cursor:
+            query = f"SELECT count(*) FROM {scan(paths)} WHERE {quote(ROW_ID)} >= {literal(first)}"
+            return int(cursor.execute(query).fetchall()[0][0]) if paths else 0
+
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
         keys = comma(map(quote, entities.column_names))
         with self._cursor() as cursor:
@@ -399,67 +468,17 @@ class OfflineTable:
         for view, rows in part.views.items():
             cursor.register(view, rows)
         options = "FORMAT parquet, COMPRESSION snappy, RETURN_STATS"
-        _, count, size, *_ = cursor.execute(f"COPY ({part.query}) TO {literal(str(path))} ({options})").fetchall()[0]
+        _, count, size, _, stats, *_ = cursor.execute(
+            f"COPY ({part.query}) TO {literal(str(path))} ({options})"
+        ).fetchall()[0]
         if not count:
             path.unlink()
             return None
         moment = quote(schema.event_time.name)
+        if int(stats[moment]["null_count"]):  # rows that an earlier release took over from another program
+            return DataFile(name, size, count, None, None)
         query = f"SELECT epoch_us(min({moment})), epoch_us(max({moment})) FROM {scan([str(path)])}"  # by its statistics
-        bounds = cursor.execute(query).fetchall()[0]
-        return DataFile(name, size, count, *bounds)
-
-    def _commit(self, base: Snapshot, step: _Step, undo: ExitStack) -> Commit:
-        """Make the next snapshot; its files stay from then on, unless it is certain that there is none, whatever interrupts it."""
-        with alone(self.root / "_commit.lock"):
-            commit = _commit_of(base, step)
-            changes_schema = base.commit is None or base.commit.schema != step.schema
-            metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
-            actions: list[AddAction | RemoveAction] = [_add(file, step.schema) for file in step.added]
-            if not changes_schema:
-                actions += [RemoveAction(file.path, True, _milliseconds(), file.size, {}) for file in step.removed]
-            table, files = _opened(base), undo.pop_all()
-            try:
-                table.create_write_transaction(
-                    actions,
-                    mode="overwrite" if changes_schema else "append",
-                    schema=_delta_schema(step.schema),
-                    commit_properties=CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0),
-                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
-                )
-            except CommitFailedError:
-                files.close()
-                raise Conflict(f"Another writer changed {self.root} first.") from None
-            except (DeltaError, OSError) as error:
-                if latest(self.root) < commit.snapshot or noted(self.root, commit.snapshot) != metadata:
-                    files.close()
-                    raise StoreError(f"{self.root} could not be written; nothing was stored: {error}") from error
-            if commit.snapshot % _CHECKPOINT == 0:
-                with suppress(DeltaError, OSError):  # it only makes reading quicker
-                    table.create_checkpoint()  # of `base`
-            return commit
-
-
-def _opened(base: Snapshot) -> DeltaTable:
-    """Give the table as it stood at a snapshot; the one that it was read from, unless that has gone on."""
-    table = base.table
-    return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
-
-
-def _commit_of(base: Snapshot, step: _Step) -> Commit:
-    before = base.commit
-    return Commit(
-        snapshot=base.number + 1,
-        version=step.version,
-        schema_text=step.schema.dumps(),
-        mode=step.mode,
-        interval=step.interval,
-        written=step.written,
-        rows=base.rows - sum(file.rows for file in step.removed) + sum(file.rows for file in step.added),
-        newest=step.newest,
-        next_row_id=(before.next_row_id if before else 0) + step.written,
-        at=max(now(), before.at) if before else now(),
-        rewritten=step.rewritten,
-    )
+        return DataFile(name, size, count, *cursor.execute(query).fetchall()[0])
 
 
 def _known(snapshot: Snapshot) -> Commit:
@@ -471,24 +490,3 @@ def _known(snapshot: Snapshot) -> Commit:
 def _without(paths: list[str], entities: pa.Table) -> Part:
     keys = comma(map(quote, entities.column_names))
     return Part(f"SELECT * FROM {scan(paths)} ANTI JOIN entities USING ({keys})", {"entities": entities})
-
-
-def _delta_schema(schema: Schema) -> DeltaSchema:
-    fields = [pa.field(name, kind) for name, kind in zip(schema.names, schema.stored_types, strict=True)]
-    return DeltaSchema.from_arrow(pa.schema([*fields, pa.field(ROW_ID, pa.int64())]))
-
-
-def _add(file: DataFile, schema: Schema) -> AddAction:
-    name = schema.event_time.name
-    stats: dict[str, object] = {"numRecords": file.rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
-    if file.start is not None and file.end is not None:
-        stats |= {"minValues": {name: _iso(file.start)}, "maxValues": {name: _iso(file.end)}}
-    return AddAction(file.path, file.size, {}, _milliseconds(), True, json.dumps(stats))
-
-
-def _iso(instant: int) -> str:
-    return moment_of(instant).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from seeknal.schema import Schema
 
 WRITES = ("overwrite", "append", "merge")
-"""The modes of snapshots that somebody's rows made; others only arrange what is there."""
+"""The modes of snapshots that a caller's rows made; others only arrange what is there."""
+NEW_ROWS = (*WRITES, "adopt")
+"""The modes of snapshots with new rows, those that another program wrote included."""
 
 
 @dataclass(frozen=True)

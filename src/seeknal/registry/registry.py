@@ -37,7 +37,7 @@ from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
 from seeknal.registry import tables as t
 from seeknal.registry.records import (
-    WRITES,
+    NEW_ROWS,
     GroupRecord,
     Load,
     OnlineTableRecord,
@@ -208,7 +208,7 @@ class Registry:
         for row in rows:
             first.setdefault(row.version, row)
             last[row.version] = row
-            if row.mode in WRITES:
+            if row.mode in NEW_ROWS:
                 written[row.version] = row.at
         current = rows[-1].version if rows else 0
         files = {row.number: files_of(row.files) for row in last.values()}

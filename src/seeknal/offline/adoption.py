@@ -1,0 +1,103 @@
+"""Rows that another program wrote: read as they are, and told apart from rows that it only copied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seeknal import types
+from seeknal.errors import DataError, StoreError
+from seeknal.offline.foreign import ForeignCommits
+from seeknal.offline.log import label_of
+from seeknal.offline.plan import same_values, values_sql
+from seeknal.schema import ROW_ID, Schema
+from seeknal.sql import quote, scan
+
+_NONE = -1
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The rows of the files that other programs changed.
+
+    Args:
+        rows: The rows, in stored types.
+        numbers: The number that each came with, -1 where it has none; a program may have copied it from another row.
+        commits: The commit of each.
+    """
+
+    rows: pa.Table
+    numbers: np.ndarray
+    commits: np.ndarray
+
+
+def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
+    """Read the rows of the files that other programs changed.
+
+    Raises:
+        DataError: A value does not fit its column.
+        StoreError: A file cannot be read.
+    """
+    kinds, names = [*schema.stored_types, pa.int64()], [*schema.names, ROW_ID]
+    tables = [pa.schema(map(pa.field, names, kinds)).empty_table()]
+    paths = sorted(foreign.added)
+    for path in paths:
+        try:
+            found = pq.ParquetFile(foreign.root / path).read()
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{foreign.root / path}, a file of another program, cannot be read: {error}") from error
+        columns = [
+            found[name] if name in found.column_names else pa.nulls(len(found), kind)
+            for name, kind in zip(names, kinds, strict=True)
+        ]
+        try:
+            tables.append(types.recast(pa.Table.from_arrays(columns, names=names), kinds))
+        except (DataError, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"Rows of another program do not fit {label_of(foreign.root)}: {error}") from None
+    rows = pa.concat_tables(tables)
+    commits = np.repeat([foreign.added[path] for path in paths], [len(table) for table in tables[1:]])
+    return Changed(rows.select(schema.names), rows[ROW_ID].fill_null(_NONE).to_numpy(), commits)
+
+
+def number_rows(
+    engine: duckdb.DuckDBPyConnection, foreign: ForeignCommits, schema: Schema, changed: Changed
+) -> np.ndarray:
+    """Number rows of other programs: a row that is one of Seeknal's, only in another file, keeps its number; others follow.
+
+    The others follow in the order of their commits; within a commit, those that another value was given to come first, in
+    the order in which they were written, and then new ones in the order of the files.
+
+    Args:
+        engine: What compares rows.
+        foreign: What was changed.
+        schema: The schema of the table.
+        changed: The rows.
+    """
+    replaced = [str(foreign.root / path) for path in foreign.removed]
+    count = len(changed.rows)
+    result, old = np.full(count, _NONE), np.full(count, np.iinfo("int64").max)
+    if replaced and count:
+        row_id, place = quote(ROW_ID), quote(f"{ROW_ID} place")
+        numbered = changed.rows.append_column(ROW_ID, pa.array(changed.numbers))
+        engine.register("changed", numbered.append_column(f"{ROW_ID} place", pa.array(np.arange(count))))
+        values = values_sql(schema)
+        query = f"""
+            SELECT n.place, n.id, {same_values(schema, "n", "s")} AS same
+            FROM (SELECT {row_id} AS id, {place} AS place, {values} FROM changed) AS n
+            JOIN (SELECT {row_id} AS id, {values} FROM {scan(replaced)}) AS s ON n.id = s.id
+            ORDER BY n.place
+        """
+        found = engine.sql(query).fetchnumpy()
+        old[found["place"]] = found["id"]
+        same = found["same"].astype(bool)
+        ids, first_copies = np.unique(found["id"][same], return_index=True)  # of several copies, the first is the row
+        result[found["place"][same][first_copies]] = ids
+    order = np.lexsort((np.arange(count), old, changed.commits))
+    new = order[result[order] == _NONE]
+    first = foreign.commit.next_row_id if foreign.commit else 0
+    result[new] = np.arange(first, first + len(new))
+    return result

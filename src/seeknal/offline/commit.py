@@ -1,0 +1,203 @@
+"""Commits: how one snapshot leads to the next, as a Delta Lake log holds it.
+
+Statistics of a file name its event time and nothing else, and a property of the table says so: a reader that is told of some
+columns takes the others to be null where it finds no bounds, and so finds no rows.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from seeknal.errors import StoreError
+from seeknal.lock import alone
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, latest, noted
+from seeknal.schema import ROW_ID, Schema
+from seeknal.times import Interval, moment_of, now
+from seeknal.turns import Conflict
+
+REARRANGED = "optimize"
+"""The mode of a commit that leaves the rows as they are."""
+
+ADOPTED = "adopt"
+"""The mode of a commit that takes in rows of another program."""
+
+_KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+_CHECKPOINT = 10
+"""After so many commits the log gets a checkpoint, so that no more entries need to be read."""
+_NO_CHECKPOINT = PostCommitHookProperties(create_checkpoint=False)
+_APPEND_ONLY, _CONSTRAINT = "delta.appendOnly", "delta.constraints."
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one snapshot leads to the next."""
+
+    mode: str
+    version: int
+    schema: Schema
+    removed: Sequence[DataFile] = ()
+    added: Sequence[DataFile] = ()
+    interval: Interval = field(default_factory=Interval)
+    written: int = 0
+    superseded: int = 0
+    newest: int | None = None
+    rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
+
+
+def delta_schema(schema: Schema) -> DeltaSchema:
+    """Return the schema of a table that holds rows of a version."""
+    fields = [pa.field(name, kind) for name, kind in zip(schema.names, schema.stored_types, strict=True)]
+    return DeltaSchema.from_arrow(pa.schema([*fields, pa.field(ROW_ID, pa.int64())]))
+
+
+def properties(schema: Schema) -> dict[str, str]:
+    """Return the properties that a table has: its log stays, and statistics are those of the event time alone."""
+    name = schema.event_time.name.replace("`", "``")
+    return {**_KEEP_LOG, "delta.dataSkippingStatsColumns": f"`{name}`"}
+
+
+def lacking(base: Snapshot) -> dict[str, str]:
+    """Return the properties that a table should have and has not: an earlier release made it, or another program changed it."""
+    if base.commit is None:
+        return {}
+    there = _opened(base).metadata().configuration
+    return {name: value for name, value in properties(base.commit.schema).items() if there.get(name) != value}
+
+
+def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> None:
+    """Refuse a write that a property of the table forbids.
+
+    Args:
+        base: The newest snapshot.
+        removes: Whether stored rows are to go.
+        adds: Whether rows come that the table has not.
+
+    Raises:
+        StoreError: Another program set such a property.
+    """
+    there = _opened(base).metadata().configuration
+    table = f"DeltaTable({str(base.root)!r})"
+    if removes and there.get(_APPEND_ONLY) == "true":
+        raise StoreError(
+            f"{base.label} has the table property {_APPEND_ONLY}=true, which another program set: rows can be added, but none "
+            f'replaced. Unset it: {table}.alter.set_table_properties({{"{_APPEND_ONLY}": "false"}}).'
+        )
+    if adds and (name := next((name for name in there if name.startswith(_CONSTRAINT)), None)):
+        raise StoreError(
+            f"{base.label} has the table property {name}={there[name]!r}, a constraint of another program, which Seeknal "
+            f'cannot check. Drop it: {table}.alter.drop_constraint("{name.removeprefix(_CONSTRAINT)}").'
+        )
+
+
+def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
+    """Make the next snapshot; its files stay from then on, unless it is certain that there is none, whatever interrupts it.
+
+    Raises:
+        Conflict: `base` is no longer the newest snapshot. Nothing was written.
+    """
+    changes_schema = base.commit is None or base.commit.schema != step.schema
+    changes_rows = step.mode != REARRANGED
+    actions: list[AddAction | RemoveAction] = [_add(file, step.schema, changes_rows) for file in step.added]
+    if not changes_schema:
+        actions += [RemoveAction(file.path, changes_rows, _milliseconds(), file.size, {}) for file in step.removed]
+
+    def act(table: DeltaTable, note: CommitProperties) -> None:
+        table.create_write_transaction(
+            actions,
+            mode="overwrite" if changes_schema else "append",
+            schema=delta_schema(step.schema),
+            commit_properties=note,
+            post_commithook_properties=_NO_CHECKPOINT,
+        )
+
+    return _commit(base, step, act, undo)
+
+
+def commit_properties(base: Snapshot, missing: Mapping[str, str]) -> Commit:
+    """Set properties of the table, in a snapshot that holds the same rows.
+
+    Raises:
+        Conflict: `base` is no longer the newest snapshot. Nothing was written.
+    """
+    if base.commit is None:
+        raise StoreError(f"Nothing was written to {base.label} yet.")
+
+    def act(table: DeltaTable, note: CommitProperties) -> None:
+        table.alter.set_table_properties(
+            dict(missing), False, commit_properties=note, post_commithook_properties=_NO_CHECKPOINT
+        )
+
+    return _commit(base, Step(REARRANGED, base.commit.version, base.commit.schema), act, ExitStack())
+
+
+def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitProperties], None], undo: ExitStack) -> Commit:
+    with alone(base.root / "_commit.lock"):
+        commit = _commit_of(base, step)
+        metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
+        table, files = _opened(base), undo.pop_all()
+        try:
+            act(table, CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0))
+        except CommitFailedError as error:
+            files.close()
+            if latest(base.root) == base.number:
+                raise StoreError(f"{base.label} could not be written; nothing was stored: {error}") from error
+            raise Conflict(f"Another writer changed {base.root} first.") from None
+        except (DeltaError, OSError) as error:
+            if latest(base.root) < commit.snapshot or noted(base.root, commit.snapshot) != metadata:
+                files.close()
+                raise StoreError(f"{base.root} could not be written; nothing was stored: {error}") from error
+        if commit.snapshot % _CHECKPOINT == 0:
+            with suppress(DeltaError, OSError):  # it only makes reading quicker
+                table.create_checkpoint()  # of `base`
+        return commit
+
+
+def _opened(base: Snapshot) -> DeltaTable:
+    """Give the table as it stood at a snapshot; the one that it was read from, unless that has gone on."""
+    table = base.table
+    return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
+
+
+def _commit_of(base: Snapshot, step: Step) -> Commit:
+    before = base.commit
+    return Commit(
+        snapshot=base.number + 1,
+        version=step.version,
+        schema_text=step.schema.dumps(),
+        mode=step.mode,
+        interval=step.interval,
+        written=step.written,
+        rows=base.rows - sum(file.rows for file in step.removed) + sum(file.rows for file in step.added),
+        newest=step.newest,
+        next_row_id=(before.next_row_id if before else 0) + step.written,
+        at=max(now(), before.at) if before else now(),
+        rewritten=step.rewritten,
+        superseded=step.superseded,
+    )
+
+
+def _add(file: DataFile, schema: Schema, changes_rows: bool) -> AddAction:
+    name = schema.event_time.name
+    stats: dict[str, object] = {"numRecords": file.rows}
+    if file.start is not None and file.end is not None:
+        bounds = {"minValues": {name: _iso(file.start)}, "maxValues": {name: _iso(file.end)}}
+        stats |= {**bounds, "nullCount": {name: 0}}
+    return AddAction(file.path, file.size, {}, _milliseconds(), changes_rows, json.dumps(stats))
+
+
+def _iso(instant: int) -> str:
+    return moment_of(instant).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000

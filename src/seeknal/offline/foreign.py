@@ -1,0 +1,255 @@
+"""Commits of other programs on top of Seeknal's newest one: which leave the rows as they are, and which do not.
+
+A table goes through states: which files came and went since Seeknal's commit, and the layout of the rows. A state that was there
+before is as good as it was then, so going back with another program is a way out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow.parquet as pq
+
+from seeknal.errors import StoreError
+from seeknal.offline.commit import delta_schema
+from seeknal.offline.log import (
+    UNREADABLE,
+    Commit,
+    actions_of,
+    has_entry,
+    label_of,
+    latest,
+    newest_commit,
+    note_in,
+    read_snapshot,
+)
+from seeknal.schema import ROW_ID
+from seeknal.times import show
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ForeignCommit:
+    """A commit of another program.
+
+    Args:
+        number: Its number in the log.
+        operation: What the program calls it, such as "WRITE" or "OPTIMIZE".
+        at: When it was made, in microseconds since 1970, by the program's clock; None if it does not say.
+        engine: What the program calls itself.
+    """
+
+    number: int
+    operation: str
+    at: int | None
+    engine: str
+
+    def __str__(self) -> str:
+        told = [self.operation, *([] if self.at is None else [show(self.at)]), self.engine]
+        return f"commit {self.number} ({', '.join(told)})"
+
+
+@dataclass(frozen=True)
+class ForeignCommits:
+    """What other programs did after one of Seeknal's commits, up to the next of them.
+
+    Args:
+        root: The table.
+        commit: Seeknal's commit; None if it has made none yet.
+        every: All commits of other programs.
+        harmful: Those whose changes to rows or layout are still there.
+        same: The numbers of those after which the rows were the same as after Seeknal's commit.
+        added: The files of changed rows that are there now, and the number of the commit that added each.
+        removed: The files that are gone since Seeknal's commit.
+        has_layout: Whether the columns are still those that Seeknal gave the table.
+        is_open: Whether Seeknal has made no commit after them, which would have taken them in.
+    """
+
+    root: Path
+    commit: Commit | None
+    every: tuple[ForeignCommit, ...]
+    harmful: tuple[ForeignCommit, ...]
+    same: tuple[int, ...]
+    added: Mapping[str, int]
+    removed: frozenset[str]
+    has_layout: bool
+    is_open: bool
+
+    @property
+    def way_back(self) -> str:
+        """How to undo what is harmful."""
+        number = self.same[-1] if self.same else 0 if self.commit is None else self.commit.snapshot
+        return f"go back with deltalake: DeltaTable({str(self.root)!r}).restore({number})"
+
+    def refuse(self, until: int | None = None) -> None:
+        """Refuse a read or a write of rows that were neither checked nor numbered.
+
+        Args:
+            until: Only what was committed by this instant counts; None: everything.
+
+        Raises:
+            StoreError: Another program changed the rows or the layout.
+        """
+        harmful = [one for one in self.harmful if until is None or one.at is None or one.at <= until]
+        if not (harmful and self.is_open):
+            return
+        label, made = label_of(self.root), self.commit
+        told = ", ".join(map(str, harmful[:_SHOWN])) + (", ..." if len(harmful) > _SHOWN else "")
+        if made is None:
+            raise StoreError(
+                f"The folder {self.root} has a table with rows that Seeknal did not write: {told}. Move the folder away, and "
+                "write the rows to the group, or use another name.",
+                commits=tuple(harmful),
+            )
+        raise StoreError(
+            f"Another program changed the rows or columns of {label} after snapshot {made.snapshot}: {told}. They were neither "
+            f"checked nor numbered, so answers could be wrong. Take them in with `seeknal adopt {label}` or "
+            f"FeatureStore().adopt({label!r}), or {self.way_back}.",
+            commits=tuple(harmful),
+        )
+
+
+def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
+    """Read what other programs did after one of Seeknal's commits; without a commit, since the table was made."""
+    state, first = _State(commit), 1 if commit is None else commit.snapshot + 1
+    every: list[ForeignCommit] = []
+    same: list[int] = []
+    harmful: tuple[ForeignCommit, ...] = ()
+    is_open = True
+    if commit is None:
+        made = list(actions_of(root, 0))
+        harmful = () if state.apply(made, 0, is_clean=True) else (_foreign(0, made),)
+    seen = {state.key: harmful}
+    for number in count(first):
+        if not has_entry(root, number):
+            break
+        actions = list(actions_of(root, number))
+        if note_in(actions):
+            is_open = False
+            break
+        every.append(_foreign(number, actions))
+        is_harmless = state.apply(actions, number, is_clean=not harmful)
+        harmful = seen.setdefault(state.key, harmful if is_harmless else (*harmful, every[-1]))
+        same += [] if harmful else [number]
+    if commit and state.came and not harmful and not _holds(root, every[-1].number, commit, state.came):
+        harmful = tuple(one for one in every if one.number in state.came.values())
+        same, state.changed = [number for number in same if number < harmful[0].number], dict(state.came)
+    gone, has_layout = frozenset(state.gone), state.layout == state.expected
+    return ForeignCommits(root, commit, tuple(every), harmful, tuple(same), state.changed, gone, has_layout, is_open)
+
+
+def newest_foreign(root: Path) -> ForeignCommits:
+    """Read what other programs did after Seeknal's newest commit."""
+    return foreign_commits(root, newest_commit(root, latest(root)))
+
+
+def vacuumed_by(root: Path, after: int) -> ForeignCommit | None:
+    """Find the first vacuum by another program after a snapshot, which may have removed its files."""
+    for number in range(after + 1, latest(root) + 1):
+        actions = list(actions_of(root, number))
+        found = _foreign(number, actions)
+        if found.operation.startswith("VACUUM") and not note_in(actions):
+            return found
+    return None
+
+
+class _State:
+    """What is other in a table than after Seeknal's commit."""
+
+    def __init__(self, commit: Commit | None) -> None:
+        self.came: dict[str, int] = {}
+        self.gone: set[str] = set()
+        self.changed: dict[str, int] = {}
+        self.layout: object = None
+        self.expected: object = None
+        self._commit = commit
+        self._arranged: set[str] = set()
+        self._features: set[str] = set()
+
+    @property
+    def key(self) -> object:
+        """What tells states apart."""
+        layout = None if self.layout == self.expected else json.dumps(self.layout)
+        return frozenset(self.came), frozenset(self.gone), layout, frozenset(self._features)
+
+    def apply(self, actions: Iterable[dict[str, Any]], number: int, *, is_clean: bool) -> bool:
+        """Go on to the state after a commit, and tell whether rows and columns are said to be the same in both.
+
+        Args:
+            actions: The commit's actions.
+            number: Its number.
+            is_clean: Whether the state before it has Seeknal's rows alone.
+        """
+        changes = False
+        for action in actions:
+            if removed := action.get("remove"):
+                path = unquote(removed["path"])
+                if self.came.pop(path, None) is None:
+                    self.gone.add(path)
+                self.changed.pop(path, None)
+                changes |= removed.get("dataChange", True)
+            if added := action.get("add"):
+                changes |= added.get("dataChange", True)
+                self._add(unquote(added["path"]), number, is_clean and not added.get("dataChange", True))
+            if metadata := action.get("metaData"):
+                changes |= self._lay_out(_layout(metadata))
+            if protocol := action.get("protocol"):
+                self._features |= UNREADABLE & set(protocol.get("readerFeatures") or ())
+                changes |= bool(self._features)
+        return not changes
+
+    def _add(self, path: str, number: int, is_arranged: bool) -> None:
+        if path in self.gone:
+            self.gone.remove(path)
+            return
+        self.came[path] = number
+        if is_arranged:
+            self._arranged.add(path)
+        if path not in self._arranged:
+            self.changed[path] = number
+
+    def _lay_out(self, layout: object) -> bool:
+        if self.expected is None:
+            fields = delta_schema(self._commit.schema).to_json() if self._commit else None
+            self.layout = self.expected = _layout({"schemaString": fields}) if fields else layout
+        changed, self.layout = layout != self.layout, layout
+        return changed
+
+
+def _layout(metadata: dict[str, Any]) -> object:
+    """Return what decides how rows are stored: names and types of columns, in any order, and partitions."""
+    fields = json.loads(metadata["schemaString"])["fields"]
+    columns = sorted([one["name"], json.dumps(one["type"], sort_keys=True)] for one in fields)
+    mapping = (metadata.get("configuration") or {}).get("delta.columnMapping.mode", "none")
+    return [columns, metadata.get("partitionColumns") or [], mapping]
+
+
+def _holds(root: Path, number: int, commit: Commit, added: Iterable[str]) -> bool:
+    """Check what a rearrangement leaves as it is: there are as many rows, and each has its number."""
+    files = [root / path for path in added]
+    numbered = all(_has_numbers(file) for file in files if file.exists())
+    return numbered and read_snapshot(root, number).rows == commit.rows
+
+
+def _has_numbers(file: Path) -> bool:
+    metadata = pq.read_metadata(file)
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        stats = next((one.statistics for one in columns if one.path_in_schema == ROW_ID), None)
+        if stats is None or stats.null_count:
+            return False
+    return True
+
+
+def _foreign(number: int, actions: Iterable[dict[str, Any]]) -> ForeignCommit:
+    info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    at = info.get("timestamp")
+    engine = info.get("engineInfo") or "an unnamed program"
+    return ForeignCommit(number, info.get("operation", "unnamed"), None if at is None else at * 1000, engine)

@@ -1,0 +1,159 @@
+"""A write counts what happened to rows, and no zero changes its sign on the way."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
+from seeknal.feature_group import FeatureGroup
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+MOMENT = pa.timestamp("us", "UTC")
+
+
+def group(created: str | None = None, name: str = "card") -> FeatureGroup:
+    """Define a group."""
+    return FeatureGroup(name, Entity("card", ["card"]), Materialization("at", created))
+
+
+def table(rows: list[tuple[int | None, int, int]]) -> pa.Table:
+    """Make rows of (card, day, day of recording); n numbers them."""
+    at, made = (pa.array([START + timedelta(days=row[i]) for row in rows], MOMENT) for i in (1, 2))
+    cards = pa.array([row[0] for row in rows], pa.int64())
+    return pa.table({"card": cards, "at": at, "made": made, "n": pa.array(range(len(rows)), pa.int64())})
+
+
+def write(store: FeatureStore, fg: FeatureGroup, rows: pa.Table, **options: object):
+    """Write rows, whatever notice is given."""
+    with warnings.catch_warnings(action="ignore"):
+        return store.write(fg, rows, **options)  # type: ignore[arg-type]
+
+
+def test_merging_raw_rows_tells_how_many_of_them_are_kept(home):
+    store = FeatureStore(home)
+    raw = table([(n % 7, n % 3, 0) for n in range(1000)]).drop_columns("made")
+    with pytest.warns(SeeknalWarning) as told:
+        first = store.write(group(), raw, mode="merge")
+    assert (first.rows, first.superseded, first.replaced) == (1000, 979, 0)
+    assert store.versions("card")[0].rows == 21
+    assert str(first) == (
+        "default/card version 1, snapshot 1: 1,000 rows written; 979 of them hidden by others of the same keys and time"
+    )
+    assert str(told[0].message) == (
+        "default/card: 979 of 1,000 rows share join keys and event time with a later one, 48 at card=0, at=2024-01-01; the "
+        "write kept the last of each. Aggregate them first, add the column that tells them apart to the join keys, or name a "
+        "created_time_col that says which one counts."
+    )
+    again = write(store, group(), raw, mode="merge")
+    assert (again.rows, again.superseded, again.replaced) == (1000, 979, 21)
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_other_modes_keep_such_rows_and_say_that_reads_show_one(home, mode):
+    store, raw = FeatureStore(home), table([(1, 0, 0)] * 30).drop_columns("made")
+    with pytest.warns(SeeknalWarning, match="30 at card=1, at=2024-01-01; reads show the last of each"):
+        done = store.write(group(), raw, mode=mode)
+    assert (done.rows, done.superseded, done.replaced, store.versions("card")[0].rows) == (30, 29, 0, 30)
+    assert store.latest([FeatureLookup("card")], output="arrow")["n"].to_pylist() == [29]
+
+
+def test_a_few_such_rows_are_counted_without_a_notice(home):
+    done = FeatureStore(home).write(group(), table([(1, 0, 0), (1, 0, 0), (2, 0, 0)]).drop_columns("made"))
+    assert done.superseded == 1
+
+
+def test_corrections_with_a_created_time_are_counted_without_a_notice(home):
+    done = FeatureStore(home).write(group("made"), table([(1, 0, n) for n in range(30)]), mode="merge")
+    assert (done.rows, done.superseded) == (30, 29)
+
+
+rows = st.lists(st.tuples(st.sampled_from([1, 2, None]), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    writes=st.lists(st.tuples(st.sampled_from(["append", "overwrite", "merge"]), rows), min_size=1, max_size=4),
+    created=st.booleans(),
+)
+def test_counts_are_those_of_a_plain_loop(tmp_path_factory, writes, created):
+    store, fg = FeatureStore(tmp_path_factory.mktemp("home")), group("made" if created else None)
+    stored: list[tuple[tuple[int | None, int], int]] = []
+    for mode, some in writes:
+        given_rows = table(some)
+        done = write(store, fg, given_rows if created else given_rows.drop_columns("made"), mode=mode)
+        new = [((card, day), made if created else 0) for card, day, made in some]
+        hidden = len(new) - len(Counter(key for key, _ in new))
+        if mode == "merge":
+            every = [*((row, False) for row in stored), *((row, True) for row in new)]
+            kept = {}
+            for place, ((key, made), is_new) in enumerate(every):
+                if key not in kept or (made, place) > kept[key][0]:
+                    kept[key] = ((made, place), is_new)
+            replaced = len(stored) - sum(not is_new for _, is_new in kept.values())
+            hidden = len(new) - sum(is_new for _, is_new in kept.values())
+            stored = [(key, made) for key, ((made, _), _) in kept.items()]
+        else:
+            replaced = len(stored) if mode == "overwrite" else 0
+            stored = [*([] if mode == "overwrite" else stored), *new]
+        assert (done.rows, done.superseded, done.replaced) == (len(new), hidden, replaced)
+        assert store.versions("card")[0].rows == len(stored)
+    store.close()
+
+
+def zeros(home: Path) -> tuple[FeatureStore, pa.Table]:
+    """Write zeros of both signs, plain and in lists and structs."""
+    values = [0.0, -0.0, math.nan]
+    columns = {
+        "card": pa.array([1, 2, 3]),
+        "at": pa.array([START] * 3, MOMENT),
+        "x": pa.array(values),
+        "small": pa.array(values, pa.float32()),
+        "list": pa.array([[value] for value in values]),
+        "struct": pa.array([{"a": value} for value in values]),
+    }
+    store, made = FeatureStore(home), pa.table(columns)
+    store.write(group(), made)
+    return store, made
+
+
+def shown(found: pa.Table) -> list[str]:
+    """Write the values of each row, signs included."""
+    return [str(tuple(row.values())[2:]) for row in found.to_pylist()]
+
+
+def test_a_merge_keeps_the_sign_of_zero(home):
+    store, made = zeros(home)
+    for some in (made.slice(0, 1), made.slice(1, 2), made):
+        store.write(group(), some, mode="merge")
+        assert shown(store.latest([FeatureLookup("card")], output="arrow")) == shown(made)
+
+
+def test_so_do_compaction_a_new_version_and_an_overwrite_of_an_interval(home):
+    store, made = zeros(home)
+    store.write(group(), made.set_column(1, "at", pa.array([START + timedelta(days=1)] * 3, MOMENT)), mode="append")
+    store.optimize("card")
+    assert shown(store.latest([FeatureLookup("card")], output="arrow")) == shown(made)
+    with pytest.warns(SeeknalWarning, match="version 2"):
+        store.write(group(), made.append_column("more", pa.array([-0.0] * 3)), mode="append")
+    latest = store.latest([FeatureLookup("card")], output="arrow")
+    assert shown(latest.drop_columns("more")) == shown(made)
+
+
+def test_a_pushed_zero_of_the_other_sign_is_another_value_and_the_same_one_is_known(home):
+    store, made = zeros(home)
+    row = {**made.to_pylist()[0], "at": START}
+    assert store.push("card", row).rows == 0
+    for change in ({"x": -0.0}, {"list": [-0.0]}, {"struct": {"a": -0.0}}):
+        assert store.push("card", row | change).rows == 1
+        assert store.push("card", row | change).rows == 0
+    assert store.push("card", made).rows == 0
+    assert store.push("card", [row | {"small": -0.0}, row | {"small": -0.0}]).rows == 1

@@ -1,0 +1,126 @@
+"""Seeknal and another program take turns on one table, at random; each adopted change and each write is in every answer."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, StoreError
+from seeknal.feature_group import FeatureGroup
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+GROUP = FeatureGroup("visits", Entity("user", ["user_id"]), Materialization("at"))
+users, days = st.integers(1, 3), st.integers(0, 1)
+rows = st.lists(st.tuples(users, days), min_size=1, max_size=3)
+steps = st.one_of(
+    st.tuples(st.sampled_from(["append", "merge", "overwrite", "foreign append", "foreign append of a copy"]), rows),
+    st.tuples(st.sampled_from(["foreign delete", "foreign update"]), users),
+    st.tuples(st.sampled_from(["compact", "vacuum", "optimize", "undo", "undo"]), st.none()),
+)
+
+
+class World:
+    """A table, and beside it the rows that it should hold: ((user, day), n), in the order in which they count as written.
+
+    Args:
+        home: Where the store is.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.store = FeatureStore(home)
+        self.root = home / "offline" / "default" / "visits"
+        self.numbers = count()
+        self.rows: list[tuple[tuple[int, int], int]] = []
+        self.adopted = self.rows
+        self.write("append", [(1, 0), (2, 0)])
+
+    def table(self, keys: list[tuple[int, int]]) -> pa.Table:
+        """Make rows with new numbers."""
+        at = pa.array([START + timedelta(days=day) for _, day in keys], pa.timestamp("us", "UTC"))
+        return pa.table({"user_id": [user for user, _ in keys], "at": at, "n": [next(self.numbers) for _ in keys]})
+
+    def step(self, what: str, argument: object) -> None:
+        """Do one thing, to the table and to the rows."""
+        if what in ("append", "merge", "overwrite"):
+            self.settle()
+            self.write(what, argument)
+        elif what.startswith("foreign append"):
+            self.append(argument, copied=what.endswith("copy"))
+        elif what == "foreign delete":
+            DeltaTable(self.root).delete(f"user_id = {argument}")
+            self.rows = [row for row in self.rows if row[0][0] != argument]
+        elif what == "foreign update":
+            DeltaTable(self.root).update(predicate=f"user_id = {argument}", updates={"n": "n + 1000"})
+            same = [row for row in self.rows if row[0][0] != argument]
+            self.rows = same + [(key, n + 1000) for key, n in self.rows if key[0] == argument]
+        elif what == "compact":
+            DeltaTable(self.root).optimize.compact()
+        elif what == "vacuum" and self.rows == self.adopted:
+            DeltaTable(self.root).vacuum(0, dry_run=False, enforce_retention_duration=False)
+        elif what == "optimize":
+            self.settle()
+            self.store.optimize("visits")
+        elif what == "undo" and self.rows != self.adopted:
+            with pytest.raises(StoreError) as caught:
+                self.latest()
+            exec(f"from deltalake import DeltaTable\n{str(caught.value).partition('with deltalake: ')[2].rstrip('.')}")
+            self.rows = self.adopted
+        self.check()
+
+    def write(self, mode: str, keys: list[tuple[int, int]]) -> None:
+        """Write through Seeknal."""
+        made = self.table(keys)
+        with warnings.catch_warnings(action="ignore"):
+            self.store.write(GROUP, made, mode=mode)
+        new = list(zip(keys, made["n"].to_pylist(), strict=True))
+        stays = [row for row in self.rows if mode == "append" or (mode == "merge" and row[0] not in keys)]
+        self.rows = self.adopted = stays + new
+
+    def append(self, keys: list[tuple[int, int]], *, copied: bool) -> None:
+        """Append as another program does, with numbers of rows that are there or without."""
+        made = self.table(keys)
+        if copied:
+            there = DeltaTable(self.root).to_pyarrow_table()["_seeknal_row_id"].to_pylist() or [0]
+            ids = [there[i % len(there)] for i in range(len(made))]
+            made = made.append_column("_seeknal_row_id", pa.array(ids, pa.int64()))
+        write_deltalake(self.root, made, mode="append", schema_mode="merge")
+        self.rows = [*self.rows, *zip(keys, made["n"].to_pylist(), strict=True)]
+
+    def latest(self) -> dict[tuple[int, int], int]:
+        """Give the value of each user and day that reads show."""
+        found = self.store.history([FeatureLookup("visits")], output="arrow").to_pylist()
+        return {(row["user_id"], (row["at"].replace(tzinfo=UTC) - START).days): row["n"] for row in found}
+
+    def settle(self) -> None:
+        """Adopt what another program changed, if it changed anything."""
+        if self.rows == self.adopted:
+            return
+        self.store.adopt("visits")
+        self.adopted = self.rows
+        self.check()
+
+    def check(self) -> None:
+        """Compare answers with the rows, unless another program changed them: then there is none."""
+        if self.rows == self.adopted:
+            assert self.latest() == dict(self.rows)
+        else:
+            with pytest.raises(StoreError, match="Another program changed"):
+                self.latest()
+
+
+@settings(deadline=None, max_examples=15)
+@given(plan=st.lists(steps, min_size=1, max_size=6))
+def test_whatever_another_program_does_answers_are_right_or_refused(tmp_path_factory, plan):
+    world = World(tmp_path_factory.mktemp("home"))
+    for what, argument in plan:
+        world.step(what, argument)
+    world.settle()
+    world.store.close()
