@@ -195,7 +195,7 @@ def test_a_group_that_is_online_is_loaded_by_every_write():
     assert answer(OnlineFeaturesDuckDB("spend"), 1) == [2]
 
 
-def test_a_served_table_keeps_its_version_until_it_is_served_again():
+def test_a_served_table_keeps_its_features_until_it_is_served_again():
     fg = written(rows(1))
     table = serve(fg)
     with pytest.warns(SeeknalWarning, match="version 2"):
