@@ -1,10 +1,11 @@
 """Kill loaders while readers ask all the time, and see that no reader ever notices.
 
-    python scripts/kill_loaders.py [--kills 200] [--readers 8] [--entities 20000] [--store lmdb|redis] [--seed 1]
+    python scripts/kill_loaders.py [--kills 200] [--readers 8] [--entities 20000] [--store lmdb|redis] [--seed 1] [--moves]
 
 A loader writes a new round to all entities of a group and loads it; at a random moment it is killed. Readers, in processes
 of their own, ask for random entities, and report each answer that is an error, is not of one round, or is of an earlier round
-than the one before. After each kill another load must complete, and the table must verify.
+than the one before. After each kill another load must complete, and the table must verify. With --moves each round is written
+under a new version of the group, so that the loader moves the table to it, and must leave only that version online.
 
 How long a reader waited is its time on the clock. Readers run at a higher priority than loaders, since there are more of
 them than cores; how long they wait for each other is seen first, with a process in the loader's place that only counts.
@@ -43,20 +44,24 @@ ASKED = 50
 fork = multiprocessing.get_context("fork")
 
 
-def frame(entities: int, number: int) -> pa.Table:
-    """Make the rows of a round: all entities, a microsecond later than in the round before."""
+def frame(entities: int, number: int, moves: bool) -> pa.Table:
+    """Make the rows of a round: all entities, a microsecond later than in the round before; every other one has a column more."""
     at = pa.array(np.full(entities, 1_700_000_000_000_000 + number), pa.timestamp("us", "UTC"))
     numbers = np.full(entities, number)
+    more = {"more": numbers} if moves and number % 2 == 0 else {}
     return pa.table(
         {"item_id": np.arange(entities), "at": at, "number": numbers, "again": numbers, "text": ["x" * 40] * entities}
+        | more
     )
 
 
-def load(home: str, place: str | None, entities: int, number: int, whole: bool, begun: Connection | None) -> None:
+def load(
+    home: str, place: str | None, options: argparse.Namespace, number: int, whole: bool, begun: Connection | None
+) -> None:
     """Write a round and load it, as changes or as a whole; tell when the loading begins."""
     store = FeatureStore(home, online_store=place)
     if number:
-        store.write(GROUP, frame(entities, number), mode="overwrite")
+        store.write(GROUP, frame(options.entities, number, options.moves), mode="overwrite")
     if whole:
         LmdbStore.most_changes = 0
     if begun:
@@ -69,6 +74,8 @@ def load(home: str, place: str | None, entities: int, number: int, whole: bool, 
         found = store.verify(TABLE, sample=2000)
         if not found.equal:
             sys.exit(str(found))
+        if left := {one.version for one in store.loads(GROUP.name)} - {store.version(GROUP.name).number}:
+            sys.exit(f"versions {left} are online still")
 
 
 def in_child(target: Any, *arguments: Any) -> float:
@@ -123,22 +130,22 @@ def kill(home: str, place: str | None, options: argparse.Namespace) -> tuple[int
     rng = random.Random(options.seed)
     killed = ended = 0
     finished: list[float] = []
-    usual = in_child(load, home, place, options.entities, 2, False, None)
+    usual = in_child(load, home, place, options, 2, False, None)
     number = 2
     while killed < options.kills:
         number += 1
         ours, theirs = fork.Pipe()
-        process = fork.Process(target=load, args=(home, place, options.entities, number, number % 2 == 0, theirs))
+        process = fork.Process(target=load, args=(home, place, options, number, number % 2 == 0, theirs))
         process.start()
         ours.recv()
-        time.sleep(rng.uniform(0, 0.3 * usual))
+        time.sleep(rng.uniform(0, (0.6 if options.moves else 0.3) * usual))
         alive = process.is_alive()
         if alive:
             os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         killed += alive
         ended += not alive
-        finished.append(in_child(load, home, place, options.entities, 0, False, None))
+        finished.append(in_child(load, home, place, options, 0, False, None))
         if killed % 20 == 0 and alive:
             print(f"{killed} killed", flush=True)
     return killed, ended, finished
@@ -153,6 +160,8 @@ def main() -> None:
     parser.add_argument("--entities", type=int, default=20_000)
     parser.add_argument("--store", choices=("lmdb", "redis"), default="lmdb")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--moves", action="store_true")
+    parser.add_argument("--warm-up", type=float, default=20, metavar="SECONDS")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, ExitStack() as servers:
         place = None
@@ -163,7 +172,7 @@ def main() -> None:
             server = Valkey(Path(home) / "valkey").start()
             servers.callback(server.stop)
             place = server.url
-        in_child(load, home, place, options.entities, 1, False, None)
+        in_child(load, home, place, options, 1, False, None)
         stop, loading = fork.Event(), fork.Event()
         readers, pipes = [], []
         for i in range(options.readers):
@@ -172,7 +181,7 @@ def main() -> None:
             reader.start()
             readers.append(reader)
             pipes.append(ours)
-        in_child(count_up, 20)
+        in_child(count_up, options.warm_up)
         loading.set()
         started = time.perf_counter()
         killed, ended, finished = kill(home, place, options)

@@ -207,7 +207,7 @@ def test_a_lookup_says_what_is_wrong_with_a_key():
 @pytest.mark.parametrize(
     "command",
     [
-        ["materialize", "spend"],
+        ["materialize"],
         ["version", "diff", "spend", "--from", "1"],
         ["clean", "spend"],
         ["clean", "spend", "--ttl", "1", "--before", "2024-01-01"],

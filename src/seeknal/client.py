@@ -21,6 +21,7 @@ import msgspec
 import pyarrow as pa
 
 from seeknal import errors, frames
+from seeknal.asking import check_keys
 from seeknal.calls import (
     Call,
     body_of,
@@ -37,7 +38,7 @@ from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.feature_group import FeatureLookup, check_lookups
 from seeknal.names import check_name
 from seeknal.pushing import Pushed
-from seeknal.serving import as_python, check_features, check_keys, check_output
+from seeknal.serving import as_python, check_features, check_output
 from seeknal.times import Interval
 
 try:

@@ -96,6 +96,8 @@ def _foreign(label: str, offline: OfflineTable) -> Iterator[Finding]:
 def _online(store: FeatureStore) -> Iterator[Finding]:
     for table in store.registry.tables():
         try:
+            for reason in store.online_tables.cut_off(table):
+                yield Finding(table.label, False, f"cut off: {reason}")
             for part in store.online_table(table.name, table.project).parts:
                 there = part.is_online()
                 what = (

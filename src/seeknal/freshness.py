@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from seeknal.errors import DefinitionError
+from seeknal.following import Feed
 from seeknal.online_tables import OnlineTables
-from seeknal.registry import OnlineTableRecord, Registry, TableLookup
+from seeknal.registry import OnlineTableRecord, Registry
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Freshness:
         newest: The newest event online, in microseconds since 1970; None if a group has none.
         loaded_at: When it was loaded last; None if it is not online.
         is_behind: Whether newer rows are stored than are online.
+        pinned: The groups whose version it stays at on purpose, with that version.
+        cut_off: Why groups no longer feed it, so that its values are those of a version that is past.
     """
 
     project: str
@@ -27,6 +29,8 @@ class Freshness:
     newest: int | None
     loaded_at: int | None
     is_behind: bool
+    pinned: tuple[str, ...] = ()
+    cut_off: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -53,9 +57,11 @@ def freshness(tables: OnlineTables, registry: Registry, table: OnlineTableRecord
         at: What counts as now, in microseconds since 1970: events after it are still to come.
 
     Raises:
+        DefinitionError: A group is gone.
         StoreError: A store cannot be read.
     """
-    found = [_of_lookup(tables, registry, table, lookup, at) for lookup in table.lookups]
+    every = tables.feeds(table)
+    found = [_of_feed(tables, registry, table, one, at) for one in every]
     newest = [one.newest for one in found]
     loaded = [one.loaded_at for one in found]
     return Freshness(
@@ -64,20 +70,19 @@ def freshness(tables: OnlineTables, registry: Registry, table: OnlineTableRecord
         None if None in newest else min(one for one in newest if one is not None),
         None if None in loaded else min(one for one in loaded if one is not None),
         any(one.is_behind for one in found),
+        tuple(f"{one.record.name} {one.now.version}" for one in every if one.is_pinned),
+        tables.cut_off(table),
     )
 
 
-def _of_lookup(
-    tables: OnlineTables, registry: Registry, table: OnlineTableRecord, lookup: TableLookup, at: int
-) -> Freshness:
-    record = registry.group(lookup.project, lookup.group)
-    if record is None:
-        raise DefinitionError(f"Online table {table.label!r} reads {lookup.project}/{lookup.group}, which is gone.")
-    ledger = tables.line(record, lookup.version, table.target)
+def _of_feed(tables: OnlineTables, registry: Registry, table: OnlineTableRecord, fed: Feed, at: int) -> Freshness:
+    version = fed.now.version
+    ledger = tables.line(fed.record, version, table.target)
     if ledger.state is None:
         return Freshness(table.project, table.name, None, None, is_behind=True)
-    events = registry.watermarks(record, lookup.version, until=ledger.state.snapshot)
+    events = registry.watermarks(fed.record, version, until=ledger.state.snapshot)
     ends = [span.end for span in ledger.state.spans if span.end is not None]
     last = at if len(ends) < len(ledger.state.spans) else min(at, max(ends, default=at))
     newest = max((one for one in events if one <= last), default=None)
-    return Freshness(table.project, table.name, newest, ledger.state.at, is_behind=not ledger.is_fresh)
+    is_behind = fed.has_moved or not ledger.is_fresh
+    return Freshness(table.project, table.name, newest, ledger.state.at, is_behind)

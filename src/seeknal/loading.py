@@ -8,7 +8,7 @@ repeated, interrupted, or overlap with another one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -21,8 +21,8 @@ from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, OnlineStore, Round, State
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.records import space_of
-from seeknal.times import Interval, union, without
-from seeknal.turns import take_turns
+from seeknal.times import Interval, now, union, without
+from seeknal.turns import Conflict, take_turns
 
 Tell = Callable[[str], None]
 _ROUNDS = 50
@@ -46,6 +46,23 @@ class Target:
     is_shared: bool
     online: OnlineStore
     kept: int | None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a load is to bring.
+
+    Args:
+        spans: Spans of event time, beside those asked for before.
+        at: What counts as now, in microseconds since 1970; the clock if None.
+        tell: Is told how far it is.
+        full: Whether to write all rows anew, instead of those that changed.
+    """
+
+    spans: Sequence[Interval] = (Interval(),)
+    at: int | None = None
+    tell: Tell = lambda _: None
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,27 +110,32 @@ class Loader:
         self._catalog = catalog
         self._engine = engine
 
-    def load(
-        self, record: GroupRecord, number: int, target: Target, span: Interval, at: int, tell: Tell = lambda _: None
-    ) -> Loaded:
-        """Load a span of a version, beside the spans loaded before.
+    def load(self, record: GroupRecord, number: int, target: Target, ask: Ask) -> Loaded:
+        """Load some spans of a version, beside those loaded before.
 
         Args:
             record: The group.
             number: The version.
             target: Where to.
-            span: The span.
-            at: What counts as now: later rows are to come.
-            tell: Is told how far it is.
+            ask: What to load.
         """
         started = time.perf_counter()
         registry = self._catalog.registry
-        mine = registry.begin_load(record, number, target.name, span)
-        load = _Load(self._catalog, self._engine, record, number, target, at, tell)
-        changed, online, snapshot = take_turns(record.label, load.run)
-        seconds = time.perf_counter() - started
-        registry.end_load(mine, snapshot, online, seconds)
-        return Loaded(record.label, number, snapshot, span, changed, online, seconds)
+        at = now() if ask.at is None else ask.at
+        load = _Load(self._catalog, self._engine, record, number, target, at, ask.tell, ask.full)
+        begun: list[int] = []
+
+        def step() -> Loaded:
+            begun[:] = begun or [registry.begin_load(record, number, target.name, span) for span in ask.spans]
+            changed, online, snapshot = load.run()
+            seconds = time.perf_counter() - started
+            known = [registry.end_load(one, snapshot, online, seconds) for one in begun]
+            if not all(known):
+                begun.clear()
+                raise Conflict(f"Version {number} of {record.label} was removed from {target.place} meanwhile.")
+            return Loaded(record.label, number, snapshot, ask.spans[0], changed, online, seconds)
+
+        return take_turns(record.label, step)
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,7 @@ class _Load:
     target: Target
     at: int
     tell: Tell
+    full: bool
 
     @property
     def space(self) -> str:
@@ -143,7 +166,7 @@ class _Load:
 
     def _run(self) -> tuple[int, int, int]:
         (text, before), wanted = self._before(), self._wanted()
-        entities = None if before is None else self._changed(before, wanted)
+        entities = None if before is None or self.full else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
             return online, online, wanted.snapshot.number

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,20 +13,25 @@ from urllib.parse import urlsplit
 from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.config import checked_store
-from seeknal.errors import DefinitionError, notice
+from seeknal.errors import DefinitionError, NotOnlineError, SeeknalError, StoreError, notice
 from seeknal.feature_group import check_ttl
+from seeknal.following import Feed, feeds, uses, whole
+from seeknal.moving import DEFAULT, Move, Mover
 from seeknal.names import check_name
-from seeknal.online import Codec, OnlineStore, State
+from seeknal.online import State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
-from seeknal.serving import OnlineTable, Part
-from seeknal.times import DAY, Interval, microseconds, now, without
+from seeknal.served import Opener, ServedTable
+from seeknal.serving import OnlineTable
+from seeknal.times import Interval, microseconds, now, without
+from seeknal.turns import take_turns
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
-    from seeknal.loading import Loaded, Tell
+    from seeknal.loading import Ask, Loaded, Tell
     from seeknal.offline import Snapshot
     from seeknal.retrieval import Source
+    from seeknal.verification import Verified
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,28 @@ class Ledger:
         return without(stored, self.state.spans if self.state else ())
 
 
-_DEFAULT = ""
-_GRACE = DAY
-"""How much longer than its ttl a store that forgets keeps a row: clocks differ, and "expired" says more than "not found"."""
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh of an online table did.
+
+    Args:
+        table: Project and name of the table.
+        groups: What was loaded, for each version of a group that feeds the table.
+        cut_off: Why groups no longer feed it; see `seeknal.following`.
+    """
+
+    table: str
+    groups: tuple[Loaded, ...]
+    cut_off: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> int:
+        """For how many entities of all groups a row was put or removed."""
+        return sum(one.changed for one in self.groups)
+
+    def __str__(self) -> str:
+        lines = [f"{self.table} refreshed", *map(str, self.groups), *(f"cut off: {reason}" for reason in self.cut_off)]
+        return "\n  ".join(lines)
 
 
 class OnlineTables:
@@ -77,11 +102,15 @@ class OnlineTables:
         self._registry = catalog.registry
         self._engine = engine
         self._place = place
+        self._mover = Mover(catalog, engine, place)
+        self._opener = Opener(catalog, place)
+
+    # Loading
 
     def load(
         self,
         record: GroupRecord,
-        span: Interval,
+        span: Interval = Interval(),
         version: int | None = None,
         *,
         at: int | None = None,
@@ -89,18 +118,89 @@ class OnlineTables:
     ) -> Loaded:
         """Put the newest row of each entity of a version online, as far as it lies in a span.
 
-        Every online table that uses the version is refreshed by it. The table named after the group has all
-        features of the version loaded last.
+        Every online table that uses the version is refreshed, and those that follow the group move to it if it is the
+        current one. The table named after the group takes all its features, and stays at it if a version is named.
         """
-        number = self._catalog.version(record, version).number
-        space = space_of(record.project, record.name, number)
-        plain = self._new_plain_table(record, number)
-        tables = [*self._registry.tables(), *([plain] if plain else [])]
-        targets = {table.target for table in tables if any(lookup.space == space for lookup in table.lookups)}
-        results = [self._load(record, number, span, name, at, tell, plain) for name in sorted(targets or {_DEFAULT})]
-        if plain := self._new_plain_table(record, number):  # now that its rows are there
-            self._registry.save_table(plain)
-        return results[0]
+
+        def step() -> Loaded:
+            found = self._catalog.version(record, version)
+            own = self._mover.own(record, whole(record, found, pinned=version is not None))
+            return self._mover.bring(record, found.number, _ask((span,), at, tell), own=own)[0]
+
+        loaded = take_turns(record.label, step)
+        self.tell_of_cut_off(record)
+        return loaded
+
+    def follow(self, record: GroupRecord, span: Interval = Interval(), version: int | None = None) -> Loaded:
+        """Load what was written to a version, as `load` does.
+
+        The table named after the group is made where there is none of that name, and is otherwise one like the others.
+        """
+
+        def step() -> Loaded:
+            found = self._catalog.version(record, version)
+            is_there = self._registry.tables(record.project, record.name)
+            own = None if is_there else self._mover.own(record, whole(record, found))
+            return self._mover.bring(record, found.number, _ask((span,)), own=own)[0]
+
+        return take_turns(record.label, step)
+
+    def refresh(
+        self,
+        tables: Sequence[OnlineTableRecord],
+        *,
+        full: bool = False,
+        at: int | None = None,
+        tell: Tell = lambda _: None,
+    ) -> list[Refreshed]:
+        """Load all groups of some tables, in the spans that were asked for before; no table is made by this.
+
+        What no longer feeds a table stays as its version stood. If one table cannot be refreshed, the others are.
+
+        Args:
+            tables: The tables.
+            full: Write all rows anew, of all time.
+            at: What counts as now, in microseconds since 1970; the clock if None.
+            tell: Is told how far it is.
+
+        Raises:
+            StoreError: Tables could not be refreshed.
+        """
+        done, failed = [], []
+        for table in tables:
+            try:
+                done.append(self._refresh(table, full, at, tell))
+            except SeeknalError as error:
+                if len(tables) == 1:
+                    raise
+                failed.append(f"{table.label}: {error}")
+        if failed:
+            raise StoreError(f"Of {len(tables)} online tables these could not be refreshed. {' '.join(failed)}")
+        return done
+
+    def _refresh(self, table: OnlineTableRecord, full: bool, at: int | None, tell: Tell) -> Refreshed:
+        def step(record: GroupRecord, number: int) -> Loaded:
+            known = self._registry.loads(record, number, table.target)
+            span = Interval() if full or not known else known[-1].interval
+            return self._mover.bring(record, number, _ask((span,), at, tell, full), targets=[table.target])[0]
+
+        wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
+        done = [take_turns(record.label, partial(step, record, number)) for (_, number), record in wanted.items()]
+        return Refreshed(table.label, tuple(done), self.cut_off(table))
+
+    def reload(
+        self,
+        record: GroupRecord,
+        number: int | None = None,
+        target: str | None = None,
+        tell: Tell = lambda _: None,
+    ) -> None:
+        """Bring up to date what is online of a version, or of all, in one online store, or in all."""
+        loads = self._registry.loads(record, number, target)
+        for load in {(load.version, load.target): load for load in loads}.values():
+            self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell))
+
+    # Tables
 
     def serve(
         self,
@@ -111,8 +211,11 @@ class OnlineTables:
         ttl: timedelta | None = None,
         at: int | None = None,
         tell: Tell = lambda _: None,
-    ) -> OnlineTable:
-        """Make an online table of the looked-up features, pinned to the versions that are current, and load it.
+    ) -> ServedTable:
+        """Make an online table of the looked-up features, and load it.
+
+        It keeps these features and their types, and moves on with each group as long as the group has them. A lookup that
+        names a version stays at it.
 
         Args:
             sources: The features.
@@ -132,62 +235,95 @@ class OnlineTables:
         table = OnlineTableRecord(
             project=first.project,
             name=check_name("online table", first.group.name if name is None else name),
-            lookups=tuple(_pinned(source) for source in sources),
+            lookups=tuple(_looked_up(source) for source in sources),
             ttl=None if ttl is None else microseconds(ttl),
             target=_checked_target(target),
             created_at=now(),
         )
+        ask = _ask((Interval(),), at, tell)
+        before = take_turns(table.label, lambda: self._serve(sources, table, ask))
+        if before and not self._goes_on(before, table):
+            notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
+        return self.served(table)
+
+    def _serve(self, sources: Sequence[Source], table: OnlineTableRecord, ask: Ask) -> OnlineTableRecord | None:
+        """Load a table, put it in place of one of its name, and give that one."""
+        known = next(iter(self._registry.tables(table.project, table.name)), None)
         for source in sources:
-            self._load(source.record, source.version.number, Interval(), table.target, at, tell, table)
-        for known in self._registry.tables(table.project, table.name):
-            if known != replace(table, created_at=known.created_at):
-                notice(f"Online table {table.label!r} is now another: {table}. It was {known}.")
-        self._registry.save_table(table)
-        return self.open(table)
+            self._mover.bring(source.record, source.version.number, ask, own=Move(table, table), targets=[table.target])
+        self._mover.settle([Move(known, table)])
+        for lookup in known.lookups if known else ():
+            if known and (record := self._registry.group(lookup.project, lookup.group)):
+                self._mover.sweep(record, [known.target])
+        return known
+
+    def _goes_on(self, before: OnlineTableRecord, table: OnlineTableRecord) -> bool:
+        """Tell whether a table that was served again is the same, but for the versions that it follows."""
+        old = self.feeds(before)
+        goals = tuple(replace(one.goal, whole=False) for one in old)
+        same = replace(before, lookups=goals, created_at=table.created_at) == table
+        return same and not any(one.cut_off for one in old)
+
+    def served(self, table: OnlineTableRecord) -> ServedTable:
+        """Open an online table, to ask it for as long as it is there."""
+        return ServedTable(self._opener, table)
 
     def open(self, table: OnlineTableRecord) -> OnlineTable:
-        """Open an online table."""
-        parts = []
-        for lookup in table.lookups:
-            record = self._catalog.group(lookup.group, lookup.project)
-            codec = Codec(self._catalog.version(record, lookup.version).schema)
-            place = online.shown(table.target or self._place)
-            parts.append(Part(lookup, codec, self._online(table.target), table.ttl, place, record.created_at))
-        return OnlineTable(table, parts)
+        """Open an online table as it stands."""
+        return self._opener.open(table)
+
+    def verify(self, table: OnlineTableRecord, at: int, sample: int | None, tell: Tell = lambda _: None) -> Verified:
+        """Compare what a table answers with the offline join as of a moment; see `seeknal.verification`."""
+        from seeknal import verification
+
+        try:
+            return verification.verify(self._catalog, self._engine(), self.open(table), at, sample, tell)
+        except NotOnlineError:
+            if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
+                raise
+        return self.verify(found[0], at, sample, tell)  # it has moved meanwhile
 
     def delete(self, table: OnlineTableRecord) -> None:
         """Remove an online table, and rows that no other one uses; the table last, so that it can be tried again."""
-        others = [one for one in self._registry.tables() if (one.project, one.name) != (table.project, table.name)]
-        used = {(other.target, lookup.space) for other in others for lookup in other.lookups}
-        for lookup in table.lookups:
-            if (table.target, lookup.space) not in used:
-                self._online(table.target).drop(lookup.space)
-                record = self._catalog.group(lookup.group, lookup.project)
-                self._registry.forget_loads(record, lookup.version, table.target)
-        self._registry.delete_table(table.project, table.name)
+        with self._mover.hold():
+            others = [one for one in self._registry.tables() if one.label != table.label]
+            used = {(other.target, lookup.space) for other in others for lookup in other.lookups}
+            for lookup in table.lookups:
+                if (table.target, lookup.space) not in used:
+                    record = self._catalog.group(lookup.group, lookup.project)
+                    self._mover.remove(record, lookup.version, table.target)
+            self._registry.delete_table(table.project, table.name)
 
     def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
         """List the online tables that use a group."""
-        return [table for table in self._registry.tables() if _uses(table, record)]
+        return [table for table in self._registry.tables() if uses(table, record)]
 
     def drop(self, record: GroupRecord) -> None:
         """Remove all that is online of a group, and the tables that use it."""
         for load in self._registry.loads(record):
-            self._online(load.target).drop(space_of(record.project, record.name, load.version))
+            self._mover.store(load.target).drop(space_of(record.project, record.name, load.version))
         for table in self.of(record):
             self._registry.delete_table(table.project, table.name)
 
-    def reload(
-        self,
-        record: GroupRecord,
-        number: int | None = None,
-        target: str | None = None,
-        tell: Tell = lambda _: None,
-    ) -> None:
-        """Bring up to date what is online of a version, or of all, in one online store, or in all."""
-        loads = self._registry.loads(record, number, target)
-        for load in {(load.version, load.target): load for load in loads}.values():
-            self._load(record, load.version, load.interval, load.target, tell=tell)
+    # How they are
+
+    def feeds(self, table: OnlineTableRecord) -> list[Feed]:
+        """Say what feeds each lookup of a table."""
+        return feeds(self._catalog, table)
+
+    def cut_off(self, table: OnlineTableRecord) -> tuple[str, ...]:
+        """Say why groups no longer feed a table; nothing if they do."""
+        return tuple(dict.fromkeys(one.cut_off for one in self.feeds(table) if one.cut_off))
+
+    def tell_of_cut_off(self, record: GroupRecord) -> None:
+        """Give notice of the tables that a group no longer feeds."""
+        for table in self.of(record):
+            if reasons := self.cut_off(table):
+                notice(
+                    f"Online table {table.label!r} is cut off: {'; '.join(reasons)}. It keeps the values it has, and is no "
+                    "longer refreshed. Write the feature again, in its old type, or serve the table with the features that "
+                    "there are."
+                )
 
     def ledger(self, record: GroupRecord) -> list[Ledger]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
@@ -196,80 +332,26 @@ class OnlineTables:
 
     def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
         """Say what is online of a version in the store of a name."""
-        state, place = self._state(record, version, name), online.shown(name or self._place)
+        text = self._mover.state(space_of(record.project, record.name, version), name)
+        state, place = State.loads(text) if text else None, online.shown(name or self._place)
         return Ledger(version, place, state, self._catalog.read(record, version)[1])
 
-    def _state(self, record: GroupRecord, version: int, name: str) -> State | None:
-        try:
-            return State.loads(self._online(name).get(space_of(record.project, record.name, version), [])[0])
-        except KeyError:
-            return None
 
-    def _load(
-        self,
-        record: GroupRecord,
-        number: int,
-        span: Interval,
-        name: str,
-        at: int | None = None,
-        tell: Tell = lambda _: None,
-        more: OnlineTableRecord | None = None,
-    ) -> Loaded:
-        from seeknal.loading import Loader, Target
+def _ask(spans: tuple[Interval, ...], at: int | None = None, tell: Tell = lambda _: None, full: bool = False) -> Ask:
+    from seeknal.loading import Ask  # which needs the engine, and so more than most who ask tables
 
-        place = name or self._place
-        is_shared = place != str(self._catalog.home / "online")
-        kept = self._kept(record, number, name, more)
-        target = Target(name, online.shown(place), is_shared, self._online(name), kept)
-        loader = Loader(self._catalog, self._engine())
-        return loader.load(record, number, target, span, now() if at is None else at, tell)
-
-    def _kept(self, record: GroupRecord, number: int, name: str, more: OnlineTableRecord | None) -> int | None:
-        """Say how long the tables that use a version need its rows; None: for ever."""
-        space = space_of(record.project, record.name, number)
-        tables = [*self._registry.tables(), *([more] if more else [])]
-        mine = [one for one in tables if one.target == name and any(lookup.space == space for lookup in one.lookups)]
-        own = self._catalog.group(record.name, record.project).group.materialization.lifetime
-        lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
-        known = [lifetime for lifetime in lifetimes if lifetime is not None]
-        return max(known) + _GRACE if len(known) == len(lifetimes) else None
-
-    def _new_plain_table(self, record: GroupRecord, number: int) -> OnlineTableRecord | None:
-        """Give the table named after the group with this version; None if it has it, or somebody made another."""
-        lookups = (self._plain(record, number),)
-        table = OnlineTableRecord(record.project, record.name, lookups, None, _DEFAULT, now())
-        for found in self._registry.tables(table.project, table.name):
-            if found.lookups == lookups or not self._is_plain(found, record):
-                return None
-            table = replace(table, ttl=found.ttl, target=found.target)
-        return table
-
-    def _is_plain(self, table: OnlineTableRecord, record: GroupRecord) -> bool:
-        first = table.lookups[0]
-        return _uses(table, record) and table.lookups == (self._plain(record, first.version),)
-
-    def _plain(self, record: GroupRecord, number: int) -> TableLookup:
-        """Select all features of a version under their own names."""
-        schema = self._catalog.version(record, number).schema
-        own = [tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names)]
-        return TableLookup(record.project, record.name, number, *own)
-
-    def _online(self, target: str) -> OnlineStore:
-        return online.connect(target or self._place)
+    return Ask(spans, at, tell, full)
 
 
-def _pinned(source: Source) -> TableLookup:
-    keys, features = tuple(source.keys.items()), tuple(source.features.items())
-    return TableLookup(source.record.project, source.record.name, source.version.number, keys, features)
-
-
-def _uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
-    return any((lookup.project, lookup.group) == (record.project, record.name) for lookup in table.lookups)
+def _looked_up(source: Source) -> TableLookup:
+    record, keys, features = source.record, tuple(source.keys.items()), tuple(source.features.items())
+    pinned = source.lookup.version is not None
+    return TableLookup(record.project, record.name, source.version.number, keys, features, pinned)
 
 
 def _checked_target(target: str | Path | None) -> str:
     if target is None:
-        return _DEFAULT
+        return DEFAULT
     place = checked_store(str(target), "target")
     if "://" in place and urlsplit(place).password:
         raise DefinitionError(

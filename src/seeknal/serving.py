@@ -12,24 +12,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from seeknal import frames
+from seeknal.asking import Key, columns_of
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
-from seeknal.exact import read_keys
 from seeknal.names import did_you_mean
-from seeknal.online import Codec, OnlineStore, State, WireRow, to_wire
+from seeknal.online import Codec, OnlineStore, State, WireRow
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
 from seeknal.times import moment_of
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
 FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
-
-_PLAIN: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
-    (pa.types.is_integer, int),
-    (pa.types.is_string, str),
-    (pa.types.is_binary, bytes),
-    (pa.types.is_boolean, bool),
-)
 
 
 class Read(NamedTuple):
@@ -61,12 +54,23 @@ class Part:
         ttl: How long values are good for, in microseconds, in place of the group's own.
         place: What people call the store.
         origin: When the group was registered, which tells it from another of its name that came later.
+        has_moved: Tells whether the table takes this from elsewhere by now. It is asked when something in the store has
+            changed. None: the caller finds out by itself.
     """
 
     def __init__(
-        self, lookup: TableLookup, codec: Codec, online: OnlineStore, ttl: int | None, place: str, origin: int
+        self,
+        lookup: TableLookup,
+        codec: Codec,
+        online: OnlineStore,
+        ttl: int | None,
+        place: str,
+        origin: int,
+        *,
+        has_moved: Callable[[], bool] | None = None,
     ) -> None:
         self.origin = origin
+        self._has_moved = has_moved
         self.lookup = lookup
         self.place = place
         self.waits = online.waits
@@ -85,13 +89,15 @@ class Part:
         """Read the rows of some entities, given as one column of wire values per join key.
 
         Raises:
-            KeyError: The version is not online.
+            KeyError: The version is not online, or the table has left it.
         """
         return self._read(self.codec.encode_keys(keys), at)
 
     def _read(self, keys: Sequence[bytes], at: int) -> Read:
         text, found = self._online.get(self._space, keys)
         if self._state is None or self._state[0] != text:
+            if self._has_moved and self._has_moved():
+                raise KeyError(self._space)
             self._state = text, State.loads(text)
         state = self._state[1]
         if state.origin != self.origin:
@@ -122,37 +128,6 @@ class Part:
         for key, row in zip(keys, read.alive, strict=True):
             if row is not None:
                 yield self.codec.entity(key), read.state, row
-
-
-class Key:
-    """A join key that a request must give."""
-
-    def __init__(self, name: str, kind: pa.DataType) -> None:
-        self.name = name
-        self.kind = kind
-        plain = next((one for test, one in _PLAIN if test(kind)), None)
-        self.plain = {plain, type(None)}
-        """Python's types of values that are the same on the wire."""
-
-    def wire(self, values: list[Any]) -> list[Any]:
-        """Give values as they are on the wire.
-
-        Raises:
-            DataError: A value is not of the key's type.
-        """
-        return values if self.is_plain(values) else to_wire(read_keys(self.name, values, self.kind), self.kind)
-
-    def shown(self, values: list[Any]) -> list[Any]:
-        """Give values as Python has them in the key's type."""
-        return values if self.is_plain(values) else list(self.array(values).to_pylist())
-
-    def array(self, values: list[Any]) -> pa.Array:
-        """Give values that `wire` has taken as a column, in the key's type if it has a place for them."""
-        return read_keys(self.name, values, self.kind)
-
-    def is_plain(self, values: list[Any]) -> bool:
-        """Tell whether values are of the Python type that is the same on the wire."""
-        return self.plain.issuperset(map(type, values))
 
 
 @dataclass(frozen=True)
@@ -259,6 +234,12 @@ class OnlineTable:
 
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)
+
+    @property
+    def kinds(self) -> dict[str, pa.DataType]:
+        """The type of each feature."""
+        fields = {out: part.codec.schema.features[place] for part in self.parts for out, place in part.features.items()}
+        return {name: field.type for name, field in fields.items()}
 
     @property
     def key_fields(self) -> list[pa.Field]:
@@ -371,40 +352,7 @@ class OnlineTable:
         Raises:
             DataError: The keys have wrong names.
         """
-        if type(keys) is not list:
-            keys = self._listed(keys)
-        try:
-            columns = {name: [key[name] for key in keys] for name in self.keys}
-            fits = {len(columns)}.issuperset(map(len, keys))
-        except (KeyError, TypeError, IndexError):
-            fits = False
-        for key in () if fits else keys:
-            self._check(key)
-        return columns
-
-    def _listed(self, keys: object) -> list[Any]:
-        """Give keys as a list of what should be mappings."""
-        check_keys(keys)
-        if isinstance(keys, str | bytes | int | float):
-            raise DataError(f"keys is {keys!r}. Give a list of mappings: keys=[{{{self.keys[0]!r}: {keys!r}}}].")
-        if isinstance(keys, tuple):
-            return list(keys)
-        kinds = {field.name: field.type for field in self.key_fields}
-        return list(frames.opened(keys).typed(kinds).table().to_pylist())
-
-    def _check(self, key: object) -> None:
-        """Refuse an entity that is not given by its join keys."""
-        if not isinstance(key, Mapping):
-            raise DataError(f"{key!r} is no mapping. Write {{{self.keys[0]!r}: {key!r}}}.")
-        expected = set(self.keys)
-        if odd := set(key) ^ expected:
-            wrong = min(map(str, odd))
-            problem = f"lacks {wrong!r}" if wrong in expected else f"has {wrong!r}, which is no key of it"
-            hint = "" if wrong in expected else did_you_mean(wrong, expected)
-            raise DataError(
-                f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}",
-                key=dict(key),
-            )
+        return columns_of(keys, {name: self._keys[name].kind for name in self.keys}, self.record.name)
 
     def select(self, features: Sequence[str] | None) -> Selection:
         """Find the parts that some features are in; all features if None.
@@ -447,16 +395,6 @@ def check_features(features: Sequence[str] | None) -> None:
         raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
     if features is not None and not len(features):
         raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
-
-
-def check_keys(keys: object) -> None:
-    """Refuse one entity where a list is taken.
-
-    Raises:
-        DataError: It is one mapping.
-    """
-    if isinstance(keys, Mapping):
-        raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.catalog import AsOf
-from seeknal.errors import DataError, DefinitionError, StoreError
+from seeknal.errors import DataError, StoreError
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
 from seeknal.home import Home
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
@@ -23,10 +21,11 @@ if TYPE_CHECKING:
     from seeknal.explanation import Candidate
     from seeknal.loading import Loaded
     from seeknal.maintenance import Adopted, Erased, Optimized
-    from seeknal.online_tables import Ledger
+    from seeknal.online_tables import Ledger, Refreshed
     from seeknal.pushing import Pushed
+    from seeknal.removal import ErasedEntity, Places
     from seeknal.retrieval import Source
-    from seeknal.serving import OnlineTable
+    from seeknal.served import ServedTable
     from seeknal.streaming import Tell
     from seeknal.verification import Verified
     from seeknal.writing import Written
@@ -77,26 +76,9 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: There is no such group, or an online table needs it.
         """
-        record = self.catalog.group(name, project)
-        users = self.online_tables.of(record)
-        if others := [table.label for table in users if table.label != record.label]:
-            raise DefinitionError(
-                f"Feature group {record.label!r} is served by online table {', '.join(map(repr, others))}. "
-                f"Delete that first: seeknal delete-table {others[0]}."
-            )
-        if sets := [one.label for one in self.training_sets.users(record)]:
-            raise DefinitionError(
-                f"Training set {sets[0]!r} was made from feature group {record.label!r} and needs its rows. "
-                f"Delete that first: seeknal dataset delete {sets[0]}."
-            )
-        root, trash = self.catalog.offline(record.project, record.name).root, self.home / "trash" / uuid.uuid4().hex
-        with self.catalog.deleting():
-            if root.exists():
-                trash.parent.mkdir(parents=True, exist_ok=True)
-                root.rename(trash)
-            self.online_tables.drop(record)
-            self.registry.delete_group(record)
-        shutil.rmtree(trash, ignore_errors=True)
+        from seeknal import removal
+
+        removal.delete_group(self._places, self.catalog.group(name, project))
 
     # Offline
 
@@ -144,10 +126,13 @@ class FeatureStore(Home):
         rows = writing.rows_of(self.catalog, known, given, features and roles.named, declared)
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
         written = writing.write(self.catalog, job, self.settings.lookback_days)
-        self._follow_ttl(known, self.catalog.group(group.name, group.project))
+        record = self.catalog.group(group.name, group.project)
+        self._follow_ttl(known, record)
+        if written.changes:
+            self.online_tables.tell_of_cut_off(record)
         if not group.materialization.online:
             return written
-        return replace(written, online_rows=self.load(group.name, group.project).online)
+        return replace(written, online_rows=self.online_tables.follow(record).online)
 
     def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
         """Store rows of a group's current version, and bring them online, in one call.
@@ -172,7 +157,7 @@ class FeatureStore(Home):
         if pushed.first is None:
             return pushed
         try:
-            loaded = self.online_tables.load(record, Interval(pushed.first, None), pushed.version)
+            loaded = self.online_tables.follow(record, Interval(pushed.first, None), pushed.version)
         except StoreError as error:
             raise StoreError(
                 f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online: {error} "
@@ -197,14 +182,19 @@ class FeatureStore(Home):
         return count
 
     def rollback(self, name: str, number: int, project: str | None = None) -> Version:
-        """Make a version of a group current again; what came after it stays as it is.
+        """Make a version of a group current again, and load it if the group is online; what came after it stays as it is.
 
         Raises:
             DefinitionError: There is no such version, or it is the current one.
         """
         from seeknal import maintenance
 
-        return maintenance.rollback(self.catalog, self.catalog.group(name, project), number)
+        record = self.catalog.group(name, project)
+        version = maintenance.rollback(self.catalog, record, number)
+        self.online_tables.tell_of_cut_off(record)
+        if record.group.materialization.online:
+            self.online_tables.follow(record)
+        return version
 
     def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
         """Put a group's small files together, and delete files that are not needed any more.
@@ -233,47 +223,39 @@ class FeatureStore(Home):
     def erase(
         self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
     ) -> Erased:
-        """Erase an entity from a group: from all versions, from older snapshots, and from what is online.
+        """Erase an entity from a group: from all versions, from older snapshots, and from what is online; see `erase_entity`."""
+        from seeknal import removal
+
+        return removal.erase(self._places, [self.catalog.group(name, project)], keys, delete_training_sets).groups[0]
+
+    def erase_entity(
+        self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
+    ) -> ErasedEntity:
+        """Erase an entity from all groups that are keyed by it, as `erase` does from one.
 
         Args:
-            name: The group.
-            keys: The join keys of the entity.
-            project: Its project.
-            delete_training_sets: Delete the training sets that hold the entity.
+            name: The entity's name, such as "customer".
+            keys: Its join keys.
+            project: Its project; without one, the only project that has such an entity.
+            delete_training_sets: Delete the training sets that hold it, instead of raising.
 
         Returns:
-            A receipt.
+            A receipt for all groups.
 
         Raises:
-            DefinitionError: Training sets hold the entity, and are not to be deleted.
-            DataError: The keys have wrong names or types.
+            DefinitionError: There is no such entity; or training sets hold it, and are not to be deleted.
+            DataError: The keys have wrong names or types for one of the groups; nothing was erased.
+            StoreError: It is erased from some groups and not from others, as it then says; erase it again.
         """
-        from seeknal import maintenance, pushing
-        from seeknal.online import Codec
+        from seeknal import removal
 
-        record = self.catalog.group(name, project)
-        entity, users = self.catalog.entity(record, keys), self.training_sets.users(record)
-        doomed = self.training_sets_holding(record, keys)
-        if doomed and not delete_training_sets:
-            raise DefinitionError(
-                f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
-                "Delete it too: erase(..., delete_training_sets=True), or --yes on the command line."
-            )
-        key = Codec(self.catalog.version(record).schema).stored_keys(entity)[0]
-        with self.catalog.deleting():
-            for one in users:
-                if one.label in doomed:
-                    self.training_sets.delete(one)
-            self.registry.add_erasure(record, pushing.digest(key), now())
-            receipt = maintenance.erase(self.catalog, record, entity, lambda: self.training_sets.snapshots(record))
-            saved_meanwhile = self.training_sets_holding(record, keys)
-            for one in self.training_sets.users(record):
-                if one.label in saved_meanwhile:
-                    self.training_sets.delete(one)
-        doomed += saved_meanwhile
-        self.online_tables.reload(record)
-        stores = {load.target for load in self.registry.loads(record)}
-        return replace(receipt, online=len(stores), training_sets=tuple(doomed))
+        return removal.erase(self._places, removal.groups_of(self.catalog, name, project), keys, delete_training_sets)
+
+    @property
+    def _places(self) -> Places:
+        from seeknal.removal import Places
+
+        return Places(self.catalog, self.training_sets, self.online_tables)
 
     def training_sets_holding(self, record: GroupRecord, keys: Mapping[str, Any]) -> list[str]:
         """List the training sets of a group that have an entity in them."""
@@ -461,6 +443,30 @@ class FeatureStore(Home):
         moment = None if at is None else instant(at)
         return self.online_tables.load(self.catalog.group(name, project), span, version, at=moment, tell=tell)
 
+    def refresh(
+        self,
+        names: Sequence[str] | None = None,
+        project: str | None = None,
+        *,
+        full: bool = False,
+        at: Moment | None = None,
+        tell: Tell = lambda _: None,
+    ) -> list[Refreshed]:
+        """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
+
+        Args:
+            names: The tables. None: all, of the project if it is given.
+            project: Their project.
+            full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
+            at: What counts as now; the clock if None.
+            tell: Is told how far it is.
+        """
+        moment = None if at is None else instant(at)
+        tables = (
+            self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
+        )
+        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell)
+
     def serve(
         self,
         lookups: Sequence[FeatureLookup],
@@ -469,13 +475,13 @@ class FeatureStore(Home):
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         tell: Tell = lambda _: None,
-    ) -> OnlineTable:
+    ) -> ServedTable:
         """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
         return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, tell=tell)
 
-    def online_table(self, name: str, project: str | None = None) -> OnlineTable:
+    def online_table(self, name: str, project: str | None = None) -> ServedTable:
         """Open an online table."""
-        return self.online_tables.open(self.catalog.online_table(name, project))
+        return self.online_tables.served(self.catalog.online_table(name, project))
 
     def verify(
         self,
@@ -487,10 +493,8 @@ class FeatureStore(Home):
         tell: Tell = lambda _: None,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
-        from seeknal import verification
-
         moment = now() if at is None else instant(at)
-        return verification.verify(self.catalog, self.engine, self.online_table(name, project), moment, sample, tell)
+        return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, tell)
 
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Remove an online table, and rows that no other one uses."""

@@ -14,8 +14,10 @@ import pyarrow as pa
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.feature_group import FeatureLookup
+from seeknal.following import feeds
 from seeknal.loading import Tell
 from seeknal.online import State, WireRow, to_wire
+from seeknal.registry import TableLookup
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
 from seeknal.serving import OnlineTable, Part, Read
@@ -76,6 +78,7 @@ class Verified:
         values: How many values were.
         different: How many of these differ.
         differences: The first of them.
+        cut_off: Why groups no longer feed the table, which is then compared with the version that fed it last.
     """
 
     table: str
@@ -84,17 +87,18 @@ class Verified:
     values: int
     different: int
     differences: tuple[Difference, ...] = field(default_factory=tuple)
+    cut_off: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
-        """Whether online and offline say the same."""
-        return not self.different
+        """Whether online says what the groups say offline: no value differs, and no group is cut off."""
+        return not self.different and not self.cut_off
 
     def __str__(self) -> str:
         compared = f"{self.table}: {self.values:,} values of {self.entities:,} entities compared"
-        if self.equal:
-            return f"{compared}, all equal"
-        return "\n  ".join([f"{compared}, {self.different:,} differ", *map(str, self.differences)])
+        told = f"{self.different:,} differ" if self.different else "all equal"
+        reasons = [f"cut off: {reason}" for reason in self.cut_off]
+        return "\n  ".join([f"{compared}, {told}", *reasons, *map(str, self.differences)])
 
 
 def verify(
@@ -102,7 +106,8 @@ def verify(
 ) -> Verified:
     """Compare what an online table answers with the offline join as of a moment, value by value.
 
-    All entities that are stored offline are compared, and all that are online; or so many of the former, drawn by lot.
+    A lookup that follows its group is compared with the group's current version, even where its rows are of an earlier one
+    still. All entities that are stored offline are compared, and all that are online; or so many of the former, drawn by lot.
 
     Args:
         catalog: Where the groups are.
@@ -114,14 +119,16 @@ def verify(
     """
     entities = values = different = 0
     shown: list[Difference] = []
-    for part in table.parts:
-        for compared in _Comparison(catalog, engine, table, part, at).run(sample):
+    every = feeds(catalog, table.record)
+    for part, fed in zip(table.parts, every, strict=True):
+        for compared in _Comparison(catalog, engine, table, part, fed.goal, at).run(sample):
             entities += compared.entities
             values += compared.entities * len(part.features)
             different += compared.different
             shown += compared.differences[: _SHOWN - len(shown)]
             tell(f"Verifying {table.record.label}: {values:,} values compared")
-    return Verified(table.record.label, at, entities, values, different, tuple(shown))
+    cut_off = tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off))
+    return Verified(table.record.label, at, entities, values, different, tuple(shown), cut_off)
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,14 @@ class _Compared:
 class _Comparison:
     """One part of a table, online and offline."""
 
-    def __init__(self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, at: int) -> None:
+    def __init__(
+        self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, goal: TableLookup, at: int
+    ) -> None:
         lookup = part.lookup
         self._engine, self._table, self._part, self._at = engine, table, part, at
         record = catalog.group(lookup.group, lookup.project)
-        rename = dict([*lookup.features, *lookup.keys])
-        wanted = FeatureLookup(record, [own for own, _ in lookup.features], rename=rename, version=lookup.version)
+        rename = dict([*goal.features, *goal.keys])
+        wanted = FeatureLookup(record, [own for own, _ in goal.features], rename=rename, version=goal.version)
         self._source: Source = catalog.source(wanted)
         self._ttl = record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
         self._names = list(part.features)
@@ -192,7 +201,10 @@ class _Comparison:
         if self._ttl is not None:
             wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
         found = self._engine.as_of(wanted, moments).read_all()
-        return [to_wire(found[field.name], field.type) for field in found.schema]
+        pairs = zip(source.features.values(), found.columns, strict=True)
+        values = {name: to_wire(column, column.type) for name, column in pairs}
+        nothing = [None] * len(keys)  # of a feature that the version to be loaded has no longer
+        return [values.get(name, nothing) for name in self._names]
 
     def _compare(self, keys: pa.Table, read: Read, offline: Sequence[Sequence[Any]]) -> _Compared:
         places = [self._part.features[name] for name in self._names]

@@ -70,6 +70,26 @@ def test_keys_can_be_a_frame():
         assert table.get_features(make({"user_id": [3, 9, 1]}), "arrow")["x"].to_pylist() == [30, None, 10]
 
 
+def test_other_columns_of_a_frame_of_keys_are_left_out():
+    table = serve(written(three_users()))
+    for make in (pd.DataFrame, pl.DataFrame, pa.table):
+        frame = make({"more": [[1], [2]], "user_id": [3, 1], "x": [7, 7]})
+        assert table.get_features(frame, "arrow").select(["user_id", "x"]).to_pylist() == [
+            {"user_id": 3, "x": 30},
+            {"user_id": 1, "x": 10},
+        ]
+
+
+def test_all_keys_that_are_missing_are_named():
+    frame = pa.table({"a": [1], "b": [1], "c": [1], "at": [NOON], "x": [1]})
+    table = serve(written(frame, keys=["a", "b", "c"]))
+    for keys in (pa.table({"a": [1]}), [{"a": 1}]):
+        with pytest.raises(DataError, match=r"'spend' is asked by a, b, c; .* lacks 'b' and 'c'"):
+            table.get_features(keys)
+    with pytest.raises(DataError, match=r"has 'B', which is no key of it. Did you mean 'b'\? It lacks 'b'\."):
+        table.get_features([{"a": 1, "B": 1, "c": 1}])
+
+
 def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
     wrong = [
@@ -195,7 +215,7 @@ def test_a_group_that_is_online_is_loaded_by_every_write():
     assert answer(OnlineFeaturesDuckDB("spend"), 1) == [2]
 
 
-def test_a_served_table_keeps_its_version_until_it_is_served_again():
+def test_a_served_table_keeps_its_features_until_it_is_served_again():
     fg = written(rows(1))
     table = serve(fg)
     with pytest.warns(SeeknalWarning, match="version 2"):

@@ -235,9 +235,9 @@ def test_a_ttl_that_is_changed_holds_online_at_once(place):
 
 def test_versions_are_online_side_by_side_and_a_refresh_reaches_every_table(place):
     fg = three()
-    old = serve(fg, name="old")
     with pytest.warns(SeeknalWarning, match="version 2"):
         write(fg, rows(5, user=1, y=["b"], times=[NOON + 5 * HOUR]), mode="append")
+    old = HistoricalFeaturesDuckDB([FeatureLookup(fg, version=1)]).serve("old")
     new, again = serve(fg, name="new"), serve(fg, name="again")
     fg.push({"user_id": 2, "at": NOON + 6 * HOUR, "x": 6, "y": "c"})
     asked = [{"user_id": 1}, {"user_id": 2}]

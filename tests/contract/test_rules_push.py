@@ -22,9 +22,9 @@ from seeknal import (
 )
 from seeknal.catalog import Catalog
 from seeknal.duck import Duck
-from seeknal.loading import Loader, Target
+from seeknal.loading import Ask, Loader, Target
 from seeknal.online import LmdbStore
-from seeknal.times import Interval, now
+from seeknal.times import Interval
 from servers import Valkey
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, history, python, rows, seen, snapshots, write, written
@@ -292,7 +292,7 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
 
     store = FeatureStore()
     target = Target("", "home", False, Interrupted(home / "online", push), None)
-    loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Interval(), now())
+    loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
     assert (list(pushes), loaded.online) == ([], 2)
     assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
         {"user_id": 1, "x": 12},
@@ -314,7 +314,7 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
 
     store = FeatureStore()
     target = Target("", "home", False, Interrupted(home / "online", optimize), None)
-    loaded = Loader(store.catalog, store.engine).load(store.catalog.group(fg.name), 1, target, Interval(), now())
+    loaded = Loader(store.catalog, store.engine).load(store.catalog.group(fg.name), 1, target, Ask())
     optimized.join()
     assert loaded.online == 2
     assert len(list((home / "offline").glob("*/*/*.parquet"))) == 1
@@ -345,7 +345,7 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
 
     store = FeatureStore()
     target = Target("", "home", False, Overtaken(home / "online", push), None)
-    Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Interval(), now())
+    Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
     newest = max(seen(fg, NOON + 9 * HOUR))
     assert newest >= 11
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": newest}]

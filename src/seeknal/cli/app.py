@@ -35,6 +35,7 @@ for command in (
     explore.debug,
     explore.explain,
     online.materialize,
+    online.refresh,
     online.lookup,
     online.verify,
     server.serve,

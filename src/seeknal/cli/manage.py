@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, Yes, read_keys
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Table, Yes, check_pairs, read_keys
 from seeknal.errors import DefinitionError
 from seeknal.progress import working
+
+if TYPE_CHECKING:
+    from seeknal.maintenance import Erased
 
 delete_app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
 
@@ -129,38 +132,61 @@ def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table
 
 
 def erase(
-    group: Group,
-    keys: Keys,
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="[GROUP] KEY=VALUE...", help="The group, and each join key, as user_id=user_001."),
+    ],
+    entity: Annotated[
+        str | None,
+        typer.Option("--entity", metavar="NAME", help="Erase from all groups of this entity; name no group."),
+    ] = None,
     project: InProject = None,
     yes: Yes = False,
     form: AsFormat = Format.table,
 ) -> None:
     """Erase an entity: from all versions, older snapshots, training sets and what is online. Prints a receipt."""
-    from seeknal import session
+    from seeknal import removal, session
 
     store = session.store()
-    record = store.catalog.group(group, project)
-    entity = read_keys(store.catalog.version(record).schema.keys, keys)
-    doomed = store.training_sets_holding(record, entity)
-    also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
-    told = ", ".join(f"{name}={value}" for name, value in entity.items())
-    render.confirm(f"Erase {told} from {record.label} for good?{also}", yes)
-    with working(f"Erasing {told}"):
-        receipt = store.erase(group, entity, project, delete_training_sets=bool(doomed))
-    render.record(
-        {
-            "feature_group": receipt.group,
-            "erased": told,
-            "at": render.when(receipt.at),
-            "rows": receipt.rows,
-            "snapshots_kept_without_it": list(receipt.snapshots),
-            "snapshots_lost": receipt.lost_snapshots,
-            "files_deleted": receipt.files_removed,
-            "online_stores_reloaded": receipt.online,
-            "training_sets_deleted": list(receipt.training_sets),
-        },
-        form,
+    group, texts = (what[0], what[1:]) if entity is None else (None, what)
+    if not check_pairs(texts) or (group and "=" in group):
+        raise typer.BadParameter("Write seeknal erase GROUP KEY=VALUE..., or seeknal erase --entity NAME KEY=VALUE...")
+    records = (
+        [store.catalog.group(group, project)] if group else removal.groups_of(store.catalog, entity or "", project)
     )
+    keys = read_keys(store.catalog.version(records[0]).schema.keys, texts)
+    doomed = list(dict.fromkeys(one for record in records for one in store.training_sets_holding(record, keys)))
+    also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
+    told = ", ".join(f"{name}={value}" for name, value in keys.items())
+    labels = ", ".join(record.label for record in records)
+    render.confirm(f"Erase {told} from {labels} for good?{also}", yes)
+    with working(f"Erasing {told}"):
+        if group:
+            receipts = [store.erase(group, keys, project, delete_training_sets=bool(doomed))]
+        else:
+            receipts = list(store.erase_entity(entity or "", keys, project, delete_training_sets=bool(doomed)).groups)
+    lines = [_erased(one, told) for one in receipts]
+    if group:
+        render.record(lines[0], form)
+        return
+    sets = list(dict.fromkeys(name for one in receipts for name in one.training_sets))
+    rows = sum(one.rows for one in receipts)
+    receipt = {"entity": entity, "erased": told, "at": render.when(receipts[-1].at), "rows": rows}
+    render.record(receipt | {"training_sets_deleted": sets, "feature_groups": lines}, form)
+
+
+def _erased(one: Erased, told: str) -> dict[str, object]:
+    return {
+        "feature_group": one.group,
+        "erased": told,
+        "at": render.when(one.at),
+        "rows": one.rows,
+        "snapshots_kept_without_it": list(one.snapshots),
+        "snapshots_lost": one.lost_snapshots,
+        "files_deleted": one.files_removed,
+        "online_stores_reloaded": one.online,
+        "training_sets_deleted": list(one.training_sets),
+    }
 
 
 def clean(

@@ -13,16 +13,18 @@ from seeknal.progress import working
 
 def materialize(
     group: Group,
-    start: Annotated[str, typer.Option("--start-date", help="First event time to load, such as 2024-01-31.")],
+    start: Annotated[
+        str | None, typer.Option("--start-date", help="First event time to load, such as 2024-01-31; all without it.")
+    ] = None,
     end: Annotated[str | None, typer.Option("--end-date", help="Last event time to load; a date has its day.")] = None,
     version: Annotated[int | None, typer.Option("--version", "-v", help="Which version; the current one.")] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Put the newest row of each entity of an interval online.
+    """Put the newest row of each entity online, of an interval or of all time.
 
-    The online table named after the group then answers from this version; other tables keep the
-    version they were served with.
+    Tables that follow the group are refreshed. The online table named after the group is made if there is none, and has all
+    features of this version; with --version it stays at it.
     """
     from seeknal import session
     from seeknal.times import Interval
@@ -42,6 +44,49 @@ def materialize(
         },
         form,
     )
+
+
+def refresh(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE...]", help="The online tables; all without it.")
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Write all rows of all time anew, whatever is online; `verify` is equal then."),
+    ] = False,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
+    """Bring all groups of online tables online, as far as they changed since the last load. Makes no table.
+
+    Exits with 1 if a table is cut off: its group no longer has a feature of it, or has it in another type.
+    """
+    from seeknal import session
+
+    store = session.store()
+    if project is not None:
+        store.catalog.project(project)
+    with working("Refreshing") as tell:
+        done = store.refresh(tables or None, project, full=full, tell=tell)
+    render.rows(
+        [
+            {
+                "online_table": one.table,
+                "feature_group": loaded.group,
+                "version": loaded.version,
+                "rows": loaded.changed,
+                "online": loaded.online,
+                "seconds": round(loaded.seconds, 2),
+                "cut_off": list(one.cut_off),
+            }
+            for one in done
+            for loaded in one.groups
+        ],
+        form,
+        empty="No online tables yet.",
+    )
+    if any(one.cut_off for one in done):
+        raise typer.Exit(1)
 
 
 def lookup(
@@ -66,7 +111,10 @@ def verify(
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Prove that an online table answers what a training set of now would say. Exits with 1 if any value differs."""
+    """Prove that an online table answers what a training set of now would say.
+
+    Exits with 1 if any value differs, or if the table is cut off: its group no longer has a feature of it.
+    """
     from seeknal import session
 
     with working(f"Verifying {table}") as tell:
@@ -78,6 +126,7 @@ def verify(
             "entities": found.entities,
             "values": found.values,
             "different": found.different,
+            "cut_off": list(found.cut_off),
             "first_differences": [
                 {
                     "group": one.group,

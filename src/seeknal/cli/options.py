@@ -28,7 +28,8 @@ Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature
 Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online table.")]
 
 
-def _check_pairs(texts: list[str]) -> list[str]:
+def check_pairs(texts: list[str]) -> list[str]:
+    """Refuse texts that are not all KEY=VALUE."""
     for text in texts:
         if "=" not in text:
             raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
@@ -37,7 +38,7 @@ def _check_pairs(texts: list[str]) -> list[str]:
 
 Keys = Annotated[
     list[str],
-    typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.", callback=_check_pairs),
+    typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.", callback=check_pairs),
 ]
 
 

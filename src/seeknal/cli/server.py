@@ -75,7 +75,10 @@ def status(
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show how fresh each online table is. Exits with 1 if one is stale: its newest event is older than the target."""
+    """Show how fresh each online table is.
+
+    Exits with 1 if one is stale (its newest event is older than the target) or cut off (its group no longer has a feature of it).
+    """
     from seeknal.freshness import freshness
     from seeknal.times import now, span_of
 
@@ -99,13 +102,15 @@ def status(
                 "stale": None if allowed is None else is_stale,
                 "loaded_at": render.when(one.loaded_at),
                 "behind": one.is_behind,
+                "pinned": list(one.pinned),
+                "cut_off": list(one.cut_off),
             }
             for one, is_stale in zip(found, stale, strict=True)
         ],
         form,
         empty="No online tables yet.",
     )
-    if any(stale):
+    if any(stale) or any(one.cut_off for one in found):
         raise typer.Exit(1)
 
 

@@ -26,7 +26,7 @@ from seeknal.demo import flights, leak
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalWarning
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
-from seeknal.serving import OnlineTable
+from seeknal.served import ServedTable
 from seeknal.store import FeatureStore
 from seeknal.times import show
 
@@ -293,7 +293,7 @@ def _push(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
     )
 
 
-def _microseconds(table: OnlineTable, key: Mapping[str, str]) -> float:
+def _microseconds(table: ServedTable, key: Mapping[str, str]) -> float:
     spans = []
     for _ in range(500):
         started = time.perf_counter_ns()
@@ -323,7 +323,7 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     changes = store.diff(WEATHER.name, written.version - 1, written.version, PROJECT)
     teller.say(
         f"The difference: {', '.join(map(str, changes))}. Version {written.version - 1} stays as it was, and "
-        f"{ONLINE_TABLE!r} keeps to it until it is served again."
+        f"{ONLINE_TABLE!r} keeps its features and their types, and takes in what is written from now on."
     )
 
 

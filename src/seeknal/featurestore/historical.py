@@ -225,7 +225,8 @@ class HistoricalFeaturesDuckDB:
     ) -> OnlineFeaturesDuckDB:
         """Put the newest row of every entity online, as a table of these features.
 
-        The table keeps to the versions that are current now, until it is served again.
+        The table keeps these features and their types, and takes in what is written later, as long as each group has them.
+        A lookup with `version=` stays as that version stands.
 
         Args:
             name: The table's name; the group's own if there is but one group.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from seeknal.featurestore import current_store
 
 if TYPE_CHECKING:
-    from seeknal.serving import OnlineTable
+    from seeknal.online_tables import Refreshed
+    from seeknal.served import ServedTable
     from seeknal.verification import Verified
 
 
@@ -24,7 +25,7 @@ class OnlineFeaturesDuckDB:
     """
 
     def __init__(self, name: str, project: str | None = None) -> None:
-        self._table: OnlineTable = current_store().online_table(name, project)
+        self._table: ServedTable = current_store().online_table(name, project)
         self.name = self._table.record.name
         self.project = self._table.record.project
 
@@ -65,6 +66,20 @@ class OnlineFeaturesDuckDB:
 
         with working(f"Verifying {self.name}") as tell:
             return current_store().verify(self.name, self.project, sample=sample, tell=tell)
+
+    def refresh(self, full: bool = False) -> Refreshed:
+        """Bring all groups of the table online, as far as they changed since the last load.
+
+        Args:
+            full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
+
+        Returns:
+            What was loaded, group by group.
+        """
+        from seeknal.progress import working
+
+        with working(f"Refreshing {self.name}") as tell:
+            return current_store().refresh([self.name], self.project, full=full, tell=tell)[0]
 
     def delete(self) -> None:
         """Remove the table, and rows that no other one uses."""

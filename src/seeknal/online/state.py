@@ -24,6 +24,7 @@ class State:
         ttl: How long the group's values are good for, in microseconds.
         kept: How long a store that forgets keeps them at least, in microseconds; None: for ever.
         at: When they were loaded.
+        left: How many tables have left the version since, so that readers of these see that something has changed.
     """
 
     origin: int
@@ -33,6 +34,7 @@ class State:
     ttl: int | None
     kept: int | None
     at: int
+    left: int = 0
 
     def dumps(self) -> bytes:
         """Write it as bytes."""

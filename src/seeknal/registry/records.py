@@ -113,6 +113,9 @@ class TableLookup:
         version: Number of the version.
         keys: Join keys, as (name in the group, name in a request).
         features: Features, as (name in the group, name in the answer).
+        pinned: Whether it stays at the version, because the caller named one. Otherwise it moves on with the group. None:
+            the table was made before this was noted; see `seeknal.following`.
+        whole: Whether it takes all features of a version, whichever these are: in the table that loads make by themselves.
     """
 
     project: str
@@ -120,11 +123,17 @@ class TableLookup:
     version: int
     keys: tuple[tuple[str, str], ...]
     features: tuple[tuple[str, str], ...]
+    pinned: bool | None = None
+    whole: bool = False
 
     @property
     def space(self) -> str:
         """Where the version's rows are in the online store."""
         return space_of(self.project, self.group, self.version)
+
+    def is_of(self, record: GroupRecord) -> bool:
+        """Tell whether it takes features from a group."""
+        return (self.project, self.group) == (record.project, record.name)
 
 
 @dataclass(frozen=True)
@@ -220,6 +229,7 @@ class OnlineTableRecord:
     def __str__(self) -> str:
         parts = [
             f"{', '.join(out for _, out in lookup.features)} of {lookup.group} version {lookup.version}"
+            f"{' (pinned)' if lookup.pinned else ''}"
             for lookup in self.lookups
         ]
         parts += [] if self.ttl is None else [f"ttl {timedelta(microseconds=self.ttl)}"]

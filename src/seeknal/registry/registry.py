@@ -265,17 +265,20 @@ class Registry:
             done = db.execute(insert(t.load).values(group_id=record.id, **values))
         return int(_found(done.inserted_primary_key)[0])
 
-    def end_load(self, load: int, snapshot: int, rows: int, seconds: float) -> None:
-        """Note what a load gave."""
+    def end_load(self, load: int, snapshot: int, rows: int, seconds: float) -> bool:
+        """Note what a load gave; False if the version was removed from the online store meanwhile, and the note with it."""
         with self._write() as db:
             values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
             db.execute(update(t.load).where(t.load.c.id == load).values(**values))
-            mine = db.execute(select(t.load).where(t.load.c.id == load)).one()
+            mine = db.execute(select(t.load).where(t.load.c.id == load)).one_or_none()
+            if mine is None:
+                return False
             alike = (t.load.c[name] == getattr(mine, name) for name in ("group_id", "version", "target"))
             notes = list(db.execute(select(t.load).where(*alike, t.load.c.at.is_not(None)).order_by(t.load.c.id)))
             spare = _spare([(note.id, Interval(note.start, note.end)) for note in notes])
             if spare:
                 db.execute(delete(t.load).where(t.load.c.id.in_(spare)))
+        return True
 
     def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
         """List the loads of a group, the oldest first."""
@@ -309,12 +312,17 @@ class Registry:
         with self._read() as db:
             return {row.entity: row.at for row in db.execute(query)}
 
-    def save_table(self, table: OnlineTableRecord) -> None:
-        """Register an online table, in place of one of that name."""
+    def save_table(self, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
+        """Register an online table in place of the one known, or of none; False if there is another by now."""
         values = asdict(table) | {"lookups": msgspec.json.encode(table.lookups).decode()}
+        mine = _is_table(table.project, table.name)
         with self._write() as db:
-            db.execute(delete(t.online_table).where(_is_table(table.project, table.name)))
+            found = db.execute(select(t.online_table).where(mine)).one_or_none()
+            if (None if found is None else online_table_of(found)) != known:
+                return False
+            db.execute(delete(t.online_table).where(mine))
             db.execute(insert(t.online_table).values(**values))
+        return True
 
     def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
         """List the online tables, of one project or name if it is given, by project and name."""

@@ -1,0 +1,116 @@
+"""An entity is erased from all groups that it keys, in one call and with one receipt; or nothing is, and the error says why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from commands import seeknal
+from seeknal import (
+    DataError,
+    DefinitionError,
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    StoreError,
+    TrainingSet,
+)
+from servers import Valkey
+
+from .world import NOON, history, write
+
+pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+
+CUSTOMER = Entity("customer", ["customer_id"])
+
+
+def keyed(name: str, project: str = "shop", ids: Any = (1, 2), entity: Entity = CUSTOMER) -> FeatureGroupDuckDB:
+    """Write a group of some customers, one row each, whose feature has the group's name."""
+    fg = FeatureGroupDuckDB(name, entity, Materialization("at"), project)
+    frame = {entity.join_keys[0]: list(ids), "at": [NOON] * len(ids), name: [10 * i for i in range(1, len(ids) + 1)]}
+    write(fg, pa.table(frame))
+    return fg
+
+
+def ids(fg: FeatureGroupDuckDB) -> list[Any]:
+    return history(fg)["customer_id"].to_pylist()
+
+
+def test_an_entity_is_erased_from_all_its_groups_with_one_receipt():
+    spend, visits, other = keyed("spend"), keyed("visits"), keyed("other", entity=Entity("client", ["customer_id"]))
+    elsewhere = keyed("spend", project="office")
+    never = FeatureGroupDuckDB("never_written", CUSTOMER, Materialization("at"), "shop").get_or_create()
+    table = HistoricalFeaturesDuckDB([FeatureLookup(spend), FeatureLookup(visits)]).serve("both")
+    spine = pa.table({"customer_id": [1], "at": [NOON]})
+    HistoricalFeaturesDuckDB([FeatureLookup(spend), FeatureLookup(visits)]).using_spine(spine, "at").save("with_it")
+    store = FeatureStore()
+    with pytest.raises(DefinitionError, match="Several projects have an entity named 'customer': office, shop"):
+        store.erase_entity("customer", {"customer_id": 1})
+    with pytest.raises(DefinitionError, match="'shop/with_it' holds that entity"):
+        store.erase_entity("shop/customer", {"customer_id": 1})
+    assert TrainingSet.load("with_it").reproduce("arrow").num_rows == 1
+    receipt = store.erase_entity("customer", {"customer_id": 1}, "shop", delete_training_sets=True)
+    assert [(one.group, one.rows, one.online) for one in receipt.groups] == [
+        ("shop/spend", 1, 1),
+        ("shop/visits", 1, 1),
+    ]
+    assert (receipt.rows, receipt.keys, receipt.training_sets) == (2, {"customer_id": 1}, ("shop/with_it",))
+    assert str(receipt).startswith("2 rows of customer_id=1 erased from 2 feature groups\n  shop/spend: 1 row of")
+    assert [ids(one) for one in (spend, visits, other, elsewhere)] == [[2], [2], [1, 2], [1, 2]]
+    assert table.get_features([{"customer_id": 1}], "dicts") == [{"customer_id": 1, "spend": None, "visits": None}]
+    assert store.erase_entity("customer", {"customer_id": 1}, "shop").rows == 0
+    assert never.version is None
+
+
+def test_nothing_is_erased_if_the_keys_do_not_fit_one_of_the_groups():
+    spend, texts = keyed("spend"), keyed("texts", ids=("1", "2"))
+    store = FeatureStore()
+    with pytest.raises(DataError, match="customer_id is string"):
+        store.erase_entity("customer", {"customer_id": 1})
+    with pytest.raises(DataError, match="keyed by customer_id, not id"):
+        store.erase_entity("customer", {"id": 1})
+    with pytest.raises(DefinitionError, match=r"No entity named 'custommer' in .* Did you mean 'customer'"):
+        store.erase_entity("custommer", {"customer_id": 1})
+    assert [ids(one) for one in (spend, texts)] == [[1, 2], ["1", "2"]]
+
+
+def test_an_entity_that_was_never_written_cannot_be_erased():
+    FeatureGroupDuckDB("spend", CUSTOMER, Materialization("at"), "shop").get_or_create()
+    with pytest.raises(DefinitionError, match="Nothing was written yet"):
+        FeatureStore().erase_entity("customer", {"customer_id": 1})
+
+
+def test_an_erasure_that_ends_half_way_says_how_far_it_came_and_can_be_repeated(tmp_path):
+    server = Valkey(tmp_path / "valkey").start()
+    spend, visits = keyed("spend"), keyed("visits")
+    HistoricalFeaturesDuckDB([FeatureLookup(visits)]).serve("far", target=server.url)
+    server.kill()
+    with pytest.raises(StoreError, match=r"is erased from shop/spend, but not yet from shop/visits: .* Erase it again"):
+        FeatureStore().erase_entity("customer", {"customer_id": 1})
+    assert ids(spend) == [2]
+    server.start()
+    FeatureStore().erase_entity("customer", {"customer_id": 1})
+    server.stop()
+    assert ids(visits) == [2]
+
+
+def test_the_command_line_erases_from_a_group_or_from_all_groups_of_an_entity():
+    spend, visits = keyed("spend"), keyed("visits")
+    done = seeknal("erase", "spend", "customer_id=2", "--yes", "--format", "json")
+    assert (json.loads(done.stdout)["rows"], ids(spend), ids(visits)) == (1, [1], [1, 2])
+    done = seeknal("erase", "--entity", "customer", "customer_id=1", "--yes", "--format", "json")
+    receipt = json.loads(done.stdout)
+    assert (receipt["entity"], receipt["erased"], receipt["rows"]) == ("customer", "customer_id=1", 2)
+    assert [one["feature_group"] for one in receipt["feature_groups"]] == ["shop/spend", "shop/visits"]
+    assert (ids(spend), ids(visits)) == ([], [2])
+    assert "Erase customer_id=2 from shop/spend, shop/visits for good?" in (
+        seeknal("erase", "--entity", "customer", "customer_id=2").stderr
+    )
+    for wrong in (["spend"], ["customer_id=1"], ["--entity", "customer"], ["--entity", "customer", "spend"]):
+        assert seeknal("erase", *wrong, "--yes").returncode == 2

@@ -1,0 +1,427 @@
+"""Rules 21 and 24: online tables keep their features and types, move on with their groups, and say when they cannot."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sqlite3
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from random import randrange
+
+import pyarrow as pa
+import pytest
+
+from commands import seeknal
+from seeknal import (
+    DefinitionError,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    OnlineFeaturesDuckDB,
+    SeeknalWarning,
+    StoreError,
+)
+from seeknal.errors import NotOnlineError
+from seeknal.online import Entries, connect
+from seeknal.times import Interval
+from servers import Valkey
+
+from .world import HOUR, NOON, finished, group, python, rows, write, written
+
+LATER = NOON + 5 * HOUR
+SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_loaders.py"
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def place(request, home, monkeypatch):
+    """The online store that is set, one after the other."""
+    if request.param == "lmdb":
+        return str(home / "online")
+    url = request.getfixturevalue("valkey_url")
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", url)
+    return url
+
+
+def three(**more):
+    return pa.table({"user_id": [1, 2, 3], "at": [NOON, NOON + HOUR, NOON + 2 * HOUR], "x": [1, 2, 3]} | more)
+
+
+def served(fg, name="model", **options):
+    return HistoricalFeaturesDuckDB([FeatureLookup(fg, **options)]).serve(name)
+
+
+def noticed(step, *matches):
+    """Take a step, and look for notices among those it gives."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        done = step()
+    told = [str(one.message) for one in found if one.category is SeeknalWarning]
+    assert all(any(match in text for text in told) for match in matches), told
+    return done
+
+
+def changed(fg, frame, *matches, **options):
+    return noticed(lambda: write(fg, frame, **options), "is now at version", *matches)
+
+
+def xs(table, *users):
+    return [row["x"] for row in table.get_features([{"user_id": user} for user in users], "dicts")]
+
+
+def as_json(*command):
+    done = seeknal(*command, "--format", "json")
+    return done.returncode, json.loads(done.stdout)
+
+
+def online_versions(name="spend"):
+    store = FeatureStore()
+    record = store.catalog.group(name)
+    spaces = [f"{record.project}/{record.name}/{number}" for number in range(1, 6)]
+    there = []
+    for number, space in enumerate(spaces, 1):
+        try:
+            connect(store.settings.online_store or str(store.home / "online")).get(space, [])
+        except KeyError:
+            continue
+        there.append(number)
+    return there
+
+
+@pytest.mark.parametrize("way", ["push", "materialize", "refresh", "write", "serve another"])
+def test_rows_written_under_a_later_version_flow_in_whatever_loads_them(place, way):
+    fg = group(online=way == "write")
+    write(fg, three())
+    table = served(fg)
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    if way == "push":
+        fg.push({"user_id": 2, "at": LATER, "x": 8, "y": "c"})
+    elif way == "materialize":
+        assert as_json("materialize", "spend")[0] == 0
+    elif way == "refresh":
+        assert table.refresh().changed > 0
+    elif way == "serve another":
+        served(fg, "other")
+    assert xs(table, 1, 2, 3) == [7, 8 if way == "push" else 2, 3]
+    assert xs(OnlineFeaturesDuckDB("model"), 1) == [7]
+    assert table.get_features([{"user_id": 1}], "arrow").column_names == ["user_id", "x"]
+    assert (table.verify().equal, seeknal("status").returncode, seeknal("doctor").returncode) == (True, 0, 0)
+    assert online_versions() == [2]
+
+
+def test_a_later_version_that_was_not_loaded_yet_shows_as_behind_and_in_verify(place):
+    fg = written(three())
+    table = served(fg)
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    found = table.verify()
+    assert [(one.keys, one.online, one.offline, one.cause) for one in found.differences] == [
+        ({"user_id": 1}, 1, 7, "not loaded yet")
+    ]
+    code, (line,) = as_json("status")
+    assert (code, line["behind"], line["cut_off"]) == (0, True, [])
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (pa.table({"user_id": [1], "at": [LATER], "y": [5]}), "version 2 of shop/spend lacks 'x'"),
+        (
+            pa.table({"user_id": [1], "at": [LATER], "x": pa.array([5], pa.int64()), "y": [5]}),
+            "version 2 of shop/spend has 'x' as int64, not int32",
+        ),
+    ],
+    ids=["lacking", "retyped"],
+)
+def test_a_table_whose_feature_is_gone_or_retyped_is_cut_off_and_everything_says_so(place, frame, reason):
+    fg = written(three(y=[1, 2, 3]).set_column(2, "x", pa.array([1, 2, 3], pa.int32())))
+    table, fine = served(fg, features=["x"]), served(fg, "fine", features=["y"])
+    changed(fg, frame, f"table 'shop/model' is cut off: {reason}", mode="append")
+    fg.push(frame.set_column(0, "user_id", pa.array([2])))
+    assert xs(table, 1, 2) == [1, 2]
+    assert table.get_features([{"user_id": 1}], "arrow").schema.field("x").type == pa.int32()
+    assert [row["y"] for row in fine.get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [5, 5]
+    assert (table.verify().cut_off, table.verify().equal, fine.verify().equal) == ((reason,), False, True)
+    assert f"cut off: {reason}" in str(table.verify())
+    code, lines = as_json("status")
+    assert code == 1
+    assert {line["online_table"]: line["cut_off"] for line in lines} == {
+        "shop/fine": [],
+        "shop/model": [reason],
+        "shop/spend": [],
+    }
+    assert as_json("verify", "model")[0] == as_json("doctor")[0] == 1
+    code, (line,) = as_json("refresh", "model")
+    assert (code, line["cut_off"], line["version"]) == (1, [reason], 1)
+    noticed(lambda: FeatureStore().load("spend"), "'shop/model' is cut off")
+    assert online_versions() == [1, 2]
+
+
+def test_a_table_that_was_cut_off_follows_again_when_its_features_come_back(place):
+    fg = written(three(y=[1, 2, 3]))
+    table = served(fg, features=["x"])
+    changed(fg, pa.table({"user_id": [1], "at": [LATER], "y": [5]}), "is cut off", mode="append")
+    changed(fg, rows(9, user=2, times=[LATER], y=[6]), mode="append")
+    assert (table.refresh().cut_off, xs(table, 2, 3), table.verify().equal) == ((), [9, None], True)
+    FeatureStore().rollback("spend", 1)
+    assert table.verify().different
+    table.refresh()
+    assert (xs(table, 1, 2, 3), table.verify().equal) == ([1, 2, 3], True)
+
+
+def test_a_rollback_that_cuts_a_table_off_says_so_and_loads_a_group_that_is_online(place):
+    fg = group(online=True)
+    write(fg, three())
+    changed(fg, three(y=[1, 2, 3]))
+    both, one = served(fg, "both"), served(fg, "one", features=["x"])
+    write(fg, rows(7, user=1, y=[1]))
+    noticed(lambda: fg.rollback(1), "'shop/both' is cut off: version 1 of shop/spend lacks 'y'")
+    assert xs(one, 1, 2) == [1, 2]
+    assert xs(both, 1, 2) == [7, None]
+
+
+def test_a_lookup_that_names_a_version_stays_at_it_and_is_shown_as_pinned(place):
+    fg = written(three())
+    pinned, table = served(fg, "pinned", version=1), served(fg)
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    fg.push({"user_id": 2, "at": LATER, "x": 8, "y": "c"})
+    for _ in range(2):
+        assert (xs(pinned, 1, 2), xs(table, 1, 2)) == ([1, 2], [7, 8])
+        FeatureStore().refresh()
+    assert (pinned.verify().equal, online_versions()) == (True, [1, 2])
+    code, lines = as_json("status")
+    assert code == 0
+    assert {line["online_table"]: line["pinned"] for line in lines}["shop/pinned"] == ["spend 1"]
+
+
+def test_a_reader_moves_on_at_once_though_its_old_rows_are_still_there(place):
+    fg = written(three())
+    served(fg, "pinned", version=1)
+    table = served(fg)
+    copy = pickle.loads(pickle.dumps(table._table))  # noqa: SLF001 - our own
+    assert xs(table, 1) == xs(copy, 1) == [1]
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    FeatureStore().load("spend")
+    assert xs(table, 1) == xs(copy, 1) == [7]
+    assert online_versions() == [1, 2]
+
+
+READER = """
+from seeknal import OnlineFeaturesDuckDB
+table, seen = OnlineFeaturesDuckDB("model"), 0
+while seen < 5:
+    (row,) = table.get_features([{"user_id": 1}], "dicts")
+    assert list(row) == ["user_id", "x"] and row["x"] >= seen, row
+    if row["x"] > seen:
+        seen = row["x"]
+        print(seen, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_reader_in_another_process_moves_on_with_the_table(place, shared):
+    fg = written(three())
+    if shared:
+        served(fg, "pinned", version=1)
+    served(fg)
+    reader = python(READER)
+    assert reader.stdout.readline() == "1\n"
+    for number in range(2, 6):
+        more = {"y": [number]} if number % 2 == 0 else {}
+        changed(fg, rows(number, user=1, times=[NOON + number * HOUR], **more), mode="append")
+        FeatureStore().refresh(["model"])
+        assert reader.stdout.readline() == f"{number}\n"
+    finished(reader)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["lmdb", "redis"])
+def test_no_reader_notices_that_a_loader_was_killed_while_it_moved_a_table(store):
+    few = ["--kills", "4", "--readers", "2", "--entities", "1000", "--warm-up", "0.5", "--seed", str(randrange(10**6))]
+    command = [sys.executable, str(SCRIPT), "--moves", "--store", store, *few]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert "errors, torn or older answers: 0" in done.stdout
+
+
+def test_a_reader_of_a_table_that_became_another_is_told_so(place):
+    fg = written(three(y=["a", "b", "c"]))
+    table = served(fg, features=["x"])
+    with pytest.warns(SeeknalWarning, match="is now another"):
+        served(fg, features=["y", "x"])
+    assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "y": "a", "x": 1}]
+    changed(fg, rows(5, user=1, times=[LATER], z=["d"]), mode="append")
+    with pytest.warns(SeeknalWarning, match="is now another"):
+        served(fg, features=["z"])
+    for _ in range(2):
+        with pytest.raises(NotOnlineError, match=r"is now another: z of spend version 2\. It was"):
+            table.get_features([{"user_id": 1}])
+    FeatureStore().delete_table("model")
+    with pytest.raises(DefinitionError, match="it was deleted"):
+        table.get_features([{"user_id": 1}])
+
+
+def test_serving_again_what_moved_on_by_itself_needs_no_notice():
+    fg = written(three())
+    served(fg, features=["x"])
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    assert xs(served(fg, features=["x"]), 1, 2) == [7, 2]
+
+
+def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
+    fg = written(three())
+    store = FeatureStore()
+    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    table = OnlineFeaturesDuckDB("spend")
+    assert xs(table, 1, 2, 3) == [None, 2, 3]
+    changed(fg, rows(9, user=9, y=["z"], times=[LATER]), mode="append")
+    fg.push({"user_id": 3, "at": LATER + HOUR, "x": 8, "y": "c"})
+    assert xs(table, 1, 2, 3, 9) == [None, 2, 8, 9]
+    (ledger,) = store.ledger("spend")
+    assert (ledger.version, [str(span) for span in ledger.state.spans]) == (
+        2,
+        [str(Interval.between(NOON + HOUR, None))],
+    )
+
+
+def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_last(place):
+    fg = written(three(y=["a", "b", "c"]))
+    store = FeatureStore()
+    store.load("spend")
+    changed(fg, rows(5, user=1, times=[LATER], z=[1.5]), mode="append")
+    table = OnlineFeaturesDuckDB("spend")
+    assert {(one.feature, one.offline, one.cause) for one in table.verify().differences} == {
+        ("x", 5, "not loaded yet"),
+        *(("y", None, "not loaded yet") for _ in range(3)),
+    }
+    noticed(lambda: store.refresh(["spend"]), "is now another: version 2 of shop/spend lacks 'y'")
+    table = OnlineFeaturesDuckDB("spend")
+    assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 5, "z": 1.5}]
+    store.load("spend", version=1)
+    fg.push({"user_id": 1, "at": LATER + HOUR, "x": 6, "z": 2.5})
+    assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1, "y": "a"}]
+    noticed(lambda: store.load("spend"), "is now another")
+    assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 6, "z": 2.5}]
+
+
+def test_tables_that_were_registered_before_this_was_noted_follow_unless_a_version_was_named(home):
+    fg = written(three())
+    early, own = served(fg, "early"), FeatureStore().load("spend")
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    late = served(fg, "late", version=1)
+    with sqlite3.connect(home / "registry.db") as registry:
+        for name, lookups in registry.execute("SELECT name, lookups FROM online_table").fetchall():
+            old = [{k: v for k, v in one.items() if k not in {"pinned", "whole"}} for one in json.loads(lookups)]
+            registry.execute("UPDATE online_table SET lookups = ? WHERE name = ?", (json.dumps(old), name))
+    registry.close()
+    assert own.online == 3
+    fg.push({"user_id": 2, "at": LATER, "x": 8, "y": "c"})
+    assert (xs(early, 1, 2), xs(late, 1, 2)) == ([7, 8], [1, 2])
+    assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 2}], "dicts") == [{"user_id": 2, "x": 8, "y": "c"}]
+    assert [line["pinned"] for line in as_json("status")[1]] == [[], ["spend 1"], []]
+
+
+def test_tables_of_several_groups_move_group_by_group_under_their_own_names(place):
+    one, other = written(three()), group(name="other")
+    write(other, three().rename_columns(["user_id", "at", "p"]))
+    lookups = [
+        FeatureLookup(one, prefix="a_"),
+        FeatureLookup(other, rename={"p": "q"}),
+        FeatureLookup(one, rename={"x": "r"}),
+    ]
+    table = HistoricalFeaturesDuckDB(lookups).serve("both")
+    changed(one, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    other.push({"user_id": 1, "at": LATER, "p": 5})
+    assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "a_x": 1, "q": 5, "r": 1}]
+    done = table.refresh()
+    assert [(load.group, load.version, load.changed) for load in done.groups] == [
+        ("shop/spend", 2, 3),
+        ("shop/other", 1, 0),
+    ]
+    assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "a_x": 7, "q": 5, "r": 7}]
+    assert table.verify().equal
+
+
+def test_a_table_in_another_store_moves_there(tmp_path):
+    fg = written(three())
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("far", target=tmp_path / "far")
+    near = served(fg, "near")
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    FeatureStore().refresh(["near"])
+    assert (xs(near, 1), xs(table, 1)) == ([7], [1])
+    FeatureStore().load("spend")
+    assert (xs(near, 1), xs(table, 1)) == ([7], [7])
+    assert {(load.version, load.target) for load in FeatureStore().loads("spend")} == {
+        (2, ""),
+        (2, str(tmp_path / "far")),
+    }
+
+
+def test_a_ttl_of_a_table_is_kept_by_the_version_it_moves_to(valkey_url, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", valkey_url)
+    now = datetime.now(UTC)
+    fg = written(rows(1, times=[now - 90 * HOUR]), ttl=HOUR)
+    table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("long", ttl=100 * HOUR)
+    changed(fg, rows(2, user=2, y=["b"], times=[now]), mode="append")
+    table.refresh()
+    assert (xs(table, 1), table.verify().equal) == ([1], True)
+
+
+def test_refresh_loads_what_changed_in_all_tables_and_makes_none():
+    fg = written(three())
+    one, two = served(fg, "one"), served(fg, "two")
+    write(fg, rows(7, user=1, times=[LATER]), mode="append")
+    code, lines = as_json("refresh")
+    assert (code, [(line["online_table"], line["rows"], line["online"]) for line in lines]) == (
+        0,
+        [("shop/one", 1, 3), ("shop/two", 0, 3)],
+    )
+    assert (xs(one, 1), xs(two, 1)) == ([7], [7])
+    assert [table.name for table in FeatureStore().registry.tables()] == ["one", "two"]
+    assert str(one.refresh()).startswith(
+        "shop/one refreshed\n  shop/spend version 1, snapshot 2: 0 rows changed online"
+    )
+    assert "No online table named 'three'" in seeknal("refresh", "three").stderr
+    assert "No project named 'nope'" in seeknal("refresh", "--project", "nope").stderr
+
+
+def test_refresh_in_full_repairs_what_verify_finds(place):
+    fg = written(three())
+    table = served(fg)
+    online, space = connect(place), "shop/spend/1"
+    state, _ = online.get(space, [])
+    keys = sorted(online.keys(space))
+    online.change(space, state, state, Entries(keys[:2], [None, None]))
+    assert {one.cause for one in table.verify().differences} == {"missing"}
+    assert (table.refresh().changed, table.verify().different) == (0, 2)
+    assert (table.refresh(full=True).changed, table.verify().equal) == (3, True)
+
+
+def test_refresh_in_full_also_asks_for_what_was_never_asked_for():
+    written(three())
+    store = FeatureStore()
+    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    assert [store.refresh(full=full)[0].groups[0].online for full in (False, True)] == [2, 3]
+    assert store.verify("spend").equal
+
+
+def test_a_table_that_cannot_be_refreshed_does_not_hold_up_the_others(tmp_path, valkey_url):
+    server = Valkey(tmp_path / "valkey").start()
+    fg = written(three())
+    HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("far", target=server.url)
+    near = served(fg, "near")
+    server.kill()
+    write(fg, rows(7, user=1, times=[LATER]), mode="append")
+    with pytest.raises(StoreError, match=r"Of 2 online tables these could not be refreshed. shop/far: "):
+        FeatureStore().refresh()
+    assert xs(near, 1) == [7]
+
+
+def test_materialize_without_dates_loads_all_of_time():
+    written(three())
+    code, line = as_json("materialize", "spend")
+    assert (code, line["rows"]) == (0, 3)
+    assert FeatureStore().ledger("spend")[0].holes == []
