@@ -34,6 +34,7 @@ from seeknal.calls import (
 )
 from seeknal.catalog import AsOf
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
+from seeknal.extras import how_to_install
 from seeknal.feature_group import FeatureLookup, check_lookups
 from seeknal.names import check_name
 from seeknal.pushing import Pushed
@@ -43,7 +44,7 @@ from seeknal.times import Interval
 try:
     import httpx2
 except ImportError:
-    raise DefinitionError('The client needs httpx2: pip install "seeknal[client]".') from None
+    raise DefinitionError(f"The client needs httpx2. {how_to_install('client')}") from None
 
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0

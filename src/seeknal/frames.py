@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from seeknal import types
 from seeknal.errors import DataError, DefinitionError
+from seeknal.extras import how_to_install
 from seeknal.names import did_you_mean
 from seeknal.sql import comma, quote
 
@@ -278,7 +279,7 @@ def check_installed(kind: str) -> None:
         DefinitionError: It says what to install, and what to ask for instead.
     """
     if kind in _EXTRAS:
-        library(kind, ', or ask for output="arrow"')
+        library(kind, ' Ask for output="arrow", or install it.')
 
 
 def library(kind: str, instead: str = "") -> Any:
@@ -291,7 +292,7 @@ def library(kind: str, instead: str = "") -> Any:
         return import_module(kind)
     except ImportError:
         raise DefinitionError(
-            f'The answer would be a {kind} frame, and {kind} is not installed: pip install "seeknal[{kind}]"{instead}.'
+            f"The answer would be a {kind} frame, and {kind} is not installed.{instead} {how_to_install(kind)}"
         ) from None
 
 

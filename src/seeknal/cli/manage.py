@@ -10,6 +10,7 @@ import typer
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, Yes, read_keys
 from seeknal.errors import DefinitionError
+from seeknal.extras import how_to_install
 from seeknal.progress import working
 
 delete_app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
@@ -43,7 +44,7 @@ def demo(
     try:
         from seeknal.demo import run
     except ImportError as error:
-        raise DefinitionError(f'The demo needs {error.name}: pip install "seeknal[demo]".') from None
+        raise DefinitionError(f"The demo needs {error.name}. {how_to_install('demo')}") from None
     run(folder, render.stdout)
 
 

@@ -44,12 +44,13 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
 ) -> None:
     """Answer over HTTP: online features, pushes, training data. GET / describes it."""
     from seeknal.errors import DefinitionError
+    from seeknal.extras import how_to_install
 
     try:
         from seeknal.server.options import Limits, Options
         from seeknal.server.run import serve as run
     except ImportError as error:
-        raise DefinitionError(f'The server needs {error.name}: pip install "seeknal[server]".') from None
+        raise DefinitionError(f"The server needs {error.name}. {how_to_install('server')}") from None
     limits = Limits(
         keys=max_keys,
         body=max_body,

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from seeknal import online, types
 from seeknal.errors import DefinitionError, SeeknalError
+from seeknal.extras import how_to_install
 from seeknal.server.access import AccessLog
 from seeknal.server.definitions import Definitions, Held
 from seeknal.server.http import SOON, Exchange, Problem
@@ -180,5 +181,5 @@ def telemetry() -> Any:
     try:
         from seeknal.server import telemetry as module
     except ImportError as error:
-        raise DefinitionError(f'--otel needs {error.name}: pip install "seeknal[otel]".') from None
+        raise DefinitionError(f"--otel needs {error.name}. {how_to_install('otel')}") from None
     return module
