@@ -1,17 +1,17 @@
 """The command line, as a person or a script uses it."""
 
 import json
-import os
-import subprocess
-import sys
-from datetime import datetime
+import shlex
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
-from commands import seeknal, seeknal_process
+from commands import seeknal, seeknal_process, seeknal_terminal
 from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization
 
 
@@ -202,6 +202,47 @@ def test_a_lookup_says_what_is_wrong_with_a_key():
     answer("materialize", "spend", "--start-date", "2024-01-01")
     assert "user_id is int64, which 'abc' is not." in failure("lookup", "spend", "user_id=abc")
     assert "has 'user', which is no key of it. Did you mean 'user_id'?" in failure("lookup", "spend", "user=1")
+    assert "has 'user_id' twice" in failure("lookup", "spend", "user_id=1", "user_id=2")
+
+
+def test_all_keys_that_are_missing_are_named():
+    entity = Entity("visit", ["shop_id", "user_id", "till"])
+    group = FeatureGroupDuckDB("visits", entity, Materialization("day"))
+    group.set_dataframe(pd.DataFrame({"shop_id": [1], "user_id": [2], "till": [3], "day": ["2024-01-01"], "x": [1]}))
+    group.write()
+    answer("materialize", "visits", "--start-date", "2024-01-01")
+    for command in (["lookup", "visits"], ["explain", "visits", "--at", "2024-02-01"], ["erase", "visits", "--yes"]):
+        assert "lacks 'shop_id', 'user_id'." in failure(*command, "till=3")
+
+
+NOON = datetime(2024, 5, 1, 12, 30, 15, 250_000)
+KEYS = {
+    pa.int64(): [2_070, -5],
+    pa.uint64(): [2**64 - 1, 1_000_000],
+    pa.string(): ["1,000", "two words", "it's", "a=b"],
+    pa.bool_(): [True, False],
+    pa.date32(): [NOON.date(), date(1969, 12, 31)],
+    pa.timestamp("us"): [NOON, datetime(1969, 12, 31, 23, 59, 59, 999_999)],
+    pa.timestamp("us", "UTC"): [NOON.replace(tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)],
+    pa.decimal128(20, 9): [Decimal("0E-9"), Decimal("1234567.891")],
+    pa.binary(): [b"\x00\xff", b"text", b"0x41"],
+}
+
+
+@pytest.mark.parametrize("kind", KEYS, ids=str)
+def test_a_key_that_is_printed_can_be_pasted_back(kind):
+    visits, numbers = pa.array(KEYS[kind], kind), range(1_000, 1_000 + len(KEYS[kind]))
+    day = pa.array([NOON] * len(visits), pa.timestamp("us", "UTC"))
+    group = FeatureGroupDuckDB("seen", Entity("visit", ["visit"]), Materialization("day"))
+    group.set_dataframe(pa.table({"visit": visits, "day": day, "n": pa.array(numbers)})).write()
+    answer("materialize", "seen", "--start-date", "2024-01-01")
+    for row in answer("debug", "seen", "--limit", "99"):
+        shown = seeknal("lookup", "seen", f"visit={row['visit']}").stdout
+        printed = dict(line.split(maxsplit=1) for line in shown.splitlines())
+        assert (printed["n"], printed["seen_status"]) == (str(row["n"]), "found")
+        assert seeknal("lookup", "seen", f"visit={printed['visit']}").stdout == shown
+        receipt = answer("erase", "seen", f"visit={printed['visit']}", "--yes")
+        assert (receipt["rows"], shlex.split(receipt["erased"])) == (1, [f"visit={printed['visit']}"])
 
 
 @pytest.mark.parametrize(
@@ -255,23 +296,14 @@ def test_a_home_can_be_moved(home, monkeypatch):
 @pytest.mark.parametrize("columns", [80, 200])
 def test_no_line_is_wider_than_the_terminal(two_versions, columns):
     commands = "list feature-groups", "show feature-group spend", "version list spend", "debug spend", "--help"
-    program = (
-        "import sys; from seeknal.cli.app import app; [app(c.split(), standalone_mode=False) for c in sys.argv[1:]]"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", program, *commands],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": str(columns)},
-    ).stdout
+    printed = "".join(seeknal_terminal(*command.split(), columns=columns) for command in commands)
     assert all(word in printed for word in ("last_write", "loaded_on_write", "visits", "materialize"))
     assert max(map(len, printed.splitlines())) <= columns
 
 
 def test_a_long_list_is_shown_by_its_first_items_and_a_long_path_whole(tmp_path):
     spend(taste=[list(range(64)), [], None])
-    assert "0, 1, 2, 3, 4, 5, ... (64 in all)" in seeknal("debug", "spend").stdout
+    assert "0, 1, 2, 3, 4, 5, ... (64 in all)" in seeknal_terminal("debug", "spend", columns=200)
     home = tmp_path / ("long" * 30)
     found = seeknal_process("info", env={"SEEKNAL_HOME": str(home)}).stdout
     assert str(home) in found
@@ -280,6 +312,16 @@ def test_a_long_list_is_shown_by_its_first_items_and_a_long_path_whole(tmp_path)
 def test_a_value_cannot_command_the_terminal():
     spend(colour=["\x1b[31mred", "", None])
     assert "\\x1b[31mred" in seeknal("debug", "spend").stdout
+    assert "\\x1b[31mred" in seeknal_terminal("debug", "spend")
+
+
+def test_a_list_that_is_piped_has_a_line_a_row_with_every_value_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    spend(place=[[0.1234567890123] * 9, [], None], note=["word " * 60, "two\nlines", "\u2028"])
+    header, *lines = seeknal("debug", "spend").stdout.splitlines()
+    assert (len(lines), header.split()) == (3, ["user_id", "day", "total", "place", "note"])
+    assert "0.1234567890123, " * 8 in lines[2]
+    assert ("word " * 60).strip() in lines[2]
 
 
 def test_a_version_is_current_again_after_a_rollback(two_versions):

@@ -237,7 +237,7 @@ def explain(
 
     store = session.store()
     record = store.catalog.group(group, project)
-    entity = read_keys(store.catalog.version(record, version).schema.keys, keys)
+    entity = read_keys(record.label, store.catalog.version(record, version).schema.keys, keys)
     snapshot = int(as_of) if as_of is not None and as_of.isdigit() else as_of
     found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot)
     rows = [

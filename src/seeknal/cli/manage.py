@@ -120,10 +120,10 @@ def erase(
 
     store = session.store()
     record = store.catalog.group(group, project)
-    entity = read_keys(store.catalog.version(record).schema.keys, keys)
+    entity = read_keys(record.label, store.catalog.version(record).schema.keys, keys)
     doomed = store.training_sets_holding(record, entity)
     also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
-    told = ", ".join(f"{name}={value}" for name, value in entity.items())
+    told = render.keys(entity)
     render.confirm(f"Erase {told} from {record.label} for good?{also}", yes)
     with working(f"Erasing {told}"):
         receipt = store.erase(group, entity, project, delete_training_sets=bool(doomed))
