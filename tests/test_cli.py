@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 import yaml
 
 from commands import seeknal, seeknal_process, seeknal_terminal
-from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization
+from seeknal import (
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    tokens,
+)
 
 
 def answer(*arguments: str):
@@ -282,6 +291,102 @@ def test_init_makes_the_folder_a_project(monkeypatch):
     Path("below").mkdir()
     monkeypatch.chdir("below")
     assert answer("info")["settings"][0]["from"].endswith("seeknal.toml")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, ".seeknal/\n"),
+        ("*.pyc\n", "*.pyc\n.seeknal/\n"),
+        ("*.pyc", "*.pyc\n.seeknal/\n"),
+        ("/.seeknal\n", "/.seeknal\n"),
+        ("# .seeknal/\n!.seeknal/\n", "# .seeknal/\n!.seeknal/\n.seeknal/\n"),
+    ],
+)
+def test_init_keeps_git_from_the_data(before, after, monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    if before is not None:
+        Path(".gitignore").write_text(before)
+    answer("init")
+    assert Path(".gitignore").read_text() == after
+    subprocess.run(["git", "init", "-q"], check=True)
+    Path(".seeknal").mkdir()
+    Path(".seeknal/registry.db").touch()
+    seen = subprocess.run(["git", "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout
+    assert ".seeknal" not in seen
+
+
+def test_one_grammar_lists_shows_and_deletes_all_things():
+    group = spend()
+    features = HistoricalFeaturesDuckDB([FeatureLookup(group)])
+    features.serve("online")
+    features.using_latest().save("may")
+    tokens.create(FeatureStore().registry, "web", "shop", ["read"])
+    things = {
+        "project": "shop",
+        "entity": "user",
+        "feature-group": "spend",
+        "online-table": "online",
+        "dataset": "may",
+        "token": "web",
+    }
+    for thing, name in things.items():
+        (line,) = answer("list", "entities" if thing == "entity" else f"{thing}s")
+        assert name in line.values()
+        shown = answer("show", thing, name)
+        assert name in shown.values()
+        assert name[:-1] in failure("show", thing, name[:-1])
+        assert f"Did you mean {name!r}?" in failure("delete", thing, name[:-1], "--yes")
+        if thing != "entity":  # which cannot go while a table serves its group
+            assert "add --yes" in failure("delete", thing, name)
+    assert "seeknal delete online-table shop/online" in failure("delete", "entity", "user", "--yes")
+    assert answer("delete", "token", "web", "--yes") == {"revoked": "web"}
+    assert answer("delete", "dataset", "may", "--yes") == {"deleted": "shop/may"}
+    assert answer("delete", "online-table", "online", "--yes") == {"deleted": "shop/online"}
+    assert answer("delete", "entity", "user", "--yes")["feature_groups"] == ["shop/spend"]
+    assert answer("list", "entities") == answer("list", "projects") == []
+
+
+def test_a_project_is_deleted_with_all_that_is_in_it():
+    group, other = spend(), spend("bank")
+    features = HistoricalFeaturesDuckDB([FeatureLookup(group)])
+    features.serve("online")
+    features.using_latest().save("may")
+    tokens.create(FeatureStore().registry, "web", "shop", ["read"])
+    shown = answer("show", "project", "shop")
+    assert [len(shown[kind]) for kind in ("feature_groups", "entities", "online_tables", "datasets")] == [1, 1, 1, 1]
+    both = [FeatureLookup(other, rename={"total": "other"}), FeatureLookup(group)]
+    HistoricalFeaturesDuckDB(both).serve("both")
+    assert "seeknal delete online-table bank/both" in failure("delete", "project", "shop", "--yes")
+    assert len(answer("show", "project", "shop")["online_tables"]) == 1
+    answer("delete", "online-table", "both", "--yes")
+    done = seeknal("delete", "project", "shop", "--yes", "--format", "json")
+    assert json.loads(done.stdout) == {
+        "deleted": "shop",
+        "online_tables": ["shop/online"],
+        "datasets": ["shop/may"],
+        "feature_groups": ["shop/spend"],
+    }
+    assert "seeknal delete token web" in done.stderr
+    assert [one["project"] for one in answer("list", "projects")] == ["bank"]
+    assert len(answer("debug", "spend")) == 3
+
+
+def test_a_token_is_made_for_a_project_that_there_is(home):
+    spend()
+    for command in (["--project", "shp"], ["--project", "nope"]):
+        assert "no token was made" in failure("token", "create", "web", *command, "--right", "read")
+    assert "Did you mean 'shop'?" in failure("token", "create", "web", "--project", "shp", "--right", "read")
+    assert answer("list", "tokens") == []
+    assert seeknal("token", "create", "web", "--project", "shop", "--right", "read").stdout.startswith("snk_")
+    assert seeknal("token", "create", "all", "--project", "*", "--right", "read").returncode == 0
+    new = seeknal("token", "create", "new", "--project", "nope", "--right", "read", "--new-project")
+    assert new.stdout.startswith("snk_")
+
+
+def test_a_name_that_says_another_project_is_refused():
+    spend()
+    assert "'shop/spend' is of project 'shop', not of 'bank'" in failure("version", "list", "shop/spend", "-p", "bank")
 
 
 def test_a_home_can_be_moved(home, monkeypatch):

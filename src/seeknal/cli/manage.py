@@ -1,4 +1,4 @@
-"""Commands that make, clean and delete."""
+"""Commands that make, clean and erase."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, Yes, read_keys
-from seeknal.errors import DefinitionError
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Yes, read_keys
+from seeknal.errors import DefinitionError, StoreError
 from seeknal.extras import how_to_install
 from seeknal.progress import working
-
-delete_app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
 
 _TOML = """\
 # Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.
@@ -31,10 +29,28 @@ def init(form: AsFormat = Format.table) -> None:
     from seeknal.config import FILE
 
     file = Path.cwd() / FILE
-    if file.exists():
-        raise DefinitionError(f"{file} is there already. This folder is a project.")
-    file.write_text(_TOML, encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(_TOML)
+    except FileExistsError:
+        raise DefinitionError(f"{file} is there already. This folder is a project.") from None
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error}") from None
+    _ignore_data(file.parent)
     render.record({"settings": str(file), "home": str(file.parent / ".seeknal")}, form)
+
+
+def _ignore_data(folder: Path) -> None:
+    """Keep git from the data, unless a line of .gitignore does."""
+    file = folder / ".gitignore"
+    try:
+        text = file.read_bytes() if file.exists() else b""
+        if not {line.strip().strip(b"/") for line in text.splitlines()} & {b".seeknal", b"**/.seeknal"}:
+            line = b".seeknal/\n" if text.endswith(b"\n") or not text else b"\n.seeknal/\n"
+            with file.open("ab") as opened:
+                opened.write(line)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error}") from None
 
 
 def demo(
@@ -46,32 +62,6 @@ def demo(
     except ImportError as error:
         raise DefinitionError(f"The demo needs {error.name}. {how_to_install('demo')}") from None
     run(folder, render.stdout)
-
-
-@delete_app.command("feature-group")
-def delete_feature_group(
-    name: Group, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table
-) -> None:
-    """Delete a feature group: its rows, its versions, and what of it is online."""
-    from seeknal import session
-
-    store = session.store()
-    record = store.catalog.group(name, project)
-    render.confirm(f"Delete feature group {record.label} with all its rows and versions?", yes)
-    with working(f"Deleting {record.label}"):
-        store.delete_group(name, record.project)
-    render.record({"deleted": record.label}, form)
-
-
-def delete_table(name: Table, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
-    """Delete an online table. The feature groups behind it stay."""
-    from seeknal import session
-
-    store = session.store()
-    table = store.catalog.online_table(name, project)
-    render.confirm(f"Delete online table {table.label}?", yes)
-    store.delete_table(name, table.project)
-    render.record({"deleted": f"{table.label}"}, form)
 
 
 def optimize(

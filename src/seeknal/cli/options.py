@@ -28,6 +28,8 @@ InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its proj
 OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only of this project.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]
+Project = Annotated[str, typer.Argument(metavar="NAME", help="Name of the project.")]
+Entity = Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")]
 Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online table.")]
 
 
