@@ -103,19 +103,18 @@ def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
     """Return what the given names of columns lack and have too much, as the end of a sentence; nothing if they fit.
 
     >>> misfit(["user"], ["user_id", "sku"])
-    "lacks 'user_id', 'sku' and has 'user', which is no key of it. Did you mean 'user_id'?"
+    "has 'user', which is no key of it, and lacks 'user_id', 'sku'. Did you mean 'user_id'?"
     >>> misfit(["sku"], ["sku"])
     ''
     """
     names, keys = list(dict.fromkeys(given)), list(dict.fromkeys(expected))
     missing = [name for name in keys if name not in names]
     unknown = [name for name in names if name not in keys]
-    parts = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
-    if unknown:
-        are = "which is no key" if len(unknown) == 1 else "which are no keys"
-        parts.append(f"has {', '.join(map(repr, unknown))}, {are} of it")
+    are = "which is no key" if len(unknown) == 1 else "which are no keys"
+    has = f"has {', '.join(map(repr, unknown))}, {are} of it" if unknown else ""
+    lacks = f"lacks {', '.join(map(repr, missing))}" if missing else ""
     hint = did_you_mean(unknown[0], keys) if unknown else ""
-    return f"{' and '.join(parts)}.{hint}" if parts else ""
+    return f"{', and '.join(filter(None, [has, lacks]))}.{hint}" if has or lacks else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

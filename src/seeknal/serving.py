@@ -14,7 +14,7 @@ import pyarrow as pa
 from seeknal import frames
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, misfit
 from seeknal.online import Codec, OnlineStore, State, WireRow, read_keys, to_wire
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
@@ -396,13 +396,10 @@ class OnlineTable:
         if not isinstance(key, Mapping):
             raise DataError(f"{key!r} is no mapping. Write {{{self.keys[0]!r}: {key!r}}}.")
         expected = set(self.keys)
-        if odd := set(key) ^ expected:
-            wrong = min(map(str, odd))
-            problem = f"lacks {wrong!r}" if wrong in expected else f"has {wrong!r}, which is no key of it"
-            hint = "" if wrong in expected else did_you_mean(wrong, expected)
+        if set(key) != expected:
+            problem = misfit(map(str, key), self.keys) or "has a name that is no text."
             raise DataError(
-                f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}",
-                key=dict(key),
+                f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}", key=dict(key)
             )
 
     def select(self, features: Sequence[str] | None) -> Selection:

@@ -63,11 +63,11 @@ class Service:
         Raises:
             Problem: There is none.
         """
-        project, name = exchange.names
+        name, project = exchange.names[-1], exchange.project or exchange.scope_of_token
         held = self.definitions.table(project, name)
         if held is None:
-            held = await self.elsewhere(exchange, self.definitions.open, project, name)
-        exchange.table = self.metrics.table(project, name)
+            held = await self.elsewhere(exchange, self.definitions.open, project, name, exchange.scope_of_token)
+        exchange.table = self.metrics.table(held.record.project, held.record.name)
         return held
 
     async def elsewhere(self, exchange: Exchange, step: Callable[..., T], *arguments: object) -> T:
