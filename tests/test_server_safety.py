@@ -1,6 +1,7 @@
 """What a server lets in, what it takes at most, and how it ends."""
 
 import gzip
+import io
 import json
 import os
 import signal
@@ -41,6 +42,7 @@ def filled(home: Path, *projects: str, **settings) -> FeatureStore:
         group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), project)
         store.write(group, pa.table({"user_id": [1, 2], "at": [NOON, NOON], "spent": [10, 7]}))
         store.serve([FeatureLookup(f"{project}/spend")], "spend")
+        store.serve([FeatureLookup(f"{project}/spend")], f"only_in_{project}")
     return store
 
 
@@ -113,6 +115,37 @@ def test_one_projects_token_sees_nothing_of_another(server, shown):
         )
 
 
+def test_without_a_project_a_token_finds_what_it_opens_and_learns_of_nothing_else(server, shown):
+    spine = {"query": (None, b'{"lookups": [{"group": "spend"}], "date_col": "at"}'), "spine": spine_file()}
+    elsewhere = spine | {"query": (None, b'{"lookups": [{"group": "bank/spend"}], "date_col": "at"}')}
+    asked = {
+        "read": lambda headers: httpx2.get(f"{server.url}/v1/online/spend?user_id=1", headers=headers),
+        "push": lambda headers: httpx2.post(f"{server.url}/v1/push/spend", json={"rows": []}, headers=headers),
+    }
+    for right, call in asked.items():
+        assert call({"authorization": f"Bearer {shown[right]}"}).is_success
+        several = call({"authorization": f"Bearer {shown['all']}"})
+        assert several.status_code == 400
+        assert several.json()["detail"].endswith("Say 'bank/spend' or 'shop/spend'.")
+        other = call({"authorization": f"Bearer {shown['push' if right == 'read' else 'read']}"})
+        assert other.status_code == 403
+    headers = {"authorization": f"Bearer {shown['read']}"}
+    unknown = httpx2.get(f"{server.url}/v1/online/only_in_bank?user_id=1", headers=headers)
+    assert (unknown.status_code, unknown.json()["detail"]) == (
+        404,
+        "No online table named 'only_in_bank' in project 'shop'. Did you mean 'only_in_shop'?",
+    )
+    assert httpx2.post(f"{server.url}/v1/historical", files=spine, headers=headers).is_success
+    refused = httpx2.post(f"{server.url}/v1/historical", files=elsewhere, headers=headers)
+    assert (refused.status_code, "no right to read in project 'bank'" in refused.text) == (403, True)
+
+
+def spine_file() -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"user_id": [1], "at": [NOON]}), out)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Bearer snk_0_0", "Basic YTpi", "Bearer \xff"])
 def test_who_shows_no_token_is_told_so(server, header):
     answer = httpx2.get(f"{server.url}/v1/catalog", headers={"authorization": header.encode("latin-1")})
@@ -140,6 +173,7 @@ def test_a_revoked_token_soon_opens_nothing_and_the_last_does_not_open_the_door(
 
 
 def test_tokens_are_made_listed_and_revoked_by_the_command(home):
+    filled(home, "shop").close()
     made = seeknal("token", "create", "web", "--project", "shop", "--right", "read", "--right", "push")
     assert made.stdout.startswith("snk_")
     listed = seeknal("token", "list", "--format", "json")

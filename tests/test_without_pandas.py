@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from seeknal.extras import how_to_install
+
 WRITE = """
 import pyarrow as pa
 from seeknal import DefinitionError, Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization
@@ -18,7 +20,7 @@ features = HistoricalFeaturesDuckDB([FeatureLookup(group, features=["x"])])
 spine = pa.table({"user_id": [1, 2], "at": pa.array([5, 30], pa.timestamp("us", "UTC"))})
 seen = HistoricalFeaturesDuckDB([FeatureLookup(group)]).using_spine(spine, date_col="at")
 """
-ADVICE = 'pandas is not installed: pip install "seeknal[pandas]", or ask for output="arrow".'
+ADVICE = f'pandas is not installed. Ask for output="arrow", or install it. {how_to_install("pandas")}'
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +29,7 @@ def without(home, tmp_path, monkeypatch):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "pandas.py").write_text("raise ModuleNotFoundError(\"No module named 'pandas'\", name='pandas')")
-    monkeypatch.setenv("PYTHONPATH", str(hidden))
+    monkeypatch.setenv("PYTHONPATH", str(hidden), prepend=os.pathsep)
 
 
 def told(code, **variables):
@@ -70,7 +72,7 @@ def test_an_answer_in_pandas_says_what_to_install(asked):
 
 def test_explain_says_what_to_install():
     said = told("try: seen.explain(spine.to_pylist()[0])\nexcept DefinitionError as error: print(error)")
-    assert said.endswith('pandas is not installed: pip install "seeknal[pandas]".')
+    assert said.endswith(f"pandas is not installed. {how_to_install('pandas')}")
 
 
 def test_moments_of_a_zone_need_no_zones_of_the_system():
@@ -86,4 +88,4 @@ def test_nanoseconds_are_shown_as_text():
 def test_the_demo_says_what_to_install():
     done = command("demo")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == 'Error: The demo needs pandas: pip install "seeknal[demo]".\n'
+    assert done.stderr == f"Error: The demo needs pandas. {how_to_install('demo')}\n"

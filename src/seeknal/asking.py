@@ -10,7 +10,7 @@ import pyarrow as pa
 from seeknal import frames
 from seeknal.errors import DataError
 from seeknal.exact import read_keys
-from seeknal.names import did_you_mean
+from seeknal.names import misfit
 from seeknal.online import to_wire
 
 _PLAIN: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
@@ -105,15 +105,9 @@ def _check(key: object, names: Sequence[str], table: str) -> None:
     """Refuse an entity that is not given by its join keys."""
     if not isinstance(key, Mapping):
         raise DataError(f"{key!r} is no mapping. Write {{{names[0]!r}: {key!r}}}.")
-    odd = sorted(map(str, set(key) - set(names)))
-    missing = " and ".join(repr(name) for name in names if name not in key)
-    if odd:
-        has = f"a key has {odd[0]!r}, which is no key of it.{did_you_mean(odd[0], names)}"
-        problem = f"{has} It lacks {missing}." if missing else has
-    else:
-        problem = f"a key lacks {missing}."
-    if odd or missing:
-        raise DataError(f"{_asked_by(names, table)}; {problem}", key=dict(key))
+    if set(key) != set(names):
+        problem = misfit(map(str, key), names) or "has a name that is no text."
+        raise DataError(f"{_asked_by(names, table)}; a key {problem}", key=dict(key))
 
 
 def _asked_by(names: Sequence[str], table: str) -> str:

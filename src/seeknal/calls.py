@@ -17,7 +17,7 @@ from seeknal import exact, frames
 from seeknal.catalog import AsOf
 from seeknal.errors import DataError, StoreError
 from seeknal.feature_group import FeatureLookup
-from seeknal.names import check_name
+from seeknal.names import check_name, split_label
 from seeknal.pushing import Pushed
 from seeknal.times import Interval, instant, moment_of
 
@@ -81,10 +81,11 @@ class Call:
             ) from None
 
 
-def path_of(kind: str, label: str, project: str) -> str:
-    """Name what a call is about; "shop/spend" says the project too."""
-    within, _, name = label.rpartition("/")
-    return f"/v1/{kind}/{check_name('project', within or project)}/{check_name('table or group', name)}"
+def path_of(kind: str, label: str, project: str | None) -> str:
+    """Name what a call is about; "shop/spend" says the project too, and without one the server finds it."""
+    within, name = split_label(label, project)
+    where = "" if within is None else f"/{check_name('project', within)}"
+    return f"/v1/{kind}{where}/{check_name('table or group', name)}"
 
 
 def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
@@ -183,7 +184,7 @@ def _expected() -> Iterator[None]:
 def described(one: FeatureLookup) -> dict[str, Any]:
     """Write a lookup as the server takes it."""
     told = {
-        "group": one.name,
+        "group": one.name if one.project is None else f"{check_name('project', one.project)}/{one.name}",
         "features": None if one.features is None else list(one.features),
         "prefix": one.prefix,
         "rename": None if one.rename is None else dict(one.rename),

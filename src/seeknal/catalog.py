@@ -15,7 +15,7 @@ from seeknal.duck import Duck
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.lock import alone, together
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, not_the_only, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.times import Moment, instant, now
 
@@ -91,20 +91,11 @@ class Catalog:
 
     def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
         """Find the one of that name, or project/name."""
-        within, _, name = label.rpartition("/")
-        project = project or within or None
+        project, name = split_label(label, project)
         found = find(project, name)
         if len(found) == 1:
             return found[0]
-        if found:
-            choices = " or ".join(repr(one.label) for one in found)
-            raise DefinitionError(f"Several projects have a {kind} named {name!r}. Say {choices}.", name=name)
-        if elsewhere := [one.label for one in find(None, name)]:
-            hint = f" There is {' and '.join(map(repr, elsewhere))}."
-        else:
-            hint = did_you_mean(name, [one.name for one in find(project)])
-        where = f"project {project!r}" if project else str(self.home)
-        raise DefinitionError(f"No {kind} named {name!r} in {where}.{hint}", name=name)
+        raise not_the_only(kind, name, project, find(), str(self.home))
 
     def register(self, group: FeatureGroup) -> GroupRecord:
         """Register a group, or bring what may change up to date; tell of what did."""

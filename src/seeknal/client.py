@@ -35,8 +35,8 @@ from seeknal.calls import (
 )
 from seeknal.catalog import AsOf
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
+from seeknal.extras import how_to_install
 from seeknal.feature_group import FeatureLookup, check_lookups
-from seeknal.names import check_name
 from seeknal.pushing import Pushed
 from seeknal.serving import as_python, check_features, check_output
 from seeknal.times import Interval
@@ -44,11 +44,10 @@ from seeknal.times import Interval
 try:
     import httpx2
 except ImportError:
-    raise DefinitionError('The client needs httpx2: pip install "seeknal[client]".') from None
+    raise DefinitionError(f"The client needs httpx2. {how_to_install('client')}") from None
 
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
-_DEFAULT = "default"
 _IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
 """What another try would not mend."""
 
@@ -77,7 +76,7 @@ class _Calls(ABC):
 
     @staticmethod
     def _get_features(
-        table: str, keys: object, output: str, features: Sequence[str] | None, project: str, *, with_status: bool
+        table: str, keys: object, output: str, features: Sequence[str] | None, project: str | None, *, with_status: bool
     ) -> Call:
         check_output(output)
         check_features(features)
@@ -96,7 +95,7 @@ class _Calls(ABC):
         return Call(path_of("online", table, project), read, content, kind, params)
 
     @staticmethod
-    def _push(group: str, rows: object, project: str) -> Call:
+    def _push(group: str, rows: object, project: str | None) -> Call:
         content, kind, _ = body_of("rows", [rows] if isinstance(rows, Mapping) else rows, {})
         return Call(path_of("push", group, project), read_pushed, content, kind, is_long=True)
 
@@ -108,12 +107,9 @@ class _Calls(ABC):
         read: Callable[[IO[bytes]], Any] | None = None,
     ) -> Call:
         check_lookups(lookups)
-        projects = sorted({lookup.project or _DEFAULT for lookup in lookups})
-        if len(projects) > 1:
-            raise DefinitionError(f"The lookups are of projects {', '.join(projects)}; ask for those of one at a time.")
         query = {"lookups": [described(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
-        path, content = f"/v1/historical/{check_name('project', projects[0])}", msgspec.json.encode(query)
-        return Call(path, read or read_batches, content, spine=spine, is_large=read is None, is_long=True)
+        content = msgspec.json.encode(query)
+        return Call("/v1/historical", read or read_batches, content, spine=spine, is_large=read is None, is_long=True)
 
     def _training_set(
         self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, asked: Mapping[str, Any]
@@ -262,7 +258,7 @@ class Client(_Calls):
         features: Sequence[str] | None = None,
         *,
         with_status: bool = False,
-        project: str = _DEFAULT,
+        project: str | None = None,
     ) -> Any:
         """Give the newest features of some entities; see `OnlineTable.get_features`.
 
@@ -272,7 +268,7 @@ class Client(_Calls):
             output: "pandas", "polars", "arrow" or "dicts".
             features: Names of the features wanted, in order. None: all of them.
             with_status: Say for each group whether its entity was found, and the event time of its row.
-            project: The table's project.
+            project: The table's project; without it the only one that has such a table.
 
         Raises:
             DataError: The keys have wrong names or types.
@@ -281,7 +277,7 @@ class Client(_Calls):
         """
         return self._send(self._get_features(table, keys, output, features, project, with_status=with_status))
 
-    def push(self, group: str, rows: object, project: str = _DEFAULT) -> Pushed:
+    def push(self, group: str, rows: object, project: str | None = None) -> Pushed:
         """Store rows of a group's current version, and bring them online; see `FeatureStore.push`."""
         return self._send(self._push(group, rows, project))  # type: ignore[no-any-return]
 
@@ -299,7 +295,7 @@ class Client(_Calls):
         """Give each row of a spine the features known at its moment; see `FeatureStore.training_set`.
 
         Args:
-            lookups: The features, all of one project.
+            lookups: The features.
             spine: A frame with the join keys and a moment in each row, or the path of a file.
             date_col: The column with the moments.
             keep: Columns to keep beside keys and moment. None: all.
@@ -382,12 +378,12 @@ class AsyncClient(_Calls):
         features: Sequence[str] | None = None,
         *,
         with_status: bool = False,
-        project: str = _DEFAULT,
+        project: str | None = None,
     ) -> Any:
         """See `Client.get_features`."""
         return await self._answer(self._get_features(table, keys, output, features, project, with_status=with_status))
 
-    async def push(self, group: str, rows: object, project: str = _DEFAULT) -> Pushed:
+    async def push(self, group: str, rows: object, project: str | None = None) -> Pushed:
         """See `Client.push`."""
         return await self._answer(self._push(group, rows, project))  # type: ignore[no-any-return]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from seeknal.errors import DefinitionError
 
@@ -31,6 +32,53 @@ def check_name(kind: str, name: object) -> str:
     )
 
 
+class Named(Protocol):
+    """A thing that a project has."""
+
+    @property
+    def project(self) -> str:
+        """Name of its project."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the project."""
+
+
+def split_label(label: str, project: str | None) -> tuple[str | None, str]:
+    """Return project and name of what a label and an argument name; "shop/spend" says both.
+
+    Raises:
+        DefinitionError: They name two projects.
+
+    >>> split_label("shop/spend", None), split_label("spend", "shop"), split_label("spend", None)
+    (('shop', 'spend'), ('shop', 'spend'), (None, 'spend'))
+    """
+    within, _, name = label.rpartition("/")
+    if within and project and within != project:
+        raise DefinitionError(f"{label!r} is of project {within!r}, not of {project!r}. Name one of them.", name=name)
+    return project or within or None, name
+
+
+def not_the_only(kind: str, name: str, project: str | None, known: Sequence[Named], where: str) -> DefinitionError:
+    """Return the error for a name that does not lead to exactly one thing, with what could be meant.
+
+    Args:
+        kind: What is looked for, such as "feature group".
+        name: Its name.
+        project: Its project; None: the only one that has such a thing.
+        known: All things of the kind that the caller may know of.
+        where: What was searched if no project is named.
+    """
+    same = [f"{one.project}/{one.name}" for one in known if one.name == name]
+    if same and project is None:
+        choices = " or ".join(map(repr, same))
+        return DefinitionError(f"Several projects have a {kind} named {name!r}. Say {choices}.", name=name)
+    near = [one.name for one in known if project in {None, one.project}]
+    hint = f" There is {' and '.join(map(repr, same))}." if same else did_you_mean(name, near)
+    place = where if project is None else f"project {project!r}"
+    return DefinitionError(f"No {kind} named {name!r} in {place}.{hint}", name=name)
+
+
 def is_generic(name: str) -> bool:
     """Tell whether a name says nothing about what it names.
 
@@ -49,6 +97,24 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     by_folded = {one.lower(): one for one in known}
     near = difflib.get_close_matches(name.lower(), by_folded, n=1)
     return by_folded[near[0]] if near else None
+
+
+def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
+    """Return what the given names of columns lack and have too much, as the end of a sentence; nothing if they fit.
+
+    >>> misfit(["user"], ["user_id", "sku"])
+    "has 'user', which is no key of it, and lacks 'user_id', 'sku'. Did you mean 'user_id'?"
+    >>> misfit(["sku"], ["sku"])
+    ''
+    """
+    names, keys = list(dict.fromkeys(given)), list(dict.fromkeys(expected))
+    missing = [name for name in keys if name not in names]
+    unknown = [name for name in names if name not in keys]
+    are = "which is no key" if len(unknown) == 1 else "which are no keys"
+    has = f"has {', '.join(map(repr, unknown))}, {are} of it" if unknown else ""
+    lacks = f"lacks {', '.join(map(repr, missing))}" if missing else ""
+    hint = did_you_mean(unknown[0], keys) if unknown else ""
+    return f"{', and '.join(filter(None, [has, lacks]))}.{hint}" if has or lacks else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

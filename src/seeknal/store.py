@@ -405,7 +405,9 @@ class FeatureStore(Home):
         found = []
         for source in self.sources(lookups, as_of):
             if missing := [name for name in source.keys.values() if name not in keys]:
-                raise DataError(f"The row has no {missing[0]!r}, which {source.record.label} is looked up by.")
+                raise DataError(
+                    f"The row has no {', '.join(map(repr, missing))}, which {source.record.label} is looked up by."
+                )
             entity = self.catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
             found += explanation.explain(self.catalog, self.engine, source, entity, instant(moment), span)
         return found

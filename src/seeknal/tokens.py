@@ -17,7 +17,7 @@ EVERY_PROJECT = "*"
 _PREFIX = "snk"
 
 
-def create(registry: Registry, name: str, project: str, rights: Sequence[str]) -> str:
+def create(registry: Registry, name: str, project: str, rights: Sequence[str], *, new_project: bool = False) -> str:
     """Make a token; it can be read here, and never again.
 
     Args:
@@ -25,13 +25,21 @@ def create(registry: Registry, name: str, project: str, rights: Sequence[str]) -
         name: What people call it; no two ever have the same.
         project: The project it opens; "*" for all.
         rights: "read" (online features, training data, the catalog), "push", "admin" (both, and the metrics).
+        new_project: Take a project that has nothing yet.
 
     Raises:
-        DefinitionError: A name breaks the rule or is taken, or a right is unknown.
+        DefinitionError: A name breaks the rule or is taken, or the project or a right is unknown.
     """
     check_name("token", name)
     if project != EVERY_PROJECT:
         check_name("project", project)
+        known = {one.project for one in registry.groups()} | {one.project for one in registry.tables()}
+        if project not in known and not new_project:
+            raise DefinitionError(
+                f"There is no project {project!r}, and no token was made.{did_you_mean(project, known)} "
+                "Add --new-project for one that is to come.",
+                project=project,
+            )
     for right in rights or ["none"]:
         if right not in RIGHTS:
             raise DefinitionError(
@@ -44,16 +52,25 @@ def create(registry: Registry, name: str, project: str, rights: Sequence[str]) -
     return text
 
 
+def find(registry: Registry, name: str) -> TokenRecord:
+    """Return a token by its name.
+
+    Raises:
+        DefinitionError: There is no such token.
+    """
+    known = {token.name: token for token in registry.tokens()}
+    if name not in known:
+        raise DefinitionError(f"There is no token named {name!r}.{did_you_mean(name, known)}")
+    return known[name]
+
+
 def revoke(registry: Registry, name: str) -> None:
     """Let a token open nothing any more; servers that run notice it within a second.
 
     Raises:
         DefinitionError: There is no such token, or it is revoked already.
     """
-    known = {token.name: token for token in registry.tokens()}
-    if name not in known:
-        raise DefinitionError(f"There is no token named {name!r}.{did_you_mean(name, known)}")
-    if known[name].revoked_at is not None:
+    if find(registry, name).revoked_at is not None:
         raise DefinitionError(f"Token {name!r} is revoked already.")
     registry.revoke_token(name, now())
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from seeknal import __version__
-from seeknal.cli import backup, dataset, doctor, explore, manage, online, server, version
+from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 app.add_typer(version.app, name="version")
 app.add_typer(explore.list_app, name="list")
 app.add_typer(explore.show_app, name="show")
-app.add_typer(manage.delete_app, name="delete")
+app.add_typer(delete.app, name="delete")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(server.token_app, name="token")
 for command in (
@@ -48,7 +48,7 @@ for command in (
     backup.restore,
 ):
     app.command()(command)
-app.command("delete-table")(manage.delete_table)
+app.command("delete-table")(delete.delete_table)
 
 
 def _print_version(wanted: bool) -> None:

@@ -26,11 +26,12 @@ def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> N
     store = session.store()
     if project is not None:
         store.catalog.project(project)
-    records = [_line(one) for one in store.registry.training_sets(project)]
+    records = [line(one) for one in store.registry.training_sets(project)]
     render.rows(records, form, empty="No training sets yet: HistoricalFeaturesDuckDB(...).save(NAME) keeps one.")
 
 
-def _line(one: TrainingSetRecord) -> dict[str, Any]:
+def line(one: TrainingSetRecord) -> dict[str, Any]:
+    """Return a training set as a line of a list."""
     return {
         "project": one.project,
         "training_set": one.name,
@@ -50,7 +51,7 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
     question = one.question
     render.record(
         {
-            **_line(one),
+            **line(one),
             "asked": {"spine": f"a spine, at {question.date_col}"}.get(question.kind, question.kind),
             "content_hash": one.content_hash,
             "reads": [

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, OfProject, Table, read_keys
+from seeknal.cli import dataset, render, server
+from seeknal.cli.options import (
+    AsFormat,
+    Entity,
+    Format,
+    Group,
+    InProject,
+    Keys,
+    OfProject,
+    Project,
+    Table,
+    read_keys,
+)
 from seeknal.errors import StoreError
+from seeknal.names import not_the_only, split_label
 from seeknal.progress import working
 from seeknal.times import show
 
 if TYPE_CHECKING:
+    from seeknal import entity
     from seeknal.online_tables import Ledger
     from seeknal.registry import GroupRecord, OnlineTableRecord
     from seeknal.store import FeatureStore
 
 list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
+list_app.command("datasets")(dataset.list_datasets)
+list_app.command("tokens")(server.list_tokens)
+show_app.command("dataset")(dataset.show_dataset)
+show_app.command("token")(server.show_token)
 
 _MASK = "***"
 _LOADS = 10
@@ -72,30 +90,94 @@ def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> N
     store = _store_with(project)
     groups, tables = store.registry.groups(project), store.registry.tables(project)
     names = sorted({group.project for group in groups} | {table.project for table in tables})
-    records = [
+    records = [_project_line(name, groups, tables) for name in names]
+    render.rows(records, form, empty="No projects yet: one begins with the first feature group that names it.")
+
+
+def _project_line(
+    name: str, groups: Sequence[GroupRecord], tables: Sequence[OnlineTableRecord]
+) -> dict[str, str | int]:
+    return {
+        "project": name,
+        "feature_groups": sum(group.project == name for group in groups),
+        "online_tables": sum(table.project == name for table in tables),
+    }
+
+
+@show_app.command("project")
+def show_project(name: Project, form: AsFormat = Format.table) -> None:
+    """Show a project: its feature groups, entities, online tables and training sets."""
+    store = _store_with(name)
+    groups, tables = store.registry.groups(name), store.registry.tables(name)
+    render.record(
         {
             "project": name,
-            "feature_groups": sum(group.project == name for group in groups),
-            "online_tables": sum(table.project == name for table in tables),
-        }
-        for name in names
-    ]
-    render.rows(records, form, empty="No projects yet: one begins with the first feature group that names it.")
+            "feature_groups": [_group_line(store, one) for one in groups],
+            "entities": [_entity_line(where, entity) for where, entity in store.entities(name)],
+            "online_tables": [_table_line(one) for one in tables],
+            "datasets": [dataset.line(one) for one in store.registry.training_sets(name)],
+        },
+        form,
+    )
+
+
+class Registered(NamedTuple):
+    """An entity, and the project that it is registered in."""
+
+    project: str
+    entity: entity.Entity
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.entity.name
+
+    @property
+    def label(self) -> str:
+        """Project and name."""
+        return f"{self.project}/{self.name}"
+
+
+def find_entity(store: FeatureStore, label: str, project: str | None) -> Registered:
+    """Find an entity by its name; without a project, over all of them. "shop/user" says both.
+
+    Raises:
+        DefinitionError: There is none, or several projects have one.
+    """
+    within, name = split_label(label, project)
+    known = [Registered(*one) for one in store.entities()]
+    found = [one for one in known if one.name == name and within in {None, one.project}]
+    if len(found) == 1:
+        return found[0]
+    raise not_the_only("entity", name, within, known, str(store.home))
+
+
+@show_app.command("entity")
+def show_entity(name: Entity, project: InProject = None, form: AsFormat = Format.table) -> None:
+    """Show an entity: its join keys, and the feature groups that have it."""
+    from seeknal import session
+
+    store = session.store()
+    found = find_entity(store, name, project)
+    groups = [one for one in store.registry.groups(found.project) if one.group.entity.name == found.name]
+    lines = [_group_line(store, one) for one in groups]
+    render.record({**_entity_line(found.project, found.entity), "feature_groups": lines}, form)
+
+
+def _entity_line(project: str, entity: entity.Entity) -> dict[str, Any]:
+    return {
+        "project": project,
+        "entity": entity.name,
+        "join_keys": list(entity.join_keys),
+        "pii_keys": list(entity.pii_keys),
+        "description": entity.description,
+    }
 
 
 @list_app.command("entities")
 def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the entities."""
-    records = [
-        {
-            "project": where,
-            "entity": entity.name,
-            "join_keys": list(entity.join_keys),
-            "pii_keys": list(entity.pii_keys),
-            "description": entity.description,
-        }
-        for where, entity in _store_with(project).entities(project)
-    ]
+    records = [_entity_line(where, entity) for where, entity in _store_with(project).entities(project)]
     render.rows(records, form, empty="No entities yet: one is registered with the first feature group that has it.")
 
 
@@ -108,7 +190,6 @@ def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table
 
 
 def _group_line(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
-
     versions = store.catalog.versions(record)
     current = next((version for version in versions if version.is_current), None)
     return {
@@ -129,7 +210,6 @@ def list_online_tables(project: OfProject = None, form: AsFormat = Format.table)
 
 
 def _table_line(table: OnlineTableRecord) -> dict[str, Any]:
-
     return {
         "project": table.project,
         "online_table": table.name,
@@ -237,7 +317,7 @@ def explain(
 
     store = session.store()
     record = store.catalog.group(group, project)
-    entity = read_keys(store.catalog.version(record, version).schema.keys, keys)
+    entity = read_keys(record.label, store.catalog.version(record, version).schema.keys, keys)
     snapshot = int(as_of) if as_of is not None and as_of.isdigit() else as_of
     found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot)
     rows = [

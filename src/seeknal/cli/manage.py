@@ -1,4 +1,4 @@
-"""Commands that make, clean and delete."""
+"""Commands that make, clean and erase."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Table, Yes, check_pairs, read_keys
-from seeknal.errors import DefinitionError
+from seeknal.cli.options import AsFormat, Format, Group, InProject, Yes, check_pairs, read_keys
+from seeknal.errors import DefinitionError, StoreError
+from seeknal.extras import how_to_install
 from seeknal.progress import working
 
 if TYPE_CHECKING:
     from seeknal.maintenance import Erased
-
-delete_app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
 
 _TOML = """\
 # Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.
@@ -33,10 +32,28 @@ def init(form: AsFormat = Format.table) -> None:
     from seeknal.config import FILE
 
     file = Path.cwd() / FILE
-    if file.exists():
-        raise DefinitionError(f"{file} is there already. This folder is a project.")
-    file.write_text(_TOML, encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(_TOML)
+    except FileExistsError:
+        raise DefinitionError(f"{file} is there already. This folder is a project.") from None
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error}") from None
+    _ignore_data(file.parent)
     render.record({"settings": str(file), "home": str(file.parent / ".seeknal")}, form)
+
+
+def _ignore_data(folder: Path) -> None:
+    """Keep git from the data, unless a line of .gitignore does."""
+    file = folder / ".gitignore"
+    try:
+        text = file.read_bytes() if file.exists() else b""
+        if not {line.strip().strip(b"/") for line in text.splitlines()} & {b".seeknal", b"**/.seeknal"}:
+            line = b".seeknal/\n" if text.endswith(b"\n") or not text else b"\n.seeknal/\n"
+            with file.open("ab") as opened:
+                opened.write(line)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error}") from None
 
 
 def demo(
@@ -46,34 +63,8 @@ def demo(
     try:
         from seeknal.demo import run
     except ImportError as error:
-        raise DefinitionError(f'The demo needs {error.name}: pip install "seeknal[demo]".') from None
+        raise DefinitionError(f"The demo needs {error.name}. {how_to_install('demo')}") from None
     run(folder, render.stdout)
-
-
-@delete_app.command("feature-group")
-def delete_feature_group(
-    name: Group, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table
-) -> None:
-    """Delete a feature group: its rows, its versions, and what of it is online."""
-    from seeknal import session
-
-    store = session.store()
-    record = store.catalog.group(name, project)
-    render.confirm(f"Delete feature group {record.label} with all its rows and versions?", yes)
-    with working(f"Deleting {record.label}"):
-        store.delete_group(name, record.project)
-    render.record({"deleted": record.label}, form)
-
-
-def delete_table(name: Table, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
-    """Delete an online table. The feature groups behind it stay."""
-    from seeknal import session
-
-    store = session.store()
-    table = store.catalog.online_table(name, project)
-    render.confirm(f"Delete online table {table.label}?", yes)
-    store.delete_table(name, table.project)
-    render.record({"deleted": f"{table.label}"}, form)
 
 
 def optimize(
@@ -154,10 +145,10 @@ def erase(
     records = (
         [store.catalog.group(group, project)] if group else removal.groups_of(store.catalog, entity or "", project)
     )
-    keys = read_keys(store.catalog.version(records[0]).schema.keys, texts)
+    keys = read_keys(records[0].label, store.catalog.version(records[0]).schema.keys, texts)
     doomed = list(dict.fromkeys(one for record in records for one in store.training_sets_holding(record, keys)))
     also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
-    told = ", ".join(f"{name}={value}" for name, value in keys.items())
+    told = render.keys(keys)
     labels = ", ".join(record.label for record in records)
     render.confirm(f"Erase {told} from {labels} for good?{also}", yes)
     with working(f"Erasing {told}"):

@@ -99,7 +99,9 @@ def lookup(
     from seeknal import session
 
     online = session.store().online_table(table, project)
-    answer = online.get_features([read_keys(online.key_fields, keys)], output="dicts", with_status=True)
+    answer = online.get_features(
+        [read_keys(f"Online table {online.record.name!r}", online.key_fields, keys)], output="dicts", with_status=True
+    )
     render.record(answer[0], form)
 
 
@@ -130,7 +132,7 @@ def verify(
             "first_differences": [
                 {
                     "group": one.group,
-                    "keys": ", ".join(f"{name}={value}" for name, value in one.keys.items()),
+                    "keys": render.keys(one.keys),
                     "feature": one.feature,
                     "online": one.online,
                     "offline": one.offline,

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seeknal.errors import DataError
+from seeknal.names import misfit
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -25,6 +28,8 @@ InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its proj
 OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only of this project.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]
+Project = Annotated[str, typer.Argument(metavar="NAME", help="Name of the project.")]
+Entity = Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")]
 Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online table.")]
 
 
@@ -42,14 +47,37 @@ Keys = Annotated[
 ]
 
 
-def read_keys(fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any]:
-    """Read the join keys of one entity, as somebody types them, in their types.
+def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any]:
+    """Read the join keys of one entity, as they are typed or were printed, in their types.
 
     Raises:
-        DataError: A text does not fit its key's type.
+        DataError: The names are not those of the keys, one comes twice, or a text does not fit its key's type.
     """
+    kinds = {field.name: field.type for field in fields}
+    pairs = [(name, text) for name, _, text in (one.partition("=") for one in texts)]
+    names = [name for name, _ in pairs]
+    if problem := misfit(names, kinds):
+        raise DataError(f"{what} is asked by {', '.join(kinds)}; the command {problem}", keys=names)
+    if twice := [name for name in kinds if names.count(name) > 1]:
+        raise DataError(f"The command has {twice[0]!r} twice. Ask for one entity at a time.", keys=names)
+    return {name: _read(name, text, kinds[name]) for name, text in pairs}
+
+
+def _read(name: str, text: str, kind: pa.DataType) -> Any:
+    """Read a value as it is typed; bytes and booleans as they are printed too."""
+    from pyarrow import types as is_
+
     from seeknal.exact import read
 
-    kinds = {field.name: field.type for field in fields}
-    pairs = dict(text.split("=", 1) for text in texts)
-    return {name: read(name, text, kinds[name]) if name in kinds else text for name, text in pairs.items()}
+    if is_.is_boolean(kind):
+        text = {"yes": "true", "no": "false"}.get(text, text)
+    if (is_.is_binary(kind) or is_.is_fixed_size_binary(kind)) and text.startswith("0x"):
+        try:
+            return bytes.fromhex(text.removeprefix("0x"))
+        except ValueError:
+            raise DataError(f"{name} is {kind}, which {text!r} is not: 0x begins bytes in hex.", key=name) from None
+    value = read(name, text, kind)
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):  # Python has no nanoseconds, and no year 12000
+        return value

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from math import isnan
+from decimal import Decimal
+from math import isfinite, isnan
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,16 +28,17 @@ stderr = Console(stderr=True, highlight=False)
 Record = Mapping[str, Any]
 _GAP = "  "
 _MANY = 6
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_SMALL = 1e-3
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there.") -> None:
-    """Print records, one row each."""
+    """Print records, one row each: as wide as the terminal, or in full, a line each, where no person reads."""
     if form is not Format.table:
         _dump([_plain(record) for record in records], form)
     elif not records:
         stdout.print(empty)
+    elif not sys.stdout.isatty():
+        _print_lines(records)
     elif _fits(records):
         stdout.print(_table(records))
     else:
@@ -77,8 +81,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and isnan(value):
-        return "NaN"
+    if isinstance(value, float) and not isfinite(value):
+        return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return value.isoformat() if isinstance(value, date) else _text(value)
@@ -88,30 +92,26 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, datetime):
-        return value.isoformat(" ", timespec="auto")
+        return f"0x{value.hex()}"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     if isinstance(value, date):
-        return value.isoformat()
+        return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
     if isinstance(value, list | tuple) and not _is_table(value):
         return ", ".join(map(_text, value))
-    text = "" if value is None else f"{value:,}" if type(value) is int else str(value)
-    return printable(text)
+    return printable("" if value is None else str(value))
 
 
 def printable(text: str) -> str:
-    """Write control characters as codes, so that no value can command the terminal."""
+    """Write control characters as codes, so that no value can command the terminal, or take more than a line."""
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def _glance(value: Any) -> str:
-    """Write a value for a table: a long number to four places, a long list by its first items."""
+    """Write a value for a table on a terminal: a long list by its first items."""
     if isinstance(value, list | tuple) and len(value) > _MANY:
         return f"{_text(value[:_MANY])}, ... ({len(value)} in all)"
-    text = _text(value)
-    if not isinstance(value, float) or len(text) <= len("12345.6789"):
-        return text
-    return f"{value:.4f}" if _SMALL <= abs(value) < 1 / _SMALL else f"{value:.4e}"
+    return _text(value)
 
 
 def _is_table(value: Any) -> bool:
@@ -132,12 +132,29 @@ def _words(records: Sequence[Record], name: str) -> list[str]:
     return [name, *(word for record in records for word in _glance(record[name]).split())]
 
 
+def _print_lines(records: Sequence[Record]) -> None:
+    """Print a line a record, in columns, with every value whole, for programs such as grep."""
+    columns = []
+    for name in records[0]:
+        cells = [printable(name), *(_text(record[name]) for record in records)]
+        width, numeric = max(map(cell_len, cells)), _is_numeric(records, name)
+        spaces = [" " * (width - cell_len(cell)) for cell in cells]
+        columns.append([s + c if numeric else c + s for s, c in zip(spaces, cells, strict=True)])
+    for line in zip(*columns, strict=True):
+        typer.echo(_GAP.join(line).rstrip())
+
+
+def _is_numeric(records: Sequence[Record], name: str) -> bool:
+    return all(_is_number(record[name]) or record[name] is None for record in records)
+
+
 def _table(records: Sequence[Record]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 0, 0, len(_GAP)))
     for name in records[0]:
-        numeric = all(_is_number(r[name]) or r[name] is None for r in records)
         whole = not any(" " in _glance(r[name]) for r in records)
-        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=whole)
+        table.add_column(
+            Text(printable(name)), justify="right" if _is_numeric(records, name) else "left", no_wrap=whole
+        )
     for r in records:
         table.add_row(*(Text(_glance(value)) for value in r.values()))
     return table
@@ -145,11 +162,16 @@ def _table(records: Sequence[Record]) -> Table:
 
 def _print_sheet(fields: Mapping[str, str]) -> None:
     """Print a line a field; a long value is left whole, so that it can be copied."""
-    width = max(map(len, fields), default=0)
-    for name, value in fields.items():
+    width = max((len(printable(name)) for name in fields), default=0)
+    for name, value in zip(map(printable, fields), fields.values(), strict=True):
         line = Text.assemble((name.ljust(width), "bold"), _GAP, value)
         line.rstrip()
         stdout.print(line, soft_wrap=True)
+
+
+def keys(entity: Mapping[str, Any]) -> str:
+    """Write the join keys of an entity so that they can be pasted into a command."""
+    return shlex.join(f"{name}={_text(value)}" for name, value in entity.items())
 
 
 def when(instant: int | None) -> str:

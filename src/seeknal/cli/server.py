@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, InProject
-from seeknal.names import did_you_mean
+from seeknal.cli.options import AsFormat, Format, InProject, Yes
 
 if TYPE_CHECKING:
+    from seeknal.registry import TokenRecord
     from seeknal.store import FeatureStore
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
@@ -44,12 +44,13 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
 ) -> None:
     """Answer over HTTP: online features, pushes, training data. GET / describes it."""
     from seeknal.errors import DefinitionError
+    from seeknal.extras import how_to_install
 
     try:
         from seeknal.server.options import Limits, Options
         from seeknal.server.run import serve as run
     except ImportError as error:
-        raise DefinitionError(f'The server needs {error.name}: pip install "seeknal[server]".') from None
+        raise DefinitionError(f"The server needs {error.name}. {how_to_install('server')}") from None
     limits = Limits(
         keys=max_keys,
         body=max_body,
@@ -136,16 +137,15 @@ def create(
     name: _NAME,
     project: Annotated[str, typer.Option("--project", "-p", help='The project it opens; "*" for all.')],
     right: Annotated[list[str], typer.Option("--right", "-r", help="read, push or admin; several are several times.")],
+    new_project: Annotated[bool, typer.Option("--new-project", help="Take a project that has nothing yet.")] = False,
 ) -> None:
     """Make a token, and print it. Only its hash is kept: it cannot be shown again."""
     from seeknal import session, tokens
     from seeknal.errors import notice
 
     registry = session.store().registry
-    is_first, known = not registry.tokens(), {one.project for one in registry.groups()}
-    typer.echo(tokens.create(registry, name, project, right))
-    if project not in {tokens.EVERY_PROJECT, *known}:
-        notice(f"There is no project {project!r} yet.{did_you_mean(project, known)}")
+    is_first = not registry.tokens()
+    typer.echo(tokens.create(registry, name, project, right, new_project=new_project))
     if is_first:
         notice("It is the first token: from now on, every request to this home's server needs one.")
 
@@ -155,17 +155,26 @@ def list_tokens(form: AsFormat = Format.table) -> None:
     """List the tokens that were ever made."""
     from seeknal import session
 
-    rows = [
-        {
-            "name": token.name,
-            "project": token.project,
-            "rights": ", ".join(token.rights),
-            "created_at": render.when(token.created_at),
-            "revoked_at": None if token.revoked_at is None else render.when(token.revoked_at),
-        }
-        for token in session.store().registry.tokens()
-    ]
+    rows = [_token_line(token) for token in session.store().registry.tokens()]
     render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
+
+
+def _token_line(token: TokenRecord) -> dict[str, Any]:
+    return {
+        "name": token.name,
+        "project": token.project,
+        "rights": ", ".join(token.rights),
+        "created_at": render.when(token.created_at),
+        "revoked_at": None if token.revoked_at is None else render.when(token.revoked_at),
+    }
+
+
+@token_app.command("show")
+def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
+    """Show a token: the project it opens, and its rights. Its text cannot be shown again."""
+    from seeknal import session, tokens
+
+    render.record(_token_line(tokens.find(session.store().registry, name)), form)
 
 
 @token_app.command("revoke")
@@ -175,3 +184,14 @@ def revoke(name: _NAME) -> None:
 
     tokens.revoke(session.store().registry, name)
     typer.echo(f"Token {name!r} is revoked.")
+
+
+def delete_token(name: _NAME, yes: Yes = False, form: AsFormat = Format.table) -> None:
+    """Revoke a token: it opens nothing any more. Its name stays taken."""
+    from seeknal import session, tokens
+
+    registry = session.store().registry
+    token = tokens.find(registry, name)
+    render.confirm(f"Revoke token {token.name!r} of project {token.project!r}?", yes)
+    tokens.revoke(registry, name)
+    render.record({"revoked": token.name}, form)

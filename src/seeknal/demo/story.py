@@ -25,6 +25,7 @@ from seeknal.config import FILE
 from seeknal.demo import flights, leak
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalWarning
+from seeknal.extras import how_to_install
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.served import ServedTable
 from seeknal.store import FeatureStore
@@ -230,7 +231,8 @@ def _show_leak(training: pa.Table, year: flights.Year, teller: _Teller) -> None:
         f"predict among them: {future.flights:.0%} of what it averages lies in the future."
     )
     if not leak.can_train():
-        teller.say('To see what that does to a model, run: pip install "seeknal[demo]"')
+        teller.say("To see what that does to a model, install scikit-learn.")
+        teller.commands([how_to_install("demo")])
         return
     scores = leak.compare(training, year.landed)
     teller.table(

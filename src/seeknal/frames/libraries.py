@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from seeknal.errors import DefinitionError
+from seeknal.extras import how_to_install
 
 EXTRAS = ("pandas", "polars")
 
@@ -17,7 +18,7 @@ def check_installed(kind: str) -> None:
         DefinitionError: It says what to install, and what to ask for instead.
     """
     if kind in EXTRAS:
-        library(kind, ', or ask for output="arrow"')
+        library(kind, ' Ask for output="arrow", or install it.')
 
 
 def library(kind: str, instead: str = "") -> Any:
@@ -30,5 +31,5 @@ def library(kind: str, instead: str = "") -> Any:
         return import_module(kind)
     except ImportError:
         raise DefinitionError(
-            f'The answer would be a {kind} frame, and {kind} is not installed: pip install "seeknal[{kind}]"{instead}.'
+            f"The answer would be a {kind} frame, and {kind} is not installed.{instead} {how_to_install(kind)}"
         ) from None

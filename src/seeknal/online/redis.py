@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from seeknal.errors import DefinitionError, StoreError
+from seeknal.extras import how_to_install
 from seeknal.online.protocol import Entries, Round
 from seeknal.turns import Conflict
 
@@ -272,7 +273,7 @@ def _library() -> Any:
         import redis.backoff
         import redis.retry
     except ImportError:
-        raise DefinitionError('An online store on Redis needs its client: pip install "seeknal[redis]".') from None
+        raise DefinitionError(f"An online store on Redis needs its client. {how_to_install('redis')}") from None
     return redis
 
 

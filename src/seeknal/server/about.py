@@ -18,7 +18,6 @@ from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
 from seeknal.server.http import SOON, Answer, Exchange, Problem
 from seeknal.server.service import Service
-from seeknal.tokens import EVERY_PROJECT
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +62,7 @@ def _page() -> bytes:
 async def metrics(service: Service, exchange: Exchange) -> Answer:
     """Tell Prometheus what was counted: of the token's project, or of all."""
     exchange.refuse_query()
-    project = _project(exchange)
+    project = exchange.scope_of_token
     service.metrics.flush()
     text = await service.elsewhere(exchange, _metrics, service, project)
     return Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
@@ -87,14 +86,8 @@ def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
 async def catalog(service: Service, exchange: Exchange) -> Answer:
     """List projects, groups, versions and tables, as far as the token opens them."""
     exchange.refuse_query()
-    found = await service.elsewhere(exchange, _catalog, service, _project(exchange))
+    found = await service.elsewhere(exchange, _catalog, service, exchange.scope_of_token)
     return Answer(HTTPStatus.OK, _encode(found))
-
-
-def _project(exchange: Exchange) -> str | None:
-    """Give the project that the token opens; None: all."""
-    token = exchange.token
-    return None if token is None or token.project == EVERY_PROJECT else token.project
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from seeknal.server.options import Options, is_loopback
 from seeknal.server.routes import OPEN, ROUTES, Endpoint, Route
 from seeknal.server.service import Service
 from seeknal.store import FeatureStore
-from seeknal.tokens import allows
 
 
 class App:
@@ -132,8 +131,8 @@ def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endp
         raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {exchange.path[:200]!r}. See /openapi.json.")
     endpoint = route.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
     if endpoint is None:
-        allowed = ", ".join(route.methods)
-        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {allowed}.", None, (b"allow", allowed.encode()))
+        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {route.allowed}.", None, (b"allow", route.allowed.encode()))
+    exchange.project = exchange.names[0] if route.has_project else None
     if route.right != OPEN:
         _let_in(service, exchange, route)
     return endpoint
@@ -163,13 +162,7 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
             (b"www-authenticate", b"Bearer"),
         )
     exchange.token = token
-    project = exchange.names[0] if exchange.names else token.project
-    if not allows(token, route.right, project):
-        raise Problem(
-            HTTPStatus.FORBIDDEN,
-            f"Token {token.name!r} has no right to {route.right} in project {project[:128]!r}, "
-            f"but to {', '.join(token.rights)} in {token.project!r}.",
-        )
+    exchange.check_right(route.right, exchange.project or token.project)
 
 
 def _only_from_here(exchange: Exchange) -> None:

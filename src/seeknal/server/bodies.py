@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,13 @@ def _refuse_extension(code: int, _data: memoryview) -> None:
     raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which stands for nothing here")
 
 
-def read_arrow(body: bytes, most: int) -> pa.Table:
+def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
     """Read a small table, which takes no more memory than its bytes say.
+
+    Args:
+        body: The table, as an Arrow stream.
+        most: How many rows it may have.
+        keys: Columns to read if all are there; others are passed over.
 
     Raises:
         Problem: It has too many rows.
@@ -68,7 +74,9 @@ def read_arrow(body: bytes, most: int) -> pa.Table:
         for message in pa.ipc.MessageReader.open_stream(body):
             if _Head(message.metadata.to_pybytes()).is_compressed:
                 raise DataError("The Arrow stream is compressed. Send it as it is.")
-        with pa.ipc.open_stream(body) as reader:
+        names = pa.ipc.open_stream(body).schema.names
+        chosen = [names.index(key) for key in keys] if set(keys) <= set(names) else []
+        with pa.ipc.open_stream(body, options=pa.ipc.IpcReadOptions(included_fields=chosen)) as reader:
             _check_schema(reader.schema)
             for batch in reader:
                 check_count(rows := rows + batch.num_rows, most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -10,16 +11,16 @@ from typing import Any, TypeVar
 
 from seeknal.dicts import AS_IS, Form, dict_maker
 from seeknal.errors import DefinitionError, SeeknalError, StoreError
-from seeknal.names import check_name, did_you_mean
+from seeknal.names import check_name, not_the_only, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.server.forms import form_of, moment_text
-from seeknal.server.http import Problem
+from seeknal.server.http import Exchange, Problem
 from seeknal.serving import Found, OnlineTable, Read, Selection
 from seeknal.store import FeatureStore
 from seeknal.tokens import Doorkeeper
 
 _MOST_SHAPES = 100
-T = TypeVar("T")
+T = TypeVar("T", GroupRecord, OnlineTableRecord)
 
 
 class Held:
@@ -94,6 +95,7 @@ class Definitions:
         self._stamp = b""
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
+        self._projects: Mapping[str, str] = {}
         self.doorkeeper = Doorkeeper([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
@@ -118,32 +120,42 @@ class Definitions:
                     same = records.get(name) == known.record and now == known.origins
                     if name in records:
                         held[name] = known if same else self._open(records[name])
+            counts = Counter(name for _, name in records)
+            self._projects = {name: project for project, name in records if counts[name] == 1}
             self._held = held
             self._stamp = stamp
 
-    def table(self, project: str, name: str) -> Held | None:
-        """Give a table, if it is held open."""
-        return self._held.get((project, name))
+    def table(self, project: str | None, name: str) -> Held | None:
+        """Return a table, if it is held open; without a project, the only one of that name."""
+        within = self._projects.get(name) if project is None else project
+        return None if within is None else self._held.get((within, name))
 
-    def open(self, project: str, name: str) -> Held:
+    def open(self, project: str | None, name: str, scope: str | None = None) -> Held:
         """Open a table, again if it is open.
 
+        Args:
+            project: Its project; None: the only one that has a table of that name.
+            name: Its name.
+            scope: The only project that the caller may know of; None: all.
+
         Raises:
-            Problem: There is none.
+            Problem: There is none, or several projects have one.
         """
         with self._changing:
-            records = self.store.registry.tables(project)
-            held = self._open(_only("online table", project, name, {one.name: one for one in records}))
-            self._held = {**self._held, (project, name): held}
+            record = _only("online table", project, name, self.store.registry.tables(scope))
+            held = self._open(record)
+            self._held = {**self._held, (record.project, record.name): held}
         return held
 
-    def group(self, project: str, name: str) -> GroupRecord:
-        """Find a group of a project; what other projects have is not told.
+    def group(self, label: str, exchange: Exchange) -> GroupRecord:
+        """Find a group of the request's project; without one, the only one of that name. "shop/spend" says it too.
 
         Raises:
-            Problem: There is none.
+            Problem: There is none, or several projects have one.
         """
-        return _only("feature group", project, name, {one.name: one for one in self.store.registry.groups(project)})
+        project, name = split_label(label, exchange.project)
+        scope = exchange.scope_of_token
+        return _only("feature group", project or scope, name, self.store.registry.groups(scope))
 
     def check(self) -> None:
         """Look whether what was loaded for the tables held open is online still.
@@ -169,11 +181,12 @@ class Definitions:
         return Held(record, table, [part.origin for part in table.parts])
 
 
-def _only(kind: str, project: str, name: str, known: Mapping[str, T]) -> T:
-    if name in known:
-        return known[name]
-    check_name("project", project)
-    hint = did_you_mean(check_name(kind, name), known)
-    raise Problem(
-        HTTPStatus.NOT_FOUND, f"No {kind} named {name!r} in project {project!r}.{hint}", DefinitionError.__name__
-    )
+def _only(kind: str, project: str | None, name: str, known: Sequence[T]) -> T:
+    """Find the one of that name, by the library's rule, among those that the caller may know of."""
+    found = [one for one in known if one.name == name and project in {None, one.project}]
+    if len(found) == 1:
+        return found[0]
+    if project is not None:
+        check_name("project", project)
+    error = not_the_only(kind, check_name(kind, name), project, known, "any project")
+    raise Problem(HTTPStatus.BAD_REQUEST if found else HTTPStatus.NOT_FOUND, str(error), DefinitionError.__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from html import escape
 from typing import Any
@@ -54,7 +54,7 @@ _LOOKUP = {
     "type": "object",
     "required": ["group"],
     "properties": {
-        "group": {"type": "string", "description": "Its name, without the project: that is in the path."},
+        "group": {"type": "string", "description": "Its name; PROJECT/NAME says the project too."},
         "features": {"anyOf": [_NAMES, {"type": "null"}], "description": "The features wanted; all without it."},
         "prefix": {"type": ["string", "null"], "description": "What to put before the name of each feature."},
         "rename": {
@@ -90,7 +90,7 @@ _PROBLEMS: Mapping[int, str] = {
     401: "A token is needed.",
     403: "The token has no right to it.",
     404: "There is no such project, table or group.",
-    405: "There is something else at that path; see Allow.",
+    405: "The path has other methods; see Allow.",
     406: "There is no answer of a kind in Accept.",
     408: "The body did not come in time.",
     413: "The body, or the number of rows in it, is over the limit.",
@@ -103,6 +103,7 @@ _ABOUT = (
     "Online features, pushes and training data of a feature store. As long as no token was ever made, everything is open "
     "to the server's own machine, and to nobody else. From the first one on, what takes a right takes a token: "
     "Authorization: Bearer TOKEN, made by seeknal token create NAME --project PROJECT --right RIGHT; admin has all rights. "
+    "A path without a project finds the only one that has such a thing, among those that the token opens. "
     "MessagePack has the fields of JSON. In Arrow the keys or rows are a table, and features and with_status go into the query."
 )
 _MEDIA = {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}}
@@ -111,7 +112,6 @@ _ANYTHING = {"type": "object"}
 
 def describe() -> dict[str, Any]:
     """Give the description, as OpenAPI 3.1."""
-    table = [_in_path("project"), _in_path("table")]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -125,82 +125,113 @@ def describe() -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {"Problem": _PROBLEM},
         },
-        "paths": _online(table) | _offline() | _about(),
+        "paths": _online() | _offline() | _about(),
     }
 
 
-def _online(table: Sequence[Any]) -> dict[str, Any]:
-    ask = _operation(
-        "Give the newest features of some entities, one row for each, in order.",
-        table,
-        {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
-        _MEDIA,
-        "read",
-        {404, 406},
-    )
+def _online() -> dict[str, Any]:
     options = [
+        {
+            "name": "keys",
+            "in": "query",
+            "required": True,
+            "style": "form",
+            "explode": True,
+            "schema": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
+            "description": "Each join key is a field of the query of its own, such as customer_id=1.",
+        },
         _in_query("features", _NAMES, "The features wanted, one field for each."),
         _in_query("with_status", {"type": "boolean"}, "Add status and event time for each group."),
     ]
-    ask_for_one = _operation(
-        "Give the newest features of one entity; each join key is a field of the query.",
-        [*table, *options],
-        None,
-        _MEDIA,
-        "read",
-        {404, 406},
-    )
-    path = "/v1/online/default/spending"
-    return {
-        "/v1/online/{project}/{table}": {
-            "post": ask | _curl(f"{path} -H 'Content-Type: {JSON}' -d '{{\"keys\": [{{\"customer_id\": 1}}]}}'"),
-            "get": ask_for_one | _curl(f"'{path}?customer_id=1&features=total'"),
+    paths = {}
+    for names, by_name, path in _ways("table", "spending"):
+        ask = _operation(
+            f"get_features{by_name}",
+            "Give the newest features of some entities, one row for each, in order.",
+            names,
+            {JSON: {"schema": _ASKED}, MSGPACK: {}, ARROW: {}},
+            _MEDIA,
+            "read",
+            {404, 406},
+        )
+        ask_for_one = _operation(
+            f"get_features_of_one{by_name}",
+            "Give the newest features of one entity; each join key is a field of the query.",
+            [*names, *options],
+            None,
+            _MEDIA,
+            "read",
+            {404, 406},
+        )
+        keys = '{"keys": [{"customer_id": 1}]}'
+        paths[_path("/v1/online", names)] = {
+            "post": ask | _curl(f"/v1/online{path} -H 'Content-Type: {JSON}' -d '{keys}'"),
+            "get": ask_for_one | _curl(f"'/v1/online{path}?customer_id=1&features=total'"),
         }
-    }
+    return paths
+
+
+def _ways(kind: str, example: str) -> Iterator[tuple[list[dict[str, Any]], str, str]]:
+    """Go through the ways to name a thing: by its project and name, and by its name where only one project has it.
+
+    Yields:
+        The parameters, what the operation's name ends with, and the path of an example.
+    """
+    yield [_in_path("project"), _in_path(kind)], "", f"/default/{example}"
+    yield [_in_path(kind)], "_by_name", f"/{example}"
+
+
+def _path(start: str, names: Sequence[Mapping[str, Any]]) -> str:
+    return start + "".join(f"/{{{one['name']}}}" for one in names)
 
 
 def _offline() -> dict[str, Any]:
-    push = _operation(
-        "Store rows of the current version, and bring them online.",
-        [_in_path("project"), _in_path("group")],
-        {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
-        {JSON: {"schema": _ANYTHING}},
-        "push",
-        {404, 429},
-    )
+    paths = {}
+    for names, by_name, path in _ways("group", "spend"):
+        push = _operation(
+            f"push_rows{by_name}",
+            "Store rows of the current version, and bring them online.",
+            names,
+            {JSON: {"schema": _ROWS}, MSGPACK: {}, ARROW: {}},
+            {JSON: {"schema": _ANYTHING}},
+            "push",
+            {404, 429},
+        )
+        row = '{"rows": [{"customer_id": 2, "at": "2024-05-04T10:30:00Z", "total": 27}]}'
+        paths[_path("/v1/push", names)] = {"post": push | _curl(f"/v1/push{path} -H 'Content-Type: {JSON}' -d '{row}'")}
+    return paths | _historical()
+
+
+def _historical() -> dict[str, Any]:
     spine = {
         "type": "string",
         "format": "binary",
         "description": "A Parquet file or an Arrow stream: join keys and a moment in each row.",
     }
     form = {"type": "object", "required": ["query", "spine"], "properties": {"query": _QUERY, "spine": spine}}
-    join = _operation(
-        "Give each row of a spine the features known at its moment, as an Arrow stream.",
-        [_in_path("project")],
-        {"multipart/form-data": {"schema": form, "encoding": {"query": {"contentType": JSON}}}},
-        {ARROW: {}},
-        "read",
-        {404, 429},
-    )
-    row = '{"rows": [{"customer_id": 2, "at": "2024-05-04T10:30:00Z", "total": 27}]}'
     query = '{"lookups": [{"group": "spend"}], "date_col": "at"}'
-    return {
-        "/v1/push/{project}/{group}": {
-            "post": push | _curl(f"/v1/push/default/spend -H 'Content-Type: {JSON}' -d '{row}'")
-        },
-        "/v1/historical/{project}": {
-            "post": join
-            | _curl(f"/v1/historical/default -F 'query={query}' -F spine=@spine.parquet -o training.arrows")
-        },
-    }
+    paths = {}
+    for names, by_name, path in ([_in_path("project")], "", "/default"), ([], "_by_name", ""):
+        join = _operation(
+            f"get_training_data{by_name}",
+            "Give each row of a spine the features known at its moment, as an Arrow stream.",
+            names,
+            {"multipart/form-data": {"schema": form, "encoding": {"query": {"contentType": JSON}}}},
+            {ARROW: {}},
+            "read",
+            {404, 429},
+        )
+        example = f"/v1/historical{path} -F 'query={query}' -F spine=@spine.parquet -o training.arrows"
+        paths[_path("/v1/historical", names)] = {"post": join | _curl(example)}
+    return paths
 
 
 def _about() -> dict[str, Any]:
     told = {JSON: {"schema": _ANYTHING}}
-    catalog = _operation("List projects, groups, versions and tables.", [], None, told, "read")
-    metrics = _operation("Tell Prometheus what was counted.", [], None, {"text/plain": {}}, "admin")
-    healthy = _operation("Say that the worker answers.", [], None, told)
-    ready = _operation("Say whether registry and online stores can be read.", [], None, told)
+    catalog = _operation("get_catalog", "List projects, groups, versions and tables.", [], None, told, "read")
+    metrics = _operation("get_metrics", "Tell Prometheus what was counted.", [], None, {"text/plain": {}}, "admin")
+    healthy = _operation("get_health", "Say that the worker answers.", [], None, told)
+    ready = _operation("get_readiness", "Say whether registry and online stores can be read.", [], None, told)
     return {
         "/v1/catalog": {"get": catalog | _curl("/v1/catalog")},
         "/metrics": {"get": metrics | _curl("/metrics")},
@@ -218,6 +249,7 @@ def _in_query(name: str, schema: Mapping[str, Any], text: str) -> dict[str, Any]
 
 
 def _operation(
+    name: str,
     summary: str,
     parameters: Sequence[Any],
     body: Mapping[str, Any] | None,
@@ -231,6 +263,7 @@ def _operation(
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": dict(answers)}}
     responses |= {str(one): {"description": _PROBLEMS[one], "content": problem} for one in sorted(possible)}
     operation: dict[str, Any] = {
+        "operationId": name,
         "summary": summary,
         "description": f"Takes the right {right}." if right else "Open to all.",
         "parameters": list(parameters),

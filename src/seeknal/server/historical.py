@@ -18,6 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
 from seeknal.folders import passing
+from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
 from seeknal.server.service import Service
@@ -63,7 +64,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
         stack.callback(gone.cancel)
         try:
             await service.job(_check_rows, spine, exchange.limits.spine_rows)
-            lookups = await service.job(_lookups, service, exchange.names[0], query)
+            lookups = await service.job(_lookups, service, exchange, query)
             batches = await service.job(_batches, service, lookups, spine, query, gone)
             first = await service.job(next, batches, b"")  # what is wrong shows before the answer begins
         except DataError as error:
@@ -97,13 +98,19 @@ def _check_rows(spine: Path, most: int) -> None:
         )
 
 
-def _lookups(service: Service, project: str, query: Query) -> list[FeatureLookup]:
-    return [
-        FeatureLookup(
-            service.definitions.group(project, one.group).group, one.features, one.prefix, one.rename, one.version
-        )
-        for one in query.lookups
-    ]
+def _lookups(service: Service, exchange: Exchange, query: Query) -> list[FeatureLookup]:
+    """Find the groups that are looked up, in projects that the request's token opens.
+
+    Raises:
+        Problem: One is not there, or not open to it.
+    """
+    lookups = []
+    for one in query.lookups:
+        if project := split_label(one.group, exchange.project)[0]:
+            exchange.check_right("read", project)
+        group = service.definitions.group(one.group, exchange).group
+        lookups.append(FeatureLookup(group, one.features, one.prefix, one.rename, one.version))
+    return lookups
 
 
 def _batches(

@@ -17,6 +17,7 @@ from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.registry import TokenRecord
 from seeknal.server.options import Limits
 from seeknal.serving import Read
+from seeknal.tokens import EVERY_PROJECT, allows
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -83,6 +84,8 @@ class Exchange:
     """
 
     names: Sequence[str] = ()
+    project: str | None = None
+    """The project that the path names."""
     token: TokenRecord | None = None
     table: Any = None
     keys = 0
@@ -100,6 +103,24 @@ class Exchange:
         self.deadline = self.started + limits.seconds
         self._waits_for: tuple[str, int] = _BODY
         self._receive = receive
+
+    @property
+    def scope_of_token(self) -> str | None:
+        """The only project that the request may know of; None: all."""
+        return None if self.token is None or self.token.project == EVERY_PROJECT else self.token.project
+
+    def check_right(self, right: str, project: str) -> None:
+        """Refuse what the request's token does not open, if it needed one.
+
+        Raises:
+            Problem: It does not.
+        """
+        if self.token and not allows(self.token, right, project):
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                f"Token {self.token.name!r} has no right to {right} in project {project[:128]!r}, "
+                f"but to {', '.join(self.token.rights)} in {self.token.project!r}.",
+            )
 
     def wait(self, why: str, status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> None:
         """Say that it may wait from now on, and what to say if it waits for too long."""

@@ -14,7 +14,7 @@ from pyarrow import types as is_
 
 from seeknal import exact, frames
 from seeknal.errors import DataError, NotOnlineError
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, misfit
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
@@ -43,7 +43,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     body = await exchange.body()
     if kind == ARROW:
         asked = _options(exchange.query)
-        asked.keys = read_arrow(body, service.limits.keys).to_pylist()
+        asked.keys = read_arrow(body, service.limits.keys, held.table.keys).to_pylist()
     else:
         exchange.refuse_query()
         asked = _decode(body, kind)
@@ -74,13 +74,11 @@ async def get(service: Service, exchange: Exchange) -> Answer:
     if len(own) < len(given):
         raise DataError("The query has a key twice. Ask for several entities with POST.")
     asked = _options([(name, text) for name, text in exchange.query if name not in held.key_kinds], held.table.keys)
-    columns = {}
-    for name, kind in held.key_kinds.items():
-        if name not in own:
-            raise DataError(
-                f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query lacks {name!r}."
-            )
-        columns[name] = [_from_text(name, own[name], kind)]
+    if missing := misfit(own, held.key_kinds):
+        raise DataError(
+            f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query {missing}"
+        )
+    columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items()}
     exchange.keys = 1
     return await _answer(service, exchange, held, asked, columns)
 
@@ -130,8 +128,7 @@ async def _answer(
             return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns)
         return _look_up(exchange, held, asked, columns)
     except NotOnlineError:  # unless it was served anew, and this worker has not noticed
-        project, name = exchange.names
-        held = await service.elsewhere(exchange, service.definitions.open, project, name)
+        held = await service.elsewhere(exchange, service.definitions.open, held.record.project, held.record.name)
     try:
         return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns)
     except NotOnlineError as error:

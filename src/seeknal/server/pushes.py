@@ -28,11 +28,10 @@ _json = msgspec.json.Encoder().encode
 
 async def post(service: Service, exchange: Exchange) -> Answer:
     """Store rows, and bring them online."""
-    project, name = exchange.names
     kind = exchange.kind
     exchange.refuse_query()
     body = await exchange.body()
-    record = await service.elsewhere(exchange, service.definitions.group, project, name)
+    record = await service.elsewhere(exchange, service.definitions.group, exchange.names[-1], exchange)
     rows = read_arrow(body, service.limits.keys) if kind == ARROW else _decode(body, kind).rows
     check_count(len(rows), service.limits.keys)
     exchange.keys = len(rows)

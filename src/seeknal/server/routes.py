@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from seeknal.server import about, historical, lookups, pushes
 from seeknal.server.http import Answer, Exchange
@@ -27,11 +28,24 @@ class Route:
     right: str
     methods: Mapping[str, Endpoint]
 
+    @property
+    def allowed(self) -> str:
+        """The methods that it answers, as `Allow` lists them."""
+        return ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
+
+    @cached_property
+    def has_project(self) -> bool:
+        """Whether the first name in the path is that of a project."""
+        return "{project}" in self.path
+
 
 ROUTES: Mapping[tuple[str, int], Route] = {
     ("online", 2): Route("/v1/online/{project}/{table}", "read", {"POST": lookups.post, "GET": lookups.get}),
+    ("online", 1): Route("/v1/online/{table}", "read", {"POST": lookups.post, "GET": lookups.get}),
     ("push", 2): Route("/v1/push/{project}/{group}", "push", {"POST": pushes.post}),
+    ("push", 1): Route("/v1/push/{group}", "push", {"POST": pushes.post}),
     ("historical", 1): Route("/v1/historical/{project}", "read", {"POST": historical.post}),
+    ("/v1/historical", 0): Route("/v1/historical", "read", {"POST": historical.post}),
     ("/v1/catalog", 0): Route("/v1/catalog", "read", {"GET": about.catalog}),
     ("/metrics", 0): Route("/metrics", "admin", {"GET": about.metrics}),
     ("/healthz", 0): Route("/healthz", OPEN, {"GET": about.healthy}),

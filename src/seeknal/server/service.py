@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from seeknal import exact, online
 from seeknal.errors import DefinitionError, SeeknalError
+from seeknal.extras import how_to_install
 from seeknal.server.access import AccessLog
 from seeknal.server.definitions import Definitions, Held
 from seeknal.server.http import SOON, Exchange, Problem
@@ -62,11 +63,11 @@ class Service:
         Raises:
             Problem: There is none.
         """
-        project, name = exchange.names
+        name, project = exchange.names[-1], exchange.project or exchange.scope_of_token
         held = self.definitions.table(project, name)
         if held is None:
-            held = await self.elsewhere(exchange, self.definitions.open, project, name)
-        exchange.table = self.metrics.table(project, name)
+            held = await self.elsewhere(exchange, self.definitions.open, project, name, exchange.scope_of_token)
+        exchange.table = self.metrics.table(held.record.project, held.record.name)
         return held
 
     async def elsewhere(self, exchange: Exchange, step: Callable[..., T], *arguments: object) -> T:
@@ -180,5 +181,5 @@ def telemetry() -> Any:
     try:
         from seeknal.server import telemetry as module
     except ImportError as error:
-        raise DefinitionError(f'--otel needs {error.name}: pip install "seeknal[otel]".') from None
+        raise DefinitionError(f"--otel needs {error.name}. {how_to_install('otel')}") from None
     return module
