@@ -1,13 +1,16 @@
 """The client gives what the library gives, of the same types."""
 
 import asyncio
+import math
 import threading
 import time
 from datetime import date, timedelta
+from datetime import time as clock
 from decimal import Decimal
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -28,6 +31,7 @@ from seeknal import (
     frames,
     tokens,
 )
+from seeknal.calls import body_of
 from seeknal.feature_group import FeatureGroup
 from seeknal.times import Interval
 from servers import Server, Valkey, free_port, wait_for
@@ -150,6 +154,29 @@ def test_pushed_rows_are_taken_exactly_and_once(client, store):
         "price": Decimal("1.50"), "raw": b"", "day": date(2024, 2, 29), "zoned": NOON, "span": row["span"], "fine": row["fine"],
     }  # fmt: skip
     assert store.verify("all", "shop").equal
+
+
+def test_values_of_numpy_pandas_and_arrow_are_sent_exactly_or_not_at_all(client, store):
+    plain = EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": 6, "at": NOON + timedelta(hours=1)}
+    fine = pa.scalar(1_700_000_000_000_000_001, pa.int64()).cast(pa.timestamp("ns"))
+    given = plain | {
+        "at": pd.Timestamp(NOON) + pd.Timedelta(hours=1), "whole": np.int64(5), "half": np.float32(0.1), "span": np.timedelta64(3, "m"),
+        "day": np.datetime64("2024-02-29"), "fine": fine, "zoned": pd.Timestamp(NOON).tz_convert("Asia/Jakarta"), "list": np.array([0.5, math.nan]), "clock": clock(1, 2, 3, 4), "yes": pd.NA,
+    }  # fmt: skip
+    assert client.push("shop/everything", given).rows == 1
+    same_here = plain | {"whole": 5, "half": float(np.float32(0.1)), "span": timedelta(minutes=3), "fine": fine, "zoned": NOON,
+                         "list": [0.5, math.nan], "clock": clock(1, 2, 3, 4), "yes": None, "day": date(2024, 2, 29)}  # fmt: skip
+    assert store.push("everything", same_here, "shop").known == 1
+    lists = {"span": [np.timedelta64(5, "ns")], "fine": [np.datetime64(5, "ns")], "far": np.timedelta64(10**12, "s")}
+    (row,) = msgspec.msgpack.decode(body_of("rows", [lists], {})[0])["rows"]
+    assert row == {
+        "span": ["PT0.000000005S"],
+        "fine": ["1970-01-01T00:00:00.000000005"],
+        "far": f"PT{10**12}.000000000S",
+    }
+    for odd in (1j, object(), np.timedelta64(1, "M"), np.datetime64(1, "ps"), np.longdouble(1), "\ud800", 10**400):
+        with pytest.raises(DataError, match="sent"):
+            client.push("shop/everything", plain | {"text": odd})
 
 
 def test_errors_are_those_of_the_library(client, server, store):

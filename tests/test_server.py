@@ -34,6 +34,7 @@ EVERYTHING = pa.table(
         "share": pa.array([0.1, math.nan, -math.inf]),
         "half": pa.array([0.5, None, 1.5], pa.float32()),
         "price": pa.array([Decimal("1.50"), Decimal("-0.01"), None], pa.decimal128(20, 2)),
+        "tiny": pa.array([Decimal(0), Decimal("1E-9"), None], pa.decimal128(38, 9)),
         "text": pa.array(["", "None", 'quo"te\u2028']),
         "raw": pa.array([b"", b"\x00\xff", None]),
         "yes": pa.array([True, False, None]),
@@ -94,20 +95,20 @@ def test_json_has_every_value_in_its_exact_form(http):
     assert ask(http, "all", [{"user_id": 1}, {"user_id": 2}, {"user_id": str(2**60)}]) == [
         {
             "user_id": 1, "whole": 2**53 - 1, "unsigned": 0, "small": 1, "share": 0.1, "half": 0.5, "price": "1.50",
-            "text": "", "raw": "", "yes": True, "day": "2024-02-29", "zoned": "2024-01-01T12:00:00.000000Z",
+            "tiny": "0.000000000", "text": "", "raw": "", "yes": True, "day": "2024-02-29", "zoned": "2024-01-01T12:00:00.000000Z",
             "naive": "2024-01-01T00:00:00.000", "fine": "2023-11-14T22:13:20.000000001", "clock": "23:59:59.999999",
             "span": 400 * 86_400_000_000 + 3, "list": [1.0, "NaN"], "struct": {"a": str(2**60), "b": None},
         },
         {
             "user_id": 2, "whole": str(2**53), "unsigned": str(2**64 - 1), "small": None, "share": "NaN", "half": None,
-            "price": "-0.01", "text": "None", "raw": "AP8=", "yes": False, "day": "0001-01-01",
+            "price": "-0.01", "tiny": "0.000000001", "text": "None", "raw": "AP8=", "yes": False, "day": "0001-01-01",
             "zoned": "2024-01-01T12:00:00.000001Z", "naive": "1969-12-31T23:00:00.000",
             "fine": "1970-01-01T00:00:00.000000000", "clock": "00:00:00.000000", "span": 0, "list": [],
             "struct": {"a": 1, "b": "AQ=="},
         },
         {
             "user_id": str(2**60), "whole": str(-(2**63)), "unsigned": None, "small": -1, "share": "-Infinity",
-            "half": 1.5, "price": None, "text": 'quo"te\u2028', "raw": None, "yes": None, "day": None, "zoned": None,
+            "half": 1.5, "price": None, "tiny": None, "text": 'quo"te\u2028', "raw": None, "yes": None, "day": None, "zoned": None,
             "naive": None, "fine": None, "clock": None, "span": None, "list": None, "struct": None,
         },
     ]  # fmt: skip
@@ -262,7 +263,7 @@ def test_a_pushed_value_that_would_be_changed_is_refused(http, store, name):
             assert "x" in answer.json()["detail"]
     if name == "wide":
         detail = http.post("/v1/push/told/wide", json={"rows": [row | {"x": 2**64}]}).json()["detail"]
-        assert "18446744073709551616 is beyond the range of uint64" in detail
+        assert "18446744073709551616 in row 0 does not fit: it is beyond its range" in detail
 
 
 def historical(http, spine: bytes, **query):

@@ -208,6 +208,8 @@ BAD_COLUMNS = {
     "decimal128(5, -2)": of(pa.decimal128(5, -2), Decimal("1E3"), None),
     "struct<>": of(pa.struct([]), {}, None),
     "struct<a: int64, A: int64>": pa.StructArray.from_arrays([pa.array([1, 2])] * 2, ["a", "A"]),
+    "timestamp[us, tz=IST]": pa.array([0, None]).cast(pa.timestamp("us", tz="IST")),
+    "struct<: int64>": pa.StructArray.from_arrays([pa.array([1, 2])], [""]),
     "list_view<item: int64>": of(pa.list_view(pa.int64()), [1], None),
     "run_end_encoded<run_ends: int64, values: string>": pa.RunEndEncodedArray.from_arrays([1, 2], ["a", None]),
     "extension<arrow.uuid>": of(pa.binary(16), b"a" * 16, None).cast(pa.uuid()),
