@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import date, datetime
 from functools import partial
 from typing import Any
 
@@ -76,10 +78,8 @@ def _bytes(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
 
 def _wholes(values: Sequence[Any], kind: pa.DataType, _nan: bool) -> pa.Array:
     if set(map(type, values)) <= {int, type(None)}:
-        try:
+        with suppress(pa.ArrowInvalid, OverflowError):
             return pa.array(values, kind)
-        except (pa.ArrowInvalid, OverflowError):
-            pass
     limits = np.iinfo(kind.to_pandas_dtype())
 
     def whole(value: Any) -> int:
@@ -121,6 +121,10 @@ def _decimals(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
 
 def _in_units(of: pa.DataType, values: Sequence[Any], kind: pa.DataType, _nan: bool) -> pa.Array:
     """Put values of time as numbers of the type's unit, of which an Arrow type then is made."""
+    own = date if is_.is_date32(kind) else datetime if is_.is_timestamp(kind) and kind.unit == "us" else None
+    if set(map(type, values)) <= {own, type(None)}:
+        with suppress(pa.ArrowException, ValueError, OverflowError):
+            return pa.array(values, kind)
     unit = DAY if is_.is_date(kind) else SECOND // _PER_SECOND[kind.unit]
     limits = np.iinfo(of.to_pandas_dtype())
 

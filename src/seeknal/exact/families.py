@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -91,31 +92,27 @@ def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
         nan: Take NaN for null, as a column of pandas does.
     """
     kinds = set(map(type, values))
-    families = set(map(family_of, kinds)) - {Family.NULL}
-    odd = any(issubclass(kind, pa.Scalar) for kind in kinds) or kinds & {np.datetime64, np.timedelta64}
-    has_nan = nan and (Family.DECIMAL in families or (Family.FLOAT in families and len(families) > 1))
-    if not odd and not has_nan and all(kind is type(None) or family_of(kind) != Family.NULL for kind in kinds):
+    is_mixed = len(set(map(family_of, kinds)) - {Family.NULL}) > 1
+    checks = {kind: check for kind in kinds if (check := _null_check(kind, nan=nan, is_mixed=is_mixed))}
+    if any(issubclass(kind, pa.Scalar) and family_of(kind) == Family.OTHER for kind in kinds):
+        return settled([value.as_py() if isinstance(value, pa.Scalar) else value for value in values], nan=nan)
+    if not checks:
         return values
-    plain = map(_unwrapped, values)
-    return [None if _is_null(value, nan) else value for value in plain]
+    return [None if (check := checks.get(type(value))) and check(value) else value for value in values]
 
 
-def _unwrapped(value: Any) -> Any:
-    """Return a scalar of Arrow as Python has it; one of time stays, for it may be finer."""
-    return value.as_py() if isinstance(value, pa.Scalar) and family_of(type(value)) == Family.OTHER else value
-
-
-def _is_null(value: Any, nan: bool) -> bool:
-    of = family_of(type(value))
+def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[Any], bool] | None:
+    """Return what tells which values of a type are null; None if none is, or Arrow tells it of all of them itself."""
+    of = family_of(kind)
     if of == Family.NULL:
-        return True
-    if isinstance(value, pa.Scalar):
-        return not value.is_valid
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        return bool(np.isnat(value))
-    if of == Family.DECIMAL:
-        return bool(nan and value.is_nan())
-    return nan and of == Family.FLOAT and bool(np.isnan(value))
+        return None if kind is type(None) else lambda _: True
+    if issubclass(kind, pa.Scalar):
+        return lambda value: not value.is_valid
+    if issubclass(kind, np.datetime64 | np.timedelta64):
+        return np.isnat
+    if nan and of == Family.DECIMAL:
+        return Decimal.is_nan
+    return math.isnan if nan and of == Family.FLOAT and is_mixed else None
 
 
 def shown(value: Any) -> str:

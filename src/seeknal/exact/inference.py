@@ -63,8 +63,8 @@ def _whole(values: Sequence[Any]) -> pa.DataType:
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) == 1 and issubclass(own := kinds.pop(), np.integer):
         return pa.from_numpy_dtype(np.dtype(own))
-    there = [int(value) for value in values if value is not None]
-    least, most = min(there), max(there)
+    there = [value for value in values if value is not None]
+    least, most = int(min(there)), int(max(there))
     if least >= -(2**63) and most < 2**63:
         return pa.int64()
     if least >= 0 and most < 2**64:
@@ -75,8 +75,8 @@ def _whole(values: Sequence[Any]) -> pa.DataType:
 
 def _float(values: Sequence[Any]) -> pa.DataType:
     kinds: set[type[object]] = set(map(type, values)) - {type(None)}
-    if len(kinds) == 1 and (kind := _FLOATS.get(kinds.pop())):
-        return kind
+    if len(kinds) == 1:
+        return _FLOATS.get(kinds.pop(), pa.float64())
     for row, value in enumerate(values):
         if value is not None and family(value) == Family.WHOLE and not is_exact_float(int(value)):
             raise Unfit(row, value, "has no exact place beside floats. Make it text, or a decimal")
@@ -139,25 +139,25 @@ def _list(values: Sequence[Any], *, nan: bool, depth: int) -> pa.DataType:
 
 def numbers_of(values: Sequence[Any]) -> np.dtype[Any] | None:
     """Return the type of the numbers in some arrays of NumPy; None unless all of them have one type that Arrow has too."""
-    there = [value for value in values if value is not None]
-    if not there or not all(type(value) is np.ndarray and value.ndim == 1 for value in there):
+    if set(map(type, values)) - {type(None)} != {np.ndarray}:
         return None
-    dtypes = {value.dtype.newbyteorder("=") for value in there}
-    dtype = dtypes.pop()
-    return dtype if not dtypes and dtype.kind in "biuf" and dtype.itemsize <= 8 else None  # noqa: PLR2004 - bytes
+    shapes = {(value.dtype, value.ndim) for value in values if value is not None}
+    dtype, dimensions = shapes.pop()
+    fits = not shapes and dimensions == 1 and dtype.kind in "biuf" and dtype.itemsize <= 8  # noqa: PLR2004 - bytes
+    return dtype.newbyteorder("=") if fits else None
 
 
 def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
     """Return what is in some lists, and where each ends.
 
     Raises:
-        Unfit: A value is no list.
+        Unfit: An array has no dimension.
     """
-    lists = []
-    for row, value in enumerate(values):
-        if value is not None and (family(value) != Family.LIST or getattr(value, "ndim", 1) == 0):
-            raise Unfit(row, value, f"is {family(value)}, not a list" if family(value) != Family.LIST else "is no list")
-        lists.append(() if value is None else value)
+    if np.ndarray in set(map(type, values)):
+        for row, value in enumerate(values):
+            if isinstance(value, np.ndarray) and value.ndim == 0:
+                raise Unfit(row, value, "is no list")
+    lists = [() if value is None else value for value in values]
     return list(chain.from_iterable(lists)), list(accumulate(map(len, lists)))
 
 

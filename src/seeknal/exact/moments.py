@@ -19,11 +19,14 @@ DAY = 86_400 * SECOND
 """A day in nanoseconds."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a naive moment is UTC
 _FIRST_DAY = date(1970, 1, 1).toordinal()
 _MICROSECOND = timedelta(microseconds=1)
 _LENGTHS = {"W": 7 * DAY, "D": DAY, "h": 3600 * SECOND, "m": 60 * SECOND, "s": SECOND}
 _LENGTHS |= {"ms": 10**6, "us": 10**3, "ns": 1}
 _PARTS = {"ps": 10**3, "fs": 10**6, "as": 10**9}
+_OF_PYTHON = {datetime, date, type(None)}
+"""Types whose values are whole microseconds, and all within the range of a number of them."""
 _RANGE = {"us": 2**63 * 1000, "ns": 2**63}
 
 
@@ -33,21 +36,28 @@ def nanoseconds(value: Any) -> int:
     Raises:
         ValueError: It is finer than a nanosecond, or has no fixed length.
     """
-    plain = getattr(value, "asm8", value)  # of pandas, whose moments are finer than Python's
-    if isinstance(plain, np.datetime64 | np.timedelta64):
-        return _of_numpy(plain)
-    if isinstance(plain, pa.Scalar):
-        return _of_arrow(plain)
-    if isinstance(plain, datetime):
-        aware = plain if is_zoned(plain) else plain.replace(tzinfo=UTC)
-        return (aware - _EPOCH) // _MICROSECOND * 1000
-    if isinstance(plain, date):
-        return (plain.toordinal() - _FIRST_DAY) * DAY
-    if isinstance(plain, time):
-        if plain.tzinfo is not None:
-            raise ValueError("has a zone, which a time of day has not")
-        return ((plain.hour * 60 + plain.minute) * 60 + plain.second) * SECOND + plain.microsecond * 1000
-    return plain // _MICROSECOND * 1000  # type: ignore[no-any-return]
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return _of_numpy(value)
+    if isinstance(value, pa.Scalar):
+        return _of_arrow(value)
+    if not hasattr(type(value), "asm8"):
+        return _of_python(value)
+    with suppress(OverflowError):  # of pandas, whose moments are finer than Python's
+        return int(value.value)
+    return _of_numpy(value.asm8)
+
+
+def _of_python(value: Any) -> int:
+    if isinstance(value, datetime):
+        since = value - _EPOCH if is_zoned(value) else value.replace(tzinfo=None) - _NAIVE_EPOCH
+        return since // _MICROSECOND * 1000
+    if isinstance(value, date):
+        return (value.toordinal() - _FIRST_DAY) * DAY
+    if not isinstance(value, time):
+        return value // _MICROSECOND * 1000  # type: ignore[no-any-return]
+    if value.tzinfo is not None:
+        raise ValueError("has a zone, which a time of day has not")
+    return ((value.hour * 60 + value.minute) * 60 + value.second) * SECOND + value.microsecond * 1000
 
 
 def _of_arrow(value: pa.Scalar) -> int:
@@ -103,6 +113,8 @@ def _unit_of(values: Sequence[Any]) -> str:
     Raises:
         Unfit: A value is beyond the range of that unit.
     """
+    if set(map(type, values)) <= _OF_PYTHON:
+        return "us"
     unit, least, most = "us", (0, 0), (0, 0)
     for row, value in enumerate(values):
         if value is None:

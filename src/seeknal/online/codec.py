@@ -33,7 +33,7 @@ class Codec:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._kinds = [field.type for field in schema.features]
+        self._kinds = [types.readable(field.type) for field in schema.features]
         wires = [pa.field(str(i), types.wire(kind)) for i, kind in enumerate(self._kinds)]
         self._row = pa.struct([*wires, pa.field("time", pa.int64())])
         self._plain = [_is_plain(kind) for kind in self._kinds]
