@@ -182,7 +182,12 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
     try:
         with pq.ParquetWriter(part, batches.schema) as writer:
             for batch in batches:
-                writer.write_batch(batch)
+                try:
+                    writer.write_batch(batch)
+                except pa.ArrowException:
+                    with leaving_out():
+                        check_parquet(pa.Table.from_batches([batch]))
+                    raise
                 rows += batch.num_rows
         part.replace(path)
     except pa.ArrowException as error:
