@@ -85,7 +85,7 @@ def test_an_answer_in_duckdb_keeps_the_types_of_a_relation_and_is_used_on_its_co
     answer = look(numbered, spine)
     assert answer.types[:-1] == spine.types
     assert answer.columns == [*spine.columns, "x"]
-    assert answer.fetchall() == [(*spine.fetchone(), 7)]
+    assert answer.fetchall() == [(*spine.fetchall()[0], 7)]
     assert connection.sql("SELECT x + 1 FROM answer JOIN events USING (user_id) LIMIT 1").fetchall() == [(8,)]
     assert answer.fetchall() == answer.fetchall()
     assert connection.sql("FROM duckdb_tables() WHERE table_name <> 'events'").fetchall() == []
