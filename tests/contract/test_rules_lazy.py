@@ -69,7 +69,7 @@ def test_each_row_of_a_relation_gets_the_features_of_its_own_entity(numbered, co
 
 def test_rows_of_a_relation_are_written_from_one_run(connection):
     fg = written(
-        connection.sql('SELECT DISTINCT user_id, "at", user_id AS x, random() AS y, random() AS z FROM events')
+        connection.sql('SELECT *, user_id AS x, random() AS y FROM (SELECT DISTINCT user_id, "at" FROM events)')
     )
     found = history(fg)
     assert found["user_id"].to_pylist() == found["x"].to_pylist()
