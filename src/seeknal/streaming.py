@@ -16,7 +16,7 @@ from seeknal.columns import is_text, utc
 from seeknal.engine import Engine
 from seeknal.errors import DataError, StoreError
 from seeknal.folders import passing
-from seeknal.frames import Frame, check_parquet, empty_batch
+from seeknal.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.retrieval import Source, Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.times import Interval
 
@@ -175,14 +175,21 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
         DataError: Parquet has no type for a column.
         StoreError: The file cannot be written.
     """
+    empty = for_parquet(pa.Table.from_batches([empty_batch(batches.schema)]))
     with leaving_out():
-        check_parquet(pa.Table.from_batches([empty_batch(batches.schema)]))
+        check_parquet(empty)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     rows = 0
     try:
-        with pq.ParquetWriter(part, batches.schema) as writer:
+        with pq.ParquetWriter(part, empty.schema) as writer:
             for batch in batches:
-                writer.write_batch(batch)
+                table = for_parquet(pa.Table.from_batches([batch]))
+                try:
+                    writer.write_table(table)
+                except pa.ArrowException:
+                    with leaving_out():
+                        check_parquet(table)
+                    raise
                 rows += batch.num_rows
         part.replace(path)
     except pa.ArrowException as error:

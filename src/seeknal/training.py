@@ -193,10 +193,13 @@ def _keep_spine(table: pa.Table, file: Path) -> None:
 
 
 def _keep_rows(table: pa.Table, file: Path) -> None:
-    with retrieval.leaving_out():
-        frames.check_parquet(table)
+    ready = frames.for_parquet(table)
     try:
-        pq.write_table(table, file)
+        pq.write_table(ready, file)
+    except pa.ArrowException as error:
+        with retrieval.leaving_out():
+            frames.check_parquet(ready)
+        raise DataError(f"The rows cannot be kept as Parquet: {error}.") from None
     except OSError as error:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 

@@ -14,13 +14,17 @@ import pyarrow.parquet as pq
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from seeknal import Entity, FeatureLookup, Materialization
 from seeknal.engine import Wanted, joins
 from seeknal.engine.joins import Join
-from seeknal.offline import DataFile, Rows, Snapshot
+from seeknal.feature_group import FeatureGroup
+from seeknal.offline import DataFile, Rows, Snapshot, log
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.times import Interval
 
 from .profiles import PROFILE
+from .test_point_in_time import fresh_project
+from .world import HOUR, NOON
 
 KEYS, TIMES = st.sampled_from(["a", "b", None]), st.integers(0, 6)
 ROWS = st.lists(st.tuples(KEYS, TIMES, st.none() | TIMES, st.none() | st.integers(0, 99)), max_size=12)
@@ -121,6 +125,8 @@ FILES = st.lists(
 
 
 @PROFILE
+@example(files=[DataFile(name, 1, 2_000_000, 7, 7) for name in "ab"], start=None, end=40, first=50)
+@example(files=[DataFile(name, 1, 2_000_000, 7, 9) for name in "abc"], start=7, end=40, first=50)
 @given(files=FILES, start=st.none() | st.integers(0, 40), end=st.integers(40, 80), first=st.integers(0, 80))
 def test_parts_hold_each_moment_once_the_latest_first(files, start, end, first):
     schema = Schema((), pa.field("at", UTC), None, ())
@@ -134,4 +140,41 @@ def test_parts_hold_each_moment_once_the_latest_first(files, start, end, first):
         assert len(holding) == (1 if is_asked and (has or holding) else 0)
         assert all(path in part.paths for part in holding for path in has)
     assert all(new.start > old.end for new, old in pairwise(spans))
+    assert all(span.start is None or span.start <= span.end for span in spans)
+    assert all(part.paths for part in found)
     assert len(found) == 1 or not found or sum(file.rows for file in files) >= 4_000_000
+
+
+WRITES = st.lists(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2)), min_size=1, max_size=3), min_size=1, max_size=5
+)
+MOMENTS = st.lists(st.tuples(st.sampled_from([1, 2, 3, 9, None]), st.none() | st.integers(0, 3)), max_size=5)
+
+
+@PROFILE
+@given(writes=WRITES, asked=MOMENTS, ttl=st.none() | st.integers(1, 2))
+@example(writes=[[(1, 0)], [(2, 0)]], asked=[(1, 1), (9, 1)], ttl=None)
+@example(writes=[[(1, 0)], [(2, 0)]], asked=[(1, 1), (None, 1)], ttl=None)
+@example(writes=[[(1, 0)], [(2, 0)], [(3, 1)]], asked=[(1, 2), (9, 2)], ttl=2)
+def test_a_table_of_many_small_parts_is_joined_as_in_plain_loops(store, writes, asked, ttl):
+    group = FeatureGroup(
+        "parts",
+        Entity("user", ["user"]),
+        Materialization("at", ttl=None if ttl is None else ttl * HOUR),
+        fresh_project(),
+    )
+    stored = []
+    for number, some in enumerate(writes):
+        users, hours = zip(*some, strict=True)
+        values = [10 * number + place for place in range(len(some))]
+        stored += zip(users, hours, [None] * len(some), values, strict=True)
+        store.write(
+            group, pa.table({"user": users, "at": [NOON + hour * HOUR for hour in hours], "x": values}), mode="append"
+        )
+    users, hours = zip(*asked, strict=True) if asked else ((), ())
+    at = pa.array([None if hour is None else NOON + hour * HOUR for hour in hours], pa.timestamp("us"))
+    spine = pa.table({"user": pa.array(users, pa.int64()), "m": at})
+    with patch.multiple(log, _PART=1, _WORTH_IT=1), patch.multiple(joins, _FEW=0):
+        found = store.training_set([FeatureLookup(group)], spine, "m")
+        assert store.stream([FeatureLookup(group)], spine, "m").read_all()["x"].equals(found["x"])
+    assert found["x"].to_pylist() == [seen(stored, user, hour, ttl) for user, hour in asked]

@@ -6,7 +6,7 @@ install.
 """
 
 from seeknal.frames.answers import OUTPUTS, empty_batch, from_arrow, output_kind, records, to_stream, with_columns
-from seeknal.frames.files import check_parquet
+from seeknal.frames.files import check_parquet, for_parquet
 from seeknal.frames.given import Batches, Frame
 from seeknal.frames.libraries import check_installed, library
 from seeknal.frames.opening import kept, kind_of, opened, to_arrow
@@ -18,6 +18,7 @@ __all__ = [
     "check_installed",
     "check_parquet",
     "empty_batch",
+    "for_parquet",
     "from_arrow",
     "kept",
     "kind_of",

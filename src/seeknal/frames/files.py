@@ -321,6 +321,18 @@ class ParquetFiles(Frame):
         return pa.field(name, wide)
 
 
+def for_parquet(table: pa.Table) -> pa.Table:
+    """Return a table as Parquet takes it: categories that it cannot write, of lists or views of text, as their values."""
+    for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+        if pa.types.is_dictionary(field.type) and _is_view_or_nested(field.type.value_type):
+            table = table.set_column(place, field.name, types.decoded(column, types.standard(field.type)))
+    return table
+
+
+def _is_view_or_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
 def check_parquet(table: pa.Table) -> None:
     """Refuse a table with a column that Parquet has no place for.
 

@@ -83,10 +83,17 @@ class Held:
         """Return columns of it as they are, and features beside them, as a relation on the same connection.
 
         Raises:
-            DataError: The connection reads no Arrow tables.
+            DataError: The connection reads no Arrow tables, or two names are the same to DuckDB.
         """
         import duckdb
 
+        folded = {name.lower(): name for name in names}
+        if alike := [name for name in names if folded[name.lower()] != name]:
+            raise DataError(
+                f"Columns {alike[0]!r} and {folded[alike[0].lower()]!r} differ in case only, which DuckDB does not tell apart. "
+                'Rename one, or ask for output="arrow".',
+                column=alike[0],
+            )
         own = [f"{self.columns[name]} AS {quote(name)}" for name in names]
         added = [f"f{place}" for place in range(features.num_columns)]
         named = [f"{one} AS {quote(name)}" for one, name in zip(added, features.column_names, strict=True)]
