@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.transaction import AddAction, RemoveAction
 
 from commands import seeknal
 from seeknal import DataError, DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, StoreError
@@ -245,6 +248,25 @@ def test_what_another_program_vacuumed_is_told(store, root):
     store.optimize("visits")
     store.erase("visits", {"user_id": 3})
     assert latest(store) == {1: 1}
+
+
+@pytest.mark.parametrize("loses", ["a row", "numbers"])
+def test_a_compaction_that_is_none_is_refused_until_it_is_adopted(store, root, loses):
+    table = DeltaTable(root)
+    every = table.to_pyarrow_table().sort_by("user_id")
+    every = every.slice(1) if loses == "a row" else every.drop_columns("_seeknal_row_id")
+    pq.write_table(every, root / "new.parquet")
+    size, stats = (root / "new.parquet").stat().st_size, json.dumps({"numRecords": len(every)})
+    actions = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+    gone = [RemoveAction(path, False, 0, 0, {}) for path in actions["path"].to_pylist()]
+    added = AddAction("new.parquet", size, {}, 0, False, stats)
+    table.create_write_transaction([added, *gone], mode="append", schema=table.schema())
+    for use in ("latest", "append"):
+        with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
+            USES[use](store)
+    adopted = store.adopt("visits")
+    assert (adopted.rows, adopted.removed) == ((0, 1) if loses == "a row" else (3, 3))
+    assert latest(store) == ({2: 20, 3: 30} if loses == "a row" else {1: 10, 2: 20, 3: 30})
 
 
 def other_columns(root: Path) -> None:

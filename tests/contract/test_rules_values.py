@@ -12,7 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, DefinitionError, Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal import (
+    DataError,
+    DefinitionError,
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    HistoricalFeaturesDuckDB,
+    SeeknalWarning,
+)
 
 from .world import HOUR, NOON, group, history, look, rows, snapshots, write, written
 
@@ -185,7 +193,8 @@ def test_a_date_with_an_hour_is_no_key_of_a_group_of_dates():
 def test_few_moments_beside_many_rows_are_answered_alike():
     users = [str(i % 500) for i in range(5000)]
     frame = pa.table({"user_id": users, "at": [NOON] * 5000, "x": list(range(5000))})
-    fg = written(frame)
+    with pytest.warns(SeeknalWarning, match="share join keys and event time"):
+        fg = written(frame)
     assert found(fg, "7", None, "nobody", kind=pa.string()) == [4507, None, None]
 
 
