@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.catalog import AsOf
-from seeknal.errors import DataError, StoreError
+from seeknal.errors import StoreError
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
 from seeknal.home import Home
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
@@ -246,10 +246,6 @@ class FeatureStore(Home):
 
         return removal.erase(self.places, removal.groups_of(self.catalog, name, project), keys, delete_training_sets)
 
-    def training_sets_holding(self, record: GroupRecord, keys: Mapping[str, Any]) -> list[str]:
-        """List the training sets of a group that have an entity in them."""
-        return self.training_sets.holding(record, self.training_sets.users(record), self.catalog.entity(record, keys))
-
     # Reading
 
     def sources(self, lookups: Sequence[FeatureLookup], as_of: AsOf | None = None) -> list[Source]:
@@ -391,15 +387,8 @@ class FeatureStore(Home):
         """
         from seeknal import explanation
 
-        found = []
-        for source in self.sources(lookups, as_of):
-            if missing := [name for name in source.keys.values() if name not in keys]:
-                raise DataError(
-                    f"The row has no {', '.join(map(repr, missing))}, which {source.record.label} is looked up by."
-                )
-            entity = self.catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
-            found += explanation.explain(self.catalog, self.engine, source, entity, instant(moment), span)
-        return found
+        sources = self.sources(lookups, as_of)
+        return explanation.explain_row(self.catalog, self.engine, sources, keys, instant(moment), span)
 
     def check(
         self,
