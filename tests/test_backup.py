@@ -383,7 +383,7 @@ def test_rows_in_another_folder_are_left_alone_and_the_home_has_its_own(tmp_path
     done = restore(tmp_path / "saved", other)
     assert (done.loaded, [one.table for one in done.elsewhere]) == (("shop/inside",), ["shop/outside"])
     assert (tmp_path / "rows" / "data.mdb").read_bytes() == before
-    assert done.elsewhere[0].commands == ("seeknal materialize shop/spend --version 1 --start-date 0001-01-01",)
+    assert done.elsewhere[0].commands == ("seeknal refresh shop/spend",)
     assert other.verify("inside").equal
 
 
@@ -391,7 +391,7 @@ def test_a_home_is_restored_even_if_rows_elsewhere_cannot_be_loaded(tmp_path, ot
     FeatureStore(online_store=valkey_url).serve([FeatureLookup(written(rows(1)))], "answers")
     backup(FeatureStore(), tmp_path / "saved")
     away = FeatureStore(other.home, online_store="redis://127.0.0.1:1/0")
-    with pytest.raises(StoreError, match=r"is restored to .* Then run: seeknal materialize shop/spend --version 1 "):
+    with pytest.raises(StoreError, match=r"is restored to .* Then run: seeknal refresh shop/spend"):
         restore(tmp_path / "saved", away, load_shared=True)
     assert len(other.history([FeatureLookup("spend")], output="arrow")) == 1
 

@@ -495,7 +495,7 @@ def test_not_ready_while_the_registry_or_a_store_cannot_be_read(tmp_path, valkey
         (store.home / "gone").rename(registry)
         valkey.start()  # with nothing in it
         assert httpx2.get(f"{server.url}/readyz", timeout=20).status_code == 503
-        assert "Load it again: seeknal materialize shop/spend." in server.errors.read_text()
+        assert "Load it again: seeknal refresh shop/" in server.errors.read_text()
         store.load("spend")
         assert httpx2.get(f"{server.url}/readyz", timeout=20).status_code == 200
         valkey.stop()

@@ -24,8 +24,8 @@ from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home import Home
 from seeknal.offline.log import latest, mentioned_files, read_snapshot
 from seeknal.online import LmdbStore, shown
-from seeknal.registry import GroupRecord, OnlineTableRecord, Registry
-from seeknal.times import Interval, moment_of, now
+from seeknal.registry import OnlineTableRecord, Registry
+from seeknal.times import now
 
 Tell = Callable[[str], None]
 
@@ -382,9 +382,10 @@ def _load_others(home: Home, tell: Tell) -> None:
                 home.online_tables.reload(record, target=target, tell=tell)
             except StoreError as error:
                 place = shown(target or str(home.settings.online_store))
+                tables = " ".join(table.label for table in home.online_tables.of(record) if table.target == target)
                 raise StoreError(
                     f"The home is restored to {home.home}, but {record.label} was not loaded into {place}: {error} "
-                    f"Then run: {' && '.join(_commands(home, record))}."
+                    f"Then run: seeknal refresh {tables}."
                 ) from error
 
 
@@ -392,25 +393,8 @@ def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
     """Say what a restore did not load of a table; None if it loaded all."""
     if table.target == _OWN and _has_own_store(home):
         return None
-    commands = [
-        command
-        for lookup in table.lookups
-        if (record := home.registry.group(lookup.project, lookup.group))
-        for command in _commands(home, record, lookup.version)
-    ]
-    return Elsewhere(table.label, shown(table.target or str(home.settings.online_store)), tuple(commands))
-
-
-def _commands(home: Home, record: GroupRecord, number: int | None = None) -> Iterator[str]:
-    """Write what loads a version, or all that were loaded; the span asked for is one that was asked for before."""
-    loads = home.registry.loads(record, number)
-    for version_number, span in {load.version: load.interval for load in loads}.items():
-        yield f"seeknal materialize {record.label} --version {version_number} {_dates(span)}"
-
-
-def _dates(span: Interval) -> str:
-    start = "0001-01-01" if span.start is None else moment_of(span.start).isoformat()
-    return f"--start-date {start}" + ("" if span.end is None else f" --end-date {moment_of(span.end).isoformat()}")
+    place = shown(table.target or str(home.settings.online_store))
+    return Elsewhere(table.label, place, (f"seeknal refresh {table.label}",))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
+from seeknal.errors import DataError
 from seeknal.frames import library, records
 from seeknal.registry import SnapshotRecord
 from seeknal.retrieval import Source
@@ -50,6 +51,33 @@ class Candidate:
     def place(self) -> tuple[int, int, int]:
         """What is compared: the greatest that can be seen wins."""
         return (self.event_time, -(2**63) if self.created_time is None else self.created_time, self.row_id)
+
+
+def explain_row(
+    catalog: Catalog, engine: Engine, sources: Sequence[Source], keys: Mapping[str, Any], moment: int, span: Interval
+) -> list[Candidate]:
+    """List the rows of one entity, lookup by lookup; see `explain`.
+
+    Args:
+        catalog: Where the groups are.
+        engine: What reads rows.
+        sources: The lookups.
+        keys: The join keys, named as in the spine.
+        moment: The spine's moment.
+        span: Only rows with an event time within it can be seen.
+
+    Raises:
+        DataError: Keys are missing.
+    """
+    found = []
+    for source in sources:
+        if missing := [name for name in source.keys.values() if name not in keys]:
+            raise DataError(
+                f"The row has no {', '.join(map(repr, missing))}, which {source.record.label} is looked up by."
+            )
+        entity = catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
+        found += explain(catalog, engine, source, entity, moment, span)
+    return found
 
 
 def explain(

@@ -84,5 +84,5 @@ def _of_feed(tables: OnlineTables, registry: Registry, table: OnlineTableRecord,
     ends = [span.end for span in ledger.state.spans if span.end is not None]
     last = at if len(ends) < len(ledger.state.spans) else min(at, max(ends, default=at))
     newest = max((one for one in events if one <= last), default=None)
-    is_behind = fed.has_moved or not ledger.is_fresh
+    is_behind = fed.has_moved or bool(fed.cut_off) or not ledger.is_fresh
     return Freshness(table.project, table.name, newest, ledger.state.at, is_behind)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seeknal.engine import Engine
     from seeknal.entity import Entity
     from seeknal.online_tables import OnlineTables
+    from seeknal.removal import Places
     from seeknal.schema import Change
     from seeknal.training import TrainingSets
 
@@ -111,6 +112,13 @@ class Home:
         from seeknal.training import TrainingSets
 
         return TrainingSets(self.catalog, self.engine)
+
+    @property
+    def places(self) -> Places:
+        """Where things are that are removed together."""
+        from seeknal.removal import Places
+
+        return Places(self.catalog, self.training_sets, self.online_tables)
 
     def versions(self, name: str, project: str | None = None) -> list[Version]:
         """List a group's versions, the oldest first."""

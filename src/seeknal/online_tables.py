@@ -188,6 +188,11 @@ class OnlineTables:
         done = [take_turns(record.label, partial(step, record, number)) for (_, number), record in wanted.items()]
         return Refreshed(table.label, tuple(done), self.cut_off(table))
 
+    def follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
+        """Let a ttl that was changed hold online as well."""
+        if known and known.group.materialization.ttl != record.group.materialization.ttl:
+            self.reload(record)
+
     def reload(
         self,
         record: GroupRecord,

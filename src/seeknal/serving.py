@@ -338,8 +338,8 @@ class OnlineTable:
         except KeyError:
             raise NotOnlineError(
                 f"Online table {self.record.label!r} is not online: version {part.lookup.version} of {part.lookup.group!r} "
-                f"is not in {part.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal materialize "
-                f"{part.lookup.project}/{part.lookup.group} --version {part.lookup.version} --start-date DATE."
+                f"is not in {part.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
+                f"{self.record.label}."
             ) from None
 
     def is_plain(self, key: str, values: list[Any]) -> bool:

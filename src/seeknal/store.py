@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.catalog import AsOf
-from seeknal.errors import DataError, StoreError
+from seeknal.errors import StoreError
 from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
 from seeknal.home import Home
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from seeknal.maintenance import Adopted, Erased, Optimized
     from seeknal.online_tables import Ledger, Refreshed
     from seeknal.pushing import Pushed
-    from seeknal.removal import ErasedEntity, Places
+    from seeknal.removal import ErasedEntity
     from seeknal.retrieval import Source
     from seeknal.served import ServedTable
     from seeknal.streaming import Tell
@@ -51,13 +51,8 @@ class FeatureStore(Home):
         """
         known = self.registry.group(group.project, group.name)
         record = self.catalog.register(group)
-        self._follow_ttl(known, record)
+        self.online_tables.follow_ttl(known, record)
         return record
-
-    def _follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
-        """Let a ttl that was changed hold online as well."""
-        if known and known.group.materialization.ttl != record.group.materialization.ttl:
-            self.online_tables.reload(record)
 
     def counts(self, name: str, number: int, project: str | None = None) -> tuple[int, dict[str, int]]:
         """Count the rows of a version, and the nulls of each of its columns."""
@@ -78,7 +73,7 @@ class FeatureStore(Home):
         """
         from seeknal import removal
 
-        removal.delete_group(self._places, self.catalog.group(name, project))
+        removal.delete_group(self.places, self.catalog.group(name, project))
 
     # Offline
 
@@ -127,7 +122,7 @@ class FeatureStore(Home):
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
         written = writing.write(self.catalog, job, self.settings.lookback_days)
         record = self.catalog.group(group.name, group.project)
-        self._follow_ttl(known, record)
+        self.online_tables.follow_ttl(known, record)
         if written.changes:
             self.online_tables.tell_of_cut_off(record)
         if not group.materialization.online:
@@ -226,7 +221,7 @@ class FeatureStore(Home):
         """Erase an entity from a group: from all versions, from older snapshots, and from what is online; see `erase_entity`."""
         from seeknal import removal
 
-        return removal.erase(self._places, [self.catalog.group(name, project)], keys, delete_training_sets).groups[0]
+        return removal.erase(self.places, [self.catalog.group(name, project)], keys, delete_training_sets).groups[0]
 
     def erase_entity(
         self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
@@ -249,17 +244,7 @@ class FeatureStore(Home):
         """
         from seeknal import removal
 
-        return removal.erase(self._places, removal.groups_of(self.catalog, name, project), keys, delete_training_sets)
-
-    @property
-    def _places(self) -> Places:
-        from seeknal.removal import Places
-
-        return Places(self.catalog, self.training_sets, self.online_tables)
-
-    def training_sets_holding(self, record: GroupRecord, keys: Mapping[str, Any]) -> list[str]:
-        """List the training sets of a group that have an entity in them."""
-        return self.training_sets.holding(record, self.training_sets.users(record), self.catalog.entity(record, keys))
+        return removal.erase(self.places, removal.groups_of(self.catalog, name, project), keys, delete_training_sets)
 
     # Reading
 
@@ -402,15 +387,8 @@ class FeatureStore(Home):
         """
         from seeknal import explanation
 
-        found = []
-        for source in self.sources(lookups, as_of):
-            if missing := [name for name in source.keys.values() if name not in keys]:
-                raise DataError(
-                    f"The row has no {', '.join(map(repr, missing))}, which {source.record.label} is looked up by."
-                )
-            entity = self.catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
-            found += explanation.explain(self.catalog, self.engine, source, entity, instant(moment), span)
-        return found
+        sources = self.sources(lookups, as_of)
+        return explanation.explain_row(self.catalog, self.engine, sources, keys, instant(moment), span)
 
     def check(
         self,

@@ -210,7 +210,7 @@ class World:
             self.compare(name, lookups, fresh, name in refreshed)
             if name in refreshed:
                 assert not found.different, str(found)
-                assert not status.is_behind
+                assert status.is_behind == is_cut_off
 
     def compare(self, name: str, lookups: list[Lookup], fresh: set[str], all_of_it: bool) -> None:
         answer = self.handle(name).get_features([{"user_id": user} for user in USERS], "arrow")

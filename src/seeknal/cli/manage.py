@@ -146,7 +146,7 @@ def erase(
         [store.catalog.group(group, project)] if group else removal.groups_of(store.catalog, entity or "", project)
     )
     keys = read_keys(records[0].label, store.catalog.version(records[0]).schema.keys, texts)
-    doomed = list(dict.fromkeys(one for record in records for one in store.training_sets_holding(record, keys)))
+    doomed = removal.holding(store.places, records, keys)
     also = f" Training set {', '.join(doomed)} holds it and is deleted too." if doomed else ""
     told = render.keys(keys)
     labels = ", ".join(record.label for record in records)

@@ -165,6 +165,8 @@ class Definitions:
         """
         registry = self.store.registry
         for held in self._held.values():
+            if registry.tables(held.record.project, held.record.name) != [held.record]:
+                continue  # it has moved, and is opened again in a moment
             for part in held.table.parts:
                 if part.is_online():
                     continue
@@ -173,7 +175,7 @@ class Definitions:
                 if any(load.snapshot is not None for load in loads):
                     raise StoreError(
                         f"What was loaded for online table {held.record.label!r} is no longer in {part.place}. "
-                        f"Load it again: seeknal materialize {part.lookup.project}/{part.lookup.group}."
+                        f"Load it again: seeknal refresh {held.record.label}."
                     )
 
     def _open(self, record: OnlineTableRecord) -> Held:
