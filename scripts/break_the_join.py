@@ -1,6 +1,6 @@
 """Break the point-in-time join on purpose, in thirteen ways, and see whether the contract's tests notice.
 
-    python scripts/break_the_join.py
+    python scripts/break_the_join.py [--some N] [--seed S]
 
 Each way is one small change of text in a temporary copy of the package; the checkout is not touched.
 The tests run first on an unbroken copy, which has to pass, and then on each broken one, which has to
@@ -13,61 +13,22 @@ MUTATIONS up to date.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
+import argparse
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from random import Random
 
-ROOT = Path(__file__).resolve().parent.parent
+from _breaking import PARALLEL, Mutation, Outcome, break_copy, check_mutations, copy_checkout, environment, run_tests
+
 SUITES = {
-    "by the oracle": ("test_asof.py", "test_ways_to_join.py", "test_point_in_time.py"),
-    "by a directed test": ("test_rules_time.py", "test_rules_frames.py"),
+    "by the oracle": ("contract/test_asof.py", "contract/test_ways_to_join.py", "contract/test_point_in_time.py"),
+    "by a directed test": ("contract/test_rules_time.py", "contract/test_rules_frames.py"),
 }
-PARALLEL = 2
-
-# Loaded into pytest, so that it is certain which of two installed packages the tests are about.
-WITNESS = """
-import os, pathlib, seeknal
-copy, used = pathlib.Path(os.environ["BROKEN_COPY"]), pathlib.Path(seeknal.__file__)
-assert copy in used.parents, f"the tests would import {used}, not the copy in {copy}"
-"""
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """One change of the package's text.
-
-    Args:
-        name: What it does to the join.
-        old: Text that the file has exactly once.
-        new: What it becomes.
-        path: The file, in the package.
-    """
-
-    name: str
-    old: str
-    new: str
-    path: str = "engine/asof.py"
-
-    def apply(self, package: Path) -> None:
-        """Make the change.
-
-        Raises:
-            SystemExit: The text is not there, or more than once.
-        """
-        file = package / self.path
-        text = file.read_text()
-        if (count := text.count(self.old)) != 1:
-            raise SystemExit(f"{self.name!r} cannot be made: {self.path} has {self.old!r} {count} times, not once.")
-        file.write_text(text.replace(self.old, self.new))
-
 
 WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duck.connection)\n", "", "home.py")
 SELFTEST = """
@@ -103,58 +64,6 @@ MUTATIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a suite took it."""
-
-    output: str
-    returncode: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether all tests passed."""
-        return self.returncode == 0
-
-    @property
-    def count(self) -> str:
-        """How many tests passed."""
-        found = re.search(r"\d+ passed", self.output)
-        return found[0] if found else "none passed"
-
-    @property
-    def caught(self) -> bool:
-        """Whether a test failed, as against pytest itself."""
-        return self.returncode == 1 and bool(self.first)
-
-    @property
-    def first(self) -> str:
-        """The test that failed first; nothing if none did."""
-        found = re.search(r"^FAILED \S*?(\w+)\.py::([^\s\[]+)", self.output, re.MULTILINE)
-        return f"{found[2]} ({found[1]})" if found else ""
-
-
-def copy_checkout(folder: Path) -> None:
-    """Copy what the tests need: the package, the tests and pytest's settings."""
-    litter = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis")
-    for name in ("src", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=litter)
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    WITHOUT_SELFTEST.apply(folder / "src" / "seeknal")
-    (folder / "src" / "witness.py").write_text(WITNESS)
-
-
-def run_tests(copy: Path) -> list[Outcome]:
-    """Run the suites on a copy."""
-    return [run_suite(copy, tests) for tests in SUITES.values()]
-
-
-def environment(copy: Path) -> dict[str, str]:
-    """Give the environment in which a copy comes before the installed package."""
-    env = {name: value for name, value in os.environ.items() if name != "SEEKNAL_TEST_PROFILE"}
-    env |= {"PYTHONPATH": str(copy / "src"), "BROKEN_COPY": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    return env | {"COLUMNS": "300"}  # pytest cuts its summary to the width of the terminal
-
-
 def ask_selftest(copy: Path) -> str:
     """Let a copy's self-test judge it: "caught" or "passed"."""
     command = [sys.executable, "-c", SELFTEST]
@@ -162,21 +71,15 @@ def ask_selftest(copy: Path) -> str:
     return done.stdout.strip()
 
 
-def run_suite(copy: Path, names: Sequence[str]) -> Outcome:
-    """Run some of the contract's tests on a copy, up to the first failure."""
-    tests = [f"tests/contract/{name}" for name in names]
-    options = ["-x", "-q", "-m", "not slow", "-p", "witness", "-p", "no:cacheprovider", "--tb=short"]
-    command = [sys.executable, "-m", "pytest", *tests, *options]
-    done = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
-    return Outcome(done.stdout + done.stderr, done.returncode)
+def run_suites(copy: Path) -> list[Outcome]:
+    """Run the suites on a copy."""
+    return [run_tests(copy, tests, "-m", "not slow") for tests in SUITES.values()]
 
 
 def break_and_test(folder: Path, mutation: Mutation) -> tuple[str, list[Outcome]]:
     """Break a copy of the pristine copy and run the tests on it."""
-    copy = folder / mutation.name
-    shutil.copytree(folder / "pristine", copy)
-    mutation.apply(copy / "src" / "seeknal")
-    selftest, outcomes = ask_selftest(copy), run_tests(copy)
+    copy = break_copy(folder, mutation)
+    selftest, outcomes = ask_selftest(copy), run_suites(copy)
     print(f"  {mutation.name}: {verdict(outcomes)}", flush=True)
     return selftest, outcomes
 
@@ -186,11 +89,11 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
     return "caught" if any(outcome.caught for outcome in outcomes) else "NOT CAUGHT"
 
 
-def table(results: Sequence[tuple[str, list[Outcome]]]) -> str:
+def table(mutations: Sequence[Mutation], results: Sequence[tuple[str, list[Outcome]]]) -> str:
     """Write the results as a Markdown table."""
     lines = [f"| mutation | caught | {' | '.join(f'first {suite}' for suite in SUITES)} | self-test |"]
     lines.append("|---" * (3 + len(SUITES)) + "|")
-    for mutation, (selftest, outcomes) in zip(MUTATIONS, results, strict=True):
+    for mutation, (selftest, outcomes) in zip(mutations, results, strict=True):
         firsts = " | ".join(outcome.first if outcome.caught else "NONE" for outcome in outcomes)
         lines.append(f"| {mutation.name} | {verdict(outcomes)} | {firsts} | {selftest} |")
     return "\n".join(lines)
@@ -202,30 +105,33 @@ def check_unbroken(pristine: Path) -> None:
     Raises:
         SystemExit: A test fails, or a mutation does not fit the code.
     """
-    for mutation in MUTATIONS:
-        trial = pristine.with_name("trial")
-        shutil.copytree(pristine / "src", trial)
-        mutation.apply(trial / "seeknal")
-        shutil.rmtree(trial)
+    check_mutations(pristine, MUTATIONS)
     if (said := ask_selftest(pristine)) != "passed":
         raise SystemExit(f"The self-test says {said!r} of the unbroken copy.")
-    for outcome in run_tests(pristine):
+    for outcome in run_suites(pristine):
         if not outcome.passed:
             raise SystemExit(f"{outcome.output}\nThe tests fail on the unbroken copy, so they can prove nothing.")
         print(f"  {outcome.count}", flush=True)
 
 
 def main() -> int:
-    """Break the join in every way; give the exit code."""
+    """Break the join; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--some", type=int, default=len(MUTATIONS), help="how many of the ways, drawn by lot")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the lot")
+    given = parser.parse_args()
+    mutations = Random(given.seed).sample(MUTATIONS, given.some)
+    mutations.sort(key=MUTATIONS.index)
     with tempfile.TemporaryDirectory(prefix="seeknal-break-") as name:
         folder = Path(name).resolve()
         copy_checkout(folder / "pristine")
+        WITHOUT_SELFTEST.apply(folder / "pristine" / "src" / "seeknal")
         print("The tests on an unbroken copy ...", flush=True)
         check_unbroken(folder / "pristine")
         print("The tests on broken copies ...", flush=True)
         with ThreadPoolExecutor(PARALLEL) as pool:
-            results = list(pool.map(partial(break_and_test, folder), MUTATIONS))
-    print("", table(results), sep="\n")
+            results = list(pool.map(partial(break_and_test, folder), mutations))
+    print("", table(mutations, results), sep="\n")
     missed = [outcomes for _, outcomes in results if verdict(outcomes) != "caught"]
     for outcome in (outcome for outcomes in missed for outcome in outcomes):
         print(f"\nNot caught; pytest exited {outcome.returncode} and said:\n{outcome.output}")

@@ -136,7 +136,7 @@ class TrainingSets:
         return [one.label for one in users if self._holds(one, record, entity)]
 
     def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
-        rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one) / "spine.arrow")
+        rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one))
         for pin in one.pins:
             if (pin.project, pin.group) == (record.project, record.name):
                 names = dict(pin.keys)
@@ -146,7 +146,7 @@ class TrainingSets:
         return False
 
     def _answer(self, sources: Sequence[Source], question: Question, folder: Path) -> pa.Table:
-        spine = _read_spine(folder / "spine.arrow") if question.kind == "spine" else None
+        spine = _read_spine(folder) if question.kind == "spine" else None
         return retrieval.answer(self._engine, sources, question, spine)
 
     def _source(self, pin: Pin) -> Source:
@@ -204,7 +204,10 @@ def _keep_rows(table: pa.Table, file: Path) -> None:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 
 
-def _read_spine(file: Path) -> pa.Table:
+def _read_spine(folder: Path) -> pa.Table:
+    file, old = folder / "spine.arrow", folder / "spine.parquet"
+    if old.exists():  # of a home older than the change to Arrow, which keeps every type
+        return _read_rows(old)
     try:
         with pa.OSFile(str(file)) as source:
             return pa.ipc.open_file(source).read_all()

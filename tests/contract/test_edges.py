@@ -248,6 +248,15 @@ def test_the_days_that_are_kept_can_be_read_after_a_vacuum_and_others_not():
         history(fg, as_of=1)
 
 
+def test_a_training_set_comes_back_after_a_vacuum_though_nothing_else_needs_its_rows():
+    fg, store = written(rows(1)), FeatureStore()
+    store.save_training_set("kept", [FeatureLookup(fg)], Question("history"))
+    for number in (2, 3):
+        write(fg, rows(number))
+    assert store.optimize("spend", keep_days=0).removed == 1
+    assert store.training_sets.reproduce(store.catalog.training_set("kept"))["x"].to_pylist() == [1]
+
+
 # Joins
 
 

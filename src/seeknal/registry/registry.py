@@ -24,18 +24,17 @@ from sqlalchemy import (
     event,
     func,
     insert,
-    inspect,
     select,
     update,
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateTable
 
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
 from seeknal.registry import tables as t
+from seeknal.registry import upgrade
 from seeknal.registry.records import (
     NEW_ROWS,
     GroupRecord,
@@ -82,13 +81,11 @@ class Registry:
         )
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "begin", _begin)
-        tables = t.metadata.sorted_tables
         with self._read() as db:
-            there = inspect(db).get_table_names()
-        if any(table.name not in there for table in tables):
+            is_current = upgrade.is_current(db)
+        if not is_current:
             with self._write() as db:
-                for table in tables:
-                    db.execute(CreateTable(table, if_not_exists=True))
+                upgrade.upgrade(db)
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:

@@ -1,0 +1,418 @@
+"""Break everything but the join on purpose, part by part, and see that the tests named for each change notice.
+
+    python scripts/break_the_rest.py [--some N] [--seed S]
+
+Each change is one of text, in a temporary copy of the package; the checkout is not touched. All named tests run first on an
+unbroken copy, which has to pass, and then for each change those named beside it, up to the first failure. It takes about
+five minutes on two cores. Exits 1 if a change goes unnoticed, or cannot be made because the code has become another: then
+bring MUTATIONS up to date, with a change that does the same harm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from _breaking import PARALLEL, Mutation, Outcome, break_copy, check_mutations, copy_checkout, run_tests
+
+EDGES = "contract/test_edges.py::test_"
+RULES = "contract/test_rules_"
+
+
+def edge(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
+    """Return a change that tests of contract/test_edges.py are to catch."""
+    return Mutation(name, old, new, path, tuple(EDGES + test for test in tests))
+
+
+def rule(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
+    """Return a change that tests of contract/test_rules_*.py are to catch."""
+    return Mutation(name, old, new, path, tuple(RULES + test for test in tests))
+
+
+MUTATIONS = (
+    # Online
+    edge(
+        "retention forgets the ttls of tables",
+        "lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]",
+        "lifetimes = [own]",
+        "online_tables.py",
+        "a_store_that_forgets_keeps_rows_as_long_as_the_table_with_the_longest_ttl_needs_them",
+    ),
+    edge(
+        "a changed retention is ignored",
+        "if before.kept != wanted.state.kept or without(",
+        "if without(",
+        "loading.py",
+        "a_table_with_a_longer_ttl_brings_back_rows_that_the_store_has_forgotten",
+    ),
+    edge(
+        "only the first store is refreshed",
+        "for name in sorted(targets or {_DEFAULT})]",
+        "for name in sorted(targets or {_DEFAULT})[:1]]",
+        "online_tables.py",
+        "a_load_refreshes_a_version_in_every_store_that_has_it",
+    ),
+    edge(
+        "rows of other tables go with a table",
+        "if (table.target, lookup.space) not in used:",
+        "if True:",
+        "online_tables.py",
+        "rows_that_another_table_uses_stay_when_a_table_is_deleted",
+    ),
+    edge(
+        "generations of Redis are mixed",
+        "and all(part[0] == now for part in parts)",
+        "",
+        "online/redis.py",
+        "an_answer_in_several_parts_is_of_one_load",
+    ),
+    Mutation(
+        "a load that came online counts as lost",
+        "if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) == ARGV[1] then return 0 end",
+        "",
+        "online/redis.py",
+        (
+            "test_online_store.py::TestRedis::test_a_load_that_was_taken_for_lost_keeps_its_rows_if_it_ends_while_another_removes_them",
+        ),
+    ),
+    Mutation(
+        "LMDB changes another state",
+        "!= expected:\n        raise Conflict",
+        "== ():\n        raise Conflict",
+        "online/lmdb.py",
+        (
+            "test_online_store.py::TestLmdb::test_a_change_of_another_state_changes_nothing",
+            "test_online_store.py::TestLmdb::test_replacing_another_state_changes_nothing",
+        ),
+    ),
+    Mutation(
+        "a row removed online is counted as there",
+        "more -= transaction.delete(prefix + key)",
+        "transaction.delete(prefix + key)",
+        "online/lmdb.py",
+        ("test_online_store.py::TestLmdb::test_a_change_puts_and_removes_rows_and_sets_the_state",),
+    ),
+    rule(
+        "a ttl is exclusive online",
+        "row[-1] < oldest",
+        "row[-1] <= oldest",
+        "serving.py",
+        "online.py::test_a_ttl_counts_online_to_the_microsecond",
+    ),
+    rule(
+        "rows of a deleted group are served",
+        "if state.origin != self.origin:",
+        "if False:",
+        "serving.py",
+        "parity.py::test_a_table_of_a_group_that_was_made_again_is_not_online",
+    ),
+    rule(
+        "a clock that was ahead is trusted",
+        "if before.at > self.at:",
+        "if False:",
+        "loading.py",
+        "parity.py::test_a_load_by_a_clock_that_was_ahead_is_mended_by_the_next",
+    ),
+    edge(
+        "freshness looks past what was asked for",
+        "min(at, max(ends, default=at))",
+        "at",
+        "freshness.py",
+        "how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and_no_later",
+    ),
+    edge(
+        "freshness leaves out the end of what was asked for",
+        "if one <= last)",
+        "if one < last)",
+        "freshness.py",
+        "how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and_no_later",
+    ),
+    rule(
+        "verify does not see what is online only",
+        "            yield from self._extra(seen)\n",
+        "            pass\n",
+        "verification.py",
+        "parity.py::test_rows_that_are_missing_other_or_too_many_are_found",
+    ),
+    # Pushes and erasures
+    edge(
+        "an event of the moment of its erasure comes back",
+        "moment > erased.get(digest(key), moment - 1)",
+        "moment >= erased.get(digest(key), moment - 1)",
+        "pushing.py",
+        "what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_after_it_was_not",
+    ),
+    rule(
+        "a replay is stored again",
+        "new = offline.unknown(base, left, schema)",
+        "new = left",
+        "pushing.py",
+        "push.py::test_a_replay_changes_nothing_even_after_a_correction",
+    ),
+    edge(
+        "training sets saved during an erasure stay",
+        "saved_meanwhile = self.training_sets_holding(record, keys)",
+        "saved_meanwhile: list[str] = []",
+        "store.py",
+        "a_training_set_that_is_saved_during_an_erasure_is_erased_with_the_rest",
+    ),
+    rule(
+        "files with an erased entity stay",
+        "return self._remove([file for file in self._spare(snapshots) if holds(file)])",
+        "return []",
+        "offline/table.py",
+        "as_of.py::test_an_erased_entity_is_gone_from_everything_that_can_be_read_and_from_the_files",
+    ),
+    # Writes
+    edge(
+        "the clock of commits goes back",
+        "at=max(now(), before.at) if before else now(),",
+        "at=now(),",
+        "offline/table.py",
+        "a_commit_is_never_dated_before_the_one_it_follows",
+    ),
+    edge(
+        "the second of two first writes does not see the first",
+        "        if base.commit:\n            raise Conflict",
+        "        if False:\n            raise Conflict",
+        "writing.py",
+        "the_first_of_two_first_writes_counts_and_the_second_sees_it",
+    ),
+    edge(
+        "a killed deletion is not recovered from",
+        "if heard > last:",
+        "if False:",
+        "catalog.py",
+        "a_group_whose_deletion_was_killed_starts_anew_with_the_next_write",
+    ),
+    edge(
+        "a write may reach back as far as it likes",
+        "if reach > timedelta(days=lookback_days):",
+        "if reach > timedelta(days=lookback_days + 1):",
+        "advice.py",
+        "a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_one_that_does_not_is_none",
+    ),
+    edge(
+        "a number of a version is given twice",
+        "number = max((version.number for version in catalog.versions(record)), default=0) + 1",
+        "number = (old.version if old else 0) + 1",
+        "writing.py",
+        "a_version_made_after_going_back_has_a_number_of_its_own",
+    ),
+    edge(
+        "a vacuum forgets the days that are kept",
+        "return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]",
+        "return [*pinned(), *last]",
+        "maintenance.py",
+        "the_days_that_are_kept_can_be_read_after_a_vacuum_and_others_not",
+    ),
+    edge(
+        "a vacuum forgets training sets",
+        "return [*pinned(), *last, *_readable(",
+        "return [*last, *_readable(",
+        "maintenance.py",
+        "a_training_set_comes_back_after_a_vacuum_though_nothing_else_needs_its_rows",
+    ),
+    rule(
+        "an interval leaves out its last microsecond",
+        'f"{moment} <= {literal(span.end)}" if',
+        'f"{moment} < {literal(span.end)}" if',
+        "offline/plan.py",
+        "writes.py::test_the_ends_of_an_interval_are_inside_to_the_microsecond",
+    ),
+    rule(
+        "a merge forgets the created time",
+        'created = [f"{quote(schema.created_time.name)} DESC NULLS LAST"] if schema.created_time else []',
+        "created: list[str] = []",
+        "offline/plan.py",
+        "writes.py::test_a_merge_does_not_put_a_row_recorded_earlier_in_place_of_a_later_one",
+    ),
+    Mutation(
+        "last times cut to milliseconds are taken at their word",
+        "else self.end + 999",
+        "else self.end",
+        "offline/log.py",
+        ("test_offline_foreign.py::test_last_times_that_others_cut_to_milliseconds_lose_no_row",),
+    ),
+    rule(
+        "a refused write leaves its files",
+        "        undo.callback(path.unlink, missing_ok=True)\n",
+        "",
+        "offline/table.py",
+        "writes.py::test_a_disk_that_is_full_stores_nothing_and_says_so",
+    ),
+    # Values and names
+    rule(
+        "an event is rounded down",
+        "pa.int64())) if up else down",
+        "pa.int64())) if False else down",
+        "columns.py",
+        "time.py",
+        "push.py::test_an_event_of_pandas_that_is_finer_than_a_microsecond_is_rounded_up",
+    ),
+    rule(
+        "any type widens to any other",
+        "narrow == wide or is_.is_null(narrow)",
+        "True or is_.is_null(narrow)",
+        "types.py",
+        "versions.py::test_any_other_change_of_type_is_refused_with_the_difference_and_the_ways_out",
+    ),
+    edge(
+        "the hash forgets nulls",
+        "    digest.update(_dense(pc.is_valid(array).cast(pa.uint8())))\n",
+        "",
+        "content.py",
+        "two_tables_that_differ_only_in_a_null_or_in_where_values_end_have_different_hashes",
+    ),
+    Mutation(
+        "the file of a project goes before the environment",
+        '    yield "argument", arguments\n',
+        '    yield "argument", arguments\n    if file := find_file():\n        yield str(file), _read(file)\n',
+        "config.py",
+        ("test_config.py::test_a_later_place_goes_before_an_earlier_one",),
+    ),
+    # Joins, leaks, explanations
+    edge(
+        "all is joined in one pass",
+        "return -(-needed // (self._duck.limit * 3 // 4))",
+        "return 1",
+        "engine/duckdb.py",
+        "rows_that_do_not_fit_in_memory_are_joined_in_as_many_passes_as_they_need",
+    ),
+    edge(
+        "few rows recorded late are many",
+        "_SHARE = 0.01",
+        "_SHARE = 0.005",
+        "leaks.py",
+        "more_than_a_hundredth_of_rows_recorded_a_day_late_is_pointed_out",
+        "a_feature_that_equals_the_label_in_99_of_100_of_ten_rows_or_more_is_pointed_out",
+    ),
+    edge(
+        "many rows are needed for a copy",
+        "_ENOUGH = 10",
+        "_ENOUGH = 11",
+        "leaks.py",
+        "a_feature_that_equals_the_label_in_99_of_100_of_ten_rows_or_more_is_pointed_out",
+    ),
+    Mutation(
+        "an event of the very moment is explained as of the future",
+        "if one.event_time > moment:",
+        "if one.event_time >= moment:",
+        "explanation.py",
+        ("contract/test_explain.py",),
+    ),
+    Mutation(
+        "a stream loses the order of its passes",
+        "g USING (i) ORDER BY s.i",
+        "g USING (i) ORDER BY s.i DESC",
+        "engine/duckdb.py",
+        ("contract/test_streaming.py",),
+    ),
+    # The home, the server, the command line
+    Mutation(
+        "a backup that was changed is restored",
+        "if found.sha256 != _hash_of(found.files):",
+        "if False:",
+        "backup.py",
+        ("test_backup.py::test_a_list_of_files_that_was_changed_is_refused",),
+    ),
+    Mutation(
+        "a backup that is told to end leaves a part",
+        "            shutil.rmtree(part, ignore_errors=True)\n        raise\n",
+        "            pass\n        raise\n",
+        "folders.py",
+        ("test_backup.py::test_a_backup_that_was_changed_is_refused_by_the_name_of_the_file",),
+    ),
+    Mutation(
+        "a training set loses its group",
+        "if sets := [one.label for one in self.training_sets.users(record)]:",
+        "if sets := list[str]():",
+        "store.py",
+        ("test_training_sets.py::test_a_group_that_a_training_set_needs_cannot_be_deleted_before_it",),
+    ),
+    Mutation(
+        "the doctor overlooks what killed writers left",
+        "        if spare:\n",
+        "        if False:\n",
+        "doctor.py",
+        ("test_cli.py::test_the_doctor_finds_what_a_killed_writer_left",),
+    ),
+    edge(
+        "what Arrow says of itself is believed",
+        "                batch.validate(full=True)\n",
+        "",
+        "server/bodies.py",
+        "arrow_whose_text_is_none_is_refused",
+    ),
+    edge(
+        "a revoked token opens the door",
+        " for token in tokens if token.revoked_at is None}",
+        " for token in tokens}",
+        "tokens.py",
+        "a_revoked_token_is_found_no_more_and_the_door_stays_shut",
+    ),
+    Mutation(
+        "a row too many is answered",
+        "if rows > most:",
+        "if rows > most + 1:",
+        "server/bodies.py",
+        ("test_server_safety.py::test_what_is_too_large_gets_413",),
+    ),
+)
+
+
+def break_and_test(folder: Path, mutation: Mutation) -> Outcome:
+    """Break a copy of the pristine copy and run the tests named for it."""
+    outcome = run_tests(break_copy(folder, mutation), mutation.tests)
+    print(f"  {mutation.name}: {verdict(outcome)}", flush=True)
+    return outcome
+
+
+def verdict(outcome: Outcome) -> str:
+    """Say whether a mutation was caught."""
+    return "caught" if outcome.caught else "NOT CAUGHT"
+
+
+def table(mutations: Sequence[Mutation], outcomes: Sequence[Outcome]) -> str:
+    """Write the results as a Markdown table."""
+    lines = ["| change | in | caught by |", "|---|---|---|"]
+    for mutation, outcome in zip(mutations, outcomes, strict=True):
+        lines.append(f"| {mutation.name} | `{mutation.path}` | {outcome.first if outcome.caught else 'NONE'} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Break what is asked for; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--some", type=int, default=len(MUTATIONS), help="how many of the changes, drawn by lot")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the lot")
+    given = parser.parse_args()
+    mutations = Random(given.seed).sample(MUTATIONS, given.some)
+    mutations.sort(key=MUTATIONS.index)
+    with tempfile.TemporaryDirectory(prefix="seeknal-break-") as name:
+        folder = Path(name).resolve()
+        copy_checkout(folder / "pristine")
+        check_mutations(folder / "pristine", MUTATIONS)
+        print(f"The tests on an unbroken copy ({len(MUTATIONS)} changes can be made) ...", flush=True)
+        unbroken = run_tests(folder / "pristine", sorted({test for mutation in mutations for test in mutation.tests}))
+        if not unbroken.passed:
+            raise SystemExit(f"{unbroken.output}\nThe tests fail on the unbroken copy, so they can prove nothing.")
+        print(f"  {unbroken.count}\nThe tests on broken copies ...", flush=True)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            outcomes = list(pool.map(partial(break_and_test, folder), mutations))
+    print("", table(mutations, outcomes), sep="\n")
+    missed = [outcome for outcome in outcomes if not outcome.caught]
+    for outcome in missed:
+        print(f"\nNot caught; pytest exited {outcome.returncode} and said:\n{outcome.output}")
+    print(f"\n{len(outcomes) - len(missed)} of {len(outcomes)} caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

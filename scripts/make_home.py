@@ -1,0 +1,153 @@
+"""Make a small home with the code of this checkout, to be opened by all later ones: tests/homes/NAME.tar.gz and NAME.json.
+
+    python scripts/make_home.py NAME
+
+NAME is a release, or the commit whose format is another than the one before. The home has a little of everything that is
+stored; the JSON file says what this code answers from it. `tests/test_homes.py` opens every home that is there. It takes
+what it needs of the classes of the guide, so that it also runs on older code, and leaves out what that has not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal import (
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    OnlineFeaturesDuckDB,
+)
+
+HOMES = Path(__file__).resolve().parent.parent / "tests" / "homes"
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+TYPES = {
+    "whole": pa.array([2**53 + 1, None, -1], pa.int64()),
+    "ratio": pa.array([0.1, None, float("nan")], pa.float64()),
+    "text": pa.array(["é", None, ""], pa.string()),
+    "flag": pa.array([True, None, False], pa.bool_()),
+    "raw": pa.array([b"\0\xff", None, b""], pa.binary()),
+    "day": pa.array([date(2024, 2, 29), None, date(1969, 12, 31)], pa.date32()),
+    "since": pa.array([NOON, None, NOON - HOUR], pa.timestamp("us", "UTC")),
+    "price": pa.array([Decimal("12.50"), None, Decimal("-0.01")], pa.decimal128(10, 2)),
+    "tags": pa.array([["a", None], None, []], pa.list_(pa.string())),
+    "place": pa.array([{"lat": 1.5, "lon": None}, None, {"lat": None, "lon": 2.0}]),
+}
+GROUPS = ("spend", "kinds", "visits")
+
+
+def define(name: str, **options: Any) -> FeatureGroupDuckDB:
+    """Define a group of project shop, keyed by user."""
+    return FeatureGroupDuckDB(
+        name, Entity("user", ["user_id"]), Materialization(event_time_col="at", **options), "shop"
+    )
+
+
+def rows(users: list[Any], *hours: int, **columns: Any) -> pa.Table:
+    """Make rows of users, each at an hour after noon."""
+    return pa.table({"user_id": users, "at": [NOON + hour * HOUR for hour in hours], **columns})
+
+
+def write(group: FeatureGroupDuckDB, frame: pa.Table, mode: str = "append") -> None:
+    """Write a frame with all its columns as features."""
+    group.set_dataframe(frame).set_features().write(mode=mode)
+
+
+def furnish() -> str | None:
+    """Fill the home; return the token that opens its server, if there are tokens."""
+    spend = define("spend", ttl=timedelta(days=36_500))
+    write(spend, rows([1, 1, 2], 0, 1, 0, x=[1, 2, 3]), "overwrite")
+    write(spend, rows([2, 3], 2, 2, x=[4, 5]))
+    asked = HistoricalFeaturesDuckDB([FeatureLookup(spend)])
+    write(define("kinds"), rows([1, 2, 3], 0, 0, 0, **TYPES), "overwrite")
+    visits = define("visits", created_time_col="made")
+    made = [NOON, NOON + HOUR, NOON]
+    write(visits, rows([1, 1, 9], 0, 0, 0, made=made, page=["a", "b", "erased"]), "overwrite")
+    both = HistoricalFeaturesDuckDB([FeatureLookup(spend), FeatureLookup(visits, prefix="v_")])
+    both.serve("both")
+    with suppress(AttributeError):  # each came with a later commit
+        asked.using_spine(pa.table({"user_id": [1, 2], "at": [NOON + HOUR] * 2}), "at").save("may", rows=True)
+        asked.save("all")
+    write(spend, rows([1, 4], 3, 3, x=[6, 7], y=[0.5, None]))
+    store, token = FeatureStore(), None
+    for step in (
+        lambda: spend.rollback(to=1),
+        lambda: store.erase("visits", {"user_id": 9}),
+        lambda: spend.push({"user_id": 5, "at": NOON + 4 * HOUR, "x": 8}),
+        lambda: store.optimize("kinds", keep_days=0),
+    ):
+        with suppress(AttributeError):
+            step()
+    with suppress(ImportError):
+        from seeknal import tokens
+
+        token = tokens.create(store.registry, "web", "shop", ["read", "push"])
+    return token
+
+
+def plain(table: pa.Table) -> list[dict[str, str]]:
+    """Write values so that JSON keeps them: as Python shows them."""
+    return [{name: repr(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def answers() -> dict[str, Any]:
+    """Ask the home all that it can be asked."""
+    store, found = FeatureStore(), {}
+    for name in GROUPS:
+        lookups = {f"{name} now": FeatureLookup(f"shop/{name}")}
+        with suppress(TypeError):  # a lookup had no version once
+            for one in store.versions(name):
+                lookups[f"{name} {one.number}"] = FeatureLookup(f"shop/{name}", version=one.number)
+        for label, lookup in lookups.items():
+            found[label] = plain(HistoricalFeaturesDuckDB([lookup]).to_dataframe(output="arrow"))
+    users = [{"user_id": user} for user in range(1, 10)]
+    found["both"] = plain(OnlineFeaturesDuckDB("both").get_features(users, "arrow"))
+    sets: Callable[[], list[Any]] = getattr(store.registry, "training_sets", list)
+    for one in sets():
+        found[f"training set {one.name}"] = [one.content_hash, plain(store.training_sets.reproduce(one))]
+    return found
+
+
+def main() -> None:
+    """Make it."""
+    warnings.simplefilter("ignore")
+    (name,) = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SEEKNAL_HOME"] = f"{folder}/home"
+        os.chdir(folder)
+        token = furnish()
+        told = {"token": token, "answers": answers()}
+        HOMES.mkdir(exist_ok=True)
+        (HOMES / f"{name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with tarfile.open(HOMES / f"{name}.tar.gz", "w:gz") as archive:
+            archive.add(f"{folder}/home", name, filter=_kept)
+    print(f"{name}: {(HOMES / f'{name}.tar.gz').stat().st_size:,} bytes, {len(told['answers'])} answers")
+
+
+def _kept(file: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out what every process makes anew, and who made it."""
+    if file.name.endswith(("lock.mdb", ".lock", "/scratch", "/trash")) or "/checked-" in file.name:
+        return None
+    file.uid = file.gid = 0
+    file.uname = file.gname = ""
+    return file
+
+
+if __name__ == "__main__":
+    main()
