@@ -106,7 +106,7 @@ class _Calls(ABC):
         asked: Mapping[str, Any],
         read: Callable[[IO[bytes]], Any] | None = None,
     ) -> Call:
-        check_lookups(lookups)
+        lookups = check_lookups(lookups)
         projects = sorted({lookup.project or _DEFAULT for lookup in lookups})
         if len(projects) > 1:
             raise DefinitionError(f"The lookups are of projects {', '.join(projects)}; ask for those of one at a time.")

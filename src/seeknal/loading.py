@@ -8,7 +8,7 @@ repeated, interrupted, or overlap with another one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -19,12 +19,12 @@ from seeknal.engine import Engine
 from seeknal.errors import StoreError, tally
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, OnlineStore, Round, State
+from seeknal.progress import Tell
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.records import space_of
 from seeknal.times import Interval, union, without
 from seeknal.turns import take_turns
 
-Tell = Callable[[str], None]
 _ROUNDS = 50
 _REARRANGED = "optimize"
 

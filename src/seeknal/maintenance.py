@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import pyarrow as pa
 
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, tally
+from seeknal.notebook import Shown
 from seeknal.offline import Commit, Snapshot, Write
 from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
-from seeknal.times import DAY, Interval, now
+from seeknal.times import DAY, Interval, moment_of, now
 from seeknal.turns import Conflict, take_turns
 
 
@@ -38,8 +40,8 @@ class Optimized:
     freed: int
 
 
-@dataclass(frozen=True)
-class Erased:
+@dataclass(frozen=True, repr=False)
+class Erased(Shown):
     """The receipt of an erasure.
 
     Args:
@@ -63,6 +65,13 @@ class Erased:
     lost_snapshots: int
     online: int = 0
     training_sets: tuple[str, ...] = ()
+
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime:
+        """When it was erased, in UTC."""
+        return moment_of(self.at)
 
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())

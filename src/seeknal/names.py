@@ -51,6 +51,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_folded[near[0]] if near else None
 
 
+def quoted(names: Iterable[object]) -> str:
+    """Write names as a sentence lists them.
+
+    >>> quoted(["a"]), quoted(["a", "b", "c"])
+    ("'a'", "'a', 'b' and 'c'")
+    """
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Give a sentence that points from a wrong name to the nearest right ones, or to all of a few.
 

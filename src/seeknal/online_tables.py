@@ -23,8 +23,9 @@ from seeknal.times import DAY, Interval, microseconds, now, without
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
-    from seeknal.loading import Loaded, Tell
+    from seeknal.loading import Loaded
     from seeknal.offline import Snapshot
+    from seeknal.progress import Tell
     from seeknal.retrieval import Source
 
 

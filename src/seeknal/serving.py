@@ -15,7 +15,7 @@ from seeknal import frames
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.exact import read_keys
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, quoted
 from seeknal.online import Codec, OnlineStore, State, WireRow, to_wire
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
@@ -396,13 +396,14 @@ class OnlineTable:
         """Refuse an entity that is not given by its join keys."""
         if not isinstance(key, Mapping):
             raise DataError(f"{key!r} is no mapping. Write {{{self.keys[0]!r}: {key!r}}}.")
-        expected = set(self.keys)
-        if odd := set(key) ^ expected:
-            wrong = min(map(str, odd))
-            problem = f"lacks {wrong!r}" if wrong in expected else f"has {wrong!r}, which is no key of it"
-            hint = "" if wrong in expected else did_you_mean(wrong, expected)
+        lacking = [name for name in self.keys if name not in key]
+        extra = [name for name in key if name not in self.keys]
+        if lacking or extra:
+            problems = [f"lacks {quoted(lacking)}"] if lacking else []
+            problems += [f"has {quoted(extra)}, which is no key of it"] if extra else []
+            hint = did_you_mean(str(extra[0]), lacking or self.keys) if extra else ""
             raise DataError(
-                f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {problem}.{hint}",
+                f"Online table {self.record.name!r} is asked by {', '.join(self.keys)}; a key {' and '.join(problems)}.{hint}",
                 key=dict(key),
             )
 
@@ -417,7 +418,7 @@ class OnlineTable:
         check_features(features)
         if unknown := [name for name in features if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
-            raise DefinitionError(f"Online table {self.record.name!r} has no feature {unknown[0]!r}.{hint}")
+            raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
         pieces = []
         for part, label in zip(self.parts, self._labels, strict=True):
             if names := [name for name in dict.fromkeys(features) if name in part.features]:

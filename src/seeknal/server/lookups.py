@@ -14,7 +14,7 @@ from pyarrow import types as is_
 
 from seeknal import exact, frames
 from seeknal.errors import DataError, NotOnlineError
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, quoted
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
@@ -74,13 +74,11 @@ async def get(service: Service, exchange: Exchange) -> Answer:
     if len(own) < len(given):
         raise DataError("The query has a key twice. Ask for several entities with POST.")
     asked = _options([(name, text) for name, text in exchange.query if name not in held.key_kinds], held.table.keys)
-    columns = {}
-    for name, kind in held.key_kinds.items():
-        if name not in own:
-            raise DataError(
-                f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query lacks {name!r}."
-            )
-        columns[name] = [_from_text(name, own[name], kind)]
+    if lacking := [name for name in held.key_kinds if name not in own]:
+        raise DataError(
+            f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query lacks {quoted(lacking)}."
+        )
+    columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items()}
     exchange.keys = 1
     return await _answer(service, exchange, held, asked, columns)
 
