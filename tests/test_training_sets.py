@@ -142,7 +142,7 @@ def test_the_command_line_lists_shows_reproduces_and_deletes(tmp_path):
 def test_a_second_of_the_spine_stays_a_second():
     _, hist = spend_and_visits()
     spine = SPINE.set_column(1, "at", SPINE["at"].cast(pa.timestamp("s")))
-    hist.using_spine(spine, "at")
+    hist = hist.using_spine(spine, "at")
     assert hist.save("seconds").reproduce("arrow").equals(hist.to_dataframe())
 
 

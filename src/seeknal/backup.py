@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -24,10 +24,9 @@ from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home import Home
 from seeknal.offline.log import latest, mentioned_files, read_snapshot
 from seeknal.online import LmdbStore, shown
+from seeknal.progress import Tell, working
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.times import now
-
-Tell = Callable[[str], None]
 
 _FORMAT = 1
 _MANIFEST, _REGISTRY = "backup.json", "registry.db"
@@ -124,7 +123,7 @@ class _Manifest:
 # Taking a backup
 
 
-def backup(home: Home, place: str | Path, *, tell: Tell = lambda _: None) -> BackedUp:
+def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> BackedUp:
     """Copy a whole home, as it is at one moment, into a new folder; others go on reading and writing meanwhile.
 
     Whoever erases, optimizes or deletes waits until it is done, and is waited for if they began before.
@@ -132,7 +131,7 @@ def backup(home: Home, place: str | Path, *, tell: Tell = lambda _: None) -> Bac
     Args:
         home: The home, such as a `FeatureStore`.
         place: The folder; it appears when all is in it.
-        tell: Is told how far it is.
+        tell: Told each step; without it they are shown on a terminal.
 
     Raises:
         DefinitionError: There is something at the place, or no home.
@@ -141,14 +140,14 @@ def backup(home: Home, place: str | Path, *, tell: Tell = lambda _: None) -> Bac
     started = time.perf_counter()
     target = Path(place).expanduser().absolute()
     _check_target(home, target)
-    tell("Waiting for those who delete")
     with (
+        working("Waiting for those who delete", tell) as told,
         _saying(f"The home {home.home} could not be backed up to {target}, and nothing is there"),
         folders.appearing(target) as part,
         home.catalog.keeping(),
     ):
         folders.same_access(home.home, part)
-        taken = _Taking(home.home, part, tell).run()
+        taken = _Taking(home.home, part, told).run()
     return BackedUp(target, *taken, seconds=time.perf_counter() - started)
 
 
@@ -240,7 +239,7 @@ def _hash_of(files: Sequence[_File]) -> str:
 # Restoring one
 
 
-def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: Tell = lambda _: None) -> Restored:
+def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: Tell | None = None) -> Restored:
     """Make a home from a backup, with what was online in its own folder; it appears when all is in it.
 
     Online rows in Redis, or in another folder, are left as they are, since the home that was backed up may use them.
@@ -249,7 +248,7 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
         source: The folder of the backup.
         home: Where to: a home, such as a `FeatureStore`, whose folder is empty or not there yet.
         load_shared: Load the rows in other stores too, when the home is in its place.
-        tell: Is told how far it is.
+        tell: Told each step; without it they are shown on a terminal.
 
     Raises:
         DefinitionError: The home is not empty, or there is no backup.
@@ -261,17 +260,18 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
     _check_home(target)
     home.close()
     LmdbStore(home.home / "online").close()
-    with (
-        _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
-        _parents(target),
-        folders.appearing(target) as part,
-    ):
-        folders.same_access(backed_up, part)
-        _copy_back(backed_up, manifest, part, tell)
-        if _has_own_store(home):
-            _load_own(part, home, tell)
-    if load_shared:
-        _load_others(home, tell)
+    with working("Restoring", tell) as told:
+        with (
+            _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
+            _parents(target),
+            folders.appearing(target) as part,
+        ):
+            folders.same_access(backed_up, part)
+            _copy_back(backed_up, manifest, part, told)
+            if _has_own_store(home):
+                _load_own(part, home, told)
+        if load_shared:
+            _load_others(home, told)
     registry = home.registry
     others = () if load_shared else tuple(filter(None, (_elsewhere(home, table) for table in registry.tables())))
     names = {one.table for one in others}

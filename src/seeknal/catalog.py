@@ -15,7 +15,7 @@ from seeknal.duck import Duck
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.lock import alone, together
-from seeknal.names import did_you_mean, not_the_only, split_label
+from seeknal.names import did_you_mean, not_the_only, quoted, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.times import Moment, instant, now
 
@@ -260,14 +260,18 @@ class Catalog:
         from seeknal.exact import read_keys
 
         fields = self.version(record).schema.keys
-        if set(keys) != {field.name for field in fields}:
-            raise DataError(f"{record.label} is keyed by {', '.join(f.name for f in fields)}, not {', '.join(keys)}.")
+        names = [field.name for field in fields]
+        lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]
+        if lacking or extra:
+            odd = [f"{quoted(lacking)} is missing"] if lacking else []
+            odd += [f"{quoted(extra)} is no key of it"] if extra else []
+            raise DataError(f"{record.label} is keyed by {', '.join(names)}; {' and '.join(odd)}.")
         columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
         stored = [
             column if pa.types.is_integer(field.type) else column.cast(types.stored(field.type))
             for column, field in zip(columns, fields, strict=True)
         ]
-        return pa.Table.from_arrays(stored, names=[field.name for field in fields])
+        return pa.Table.from_arrays(stored, names=names)
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
         """Return a version's last snapshot; if its files were vacuumed after a compaction by another program, as that left it.

@@ -106,7 +106,7 @@ class _Calls(ABC):
         asked: Mapping[str, Any],
         read: Callable[[IO[bytes]], Any] | None = None,
     ) -> Call:
-        check_lookups(lookups)
+        lookups = check_lookups(lookups)
         query = {"lookups": [described(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
         content = msgspec.json.encode(query)
         return Call("/v1/historical", read or read_batches, content, spine=spine, is_large=read is None, is_long=True)

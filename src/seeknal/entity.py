@@ -17,7 +17,8 @@ class Entity:
         name: What it is, in the singular.
         join_keys: Columns that together identify one, in order.
         description: A sentence for people.
-        pii_keys: Those join keys that are personal data; `seeknal debug` masks them.
+        pii_keys: Those join keys that are personal data; `seeknal debug` masks them. A list in the third place, where
+            Seeknal once had them, means them too.
 
     Raises:
         DefinitionError: A name breaks the rule, or the keys are missing, repeated or no list.
@@ -35,6 +36,12 @@ class Entity:
         description: str | None = None,
         pii_keys: Sequence[str] | None = None,
     ) -> None:
+        if isinstance(description, list | tuple):
+            description, pii_keys = pii_keys, description  # the order they once had
+        if description is not None and not isinstance(description, str):
+            raise DefinitionError(
+                f"description={description!r} of entity {name!r} is no text. Leave it out, or write a sentence."
+            )
         self._set(
             check_name("entity", name),
             _columns("join_keys", join_keys),

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
-from seeknal.errors import DataError
 from seeknal.frames import library, records
 from seeknal.registry import SnapshotRecord
 from seeknal.retrieval import Source
@@ -53,37 +54,16 @@ class Candidate:
         return (self.event_time, -(2**63) if self.created_time is None else self.created_time, self.row_id)
 
 
-def explain_row(
-    catalog: Catalog, engine: Engine, sources: Sequence[Source], keys: Mapping[str, Any], moment: int, span: Interval
-) -> list[Candidate]:
-    """List the rows of one entity, lookup by lookup; see `explain`.
-
-    Args:
-        catalog: Where the groups are.
-        engine: What reads rows.
-        sources: The lookups.
-        keys: The join keys, named as in the spine.
-        moment: The spine's moment.
-        span: Only rows with an event time within it can be seen.
-
-    Raises:
-        DataError: Keys are missing.
-    """
-    found = []
-    for source in sources:
-        if missing := [name for name in source.keys.values() if name not in keys]:
-            raise DataError(
-                f"The row has no {', '.join(map(repr, missing))}, which {source.record.label} is looked up by."
-            )
-        entity = catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
-        found += explain(catalog, engine, source, entity, moment, span)
-    return found
-
-
 def explain(
-    catalog: Catalog, engine: Engine, source: Source, entity: pa.Table, moment: int, span: Interval
+    catalog: Catalog,
+    engine: Engine,
+    source: Source,
+    entity: pa.Table,
+    moment: int,
+    span: Interval,
+    limit: int | None = None,
 ) -> list[Candidate]:
-    """List the rows of one entity, the one that won first, then by how near they came.
+    """List the rows of one entity, the one that won first, then those nearest to the moment.
 
     This is the contract once more, row by row in Python: it does not ask the join.
 
@@ -94,25 +74,39 @@ def explain(
         entity: The join keys in one row, named as in the group.
         moment: The spine's moment.
         span: Only rows with an event time within it can be seen.
+        limit: How many to list. None: all.
     """
     schema = source.version.schema
     _, now = catalog.read(source.record, source.version.number)
-    tables = [engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema))]
+    visible, stored = (engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema)))
+    later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
+    tables = [_near(table, schema, moment, span, limit) for table in (visible, later_only)]
     catalog.catch_up(source.record)
     writes = catalog.registry.snapshots(source.record)
     seen, later = (_candidates(table, source, schema, writes) for table in tables)
-    known = {one.row_id for one in seen}
     hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, span))}
     best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)
     lifetime = source.record.group.materialization.lifetime
     judged = [
         replace(one, verdict=hidden.get(one.row_id) or _why_lost(one, best, moment, lifetime)) for one in seen
-    ] + [
-        replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}")
-        for one in later
-        if one.row_id not in known
-    ]
-    return sorted(judged, key=lambda one: (one.row_id != (best.row_id if best else None), abs(moment - one.event_time)))
+    ] + [replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}") for one in later]
+    winner = best.row_id if best else None
+    return sorted(judged, key=lambda one: (one.row_id != winner, abs(moment - one.event_time)))[:limit]
+
+
+def _near(rows: pa.Table, schema: Schema, moment: int, span: Interval, limit: int | None) -> pa.Table:
+    """Return the rows that can be among the first: those nearest to the moment, and all of the newest time that can be seen."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    times = np.asarray(rows[schema.event_time.name].cast(UTC).cast(pa.int64()), np.int64)
+    first, last = (
+        (-(2**63) if span.start is None else span.start),
+        (moment if span.end is None else min(span.end, moment)),
+    )
+    seen = times[(times >= first) & (times <= last)]
+    newest = np.flatnonzero(times == seen.max()) if len(seen) else np.array([], np.int64)
+    nearest = np.argsort(np.abs(times - moment), kind="stable")[:limit]
+    return rows.take(pa.array(np.union1d(newest, nearest)))
 
 
 def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[SnapshotRecord]) -> list[Candidate]:

@@ -170,11 +170,11 @@ class FeatureLookup:
         return (self.rename or {}).get(feature, f"{self.prefix or ''}{feature}")
 
 
-def check_lookups(lookups: object) -> None:
-    """Refuse what is no list of lookups.
+def check_lookups(lookups: object) -> tuple[FeatureLookup, ...]:
+    """Return one lookup, or a list of them, as a tuple.
 
     Raises:
-        DefinitionError: It is none.
+        DefinitionError: It is neither.
     """
     given = lookups if isinstance(lookups, list | tuple) else [lookups]
     wrong = [one for one in given if not isinstance(one, FeatureLookup)]
@@ -183,3 +183,4 @@ def check_lookups(lookups: object) -> None:
         raise DefinitionError(
             f"lookups takes a list with at least one FeatureLookup{instead}. Write [FeatureLookup(source=group)]."
         )
+    return tuple(given)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 from seeknal import config
@@ -56,11 +57,29 @@ class Home:
         online_store: str | None = None,
         lookback_days: int | None = None,
     ) -> None:
-        self.settings = config.load(
-            home=home, memory_limit=memory_limit, online_store=online_store, lookback_days=lookback_days
+        self._open(
+            config.load(home=home, memory_limit=memory_limit, online_store=online_store, lookback_days=lookback_days)
         )
-        self.home = self.settings.home
+
+    @classmethod
+    def of(cls, settings: config.Settings) -> Self:
+        """Return the home that some settings describe, whatever the folder and the environment say now."""
+        home = cls.__new__(cls)
+        home._open(settings)  # noqa: SLF001 - its own
+        return home
+
+    def _open(self, settings: config.Settings) -> None:
+        self.settings = settings
+        self.home = settings.home
         _homes.add(self)
+
+    def __reduce__(self) -> tuple[Callable[[config.Settings], Home], tuple[config.Settings]]:
+        return type(self).of, (self.settings,)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything in it yet. To ask makes nothing."""
+        return self.registry_file.exists()
 
     @once
     def registry(self) -> Registry:

@@ -1,46 +1,88 @@
-"""Leaks that a correct join cannot see, because they are in the data."""
+"""Leaks that a correct join cannot see, because they are in the data.
+
+Three are looked for: rows recorded long after the moment they are dated; rows made of the period they are dated by (see
+`seeknal.periods`); features that equal another column of the spine, which may be the label. Each finding tells its evidence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal import retrieval
+from seeknal import periods, retrieval
 from seeknal.columns import utc
 from seeknal.engine import Engine
+from seeknal.progress import Tell, silent
 from seeknal.registry import Question
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
-from seeknal.times import DAY, moment_of
+from seeknal.times import DAY, Interval
 
 _SAMPLE = 100_000
+_SPINE = 500_000
 _SHARE = 0.01
 _ENOUGH = 10
 
 
-def check(engine: Engine, sources: Sequence[Source], spine: pa.Table | None, question: Question) -> list[str]:
+class Findings(list[str]):
+    """What was found, a sentence each; nothing, if there is no evidence of a leak."""
+
+    def __init__(self, found: Iterable[str] = (), looked_at: Sequence[str] = ()) -> None:
+        super().__init__(found)
+        self.looked_at = tuple(looked_at)
+        """What was looked at, and what could not be told; a sentence each."""
+
+    @property
+    def report(self) -> str:
+        """All of it as text: what was found, and what was looked at."""
+        found = [f"Found: {one}" for one in self] or ["Found: nothing."]
+        return "\n".join([*found, *(f"Looked at: {one}" for one in self.looked_at)])
+
+
+def check(
+    engine: Engine, sources: Sequence[Source], spine: pa.Table | None, question: Question, tell: Tell = silent
+) -> Findings:
     """Look for all of them; without a spine, for those that need none."""
-    found = [text for source in sources for text in late_records(engine, source)]
+    found: list[str] = []
+    looked_at: list[str] = []
+    for source in sources:
+        tell(f"Looking at when {source.record.label} was recorded")
+        looked_at.append(_recorded(source))
+        found += late_records(engine, source, question.span)
     if spine is None:
-        return found
-    answer = retrieval.answer(engine, sources, question, spine)
-    moments = utc(question.date_col, spine[question.date_col], up=False).cast(pa.int64()).drop_null()
-    found += [text for source in sources for text in midnights(engine, source, moments)]
+        return Findings(found, looked_at)
+    answer = retrieval.answer(engine, sources, question, spine, tell)
     keys = {question.date_col, *(name for source in sources for name in source.keys.values())}
     labels = [name for name in spine.column_names if name not in keys]
     features = [name for source in sources for name in source.features.values()]
-    return [*found, *copies(answer, labels, features)]
+    copied = list(copies(answer, spine, labels, features))
+    looked_at.append(
+        f"whether one of {len(features)} features equals one of the columns {', '.join(labels) or '(none)'}"
+    )
+    for source in sources:
+        tell(f"Looking at how {source.record.label} is dated")
+        accused, told = _own_periods(engine, source, spine.slice(0, _SPINE), question, labels)
+        found += accused
+        looked_at.append(told)
+    return Findings([*found, *copied], looked_at)
 
 
-def late_records(engine: Engine, source: Source) -> Iterator[str]:
+def _recorded(source: Source) -> str:
+    created = source.version.schema.created_time
+    how = f"by {created.name}" if created else "not known, as it has no created time"
+    return f"{source.record.label}: when its rows were recorded, {how}"
+
+
+def late_records(engine: Engine, source: Source, span: Interval) -> Iterator[str]:
     """Tell whether rows were recorded long after the moment they are dated, and so were not known then."""
     schema = source.version.schema
     if schema.created_time is None:
         return
-    rows = engine.sample(source.rows(), _SAMPLE)
+    rows = engine.sample(source.rows(span), _SAMPLE)
     times, created = (rows[field.name].cast(UTC).cast(pa.int64()) for field in (schema.event_time, schema.created_time))
     lags = pc.subtract(created, times).drop_null()
     late = lags.filter(pc.greater(lags, DAY))
@@ -53,29 +95,45 @@ def late_records(engine: Engine, source: Source) -> Iterator[str]:
         )
 
 
-def midnights(engine: Engine, source: Source, moments: pa.ChunkedArray) -> Iterator[str]:
-    """Tell whether rows are dated by day, and are looked at within the day."""
-    schema = source.version.schema
-    rows = engine.sample(source.rows(), _SAMPLE)
-    times = rows[schema.event_time.name].cast(UTC).cast(pa.int64())
-    if len(times) and _all_midnight(times) and not _all_midnight(moments):
-        example = moment_of(times[0].as_py()).date()
-        yield (
-            f"{source.record.label}: every {schema.event_time.name} is a midnight, but the spine has hours. If the row of "
-            f"{example} sums up that day, it is seen before the day is over. Date it by the next midnight."
-        )
+def _own_periods(
+    engine: Engine, source: Source, spine: pa.Table, question: Question, labels: Sequence[str]
+) -> tuple[list[str], str]:
+    """Tell whether rows are made of the period they are dated by, and say what was looked at."""
+    label, time = source.record.label, source.version.schema.event_time.name
+    dated = periods.period_of(engine, source, question.span)
+    if dated is None:
+        return [], f"{label}: its rows are dated by events, not by periods such as days"
+    period, times = dated
+    name = periods.span_of(period)
+    at = utc(question.date_col, spine[question.date_col], up=False)
+    moments = retrieval.moments_of(source, spine, at)
+    known = np.flatnonzero(np.asarray(pc.is_valid(moments["t"])))
+    if not len(known):
+        return [], f"{label}: no row of the spine has a moment"
+    moments = moments.take(pa.array(known))
+    cells = periods.Cells.of(moments, period, times)
+    around = periods.look_around(engine, source, moments, question.span, period)
+    columns = periods.labels_of(spine.take(pa.array(known)), labels)
+    told = list(periods.made_of_their_own(around, columns, cells, period))
+    seen = (
+        f"{label}: whether the rows, one a {name}, are made of the {name} they are dated by: how {', '.join(around) or 'no number'} "
+        f"agrees with {', '.join(columns) or 'the number of rows'} in {len(cells.first):,} cases of an entity and a {name}"
+    )
+    if cells.periods < periods.FEWEST:
+        seen += f"; the spine has {cells.periods} {name}s, too few to tell"
+    accused = [
+        f"{label}: {one}. If a row sums up the {name} that begins at its {time}, it is seen before that is over. Date it by "
+        f"the end of its {name}."
+        for one in told
+    ]
+    return accused, seen
 
 
-def _all_midnight(moments: pa.ChunkedArray) -> bool:
-    days = pc.multiply(pc.divide(moments, DAY), DAY)
-    return bool(pc.all(pc.equal(days, moments)).as_py())
-
-
-def copies(answer: pa.Table, spine_columns: Sequence[str], features: Sequence[str]) -> Iterator[str]:
+def copies(answer: pa.Table, spine: pa.Table, spine_columns: Sequence[str], features: Sequence[str]) -> Iterator[str]:
     """Tell whether a feature equals a column of the spine, which may be the label."""
     for name in features:
         for label in spine_columns:
-            if _is_copy(answer[name], answer[label]):
+            if _is_copy(answer[name], spine[label]):
                 yield f"{name} equals {label} wherever both are known. If {label} is the label, the feature gives it away."
 
 

@@ -8,7 +8,7 @@ repeated, interrupted, or overlap with another one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -19,12 +19,12 @@ from seeknal.engine import Engine
 from seeknal.errors import StoreError, tally
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, OnlineStore, Round, State
+from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.records import space_of
 from seeknal.times import Interval, now, union, without
 from seeknal.turns import Conflict, take_turns
 
-Tell = Callable[[str], None]
 _ROUNDS = 50
 _REARRANGED = "optimize"
 
@@ -61,7 +61,7 @@ class Ask:
 
     spans: Sequence[Interval] = (Interval(),)
     at: int | None = None
-    tell: Tell = lambda _: None
+    tell: Tell = silent
     full: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -12,11 +13,12 @@ from seeknal import advice
 from seeknal.catalog import Catalog, SnapshotGone
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, tally
+from seeknal.notebook import Shown
 from seeknal.offline import Commit, Snapshot, Write
 from seeknal.offline.adoption import read_changed
 from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
-from seeknal.times import DAY, Interval, now
+from seeknal.times import DAY, Interval, moment_of, now
 from seeknal.turns import Conflict, take_turns
 from seeknal.writing import rows_to_store
 
@@ -42,8 +44,8 @@ class Optimized:
     freed: int
 
 
-@dataclass(frozen=True)
-class Erased:
+@dataclass(frozen=True, repr=False)
+class Erased(Shown):
     """The receipt of an erasure.
 
     Args:
@@ -68,13 +70,20 @@ class Erased:
     online: int = 0
     training_sets: tuple[str, ...] = ()
 
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime:
+        """When it was erased, in UTC."""
+        return moment_of(self.at)
+
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
         return f"{self.group}: {tally(self.rows)} of {keys} erased; {tally(self.files_removed, 'file')} deleted"
 
 
 @dataclass(frozen=True)
-class Adopted:
+class Adopted(Shown):
     """What was taken in of the changes of other programs.
 
     Args:

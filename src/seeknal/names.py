@@ -117,6 +117,16 @@ def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
     return f"{', and '.join(filter(None, [has, lacks]))}.{hint}" if has or lacks else ""
 
 
+def quoted(names: Iterable[object]) -> str:
+    """Write names as a sentence lists them.
+
+    >>> quoted(["a"]), quoted(["a", "b", "c"])
+    ("'a'", "'a', 'b' and 'c'")
+    """
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Give a sentence that points from a wrong name to the nearest right ones, or to all of a few.
 

@@ -18,7 +18,9 @@ from seeknal.feature_group import check_ttl
 from seeknal.following import Feed, feeds, uses, whole
 from seeknal.moving import DEFAULT, Move, Mover
 from seeknal.names import check_name
+from seeknal.notebook import Shown
 from seeknal.online import State
+from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
 from seeknal.served import Opener, ServedTable
@@ -28,7 +30,7 @@ from seeknal.turns import take_turns
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
-    from seeknal.loading import Ask, Loaded, Tell
+    from seeknal.loading import Ask, Loaded
     from seeknal.offline import Snapshot
     from seeknal.retrieval import Source
     from seeknal.verification import Verified
@@ -65,7 +67,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Refreshed:
+class Refreshed(Shown):
     """What a refresh of an online table did.
 
     Args:
@@ -114,7 +116,7 @@ class OnlineTables:
         version: int | None = None,
         *,
         at: int | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> Loaded:
         """Put the newest row of each entity of a version online, as far as it lies in a span.
 
@@ -151,7 +153,7 @@ class OnlineTables:
         *,
         full: bool = False,
         at: int | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> list[Refreshed]:
         """Load all groups of some tables, in the spans that were asked for before; no table is made by this.
 
@@ -198,7 +200,7 @@ class OnlineTables:
         record: GroupRecord,
         number: int | None = None,
         target: str | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> None:
         """Bring up to date what is online of a version, or of all, in one online store, or in all."""
         loads = self._registry.loads(record, number, target)
@@ -215,7 +217,7 @@ class OnlineTables:
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         at: int | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> ServedTable:
         """Make an online table of the looked-up features, and load it.
 
@@ -277,7 +279,7 @@ class OnlineTables:
         """Open an online table as it stands."""
         return self._opener.open(table)
 
-    def verify(self, table: OnlineTableRecord, at: int, sample: int | None, tell: Tell = lambda _: None) -> Verified:
+    def verify(self, table: OnlineTableRecord, at: int, sample: int | None, tell: Tell = silent) -> Verified:
         """Compare what a table answers with the offline join as of a moment; see `seeknal.verification`."""
         from seeknal import verification
 
@@ -342,7 +344,7 @@ class OnlineTables:
         return Ledger(version, place, state, self._catalog.read(record, version)[1])
 
 
-def _ask(spans: tuple[Interval, ...], at: int | None = None, tell: Tell = lambda _: None, full: bool = False) -> Ask:
+def _ask(spans: tuple[Interval, ...], at: int | None = None, tell: Tell = silent, full: bool = False) -> Ask:
     from seeknal.loading import Ask  # which needs the engine, and so more than most who ask tables
 
     return Ask(spans, at, tell, full)

@@ -1,32 +1,86 @@
-"""Showing that work is going on, if it takes more than a second and somebody is looking."""
+"""Progress of long work: shown on a terminal, told to a callback, or neither."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Timer
+from threading import Lock, Timer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+Tell = Callable[[str], None]
+"""Called with each step as it begins, in words for people: "Joining shop/spend"."""
+
+_PATIENCE = 1.0
+_showing = Lock()
+
+
+def silent(_step: str) -> None:
+    """Tell nobody: the default of every `tell`."""
 
 
 @contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Show what is being done, and for how long, on a terminal; give a function that says what comes next."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def working(what: str, tell: Tell | None = None) -> Iterator[Tell]:
+    """Report the steps of some work, and yield the function that takes them.
 
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = progress.add_task(what, total=None)
-    timer = Timer(1.0, progress.start)
+    Args:
+        what: The work as a whole, which is the first step.
+        tell: Called with each step. Without it, the steps are shown on stderr if that is a terminal and the work takes
+            more than a second; nothing is shown in notebooks, logs and pipes.
+    """
+    if tell is not None:
+        tell(what)
+        yield tell
+    elif sys.stderr is None or not sys.stderr.isatty() or not _showing.acquire(blocking=False):
+        yield silent
+    else:
+        try:
+            with _shown(what) as update:
+                yield update
+        finally:
+            _showing.release()
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[Tell]:
+    display = _Display(what)
+    timer = Timer(_PATIENCE, display.start)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda text: progress.update(task, description=text)
+        yield display.update
     finally:
         timer.cancel()
         timer.join()
-        if progress.live.is_started:
-            progress.stop()
+        display.stop()
+
+
+class _Display:
+    """A line with the step and the time since the work began; rich is loaded only if there is something to show."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def start(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+        progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar = progress, progress.add_task(self._step, total=None)
+        progress.tasks[0].start_time = progress.get_time() - _PATIENCE
+        progress.start()
+
+    def update(self, step: str) -> None:
+        self._step = step
+        if self._bar:
+            progress, task = self._bar
+            progress.update(task, description=step)
+
+    def stop(self) -> None:
+        if self._bar:
+            self._bar[0].stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -14,18 +15,19 @@ from seeknal import exact, frames
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
 from seeknal.errors import DataError, tally
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, quoted
+from seeknal.notebook import Shown
 from seeknal.offline import Write
 from seeknal.online import Codec
 from seeknal.registry import GroupRecord
 from seeknal.schema import UTC, Roles, Schema, difference, infer
-from seeknal.times import Interval
+from seeknal.times import Interval, moment_of
 from seeknal.turns import Conflict, take_turns
 from seeknal.writing import rows_of, rows_to_store
 
 
-@dataclass(frozen=True)
-class Pushed:
+@dataclass(frozen=True, repr=False)
+class Pushed(Shown):
     """What a push did.
 
     Args:
@@ -47,6 +49,13 @@ class Pushed:
     erased: int
     first: int | None
     online: int | None = None
+
+    _moments = {"first": "first_event"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def first_event(self) -> datetime | None:
+        """The earliest event time among the rows that count, in UTC; None if there are none."""
+        return None if self.first is None else moment_of(self.first)
 
     def __str__(self) -> str:
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} pushed"]
@@ -156,12 +165,12 @@ def _moments(name: str, values: list[Any]) -> pa.ChunkedArray:
 def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> None:
     if lacking := [name for name in schema.names if name not in names]:
         raise DataError(
-            f"A row for {record.label} lacks {lacking[0]!r}. A push takes whole rows: {', '.join(schema.names)}.",
+            f"A row for {record.label} lacks {quoted(lacking)}. A push takes whole rows: {', '.join(schema.names)}.",
             column=lacking[0],
         )
     if extra := [name for name in names if name not in schema.names]:
         raise DataError(
-            f"A row for {record.label} has {extra[0]!r}, which its version does not.{did_you_mean(extra[0], schema.names)} "
+            f"A row for {record.label} has {quoted(extra)}, which its version does not.{did_you_mean(extra[0], schema.names)} "
             "A push makes no new version; write() does.",
             column=extra[0],
         )

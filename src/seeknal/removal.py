@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -15,15 +16,16 @@ from seeknal.catalog import Catalog
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, tally
 from seeknal.maintenance import Erased
 from seeknal.names import did_you_mean
+from seeknal.notebook import Shown
 from seeknal.online import Codec
 from seeknal.online_tables import OnlineTables
 from seeknal.registry import GroupRecord
-from seeknal.times import now
+from seeknal.times import moment_of, now
 from seeknal.training import TrainingSets
 
 
 @dataclass(frozen=True)
-class ErasedEntity:
+class ErasedEntity(Shown):
     """The receipt of an erasure from several groups.
 
     Args:
@@ -37,6 +39,13 @@ class ErasedEntity:
     at: int
     groups: tuple[Erased, ...]
     training_sets: tuple[str, ...] = ()
+
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime:
+        """When the last of it was erased, in UTC."""
+        return moment_of(self.at)
 
     @property
     def rows(self) -> int:

@@ -16,8 +16,9 @@ from seeknal.engine import Engine, Wanted
 from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
 from seeknal.frames import Frame
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Rows, Snapshot
+from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Question, Version
 from seeknal.schema import UTC
 from seeknal.times import NEVER, Interval
@@ -36,18 +37,16 @@ class Source:
 
     def __post_init__(self) -> None:
         known = self.version.schema.feature_names
-        for name in self.lookup.features or ():
-            if name not in known:
-                raise DefinitionError(
-                    f"Group {self.record.name!r} has no feature named {name!r}.{did_you_mean(name, known)}"
-                )
+        if unknown := [name for name in self.lookup.features or () if name not in known]:
+            raise DefinitionError(
+                f"Group {self.record.name!r} has no feature named {quoted(unknown)}.{did_you_mean(unknown[0], known)}"
+            )
         columns = [*known, *self.version.schema.key_names]
-        for name in self.lookup.rename or {}:
-            if name not in columns:
-                raise DefinitionError(
-                    f"rename names {name!r}, which group {self.record.name!r} does not have."
-                    f"{did_you_mean(name, columns)}"
-                )
+        if unknown := [name for name in self.lookup.rename or {} if name not in columns]:
+            raise DefinitionError(
+                f"rename names {quoted(unknown)}, which group {self.record.name!r} does not have."
+                f"{did_you_mean(unknown[0], columns)}"
+            )
 
     @property
     def features(self) -> dict[str, str]:
@@ -97,7 +96,9 @@ class Spine:
     case_counts: bool = True
 
 
-def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: Interval) -> tuple[list[str], pa.Table]:
+def training_set(
+    engine: Engine, sources: Sequence[Source], spine: Spine, span: Interval, tell: Tell = silent
+) -> tuple[list[str], pa.Table]:
     """Give each row of a spine the features known at its moment.
 
     Args:
@@ -105,6 +106,7 @@ def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: 
         sources: The lookups.
         spine: The moments, read (`read_spine`).
         span: Only rows with an event time within it can be seen.
+        tell: Told which group is being joined.
 
     Returns:
         The names of the spine's columns to keep, and the features to put beside them.
@@ -116,7 +118,7 @@ def training_set(engine: Engine, sources: Sequence[Source], spine: Spine, span: 
     used, kept = spine_columns(sources, spine)
     table = spine.frame.table(used)
     at = utc(spine.date_col, table[spine.date_col], up=False)
-    return kept, look_up(engine, sources, table, at, span)
+    return kept, look_up(engine, sources, table, at, span, tell)
 
 
 def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], list[str]]:
@@ -183,11 +185,17 @@ def key_kinds(sources: Sequence[Source]) -> dict[str, pa.DataType]:
 
 
 def look_up(
-    engine: Engine, sources: Sequence[Source], table: pa.Table, at: pa.ChunkedArray, span: Interval
+    engine: Engine,
+    sources: Sequence[Source],
+    table: pa.Table,
+    at: pa.ChunkedArray,
+    span: Interval,
+    tell: Tell = silent,
 ) -> pa.Table:
     """Look up the features of all sources, side by side, for the entities of a table at given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
     for source in sources:
+        tell(f"Joining {source.record.label}")
         moments = moments_of(source, table, at)
         found = engine.as_of(source.seen(bounds_of(moments), span), moments).read_all()
         columns |= {out: found[name] for name, out in source.features.items()}
@@ -277,7 +285,9 @@ def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts:
             owners[folded(name)] = repr(group)
 
 
-def answer(engine: Engine, sources: Sequence[Source], question: Question, spine: pa.Table | None) -> pa.Table:
+def answer(
+    engine: Engine, sources: Sequence[Source], question: Question, spine: pa.Table | None, tell: Tell = silent
+) -> pa.Table:
     """Answer a question that was written down.
 
     Args:
@@ -285,13 +295,14 @@ def answer(engine: Engine, sources: Sequence[Source], question: Question, spine:
         sources: The lookups.
         question: The question.
         spine: The spine, if the question has one.
+        tell: Told which group is being joined.
     """
     if question.kind == "history":
         return history(engine, sources, question.span)
     if question.kind == "latest":
         return latest(engine, sources, question.span, question.moment)
     moments = Spine(frames.opened(spine), question.date_col, question.keep)
-    names, features = training_set(engine, sources, moments, question.span)
+    names, features = training_set(engine, sources, moments, question.span, tell)
     return frames.with_columns(moments.frame, names, features, "arrow")
 
 

@@ -15,7 +15,7 @@ from seeknal import frames
 from seeknal.asking import Key, columns_of
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, quoted
 from seeknal.online import Codec, OnlineStore, State, WireRow
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
@@ -365,7 +365,7 @@ class OnlineTable:
         check_features(features)
         if unknown := [name for name in features if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
-            raise DefinitionError(f"Online table {self.record.name!r} has no feature {unknown[0]!r}.{hint}")
+            raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
         pieces = []
         for part, label in zip(self.parts, self._labels, strict=True):
             if names := [name for name in dict.fromkeys(features) if name in part.features]:

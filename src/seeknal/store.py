@@ -8,10 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seeknal import reading
 from seeknal.catalog import AsOf
 from seeknal.errors import StoreError
-from seeknal.feature_group import FeatureGroup, FeatureLookup, check_lookups
+from seeknal.feature_group import FeatureGroup, FeatureLookup
 from seeknal.home import Home
+from seeknal.inquiry import HISTORY, SPINE, Inquiry
+from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
 from seeknal.times import Interval, Moment, instant, now
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seeknal.explanation import Candidate
+    from seeknal.leaks import Findings
     from seeknal.loading import Loaded
     from seeknal.maintenance import Adopted, Erased, Optimized
     from seeknal.online_tables import Ledger, Refreshed
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from seeknal.removal import ErasedEntity
     from seeknal.retrieval import Source
     from seeknal.served import ServedTable
-    from seeknal.streaming import Tell
     from seeknal.verification import Verified
     from seeknal.writing import Written
 
@@ -254,8 +257,7 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: They are no list of lookups, or a group, feature, version or snapshot does not exist.
         """
-        check_lookups(lookups)
-        return [self.catalog.source(lookup, as_of) for lookup in lookups]
+        return reading.sources(self, Inquiry(lookups, as_of=as_of))
 
     def training_set(
         self,
@@ -283,14 +285,7 @@ class FeatureStore(Home):
         Returns:
             A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
         """
-        from seeknal import frames, retrieval
-
-        kind, sources = frames.output_kind(spine, output), self.sources(lookups, as_of)
-        given = retrieval.Spine(frames.opened(spine), date_col, keep, case_counts=kind != "duckdb")
-        moments = retrieval.read_spine(sources, given)
-        names, features = retrieval.training_set(self.engine, sources, moments, span)
-        with retrieval.leaving_out([date_col]):
-            return frames.with_columns(moments.frame, names, features, kind)
+        return reading.frame(self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), output)
 
     def stream(
         self,
@@ -301,16 +296,13 @@ class FeatureStore(Home):
         keep: Sequence[str] | None = None,
         span: Interval = Interval(),
         as_of: AsOf | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> pa.RecordBatchReader:
         """Give a training set in batches, so that neither spine nor groups need to fit in memory.
 
         Args are those of `training_set`; `tell` is told what is being done.
         """
-        from seeknal import frames, streaming
-
-        asked = streaming.Stream(self.sources(lookups, as_of), frames.opened(spine), date_col, keep, span)
-        return streaming.stream(self.engine, asked, self.home / "scratch", tell)
+        return reading.batches(self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), tell)
 
     def history(
         self,
@@ -321,10 +313,7 @@ class FeatureStore(Home):
         output: str | None = None,
     ) -> Any:
         """Give one row per entity and event time at which any looked-up group changed."""
-        from seeknal import frames, retrieval
-
-        kind = frames.output_kind(None, output)
-        return frames.from_arrow(retrieval.history(self.engine, self.sources(lookups, as_of), span), kind)
+        return reading.frame(self, Inquiry(lookups, HISTORY, span=span, as_of=as_of), output)
 
     def latest(
         self,
@@ -336,11 +325,7 @@ class FeatureStore(Home):
         output: str | None = None,
     ) -> Any:
         """Give one row per entity, as known at a moment (now without one)."""
-        from seeknal import frames, retrieval
-
-        kind = frames.output_kind(None, output)
-        moment = now() if at is None else instant(at)
-        return frames.from_arrow(retrieval.latest(self.engine, self.sources(lookups, as_of), span, moment), kind)
+        return reading.frame(self, Inquiry(lookups, span=span, as_of=as_of).of_latest(at), output)
 
     def save_training_set(
         self,
@@ -353,11 +338,10 @@ class FeatureStore(Home):
         keep_rows: bool = False,
     ) -> TrainingSetRecord:
         """Build a training set and keep what it takes to build it again; see `seeknal.training`."""
-        from seeknal import retrieval
-
-        sources = self.sources(lookups, as_of)
-        table = retrieval.spine_table(sources, spine, question) if question.kind == "spine" else None
-        return self.training_sets.save(name, sources, question, table, keep_rows=keep_rows)
+        asked = Inquiry(
+            lookups, question.kind, spine, question.date_col, question.keep, question.moment, question.span, as_of
+        )
+        return reading.save(self, name, asked, keep_rows=keep_rows)
 
     def delete_training_set(self, record: TrainingSetRecord) -> None:
         """Forget a training set, its spine and its rows."""
@@ -372,6 +356,7 @@ class FeatureStore(Home):
         *,
         span: Interval = Interval(),
         as_of: AsOf | None = None,
+        limit: int | None = None,
     ) -> list[Candidate]:
         """Say for one entity and moment which row of each group counts, and why the others do not.
 
@@ -381,14 +366,12 @@ class FeatureStore(Home):
             moment: The moment to look from.
             span: Only rows with an event time within it can be seen.
             as_of: Only what was stored by then can be seen.
+            limit: How many rows of each group to list. None: all.
 
         Returns:
-            The rows of the entity, group by group; the one that counts first.
+            The rows of the entity, group by group; the one that counts first, then those nearest to the moment.
         """
-        from seeknal import explanation
-
-        sources = self.sources(lookups, as_of)
-        return explanation.explain_row(self.catalog, self.engine, sources, keys, instant(moment), span)
+        return reading.explain(self, Inquiry(lookups, span=span, as_of=as_of), keys, moment, limit)
 
     def check(
         self,
@@ -398,14 +381,11 @@ class FeatureStore(Home):
         *,
         keep: Sequence[str] | None = None,
         span: Interval = Interval(),
-    ) -> list[str]:
+        as_of: AsOf | None = None,
+    ) -> Findings:
         """Look for leaks that a correct join cannot see: see `seeknal.leaks`."""
-        from seeknal import leaks, retrieval
-
-        sources = self.sources(lookups)
-        question = Question("spine", span, date_col, None if keep is None else tuple(keep))
-        table = None if spine is None else retrieval.spine_table(sources, spine, question)
-        return leaks.check(self.engine, sources, table, question)
+        kind = HISTORY if spine is None else SPINE
+        return reading.check(self, Inquiry(lookups, kind, spine, date_col, keep, span=span, as_of=as_of))
 
     # Online
 
@@ -417,7 +397,7 @@ class FeatureStore(Home):
         span: Interval = Interval(),
         version: int | None = None,
         at: Moment | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> Loaded:
         """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
         moment = None if at is None else instant(at)
@@ -430,7 +410,7 @@ class FeatureStore(Home):
         *,
         full: bool = False,
         at: Moment | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> list[Refreshed]:
         """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
 
@@ -454,7 +434,7 @@ class FeatureStore(Home):
         *,
         target: str | Path | None = None,
         ttl: timedelta | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> ServedTable:
         """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
         return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, tell=tell)
@@ -470,7 +450,7 @@ class FeatureStore(Home):
         *,
         sample: int | None = None,
         at: Moment | None = None,
-        tell: Tell = lambda _: None,
+        tell: Tell = silent,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
         moment = now() if at is None else instant(at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -17,12 +17,11 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, StoreError
 from seeknal.folders import passing
 from seeknal.frames import Frame, check_parquet, empty_batch, for_parquet
+from seeknal.progress import Tell
 from seeknal.retrieval import Source, Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.times import Interval
 
 _BATCH = 2**17
-Tell = Callable[[str], None]
-"""Told what is being done now."""
 
 
 @dataclass(frozen=True)

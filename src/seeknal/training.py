@@ -24,6 +24,7 @@ from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.feature_group import FeatureLookup
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
+from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Pin, Question, TrainingSetRecord
 from seeknal.retrieval import Source
 from seeknal.times import now
@@ -37,7 +38,14 @@ class TrainingSets:
         self._engine = engine
 
     def save(
-        self, name: str, sources: Sequence[Source], question: Question, spine: pa.Table | None, *, keep_rows: bool
+        self,
+        name: str,
+        sources: Sequence[Source],
+        question: Question,
+        spine: pa.Table | None,
+        *,
+        keep_rows: bool,
+        tell: Tell = silent,
     ) -> TrainingSetRecord:
         """Build a training set and keep what it takes to build it again.
 
@@ -47,6 +55,7 @@ class TrainingSets:
             question: What is asked of them.
             spine: The spine, if the question has one.
             keep_rows: Keep the answer too.
+            tell: Told each step.
 
         Raises:
             DefinitionError: The name is taken, or breaks the rule.
@@ -72,7 +81,8 @@ class TrainingSets:
             place.mkdir(parents=True)
             if spine is not None:
                 _keep_spine(spine, place / "spine.arrow")
-            answer = self._answer(sources, question, place)
+            answer = self._answer(sources, question, place, tell)
+            tell("Keeping the training set")
             if keep_rows:
                 _keep_rows(answer, place / "rows.parquet")
             pins, rows = tuple(_pin(source) for source in sources), len(answer)
@@ -89,14 +99,15 @@ class TrainingSets:
                 raise
         return made
 
-    def reproduce(self, record: TrainingSetRecord) -> pa.Table:
+    def reproduce(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
         """Build a training set again from the store.
 
         Raises:
             StoreError: The rows it read are gone, or give another answer.
         """
         sources = [self._source(pin) for pin in record.pins]
-        answer = self._answer(sources, record.question, self._place(record))
+        answer = self._answer(sources, record.question, self._place(record), tell)
+        tell("Comparing the content's hash")
         if (found := content_hash(answer)) != record.content_hash:
             raise StoreError(
                 f"Training set {record.label} cannot be reproduced: its content hash was {record.content_hash}, and is "
@@ -104,9 +115,9 @@ class TrainingSets:
             )
         return answer
 
-    def rows(self, record: TrainingSetRecord) -> pa.Table:
+    def rows(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
         """Give a training set: the rows that were kept, else reproduced."""
-        return _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record)
+        return _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record, tell)
 
     def delete(self, record: TrainingSetRecord) -> None:
         """Forget a training set, its spine and its rows."""
@@ -145,9 +156,9 @@ class TrainingSets:
                     return True
         return False
 
-    def _answer(self, sources: Sequence[Source], question: Question, folder: Path) -> pa.Table:
+    def _answer(self, sources: Sequence[Source], question: Question, folder: Path, tell: Tell) -> pa.Table:
         spine = _read_spine(folder) if question.kind == "spine" else None
-        return retrieval.answer(self._engine, sources, question, spine)
+        return retrieval.answer(self._engine, sources, question, spine, tell)
 
     def _source(self, pin: Pin) -> Source:
         """Find the rows that a training set read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,13 +16,14 @@ from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.feature_group import FeatureLookup
 from seeknal.following import feeds
-from seeknal.loading import Tell
+from seeknal.notebook import Shown
 from seeknal.online import State, WireRow, to_wire
+from seeknal.progress import Tell, silent
 from seeknal.registry import TableLookup
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
 from seeknal.serving import OnlineTable, Part, Read
-from seeknal.times import Interval
+from seeknal.times import Interval, moment_of
 
 NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
     "not loaded yet",
@@ -36,8 +38,8 @@ _SHOWN = 10
 _encode = msgspec.msgpack.Encoder().encode
 
 
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, repr=False)
+class Difference(Shown):
     """A value that is another online than offline.
 
     Args:
@@ -67,8 +69,8 @@ class Difference:
         )
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Shown):
     """What a comparison of all or some entities gave.
 
     Args:
@@ -89,6 +91,13 @@ class Verified:
     differences: tuple[Difference, ...] = field(default_factory=tuple)
     cut_off: tuple[str, ...] = ()
 
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime:
+        """The moment both sides were asked for, in UTC."""
+        return moment_of(self.at)
+
     @property
     def equal(self) -> bool:
         """Whether online says what the groups say offline: no value differs, and no group is cut off."""
@@ -102,7 +111,7 @@ class Verified:
 
 
 def verify(
-    catalog: Catalog, engine: Engine, table: OnlineTable, at: int, sample: int | None, tell: Tell = lambda _: None
+    catalog: Catalog, engine: Engine, table: OnlineTable, at: int, sample: int | None, tell: Tell = silent
 ) -> Verified:
     """Compare what an online table answers with the offline join as of a moment, value by value.
 

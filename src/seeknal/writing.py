@@ -14,6 +14,7 @@ from seeknal.columns import utc
 from seeknal.errors import DataError, DefinitionError, notice, tally
 from seeknal.feature_group import FeatureGroup
 from seeknal.frames import Frame
+from seeknal.notebook import Shown
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord
 from seeknal.registry.records import WRITES
@@ -24,8 +25,8 @@ from seeknal.turns import Conflict, take_turns
 _FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
-@dataclass(frozen=True)
-class Written:
+@dataclass(frozen=True, repr=False)
+class Written(Shown):
     """What a write did.
 
     Args:

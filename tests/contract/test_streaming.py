@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -127,7 +128,8 @@ def test_text_is_read_alike_in_all_batches_and_rows_are_named_by_their_number(tm
         ("yesterday", "'yesterday' in row 200000"),
     ):
         pq.write_table(pa.table({"user_id": [1] * 200_001, "at": [*plain, last]}), path)
-        for ask in (hist.using_spine(path, "at").to_dataframe, lambda: hist.to_parquet(tmp_path / "out.parquet")):
+        asked = hist.using_spine(path, "at")
+        for ask in (asked.to_dataframe, partial(asked.to_parquet, tmp_path / "out.parquet")):
             with pytest.raises(DataError, match=message):
                 ask()
 

@@ -20,7 +20,7 @@ from seeknal.cli.options import (
     Table,
     read_keys,
 )
-from seeknal.errors import StoreError
+from seeknal.errors import StoreError, notice
 from seeknal.names import not_the_only, split_label
 from seeknal.progress import working
 from seeknal.times import show
@@ -302,16 +302,17 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
     )
 
 
-def explain(
+def explain(  # noqa: PLR0913, PLR0917 - a command has as many as there are options
     group: Group,
     keys: Keys,
     at: Annotated[str, typer.Option("--at", help="The moment to look from, as 2024-01-31T12:30.")],
     as_of: Annotated[str | None, typer.Option("--as-of", help="See only what was stored by then.")] = None,
     version: Annotated[int | None, typer.Option("--version", "-v", help="Of which version; the current one.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 10,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show which row of an entity counts at a moment, and why the others do not."""
+    """Show which row of an entity counts at a moment, and why the nearest others do not."""
     from seeknal import session
     from seeknal.feature_group import FeatureLookup
 
@@ -319,7 +320,7 @@ def explain(
     record = store.catalog.group(group, project)
     entity = read_keys(record.label, store.catalog.version(record, version).schema.keys, keys)
     snapshot = int(as_of) if as_of is not None and as_of.isdigit() else as_of
-    found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot)
+    found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot, limit=limit + 1)
     rows = [
         {
             "verdict": one.verdict,
@@ -328,9 +329,11 @@ def explain(
             "snapshot": one.snapshot,
             **one.features,
         }
-        for one in found
+        for one in found[:limit]
     ]
     render.rows(rows, form, empty=f"{record.label} has no rows of that entity.")
+    if len(found) > limit:
+        notice(f"{record.label} has more rows of that entity, further from {at}. See them with --limit {10 * limit}.")
 
 
 def debug(

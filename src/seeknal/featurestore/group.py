@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seeknal.entity import Entity
-from seeknal.errors import DefinitionError
+from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.feature_group import FeatureGroup, Materialization
-from seeknal.featurestore import current_store
+from seeknal.featurestore import Binding
 from seeknal.names import check_name
 from seeknal.times import Interval, Moment, moment_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seeknal.progress import Tell
     from seeknal.pushing import Pushed
+    from seeknal.registry import GroupRecord, Version
+    from seeknal.store import FeatureStore
     from seeknal.writing import Written
 
 
@@ -50,6 +54,7 @@ class FeatureGroupDuckDB:
         self.entity = entity
         self.materialization = materialization
         self.description = description
+        self._binding = Binding()
         self._frame: object = None
         if entity is not None:
             _ = self.definition
@@ -60,7 +65,34 @@ class FeatureGroupDuckDB:
 
     def __repr__(self) -> str:
         keys = ", ".join(self.entity.join_keys) if self.entity else "?"
-        return f"FeatureGroupDuckDB({self.project}/{self.name}, keys: {keys}, version: {self.version or 'none yet'})"
+        version = self._glance().get("version") or "none yet"
+        return f"FeatureGroupDuckDB({self.project}/{self.name}, keys: {keys}, version: {version})"
+
+    def _repr_html_(self) -> str:
+        from seeknal.notebook import sheet
+
+        dated = self.materialization or Materialization()
+        facts = {
+            "keys": self.entity.join_keys if self.entity else None,
+            "event time": dated.event_time_col,
+            "created time": dated.created_time_col,
+            "ttl": dated.ttl,
+            "loaded by a write": dated.online,
+            "description": self.description,
+        }
+        return sheet(f"Feature group {self.project}/{self.name}", facts | self._glance())
+
+    def _glance(self) -> dict[str, object]:
+        """Look at what is stored of the group, without binding it; nothing if it is not there or cannot be read."""
+        with suppress(SeeknalError):
+            store = self._binding.look()
+            record = store.registry.group(self.project, self.name) if store else None
+            for one in store.catalog.versions(record) if store and record else []:
+                if one.is_current:
+                    columns = [{"column": name, "type": kind, "role": role} for name, kind, role in one.columns]
+                    written = moment_of(one.written_at)
+                    return {"version": one.number, "rows": one.rows, "written": written, "columns": columns}
+        return {}
 
     @property
     def definition(self) -> FeatureGroup:
@@ -120,6 +152,7 @@ class FeatureGroupDuckDB:
         mode: str = "overwrite",
         *,
         drop_nulls: bool = False,
+        on_progress: Tell | None = None,
     ) -> Written:
         """Write the frame to the offline table, as one snapshot, all or none; then load it if the group is online.
 
@@ -129,6 +162,7 @@ class FeatureGroupDuckDB:
             mode: "overwrite" replaces what is stored in that interval (all, if it has no bounds), "append"
                 adds, "merge" replaces rows of equal keys and event time.
             drop_nulls: Leave out rows without an event time instead of refusing them.
+            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
 
         Raises:
             DefinitionError: No frame was set, there is no event time column, or the mode is unknown.
@@ -139,15 +173,19 @@ class FeatureGroupDuckDB:
             raise DefinitionError(
                 f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write()."
             )
-        return current_store().write(
-            self.definition,
-            self._frame,
-            features=self._features,
-            declared=self._declared,
-            interval=Interval.between(feature_start_time, feature_end_time),
-            mode=mode,
-            drop_nulls=drop_nulls,
-        )
+        from seeknal.progress import working
+
+        definition, span = self.definition, Interval.between(feature_start_time, feature_end_time)
+        with working(f"Writing {self.project}/{self.name}", on_progress):
+            return self._store.write(
+                definition,
+                self._frame,
+                features=self._features,
+                declared=self._declared,
+                interval=span,
+                mode=mode,
+                drop_nulls=drop_nulls,
+            )
 
     def push(self, rows: object) -> Pushed:
         """Store rows of the current version and bring them online, in one call; see `FeatureStore.push`.
@@ -159,7 +197,7 @@ class FeatureGroupDuckDB:
             DefinitionError: There is no such group, or nothing was written to it yet.
             DataError: The rows do not fit the version; nothing was stored.
         """
-        return current_store().push(self.name, rows, self.project)
+        return self._store.push(self.name, rows, self.project)
 
     def get_or_create(self) -> FeatureGroupDuckDB:
         """Register the group, or take what the registry knows for what was left out here.
@@ -168,17 +206,18 @@ class FeatureGroupDuckDB:
             DefinitionError: The group exists with another entity or other time columns, or does not
                 exist and the entity is missing.
         """
-        found = current_store().registry.group(self.project, self.name)
+        store = self._store
+        found = store.registry.group(self.project, self.name)
         if found is None and self.entity is None:
             try:
-                current_store().catalog.group(self.name, self.project)
+                store.catalog.group(self.name, self.project)
             except DefinitionError as error:
                 raise DefinitionError(f"{error} To make it, pass entity=Entity(...).") from None
         if found:
             self.entity = self.entity or found.group.entity
             self.materialization = self.materialization or found.group.materialization
             self.description = self.description or found.group.description
-        current_store().get_or_create(self.definition)
+        store.get_or_create(self.definition)
         return self
 
     def rollback(self, to: int) -> None:
@@ -187,23 +226,74 @@ class FeatureGroupDuckDB:
         Raises:
             DefinitionError: There is no such version, or it is the current one.
         """
-        current_store().rollback(self.name, to, self.project)
+        self._store.rollback(self.name, to, self.project)
 
     def delete(self) -> None:
         """Remove the group: its rows, its versions, and what of it is online."""
-        current_store().delete_group(self.name, self.project)
+        self._store.delete_group(self.name, self.project)
+
+    def head(self, n: int = 5, output: str = "pandas") -> Any:
+        """Return the rows of the current version that were written last, the very last first.
+
+        Args:
+            n: How many.
+            output: "pandas", "polars", "arrow" or "duckdb".
+
+        Raises:
+            DefinitionError: There is no such group, or nothing was written to it yet.
+        """
+        from seeknal import frames
+
+        if not isinstance(n, int) or n < 1:
+            raise DefinitionError(f"head({n!r}) takes a number of rows, from 1 on.")
+        kind = frames.output_kind(None, output)
+        return frames.from_arrow(self._store.sample(self.name, self.project, limit=n), kind)
 
     @property
     def version(self) -> int | None:
         """Number of the current version; None before the first write."""
-        store = current_store()
-        record = store.registry.group(self.project, self.name)
-        versions = store.catalog.versions(record) if record else []
-        return next((version.number for version in versions if version.is_current), None)
+        return next((version.number for version in self.versions if version.is_current), None)
+
+    @property
+    def versions(self) -> list[Version]:
+        """The versions, the oldest first."""
+        found = self._stored()
+        return found[0].catalog.versions(found[1]) if found else []
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """Names and types of the current version's columns: keys, times and features. None before the first write."""
+        current = next((version for version in self.versions if version.is_current), None)
+        if current is None:
+            return None
+        import pyarrow as pa
+
+        return pa.schema(current.schema)
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the current version's features; before the first write those that were set."""
+        current = next((version for version in self.versions if version.is_current), None)
+        if current is None:
+            return list(self._features or [])
+        return [name for name, _, role in current.columns if role == "feature"]
 
     @property
     def offline_watermarks(self) -> list[datetime]:
         """Newest event time of each write to the current version, in UTC, oldest first."""
-        if current_store().registry.group(self.project, self.name) is None:
-            return []
-        return [moment_of(moment) for moment in current_store().watermarks(self.name, self.project)]
+        found = self._stored()
+        return [moment_of(moment) for moment in found[0].watermarks(self.name, self.project)] if found else []
+
+    @property
+    def _store(self) -> FeatureStore:
+        """The store of the group: the current one at its first verb, and from then on."""
+        return self._binding.store()
+
+    def _stored(self) -> tuple[FeatureStore, GroupRecord] | None:
+        """Find the group, which binds it to the store that has it; None, and nothing made, if it is not there."""
+        store = self._binding.look()
+        record = store.registry.group(self.project, self.name) if store else None
+        if store is None or record is None:
+            return None
+        self._binding.bind(store)
+        return store, record

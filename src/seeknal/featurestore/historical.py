@@ -1,4 +1,4 @@
-"""Features of one or more groups, as they were known: the question, put together step by step, then asked of the store."""
+"""Features of one or more groups, as they were known: what is asked, put together step by step, then answered by the store."""
 
 from __future__ import annotations
 
@@ -8,46 +8,71 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.errors import DataError, DefinitionError, notice
-from seeknal.feature_group import FeatureLookup, check_lookups
-from seeknal.featurestore import current_store
+from seeknal.feature_group import FeatureLookup
+from seeknal.featurestore import Binding
+from seeknal.featurestore.group import FeatureGroupDuckDB
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
 from seeknal.featurestore.training_set import TrainingSet
-from seeknal.times import Interval, Moment, instant, now
+from seeknal.inquiry import SPINE, Inquiry
+from seeknal.times import Moment
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
     from seeknal.catalog import AsOf
-    from seeknal.registry import Question
-    from seeknal.streaming import Tell
+    from seeknal.leaks import Findings
+    from seeknal.progress import Tell
+    from seeknal.store import FeatureStore
 
 
 class HistoricalFeaturesDuckDB:
     """Features of one or more groups, as they were known at moments of the past.
 
+    It never changes: `using_spine` and `using_latest` return another one. All verbs see the same rows when they are given
+    the same arguments.
+
     Args:
-        lookups: Which features of which groups.
+        lookups: Which features of which groups: a list, or one lookup.
 
     Raises:
-        DefinitionError: They are no list of lookups.
+        DefinitionError: They are no lookups.
     """
 
-    def __init__(self, lookups: Sequence[FeatureLookup]) -> None:
-        check_lookups(lookups)
-        self.lookups = lookups
-        self._spine: tuple[object, str, Sequence[str] | None] | None = None
-        self._latest_at: Moment | None = None
-        self._wants_latest = False
+    def __init__(self, lookups: FeatureLookup | Sequence[FeatureLookup]) -> None:
+        self._asked = Inquiry(lookups)  # type: ignore[arg-type]  # it makes a list of one
+        self._binding = Binding()
+
+    @property
+    def lookups(self) -> tuple[FeatureLookup, ...]:
+        """Which features of which groups."""
+        return tuple(self._asked.lookups)
 
     def __repr__(self) -> str:
         wanted = (f"{lookup.name} ({', '.join(lookup.features or ['all'])})" for lookup in self.lookups)
         return f"HistoricalFeaturesDuckDB({', '.join(wanted)})"
 
+    def _repr_html_(self) -> str:
+        from seeknal.notebook import sheet
+
+        asked = self._asked
+        lookups = [
+            {
+                "group": f"{one.project}/{one.name}" if one.project else one.name,
+                "features": list(one.features or ["all"]),
+                "version": one.version or "current",
+                "prefix": one.prefix,
+                "rename": [f"{own} as {out}" for own, out in (one.rename or {}).items()],
+            }
+            for one in asked.lookups
+        ]
+        rows = f"a spine, at {asked.date_col}" if asked.kind == SPINE else asked.kind
+        return sheet("Features", {"asked": rows, "lookups": lookups})
+
     def using_spine(
         self, spine: object, date_col: str, keep_cols: Sequence[str] | None = None
     ) -> HistoricalFeaturesDuckDB:
-        """Ask for the features known at each row of a frame.
+        """Return the same features, asked for as known at each row of a frame; this object stays as it is.
 
         Args:
             spine: A frame with the join keys and a moment in each row. A stream, which can be read only once, is read now.
@@ -56,13 +81,16 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.frames import kept
 
-        self._spine, self._wants_latest = (kept(spine), date_col, keep_cols), False
-        return self
+        return self._asking(self._asked.of_spine(kept(spine), date_col, keep_cols))
 
     def using_latest(self, now: Moment | None = None) -> HistoricalFeaturesDuckDB:
-        """Ask for the features of every entity as known now, or at another moment."""
-        self._spine, self._wants_latest, self._latest_at = None, True, now
-        return self
+        """Return the same features, asked for of every entity as known now, or at another moment."""
+        return self._asking(self._asked.of_latest(now))
+
+    def _asking(self, asked: Inquiry) -> HistoricalFeaturesDuckDB:
+        made = HistoricalFeaturesDuckDB.__new__(type(self))
+        made._asked, made._binding = asked, self._binding  # noqa: SLF001 - its own
+        return made
 
     def to_dataframe(
         self,
@@ -71,8 +99,9 @@ class HistoricalFeaturesDuckDB:
         *,
         as_of: AsOf | None = None,
         output: str | None = None,
+        on_progress: Tell | None = None,
     ) -> Any:
-        """Give the features as a frame.
+        """Return the features as a frame.
 
         With a spine: its rows and columns, in order, and beside them what was known at each moment.
         With `using_latest`: one row per entity. Otherwise the history: one row per entity and event
@@ -84,21 +113,18 @@ class HistoricalFeaturesDuckDB:
             as_of: Look only at what was stored by then: a moment, or the number of a snapshot (of several groups:
                 a mapping from name to number). The same call gives the same answer for ever, whatever is written later.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, pandas without one.
+            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
 
         Raises:
             DefinitionError: A group, feature, snapshot or output does not exist, or names clash.
             DataError: The spine lacks a column, or a key's type cannot match.
             StoreError: The snapshot asked for was vacuumed.
         """
-        span = Interval.between(feature_start_time, feature_end_time)
-        if self._spine:
-            spine, date_col, keep = self._spine
-            return current_store().training_set(
-                self.lookups, spine, date_col, keep=keep, span=span, as_of=as_of, output=output
-            )
-        if self._wants_latest:
-            return current_store().latest(self.lookups, span=span, at=self._latest_at, as_of=as_of, output=output)
-        return current_store().history(self.lookups, span=span, as_of=as_of, output=output)
+        from seeknal import progress, reading
+
+        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        with progress.working("Building the training set", on_progress) as tell:
+            return reading.frame(self._store, asked, output, tell)
 
     def to_batches(
         self,
@@ -106,15 +132,19 @@ class HistoricalFeaturesDuckDB:
         feature_end_time: Moment | None = None,
         *,
         as_of: AsOf | None = None,
+        on_progress: Tell | None = None,
     ) -> pa.RecordBatchReader:
-        """Give the training set as a stream of Arrow batches, so that neither spine nor groups need to fit in memory.
+        """Return the training set as a stream of Arrow batches, so that neither spine nor groups need to fit in memory.
 
         A spine that is the path of a Parquet file is read batch by batch. The arguments are those of `to_dataframe`.
 
         Raises:
             DefinitionError: There is no spine.
         """
-        return self._stream(Interval.between(feature_start_time, feature_end_time), as_of, lambda _: None)
+        from seeknal import progress, reading
+
+        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        return reading.batches(self._store, asked, on_progress or progress.silent)
 
     def to_parquet(
         self,
@@ -123,6 +153,7 @@ class HistoricalFeaturesDuckDB:
         feature_end_time: Moment | None = None,
         *,
         as_of: AsOf | None = None,
+        on_progress: Tell | None = None,
     ) -> int:
         """Write the training set to a Parquet file, in bounded memory; the file appears when it is whole.
 
@@ -135,93 +166,115 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: There is no spine.
             StoreError: The file cannot be written.
         """
-        from seeknal.progress import working
+        from seeknal import progress, reading
         from seeknal.streaming import write_parquet
 
-        span = Interval.between(feature_start_time, feature_end_time)
-        with working("Building the training set") as tell:
-            return write_parquet(self._stream(span, as_of, tell), Path(path))
+        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        with progress.working("Building the training set", on_progress) as tell:
+            return write_parquet(reading.batches(self._store, asked, tell), Path(path))
 
-    def _stream(self, span: Interval, as_of: AsOf | None, tell: Tell) -> pa.RecordBatchReader:
-        if self._spine is None:
-            raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
-        spine, date_col, keep = self._spine
-        return current_store().stream(self.lookups, spine, date_col, keep=keep, span=span, as_of=as_of, tell=tell)
-
-    def save(self, name: str, *, as_of: AsOf | None = None, rows: bool = False) -> TrainingSet:
+    def save(
+        self,
+        name: str,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        *,
+        as_of: AsOf | None = None,
+        rows: bool = False,
+        on_progress: Tell | None = None,
+    ) -> TrainingSet:
         """Build the training set and keep what it takes to build it again, to the byte.
 
         Args:
             name: A new name; what is saved does not change.
-            as_of: Look only at what was stored by then, as in `to_dataframe`.
+            feature_start_time: As in `to_dataframe`; kept with the rest.
+            feature_end_time: As in `to_dataframe`; kept with the rest.
+            as_of: As in `to_dataframe`.
             rows: Keep the rows too, as a Parquet file.
+            on_progress: As in `to_dataframe`.
 
         Raises:
             DefinitionError: The name is taken.
             DataError: A column of the spine cannot be kept in a Parquet file.
         """
-        question, spine = self._question()
-        return TrainingSet(
-            current_store().save_training_set(name, self.lookups, question, spine, as_of=as_of, keep_rows=rows)
-        )
+        from seeknal import progress, reading
 
-    def explain(self, row: Mapping[str, Any], *, as_of: AsOf | None = None) -> pd.DataFrame:
-        """Say for one row of the spine which stored row of each group counts, and why the others do not.
+        asked, store = self._asked.within(feature_start_time, feature_end_time, as_of), self._store
+        with progress.working("Building the training set", on_progress) as tell:
+            return TrainingSet(reading.save(store, name, asked, keep_rows=rows, tell=tell), store)
+
+    def explain(
+        self,
+        row: Mapping[str, Any],
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        *,
+        as_of: AsOf | None = None,
+        limit: int | None = 10,
+    ) -> pd.DataFrame:
+        """Return, for one row of the spine, the stored row of each group that counts, and why the nearest others do not.
 
         Args:
             row: The join keys and the moment, named as in the spine: `spine.iloc[0]`, or a mapping.
-            as_of: Look only at what was stored by then.
+            feature_start_time: As in `to_dataframe`.
+            feature_end_time: As in `to_dataframe`.
+            as_of: As in `to_dataframe`.
+            limit: How many rows of each group to show: the one that counts, then those nearest to the moment. None: all.
 
         Returns:
             The stored rows of that entity: group, verdict, event_time, created_time, snapshot, written_at, and features
-            as a mapping; of each group the row that counts first.
+            as a mapping.
 
         Raises:
-            DefinitionError: No spine was set, so that nobody knows which column is the moment.
+            DefinitionError: No spine was set, which says which column is the moment.
             DataError: The row lacks a join key or the moment.
         """
+        from seeknal import reading
         from seeknal.explanation import to_pandas
 
-        if self._spine is None:
+        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        if asked.kind != SPINE:
             raise DefinitionError(
                 "explain() needs using_spine(spine, date_col=...), to know which column is the moment."
             )
-        date_col = self._spine[1]
         if not hasattr(row, "keys"):
             raise DataError(
                 f"Expected a row of the spine, such as spine.iloc[0] or a mapping, not {type(row).__name__}."
             )
-        if date_col not in row:
-            raise DataError(f"The row has no {date_col!r}, which is the moment to explain.")
-        return to_pandas(current_store().explain(self.lookups, row, row[date_col], as_of=as_of))
+        if asked.date_col not in row:
+            raise DataError(f"The row has no {asked.date_col!r}, which is the moment to explain.")
+        return to_pandas(reading.explain(self._store, asked, row, row[asked.date_col], limit))
 
-    def check(self) -> list[str]:
-        """Look for leaks that a correct join cannot see, because they are in the data.
+    def check(
+        self,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        *,
+        as_of: AsOf | None = None,
+        on_progress: Tell | None = None,
+    ) -> Findings:
+        """Look for leaks that a correct join cannot see, because they are in the data; see `seeknal.leaks`.
 
-        Rows recorded long after their event time; event times that are all midnights while the spine has hours; features
-        that equal another column of the spine, such as the label.
+        The arguments are those of `to_dataframe`.
 
         Returns:
-            A sentence for each, which is also given as a notice.
+            A list with a sentence for each, which is also given as a notice. Its `report` says what was looked at.
         """
-        spine, date_col, keep = self._spine or (None, "", None)
-        found = current_store().check(self.lookups, spine, date_col, keep=keep)
+        from seeknal import progress, reading
+
+        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        with progress.working("Looking for leaks", on_progress) as tell:
+            found = reading.check(self._store, asked, tell)
         for text in found:
             notice(text)
         return found
 
-    def _question(self) -> tuple[Question, object]:
-        from seeknal.registry import Question
-
-        if self._spine:
-            spine, date_col, keep = self._spine
-            return Question("spine", date_col=date_col, keep=None if keep is None else tuple(keep)), spine
-        if self._wants_latest:
-            return Question("latest", moment=now() if self._latest_at is None else instant(self._latest_at)), None
-        return Question("history"), None
-
     def serve(
-        self, name: str | None = None, target: str | Path | None = None, ttl: timedelta | None = None
+        self,
+        name: str | None = None,
+        target: str | Path | None = None,
+        ttl: timedelta | None = None,
+        on_progress: Tell | None = None,
     ) -> OnlineFeaturesDuckDB:
         """Put the newest row of every entity online, as a table of these features.
 
@@ -232,9 +285,18 @@ class HistoricalFeaturesDuckDB:
             name: The table's name; the group's own if there is but one group.
             target: Another online store than the one set: a folder, or the URL of Redis, without a password.
             ttl: How long values are good for, in place of the groups' own.
+            on_progress: As in `to_dataframe`.
         """
         from seeknal.progress import working
 
-        with working("Loading") as tell:
-            table = current_store().serve(self.lookups, name, target=target, ttl=ttl, tell=tell)
-        return OnlineFeaturesDuckDB(table.record.name, table.record.project)
+        store = self._store
+        with working("Loading", on_progress) as tell:
+            return OnlineFeaturesDuckDB._of(  # noqa: SLF001 - this is where they are made
+                store, store.serve(self.lookups, name, target=target, ttl=ttl, tell=tell)
+            )
+
+    @property
+    def _store(self) -> FeatureStore:
+        """The store of these features: that of the groups, else the current one at the first verb; from then on the same."""
+        groups = (one.source for one in self._asked.lookups if isinstance(one.source, FeatureGroupDuckDB))
+        return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package

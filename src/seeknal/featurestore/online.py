@@ -1,20 +1,22 @@
-"""A served table in a notebook: each verb is one call on the store."""
+"""A served table in a notebook: each verb is one call on the store that has it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from seeknal.featurestore import current_store
 
 if TYPE_CHECKING:
     from seeknal.online_tables import Refreshed
+    from seeknal.progress import Tell
     from seeknal.served import ServedTable
+    from seeknal.store import FeatureStore
     from seeknal.verification import Verified
 
 
 class OnlineFeaturesDuckDB:
-    """A served table: newest features by key.
+    """A served table: newest features by key. It belongs to the store in which it was found, whatever is set later.
 
     Args:
         name: The table's name.
@@ -25,13 +27,33 @@ class OnlineFeaturesDuckDB:
     """
 
     def __init__(self, name: str, project: str | None = None) -> None:
-        self._table: ServedTable = current_store().online_table(name, project)
-        self.name = self._table.record.name
-        self.project = self._table.record.project
+        store = current_store()
+        self._take(store, store.online_table(name, project))
+
+    @classmethod
+    def _of(cls, store: FeatureStore, table: ServedTable) -> Self:
+        made = cls.__new__(cls)
+        made._take(store, table)  # noqa: SLF001 - its own
+        return made
+
+    def _take(self, store: FeatureStore, table: ServedTable) -> None:
+        self._store, self._table = store, table
+        self.name, self.project = table.record.name, table.record.project
 
     def __repr__(self) -> str:
         keys, features = ", ".join(self._table.keys), ", ".join(self._table.features)
         return f"OnlineFeaturesDuckDB({self.project}/{self.name}, keys: {keys}, features: {features})"
+
+    def _repr_html_(self) -> str:
+        from seeknal.notebook import sheet
+
+        features = [
+            {"feature": out, "group": f"{one.project}/{one.group}", "version": one.version, "name in the group": own}
+            for one in self._table.record.lookups
+            for own, out in one.features
+        ]
+        facts = {"keys": self._table.keys, "home": str(self._store.home), "features": features}
+        return sheet(f"Online table {self.project}/{self.name}", facts)
 
     def get_features(
         self,
@@ -40,7 +62,7 @@ class OnlineFeaturesDuckDB:
         features: Sequence[str] | None = None,
         with_status: bool = False,
     ) -> Any:
-        """Give the newest features of some entities.
+        """Return the newest features of some entities.
 
         Args:
             keys: A list of mappings from join key to value, or a frame with the join keys.
@@ -56,31 +78,33 @@ class OnlineFeaturesDuckDB:
         """
         return self._table.get_features(keys, output, features, with_status=with_status)
 
-    def verify(self, sample: int | None = None) -> Verified:
+    def verify(self, sample: int | None = None, on_progress: Tell | None = None) -> Verified:
         """Compare what the table answers with the offline join as of now, value by value.
 
         Args:
             sample: How many entities of each group to draw by lot. None: all of them.
+            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
         """
         from seeknal.progress import working
 
-        with working(f"Verifying {self.name}") as tell:
-            return current_store().verify(self.name, self.project, sample=sample, tell=tell)
+        with working(f"Verifying {self.project}/{self.name}", on_progress) as tell:
+            return self._store.verify(self.name, self.project, sample=sample, tell=tell)
 
-    def refresh(self, full: bool = False) -> Refreshed:
+    def refresh(self, full: bool = False, *, on_progress: Tell | None = None) -> Refreshed:
         """Bring all groups of the table online, as far as they changed since the last load.
 
         Args:
             full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
+            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
 
         Returns:
             What was loaded, group by group.
         """
         from seeknal.progress import working
 
-        with working(f"Refreshing {self.name}") as tell:
-            return current_store().refresh([self.name], self.project, full=full, tell=tell)[0]
+        with working(f"Refreshing {self.project}/{self.name}", on_progress) as tell:
+            return self._store.refresh([self.name], self.project, full=full, tell=tell)[0]
 
     def delete(self) -> None:
         """Remove the table, and rows that no other one uses."""
-        current_store().delete_table(self.name, self.project)
+        self._store.delete_table(self.name, self.project)

@@ -10,17 +10,21 @@ from seeknal.featurestore import current_store
 from seeknal.times import moment_of
 
 if TYPE_CHECKING:
+    from seeknal.progress import Tell
     from seeknal.registry import TrainingSetRecord
+    from seeknal.store import FeatureStore
 
 
 class TrainingSet:
     """A training set that was saved, and can be built again to the byte.
 
-    Made by `HistoricalFeaturesDuckDB.save`, found again by `TrainingSet.load`.
+    Made by `HistoricalFeaturesDuckDB.save`, found again by `TrainingSet.load`. It belongs to the store that keeps it,
+    whatever is set later.
     """
 
-    def __init__(self, record: TrainingSetRecord) -> None:
+    def __init__(self, record: TrainingSetRecord, store: FeatureStore | None = None) -> None:
         self._record = record
+        self._store = store or current_store()
 
     @classmethod
     def load(cls, name: str, project: str | None = None) -> TrainingSet:
@@ -33,7 +37,8 @@ class TrainingSet:
         Raises:
             DefinitionError: There is none.
         """
-        return cls(current_store().catalog.training_set(name, project))
+        store = current_store()
+        return cls(store.catalog.training_set(name, project), store)
 
     @property
     def name(self) -> str:
@@ -68,26 +73,47 @@ class TrainingSet:
     def __repr__(self) -> str:
         return f"TrainingSet({self._record.label}, {tally(self.rows)}, {self.content_hash[:12]})"
 
-    def reproduce(self, output: str = "pandas") -> Any:
+    def _repr_html_(self) -> str:
+        from seeknal.notebook import sheet
+
+        question = self._record.question
+        facts = {
+            "rows": self.rows,
+            "asked": f"a spine, at {question.date_col}" if question.kind == "spine" else question.kind,
+            "event times": str(question.span),
+            "features": [out for pin in self._record.pins for _, out in pin.features],
+            "snapshots": [f"{group} {number}" for group, number in self.snapshots.items()],
+            "content hash": self.content_hash,
+            "created": self.created,
+        }
+        return sheet(f"Training set {self._record.label}", facts)
+
+    def reproduce(self, output: str = "pandas", on_progress: Tell | None = None) -> Any:
         """Build it again from the store, and prove that it is the same.
 
         Args:
             output: "pandas", "polars", "arrow" or "duckdb".
+            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
 
         Raises:
             StoreError: What it read is gone, or the answer is another one.
         """
         from seeknal import frames
+        from seeknal.progress import working
 
-        store = current_store()
-        return frames.from_arrow(store.training_sets.reproduce(self._record), frames.output_kind(None, output))
+        kind = frames.output_kind(None, output)
+        with working(f"Reproducing {self._record.label}", on_progress) as tell:
+            return frames.from_arrow(self._store.training_sets.reproduce(self._record, tell), kind)
 
-    def to_dataframe(self, output: str = "pandas") -> Any:
-        """Give its rows: those that were kept, else `reproduce` them."""
+    def to_dataframe(self, output: str = "pandas", on_progress: Tell | None = None) -> Any:
+        """Return its rows: those that were kept, else `reproduce` them."""
         from seeknal import frames
+        from seeknal.progress import working
 
-        return frames.from_arrow(current_store().training_sets.rows(self._record), frames.output_kind(None, output))
+        kind = frames.output_kind(None, output)
+        with working(f"Reading {self._record.label}", on_progress) as tell:
+            return frames.from_arrow(self._store.training_sets.rows(self._record, tell), kind)
 
     def delete(self) -> None:
         """Forget it, with its spine and rows. The groups it read stay."""
-        current_store().delete_training_set(self._record)
+        self._store.delete_training_set(self._record)

@@ -21,7 +21,7 @@ from seeknal.frames import texts
 from seeknal.frames.libraries import library
 from seeknal.frames.making import to_pandas, to_polars
 from seeknal.frames.relations import Held
-from seeknal.names import did_you_mean
+from seeknal.names import did_you_mean, quoted
 
 Batches = Callable[[], Iterator[pa.RecordBatch]]
 Kinds = Mapping[str, pa.DataType]
@@ -65,11 +65,10 @@ class Frame(ABC):
             what: What to call it in the message, such as "The spine".
 
         Raises:
-            DataError: It names the column, and the nearest one there is.
+            DataError: It names the columns, and the nearest one there is to the first.
         """
-        for name in names:
-            if name not in self.names:
-                raise DataError(f"{what} has no column {name!r}.{self._hint(name)}", column=name)
+        if missing := [name for name in dict.fromkeys(names) if name not in self.names]:
+            raise DataError(f"{what} has no column {quoted(missing)}.{self._hint(missing[0])}", column=missing[0])
 
     def _hint(self, name: str) -> str:
         return did_you_mean(name, self.names)

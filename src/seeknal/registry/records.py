@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from seeknal.feature_group import FeatureGroup
-from seeknal.times import Interval
+from seeknal.notebook import Shown
+from seeknal.times import Interval, moment_of
 
 if TYPE_CHECKING:
     from seeknal.offline import DataFile
@@ -45,19 +46,31 @@ class GroupRecord:
         return f"{self.project}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Version:
+@dataclass(frozen=True, repr=False)
+class Version(Shown):
     """One schema of a group, and the last write made with it."""
 
     number: int
-    schema_text: str
+    schema_text: str = field(repr=False)
     created_at: int
     snapshot: int
     rows: int
     written_at: int
     is_current: bool
-    files: tuple[DataFile, ...] | None = None
+    files: tuple[DataFile, ...] | None = field(default=None, repr=False)
     """What stands for the snapshot since entities were erased from it; None: what it was made of."""
+
+    _moments = {"created_at": "created", "written_at": "written"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def created(self) -> datetime:
+        """When it was first written, in UTC."""
+        return moment_of(self.created_at)
+
+    @property
+    def written(self) -> datetime:
+        """When it was last written, in UTC."""
+        return moment_of(self.written_at)
 
     @property
     def columns(self) -> list[tuple[str, str, str]]:

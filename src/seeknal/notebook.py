@@ -1,0 +1,67 @@
+"""How things are shown to people: moments as datetimes, and in a notebook as a small table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from html import escape
+from typing import Any, ClassVar
+
+
+def sheet(title: str, facts: Mapping[str, object]) -> str:
+    """Return facts as a table in HTML, a row for each; a list of records becomes a table within it.
+
+    >>> sheet("Group", {"rows": 1200, "online": False})
+    '<table><caption>Group</caption><tr><th>rows</th><td>1,200</td></tr><tr><th>online</th><td>no</td></tr></table>'
+    """
+    lines = (f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in facts.items())
+    return f"<table><caption>{escape(title)}</caption>{''.join(lines)}</table>"
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, list | tuple):
+        return escape(_text(value))
+    if not value or not isinstance(value[0], Mapping):
+        return escape(", ".join(map(_text, value)))
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in value[0])
+    rows = ("".join(f"<td>{_cell(one)}</td>" for one in record.values()) for record in value)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+class Shown:
+    """A frozen dataclass that shows its fields, those that are instants by the properties that make datetimes of them."""
+
+    _moments: ClassVar[Mapping[str, str]] = {}
+    """Property by field. Fields with repr=False are not shown."""
+
+    def _facts(self) -> dict[str, Any]:
+        shown = (one.name for one in fields(self) if one.repr)  # type: ignore[arg-type]  # subclasses are dataclasses
+        names = (self._moments.get(name, name) for name in shown)
+        return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        facts = {name: _listed(value) for name, value in self._facts().items()}
+        return sheet(type(self).__name__, facts)
+
+
+def _listed(value: object) -> object:
+    """Return a mapping, or a list of what shows itself, as what `sheet` makes tables of."""
+    if isinstance(value, Mapping):
+        return [f"{name}={one!r}" for name, one in value.items()]
+    if isinstance(value, Sequence) and value and isinstance(value[0], Shown):
+        return [{name: _listed(one) for name, one in item._facts().items()} for item in value]  # noqa: SLF001 - its own
+    return value

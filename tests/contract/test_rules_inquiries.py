@@ -1,0 +1,125 @@
+"""What is asked is one frozen thing: no verb changes it, and all verbs see the same of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, TrainingSet
+from seeknal.content import content_hash
+
+from .world import HOUR, NOON, rows, write, written
+
+pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+
+MOMENTS = [NOON + hours * HOUR for hours in (0, 1, 2, 5)]
+SPINE = pa.table({"user_id": [1, 1, 2, 1], "when": MOMENTS, "label": [0, 1, 0, 1], "x2": [9, 9, 9, 9]})
+
+
+def asked(**options):
+    fg = written(rows(10, 20, 30, 40), **options)
+    return fg, HistoricalFeaturesDuckDB([FeatureLookup(fg)])
+
+
+def test_a_spine_makes_another_object_and_leaves_the_first_as_it_was():
+    _, features = asked()
+    train, test = (features.using_spine(part, "when") for part in (SPINE[:2], SPINE[2:]))
+    latest = features.using_latest(now=NOON)
+    assert train.to_dataframe()["x"].to_pylist() == [10, 20]
+    assert test.to_dataframe()["x"].to_pylist() == [None, 40]
+    assert latest.to_dataframe(output="arrow")["x"].to_pylist() == [10]
+    assert features.to_dataframe(output="arrow")["x"].to_pylist() == [10, 20, 30, 40]
+    assert train.using_latest(now=NOON).to_dataframe(output="arrow").column_names == ["user_id", "at", "x"]
+    with pytest.raises(AttributeError):
+        features.lookups = []
+
+
+SPANS = [
+    {},
+    {"feature_start_time": NOON + HOUR},
+    {"feature_end_time": NOON + HOUR},
+    {"feature_start_time": NOON + HOUR, "feature_end_time": NOON + 2 * HOUR},
+    {"feature_end_time": date(2023, 12, 31)},
+    {"as_of": 1},
+    {"as_of": 1, "feature_start_time": NOON + 3 * HOUR},
+]
+
+
+@pytest.mark.parametrize("keep", [None, ["label"]], ids=repr)
+@pytest.mark.parametrize("span", SPANS, ids=repr)
+def test_every_verb_sees_what_to_dataframe_sees(span, keep, tmp_path):
+    fg, features = asked()
+    write(fg, rows(99, times=[NOON + HOUR]), mode="append")
+    features = features.using_spine(SPINE, "when", keep_cols=keep)
+    expected = features.to_dataframe(**span)
+    assert features.to_batches(**span).read_all().equals(expected)
+    features.to_parquet(tmp_path / "it.parquet", **span)
+    assert pq.read_table(tmp_path / "it.parquet").equals(expected)
+    saved, kept = features.save("it", **span), features.save("kept", **span, rows=True)
+    assert saved.content_hash == kept.content_hash == content_hash(expected)
+    write(fg, rows(7, 7, 7, 7))
+    assert TrainingSet.load("it").reproduce("arrow").equals(expected)
+    assert kept.to_dataframe("arrow").equals(expected)
+
+
+@pytest.mark.parametrize("span", SPANS, ids=repr)
+def test_an_explanation_sees_what_to_dataframe_sees(span):
+    fg, features = asked()
+    write(fg, rows(99, times=[NOON + HOUR]), mode="append")
+    features = features.using_spine(SPINE, "when")
+    for row in features.to_dataframe(**span).to_pylist():
+        found = features.explain(row, **span)
+        winners = [
+            one["x"] for one, verdict in zip(found["features"], found["verdict"], strict=True) if verdict == "won"
+        ]
+        assert winners == ([] if row["x"] is None else [row["x"]])
+
+
+@pytest.mark.parametrize("span", SPANS, ids=repr)
+@pytest.mark.parametrize("kind", ["history", "latest"])
+def test_what_is_asked_without_a_spine_is_saved_as_it_is_answered(kind, span):
+    fg, features = asked()
+    write(fg, rows(99, times=[NOON + HOUR]), mode="append")
+    features = features if kind == "history" else features.using_latest(now=NOON + 2 * HOUR)
+    expected = features.to_dataframe(**span, output="arrow")
+    assert features.save("it", **span).reproduce("arrow").equals(expected)
+
+
+def test_a_check_sees_what_to_dataframe_sees():
+    """A column that is not kept may have a feature's name, and only rows within the span are looked at."""
+    late = rows(*range(20)).append_column("made", pa.array([NOON + timedelta(days=3)] * 20))
+    fg = written(late, created_time_col="made")
+    write(fg, rows(5, times=[NOON + 30 * HOUR], made=[NOON + 30 * HOUR]), mode="append")
+    spine = pa.table({"user_id": [1], "when": [NOON], "x": [1]})
+    features = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).using_spine(spine, "when", keep_cols=[])
+    assert len(features.check()) == 1
+    assert features.check(feature_start_time=NOON + 30 * HOUR) == []
+    with pytest.raises(DefinitionError, match="has no snapshot 9"):
+        features.check(as_of=9)
+
+
+def test_one_lookup_is_a_list_of_one():
+    fg, _ = asked()
+    lookup = FeatureLookup(fg)
+    assert HistoricalFeaturesDuckDB(lookup).lookups == (lookup,)
+    expected = HistoricalFeaturesDuckDB([lookup]).using_spine(SPINE, "when").to_dataframe()
+    assert HistoricalFeaturesDuckDB(lookup).using_spine(SPINE, "when").to_dataframe().equals(expected)
+    assert FeatureStore().training_set(lookup, SPINE, "when").equals(expected)
+    assert HistoricalFeaturesDuckDB(lookup).serve().get_features([{"user_id": 1}], "dicts")[0]["x"] == 40
+    with pytest.raises(DefinitionError, match="takes a list with at least one FeatureLookup, not FeatureGroupDuckDB"):
+        HistoricalFeaturesDuckDB(fg)
+
+
+def test_columns_to_keep_are_a_list():
+    _, features = asked()
+    with pytest.raises(DefinitionError, match=r"Write keep_cols=\['label'\]"):
+        features.using_spine(SPINE, "when", keep_cols="label")
+
+
+def test_the_span_that_was_asked_for_is_kept_and_shown():
+    _, features = asked()
+    saved = features.using_spine(SPINE, "when").save("it", NOON + HOUR, as_of=datetime.now(UTC))
+    assert "2024-01-01 13:00:00 to ..." in saved._repr_html_()
