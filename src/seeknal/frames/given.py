@@ -17,7 +17,7 @@ import pyarrow as pa
 from seeknal import exact
 from seeknal.cores import on_cores
 from seeknal.errors import DataError
-from seeknal.frames import texts
+from seeknal.frames import relations, texts
 from seeknal.frames.libraries import library
 from seeknal.frames.making import to_pandas, to_polars
 from seeknal.frames.relations import Held
@@ -257,6 +257,10 @@ class InDuckDB(Frame):
     def only(self, names: Sequence[str] | None = None) -> Frame:
         """See `Frame.only`."""
         return HeldInDuckDB(Held.of(self._relation, self.names if names is None else names))
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        return relations.read(self._relation, self.names if names is None else names)
 
 
 class HeldInDuckDB(Frame):

@@ -67,17 +67,12 @@ class Held:
         Raises:
             DataError: Arrow has no exact place for a value.
         """
-        kinds = dict(zip(self.rows.columns, self.rows.types, strict=True))
-        columns = [_in_arrow(name, self.columns[name], kinds[self.columns[name]]) for name in names]
-        with _told("The DuckDB relation cannot be read"):
-            found = self.rows.project(comma([*columns, self.number])).to_arrow_table()
+        places = {column: place for place, column in enumerate(self.rows.columns, 1)}
+        wanted = {name: places[self.columns[name]] for name in names}
+        found = _read(self.rows, wanted | {self.number: places[self.number]})
         numbers = found[self.number].to_numpy()
-        found = found.drop_columns(self.number).rename_columns(list(names))
-        if (numbers[1:] < numbers[:-1]).any():
-            found = found.take(np.argsort(numbers))
-        for name, column in zip(names, found.columns, strict=True):
-            _check_values(name, kinds[self.columns[name]], column)
-        return found
+        found = found.drop_columns(self.number)
+        return found.take(np.argsort(numbers)) if (numbers[1:] < numbers[:-1]).any() else found
 
     def beside(self, names: Sequence[str], features: pa.Table) -> Any:
         """Return columns of it as they are, and features beside them, as a relation on the same connection.
@@ -112,6 +107,27 @@ class Held:
             return found.materialize()
 
 
+def read(relation: Any, names: Sequence[str]) -> pa.Table:
+    """Return columns of a relation in Arrow; its query runs once.
+
+    Raises:
+        DataError: The query fails, or Arrow has no exact place for a value.
+    """
+    places = {name: place for place, name in enumerate(relation.columns, 1)}
+    return _read(relation, {name: places[name] for name in names})
+
+
+def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
+    """Read columns by their places, from 1 on."""
+    kinds = {name: relation.types[place - 1] for name, place in places.items()}
+    columns = [f"{_in_arrow(name, kinds[name], place)} AS c{place}" for name, place in places.items()]
+    with _told("The DuckDB relation cannot be read"):
+        found = relation.project(comma(columns)).to_arrow_table().rename_columns(list(places))
+    for name, column in zip(places, found.columns, strict=True):
+        _check_values(name, kinds[name], column)
+    return found
+
+
 def relation_of(table: pa.Table) -> Any:
     """Return a table as a relation on a connection of its own."""
     return _database(getpid()).cursor().from_arrow(without_halves(table))
@@ -131,17 +147,17 @@ def without_halves(table: pa.Table) -> pa.Table:
     return types.recast(table, kinds)
 
 
-def _in_arrow(name: str, column: str, kind: Any) -> str:
-    """Write a column as Arrow is to get it.
+def _in_arrow(name: str, kind: Any, place: int) -> str:
+    """Write a column, by its place, as Arrow is to get it.
 
     Raises:
         DataError: Arrow has no exact place for its values.
     """
     if kind.id == "bit":
-        return f"CAST({column} AS VARCHAR) AS {column}"
+        return f"CAST(#{place} AS VARCHAR)"
     if any(part.id in _LOST or str(part).startswith("GEOMETRY(") for part in _parts(kind)):
         raise _no_place(name, kind)
-    return column
+    return f"#{place}"
 
 
 def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
