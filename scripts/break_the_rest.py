@@ -41,7 +41,7 @@ MUTATIONS = (
         "retention forgets the ttls of tables",
         "lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]",
         "lifetimes = [own]",
-        "online_tables.py",
+        "moving.py",
         "a_store_that_forgets_keeps_rows_as_long_as_the_table_with_the_longest_ttl_needs_them",
     ),
     edge(
@@ -53,9 +53,9 @@ MUTATIONS = (
     ),
     edge(
         "only the first store is refreshed",
-        "for name in sorted(targets or {_DEFAULT})]",
-        "for name in sorted(targets or {_DEFAULT})[:1]]",
-        "online_tables.py",
+        "        for name in names:\n            spans =",
+        "        for name in names[:1]:\n            spans =",
+        "moving.py",
         "a_load_refreshes_a_version_in_every_store_that_has_it",
     ),
     edge(
@@ -157,9 +157,9 @@ MUTATIONS = (
     ),
     edge(
         "training sets saved during an erasure stay",
-        "saved_meanwhile = self.training_sets_holding(record, keys)",
-        "saved_meanwhile: list[str] = []",
-        "store.py",
+        "        doomed += _delete_sets(sets, record, entity)\n",
+        "",
+        "removal.py",
         "a_training_set_that_is_saved_during_an_erasure_is_erased_with_the_rest",
     ),
     rule(
@@ -174,7 +174,7 @@ MUTATIONS = (
         "the clock of commits goes back",
         "at=max(now(), before.at) if before else now(),",
         "at=now(),",
-        "offline/table.py",
+        "offline/commit.py",
         "a_commit_is_never_dated_before_the_one_it_follows",
     ),
     edge(
@@ -331,9 +331,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a training set loses its group",
-        "if sets := [one.label for one in self.training_sets.users(record)]:",
+        "if sets := [one.label for one in places.training_sets.users(record)]:",
         "if sets := list[str]():",
-        "store.py",
+        "removal.py",
         ("test_training_sets.py::test_a_group_that_a_training_set_needs_cannot_be_deleted_before_it",),
     ),
     Mutation(

@@ -93,16 +93,17 @@ def test_all_keys_that_are_missing_are_named():
 def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
     wrong = [
-        [{"user": 1}],
-        [{}],
-        [{"user_id": 1, "more": 2}],
-        [1],
-        [{"user_id": "1"}],
-        [{"user_id": 1.0}],
-        [{"user_id": []}],
+        ({"user_id": 1}, "keys is one mapping. Give a list"),
+        ([{"user": 1}], "asked by user_id; a key has 'user', which is no key of it"),
+        ([{}], "asked by user_id; a key lacks 'user_id'"),
+        ([{"user_id": 1, "more": 2}], "a key has 'more', which is no key of it"),
+        ([1], "1 is no mapping. Write {'user_id'"),
+        ([{"user_id": "1"}], "user_id is int64, and '1' in row 0 of the keys asked for does not fit"),
+        ([{"user_id": 1.0}], "user_id is int64, and 1.0 in row 0 of the keys asked for does not fit"),
+        ([{"user_id": []}], "user_id is int64, and .* in row 0 of the keys asked for does not fit"),
     ]
-    for keys in ({"user_id": 1}, *wrong):
-        with pytest.raises(DataError):
+    for keys, message in wrong:
+        with pytest.raises(DataError, match=message):
             table.get_features(keys)
 
 

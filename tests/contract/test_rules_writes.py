@@ -206,38 +206,39 @@ def test_an_empty_group_is_served_as_nothing_known():
 
 MODES = ("overwrite", "append", "merge")
 WRONG = {
-    "no key": rows(1).drop(["user_id"]),
-    "no event time": rows(1).drop(["at"]),
-    "no features": rows(1).drop(["x"]),
-    "float key": rows(1, user=1.5),
-    "null event time": rows(1, times=pa.array([None], US)),
-    "narrower": rows(1.5),
-    "other kind": rows("a"),
-    "key of another kind": rows(1, user="1"),
-    "time out of range": rows(1, times=pa.array([2**62], pa.int64()).cast(US)),
-    "differing in case": rows(1, X=[1]),
-    "reserved": rows(1, _seeknal_row_id=[1]),
-    "two of one name": pa.table([[1], [NOON], [1], [2]], names=["user_id", "at", "x", "x"]),
-    "no frame": {"user_id": 1},
-    "series": pd.Series([1]),
-    "numbered columns": pd.DataFrame([[1, NOON, 1]]),
-    "no file": "nowhere.parquet",
+    "no key": (rows(1).drop(["user_id"]), "has no column 'user_id'. There are: at, x"),
+    "no event time": (rows(1).drop(["at"]), "has no column 'at'. There are: user_id, x"),
+    "no features": (rows(1).drop(["x"]), "has no features beside user_id, at"),
+    "float key": (
+        rows(1, user=1.5),
+        "'user_id' is double, which cannot serve as a key. Make it a whole number or text",
+    ),
+    "null event time": (rows(1, times=pa.array([None], US)), "1 of 1 rows have no 'at'.* write.drop_nulls=True"),
+    "narrower": (rows(1.5), "'x' of group 'spend' is int64 and cannot become double: .* Cast the column"),
+    "other kind": (rows("a"), "'x' of group 'spend' is int64 and cannot become string: .* Cast the column"),
+    "key of another kind": (rows(1, user="1"), "'user_id' of group 'spend' is int64 .* string: .* Cast the column"),
+    "time out of range": (rows(1, times=pa.array([2**62], pa.int64()).cast(US)), "'at' holds times .* Check its unit"),
+    "differing in case": (rows(1, X=[1]), "'x' and 'X' differ in case only. Rename one"),
+    "reserved": (rows(1, _seeknal_row_id=[1]), "cannot be named '_seeknal_row_id' or nothing. Rename it"),
+    "two of one name": (
+        pa.table([[1], [NOON], [1], [2]], names=["user_id", "at", "x", "x"]),
+        "two columns named 'x'. Rename or drop one",
+    ),
+    "no frame": ({"user_id": 1}, "Expected a frame, not dict. Give a pandas or Polars frame"),
+    "series": (pd.Series([1], name="x"), "Series is one column, and no frame. .*to_frame"),
+    "numbered columns": (pd.DataFrame([[1, NOON, 1]]), "column 0 has a name that is not text. Rename it"),
+    "no file": ("nowhere.parquet", "There is no file 'nowhere.parquet'"),
 }
 
 
-def refused(fg, frame: object, mode: str) -> bool:
-    try:
-        write(fg, frame, mode=mode)
-    except DataError:
-        return True
-    return False
-
-
-def test_wrong_input_is_an_error_before_anything_is_stored(home):
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_input_is_an_error_that_names_it_before_anything_is_stored(home, what):
     fg = written(rows(1, 2))
     files = sorted(path for path in home.glob("offline/**/*") if path.is_file())
-    accepted = [what for what, frame in WRONG.items() for mode in MODES if not refused(fg, frame, mode)]
-    assert accepted == []
+    frame, message = WRONG[what]
+    for mode in MODES:
+        with pytest.raises(DataError, match=message):
+            write(fg, frame, mode=mode)
     assert snapshots(fg) == 1
     assert fg.version == 1
     assert stored(fg) == [(NOON, 1), (NOON + HOUR, 2)]
@@ -246,8 +247,9 @@ def test_wrong_input_is_an_error_before_anything_is_stored(home):
 
 def test_wrong_input_of_a_new_group_leaves_no_trace(home):
     fg = group()
-    for frame in (rows(1).drop(["at"]), rows(1, times=pa.array([None], US))):
-        with pytest.raises(DataError):
+    for what in ("no event time", "null event time"):
+        frame, message = WRONG[what]
+        with pytest.raises(DataError, match=message):
             write(fg, frame)
     assert FeatureStore().registry.groups() == []
     assert list(home.glob("offline/*/*")) == []

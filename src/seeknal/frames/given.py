@@ -141,7 +141,10 @@ class Stream(Frame):
         try:
             self._reader = pa.RecordBatchReader.from_stream(stream)
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise DataError(f"{type(stream).__qualname__} is no stream of columns: {error}") from None
+            raise DataError(
+                f"{type(stream).__qualname__} is one column, and no frame. Give all columns together; pandas and Polars make "
+                f"a frame of one with .to_frame(). ({error})"
+            ) from None
 
     @property
     def _labels(self) -> Sequence[Any]:
