@@ -210,7 +210,9 @@ def test_a_lookup_says_what_is_wrong_with_a_key():
     spend()
     answer("materialize", "spend", "--start-date", "2024-01-01")
     assert "user_id is int64, which 'abc' is not." in failure("lookup", "spend", "user_id=abc")
-    assert "has 'user', which is no key of it. Did you mean 'user_id'?" in failure("lookup", "spend", "user=1")
+    assert "has 'user', which is no key of it, and lacks 'user_id'. Did you mean 'user_id'?" in failure(
+        "lookup", "spend", "user=1"
+    )
     assert "has 'user_id' twice" in failure("lookup", "spend", "user_id=1", "user_id=2")
 
 

@@ -89,15 +89,17 @@ class TrainingSets:
             made = TrainingSetRecord(
                 project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
             )
-            files = (
-                undo.pop_all()
-            )  # whatever interrupts this, they stay, unless it is certain that nobody knows of them
-            try:
-                self._catalog.registry.add_training_set(made)
-            except Exception:
-                files.close()
-                raise
+            self._register(made, undo)
         return made
+
+    def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
+        """Register a training set, whose files stay from then on unless registering it certainly failed, whatever interrupts it."""
+        files = undo.pop_all()
+        try:
+            self._catalog.registry.add_training_set(made)
+        except Exception:
+            files.close()
+            raise
 
     def reproduce(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
         """Build a training set again from the store.
