@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import duckdb
 import msgspec
 import numpy as np
 import pandas as pd
@@ -483,3 +484,21 @@ def test_a_push_of_a_wrong_key_speaks_of_rows(client):
     row = EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": "1"}
     with pytest.raises(DataError, match="user_id is int64, but the rows pushed have string: '1'"):
         client.push("shop/everything", row)
+
+
+def test_a_relation_whose_order_changes_from_run_to_run_gets_the_features_of_its_own_entities(client):
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE events AS SELECT 2 * (i % 2000) + 1 AS user_id FROM range(100_000) t(i)")
+        moment = f"TIMESTAMP '{NOON.year + 1}-01-01'"
+        spine = connection.sql(f"SELECT DISTINCT user_id, {moment} AS m FROM events")
+        known = client.training_set(
+            [LOOKUPS[0]], pa.table({"user_id": [1], "m": [NOON.replace(year=NOON.year + 1)]}), "m"
+        )
+        for output in ("arrow", "duckdb"):
+            found = client.training_set([LOOKUPS[0]], spine, "m", output=output)
+            table = found if output == "arrow" else found.to_arrow_table()
+            whole = dict(zip(table["user_id"].to_pylist(), table["whole"].to_pylist(), strict=True))
+            assert len(whole) == 2000
+            assert {user for user, value in whole.items() if value is not None} == {1}
+            assert whole[1] == known["whole"][0].as_py()
+        assert connection.sql("SELECT count(*) FROM found").fetchall() == [(2000,)]

@@ -53,7 +53,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
         tell: Told what is being done.
 
     Returns:
-        The batches; no row is read before the first is asked for.
+        The batches. Files of Parquet are read when the first is asked for; any other spine is read now.
     """
     used, kept = spine_columns(asked.sources, Spine(asked.spine, asked.date_col, asked.keep))
     with leaving_out(used):

@@ -59,13 +59,10 @@ class TrainingSets:
 
         Raises:
             DefinitionError: The name is taken, or breaks the rule.
-            DataError: The spine has values that a Parquet file cannot keep.
+            DataError: A column of the spine cannot be kept.
         """
         project = sources[0].record.project
         check_name("training set", name)
-        if spine is not None:
-            with retrieval.leaving_out():
-                check_types(spine.schema)
         if self._catalog.registry.training_sets(project, name):
             raise DefinitionError(
                 f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
@@ -195,6 +192,8 @@ def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:
 
 def _keep_spine(table: pa.Table, file: Path) -> None:
     """Write a spine as it is, to the unit of a timestamp; a file of Arrow holds one dictionary for each column."""
+    with retrieval.leaving_out():
+        check_types(table.schema)
     try:
         unified = table.unify_dictionaries()
         with pa.ipc.new_file(file, unified.schema) as writer:
