@@ -546,7 +546,7 @@ def test_the_name_of_an_uploaded_file_means_nothing(attacked, name):
 
 # Names
 
-ROUTES = ["/v1/online/{}/people", "/v1/online/shop/{}", "/v1/push/{}/people", "/v1/push/shop/{}", "/v1/historical/{}", "/v1/{}", "/{}"]  # fmt: skip
+ROUTES = ["/v1/online/{}/people", "/v1/online/shop/{}", "/v1/push/{}/people", "/v1/push/shop/{}", "/v1/historical/{}", "/v1/online/{}", "/v1/push/{}", "/v1/{}", "/{}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -797,10 +797,18 @@ def test_what_another_project_has_looks_as_if_it_were_not_there(attacked):
         )
     for path in ("/v1/online/{}/people", "/v1/push/{}/people", "/v1/historical/{}"):
         alike(attacked, "bank", "bonk", lambda name, path=path: ("POST", path.format(name), BODY, JSON))
-    alike(attacked, "treasury", "treasurx", lambda name: ("POST", f"/v1/online/shop/{name}", BODY, JSON))
+    for project in ("/shop", ""):
+        alike(attacked, "treasury", "treasurx", lambda name, at=project: ("POST", f"/v1/online{at}/{name}", BODY, JSON))
+        alike(
+            attacked, "vault", "vaulx", lambda name, at=project: ("POST", f"/v1/push{at}/{name}", b'{"rows":[]}', JSON)
+        )
     for group in ("{}", "bank/{}", "../bank/{}", "bank.{}", "*/{}"):
         lookup = lambda name, group=group: form(query(lookups=[{"group": group.format(name)}]), SPINE)  # noqa: E731
-        alike(attacked, "vault", "vaulx", lambda name, lookup=lookup: ("POST", HISTORICAL, lookup(name), FORM))
+        for path in (HISTORICAL, "/v1/historical"):
+            alike(
+                attacked, "vault", "vaulx",
+                lambda name, lookup=lookup, path=path: ("POST", path, lookup(name), FORM),
+            )  # fmt: skip
     for more in ({"as_of": {"NAME": 1}}, {"as_of": {"bank/NAME": 1}}):
         asked = json.dumps(more)
         alike(

@@ -138,7 +138,7 @@ def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> Backed
         StoreError: The home could not be read, or the folder not be written; there is none then.
     """
     started = time.perf_counter()
-    target = Path(place).expanduser().absolute()
+    target = folders.named(place)
     _check_target(home, target)
     with (
         working("Waiting for those who delete", tell) as told,
@@ -255,7 +255,7 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
         StoreError: The backup is not as it was taken, or the home could not be written; there is none then.
     """
     started = time.perf_counter()
-    backed_up, target = Path(source).expanduser().absolute(), home.home.resolve()
+    backed_up, target = folders.named(source), home.home.resolve()
     manifest = _read_manifest(backed_up)
     _check_home(target)
     home.close()

@@ -83,7 +83,7 @@ class Call:
 
 def path_of(kind: str, label: str, project: str | None) -> str:
     """Name what a call is about; "shop/spend" says the project too, and without one the server finds it."""
-    within, name = split_label(label, project)
+    within, name = split_label("table or group", label, project)
     where = "" if within is None else f"/{check_name('project', within)}"
     return f"/v1/{kind}{where}/{check_name('table or group', name)}"
 

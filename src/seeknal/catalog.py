@@ -91,7 +91,7 @@ class Catalog:
 
     def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
         """Find the one of that name, or project/name."""
-        project, name = split_label(label, project)
+        project, name = split_label(kind, label, project)
         found = find(project, name)
         if len(found) == 1:
             return found[0]

@@ -146,7 +146,7 @@ class _Calls(ABC):
                     error = self._told(response.status_code, told.getvalue())
                     may_help = response.status_code in _BUSY
                     said = response.headers.get("retry-after", "")
-                    pause = float(said) if said.isdigit() else pause
+                    pause = float(said) if said.isdecimal() else pause
                 except httpx2.RequestError as problem:
                     error = self._unreached(problem)
                     may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)

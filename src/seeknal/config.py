@@ -6,16 +6,20 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from seeknal.errors import DefinitionError
+from seeknal.errors import DefinitionError, StoreError
+from seeknal.folders import named
 from seeknal.names import did_you_mean
 from seeknal.times import span_of
 
 FILE = "seeknal.toml"
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")
+_PASSWORD = re.compile("//[^/]*@")
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 
@@ -79,11 +83,16 @@ def find_file() -> Path | None:
 def _read(file: Path) -> dict[str, object]:
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{file} is no TOML: {error}") from None
     for name in ("home", "online_store"):
+        if not isinstance(values.get(name, ""), str):
+            raise DefinitionError(f"{file} sets {name} to {values[name]!r}, which is no text. Put it in quotes.")
         if name in values and "://" not in str(values[name]):
-            values[name] = str(file.parent / str(values[name]))
+            text = str(values[name])
+            values[name] = text if text.startswith("~") else str(file.parent / text)
     return values
 
 
@@ -104,22 +113,23 @@ def checked_store(place: str, origin: str) -> str:
     """
     scheme, is_url, _ = place.partition("://")
     if not is_url and not _ADDRESS.fullmatch(place):
-        return str(Path(place).expanduser().absolute())
-    if scheme in {"redis", "rediss"}:
-        return place
+        return str(named(place))
+    with suppress(ValueError):
+        if scheme in {"redis", "rediss"} and (urlsplit(place).port or 1) > 0:
+            return place
     raise DefinitionError(
-        f"{origin} puts online rows in {place!r}. Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
+        f"{origin} puts online rows in {_PASSWORD.sub('//***@', place)!r}. Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
     )
 
 
 def _checked(name: str, value: object, origin: str) -> object:
     if name == "home":
-        return _checked_home(Path(str(value)).expanduser().absolute(), origin)
+        return _checked_home(named(str(value)), origin)
     if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?(\s*[KMGT]i?B|%)", str(value)):
         return str(value)
     if name == "online_store":
         return checked_store(str(value), origin)
-    if name == "lookback_days" and str(value).isdigit():
+    if name == "lookback_days" and str(value).isdecimal():
         return int(str(value))
     if name == "freshness" and (target := span_of(str(value))):
         return target

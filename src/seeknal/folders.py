@@ -18,12 +18,28 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-from seeknal.errors import StoreError
+from seeknal.errors import DefinitionError, StoreError
 
 _LOCK = "_making.lock"
 _CHUNK = 2**20
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP}
 """How a disk says that it does not bring folders, only files, to the disk when asked."""
+
+
+def named(place: str | Path) -> Path:
+    """Return the file or folder that a user names, from the root.
+
+    Raises:
+        DefinitionError: Nothing can have that name, or the user is not allowed to look there.
+    """
+    try:
+        path = Path(place).expanduser().absolute()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise DefinitionError(f"{str(place)!r} names no file or folder: {reason}. Name another.") from None
+    return path
 
 
 @contextmanager

@@ -44,16 +44,19 @@ class Named(Protocol):
         """Its name in the project."""
 
 
-def split_label(label: str, project: str | None) -> tuple[str | None, str]:
+def split_label(kind: str, label: str, project: str | None) -> tuple[str | None, str]:
     """Return project and name of what a label and an argument name; "shop/spend" says both.
 
     Raises:
-        DefinitionError: They name two projects.
+        DefinitionError: They name two projects, or break the rule for names.
 
-    >>> split_label("shop/spend", None), split_label("spend", "shop"), split_label("spend", None)
-    (('shop', 'spend'), ('shop', 'spend'), (None, 'spend'))
+    >>> split_label("table", "shop/spend", None), split_label("table", "spend", None)
+    (('shop', 'spend'), (None, 'spend'))
     """
     within, _, name = label.rpartition("/")
+    for what, text in (("project", project or within), (kind, name)):
+        if not text.isascii():  # no such name was ever taken, and some cannot be looked up in a database
+            check_name(what, text)
     if within and project and within != project:
         raise DefinitionError(f"{label!r} is of project {within!r}, not of {project!r}. Name one of them.", name=name)
     return project or within or None, name
@@ -111,7 +114,8 @@ def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
     missing = [name for name in keys if name not in names]
     unknown = [name for name in names if name not in keys]
     are = "which is no key" if len(unknown) == 1 else "which are no keys"
-    has = f"has {', '.join(map(repr, unknown))}, {are} of it" if unknown else ""
+    more = ", ..." if len(unknown) > _MANY else ""
+    has = f"has {', '.join(map(repr, unknown[:_MANY]))}{more}, {are} of it" if unknown else ""
     lacks = f"lacks {', '.join(map(repr, missing))}" if missing else ""
     hint = did_you_mean(unknown[0], keys) if unknown else ""
     return f"{', and '.join(filter(None, [has, lacks]))}.{hint}" if has or lacks else ""

@@ -34,7 +34,10 @@ def instant(moment: Moment, *, whole_day: bool = False) -> int:
     >>> instant("1970-01-01T00:00:01+00:00"), instant(date(1970, 1, 2))
     (1000000, 86400000000)
     """
-    return microseconds(_parse(moment, whole_day) - EPOCH)
+    found = microseconds(_parse(moment, whole_day) - EPOCH)
+    if not _FIRST <= found <= _LAST:
+        raise DefinitionError(f"{moment!r} is no moment: in UTC it is not in the years 1 to 9999.")
+    return found
 
 
 def _parse(moment: Moment, whole_day: bool) -> datetime:
@@ -68,18 +71,23 @@ def microseconds(span: timedelta) -> int:
     return span // _MICROSECOND
 
 
+_FIRST = microseconds(datetime(1, 1, 1, tzinfo=UTC) - EPOCH)
+_LAST = microseconds(datetime(9999, 12, 31, tzinfo=UTC) + _LAST_OF_DAY - EPOCH)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def span_of(text: str) -> timedelta | None:
-    """Read a span of time as people write it; None if it is none.
+    """Read a span of time as people write it; None if it is none, or longer than Python's.
 
     >>> span_of("90m"), span_of("1.5 h"), span_of("soon")
     (datetime.timedelta(seconds=5400), datetime.timedelta(seconds=5400), None)
     """
     found = _SPAN.fullmatch(text.strip())
-    return None if found is None else timedelta(**{_UNITS[found[2]]: float(found[1])})
+    try:
+        return None if found is None else timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError:
+        return None
 
 
 def moment_of(instant: int) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -71,6 +72,9 @@ def main() -> None:
 
     Exit codes: 0 done, 1 an error (told once, on stderr), 2 wrong usage.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what its encoding lacks is written as a code
     warnings.simplefilter("always", SeeknalWarning)
     warnings.showwarning = _show_notice  # type: ignore[assignment]  # it takes more than it needs
     try:

@@ -9,9 +9,13 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject, OfProject, Yes
+from seeknal.errors import StoreError
+from seeknal.folders import named
 from seeknal.progress import working
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from seeknal.registry import TrainingSetRecord
 
 app = typer.Typer(help="Training sets that were saved, and can be built again.", no_args_is_help=True)
@@ -79,14 +83,27 @@ def reproduce(
     with working(f"Reproducing {one.label}"):
         rows = store.training_sets.reproduce(one)
         if output is not None:
-            import pyarrow.parquet as pq
-
-            pq.write_table(rows, output)
+            _write(rows, output)
     render.record(
         {"training_set": one.label, "rows": one.rows, "content_hash": one.content_hash, "same": True}
         | ({} if output is None else {"written_to": str(output)}),
         form,
     )
+
+
+def _write(rows: pa.Table, output: Path) -> None:
+    """Write rows to a Parquet file.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.write_table(rows, named(output))
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{str(output)!r} cannot be written: {error}") from None
 
 
 @app.command("delete")

@@ -144,7 +144,7 @@ def find_entity(store: FeatureStore, label: str, project: str | None) -> Registe
     Raises:
         DefinitionError: There is none, or several projects have one.
     """
-    within, name = split_label(label, project)
+    within, name = split_label("entity", label, project)
     known = [Registered(*one) for one in store.entities()]
     found = [one for one in known if one.name == name and within in {None, one.project}]
     if len(found) == 1:
@@ -319,7 +319,7 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has as many as there are opti
     store = session.store()
     record = store.catalog.group(group, project)
     entity = read_keys(record.label, store.catalog.version(record, version).schema.keys, keys)
-    snapshot = int(as_of) if as_of is not None and as_of.isdigit() else as_of
+    snapshot = int(as_of) if as_of is not None and as_of.isdecimal() else as_of
     found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot, limit=limit + 1)
     rows = [
         {

@@ -16,6 +16,8 @@ from seeknal.progress import working
 if TYPE_CHECKING:
     from seeknal.maintenance import Erased
 
+_LONGEST_TTL = 700_000
+"""In days: no longer ago than the year 1."""
 _TOML = """\
 # Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.
 
@@ -184,7 +186,8 @@ def clean(
     group: Group,
     before: Annotated[str | None, typer.Option("--before", help="Remove rows older than this, as 2024-01-31.")] = None,
     ttl: Annotated[
-        int | None, typer.Option("--ttl", min=1, metavar="DAYS", help="Remove rows older than so long.")
+        int | None,
+        typer.Option("--ttl", min=1, max=_LONGEST_TTL, metavar="DAYS", help="Remove rows older than so long."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
     project: InProject = None,

@@ -67,12 +67,13 @@ def note(text: str) -> None:
 
 
 def _dump(value: Any, form: Format) -> None:
+    has_all = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     if form is Format.json:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=not has_all))
         return
     import yaml
 
-    typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+    typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=has_all).rstrip())
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     port: Annotated[
         int, typer.Option(envvar="SEEKNAL_PORT", min=0, max=65535, help="Port; 0 takes a free one.")
     ] = 6789,
-    workers: Annotated[int, typer.Option(envvar="SEEKNAL_WORKERS", min=1, help="Processes that answer.")] = 1,
+    workers: Annotated[int, typer.Option(envvar="SEEKNAL_WORKERS", min=1, max=1000, help="Processes that answer.")] = 1,
     certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate and its chain.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
     max_keys: Annotated[int, typer.Option(min=1, help="Entities in a request.")] = 1000,
@@ -37,8 +38,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at work at once, in each worker.")] = 500,
     max_jobs: Annotated[int, typer.Option(min=1, help="Pushes and joins at work at once, in each worker.")] = 4,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait.")] = 10,
-    grace: Annotated[int, typer.Option(min=1, help="Seconds that requests in flight have when it is ended.")] = 30,
+    timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds that a request may wait.")] = 10,
+    grace: Annotated[
+        int, typer.Option(min=1, max=86_400, help="Seconds that requests in flight have when it is ended.")
+    ] = 30,
     access_log: Annotated[bool, typer.Option(help="Write a line to stdout for each request.")] = True,
     otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry, as OTEL_* variables say.")] = False,
 ) -> None:
@@ -51,6 +54,8 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         from seeknal.server.run import serve as run
     except ImportError as error:
         raise DefinitionError(f"The server needs {error.name}. {how_to_install('server')}") from None
+    if isnan(timeout):  # which is neither below nor above a bound
+        raise typer.BadParameter("It is no number.", param_hint="--timeout")
     limits = Limits(
         keys=max_keys,
         body=max_body,

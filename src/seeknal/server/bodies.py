@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -74,7 +75,7 @@ def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
         for message in pa.ipc.MessageReader.open_stream(body):
             if _Head(message.metadata.to_pybytes()).is_compressed:
                 raise DataError("The Arrow stream is compressed. Send it as it is.")
-        names = pa.ipc.open_stream(body).schema.names
+        names = _checked_names(pa.ipc.open_stream(body).schema)
         chosen = [names.index(key) for key in keys] if set(keys) <= set(names) else []
         with pa.ipc.open_stream(body, options=pa.ipc.IpcReadOptions(included_fields=chosen)) as reader:
             _check_schema(reader.schema)
@@ -87,9 +88,14 @@ def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
         raise DataError(f"The body is no Arrow stream: {error}. With curl: --data-binary @FILE.") from None
 
 
-def _check_schema(schema: pa.Schema) -> None:
-    if repeated := [name for name in schema.names if schema.names.count(name) > 1]:
+def _checked_names(schema: pa.Schema) -> list[str]:
+    names: list[str] = schema.names
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"The Arrow stream has two columns named {repeated[0][:128]!r}.")
+    return names
+
+
+def _check_schema(schema: pa.Schema) -> None:
     for field in schema:
         if _is_endless(field.type):
             raise DataError(

@@ -153,7 +153,7 @@ class Definitions:
         Raises:
             Problem: There is none, or several projects have one.
         """
-        project, name = split_label(label, exchange.project)
+        project, name = split_label("feature group", label, exchange.project)
         scope = exchange.scope_of_token
         return _only("feature group", project or scope, name, self.store.registry.groups(scope))
 

@@ -106,7 +106,7 @@ def _lookups(service: Service, exchange: Exchange, query: Query) -> list[Feature
     """
     lookups = []
     for one in query.lookups:
-        if project := split_label(one.group, exchange.project)[0]:
+        if project := split_label("feature group", one.group, exchange.project)[0]:
             exchange.check_right("read", project)
         group = service.definitions.group(one.group, exchange).group
         lookups.append(FeatureLookup(group, one.features, one.prefix, one.rename, one.version))

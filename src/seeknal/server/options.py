@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from seeknal.errors import DefinitionError
+from seeknal.folders import named
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Options:
         if (self.certificate is None) != (self.key is None):
             raise DefinitionError("TLS takes both --certificate and --key.")
         for file in (self.certificate, self.key):
-            if file and not file.is_file():
+            if file and not named(file).is_file():
                 raise DefinitionError(f"There is no file {str(file)!r}.")
 
     @property
