@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := --numprocesses auto --dist loadfile
 
-.PHONY: demo test fast clean
+.PHONY: demo test fast long clean
 demo: .venv/ready
 	$(BIN)/seeknal demo
 
@@ -15,6 +15,9 @@ test: .venv/ready
 
 fast: .venv/ready
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
+
+long: .venv/ready
+	SEEKNAL_TEST_PROFILE=long $(BIN)/python -m pytest $(TOGETHER)
 
 .venv/ready: pyproject.toml
 	@echo "Installing into .venv, which takes a minute or two the first time."

@@ -1,6 +1,6 @@
 """Make a small home with the code of this checkout, to be opened by all later ones: tests/homes/NAME.tar.gz and NAME.json.
 
-    python scripts/make_home.py NAME
+    python scripts/make_home.py NAME [FOLDER]
 
 NAME is a release, or the commit whose format is another than the one before. The home has a little of everything that is
 stored; the JSON file says what this code answers from it. `tests/test_homes.py` opens every home that is there. It takes
@@ -127,17 +127,17 @@ def answers() -> dict[str, Any]:
 def main() -> None:
     """Make it."""
     warnings.simplefilter("ignore")
-    (name,) = sys.argv[1:]
+    name, homes = sys.argv[1], Path(sys.argv[2]).absolute() if sys.argv[2:] else HOMES
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SEEKNAL_HOME"] = f"{folder}/home"
         os.chdir(folder)
         token = furnish()
         told = {"token": token, "answers": answers()}
-        HOMES.mkdir(exist_ok=True)
-        (HOMES / f"{name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        with tarfile.open(HOMES / f"{name}.tar.gz", "w:gz") as archive:
+        homes.mkdir(exist_ok=True)
+        (homes / f"{name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with tarfile.open(homes / f"{name}.tar.gz", "w:gz") as archive:
             archive.add(f"{folder}/home", name, filter=_kept)
-    print(f"{name}: {(HOMES / f'{name}.tar.gz').stat().st_size:,} bytes, {len(told['answers'])} answers")
+    print(f"{name}: {(homes / f'{name}.tar.gz').stat().st_size:,} bytes, {len(told['answers'])} answers")
 
 
 def _kept(file: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -44,8 +44,9 @@ def pytest_runtest_call(item: pytest.Item):
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [one for some in terminalreporter.stats.values() for one in some if isinstance(one, pytest.TestReport)]
-    counts = [dict(one.user_properties)[_DRAWN] for one in reports if _DRAWN in dict(one.user_properties)]
+    every = [one for some in terminalreporter.stats.values() for one in some]
+    calls = [one for one in every if isinstance(one, pytest.TestReport) and one.when == "call"]
+    counts = [dict(one.user_properties)[_DRAWN] for one in calls if _DRAWN in dict(one.user_properties)]
     if counts:
         terminalreporter.write_line(
             f"{sum(counts):,} new examples for {len(counts)} properties; to draw them again: {_SEED}={os.environ[_SEED]}"

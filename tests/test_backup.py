@@ -629,9 +629,3 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
             for name in ("saved", "other"):
                 shutil.rmtree(tmp_path / name)
     assert lag <= {0, 1}  # one moment for all groups: what was written later is not there without what was before
-
-
-def test_a_killed_backup_or_restore_leaves_a_whole_one_or_none():
-    command = [sys.executable, SCRIPTS / "kill_backups.py", "--kills", "10", "--rows", "50000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -90,6 +90,12 @@ KINDS: dict[str, Any] = {
     "pandas on Arrow": lambda spine: spine.to_pandas(types_mapper=pd.ArrowDtype),
     "polars": pl.from_arrow,
     "duckdb": duckdb.from_arrow,
+    "duckdb query": lambda spine: duckdb.from_arrow(spine).query(
+        "s", "SELECT * FROM s UNION ALL SELECT * FROM s WHERE false"
+    ),
+    "pandas objects": lambda spine: pd.DataFrame(
+        {name: pd.Series(spine[name].to_pylist(), dtype=object) for name in spine.column_names}
+    ),
 }
 
 

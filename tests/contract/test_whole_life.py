@@ -1,0 +1,294 @@
+"""A store through its whole life: whatever is done to it in whatever order, answers are those of plain lists of rows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import count, product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from seeknal import FeatureStore, SeeknalWarning, StoreError
+from seeknal.online import close_all
+from seeknal.registry import Question
+
+from . import strategies as some
+from .oracle import Row, one_per_event
+from .profiles import PROFILE
+from .test_point_in_time import KINDS, NEITHER, Pair, spine_of
+
+NAMES = ("one", "other")
+SMALL = {
+    "offline.plan": {"FILE_ROWS": 4, "_BLOCK": 5, "_AT_ONCE": 2},
+    "offline.table": {"_SMALL": 2, "_LARGE": 16, "_DUE": 4},
+    "offline.commit": {"_CHECKPOINT": 3},
+    "offline.log": {"_PART": 2, "_WORTH_IT": 4},
+    "engine.duckdb": {"_PASS": 6, "_SAMPLE": 4, "_LITTLE": 0, "_BATCH": 3, "_ROWS": 3},
+    "columns": {"_PIECE": 3, "_LITTLE": 0, "_SAMPLE": 4},
+    "online.codec": {"_AT_ONCE": 2},
+    "verification": {"_AT_ONCE": 2},
+}
+"""Sizes at which other ways are taken, so small that few rows take them."""
+
+KEYS = st.sampled_from([(1,), (1,), (1,), (2,), (3,), (None,)])
+PEOPLE = st.sampled_from([1, 2, 3])
+FEATURES = st.sampled_from([("n", "x"), ("n", "x"), ("n", "x", "y"), ("n",)])
+ASKED = list(product([3, 1, None, 2], some.all_moments))
+GROUPS = st.sampled_from(NAMES)
+
+
+@dataclass
+class Life:
+    """What is known of a group by plain reckoning."""
+
+    pair: Pair
+    features: tuple[str, ...] = ()
+    version: int = 0
+    versions: dict[int, tuple[tuple[str, ...], list[Row]]] = field(default_factory=dict)
+    snapshots: dict[int, tuple[tuple[str, ...], list[Row]]] = field(default_factory=dict)
+    may_be_gone: set[int] = field(default_factory=set)
+    erased: set[int] = field(default_factory=set)
+    is_fresh: bool = False
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of the current version."""
+        return self.pair.oracle.rows
+
+    def note(self, store: FeatureStore) -> None:
+        """Remember what the newest snapshot and the current version hold."""
+        self.is_fresh = False
+        number = store.registry.last_snapshot(store.catalog.group(self.pair.group.name, self.pair.group.project))
+        held = self.features, deepcopy(self.rows)
+        self.versions[self.version] = self.snapshots[number] = held
+
+
+def told(rows: list[Row], features: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Write rows so that they can be compared, in any order."""
+    return sorted(((row.keys[0], row.time, *(row.values.get(name) for name in features)) for row in rows), key=repr)
+
+
+def read(table: pa.Table, features: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Write what was read in the same way."""
+    times = table["seen_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()
+    values = [table[name].to_pylist() for name in features]
+    return sorted(zip(table["user_id"].to_pylist(), times, *values, strict=True), key=repr)
+
+
+class WholeLife(RuleBasedStateMachine):
+    """Two groups of one project, with all that can be done to them."""
+
+    saved = Bundle("saved")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="seeknal-life-"))
+        self.patch = pytest.MonkeyPatch()
+        for module, values in SMALL.items():
+            for name, value in values.items():
+                self.patch.setattr(f"seeknal.{module}.{name}", value)
+        self.caught = warnings.catch_warnings()
+        self.caught.__enter__()
+        warnings.simplefilter("ignore", SeeknalWarning)
+        self.store = FeatureStore(self.folder / "home")
+        self.numbers = count()
+        self.sets: dict[str, tuple[str, str, set[int]]] = {}
+        self.lives: dict[str, Life] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+        close_all()
+        self.caught.__exit__(None, None, None)
+        self.patch.undo()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @initialize(ttl=some.ttls, frames=st.tuples(some.frames(KEYS), some.frames(KEYS)))
+    def begin(self, ttl: int | None, frames: tuple[some.Frame, some.Frame]) -> None:
+        for name, frame, created in zip(NAMES, frames, (True, False), strict=True):
+            pair = Pair(self.store, "user_id", project="life", name=name, ttl=ttl, created=created)
+            self.lives[name] = Life(pair)
+            self.write(name, frame, ("n", "x"))
+
+    # What is done to it
+
+    @rule(name=GROUPS, frame=some.frames(KEYS), features=FEATURES)
+    def write(self, name: str, frame: some.Frame, features: tuple[str, ...]) -> None:
+        life = self.lives[name]
+        if features != life.features:
+            life.features, life.version = features, max(life.versions, default=0) + 1
+        life.pair.write(frame, features)
+        life.note(self.store)
+
+    @rule(name=GROUPS, who=PEOPLE, moment=some.moments, x=st.sampled_from([None, 0, 1]))
+    def push(self, name: str, who: int, moment: int, x: int | None) -> None:
+        life = self.lives[name]
+        values = dict.fromkeys(life.features, x) | {"n": 10_000 + who}
+        at = some.times([moment], "UTC")[0].as_py()
+        row = {"user_id": who, "seen_at": at, **values} | ({"made_at": None} if life.pair.created else {})
+        new = Row((who,), moment, None, values)
+        is_known = any(
+            (old.keys, old.time, old.created, old.values) == (new.keys, new.time, None, values) for old in life.rows
+        )
+        done = self.store.push(name, row, "life")
+        assert (done.erased, done.rows) == ((1, 0) if who in life.erased else (0, int(not is_known)))
+        if done.rows:
+            life.pair.oracle.write([new], "append")
+            life.note(self.store)
+        life.is_fresh = False
+
+    @rule(name=GROUPS, before=some.moments)
+    def clean(self, name: str, before: int) -> None:
+        life = self.lives[name]
+        kept = [row for row in life.rows if row.time >= before]
+        assert self.store.clean(name, before, "life") == len(life.rows) - len(kept)
+        life.pair.oracle.rows = kept
+        life.note(self.store)
+
+    @precondition(lambda self: any(len(life.versions) > 1 for life in self.lives.values()))
+    @rule(name=GROUPS, data=st.data())
+    def rollback(self, name: str, data: st.DataObject) -> None:
+        life = self.lives[name]
+        if others := sorted(set(life.versions) - {life.version}):
+            life.version = data.draw(st.sampled_from(others))
+            self.store.rollback(name, life.version, "life")
+            life.features, rows = deepcopy(life.versions[life.version])
+            life.pair.oracle.rows = rows
+            life.note(self.store)
+
+    @rule(name=GROUPS, keep_days=st.sampled_from([0, 30]))
+    def optimize(self, name: str, keep_days: int) -> None:
+        life = self.lives[name]
+        self.store.optimize(name, "life", keep_days=keep_days)
+        life.may_be_gone |= set(life.snapshots) if keep_days == 0 else set()
+        life.note(self.store)
+
+    @rule(name=GROUPS, who=PEOPLE)
+    def erase(self, name: str, who: int) -> None:
+        life = self.lives[name]
+        done = self.store.erase(name, {"user_id": who}, "life", delete_training_sets=True)
+        assert done.rows == sum(row.keys == (who,) for row in life.rows)
+        held = {label for label, (group, _, users) in self.sets.items() if group == name and who in users}
+        assert {label.partition("/")[2] for label in done.training_sets} == held
+        for label in held:
+            del self.sets[label]
+        for _, rows in (*life.versions.values(), *life.snapshots.values()):
+            rows[:] = [row for row in rows if row.keys != (who,)]
+        life.pair.oracle.rows = [row for row in life.rows if row.keys != (who,)]
+        life.may_be_gone |= set(life.snapshots)
+        life.erased.add(who)
+        life.note(self.store)
+        for file in (self.folder / "home/offline/life" / name).glob("*.parquet"):
+            assert who not in pq.read_table(file, columns=["user_id"])["user_id"].to_pylist()
+
+    @rule(name=GROUPS)
+    def load(self, name: str) -> None:
+        self.store.load(name, "life")
+        self.lives[name].is_fresh = True
+
+    @rule(target=saved, name=GROUPS)
+    def save(self, name: str) -> str:
+        label = f"set{next(self.numbers)}"
+        record = self.store.save_training_set(label, [self.lives[name].pair.lookup()], Question("history"))
+        users = {row.keys[0] for row in self.lives[name].rows}
+        self.sets[label] = name, record.content_hash, users
+        return label
+
+    # What it answers
+
+    @rule(label=saved)
+    def reproduce(self, label: str) -> None:
+        if label in self.sets:
+            record = self.store.catalog.training_set(label, "life")
+            assert len(self.store.training_sets.reproduce(record)) == record.rows
+            assert record.content_hash == self.sets[label][1]
+
+    @rule(name=GROUPS, data=st.data())
+    def as_of(self, name: str, data: st.DataObject) -> None:
+        life = self.lives[name]
+        number = data.draw(st.sampled_from(sorted(life.snapshots)))
+        features, rows = life.snapshots[number]
+        try:
+            found = self.store.history([life.pair.lookup()], as_of={name: number}, output="arrow")
+        except StoreError as error:
+            assert "is gone" in str(error)  # noqa: PT017 - either is right
+            assert number in life.may_be_gone
+            return
+        assert read(found, features) == told(one_per_event(rows), features)
+
+    @rule(name=GROUPS, form=some.forms, kind=st.sampled_from(sorted(KINDS)), streamed=st.booleans())
+    def join(self, name: str, form: str, kind: str, streamed: bool) -> None:
+        """Ask for everybody at every moment, in a frame of any kind."""
+        asked = [row for row in ASKED if row[0] is not None or kind != "pandas on numpy"]
+        spine = KINDS[kind](spine_of(asked, form, user_id=pa.int64()))
+        lookup = self.lives[name].pair.lookup()
+        if streamed:
+            found = self.store.stream([lookup], spine, "at").read_all()
+        else:
+            found = self.store.training_set([lookup], spine, "at", output="arrow")
+        nothing = dict.fromkeys(self.lives[name].features)
+        expected = [nothing | self.lives[name].pair.oracle.at((who,), moment) for who, moment in asked]
+        assert found.select(list(nothing)).to_pylist() == expected
+
+    @rule()
+    def join_both(self) -> None:
+        one, other = (self.lives[name] for name in NAMES)
+        lookups = [one.pair.lookup(features=["n"]), other.pair.lookup(features=["n"], prefix="o_")]
+        found = self.store.training_set(lookups, spine_of(ASKED, "UTC", user_id=pa.int64()), "at")
+        for row, (who, moment) in zip(found.to_pylist(), ASKED, strict=True):
+            assert row["n"] == (NEITHER | one.pair.oracle.at((who,), moment))["n"]
+            assert row["o_n"] == (NEITHER | other.pair.oracle.at((who,), moment))["n"]
+
+    @rule(name=GROUPS)
+    def versions(self, name: str) -> None:
+        life = self.lives[name]
+        found = self.store.versions(name, "life")
+        told_of = {number: len(rows) for number, (_, rows) in life.versions.items()}
+        assert {one.number: one.rows for one in found} == told_of
+        assert [one.number for one in found if one.is_current] == [life.version]
+        for number, (features, rows) in life.versions.items():
+            kept = self.store.history([life.pair.lookup(version=number)], output="arrow")
+            assert read(kept, features) == told(one_per_event(rows), features)
+
+    @precondition(lambda self: any(life.is_fresh for life in self.lives.values()))
+    @rule()
+    def online(self) -> None:
+        for name, life in self.lives.items():
+            if life.is_fresh:
+                table = self.store.online_table(name, "life")
+                asked = [{"user_id": who} for who in (1, 2, 3, None)]
+                nothing, now = dict.fromkeys(life.features), some.LAST
+                found = table.get_features(asked, "dicts", at=now)
+                assert found == [key | nothing | life.pair.oracle.at((key["user_id"],), now) for key in asked]
+                checked = self.store.verify(name, "life")
+                assert checked.equal, str(checked)
+
+    @rule(name=GROUPS)
+    def other_readers(self, name: str) -> None:
+        """Other programs read the same rows: Delta Lake's own library, and Polars."""
+        life, root = self.lives[name], self.folder / "home/offline/life" / name
+        tables = [DeltaTable(root).to_pyarrow_table(), pl.read_delta(str(root)).to_arrow()]
+        expected = told(life.rows, life.features)
+        for table in tables:
+            assert read(table, life.features) == expected
+
+    @invariant()
+    def the_history_is_what_was_written(self) -> None:
+        for life in self.lives.values():
+            found = self.store.history([life.pair.lookup()], output="arrow")
+            assert read(found, life.features) == told(one_per_event(life.rows), life.features)
+
+
+TestWholeLife = WholeLife.TestCase
+TestWholeLife.settings = settings(PROFILE, max_examples=max(4, PROFILE.max_examples // 5), stateful_step_count=20)
