@@ -89,9 +89,7 @@ class TrainingSets:
             made = TrainingSetRecord(
                 project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
             )
-            files = (
-                undo.pop_all()
-            )  # whatever interrupts this, they stay, unless it is certain that nobody knows of them
+            files = undo.pop_all()  # from here they stay, unless it is certain that the registry does not know them
             try:
                 self._catalog.registry.add_training_set(made)
             except Exception:
