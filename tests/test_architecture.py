@@ -164,7 +164,8 @@ def run(code: str) -> str:
 
 
 def test_every_public_name_can_be_imported():
-    assert sorted(seeknal.__all__) == seeknal.__all__
+    own, clients = seeknal.__all__[:-2], seeknal.__all__[-2:]
+    assert (sorted(own), clients) == (own, ["AsyncClient", "Client"])
     for name in seeknal.__all__:
         assert getattr(seeknal, name).__name__ == name
     assert set(seeknal.__all__) <= set(dir(seeknal))
@@ -173,6 +174,10 @@ def test_every_public_name_can_be_imported():
 def test_all_names_at_once_need_no_extra():
     code = "import sys; sys.modules['httpx2'] = None; from seeknal import *; print('FeatureStore' in globals())"
     assert run(code) == "True\n"
+
+
+def test_all_names_at_once_have_the_clients_where_their_extra_is_installed():
+    assert run("from seeknal import *; print(Client.__name__, AsyncClient.__name__)") == "Client AsyncClient\n"
 
 
 def test_files_and_functions_keep_to_their_budgets():

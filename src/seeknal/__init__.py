@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seeknal.client import AsyncClient as AsyncClient  # not in __all__: it takes an extra
-    from seeknal.client import Client as Client
+    from seeknal.client import AsyncClient, Client
     from seeknal.entity import Entity
     from seeknal.errors import DataError, DefinitionError, SeeknalError, SeeknalWarning, StoreError
     from seeknal.feature_group import FeatureLookup, Materialization
@@ -36,6 +36,9 @@ __all__ = [
     "StoreError",
     "TrainingSet",
 ]
+
+if find_spec("httpx2"):
+    __all__ += ["AsyncClient", "Client"]
 
 _GUIDE = "seeknal.featurestore.duckdbengine.feature_group"
 _HOMES = {

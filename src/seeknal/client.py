@@ -13,6 +13,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from http import HTTPStatus
 from itertools import count
 from typing import IO, Any, Self
@@ -37,6 +38,7 @@ from seeknal.catalog import AsOf
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.extras import how_to_install
 from seeknal.feature_group import FeatureLookup, check_lookups
+from seeknal.progress import Tell, working
 from seeknal.pushing import Pushed
 from seeknal.serving import as_python, check_features, check_output
 from seeknal.times import Interval
@@ -55,7 +57,7 @@ _IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, h
 class _Calls(ABC):
     """What both clients can ask, as calls to be sent."""
 
-    def __init__(self, url: str, token: str | None, timeout: float, retries: int) -> None:
+    def __init__(self, url: str, token: str | None, timeout: float, retries: int, tell: Tell | None) -> None:
         if not url.startswith(("http://", "https://")):
             raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, say.")
         if token and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
@@ -67,7 +69,7 @@ class _Calls(ABC):
         except httpx2.InvalidURL as error:
             raise DefinitionError(f"url={url!r} is no address: {error}") from None
         self.url = url
-        self._retries, self._timeout = retries, timeout
+        self._retries, self._timeout, self._tell = retries, timeout, tell
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._settings: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
 
@@ -135,7 +137,8 @@ class _Calls(ABC):
         Raises:
             SeeknalError: There is no answer, and no further try would help or there were enough.
         """
-        with call.sending() as request:
+        with call.sending() as request, ExitStack() as shown:
+            tell: Tell | None = None
             for tries in count():
                 may_help, pause = True, 0.1 * 2**tries
                 try:
@@ -152,6 +155,8 @@ class _Calls(ABC):
                     may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)
                 if not may_help or tries >= self._retries:
                     raise error
+                tell = tell or shown.enter_context(working(f"Waiting for {self.url}", self._tell))
+                tell(f"Trying {self.url} again, {tries + 1} of {self._retries} times: {error}")
                 pause *= random.uniform(1, 1.5)  # noqa: S311 - so that not all come back at once
                 await self._sleep(min(_LONGEST_PAUSE, pause))
         return await self._finish(call, response)
@@ -234,10 +239,19 @@ class Client(_Calls):
             as long as it takes.
         retries: How often a request is sent again, if the server is not reached or is busy; never one that only takes
             long, or whose answer has begun. A push that comes twice changes nothing the second time.
+        on_progress: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 5) -> None:
-        super().__init__(url, token, timeout, retries)
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30,
+        retries: int = 5,
+        on_progress: Tell | None = None,
+    ) -> None:
+        super().__init__(url, token, timeout, retries, on_progress)
         self._http = httpx2.Client(**self._settings)
 
     def __enter__(self) -> Self:
@@ -354,10 +368,19 @@ class AsyncClient(_Calls):
         token: What opens it; see `seeknal token`.
         timeout: How long to wait for the server to take or say something, in seconds; see `Client`.
         retries: How often a request is sent again, if the server is not reached or is busy.
+        on_progress: Called before each retry; see `Client`.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30, retries: int = 5) -> None:
-        super().__init__(url, token, timeout, retries)
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30,
+        retries: int = 5,
+        on_progress: Tell | None = None,
+    ) -> None:
+        super().__init__(url, token, timeout, retries, on_progress)
         self._http = httpx2.AsyncClient(**self._settings)
 
     async def __aenter__(self) -> Self:

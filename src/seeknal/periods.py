@@ -73,13 +73,13 @@ class Cells:
     """The rows of a spine by entity and period.
 
     Args:
+        entity: The number of each row's entity.
         cell: The number of each row's entity and period.
-        first: A row of each cell.
         periods: How many different periods there are.
     """
 
+    entity: Ints
     cell: Ints
-    first: Ints
     periods: int
 
     @classmethod
@@ -88,13 +88,22 @@ class Cells:
         at = np.asarray(moments["t"], np.int64)
         is_even = not ((times - times[0]) % period).any()
         begun = times[np.maximum(np.searchsorted(times, at, "right") - 1, 0)]
-        start = at - (at - times[0]) % period if is_even else begun
-        cell = np.unique(start, return_inverse=True)[1]
-        periods = int(cell.max()) + 1
+        starts, start = np.unique(at - (at - times[0]) % period if is_even else begun, return_inverse=True)
+        entity = np.zeros(len(at), np.int64)
         for name in moments.column_names[:-1]:
-            codes = np.asarray(pc.dictionary_encode(moments[name].combine_chunks()).indices, np.int64)
-            cell = np.unique(cell + codes * (cell.max() + 1), return_inverse=True)[1]
-        return cls(cell, np.unique(cell, return_index=True)[1], periods)
+            codes = np.asarray(pc.dictionary_encode(moments[name].combine_chunks(), null_encoding="encode").indices)
+            entity = np.unique(entity + codes * (entity.max(initial=0) + 1), return_inverse=True)[1]
+        cell = np.unique(entity * len(starts) + start, return_inverse=True)[1]
+        return cls(entity, cell, len(starts))
+
+    @property
+    def first(self) -> Ints:
+        """A row of each cell."""
+        return np.unique(self.cell, return_index=True)[1]
+
+    def at(self, rows: NDArray[np.bool_]) -> Cells:
+        """Return them for some rows."""
+        return Cells(self.entity[rows], self.cell[rows], self.periods)
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ def made_of_their_own(
             known = ~np.isnan(values)
             told = _bounded(feature, np.where(known, values, 0), cells)
             if told is None and label not in counted:
-                told = _related(feature.at(known), values[known], cells.cell[known])
+                told = _related(feature.at(known), values[known], cells.at(known))
             if told:
                 yield told.format(feature=name, label=label, period=span_of(period))
                 break
@@ -229,32 +238,43 @@ def _only_own_keeps(feature: Around, bound: Floats) -> float | None:
     return broken[0] / count if is_kept else None
 
 
-def _related(feature: Around, label: Floats, cell: Ints) -> str | None:
+def _related(feature: Around, label: Floats, cells: Cells) -> str | None:
     """Tell whether a feature agrees with the label as only one that was made of it could.
 
-    It must agree far better in its own period than in those around. That alone could be a good feature: then it is the common
+    It must agree far better in its own period than in those around. That alone could be a good feature: then it is a common
     cause of the labels of its period, which agree with each other at least as well as the square of its own agreement. Where
     they do not, the feature follows from them. And a feature that determines the label is taken to follow from it.
     """
-    known = feature.is_known
-    feature, label, cell = feature.at(known), label[known], cell[known]
-    cells = len(np.unique(cell))
+    feature, label, cells = feature.at(known := feature.is_known), label[known], cells.at(known)
     varied = len(label) - np.unique(label, return_counts=True)[1].max(initial=0)
-    if cells < _CELLS or varied < _CELLS or len(np.unique(feature.own)) < _VALUES:
+    if min(varied, count := len(np.unique(cells.cell))) < _CELLS or len(np.unique(feature.own)) < _VALUES:
         return None
-    places = ranks(label)
-    own, before, after = (_agreement(one, places) for one in (feature.own, feature.before, feature.after))
-    around = max(before, after)
-    sharp = np.arctanh(min(own, 0.9999)) - np.arctanh(min(around, 0.9999)) > _DEVIATIONS / np.sqrt(cells)
-    if not sharp or around > _RELATED:
-        return None
-    shown = f"(rank correlation {own:.2f}, and {before:.2f} and {after:.2f} in the {{period}} before and after)"
-    if own >= _DETERMINED:
-        return f"{{feature}} determines {{label}} of the {{period}} it is dated by {shown}"
-    square = _correlation(ranks(feature.own), places) ** 2
-    if square - _within(places, cell) > _DEVIATIONS_WITHIN / np.sqrt(cells):
-        return f"{{feature}} agrees with each {{label}} of the {{period}} it is dated by {shown}, but they not with each other"
+    places, three = ranks(label), [ranks(one) for one in (feature.own, feature.before, feature.after)]
+    own, *around = (abs(_correlation(one, places)) / (_highest(one, places) or 1) for one in three)
+    shown = " (rank correlation {:.2f}, and {:.2f} and {:.2f} in the {{period}} before and after)"
+    if own >= _DETERMINED and max(around) <= _RELATED and _is_sharp(own, around, count):
+        return "{feature} determines {label} of the {period} it is dated by" + shown.format(own, *around)
+    places, *three = (_centred(one, cells.entity) for one in (places, *three))
+    own, *around = (abs(_correlation(one, places)) for one in three)
+    among, pairs = _within(places, cells.cell)
+    leeway = _DEVIATIONS_WITHIN / np.sqrt(pairs + 1) + 2 * len(np.unique(cells.entity)) / len(label)
+    if _is_sharp(own, around, count) and own**2 - among > leeway:
+        return (
+            "{feature} goes with each {label} of the {period} it is dated by, but they do not go with each other"
+            + shown.format(own, *around)
+        )
     return None
+
+
+def _is_sharp(own: float, around: Sequence[float], count: int) -> bool:
+    """Whether a correlation is beyond chance greater than those around."""
+    difference = np.arctanh(min(own, 0.9999)) - np.arctanh(min(max(around), 0.9999))
+    return bool(difference > _DEVIATIONS / np.sqrt(count))
+
+
+def _centred(values: Floats, entity: Ints) -> Floats:
+    """Take from each value the mean of its entity."""
+    return np.asarray(values - (np.bincount(entity, values) / np.maximum(np.bincount(entity), 1))[entity], np.float64)
 
 
 def ranks(values: Floats) -> Floats:
@@ -273,18 +293,14 @@ def _correlation(one: Floats, other: Floats) -> float:
     return float(((one - one.mean()) * (other - other.mean())).mean() / spread) if spread else 0.0
 
 
-def _agreement(feature: Floats, places: Floats) -> float:
-    """Return the rank correlation, in relation to the highest that ties leave room for."""
-    own = ranks(feature)
-    highest = _correlation(np.sort(own), np.sort(places))
-    return abs(_correlation(own, places)) / highest if highest else 0.0
+def _highest(one: Floats, other: Floats) -> float:
+    """Return the highest correlation that ties leave room for."""
+    return _correlation(np.sort(one), np.sort(other))
 
 
-def _within(places: Floats, cell: Ints) -> float:
-    """Return how the labels of one cell correlate with each other; 1 if no cell has two."""
+def _within(places: Floats, cell: Ints) -> tuple[float, int]:
+    """Return how centred values of one cell correlate with each other, and of how many pairs."""
     order = np.argsort(cell, kind="stable")
     pairs = cell[order[1:]] == cell[order[:-1]]
-    if pairs.sum() < _BREAKS:
-        return 1.0
-    centred = places - places.mean()
-    return float((centred[order[1:]] * centred[order[:-1]])[pairs].mean() / places.var())
+    products = (places[order[1:]] * places[order[:-1]])[pairs]
+    return (float(products.mean() / places.var()) if len(products) else 1.0), len(products)
