@@ -260,7 +260,9 @@ def test_a_stream_that_breaks_off_is_named():
     "thing", [[1], iter([rows(1)]), pa.array([1]), pl.Series([1]), pd.Series([1]), 5, None, {"x": [1]}]
 )
 def test_what_has_no_columns_is_no_frame(thing):
-    with pytest.raises(DataError, match=r"Expected a frame, not|is one column, and no frame|no stream of columns|no array of columns"):
+    with pytest.raises(
+        DataError, match=r"Expected a frame, not|is one column, and no frame|no stream of columns|no array of columns"
+    ):
         group().set_dataframe(thing)
 
 
