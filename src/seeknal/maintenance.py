@@ -44,7 +44,7 @@ class Optimized:
     freed: int
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Erased(Shown):
     """The receipt of an erasure.
 

@@ -45,6 +45,9 @@ class Shown:
     _moments: ClassVar[Mapping[str, str]] = {}
     """Property by field. Fields with repr=False are not shown."""
 
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]  # which a dataclass does not replace by its own
+
     def _facts(self) -> dict[str, Any]:
         shown = (one.name for one in fields(self) if one.repr)  # type: ignore[arg-type]  # subclasses are dataclasses
         names = (self._moments.get(name, name) for name in shown)

@@ -26,7 +26,7 @@ from seeknal.turns import Conflict, take_turns
 from seeknal.writing import rows_of, rows_to_store
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Pushed(Shown):
     """What a push did.
 

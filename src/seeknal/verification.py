@@ -38,7 +38,7 @@ _SHOWN = 10
 _encode = msgspec.msgpack.Encoder().encode
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Difference(Shown):
     """A value that is another online than offline.
 
@@ -69,7 +69,7 @@ class Difference(Shown):
         )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Verified(Shown):
     """What a comparison of all or some entities gave.
 

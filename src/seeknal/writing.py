@@ -25,7 +25,7 @@ from seeknal.turns import Conflict, take_turns
 _FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Written(Shown):
     """What a write did.
 

@@ -46,7 +46,7 @@ class GroupRecord:
         return f"{self.project}/{self.name}"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Version(Shown):
     """One schema of a group, and the last write made with it."""
 
