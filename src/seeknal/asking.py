@@ -94,7 +94,7 @@ def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> d
     frame = frames.opened(keys)
     missing = [name for name in names if name not in frame.names]
     if len(missing) > 1:
-        raise DataError(f"{_asked_by(names, table)}; the frame lacks {' and '.join(map(repr, missing))}.")
+        raise DataError(f"{_asked_by(names, table)}; the frame lacks {', '.join(map(repr, missing))}.")
     frame.require(missing, f"{_asked_by(names, table)}; the frame")
     return {
         name: column.to_pylist() for name, column in zip(names, frame.typed(kinds).table(names).columns, strict=True)

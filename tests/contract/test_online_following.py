@@ -308,7 +308,7 @@ def play(store: FeatureStore, far: str, drawn: Sequence[tuple[Any, ...]]) -> Non
 
 
 @PROFILE
-@given(drawn=st.lists(steps, min_size=1, max_size=6))
+@given(drawn=st.lists(steps, min_size=1, max_size=4))
 def test_tables_on_lmdb_follow_their_groups_or_are_reported_cut_off(home, tmp_path, drawn):
     play(FeatureStore(home), str(tmp_path / "far"), drawn)
 

@@ -84,9 +84,9 @@ def test_all_keys_that_are_missing_are_named():
     frame = pa.table({"a": [1], "b": [1], "c": [1], "at": [NOON], "x": [1]})
     table = serve(written(frame, keys=["a", "b", "c"]))
     for keys in (pa.table({"a": [1]}), [{"a": 1}]):
-        with pytest.raises(DataError, match=r"'spend' is asked by a, b, c; .* lacks 'b' and 'c'"):
+        with pytest.raises(DataError, match=r"'spend' is asked by a, b, c; .* lacks 'b', 'c'"):
             table.get_features(keys)
-    with pytest.raises(DataError, match=r"has 'B', which is no key of it. Did you mean 'b'\? It lacks 'b'\."):
+    with pytest.raises(DataError, match=r"has 'B', which is no key of it, and lacks 'b'\. Did you mean 'b'\?"):
         table.get_features([{"a": 1, "B": 1, "c": 1}])
 
 
