@@ -36,6 +36,8 @@ COMMANDS = {
     "verify": ["online"],
     "status": ["online"],
     "optimize": ["spend", "--yes"],
+    "refresh": ["online"],
+    "adopt": ["spend"],
     "clean": ["spend", "--before", "2020-01-01", "--dry-run"],
     "erase": ["spend", *KEYS],
     "backup": ["nowhere/at/all"],
@@ -204,6 +206,6 @@ def test_text_that_the_terminal_has_no_letters_for_is_printed_as_codes(form, hom
 
 def test_the_commands_that_are_made_odd_are_right_as_they_are(filled):
     for name, words in COMMANDS.items():
-        if "nothing" not in words and name not in {"backup", "restore"}:
+        if "nothing" not in words and name not in {"adopt", "backup", "restore"}:
             done = seeknal(*name.split(), *words)
             assert done.returncode == 0 or "add --yes" in done.stderr, (name, done)

@@ -144,7 +144,7 @@ def test_all_that_is_missing_is_named(tmp_path):
         fg.set_dataframe(pa.table({"at": [NOON], "x": [1]})).write()
     table = features.serve("t")
     for keys in ([{}], spine):
-        with pytest.raises(DataError, match="lacks 'left'(, | and )'right'"):
+        with pytest.raises(DataError, match=r"lacks 'left'(, | and )'right'"):
             table.get_features(keys)
     with pytest.raises(DataError, match=f"lacks {both}"):
         fg.push({"at": NOON, "x": 1, "y": 1})
