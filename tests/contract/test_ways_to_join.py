@@ -26,6 +26,7 @@ from .profiles import PROFILE
 from .test_point_in_time import fresh_project
 from .world import HOUR, NOON
 
+DUCK = duckdb.connect()  # to open one takes longer than to ask it
 KEYS, TIMES = st.sampled_from(["a", "b", None]), st.integers(0, 6)
 ROWS = st.lists(st.tuples(KEYS, TIMES, st.none() | TIMES, st.none() | st.integers(0, 99)), max_size=12)
 SPINE = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.none() | TIMES), max_size=8)
@@ -35,10 +36,10 @@ def asking(stored: pa.Table) -> Callable[..., pa.Table]:
     """Give what answers SQL on some rows, which it knows as `stored`."""
 
     def query(sql: str, **views: pa.Table) -> pa.Table:
-        with duckdb.connect() as connection:
+        with DUCK.cursor() as cursor:
             for name, view in {"stored": stored, **views}.items():
-                connection.register(name, view)
-            return connection.sql(sql).to_arrow_table()
+                cursor.register(name, view)
+            return cursor.sql(sql).to_arrow_table()
 
     return query
 
