@@ -160,8 +160,7 @@ def test_all_that_is_missing_is_named(tmp_path):
         ["erase", "two", "z=1", "--yes"],
     ):
         error = seeknal(*command).stderr
-        assert both in error
-        assert "'z'" in error
+        assert all(f"'{name}'" in error for name in ("left", "right", "z"))
 
 
 def test_an_explanation_shows_the_winner_and_the_nearest():
