@@ -41,8 +41,8 @@ def load_again() -> None:
         try:
             FeatureStore().online_table("both").get_features([{"user_id": 1}], "dicts")
         except NotOnlineError as error:
-            command = re.search(r"run: seeknal (materialize .*) --start-date DATE", str(error))[1]
-            done = seeknal(*command.split(), "--start-date", "0001-01-01")
+            command = re.search(r"run: seeknal (refresh [\w/]+)", str(error))[1]
+            done = seeknal(*command.split())
             assert done.returncode == 0, done.stderr
         else:
             return

@@ -260,5 +260,5 @@ def test_an_entity_of_several_keys_is_erased_by_all_of_them():
     )
     assert FeatureStore().erase("spend", {"user_id": 1, "shop_id": "a"}).rows == 1
     assert history(fg)["x"].to_pylist() == [2, 3]
-    with pytest.raises(Exception, match="keyed by user_id, shop_id, not user_id"):
+    with pytest.raises(Exception, match="keyed by user_id, shop_id; 'shop_id' is missing"):
         FeatureStore().erase("spend", {"user_id": 1})

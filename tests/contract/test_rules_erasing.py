@@ -73,7 +73,7 @@ def test_nothing_is_erased_if_the_keys_do_not_fit_one_of_the_groups():
     store = FeatureStore()
     with pytest.raises(DataError, match="customer_id is string"):
         store.erase_entity("customer", {"customer_id": 1})
-    with pytest.raises(DataError, match="keyed by customer_id, not id"):
+    with pytest.raises(DataError, match="'customer_id' is missing and 'id' is no key"):
         store.erase_entity("customer", {"id": 1})
     with pytest.raises(DefinitionError, match=r"No entity named 'custommer' in .* Did you mean 'customer'"):
         store.erase_entity("custommer", {"customer_id": 1})
