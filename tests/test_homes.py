@@ -31,12 +31,19 @@ def made(request, home) -> dict:
     with tarfile.open(FOLDER / f"{request.param}.tar.gz") as archive:
         archive.extractall(home.parent, filter="data")
     (home.parent / request.param).rename(home)
-    load_again()
-    return json.loads((FOLDER / f"{request.param}.json").read_text(encoding="utf-8"))
+    made = json.loads((FOLDER / f"{request.param}.json").read_text(encoding="utf-8"))
+    if load_again():
+        del made["answers"]["both"]  # a table that is refreshed moves on to the newest version
+    return made
 
 
-def load_again() -> None:
-    """Do what is said of online rows in a form that is read no more: until commit 340662d they did not say what they are of."""
+def load_again() -> bool:
+    """Do what is said of online rows in a form that is read no more: until commit 340662d they did not say what they are of.
+
+    Returns:
+        Whether anything had to be done.
+    """
+    did = False
     while True:
         try:
             FeatureStore().online_table("both").get_features([{"user_id": 1}], "dicts")
@@ -44,8 +51,9 @@ def load_again() -> None:
             command = re.search(r"run: seeknal (refresh [\w/]+)", str(error))[1]
             done = seeknal(*command.split())
             assert done.returncode == 0, done.stderr
+            did = True
         else:
-            return
+            return did
 
 
 @pytest.fixture
@@ -131,4 +139,4 @@ def test_its_server_answers(made, home):
         answer = httpx2.post(f"{server.url}/v1/online/shop/both", json={"keys": [{"user_id": 3}]}, headers=headers)
     assert answer.status_code == 200
     (row,) = answer.json()["rows"]
-    assert {name: repr(value) for name, value in row.items()} == made["answers"]["both"][2]
+    assert {name: repr(value) for name, value in row.items()} == answers()["both"][2]
