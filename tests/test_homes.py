@@ -133,7 +133,7 @@ def test_it_is_backed_up_and_comes_back(made, answers, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_its_server_answers(made, home):
+def test_its_server_answers(made, home, answers):
     headers = {"authorization": f"Bearer {made['token']}"} if made["token"] else {}
     with Server(home) as server:
         answer = httpx2.post(f"{server.url}/v1/online/shop/both", json={"keys": [{"user_id": 3}]}, headers=headers)
