@@ -32,7 +32,7 @@ KINDS = {"int32": pa.int32(), "int64": pa.int64()}
 _projects = count()
 
 groups = st.sampled_from(["a", "a", "a", "b"])
-some_rows = st.lists(st.tuples(st.sampled_from(USERS), st.integers(0, 9)), min_size=1, max_size=4)
+some_rows = st.lists(st.tuples(st.sampled_from(USERS), st.integers(0, 9)), min_size=1, max_size=6)
 schemas = st.dictionaries(st.sampled_from("xyz"), st.sampled_from(list(KINDS)), min_size=1)
 names = st.sampled_from(["one", "two", "far"])
 wanted = st.sampled_from([("x",), ("y", "x"), ("z",), None])
@@ -307,8 +307,9 @@ def play(store: FeatureStore, far: str, drawn: Sequence[tuple[Any, ...]]) -> Non
     assert loaded <= used | kept, "versions that no table uses are online"
 
 
+@pytest.mark.slow
 @PROFILE
-@given(drawn=st.lists(steps, min_size=1, max_size=4))
+@given(drawn=st.lists(steps, min_size=1, max_size=6))
 def test_tables_on_lmdb_follow_their_groups_or_are_reported_cut_off(home, tmp_path, drawn):
     play(FeatureStore(home), str(tmp_path / "far"), drawn)
 

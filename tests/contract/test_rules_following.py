@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import randrange
 
+import httpx2
 import pyarrow as pa
 import pytest
 
@@ -28,7 +29,7 @@ from seeknal import (
 from seeknal.errors import NotOnlineError
 from seeknal.online import Entries, connect
 from seeknal.times import Interval
-from servers import Valkey
+from servers import Server, Valkey
 
 from .world import HOUR, NOON, finished, group, python, rows, write, written
 
@@ -235,6 +236,26 @@ def test_a_reader_in_another_process_moves_on_with_the_table(place, shared):
         FeatureStore().refresh(["model"])
         assert reader.stdout.readline() == f"{number}\n"
     finished(reader)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_server_moves_on_with_the_table(place, home, shared):
+    fg = written(three())
+    if shared:
+        served(fg, "pinned", version=1)
+    served(fg)
+    server = Server(home).start()
+    try:
+        ask = lambda: httpx2.get(f"{server.url}/v1/online/shop/model?user_id=1").json()["rows"]  # noqa: E731
+        assert ask() == [{"user_id": 1, "x": 1}]
+        changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+        FeatureStore().refresh(["model"])
+        while shared and ask() == [{"user_id": 1, "x": 1}]:  # until the server has looked at the registry again
+            pass
+        assert ask() == [{"user_id": 1, "x": 7}]
+    finally:
+        server.stop()
 
 
 @pytest.mark.slow
