@@ -50,6 +50,7 @@ ORDER = [
     "streaming",
     "catalog",
     "content",
+    "erasures",
     "advice",
     "writing",
     "maintenance",

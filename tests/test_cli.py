@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
+from deltalake import write_deltalake
 
 from commands import seeknal, seeknal_process, seeknal_terminal
 from seeknal import (
@@ -530,6 +531,19 @@ def test_status_shows_how_fresh_each_table_is_and_exits_with_1_when_one_is_stale
     group.set_dataframe(pd.DataFrame({"user_id": [3], "at": [pd.Timestamp.now("UTC")], "x": [5]})).write(mode="append")
     assert json.loads(seeknal("status", "--format", "json").stdout)[0]["behind"] is True
     assert "is no span of time" in seeknal("status", "--target", "soon").stderr
+
+
+def test_status_has_a_line_for_each_table_though_one_cannot_be_read(home):
+    for name in ("fine", "changed"):
+        group = FeatureGroupDuckDB(name, Entity("user", ["user_id"]), Materialization("day", online=True))
+        group.set_dataframe(pd.DataFrame({"user_id": [1], "day": ["2024-01-01"], "x": [1]})).write()
+    added = pa.table({"user_id": [2], "day": pa.array([0], pa.timestamp("us", "UTC")), "x": [5]})
+    write_deltalake(home / "offline/default/changed", added, mode="append", schema_mode="merge")
+    done = seeknal("status", "--format", "json")
+    assert done.returncode == 1
+    changed, fine = json.loads(done.stdout)
+    assert "seeknal adopt default/changed" in changed["cut_off"][0]
+    assert (fine["online_table"], fine["behind"], fine["cut_off"]) == ("default/fine", False, [])
 
 
 def test_the_target_of_status_can_be_set(home):

@@ -68,13 +68,14 @@ def _on_reach(start: int, moments: pa.ChunkedArray, lookback_days: int) -> None:
 
 
 def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
-    """Give notice of many rows that share join keys and event time, where no created time says which of them counts."""
-    if repeats.rows < _MANY or write.schema.created_time:
+    """Give notice of many rows that share join keys and event time, and the created time if the group has one."""
+    if repeats.rows < _MANY:
         return
+    times = "times" if write.schema.created_time else "event time"
     kept = "the write kept the last of each" if write.mode == "merge" else "reads show the last of each"
     notice(
-        f"{label}: {repeats.rows:,} of {tally(len(write.rows))} share join keys and event time with a later one, "
-        f"{repeats.most:,} at {repeats.example}; {kept}. Aggregate them first, add the column that tells them apart to the "
+        f"{label}: {repeats.rows:,} of {tally(len(write.rows))} give way to a later one of the same join keys and "
+        f"{times}: {tally(repeats.most)} are at {repeats.example}, say; {kept}. Aggregate them first, add the column that tells them apart to the "
         "join keys, or name a created_time_col that says which one counts."
     )
 

@@ -263,8 +263,8 @@ class Catalog:
         names = [field.name for field in fields]
         lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]
         if lacking or extra:
-            odd = [f"{quoted(lacking)} is missing"] if lacking else []
-            odd += [f"{quoted(extra)} is no key of it"] if extra else []
+            odd = [f"{quoted(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"] if lacking else []
+            odd += [f"{quoted(extra)} {'is no key' if len(extra) == 1 else 'are no keys'} of it"] if extra else []
             raise DataError(f"{record.label} is keyed by {', '.join(names)}; {' and '.join(odd)}.")
         columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
         stored = [

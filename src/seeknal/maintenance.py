@@ -12,6 +12,7 @@ import pyarrow as pa
 from seeknal import advice
 from seeknal.catalog import Catalog, SnapshotGone
 from seeknal.engine import Engine
+from seeknal.erasures import warn_of_return
 from seeknal.errors import DataError, DefinitionError, tally
 from seeknal.notebook import Shown
 from seeknal.offline import Commit, Snapshot, Write
@@ -146,6 +147,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
         catalog.catch_up(record)
         write = Write(rows, before.schema, version.number, "append", Interval())
         advice.on_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
+        warn_of_return(catalog, record, before.schema, rows)
         return Adopted(
             record.label,
             done.version,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +13,11 @@ import pyarrow.compute as pc
 from seeknal import exact, frames
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
+from seeknal.erasures import is_erased
 from seeknal.errors import DataError, tally
 from seeknal.names import did_you_mean, quoted
 from seeknal.notebook import Shown
 from seeknal.offline import Write
-from seeknal.online import Codec
 from seeknal.registry import GroupRecord
 from seeknal.schema import UTC, Roles, Schema, difference, infer
 from seeknal.times import Interval, moment_of
@@ -106,11 +105,6 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
     return take_turns(record.label, step)
 
 
-def digest(key: bytes) -> str:
-    """Give what an erased entity is remembered by."""
-    return blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest()
-
-
 def _fitting(rows: object, schema: Schema, record: GroupRecord) -> pa.Table:
     """Give rows as a table of a version's columns.
 
@@ -178,10 +172,5 @@ def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> N
 
 def _not_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Table) -> pa.Table:
     """Leave out what happened to an entity before it was erased, for it would come back."""
-    erased = catalog.registry.erasures(record)
-    if not erased or not len(rows):
-        return rows
-    moments = rows[schema.event_time.name].cast(pa.int64()).to_pylist()
-    keys = Codec(schema).stored_keys(rows)
-    keep = [moment > erased.get(digest(key), moment - 1) for key, moment in zip(keys, moments, strict=True)]
-    return rows.filter(pa.array(keep, pa.bool_()))
+    gone = is_erased(catalog, record, schema, rows)
+    return rows if gone is None else rows.filter(pc.invert(gone))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from seeknal import maintenance, pushing
+from seeknal import maintenance
 from seeknal.catalog import Catalog
+from seeknal.erasures import digest
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, tally
 from seeknal.maintenance import Erased
 from seeknal.names import did_you_mean
@@ -33,12 +34,14 @@ class ErasedEntity(Shown):
         at: When the last of it was, in microseconds since 1970.
         groups: What was erased from each group.
         training_sets: The training sets that held the entity, and were deleted.
+        beside: The groups of other entities that have its join keys, and may hold rows of it: nothing was erased there.
     """
 
     keys: dict[str, object]
     at: int
     groups: tuple[Erased, ...]
     training_sets: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
 
@@ -55,7 +58,8 @@ class ErasedEntity(Shown):
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
         told = f"{tally(self.rows)} of {keys} erased from {tally(len(self.groups), 'feature group')}"
-        return "\n  ".join([told, *map(str, self.groups)])
+        left = [f"nothing was erased from {', '.join(self.beside)}, of other entities"] if self.beside else []
+        return "\n  ".join([told, *map(str, self.groups), *left])
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,13 @@ def groups_of(catalog: Catalog, name: str, project: str | None) -> list[GroupRec
     return written
 
 
+def groups_beside(catalog: Catalog, record: GroupRecord) -> list[str]:
+    """List the groups of a project that have the join keys of a group's entity, maybe beside others, under another entity."""
+    entity, every = record.group.entity, catalog.registry.groups(record.project)
+    others = (one for one in every if one.group.entity.name != entity.name)
+    return [one.label for one in others if set(entity.join_keys) <= set(one.group.entity.join_keys)]
+
+
 def holding(places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any]) -> list[str]:
     """List the training sets that have an entity of some groups in them."""
     found: dict[str, None] = {}
@@ -138,7 +149,8 @@ def erase(
                 "Erase it again, which repeats nothing."
             ) from error
     sets = tuple(dict.fromkeys(name for one in done for name in one.training_sets))
-    return ErasedEntity(done[-1].keys, done[-1].at, tuple(done), sets)
+    beside = tuple(groups_beside(places.catalog, records[0]))
+    return ErasedEntity(done[-1].keys, done[-1].at, tuple(done), sets, beside)
 
 
 def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
@@ -147,7 +159,7 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
     key = Codec(catalog.version(record).schema).stored_keys(entity)[0]
     with catalog.deleting():
         doomed = _delete_sets(sets, record, entity)
-        catalog.registry.add_erasure(record, pushing.digest(key), now())
+        catalog.registry.add_erasure(record, digest(key), now())
         receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
         doomed += _delete_sets(sets, record, entity)
     places.online_tables.reload(record)

@@ -196,7 +196,7 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
             remedy = (
                 'Give it one: frame.astype({"%s": "Int64"}) or "string", in pandas.'
                 if name in roles.keys
-                else 'Declare it: features={"%s": "float64"}.'
+                else 'Give it one: frame.astype({"%s": "float64"}) or "string", in pandas; or declare the types of all features.'
             )
             raise DataError(
                 f"Column {name!r} holds {'only nulls' if len(table) else 'nothing'}, so its type is unknown. "

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from seeknal import advice, types
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
+from seeknal.erasures import warn_of_return
 from seeknal.errors import DataError, DefinitionError, notice, tally
 from seeknal.feature_group import FeatureGroup
 from seeknal.frames import Frame
@@ -55,7 +56,9 @@ class Written(Shown):
 
     def __str__(self) -> str:
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} written"]
-        parts += [f"{self.superseded:,} of them hidden by others of the same keys and time"] if self.superseded else []
+        parts += (
+            [f"{self.superseded:,} of them superseded by others of the same keys and time"] if self.superseded else []
+        )
         parts += [f"{tally(self.replaced)} replaced"] if self.replaced else []
         parts += [f"{tally(self.outside)} outside the interval"] if self.outside else []
         parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
@@ -138,6 +141,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     else:
         number = old.version
     repeats = offline.repeats(rows, schema)
+    unsettled = offline.repeats(rows, schema, with_created=True) if repeats.rows and schema.created_time else repeats
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
     catalog.catch_up(record)
@@ -146,7 +150,8 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     if outside:
         notice(f"{job.label}: {tally(outside)} outside {job.interval} and not written.")
     advice.on_write(job.label, base, plan, replaced, lookback_days)
-    advice.on_repeats(job.label, plan, repeats)
+    advice.on_repeats(job.label, plan, unsettled)
+    warn_of_return(catalog, record, schema, rows)
     if changes:
         advice.on_version(job.label, number, changes)
     return Written(

@@ -18,6 +18,7 @@ from seeknal import (
     FeatureStore,
     HistoricalFeaturesDuckDB,
     Materialization,
+    SeeknalWarning,
     StoreError,
     TrainingSet,
 )
@@ -114,3 +115,23 @@ def test_the_command_line_erases_from_a_group_or_from_all_groups_of_an_entity():
     )
     for wrong in (["spend"], ["customer_id=1"], ["--entity", "customer"], ["--entity", "customer", "spend"]):
         assert seeknal("erase", *wrong, "--yes").returncode == 2
+
+
+def test_groups_of_other_entities_that_may_hold_the_entity_are_named(home):
+    keyed("spend")
+    items = FeatureGroupDuckDB("items", Entity("bought", ["customer_id", "item"]), Materialization("at"), "shop")
+    write(items, pa.table({"customer_id": [1], "item": [7], "at": [NOON], "n": [1]}))
+    keyed("shadow", entity=Entity("client", ["customer_id"]))
+    receipt = FeatureStore().erase_entity("customer", {"customer_id": 1})
+    assert receipt.beside == ("shop/items", "shop/shadow")
+    assert "nothing was erased from shop/items, shop/shadow" in str(receipt)
+    told = json.loads(seeknal("erase", "--entity", "customer", "customer_id=2", "--yes", "--format", "json").stdout)
+    assert told["not_erased_from"] == ["shop/items", "shop/shadow"]
+
+
+def test_a_write_that_brings_an_erased_entity_back_gives_notice():
+    spend = keyed("spend")
+    FeatureStore().erase("spend", {"customer_id": 1})
+    frame = pa.table({"customer_id": [1, 2], "at": [NOON] * 2, "spend": [10, 20]})
+    with pytest.warns(SeeknalWarning, match="1 row happened to entities before they were erased"):
+        write(spend, frame, mode="merge")

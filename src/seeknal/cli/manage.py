@@ -163,9 +163,9 @@ def erase(
         render.record(lines[0], form)
         return
     sets = list(dict.fromkeys(name for one in receipts for name in one.training_sets))
-    rows = sum(one.rows for one in receipts)
+    rows, beside = sum(one.rows for one in receipts), removal.groups_beside(store.catalog, records[0])
     receipt = {"entity": entity, "erased": told, "at": render.when(receipts[-1].at), "rows": rows}
-    render.record(receipt | {"training_sets_deleted": sets, "feature_groups": lines}, form)
+    render.record(receipt | {"training_sets_deleted": sets, "not_erased_from": beside, "feature_groups": lines}, form)
 
 
 def _erased(one: Erased, told: str) -> dict[str, object]:

@@ -85,7 +85,8 @@ def status(
 
     Exits with 1 if one is stale (its newest event is older than the target) or cut off (its group no longer has a feature of it).
     """
-    from seeknal.freshness import freshness
+    from seeknal.errors import StoreError
+    from seeknal.freshness import Freshness, freshness
     from seeknal.times import now, span_of
 
     wanted = None if target is None else span_of(target)
@@ -96,7 +97,12 @@ def status(
         store.catalog.project(project)
     allowed = store.settings.freshness if wanted is None else wanted
     tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
-    found = [freshness(store.online_tables, store.registry, one, at) for one in tables]
+    found = []
+    for one in tables:
+        try:
+            found.append(freshness(store.online_tables, store.registry, one, at))
+        except StoreError as error:  # the other tables are worth a line all the same
+            found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]
     render.rows(
         [

@@ -29,7 +29,9 @@ class Repeats:
     most: int = 1
 
 
-def find_repeats(engine: duckdb.DuckDBPyConnection, rows: pa.Table, schema: Schema) -> Repeats:
+def find_repeats(
+    engine: duckdb.DuckDBPyConnection, rows: pa.Table, schema: Schema, *, with_created: bool = False
+) -> Repeats:
     """Count the rows of a write that share join keys and event time.
 
     Hashes of both are sorted as plain numbers, which takes little; only if two are equal, the rows are compared themselves.
@@ -38,8 +40,10 @@ def find_repeats(engine: duckdb.DuckDBPyConnection, rows: pa.Table, schema: Sche
         engine: What hashes and compares.
         rows: The rows, in stored types.
         schema: Their schema.
+        with_created: Count only rows that share the created time as well.
     """
-    names = [*schema.key_names, schema.event_time.name]
+    created = [schema.created_time.name] if with_created and schema.created_time else []
+    names = [*schema.key_names, *created, schema.event_time.name]
     columns = list(map(quote, names))
     engine.register("new_rows", rows.select(names))
     hashes = np.sort(engine.execute(f"SELECT hash({comma(columns)}) AS h FROM new_rows").fetchnumpy()["h"])
@@ -52,7 +56,8 @@ def find_repeats(engine: duckdb.DuckDBPyConnection, rows: pa.Table, schema: Sche
     found = engine.sql(query).to_arrow_table()
     keys = types.recast(
         types.recast(
-            found.select(places[:-1]).rename_columns(schema.key_names), schema.stored_types[: len(schema.keys)]
+            found.select(places[: len(schema.keys)]).rename_columns(schema.key_names),
+            schema.stored_types[: len(schema.keys)],
         ),
         [field.type for field in schema.keys],
     ).to_pylist()[0]

@@ -236,10 +236,10 @@ class OfflineTable:
         with self._cursor() as cursor:
             return types.recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
 
-    def repeats(self, rows: pa.Table, schema: Schema) -> Repeats:
-        """Find the rows that share join keys and event time with others of some rows in stored types."""
+    def repeats(self, rows: pa.Table, schema: Schema, *, with_created: bool = False) -> Repeats:
+        """Find the rows that share join keys and event time with others of some rows in stored types; see `find_repeats`."""
         with self._cursor() as cursor:
-            return find_repeats(cursor, rows, schema)
+            return find_repeats(cursor, rows, schema, with_created=with_created)
 
     def unknown(self, base: Snapshot, rows: pa.Table, schema: Schema) -> pa.Table:
         """Give those rows, each once and in their order, that a snapshot does not hold, value by value.
