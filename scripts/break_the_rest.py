@@ -106,11 +106,19 @@ MUTATIONS = (
         "online.py::test_a_ttl_counts_online_to_the_microsecond",
     ),
     rule(
-        "rows of a deleted group are served",
-        "if state.origin != self.origin:",
-        "if False:",
-        "serving.py",
-        "parity.py::test_a_table_of_a_group_that_was_made_again_is_not_online",
+        "an open table does not see that it has become another",
+        "        if watch.has_moved():\n",
+        "        if False:\n",
+        "served.py",
+        "following.py::test_a_reader_of_a_table_that_became_another_is_told_so",
+        "following.py::test_a_reader_moves_on_at_once_though_its_old_rows_are_still_there",
+    ),
+    rule(
+        "a feature of another type flows into a table",
+        "        if has[name] != had[name]:\n",
+        "        if False:\n",
+        "following.py",
+        "following.py::test_a_table_whose_feature_is_gone_or_retyped_is_cut_off_and_everything_says_so",
     ),
     rule(
         "a clock that was ahead is trusted",
@@ -246,6 +254,20 @@ MUTATIONS = (
         "",
         "offline/table.py",
         "writes.py::test_a_disk_that_is_full_stores_nothing_and_says_so",
+    ),
+    Mutation(
+        "the number of a row that another program copied is believed",
+        'same = found["same"].astype(bool)',
+        'same = found["same"].astype(bool) | True',
+        "offline/adoption.py",
+        ("test_offline_adoption.py::test_each_change_is_refused_and_right_once_adopted",),
+    ),
+    Mutation(
+        "rows that share keys and time are counted wrongly",
+        "sum(most - 1) OVER ()",
+        "sum(most) OVER ()",
+        "offline/repeats.py",
+        ("test_offline_counts.py::test_counts_are_those_of_a_plain_loop",),
     ),
     # Values and names
     rule(
