@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
+from seeknal import DataError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
 from seeknal.feature_group import FeatureGroup
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -163,3 +163,20 @@ def test_a_pushed_zero_of_the_other_sign_is_another_value_and_the_same_one_is_kn
         assert store.push("card", row | change).rows == 0
     assert store.push("card", made).rows == 0
     assert store.push("card", [row | {"small": -0.0}, row | {"small": -0.0}]).rows == 1
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("ms"), pa.timestamp("ns")], ids=str)
+def test_keys_that_python_has_no_place_for_are_counted(home, kind):
+    far = pa.array([10**7] * 3, pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    rows = pa.table({"card": far, "at": pa.array([START] * 3, MOMENT), "n": [1, 2, 3]})
+    assert write(FeatureStore(home), group(), rows).superseded == 2
+
+
+def test_stored_rows_that_do_not_fit_a_wider_type_are_told_of_by_the_column(home):
+    store = FeatureStore(home)
+    rows = pa.table({"card": [1], "at": pa.array([START], MOMENT), "n": pa.array([253_402_214_400_000_000], MOMENT)})
+    write(store, group(), rows)
+    finer = rows.set_column(2, "n", pa.array([1], pa.timestamp("ns", "UTC")))
+    with pytest.raises(DataError, match=r"Column 'n' holds stored values .* that have no place in timestamp\[ns"):
+        write(store, group(), finer, mode="append")
+    assert store.versions("card")[0].rows == 1

@@ -118,6 +118,17 @@ def readable(kind: pa.DataType, *, offsets: bool = True) -> pa.DataType:
     return readable(kind.value_type, offsets=offsets) if is_.is_dictionary(kind) else _rebuilt(kind, read)
 
 
+def without_seconds(kind: pa.DataType) -> pa.DataType:
+    """Return the type a logical one has where times have at least milliseconds, as in Polars."""
+
+    def finer(one: pa.DataType) -> pa.DataType:
+        if is_.is_timestamp(one) and one.unit == "s":
+            return pa.timestamp("ms", tz=one.tz)
+        return pa.duration("ms") if one == pa.duration("s") else one
+
+    return _rebuilt(kind, finer)
+
+
 def with_readable_zones(table: pa.Table, *, offsets: bool = True) -> pa.Table:
     """Return a table whose zones a library can read; see `readable`."""
     for i, field in enumerate(table.schema):

@@ -417,3 +417,12 @@ def test_an_interval_limits_what_a_spine_can_see():
 def test_an_interval_that_ends_before_it_starts_is_refused():
     with pytest.raises(DefinitionError, match="before"):
         look(two_users(), SPINE, feature_start_time="2024-01-02", feature_end_time="2024-01-01")
+
+
+def test_seconds_beyond_milliseconds_are_refused_by_polars_by_name():
+    long = pa.array([2**62, 5]).cast(pa.duration("s"))
+    fg = written(pa.table({"user_id": [1, 2], "at": [NOON] * 2, "x": long}))
+    features = HistoricalFeaturesDuckDB([FeatureLookup(fg)])
+    assert features.to_dataframe(output="arrow")["x"].cast(pa.int64()).to_pylist() == [2**62, 5]
+    with pytest.raises(DataError, match="Column 'x' does not fit its type duration"):
+        features.to_dataframe(output="polars")

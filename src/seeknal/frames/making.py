@@ -12,8 +12,14 @@ from seeknal.frames.libraries import library
 
 
 def to_polars(table: pa.Table) -> Any:
-    """Make a frame of Polars, which knows no zones that are mere offsets: such moments are given in UTC."""
-    return library("polars").from_arrow(types.with_readable_zones(table, offsets=False))
+    """Make a frame of Polars, which knows no zones that are mere offsets: such moments are given in UTC.
+
+    Raises:
+        DataError: Seconds are too many for milliseconds, of which Polars makes them.
+    """
+    readable = types.with_readable_zones(table, offsets=False)
+    kinds = [types.without_seconds(kind) for kind in readable.schema.types]
+    return library("polars").from_arrow(types.recast(readable, kinds))
 
 
 def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:

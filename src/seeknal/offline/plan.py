@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, repeat
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from seeknal import types
 from seeknal.cores import on_cores
+from seeknal.errors import DataError
 from seeknal.offline.log import DataFile, Snapshot
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
@@ -54,6 +55,8 @@ class Plan:
     base: Snapshot
     write: Write
     rows: pa.Table
+    misfits: list[DataError] = field(default_factory=list)
+    """Stored rows that do not fit the new schema. DuckDB, which reads them, would tell of them in words of its own."""
 
     @property
     def changes_schema(self) -> bool:
@@ -120,9 +123,16 @@ class Plan:
         query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
             return Part(query, {})
-        new, layout = self.write.schema, self.rows.schema
-        batches = (_converted(batch, old, new, layout) for batch in engine.cursor().sql(query).to_arrow_reader())
-        return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(layout, batches)})
+        kept = self._converted(engine.cursor().sql(query).to_arrow_reader(), old)
+        return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(self.rows.schema, kept)})
+
+    def _converted(self, batches: Iterable[pa.RecordBatch], old: Schema) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in batches:
+                yield _converted(batch, old, self.write.schema, self.rows.schema)
+        except DataError as error:
+            self.misfits.append(error)
+            raise
 
     def _paths(self, files: Sequence[DataFile]) -> list[str]:
         return [str(self.base.root / file.path) for file in files]
@@ -213,13 +223,24 @@ def _moments(rows: pa.Table, schema: Schema) -> np.ndarray:
 
 
 def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:
-    """Bring stored rows of one schema to the stored form of another; what is new is null."""
+    """Bring stored rows of one schema to the stored form of another; what is new is null.
+
+    Raises:
+        DataError: A stored value has no place in the new type of its column.
+    """
     table = pa.Table.from_batches([batch])
     had = types.recast(types.recast(table.select(old.names), old.stored_types), old.logical_types)
-    columns = [
-        had[field.name].cast(field.type) if field.name in had.column_names else pa.nulls(len(table), field.type)
-        for field in new
-    ]
+    columns = []
+    for new_field in new:
+        try:
+            is_old = new_field.name in had.column_names
+            columns.append(had[new_field.name].cast(new_field.type) if is_old else pa.nulls(len(table), new_field.type))
+        except pa.ArrowInvalid:
+            raise DataError(
+                f"Column {new_field.name!r} holds stored values of type {had[new_field.name].type} that have no place in {new_field.type}. "
+                "Cast the new rows to the stored type, give the column another name, or write to a new group.",
+                column=new_field.name,
+            ) from None
     stored = types.recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
     arrays = [column.combine_chunks() for column in (*stored.columns, table[ROW_ID])]
     return pa.RecordBatch.from_arrays([_whole(array) for array in arrays], schema=layout)

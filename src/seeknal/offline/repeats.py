@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import types
+from seeknal.frames import records
 from seeknal.schema import Schema
 from seeknal.sql import comma, quote
 from seeknal.times import show
@@ -60,7 +61,7 @@ def find_repeats(
             schema.stored_types[: len(schema.keys)],
         ),
         [field.type for field in schema.keys],
-    ).to_pylist()[0]
-    told = [f"{name}={value!r}" for name, value in keys.items()]
+    )
+    told = [f"{name}={value!r}" for name, value in records(keys)[0].items()]
     told += [f"{names[-1]}={show(found[places[-1]].cast(pa.int64())[0].as_py())}"]
     return Repeats(int(found["hidden"][0].as_py()), ", ".join(told), found["most"][0].as_py())

@@ -121,27 +121,31 @@ class OfflineTable:
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
             StoreError: The rows could not be written. Nothing was.
+            DataError: Stored rows do not fit the new schema. Nothing was written.
         """
         first = base.commit.next_row_id if base.commit else 0
         ids = pa.array(np.arange(first, first + len(write.rows)))
         plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
         refuse_properties(base, removes=bool(plan.replaced))
-        with self._new_files(base) as undo:
-            added = self._write_files(plan.parts(self._duck.connection), write.schema, undo)
-            loses_to_stored = write.mode == "merge" and write.schema.created_time
-            step = Step(
-                mode=write.mode,
-                version=write.version,
-                schema=write.schema,
-                removed=plan.replaced,
-                added=added,
-                interval=write.interval,
-                written=len(write.rows),
-                superseded=len(write.rows) - self._count(added, first) if loses_to_stored else write.superseded,
-                newest=max(instants(write.rows, write.schema), default=None),
-            )
-            missing = lacking(base)
-            done = commit_files(base, step, undo)
+        try:
+            with self._new_files(base) as undo:
+                added = self._write_files(plan.parts(self._duck.connection), write.schema, undo)
+                loses_to_stored = write.mode == "merge" and write.schema.created_time
+                step = Step(
+                    mode=write.mode,
+                    version=write.version,
+                    schema=write.schema,
+                    removed=plan.replaced,
+                    added=added,
+                    interval=write.interval,
+                    written=len(write.rows),
+                    superseded=len(write.rows) - self._count(added, first) if loses_to_stored else write.superseded,
+                    newest=max(instants(write.rows, write.schema), default=None),
+                )
+                missing = lacking(base)
+                done = commit_files(base, step, undo)
+        except StoreError as error:
+            raise (*plan.misfits, error)[0] from error.__cause__
         files = {*base.files, *step.added}.difference(step.removed)
         with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
             if missing:
