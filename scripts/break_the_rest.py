@@ -241,26 +241,26 @@ MUTATIONS = (
         "offline/plan.py",
         "writes.py::test_a_merge_does_not_put_a_row_recorded_earlier_in_place_of_a_later_one",
     ),
-    Mutation(
+    edge(
         "last times cut to milliseconds are taken at their word",
         "else self.end + 999",
         "else self.end",
         "offline/log.py",
-        ("test_offline_foreign.py::test_last_times_that_others_cut_to_milliseconds_lose_no_row",),
+        "a_file_whose_last_time_was_cut_to_milliseconds_keeps_its_last_row",
     ),
-    rule(
-        "a refused write leaves its files",
+    edge(
+        "a write that is planned again leaves its files",
         "        undo.callback(path.unlink, missing_ok=True)\n",
         "",
         "offline/table.py",
-        "writes.py::test_a_disk_that_is_full_stores_nothing_and_says_so",
+        "a_write_that_was_overtaken_leaves_no_file_of_its_first_try",
     ),
     Mutation(
-        "the number of a row that another program copied is believed",
-        'same = found["same"].astype(bool)',
-        'same = found["same"].astype(bool) | True',
+        "rows of other programs count in any order",
+        "order = np.lexsort((np.arange(count), old, changed.commits))",
+        "order = np.arange(count)[::-1]",
         "offline/adoption.py",
-        ("test_offline_adoption.py::test_each_change_is_refused_and_right_once_adopted",),
+        ("test_offline_adoption.py::test_rows_of_several_programs_count_in_the_order_of_their_commits",),
     ),
     Mutation(
         "rows that share keys and time are counted wrongly",

@@ -14,6 +14,7 @@ from seeknal.catalog import Catalog
 from seeknal.content import content_hash
 from seeknal.duck import Duck
 from seeknal.freshness import freshness
+from seeknal.offline import table
 from seeknal.offline.log import read_snapshot
 from seeknal.online import Entries, RedisStore, Round
 from seeknal.registry import Question
@@ -207,6 +208,31 @@ def test_a_group_whose_deletion_was_killed_starts_anew_with_the_next_write(home,
     assert history(fg)["x"].to_pylist() == [9]
     assert [(one.number, one.rows) for one in store.versions("spend")] == [(1, 1)]
     assert [one.number for one in store.registry.snapshots(store.catalog.group("spend"))] == [1]
+
+
+def test_a_file_whose_last_time_was_cut_to_milliseconds_keeps_its_last_row(home):
+    """As some programs write statistics: what they say is the last moment may be almost a millisecond too early."""
+    cut = NOON + timedelta(milliseconds=123)
+    fg = written(rows(1, times=[cut + 456 * MICROSECOND]))
+    entry = home / "offline/shop/spend/_delta_log" / f"{1:020}.json"
+    assert ".123456Z" in entry.read_text()
+    entry.write_text(entry.read_text().replace(".123456Z", ".123Z"))
+    FeatureStore().write(fg.definition, rows(2, times=[NOON]), interval=Interval.between(NOON, cut))
+    assert sorted(history(fg)["x"].to_pylist()) == [1, 2]
+
+
+def test_a_write_that_was_overtaken_leaves_no_file_of_its_first_try(monkeypatch):
+    fg, store, commit = written(rows(1)), FeatureStore(), table.commit_files
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(table, "commit_files", commit)
+        write(fg, rows(2, user=2), mode="append")
+        return commit(*arguments)
+
+    monkeypatch.setattr(table, "commit_files", overtaken)
+    assert write(fg, rows(3, user=3), mode="append").snapshot == 3
+    assert history(fg)["x"].to_pylist() == [1, 2, 3]
+    assert store.catalog.offline("shop", "spend").orphans() == []
 
 
 def test_a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_one_that_does_not_is_none(recwarn):
