@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
+from seeknal.erasures import digest
 from seeknal.feature_group import FeatureGroup
 from seeknal.online import Codec, close_all
-from seeknal.pushing import digest
 from seeknal.registry import GroupRecord, Question
 from seeknal.sql import quote
 from seeknal.times import instant

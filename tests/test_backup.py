@@ -231,7 +231,7 @@ def test_a_group_whose_deletion_was_killed_can_be_deleted_in_the_restored_home(h
 
 def test_a_version_that_somebody_else_removed_keeps_nobody_from_the_rest(home, tmp_path, other):
     fg = written(rows(1))
-    FeatureStore().serve([FeatureLookup(fg)], "answers")
+    FeatureStore().serve([FeatureLookup(fg, version=1)], "answers")
     first = next((home / "offline/shop/spend").glob("*.parquet"))
     write(fg, rows(2, y=[1]))
     FeatureStore().serve([FeatureLookup(fg)], "newer")
@@ -383,7 +383,7 @@ def test_rows_in_another_folder_are_left_alone_and_the_home_has_its_own(tmp_path
     done = restore(tmp_path / "saved", other)
     assert (done.loaded, [one.table for one in done.elsewhere]) == (("shop/inside",), ["shop/outside"])
     assert (tmp_path / "rows" / "data.mdb").read_bytes() == before
-    assert done.elsewhere[0].commands == ("seeknal refresh shop/spend",)
+    assert done.elsewhere[0].commands == ("seeknal refresh shop/outside",)
     assert other.verify("inside").equal
 
 
@@ -391,7 +391,7 @@ def test_a_home_is_restored_even_if_rows_elsewhere_cannot_be_loaded(tmp_path, ot
     FeatureStore(online_store=valkey_url).serve([FeatureLookup(written(rows(1)))], "answers")
     backup(FeatureStore(), tmp_path / "saved")
     away = FeatureStore(other.home, online_store="redis://127.0.0.1:1/0")
-    with pytest.raises(StoreError, match=r"is restored to .* Then run: seeknal refresh shop/spend"):
+    with pytest.raises(StoreError, match=r"is restored to .* Then run: seeknal refresh shop/answers"):
         restore(tmp_path / "saved", away, load_shared=True)
     assert len(other.history([FeatureLookup("spend")], output="arrow")) == 1
 
