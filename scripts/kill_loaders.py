@@ -197,6 +197,9 @@ def main() -> None:
     print(f"all completed and verified, the slowest in {max(finished):.2f} s")
     for with_loads, what in ((False, "beside a counting process"), (True, "beside loaders")):
         times = sorted(one for _, both, _ in results for one in both[with_loads])
+        if not times:
+            print(f"{what}: no reader got to answer")
+            continue
         late = sum(one > LONG for one in times)
         print(
             f"{what}: {len(times):,} answers of {ASKED} entities; median {1e3 * times[len(times) // 2]:.2f} ms, "

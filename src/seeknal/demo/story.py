@@ -355,6 +355,7 @@ def _suggest(folder: Path, teller: _Teller) -> None:
             "seeknal show feature-group weather",
             "seeknal version diff weather --from 1 --to 2",
             f"seeknal lookup {ONLINE_TABLE} origin=JFK carrier=B6",
+            f"seeknal refresh {ONLINE_TABLE}",
             f"seeknal verify {ONLINE_TABLE}",
             "seeknal materialize weather --start-date 2013-12-01",
             "seeknal lookup weather airport=JFK",
