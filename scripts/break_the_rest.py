@@ -151,9 +151,9 @@ MUTATIONS = (
     # Pushes and erasures
     edge(
         "an event of the moment of its erasure comes back",
-        "moment > erased.get(digest(key), moment - 1)",
-        "moment >= erased.get(digest(key), moment - 1)",
-        "pushing.py",
+        "moment <= erased.get(digest(key), moment - 1)",
+        "moment < erased.get(digest(key), moment - 1)",
+        "erasures.py",
         "what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_after_it_was_not",
     ),
     rule(
