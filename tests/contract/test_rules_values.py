@@ -368,7 +368,7 @@ def test_a_type_that_cannot_be_kept_is_refused_with_the_columns_name():
 
 def test_a_feature_of_nothing_but_nulls_needs_a_declared_type():
     fg = group()
-    with pytest.raises(DataError, match="Declare"):
+    with pytest.raises(DataError, match="declare the types"):
         write(fg, rows(None))
     fg.set_dataframe(rows(None)).set_features({"x": "float64"}).write()
     assert history(fg).schema.field("x").type == pa.float64()
