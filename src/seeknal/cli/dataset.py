@@ -57,6 +57,7 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
         {
             **line(one),
             "asked": {"spine": f"a spine, at {question.date_col}"}.get(question.kind, question.kind),
+            "event_times": str(question.span),
             "content_hash": one.content_hash,
             "reads": [
                 {"group": f"{pin.project}/{pin.group}", "version": pin.version, "snapshot": pin.snapshot}
