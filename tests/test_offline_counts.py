@@ -99,14 +99,16 @@ def test_counts_are_those_of_a_plain_loop(tmp_path_factory, writes, created):
         new = [((card, day), made if created else 0) for card, day, made in some]
         hidden = len(new) - len(Counter(key for key, _ in new))
         if mode == "merge":
-            every = [*((row, False) for row in stored), *((row, True) for row in new)]
+            met = {key for key, _ in new}
+            untouched = [row for row in stored if row[0] not in met]
+            every = [*((row, False) for row in stored if row[0] in met), *((row, True) for row in new)]
             kept = {}
             for place, ((key, made), is_new) in enumerate(every):
                 if key not in kept or (made, place) > kept[key][0]:
                     kept[key] = ((made, place), is_new)
-            replaced = len(stored) - sum(not is_new for _, is_new in kept.values())
+            replaced = len(stored) - len(untouched) - sum(not is_new for _, is_new in kept.values())
             hidden = len(new) - sum(is_new for _, is_new in kept.values())
-            stored = [(key, made) for key, ((made, _), _) in kept.items()]
+            stored = untouched + [(key, made) for key, ((made, _), _) in kept.items()]
         else:
             replaced = len(stored) if mode == "overwrite" else 0
             stored = [*([] if mode == "overwrite" else stored), *new]

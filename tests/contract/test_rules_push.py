@@ -73,6 +73,28 @@ def test_a_replay_changes_nothing_even_after_a_correction():
     assert len(history(fg)) == 2
 
 
+def test_a_merge_of_another_entity_leaves_what_a_replay_has_to_find():
+    fg = written(rows(0))
+    first, corrected = ({"user_id": 1, "at": NOON + HOUR, "x": x} for x in (1, 2))
+    fg.push(first)
+    fg.push(corrected)
+    merged = write(fg, pa.table({"user_id": [2], "at": [NOON + HOUR], "x": [5]}), mode="merge")
+    assert merged.replaced == 0
+    assert fg.push(first).known == 1
+    assert online(fg, 1, 2) == [2, 5]
+
+
+def test_what_a_merge_replaced_counts_as_new_when_it_comes_again_unless_a_created_time_settles_it():
+    for created, expected in ((None, 1), ("made", 2)):
+        columns = {} if created is None else {"created_time_col": created}
+        fg = written(rows(0, made=[NOON]), name=f"g_{created}", **columns)
+        first, corrected = ({"user_id": 1, "at": NOON + HOUR, "x": x, "made": NOON + x * HOUR} for x in (1, 2))
+        fg.push(first)
+        assert write(fg, pd.DataFrame([corrected]), mode="merge").replaced == 1
+        assert fg.push(first).rows == 1
+        assert online(fg, 1) == [expected]
+
+
 def test_rows_that_are_equal_within_one_push_are_stored_once():
     fg = written(rows(0, y=[[1.0, None]]))
     pushed = fg.push([{"user_id": 2, "at": NOON, "x": None, "y": [float("nan"), None]}] * 3)

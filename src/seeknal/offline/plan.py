@@ -84,7 +84,7 @@ class Plan:
             sides += [(f"({kept.query})", kept.views)] if kept else []
             query = " UNION ALL BY NAME ".join(side for side, _ in sides)
             views = {name: rows for _, named in sides for name, rows in named.items()}
-            yield Part(_winners_sql(self.write.schema, query) if self.write.mode == "merge" else query, views)
+            yield Part(self._merged_sql(query) if self.write.mode == "merge" else query, views)
 
     def _spans(self, engine: duckdb.DuckDBPyConnection) -> list[Interval]:
         """Cut time so that each span has the rows of one new file."""
@@ -125,6 +125,26 @@ class Plan:
             return Part(query, {})
         kept = self._converted(engine.cursor().sql(query).to_arrow_reader(), old)
         return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(self.rows.schema, kept)})
+
+    def _merged_sql(self, rows: str) -> str:
+        """Write the query that leaves out, for each entity and event time of a new row, all rows but the winner.
+
+        Stored rows of other entities and times stay, hidden ones too: a push that comes again has to find them.
+        Winners are found by their numbers, since DuckDB's windows take what is equal, such as 0.0 and -0.0, for one value.
+        """
+        schema, row_id = self.write.schema, quote(ROW_ID)
+        entity = comma(quote(name) for name in [*schema.key_names, schema.event_time.name])
+        created = [quote(schema.created_time.name)] if schema.created_time else []
+        first_new = literal(self.base.commit.next_row_id if self.base.commit else 0)
+        return f"""
+            WITH every AS MATERIALIZED ({rows}),
+                 best AS (
+                    SELECT {row_id} FROM (SELECT {comma([entity, *created, row_id])} FROM every)
+                    WINDOW tied AS (PARTITION BY {entity} ORDER BY {newest_first(schema)})
+                    QUALIFY row_number() OVER tied = 1 OR max({row_id}) OVER (PARTITION BY {entity}) < {first_new}
+                 )
+            SELECT * FROM every SEMI JOIN best USING ({row_id}) ORDER BY {row_id}
+        """
 
     def _converted(self, batches: Iterable[pa.RecordBatch], old: Schema) -> Iterator[pa.RecordBatch]:
         try:
@@ -270,23 +290,6 @@ def newest_first(schema: Schema) -> str:
     """Write the order in which rows of one entity and event time win: created time, then order of writing."""
     created = [f"{quote(schema.created_time.name)} DESC NULLS LAST"] if schema.created_time else []
     return comma([*created, f"{quote(ROW_ID)} DESC"])
-
-
-def _winners_sql(schema: Schema, rows: str) -> str:
-    """Write the query that keeps the winning row of each entity and event time.
-
-    Winners are found by their numbers, since DuckDB's windows take what is equal, such as 0.0 and -0.0, for one value.
-    """
-    entity = comma(quote(name) for name in [*schema.key_names, schema.event_time.name])
-    created, row_id = ([quote(schema.created_time.name)] if schema.created_time else []), quote(ROW_ID)
-    return f"""
-        WITH every AS MATERIALIZED ({rows}),
-             best AS (
-                SELECT {row_id} FROM (SELECT {comma([entity, *created, row_id])} FROM every)
-                QUALIFY row_number() OVER (PARTITION BY {entity} ORDER BY {newest_first(schema)}) = 1
-             )
-        SELECT * FROM every SEMI JOIN best USING ({row_id}) ORDER BY {row_id}
-    """
 
 
 def values_sql(schema: Schema) -> str:
