@@ -84,7 +84,7 @@ class Plan:
             sides += [(f"({kept.query})", kept.views)] if kept else []
             query = " UNION ALL BY NAME ".join(side for side, _ in sides)
             views = {name: rows for _, named in sides for name, rows in named.items()}
-            yield Part(self._merged_sql(query) if self.write.mode == "merge" else query, views)
+            yield Part(self._merged_sql(query) if self.write.mode == "merge" and len(new) else query, views)
 
     def _spans(self, engine: duckdb.DuckDBPyConnection) -> list[Interval]:
         """Cut time so that each span has the rows of one new file."""
@@ -127,23 +127,23 @@ class Plan:
         return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(self.rows.schema, kept)})
 
     def _merged_sql(self, rows: str) -> str:
-        """Write the query that leaves out, for each entity and event time of a new row, all rows but the winner.
+        """Write the query that leaves out, for each entity and event time of the new rows, all rows but the winner.
 
         Stored rows of other entities and times stay, hidden ones too: a push that comes again has to find them.
-        Winners are found by their numbers, since DuckDB's windows take what is equal, such as 0.0 and -0.0, for one value.
+        Losers are found by their numbers, since DuckDB's windows take what is equal, such as 0.0 and -0.0, for one value.
         """
         schema, row_id = self.write.schema, quote(ROW_ID)
-        entity = comma(quote(name) for name in [*schema.key_names, schema.event_time.name])
+        entity = [quote(name) for name in (*schema.key_names, schema.event_time.name)]
         created = [quote(schema.created_time.name)] if schema.created_time else []
-        first_new = literal(self.base.commit.next_row_id if self.base.commit else 0)
+        same = " AND ".join(f"e.{name} IS NOT DISTINCT FROM n.{name}" for name in entity)
         return f"""
             WITH every AS MATERIALIZED ({rows}),
-                 best AS (
-                    SELECT {row_id} FROM (SELECT {comma([entity, *created, row_id])} FROM every)
-                    WINDOW tied AS (PARTITION BY {entity} ORDER BY {newest_first(schema)})
-                    QUALIFY row_number() OVER tied = 1 OR max({row_id}) OVER (PARTITION BY {entity}) < {first_new}
+                 met AS (SELECT {comma([*entity, *created, row_id])} FROM every AS e SEMI JOIN new_rows AS n ON {same}),
+                 losers AS (
+                    SELECT {row_id} FROM met
+                    QUALIFY row_number() OVER (PARTITION BY {comma(entity)} ORDER BY {newest_first(schema)}) > 1
                  )
-            SELECT * FROM every SEMI JOIN best USING ({row_id}) ORDER BY {row_id}
+            SELECT * FROM every ANTI JOIN losers USING ({row_id}) ORDER BY {row_id}
         """
 
     def _converted(self, batches: Iterable[pa.RecordBatch], old: Schema) -> Iterator[pa.RecordBatch]:
