@@ -116,9 +116,11 @@ def _own_periods(
     columns = periods.labels_of(spine.take(pa.array(known)), labels)
     told = list(periods.made_of_their_own(around, columns, cells, period))
     seen = (
-        f"{label}: whether the rows, one a {name}, are made of the {name} they are dated by: how {', '.join(around) or 'no number'} "
+        f"{label}: whether the rows, one for each {name}, are made of the {name} they are dated by: how {', '.join(around) or 'no number'} "
         f"agrees with {', '.join(columns) or 'the number of rows'} in {len(cells.first):,} cases of an entity and a {name}"
     )
+    if columns and all(len(np.unique(one[~np.isnan(one)])) <= 2 for one in columns.values()):  # noqa: PLR2004
+        seen += f"; a label of two values shows few sums: to be surer, give the spine a column of amounts or counts of its {name}s"
     if cells.periods < periods.FEWEST:
         seen += f"; the spine has {cells.periods} {name}s, too few to tell"
     accused = [

@@ -14,7 +14,7 @@ import pyarrow as pa
 from seeknal import maintenance
 from seeknal.catalog import Catalog
 from seeknal.erasures import digest
-from seeknal.errors import DefinitionError, SeeknalError, StoreError, tally
+from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally
 from seeknal.maintenance import Erased
 from seeknal.names import did_you_mean
 from seeknal.notebook import Shown
@@ -148,6 +148,9 @@ def erase(
                 f"The entity is erased from {', '.join(one.group for one in done)}, but not yet from {record.label}: {error} "
                 "Erase it again, which repeats nothing."
             ) from error
+    if not any(one.rows or one.files_removed or one.training_sets for one in done):
+        labels = ", ".join(one.group for one in done)
+        notice(f"No row of that entity was stored in {labels}. If there should be some, look at the keys.")
     sets = tuple(dict.fromkeys(name for one in done for name in one.training_sets))
     beside = tuple(groups_beside(places.catalog, records[0]))
     return ErasedEntity(done[-1].keys, done[-1].at, tuple(done), sets, beside)

@@ -177,6 +177,8 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
     empty = for_parquet(pa.Table.from_batches([empty_batch(batches.schema)]))
     with leaving_out():
         check_parquet(empty)
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} cannot be written: there is no folder {path.parent}.")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     rows = 0
     try:

@@ -113,7 +113,10 @@ def test_sums_dated_by_the_start_of_their_day_are_found_and_by_its_end_they_are_
     again = HistoricalFeaturesDuckDB(FeatureLookup("shop/spend")).using_spine(spine, "when").check()
     assert again == []
     assert "Found: nothing." in again.report
-    assert "whether the rows, one a day, are made of the day they are dated by: how spent agrees with y" in again.report
+    assert (
+        "whether the rows, one for each day, are made of the day they are dated by: how spent agrees with y"
+        in again.report
+    )
 
 
 @pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")

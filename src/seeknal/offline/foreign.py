@@ -108,10 +108,15 @@ class ForeignCommits:
                 "write the rows to the group, or use another name.",
                 commits=tuple(harmful),
             )
+        if self.has_layout:
+            way_out = (
+                f"Take them in with `seeknal adopt {label}` or FeatureStore().adopt({label!r}), or {self.way_back}"
+            )
+        else:
+            way_out = f"Read what you need of them with that program, then {self.way_back}"
         raise StoreError(
             f"Another program changed the rows or columns of {label} after snapshot {made.snapshot}: {told}. They were neither "
-            f"checked nor numbered, so answers could be wrong. Take them in with `seeknal adopt {label}` or "
-            f"FeatureStore().adopt({label!r}), or {self.way_back}.",
+            f"checked nor numbered, so answers could be wrong. {way_out}.",
             commits=tuple(harmful),
         )
 
