@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -50,7 +51,21 @@ def read(folder: Path, *values: str) -> pa.ChunkedArray:
         (["1", "007"], pa.string(), None),
         (["007", "1.5"], pa.string(), None),
         (["-007"], pa.string(), None),
-        (["1.5", "2", "-.5", "1e5"], pa.float64(), [1.5, 2.0, -0.5, 1e5]),
+        (["1.5", "2", "-.5", "1e+05"], pa.float64(), [1.5, 2.0, -0.5, 1e5]),
+        (["1.10", "2.50", "", "3.00"], pa.float64(), [1.1, 2.5, None, 3.0]),
+        (["1e16", "-1e-5", "1.0E3"], pa.float64(), [1e16, -1e-5, 1000.0]),
+        (["-0", "0.0", "1"], pa.float64(), [-0.0, 0.0, 1.0]),
+        (["1.10", "1.1"], pa.string(), None),
+        (["1", "1.0"], pa.string(), None),
+        (["0.5", ".5"], pa.string(), None),
+        (["100000.0", "1e+05"], pa.string(), None),
+        (["1e3", "2.5"], pa.string(), None),
+        (["12e10", "2.5"], pa.string(), None),
+        (["1.", "2."], pa.string(), None),
+        (["1_000", "2"], pa.string(), None),
+        (["NaN", "nan", "1.5"], pa.string(), None),
+        (["Inf", "-Inf", "1.5"], pa.float64(), [float("inf"), -float("inf"), 1.5]),
+        ([*["1.10"] * 200, "1.1"], pa.string(), None),
         (
             ["0.1", "0.30000000000000004", "4.2298044247268685e-05"],
             pa.float64(),
@@ -62,16 +77,24 @@ def read(folder: Path, *values: str) -> pa.ChunkedArray:
         (["1e-400", "1.5"], pa.string(), None),
         (["nan", "inf"], pa.string(), None),
         ([*["nan"] * 99, "1.5"], pa.float64(), None),
-        (["true", "FALSE", ""], pa.bool_(), [True, False, None]),
+        (["True", "FALSE", ""], pa.bool_(), [True, False, None]),
+        (["true", "TRUE"], pa.string(), None),
         (["true", "1"], pa.string(), None),
         (["2024-01-31", ""], pa.date32(), [date(2024, 1, 31), None]),
         (["2024-01-31", "2024-02-30"], pa.string(), None),
         (["2024-01-31", "2024-02-01 10:00"], pa.timestamp("s"), [datetime(2024, 1, 31), datetime(2024, 2, 1, 10)]),
+        (["2024-01-31 00:00", "2024-01-31"], pa.string(), None),
+        (["2024-01-31 10:00", "2024-01-31T10:00"], pa.string(), None),
+        (["2024-01-31T10:00:00Z", "2024-01-31T12:00:00+02:00"], pa.string(), None),
+        (["2024-01-31T10:00:00+02:00", "2024-01-31T10:00:00+01:00"], pa.timestamp("s", tz="UTC"), None),
+        (["10:30", "10:30:00"], pa.string(), None),
         (["9999-12-31T23:59:59.999999"], pa.timestamp("us"), [datetime(9999, 12, 31, 23, 59, 59, 999999)]),
         (["10:30", "23:59:59"], pa.time32("s"), [time(10, 30), time(23, 59, 59)]),
         (["a", "1", "b"], pa.string(), None),
         (["two\nlines", "a,b"], pa.string(), None),
-        ([" 5", "6"], pa.int64(), [5, 6]),
+        ([" 5", "6"], pa.string(), None),
+        (["5", "6\t"], pa.string(), None),
+        ([" 2024-01-31"], pa.string(), None),
         ([" a", "6"], pa.string(), None),
         (["yes", *["1"] * 2000], pa.string(), None),
         ([*["1"] * 2000, "yes"], pa.string(), None),
@@ -93,6 +116,7 @@ NUMBERS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.from_regex(r"\A[+-]?[0-9]{0,20}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,3})?\Z"),
     st.sampled_from(["0x1F", "007", "nan", "inf", "-0", "1_000", "true", "2024-01-01", " 7"]),
+    st.sampled_from(["1", "1.0", "1.00", "1e+00", "1.5", "1.50", ".5", "0.5", "5.", "-0.0", "0.0", "15.0E-1"]),
 )
 
 
@@ -102,10 +126,25 @@ def test_whatever_is_read_as_a_number_is_that_number(tmp_path_factory, values):
     found = read(tmp_path_factory.mktemp("csv"), *values)
     if pa.types.is_integer(found.type) or pa.types.is_floating(found.type):
         for text, number in zip(values, found.to_pylist(), strict=True):
-            assert Decimal(repr(number)).compare(Decimal(text.strip())) == 0 or text in {"nan", "inf"}
-            assert isinstance(number, int) <= (str(number) == text.strip())
+            assert Decimal(repr(number)).compare(Decimal(text)) == 0 or text in {"nan", "inf"}
+            assert isinstance(number, int) <= (str(number) == text)
+        assert len({*values}) == len({struct.pack("d", number) for number in found.to_pylist()})
     if pa.types.is_string(found.type):
         assert found.to_pylist() == values
+
+
+def test_two_spellings_are_two_keys_in_files_and_in_the_names_of_folders(tmp_path):
+    for place, values in enumerate(
+        ([" 1", "1"], ["1.10", "1.1"], ["TRUE", "true"], ["2024-01-01T10:00", "2024-01-01 10:00"])
+    ):
+        name = f"g{place}"
+        text = "".join(f"{value},2024-01-01,{number}\n" for number, value in enumerate(values))
+        assert not group(name).set_dataframe(csv(tmp_path, f"user_id,at,x\n{text}")).write().superseded
+        folder = tmp_path / name
+        for value in values:
+            (folder / f"key={value}").mkdir(parents=True)
+            pq.write_table(rows(1), folder / f"key={value}" / "0.parquet")
+        assert set(frames.to_arrow(folder)["key"].to_pylist()) == {*values}
 
 
 def test_types_that_are_declared_or_known_reach_the_file(tmp_path):

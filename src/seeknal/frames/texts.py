@@ -1,9 +1,10 @@
-"""Text as typed columns: a type is taken only if every value, written back, is the same."""
+"""Text as typed columns: a type is taken only if every value is written as such values are, and no two spellings become one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,8 @@ _SHORT = 15
 _TINY, _FEW = 1e-290, 64
 _TIME_OF_DAY = r"^[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?$"
 _TRUTHS = ("true", "True", "TRUE", "false", "False", "FALSE")
+_WITH_POWER = r"^-?[0-9](\.[0-9]+[eE][+-]?[0-9]+|[eE]([+-][0-9]+|[0-9]{2,}))$"
+"""Numbers with a power of ten as programs write them: 1.5e3, 1e-5, 1e16. To them, 1e3 is 1000; in text it may be a code."""
 
 
 def typed(text: pa.ChunkedArray, kind: pa.DataType | None) -> pa.ChunkedArray:
@@ -23,18 +26,15 @@ def typed(text: pa.ChunkedArray, kind: pa.DataType | None) -> pa.ChunkedArray:
 
 
 def infer(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column in the type that all its values have; as text if there is none.
+    """Return a column in the type that all its values have; as text if there is none, or two spellings would become one value.
 
-    >>> [str(infer(pa.chunked_array([values])).type) for values in (["1", None], ["007", "1.5"], ["0x1A"], [str(2**63)])]
-    ['int64', 'string', 'string', 'uint64']
+    >>> [str(infer(pa.chunked_array([values])).type) for values in (["1", None], ["007", "1.5"], ["1.10"], ["1.10", "1.1"])]
+    ['int64', 'string', 'double', 'string']
     """
     if text.null_count == len(text):
         return pa.chunked_array([pa.nulls(len(text))])
-    if (found := _guess(text)) is not None:
-        return found
-    if _guess(pc.ascii_trim_whitespace(_some(text))) is not None:
-        found = _guess(pc.ascii_trim_whitespace(text))
-    return text if found is None else found
+    found = _guess(text)
+    return text if found is None or _merges(text, found) else found
 
 
 def _guess(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -54,11 +54,46 @@ def read(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
     """Return a column in a type that is known to be meant; None if a value is none of that type."""
     if is_.is_string(kind) or is_.is_binary(kind):
         return text.cast(kind)
-    for one in (text, pc.ascii_trim_whitespace(text)):
-        for test, convert in _READ:
-            if test(kind) and (found := convert(one, kind)) is not None:
-                return found
-    return None
+    return next((found for test, convert in _READ if test(kind) and (found := convert(text, kind)) is not None), None)
+
+
+def _merges(text: pa.ChunkedArray, found: pa.ChunkedArray) -> bool:
+    """Tell whether two spellings became one value; of numbers and times, only those that could are compared."""
+    if is_.is_integer(found.type) or is_.is_date32(found.type):
+        return False  # read only in the one spelling that they have
+    if is_.is_floating(found.type):
+        bits = pa.chunked_array([chunk.view(pa.int64()) for chunk in found.chunks])  # -0.0 and 0.0 are two, NaN is one
+        text, found = _near(text, bits)
+    elif not is_.is_boolean(found.type) and _is_of_one_shape(text, found.type):
+        return False
+    return bool(pc.count_distinct(text).as_py() > pc.count_distinct(found).as_py())
+
+
+def _near(text: pa.ChunkedArray, numbers: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return the numbers that can be spelled in another way, and those that are equal to them."""
+    has_none = pc.or_(pc.starts_with(text, "."), pc.starts_with(text, "-."))
+    is_odd = pc.or_(has_none, _has_letter(text, "e", "E", "n", "N"))  # a power of ten, or nan and inf
+    if not _has_fixed_decimals(text) or pc.any(is_odd).as_py():
+        is_odd = pc.or_(is_odd, pc.and_(pc.ends_with(text, "0"), pc.match_substring(text, ".")))
+    some = pc.is_in(numbers, numbers.filter(is_odd).unique())
+    return text.filter(some), numbers.filter(some)
+
+
+def _has_fixed_decimals(text: pa.ChunkedArray) -> bool:
+    places = pc.find_substring(text, ".")
+    lengths = pc.min_max(pc.subtract(pc.binary_length(text), places))
+    return bool(pc.min(places).as_py() >= 0 and lengths["min"] == lengths["max"])
+
+
+def _has_letter(text: pa.ChunkedArray, *letters: str) -> pa.ChunkedArray:
+    return reduce(pc.or_, (pc.match_substring(text, letter) for letter in letters))
+
+
+def _is_of_one_shape(text: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Tell whether moments or times of day are all written alike, so that each has one spelling."""
+    lengths, has_t = pc.min_max(pc.binary_length(text)), pc.min_max(pc.match_substring(text, "T"))
+    is_alike = all(one["min"] == one["max"] for one in (lengths, has_t))
+    return is_alike and (not getattr(kind, "tz", None) or pc.all(pc.ends_with(text, "Z")).as_py())
 
 
 def _cast(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
@@ -104,7 +139,10 @@ def _floats(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
 def _exact_floats(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Read numbers as floats that are written back as the same numbers; words such as nan and inf alone are text."""
     found = _numbers(text, pa.float64())
-    if found is None or not pc.any(pc.is_finite(found)).as_py():
+    if found is None or not pc.any(pc.is_finite(found)).as_py() or pc.any(pc.ends_with(text, ".")).as_py():
+        return None
+    powers = text.filter(_has_letter(text, "e", "E"))
+    if pc.all(pc.match_substring_regex(powers, _WITH_POWER)).as_py() is False:
         return None
     tiny = pc.less(pc.abs(found), _TINY)
     small, near = text.filter(tiny), found.filter(tiny)
