@@ -86,10 +86,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _utc(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.ChunkedArray:
     kind = column.type
+    if column.null_count == len(column) > 0:
+        return pa.chunked_array([pa.nulls(len(column), UTC)])
     if pa.types.is_dictionary(kind):
         return utc(name, types.recast(pa.table({name: column}), [types.standard(kind)])[name], up=up, first=first)
-    if pa.types.is_floating(kind) and column.null_count == len(column) > 0:  # what pandas makes of missing values alone
-        return pa.chunked_array([pa.nulls(len(column), UTC)])
     if is_text(kind):
         return utc(name, _read_text(name, column, first), up=up)
     if pa.types.is_timestamp(kind):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -222,10 +222,8 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
 
 
 def _kind_of(table: pa.Table, name: str) -> pa.DataType:
-    """Return the logical type of a column; null for what pandas makes of nothing but missing values, NaN or NaT."""
-    kind = _logical_of(table.schema.field(name))
-    is_missing = pa.types.is_floating(kind) or pa.types.is_timestamp(kind)
-    return pa.null() if is_missing and len(table) and not _has_values(table, name) else kind
+    """Return the logical type of a column; null for one of nothing but missing values, whatever type it was given."""
+    return _logical_of(table.schema.field(name)) if not len(table) or _has_values(table, name) else pa.null()
 
 
 def _has_values(table: pa.Table, name: str) -> bool:
@@ -264,7 +262,8 @@ def _key(field: pa.Field) -> pa.Field:
     if any(test(field.type) for test in unfit):
         raise DataError(
             f"Join key {field.name!r} is {field.type}, which cannot serve as a key. Make it a whole number or "
-            "text (a pandas column with missing keys: .astype('Int64')).",
+            "text (a pandas column with missing keys: .astype('Int64'); "
+            f"a file of CSV: pandas.read_csv(path, dtype={{{field.name!r}: 'string'}})).",
             column=field.name,
         )
     return field
@@ -309,10 +308,22 @@ def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
     return difference(old, new)
 
 
+_IN_PANDAS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
+    (pa.types.is_unsigned_integer, "UInt64"),
+    (pa.types.is_integer, "Int64"),
+    (pa.types.is_floating, "Float64"),
+    (pa.types.is_boolean, "boolean"),
+    (pa.types.is_string, "string"),
+)
+"""What pandas calls the types of which each value fits, if it has an exact place."""
+
+
 def _way_out(old: pa.DataType, new: pa.DataType) -> str:
     """Say how a column is brought to the type it had, if it can be: the beginning of a sentence."""
+    if pa.types.is_integer(old) and pa.types.is_integer(new):
+        return f"A value lies beyond the range of {old}. Give the column"
     if not (pa.types.is_decimal(old) and pa.types.is_decimal(new)):
-        cast = "pandas: .astype('Int64')" if pa.types.is_integer(old) else f"to {old}"
+        cast = next((f"pandas: .astype({name!r})" for is_it, name in _IN_PANDAS if is_it(old)), f"to {old}")
         return f"Cast the column ({cast}), give"
     if max(old.precision - old.scale, new.precision - new.scale) + old.scale > types.LONGEST_DECIMAL:
         return f"Together they need more than {types.LONGEST_DECIMAL} digits. Give the column"

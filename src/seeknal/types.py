@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from functools import lru_cache
 
@@ -314,6 +314,8 @@ def _may_fit(one: pa.DataType, other: pa.DataType) -> bool:
         return same and all(_may_fit(a.type, b.type) for a, b in zip(one, other, strict=True))
     if _is_list(one) and is_.is_list(other):
         return _may_fit(one.value_type, other.value_type)
+    if is_.is_integer(one) and is_.is_integer(other) and together(one, other) is None:
+        return True  # with a sign and without: neither is wider
     decimal = is_.is_decimal(other) and (is_.is_decimal(one) or is_.is_integer(one))
     return decimal or (is_.is_integer(one) and is_.is_floating(other)) or widens(one, other)
 
@@ -370,19 +372,60 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Cast a column; into lists of one length without its nulls, beside which Arrow 26.0.1 reads what is not there."""
-    if is_.is_dictionary(column.type):
-        return decoded(column, kind)
     if column.null_count == len(column) and not is_.is_null(kind):
         return pa.chunked_array([pa.nulls(len(column), kind)])
+    if is_.is_dictionary(column.type):
+        return decoded(column, kind)
     if is_.is_integer(column.type) and is_.is_decimal(kind):
         return column.cast(pa.decimal128(LONGEST_DECIMAL)).cast(kind)  # Arrow wants room for the largest of the type
-    if not is_.is_fixed_size_list(kind) or not column.null_count:
-        return column.cast(kind)
+    if is_.is_fixed_size_list(kind) and column.null_count:
+        import pyarrow.compute as pc
+
+        valid = column.is_valid()
+        places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1), None)
+        return _cast(column.drop_null(), kind).take(places)
+    found = column.cast(kind, safe=not is_.is_floating(kind))
+    if any(name in str(kind) for name in ("float", "double")) and not widens(column.type, kind):
+        for before, after in zip(column.chunks, found.chunks, strict=True):
+            for one, other in zip(leaves(before), leaves(after), strict=True):
+                _check_floats(one, other)
+    return found
+
+
+def _check_floats(before: pa.Array, after: pa.Array) -> None:
+    """Refuse what Arrow casts in silence: whole numbers to floats that are others, and finite numbers to infinity.
+
+    Raises:
+        pa.ArrowInvalid: There is such a value.
+    """
+    if not is_.is_floating(after.type) or widens(before.type, after.type):
+        return
     import pyarrow.compute as pc
 
-    valid = column.is_valid()
-    places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1), None)
-    return column.drop_null().cast(kind).take(places)
+    near = after.cast(pa.float64())
+    if is_.is_integer(before.type):
+        limit = 2.0 ** (before.type.bit_width - is_.is_signed_integer(before.type))
+        is_beyond = pc.or_(pc.greater_equal(near, limit), pc.is_inf(near))  # of which the cast back makes any number
+        wrong = pc.or_(is_beyond, pc.not_equal(near.cast(before.type, safe=False), before))
+        why = "has no exact place there"
+    else:
+        wrong, why = pc.and_(pc.is_inf(near), pc.is_finite(before.cast(pa.float64()))), "is beyond its range"
+    if pc.any(wrong).as_py():
+        raise pa.ArrowInvalid(f"{before.filter(wrong)[0]} {why}")
+
+
+def leaves(values: pa.Array) -> Iterator[pa.Array]:
+    """Go through the arrays of values that an array of lists, structs and maps is made of."""
+    if is_.is_map(values.type):
+        yield from leaves(values.keys)
+        yield from leaves(values.items)
+    elif is_.is_list(values.type) or is_.is_large_list(values.type) or is_.is_fixed_size_list(values.type):
+        yield from leaves(values.flatten())
+    elif is_.is_struct(values.type):
+        for child in values.flatten():
+            yield from leaves(child)
+    else:
+        yield values
 
 
 def decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

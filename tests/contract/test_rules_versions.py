@@ -169,29 +169,147 @@ def test_a_wider_type_makes_a_version_and_converts_what_is_stored(narrow, wide, 
 
 
 NARROWER = [
-    (pa.int64(), pa.float64()),
-    (pa.float64(), pa.int64()),
-    (pa.int64(), pa.string()),
-    (pa.string(), pa.int64()),
-    (pa.bool_(), pa.int64()),
-    (pa.uint64(), pa.int64()),
-    (pa.list_(pa.float32(), 2), pa.list_(pa.float32(), 3)),
-    (pa.list_(pa.int64()), pa.int64()),
-    (US, pa.timestamp("us", tz="UTC")),
-    (pa.struct([("a", pa.int64())]), pa.struct([("b", pa.int64())])),
+    (pa.int64(), pa.float64(), 0.5),
+    (pa.float64(), pa.int64(), 2**53 + 1),
+    (pa.int64(), pa.string(), "a"),
+    (pa.string(), pa.int64(), 1),
+    (pa.bool_(), pa.int64(), 1),
+    (pa.list_(pa.float32(), 2), pa.list_(pa.float32(), 3), [1.0] * 3),
+    (pa.list_(pa.int64()), pa.int64(), 1),
+    (US, pa.timestamp("us", tz="UTC"), NOON),
+    (pa.struct([("a", pa.int64())]), pa.struct([("b", pa.int64())]), {"b": 1}),
 ]
 
 
-@pytest.mark.parametrize(("old", "new"), NARROWER, ids=str)
-def test_any_other_change_of_type_is_refused_with_the_difference_and_the_ways_out(old, new):
-    some = {pa.float64(): 0.5, pa.timestamp("us", tz="UTC"): NOON}.get(new)
-    value = pa.array([2**53 + 1 if old == pa.float64() else some], new)
+@pytest.mark.parametrize(("old", "new", "value"), NARROWER, ids=str)
+def test_any_other_change_of_type_is_refused_with_the_difference_and_the_ways_out(old, new, value):
     fg = written(rows(None).set_column(2, "x", pa.nulls(1, old)))
     with pytest.raises(DataError) as error:
-        write(fg, rows(None).set_column(2, "x", value), mode="append")
+        write(fg, rows(None).set_column(2, "x", pa.array([value], new)), mode="append")
     for part in ("'x'", str(old), str(new), "Cast", "another name", "new group"):
         assert part in str(error.value)
     assert snapshots(fg) == 1
+
+
+@pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+@pytest.mark.parametrize("old", [pa.int64(), pa.uint64(), pa.int16(), pa.uint16()], ids=str)
+@pytest.mark.parametrize("new", [pa.int64(), pa.uint64(), pa.int32(), pa.uint32()], ids=str)
+def test_whole_numbers_with_a_sign_and_without_are_taken_if_each_fits(old, new):
+    fg = written(rows(1).set_column(2, "x", pa.array([1], old)))
+    fits = rows(0, times=LATER).set_column(2, "x", pa.array([5], new))
+    write(fg, fits, mode="append")
+    assert seen(fg, NOON, *LATER) == [1, 5]
+    now = history(fg).schema.field("x").type
+    far = 2**64 - 1 if new == pa.uint64() else -1
+    try:
+        pa.array([far], new).cast(now)
+    except pa.ArrowInvalid:
+        with pytest.raises(DataError, match=f"'x' .*beyond the range of {now}"):
+            write(fg, fits.set_column(2, "x", pa.array([far], new)), mode="append")
+    except OverflowError:
+        assert pa.types.is_unsigned_integer(new)
+
+
+ADVISED = [
+    (pa.int64(), [1.0, None]),
+    (pa.int32(), ["7", "8"]),
+    (pa.uint64(), [1.0, None]),
+    (pa.float64(), ["1.5", "2"]),
+    (pa.float32(), [2**24 + 1, 1]),
+    (pa.float16(), [2049, 1]),
+    (pa.bool_(), [1, 0]),
+    (pa.bool_(), [1.0, None]),
+    (pa.string(), [1, 2]),
+    (pa.string(), [True, False]),
+]
+
+
+@pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+@pytest.mark.parametrize(("known", "values"), ADVISED, ids=str)
+def test_a_cast_that_is_advised_works_when_it_is_followed(known, values):
+    fg = written(rows(None).set_column(2, "x", pa.nulls(1, known)))
+    frame = pd.DataFrame({"user_id": [1, 1], "at": [NOON + HOUR, NOON + 2 * HOUR], "x": values})
+    with pytest.raises(DataError, match="'x'") as error:
+        write(fg, frame, mode="append")
+    advised = re.search(r"pandas: \.astype\('(\w+)'\)", str(error.value))
+    cast = frame.astype({"x": advised[1] if advised else "Float64"})
+    write(fg, cast, mode="append")
+    assert [str(value) for value in seen(fg, *frame["at"])] == [str(None if pd.isna(v) else v) for v in cast["x"]]
+
+
+FLOATS = [
+    (pa.float16(), pa.int64(), 2049, "2049 has no exact place"),
+    (pa.float16(), pa.int8(), 127, None),
+    (pa.float16(), pa.int64(), -(2**63), "has no exact place"),
+    (pa.float16(), pa.float64(), 65519.0, None),
+    (pa.float16(), pa.float64(), -1e6, "-1000000.* is beyond its range"),
+    (pa.float16(), pa.float32(), float("inf"), None),
+    (pa.float32(), pa.int64(), 2**25, None),
+    (pa.float32(), pa.uint64(), 2**64 - 1, "has no exact place"),
+    (pa.float32(), pa.int64(), 16777217, "16777217 has no exact place"),
+    (pa.float32(), pa.float64(), 1e300, "is beyond its range"),
+    (pa.float64(), pa.int64(), 2**53 + 1, "has no exact place"),
+    (pa.float64(), pa.int64(), 2**63 - 1, "has no exact place"),
+    (pa.float64(), pa.uint64(), 2**63, None),
+]
+
+
+@pytest.mark.parametrize(("known", "given", "value", "message"), FLOATS, ids=str)
+def test_no_number_becomes_another_or_infinite_in_a_narrower_float(known, given, value, message):
+    fg = group().set_features(pa.schema([("x", known)])).set_dataframe(rows(1.5))
+    fg.write()
+    for mode in ("append", "merge", "overwrite"):
+        fg.set_dataframe(rows(None).set_column(2, "x", pa.array([value], given)))
+        if message:
+            with pytest.raises(DataError, match=f"'x'.*{message}"):
+                fg.write(mode=mode)
+            assert snapshots(fg) == 1
+        else:
+            fg.write(mode=mode)
+            assert seen(fg, NOON) == [pa.array([value], given).cast(known, safe=False)[0].as_py()]
+
+
+@pytest.mark.parametrize("known", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+def test_whole_numbers_in_lists_and_structs_are_exact_in_floats_or_refused(known):
+    least = {16: 2**11 + 1, 32: 2**24 + 1, 64: 2**53 + 1}[known.bit_width]
+    for name, old, new, put in (
+        ("lists", pa.list_(known), pa.list_(pa.int64()), lambda value: [None, value]),
+        ("structs", pa.struct([("a", known)]), pa.struct([("a", pa.int64())]), lambda value: {"a": value}),
+    ):
+        fg = written(rows(None).set_column(2, "x", pa.nulls(1, old)), name=name)
+        for value in (least, 2**63 - 1, -(2**63) + 1):
+            with pytest.raises(DataError, match="'x'"):
+                write(fg, rows(None).set_column(2, "x", pa.array([put(value)], new)), mode="append")
+        exact = rows(None, times=LATER).set_column(2, "x", pa.array([put(least - 1)], new))
+        assert write(fg, exact, mode="append").changes == ()
+        assert seen(fg, *LATER) == [put(least - 1)]
+
+
+TYPES = [
+    pa.string(),
+    pa.int64(),
+    pa.bool_(),
+    pa.float64(),
+    pa.date32(),
+    pa.timestamp("s", "Asia/Tokyo"),
+    pa.list_(pa.int8()),
+]
+
+
+@pytest.mark.parametrize("given", [*TYPES, pa.dictionary(pa.int8(), pa.string())], ids=str)
+@pytest.mark.parametrize("known", TYPES, ids=str)
+def test_a_column_of_missing_values_alone_fits_every_feature_whatever_its_type(known, given):
+    nothing = pa.nulls(1, given)
+    if pa.types.is_dictionary(given):
+        nothing = pa.DictionaryArray.from_arrays(pa.array([None], pa.int8()), ["a"])
+    fg = written(rows(None).set_column(2, "x", pa.nulls(1, known)))
+    assert write(fg, rows(None, times=LATER).set_column(2, "x", nothing), mode="append").changes == ()
+    assert write(fg, rows(None, times=LATER).set_column(2, "x", nothing), mode="merge").changes == ()
+    assert history(fg).schema.field("x").type == known
+    assert seen(fg, *LATER) == [None]
+    declared = group("declared").set_features(pa.schema([("x", known)]))
+    declared.set_dataframe(rows(None).set_column(2, "x", nothing)).write()
+    assert history(declared).schema.field("x").type == known
 
 
 DECIMALS = [

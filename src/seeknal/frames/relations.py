@@ -171,7 +171,7 @@ def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
             column.validate(full=True)
     except pa.ArrowInvalid as error:
         raise _no_place(name, kind, f" ({str(error).rpartition('Invalid: ')[2]})") from None
-    if any(_has_infinite(leaf) for chunk in column.chunks for leaf in _leaves(chunk)):
+    if any(_has_infinite(leaf) for chunk in column.chunks for leaf in types.leaves(chunk)):
         raise _no_place(name, kind, " (one is infinite)")
 
 
@@ -182,20 +182,6 @@ def _has_infinite(values: pa.Array) -> bool:
     bounds = pc.min_max(values.view(pa.int32() if is_.is_date32(values.type) else pa.int64())).as_py()
     most = 2 ** (values.type.bit_width - 1) - 1
     return bool(bounds["max"] == most or bounds["min"] == -most)
-
-
-def _leaves(values: pa.Array) -> Iterator[pa.Array]:
-    """Go through the arrays of values that an array of lists, structs and maps is made of."""
-    if is_.is_map(values.type):
-        yield from _leaves(values.keys)
-        yield from _leaves(values.items)
-    elif is_.is_list(values.type) or is_.is_fixed_size_list(values.type):
-        yield from _leaves(values.flatten())
-    elif is_.is_struct(values.type):
-        for child in values.flatten():
-            yield from _leaves(child)
-    else:
-        yield values
 
 
 def _no_place(name: str, kind: Any, why: str = "") -> DataError:
