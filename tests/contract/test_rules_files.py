@@ -147,6 +147,20 @@ def test_two_spellings_are_two_keys_in_files_and_in_the_names_of_folders(tmp_pat
         assert set(frames.to_arrow(folder)["key"].to_pylist()) == {*values}
 
 
+@pytest.mark.parametrize("value", ["y" * 2**21, "y\n" * 2**20, "y\r\n" * 2**19 + "é"], ids=["long", "lines", "returns"])
+def test_a_value_or_a_name_of_any_length_is_read_as_pandas_reads_it(tmp_path, value):
+    for text in (
+        f'n,x\n1,"{value}"\n2,b\n',
+        "n,x\n" + "1,a\n" * 300_000 + f'2,"{value}"\n3,c\n',
+        f'n,"{value}"\n1,a\n2,b\n',
+        f'"n\n",x\n1,"{value}"\n',
+    ):
+        file = csv(tmp_path, text)
+        found, expected = frames.to_arrow(file), pd.read_csv(file)
+        assert found.column_names == list(expected.columns)
+        assert [column.to_pylist() for column in found.columns] == [expected[name].tolist() for name in expected]
+
+
 def test_types_that_are_declared_or_known_reach_the_file(tmp_path):
     header = "user_id,at,x,zip\n"
     first = csv(tmp_path, f"{header}007,2024-01-01,12345678901234567890,100\n", "first.csv")

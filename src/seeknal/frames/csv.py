@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv
@@ -10,6 +12,8 @@ from pyarrow import csv
 from seeknal.errors import DataError
 
 _FIELDS = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": False}
+_BLOCKS = (2**20, 2**24, 2**28, 2**31 - 1)
+"""Bytes that Arrow reads at a time; it refuses rows that are longer."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -35,19 +39,27 @@ def _header(file: Path, data: bytes) -> list[str]:
     if data.startswith(_UTF_16):
         raise _not_utf8(file, "it is UTF-16")
     try:
-        return list(
-            csv.open_csv(pa.BufferReader(data), convert_options=csv.ConvertOptions(check_utf8=False)).schema.names
-        )
+        return _in_blocks(csv.open_csv, data, csv.ConvertOptions(check_utf8=False)).schema.names  # type: ignore[no-any-return]
     except UnicodeDecodeError as error:
         name = bytes(error.object).decode("latin-1")
         raise _not_utf8(file, f"the name of a column is {name!r}, if it is Latin-1") from None
 
 
 def _read(data: bytes, names: list[str], kind: pa.DataType) -> pa.Table:
-    options = csv.ConvertOptions(column_types=dict.fromkeys(names, kind), **_FIELDS)
-    return csv.read_csv(
-        pa.BufferReader(data), parse_options=csv.ParseOptions(newlines_in_values=b'"' in data), convert_options=options
-    )
+    return _in_blocks(csv.read_csv, data, csv.ConvertOptions(column_types=dict.fromkeys(names, kind), **_FIELDS))
+
+
+def _in_blocks(read: Callable[..., Any], data: bytes, options: csv.ConvertOptions) -> Any:
+    """Read in the smallest blocks that have room for the longest row, as Arrow wants it: first such as are quick to read."""
+    parse = csv.ParseOptions(newlines_in_values=b'"' in data)
+    for size in _BLOCKS:
+        try:
+            block = csv.ReadOptions(block_size=size)
+            return read(pa.BufferReader(data), read_options=block, parse_options=parse, convert_options=options)
+        except pa.ArrowInvalid as error:
+            if size > len(data) or size == _BLOCKS[-1] or "block" not in str(error):
+                raise
+    raise AssertionError("the last block raises")
 
 
 def _first_unreadable(table: pa.Table) -> tuple[str, str | None, int | None]:
