@@ -150,6 +150,8 @@ def standard(kind: pa.DataType) -> pa.DataType:
     """
     if is_.is_dictionary(kind):
         return standard(kind.value_type)
+    if has_no_width(kind):
+        raise DataError(f"Values of type {kind}, all of which are empty, cannot be kept. Drop the column.")
     if _is_nested(kind):
         _refuse_alike(kind)
         return _rebuild(kind, standard)
@@ -161,6 +163,11 @@ def standard(kind: pa.DataType) -> pa.DataType:
     if not _is_plain(kind):
         raise DataError(f"Values of type {kind} cannot be kept. Cast them to a number, text, a list or a struct.")
     return kind
+
+
+def has_no_width(kind: pa.DataType) -> bool:
+    """Tell whether all values of a type are empty: lists of no value, binary of no byte. Parquet has no place for such."""
+    return bool(is_.is_fixed_size_list(kind) and kind.list_size == 0) or kind == pa.binary(0)
 
 
 def _refuse_alike(kind: pa.DataType) -> None:

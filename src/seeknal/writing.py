@@ -14,7 +14,7 @@ from seeknal.columns import utc
 from seeknal.erasures import warn_of_return
 from seeknal.errors import DataError, DefinitionError, notice, tally
 from seeknal.feature_group import FeatureGroup
-from seeknal.frames import Frame
+from seeknal.frames import Frame, check_times_of_day
 from seeknal.notebook import Shown
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord
@@ -172,13 +172,14 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
         The rows, in the frame's order, and how many lay outside the interval.
 
     Raises:
-        DataError: A value does not fit its type, or an event time is missing.
+        DataError: A value does not fit its type, a time is of no day, or an event time is missing.
     """
     times = [schema.event_time, *([schema.created_time] if schema.created_time else [])]
     rows = table.select(schema.names)
     for field in times:
         position = rows.column_names.index(field.name)
         rows = rows.set_column(position, field.name, utc(field.name, rows[field.name], up=True))
+    check_times_of_day(rows)
     rows = types.recast(types.recast(rows, _logical_but_times(schema)), schema.stored_types)
     rows = _without_null_times(rows, schema.event_time.name, drop_nulls)
     _check_range(rows, schema.event_time.name)

@@ -9,6 +9,7 @@ from seeknal.frames.answers import OUTPUTS, empty_batch, from_arrow, output_kind
 from seeknal.frames.files import check_parquet, for_parquet
 from seeknal.frames.given import Batches, Frame
 from seeknal.frames.libraries import check_installed, library
+from seeknal.frames.limits import check_times_of_day
 from seeknal.frames.opening import kept, kind_of, opened, to_arrow
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Frame",
     "check_installed",
     "check_parquet",
+    "check_times_of_day",
     "empty_batch",
     "for_parquet",
     "from_arrow",

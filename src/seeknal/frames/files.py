@@ -340,14 +340,24 @@ def check_parquet(table: pa.Table) -> None:
         DataError: There is one; the message names it.
     """
     for field in table.schema:
+        if _has_no_width(field.type):
+            raise _no_place(field, "all its values are empty.")
         try:
             if _is_odd(field.type):
                 pq.write_table(table.select([field.name]), pa.BufferOutputStream())
         except (pa.ArrowException, NotImplementedError) as error:
-            raise DataError(
-                f"Column {field.name!r} is {field.type}, which Parquet has no place for: {error} Cast it.",
-                column=field.name,
-            ) from None
+            raise _no_place(field, str(error)) from None
+
+
+def _no_place(field: pa.Field, why: str) -> DataError:
+    return DataError(
+        f"Column {field.name!r} is {field.type}, which Parquet has no place for: {why} Cast it.", column=field.name
+    )
+
+
+def _has_no_width(kind: pa.DataType) -> bool:
+    inside = (kind.field(place).type for place in range(kind.num_fields))
+    return types.has_no_width(kind) or any(map(_has_no_width, inside))
 
 
 def _is_odd(kind: pa.DataType) -> bool:

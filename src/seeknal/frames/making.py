@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from seeknal import types
+from seeknal.frames import limits
 from seeknal.frames.libraries import library
 
 
@@ -15,19 +16,25 @@ def to_polars(table: pa.Table) -> Any:
     """Make a frame of Polars, which knows no zones that are mere offsets: such moments are given in UTC.
 
     Raises:
-        DataError: Seconds are too many for milliseconds, of which Polars makes them.
+        DataError: Seconds are too many for milliseconds, of which Polars makes them, or a time is of no day.
     """
+    limits.check(table, "polars")
     readable = types.with_readable_zones(table, offsets=False)
     kinds = [types.without_seconds(kind) for kind in readable.schema.types]
     return library("polars").from_arrow(types.recast(readable, kinds))
 
 
 def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
-    """Make a pandas frame that holds every value exactly; whole numbers with nulls become Int64 and the like."""
+    """Make a pandas frame that holds every value exactly; whole numbers with nulls become Int64 and the like.
+
+    Raises:
+        DataError: A time would be read as NaT, or as another.
+    """
     pd = library("pandas")
     table = types.with_readable_zones(table)
     if arrow_backed:
         return table.to_pandas(types_mapper=pd.ArrowDtype)
+    limits.check(table, "pandas")
     parts = [pd.DataFrame(index=pd.RangeIndex(table.num_rows))]
     for is_plain, names in groupby(table.column_names, lambda name: _is_plain(table[name])):
         run = table.select(list(names))

@@ -17,6 +17,7 @@ from pyarrow import types as is_
 
 from seeknal import types
 from seeknal.errors import DataError
+from seeknal.frames import limits
 from seeknal.sql import comma, quote
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Held:
         added = [f"f{place}" for place in range(features.num_columns)]
         named = [f"{one} AS {quote(name)}" for one, name in zip(added, features.column_names, strict=True)]
         numbers = pa.array(np.arange(1, len(features) + 1))
-        seeknal_features = without_halves(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - by name
+        seeknal_features = _taken(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - by name
         spine = f"spine_{self.number}"
         query = f"SELECT {comma([*own, *named])} FROM {spine} JOIN seeknal_features USING ({self.number}) ORDER BY {self.number}"
         try:
@@ -130,7 +131,17 @@ def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
 
 def relation_of(table: pa.Table) -> Any:
     """Return a table as a relation on a connection of its own."""
-    return _database(getpid()).cursor().from_arrow(without_halves(table))
+    return _database(getpid()).cursor().from_arrow(_taken(table))
+
+
+def _taken(table: pa.Table) -> pa.Table:
+    """Return a table as DuckDB takes it.
+
+    Raises:
+        DataError: DuckDB has no exact place for a value.
+    """
+    limits.check(table, "duckdb")
+    return without_halves(table)
 
 
 @cache
