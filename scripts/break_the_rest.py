@@ -269,6 +269,80 @@ MUTATIONS = (
         "offline/repeats.py",
         ("test_offline_counts.py::test_counts_are_those_of_a_plain_loop",),
     ),
+    # Frames
+    rule(
+        "a relation is evaluated for each use",
+        "return HeldInDuckDB(Held.of(self._relation, self.names if names is None else names))",
+        "return self",
+        "frames/given.py",
+        "lazy.py::test_each_row_of_a_relation_gets_the_features_of_its_own_entity",
+    ),
+    rule(
+        "a lazy frame is collected for each use",
+        "return InPolars(self._collected(names))",
+        "return self",
+        "frames/given.py",
+        "lazy.py::test_a_lazy_frame_is_collected_once",
+    ),
+    rule(
+        "two spellings become one value",
+        "return text if found is None or _merges(text, found) else found",
+        "return text if found is None else found",
+        "frames/texts.py",
+        "files.py::test_two_spellings_are_two_keys_in_files_and_in_the_names_of_folders",
+    ),
+    rule(
+        "leading zeros are lost",
+        "return found if found is not None and _equal(found.cast(pa.string()), text) else None",
+        "return found",
+        "frames/texts.py",
+        "files.py::test_a_column_of_csv_takes_a_type_only_if_it_would_be_written_back_the_same",
+    ),
+    rule(
+        "times that an answer would change come out",
+        "if odd := [number for number in bounds.values() if not least <= number <= most]:",
+        "if odd := []:",
+        "frames/limits.py",
+        "limits.py::test_a_time_comes_out_as_the_same_number_or_is_refused_by_name",
+    ),
+    Mutation(
+        "what is finer than a nanosecond is cut",
+        '    if rest:\n        raise ValueError("is finer than a nanosecond")\n',
+        "",
+        "exact/moments.py",
+        (
+            "contract/test_exact.py::test_objects_become_a_column_of_exactly_these_values_or_are_refused_by_name_and_row",
+        ),
+    ),
+    # Following
+    rule(
+        "a table forgets its features one by one",
+        "        if name not in has:\n",
+        "        if False:\n",
+        "following.py",
+        "following.py::test_a_table_whose_feature_is_gone_or_retyped_is_cut_off_and_everything_says_so",
+    ),
+    rule(
+        "a lookup that names a version moves on",
+        "    if meant.pinned:\n        return Feed(record, lookup, meant)\n",
+        "",
+        "following.py",
+        "following.py::test_a_lookup_that_names_a_version_stays_at_it_and_is_shown_as_pinned",
+    ),
+    rule(
+        "a merge drops what it does not concern",
+        "FROM every AS e SEMI JOIN new_rows AS n ON {same}",
+        "FROM every AS e",
+        "offline/plan.py",
+        "push.py::test_a_merge_of_another_entity_leaves_what_a_replay_has_to_find",
+    ),
+    Mutation(
+        "other programs' rows are read without a word",
+        "        if not (harmful and self.is_open):",
+        "        if True:",
+        "offline/foreign.py",
+        ("test_offline_adoption.py::test_another_schema_is_refused_and_can_be_undone",),
+    ),
     # Values and names
     rule(
         "an event is rounded down",
