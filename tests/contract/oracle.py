@@ -43,20 +43,25 @@ class Oracle:
 
         Args:
             rows: The rows; all have the same features.
-            mode: "overwrite" drops what is stored in the interval first, "merge" leaves one row per
-                entity and event time afterwards, "append" does neither.
+            mode: "overwrite" drops what is stored in the interval first, "merge" leaves one row of each
+                entity and event time that it writes, "append" does neither.
             start: First event time of the interval.
             end: Last event time of the interval.
         """
         if mode == "overwrite":
             self.rows = [row for row in self.rows if not within(row.time, start, end)]
+        met = set()
         for row in rows:
             row.place = self._written
             self._written += 1
             if within(row.time, start, end):
                 self.rows.append(row)
+                met.add((row.keys, row.time))
         if mode == "merge":
-            self.rows = one_per_event(self.rows)
+            self.rows = [
+                *(row for row in self.rows if (row.keys, row.time) not in met),
+                *one_per_event(row for row in self.rows if (row.keys, row.time) in met),
+            ]
 
     def take_features(self, names: Iterable[str]) -> None:
         """Change the schema: a feature that is gone loses its values, a new one is null in all rows."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import count, product
@@ -89,11 +88,6 @@ def read(table: pa.Table, features: tuple[str, ...]) -> list[tuple[Any, ...]]:
     return sorted(zip(table["user_id"].to_pylist(), times, *values, strict=True), key=repr)
 
 
-def assert_between(count: int, rows: list[Row]) -> None:
-    """Hold a count to rows of which those that lost a tie may be stored or not."""
-    assert len(one_per_event(rows)) <= count <= len(rows)
-
-
 class WholeLife(RuleBasedStateMachine):
     """Two groups of one project, with all that can be done to them."""
 
@@ -140,10 +134,7 @@ class WholeLife(RuleBasedStateMachine):
         interval = Interval(*frame.interval)
         self.store.write(pair.group, table, features=features, interval=interval, mode=frame.mode)
         pair.oracle.take_features(features)
-        mode = (
-            "append" if frame.mode == "merge" else frame.mode
-        )  # whether a row that lost a tie stays stored is not settled
-        pair.oracle.write(some.rows(frame, table, features, created=pair.created), mode, *frame.interval)
+        pair.oracle.write(some.rows(frame, table, features, created=pair.created), frame.mode, *frame.interval)
         life.note(self.store)
 
     @rule(name=GROUPS, who=PEOPLE, moment=some.moments, x=st.sampled_from([None, 0, 1]))
@@ -158,10 +149,7 @@ class WholeLife(RuleBasedStateMachine):
         same = [
             old for old in life.rows if (old.keys, old.time, old.created, old.values) == ((who,), moment, None, values)
         ]
-        if who in life.erased or any(old in one_per_event(life.rows) for old in same):
-            assert done.rows == 0
-        elif not same:
-            assert done.rows == 1
+        assert done.rows == (0 if who in life.erased or same else 1)
         if done.rows:
             life.pair.oracle.write([new], "append")
             life.note(self.store)
@@ -171,7 +159,7 @@ class WholeLife(RuleBasedStateMachine):
     def clean(self, name: str, before: int) -> None:
         life = self.lives[name]
         kept = [row for row in life.rows if row.time >= before]
-        assert_between(self.store.clean(name, before, "life"), [row for row in life.rows if row.time < before])
+        assert self.store.clean(name, before, "life") == len(life.rows) - len(kept)
         life.pair.oracle.rows = kept
         life.note(self.store)
 
@@ -197,7 +185,7 @@ class WholeLife(RuleBasedStateMachine):
     def erase(self, name: str, who: int) -> None:
         life = self.lives[name]
         done = self.store.erase(name, {"user_id": who}, "life", delete_training_sets=True)
-        assert_between(done.rows, [row for row in life.rows if row.keys == (who,)])
+        assert done.rows == sum(row.keys == (who,) for row in life.rows)
         held = {label for label, (group, _, users) in self.sets.items() if group == name and who in users}
         assert {label.partition("/")[2] for label in done.training_sets} == held
         for label in held:
@@ -275,7 +263,7 @@ class WholeLife(RuleBasedStateMachine):
         found = self.store.versions(name, "life")
         assert {one.number for one in found} == set(life.versions)
         for one in found:
-            assert_between(one.rows, life.versions[one.number][1])
+            assert one.rows == len(life.versions[one.number][1])
         assert [one.number for one in found if one.is_current] == [life.version]
         for number, (features, rows) in life.versions.items():
             kept = self.store.history([life.pair.lookup(version=number)], output="arrow")
@@ -299,9 +287,8 @@ class WholeLife(RuleBasedStateMachine):
         """Other programs read the same rows: Delta Lake's own library, and Polars."""
         life, root = self.lives[name], self.folder / "home/offline/life" / name
         tables = [DeltaTable(root).to_pyarrow_table(), pl.read_delta(str(root)).to_arrow()]
-        least, most = (Counter(told(rows, life.features)) for rows in (one_per_event(life.rows), life.rows))
         for table in tables:
-            assert least <= Counter(read(table, life.features)) <= most
+            assert read(table, life.features) == told(life.rows, life.features)
 
     @invariant()
     def the_history_is_what_was_written(self) -> None:
