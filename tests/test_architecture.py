@@ -20,6 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import only from modules named before its own.
 ORDER = [
     "errors",
+    "interrupts",
     "extras",
     "turns",
     "lock",

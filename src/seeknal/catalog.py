@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import date
 from numbers import Integral
@@ -49,21 +49,16 @@ class Catalog:
         self.registry = registry
         self._duck = duck
 
-    @contextmanager
-    def deleting(self) -> Iterator[None]:
+    def deleting(self) -> AbstractContextManager[object]:
         """Hold off backups while something is deleted or erased, so that none sees it half-gone."""
         with alone(self.home / _TURN):  # let those go first who wait to keep something
             pass
-        with alone(self.home / _DELETIONS):
-            yield
+        return alone(self.home / _DELETIONS)
 
-    @contextmanager
-    def keeping(self) -> Iterator[None]:
+    def keeping(self) -> AbstractContextManager[object]:
         """Hold off whoever deletes; others may keep things at the same time."""
-        with ExitStack() as stack:
-            with together(self.home / _TURN):
-                stack.enter_context(together(self.home / _DELETIONS))
-            yield
+        with together(self.home / _TURN):
+            return together(self.home / _DELETIONS)
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Find a group by its name; without a project, over all of them. "shop/spend" says both.

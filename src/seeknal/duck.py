@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seeknal.errors import StoreError
+from seeknal.interrupts import interruptible_calls
 from seeknal.lock import once
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Duck:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not be opened: {error}") from error
-        return connection
+        return interruptible_calls(connection)
 
     def close(self) -> None:
         """Let go of it, if it was opened."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from seeknal.errors import StoreError
 
@@ -34,40 +36,58 @@ else:
 
     os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["alone", "once", "together"]
+__all__ = ["alone", "during", "once", "together"]
+
+T = TypeVar("T")
+_held: WeakSet[FileIO] = WeakSet()
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a lock that nobody else holds in any way."""
-    with _held(path, fcntl.LOCK_EX):
-        yield
+def alone(path: Path) -> AbstractContextManager[object]:
+    """Take a lock that nobody else holds in any way; `with` lets go of it."""
+    return _lock(path, fcntl.LOCK_EX)
 
 
-@contextmanager
-def together(path: Path) -> Iterator[None]:
-    """Hold a lock that others may hold together, but nobody alone."""
-    with _held(path, fcntl.LOCK_SH):
-        yield
+def together(path: Path) -> AbstractContextManager[object]:
+    """Take a lock that others may hold together, but nobody alone; `with` lets go of it."""
+    return _lock(path, fcntl.LOCK_SH)
 
 
-@contextmanager
-def _held(path: Path, kind: int) -> Iterator[None]:
+def during(locks: Sequence[Callable[[], AbstractContextManager[object]]], step: Callable[[], T]) -> T:
+    """Take a step while any number of locks are held."""
+    if not locks:
+        return step()
+    with locks[0]():
+        return during(locks[1:], step)
+
+
+def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
+    """Open a file and lock it, until the file is closed.
+
+    The file itself is the context manager, because its end is C: a KeyboardInterrupt can come between the end of a `with`
+    block and the first line of an `__exit__` in Python, and the lock would be held for as long as the traceback is kept.
+    """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        file = FileIO(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))
     except OSError as error:
         if os.access(path.parent, os.W_OK):
             raise StoreError(f"The lock {path} cannot be used: {error}") from error
-        yield  # where no file can be made, nobody writes
-        return
+        return nullcontext()  # where no file can be made, nobody writes
     try:
-        try:
-            fcntl.flock(file, kind)
-        except OSError as error:
-            raise StoreError(f"The lock {path} cannot be used: {error}") from error
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough: a process forked meanwhile has it open still
-    finally:
-        os.close(file)
+        _held.add(file)
+        fcntl.flock(file, kind)
+    except OSError as error:
+        file.close()
+        raise StoreError(f"The lock {path} cannot be used: {error}") from error
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _let_go() -> None:
+    """Close what a forked process inherits: the lock is its parent's, and would last until both have closed it."""
+    for file in list(_held):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)

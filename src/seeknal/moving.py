@@ -227,7 +227,7 @@ class Mover:
         known = [lifetime for lifetime in lifetimes if lifetime is not None]
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
 
-    def hold(self) -> AbstractContextManager[None]:
+    def hold(self) -> AbstractContextManager[object]:
         """Hold off others who would register a table, or remove rows that none uses."""
         return alone(self._catalog.home / "_tables.lock")
 

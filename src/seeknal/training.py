@@ -22,6 +22,7 @@ from seeknal.content import check_types, content_hash
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.feature_group import FeatureLookup
+from seeknal.lock import during
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
 from seeknal.progress import Tell, silent
@@ -70,24 +71,26 @@ class TrainingSets:
             )
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
         place = self._catalog.home / "datasets" / folder
-        with ExitStack() as stack:
-            for source in sources:
-                stack.enter_context(self._catalog.offline(source.record.project, source.record.name).reading())
-            undo = stack.enter_context(ExitStack())
-            undo.callback(shutil.rmtree, place, ignore_errors=True)
-            place.mkdir(parents=True)
-            if spine is not None:
-                _keep_spine(spine, place / "spine.arrow")
-            answer = self._answer(sources, question, place, tell)
-            tell("Keeping the training set")
-            if keep_rows:
-                _keep_rows(answer, place / "rows.parquet")
-            pins, rows = tuple(_pin(source) for source in sources), len(answer)
-            made = TrainingSetRecord(
-                project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
-            )
-            self._register(made, undo)
-        return made
+        readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
+
+        def keep() -> TrainingSetRecord:
+            with ExitStack() as undo:
+                undo.callback(shutil.rmtree, place, ignore_errors=True)
+                place.mkdir(parents=True)
+                if spine is not None:
+                    _keep_spine(spine, place / "spine.arrow")
+                answer = self._answer(sources, question, place, tell)
+                tell("Keeping the training set")
+                if keep_rows:
+                    _keep_rows(answer, place / "rows.parquet")
+                pins, rows = tuple(_pin(source) for source in sources), len(answer)
+                made = TrainingSetRecord(
+                    project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
+                )
+                self._register(made, undo)
+            return made
+
+        return during(readings, keep)
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
         """Register a training set, whose files stay from then on unless registering it certainly failed, whatever interrupts it."""

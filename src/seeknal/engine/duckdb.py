@@ -21,6 +21,7 @@ from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
 from seeknal.engine.queries import fetch_sql, newest_sql, rows_sql, share_sql
 from seeknal.errors import StoreError
+from seeknal.interrupts import interruptible
 from seeknal.offline import Rows
 from seeknal.offline.plan import within
 from seeknal.schema import ROW_ID, UTC, Schema
@@ -194,7 +195,8 @@ class DuckDBEngine:
 def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     """Read what DuckDB gives bit by bit; what fails after the first bit is told by Arrow."""
     try:
-        yield from batches
+        with interruptible():
+            yield from batches
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise StoreError(f"DuckDB could not read the rows: {error}") from error
 

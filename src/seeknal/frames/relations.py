@@ -18,6 +18,7 @@ from pyarrow import types as is_
 from seeknal import types
 from seeknal.errors import DataError
 from seeknal.frames import limits
+from seeknal.interrupts import interruptible
 from seeknal.sql import comma, quote
 
 if TYPE_CHECKING:
@@ -97,14 +98,14 @@ class Held:
         seeknal_features = _taken(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - by name
         spine = f"spine_{self.number}"
         query = f"SELECT {comma([*own, *named])} FROM {spine} JOIN seeknal_features USING ({self.number}) ORDER BY {self.number}"
-        try:
-            found = self.rows.query(spine, query)
-        except duckdb.CatalogException as error:
-            raise DataError(
-                f"The features cannot be put beside the relation: {str(error).splitlines()[0]} Its connection must read "
-                'Arrow tables: SET python_enable_replacements = true. Or ask for output="arrow".'
-            ) from None
         with _told("The features cannot be put beside the relation"):
+            try:
+                found = self.rows.query(spine, query)
+            except duckdb.CatalogException as error:
+                raise DataError(
+                    f"The features cannot be put beside the relation: {str(error).splitlines()[0]} Its connection must read "
+                    'Arrow tables: SET python_enable_replacements = true. Or ask for output="arrow".'
+                ) from None
             return found.materialize()
 
 
@@ -131,7 +132,8 @@ def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
 
 def relation_of(table: pa.Table) -> Any:
     """Return a table as a relation on a connection of its own."""
-    return _database(getpid()).cursor().from_arrow(_taken(table))
+    with interruptible():
+        return _database(getpid()).cursor().from_arrow(_taken(table))
 
 
 def _taken(table: pa.Table) -> pa.Table:
@@ -222,6 +224,7 @@ def _told(what: str) -> Iterator[None]:
     import duckdb
 
     try:
-        yield
+        with interruptible():
+            yield
     except duckdb.Error as error:
         raise DataError(f"{what}: {error}") from error

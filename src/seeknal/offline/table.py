@@ -128,7 +128,7 @@ class OfflineTable:
         plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
         refuse_properties(base, removes=bool(plan.replaced))
         try:
-            with self._new_files(base) as undo:
+            with self.reading(), self._new_files(base) as undo:
                 added = self._write_files(plan.parts(self._duck.connection), write.schema, undo)
                 loses_to_stored = write.mode == "merge" and write.schema.created_time
                 step = Step(
@@ -195,7 +195,7 @@ class OfflineTable:
                 "from old ones. Read the rows with that program, and write them to a new feature group."
             )
         refuse_properties(base, removes=bool(removed), adds=False)
-        with self._cursor() as cursor, self._new_files(base) as undo:
+        with self._cursor() as cursor, self.reading(), self._new_files(base) as undo:
             rows, ids = changed.rows, number_rows(cursor, foreign, commit.schema, changed)
             is_new = ids >= commit.next_row_id
             write = Write(rows, commit.schema, commit.version, "append", Interval())
@@ -296,7 +296,7 @@ class OfflineTable:
         if not together:
             return None
         commit = _known(base)
-        with self._new_files(base) as undo:
+        with self.reading(), self._new_files(base) as undo:
             parts = {tuple(files): self._sorted(files, commit.schema) for files in together}
             parts = {files: new for files, new in parts.items() if len(files) > 1 or len(new) > 1}
             if not parts:
@@ -330,7 +330,7 @@ class OfflineTable:
         """
         commit = _known(base)
         every = {file.path: file for snapshot in (base, *others) for file in snapshot.files}
-        with self._new_files(base) as undo:
+        with self.reading(), self._new_files(base) as undo:
             hit = [file for file in every.values() if self._holds(file, entities)]
             if not hit:
                 return None
@@ -396,8 +396,8 @@ class OfflineTable:
             mentioned = mentioned_files(self.root)
             return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
 
-    def reading(self) -> AbstractContextManager[None]:
-        """Hold off the vacuum while something is read that may not be registered yet."""
+    def reading(self) -> AbstractContextManager[object]:
+        """Hold off the vacuum while something is read or written that may not be registered yet."""
         return together(self.root / "_write.lock")
 
     def _spare(self, needed: Iterable[Snapshot]) -> list[DataFile]:
@@ -437,13 +437,13 @@ class OfflineTable:
 
     @contextmanager
     def _new_files(self, base: Snapshot) -> Iterator[ExitStack]:
-        """Hold off the vacuum while files are written, and remove them if they are not committed.
+        """Remove the files that are written and not committed; the caller holds off the vacuum.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot, so its files may be gone.
         """
         try:
-            with together(self.root / "_write.lock"), ExitStack() as undo:
+            with ExitStack() as undo:
                 if latest(self.root) != base.number:
                     raise Conflict(f"Another writer changed {self.root} first.")
                 yield undo

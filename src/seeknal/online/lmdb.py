@@ -124,7 +124,7 @@ class LmdbStore:
         if found := _open_environments.pop(self._place, None):
             found.close()
 
-    def _alone(self, space: str) -> AbstractContextManager[None]:
+    def _alone(self, space: str) -> AbstractContextManager[object]:
         """Hold off others who would begin or throw away a generation of a space."""
         return alone(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
 
@@ -190,8 +190,8 @@ class _Environment:
             StoreError: It could not be read.
         """
         while True:
-            self._inside.append(None)
             try:
+                self._inside.append(None)
                 if self._growing.locked():
                     size = None
                 else:

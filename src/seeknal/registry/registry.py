@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,28 +12,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from sqlalchemy import (
-    URL,
     ColumnElement,
     Connection,
     Row,
     Select,
     Table,
-    create_engine,
     delete,
-    event,
     func,
     insert,
     select,
     update,
 )
-from sqlalchemy.exc import DatabaseError, IntegrityError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import IntegrityError
 
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
 from seeknal.registry import tables as t
 from seeknal.registry import upgrade
+from seeknal.registry.database import Database, reading, writing
 from seeknal.registry.records import (
     NEW_ROWS,
     GroupRecord,
@@ -60,7 +56,7 @@ if TYPE_CHECKING:
     from seeknal.offline import Commit
 
 
-class Registry:
+class Registry(Database):
     """What exists, kept in a SQLite database."""
 
     def __init__(self, path: Path) -> None:
@@ -71,43 +67,13 @@ class Registry:
                     path.touch(exist_ok=False)
         except OSError as error:
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
-        self.path = path
+        super().__init__(path)
         self._opened: int | None = None
-        self._engine = create_engine(
-            # made above, and nowhere else: one that has vanished must not come back empty
-            URL.create("sqlite", database=f"{path.absolute().as_uri()}?mode=rw", query={"uri": "true"}),
-            connect_args={"timeout": 60},
-            poolclass=NullPool,
-        )
-        event.listen(self._engine, "connect", _set_up)
-        event.listen(self._engine, "begin", _begin)
-        with self._read() as db:
-            is_current = upgrade.is_current(db)
-        if not is_current:
-            with self._write() as db:
-                upgrade.upgrade(db)
+        if not self.take("BEGIN", upgrade.is_current):
+            self.take("BEGIN IMMEDIATE", upgrade.upgrade)
 
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._transaction(writes=False) as db:
-            yield db
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._transaction(writes=True) as db:
-            yield db
-
-    @contextmanager
-    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
-        try:
-            with self._engine.connect().execution_options(writes=writes) as db, db.begin():
-                yield db
-        except IntegrityError:
-            raise
-        except DatabaseError as error:
-            raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
-
-    def save_group(self, group: FeatureGroup) -> GroupRecord:
+    @writing
+    def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:
         """Register a group, or bring what may change (ttl, online, description) up to date.
 
         A description or personal keys that are not given stay as they are.
@@ -116,74 +82,75 @@ class Registry:
             DefinitionError: The registered group or entity has other keys or times.
         """
         materialization = group.materialization
-        with self._write() as db:
-            entity_id = _save_entity(db, group.project, group.entity)
-            row = _group_row(db, group.project, group.name)
-            if row is None:
-                values = {"project": group.project, "name": group.name, "entity_id": entity_id, "created_at": now()}
-                times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
-                db.execute(insert(t.feature_group).values(**values, **times, online=0))
-            else:
-                _refuse_changes(group, group_of(row).group)
-            db.execute(
-                update(t.feature_group)
-                .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
-                .values(
-                    description=func.coalesce(group.description, t.feature_group.c.description),
-                    ttl=materialization.lifetime,
-                    online=int(materialization.online),
-                )
+        entity_id = _save_entity(db, group.project, group.entity)
+        row = _group_row(db, group.project, group.name)
+        if row is None:
+            values = {"project": group.project, "name": group.name, "entity_id": entity_id, "created_at": now()}
+            times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
+            db.execute(insert(t.feature_group).values(**values, **times, online=0))
+        else:
+            _refuse_changes(group, group_of(row).group)
+        db.execute(
+            update(t.feature_group)
+            .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
+            .values(
+                description=func.coalesce(group.description, t.feature_group.c.description),
+                ttl=materialization.lifetime,
+                online=int(materialization.online),
             )
-            return group_of(_found(_group_row(db, group.project, group.name)))
+        )
+        return group_of(_found(_group_row(db, group.project, group.name)))
 
-    def group(self, project: str, name: str) -> GroupRecord | None:
+    @reading
+    def group(self, db: Connection, project: str, name: str) -> GroupRecord | None:
         """Find a group."""
-        with self._read() as db:
-            row = _group_row(db, project, name)
+        row = _group_row(db, project, name)
         return group_of(row) if row else None
 
-    def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
+    @reading
+    def groups(self, db: Connection, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
         """List the groups, of one project or name if it is given, by project and name."""
         query = _named(_GROUPS, t.feature_group, project, name)
-        with self._read() as db:
-            return [group_of(row) for row in db.execute(query)]
+        return [group_of(row) for row in db.execute(query)]
 
-    def delete_group(self, record: GroupRecord) -> None:
+    @writing
+    def delete_group(self, db: Connection, record: GroupRecord) -> None:
         """Forget a group, its versions and loads; its entity too if no other group has it."""
-        with self._write() as db:
-            row = _group_row(db, record.project, record.name)
-            db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
-            if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
-                db.execute(delete(t.entity).where(t.entity.c.id == row.entity_id))
+        row = _group_row(db, record.project, record.name)
+        db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
+        if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
+            db.execute(delete(t.entity).where(t.entity.c.id == row.entity_id))
 
-    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
+    @reading
+    def entities(self, db: Connection, project: str | None = None) -> list[tuple[str, Entity]]:
         """List the entities with their projects."""
         query = select(t.entity).order_by(t.entity.c.project, t.entity.c.name)
         if project is not None:
             query = query.where(t.entity.c.project == project)
-        with self._read() as db:
-            return [(row.project, entity_of(row)) for row in db.execute(query)]
+        return [(row.project, entity_of(row)) for row in db.execute(query)]
 
-    def last_snapshot(self, record: GroupRecord) -> int:
+    @reading
+    def last_snapshot(self, db: Connection, record: GroupRecord) -> int:
         """Give the newest snapshot the registry has heard of; -1 if none."""
-        with self._read() as db:
-            newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
+        newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
         return -1 if newest is None else int(newest)
 
     def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> None:
         """Note writes; those already known are left as they are."""
-        if not commits:
-            return
-        with self._write() as db:
-            query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
-            known = set(db.scalars(query))
-            for commit in commits:
-                if commit.snapshot in known:
-                    continue
-                db.execute(insert(t.snapshot).values(group_id=record.id, **values_of(commit)))
-                for number, files in commit.rewritten.items():
-                    older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
-                    db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
+        if commits:
+            self._add_commits(record, commits)
+
+    @writing
+    def _add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> None:
+        query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
+        known = set(db.scalars(query))
+        for commit in commits:
+            if commit.snapshot in known:
+                continue
+            db.execute(insert(t.snapshot).values(group_id=record.id, **values_of(commit)))
+            for number, files in commit.rewritten.items():
+                older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
+                db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
 
     def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
         """List a group's versions, the oldest first.
@@ -193,11 +160,7 @@ class Registry:
             until: The versions as they were after this snapshot.
             unheard: Commits that could not be noted.
         """
-        query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
-        if until is not None:
-            query = query.where(t.snapshot.c.number <= until)
-        with self._read() as db:
-            rows: list[Any] = list(db.execute(query))
+        rows = self._snapshots(record, until)
         rows += [SimpleNamespace(**values_of(one)) for one in unheard if until is None or one.snapshot <= until]
         first: dict[int, Any] = {}
         last: dict[int, Any] = {}
@@ -225,114 +188,122 @@ class Registry:
             for some in [files[row.number]]
         ]
 
-    def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
+    @reading
+    def _snapshots(self, db: Connection, record: GroupRecord, until: int | None) -> list[Any]:
+        query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
+        return list(db.execute(query if until is None else query.where(t.snapshot.c.number <= until)))
+
+    @reading
+    def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """List the writes to a group from a snapshot on, the oldest first."""
         names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")
         query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == record.id)
         query = query.where(t.snapshot.c.number >= first)
-        with self._read() as db:
-            return [
-                SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": files_of(row.files)})
-                for row in db.execute(query.order_by(t.snapshot.c.number))
-            ]
+        return [
+            SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": files_of(row.files)})
+            for row in db.execute(query.order_by(t.snapshot.c.number))
+        ]
 
-    def forget_snapshots(self, record: GroupRecord) -> None:
+    @writing
+    def forget_snapshots(self, db: Connection, record: GroupRecord) -> None:
         """Forget the writes to a group, whose table is another or gone, and what of it was put online."""
-        with self._write() as db:
-            for table in (t.snapshot, t.load):
-                db.execute(delete(table).where(table.c.group_id == record.id))
+        for table in (t.snapshot, t.load):
+            db.execute(delete(table).where(table.c.group_id == record.id))
 
-    def snapshot_at(self, record: GroupRecord, instant: int) -> int:
+    @reading
+    def snapshot_at(self, db: Connection, record: GroupRecord, instant: int) -> int:
         """Give the newest snapshot there was at an instant; 0, which is empty, if there was none."""
         mine = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.at <= instant)
-        with self._read() as db:
-            return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
+        return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
 
-    def watermarks(self, record: GroupRecord, version: int, until: int | None = None) -> list[int]:
+    @reading
+    def watermarks(self, db: Connection, record: GroupRecord, version: int, until: int | None = None) -> list[int]:
         """List the newest event time of each write to a version, up to a snapshot if one is given, in order of time."""
         query = select(t.snapshot.c.newest).where(t.snapshot.c.group_id == record.id, t.snapshot.c.version == version)
         query = query if until is None else query.where(t.snapshot.c.number <= until)
-        with self._read() as db:
-            return sorted({newest for newest in db.scalars(query) if newest is not None})
+        return sorted({newest for newest in db.scalars(query) if newest is not None})
 
-    def begin_load(self, record: GroupRecord, version: int, target: str, interval: Interval) -> int:
+    @writing
+    def begin_load(self, db: Connection, record: GroupRecord, version: int, target: str, interval: Interval) -> int:
         """Note that a span is to be online, and give the note's number."""
         values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
-        with self._write() as db:
-            done = db.execute(insert(t.load).values(group_id=record.id, **values))
+        done = db.execute(insert(t.load).values(group_id=record.id, **values))
         return int(_found(done.inserted_primary_key)[0])
 
-    def end_load(self, load: int, snapshot: int, rows: int, seconds: float) -> bool:
+    @writing
+    def end_load(self, db: Connection, load: int, snapshot: int, rows: int, seconds: float) -> bool:
         """Note what a load gave; False if the version was removed from the online store meanwhile, and the note with it."""
-        with self._write() as db:
-            values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
-            db.execute(update(t.load).where(t.load.c.id == load).values(**values))
-            mine = db.execute(select(t.load).where(t.load.c.id == load)).one_or_none()
-            if mine is None:
-                return False
-            alike = (t.load.c[name] == getattr(mine, name) for name in ("group_id", "version", "target"))
-            notes = list(db.execute(select(t.load).where(*alike, t.load.c.at.is_not(None)).order_by(t.load.c.id)))
-            spare = _spare([(note.id, Interval(note.start, note.end)) for note in notes])
-            if spare:
-                db.execute(delete(t.load).where(t.load.c.id.in_(spare)))
+        values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
+        db.execute(update(t.load).where(t.load.c.id == load).values(**values))
+        mine = db.execute(select(t.load).where(t.load.c.id == load)).one_or_none()
+        if mine is None:
+            return False
+        alike = (t.load.c[name] == getattr(mine, name) for name in ("group_id", "version", "target"))
+        notes = list(db.execute(select(t.load).where(*alike, t.load.c.at.is_not(None)).order_by(t.load.c.id)))
+        spare = _spare([(note.id, Interval(note.start, note.end)) for note in notes])
+        if spare:
+            db.execute(delete(t.load).where(t.load.c.id.in_(spare)))
         return True
 
-    def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
+    @reading
+    def loads(
+        self, db: Connection, record: GroupRecord, version: int | None = None, target: str | None = None
+    ) -> list[Load]:
         """List the loads of a group, the oldest first."""
         query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
         if version is not None:
             query = query.where(t.load.c.version == version)
         if target is not None:
             query = query.where(t.load.c.target == target)
-        with self._read() as db:
-            return [
-                Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
-                for r in db.execute(query)
-            ]
+        return [
+            Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
+            for r in db.execute(query)
+        ]
 
-    def forget_loads(self, record: GroupRecord, version: int, target: str) -> None:
+    @writing
+    def forget_loads(self, db: Connection, record: GroupRecord, version: int, target: str) -> None:
         """Forget what of a version was put into an online store."""
         mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & (t.load.c.target == target)
-        with self._write() as db:
-            db.execute(delete(t.load).where(mine))
+        db.execute(delete(t.load).where(mine))
 
-    def add_erasure(self, record: GroupRecord, entity: str, at: int) -> None:
+    @writing
+    def add_erasure(self, db: Connection, record: GroupRecord, entity: str, at: int) -> None:
         """Note that an entity, known by a digest of its keys, was erased."""
         mine = (t.erasure.c.group_id == record.id) & (t.erasure.c.entity == entity)
-        with self._write() as db:
-            db.execute(delete(t.erasure).where(mine))
-            db.execute(insert(t.erasure).values(group_id=record.id, entity=entity, at=at))
+        db.execute(delete(t.erasure).where(mine))
+        db.execute(insert(t.erasure).values(group_id=record.id, entity=entity, at=at))
 
-    def erasures(self, record: GroupRecord) -> dict[str, int]:
+    @reading
+    def erasures(self, db: Connection, record: GroupRecord) -> dict[str, int]:
         """Give when entities were erased from a group, by the digests of their keys."""
         query = select(t.erasure.c.entity, t.erasure.c.at).where(t.erasure.c.group_id == record.id)
-        with self._read() as db:
-            return {row.entity: row.at for row in db.execute(query)}
+        return {row.entity: row.at for row in db.execute(query)}
 
-    def save_table(self, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
+    @writing
+    def save_table(self, db: Connection, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
         """Register an online table in place of the one known, or of none; False if there is another by now."""
         values = asdict(table) | {"lookups": msgspec.json.encode(table.lookups).decode()}
         mine = _is_table(table.project, table.name)
-        with self._write() as db:
-            found = db.execute(select(t.online_table).where(mine)).one_or_none()
-            if (None if found is None else online_table_of(found)) != known:
-                return False
-            db.execute(delete(t.online_table).where(mine))
-            db.execute(insert(t.online_table).values(**values))
+        found = db.execute(select(t.online_table).where(mine)).one_or_none()
+        if (None if found is None else online_table_of(found)) != known:
+            return False
+        db.execute(delete(t.online_table).where(mine))
+        db.execute(insert(t.online_table).values(**values))
         return True
 
-    def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
+    @reading
+    def tables(self, db: Connection, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
         """List the online tables, of one project or name if it is given, by project and name."""
         query = _named(select(t.online_table), t.online_table, project, name)
-        with self._read() as db:
-            return [online_table_of(row) for row in db.execute(query)]
+        return [online_table_of(row) for row in db.execute(query)]
 
-    def delete_table(self, project: str, name: str) -> None:
+    @writing
+    def delete_table(self, db: Connection, project: str, name: str) -> None:
         """Forget an online table."""
-        with self._write() as db:
-            db.execute(delete(t.online_table).where(_is_table(project, name)))
+        db.execute(delete(t.online_table).where(_is_table(project, name)))
 
-    def add_training_set(self, made: TrainingSetRecord) -> None:
+    @writing
+    def add_training_set(self, db: Connection, made: TrainingSetRecord) -> None:
         """Register a training set.
 
         Raises:
@@ -340,44 +311,45 @@ class Registry:
         """
         texts = {name: msgspec.json.encode(getattr(made, name)).decode() for name in ("pins", "question")}
         try:
-            with self._write() as db:
-                db.execute(insert(t.training_set).values(**(asdict(made) | texts)))
+            db.execute(insert(t.training_set).values(**(asdict(made) | texts)))
         except IntegrityError:
             raise DefinitionError(f"Project {made.project!r} has a training set {made.name!r}.") from None
 
-    def training_sets(self, project: str | None = None, name: str | None = None) -> list[TrainingSetRecord]:
+    @reading
+    def training_sets(
+        self, db: Connection, project: str | None = None, name: str | None = None
+    ) -> list[TrainingSetRecord]:
         """List the training sets, of one project or name if it is given, by project and name."""
         query = _named(select(t.training_set), t.training_set, project, name)
-        with self._read() as db:
-            return [training_set_of(row) for row in db.execute(query)]
+        return [training_set_of(row) for row in db.execute(query)]
 
-    def delete_training_set(self, record: TrainingSetRecord) -> None:
+    @writing
+    def delete_training_set(self, db: Connection, record: TrainingSetRecord) -> None:
         """Forget a training set."""
         mine = (t.training_set.c.project == record.project) & (t.training_set.c.name == record.name)
-        with self._write() as db:
-            db.execute(delete(t.training_set).where(mine))
+        db.execute(delete(t.training_set).where(mine))
 
-    def add_token(self, token: TokenRecord) -> None:
+    @writing
+    def add_token(self, db: Connection, token: TokenRecord) -> None:
         """Register a token.
 
         Raises:
             DefinitionError: There is one of that name.
         """
         try:
-            with self._write() as db:
-                db.execute(insert(t.token).values(**asdict(token) | {"rights": _json(token.rights)}))
+            db.execute(insert(t.token).values(**asdict(token) | {"rights": _json(token.rights)}))
         except IntegrityError:
             raise DefinitionError(f"There is a token {token.name!r}, or was. Choose another name.") from None
 
-    def tokens(self) -> list[TokenRecord]:
+    @reading
+    def tokens(self, db: Connection) -> list[TokenRecord]:
         """List the tokens that were ever given out, by name; the revoked ones too."""
-        with self._read() as db:
-            return [token_of(row) for row in db.execute(select(t.token).order_by(t.token.c.name))]
+        return [token_of(row) for row in db.execute(select(t.token).order_by(t.token.c.name))]
 
-    def revoke_token(self, name: str, at: int) -> None:
+    @writing
+    def revoke_token(self, db: Connection, name: str, at: int) -> None:
         """Let a token open nothing any more."""
-        with self._write() as db:
-            db.execute(update(t.token).where(t.token.c.name == name).values(revoked_at=at))
+        db.execute(update(t.token).where(t.token.c.name == name).values(revoked_at=at))
 
     def stamp(self) -> bytes:
         """Give what differs after each change, at the price of reading a few bytes.
@@ -411,16 +383,6 @@ _GROUPS = select(
     t.entity.c.pii_keys,
     t.entity.c.description.label("entity_description"),
 ).join(t.entity)
-
-
-def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _begin(db: Connection) -> None:
-    """Take the write lock at once where it will be needed, so that nobody is sent back half-way."""
-    db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writes") else "BEGIN")
 
 
 def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:

@@ -33,7 +33,7 @@ class AccessLog:
 
     def __init__(self, file: int, lock: Path | None = None) -> None:
         self._file = file
-        self._alone: Callable[[], AbstractContextManager[None]] = partial(alone, lock) if lock else nullcontext
+        self._alone: Callable[[], AbstractContextManager[object]] = partial(alone, lock) if lock else nullcontext
         self._lines: list[bytes] = []
         self._second = 0
         self._stamp = b""

@@ -1,0 +1,112 @@
+"""Short transactions on a SQLite database, which no interrupt leaves open.
+
+A KeyboardInterrupt can be raised between any two steps of Python, also on the way into a context manager or out of it, and a
+notebook keeps the frames of the last error for as long as it likes. So a transaction begins inside a `try`, and the
+connection, of which no other transaction has use, is closed by calls into C in its `finally`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from seeknal.errors import StoreError
+
+D = TypeVar("D", bound="Database")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logging.getLogger("sqlalchemy.pool").addHandler(
+    logging.NullHandler()
+)  # an interrupt in a close is raised: print no copy
+
+
+class Database:
+    """A SQLite database, which any number of processes use at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = create_engine(
+            # the caller makes the file: one that has vanished must not come back empty
+            URL.create("sqlite", database=f"{path.absolute().as_uri()}?mode=rw", query={"uri": "true"}),
+            connect_args={"timeout": 60, "factory": _Connection, "check_same_thread": False},
+            poolclass=NullPool,
+            pool_reset_on_return=None,
+        )
+        event.listen(self._engine, "connect", _set_up)
+
+    def take(self, begin: str, step: Callable[[Connection], T]) -> T:
+        """Take a step in a transaction: all of it, or nothing.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        try:
+            db = self._engine.connect()
+            raw = cast("_Connection", db.connection.dbapi_connection)
+            try:
+                db.exec_driver_sql(begin)
+                result = step(db)
+                db.commit()
+                db.close()
+                return result
+            finally:
+                try:
+                    deque(map(sqlite3.Cursor.close, raw.cursors), maxlen=0)
+                except sqlite3.ProgrammingError:
+                    pass  # they were closed, with the connection
+                finally:
+                    sqlite3.Connection.close(raw)
+        except DatabaseError as error:
+            raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
+
+
+def reading(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
+    """Run a method in a transaction that sees one state of the database; the caller gives no connection."""
+    return _in_transaction("BEGIN", method)
+
+
+def writing(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
+    """Run a method in a transaction that has the write lock from its beginning; the caller gives no connection."""
+    return _in_transaction("BEGIN IMMEDIATE", method)
+
+
+def _in_transaction(begin: str, method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
+    @wraps(method)
+    def run(database: D, /, *arguments: P.args, **options: P.kwargs) -> T:
+        return database.take(begin, lambda db: method(database, db, *arguments, **options))
+
+    return run
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that knows its cursors: one that was not read to its end would hold a lock after the close."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.cursors: list[sqlite3.Cursor] = []
+        super().__init__(*arguments, **options)
+
+    def cursor(self, *arguments: Any) -> Any:
+        made = super().cursor(*arguments)
+        self.cursors.append(made)
+        return made
+
+    def close(self) -> None:
+        with suppress(sqlite3.ProgrammingError):
+            deque(map(sqlite3.Cursor.close, self.cursors), maxlen=0)
+        super().close()
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")

@@ -1,0 +1,140 @@
+"""A process that is sent SIGINT at random moments while it uses a home, and goes on, as a notebook does.
+
+python tests/interrupted.py HOME SEED     prints what was wrong after each interrupt, then "done", and ends when its input does
+"""
+
+from __future__ import annotations
+
+import fcntl
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from time import monotonic
+
+import pyarrow as pa
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.backup import backup
+from seeknal.feature_group import FeatureGroup
+from seeknal.registry import Question
+from seeknal.streaming import write_parquet
+from seeknal.times import instant
+
+USERS = 50
+_TIMES = 6
+_START = instant("2024-01-01")
+_numbers = count(1)
+
+
+def group(name: str) -> FeatureGroup:
+    """Define a group."""
+    return FeatureGroup(name, Entity("user", ["user"]), Materialization("at", online=True))
+
+
+def rows(number: int) -> pa.Table:
+    """Make the rows of one write, whose number is in them."""
+    at = pa.array([_START + number * 1_000_000] * USERS, pa.timestamp("us", "UTC"))
+    return pa.table({"user": range(USERS), "at": at, "n": [number] * USERS})
+
+
+def verbs(store: FeatureStore) -> dict[str, Callable[[], object]]:
+    """List what is done in the home."""
+    lookups = [FeatureLookup("kept"), FeatureLookup("changed", rename={"n": "m"})]
+    spine, question = rows(500).select(["user", "at"]), Question("spine", date_col="at")
+    pushed = [{"user": user, "at": "2024-01-01T00:00:00Z", "n": 0} for user in range(3)]
+    copy, export = store.home.with_name("copy"), store.home.with_name("export.parquet")
+
+    def back_up() -> None:
+        shutil.rmtree(copy, ignore_errors=True)
+        backup(store, copy)
+
+    return {
+        "append": lambda: store.write(group("kept"), rows(next(_numbers)), mode="append"),
+        "merge": lambda: store.write(group("kept"), rows(next(_numbers)), mode="merge"),
+        "overwrite": lambda: store.write(group("changed"), rows(next(_numbers)), mode="overwrite"),
+        "push": lambda: store.push("changed", pushed),
+        "serve": lambda: store.serve(lookups, "table"),
+        "refresh": lambda: store.refresh(["table"], full=True),
+        "verify": lambda: store.verify("table"),
+        "erase": lambda: store.erase("changed", {"user": 1}),
+        "save": lambda: store.save_training_set(f"set{next(_numbers)}", lookups, question, spine),
+        "stream": lambda: store.stream(lookups, spine, "at").read_all(),
+        "sample": lambda: store.sample("kept", limit=5),
+        "optimize": lambda: store.optimize("kept", keep_days=0),
+        "backup": back_up,
+        "export": lambda: write_parquet(store.stream(lookups, spine, "at"), export),
+    }
+
+
+def locks(home: Path) -> Iterator[str]:
+    """Name the locks that are held though nothing is done."""
+    with closing(sqlite3.connect(home / "registry.db", timeout=0)) as db:
+        try:
+            db.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            yield f"registry.db: {error}"
+    for path in home.rglob("*.lock"):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield str(path.relative_to(home))
+
+
+def interrupted(verb: Callable[[], object], delay: float) -> BaseException | None:
+    """Do something, and be interrupted after a while if it is not done by then."""
+    main, done = threading.main_thread().ident, threading.Event()
+
+    def interrupt() -> None:
+        if not done.wait(delay) and main:
+            signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        verb()
+        done.set()
+        thread.join()
+    except BaseException as error:  # noqa: BLE001 - what it is, is the question
+        return error
+    return None
+
+
+def say(line: str) -> None:
+    """Write a line for the process that looks on."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(home: Path, seed: str) -> None:
+    """Do each thing some times, and interrupt it; keep the last error, as a notebook does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    warnings.simplefilter("ignore")
+    chance, store = random.Random(seed), FeatureStore(home)
+    for name in ("kept", "changed"):
+        store.write(group(name), rows(next(_numbers)))
+    for name, verb in verbs(store).items():
+        began = monotonic()
+        verb()
+        took = monotonic() - began
+        for _ in range(_TIMES):
+            sys.last_value = interrupted(verb, chance.random() * took)
+            if not isinstance(sys.last_value, KeyboardInterrupt | None):
+                say(f"{name}: {sys.last_value!r}")
+            for lock in locks(home):
+                say(f"{name}: {lock} is locked, after {sys.last_value!r}")
+        store.write(group("kept"), rows(next(_numbers)), mode="append")
+    say("done")
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,118 @@
+"""Ctrl-C is a KeyboardInterrupt wherever it comes, and leaves no lock and no half."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from sqlalchemy import text
+
+import interrupted
+from seeknal import FeatureStore
+from seeknal.duck import Duck
+from seeknal.frames.relations import read
+from seeknal.registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def _handler():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE"])
+def test_an_interrupted_transaction_ends_though_its_traceback_is_kept(tmp_path, begin):
+    registry = Registry(tmp_path / "registry.db")
+
+    def step(db):
+        rows = db.execute(text("SELECT name FROM sqlite_master"))
+        rows.fetchone()
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        registry.take(begin, step)
+    with closing(sqlite3.connect(registry.path, timeout=0)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+    assert caught.tb.tb_next
+
+
+class Pressed:
+    """Rows in whose reading Ctrl-C is pressed."""
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_query_is_a_keyboard_interrupt(tmp_path):
+    cursor, begins = Duck(tmp_path).connection.cursor(), threading.Event()
+    main = threading.main_thread().ident
+
+    def press():
+        begins.wait()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    query = cursor.sql("SELECT sum(hash(a.range, b.range)) FROM range(10000000) AS a, range(10000000) AS b")
+
+    def ask():
+        begins.set()
+        query.to_arrow_table()
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    pressing.join()
+    assert cursor.sql("SELECT 1 AS one").to_arrow_table().to_pydict() == {"one": [1]}
+
+
+def test_ctrl_c_while_duckdb_reads_from_python_is_a_keyboard_interrupt(tmp_path):
+    cursor = Duck(tmp_path).connection.cursor()
+
+    def ask():
+        cursor.register("rows", Pressed())
+        cursor.sql("FROM rows").to_arrow_table()
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    own = duckdb.connect()
+    reader = pa.RecordBatchReader.from_batches(
+        pa.schema([("a", pa.int64())]), (Pressed().__arrow_c_stream__() for _ in "x")
+    )
+    own.register("rows", reader)
+    with pytest.raises(KeyboardInterrupt):
+        read(own.sql("FROM rows"), ["a"])
+
+
+def test_a_word_in_the_rows_is_no_ctrl_c(tmp_path):
+    cursor = Duck(tmp_path).connection.cursor()
+    with pytest.raises(duckdb.ConversionException):
+        cursor.execute("SELECT CAST('KeyboardInterrupt' AS INTEGER)")
+
+
+def test_interrupts_at_any_moment_leave_no_lock_and_no_half(tmp_path):
+    home, seed = tmp_path / "home", str(random.getrandbits(32))
+    command = [sys.executable, str(Path(interrupted.__file__)), str(home), seed]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        said = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if line == "done\n":
+                break
+        store = FeatureStore(home)
+        store.write(interrupted.group("kept"), interrupted.rows(1000), mode="append")  # while it lives
+        process.stdin.close()
+    assert (said, process.returncode) == (["done"], 0), f"seed {seed}"
+    stored = Counter(store.sample("kept", limit=10**6)["n"].to_pylist())
+    assert set(stored.values()) == {interrupted.USERS}, f"seed {seed}"
+    assert not list(home.rglob("*.part"))
+    store.refresh(full=True)
+    assert store.verify("table").differences == (), f"seed {seed}"
