@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
+from io import FileIO
 from pathlib import Path
 
 from seeknal.errors import DefinitionError, StoreError
@@ -51,19 +52,16 @@ def appearing(place: Path) -> Iterator[Path]:
     """
     _sweep(place)
     made: list[Path] = []
-    lock = None
     try:
         part, lock = _begin(place, made)
-        yield part
-        _sync(part)
-        _put_in_place(part, place)
+        with lock:
+            yield part
+            _sync(part)
+            _put_in_place(part, place)
     except BaseException:
         for part in made:
             shutil.rmtree(part, ignore_errors=True)
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 @contextmanager
@@ -77,11 +75,11 @@ def passing(parent: Path) -> Iterator[Path]:
     place = parent / "work"
     _sweep(place)
     part, lock = _begin(place, [])
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        os.close(lock)
+    with lock:
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:
@@ -102,7 +100,7 @@ def same_access(source: Path, target: Path) -> None:
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _begin(place: Path, made: list[Path]) -> tuple[Path, int]:
+def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
     """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile.
 
     Args:
@@ -123,11 +121,11 @@ def _sweep(place: Path) -> None:
     for part in place.parent.glob(f".{escape(place.name)}.{'[0-9a-f]' * 8}.part"):
         if (lock := _try_lock(part, unknown=False)) is not None:
             shutil.rmtree(part, ignore_errors=True)
-            os.close(lock)
+            lock.close()
 
 
-def _try_lock(part: Path, *, unknown: bool) -> int | None:
-    """Lock a folder of work; None if somebody has it locked, or it is gone.
+def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
+    """Lock a folder of work, until the file that is returned is closed; None if somebody has it locked, or it is gone.
 
     Args:
         part: The folder.
@@ -135,7 +133,7 @@ def _try_lock(part: Path, *, unknown: bool) -> int | None:
     """
     lock = None
     try:
-        lock = os.open(part / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = FileIO(os.open(part / _LOCK, os.O_RDWR | os.O_CREAT, 0o600))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, FileNotFoundError):
         pass
@@ -147,7 +145,7 @@ def _try_lock(part: Path, *, unknown: bool) -> int | None:
     else:
         return lock
     if lock is not None:
-        os.close(lock)
+        lock.close()
     return None
 
 

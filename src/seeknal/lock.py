@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 from seeknal.errors import StoreError
 
@@ -39,7 +39,7 @@ else:
 __all__ = ["alone", "during", "once", "together"]
 
 T = TypeVar("T")
-_held: WeakSet[FileIO] = WeakSet()
+_held: set[ref[FileIO]] = set()
 
 
 def alone(path: Path) -> AbstractContextManager[object]:
@@ -73,7 +73,7 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
             raise StoreError(f"The lock {path} cannot be used: {error}") from error
         return nullcontext()  # where no file can be made, nobody writes
     try:
-        _held.add(file)
+        _held.add(ref(file, _held.discard))  # in C too: what is raised in a callback is lost
         fcntl.flock(file, kind)
     except OSError as error:
         file.close()
@@ -86,8 +86,9 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
 
 def _let_go() -> None:
     """Close what a forked process inherits: the lock is its parent's, and would last until both have closed it."""
-    for file in list(_held):
-        file.close()
+    for one in list(_held):
+        if file := one():
+            file.close()
 
 
 os.register_at_fork(after_in_child=_let_go)

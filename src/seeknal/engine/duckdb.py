@@ -21,7 +21,7 @@ from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
 from seeknal.engine.queries import fetch_sql, newest_sql, rows_sql, share_sql
 from seeknal.errors import StoreError
-from seeknal.interrupts import interruptible
+from seeknal.interrupts import raise_interrupt
 from seeknal.offline import Rows
 from seeknal.offline.plan import within
 from seeknal.schema import ROW_ID, UTC, Schema
@@ -195,9 +195,9 @@ class DuckDBEngine:
 def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     """Read what DuckDB gives bit by bit; what fails after the first bit is told by Arrow."""
     try:
-        with interruptible():
-            yield from batches
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        yield from batches
+    except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+        raise_interrupt(error)
         raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
 
