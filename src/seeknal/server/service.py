@@ -7,10 +7,9 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from http import HTTPStatus
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -22,7 +21,8 @@ from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.extras import how_to_install
 from seeknal.server.access import AccessLog
 from seeknal.server.definitions import Definitions, Held
-from seeknal.server.http import SOON, Exchange, Problem
+from seeknal.server.http import Exchange, Problem
+from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
 from seeknal.store import FeatureStore
@@ -49,9 +49,10 @@ class Service:
         self.log = AccessLog(sys.stdout.fileno(), _shared_lock()) if options.access_log else None
         self.telemetry = telemetry().Telemetry() if options.telemetry else None
         self.running: set[Exchange] = set()
-        self._jobs = 0
+        self.pushes = Jobs("pushes", options.limits.jobs)
+        self.joins = Jobs("joins", options.limits.jobs)
+        self.spines = Spines(max(1, options.limits.requests // 2), options.limits.jobs * options.limits.spine)
         self._lookups = ThreadPoolExecutor(32, "lookup")
-        self._workers = ThreadPoolExecutor(options.limits.jobs, "job")
         self._refreshes = ThreadPoolExecutor(1, "refresh")
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -74,31 +75,6 @@ class Service:
         """Take a step that may wait in a thread, while other requests are answered."""
         exchange.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
-
-    async def job(self, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step of something that takes long; see `Job`."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, step, *arguments)
-
-    @contextmanager
-    def job_for(self, exchange: Exchange) -> Iterator[None]:
-        """Take one of the places for what takes long, for a while.
-
-        Raises:
-            Problem: All are taken.
-        """
-        if self._jobs >= self.limits.jobs:
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"{self.limits.jobs} pushes and joins are at work, and no more at once.",
-                None,
-                SOON,
-            )
-        self._jobs += 1
-        try:
-            exchange.rest()
-            yield
-        finally:
-            self._jobs -= 1
 
     def check(self) -> None:
         """Look whether the registry and the online stores can be read, and have what was loaded.
@@ -135,7 +111,8 @@ class Service:
             watcher.cancel()
         self._refreshes.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self.pushes.close()
+        self.joins.close()
         if self.log:
             self.log.close()
         if self.telemetry:
