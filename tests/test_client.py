@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
@@ -391,6 +392,40 @@ def test_a_connection_that_ends_before_an_answer_is_tried_again(peer, call):
     with Client(peer.url, retries=2) as client, pytest.raises(StoreError, match="cannot be reached"):
         CALLS[call](client)
     assert len(peer.bodies) == 3
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_request_that_is_turned_away_is_sent_again_as_often_as_the_server_says(peer, call):
+    peer.answers = [*[(429, b"")] * 9, None, (400, b"")]
+    with Client(peer.url, retries=1) as client, pytest.raises(StoreError, match="answered with 400"):
+        CALLS[call](client)
+    assert len(peer.bodies) == 11
+    with Client(peer.url, retries=0) as client, pytest.raises(StoreError, match="answered with 4"):
+        CALLS[call](client)
+    assert len(peer.bodies) == 12
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("answer", [None, (500, b""), (200, b"{...")])
+def test_after_a_push_that_broke_off_the_error_says_what_may_be_stored(peer, call, answer):
+    peer.answers = [answer, (429, b"")]
+    with Client(peer.url, retries=0) as client, pytest.raises(StoreError) as error:
+        CALLS[call](client)
+    advice = "The rows may be stored or not. Push them again: what is stored is not stored twice."
+    assert (call == "push") == (advice in str(error.value))
+
+
+def test_many_threads_that_push_all_get_their_turn(tmp_path):
+    store = FeatureStore(tmp_path / "home")
+    group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"))
+    store.write(group, pa.table({"user_id": [1], "at": [NOON], "x": [3]}))
+    store.serve([FeatureLookup("spend")], "spend")
+    with Server(store.home, "--max-jobs", "1", "--timeout", "1") as server, Client(server.url) as client:
+        with ThreadPoolExecutor(32) as threads:
+            rows = [{"user_id": user, "at": NOON, "x": user} for user in range(100, 164)]
+            assert sum(one.rows for one in threads.map(partial(client.push, "spend"), rows)) == 64
+        found = client.get_features("spend", [{"user_id": user} for user in range(100, 164)], "dicts")
+    assert [row["x"] for row in found] == list(range(100, 164))
 
 
 @pytest.mark.parametrize("call", CALLS)

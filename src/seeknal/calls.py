@@ -50,6 +50,8 @@ class Call:
     is_large: bool = False
     is_long: bool = False
     """Whether the server may take as long as it takes to answer."""
+    if_unsure: str = ""
+    """What to add to an error after which nobody knows whether the server did what it was asked."""
 
     def body(self) -> IO[bytes]:
         """Give where the answer is to be put: in memory, or a file that goes when it is closed."""

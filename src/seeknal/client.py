@@ -67,7 +67,8 @@ class _Calls(Sender):
         content, kind, _ = body_of("rows", [rows] if isinstance(rows, Mapping) else rows, {})
         path = path_of("push", group, project)
         label = path.removeprefix("/v1/push/")
-        return Call(path, lambda body: read_pushed(body, label), content, kind, is_long=True)
+        if_unsure = "The rows may be stored or not. Push them again: what is stored is not stored twice."
+        return Call(path, lambda body: read_pushed(body, label), content, kind, is_long=True, if_unsure=if_unsure)
 
     @staticmethod
     def _historical(
@@ -106,8 +107,9 @@ class Client(_Calls):
         token: What opens it; see `seeknal token`.
         timeout: How long to wait for the server to take or say something, in seconds; for what a push or a join gives,
             as long as it takes.
-        retries: How often a request is sent again, if the server is not reached or is busy; never one that only takes
-            long, or whose answer has begun. A push that comes twice changes nothing the second time.
+        retries: How often a request is sent again, if the server is not reached or is away; never one that only takes
+            long, or whose answer has begun. A request that is turned away because too many are at work is sent again for as
+            many half minutes, after the pauses that the server asks for. A push that comes twice changes nothing the second time.
         on_progress: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
     """
 
@@ -240,7 +242,7 @@ class AsyncClient(_Calls):
         url: Where the server is, such as "http://127.0.0.1:6789".
         token: What opens it; see `seeknal token`.
         timeout: How long to wait for the server to take or say something, in seconds; see `Client`.
-        retries: How often a request is sent again, if the server is not reached or is busy.
+        retries: How often a request is sent again; see `Client`.
         on_progress: Called before each retry; see `Client`.
     """
 

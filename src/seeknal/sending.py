@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import random
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
 from http import HTTPStatus
-from itertools import count
 from typing import IO, Any
 
 import msgspec
@@ -35,6 +35,8 @@ _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
 _IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
 """What another try would not mend."""
+_NEVER_SENT = httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.LocalProtocolError
+"""After which the server has nothing of the request."""
 
 
 class Sender(ABC):
@@ -44,7 +46,8 @@ class Sender(ABC):
         url: The address.
         token: What opens it.
         timeout: How long to wait for the server to take or say something, in seconds.
-        retries: How often a call is sent again, if the server is not reached or is busy.
+        retries: How often a call is sent again, if the server is not reached or is away. One that is turned away for want of
+            a place is sent again for as many half minutes, whenever the server says.
         tell: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
     """
 
@@ -79,10 +82,11 @@ class Sender(ABC):
         Raises:
             SeeknalError: There is no answer, and no further try would help or there were enough.
         """
+        began, failures, is_unsure = time.monotonic(), 0, False
         with call.sending() as request, ExitStack() as shown:
             tell: Tell | None = None
-            for tries in count():
-                may_help, pause = True, 0.1 * 2**tries
+            while True:
+                may_help, is_turned_away, pause = True, False, 0.1 * 2**failures
                 try:
                     response = await self._begin({**request(), "timeout": self._timeouts(call)})
                     if response.is_success:
@@ -90,15 +94,20 @@ class Sender(ABC):
                     await self._take(response, told := io.BytesIO())
                     error = self._told(response.status_code, told.getvalue())
                     may_help = response.status_code in _BUSY
+                    is_unsure = is_unsure or (response.is_server_error and not may_help)
+                    is_turned_away = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
                     said = response.headers.get("retry-after", "")
                     pause = float(said) if said.isdecimal() else pause
                 except httpx2.RequestError as problem:
                     error = self._unreached(problem)
                     may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)
-                if not may_help or tries >= self._retries:
-                    raise error
+                    is_unsure = is_unsure or not isinstance(problem, _NEVER_SENT)
+                failures += not is_turned_away
+                is_late = time.monotonic() - began > self._retries * _LONGEST_PAUSE
+                if not may_help or failures > self._retries or (is_turned_away and is_late):
+                    raise type(error)(f"{error} {call.if_unsure}") if is_unsure and call.if_unsure else error
                 tell = tell or shown.enter_context(working(f"Waiting for {self.url}", self._tell))
-                tell(f"Trying {self.url} again, {tries + 1} of {self._retries} times: {error}")
+                tell(f"Asking {self.url} again, after {failures} of {self._retries} failures: {error}")
                 pause *= random.uniform(1, 1.5)  # noqa: S311 - so that not all come back at once
                 await self._sleep(min(_LONGEST_PAUSE, pause))
         return await self._finish(call, response)
@@ -129,7 +138,7 @@ class Sender(ABC):
         except httpx2.RequestError as problem:
             body.close()
             raise StoreError(
-                f"{self.url} ended in the middle of its answer: {_said(problem)}. Its stderr may say why."
+                f"{self.url} ended in the middle of its answer: {_said(problem)}. Its stderr may say why. {call.if_unsure}".rstrip()
             ) from None
         except StoreError:
             self._connections.forget()  # over which the next answer could be another's too
