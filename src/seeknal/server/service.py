@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
+import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from seeknal.server.http import Exchange, Problem
 from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
+from seeknal.server.totals import SharedTotals, Totals
 from seeknal.store import FeatureStore
 
 T = TypeVar("T")
@@ -38,15 +38,17 @@ class Service:
     Args:
         store: The home.
         options: How the server is to run.
+        entrance: Where the first process takes what its workers counted; None if this is the only one.
     """
 
-    def __init__(self, store: FeatureStore, options: Options) -> None:
+    def __init__(self, store: FeatureStore, options: Options, entrance: socket.socket | None = None) -> None:
         self.store = store
         self.options = options
         self.limits = options.limits
         self.definitions = Definitions(store, may_be_open=options.is_local)
-        self.metrics = Metrics()
-        self.log = AccessLog(sys.stdout.fileno(), _shared_lock()) if options.access_log else None
+        self.metrics = Metrics(SharedTotals(entrance) if entrance else Totals())
+        is_shared = options.workers > 1
+        self.log = AccessLog(sys.stdout.fileno(), is_shared=is_shared) if options.access_log else None
         self.telemetry = telemetry().Telemetry() if options.telemetry else None
         self.running: set[Exchange] = set()
         self.pushes = Jobs("pushes", options.limits.jobs)
@@ -141,12 +143,6 @@ async def _forever(step: Callable[[], Awaitable[None]]) -> None:
             await step()
         except Exception:  # noqa: BLE001 - without it, tokens would stay valid and no request would end
             traceback.print_exc()
-
-
-def _shared_lock() -> Path | None:
-    """Give the file that the workers lock to write whole lines; None if there is but one."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    return Path(folder) / "access.lock" if folder else None
 
 
 def telemetry() -> Any:
