@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
 from seeknal.feature_group import FeatureGroup
+from seeknal.lock import alone
 from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow
@@ -419,17 +421,41 @@ def test_too_many_requests_and_connections_get_503_and_are_told_when_to_come_aga
     wait_for(lambda: ask(narrow.url).status_code == 200)
 
 
-def test_a_job_too_many_gets_429(narrow):
+def join(url: str) -> int:
+    query = (None, b'{"lookups": [{"group": "spend"}], "date_col": "at"}')
+    return httpx2.post(f"{url}/v1/historical/shop", files={"query": query, "spine": spine_file()}).status_code
+
+
+def push(url: str, spent: int = 1) -> httpx2.Response:
+    rows = [{"user_id": 1, "at": NOON.isoformat(), "spent": spent}]
+    return httpx2.post(f"{url}/v1/push/shop/spend", json={"rows": rows})
+
+
+def test_pushes_and_joins_wait_for_a_place_among_their_own_kind(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    with Server(store.home, "--max-jobs", "1", "--timeout", "2") as server, ThreadPoolExecutor() as threads:
+        with alone(store.home / "offline" / "shop" / "spend" / "_commit.lock"):  # so the first push stays at work
+            pushes = [threads.submit(push, server.url, spent) for spent in (2, 3)]
+            (ended,), (at_work,) = wait(pushes, return_when=FIRST_COMPLETED)
+            refused = ended.result()
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert "Nothing was done" in refused.text
+            assert join(server.url) == 200
+            waiting = threads.submit(push, server.url, 4)
+        assert (at_work.result().status_code, waiting.result().status_code) == (200, 200)
+
+
+def test_bodies_on_their_way_take_no_place_from_what_is_there(narrow):
     host, port = narrow.url.removeprefix("http://").split(":")
     head = b"POST /v1/historical/shop HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(head + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 100")  # it is at work on it
-        answer = httpx2.post(f"{narrow.url}/v1/push/shop/spend", json={"rows": []})
-        connection.sendall(b"--x--")
-        ended = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert ended.startswith(b"HTTP/1.1 400")
+    with ExitStack() as stack:
+        for spines in range(1, 5):
+            one = stack.enter_context(socket.create_connection((host, int(port))))
+            one.sendall(head + b"Expect: 100-continue\r\nContent-Length: 500\r\n\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 100")  # it is on its way
+            assert push(narrow.url).status_code == 200
+            assert join(narrow.url) == (200 if spines < 4 else 429)  # half of the requests may be spines
+    wait_for(lambda: join(narrow.url) == 200)
 
 
 def test_requests_in_flight_are_finished_when_it_ends(tmp_path):

@@ -36,7 +36,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     max_spine: Annotated[int, typer.Option(min=1, help="Bytes of a spine.")] = 10 * 2**30,
     max_spine_rows: Annotated[int, typer.Option(min=1, help="Rows of a spine.")] = 200_000_000,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at work at once, in each worker.")] = 500,
-    max_jobs: Annotated[int, typer.Option(min=1, help="Pushes and joins at work at once, in each worker.")] = 4,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Pushes at work at once, and joins, in each worker.")] = 4,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds that a request may wait.")] = 10,
     grace: Annotated[

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import repeat
 from typing import Any
 from urllib.parse import urlsplit
 
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.extras import how_to_install
+from seeknal.forks import PerProcess
 from seeknal.online.protocol import Entries, Round
 from seeknal.turns import Conflict
 
@@ -100,6 +100,7 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._generations: dict[str, bytes] = {}
+        self._connected = PerProcess(self._connect)
 
     @classmethod
     def of(cls, url: str) -> RedisStore:
@@ -109,8 +110,11 @@ class RedisStore:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return RedisStore.of, (self._url,)
 
-    @cached_property
+    @property
     def _client(self) -> Any:
+        return self._connected()
+
+    def _connect(self) -> Any:
         redis = _library()
         options: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 3}
         backoff = redis.backoff.ExponentialBackoff(cap=0.5, base=0.05)
