@@ -204,7 +204,7 @@ class _Load:
 
     def _changed(self, before: State, wanted: _Wanted) -> pa.Table | None:
         """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
-        if before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
+        if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
             return None
         old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
         if old is None:
@@ -218,15 +218,18 @@ class _Load:
         return None if found is None else found.drop_null()
 
     def _old(self, before: State, now: Snapshot) -> Snapshot | None:
-        """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
-        commits = self.catalog.registry.snapshots(self.record, before.snapshot)
-        if not commits or commits[0].number != before.snapshot:
+        """Return the snapshot that is online, or one that has the same rows; None if that can no longer be told.
+
+        All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
+        """
+        known = {one.number: one for one in self.catalog.snapshots(self.record, before.snapshot)}
+        if before.snapshot not in known:
             return None
-        old = self.catalog.stored(self.record, before.snapshot, commits[0].files)
+        old = self.catalog.stored(self.record, before.snapshot, known[before.snapshot].files)
         if old.fingerprint != before.files:
             return None
-        later = [one for one in commits[1:] if one.number <= now.number]
-        return now if all(one.mode == _REARRANGED for one in later) else old
+        between = range(before.snapshot + 1, now.number + 1)
+        return now if all(number in known and known[number].mode == _REARRANGED for number in between) else old
 
     def _entries_of(self, wanted: _Wanted, entities: pa.Table) -> Entries:
         """Give the rows of some entities; None for those that have none any more."""

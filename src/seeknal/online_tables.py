@@ -54,8 +54,8 @@ class Ledger:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the rows are made from the version's last snapshot."""
-        return self.state is not None and self.state.files == self.snapshot.fingerprint
+        """Whether the rows are made from the version's last snapshot, as far as is known."""
+        return self.state is not None and not self.state.doubted and self.state.files == self.snapshot.fingerprint
 
     @property
     def holes(self) -> list[Interval]:
@@ -279,12 +279,22 @@ class OnlineTables:
         """Open an online table as it stands."""
         return self._opener.open(table)
 
-    def verify(self, table: OnlineTableRecord, at: int, sample: int | None, tell: Tell = silent) -> Verified:
-        """Compare what a table answers with the offline join as of a moment; see `seeknal.verification`."""
+    def verify(self, table: OnlineTableRecord, at: int | None, sample: int | None, tell: Tell = silent) -> Verified:
+        """Compare what a table answers with the offline join as of a moment, now if none; see `seeknal.verification`.
+
+        If rows differ as of now though the store says that they are up to date, the next load writes all of them anew.
+        """
         from seeknal import verification
 
+        def doubt(lookup: TableLookup, seen: State) -> None:
+            try:
+                self._mover.doubt(lookup.space, table.target, seen)
+            except StoreError as error:
+                notice(f"Only `seeknal refresh --full {table.label}` mends what differs: {error}")
+
+        moment, told = (now(), doubt) if at is None else (at, None)
         try:
-            return verification.verify(self._catalog, self._engine(), self.open(table), at, sample, tell)
+            return verification.verify(self._catalog, self._engine(), self.open(table), moment, sample, tell, told)
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise

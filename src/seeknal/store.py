@@ -16,7 +16,7 @@ from seeknal.home import Home
 from seeknal.inquiry import HISTORY, SPINE, Inquiry
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
-from seeknal.times import Interval, Moment, instant, now
+from seeknal.times import Interval, Moment, instant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -453,7 +453,7 @@ class FeatureStore(Home):
         tell: Tell = silent,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
-        moment = now() if at is None else instant(at)
+        moment = None if at is None else instant(at)
         return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, tell)
 
     def delete_table(self, name: str, project: str | None = None) -> None:
