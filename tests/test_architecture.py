@@ -23,6 +23,7 @@ ORDER = [
     "extras",
     "turns",
     "lock",
+    "identity",
     "cores",
     "folders",
     "deltalog",
