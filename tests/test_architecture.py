@@ -25,6 +25,7 @@ ORDER = [
     "turns",
     "lock",
     "forks",
+    "identity",
     "cores",
     "folders",
     "deltalog",

@@ -17,6 +17,8 @@ from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.lock import alone, together
 from seeknal.names import did_you_mean, not_the_only, quoted, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
+from seeknal.registry.records import SnapshotRecord
+from seeknal.registry.rows import snapshot_of
 from seeknal.times import Moment, instant, now
 
 if TYPE_CHECKING:
@@ -149,6 +151,17 @@ class Catalog:
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         return self.registry.versions(record, until, self.catch_up(record))
+
+    def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
+        """List the writes to a group from a snapshot on, as its log tells, the oldest first."""
+        unheard = self.catch_up(record)
+        noted = self.registry.snapshots(record, first)
+        if not unheard:
+            return noted
+        rewritten = {int(number): tuple(files) for one in unheard for number, files in one.rewritten.items()}
+        every = {one.snapshot: snapshot_of(one) for one in unheard if one.snapshot >= first}
+        every = {one.number: one for one in noted} | every
+        return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
 
     def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
         """Return the types of the keys and features of a group's current version; none if it has no version yet."""

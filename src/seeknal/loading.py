@@ -17,6 +17,7 @@ import pyarrow as pa
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.errors import StoreError, tally
+from seeknal.identity import Identity
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, OnlineStore, Round, State
 from seeknal.progress import Tell, silent
@@ -36,14 +37,14 @@ class Target:
     Args:
         name: What the registry calls the online store.
         place: What people call it.
-        is_shared: Whether other homes may use it as well.
+        owner: The home, if other homes may use the store as well.
         online: The store.
         kept: How long a store that forgets is to keep a row after its event time, in microseconds; None: for ever.
     """
 
     name: str
     place: str
-    is_shared: bool
+    owner: Identity | None
     online: OnlineStore
     kept: int | None
 
@@ -57,12 +58,14 @@ class Ask:
         at: What counts as now, in microseconds since 1970; the clock if None.
         tell: Is told how far it is.
         full: Whether to write all rows anew, instead of those that changed.
+        take_over: Whether to do so even if the rows that are there were loaded by another home.
     """
 
     spans: Sequence[Interval] = (Interval(),)
     at: int | None = None
     tell: Tell = silent
     full: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Loader:
         started = time.perf_counter()
         registry = self._catalog.registry
         at = now() if ask.at is None else ask.at
-        load = _Load(self._catalog, self._engine, record, number, target, at, ask.tell, ask.full)
+        load = _Load(self._catalog, self._engine, record, number, target, at, ask)
         begun: list[int] = []
 
         def step() -> Loaded:
@@ -148,8 +151,7 @@ class _Load:
     number: int
     target: Target
     at: int
-    tell: Tell
-    full: bool
+    ask: Ask
 
     @property
     def space(self) -> str:
@@ -166,7 +168,7 @@ class _Load:
 
     def _run(self) -> tuple[int, int, int]:
         (text, before), wanted = self._before(), self._wanted()
-        entities = None if before is None or self.full else self._changed(before, wanted)
+        entities = None if before is None or self.ask.full else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
             return online, online, wanted.snapshot.number
@@ -186,6 +188,7 @@ class _Load:
             ttl=record.group.materialization.lifetime,
             kept=self.target.kept if self.target.online.forgets else None,
             at=self.at,
+            home=self.target.owner.name if self.target.owner else "",
         )
         return _Wanted(version, snapshot, state)
 
@@ -194,17 +197,21 @@ class _Load:
             text, _ = self.target.online.get(self.space, [])
         except KeyError:
             return None, None
-        state = State.loads(text)
-        if state.origin != self.record.created_at and self.target.is_shared:
-            raise StoreError(
-                f"{self.target.place} has version {self.number} of another {self.record.label}: of another home, or of a "
-                "group that was deleted. Choose another database or folder, or empty that one."
-            )
-        return text, state if state.origin == self.record.created_at else None
+        state, owner = State.loads(text), self.target.owner
+        is_same = state.origin == self.record.created_at
+        if owner is None or (is_same and owner.owns(state.home)):
+            return text, state if is_same else None
+        if self.ask.take_over:
+            return text, None
+        raise StoreError(
+            f"{self.target.place} has version {self.number} of {self.record.label} of another home, or of a group that was "
+            "deleted, and nothing was loaded over it. Choose another database or folder. If this home is to have it from now "
+            "on, and the other one no longer: seeknal refresh TABLE --take-over."
+        )
 
     def _changed(self, before: State, wanted: _Wanted) -> pa.Table | None:
         """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
-        if before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
+        if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
             return None
         old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
         if old is None:
@@ -218,15 +225,18 @@ class _Load:
         return None if found is None else found.drop_null()
 
     def _old(self, before: State, now: Snapshot) -> Snapshot | None:
-        """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
-        commits = self.catalog.registry.snapshots(self.record, before.snapshot)
-        if not commits or commits[0].number != before.snapshot:
+        """Return the snapshot that is online, or one that has the same rows; None if that can no longer be told.
+
+        All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
+        """
+        known = {one.number: one for one in self.catalog.snapshots(self.record, before.snapshot)}
+        if before.snapshot not in known:
             return None
-        old = self.catalog.stored(self.record, before.snapshot, commits[0].files)
+        old = self.catalog.stored(self.record, before.snapshot, known[before.snapshot].files)
         if old.fingerprint != before.files:
             return None
-        later = [one for one in commits[1:] if one.number <= now.number]
-        return now if all(one.mode == _REARRANGED for one in later) else old
+        between = range(before.snapshot + 1, now.number + 1)
+        return now if all(number in known and known[number].mode == _REARRANGED for number in between) else old
 
     def _entries_of(self, wanted: _Wanted, entities: pa.Table) -> Entries:
         """Give the rows of some entities; None for those that have none any more."""
@@ -258,4 +268,6 @@ class _Load:
         for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
             yield part
             done += len(part)
-            self.tell(f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through")
+            self.ask.tell(
+                f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through"
+            )

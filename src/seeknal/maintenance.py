@@ -230,7 +230,7 @@ def optimize(
 
     def needed() -> list[Snapshot]:
         last = _last_of_versions(catalog, record)
-        writes = catalog.registry.snapshots(record)
+        writes = catalog.snapshots(record)
         seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
 
@@ -252,7 +252,7 @@ def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = 
 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
     """Give those snapshots from a number on whose files are all there: which these are, and nothing else of them."""
-    files = {one.number: one.files for one in catalog.registry.snapshots(record, first)}
+    files = {one.number: one.files for one in catalog.snapshots(record, first)}
     found = [
         one if (rewritten := files[one.number]) is None else replace(one, files=rewritten)
         for one in read_file_lists(catalog.offline(record.project, record.name).root, files)

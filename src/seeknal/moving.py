@@ -11,6 +11,7 @@ from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.errors import StoreError, notice
 from seeknal.following import feed, feeds, lack, uses
+from seeknal.identity import Identity, identify
 from seeknal.lock import alone
 from seeknal.online import Entries, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
@@ -162,11 +163,18 @@ class Mover:
             for table in (move.known, move.table)
         ]
         for target, space in places[0] - places[1]:
-            if text := self.state(space, target):
-                state = State.loads(text)
+            text = self.state(space, target)
+            if text and self.is_ours(state := State.loads(text), target):
                 with suppress(Conflict):
                     nudged = replace(state, left=state.left + 1).dumps()
                     self.store(target).change(space, text, nudged, Entries([], []))
+
+    def doubt(self, space: str, target: str, seen: State) -> None:
+        """Let the next load of a space write all its rows anew, unless it has been loaded since a state was seen."""
+        text = self.state(space, target)
+        if text and not seen.doubted and State.loads(text) == seen and self.is_ours(seen, target):
+            with suppress(Conflict):
+                self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
 
     def sweep(
         self,
@@ -202,8 +210,25 @@ class Mover:
 
     def remove(self, record: GroupRecord, version: int, target: str) -> None:
         """Remove what is online of a version in a store."""
-        self.store(target).drop(space_of(record.project, record.name, version))
+        self.drop(record, version, target)
         self._registry.forget_loads(record, version, target)
+
+    def drop(self, record: GroupRecord, version: int, target: str) -> None:
+        """Remove the rows of a version from a store, unless they are another home's."""
+        space = space_of(record.project, record.name, version)
+        text = self.state(space, target)
+        if text is None or self.is_ours(State.loads(text), target, record):
+            self.store(target).drop(space)
+
+    def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
+        """Tell whether rows in a store were loaded by this home, and from a group if it is given."""
+        owner = self._owner(target)
+        is_same = record is None or record.created_at == state.origin
+        return owner is None or (is_same and owner.owns(state.home))
+
+    def _owner(self, target: str) -> Identity | None:
+        """Return which home this is, if other homes may use a store as well."""
+        return None if (target or self._place) == str(self._catalog.home / "online") else identify(self._catalog.home)
 
     def load(
         self, record: GroupRecord, number: int, name: str, ask: Ask, more: Sequence[OnlineTableRecord] = ()
@@ -212,9 +237,8 @@ class Mover:
         from seeknal.loading import Loader, Target
 
         place = name or self._place
-        is_shared = place != str(self._catalog.home / "online")
         kept = self._kept(record, number, name, more)
-        target = Target(name, online.shown(place), is_shared, self.store(name), kept)
+        target = Target(name, online.shown(place), self._owner(name), self.store(name), kept)
         return Loader(self._catalog, self._engine()).load(record, number, target, ask)
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:

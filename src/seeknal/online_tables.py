@@ -54,8 +54,8 @@ class Ledger:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the rows are made from the version's last snapshot."""
-        return self.state is not None and self.state.files == self.snapshot.fingerprint
+        """Whether the rows are made from the version's last snapshot, as far as is known."""
+        return self.state is not None and not self.state.doubted and self.state.files == self.snapshot.fingerprint
 
     @property
     def holes(self) -> list[Interval]:
@@ -154,6 +154,7 @@ class OnlineTables:
         full: bool = False,
         at: int | None = None,
         tell: Tell = silent,
+        take_over: bool = False,
     ) -> list[Refreshed]:
         """Load all groups of some tables, in the spans that were asked for before; no table is made by this.
 
@@ -164,6 +165,7 @@ class OnlineTables:
             full: Write all rows anew, of all time.
             at: What counts as now, in microseconds since 1970; the clock if None.
             tell: Is told how far it is.
+            take_over: Make rows this home's that another home loaded into a store that both use.
 
         Raises:
             StoreError: Tables could not be refreshed.
@@ -171,7 +173,7 @@ class OnlineTables:
         done, failed = [], []
         for table in tables:
             try:
-                done.append(self._refresh(table, full, at, tell))
+                done.append(self._refresh(table, _ask((), at, tell, full, take_over)))
             except SeeknalError as error:
                 if len(tables) == 1:
                     raise
@@ -180,11 +182,11 @@ class OnlineTables:
             raise StoreError(f"Of {len(tables)} online tables these could not be refreshed. {' '.join(failed)}")
         return done
 
-    def _refresh(self, table: OnlineTableRecord, full: bool, at: int | None, tell: Tell) -> Refreshed:
+    def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
             known = self._registry.loads(record, number, table.target)
-            span = Interval() if full or not known else known[-1].interval
-            return self._mover.bring(record, number, _ask((span,), at, tell, full), targets=[table.target])[0]
+            span = Interval() if ask.full or not known else known[-1].interval
+            return self._mover.bring(record, number, replace(ask, spans=(span,)), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [take_turns(record.label, partial(step, record, number)) for (_, number), record in wanted.items()]
@@ -201,11 +203,13 @@ class OnlineTables:
         number: int | None = None,
         target: str | None = None,
         tell: Tell = silent,
+        *,
+        take_over: bool = False,
     ) -> None:
         """Bring up to date what is online of a version, or of all, in one online store, or in all."""
         loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
-            self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell))
+            self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell, take_over=take_over))
 
     # Tables
 
@@ -279,12 +283,22 @@ class OnlineTables:
         """Open an online table as it stands."""
         return self._opener.open(table)
 
-    def verify(self, table: OnlineTableRecord, at: int, sample: int | None, tell: Tell = silent) -> Verified:
-        """Compare what a table answers with the offline join as of a moment; see `seeknal.verification`."""
+    def verify(self, table: OnlineTableRecord, at: int | None, sample: int | None, tell: Tell = silent) -> Verified:
+        """Compare what a table answers with the offline join as of a moment, now if none; see `seeknal.verification`.
+
+        If rows differ as of now though the store says that they are up to date, the next load writes all of them anew.
+        """
         from seeknal import verification
 
+        def doubt(lookup: TableLookup, seen: State) -> None:
+            try:
+                self._mover.doubt(lookup.space, table.target, seen)
+            except StoreError as error:
+                notice(f"Only `seeknal refresh --full {table.label}` mends what differs: {error}")
+
+        moment, told = (now(), doubt) if at is None else (at, None)
         try:
-            return verification.verify(self._catalog, self._engine(), self.open(table), at, sample, tell)
+            return verification.verify(self._catalog, self._engine(), self.open(table), moment, sample, tell, told)
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise
@@ -308,7 +322,7 @@ class OnlineTables:
     def drop(self, record: GroupRecord) -> None:
         """Remove all that is online of a group, and the tables that use it."""
         for load in self._registry.loads(record):
-            self._mover.store(load.target).drop(space_of(record.project, record.name, load.version))
+            self._mover.drop(record, load.version, load.target)
         for table in self.of(record):
             self._registry.delete_table(table.project, table.name)
 
@@ -344,10 +358,16 @@ class OnlineTables:
         return Ledger(version, place, state, self._catalog.read(record, version)[1])
 
 
-def _ask(spans: tuple[Interval, ...], at: int | None = None, tell: Tell = silent, full: bool = False) -> Ask:
+def _ask(
+    spans: tuple[Interval, ...],
+    at: int | None = None,
+    tell: Tell = silent,
+    full: bool = False,
+    take_over: bool = False,
+) -> Ask:
     from seeknal.loading import Ask  # which needs the engine, and so more than most who ask tables
 
-    return Ask(spans, at, tell, full)
+    return Ask(spans, at, tell, full, take_over)
 
 
 def _looked_up(source: Source) -> TableLookup:

@@ -16,7 +16,7 @@ from seeknal.home import Home
 from seeknal.inquiry import HISTORY, SPINE, Inquiry
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
-from seeknal.times import Interval, Moment, instant, now
+from seeknal.times import Interval, Moment, instant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -411,6 +411,7 @@ class FeatureStore(Home):
         full: bool = False,
         at: Moment | None = None,
         tell: Tell = silent,
+        take_over: bool = False,
     ) -> list[Refreshed]:
         """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
 
@@ -420,12 +421,13 @@ class FeatureStore(Home):
             full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
             at: What counts as now; the clock if None.
             tell: Is told how far it is.
+            take_over: Make rows this home's that another home loaded into an online store that both use.
         """
         moment = None if at is None else instant(at)
         tables = (
             self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
         )
-        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell)
+        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell, take_over=take_over)
 
     def serve(
         self,
@@ -453,7 +455,7 @@ class FeatureStore(Home):
         tell: Tell = silent,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
-        moment = now() if at is None else instant(at)
+        moment = None if at is None else instant(at)
         return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, tell)
 
     def delete_table(self, name: str, project: str | None = None) -> None:

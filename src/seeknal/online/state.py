@@ -25,6 +25,8 @@ class State:
         kept: How long a store that forgets keeps them at least, in microseconds; None: for ever.
         at: When they were loaded.
         left: How many tables have left the version since, so that readers of these see that something has changed.
+        home: The name of the home that loaded them; "" if a release did that knew no names, or their store is in the home itself.
+        doubted: Whether `verify` found rows that are not what this says, so that the next load writes all of them anew.
     """
 
     origin: int
@@ -35,6 +37,8 @@ class State:
     kept: int | None
     at: int
     left: int = 0
+    home: str = ""
+    doubted: bool = False
 
     def dumps(self) -> bytes:
         """Write it as bytes."""
