@@ -1,4 +1,4 @@
-"""How fresh what is online is: the newest event of each table, and whether newer rows wait to be loaded."""
+"""How fresh the rows are that online tables serve: their newest event, and whether newer rows wait to be loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from seeknal.following import Feed
 from seeknal.online_tables import OnlineTables
-from seeknal.registry import OnlineTableRecord, Registry
+from seeknal.registry import OnlineTableRecord
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Freshness:
     Args:
         project: Name of its project.
         table: Its name.
-        newest: The newest event online, in microseconds since 1970; None if a group has none.
+        newest: The newest event of the rows online, in microseconds since 1970; None if a group has none.
         loaded_at: When it was loaded last; None if it is not online.
         is_behind: Whether newer rows are stored than are online.
         pinned: The groups whose version it stays at on purpose, with that version.
         cut_off: Why groups no longer feed it, so that its values are those of a version that is past.
+        is_expired: Whether the ttl of all rows of a group has passed, so that lookups answer nulls.
     """
 
     project: str
@@ -31,6 +32,7 @@ class Freshness:
     is_behind: bool
     pinned: tuple[str, ...] = ()
     cut_off: tuple[str, ...] = ()
+    is_expired: bool = False
 
     @property
     def label(self) -> str:
@@ -42,17 +44,16 @@ class Freshness:
         return None if self.newest is None else timedelta(microseconds=at - self.newest)
 
     def is_stale(self, at: int, target: timedelta) -> bool:
-        """Tell whether the newest event is older than it should be, or there is none."""
+        """Tell whether the newest event is older than it should be, or has expired, or there is none."""
         age = self.age(at)
-        return age is None or age > target
+        return age is None or age > target or self.is_expired
 
 
-def freshness(tables: OnlineTables, registry: Registry, table: OnlineTableRecord, at: int) -> Freshness:
+def freshness(tables: OnlineTables, table: OnlineTableRecord, at: int) -> Freshness:
     """Say how fresh a table is.
 
     Args:
         tables: Where it is.
-        registry: What exists.
         table: The table.
         at: What counts as now, in microseconds since 1970: events after it are still to come.
 
@@ -61,7 +62,7 @@ def freshness(tables: OnlineTables, registry: Registry, table: OnlineTableRecord
         StoreError: A store cannot be read.
     """
     every = tables.feeds(table)
-    found = [_of_feed(tables, registry, table, one, at) for one in every]
+    found = [_of_feed(tables, table, one, at) for one in every]
     newest = [one.newest for one in found]
     loaded = [one.loaded_at for one in found]
     return Freshness(
@@ -72,17 +73,16 @@ def freshness(tables: OnlineTables, registry: Registry, table: OnlineTableRecord
         any(one.is_behind for one in found),
         tuple(f"{one.record.name} {one.now.version}" for one in every if one.is_pinned),
         tables.cut_off(table),
+        any(one.is_expired for one in found),
     )
 
 
-def _of_feed(tables: OnlineTables, registry: Registry, table: OnlineTableRecord, fed: Feed, at: int) -> Freshness:
-    version = fed.now.version
-    ledger = tables.line(fed.record, version, table.target)
-    if ledger.state is None:
+def _of_feed(tables: OnlineTables, table: OnlineTableRecord, fed: Feed, at: int) -> Freshness:
+    line = tables.line(fed.record, fed.now.version, table.target)
+    if line.state is None:
         return Freshness(table.project, table.name, None, None, is_behind=True)
-    events = registry.watermarks(fed.record, version, until=ledger.state.snapshot)
-    ends = [span.end for span in ledger.state.spans if span.end is not None]
-    last = at if len(ends) < len(ledger.state.spans) else min(at, max(ends, default=at))
-    newest = max((one for one in events if one <= last), default=None)
-    is_behind = fed.has_moved or bool(fed.cut_off) or not ledger.is_fresh
-    return Freshness(table.project, table.name, newest, ledger.state.at, is_behind)
+    newest = tables.newest(fed.record, line, at)
+    ttl = line.state.ttl if table.ttl is None else table.ttl
+    is_expired = ttl is not None and newest is not None and newest < at - ttl
+    is_behind = fed.has_moved or bool(fed.cut_off) or not line.is_fresh
+    return Freshness(table.project, table.name, newest, line.state.at, is_behind, is_expired=is_expired)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from seeknal.engine import Engine
 from seeknal.errors import StoreError, tally
 from seeknal.identity import Identity
 from seeknal.offline import Snapshot
-from seeknal.online import Codec, Entries, OnlineStore, Round, State
+from seeknal.online import Codec, Entries, Events, OnlineStore, Round, State
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.records import space_of
@@ -173,7 +173,8 @@ class _Load:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
             return online, online, wanted.snapshot.number
         entries = self._entries_of(wanted, entities)
-        online = self.target.online.change(self.space, text, wanted.state.dumps(), entries)
+        state = replace(wanted.state, events=self._events(wanted, before, entries))
+        online = self.target.online.change(self.space, text, state.dumps(), entries)
         return len(entries), online, wanted.snapshot.number
 
     def _wanted(self) -> _Wanted:
@@ -225,18 +226,19 @@ class _Load:
         return None if found is None else found.drop_null()
 
     def _old(self, before: State, now: Snapshot) -> Snapshot | None:
-        """Return the snapshot that is online, or one that has the same rows; None if that can no longer be told.
+        """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
+        return _made_from(self.catalog, self.record, before, now)
 
-        All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
-        """
-        known = {one.number: one for one in self.catalog.snapshots(self.record, before.snapshot)}
-        if before.snapshot not in known:
-            return None
-        old = self.catalog.stored(self.record, before.snapshot, known[before.snapshot].files)
-        if old.fingerprint != before.files:
-            return None
-        between = range(before.snapshot + 1, now.number + 1)
-        return now if all(number in known and known[number].mode == _REARRANGED for number in between) else old
+    def _events(self, wanted: _Wanted, before: State | None = None, entries: Entries | None = None) -> Events:
+        """Find the event times of the rows online, if possible from what they were and the entries that are put."""
+        if entries is not None and before is not None and before.events is not None:
+            codec = Codec(wanted.version.schema)
+            _, gone = self.target.online.get(self.space, entries.keys)
+            known = before.events.after(codec.times(gone), codec.times(entries.values), self.at)
+            if known is not None:
+                return known
+        seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+        return Events(*self.engine.event_times(seen, self.at))
 
     def _entries_of(self, wanted: _Wanted, entities: pa.Table) -> Entries:
         """Give the rows of some entities; None for those that have none any more."""
@@ -253,13 +255,14 @@ class _Load:
 
     def _rounds(self, wanted: _Wanted, expected: bytes | None) -> Iterator[Round]:
         """Give all rows, and then again and again what others changed meanwhile."""
-        yield Round(self._all(wanted), expected, wanted.state.dumps())
+        yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
             (text, _), before, wanted = self._before(), wanted, self._wanted()
             entities = self._changed(before.state, wanted)
             if entities is None:
                 return
-            yield Round([self._entries_of(wanted, entities)], text, wanted.state.dumps())
+            state = replace(wanted.state, events=self._events(wanted))
+            yield Round([self._entries_of(wanted, entities)], text, state.dumps())
 
     def _all(self, wanted: _Wanted) -> Iterator[Entries]:
         seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
@@ -271,3 +274,42 @@ class _Load:
             self.ask.tell(
                 f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through"
             )
+
+
+def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapshot) -> Snapshot | None:
+    """Return the snapshot that rows online were made from, or one that has the same rows; None if that can no longer be told.
+
+    All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
+    """
+    known = {one.number: one for one in catalog.snapshots(record, state.snapshot)}
+    if state.snapshot not in known:
+        return None
+    old = catalog.stored(record, state.snapshot, known[state.snapshot].files)
+    if old.fingerprint != state.files:
+        return None
+    between = range(state.snapshot + 1, now.number + 1)
+    return now if all(number in known and known[number].mode == _REARRANGED for number in between) else old
+
+
+def events_online(
+    catalog: Catalog, engine: Engine, record: GroupRecord, number: int, state: State, at: int
+) -> Events | None:
+    """Find the event times of the rows online of a version, as of a moment, from the rows that they were made from.
+
+    Args:
+        catalog: Where these are.
+        engine: What reads them.
+        record: The group.
+        number: The version.
+        state: What is online of it.
+        at: The moment, in microseconds since 1970.
+
+    Returns:
+        The event times; None if those rows are gone.
+    """
+    with catalog.offline(record.project, record.name).reading():
+        version, now = catalog.read(record, number)
+        old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now)
+        if old is None or not old.is_whole:
+            return None
+        return Events(*engine.event_times(old.within(version.schema, *state.spans), at))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from seeknal.duck import Duck
 from seeknal.freshness import freshness
 from seeknal.offline import table
 from seeknal.offline.log import read_snapshot
-from seeknal.online import Entries, RedisStore, Round
+from seeknal.online import Entries, LmdbStore, RedisStore, Round, State
 from seeknal.registry import Question
 from seeknal.server.bodies import read_arrow
 from seeknal.times import Interval, instant, moment_of, now
@@ -110,9 +111,66 @@ def test_how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and
     for end, newest in ((HOUR, HOUR), (HOUR - MICROSECOND, timedelta(0)), (2 * HOUR, 2 * HOUR)):
         store = FeatureStore()
         store.load("spend", span=Interval.between(NOON, NOON + end))
-        found = freshness(store.online_tables, store.registry, store.catalog.online_table("spend"), now())
+        found = freshness(store.online_tables, store.catalog.online_table("spend"), now())
         assert (found.newest, found.is_behind) == (instant(NOON + newest), False)
         store.delete_table("spend")
+
+
+def newest_of(store: FeatureStore, at: datetime | None = None) -> int | None:
+    moment = now() if at is None else instant(at)
+    return freshness(store.online_tables, store.catalog.online_table("spend"), moment).newest
+
+
+def users(times: dict[int | None, datetime]) -> pa.Table:
+    """Make a row of each user, of a moment."""
+    return pa.table({"user_id": pa.array(times, pa.int64()), "at": list(times.values()), "x": [1] * len(times)})
+
+
+def test_how_fresh_a_table_is_counts_the_rows_that_it_serves_and_no_others():
+    fg, store = written(users({1: NOON, 2: NOON + HOUR, None: NOON + 5 * HOUR})), FeatureStore()
+    store.load("spend")
+    assert newest_of(store) == instant(NOON + HOUR)
+    write(fg, users({3: NOON + 2 * HOUR, None: NOON + 6 * HOUR}), mode="append")
+    store.load("spend")
+    assert newest_of(store) == instant(NOON + 2 * HOUR)
+    store.erase("spend", {"user_id": 3})
+    assert newest_of(store) == instant(NOON + HOUR)
+    write(fg, users({1: NOON - HOUR}))
+    store.load("spend")
+    assert newest_of(store) == instant(NOON - HOUR)
+    write(fg, users({1: NOON})[:0])
+    store.load("spend")
+    assert newest_of(store) is None
+
+
+def test_how_fresh_a_table_is_moves_on_when_rows_come_that_were_loaded_before():
+    written(users({1: datetime.now(UTC) - HOUR, 2: (ahead := datetime.now(UTC) + HOUR)}))
+    store = FeatureStore()
+    store.load("spend")
+    assert newest_of(store, ahead - MICROSECOND) < instant(datetime.now(UTC))
+    assert [newest_of(store, ahead + late) for late in (timedelta(0), HOUR)] == [instant(ahead)] * 2
+
+
+def test_how_fresh_a_table_is_that_an_earlier_release_loaded():
+    fg, store = written(users({1: NOON, 2: NOON + HOUR})), FeatureStore()
+    store.load("spend")
+    online, space = LmdbStore(store.home / "online"), "shop/spend/1"
+    text, _ = online.get(space, [])
+    online.change(space, text, replace(State.loads(text), events=None).dumps(), Entries([], []))
+    assert newest_of(store) == instant(NOON + HOUR)
+    write(fg, users({1: NOON - HOUR}))
+    store.optimize("spend", keep_days=0)
+    store.load("spend")
+    assert newest_of(store) == instant(NOON - HOUR)
+
+
+def test_a_table_whose_rows_have_all_expired_is_stale():
+    written(rows(1, times=[ago(2 * HOUR)]), ttl=HOUR)
+    store = FeatureStore()
+    store.load("spend")
+    found = freshness(store.online_tables, store.catalog.online_table("spend"), now())
+    assert found.is_stale(now(), 3 * HOUR)
+    assert answers(store, "spend", 1) == [None]
 
 
 # Pushes and erasures

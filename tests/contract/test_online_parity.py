@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.feature_group import FeatureGroup
+from seeknal.freshness import freshness
 from seeknal.times import Interval, instant, moment_of
 from seeknal.verification import NOT_LOADED
 
@@ -143,6 +144,7 @@ class Pair:
 
     def check(self, *, fresh: bool) -> None:
         """Compare: with the oracle if all is loaded, and otherwise let every difference say that it is not."""
+        self.check_freshness()
         found = self.store.verify("answers", self.project, at=moment_of(self.now))
         if not fresh:
             assert {one.cause for one in found.differences} <= {NOT_LOADED}, str(found)
@@ -155,6 +157,15 @@ class Pair:
             expected = [dict.fromkeys(self.table.features) | oracle.at((user,), self.now) for user in USERS]
             rows = answer if output == "dicts" else answer.to_pylist()
             assert [{name: row[name] for name in self.table.features} for row in rows] == expected
+
+    def check_freshness(self) -> None:
+        """Compare how fresh the table is said to be with the rows that it answers."""
+        rows = self.table.get_features([{"user_id": user} for user in USERS], "dicts", with_status=True, at=self.now)
+        times = [instant(row["seen_event_time"]) for row in rows if row["seen_event_time"]]
+        record = self.store.catalog.online_table("answers", self.project)
+        found = freshness(self.store.online_tables, record, self.now)
+        assert found.newest == max(times, default=None)
+        assert found.is_expired == (bool(times) and all(row["seen_status"] != "found" for row in rows))
 
 
 def play(pair: Pair, drawn: Sequence[tuple[Any, ...]]) -> None:

@@ -100,7 +100,7 @@ def status(
     found = []
     for one in tables:
         try:
-            found.append(freshness(store.online_tables, store.registry, one, at))
+            found.append(freshness(store.online_tables, one, at))
         except StoreError as error:  # the other tables are worth a line all the same
             found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]

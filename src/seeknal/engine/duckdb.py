@@ -19,7 +19,7 @@ from seeknal.duck import Duck
 from seeknal.engine.asof import nearest
 from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
-from seeknal.engine.queries import fetch_sql, newest_sql, rows_sql, share_sql
+from seeknal.engine.queries import event_times_sql, fetch_sql, newest_sql, rows_sql, share_sql
 from seeknal.errors import StoreError
 from seeknal.interrupts import raise_interrupt
 from seeknal.offline import Rows
@@ -161,6 +161,14 @@ class DuckDBEngine:
         views = {} if entity is None else {"entity": entity}
         among = "" if entity is None else f"SEMI JOIN entity USING ({comma(map(quote, entity.column_names))})"
         return self._rows(rows, f"{among} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}", [_ROW_ID], **views)
+
+    def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
+        """See `Engine.event_times`."""
+        if not rows.paths:
+            return None, None
+        found = self._query(event_times_sql(rows.schema, _rows_sql(rows), at))
+        newest, following = (column[0].as_py() for column in found.columns)
+        return newest, following
 
     def count(self, rows: Rows, columns: Sequence[str] = ()) -> list[int]:
         """See `Engine.count`."""

@@ -68,6 +68,9 @@ class Engine(Protocol):
             All columns, ordered by key and event time. Entities with a null key are left out, except with `apart`.
         """
 
+    def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
+        """Return the newest event time at or before an instant, and the first after it, of rows without a null key."""
+
     def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
         """Give the rows written last, the very last one first; of one entity, if its keys are given.
 

@@ -94,5 +94,12 @@ def newest_sql(schema: Schema, rows: str, apart: int | None, views: Container[st
     """
 
 
+def event_times_sql(schema: Schema, rows: str, at: int) -> str:
+    """Write the query that finds the newest event time up to an instant, and the first after it; see `Engine.event_times`."""
+    known = " AND ".join(f"{quote(key)} IS NOT NULL" for key in schema.key_names)
+    times = f"SELECT epoch_us({quote(schema.event_time.name)}) AS t FROM ({rows}) WHERE {known}"
+    return f"SELECT max(t) FILTER (t <= {literal(at)}), min(t) FILTER (t > {literal(at)}) FROM ({times})"
+
+
 def _features(names: Sequence[str]) -> str:
     return comma(f"r.{quote(name)} AS f{i}" for i, name in enumerate(names))

@@ -8,11 +8,12 @@ from seeknal.online.codec import Codec, WireRow, to_wire
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, OnlineStore, Round
 from seeknal.online.redis import RedisStore, shown
-from seeknal.online.state import State
+from seeknal.online.state import Events, State
 
 __all__ = [
     "Codec",
     "Entries",
+    "Events",
     "LmdbStore",
     "OnlineStore",
     "RedisStore",

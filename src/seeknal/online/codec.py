@@ -111,6 +111,11 @@ class Codec:
             rows.append(row)
         return rows
 
+    def times(self, stored: Iterable[bytes | None]) -> set[int]:
+        """List the event times of stored rows, those to come among them."""
+        rows = [_decode(value) for value in stored if value is not None]
+        return {time for row in rows for time in ([one[-1] for one in row[:-1]] if row[-1] is None else row[-1:])}
+
     def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
         """Give some features of rows as columns; a row that is None gives nulls."""
         columns = pa.array(rows, self._row).flatten()

@@ -16,18 +16,19 @@ from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import lmdb
 
 from seeknal.errors import StoreError
 from seeknal.lock import alone
-from seeknal.online.protocol import Entries, Round
+from seeknal.online.pages import Moved, PageFile, Tree, check_whole
+from seeknal.online.protocol import Entries, Found, Round
 from seeknal.turns import Conflict
 
 T = TypeVar("T")
 Transaction = Any
-"""One of `lmdb`; what it gives are bytes, since no buffers are asked for."""
+"""One of `lmdb`; what it gives are bytes, since no buffers are asked for. To read, also a `Tree`."""
 
 _FIRST_MAP = 2**30
 _SPACES, _TRASH, _NEXT, _ROWS = b"\x01", b"\x02", b"\x03", b"\x04"
@@ -36,8 +37,10 @@ _NUMBER = struct.Struct(">Q")
 _AT_ONCE = 10_000
 _MOMENT = 0.0001
 _PATIENCE = 5.0
+_MOST_READERS = 1024
+_FILE, _LOCK_FILE = "data.mdb", "lock.mdb"
 
-_open_environments: dict[str, _Environment] = {}
+_open_environments: dict[str, _Environment | _Unlocked] = {}
 _opening = Lock()
 
 
@@ -59,23 +62,29 @@ class LmdbStore:
         self._map_size = map_size
 
     @property
-    def _environment(self) -> _Environment:
+    def _environment(self) -> _Environment | _Unlocked:
         """The environment of this process: LMDB must not be opened twice, nor carried over a fork."""
         found = _open_environments.get(self._place)
         if found is None:
             with _opening:
-                found = _open_environments.get(self._place) or _Environment(self._folder, self._map_size)
+                found = _open_environments.get(self._place) or _open(self._folder, self._map_size)
                 _open_environments[self._place] = found
         return found
 
-    def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
+    def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """See `OnlineStore.get`."""
-        if self._place not in _open_environments and not self._folder.exists():
-            raise KeyError(space)  # and make no folder
-        return self._environment.read(_get, _SPACES + space.encode(), keys)
+        return self.get_all([(space, keys)])[0]
+
+    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[Found]:
+        """See `OnlineStore.get_all`."""
+        if self._is_missing():
+            raise KeyError(*(space for space, _ in asked))
+        return self._environment.get([(_SPACES + space.encode(), keys) for space, keys in asked])
 
     def keys(self, space: str) -> Iterator[bytes]:
         """See `OnlineStore.keys`."""
+        if self._is_missing():
+            raise KeyError(space)
         prefix = after = self._environment.read(_prefix, space)
         while True:
             found = self._environment.read(_keys_from, prefix, after)
@@ -112,9 +121,8 @@ class LmdbStore:
 
     def drop(self, space: str) -> None:
         """See `OnlineStore.drop`."""
-        if not self._folder.exists():
+        if self._is_missing():
             return
-
         with self._alone(space):
             self._environment.write(_forget, space)
             self._sweep(space)
@@ -124,15 +132,40 @@ class LmdbStore:
         if found := _open_environments.pop(self._place, None):
             found.close()
 
+    def _is_missing(self) -> bool:
+        """Whether nothing was ever put here. To ask makes no files."""
+        return self._place not in _open_environments and not (self._folder / _FILE).exists()
+
     def _alone(self, space: str) -> AbstractContextManager[object]:
         """Hold off others who would begin or throw away a generation of a space."""
         return alone(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
 
     def _sweep(self, space: str) -> None:
         """Remove the generations that are no longer of use, or never were, a few rows at a time."""
-        self._environment.forget_dead_readers()
         while self._environment.write(_sweep_some, space):
             pass
+
+
+def _open(folder: Path, map_size: int) -> _Environment | _Unlocked:
+    """Open an environment as this user may: to write, to read under locks, or to read without.
+
+    Raises:
+        StoreError: It cannot be opened, or lacks pages.
+    """
+    file, lock = folder / _FILE, folder / _LOCK_FILE
+    if file.exists() and file.stat().st_size:
+        check_whole(file)
+        if not _may_write(lock):
+            return _Unlocked(file)
+    return _Environment(folder, map_size, readonly=not _may_write(file))
+
+
+def _may_write(file: Path) -> bool:
+    """Tell whether this user may write a file, or make it."""
+    place = file
+    while not place.exists():
+        place = place.parent
+    return os.access(place, os.W_OK)
 
 
 class _Environment:
@@ -142,15 +175,13 @@ class _Environment:
     less than a lock would.
     """
 
-    def __init__(self, folder: Path, map_size: int) -> None:
+    def __init__(self, folder: Path, map_size: int, *, readonly: bool) -> None:
         self._folder = folder
         self._growing = Lock()
         self._inside: list[None] = []
-        only_to_read = (folder / "data.mdb").exists() and not os.access(folder, os.W_OK)
-        mode = {"readonly": True, "lock": False} if only_to_read else {"max_readers": 1024}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lmdb = lmdb.open(str(folder), map_size=map_size, **mode)
+            self._lmdb = lmdb.open(str(folder), map_size=map_size, readonly=readonly, max_readers=_MOST_READERS)
         except (lmdb.Error, OSError) as error:
             raise StoreError(f"The online store {folder} cannot be opened: {error}") from error
 
@@ -169,12 +200,14 @@ class _Environment:
         if self._growing.locked():
             self._growing.release()
 
-    def forget_dead_readers(self) -> None:
-        """Let room be used again that readers held who were killed."""
-        self._lmdb.reader_check()
+    def get(self, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Found]:
+        """Return state and rows of some spaces; see `OnlineStore.get_all`."""
+        return self.read(_get, asked)
 
     def write(self, step: Callable[..., T], *arguments: object) -> T:
         """Take a step in a transaction that changes something: all of it, or nothing.
+
+        The entries of readers that were killed go first, since no page is used again that an entry may need.
 
         Raises:
             StoreError: It could not be written; what was there is there still.
@@ -195,18 +228,26 @@ class _Environment:
                 if self._growing.locked():
                     size = None
                 else:
+                    if write:
+                        self._lmdb.reader_check()
                     with self._lmdb.begin(None, None, write) as transaction:
                         return step(transaction, *arguments)
             except lmdb.MapResizedError:
                 size = 0
+            except lmdb.ReadersFullError as error:
+                if not self._lmdb.reader_check():
+                    raise self._failed("read", error) from error
+                continue
             except lmdb.MapFullError:
                 size = 2 * self._lmdb.info()["map_size"]
             except lmdb.Error as error:
-                what = "written, and is as it was" if write else "read"
-                raise StoreError(f"The online store {self._folder} could not be {what}: {error}") from error
+                raise self._failed("written, and is as it was" if write else "read", error) from error
             finally:
                 self._inside.pop()
             self._grow(size)
+
+    def _failed(self, what: str, error: Exception) -> StoreError:
+        return StoreError(f"The online store {self._folder} could not be {what}: {error}")
 
     def _grow(self, size: int | None) -> None:
         """Make the map larger, or as large as another process has made it (0), once nobody is at work; None: wait."""
@@ -215,6 +256,88 @@ class _Environment:
                 time.sleep(_MOMENT)
             if size == 0 or (size and size > self._lmdb.info()["map_size"]):
                 self._lmdb.set_mapsize(size)
+
+
+class _Unlocked:
+    """An LMDB environment that this process may read, but not lock: in a read-only folder, or one of another user."""
+
+    def __init__(self, file: Path) -> None:
+        self._folder = file.parent
+        self._file = PageFile(file)
+        if not self._file.is_known:
+            self.close()
+            raise StoreError(
+                f"The online store {self._folder} cannot be read by this user: it is read-only for it, and {file.name} is "
+                f"of another layout than pages can be read from. Let this user write {self._folder / _LOCK_FILE}."
+            )
+        self._tree: Tree | None = None
+
+    def close(self) -> None:
+        self._file.close()
+
+    def hold(self) -> None:
+        """Nothing to wait for: a forked process may close its copy of the file at any time."""
+
+    let_go = hold
+
+    def get(self, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Found]:
+        """Return state and rows of some spaces; see `OnlineStore.get_all`.
+
+        When a snapshot goes, the next one goes on after the rows that were read, if the heads of the spaces are the same
+        there: no row of a space changes without its head.
+        """
+        heads: list[bytes | None] = []
+        rows: list[list[bytes | None]] = []
+
+        def go_on(tree: Tree) -> list[Found]:
+            nonlocal heads, rows
+            now = [tree.get(name) for name, _ in asked]
+            if now != heads:
+                heads, rows = now, [[] for _ in asked]
+            found = []
+            for (name, keys), head, known in zip(asked, heads, rows, strict=True):
+                if head is None:
+                    raise KeyError(name)
+                prefix = _ROWS + head[:8]
+                for key in keys[len(known) :]:
+                    known.append(tree.get(prefix + key))
+                found.append((head[_HEAD.size :], known))
+            return found
+
+        return self.read(go_on)
+
+    def read(self, step: Callable[..., T], *arguments: object) -> T:
+        """Take a step on the newest snapshot, and again on the next if that goes meanwhile.
+
+        Raises:
+            StoreError: It cannot be read, or snapshots went all the time.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return step(self._newest(), *arguments)
+            except Moved:
+                if time.monotonic() > end:
+                    break
+        raise StoreError(
+            f"The online store {self._folder} could not be read: it changed all the time, and this user may not lock it. Ask "
+            f"for fewer entities at once, or let this user write {self._folder / _LOCK_FILE}."
+        )
+
+    def write(self, *_: object) -> NoReturn:
+        """Refuse to change anything.
+
+        Raises:
+            StoreError: Always.
+        """
+        raise StoreError(f"The online store {self._folder} cannot be written: it is read-only for this user.")
+
+    def _newest(self) -> Tree:
+        tree = self._tree
+        if tree is None or tree.transaction != self._file.transaction():
+            meta = self._file.newest()
+            self._tree = tree = Tree(self._file, meta, meta.root)
+        return tree
 
 
 def close_all() -> None:
@@ -245,12 +368,15 @@ os.register_at_fork(
 )
 
 
-def _get(transaction: Transaction, name: bytes, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
-    head = transaction.get(name)
-    if head is None:
-        raise KeyError(name)
-    prefix, get = _ROWS + head[:8], transaction.get
-    return head[16:], [get(prefix + key) for key in keys]
+def _get(transaction: Transaction, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Found]:
+    get, found = transaction.get, []
+    for name, keys in asked:
+        head = get(name)
+        if head is None:
+            raise KeyError(name)
+        prefix = _ROWS + head[:8]
+        found.append((head[16:], [get(prefix + key) for key in keys]))
+    return found
 
 
 def _prefix(transaction: Transaction, space: str) -> bytes:
@@ -261,11 +387,12 @@ def _prefix(transaction: Transaction, space: str) -> bytes:
 
 
 def _keys_from(transaction: Transaction, prefix: bytes, first: bytes) -> list[bytes]:
-    cursor = transaction.cursor()
-    if not cursor.set_range(first):
-        return []
-    some = islice(cursor.iternext(keys=True, values=False), _AT_ONCE)
-    return [key for key in some if key.startswith(prefix)]
+    if isinstance(transaction, Tree):
+        keys = transaction.keys(first)
+    else:
+        cursor = transaction.cursor()
+        keys = cursor.iternext(keys=True, values=False) if cursor.set_range(first) else iter(())
+    return [key for key in islice(keys, _AT_ONCE) if key.startswith(prefix)]
 
 
 def _expect(transaction: Transaction, space: str, expected: bytes | None) -> tuple[int, int]:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+Found = tuple[bytes, list[bytes | None]]
+"""The state of a space, and the row of each key that was asked for."""
+
 LONGEST_KEY = 480
 """How many bytes a key may have at most."""
 
@@ -59,13 +62,21 @@ class OnlineStore(Protocol):
     waits: bool
     """Whether a read waits for another machine."""
 
-    def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
+    def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """Give the state of a space and the row of each key, in order; None where there is none.
 
         All are of one moment.
 
         Raises:
             KeyError: There is no such space: it was never filled, or it was dropped.
+            StoreError: The store cannot be read.
+        """
+
+    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[Found]:
+        """Do what `get` does for several spaces; each is of one moment.
+
+        Raises:
+            KeyError: There is no such space.
             StoreError: The store cannot be read.
         """
 

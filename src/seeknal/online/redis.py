@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.extras import how_to_install
 from seeknal.forks import PerProcess
-from seeknal.online.protocol import Entries, Round
+from seeknal.online.protocol import Entries, Found, Round
 from seeknal.turns import Conflict
 
 _AT_ONCE = 5_000
@@ -127,7 +127,7 @@ class RedisStore:
             raise DefinitionError(f"{shown(self._url)} is no address of Redis: {error}") from None
         return client
 
-    def get(self, space: str, keys: Sequence[bytes]) -> tuple[bytes, list[bytes | None]]:
+    def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """See `OnlineStore.get`."""
         with self._calling("read"):
             head = _head(space)
@@ -143,6 +143,10 @@ class RedisStore:
                     rows = parts[0][1:] if len(parts) == 1 else [row for part in parts for row in part[1:]]
                     return now[_GENERATION:], rows
                 generation = self._generation(space)
+
+    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[Found]:
+        """See `OnlineStore.get_all`."""
+        return [self.get(space, keys) for space, keys in asked]
 
     def _generation(self, space: str) -> bytes:
         now = self._client.get(_head(space))

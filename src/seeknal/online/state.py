@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from seeknal.times import Interval
+
+
+@dataclass(frozen=True)
+class Events:
+    """When the events of the rows online are, as of a moment.
+
+    Args:
+        newest: The newest that has come by then; None: none has.
+        next: No other comes before this; None: none comes at all.
+    """
+
+    newest: int | None
+    next: int | None
+
+    def holds(self, at: int) -> bool:
+        """Tell whether it is so at a moment as well."""
+        return (self.newest is None or self.newest <= at) and (self.next is None or at < self.next)
+
+    def after(self, gone: Collection[int], come: Collection[int], at: int) -> Events | None:
+        """Return what it is after some rows were put in place of others; None if only the other rows can tell.
+
+        Args:
+            gone: The event times of the rows of some entities.
+            come: Those of the rows that these entities have now.
+            at: A moment.
+        """
+        newest = max((time for time in come if time <= at), default=None)
+        if not self.holds(at) or (self.newest in gone and (newest is None or newest < (self.newest or 0))):
+            return None
+        ahead = [time for time in come if time > at]
+        return Events(_of(max, newest, self.newest), _of(min, self.next, *ahead))
+
+
+def _of(choose: Callable[[Iterable[int]], int], *times: int | None) -> int | None:
+    known = [time for time in times if time is not None]
+    return choose(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -27,6 +64,7 @@ class State:
         left: How many tables have left the version since, so that readers of these see that something has changed.
         home: The name of the home that loaded them; "" if a release did that knew no names, or their store is in the home itself.
         doubted: Whether `verify` found rows that are not what this says, so that the next load writes all of them anew.
+        events: When the events of the rows are; None: it was loaded by an earlier release, which did not say.
     """
 
     origin: int
@@ -39,6 +77,7 @@ class State:
     left: int = 0
     home: str = ""
     doubted: bool = False
+    events: Events | None = None
 
     def dumps(self) -> bytes:
         """Write it as bytes."""

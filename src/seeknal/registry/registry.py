@@ -217,10 +217,9 @@ class Registry(Database):
         return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
 
     @reading
-    def watermarks(self, db: Connection, record: GroupRecord, version: int, until: int | None = None) -> list[int]:
-        """List the newest event time of each write to a version, up to a snapshot if one is given, in order of time."""
+    def watermarks(self, db: Connection, record: GroupRecord, version: int) -> list[int]:
+        """List the newest event time of each write to a version, in order of time."""
         query = select(t.snapshot.c.newest).where(t.snapshot.c.group_id == record.id, t.snapshot.c.version == version)
-        query = query if until is None else query.where(t.snapshot.c.number <= until)
         return sorted({newest for newest in db.scalars(query) if newest is not None})
 
     @writing

@@ -77,7 +77,7 @@ def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
     ages = []
     for table in service.store.registry.tables(project):
         try:
-            ages.append(freshness(service.store.online_tables, service.store.registry, table, at))
+            ages.append(freshness(service.store.online_tables, table, at))
         except SeeknalError:
             continue  # the table has no age then, which is what an alert asks for
     return ages
