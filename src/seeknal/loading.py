@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import islice, repeat
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ from seeknal.times import Interval, now, union, without
 from seeknal.turns import Conflict, take_turns
 
 _ROUNDS = 50
+_AT_ONCE = 10_000
 _REARRANGED = "optimize"
 
 
@@ -292,24 +293,29 @@ def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapsho
 
 
 def events_online(
-    catalog: Catalog, engine: Engine, record: GroupRecord, number: int, state: State, at: int
-) -> Events | None:
-    """Find the event times of the rows online of a version, as of a moment, from the rows that they were made from.
+    catalog: Catalog, engine: Engine, record: GroupRecord, number: int, online: OnlineStore, at: int
+) -> Events:
+    """Find the event times of the rows online of a version, as of a moment.
+
+    They are read from the rows that these were made from, or if they are gone, from the rows online one by one.
 
     Args:
-        catalog: Where these are.
+        catalog: Where the former are.
         engine: What reads them.
         record: The group.
         number: The version.
-        state: What is online of it.
+        online: Where the latter are.
         at: The moment, in microseconds since 1970.
-
-    Returns:
-        The event times; None if those rows are gone.
     """
+    space = space_of(record.project, record.name, number)
+    state = State.loads(online.get(space, [])[0])
     with catalog.offline(record.project, record.name).reading():
         version, now = catalog.read(record, number)
         old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now)
-        if old is None or not old.is_whole:
-            return None
-        return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
+        if old is not None and old.is_whole:
+            return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
+    codec, keys, times = Codec(version.schema), iter(online.keys(space)), set[int]()
+    while some := list(islice(keys, _AT_ONCE)):
+        times |= codec.times(online.get(space, some)[1])
+    newest, following = [time for time in times if time <= at], [time for time in times if time > at]
+    return Events(max(newest, default=None), min(following, default=None))

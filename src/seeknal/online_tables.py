@@ -359,17 +359,17 @@ class OnlineTables:
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
         return [self.line(record, version, name) for version, name in sorted(loads)]
 
-    def newest(self, record: GroupRecord, line: Ledger, at: int) -> int | None:
-        """Return the newest event time of what is online of a version, at or before a moment; None if nothing has come."""
+    def newest(self, record: GroupRecord, line: Ledger, name: str, at: int) -> int | None:
+        """Return the newest event time of what is online of a version in the store of a name, up to a moment; None: there is none."""
         if line.state is None:
             return None
         known = line.state.events
         if known is None or not known.holds(at):
             from seeknal.loading import events_online
 
-            known = events_online(self._catalog, self._engine(), record, line.version, line.state, at) or known
-        newest = known.newest if known else None
-        return newest if newest is not None and newest <= at else None
+            store = self._mover.store(name)
+            known = events_online(self._catalog, self._engine(), record, line.version, store, at)
+        return known.newest
 
     def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
         """Say what is online of a version in the store of a name."""

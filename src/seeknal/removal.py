@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seeknal import maintenance
+from seeknal import folders, maintenance
 from seeknal.catalog import Catalog
 from seeknal.erasures import digest
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally
@@ -199,7 +199,7 @@ def delete_group(places: Places, record: GroupRecord) -> None:
     root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
     with catalog.deleting():
         if root.exists():
-            trash.parent.mkdir(parents=True, exist_ok=True)
+            folders.make(trash.parent)
             root.rename(trash)
         places.online_tables.drop(record)
         catalog.registry.delete_group(record)

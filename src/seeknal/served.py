@@ -13,6 +13,7 @@ from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.duck import Duck
 from seeknal.errors import NotOnlineError
+from seeknal.folders import scratch_of
 from seeknal.online import Codec
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.serving import OnlineTable, Part
@@ -105,7 +106,7 @@ class Opener:
 
 
 def _opener_of(home: Path, place: str) -> Opener:
-    return Opener(Catalog(home, Registry(home / "registry.db"), Duck(home / "scratch")), place)
+    return Opener(Catalog(home, Registry(home / "registry.db"), Duck(scratch_of(home))), place)
 
 
 def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:

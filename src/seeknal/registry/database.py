@@ -21,6 +21,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from seeknal.errors import StoreError
+from seeknal.folders import read_only
 
 D = TypeVar("D", bound="Database")
 P = ParamSpec("P")
@@ -68,6 +69,8 @@ class Database:
                 finally:
                     sqlite3.Connection.close(raw)
         except DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+                raise read_only(self.path) from error
             raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
+from seeknal.folders import share
 from seeknal.registry import tables as t
 from seeknal.registry import upgrade
 from seeknal.registry.database import Database, reading, writing
@@ -65,6 +66,7 @@ class Registry(Database):
             if not path.exists():
                 with suppress(FileExistsError):
                     path.touch(exist_ok=False)
+                    share(path)
         except OSError as error:
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
         super().__init__(path)
