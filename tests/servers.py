@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,13 +84,15 @@ class Server:
         home: What it serves.
         options: Its options, as on its command line.
         env: Variables of its environment.
+        run_by: A command that runs it.
     """
 
-    def __init__(self, home: Path, *options: str, env: Mapping[str, str] | None = None):
+    def __init__(self, home: Path, *options: str, env: Mapping[str, str] | None = None, run_by: Sequence[str] = ()):
         self.home = home
         self.log = home.with_name(f"{home.name}-{uuid.uuid4().hex}.log")
         self.errors = self.log.with_suffix(".errors")
-        self._command = [sys.executable, "-c", "from seeknal.cli import main; main()", "serve", "--port", "0", *options]
+        cli = [sys.executable, "-c", "from seeknal.cli import main; main()"]
+        self._command = [*run_by, *cli, "serve", "--port", "0", *options]
         self._env = {**os.environ, "SEEKNAL_HOME": str(home), **(env or {})}
         self.process = None
         self.url = ""

@@ -43,6 +43,87 @@ def named(place: str | Path) -> Path:
     return path
 
 
+def make(folder: Path) -> None:
+    """Make a folder, and those that it is in, each for the group of the one around it; see `share`.
+
+    Raises:
+        StoreError: This user may not.
+    """
+    if folder.is_dir():
+        return
+    make(folder.parent)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise refused(folder, error) from error
+    share(folder)
+
+
+def share(path: Path) -> None:
+    """Let the group of a folder use what was just made in it as it may use the folder, whatever the umask of this process says.
+
+    So a home that is shared by a group, by `chmod g+rws`, stays so. A file of another group is left alone.
+    """
+    with suppress(OSError):
+        made, folder = path.stat(), path.parent.stat()
+        rights = folder.st_mode & (stat.S_IRWXG if stat.S_ISDIR(made.st_mode) else stat.S_IRGRP | stat.S_IWGRP)
+        if made.st_gid == folder.st_gid and rights & ~made.st_mode:
+            path.chmod(stat.S_IMODE(made.st_mode) | rights)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if possible: the error for which it is removed is the one to raise."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def may_write(path: Path) -> bool:
+    """Tell whether this user may write a file or folder, or make it where it is not there."""
+    while not os.path.exists(path):  # noqa: PTH110 - also where this user may not look
+        path = path.parent
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse to write where this user may not.
+
+    Raises:
+        StoreError: It may not.
+    """
+    if not may_write(folder):
+        raise read_only(folder)
+
+
+def refused(path: Path, error: OSError) -> StoreError:
+    """Return what to raise when a file or folder could not be written."""
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return read_only(path)
+    return StoreError(f"{path} could not be written: {error.strerror}.")
+
+
+def read_only(path: Path) -> StoreError:
+    """Return what to raise when this user may not write a file or folder."""
+    return StoreError(
+        f"{path} is read-only for this user. Run this as a user, or in a group, that may write it; a volume has to be "
+        "mounted writable."
+    )
+
+
+def scratch_of(home: Path) -> Path:
+    """Return the folder for what does not fit in memory: in the home, or where this user may not write, a private one in TMPDIR."""
+    own = home / "scratch"
+    if may_write(own):
+        return own
+    import tempfile
+
+    with suppress(OSError):
+        private = Path(tempfile.gettempdir()) / f"seeknal-{os.getuid()}"
+        private.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+        if private.stat().st_uid == os.getuid():
+            return private
+    return own
+
+
 @contextmanager
 def appearing(place: Path) -> Iterator[Path]:
     """Give a folder to fill, which is at its place, and on the disk, when this ends well, and gone if not.
@@ -71,7 +152,7 @@ def passing(parent: Path) -> Iterator[Path]:
     Args:
         parent: Where it is made.
     """
-    parent.mkdir(parents=True, exist_ok=True)
+    make(parent)
     place = parent / "work"
     _sweep(place)
     part, lock = _begin(place, [])
@@ -137,6 +218,9 @@ def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, FileNotFoundError):
         pass
+    except PermissionError:  # it is another user's
+        if unknown:
+            raise
     except OSError:
         if lock is None:
             raise

@@ -81,7 +81,7 @@ def _of_feed(tables: OnlineTables, table: OnlineTableRecord, fed: Feed, at: int)
     line = tables.line(fed.record, fed.now.version, table.target)
     if line.state is None:
         return Freshness(table.project, table.name, None, None, is_behind=True)
-    newest = tables.newest(fed.record, line, at)
+    newest = tables.newest(fed.record, line, table.target, at)
     ttl = line.state.ttl if table.ttl is None else table.ttl
     is_expired = ttl is not None and newest is not None and newest < at - ttl
     is_behind = fed.has_moved or bool(fed.cut_off) or not line.is_fresh

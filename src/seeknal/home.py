@@ -12,6 +12,7 @@ from weakref import WeakSet
 from seeknal import config
 from seeknal.catalog import Catalog
 from seeknal.duck import Duck
+from seeknal.folders import scratch_of, share
 from seeknal.lock import once
 from seeknal.registry import Registry, Version
 
@@ -92,8 +93,13 @@ class Home:
         return self.home / "registry.db"
 
     @once
+    def scratch(self) -> Path:
+        """Where what does not fit in memory is kept for a while."""
+        return scratch_of(self.home)
+
+    @once
     def _duck(self) -> Duck:
-        return Duck(self.home / "scratch", self.settings.memory_limit)
+        return Duck(self.scratch, self.settings.memory_limit)
 
     @once
     def _queries(self) -> _Queries:
@@ -196,6 +202,7 @@ class _Queries:
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
                 checked.touch()
+                share(checked)
         return DuckDBEngine(self._duck)
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import islice, repeat
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ from seeknal.times import Interval, now, union, without
 from seeknal.turns import Conflict, take_turns
 
 _ROUNDS = 50
+_AT_ONCE = 10_000
 _REARRANGED = "optimize"
 
 
@@ -167,7 +168,8 @@ class _Load:
             return self._run()
 
     def _run(self) -> tuple[int, int, int]:
-        (text, before), wanted = self._before(), self._wanted()
+        text, before = self._before()
+        wanted = self._wanted(before)
         entities = None if before is None or self.ask.full else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
@@ -177,8 +179,9 @@ class _Load:
         online = self.target.online.change(self.space, text, state.dumps(), entries)
         return len(entries), online, wanted.snapshot.number
 
-    def _wanted(self) -> _Wanted:
+    def _wanted(self, before: State | None) -> _Wanted:
         record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+        cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
         version, snapshot = self.catalog.read(record, self.number)
         notes = registry.loads(record, self.number, self.target.name)
         state = State(
@@ -190,6 +193,7 @@ class _Load:
             kept=self.target.kept if self.target.online.forgets else None,
             at=self.at,
             home=self.target.owner.name if self.target.owner else "",
+            cleared=cleared,
         )
         return _Wanted(version, snapshot, state)
 
@@ -257,8 +261,9 @@ class _Load:
         """Give all rows, and then again and again what others changed meanwhile."""
         yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
-            (text, _), before, wanted = self._before(), wanted, self._wanted()
-            entities = self._changed(before.state, wanted)
+            made, (text, before) = wanted, self._before()
+            wanted = self._wanted(before)
+            entities = self._changed(made.state, wanted)
             if entities is None:
                 return
             state = replace(wanted.state, events=self._events(wanted))
@@ -292,24 +297,29 @@ def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapsho
 
 
 def events_online(
-    catalog: Catalog, engine: Engine, record: GroupRecord, number: int, state: State, at: int
-) -> Events | None:
-    """Find the event times of the rows online of a version, as of a moment, from the rows that they were made from.
+    catalog: Catalog, engine: Engine, record: GroupRecord, number: int, online: OnlineStore, at: int
+) -> Events:
+    """Find the event times of the rows online of a version, as of a moment.
+
+    They are read from the rows that these were made from, or if they are gone, from the rows online one by one.
 
     Args:
-        catalog: Where these are.
+        catalog: Where the former are.
         engine: What reads them.
         record: The group.
         number: The version.
-        state: What is online of it.
+        online: Where the latter are.
         at: The moment, in microseconds since 1970.
-
-    Returns:
-        The event times; None if those rows are gone.
     """
+    space = space_of(record.project, record.name, number)
+    state = State.loads(online.get(space, [])[0])
     with catalog.offline(record.project, record.name).reading():
         version, now = catalog.read(record, number)
         old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now)
-        if old is None or not old.is_whole:
-            return None
-        return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
+        if old is not None and old.is_whole:
+            return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
+    codec, keys, times = Codec(version.schema), iter(online.keys(space)), set[int]()
+    while some := list(islice(keys, _AT_ONCE)):
+        times |= codec.times(online.get(space, some)[1])
+    newest, following = [time for time in times if time <= at], [time for time in times if time > at]
+    return Events(max(newest, default=None), min(following, default=None))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from seeknal.errors import StoreError
+from seeknal.folders import may_write, share
 
 if TYPE_CHECKING:
     from functools import cached_property as once
@@ -67,11 +68,11 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
     block and the first line of an `__exit__` in Python, and the lock would be held for as long as the traceback is kept.
     """
     try:
-        file = FileIO(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))
+        file = FileIO(_open(path))
     except OSError as error:
-        if os.access(path.parent, os.W_OK):
+        if path.parent.exists() and may_write(path.parent):
             raise StoreError(f"The lock {path} cannot be used: {error}") from error
-        return nullcontext()  # where no file can be made, nobody writes
+        return nullcontext()  # a user who may make no file here only reads
     try:
         _held.add(ref(file, _held.discard))  # in C too: what is raised in a callback is lost
         fcntl.flock(file, kind)
@@ -81,6 +82,14 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
     except BaseException:
         file.close()
         raise
+    return file
+
+
+def _open(path: Path) -> int:
+    is_there = path.exists()
+    file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    if not is_there:
+        share(path)
     return file
 
 

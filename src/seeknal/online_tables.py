@@ -211,6 +211,28 @@ class OnlineTables:
         for load in {(load.version, load.target): load for load in loads}.values():
             self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell, take_over=take_over))
 
+    def require(self, record: GroupRecord) -> None:
+        """Check that each store answers that something of a group was loaded into.
+
+        Raises:
+            StoreError: One does not.
+        """
+        for load in self._registry.loads(record):
+            self._mover.state(space_of(record.project, record.name, load.version), load.target)
+
+    def is_behind(self, record: GroupRecord) -> bool:
+        """Tell whether the current version is not online as it is stored; if a store does not answer, it is not."""
+        number = self._catalog.version(record).number
+        targets = {load.target for load in self._registry.loads(record, number)}
+        try:
+            return not targets or not all(self.line(record, number, target).is_fresh for target in targets)
+        except StoreError:
+            return True
+
+    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+        """Remove an entity that is about to be erased; see `Mover.take_out`."""
+        self._mover.take_out(record, key, at)
+
     # Tables
 
     def serve(
@@ -346,28 +368,36 @@ class OnlineTables:
                     "there are."
                 )
 
+    def holds(self, space: str, target: str) -> bool:
+        """Whether a store has a space."""
+        return self._mover.state(space, target) is not None
+
+    def place(self, target: str) -> str:
+        """Say where a store is, without its password."""
+        return online.shown(target or self._place)
+
     def ledger(self, record: GroupRecord) -> list[Ledger]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
         return [self.line(record, version, name) for version, name in sorted(loads)]
 
-    def newest(self, record: GroupRecord, line: Ledger, at: int) -> int | None:
-        """Return the newest event time of what is online of a version, at or before a moment; None if nothing has come."""
+    def newest(self, record: GroupRecord, line: Ledger, name: str, at: int) -> int | None:
+        """Return the newest event time of what is online of a version in the store of a name, up to a moment; None: there is none."""
         if line.state is None:
             return None
         known = line.state.events
         if known is None or not known.holds(at):
             from seeknal.loading import events_online
 
-            known = events_online(self._catalog, self._engine(), record, line.version, line.state, at) or known
-        newest = known.newest if known else None
-        return newest if newest is not None and newest <= at else None
+            store = self._mover.store(name)
+            known = events_online(self._catalog, self._engine(), record, line.version, store, at)
+        return known.newest
 
     def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
         """Say what is online of a version in the store of a name."""
         text = self._mover.state(space_of(record.project, record.name, version), name)
-        state, place = State.loads(text) if text else None, online.shown(name or self._place)
-        return Ledger(version, place, state, self._catalog.read(record, version)[1])
+        state = State.loads(text) if text else None
+        return Ledger(version, self.place(name), state, self._catalog.read(record, version)[1])
 
 
 def _ask(

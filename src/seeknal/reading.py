@@ -56,7 +56,7 @@ def batches(home: Home, asked: Inquiry, tell: Tell = silent) -> pa.RecordBatchRe
     if asked.kind != SPINE:
         raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
     stream = streaming.Stream(sources(home, asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.span)
-    return streaming.stream(home.engine, stream, home.home / "scratch", tell)
+    return streaming.stream(home.engine, stream, home.scratch, tell)
 
 
 def save(home: Home, name: str, asked: Inquiry, *, keep_rows: bool = False, tell: Tell = silent) -> TrainingSetRecord:

@@ -22,6 +22,7 @@ from seeknal.content import check_types, content_hash
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.feature_group import FeatureLookup
+from seeknal.folders import check_writable, make, share
 from seeknal.lock import during
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
@@ -69,6 +70,7 @@ class TrainingSets:
                 f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
+        check_writable(self._catalog.home / "datasets")
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
         place = self._catalog.home / "datasets" / folder
         readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
@@ -76,13 +78,15 @@ class TrainingSets:
         def keep() -> TrainingSetRecord:
             with ExitStack() as undo:
                 undo.callback(shutil.rmtree, place, ignore_errors=True)
-                place.mkdir(parents=True)
+                make(place)
                 if spine is not None:
                     _keep_spine(spine, place / "spine.arrow")
+                    share(place / "spine.arrow")
                 answer = self._answer(sources, question, place, tell)
                 tell("Keeping the training set")
                 if keep_rows:
                     _keep_rows(answer, place / "rows.parquet")
+                    share(place / "rows.parquet")
                 pins, rows = tuple(_pin(source) for source in sources), len(answer)
                 made = TrainingSetRecord(
                     project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder

@@ -160,6 +160,9 @@ def test_how_fresh_a_table_is_that_an_earlier_release_loaded():
     assert newest_of(store) == instant(NOON + HOUR)
     write(fg, users({1: NOON - HOUR}))
     store.optimize("spend", keep_days=0)
+    assert newest_of(store) == instant(NOON + HOUR), (
+        "from the rows online, since those that they were made from are gone"
+    )
     store.load("spend")
     assert newest_of(store) == instant(NOON - HOUR)
 

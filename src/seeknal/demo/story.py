@@ -137,7 +137,7 @@ def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
     if folder.exists() and not folder.is_dir():
         raise DefinitionError(f"{folder} is a file. Give the demo a folder.")
     started = time.perf_counter()
-    year = flights.read(store.home / "scratch")
+    year = flights.read(store.scratch)
     seconds = time.perf_counter() - started
     _clear(store)
     file = folder / FILE

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
@@ -19,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from seeknal.errors import StoreError
+from seeknal.folders import share
 from seeknal.lock import alone
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, latest, noted
 from seeknal.schema import ROW_ID, Schema
@@ -111,6 +113,9 @@ def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
     if not changes_schema:
         actions += [RemoveAction(file.path, changes_rows, _milliseconds(), file.size, {}) for file in step.removed]
 
+    for file in step.added:
+        share(base.root / file.path)
+
     def act(table: DeltaTable, note: CommitProperties) -> None:
         table.create_write_transaction(
             actions,
@@ -156,10 +161,19 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
             if latest(base.root) < commit.snapshot or noted(base.root, commit.snapshot) != metadata:
                 files.close()
                 raise StoreError(f"{base.root} could not be written; nothing was stored: {error}") from error
+        share_log(base.root, commit.snapshot)
         if commit.snapshot % _CHECKPOINT == 0:
             with suppress(DeltaError, OSError):  # it only makes reading quicker
                 table.create_checkpoint()  # of `base`
+            for file in (base.root / "_delta_log").glob("*checkpoint*"):
+                share(file)
         return commit
+
+
+def share_log(root: Path, number: int) -> None:
+    """Let the group of a table's folder use its log and the entry of a snapshot; see `seeknal.folders.share`."""
+    share(root / "_delta_log")
+    share(root / "_delta_log" / f"{number:020}.json")
 
 
 def _opened(base: Snapshot) -> DeltaTable:

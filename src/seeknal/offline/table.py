@@ -23,6 +23,7 @@ from deltalake.exceptions import DeltaError
 from seeknal import types
 from seeknal.duck import Duck
 from seeknal.errors import StoreError
+from seeknal.folders import check_writable, make, remove
 from seeknal.lock import alone, together
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
@@ -35,6 +36,7 @@ from seeknal.offline.commit import (
     lacking,
     properties,
     refuse_properties,
+    share_log,
 )
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
 from seeknal.offline.log import Commit, DataFile, Snapshot, exists, latest, mentioned_files, read_snapshot
@@ -92,10 +94,11 @@ class OfflineTable:
 
     def create(self, schema: Schema) -> None:
         """Make an empty table, unless there is one."""
+        make(self.root)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
             with alone(self.root / "_commit.lock"):
                 DeltaTable.create(self.root, delta_schema(schema), mode="ignore", configuration=properties(schema))
+                share_log(self.root, 0)
         except (DeltaError, OSError) as error:
             raise StoreError(f"{self.root} could not be made: {error}") from error
 
@@ -442,6 +445,7 @@ class OfflineTable:
         Raises:
             Conflict: `base` is no longer the newest snapshot, so its files may be gone.
         """
+        check_writable(self.root)
         try:
             with ExitStack() as undo:
                 if latest(self.root) != base.number:
@@ -467,7 +471,7 @@ class OfflineTable:
         """Write what a query gives to a file of its own; nothing if that is no rows."""
         name = f"{uuid.uuid4().hex}.parquet"
         path = self.root / name
-        undo.callback(path.unlink, missing_ok=True)
+        undo.callback(remove, path)
         cursor = self._duck.connection.cursor()
         for view, rows in part.views.items():
             cursor.register(view, rows)

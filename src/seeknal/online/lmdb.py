@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import lmdb
 
 from seeknal.errors import StoreError
+from seeknal.folders import make, may_write, read_only, share
 from seeknal.lock import alone
 from seeknal.online.pages import Moved, PageFile, Tree, check_whole
 from seeknal.online.protocol import Entries, Found, Round
@@ -155,17 +156,9 @@ def _open(folder: Path, map_size: int) -> _Environment | _Unlocked:
     file, lock = folder / _FILE, folder / _LOCK_FILE
     if file.exists() and file.stat().st_size:
         check_whole(file)
-        if not _may_write(lock):
+        if not may_write(lock):
             return _Unlocked(file)
-    return _Environment(folder, map_size, readonly=not _may_write(file))
-
-
-def _may_write(file: Path) -> bool:
-    """Tell whether this user may write a file, or make it."""
-    place = file
-    while not place.exists():
-        place = place.parent
-    return os.access(place, os.W_OK)
+    return _Environment(folder, map_size, readonly=file.exists() and not may_write(file))
 
 
 class _Environment:
@@ -177,13 +170,17 @@ class _Environment:
 
     def __init__(self, folder: Path, map_size: int, *, readonly: bool) -> None:
         self._folder = folder
+        self._readonly = readonly
         self._growing = Lock()
         self._inside: list[None] = []
+        make(folder)
+        new = [file for file in (folder / _FILE, folder / _LOCK_FILE) if not file.exists()]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._lmdb = lmdb.open(str(folder), map_size=map_size, readonly=readonly, max_readers=_MOST_READERS)
         except (lmdb.Error, OSError) as error:
             raise StoreError(f"The online store {folder} cannot be opened: {error}") from error
+        for file in new:
+            share(file)
 
     def close(self) -> None:
         self._lmdb.close()
@@ -212,6 +209,8 @@ class _Environment:
         Raises:
             StoreError: It could not be written; what was there is there still.
         """
+        if self._readonly:
+            raise read_only(self._folder / _FILE)
         return self.read(step, *arguments, write=True)
 
     def read(self, step: Callable[..., T], *arguments: object, write: bool = False) -> T:
@@ -330,7 +329,7 @@ class _Unlocked:
         Raises:
             StoreError: Always.
         """
-        raise StoreError(f"The online store {self._folder} cannot be written: it is read-only for this user.")
+        raise read_only(self._folder / _FILE)
 
     def _newest(self) -> Tree:
         tree = self._tree

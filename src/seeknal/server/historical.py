@@ -57,7 +57,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
-        folder = stack.enter_context(passing(service.store.home / "scratch"))
+        folder = stack.enter_context(passing(service.store.scratch))
         query, spine = await _receive(exchange, folder, fill)
         stack.enter_context(await service.joins.place(exchange))
         gone = asyncio.ensure_future(exchange.gone())
