@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from select import PIPE_BUF
 
 import httpx2
 import pyarrow as pa
@@ -32,6 +34,8 @@ from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
 from seeknal.feature_group import FeatureGroup
 from seeknal.lock import alone
+from seeknal.online import LmdbStore
+from seeknal.server.access import _pieces
 from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow
@@ -560,6 +564,19 @@ def test_spans_go_to_opentelemetry(tmp_path):
     assert "user_id" not in str(span)
 
 
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+        }
+        with Server(store.home, "--otel", env=env) as server:
+            assert ask(server.url).status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=25) == 0  # the library would wait for 30 s
+
+
 def test_a_spine_of_few_bytes_and_many_rows_is_refused(tmp_path):
     store = filled(tmp_path / "other", "shop")
     spine = pa.table({"user_id": [1] * 5, "at": [NOON] * 5})
@@ -591,3 +608,60 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
         wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
         assert "died" in server.errors.read_text()
         assert server.stop() == 0
+
+
+def keys_counted(server: Server) -> float:
+    text = httpx2.get(f"{server.url}/metrics").text
+    found = re.search(r'seeknal_online_keys_total\{project="shop",table="spend"\} (\S+)', text)
+    return float(found[1]) if found else 0
+
+
+def test_counts_need_no_files_and_outlive_their_workers(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    (tmp_path / "passing").mkdir()
+    with Server(store.home, "--workers", "2", env={"TMPDIR": str(tmp_path / "passing")}) as server:
+        for _ in range(20):
+            assert ask(server.url).status_code == 200
+        wait_for(lambda: keys_counted(server) == 20)
+        assert not list((tmp_path / "passing").iterdir())
+        (tmp_path / "passing").rmdir()
+        for end in (
+            lambda _: server.process.send_signal(signal.SIGHUP),
+            lambda pids: os.kill(min(pids), signal.SIGKILL),
+        ):
+            before = set(server.workers)
+            end(before)
+            wait_for(lambda before=before: len(set(server.workers) - before) > 0, 120)
+            wait_for(lambda: keys_counted(server) == 20)
+        wait_for(lambda: ask(server.url).status_code == 200)
+        wait_for(lambda: keys_counted(server) >= 21)
+
+
+def test_workers_end_with_the_first_process_however_it_ends(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    with Server(store.home, "--workers", "2") as server:
+        port, workers = int(server.url.rpartition(":")[2]), server.workers
+        assert len(workers) == 2
+        server.process.kill()
+        wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_tables_beyond_those_opened_at_the_start_are_opened_when_they_are_asked_for(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    for i in range(30):
+        store.serve([FeatureLookup("shop/spend")], f"z{i:02}")
+    with Server(store.home) as server:
+        for i in range(30):
+            answer = httpx2.get(f"{server.url}/v1/online/shop/z{i:02}?user_id=1")
+            assert answer.json() == {"rows": [{"user_id": 1, "spent": 10}]}
+        assert httpx2.get(f"{server.url}/readyz").status_code == 200
+        LmdbStore(store.home / "online").drop("shop/spend/1")  # behind the back of the registry
+        assert httpx2.get(f"{server.url}/readyz").status_code == 503
+
+
+def test_lines_of_several_workers_stay_whole():
+    long = [b"x" * size + b"\n" for size in (100, 4000, 90, 4095, 1, 2000, 2000, 2000)]
+    pieces = list(_pieces(long))
+    assert all(len(piece) <= PIPE_BUF and piece.endswith(b"\n") for piece in pieces)
+    assert b"".join(pieces) == b"".join(long)

@@ -346,6 +346,14 @@ class OnlineTables:
                     "there are."
                 )
 
+    def holds(self, space: str, target: str) -> bool:
+        """Whether a store has a space."""
+        return self._mover.state(space, target) is not None
+
+    def place(self, target: str) -> str:
+        """Say where a store is, without its password."""
+        return online.shown(target or self._place)
+
     def ledger(self, record: GroupRecord) -> list[Ledger]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
@@ -366,8 +374,8 @@ class OnlineTables:
     def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
         """Say what is online of a version in the store of a name."""
         text = self._mover.state(space_of(record.project, record.name, version), name)
-        state, place = State.loads(text) if text else None, online.shown(name or self._place)
-        return Ledger(version, place, state, self._catalog.read(record, version)[1])
+        state = State.loads(text) if text else None
+        return Ledger(version, self.place(name), state, self._catalog.read(record, version)[1])
 
 
 def _ask(

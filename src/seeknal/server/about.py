@@ -30,7 +30,7 @@ async def healthy(_service: Service, _exchange: Exchange) -> Answer:
 async def ready(service: Service, exchange: Exchange) -> Answer:
     """Say whether the registry and all online stores can be read."""
     try:
-        await service.elsewhere(exchange, service.check)
+        await service.elsewhere(exchange, service.definitions.check)
     except SeeknalError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the route is open to all, who need not know where things are
         detail = "The registry or an online store cannot be read. The server's stderr says which."

@@ -28,6 +28,8 @@ from seeknal.server.totals import SharedTotals, Totals
 from seeknal.store import FeatureStore
 
 T = TypeVar("T")
+_AT_START = 20
+"""How many tables are opened before the first request."""
 _LOOK = 0.25
 """How often the registry is looked at, and requests that wait for too long are ended, in seconds."""
 
@@ -78,28 +80,16 @@ class Service:
         exchange.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
 
-    def check(self) -> None:
-        """Look whether the registry and the online stores can be read, and have what was loaded.
-
-        Raises:
-            StoreError: One cannot, or has not.
-        """
-        tables = {table.target: table for table in self.store.registry.tables()}
-        for table in tables.values():
-            for part in self.store.online_tables.open(table).parts:
-                part.is_online()
-        self.definitions.check()
-
     # Its life
 
     async def start(self) -> None:
-        """Open what will be needed, so that the first requests do not wait for it.
+        """Open what the first requests need: some tables; the others, of which there may be thousands, when they are asked for.
 
         Raises:
             SeeknalError: The home cannot be opened.
         """
         self.definitions.refresh()
-        for record in self.store.registry.tables():
+        for record in self.store.registry.tables()[:_AT_START]:
             with suppress(SeeknalError, Problem):  # it is told of when somebody asks for it
                 self.definitions.open(record.project, record.name)
         exact.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
