@@ -22,6 +22,7 @@ import memory
 import over_http
 import reads
 import report
+import server_growth
 import starts
 import trips
 import writes
@@ -107,6 +108,11 @@ def _http(options: argparse.Namespace) -> Iterator[report.Section]:
     return over_http.measure_all(rows, options.peers, options.rounds, seconds, options.data)
 
 
+def _servers(options: argparse.Namespace) -> Iterator[report.Section]:
+    tables, threads = ([10, 100], [16]) if options.quick else ([10, 1000], [16, 32])
+    return server_growth.measure_all(tables, threads, options.rounds, options.data)
+
+
 KINDS = {
     "join": _joins,
     "write": _writes,
@@ -117,6 +123,7 @@ KINDS = {
     "trips": _trips,
     "online": _online,
     "http": _http,
+    "server": _servers,
 }
 
 if __name__ == "__main__":
