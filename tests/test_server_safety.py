@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import os
-import re
 import signal
 import socket
 import sqlite3
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
 
 from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
@@ -611,9 +611,9 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
 
 
 def keys_counted(server: Server) -> float:
-    text = httpx2.get(f"{server.url}/metrics").text
-    found = re.search(r'seeknal_online_keys_total\{project="shop",table="spend"\} (\S+)', text)
-    return float(found[1]) if found else 0
+    found = text_string_to_metric_families(httpx2.get(f"{server.url}/metrics").text)
+    keys = [one for family in found for one in family.samples if one.name == "seeknal_online_keys_total"]
+    return sum(one.value for one in keys if one.labels == {"project": "shop", "table": "spend"})
 
 
 def test_counts_need_no_files_and_outlive_their_workers(tmp_path):
