@@ -1,5 +1,6 @@
 """What a server lets in, what it takes at most, and how it ends."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -29,13 +30,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
 
 from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
 from seeknal.feature_group import FeatureGroup
+from seeknal.freshness import Freshness
 from seeknal.lock import alone
 from seeknal.online import LmdbStore
 from seeknal.server.access import _pieces
+from seeknal.server.ages import Ages
+from seeknal.server.http import Exchange
+from seeknal.server.options import Limits
 from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow
@@ -611,9 +617,9 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
 
 
 def keys_counted(server: Server) -> float:
-    text = httpx2.get(f"{server.url}/metrics").text
-    found = re.search(r'seeknal_online_keys_total\{project="shop",table="spend"\} (\S+)', text)
-    return float(found[1]) if found else 0
+    found = text_string_to_metric_families(httpx2.get(f"{server.url}/metrics").text)
+    keys = [one for family in found for one in family.samples if one.name == "seeknal_online_keys_total"]
+    return sum(one.value for one in keys if one.labels == {"project": "shop", "table": "spend"})
 
 
 def test_counts_need_no_files_and_outlive_their_workers(tmp_path):
@@ -635,6 +641,28 @@ def test_counts_need_no_files_and_outlive_their_workers(tmp_path):
             wait_for(lambda: keys_counted(server) == 20)
         wait_for(lambda: ask(server.url).status_code == 200)
         wait_for(lambda: keys_counted(server) >= 21)
+
+
+def test_ages_that_take_long_to_find_are_those_found_last():
+    go, rounds = threading.Event(), iter(range(9))
+
+    def find():
+        number = next(rounds)
+        if number == 1:
+            assert go.wait(60)
+        yield Freshness("shop", "spend", number, number, is_behind=False)
+
+    async def run():
+        ages = Ages(find)
+        exchange = Exchange({"headers": [], "method": "GET", "path": "/metrics"}, None, Limits())
+        assert [(await ages.get(exchange))[0].newest for _ in range(3)] == [0, 0, 0]
+        go.set()
+        while (await ages.get(exchange))[0].newest != 1:
+            pass
+        assert (await ages.get(exchange))[0].newest == 1  # it rests, since it took long
+        ages.close()
+
+    asyncio.run(run())
 
 
 def test_workers_end_with_the_first_process_however_it_ends(tmp_path):

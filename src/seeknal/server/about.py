@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from seeknal.errors import SeeknalError, StoreError
-from seeknal.freshness import Freshness, freshness
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
@@ -63,24 +62,10 @@ async def metrics(service: Service, exchange: Exchange) -> Answer:
     """Tell Prometheus what was counted: of the token's project, or of all."""
     exchange.refuse_query()
     project = exchange.scope_of_token
+    ages = [one for one in await service.ages.get(exchange) if project in {None, one.project}]
     service.metrics.flush()
-    text = await service.elsewhere(exchange, _metrics, service, project)
+    text = await service.elsewhere(exchange, service.metrics.text, project, ages, time.time_ns() // 1000)
     return Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
-
-
-def _metrics(service: Service, project: str | None) -> bytes:
-    at = time.time_ns() // 1000
-    return service.metrics.text(project, _ages(service, project, at), at)
-
-
-def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
-    ages = []
-    for table in service.store.registry.tables(project):
-        try:
-            ages.append(freshness(service.store.online_tables, table, at))
-        except SeeknalError:
-            continue  # the table has no age then, which is what an alert asks for
-    return ages
 
 
 async def catalog(service: Service, exchange: Exchange) -> Answer:

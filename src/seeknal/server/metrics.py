@@ -7,10 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-
 from seeknal.freshness import Freshness
 from seeknal.server.totals import Counts, Key, SharedTotals, Totals
 from seeknal.serving import Read
@@ -95,45 +91,46 @@ class Metrics:
         totals = self._totals.read()
         if project is not None:
             totals = {key: number for key, number in totals.items() if key[0] != _ANSWERS and key[1] == project}
-        return generate_latest(_Families([*_counted(totals), *_ages(ages, at)]))
+        return "\n".join([*_counted(totals), *_ages(list(ages), at), ""]).encode()
 
 
-def _counted(totals: Counts) -> Iterator[Metric]:
-    seconds = HistogramMetricFamily(
-        "seeknal_online_seconds", "Time to answer a request to an online table.", labels=_TABLE
-    )
-    for _, *labels in sorted(key for key in totals if key[0] == _SECONDS):
-        numbers = accumulate(totals.get((_BUCKET, *labels, bound), 0) for bound in _BOUNDS)
-        seconds.add_metric(labels, list(zip(_BOUNDS, numbers, strict=True)), totals[_SECONDS, *labels])
-    yield seconds
+def _counted(totals: Counts) -> Iterator[str]:
+    """Write what was counted, in the text format of Prometheus; no name of ours has a character that would need an escape."""
+    yield from _head("seeknal_online_seconds", "histogram", "Time to answer a request to an online table.")
+    for _, project, table in _of(totals, _SECONDS):
+        labels = _labels(project=project, table=table)
+        numbers = accumulate(totals.get((_BUCKET, project, table, bound), 0) for bound in _BOUNDS)
+        for bound, number in zip(_BOUNDS, numbers, strict=True):
+            yield f'seeknal_online_seconds_bucket{{le="{bound}",{labels}}} {float(number)}'
+        yield f"seeknal_online_seconds_count{{{labels}}} {float(number)}"
+        yield f"seeknal_online_seconds_sum{{{labels}}} {totals[_SECONDS, project, table]}"
     for name, about in _COUNTERS.items():
-        yield _counter(f"seeknal_online_{name}", about, _TABLE, totals, name)
-    yield _counter("seeknal_answers", "Answers, by route and status.", ["route", "status"], totals, _ANSWERS)
+        yield from _head(f"seeknal_online_{name}_total", "counter", about)
+        for key in _of(totals, name):
+            yield f"seeknal_online_{name}_total{{{_labels(project=key[1], table=key[2])}}} {float(totals[key])}"
+    yield from _head("seeknal_answers_total", "counter", "Answers, by route and status.")
+    for key in _of(totals, _ANSWERS):
+        yield f"seeknal_answers_total{{{_labels(route=key[1], status=key[2])}}} {float(totals[key])}"
 
 
-def _counter(name: str, about: str, labels: Sequence[str], totals: Counts, kind: str) -> Metric:
-    found = CounterMetricFamily(name, about, labels=labels)
-    for key in sorted(key for key in totals if key[0] == kind):
-        found.add_metric(key[1:], totals[key])
-    return found
-
-
-def _ages(ages: Iterable[Freshness], at: int) -> Iterator[Metric]:
-    age = GaugeMetricFamily("seeknal_online_data_age_seconds", "Time since the newest event online.", labels=_TABLE)
-    behind = GaugeMetricFamily("seeknal_online_behind", "1 if newer rows are stored than are online.", labels=_TABLE)
+def _ages(ages: Sequence[Freshness], at: int) -> Iterator[str]:
+    yield from _head("seeknal_online_data_age_seconds", "gauge", "Time since the newest event online.")
     for one in ages:
-        behind.add_metric([one.project, one.table], float(one.is_behind))
         if one.newest is not None:
-            age.add_metric([one.project, one.table], (at - one.newest) / 1e6)
-    yield from (age, behind)
+            labels = _labels(project=one.project, table=one.table)
+            yield f"seeknal_online_data_age_seconds{{{labels}}} {(at - one.newest) / 1e6}"
+    yield from _head("seeknal_online_behind", "gauge", "1 if newer rows are stored than are online.")
+    for one in ages:
+        yield f"seeknal_online_behind{{{_labels(project=one.project, table=one.table)}}} {float(one.is_behind)}"
 
 
-class _Families:
-    """Metrics, as Prometheus collects them."""
+def _of(totals: Counts, kind: str) -> list[Key]:
+    return sorted(key for key in totals if key[0] == kind)
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
 
-    def collect(self) -> Iterable[Metric]:
-        """Give them."""
-        return self._metrics
+def _head(name: str, kind: str, about: str) -> tuple[str, str]:
+    return f"# HELP {name} {about}", f"# TYPE {name} {kind}"
+
+
+def _labels(**labels: str) -> str:
+    return ",".join(f'{name}="{value}"' for name, value in labels.items())

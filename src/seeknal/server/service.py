@@ -6,8 +6,9 @@ import asyncio
 import gc
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import perf_counter
@@ -18,7 +19,9 @@ import pyarrow as pa
 from seeknal import exact, online
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.extras import how_to_install
+from seeknal.freshness import Freshness, freshness
 from seeknal.server.access import AccessLog
+from seeknal.server.ages import Ages
 from seeknal.server.definitions import Definitions, Held
 from seeknal.server.http import Exchange, Problem
 from seeknal.server.jobs import Jobs, Spines
@@ -56,6 +59,7 @@ class Service:
         self.pushes = Jobs("pushes", options.limits.jobs)
         self.joins = Jobs("joins", options.limits.jobs)
         self.spines = Spines(max(1, options.limits.requests // 2), options.limits.jobs * options.limits.spine)
+        self.ages = Ages(self._ages)
         self._lookups = ThreadPoolExecutor(32, "lookup")
         self._refreshes = ThreadPoolExecutor(1, "refresh")
         self._watchers: list[asyncio.Task[None]] = []
@@ -79,6 +83,13 @@ class Service:
         """Take a step that may wait in a thread, while other requests are answered."""
         exchange.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
+
+    def _ages(self) -> Iterator[Freshness]:
+        """Find out how fresh each table is."""
+        at = time.time_ns() // 1000
+        for table in self.store.registry.tables():
+            with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
+                yield freshness(self.store.online_tables, table, at)
 
     # Its life
 
@@ -105,6 +116,7 @@ class Service:
         self._lookups.shutdown(wait=False, cancel_futures=True)
         self.pushes.close()
         self.joins.close()
+        self.ages.close()
         if self.log:
             self.log.close()
         if self.telemetry:

@@ -14,7 +14,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from seeknal.server.http import Exchange
 
-_PATIENCE = 2
+_PATIENCE = 1.5
 """How long the end of the server waits for the collector, in seconds."""
 
 
