@@ -167,7 +167,8 @@ class _Load:
             return self._run()
 
     def _run(self) -> tuple[int, int, int]:
-        (text, before), wanted = self._before(), self._wanted()
+        text, before = self._before()
+        wanted = self._wanted(before)
         entities = None if before is None or self.ask.full else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
@@ -177,8 +178,9 @@ class _Load:
         online = self.target.online.change(self.space, text, state.dumps(), entries)
         return len(entries), online, wanted.snapshot.number
 
-    def _wanted(self) -> _Wanted:
+    def _wanted(self, before: State | None) -> _Wanted:
         record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+        cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
         version, snapshot = self.catalog.read(record, self.number)
         notes = registry.loads(record, self.number, self.target.name)
         state = State(
@@ -190,6 +192,7 @@ class _Load:
             kept=self.target.kept if self.target.online.forgets else None,
             at=self.at,
             home=self.target.owner.name if self.target.owner else "",
+            cleared=cleared,
         )
         return _Wanted(version, snapshot, state)
 
@@ -257,8 +260,9 @@ class _Load:
         """Give all rows, and then again and again what others changed meanwhile."""
         yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
-            (text, _), before, wanted = self._before(), wanted, self._wanted()
-            entities = self._changed(before.state, wanted)
+            made, (text, before) = wanted, self._before()
+            wanted = self._wanted(before)
+            entities = self._changed(made.state, wanted)
             if entities is None:
                 return
             state = replace(wanted.state, events=self._events(wanted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from seeknal import online
@@ -17,7 +18,7 @@ from seeknal.online import Entries, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
 from seeknal.times import DAY, Interval, now, union
-from seeknal.turns import Conflict
+from seeknal.turns import Conflict, take_turns
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
@@ -175,6 +176,28 @@ class Mover:
         if text and not seen.doubted and State.loads(text) == seen and self.is_ours(seen, target):
             with suppress(Conflict):
                 self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
+
+    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+        """Remove the row of an entity that is about to be erased from all stores, and note the time of it there.
+
+        If the erasure does not come about, the next load brings the row back.
+
+        Raises:
+            StoreError: A store cannot be written; the row is removed from some at most.
+        """
+
+        def step(space: str, target: str) -> None:
+            try:
+                text, (row,) = self.store(target).get(space, [key])
+            except KeyError:
+                return
+            state = State.loads(text)
+            if self.is_ours(state, target, record):
+                cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
+                self.store(target).change(space, text, cleared.dumps(), Entries([key], [None]))
+
+        for version, target in sorted({(load.version, load.target) for load in self._registry.loads(record)}):
+            take_turns(record.label, partial(step, space_of(record.project, record.name, version), target))
 
     def sweep(
         self,

@@ -211,6 +211,28 @@ class OnlineTables:
         for load in {(load.version, load.target): load for load in loads}.values():
             self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell, take_over=take_over))
 
+    def require(self, record: GroupRecord) -> None:
+        """Check that each store answers that something of a group was loaded into.
+
+        Raises:
+            StoreError: One does not.
+        """
+        for load in self._registry.loads(record):
+            self._mover.state(space_of(record.project, record.name, load.version), load.target)
+
+    def is_behind(self, record: GroupRecord) -> bool:
+        """Tell whether the current version is not online as it is stored; if a store does not answer, it is not."""
+        number = self._catalog.version(record).number
+        targets = {load.target for load in self._registry.loads(record, number)}
+        try:
+            return not targets or not all(self.line(record, number, target).is_fresh for target in targets)
+        except StoreError:
+            return True
+
+    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+        """Remove an entity that is about to be erased; see `Mover.take_out`."""
+        self._mover.take_out(record, key, at)
+
     # Tables
 
     def serve(

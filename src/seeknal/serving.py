@@ -54,8 +54,8 @@ class Part:
         ttl: How long values are good for, in microseconds, in place of the group's own.
         place: What people call the store.
         origin: When the group was registered, which tells it from another of its name that came later.
-        has_moved: Tells whether the table takes this from elsewhere by now. It is asked when something in the store has
-            changed. None: the caller finds out by itself.
+        has_moved: Tells whether the table takes this from elsewhere by now, given the state of what is online. It is asked when
+            that has changed. None: the caller finds out by itself.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Part:
         place: str,
         origin: int,
         *,
-        has_moved: Callable[[], bool] | None = None,
+        has_moved: Callable[[State], bool] | None = None,
     ) -> None:
         self.origin = origin
         self._has_moved = has_moved
@@ -96,9 +96,10 @@ class Part:
     def _read(self, keys: Sequence[bytes], at: int) -> Read:
         text, found = self._online.get(self._space, keys)
         if self._state is None or self._state[0] != text:
-            if self._has_moved and self._has_moved():
+            state = State.loads(text)
+            if self._has_moved and self._has_moved(state):
                 raise KeyError(self._space)
-            self._state = text, State.loads(text)
+            self._state = text, state
         state = self._state[1]
         if state.origin != self.origin:
             raise KeyError(self._space)

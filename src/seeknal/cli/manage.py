@@ -205,8 +205,9 @@ def clean(
     record = store.catalog.group(group, project)
     with working(f"Counting old rows of {record.label}"):
         count = store.clean(group, limit, record.project, dry_run=True)
-    if not dry_run and count:
-        render.confirm(f"Remove {count:,} rows of {record.label} that are older than {show(limit)}?", yes)
+    if not dry_run:
+        if count:
+            render.confirm(f"Remove {count:,} rows of {record.label} that are older than {show(limit)}?", yes)
         with working(f"Cleaning {record.label}"):
             count = store.clean(group, limit, record.project)
     done = "would_be_removed" if dry_run else "removed"

@@ -278,6 +278,11 @@ class Registry(Database):
         query = select(t.erasure.c.entity, t.erasure.c.at).where(t.erasure.c.group_id == record.id)
         return {row.entity: row.at for row in db.execute(query)}
 
+    @reading
+    def last_erasure(self, db: Connection, record: GroupRecord) -> int:
+        """Return when an entity was last erased from a group; 0 if none was."""
+        return int(db.scalar(select(func.max(t.erasure.c.at)).where(t.erasure.c.group_id == record.id)) or 0)
+
     @writing
     def save_table(self, db: Connection, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
         """Register an online table in place of the one known, or of none; False if there is another by now."""
