@@ -69,6 +69,8 @@ class Registry(Database):
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
         super().__init__(path)
         self._opened: int | None = None
+        if _WAL in self._head(path.stat().st_ino)[:2]:
+            self.leave_wal()
         if not self.take("BEGIN", upgrade.is_current):
             self.take("BEGIN IMMEDIATE", upgrade.upgrade)
 
@@ -359,24 +361,40 @@ class Registry(Database):
         """Give what differs after each change, at the price of reading a few bytes.
 
         It is the "file change counter" of a SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7), and
-        what tells the file from another that was put in its place.
-
-        The file is never closed: with it, this process would lose the locks that SQLite holds on it
-        (https://sqlite.org/howtocorrupt.html, section 2.2).
+        what tells the file from another that was put in its place, or was copied over it. With a write-ahead log the counter
+        stands still while the database changes: such a database is converted back, and has another stamp each time
+        as long as that is not possible.
 
         Raises:
             StoreError: There is no registry.
         """
         try:
-            inode = self.path.stat().st_ino
-            if self._opened is None or os.fstat(self._opened).st_ino != inode:
-                self._opened = os.open(self.path, os.O_RDONLY)
-            return os.pread(self._opened, 4, 24) + str(inode).encode()
+            found = self.path.stat()
+            head = self._head(found.st_ino)
+            if _WAL in head[:2]:
+                self.leave_wal()
+                found = self.path.stat()
+                head = self._head(found.st_ino)
+            if _WAL in head[:2]:
+                return os.urandom(16)
+            return head[6:] + f"{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()
         except OSError as error:
             raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
 
+    def _head(self, inode: int) -> bytes:
+        """Read the versions of the file format (two bytes, four to pass over) and the change counter (four bytes).
+
+        The file is never closed: with it, this process would lose the locks that SQLite holds on it
+        (https://sqlite.org/howtocorrupt.html, section 2.2).
+        """
+        if self._opened is None or os.fstat(self._opened).st_ino != inode:
+            self._opened = os.open(self.path, os.O_RDONLY)
+        return os.pread(self._opened, 10, 18)
+
 
 T = TypeVar("T")
+_WAL = 2
+"""The version of the file format that says that a database has a write-ahead log."""
 _NOTES = 50
 """How many notes of loads are kept of each version and store, beside those that say what was asked for."""
 
