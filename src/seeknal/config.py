@@ -6,12 +6,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from seeknal.addresses import problem, shown
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.folders import named
 from seeknal.names import did_you_mean
@@ -19,7 +18,6 @@ from seeknal.times import span_of
 
 FILE = "seeknal.toml"
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")
-_PASSWORD = re.compile("//[^/]*@")
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 
@@ -111,14 +109,12 @@ def checked_store(place: str, origin: str) -> str:
     Raises:
         DefinitionError: It is another URL.
     """
-    scheme, is_url, _ = place.partition("://")
-    if not is_url and not _ADDRESS.fullmatch(place):
+    if "://" not in place and not _ADDRESS.fullmatch(place):
         return str(named(place))
-    with suppress(ValueError):
-        if scheme in {"redis", "rediss"} and (urlsplit(place).port or 1) > 0:
-            return place
+    if (reason := problem(place)) is None:
+        return place
     raise DefinitionError(
-        f"{origin} puts online rows in {_PASSWORD.sub('//***@', place)!r}. Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
+        f"{origin} puts online rows in {shown(place)!r}: {reason} Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
     )
 
 
