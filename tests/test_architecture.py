@@ -43,6 +43,7 @@ ORDER = [
     "frames",
     "duck",
     "feature_group",
+    "addresses",
     "config",
     "offline",
     "registry",

@@ -60,7 +60,7 @@ def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
     try:
         yield
     except SeeknalError as error:
-        raise type(error)(f"{done}: {error} {then} when that is mended.", **facts) from error
+        raise type(error)(f"{done}: {error} {then} when that is mended.", **vars(error) | facts) from error
 
 
 class SeeknalWarning(UserWarning):

@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from seeknal import online
+from seeknal.addresses import has_password
 from seeknal.catalog import Catalog
 from seeknal.config import checked_store
 from seeknal.errors import DefinitionError, NotOnlineError, SeeknalError, StoreError, notice
@@ -422,7 +422,7 @@ def _checked_target(target: str | Path | None) -> str:
     if target is None:
         return DEFAULT
     place = checked_store(str(target), "target")
-    if "://" in place and urlsplit(place).password:
+    if has_password(place):
         raise DefinitionError(
             f"target={online.shown(place)!r} would put a password into the registry. Set online_store in seeknal.toml, or "
             "SEEKNAL_ONLINE_STORE, to that URL, and leave target out."

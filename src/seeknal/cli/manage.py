@@ -33,7 +33,10 @@ def init(form: AsFormat = Format.table) -> None:
     """Make this folder a project: feature stores used in it and below it are kept here."""
     from seeknal.config import FILE
 
-    file = Path.cwd() / FILE
+    try:
+        file = Path.cwd() / FILE
+    except FileNotFoundError:
+        raise StoreError("The current folder was deleted, and cannot be a project. cd to another folder.") from None
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(_TOML)

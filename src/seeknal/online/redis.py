@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
-from urllib.parse import urlsplit
 
+from seeknal.addresses import shown
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.extras import how_to_install
 from seeknal.forks import PerProcess
@@ -123,7 +123,7 @@ class RedisStore:
             client = redis.Redis.from_url(self._url, **options, retry=patience)
             if client.info("cluster").get("cluster_enabled"):
                 return redis.RedisCluster.from_url(self._url, **options, retry=patience)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise DefinitionError(f"{shown(self._url)} is no address of Redis: {error}") from None
         return client
 
@@ -283,16 +283,6 @@ def _library() -> Any:
     except ImportError:
         raise DefinitionError(f"An online store on Redis needs its client. {how_to_install('redis')}") from None
     return redis
-
-
-def shown(url: str) -> str:
-    """Write a URL without its password.
-
-    >>> shown("redis://me:secret@host:6379/0")
-    'redis://me:***@host:6379/0'
-    """
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url
 
 
 def _head(space: str) -> bytes:
