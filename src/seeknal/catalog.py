@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import date
 from numbers import Integral
@@ -14,7 +14,7 @@ from seeknal.deltalog import newest
 from seeknal.duck import Duck
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
-from seeknal.lock import alone, together
+from seeknal.lock import alone, together, try_alone
 from seeknal.names import did_you_mean, not_the_only, quoted, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.registry.records import SnapshotRecord
@@ -148,6 +148,22 @@ class Catalog:
             return commits
         return []
 
+    def tidy(self, record: GroupRecord, number: int) -> None:
+        """Keep the table of a group small after a write, unless something is backed up or deleted: then the next write does.
+
+        Args:
+            record: The group.
+            number: The newest snapshot.
+        """
+        from seeknal.offline import trimming
+
+        root = self._root(record.project, record.name)
+        if trimming.is_due(root, number):
+            with suppress(StoreError, OSError):  # what was stored is stored
+                if (lock := try_alone(self.home / _DELETIONS)) is not None:
+                    with lock:
+                        trimming.trim(root)
+
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         return self.registry.versions(record, until, self.catch_up(record))
@@ -248,7 +264,8 @@ class Catalog:
 
     def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
         """Refuse rows that other programs changed after Seeknal's last commit."""
-        from seeknal.offline.log import has_entry, newest_commit
+        from seeknal.offline.entries import has_entry
+        from seeknal.offline.log import newest_commit
 
         root = self._root(record.project, record.name)
         if has_entry(root, last + 1):
@@ -302,8 +319,7 @@ class Catalog:
 
     def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
         """Give a snapshot by its number, with the files that stand for it since entities were erased, if any were."""
-        found = self.offline(record.project, record.name).snapshot(number)
-        return found if files is None else replace(found, files=files)
+        return self.offline(record.project, record.name).snapshot(number, files)
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""

@@ -20,7 +20,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from seeknal.errors import StoreError
 from seeknal.lock import alone
-from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, latest, noted
+from seeknal.offline.entries import latest
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, noted
 from seeknal.schema import ROW_ID, Schema
 from seeknal.times import Interval, moment_of, now
 from seeknal.turns import Conflict
@@ -35,6 +36,8 @@ _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDurati
 _CHECKPOINT = 10
 """After so many commits the log gets a checkpoint, so that no more entries need to be read."""
 _NO_CHECKPOINT = PostCommitHookProperties(create_checkpoint=False)
+_LONG_AGO = 0
+"""When files went that no snapshot needs: so checkpoints do not name them for another week, as they name others."""
 _APPEND_ONLY, _CONSTRAINT = "delta.appendOnly", "delta.constraints."
 
 
@@ -52,6 +55,7 @@ class Step:
     superseded: int = 0
     newest: int | None = None
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
+    merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
@@ -109,7 +113,11 @@ def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
     changes_rows = step.mode != REARRANGED
     actions: list[AddAction | RemoveAction] = [_add(file, step.schema, changes_rows) for file in step.added]
     if not changes_schema:
-        actions += [RemoveAction(file.path, changes_rows, _milliseconds(), file.size, {}) for file in step.removed]
+        spare = {name for names in step.merged.values() for name in names}
+        actions += [
+            RemoveAction(file.path, changes_rows, _LONG_AGO if file.path in spare else _milliseconds(), file.size, {})
+            for file in step.removed
+        ]
 
     def act(table: DeltaTable, note: CommitProperties) -> None:
         table.create_write_transaction(
@@ -144,6 +152,8 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
     with alone(base.root / "_commit.lock"):
         commit = _commit_of(base, step)
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
+        if latest(base.root) != base.number:
+            raise Conflict(f"Another writer changed {base.root} first.")
         table, files = _opened(base), undo.pop_all()
         try:
             act(table, CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0))
@@ -183,6 +193,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         at=max(now(), before.at) if before else now(),
         rewritten=step.rewritten,
         superseded=step.superseded,
+        merged=step.merged,
     )
 
 

@@ -145,13 +145,7 @@ class Registry(Database):
     def versions(
         self, db: Connection, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()
     ) -> list[Version]:
-        """List a group's versions, the oldest first.
-
-        Args:
-            record: The group.
-            until: The versions as they were after this snapshot.
-            unheard: Commits that could not be noted.
-        """
+        """List a group's versions, the oldest first; as they were after a snapshot if one is given, and after commits not noted."""
         return writes.versions(db, record.id, until, unheard)
 
     @reading
