@@ -14,7 +14,7 @@ from seeknal.lock import alone, is_free, together
 from seeknal.offline.entries import Pack, entries, history, latest, locks, pack_entries, packed, packs
 from seeknal.offline.log import commit_in, read_snapshot
 
-_KEPT, _AT_ONCE = 64, 128
+_KEPT, _AT_ONCE = 64, 64
 """So many of the newest entries stay in the Delta log at least, for other programs; so many older ones are packed together."""
 _NAME = re.compile(r"(\d{20})\.(json|checkpoint\.parquet)")
 
