@@ -52,6 +52,7 @@ ORDER = [
     "retrieval",
     "streaming",
     "catalog",
+    "overview",
     "content",
     "erasures",
     "advice",

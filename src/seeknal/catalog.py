@@ -262,6 +262,25 @@ class Catalog:
         version = self._version(record, versions, number)
         return version, self.snapshot(record, version)
 
+    def fingerprint(self, record: GroupRecord, number: int) -> bytes:
+        """Return what tells the files of a version's last snapshot from others, without reading what these are if that was noted.
+
+        Raises:
+            DefinitionError: There is no such version.
+            StoreError: Another program changed the table, or the snapshot was vacuumed.
+        """
+        from seeknal.offline.log import fingerprint_of, mark_of
+
+        versions = self.versions(record)
+        version, last = self._version(record, versions, number), max(one.snapshot for one in versions)
+        self._refuse_foreign(record, last, None)
+        if version.files is not None:
+            return fingerprint_of(version.files)
+        return (
+            mark_of(self._root(record.project, record.name), version.snapshot)
+            or self.snapshot(record, version).fingerprint
+        )
+
     def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
         """Refuse rows that other programs changed after Seeknal's last commit."""
         from seeknal.offline.entries import has_entry

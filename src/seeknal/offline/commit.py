@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from seeknal.errors import StoreError
 from seeknal.lock import alone
 from seeknal.offline.entries import latest
-from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, noted
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
 from seeknal.schema import ROW_ID, Schema
 from seeknal.times import Interval, moment_of, now
 from seeknal.turns import Conflict
@@ -74,7 +74,7 @@ def lacking(base: Snapshot) -> dict[str, str]:
     """Return the properties that a table should have and has not: an earlier release made it, or another program changed it."""
     if base.commit is None:
         return {}
-    there = _opened(base).metadata().configuration
+    there = base.settings
     return {name: value for name, value in properties(base.commit.schema).items() if there.get(name) != value}
 
 
@@ -89,7 +89,7 @@ def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> No
     Raises:
         StoreError: Another program set such a property.
     """
-    there = _opened(base).metadata().configuration
+    there = base.settings
     table = f"DeltaTable({str(base.root)!r})"
     if removes and there.get(_APPEND_ONLY) == "true":
         raise StoreError(
@@ -179,7 +179,8 @@ def _opened(base: Snapshot) -> DeltaTable:
 
 
 def _commit_of(base: Snapshot, step: Step) -> Commit:
-    before = base.commit
+    before, gone = base.commit, {file.path for file in step.removed}
+    files = [*(file for file in base.files if file.path not in gone), *step.added]
     return Commit(
         snapshot=base.number + 1,
         version=step.version,
@@ -187,13 +188,14 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         mode=step.mode,
         interval=step.interval,
         written=step.written,
-        rows=base.rows - sum(file.rows for file in step.removed) + sum(file.rows for file in step.added),
+        rows=sum(file.rows for file in files),
         newest=step.newest,
         next_row_id=(before.next_row_id if before else 0) + step.written,
         at=max(now(), before.at) if before else now(),
         rewritten=step.rewritten,
         superseded=step.superseded,
         merged=step.merged,
+        mark=fingerprint_of(files).hex(),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from seeknal.deltalog import newest
 from seeknal.errors import StoreError
-from seeknal.offline.entries import actions_of, entries, latest, packed
+from seeknal.offline.entries import actions_of, entries, entry_of, latest, packed
 from seeknal.schema import Schema
 from seeknal.times import Interval, instant
 
 METADATA = "seeknal"
 UNREADABLE = {"deletionVectors", "columnMapping", "typeWidening", "typeWidening-preview"}
 """Features of Delta Lake by which a Parquet file no longer says by itself what its rows are."""
+_SHORT = 32
+"""A log of fewer entries is read entry by entry: that is quicker than to let deltalake open the table."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Commit:
     """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.writing.Written`."""
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The files that were put together, by the name of the one file that has their rows: older snapshots are read from it."""
+    mark: str = ""
+    """The fingerprint of the snapshot's files, in hexadecimal; "" if an earlier release made the commit."""
 
     @cached_property
     def schema(self) -> Schema:
@@ -138,7 +144,9 @@ class Snapshot:
     commit: Commit | None
     files: tuple[DataFile, ...]
     table: DeltaTable | None = field(default=None, compare=False, repr=False)
-    """The open table that it was read from; a commit takes it on."""
+    """The open table, if it was read from one; a commit takes it on."""
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The properties of the table."""
     mark: bytes | None = None
     """Its fingerprint before its files were put together; None: that of its files."""
     held: object = field(default=None, compare=False, repr=False)
@@ -162,8 +170,7 @@ class Snapshot:
     @property
     def fingerprint(self) -> bytes:
         """What tells its files from those of others."""
-        names = " ".join(sorted(file.path for file in self.files))
-        return self.mark or blake2b(names.encode(), digest_size=16).digest()
+        return self.mark or fingerprint_of(self.files)
 
     def within(self, schema: Schema, *spans: Interval) -> Rows:
         """Give the rows whose event time lies in one of the spans; no span: all rows.
@@ -209,6 +216,11 @@ class Snapshot:
         return found if rest.is_empty else [*found, rest]
 
 
+def fingerprint_of(files: Iterable[DataFile]) -> bytes:
+    """Return what tells files from others."""
+    return blake2b(" ".join(sorted(file.path for file in files)).encode(), digest_size=16).digest()
+
+
 def label_of(root: Path) -> str:
     """Return project and name of the group whose table is in a folder."""
     return f"{root.parent.name}/{root.name}"
@@ -232,32 +244,54 @@ def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, 
 
 
 def _opened(root: Path, number: int | None = None) -> Snapshot:
-    """Read a snapshot by deltalake."""
+    """Read a snapshot: by its entries, if all are there and these are few, else by deltalake."""
+    last = newest(root, entries_only=True) if number is None else number
+    if 0 <= last < _SHORT:
+        with suppress(StoreError):
+            return _by_entries(root, last)
     table = _open(root, number)
-    if foreign := UNREADABLE & set(table.protocol().reader_features or ()):
-        raise StoreError(
-            f"Another program turned on {', '.join(sorted(foreign))} in {root}, which Seeknal cannot read and Delta Lake "
-            "cannot turn off. Read the rows with that program, and write them to a new feature group."
-        )
+    _refuse_features(root, table.protocol().reader_features or ())
     commit = newest_commit(root, table.version())
     times = commit.schema.event_time.name if commit else ""
-    return Snapshot(root, table.version(), commit, tuple(_files(root, table, times)), table)
+    files = tuple(_files(root, table, times))
+    return Snapshot(root, table.version(), commit, files, table, table.metadata().configuration)
 
 
 def _as_of(root: Path, number: int) -> Snapshot:
-    """Read a snapshot by deltalake, or by the entries before it if they are packed."""
+    """Read a snapshot by its number, also if its entry is packed."""
     if number > packed(root):
         try:
             return _opened(root, number)
         except StoreError:
             if number > packed(root):
                 raise
-    commit = newest_commit(root, number)
-    times = commit.schema.event_time.name if commit else ""
+    return _by_entries(root, number)
+
+
+def _by_entries(root: Path, number: int) -> Snapshot:
+    """Read a snapshot by all entries up to it."""
     live: dict[str, dict[str, Any]] = {}
-    for _, actions in entries(root, 0, number):
+    commit: Commit | None = None
+    settings: dict[str, str] = {}
+    features: list[str] = []
+    for n, actions in entries(root, 0, number):
         _apply(actions, live)
-    return Snapshot(root, number, commit, tuple(_file_of(root, path, add, times) for path, add in live.items()))
+        commit = commit_in(actions, n) or commit
+        for action in actions:
+            settings = (action.get("metaData") or {}).get("configuration", settings)
+            features = (action.get("protocol") or {}).get("readerFeatures", features)
+    _refuse_features(root, features or ())
+    times = commit.schema.event_time.name if commit else ""
+    files = tuple(_file_of(root, path, add, times) for path, add in live.items())
+    return Snapshot(root, number, commit, files, settings=settings or {})
+
+
+def _refuse_features(root: Path, features: Iterable[str]) -> None:
+    if foreign := UNREADABLE & set(features):
+        raise StoreError(
+            f"Another program turned on {', '.join(sorted(foreign))} in {root}, which Seeknal cannot read and Delta Lake "
+            "cannot turn off. Read the rows with that program, and write them to a new feature group."
+        )
 
 
 def _apply(actions: Iterable[dict[str, Any]], live: dict[str, dict[str, Any]]) -> None:
@@ -369,6 +403,22 @@ def _open(root: Path, number: int | None = None) -> DeltaTable:
         return DeltaTable(root, version=number)
     except DeltaError as error:
         raise StoreError(f"The offline table {root} cannot be read: {error}") from error
+
+
+def mark_of(root: Path, number: int) -> bytes | None:
+    """Return the fingerprint that Seeknal noted of a snapshot's files; None if there is none."""
+    entry = entry_of(root, number)
+    try:
+        found = entry.stat()
+    except OSError:
+        return _marked(root, number)
+    return _marked(root, number, found.st_ino, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _marked(root: Path, number: int, *_state: int) -> bytes | None:
+    commit = commit_in(actions_of(root, number), number)
+    return bytes.fromhex(commit.mark) if commit and commit.mark else None
 
 
 def noted(root: Path, number: int) -> str | None:

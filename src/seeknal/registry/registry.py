@@ -149,6 +149,11 @@ class Registry(Database):
         return writes.versions(db, record.id, until, unheard)
 
     @reading
+    def every_version(self, db: Connection) -> dict[int, list[Version]]:
+        """List the versions of all groups, by the ids of their records; those of each group are listed oldest first."""
+        return writes.every_version(db)
+
+    @reading
     def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """List the writes to a group from a snapshot on, the oldest first."""
         names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, TextClause, insert, select, text, update
 from sqlalchemy.schema import CreateIndex
 
 from seeknal.registry import tables as t
@@ -20,23 +20,42 @@ if TYPE_CHECKING:
 _NEVER = 2**62
 """No snapshot has so great a number."""
 
-_OF_VERSION = "FROM snapshot WHERE group_id = :record AND version = every.version"
-_ENDS = text(
-    f"""
-    WITH RECURSIVE every(version) AS (
-        SELECT min(version) FROM snapshot WHERE group_id = :record
-        UNION ALL
-        SELECT (SELECT min(version) FROM snapshot WHERE group_id = :record AND version > every.version)
-        FROM every WHERE every.version IS NOT NULL
-    )
-    SELECT (SELECT min(number) {_OF_VERSION}) AS first,
-           (SELECT max(number) {_OF_VERSION} AND number <= :until) AS last,
-           (SELECT number {_OF_VERSION} AND number <= :until AND mode IN ({", ".join(f"'{mode}'" for mode in NEW_ROWS)})
-            ORDER BY number DESC LIMIT 1) AS written
-    FROM every WHERE version IS NOT NULL
+_MINE = "snapshot WHERE group_id = every.record AND version = every.version"
+
+
+def _query(first: str) -> TextClause:
+    """Write the query for versions: the first, the last, and the last snapshot with new rows of each, found through an index.
+
+    Args:
+        first: Selects groups, each with its first version.
     """
-)
-"""The first snapshot of each version, the last, and the last with new rows: each found through an index, however many there are."""
+    modes = ", ".join(f"'{mode}'" for mode in NEW_ROWS)
+    return text(f"""
+        WITH RECURSIVE every(record, version) AS (
+            {first}
+            UNION ALL
+            SELECT record, (SELECT min(version) FROM snapshot WHERE group_id = record AND version > every.version)
+            FROM every WHERE every.version IS NOT NULL
+        ), ends AS (
+            SELECT record,
+                   (SELECT min(number) FROM {_MINE}) AS first,
+                   (SELECT max(number) FROM {_MINE} AND number <= :until) AS last,
+                   (SELECT number FROM {_MINE} AND number <= :until AND mode IN ({modes})
+                    ORDER BY number DESC LIMIT 1) AS written
+            FROM every WHERE version IS NOT NULL
+        )
+        SELECT record, last.version, last.number, last.rows, last.files, first.at AS created_at, written.at AS written_at,
+               coalesce(nullif(last.schema_text, ''), first.schema_text) AS schema_text
+        FROM ends
+        CROSS JOIN snapshot AS last ON last.group_id = record AND last.number = ends.last
+        CROSS JOIN snapshot AS first ON first.group_id = record AND first.number = ends.first
+        CROSS JOIN snapshot AS written ON written.group_id = record AND written.number = ends.written
+        ORDER BY record, last.version
+    """)  # CROSS JOIN: in this order
+
+
+_ONE = _query("SELECT :record, min(version) FROM snapshot WHERE group_id = :record")
+_ALL = _query("SELECT id, (SELECT min(version) FROM snapshot WHERE group_id = id) FROM feature_group")
 
 
 def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
@@ -58,26 +77,35 @@ def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
 
 def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Commit]) -> list[Version]:
     """List a group's versions, the oldest first; see `Registry.versions`."""
-    ends = db.execute(_ENDS, {"record": group, "until": _NEVER if until is None else until})
-    numbers = [row for row in ends if row.last is not None]
-    named = t.snapshot.c.number.in_({number for row in numbers for number in row})
-    rows = {row.number: row for row in db.execute(select(t.snapshot).where(t.snapshot.c.group_id == group, named))}
-    found = {rows[one.last].version: _version(rows[one.first], rows[one.last], rows[one.written]) for one in numbers}
+    rows = db.execute(_ONE, {"record": group, "until": _NEVER if until is None else until})
+    found = {row.version: _version(row) for row in rows}
     for commit in unheard:
         if until is None or commit.snapshot <= until:
             found[commit.version] = _after(commit, found.get(commit.version))
     for one in unheard:
         rewritten = {int(number): tuple(files) for number, files in one.rewritten.items()}
         found = {n: _made_of(version, rewritten) for n, version in found.items()}
-    last = max((version.snapshot for version in found.values()), default=0)
-    return [replace(version, is_current=version.snapshot == last) for _, version in sorted(found.items())]
+    return _with_current(found)
 
 
-def _version(first: Any, last: Any, written: Any) -> Version:
-    files = files_of(last.files)
-    count = last.rows if files is None else sum(file.rows for file in files)
-    schema = last.schema_text or first.schema_text
-    return Version(last.version, schema, first.at, last.number, count, written.at, is_current=False, files=files)
+def every_version(db: Connection) -> dict[int, list[Version]]:
+    """List the versions of all groups, by the groups' numbers."""
+    found: dict[int, dict[int, Version]] = {}
+    for row in db.execute(_ALL, {"until": _NEVER}):
+        found.setdefault(row.record, {})[row.version] = _version(row)
+    return {group: _with_current(versions) for group, versions in found.items()}
+
+
+def _with_current(versions: dict[int, Version]) -> list[Version]:
+    last = max((version.snapshot for version in versions.values()), default=0)
+    return [replace(version, is_current=version.snapshot == last) for _, version in sorted(versions.items())]
+
+
+def _version(row: Any) -> Version:
+    files = files_of(row.files)
+    count = row.rows if files is None else sum(file.rows for file in files)
+    times = row.created_at, row.number, count, row.written_at
+    return Version(row.version, row.schema_text, *times, is_current=False, files=files)
 
 
 def _after(commit: Commit, before: Version | None) -> Version:

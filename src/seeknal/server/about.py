@@ -13,6 +13,7 @@ import msgspec
 
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.freshness import Freshness, freshness
+from seeknal.overview import Overview
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
@@ -74,10 +75,10 @@ def _metrics(service: Service, project: str | None) -> bytes:
 
 
 def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
-    ages = []
+    ages, online = [], service.store.online_tables.at_once()
     for table in service.store.registry.tables(project):
         try:
-            ages.append(freshness(service.store.online_tables, table, at))
+            ages.append(freshness(online, table, at))
         except SeeknalError:
             continue  # the table has no age then, which is what an alert asks for
     return ages
@@ -91,11 +92,11 @@ async def catalog(service: Service, exchange: Exchange) -> Answer:
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
-    registry = service.store.registry
+    registry, found = service.store.registry, Overview(service.store.catalog)
     tables = registry.tables(project)
     served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
     known = [one for one in registry.groups() if project in {None, one.project} or (one.project, one.name) in served]
-    versions = {(one.project, one.name): service.store.catalog.versions(one) for one in known}
+    versions = {(one.project, one.name): found.versions(one) for one in known}
     schemas = {(*group, version.number): version for group, some in versions.items() for version in some}
     groups = [(one, versions[one.project, one.name]) for one in known if project in {None, one.project}]
     names = sorted({group.project for group, _ in groups} | {table.project for table in tables})
