@@ -123,7 +123,7 @@ class Catalog:
         return OfflineTable(self._root(project, name), self._duck)
 
     def _root(self, project: str, name: str) -> Path:
-        return self.home / "offline" / project / name
+        return Path(self.home, "offline", project, name)
 
     def catch_up(self, record: GroupRecord) -> list[Commit]:
         """Tell the registry of commits that it has not heard of.
