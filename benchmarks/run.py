@@ -16,10 +16,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import environments
+import groups
 import growth
 import joins
 import memory
 import over_http
+import pushes
 import reads
 import report
 import server_growth
@@ -113,11 +115,21 @@ def _servers(options: argparse.Namespace) -> Iterator[report.Section]:
     return server_growth.measure_all(tables, threads, options.rounds, options.data)
 
 
+def _pushes(options: argparse.Namespace) -> Iterator[report.Section]:
+    return pushes.measure_all([10, 300] if options.quick else [10, 1000, 3000, 10_000], options.rounds, options.data)
+
+
+def _groups(options: argparse.Namespace) -> Iterator[report.Section]:
+    return groups.measure_all([50] if options.quick else [10, 1000], options.rounds, options.data)
+
+
 KINDS = {
     "join": _joins,
     "write": _writes,
     "small-writes": _small,
     "growth": _growth,
+    "pushes": _pushes,
+    "groups": _groups,
     "memory": _memory,
     "start": _starts,
     "trips": _trips,

@@ -53,6 +53,7 @@ ORDER = [
     "retrieval",
     "streaming",
     "catalog",
+    "overview",
     "content",
     "erasures",
     "advice",

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import re
 import signal
 import socket
 import sqlite3

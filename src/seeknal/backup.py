@@ -23,7 +23,8 @@ from seeknal import folders
 from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home import Home
 from seeknal.identity import mark_as_copy
-from seeknal.offline.log import latest, mentioned_files, read_snapshot
+from seeknal.offline.entries import latest, packs
+from seeknal.offline.log import mentioned_files, read_snapshot
 from seeknal.online import LmdbStore, shown
 from seeknal.progress import Tell, working
 from seeknal.registry import OnlineTableRecord, Registry
@@ -207,6 +208,8 @@ class _Taking:
         entries = [entry for entry in entries if int(entry[1]) <= last]
         if not entries:
             return
+        for pack in packs(root):
+            self._copy(pack.path(root))
         for entry in entries:
             self._copy(log / entry[0])
         copied = self._part / root.relative_to(self._home)

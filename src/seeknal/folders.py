@@ -233,6 +233,19 @@ def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
     return None
 
 
+def put(place: Path, content: bytes) -> None:
+    """Write a file that is at its place, and on the disk, whole or not at all; one writer at a time in a folder."""
+    part = place.with_name(".put.part")
+    try:
+        part.write_bytes(content)
+        _sync_one(part)
+        part.replace(place)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_one(place.parent)
+
+
 def _sync(folder: Path) -> None:
     """Bring a folder, and all that is in it, to the disk."""
     for here, _, names in os.walk(folder, topdown=False):

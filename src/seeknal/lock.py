@@ -37,10 +37,11 @@ else:
 
     os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["alone", "during", "once", "together"]
+__all__ = ["alone", "during", "hold", "is_free", "once", "together", "try_alone"]
 
 T = TypeVar("T")
 _held: set[ref[FileIO]] = set()
+_holds: dict[Path, ref[FileIO]] = {}
 
 
 def alone(path: Path) -> AbstractContextManager[object]:
@@ -85,11 +86,56 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
     return file
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, flags: int = os.O_CREAT) -> int:
     is_there = path.exists()
-    file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    file = os.open(path, os.O_RDONLY | flags, 0o666)
     if not is_there:
         share(path)
+    return file
+
+
+def try_alone(path: Path) -> AbstractContextManager[object] | None:
+    """Take a lock that nobody else holds in any way, if that is possible without waiting; None if not."""
+    return _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT)
+
+
+def is_free(path: Path) -> bool:
+    """Tell whether nobody holds a lock."""
+    file = _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file is not None or not path.exists()
+
+
+def hold(path: Path, *, make: bool = False) -> object:
+    """Take a lock that others may hold together, until what this returns is gone; None where there is nothing to lock.
+
+    Args:
+        path: A file, which all holders of a process have open once.
+        make: Make it if it is not there.
+    """
+    known = _holds.get(path)
+    if (file := known() if known else None) is None and (
+        file := _tried(path, fcntl.LOCK_SH, os.O_CREAT if make else 0)
+    ):
+        for gone in [path for path, one in list(_holds.items()) if one() is None]:
+            _holds.pop(gone, None)
+        _holds[path] = ref(file)
+    return file
+
+
+class _Quiet(FileIO):
+    """A file that is closed when it is gone, by C and without a warning."""
+
+    __del__ = FileIO.close
+
+
+def _tried(path: Path, kind: int, flags: int = 0) -> FileIO | None:
+    """Open a file and lock it, until it is gone; None if it cannot be opened or locked."""
+    try:
+        file = _Quiet(_open(path, flags))
+        _held.add(ref(file, _held.discard))
+        fcntl.flock(file, kind)
+    except OSError:
+        return None
     return file
 
 
@@ -98,6 +144,7 @@ def _let_go() -> None:
     for one in list(_held):
         if file := one():
             file.close()
+    _holds.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)

@@ -20,6 +20,7 @@ from seeknal.moving import DEFAULT, Move, Mover
 from seeknal.names import check_name
 from seeknal.notebook import Shown
 from seeknal.online import State
+from seeknal.overview import Overview
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
@@ -44,24 +45,27 @@ class Ledger:
         version: The version.
         place: The store.
         state: What the rows there are made from; None if there are none.
-        snapshot: The version's last snapshot, from which they would be made now.
+        mark: What tells the files of the version's last snapshot, from which they would be made now, from others.
+        read: Reads that snapshot.
     """
 
     version: int
     place: str
     state: State | None
-    snapshot: Snapshot
+    mark: bytes
+    read: Callable[[], Snapshot]
 
     @property
     def is_fresh(self) -> bool:
         """Whether the rows are made from the version's last snapshot, as far as is known."""
-        return self.state is not None and not self.state.doubted and self.state.files == self.snapshot.fingerprint
+        return self.state is not None and not self.state.doubted and self.state.files == self.mark
 
     @property
     def holes(self) -> list[Interval]:
         """Spans of event time in which rows are stored, but were never loaded."""
-        starts = [file.start for file in self.snapshot.files if file.start is not None]
-        ends = [file.end for file in self.snapshot.files if file.end is not None]
+        files = self.read().files
+        starts = [file.start for file in files if file.start is not None]
+        ends = [file.end for file in files if file.end is not None]
         stored = [Interval(min(starts), max(ends))] if starts and ends else []
         return without(stored, self.state.spans if self.state else ())
 
@@ -106,6 +110,10 @@ class OnlineTables:
         self._place = place
         self._mover = Mover(catalog, engine, place)
         self._opener = Opener(catalog, place)
+
+    def at_once(self) -> OnlineTables:
+        """Return the same, for a look at many of them: what is registered is read at once."""
+        return OnlineTables(Overview(self._catalog), self._engine, self._place)
 
     # Loading
 
@@ -397,7 +405,8 @@ class OnlineTables:
         """Say what is online of a version in the store of a name."""
         text = self._mover.state(space_of(record.project, record.name, version), name)
         state = State.loads(text) if text else None
-        return Ledger(version, self.place(name), state, self._catalog.read(record, version)[1])
+        mark = self._catalog.fingerprint(record, version)
+        return Ledger(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
 
 
 def _ask(

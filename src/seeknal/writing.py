@@ -149,6 +149,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
     catalog.catch_up(record)
+    catalog.tidy(record, commit.snapshot)
     stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
     replaced = base.rows + stored - commit.rows
     if outside:

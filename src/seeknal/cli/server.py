@@ -97,10 +97,10 @@ def status(
         store.catalog.project(project)
     allowed = store.settings.freshness if wanted is None else wanted
     tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
-    found = []
+    online, found = store.online_tables.at_once(), []
     for one in tables:
         try:
-            found.append(freshness(store.online_tables, one, at))
+            found.append(freshness(online, one, at))
         except StoreError as error:  # the other tables are worth a line all the same
             found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]

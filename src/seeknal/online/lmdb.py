@@ -169,7 +169,7 @@ class _Environment:
     """
 
     def __init__(self, folder: Path, map_size: int, *, readonly: bool) -> None:
-        self._folder = folder.resolve()  # one environment, whichever links lead to it
+        self._folder = folder
         self._readonly = readonly
         self._growing = Lock()
         self._inside: list[None] = []

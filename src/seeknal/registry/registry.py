@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -30,10 +29,9 @@ from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
 from seeknal.folders import share
 from seeknal.registry import tables as t
-from seeknal.registry import upgrade
+from seeknal.registry import upgrade, writes
 from seeknal.registry.database import Database, reading, writing
 from seeknal.registry.records import (
-    NEW_ROWS,
     GroupRecord,
     Load,
     OnlineTableRecord,
@@ -49,7 +47,6 @@ from seeknal.registry.rows import (
     online_table_of,
     token_of,
     training_set_of,
-    values_of,
 )
 from seeknal.times import Interval, now
 
@@ -146,56 +143,19 @@ class Registry(Database):
 
     @writing
     def _add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> None:
-        query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
-        known = set(db.scalars(query))
-        for commit in commits:
-            if commit.snapshot in known:
-                continue
-            db.execute(insert(t.snapshot).values(group_id=record.id, **values_of(commit)))
-            for number, files in commit.rewritten.items():
-                older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
-                db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
-
-    def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
-        """List a group's versions, the oldest first.
-
-        Args:
-            record: The group.
-            until: The versions as they were after this snapshot.
-            unheard: Commits that could not be noted.
-        """
-        rows = self._snapshots(record, until)
-        rows += [SimpleNamespace(**values_of(one)) for one in unheard if until is None or one.snapshot <= until]
-        first: dict[int, Any] = {}
-        last: dict[int, Any] = {}
-        written: dict[int, int] = {}
-        for row in rows:
-            first.setdefault(row.version, row)
-            last[row.version] = row
-            if row.mode in NEW_ROWS:
-                written[row.version] = row.at
-        current = rows[-1].version if rows else 0
-        files = {row.number: files_of(row.files) for row in last.values()}
-        files |= {int(number): tuple(some) for one in unheard for number, some in one.rewritten.items()}
-        return [
-            Version(
-                number=n,
-                schema_text=row.schema_text,
-                created_at=first[n].at,
-                snapshot=row.number,
-                rows=row.rows if some is None else sum(file.rows for file in some),
-                written_at=written[n],
-                is_current=n == current,
-                files=some,
-            )
-            for n, row in sorted(last.items())
-            for some in [files[row.number]]
-        ]
+        writes.add(db, record.id, commits)
 
     @reading
-    def _snapshots(self, db: Connection, record: GroupRecord, until: int | None) -> list[Any]:
-        query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
-        return list(db.execute(query if until is None else query.where(t.snapshot.c.number <= until)))
+    def versions(
+        self, db: Connection, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()
+    ) -> list[Version]:
+        """List a group's versions, the oldest first; as they were after a snapshot if one is given, and after commits not noted."""
+        return writes.versions(db, record.id, until, unheard)
+
+    @reading
+    def every_version(self, db: Connection) -> dict[int, list[Version]]:
+        """List the versions of all groups, by the ids of their records; those of each group are listed oldest first."""
+        return writes.every_version(db)
 
     @reading
     def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from seeknal.errors import SeeknalError, StoreError
+from seeknal.overview import Overview
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
@@ -76,11 +77,11 @@ async def catalog(service: Service, exchange: Exchange) -> Answer:
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
-    registry = service.store.registry
+    registry, found = service.store.registry, Overview(service.store.catalog)
     tables = registry.tables(project)
     served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
     known = [one for one in registry.groups() if project in {None, one.project} or (one.project, one.name) in served]
-    versions = {(one.project, one.name): service.store.catalog.versions(one) for one in known}
+    versions = {(one.project, one.name): found.versions(one) for one in known}
     schemas = {(*group, version.number): version for group, some in versions.items() for version in some}
     groups = [(one, versions[one.project, one.name]) for one in known if project in {None, one.project}]
     names = sorted({group.project for group, _ in groups} | {table.project for table in tables})

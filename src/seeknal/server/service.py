@@ -86,10 +86,10 @@ class Service:
 
     def _ages(self) -> Iterator[Freshness]:
         """Find out how fresh each table is."""
-        at = time.time_ns() // 1000
+        at, online = time.time_ns() // 1000, self.store.online_tables.at_once()
         for table in self.store.registry.tables():
             with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
-                yield freshness(self.store.online_tables, table, at)
+                yield freshness(online, table, at)
 
     # Its life
 
