@@ -23,6 +23,8 @@ from seeknal.online import Entries, LmdbStore
 from seeknal.registry.records import space_of
 from seeknal.times import DAY
 
+pytestmark = pytest.mark.slow
+
 USERS = 100
 
 

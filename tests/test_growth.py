@@ -24,7 +24,7 @@ from seeknal.registry import Question, Version
 from seeknal.registry.records import NEW_ROWS
 from seeknal.times import Interval
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
 
