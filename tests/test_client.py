@@ -520,9 +520,7 @@ def test_an_answer_to_another_push_or_of_another_spine_is_an_error(peer):
                 client.training_set(SPEND, SPINE, "at")
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # the connections of loops that have ended
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the connections of loops that have ended
 def test_an_async_client_serves_each_loop_and_a_closed_one_says_so(server, client):
     ask_in_several_loops(server, client.catalog())
     gc.collect()  # here, and not in another test
