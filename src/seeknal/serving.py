@@ -74,34 +74,35 @@ class Part:
         self.lookup = lookup
         self.place = place
         self.waits = online.waits
+        self.online = online
         self.codec = codec
         self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
-        self._space = lookup.space
-        self._online = online
+        self.space = lookup.space
         self._ttl = ttl
         self._state: tuple[bytes, State] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place, self.origin)
+        return Part, (self.lookup, self.codec, self.online, self._ttl, self.place, self.origin)
 
-    def read(self, keys: Sequence[Sequence[Any]], at: int) -> Read:
-        """Read the rows of some entities, given as one column of wire values per join key.
+    @property
+    def is_quick(self) -> bool:
+        """Whether the rows have the values asked for as Python has them, and not many others."""
+        return self.codec.is_plain(list(self.features.values())) and 2 * len(self.features) >= self.codec.width
+
+    def read(self, text: bytes, found: Sequence[bytes | None], at: int) -> Read:
+        """Read what the store gave for some entities: its state, and what it has of each.
 
         Raises:
-            KeyError: The version is not online, or the table has left it.
+            KeyError: The table has left the version.
         """
-        return self._read(self.codec.encode_keys(keys), at)
-
-    def _read(self, keys: Sequence[bytes], at: int) -> Read:
-        text, found = self._online.get(self._space, keys)
         if self._state is None or self._state[0] != text:
             if self._has_moved and self._has_moved():
-                raise KeyError(self._space)
+                raise KeyError(self.space)
             self._state = text, State.loads(text)
         state = self._state[1]
         if state.origin != self.origin:
-            raise KeyError(self._space)
+            raise KeyError(self.space)
         rows = self.codec.rows(found, at)
         ttl = state.ttl if self._ttl is None else self._ttl
         if ttl is None:
@@ -112,7 +113,7 @@ class Part:
     def is_online(self) -> bool:
         """Whether the version was loaded into the store."""
         try:
-            self._online.get(self._space, [])
+            self.online.get(self.space, [])
         except KeyError:
             return False
         return True
@@ -123,8 +124,8 @@ class Part:
         Raises:
             KeyError: The version is not online.
         """
-        keys = sorted(set(self._online.keys(self._space)) - known)
-        read = self._read(keys, at)
+        keys = sorted(set(self.online.keys(self.space)) - known)
+        read = self.read(*self.online.get(self.space, keys), at)
         for key, row in zip(keys, read.alive, strict=True):
             if row is not None:
                 yield self.codec.entity(key), read.state, row
@@ -228,9 +229,10 @@ class OnlineTable:
         self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
         self._labels = _labels([part.lookup for part in self.parts])
         self._all: Selection = self.select(self.features)
-        whole = len(self.parts) == 1 and self.parts[0].codec.is_whole(self._all.pieces[0].places)
-        self._values = self._all.pieces[0].values
-        self._as_dicts = dict_maker(self.keys, [self.features], self.features) if whole else None
+        self._entities = _Entities(self.parts, self.keys)
+        self._as_dicts = None
+        if all(part.is_quick for part in self.parts):
+            self._as_dicts = dict_maker(self.keys, layouts(self._all), self.features)
 
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)
@@ -277,7 +279,7 @@ class OnlineTable:
         if output == "dicts" and features is None and not with_status and self._as_dicts and type(keys) is list:
             plain = self.plainly(keys, moment)
             if plain is not None:
-                return self._as_dicts(*plain[0], self._values(plain[1].alive))
+                return self._as_dicts(*plain[0], *map(filled, self.parts, plain[1]))
         check_output(output)
         found = self.find(self.columns(keys), features, moment)
         return found.dicts(with_status) if output == "dicts" else frames.from_arrow(found.arrow(with_status), output)
@@ -300,45 +302,46 @@ class OnlineTable:
             {name: self._keys[name] for name in columns},
             columns,
             selection,
-            [self.read(piece.part, columns, at) for piece in selection.pieces],
+            self.read([piece.part for piece in selection.pieces], columns, at),
         )
 
-    def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], Read] | None:
-        """Look up what is asked most, in as few steps as can be; None if anything about it is out of the ordinary.
-
-        Entities of a table that has one group, whose keys are the same on the wire: half of the time of `find`, for one.
+    def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
+        """Look up all features in as few steps as can be; None if a key is not the same on the wire, or wrong.
 
         Returns:
-            The keys, as one column per join key, and what was read.
+            The keys, as one column per join key, and what was read, one for each part.
         """
-        if len(self.parts) > 1:
-            return None
-        part = self.parts[0]
         try:
             columns = [[key[name] for key in keys] for name in self.keys]
             if not {len(columns)}.issuperset(map(len, keys)):
                 return None
-            for key, values in zip(part.keys, columns):  # noqa: B905 - there are as many
-                if not key.plain.issuperset(map(type, values)):
-                    return None
-            return columns, part.read(columns, at)
         except (KeyError, TypeError, IndexError):
             return None
+        encoded = self._entities.encode(columns)
+        return None if encoded is None else (columns, self._read(self.parts, encoded, at))
 
-    def read(self, part: Part, columns: Mapping[str, list[Any]], at: int) -> Read:
-        """Read what a part has of the entities asked for.
+    def read(self, parts: Sequence[Part], columns: Mapping[str, list[Any]], at: int) -> list[Read]:
+        """Read what some parts have of the entities asked for.
 
         Raises:
             DataError: A key has a wrong type.
-            NotOnlineError: The part is not online.
+            NotOnlineError: A part is not online.
         """
-        keys = [key.wire(columns[key.name]) for key in part.keys]
+        entities = _Entities(parts, list(columns))
+        encoded = entities.encode(list(columns.values()), plain=False)
+        assert encoded is not None  # noqa: S101 - all values are converted
+        return self._read(parts, encoded, at)
+
+    def _read(self, parts: Sequence[Part], encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+        """Read parts in one pass over the store, which has them all."""
         try:
-            return part.read(keys, at)
-        except KeyError:
+            found = parts[0].online.get_all(tuple([part.space for part in parts]), encoded)
+            return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - there are as many
+        except KeyError as error:
+            gone = next(part for part in parts if part.space == error.args[0])
             raise NotOnlineError(
-                f"Online table {self.record.label!r} is not online: version {part.lookup.version} of {part.lookup.group!r} "
-                f"is not in {part.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
+                f"Online table {self.record.label!r} is not online: version {gone.lookup.version} of {gone.lookup.group!r} "
+                f"is not in {gone.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
                 f"{self.record.label}."
             ) from None
 
@@ -372,6 +375,65 @@ class OnlineTable:
                 places = [part.features[name] for name in names]
                 pieces.append(Piece(part, label, names, places, part.codec.values(places)))
         return Selection(list(features), pieces)
+
+
+class _Entities:
+    """Encodes the entities asked for, once for all parts that have the same join keys.
+
+    Args:
+        parts: The parts.
+        names: The names of the columns of join keys.
+    """
+
+    def __init__(self, parts: Sequence[Part], names: Sequence[str]) -> None:
+        every = [tuple((key.name, key.kind) for key in part.keys) for part in parts]
+        known = list(dict.fromkeys(every))
+        self._places = [known.index(one) for one in every]
+        firsts = [parts[every.index(one)] for one in known]
+        self._each = [(part.codec.encode_keys, [(names.index(key.name), key) for key in part.keys]) for part in firsts]
+
+    def encode(self, columns: Sequence[list[Any]], *, plain: bool = True) -> list[list[bytes]] | None:
+        """Encode entities, given as one column per join key.
+
+        Args:
+            columns: The columns.
+            plain: Whether their values must be the same on the wire; they are converted if not.
+
+        Returns:
+            The keys for each part; None if a value had to be converted.
+
+        Raises:
+            DataError: A value is not of its key's type.
+        """
+        encoded = []
+        for encode, keys in self._each:
+            if not plain:
+                encoded.append(encode([key.wire(columns[i]) for i, key in keys]))
+                continue
+            for i, key in keys:
+                if not key.plain.issuperset(map(type, columns[i])):
+                    return None
+            encoded.append(encode([columns[i] for i, _ in keys]))
+        return [encoded[i] for i in self._places]
+
+
+def layouts(selection: Selection) -> list[list[str]]:
+    """Name the values of the rows that pieces of a selection take features from, for `dict_maker`."""
+    named = []
+    for i, piece in enumerate(selection.pieces):
+        names = [f"\0{i}.{j}" for j in range(piece.part.codec.width)]  # names that nobody asks for
+        for name, place in zip(piece.names, piece.places, strict=True):
+            names[place] = name
+        named.append(names)
+    return named
+
+
+def filled(part: Part, read: Read) -> Sequence[WireRow]:
+    """Return the rows of a read, with nulls for entities that have none."""
+    if None not in read.alive:
+        return read.alive  # type: ignore[return-value]  # as was looked
+    nothing = part.codec.nothing
+    return [nothing if row is None else row for row in read.alive]
 
 
 def check_output(output: object) -> None:

@@ -191,7 +191,7 @@ class _Comparison:
         columns = {
             key.name: keys[own].to_pylist() for (own, _), key in zip(self._lookup_keys, self._part.keys, strict=True)
         }
-        return self._table.read(self._part, columns, self._at)
+        return self._table.read([self._part], columns, self._at)[0]
 
     @property
     def _lookup_keys(self) -> Sequence[tuple[str, str]]:
