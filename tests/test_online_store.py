@@ -52,7 +52,7 @@ class OnlineStoreContract:
         fill(store, {b"1": b"eins"}, b"t", space="shop/other/1")
         found = store.get_all((SPACE, "shop/other/1", SPACE), [[b"1", b"2"], [b"1"], []])
         assert found == [(b"s", [b"one", None]), (b"t", [b"eins"]), (b"s", [])]
-        with pytest.raises(KeyError, match="^'shop/nowhere/1'$"):
+        with pytest.raises(KeyError, match=r"^'shop/nowhere/1'$"):
             store.get_all((SPACE, "shop/nowhere/1"), [[b"1"], [b"1"]])
 
     def test_keys_of_any_bytes_are_kept_apart(self, store):

@@ -23,6 +23,7 @@ from seeknal.times import moment_of
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
 FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
+_MOST_SELECTIONS = 100
 
 
 class Read(NamedTuple):
@@ -80,7 +81,7 @@ class Part:
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
         self.space = lookup.space
         self._ttl = ttl
-        self._state: tuple[bytes, State] | None = None
+        self._known: tuple[bytes, State, int | None] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
         return Part, (self.lookup, self.codec, self.online, self._ttl, self.place, self.origin)
@@ -96,15 +97,16 @@ class Part:
         Raises:
             KeyError: The table has left the version.
         """
-        if self._state is None or self._state[0] != text:
+        known = self._known
+        if known is None or known[0] != text:
             if self._has_moved and self._has_moved():
                 raise KeyError(self.space)
-            self._state = text, State.loads(text)
-        state = self._state[1]
-        if state.origin != self.origin:
-            raise KeyError(self.space)
+            state = State.loads(text)
+            if state.origin != self.origin:
+                raise KeyError(self.space)
+            known = self._known = text, state, state.ttl if self._ttl is None else self._ttl
+        _, state, ttl = known
         rows = self.codec.rows(found, at)
-        ttl = state.ttl if self._ttl is None else self._ttl
         if ttl is None:
             return Read(state, rows, rows)
         oldest = at - ttl
@@ -131,6 +133,47 @@ class Part:
                 yield self.codec.entity(key), read.state, row
 
 
+class Entities:
+    """Encodes the entities that are asked for, once for all parts that have the same join keys.
+
+    Args:
+        parts: The parts that are asked.
+        names: The names of the columns of join keys.
+    """
+
+    def __init__(self, parts: Sequence[Part], names: Sequence[str]) -> None:
+        self.parts = parts
+        self.spaces = tuple(part.space for part in parts)
+        every = [tuple((key.name, str(key.kind)) for key in part.keys) for part in parts]
+        known = list(dict.fromkeys(every))
+        firsts = [parts[every.index(one)] for one in known]
+        self._each = [
+            (part.codec.encode_keys, part.keys, [names.index(key.name) for key in part.keys]) for part in firsts
+        ]
+        self._places = [known.index(one) for one in every]
+        self._is_one = len(known) == 1 and self._each[0][2] == list(range(len(names)))
+
+    def encode(self, columns: Mapping[str, list[Any]]) -> list[list[bytes]]:
+        """Encode entities, given by the names of the join keys; return the keys for each part.
+
+        Raises:
+            DataError: A value is not of its key's type.
+        """
+        encoded = [encode([key.wire(columns[key.name]) for key in keys]) for encode, keys, _ in self._each]
+        return [encoded[i] for i in self._places]
+
+    def encode_plain(self, columns: Sequence[list[Any]]) -> list[list[bytes]] | None:
+        """Encode entities, given in the order of the names, in fewer steps; None if a value is not the same on the wire."""
+        encoded = []
+        for encode, keys, at in self._each:
+            own = columns if self._is_one else [columns[i] for i in at]
+            for key, values in zip(keys, own):  # noqa: B905 - there are as many
+                if not key.plain.issuperset(map(type, values)):
+                    return None
+            encoded.append(encode(own))
+        return encoded * len(self._places) if self._is_one else [encoded[i] for i in self._places]
+
+
 @dataclass(frozen=True)
 class Piece:
     """Features of one part that are asked for: their names, their places in its rows, and what takes them from there."""
@@ -148,6 +191,7 @@ class Selection:
 
     order: list[str]
     pieces: list[Piece]
+    entities: Entities
 
 
 class Found(NamedTuple):
@@ -228,8 +272,8 @@ class OnlineTable:
         self._keys = {key.name: key for part in reversed(self.parts) for key in reversed(part.keys)}
         self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
         self._labels = _labels([part.lookup for part in self.parts])
-        self._all: Selection = self.select(self.features)
-        self._entities = _Entities(self.parts, self.keys)
+        self._all = self._select(self.features)
+        self._selections: dict[tuple[str, ...], Selection] = {}
         self._as_dicts = None
         if all(part.is_quick for part in self.parts):
             self._as_dicts = dict_maker(self.keys, layouts(self._all), self.features)
@@ -302,11 +346,11 @@ class OnlineTable:
             {name: self._keys[name] for name in columns},
             columns,
             selection,
-            self.read([piece.part for piece in selection.pieces], columns, at),
+            self.read(selection.entities, columns, at),
         )
 
     def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
-        """Look up all features in as few steps as can be; None if a key is not the same on the wire, or wrong.
+        """Look up all features in as few steps as can be; None if a key is not the same on the wire, or `find` would raise.
 
         Returns:
             The keys, as one column per join key, and what was read, one for each part.
@@ -317,25 +361,26 @@ class OnlineTable:
                 return None
         except (KeyError, TypeError, IndexError):
             return None
-        encoded = self._entities.encode(columns)
-        return None if encoded is None else (columns, self._read(self.parts, encoded, at))
+        encoded = self._all.entities.encode_plain(columns)
+        try:  # `suppress` would take a tenth of the time of an answer
+            return None if encoded is None else (columns, self._read(self._all.entities, encoded, at))
+        except NotOnlineError:
+            return None
 
-    def read(self, parts: Sequence[Part], columns: Mapping[str, list[Any]], at: int) -> list[Read]:
-        """Read what some parts have of the entities asked for.
+    def read(self, entities: Entities, columns: Mapping[str, list[Any]], at: int) -> list[Read]:
+        """Read what some parts have of the entities asked for, given as one column per join key.
 
         Raises:
             DataError: A key has a wrong type.
             NotOnlineError: A part is not online.
         """
-        entities = _Entities(parts, list(columns))
-        encoded = entities.encode(list(columns.values()), plain=False)
-        assert encoded is not None  # noqa: S101 - all values are converted
-        return self._read(parts, encoded, at)
+        return self._read(entities, entities.encode(columns), at)
 
-    def _read(self, parts: Sequence[Part], encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+    def _read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
         """Read parts in one pass over the store, which has them all."""
+        parts = entities.parts
         try:
-            found = parts[0].online.get_all(tuple([part.space for part in parts]), encoded)
+            found = parts[0].online.get_all(entities.spaces, encoded)
             return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - there are as many
         except KeyError as error:
             gone = next(part for part in parts if part.space == error.args[0])
@@ -369,52 +414,20 @@ class OnlineTable:
         if unknown := [name for name in features if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
             raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
+        asked = tuple(features)
+        if (known := self._selections.get(asked)) is None:
+            if len(self._selections) >= _MOST_SELECTIONS:
+                self._selections.clear()
+            known = self._selections[asked] = self._select(features)
+        return known
+
+    def _select(self, features: Sequence[str]) -> Selection:
         pieces = []
         for part, label in zip(self.parts, self._labels, strict=True):
             if names := [name for name in dict.fromkeys(features) if name in part.features]:
                 places = [part.features[name] for name in names]
                 pieces.append(Piece(part, label, names, places, part.codec.values(places)))
-        return Selection(list(features), pieces)
-
-
-class _Entities:
-    """Encodes the entities asked for, once for all parts that have the same join keys.
-
-    Args:
-        parts: The parts.
-        names: The names of the columns of join keys.
-    """
-
-    def __init__(self, parts: Sequence[Part], names: Sequence[str]) -> None:
-        every = [tuple((key.name, key.kind) for key in part.keys) for part in parts]
-        known = list(dict.fromkeys(every))
-        self._places = [known.index(one) for one in every]
-        firsts = [parts[every.index(one)] for one in known]
-        self._each = [(part.codec.encode_keys, [(names.index(key.name), key) for key in part.keys]) for part in firsts]
-
-    def encode(self, columns: Sequence[list[Any]], *, plain: bool = True) -> list[list[bytes]] | None:
-        """Encode entities, given as one column per join key.
-
-        Args:
-            columns: The columns.
-            plain: Whether their values must be the same on the wire; they are converted if not.
-
-        Returns:
-            The keys for each part; None if a value had to be converted.
-
-        Raises:
-            DataError: A value is not of its key's type.
-        """
-        encoded = []
-        for encode, keys in self._each:
-            if not plain:
-                encoded.append(encode([key.wire(columns[i]) for i, key in keys]))
-                continue
-            for i, key in keys:
-                if not key.plain.issuperset(map(type, columns[i])):
-                    return None
-            encoded.append(encode([columns[i] for i, _ in keys]))
-        return [encoded[i] for i in self._places]
+        return Selection(list(features), pieces, Entities([piece.part for piece in pieces], self.keys))
 
 
 def layouts(selection: Selection) -> list[list[str]]:

@@ -22,7 +22,7 @@ from seeknal.progress import Tell, silent
 from seeknal.registry import TableLookup
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
-from seeknal.serving import OnlineTable, Part, Read
+from seeknal.serving import Entities, OnlineTable, Part, Read
 from seeknal.times import Interval, moment_of
 
 NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
@@ -161,6 +161,7 @@ class _Comparison:
         self._source: Source = catalog.source(wanted)
         self._ttl = record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
         self._names = list(part.features)
+        self._asked = Entities([part], [key.name for key in part.keys])
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
         """Compare entities, some thousands at a time."""
@@ -191,7 +192,7 @@ class _Comparison:
         columns = {
             key.name: keys[own].to_pylist() for (own, _), key in zip(self._lookup_keys, self._part.keys, strict=True)
         }
-        return self._table.read([self._part], columns, self._at)[0]
+        return self._table.read(self._asked, columns, self._at)[0]
 
     @property
     def _lookup_keys(self) -> Sequence[tuple[str, str]]:

@@ -82,7 +82,7 @@ class LmdbStore:
         environment = _open_environments.get(self._place)
         if environment is None:
             if self._is_missing():
-                raise KeyError(*spaces[:1])
+                raise KeyError(spaces[0])
             environment = self._environment
         return environment.get(_heads(spaces), keys)
 
