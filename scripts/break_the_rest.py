@@ -102,7 +102,7 @@ MUTATIONS = (
         "a ttl is exclusive online",
         "row[-1] < oldest",
         "row[-1] <= oldest",
-        "serving.py",
+        "parts.py",
         "online.py::test_a_ttl_counts_online_to_the_microsecond",
     ),
     rule(

@@ -63,6 +63,7 @@ ORDER = [
     "pushing",
     "following",
     "asking",
+    "parts",
     "serving",
     "served",
     "verification",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -16,182 +15,13 @@ from seeknal.asking import Key, columns_of
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import did_you_mean, quoted
-from seeknal.online import Codec, OnlineStore, State, WireRow
+from seeknal.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
 from seeknal.times import moment_of
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
-FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
 _MOST_SELECTIONS = 100
-
-
-class Read(NamedTuple):
-    """What was read of a part: what is online, the row of each entity asked for, and those that have not expired."""
-
-    state: State
-    rows: list[WireRow | None]
-    alive: list[WireRow | None]
-
-    @property
-    def statuses(self) -> list[str]:
-        """Say of each entity whether it was found."""
-        pairs = zip(self.rows, self.alive, strict=True)
-        return [NOT_FOUND if row is None else EXPIRED if alive is None else FOUND for row, alive in pairs]
-
-    @property
-    def times(self) -> list[int | None]:
-        """Give the event time of each row, in microseconds since 1970."""
-        return [None if row is None else row[-1] for row in self.rows]
-
-
-class Part:
-    """What a table takes from one version of a group.
-
-    Args:
-        lookup: The version, the keys and the features.
-        codec: How the version's rows are written.
-        online: Where they are.
-        ttl: How long values are good for, in microseconds, in place of the group's own.
-        place: What people call the store.
-        origin: When the group was registered, which tells it from another of its name that came later.
-        has_moved: Tells whether the table takes this from elsewhere by now. It is asked when something in the store has
-            changed. None: the caller finds out by itself.
-    """
-
-    def __init__(
-        self,
-        lookup: TableLookup,
-        codec: Codec,
-        online: OnlineStore,
-        ttl: int | None,
-        place: str,
-        origin: int,
-        *,
-        has_moved: Callable[[], bool] | None = None,
-    ) -> None:
-        self.origin = origin
-        self._has_moved = has_moved
-        self.lookup = lookup
-        self.place = place
-        self.waits = online.waits
-        self.online = online
-        self.codec = codec
-        self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
-        self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
-        self.space = lookup.space
-        self._ttl = ttl
-        self._known: tuple[bytes, State, int | None] | None = None
-
-    def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self.online, self._ttl, self.place, self.origin)
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether the rows have the values asked for as Python has them, and not many others."""
-        return self.codec.is_plain(list(self.features.values())) and 2 * len(self.features) >= self.codec.width
-
-    def read(self, text: bytes, found: Sequence[bytes | None], at: int) -> Read:
-        """Read what the store gave for some entities: its state, and what it has of each.
-
-        Raises:
-            KeyError: The table has left the version.
-        """
-        known = self._known
-        if known is None or known[0] != text:
-            if self._has_moved and self._has_moved():
-                raise KeyError(self.space)
-            state = State.loads(text)
-            if state.origin != self.origin:
-                raise KeyError(self.space)
-            known = self._known = text, state, state.ttl if self._ttl is None else self._ttl
-        _, state, ttl = known
-        rows = self.codec.rows(found, at)
-        if ttl is None:
-            return Read(state, rows, rows)
-        oldest = at - ttl
-        return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
-
-    def is_online(self) -> bool:
-        """Whether the version was loaded into the store."""
-        try:
-            self.online.get(self.space, [])
-        except KeyError:
-            return False
-        return True
-
-    def others(self, known: set[bytes], at: int) -> Iterator[tuple[dict[str, Any], State, WireRow]]:
-        """Give the entities that are online beside those that are known, with what is online of them.
-
-        Raises:
-            KeyError: The version is not online.
-        """
-        keys = sorted(set(self.online.keys(self.space)) - known)
-        read = self.read(*self.online.get(self.space, keys), at)
-        for key, row in zip(keys, read.alive, strict=True):
-            if row is not None:
-                yield self.codec.entity(key), read.state, row
-
-
-class Entities:
-    """Encodes the entities that are asked for, once for all parts that have the same join keys.
-
-    Args:
-        parts: The parts that are asked.
-        names: The names of the columns of join keys.
-    """
-
-    def __init__(self, parts: Sequence[Part], names: Sequence[str]) -> None:
-        self.parts = parts
-        self.spaces = tuple(part.space for part in parts)
-        every = [tuple((key.name, str(key.kind)) for key in part.keys) for part in parts]
-        known = list(dict.fromkeys(every))
-        firsts = [parts[every.index(one)] for one in known]
-        self._each = [
-            (part.codec.encode_keys, part.keys, [names.index(key.name) for key in part.keys]) for part in firsts
-        ]
-        self._places = [known.index(one) for one in every]
-        self._is_one = len(known) == 1 and self._each[0][2] == list(range(len(names)))
-
-    def encode(self, columns: Mapping[str, list[Any]]) -> list[list[bytes]]:
-        """Encode entities, given by the names of the join keys; return the keys for each part.
-
-        Raises:
-            DataError: A value is not of its key's type.
-        """
-        encoded = [encode([key.wire(columns[key.name]) for key in keys]) for encode, keys, _ in self._each]
-        return [encoded[i] for i in self._places]
-
-    def encode_plain(self, columns: Sequence[list[Any]]) -> list[list[bytes]] | None:
-        """Encode entities, given in the order of the names, in fewer steps; None if a value is not the same on the wire."""
-        encoded = []
-        for encode, keys, at in self._each:
-            own = columns if self._is_one else [columns[i] for i in at]
-            for key, values in zip(keys, own):  # noqa: B905 - there are as many
-                if not key.plain.issuperset(map(type, values)):
-                    return None
-            encoded.append(encode(own))
-        return encoded * len(self._places) if self._is_one else [encoded[i] for i in self._places]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Features of one part that are asked for: their names, their places in its rows, and what takes them from there."""
-
-    part: Part
-    label: str
-    names: list[str]
-    places: list[int]
-    values: Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What is asked for: features in order, and the parts they are in."""
-
-    order: list[str]
-    pieces: list[Piece]
-    entities: Entities
 
 
 class Found(NamedTuple):
@@ -213,6 +43,8 @@ class Found(NamedTuple):
 
     def arrow(self, with_status: bool = False) -> pa.Table:
         """Give it as a table."""
+        if not with_status and (batch := self._batch()) is not None:
+            return pa.Table.from_batches([batch])
         arrays = {name: self.keys[name].array(values) for name, values in self.columns.items()}
         for piece, read in zip(self.selection.pieces, self.reads, strict=True):
             arrays |= zip(piece.names, piece.part.codec.columns(read.alive, piece.places), strict=True)
@@ -221,6 +53,17 @@ class Found(NamedTuple):
             arrays[f"{label}_status"] = pa.array(status, pa.string())
             arrays[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(UTC)
         return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
+
+    def frame(self, output: str, with_status: bool = False) -> Any:
+        """Give it as a frame of a kind."""
+        if output == "pandas" and not with_status and (batch := self._batch()) is not None:
+            frame = self.selection.blocks.frame(batch)
+            if frame is not None:
+                return frame
+        return frames.from_arrow(self.arrow(with_status), output)
+
+    def _batch(self) -> pa.RecordBatch | None:
+        return self.selection.batch_of_one(list(self.columns.values()), self.reads)
 
     def dicts(self, with_status: bool = False) -> list[dict[str, Any]]:
         """Give it as one dictionary per entity."""
@@ -276,7 +119,7 @@ class OnlineTable:
         self._selections: dict[tuple[str, ...], Selection] = {}
         self._as_dicts = None
         if all(part.is_quick for part in self.parts):
-            self._as_dicts = dict_maker(self.keys, layouts(self._all), self.features)
+            self._as_dicts = dict_maker(self.keys, self._all.layouts, self.features)
 
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)
@@ -326,7 +169,7 @@ class OnlineTable:
                 return self._as_dicts(*plain[0], *map(filled, self.parts, plain[1]))
         check_output(output)
         found = self.find(self.columns(keys), features, moment)
-        return found.dicts(with_status) if output == "dicts" else frames.from_arrow(found.arrow(with_status), output)
+        return found.dicts(with_status) if output == "dicts" else found.frame(output, with_status)
 
     def find(self, columns: Mapping[str, list[Any]], features: Sequence[str] | None, at: int) -> Found:
         """Look up some entities, given as one column per join key.
@@ -427,26 +270,7 @@ class OnlineTable:
             if names := [name for name in dict.fromkeys(features) if name in part.features]:
                 places = [part.features[name] for name in names]
                 pieces.append(Piece(part, label, names, places, part.codec.values(places)))
-        return Selection(list(features), pieces, Entities([piece.part for piece in pieces], self.keys))
-
-
-def layouts(selection: Selection) -> list[list[str]]:
-    """Name the values of the rows that pieces of a selection take features from, for `dict_maker`."""
-    named = []
-    for i, piece in enumerate(selection.pieces):
-        names = [f"\0{i}.{j}" for j in range(piece.part.codec.width)]  # names that nobody asks for
-        for name, place in zip(piece.names, piece.places, strict=True):
-            names[place] = name
-        named.append(names)
-    return named
-
-
-def filled(part: Part, read: Read) -> Sequence[WireRow]:
-    """Return the rows of a read, with nulls for entities that have none."""
-    if None not in read.alive:
-        return read.alive  # type: ignore[return-value]  # as was looked
-    nothing = part.codec.nothing
-    return [nothing if row is None else row for row in read.alive]
+        return Selection(list(features), pieces, [self._keys[name] for name in self.keys])
 
 
 def check_output(output: object) -> None:

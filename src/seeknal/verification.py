@@ -18,11 +18,12 @@ from seeknal.feature_group import FeatureLookup
 from seeknal.following import feeds
 from seeknal.notebook import Shown
 from seeknal.online import State, WireRow, to_wire
+from seeknal.parts import Entities, Part, Read
 from seeknal.progress import Tell, silent
 from seeknal.registry import TableLookup
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
-from seeknal.serving import Entities, OnlineTable, Part, Read
+from seeknal.serving import OnlineTable
 from seeknal.times import Interval, moment_of
 
 NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (

@@ -50,6 +50,10 @@ class Codec:
             return encode_whole_numbers(table[fields[0].name].to_numpy())
         return self.encode_keys([to_wire(table[field.name], field.type) for field in fields])
 
+    def kind(self, i: int) -> pa.DataType:
+        """Return the type of a feature in answers."""
+        return self._kinds[i]
+
     def value(self, i: int, value: Any) -> Any:
         """Give one wire value of a feature as Python has it."""
         return _unwired(pa.array([value], self._row[i].type), self._kinds[i])[0].as_py()

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from seeknal.dicts import AS_IS, Form, dict_maker
 from seeknal.errors import DefinitionError, SeeknalError, StoreError
 from seeknal.names import check_name, not_the_only, split_label
+from seeknal.parts import Read, Selection, filled
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Exchange, Problem
-from seeknal.serving import Found, OnlineTable, Read, Selection, filled, layouts
+from seeknal.serving import Found, OnlineTable
 from seeknal.store import FeatureStore
 from seeknal.tokens import Doorkeeper
 
@@ -70,7 +71,7 @@ class Held:
             for name, place in zip(piece.names, piece.places, strict=True):
                 forms[name] = form_of(features[place].type, text=text)
         plain = {name: form for name, form in forms.items() if form is not AS_IS}
-        return dict_maker(self.table.keys, layouts(selection), selection.order, plain, to_encode=to_encode)
+        return dict_maker(self.table.keys, selection.layouts, selection.order, plain, to_encode=to_encode)
 
 
 class Definitions:
