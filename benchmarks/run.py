@@ -16,12 +16,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import environments
+import groups
 import growth
 import joins
 import memory
 import over_http
+import pushes
 import reads
 import report
+import server_growth
 import starts
 import trips
 import writes
@@ -107,16 +110,32 @@ def _http(options: argparse.Namespace) -> Iterator[report.Section]:
     return over_http.measure_all(rows, options.peers, options.rounds, seconds, options.data)
 
 
+def _servers(options: argparse.Namespace) -> Iterator[report.Section]:
+    tables, threads = ([10, 100], [16]) if options.quick else ([10, 1000], [16, 32])
+    return server_growth.measure_all(tables, threads, options.rounds, options.data)
+
+
+def _pushes(options: argparse.Namespace) -> Iterator[report.Section]:
+    return pushes.measure_all([10, 300] if options.quick else [10, 1000, 3000, 10_000], options.rounds, options.data)
+
+
+def _groups(options: argparse.Namespace) -> Iterator[report.Section]:
+    return groups.measure_all([50] if options.quick else [10, 1000], options.rounds, options.data)
+
+
 KINDS = {
     "join": _joins,
     "write": _writes,
     "small-writes": _small,
     "growth": _growth,
+    "pushes": _pushes,
+    "groups": _groups,
     "memory": _memory,
     "start": _starts,
     "trips": _trips,
     "online": _online,
     "http": _http,
+    "server": _servers,
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import resource
 import signal
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -167,8 +169,13 @@ def _check_versions(store: FeatureStore, group: str, state: State) -> None:
 
 def writes_of(root: Path) -> list[int]:
     """List the snapshots that writes made, oldest first, by the log alone: not those of compactions, which writes trigger."""
-    modes = {int(entry.stem): _mode_of(entry) for entry in sorted((root / "_delta_log").glob("*.json"))}
-    return [number for number, mode in modes.items() if mode not in (None, "optimize")]
+    modes: dict[int, str | None] = {}
+    for pack in root.glob("_history/*.jsonl.gz"):
+        lines = gzip.decompress(pack.read_bytes()).splitlines()
+        modes |= {int(pack.name[:20]) + i: _mode_of(json.loads(line)) for i, line in enumerate(lines)}
+    for entry in root.glob("_delta_log/*.json"):
+        modes[int(entry.stem)] = _mode_of(map(json.loads, entry.read_text().splitlines()))
+    return sorted(number for number, mode in modes.items() if mode not in (None, "optimize"))
 
 
 def last_of(root: Path) -> int:
@@ -176,8 +183,8 @@ def last_of(root: Path) -> int:
     return max((int(entry.stem) for entry in (root / "_delta_log").glob("*.json")), default=-1)
 
 
-def _mode_of(entry: Path) -> str | None:
-    infos = [json.loads(line).get("commitInfo", {}) for line in entry.read_text().splitlines()]
+def _mode_of(actions: Iterable[dict[str, Any]]) -> str | None:
+    infos = [action.get("commitInfo", {}) for action in actions]
     return next((json.loads(info["seeknal"])["mode"] for info in infos if "seeknal" in info), None)
 
 

@@ -46,8 +46,8 @@ MUTATIONS = (
     ),
     edge(
         "a changed retention is ignored",
-        "if before.kept != wanted.state.kept or without(",
-        "if without(",
+        "or before.kept != wanted.state.kept or without(",
+        "or without(",
         "loading.py",
         "a_table_with_a_longer_ttl_brings_back_rows_that_the_store_has_forgotten",
     ),

@@ -81,7 +81,7 @@ def locks(home: Path) -> Iterator[str]:
             db.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             yield f"registry.db: {error}"
-    for path in home.rglob("*.lock"):
+    for path in set(home.rglob("*.lock")) - set(home.rglob("_read.lock")):  # nobody waits for what a snapshot holds
         with path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -366,7 +366,9 @@ def test_rows_in_redis_are_left_alone_unless_it_is_asked_for(home, tmp_path, val
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 1}]
     assert FeatureStore().verify("spend").equal
 
-    FeatureStore(home).load("spend")
+    with pytest.raises(StoreError, match=r"of another home.*--take-over"):
+        FeatureStore(home).load("spend")
+    FeatureStore(home).refresh(["spend"], take_over=True)
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 2}]
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "again"))
     assert answer("restore", str(tmp_path / "saved"), "--load-shared")["tables_online"] == ["shop/spend"]
@@ -383,7 +385,7 @@ def test_rows_in_another_folder_are_left_alone_and_the_home_has_its_own(tmp_path
     done = restore(tmp_path / "saved", other)
     assert (done.loaded, [one.table for one in done.elsewhere]) == (("shop/inside",), ["shop/outside"])
     assert (tmp_path / "rows" / "data.mdb").read_bytes() == before
-    assert done.elsewhere[0].commands == ("seeknal refresh shop/outside",)
+    assert done.elsewhere[0].commands == ("seeknal refresh shop/outside --take-over",)
     assert other.verify("inside").equal
 
 

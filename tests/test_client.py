@@ -1,10 +1,15 @@
 """The client gives what the library gives, of the same types."""
 
 import asyncio
+import gc
+import json
 import math
+import os
 import threading
 import time
-from datetime import date, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
 from functools import partial
@@ -390,6 +395,40 @@ def test_a_connection_that_ends_before_an_answer_is_tried_again(peer, call):
 
 
 @pytest.mark.parametrize("call", CALLS)
+def test_a_request_that_is_turned_away_is_sent_again_as_often_as_the_server_says(peer, call):
+    peer.answers = [*[(429, b"")] * 9, None, (400, b"")]
+    with Client(peer.url, retries=1) as client, pytest.raises(StoreError, match="answered with 400"):
+        CALLS[call](client)
+    assert len(peer.bodies) == 11
+    with Client(peer.url, retries=0) as client, pytest.raises(StoreError, match="answered with 4"):
+        CALLS[call](client)
+    assert len(peer.bodies) == 12
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("answer", [None, (500, b""), (200, b"{...")])
+def test_after_a_push_that_broke_off_the_error_says_what_may_be_stored(peer, call, answer):
+    peer.answers = [answer, (429, b"")]
+    with Client(peer.url, retries=0) as client, pytest.raises(StoreError) as error:
+        CALLS[call](client)
+    advice = "The rows may be stored or not. Push them again: what is stored is not stored twice."
+    assert (call == "push") == (advice in str(error.value))
+
+
+def test_many_threads_that_push_all_get_their_turn(tmp_path):
+    store = FeatureStore(tmp_path / "home")
+    group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"))
+    store.write(group, pa.table({"user_id": [1], "at": [NOON], "x": [3]}))
+    store.serve([FeatureLookup("spend")], "spend")
+    with Server(store.home, "--max-jobs", "1", "--timeout", "1") as server, Client(server.url) as client:
+        with ThreadPoolExecutor(32) as threads:
+            rows = [{"user_id": user, "at": NOON, "x": user} for user in range(100, 164)]
+            assert sum(one.rows for one in threads.map(partial(client.push, "spend"), rows)) == 64
+        found = client.get_features("spend", [{"user_id": user} for user in range(100, 164)], "dicts")
+    assert [row["x"] for row in found] == list(range(100, 164))
+
+
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("text", [b"", b"x" * 10, b"<html>", b"\xff\xff\xff\xff\x10\0\0\0junk", b"[]", b"{}"])
 def test_an_answer_that_is_none_of_seeknals_is_told_as_such(peer, call, text):
     peer.answers = [(200, text)]
@@ -398,6 +437,102 @@ def test_an_answer_that_is_none_of_seeknals_is_told_as_such(peer, call, text):
     peer.answers = [(404, text)]
     with Client(peer.url) as client, pytest.raises(StoreError, match="no answer of Seeknal's"):
         CALLS[call](client)
+
+
+def test_a_forked_process_gets_its_own_answers_and_leaves_the_parent_its_own(client, store):
+    store.push("everything", [EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": i} for i in range(100, 140)], "shop")
+
+    def whose(i):
+        return client.get_features("shop/all", [{"user_id": i}], "dicts")[0]["user_id"]
+
+    for _ in range(8):
+        assert whose(1) == 1
+        children = []
+        for first in range(100, 140, 10):
+            if not (child := os.fork()):
+                wrong = 1
+                with suppress(BaseException):
+                    wrong = [whose(i) for i in range(first, first + 10)] != list(range(first, first + 10))
+                os._exit(int(wrong))
+            children.append(child)
+        assert [whose(i) for i in range(100, 140)] == list(range(100, 140))
+        assert {os.waitpid(child, 0)[1] for child in children} == {0}
+
+
+def answered(rows: list[dict], *keys: str) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    return frames.to_stream(table.replace_schema_metadata({"seeknal.keys": json.dumps(keys)}) if keys else table)
+
+
+@pytest.mark.parametrize("form", [list, tuple, pd.DataFrame, pl.DataFrame, pa.Table.from_pylist])
+def test_an_answer_for_other_entities_is_an_error(peer, form):
+    keys = {"shop": 1, "day": date(2024, 2, 29)}
+    asked = form([keys if form in {list, tuple} else keys | {"spend": 0}])  # a frame may have more columns
+    right = {"shop": 1, "day": date(2024, 2, 29), "spend": 5}
+    with Client(peer.url) as client:
+        for rows in ([right | {"day": date(2024, 3, 1)}], [right | {"shop": 2}], [right] * 2, [right | {"shop": None}]):
+            peer.answers = [(200, answered(rows, "shop", "day"))]
+            with pytest.raises(StoreError, match="answered another request"):
+                client.get_features("spend", asked)
+        peer.answers = [(200, answered([right], "shop", "day"))]
+        assert client.get_features("spend", asked, "dicts") == [right]
+        peer.answers = [(200, answered([right]))]  # a server of before, which does not name the keys
+        assert client.get_features("spend", asked, "dicts") == [right]
+
+
+def test_keys_are_compared_as_the_server_reads_them(peer):
+    for kind, given, key in (
+        (pa.binary(), b"\xff", b"\xff"),
+        (pa.string(), "1", "1"),
+        (pa.int8(), np.int64(5), 5),
+        (pa.date32(), "2024-02-29", date(2024, 2, 29)),
+        (pa.decimal128(5, 2), "1.5", Decimal("1.50")),
+        (pa.timestamp("us", "UTC"), "2024-02-29T01:00:00+01:00", datetime(2024, 2, 29, tzinfo=UTC)),
+        (pa.int64(), None, None),
+        (pa.duration("us"), "PT5S", timedelta(seconds=5)),
+    ):
+        table = pa.table({"k": pa.array([key], kind), "x": [1]})
+        peer.answers = [(200, frames.to_stream(table))]
+        with Client(peer.url) as client:
+            assert client.get_features("t", [{"k": given}], "arrow").equals(table)
+
+
+def test_an_answer_to_another_push_or_of_another_spine_is_an_error(peer):
+    pushed = {
+        "group": "shop/sales",
+        "version": 1,
+        "snapshot": 1,
+        "rows": 1,
+        "known": 0,
+        "erased": 0,
+        "first": None,
+        "online": 1,
+    }
+    with Client(peer.url) as client:
+        for group in ("spend", "shop/spend", "bank/sales", "ales"):
+            peer.answers = [(200, json.dumps(pushed).encode())]
+            with pytest.raises(StoreError, match="answered another request: it is of 'shop/sales'"):
+                client.push(group, [{"user_id": 1}])
+        assert client.push("sales", [{"user_id": 1}]) == client.push("shop/sales", [{"user_id": 1}])
+        for other in (SPINE.slice(1), SPINE.take([1, 0])):
+            peer.answers = [(200, frames.to_stream(other.append_column("x", pa.array([1] * len(other)))))]
+            with pytest.raises(StoreError, match="answered another request"):
+                client.training_set(SPEND, SPINE, "at")
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the connections of loops that have ended
+def test_a_closed_client_says_so_and_an_async_one_serves_each_loop(server):
+    client, later = Client(server.url, server.token), AsyncClient(server.url, server.token)
+    assert [asyncio.run(later.catalog()) for _ in range(3)] == [client.catalog()] * 3
+    client.close()
+    asyncio.run(later.close())
+    gc.collect()
+    with pytest.raises(DefinitionError, match=r"is closed. Make another: Client\(url, token\)"):
+        client.catalog()
+    with pytest.raises(DefinitionError, match=r"is closed. Make another: AsyncClient\(url, token\)"):
+        asyncio.run(later.catalog())
 
 
 def test_only_reads_of_features_have_to_be_answered_in_time(peer):

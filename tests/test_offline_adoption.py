@@ -18,7 +18,7 @@ from commands import seeknal
 from seeknal import DataError, DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, StoreError
 from seeknal.doctor import examine
 from seeknal.feature_group import FeatureGroup
-from seeknal.offline.table import OfflineTable
+from seeknal.offline.files import FileWriter
 from seeknal.registry import Question
 from seeknal.times import instant
 
@@ -323,15 +323,15 @@ def test_a_table_that_another_program_made_is_not_written_over(home, store):
 
 @pytest.mark.parametrize("mode", ["append", "merge", "overwrite"])
 def test_rows_that_another_program_commits_during_a_write_are_not_passed_over(store, root, monkeypatch, mode):
-    write_files = OfflineTable._write_files  # noqa: SLF001 - after which a rival can come
+    write_files = FileWriter.write  # after which a rival can come
 
-    def beaten(*arguments: object) -> object:
-        done = write_files(*arguments)  # type: ignore[arg-type]
+    def beaten(*arguments: object, **options: object) -> object:
+        done = write_files(*arguments, **options)  # type: ignore[arg-type]
         append(root, rows(u4=40), schema_mode="merge")
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(OfflineTable, "_write_files", beaten)
+        patch.setattr(FileWriter, "write", beaten)
         with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
             store.write(GROUP, rows(u1=11), mode=mode)
     assert DeltaTable(root).to_pyarrow_table().num_rows == 4

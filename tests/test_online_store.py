@@ -228,6 +228,29 @@ class TestRedis(OnlineStoreContract):
         self.client = redis.Redis.from_url(valkey_url)
         return RedisStore(valkey_url)
 
+    def test_a_forked_process_connects_anew_and_ends_whatever_threads_held(self, store):
+        fill(store, {b"1": b"one"})
+        code = f"""
+import os, sys, threading
+from seeknal.online import connect
+store = connect({self.place!r})
+assert store.get({SPACE!r}, [b"1"])[1] == [b"one"]
+held, done = threading.Event(), threading.Event()
+def hold():
+    with store._client.connection_pool._lock:
+        held.set()
+        done.wait()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    sys.exit(0 if store.get({SPACE!r}, [b"1"])[1] == [b"one"] else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+sys.exit(code)
+"""
+        assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
     def test_all_keys_begin_with_the_project(self, store):
         fill(store, {b"1": b"one"})
         store.change(SPACE, b"s", b"t", entries({b"2": b"two"}))

@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = {
     "break_the_join.py": ["--some 1"],
     "break_the_rest.py": ["--some 3"],
+    "fill_disks.py": ["--deeds 12"],
     "kill_backups.py": ["--kills 6 --rows 20000"],
     "kill_loaders.py": [
         f"--kills 4 --readers 2 --entities 2000 --warm-up 1 {more}" for more in ("", "--moves", "--store redis")

@@ -1,5 +1,6 @@
 """What a server lets in, what it takes at most, and how it ends."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from select import PIPE_BUF
 
 import httpx2
 import pyarrow as pa
@@ -26,10 +29,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
 
 from commands import seeknal, seeknal_process
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
 from seeknal.feature_group import FeatureGroup
+from seeknal.freshness import Freshness
+from seeknal.lock import alone
+from seeknal.online import LmdbStore
+from seeknal.server.access import _pieces
+from seeknal.server.ages import Ages
+from seeknal.server.http import Exchange
+from seeknal.server.options import Limits
 from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow
@@ -419,17 +430,41 @@ def test_too_many_requests_and_connections_get_503_and_are_told_when_to_come_aga
     wait_for(lambda: ask(narrow.url).status_code == 200)
 
 
-def test_a_job_too_many_gets_429(narrow):
+def join(url: str) -> int:
+    query = (None, b'{"lookups": [{"group": "spend"}], "date_col": "at"}')
+    return httpx2.post(f"{url}/v1/historical/shop", files={"query": query, "spine": spine_file()}).status_code
+
+
+def push(url: str, spent: int = 1) -> httpx2.Response:
+    rows = [{"user_id": 1, "at": NOON.isoformat(), "spent": spent}]
+    return httpx2.post(f"{url}/v1/push/shop/spend", json={"rows": rows})
+
+
+def test_pushes_and_joins_wait_for_a_place_among_their_own_kind(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    with Server(store.home, "--max-jobs", "1", "--timeout", "2") as server, ThreadPoolExecutor() as threads:
+        with alone(store.home / "offline" / "shop" / "spend" / "_commit.lock"):  # so the first push stays at work
+            pushes = [threads.submit(push, server.url, spent) for spent in (2, 3)]
+            (ended,), (at_work,) = wait(pushes, return_when=FIRST_COMPLETED)
+            refused = ended.result()
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert "Nothing was done" in refused.text
+            assert join(server.url) == 200
+            waiting = threads.submit(push, server.url, 4)
+        assert (at_work.result().status_code, waiting.result().status_code) == (200, 200)
+
+
+def test_bodies_on_their_way_take_no_place_from_what_is_there(narrow):
     host, port = narrow.url.removeprefix("http://").split(":")
     head = b"POST /v1/historical/shop HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(head + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 100")  # it is at work on it
-        answer = httpx2.post(f"{narrow.url}/v1/push/shop/spend", json={"rows": []})
-        connection.sendall(b"--x--")
-        ended = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert ended.startswith(b"HTTP/1.1 400")
+    with ExitStack() as stack:
+        for spines in range(1, 5):
+            one = stack.enter_context(socket.create_connection((host, int(port))))
+            one.sendall(head + b"Expect: 100-continue\r\nContent-Length: 500\r\n\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 100")  # it is on its way
+            assert push(narrow.url).status_code == 200
+            assert join(narrow.url) == (200 if spines < 4 else 429)  # half of the requests may be spines
+    wait_for(lambda: join(narrow.url) == 200)
 
 
 def test_requests_in_flight_are_finished_when_it_ends(tmp_path):
@@ -534,6 +569,19 @@ def test_spans_go_to_opentelemetry(tmp_path):
     assert "user_id" not in str(span)
 
 
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(tmp_path):
+    store = filled(tmp_path / "other", "shop")
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
+        }
+        with Server(store.home, "--otel", env=env) as server:
+            assert ask(server.url).status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=25) == 0  # the library would wait for 30 s
+
+
 def test_a_spine_of_few_bytes_and_many_rows_is_refused(tmp_path):
     store = filled(tmp_path / "other", "shop")
     spine = pa.table({"user_id": [1] * 5, "at": [NOON] * 5})
@@ -565,3 +613,82 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
         wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
         assert "died" in server.errors.read_text()
         assert server.stop() == 0
+
+
+def keys_counted(server: Server) -> float:
+    found = text_string_to_metric_families(httpx2.get(f"{server.url}/metrics").text)
+    keys = [one for family in found for one in family.samples if one.name == "seeknal_online_keys_total"]
+    return sum(one.value for one in keys if one.labels == {"project": "shop", "table": "spend"})
+
+
+def test_counts_need_no_files_and_outlive_their_workers(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    (tmp_path / "passing").mkdir()
+    with Server(store.home, "--workers", "2", env={"TMPDIR": str(tmp_path / "passing")}) as server:
+        for _ in range(20):
+            assert ask(server.url).status_code == 200
+        wait_for(lambda: keys_counted(server) == 20)
+        assert not list((tmp_path / "passing").iterdir())
+        (tmp_path / "passing").rmdir()
+        for end in (
+            lambda _: server.process.send_signal(signal.SIGHUP),
+            lambda pids: os.kill(min(pids), signal.SIGKILL),
+        ):
+            before = set(server.workers)
+            end(before)
+            wait_for(lambda before=before: len(set(server.workers) - before) > 0, 120)
+            wait_for(lambda: keys_counted(server) == 20)
+        wait_for(lambda: ask(server.url).status_code == 200)
+        wait_for(lambda: keys_counted(server) >= 21)
+
+
+def test_ages_that_take_long_to_find_are_those_found_last():
+    go, rounds = threading.Event(), iter(range(9))
+
+    def find():
+        number = next(rounds)
+        if number == 1:
+            assert go.wait(60)
+        yield Freshness("shop", "spend", number, number, is_behind=False)
+
+    async def run():
+        ages = Ages(find)
+        exchange = Exchange({"headers": [], "method": "GET", "path": "/metrics"}, None, Limits())
+        assert [(await ages.get(exchange))[0].newest for _ in range(3)] == [0, 0, 0]
+        go.set()
+        while (await ages.get(exchange))[0].newest != 1:
+            pass
+        assert (await ages.get(exchange))[0].newest == 1  # it rests, since it took long
+        ages.close()
+
+    asyncio.run(run())
+
+
+def test_workers_end_with_the_first_process_however_it_ends(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    with Server(store.home, "--workers", "2") as server:
+        port, workers = int(server.url.rpartition(":")[2]), server.workers
+        assert len(workers) == 2
+        server.process.kill()
+        wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_tables_beyond_those_opened_at_the_start_are_opened_when_they_are_asked_for(tmp_path):
+    store = filled(tmp_path / "home", "shop")
+    for i in range(30):
+        store.serve([FeatureLookup("shop/spend")], f"z{i:02}")
+    with Server(store.home) as server:
+        for i in range(30):
+            answer = httpx2.get(f"{server.url}/v1/online/shop/z{i:02}?user_id=1")
+            assert answer.json() == {"rows": [{"user_id": 1, "spent": 10}]}
+        assert httpx2.get(f"{server.url}/readyz").status_code == 200
+        LmdbStore(store.home / "online").drop("shop/spend/1")  # behind the back of the registry
+        assert httpx2.get(f"{server.url}/readyz").status_code == 503
+
+
+def test_lines_of_several_workers_stay_whole():
+    long = [b"x" * size + b"\n" for size in (100, 4000, 90, 4095, 1, 2000, 2000, 2000)]
+    pieces = list(_pieces(long))
+    assert all(len(piece) <= PIPE_BUF and piece.endswith(b"\n") for piece in pieces)
+    assert b"".join(pieces) == b"".join(long)

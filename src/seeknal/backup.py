@@ -22,7 +22,9 @@ import msgspec
 from seeknal import folders
 from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home import Home
-from seeknal.offline.log import latest, mentioned_files, read_snapshot
+from seeknal.identity import mark_as_copy
+from seeknal.offline.entries import latest, packs
+from seeknal.offline.log import mentioned_files, read_snapshot
 from seeknal.online import LmdbStore, shown
 from seeknal.progress import Tell, working
 from seeknal.registry import OnlineTableRecord, Registry
@@ -206,6 +208,8 @@ class _Taking:
         entries = [entry for entry in entries if int(entry[1]) <= last]
         if not entries:
             return
+        for pack in packs(root):
+            self._copy(pack.path(root))
         for entry in entries:
             self._copy(log / entry[0])
         copied = self._part / root.relative_to(self._home)
@@ -268,6 +272,7 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
         ):
             folders.same_access(backed_up, part)
             _copy_back(backed_up, manifest, part, told)
+            mark_as_copy(part)
             if _has_own_store(home):
                 _load_own(part, home, told)
         if load_shared:
@@ -379,13 +384,13 @@ def _load_others(home: Home, tell: Tell) -> None:
             if target == _OWN and _has_own_store(home):
                 continue
             try:
-                home.online_tables.reload(record, target=target, tell=tell)
+                home.online_tables.reload(record, target=target, tell=tell, take_over=True)
             except StoreError as error:
                 place = shown(target or str(home.settings.online_store))
                 tables = " ".join(table.label for table in home.online_tables.of(record) if table.target == target)
                 raise StoreError(
                     f"The home is restored to {home.home}, but {record.label} was not loaded into {place}: {error} "
-                    f"Then run: seeknal refresh {tables}."
+                    f"Then run: seeknal refresh {tables} --take-over."
                 ) from error
 
 
@@ -394,7 +399,7 @@ def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
     if table.target == _OWN and _has_own_store(home):
         return None
     place = shown(table.target or str(home.settings.online_store))
-    return Elsewhere(table.label, place, (f"seeknal refresh {table.label}",))
+    return Elsewhere(table.label, place, (f"seeknal refresh {table.label} --take-over",))
 
 
 @contextmanager

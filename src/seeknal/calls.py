@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
+from pyarrow import types as is_
 
 from seeknal import exact, frames
 from seeknal.catalog import AsOf
@@ -24,10 +25,16 @@ from seeknal.times import Interval, instant, moment_of
 _ARROW = "application/vnd.apache.arrow.stream"
 _MSGPACK = "application/msgpack"
 _BYTES = "application/octet-stream"
+KEYS = b"seeknal.keys"
+"""Where an answer in Arrow names the join keys among its columns, as JSON: in its schema's metadata."""
 
 
 class NoAnswer(Exception):  # noqa: N818 - it becomes one, of the address
     """What came is no answer of Seeknal's."""
+
+
+class OtherAnswer(NoAnswer):
+    """What came is the answer to another request."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Call:
     is_large: bool = False
     is_long: bool = False
     """Whether the server may take as long as it takes to answer."""
+    if_unsure: str = ""
+    """What to add to an error after which nobody knows whether the server did what it was asked."""
 
     def body(self) -> IO[bytes]:
         """Give where the answer is to be put: in memory, or a file that goes when it is closed."""
@@ -70,11 +79,16 @@ class Call:
         """Read an answer.
 
         Raises:
-            StoreError: It is none of Seeknal's.
+            StoreError: It is none of Seeknal's, or that to another request.
         """
         body.seek(0)
         try:
             return self.read(body)
+        except OtherAnswer as error:
+            raise StoreError(
+                f"{url} answered another request: {error}. Nothing of that answer was used. Ask again, over new connections; "
+                "if it comes again, look at what is between: a proxy, or a cache."
+            ) from None
         except NoAnswer as error:
             raise StoreError(
                 f"{url} does not answer as a Seeknal server: {error}. Look whether the address is right."
@@ -126,6 +140,65 @@ def read_table(body: IO[bytes]) -> pa.Table:
         return pa.ipc.open_stream(body).read_all()
 
 
+def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
+    """Check that an answer has one row for each entity that was asked for, in order.
+
+    Args:
+        content: The body that asked for them; their keys are read from it as the server reads them.
+        kind: Its kind.
+        found: The answer.
+
+    Raises:
+        OtherAnswer: It is of others.
+    """
+    keys = read_table(io.BytesIO(content)) if kind == _ARROW else msgspec.msgpack.decode(content)["keys"]
+    if len(found) != len(keys):
+        raise OtherAnswer(f"it has {len(found):,} rows, and {len(keys):,} entities were asked for")
+    if not len(keys):
+        return
+    if isinstance(keys, pa.Table):  # which may have more columns than the join keys
+        names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
+        for name in names or found.column_names[:1]:
+            _check_key(name, keys[name].to_pylist() if name in keys.column_names else [], found)
+        return
+    for name in keys[0]:
+        _check_key(name, [key[name] for key in keys], found)
+
+
+def _check_key(name: str, given: Sequence[Any], found: pa.Table) -> None:
+    if name not in found.column_names:
+        raise OtherAnswer(f"it lacks the key {name!r}")
+    answered = found[name].combine_chunks()
+    kind = answered.type
+    is_read = is_.is_temporal(kind) or is_.is_decimal(kind)
+    try:
+        values = [exact.read(name, one, kind) if is_read and isinstance(one, str) else one for one in given]
+        asked = exact.read_keys(name, values, kind)
+    except DataError:
+        if is_.is_duration(kind):  # the server alone reads the forms that those come in
+            return
+        raise OtherAnswer(f"{name} is {kind}, and {exact.shown(given[0])} was asked for") from None
+    if not asked.equals(answered):
+        pairs = zip(asked, answered, strict=True)
+        row, mine, other = next((row, mine, other) for row, (mine, other) in enumerate(pairs) if mine != other)
+        raise OtherAnswer(f"{name} is {other} in row {row}, and {mine} was asked for")
+
+
+def check_spine(own: pa.Table, found: pa.Table) -> None:
+    """Check that the rows of a training set are those of the spine, as far as its columns came back in their own types.
+
+    Raises:
+        OtherAnswer: They are others.
+    """
+    if len(found) != len(own):
+        raise OtherAnswer(f"it has {len(found):,} rows, and the spine has {len(own):,}")
+    for name in own.column_names:
+        kind = own.schema.field(name).type
+        is_exact = is_.is_integer(kind) or is_.is_string(kind) or is_.is_large_string(kind) or is_.is_temporal(kind)
+        if is_exact and kind == found.schema.field(name).type and not own[name].equals(found[name]):
+            raise OtherAnswer(f"its column {name!r} is not that of the spine")
+
+
 def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
     """Read batches from a file, which is closed behind the last, or when nobody wants more.
 
@@ -142,15 +215,22 @@ def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
 
-def read_pushed(body: IO[bytes]) -> Pushed:
+def read_pushed(body: IO[bytes], group: str) -> Pushed:
     """Read what a push did.
 
+    Args:
+        body: The answer.
+        group: The group that rows were pushed to, with its project or without.
+
     Raises:
-        NoAnswer: It does not say.
+        NoAnswer: It does not say, or is of another group.
     """
     with _expected():
         told = msgspec.json.decode(body.read(), type=dict[str, Any])
         given = {one.name: told[one.name] for one in fields(Pushed)}
+    told_of = str(given["group"])
+    if group not in {told_of, told_of.rpartition("/")[2]}:
+        raise OtherAnswer(f"it is of {told_of!r}, and rows were pushed to {group!r}")
     return Pushed(**given | {"first": None if given["first"] is None else instant(given["first"])})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import date
 from numbers import Integral
@@ -14,9 +14,11 @@ from seeknal.deltalog import newest
 from seeknal.duck import Duck
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
-from seeknal.lock import alone, together
+from seeknal.lock import alone, together, try_alone
 from seeknal.names import did_you_mean, not_the_only, quoted, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
+from seeknal.registry.records import SnapshotRecord
+from seeknal.registry.rows import snapshot_of
 from seeknal.times import Moment, instant, now
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Catalog:
         return OfflineTable(self._root(project, name), self._duck)
 
     def _root(self, project: str, name: str) -> Path:
-        return self.home / "offline" / project / name
+        return Path(self.home, "offline", project, name)
 
     def catch_up(self, record: GroupRecord) -> list[Commit]:
         """Tell the registry of commits that it has not heard of.
@@ -146,9 +148,36 @@ class Catalog:
             return commits
         return []
 
+    def tidy(self, record: GroupRecord, number: int) -> None:
+        """Keep the table of a group small after a write, unless something is backed up or deleted: then the next write does.
+
+        Args:
+            record: The group.
+            number: The newest snapshot.
+        """
+        from seeknal.offline import trimming
+
+        root = self._root(record.project, record.name)
+        if trimming.is_due(root, number):
+            with suppress(StoreError, OSError):  # what was stored is stored
+                if (lock := try_alone(self.home / _DELETIONS)) is not None:
+                    with lock:
+                        trimming.trim(root)
+
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
         return self.registry.versions(record, until, self.catch_up(record))
+
+    def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
+        """List the writes to a group from a snapshot on, as its log tells, the oldest first."""
+        unheard = self.catch_up(record)
+        noted = self.registry.snapshots(record, first)
+        if not unheard:
+            return noted
+        rewritten = {int(number): tuple(files) for one in unheard for number, files in one.rewritten.items()}
+        every = {one.snapshot: snapshot_of(one) for one in unheard if one.snapshot >= first}
+        every = {one.number: one for one in noted} | every
+        return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
 
     def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
         """Return the types of the keys and features of a group's current version; none if it has no version yet."""
@@ -233,9 +262,29 @@ class Catalog:
         version = self._version(record, versions, number)
         return version, self.snapshot(record, version)
 
+    def fingerprint(self, record: GroupRecord, number: int) -> bytes:
+        """Return what tells the files of a version's last snapshot from others, without reading what these are if that was noted.
+
+        Raises:
+            DefinitionError: There is no such version.
+            StoreError: Another program changed the table, or the snapshot was vacuumed.
+        """
+        from seeknal.offline.log import fingerprint_of, mark_of
+
+        versions = self.versions(record)
+        version, last = self._version(record, versions, number), max(one.snapshot for one in versions)
+        self._refuse_foreign(record, last, None)
+        if version.files is not None:
+            return fingerprint_of(version.files)
+        return (
+            mark_of(self._root(record.project, record.name), version.snapshot)
+            or self.snapshot(record, version).fingerprint
+        )
+
     def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
         """Refuse rows that other programs changed after Seeknal's last commit."""
-        from seeknal.offline.log import has_entry, newest_commit
+        from seeknal.offline.entries import has_entry
+        from seeknal.offline.log import newest_commit
 
         root = self._root(record.project, record.name)
         if has_entry(root, last + 1):
@@ -289,8 +338,7 @@ class Catalog:
 
     def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
         """Give a snapshot by its number, with the files that stand for it since entities were erased, if any were."""
-        found = self.offline(record.project, record.name).snapshot(number)
-        return found if files is None else replace(found, files=files)
+        return self.offline(record.project, record.name).snapshot(number, files)
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""

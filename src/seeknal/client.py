@@ -1,31 +1,25 @@
 """The client: the calls of a feature store, answered by a server; the same types come back.
 
-Each call is one request (`Call`), and how it is sent, again where that may help, is written once, as a coroutine. `AsyncClient`
-awaits it; in `Client` nothing that it waits for is put off, so it runs to its end at the first step.
+Each call is one request (`Call`), which is built here, and sent by `Sender`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import random
-import re
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from http import HTTPStatus
-from itertools import count
 from typing import IO, Any, Self
 
 import msgspec
 import pyarrow as pa
 
-from seeknal import errors, frames
+from seeknal import frames
 from seeknal.asking import check_keys
 from seeknal.calls import (
     Call,
     body_of,
+    check_entities,
+    check_spine,
     described,
     options_of,
     path_of,
@@ -35,46 +29,16 @@ from seeknal.calls import (
     read_table,
 )
 from seeknal.catalog import AsOf
-from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
-from seeknal.extras import how_to_install
 from seeknal.feature_group import FeatureLookup, check_lookups
-from seeknal.progress import Tell, working
+from seeknal.progress import Tell
 from seeknal.pushing import Pushed
+from seeknal.sending import Sender, httpx2
 from seeknal.serving import as_python, check_features, check_output
 from seeknal.times import Interval
 
-try:
-    import httpx2
-except ImportError:
-    raise DefinitionError(f"The client needs httpx2. {how_to_install('client')}") from None
 
-_BUSY = {429, 503}
-_LONGEST_PAUSE = 30.0
-_IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
-"""What another try would not mend."""
-
-
-class _Calls(ABC):
+class _Calls(Sender):
     """What both clients can ask, as calls to be sent."""
-
-    def __init__(self, url: str, token: str | None, timeout: float, retries: int, tell: Tell | None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, say.")
-        if token and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
-            raise DefinitionError(
-                "The token has a space, a line's end or another character that no token has. Strip it."
-            )
-        try:
-            httpx2.URL(url)
-        except httpx2.InvalidURL as error:
-            raise DefinitionError(f"url={url!r} is no address: {error}") from None
-        self.url = url
-        self._retries, self._timeout, self._tell = retries, timeout, tell
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._settings: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r})"
 
     @staticmethod
     def _get_features(
@@ -89,6 +53,8 @@ class _Calls(ABC):
 
         def read(body: IO[bytes]) -> Any:
             found = read_table(body)
+            check_entities(content, kind, found)
+            found = found.replace_schema_metadata(None)
             if output != "dicts":
                 return frames.from_arrow(found, output)
             with as_python():
@@ -99,7 +65,10 @@ class _Calls(ABC):
     @staticmethod
     def _push(group: str, rows: object, project: str | None) -> Call:
         content, kind, _ = body_of("rows", [rows] if isinstance(rows, Mapping) else rows, {})
-        return Call(path_of("push", group, project), read_pushed, content, kind, is_long=True)
+        path = path_of("push", group, project)
+        label = path.removeprefix("/v1/push/")
+        if_unsure = "The rows may be stored or not. Push them again: what is stored is not stored twice."
+        return Call(path, lambda body: read_pushed(body, label), content, kind, is_long=True, if_unsure=if_unsure)
 
     @staticmethod
     def _historical(
@@ -124,121 +93,23 @@ class _Calls(ABC):
             own = frame.names
             features = [name for name in found.column_names if name not in own]
             kept = [name for name in found.column_names if name in own]
+            check_spine(frame.table(kept), found)
             return frames.with_columns(frame, kept, found.select(features), kind)
 
         return self._historical(lookups, frame, asked, read)
 
-    def _timeouts(self, call: Call) -> httpx2.Timeout:
-        return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
-
-    async def _answer(self, call: Call) -> Any:
-        """Send a request until it is answered or refused, and read the answer.
-
-        Raises:
-            SeeknalError: There is no answer, and no further try would help or there were enough.
-        """
-        with call.sending() as request, ExitStack() as shown:
-            tell: Tell | None = None
-            for tries in count():
-                may_help, pause = True, 0.1 * 2**tries
-                try:
-                    response = await self._begin({**request(), "timeout": self._timeouts(call)})
-                    if response.is_success:
-                        break
-                    await self._take(response, told := io.BytesIO())
-                    error = self._told(response.status_code, told.getvalue())
-                    may_help = response.status_code in _BUSY
-                    said = response.headers.get("retry-after", "")
-                    pause = float(said) if said.isdecimal() else pause
-                except httpx2.RequestError as problem:
-                    error = self._unreached(problem)
-                    may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)
-                if not may_help or tries >= self._retries:
-                    raise error
-                tell = tell or shown.enter_context(working(f"Waiting for {self.url}", self._tell))
-                tell(f"Trying {self.url} again, {tries + 1} of {self._retries} times: {error}")
-                pause *= random.uniform(1, 1.5)  # noqa: S311 - so that not all come back at once
-                await self._sleep(min(_LONGEST_PAUSE, pause))
-        return await self._finish(call, response)
-
-    async def _finish(self, call: Call, response: httpx2.Response) -> Any:
-        """Read an answer that has begun; one that breaks off is not asked for again, since it may have been long."""
-        body = call.body()
-        try:
-            await self._take(response, body)
-            return call.read_answer(body, self.url)
-        except httpx2.RequestError as problem:
-            body.close()
-            raise StoreError(
-                f"{self.url} ended in the middle of its answer: {_said(problem)}. Its stderr may say why."
-            ) from None
-        except BaseException:
-            body.close()
-            raise
-
-    @abstractmethod
-    async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
-        """Send a request, and give its answer as soon as that begins."""
-
-    @abstractmethod
-    async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
-        """Take the rest of an answer, whose connection is free then."""
-
-    @abstractmethod
-    async def _sleep(self, seconds: float) -> None:
-        """Wait."""
-
-    def _unreached(self, problem: httpx2.RequestError) -> SeeknalError:
-        """Say why there is no answer."""
-        if isinstance(problem, httpx2.LocalProtocolError):
-            return DefinitionError(f"What is asked of {self.url} cannot be sent over HTTP.")
-        if isinstance(problem, httpx2.ReadTimeout | httpx2.WriteTimeout):
-            did = "answer" if isinstance(problem, httpx2.ReadTimeout) else "take the request"
-            return StoreError(f"{self.url} did not {did} within {self._timeout:g} s.")
-        if _is_distrust(problem):
-            return StoreError(
-                f"{self.url} cannot be trusted: {problem}. SSL_CERT_FILE names the certificates to trust."
-            )
-        return StoreError(f"{self.url} cannot be reached: {_said(problem)}. Look whether the server runs there.")
-
-    def _told(self, status: int, content: bytes) -> SeeknalError:
-        """Give the error that the library would raise here."""
-        try:
-            told = msgspec.json.decode(content, type=_Problem)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return StoreError(f"{self.url} answered with {status}, which is no answer of Seeknal's.")
-        kind = getattr(errors, told.title, None)
-        if isinstance(kind, type) and issubclass(kind, SeeknalError):
-            return kind(told.detail)
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return DataError(told.detail)
-        is_mine = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _BUSY
-        return (DefinitionError if is_mine else StoreError)(f"{told.title}: {told.detail}")
-
-
-def _is_distrust(problem: httpx2.RequestError) -> bool:
-    return "SSL" in str(problem)
-
-
-def _said(problem: httpx2.RequestError) -> str:
-    return str(problem) or type(problem).__name__
-
-
-class _Problem(msgspec.Struct):
-    title: str
-    detail: str
-
 
 class Client(_Calls):
-    """A feature store behind a server.
+    """A feature store behind a server. Threads may share a client; a forked process makes connections of its own.
 
     Args:
         url: Where the server is, such as "http://127.0.0.1:6789".
         token: What opens it; see `seeknal token`.
         timeout: How long to wait for the server to take or say something, in seconds; for what a push or a join gives,
             as long as it takes.
-        retries: How often a request is sent again, if the server is not reached or is busy; never one that only takes
-            long, or whose answer has begun. A push that comes twice changes nothing the second time.
+        retries: How often a request is sent again, if the server is not reached or is away; never one that only takes
+            long, or whose answer has begun. A request that is turned away because too many are at work is sent again for as
+            many half minutes, after the pauses that the server asks for. A push that comes twice changes nothing the second time.
         on_progress: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
     """
 
@@ -252,7 +123,6 @@ class Client(_Calls):
         on_progress: Tell | None = None,
     ) -> None:
         super().__init__(url, token, timeout, retries, on_progress)
-        self._http = httpx2.Client(**self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +132,8 @@ class Client(_Calls):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        if http := self._forget():
+            http.close()
 
     def get_features(
         self,
@@ -346,8 +217,12 @@ class Client(_Calls):
             return end.value
         raise AssertionError("what it waits for is never put off")
 
+    def _connect(self) -> httpx2.Client:
+        return httpx2.Client(**self._settings)
+
     async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
-        return self._http.send(self._http.build_request(**request), stream=True)
+        http = self._open()
+        return http.send(http.build_request(**request), stream=True)  # type: ignore[no-any-return]
 
     async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
         try:
@@ -367,7 +242,7 @@ class AsyncClient(_Calls):
         url: Where the server is, such as "http://127.0.0.1:6789".
         token: What opens it; see `seeknal token`.
         timeout: How long to wait for the server to take or say something, in seconds; see `Client`.
-        retries: How often a request is sent again, if the server is not reached or is busy.
+        retries: How often a request is sent again; see `Client`.
         on_progress: Called before each retry; see `Client`.
     """
 
@@ -381,7 +256,6 @@ class AsyncClient(_Calls):
         on_progress: Tell | None = None,
     ) -> None:
         super().__init__(url, token, timeout, retries, on_progress)
-        self._http = httpx2.AsyncClient(**self._settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -390,8 +264,9 @@ class AsyncClient(_Calls):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Close the connections of the running loop; those of others end with their loop."""
+        if http := (self._forget() or {}).get(asyncio.get_running_loop()):
+            await http.aclose()
 
     async def get_features(
         self,
@@ -441,8 +316,16 @@ class AsyncClient(_Calls):
         """See `Client.catalog`."""
         return await self._answer(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
+    def _connect(self) -> dict[asyncio.AbstractEventLoop, httpx2.AsyncClient]:
+        return {}  # a connection belongs to the loop that it was made in
+
     async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
-        return await self._http.send(self._http.build_request(**request), stream=True)
+        connections, loop = self._open(), asyncio.get_running_loop()
+        if (http := connections.get(loop)) is None:
+            for ended in [one for one in connections if one.is_closed()]:
+                del connections[ended]
+            http = connections[loop] = httpx2.AsyncClient(**self._settings)
+        return await http.send(http.build_request(**request), stream=True)  # type: ignore[no-any-return]
 
     async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
         try:

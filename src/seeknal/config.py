@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from seeknal.addresses import problem, shown
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.folders import named
 from seeknal.names import did_you_mean
@@ -19,7 +19,6 @@ from seeknal.times import span_of
 
 FILE = "seeknal.toml"
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")
-_PASSWORD = re.compile("//[^/]*@")
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 
@@ -65,8 +64,10 @@ def load(**arguments: object) -> Settings:
 
 
 def _layers(arguments: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
-    yield "default", {"home": Path.home() / ".seeknal", "lookback_days": 365}
-    if file := find_file():
+    is_named = "home" in arguments or bool(os.environ.get("SEEKNAL_HOME"))
+    file = _find_file_if_possible() if is_named else find_file()
+    yield "default", {"lookback_days": 365} | ({} if is_named or file else {"home": _default_home()})
+    if file:
         yield str(file), {"home": file.parent / ".seeknal"} | _read(file)
     for name in _NAMES:
         if value := os.environ.get(variable := f"SEEKNAL_{name.upper()}"):
@@ -75,9 +76,34 @@ def _layers(arguments: dict[str, object]) -> Iterator[tuple[str, dict[str, objec
 
 
 def find_file() -> Path | None:
-    """Find the nearest seeknal.toml, upwards from the current folder."""
-    here = Path.cwd()
-    return next((folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+    """Find the nearest seeknal.toml, upwards from the current folder.
+
+    Raises:
+        StoreError: The folder was deleted, or cannot be looked into.
+    """
+    try:
+        here = Path.cwd()
+        return next((folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+    except OSError as error:
+        where = f" in {Path(error.filename).parent}" if error.filename else ""
+        reason = "the current folder was deleted" if isinstance(error, FileNotFoundError) else error.strerror
+        raise StoreError(
+            f"{FILE} cannot be looked for{where}: {reason}. Set SEEKNAL_HOME, or cd to another folder."
+        ) from None
+
+
+def _find_file_if_possible() -> Path | None:
+    """Find the nearest seeknal.toml; None also where it cannot be looked for, since the home does not depend on it."""
+    with suppress(StoreError):
+        return find_file()
+    return None
+
+
+def _default_home() -> Path:
+    try:
+        return Path.home() / ".seeknal"
+    except RuntimeError:
+        raise DefinitionError("This user has no home folder that ~/.seeknal could be in. Set SEEKNAL_HOME.") from None
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -97,6 +123,8 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _checked_home(home: Path, origin: str) -> Path:
+    """Return the one path of a home, whichever links lead to it."""
+    home = _resolved(home)
     if found := _UNFIT_FOR_DELTA.search(str(home)):
         raise DefinitionError(
             f"{origin} puts the home in {str(home)!r}, and Delta Lake would not find its files again behind "
@@ -105,20 +133,25 @@ def _checked_home(home: Path, origin: str) -> Path:
     return home
 
 
+def _resolved(place: Path) -> Path:
+    try:
+        return place.resolve()
+    except (OSError, RuntimeError) as error:
+        raise DefinitionError(f"{str(place)!r} names no folder: {error}. Name another.") from None
+
+
 def checked_store(place: str, origin: str) -> str:
     """Give the place of an online store: the URL of Redis, or a folder from the root.
 
     Raises:
         DefinitionError: It is another URL.
     """
-    scheme, is_url, _ = place.partition("://")
-    if not is_url and not _ADDRESS.fullmatch(place):
-        return str(named(place))
-    with suppress(ValueError):
-        if scheme in {"redis", "rediss"} and (urlsplit(place).port or 1) > 0:
-            return place
+    if "://" not in place and not _ADDRESS.fullmatch(place):
+        return str(_resolved(named(place)))
+    if (reason := problem(place)) is None:
+        return place
     raise DefinitionError(
-        f"{origin} puts online rows in {_PASSWORD.sub('//***@', place)!r}. Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
+        f"{origin} puts online rows in {shown(place)!r}: {reason} Give a folder, or redis://HOST:PORT/DATABASE (rediss:// with TLS)."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def newest(root: Path, *, entries_only: bool = False) -> int:
         StoreError: The table's log cannot be read.
     """
     try:
-        names = [entry.name for entry in (root / "_delta_log").iterdir()]
+        names = os.listdir(root / "_delta_log")  # noqa: PTH208 - twice as quick
     except FileNotFoundError:
         return -1
     except OSError as error:

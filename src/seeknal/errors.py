@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parent)
@@ -44,6 +46,21 @@ class DataError(SeeknalError):
 
 class StoreError(SeeknalError):
     """The store cannot do it now: look at the machine."""
+
+
+@contextmanager
+def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
+    """Say of an error what is done already in spite of it, and what brings the rest about.
+
+    >>> with unfinished("The rows are stored as snapshot 3, but not online", "Run seeknal materialize spend"):
+    ...     raise StoreError("Redis is away.")
+    Traceback (most recent call last):
+    seeknal.errors.StoreError: The rows are stored as snapshot 3, but not online: Redis is away. Run seeknal materialize spend when that is mended.
+    """
+    try:
+        yield
+    except SeeknalError as error:
+        raise type(error)(f"{done}: {error} {then} when that is mended.", **vars(error) | facts) from error
 
 
 class SeeknalWarning(UserWarning):

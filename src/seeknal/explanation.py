@@ -81,8 +81,7 @@ def explain(
     visible, stored = (engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema)))
     later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
     tables = [_near(table, schema, moment, span, limit) for table in (visible, later_only)]
-    catalog.catch_up(source.record)
-    writes = catalog.registry.snapshots(source.record)
+    writes = catalog.snapshots(source.record)
     seen, later = (_candidates(table, source, schema, writes) for table in tables)
     hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, span))}
     best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
+from io import FileIO
 from pathlib import Path
 
 from seeknal.errors import DefinitionError, StoreError
@@ -132,19 +133,16 @@ def appearing(place: Path) -> Iterator[Path]:
     """
     _sweep(place)
     made: list[Path] = []
-    lock = None
     try:
         part, lock = _begin(place, made)
-        yield part
-        _sync(part)
-        _put_in_place(part, place)
+        with lock:
+            yield part
+            _sync(part)
+            _put_in_place(part, place)
     except BaseException:
         for part in made:
             shutil.rmtree(part, ignore_errors=True)
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 @contextmanager
@@ -158,11 +156,11 @@ def passing(parent: Path) -> Iterator[Path]:
     place = parent / "work"
     _sweep(place)
     part, lock = _begin(place, [])
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        os.close(lock)
+    with lock:
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:
@@ -183,7 +181,7 @@ def same_access(source: Path, target: Path) -> None:
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
 
-def _begin(place: Path, made: list[Path]) -> tuple[Path, int]:
+def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
     """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile.
 
     Args:
@@ -204,11 +202,11 @@ def _sweep(place: Path) -> None:
     for part in place.parent.glob(f".{escape(place.name)}.{'[0-9a-f]' * 8}.part"):
         if (lock := _try_lock(part, unknown=False)) is not None:
             shutil.rmtree(part, ignore_errors=True)
-            os.close(lock)
+            lock.close()
 
 
-def _try_lock(part: Path, *, unknown: bool) -> int | None:
-    """Lock a folder of work; None if somebody has it locked, or it is gone.
+def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
+    """Lock a folder of work, until the file that is returned is closed; None if somebody has it locked, or it is gone.
 
     Args:
         part: The folder.
@@ -216,7 +214,7 @@ def _try_lock(part: Path, *, unknown: bool) -> int | None:
     """
     lock = None
     try:
-        lock = os.open(part / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = FileIO(os.open(part / _LOCK, os.O_RDWR | os.O_CREAT, 0o600))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, FileNotFoundError):
         pass
@@ -231,8 +229,21 @@ def _try_lock(part: Path, *, unknown: bool) -> int | None:
     else:
         return lock
     if lock is not None:
-        os.close(lock)
+        lock.close()
     return None
+
+
+def put(place: Path, content: bytes) -> None:
+    """Write a file that is at its place, and on the disk, whole or not at all; one writer at a time in a folder."""
+    part = place.with_name(".put.part")
+    try:
+        part.write_bytes(content)
+        _sync_one(part)
+        part.replace(place)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_one(place.parent)
 
 
 def _sync(folder: Path) -> None:

@@ -72,7 +72,7 @@ def freshness(tables: OnlineTables, table: OnlineTableRecord, at: int) -> Freshn
         None if None in loaded else min(one for one in loaded if one is not None),
         any(one.is_behind for one in found),
         tuple(f"{one.record.name} {one.now.version}" for one in every if one.is_pinned),
-        tables.cut_off(table),
+        tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off)),
         any(one.is_expired for one in found),
     )
 

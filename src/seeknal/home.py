@@ -164,7 +164,9 @@ class Home:
         """List the newest event time of each write to a group's current version, in microseconds since 1970."""
         record = self.catalog.group(name, project)
         current = [version.number for version in self.catalog.versions(record) if version.is_current]
-        return self.registry.watermarks(record, current[0]) if current else []
+        noted = self.registry.watermarks(record, current[0]) if current else []
+        unheard = [one.newest for one in self.catalog.catch_up(record) if one.version in current]
+        return sorted({*noted, *(newest for newest in unheard if newest is not None)})
 
     def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
         """List the entities, each with its project."""

@@ -21,9 +21,14 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _MADE_OF_ONE.search(str(error)):
-            raise KeyboardInterrupt from None
+        raise_interrupt(error)
         raise
+
+
+def raise_interrupt(error: Exception) -> None:
+    """Raise KeyboardInterrupt if a library made an error of it."""
+    if _MADE_OF_ONE.search(str(error)):
+        raise KeyboardInterrupt from None
 
 
 def interruptible_calls(made: T) -> T:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.errors import StoreError, tally
+from seeknal.identity import Identity
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, OnlineStore, Round, State
 from seeknal.progress import Tell, silent
@@ -37,14 +38,14 @@ class Target:
     Args:
         name: What the registry calls the online store.
         place: What people call it.
-        is_shared: Whether other homes may use it as well.
+        owner: The home, if other homes may use the store as well.
         online: The store.
         kept: How long a store that forgets is to keep a row after its event time, in microseconds; None: for ever.
     """
 
     name: str
     place: str
-    is_shared: bool
+    owner: Identity | None
     online: OnlineStore
     kept: int | None
 
@@ -58,12 +59,14 @@ class Ask:
         at: What counts as now, in microseconds since 1970; the clock if None.
         tell: Is told how far it is.
         full: Whether to write all rows anew, instead of those that changed.
+        take_over: Whether to do so even if the rows that are there were loaded by another home.
     """
 
     spans: Sequence[Interval] = (Interval(),)
     at: int | None = None
     tell: Tell = silent
     full: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Loader:
         started = time.perf_counter()
         registry = self._catalog.registry
         at = now() if ask.at is None else ask.at
-        load = _Load(self._catalog, self._engine, record, number, target, at, ask.tell, ask.full)
+        load = _Load(self._catalog, self._engine, record, number, target, at, ask)
         begun: list[int] = []
 
         def step() -> Loaded:
@@ -149,8 +152,7 @@ class _Load:
     number: int
     target: Target
     at: int
-    tell: Tell
-    full: bool
+    ask: Ask
 
     @property
     def space(self) -> str:
@@ -166,8 +168,9 @@ class _Load:
             return self._run()
 
     def _run(self) -> tuple[int, int, int]:
-        (text, before), wanted = self._before(), self._wanted()
-        entities = None if before is None or self.full else self._changed(before, wanted)
+        text, before = self._before()
+        wanted = self._wanted(before)
+        entities = None if before is None or self.ask.full else self._changed(before, wanted)
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
             return online, online, wanted.snapshot.number
@@ -176,8 +179,9 @@ class _Load:
         online = self.target.online.change(self.space, text, state.dumps(), entries)
         return len(entries), online, wanted.snapshot.number
 
-    def _wanted(self) -> _Wanted:
+    def _wanted(self, before: State | None) -> _Wanted:
         record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+        cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
         version, snapshot = self.catalog.read(record, self.number)
         notes = registry.loads(record, self.number, self.target.name)
         state = State(
@@ -188,6 +192,8 @@ class _Load:
             ttl=record.group.materialization.lifetime,
             kept=self.target.kept if self.target.online.forgets else None,
             at=self.at,
+            home=self.target.owner.name if self.target.owner else "",
+            cleared=cleared,
         )
         return _Wanted(version, snapshot, state)
 
@@ -196,17 +202,21 @@ class _Load:
             text, _ = self.target.online.get(self.space, [])
         except KeyError:
             return None, None
-        state = State.loads(text)
-        if state.origin != self.record.created_at and self.target.is_shared:
-            raise StoreError(
-                f"{self.target.place} has version {self.number} of another {self.record.label}: of another home, or of a "
-                "group that was deleted. Choose another database or folder, or empty that one."
-            )
-        return text, state if state.origin == self.record.created_at else None
+        state, owner = State.loads(text), self.target.owner
+        is_same = state.origin == self.record.created_at
+        if owner is None or (is_same and owner.owns(state.home)):
+            return text, state if is_same else None
+        if self.ask.take_over:
+            return text, None
+        raise StoreError(
+            f"{self.target.place} has version {self.number} of {self.record.label} of another home, or of a group that was "
+            "deleted, and nothing was loaded over it. Choose another database or folder. If this home is to have it from now "
+            "on, and the other one no longer: seeknal refresh TABLE --take-over."
+        )
 
     def _changed(self, before: State, wanted: _Wanted) -> pa.Table | None:
         """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
-        if before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
+        if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
             return None
         old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
         if old is None:
@@ -251,8 +261,9 @@ class _Load:
         """Give all rows, and then again and again what others changed meanwhile."""
         yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
-            (text, _), before, wanted = self._before(), wanted, self._wanted()
-            entities = self._changed(before.state, wanted)
+            made, (text, before) = wanted, self._before()
+            wanted = self._wanted(before)
+            entities = self._changed(made.state, wanted)
             if entities is None:
                 return
             state = replace(wanted.state, events=self._events(wanted))
@@ -265,19 +276,24 @@ class _Load:
         for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
             yield part
             done += len(part)
-            self.tell(f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through")
+            self.ask.tell(
+                f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through"
+            )
 
 
 def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapshot) -> Snapshot | None:
-    """Find the snapshot that rows online were made from, or one that has the same rows; None if nobody knows it any more."""
-    commits = catalog.registry.snapshots(record, state.snapshot)
-    if not commits or commits[0].number != state.snapshot:
+    """Return the snapshot that rows online were made from, or one that has the same rows; None if that can no longer be told.
+
+    All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
+    """
+    known = {one.number: one for one in catalog.snapshots(record, state.snapshot)}
+    if state.snapshot not in known:
         return None
-    old = catalog.stored(record, state.snapshot, commits[0].files)
+    old = catalog.stored(record, state.snapshot, known[state.snapshot].files)
     if old.fingerprint != state.files:
         return None
-    later = [one for one in commits[1:] if one.number <= now.number]
-    return now if all(one.mode == _REARRANGED for one in later) else old
+    between = range(state.snapshot + 1, now.number + 1)
+    return now if all(number in known and known[number].mode == _REARRANGED for number in between) else old
 
 
 def events_online(

@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 from seeknal.errors import StoreError
 from seeknal.folders import may_write, share
@@ -37,10 +37,11 @@ else:
 
     os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["alone", "during", "once", "together"]
+__all__ = ["alone", "during", "hold", "is_free", "once", "together", "try_alone"]
 
 T = TypeVar("T")
-_held: WeakSet[FileIO] = WeakSet()
+_held: set[ref[FileIO]] = set()
+_holds: dict[Path, ref[FileIO]] = {}
 
 
 def alone(path: Path) -> AbstractContextManager[object]:
@@ -74,7 +75,7 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
             raise StoreError(f"The lock {path} cannot be used: {error}") from error
         return nullcontext()  # a user who may make no file here only reads
     try:
-        _held.add(file)
+        _held.add(ref(file, _held.discard))  # in C too: what is raised in a callback is lost
         fcntl.flock(file, kind)
     except OSError as error:
         file.close()
@@ -85,18 +86,65 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
     return file
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, flags: int = os.O_CREAT) -> int:
     is_there = path.exists()
-    file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+    file = os.open(path, os.O_RDONLY | flags, 0o666)
     if not is_there:
         share(path)
     return file
 
 
+def try_alone(path: Path) -> AbstractContextManager[object] | None:
+    """Take a lock that nobody else holds in any way, if that is possible without waiting; None if not."""
+    return _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT)
+
+
+def is_free(path: Path) -> bool:
+    """Tell whether nobody holds a lock."""
+    file = _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file is not None or not path.exists()
+
+
+def hold(path: Path, *, make: bool = False) -> object:
+    """Take a lock that others may hold together, until what this returns is gone; None where there is nothing to lock.
+
+    Args:
+        path: A file, which all holders of a process have open once.
+        make: Make it if it is not there.
+    """
+    known = _holds.get(path)
+    if (file := known() if known else None) is None and (
+        file := _tried(path, fcntl.LOCK_SH, os.O_CREAT if make else 0)
+    ):
+        for gone in [path for path, one in list(_holds.items()) if one() is None]:
+            _holds.pop(gone, None)
+        _holds[path] = ref(file)
+    return file
+
+
+class _Quiet(FileIO):
+    """A file that is closed when it is gone, by C and without a warning."""
+
+    __del__ = FileIO.close
+
+
+def _tried(path: Path, kind: int, flags: int = 0) -> FileIO | None:
+    """Open a file and lock it, until it is gone; None if it cannot be opened or locked."""
+    try:
+        file = _Quiet(_open(path, flags))
+        _held.add(ref(file, _held.discard))
+        fcntl.flock(file, kind)
+    except OSError:
+        return None
+    return file
+
+
 def _let_go() -> None:
     """Close what a forked process inherits: the lock is its parent's, and would last until both have closed it."""
-    for file in list(_held):
-        file.close()
+    for one in list(_held):
+        if file := one():
+            file.close()
+    _holds.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)

@@ -145,6 +145,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             ) from None
         done = offline.adopt(foreign, replace(found, rows=rows))
         catalog.catch_up(record)
+        catalog.tidy(record, done.snapshot)
         write = Write(rows, before.schema, version.number, "append", Interval())
         advice.on_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
         warn_of_return(catalog, record, before.schema, rows)
@@ -230,12 +231,12 @@ def optimize(
 
     def needed() -> list[Snapshot]:
         last = _last_of_versions(catalog, record)
-        writes = catalog.registry.snapshots(record)
+        writes = catalog.snapshots(record)
         seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
 
     with catalog.deleting():
-        removed = offline.vacuum(needed)
+        removed = offline.vacuum(needed, at_once=not keep_days)
     after = offline.snapshot()
     freed = sum(file.size for file in removed)
     return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), freed)
@@ -252,11 +253,8 @@ def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = 
 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
     """Give those snapshots from a number on whose files are all there: which these are, and nothing else of them."""
-    files = {one.number: one.files for one in catalog.registry.snapshots(record, first)}
-    found = [
-        one if (rewritten := files[one.number]) is None else replace(one, files=rewritten)
-        for one in read_file_lists(catalog.offline(record.project, record.name).root, files)
-    ]
+    files = {one.number: one.files for one in catalog.snapshots(record, first)}
+    found = list(read_file_lists(catalog.offline(record.project, record.name).root, files))
     paths = {file.path: one.root / file.path for one in found for file in one.files}
     gone = {name for name, path in paths.items() if not path.exists()}
     return [one for one in found if not any(file.path in gone for file in one.files)]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.errors import StoreError, notice
 from seeknal.following import feed, feeds, lack, uses
+from seeknal.identity import Identity, identify
 from seeknal.lock import alone
 from seeknal.online import Entries, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
 from seeknal.times import DAY, Interval, now, union
-from seeknal.turns import Conflict
+from seeknal.turns import Conflict, take_turns
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
@@ -162,11 +164,40 @@ class Mover:
             for table in (move.known, move.table)
         ]
         for target, space in places[0] - places[1]:
-            if text := self.state(space, target):
-                state = State.loads(text)
+            text = self.state(space, target)
+            if text and self.is_ours(state := State.loads(text), target):
                 with suppress(Conflict):
                     nudged = replace(state, left=state.left + 1).dumps()
                     self.store(target).change(space, text, nudged, Entries([], []))
+
+    def doubt(self, space: str, target: str, seen: State) -> None:
+        """Let the next load of a space write all its rows anew, unless it has been loaded since a state was seen."""
+        text = self.state(space, target)
+        if text and not seen.doubted and State.loads(text) == seen and self.is_ours(seen, target):
+            with suppress(Conflict):
+                self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
+
+    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+        """Remove the row of an entity that is about to be erased from all stores, and note the time of it there.
+
+        If the erasure does not come about, the next load brings the row back.
+
+        Raises:
+            StoreError: A store cannot be written; the row is removed from some at most.
+        """
+
+        def step(space: str, target: str) -> None:
+            try:
+                text, (row,) = self.store(target).get(space, [key])
+            except KeyError:
+                return
+            state = State.loads(text)
+            if self.is_ours(state, target, record):
+                cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
+                self.store(target).change(space, text, cleared.dumps(), Entries([key], [None]))
+
+        for version, target in sorted({(load.version, load.target) for load in self._registry.loads(record)}):
+            take_turns(record.label, partial(step, space_of(record.project, record.name, version), target))
 
     def sweep(
         self,
@@ -202,8 +233,25 @@ class Mover:
 
     def remove(self, record: GroupRecord, version: int, target: str) -> None:
         """Remove what is online of a version in a store."""
-        self.store(target).drop(space_of(record.project, record.name, version))
+        self.drop(record, version, target)
         self._registry.forget_loads(record, version, target)
+
+    def drop(self, record: GroupRecord, version: int, target: str) -> None:
+        """Remove the rows of a version from a store, unless they are another home's."""
+        space = space_of(record.project, record.name, version)
+        text = self.state(space, target)
+        if text is None or self.is_ours(State.loads(text), target, record):
+            self.store(target).drop(space)
+
+    def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
+        """Tell whether rows in a store were loaded by this home, and from a group if it is given."""
+        owner = self._owner(target)
+        is_same = record is None or record.created_at == state.origin
+        return owner is None or (is_same and owner.owns(state.home))
+
+    def _owner(self, target: str) -> Identity | None:
+        """Return which home this is, if other homes may use a store as well."""
+        return None if (target or self._place) == str(self._catalog.home / "online") else identify(self._catalog.home)
 
     def load(
         self, record: GroupRecord, number: int, name: str, ask: Ask, more: Sequence[OnlineTableRecord] = ()
@@ -212,9 +260,8 @@ class Mover:
         from seeknal.loading import Loader, Target
 
         place = name or self._place
-        is_shared = place != str(self._catalog.home / "online")
         kept = self._kept(record, number, name, more)
-        target = Target(name, online.shown(place), is_shared, self.store(name), kept)
+        target = Target(name, online.shown(place), self._owner(name), self.store(name), kept)
         return Loader(self._catalog, self._engine()).load(record, number, target, ask)
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:

@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from seeknal import online
+from seeknal.addresses import has_password
 from seeknal.catalog import Catalog
 from seeknal.config import checked_store
 from seeknal.errors import DefinitionError, NotOnlineError, SeeknalError, StoreError, notice
@@ -20,6 +20,7 @@ from seeknal.moving import DEFAULT, Move, Mover
 from seeknal.names import check_name
 from seeknal.notebook import Shown
 from seeknal.online import State
+from seeknal.overview import Overview
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
@@ -44,24 +45,27 @@ class Ledger:
         version: The version.
         place: The store.
         state: What the rows there are made from; None if there are none.
-        snapshot: The version's last snapshot, from which they would be made now.
+        mark: What tells the files of the version's last snapshot, from which they would be made now, from others.
+        read: Reads that snapshot.
     """
 
     version: int
     place: str
     state: State | None
-    snapshot: Snapshot
+    mark: bytes
+    read: Callable[[], Snapshot]
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the rows are made from the version's last snapshot."""
-        return self.state is not None and self.state.files == self.snapshot.fingerprint
+        """Whether the rows are made from the version's last snapshot, as far as is known."""
+        return self.state is not None and not self.state.doubted and self.state.files == self.mark
 
     @property
     def holes(self) -> list[Interval]:
         """Spans of event time in which rows are stored, but were never loaded."""
-        starts = [file.start for file in self.snapshot.files if file.start is not None]
-        ends = [file.end for file in self.snapshot.files if file.end is not None]
+        files = self.read().files
+        starts = [file.start for file in files if file.start is not None]
+        ends = [file.end for file in files if file.end is not None]
         stored = [Interval(min(starts), max(ends))] if starts and ends else []
         return without(stored, self.state.spans if self.state else ())
 
@@ -106,6 +110,10 @@ class OnlineTables:
         self._place = place
         self._mover = Mover(catalog, engine, place)
         self._opener = Opener(catalog, place)
+
+    def at_once(self) -> OnlineTables:
+        """Return the same, for a look at many of them: what is registered is read at once."""
+        return OnlineTables(Overview(self._catalog), self._engine, self._place)
 
     # Loading
 
@@ -154,6 +162,7 @@ class OnlineTables:
         full: bool = False,
         at: int | None = None,
         tell: Tell = silent,
+        take_over: bool = False,
     ) -> list[Refreshed]:
         """Load all groups of some tables, in the spans that were asked for before; no table is made by this.
 
@@ -164,6 +173,7 @@ class OnlineTables:
             full: Write all rows anew, of all time.
             at: What counts as now, in microseconds since 1970; the clock if None.
             tell: Is told how far it is.
+            take_over: Make rows this home's that another home loaded into a store that both use.
 
         Raises:
             StoreError: Tables could not be refreshed.
@@ -171,7 +181,7 @@ class OnlineTables:
         done, failed = [], []
         for table in tables:
             try:
-                done.append(self._refresh(table, full, at, tell))
+                done.append(self._refresh(table, _ask((), at, tell, full, take_over)))
             except SeeknalError as error:
                 if len(tables) == 1:
                     raise
@@ -180,11 +190,11 @@ class OnlineTables:
             raise StoreError(f"Of {len(tables)} online tables these could not be refreshed. {' '.join(failed)}")
         return done
 
-    def _refresh(self, table: OnlineTableRecord, full: bool, at: int | None, tell: Tell) -> Refreshed:
+    def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
             known = self._registry.loads(record, number, table.target)
-            span = Interval() if full or not known else known[-1].interval
-            return self._mover.bring(record, number, _ask((span,), at, tell, full), targets=[table.target])[0]
+            span = Interval() if ask.full or not known else known[-1].interval
+            return self._mover.bring(record, number, replace(ask, spans=(span,)), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [take_turns(record.label, partial(step, record, number)) for (_, number), record in wanted.items()]
@@ -201,11 +211,35 @@ class OnlineTables:
         number: int | None = None,
         target: str | None = None,
         tell: Tell = silent,
+        *,
+        take_over: bool = False,
     ) -> None:
         """Bring up to date what is online of a version, or of all, in one online store, or in all."""
         loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
-            self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell))
+            self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell, take_over=take_over))
+
+    def require(self, record: GroupRecord) -> None:
+        """Check that each store answers that something of a group was loaded into.
+
+        Raises:
+            StoreError: One does not.
+        """
+        for load in self._registry.loads(record):
+            self._mover.state(space_of(record.project, record.name, load.version), load.target)
+
+    def is_behind(self, record: GroupRecord) -> bool:
+        """Tell whether the current version is not online as it is stored; if a store does not answer, it is not."""
+        number = self._catalog.version(record).number
+        targets = {load.target for load in self._registry.loads(record, number)}
+        try:
+            return not targets or not all(self.line(record, number, target).is_fresh for target in targets)
+        except StoreError:
+            return True
+
+    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+        """Remove an entity that is about to be erased; see `Mover.take_out`."""
+        self._mover.take_out(record, key, at)
 
     # Tables
 
@@ -279,12 +313,22 @@ class OnlineTables:
         """Open an online table as it stands."""
         return self._opener.open(table)
 
-    def verify(self, table: OnlineTableRecord, at: int, sample: int | None, tell: Tell = silent) -> Verified:
-        """Compare what a table answers with the offline join as of a moment; see `seeknal.verification`."""
+    def verify(self, table: OnlineTableRecord, at: int | None, sample: int | None, tell: Tell = silent) -> Verified:
+        """Compare what a table answers with the offline join as of a moment, now if none; see `seeknal.verification`.
+
+        If rows differ as of now though the store says that they are up to date, the next load writes all of them anew.
+        """
         from seeknal import verification
 
+        def doubt(lookup: TableLookup, seen: State) -> None:
+            try:
+                self._mover.doubt(lookup.space, table.target, seen)
+            except StoreError as error:
+                notice(f"Only `seeknal refresh --full {table.label}` mends what differs: {error}")
+
+        moment, told = (now(), doubt) if at is None else (at, None)
         try:
-            return verification.verify(self._catalog, self._engine(), self.open(table), at, sample, tell)
+            return verification.verify(self._catalog, self._engine(), self.open(table), moment, sample, tell, told)
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise
@@ -308,7 +352,7 @@ class OnlineTables:
     def drop(self, record: GroupRecord) -> None:
         """Remove all that is online of a group, and the tables that use it."""
         for load in self._registry.loads(record):
-            self._mover.store(load.target).drop(space_of(record.project, record.name, load.version))
+            self._mover.drop(record, load.version, load.target)
         for table in self.of(record):
             self._registry.delete_table(table.project, table.name)
 
@@ -332,6 +376,14 @@ class OnlineTables:
                     "there are."
                 )
 
+    def holds(self, space: str, target: str) -> bool:
+        """Whether a store has a space."""
+        return self._mover.state(space, target) is not None
+
+    def place(self, target: str) -> str:
+        """Say where a store is, without its password."""
+        return online.shown(target or self._place)
+
     def ledger(self, record: GroupRecord) -> list[Ledger]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
@@ -352,14 +404,21 @@ class OnlineTables:
     def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
         """Say what is online of a version in the store of a name."""
         text = self._mover.state(space_of(record.project, record.name, version), name)
-        state, place = State.loads(text) if text else None, online.shown(name or self._place)
-        return Ledger(version, place, state, self._catalog.read(record, version)[1])
+        state = State.loads(text) if text else None
+        mark = self._catalog.fingerprint(record, version)
+        return Ledger(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
 
 
-def _ask(spans: tuple[Interval, ...], at: int | None = None, tell: Tell = silent, full: bool = False) -> Ask:
+def _ask(
+    spans: tuple[Interval, ...],
+    at: int | None = None,
+    tell: Tell = silent,
+    full: bool = False,
+    take_over: bool = False,
+) -> Ask:
     from seeknal.loading import Ask  # which needs the engine, and so more than most who ask tables
 
-    return Ask(spans, at, tell, full)
+    return Ask(spans, at, tell, full, take_over)
 
 
 def _looked_up(source: Source) -> TableLookup:
@@ -372,7 +431,7 @@ def _checked_target(target: str | Path | None) -> str:
     if target is None:
         return DEFAULT
     place = checked_store(str(target), "target")
-    if "://" in place and urlsplit(place).password:
+    if has_password(place):
         raise DefinitionError(
             f"target={online.shown(place)!r} would put a password into the registry. Set online_store in seeknal.toml, or "
             "SEEKNAL_ONLINE_STORE, to that URL, and leave target out."

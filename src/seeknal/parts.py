@@ -49,8 +49,8 @@ class Part:
         ttl: How long values are good for, in microseconds, in place of the group's own.
         place: What people call the store.
         origin: When the group was registered, which tells it from another of its name that came later.
-        has_moved: Tells whether the table takes this from elsewhere by now. It is asked when something in the store has
-            changed. None: the caller finds out by itself.
+        has_moved: Tells whether the table takes this from elsewhere by now, given the state of what is online. It is asked when
+            that has changed. None: the caller finds out by itself.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Part:
         place: str,
         origin: int,
         *,
-        has_moved: Callable[[], bool] | None = None,
+        has_moved: Callable[[State], bool] | None = None,
     ) -> None:
         self.origin = origin
         self._has_moved = has_moved
@@ -93,9 +93,9 @@ class Part:
         """
         known = self._known
         if known is None or known[0] != text:
-            if self._has_moved and self._has_moved():
-                raise KeyError(self.space)
             state = State.loads(text)
+            if self._has_moved and self._has_moved(state):
+                raise KeyError(self.space)
             if state.origin != self.origin:
                 raise KeyError(self.space)
             known = self._known = text, state, state.ttl if self._ttl is None else self._ttl

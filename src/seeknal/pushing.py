@@ -97,6 +97,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
         if len(new):
             snapshot = offline.write(base, Write(new, schema, version.number, "append", Interval())).snapshot
             catalog.catch_up(record)
+            catalog.tidy(record, snapshot)
         first = pc.min(left[schema.event_time.name].cast(pa.int64())).as_py()
         return Pushed(
             record.label, version.number, snapshot, len(new), len(left) - len(new), len(stored) - len(left), first

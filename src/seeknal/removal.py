@@ -14,7 +14,7 @@ import pyarrow as pa
 from seeknal import folders, maintenance
 from seeknal.catalog import Catalog
 from seeknal.erasures import digest
-from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally
+from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally, unfinished
 from seeknal.maintenance import Erased
 from seeknal.names import did_you_mean
 from seeknal.notebook import Shown
@@ -161,11 +161,18 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
     catalog, sets = places.catalog, places.training_sets
     key = Codec(catalog.version(record).schema).stored_keys(entity)[0]
     with catalog.deleting():
+        at = now()
+        with unfinished(f"Nothing was erased from {record.label} offline", "Erase it again"):
+            places.online_tables.take_out(record, key, at)  # first, since a store that is away now may be back later
         doomed = _delete_sets(sets, record, entity)
-        catalog.registry.add_erasure(record, digest(key), now())
+        catalog.registry.add_erasure(record, digest(key), at)
         receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
         doomed += _delete_sets(sets, record, entity)
-    places.online_tables.reload(record)
+    with unfinished(
+        f"The entity is erased from {record.label}, and its row was removed online before, but not all is loaded anew",
+        f"Run seeknal materialize {record.label}",
+    ):
+        places.online_tables.reload(record)
     stores = {load.target for load in catalog.registry.loads(record)}
     return replace(receipt, online=len(stores), training_sets=tuple(doomed))
 
@@ -198,9 +205,9 @@ def delete_group(places: Places, record: GroupRecord) -> None:
         )
     root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
     with catalog.deleting():
+        places.online_tables.drop(record)  # first, since a store that is away now may be back later
         if root.exists():
             folders.make(trash.parent)
             root.rename(trash)
-        places.online_tables.drop(record)
         catalog.registry.delete_group(record)
     shutil.rmtree(trash, ignore_errors=True)

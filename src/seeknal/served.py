@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pyarrow as pa
 from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.duck import Duck
-from seeknal.errors import NotOnlineError
+from seeknal.errors import NotOnlineError, StoreError
 from seeknal.folders import scratch_of
-from seeknal.online import Codec
+from seeknal.online import Codec, State
 from seeknal.parts import Part
-from seeknal.registry import OnlineTableRecord, Registry
+from seeknal.registry import GroupRecord, OnlineTableRecord, Registry
 from seeknal.serving import OnlineTable
 
 _LOOK = 1.0
@@ -35,6 +36,7 @@ class Watch:
         self._registry = registry
         self._record = record
         self._stamp = b""
+        self._cleared: dict[str, int] = {}
 
     def has_moved(self) -> bool:
         """Whether the table is registered otherwise by now, or not at all.
@@ -48,6 +50,25 @@ class Watch:
         if self._registry.tables(self._record.project, self._record.name) != [self._record]:
             return True
         self._stamp = stamp
+        return False
+
+    def check(self, space: str, group: GroupRecord, state: State) -> bool:
+        """Tell whether the table has moved; if not, see that a space does not hold what was erased.
+
+        A store that was away, or was restored, may come back as it was before an erasure.
+
+        Raises:
+            StoreError: It may hold erased entities.
+        """
+        if self.has_moved():
+            return True
+        if state.cleared is not None and self._cleared.get(space) != state.cleared:
+            if self._registry.last_erasure(group) > state.cleared:
+                raise StoreError(
+                    f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
+                    f"is as it was before. Load it anew: seeknal refresh {self._record.label}."
+                )
+            self._cleared[space] = state.cleared
         return False
 
 
@@ -78,7 +99,7 @@ class Opener:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)
             place, store = online.shown(table.target or self._place), online.connect(table.target or self._place)
-            has_moved = watch.has_moved if watch else None
+            has_moved = partial(watch.check, lookup.space, record) if watch else None
             parts.append(Part(lookup, codec, store, table.ttl, place, record.created_at, has_moved=has_moved))
         return OnlineTable(table, parts)
 

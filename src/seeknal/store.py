@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from seeknal import reading
 from seeknal.catalog import AsOf
-from seeknal.errors import StoreError
+from seeknal.errors import tally, unfinished
 from seeknal.feature_group import FeatureGroup, FeatureLookup
 from seeknal.home import Home
 from seeknal.inquiry import HISTORY, SPINE, Inquiry
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
-from seeknal.times import Interval, Moment, instant, now
+from seeknal.times import Interval, Moment, instant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +55,8 @@ class FeatureStore(Home):
         """
         known = self.registry.group(group.project, group.name)
         record = self.catalog.register(group)
-        self.online_tables.follow_ttl(known, record)
+        with _offline(record, f"The new ttl of {record.label} is registered"):
+            self.online_tables.follow_ttl(known, record)
         return record
 
     def counts(self, name: str, number: int, project: str | None = None) -> tuple[int, dict[str, int]]:
@@ -102,10 +104,13 @@ class FeatureStore(Home):
             mode: "overwrite", "append" or "merge" (on keys and event time).
             drop_nulls: Leave out rows without an event time instead of refusing them.
 
+        An append that was stored, and did not come online, can be repeated: the rows are not stored again.
+
         Raises:
             DefinitionError: The group has no event time, or the mode is unknown.
             DataError: The frame does not fit; nothing was stored.
-            StoreError: Other writers were faster every time, or the disk is in the way.
+            StoreError: Other writers were faster every time, or the disk is in the way; or the rows are stored but not
+                online, as it then says, with `snapshot` and `rows` as attributes.
         """
         from seeknal import frames, writing
         from seeknal.schema import Roles
@@ -123,14 +128,18 @@ class FeatureStore(Home):
         known = self.registry.group(group.project, group.name)
         rows = writing.rows_of(self.catalog, known, given, features and roles.named, declared)
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
-        written = writing.write(self.catalog, job, self.settings.lookback_days)
+        online, written = group.materialization.online, None
+        if mode == "append" and online and known and self.versions(group.name, group.project):
+            is_behind = self.online_tables.is_behind(known)
+            written = writing.already_stored(self.catalog, self.engine, known, job) if is_behind else None
+        written = written or writing.write(self.catalog, job, self.settings.lookback_days)
         record = self.catalog.group(group.name, group.project)
-        self.online_tables.follow_ttl(known, record)
-        if written.changes:
-            self.online_tables.tell_of_cut_off(record)
-        if not group.materialization.online:
-            return written
-        return replace(written, online_rows=self.online_tables.follow(record).online)
+        done = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
+        with _offline(record, done, snapshot=written.snapshot, rows=written.rows):
+            self.online_tables.follow_ttl(known, record)
+            if written.changes:
+                self.online_tables.tell_of_cut_off(record)
+            return replace(written, online_rows=self.online_tables.follow(record).online) if online else written
 
     def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
         """Store rows of a group's current version, and bring them online, in one call.
@@ -154,13 +163,11 @@ class FeatureStore(Home):
         pushed = pushing.push(self.catalog, record, rows)
         if pushed.first is None:
             return pushed
-        try:
+        with unfinished(
+            f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
+            "Push it again, which stores nothing twice, or load the group",
+        ):
             loaded = self.online_tables.follow(record, Interval(pushed.first, None), pushed.version)
-        except StoreError as error:
-            raise StoreError(
-                f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online: {error} "
-                "Push it again, which stores nothing twice, or load the group."
-            ) from error
         return replace(pushed, online=loaded.online)
 
     def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:
@@ -170,13 +177,20 @@ class FeatureStore(Home):
 
         Returns:
             How many rows went, or would go.
+
+        Raises:
+            StoreError: No row went; or they are gone offline but not online, as it then says.
         """
         from seeknal import maintenance
 
         record = self.catalog.group(name, project)
+        if not dry_run:
+            with unfinished(f"No row of {record.label} was removed", "Clean it again"):
+                self.online_tables.require(record)
         version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
-        if count and not dry_run:
-            self.online_tables.reload(record, version.number)
+        if not dry_run:  # also if no row went now: one may be online that an earlier call removed
+            with unfinished(f"{tally(count)} of {record.label} went offline, but not all online", "Clean it again"):
+                self.online_tables.reload(record, version.number)
         return count
 
     def rollback(self, name: str, number: int, project: str | None = None) -> Version:
@@ -189,9 +203,10 @@ class FeatureStore(Home):
 
         record = self.catalog.group(name, project)
         version = maintenance.rollback(self.catalog, record, number)
-        self.online_tables.tell_of_cut_off(record)
-        if record.group.materialization.online:
-            self.online_tables.follow(record)
+        with _offline(record, f"Version {number} of {record.label} is the current one again"):
+            self.online_tables.tell_of_cut_off(record)
+            if record.group.materialization.online:
+                self.online_tables.follow(record)
         return version
 
     def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
@@ -215,8 +230,10 @@ class FeatureStore(Home):
 
         record = self.catalog.group(name, project)
         adopted = maintenance.adopt(self.catalog, record, self.settings.lookback_days)
-        online = self.load(name, project).online if record.group.materialization.online else None
-        return replace(adopted, online_rows=online)
+        if not record.group.materialization.online:
+            return adopted
+        with _offline(record, f"{tally(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"):
+            return replace(adopted, online_rows=self.load(name, project).online)
 
     def erase(
         self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
@@ -411,6 +428,7 @@ class FeatureStore(Home):
         full: bool = False,
         at: Moment | None = None,
         tell: Tell = silent,
+        take_over: bool = False,
     ) -> list[Refreshed]:
         """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
 
@@ -420,12 +438,13 @@ class FeatureStore(Home):
             full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
             at: What counts as now; the clock if None.
             tell: Is told how far it is.
+            take_over: Make rows this home's that another home loaded into an online store that both use.
         """
         moment = None if at is None else instant(at)
         tables = (
             self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
         )
-        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell)
+        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell, take_over=take_over)
 
     def serve(
         self,
@@ -453,7 +472,7 @@ class FeatureStore(Home):
         tell: Tell = silent,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.verification`."""
-        moment = now() if at is None else instant(at)
+        moment = None if at is None else instant(at)
         return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, tell)
 
     def delete_table(self, name: str, project: str | None = None) -> None:
@@ -469,3 +488,10 @@ class FeatureStore(Home):
     def loads(self, name: str, project: str | None = None) -> list[Load]:
         """List what of a group was put online, the oldest load first."""
         return self.registry.loads(self.catalog.group(name, project))
+
+
+def _offline(record: GroupRecord, done: str, **facts: object) -> AbstractContextManager[None]:
+    """Say of an error of the online store what is done offline in spite of it."""
+    return unfinished(
+        f"{done}, but not all is online", f"Do not repeat it: run seeknal materialize {record.label}", **facts
+    )

@@ -97,12 +97,13 @@ class TrainingSets:
         return during(readings, keep)
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
-        """Register a training set, whose files stay from then on unless registering it certainly failed, whatever interrupts it."""
-        files = undo.pop_all()
+        """Register a training set, whose files stay from then on unless it is certain that it is not, whatever interrupts it."""
+        files, registry = undo.pop_all(), self._catalog.registry
         try:
-            self._catalog.registry.add_training_set(made)
-        except Exception:
-            files.close()
+            registry.add_training_set(made)
+        except BaseException:
+            if all(one.folder != made.folder for one in registry.training_sets(made.project, made.name)):
+                files.close()
             raise
 
     def reproduce(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -34,6 +34,8 @@ NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
     "another value",
     "not stored offline",
 )
+_UNMENDED = {MISSING, OLDER, OTHER, EXTRA}
+"""Causes that are not in what the state of the rows says, by which a load decides what to do."""
 _AT_ONCE = 50_000
 _SHOWN = 10
 _encode = msgspec.msgpack.Encoder().encode
@@ -111,8 +113,18 @@ class Verified(Shown):
         return "\n  ".join([f"{compared}, {told}", *reasons, *map(str, self.differences)])
 
 
+Doubt = Callable[[TableLookup, State], None]
+"""Is told of rows that are not what their state says, with the state; at most once for each lookup."""
+
+
 def verify(
-    catalog: Catalog, engine: Engine, table: OnlineTable, at: int, sample: int | None, tell: Tell = silent
+    catalog: Catalog,
+    engine: Engine,
+    table: OnlineTable,
+    at: int,
+    sample: int | None,
+    tell: Tell = silent,
+    doubt: Doubt | None = None,
 ) -> Verified:
     """Compare what an online table answers with the offline join as of a moment, value by value.
 
@@ -126,23 +138,30 @@ def verify(
         at: What counts as now, in microseconds since 1970.
         sample: How many entities of each group to draw; None: all.
         tell: Is told how far it is.
+        doubt: Is told of rows that no load will mend by itself.
     """
     entities = values = different = 0
     shown: list[Difference] = []
     every = feeds(catalog, table.record)
     for part, fed in zip(table.parts, every, strict=True):
+        doubted: State | None = None
         for compared in _Comparison(catalog, engine, table, part, fed.goal, at).run(sample):
             entities += compared.entities
             values += compared.entities * len(part.features)
             different += compared.different
             shown += compared.differences[: _SHOWN - len(shown)]
+            if any(one.cause in _UNMENDED for one in compared.differences):
+                doubted = compared.state
             tell(f"Verifying {table.record.label}: {values:,} values compared")
+        if doubt and doubted:
+            doubt(part.lookup, doubted)
     cut_off = tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off))
     return Verified(table.record.label, at, entities, values, different, tuple(shown), cut_off)
 
 
 @dataclass(frozen=True)
 class _Compared:
+    state: State
     entities: int
     different: int
     differences: list[Difference]
@@ -225,7 +244,7 @@ class _Comparison:
             pairs = enumerate(zip(online, column, strict=True))
             differing += [(i, name, one, other) for i, (one, other) in pairs if not _same(one, other)]
         first = sorted(differing, key=lambda one: one[0])[:_SHOWN]
-        return _Compared(len(keys), len(differing), list(self._explained(keys, read, first)))
+        return _Compared(read.state, len(keys), len(differing), list(self._explained(keys, read, first)))
 
     def _explained(
         self, keys: pa.Table, read: Read, differing: Sequence[tuple[int, str, Any, Any]]
@@ -273,7 +292,7 @@ class _Comparison:
             cause = EXTRA if state.files == self._source.snapshot.fingerprint else NOT_LOADED
             values = [(name, row[self._part.features[name]]) for name in self._names]
             found = [self._difference(entity, name, value, None, cause) for name, value in values if value is not None]
-            yield _Compared(1, len(found), found)
+            yield _Compared(state, 1, len(found), found)
 
     def _difference(self, entity: dict[str, Any], name: str, online: Any, offline: Any, cause: str) -> Difference:
         place, value = self._part.features[name], self._part.codec.value

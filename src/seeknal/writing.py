@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from seeknal import advice, types
 from seeknal.catalog import Catalog
 from seeknal.columns import utc
+from seeknal.content import content_hash
+from seeknal.engine import Engine
 from seeknal.erasures import warn_of_return
 from seeknal.errors import DataError, DefinitionError, notice, tally
 from seeknal.feature_group import FeatureGroup
@@ -19,10 +21,12 @@ from seeknal.notebook import Shown
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord
 from seeknal.registry.records import WRITES
-from seeknal.schema import Change, Roles, Schema, check_evolution, infer
+from seeknal.schema import Change, Roles, Schema, check_evolution, difference, infer
 from seeknal.times import Interval, instant
 from seeknal.turns import Conflict, take_turns
 
+_RECENT = 10
+"""How many snapshots back the last write may be: compactions and the like may follow it."""
 _FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
@@ -145,6 +149,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
     catalog.catch_up(record)
+    catalog.tidy(record, commit.snapshot)
     stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
     replaced = base.rows + stored - commit.rows
     if outside:
@@ -157,6 +162,35 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     return Written(
         job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes), superseded=commit.superseded
     )
+
+
+def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: Job) -> Written | None:
+    """Return what a write did if it is an append of exactly the rows that were written last; None otherwise.
+
+    So a caller can repeat an append that was stored, and then met an error, without storing its rows again.
+    """
+    offline = catalog.offline(record.project, record.name)
+    base = offline.snapshot() if job.mode == "append" and offline.exists() else None
+    if base is None or base.commit is None:
+        return None
+    recent = catalog.snapshots(record, base.commit.snapshot - _RECENT)
+    last = next((one for one in reversed(recent) if one.mode in WRITES), None)
+    if last is None or last.mode != job.mode or last.next_row_id != base.commit.next_row_id:
+        return None
+    schema = infer(job.rows, job.roles, base.commit.schema)
+    if last.version != base.commit.version or difference(base.commit.schema, schema):
+        return None
+    rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
+    if not len(rows) or last.written != len(rows):
+        return None
+    stored = engine.sample(base.within(schema), len(rows)).select(schema.names)
+    stored = stored.take(pa.array(range(len(stored) - 1, -1, -1), pa.int64()))
+    if content_hash(stored) != content_hash(types.recast(rows, [field.type for field in stored.schema])):
+        return None
+    notice(
+        f"{job.label}: the {tally(len(rows))} given are stored already, by the write before, and were not stored again."
+    )
+    return Written(job.label, last.version, last.number, 0, 0, outside, ())
 
 
 def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:

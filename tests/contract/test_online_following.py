@@ -200,7 +200,7 @@ class World:
             label = f"{self.project}/{name}"
             found = self.store.verify(label)
             record = self.store.catalog.online_table(label)
-            status = freshness(self.store.online_tables, self.store.registry, record, now())
+            status = freshness(self.store.online_tables, record, now())
             is_cut_off = any(lookup.is_cut_off for lookup in lookups)
             assert bool(found.cut_off) == bool(status.cut_off) == is_cut_off, (name, str(found))
             assert len(status.pinned) == sum(lookup.pinned for lookup in lookups)

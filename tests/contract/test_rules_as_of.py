@@ -186,9 +186,13 @@ def many_writes():
 def test_optimizing_makes_few_files_of_many_and_changes_no_answer():
     fg = many_writes()
     before, count = history(fg), snapshots(fg)
+    older = [history(fg, as_of=number) for number in range(count + 1)]
     done = FeatureStore().optimize("spend")
     assert (done.files_before, done.files, done.removed) == (12, 1, 0)
     assert history(fg).equals(before)
+    assert [history(fg, as_of=number) for number in range(count + 1)] == older
+    assert FeatureStore().optimize("spend", keep_days=0).removed == 12
+    assert [history(fg, as_of=number) for number in range(count + 1)] == older
     assert history(fg, as_of=count).equals(before)
     assert FeatureStore().optimize("spend").snapshot == done.snapshot
     write(fg, rows(99, times=[NOON]), mode="append")

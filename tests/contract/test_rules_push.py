@@ -313,7 +313,7 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = Target("", "home", False, Interrupted(home / "online", push), None)
+    target = Target("", "home", None, Interrupted(home / "online", push), None)
     loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
     assert (list(pushes), loaded.online) == ([], 2)
     assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
@@ -335,7 +335,7 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
             optimized.join(timeout=3)  # it waits for the load
 
     store = FeatureStore()
-    target = Target("", "home", False, Interrupted(home / "online", optimize), None)
+    target = Target("", "home", None, Interrupted(home / "online", optimize), None)
     loaded = Loader(store.catalog, store.engine).load(store.catalog.group(fg.name), 1, target, Ask())
     optimized.join()
     assert loaded.online == 2
@@ -366,7 +366,7 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = Target("", "home", False, Overtaken(home / "online", push), None)
+    target = Target("", "home", None, Overtaken(home / "online", push), None)
     Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
     newest = max(seen(fg, NOON + 9 * HOUR))
     assert newest >= 11

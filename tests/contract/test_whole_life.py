@@ -35,6 +35,7 @@ SMALL = {
     "offline.plan": {"FILE_ROWS": 4, "_BLOCK": 5, "_AT_ONCE": 2},
     "offline.table": {"_SMALL": 2, "_LARGE": 16, "_DUE": 4},
     "offline.commit": {"_CHECKPOINT": 3},
+    "offline.trimming": {"_KEPT": 3, "_AT_ONCE": 3},
     "offline.log": {"_PART": 2, "_WORTH_IT": 4},
     "engine.duckdb": {"_PASS": 6, "_SAMPLE": 4, "_LITTLE": 0, "_BATCH": 3, "_ROWS": 3},
     "columns": {"_PIECE": 3, "_LITTLE": 0, "_SAMPLE": 4},

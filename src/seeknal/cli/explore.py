@@ -27,6 +27,7 @@ from seeknal.times import show
 
 if TYPE_CHECKING:
     from seeknal import entity
+    from seeknal.catalog import Catalog
     from seeknal.online_tables import Ledger
     from seeknal.registry import GroupRecord, OnlineTableRecord
     from seeknal.store import FeatureStore
@@ -112,7 +113,7 @@ def show_project(name: Project, form: AsFormat = Format.table) -> None:
     render.record(
         {
             "project": name,
-            "feature_groups": [_group_line(store, one) for one in groups],
+            "feature_groups": _group_lines(store, groups),
             "entities": [_entity_line(where, entity) for where, entity in store.entities(name)],
             "online_tables": [_table_line(one) for one in tables],
             "datasets": [dataset.line(one) for one in store.registry.training_sets(name)],
@@ -160,8 +161,7 @@ def show_entity(name: Entity, project: InProject = None, form: AsFormat = Format
     store = session.store()
     found = find_entity(store, name, project)
     groups = [one for one in store.registry.groups(found.project) if one.group.entity.name == found.name]
-    lines = [_group_line(store, one) for one in groups]
-    render.record({**_entity_line(found.project, found.entity), "feature_groups": lines}, form)
+    render.record({**_entity_line(found.project, found.entity), "feature_groups": _group_lines(store, groups)}, form)
 
 
 def _entity_line(project: str, entity: entity.Entity) -> dict[str, Any]:
@@ -185,12 +185,19 @@ def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> N
 def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the feature groups."""
     store = _store_with(project)
-    records = [_group_line(store, group) for group in store.registry.groups(project)]
+    records = _group_lines(store, store.registry.groups(project))
     render.rows(records, form, empty="No feature groups yet. README.md shows how to write one.")
 
 
-def _group_line(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
-    versions = store.catalog.versions(record)
+def _group_lines(store: FeatureStore, records: Sequence[GroupRecord]) -> list[dict[str, Any]]:
+    from seeknal.overview import Overview
+
+    catalog = Overview(store.catalog)
+    return [_group_line(catalog, record) for record in records]
+
+
+def _group_line(catalog: Catalog, record: GroupRecord) -> dict[str, Any]:
+    versions = catalog.versions(record)
     current = next((version for version in versions if version.is_current), None)
     return {
         "project": record.project,
@@ -226,7 +233,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
 
     store = session.store()
     record = store.catalog.group(name, project)
-    group, line = record.group, _group_line(store, record)
+    group, line = record.group, _group_line(store.catalog, record)
     loads = [
         {
             "version": load.version,

@@ -33,7 +33,10 @@ def init(form: AsFormat = Format.table) -> None:
     """Make this folder a project: feature stores used in it and below it are kept here."""
     from seeknal.config import FILE
 
-    file = Path.cwd() / FILE
+    try:
+        file = Path.cwd() / FILE
+    except FileNotFoundError:
+        raise StoreError("The current folder was deleted, and cannot be a project. cd to another folder.") from None
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(_TOML)
@@ -205,8 +208,9 @@ def clean(
     record = store.catalog.group(group, project)
     with working(f"Counting old rows of {record.label}"):
         count = store.clean(group, limit, record.project, dry_run=True)
-    if not dry_run and count:
-        render.confirm(f"Remove {count:,} rows of {record.label} that are older than {show(limit)}?", yes)
+    if not dry_run:
+        if count:
+            render.confirm(f"Remove {count:,} rows of {record.label} that are older than {show(limit)}?", yes)
         with working(f"Cleaning {record.label}"):
             count = store.clean(group, limit, record.project)
     done = "would_be_removed" if dry_run else "removed"

@@ -54,6 +54,10 @@ def refresh(
         bool,
         typer.Option("--full", help="Write all rows of all time anew, whatever is online; `verify` is equal then."),
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Make rows this home's that another home loaded into a store that both use."),
+    ] = False,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
@@ -67,7 +71,7 @@ def refresh(
     if project is not None:
         store.catalog.project(project)
     with working("Refreshing") as tell:
-        done = store.refresh(tables or None, project, full=full, tell=tell)
+        done = store.refresh(tables or None, project, full=full, tell=tell, take_over=take_over)
     render.rows(
         [
             {

@@ -36,7 +36,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     max_spine: Annotated[int, typer.Option(min=1, help="Bytes of a spine.")] = 10 * 2**30,
     max_spine_rows: Annotated[int, typer.Option(min=1, help="Rows of a spine.")] = 200_000_000,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at work at once, in each worker.")] = 500,
-    max_jobs: Annotated[int, typer.Option(min=1, help="Pushes and joins at work at once, in each worker.")] = 4,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Pushes at work at once, and joins, in each worker.")] = 4,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds that a request may wait.")] = 10,
     grace: Annotated[
@@ -97,10 +97,10 @@ def status(
         store.catalog.project(project)
     allowed = store.settings.freshness if wanted is None else wanted
     tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
-    found = []
+    online, found = store.online_tables.at_once(), []
     for one in tables:
         try:
-            found.append(freshness(store.online_tables, one, at))
+            found.append(freshness(online, one, at))
         except StoreError as error:  # the other tables are worth a line all the same
             found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]

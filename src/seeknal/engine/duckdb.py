@@ -21,9 +21,9 @@ from seeknal.engine.joins import Join
 from seeknal.engine.protocol import Wanted
 from seeknal.engine.queries import event_times_sql, fetch_sql, newest_sql, rows_sql, share_sql
 from seeknal.errors import StoreError
-from seeknal.interrupts import interruptible
+from seeknal.interrupts import raise_interrupt
 from seeknal.offline import Rows
-from seeknal.offline.plan import within
+from seeknal.offline.plan import stored_sql, within
 from seeknal.schema import ROW_ID, UTC, Schema
 from seeknal.sql import comma, literal, quote, scan
 
@@ -52,9 +52,9 @@ class DuckDBEngine:
         schema = pa.schema([by_name[name] for name in wanted.features])
         if isinstance(moments, Path):
             found = self._as_of_passes(wanted, moments)
-        elif wanted.rows.paths:
+        elif not wanted.rows.is_empty:
             parts, most = (
-                tuple(_rows_sql(part) for part in wanted.parts if part.paths),
+                tuple(_rows_sql(part) for part in wanted.parts if not part.is_empty),
                 max(one.count for one in wanted.parts or (wanted.rows,)),
             )
             shares = self._passes(wanted.rows.schema, most + len(moments))
@@ -72,7 +72,7 @@ class DuckDBEngine:
         spine, rows = scan([str(moments)]), wanted.rows
         count = pq.read_metadata(moments).num_rows
         try:
-            if not rows.paths:
+            if rows.is_empty:
                 nothing = comma(f"NULL AS f{i}" for i in range(len(wanted.features)))
                 return cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH)
             passes = self._passes(rows.schema, rows.count + count)
@@ -116,7 +116,7 @@ class DuckDBEngine:
         selects = [
             f"SELECT {comma(map(quote, [*rows.schema.key_names, rows.schema.event_time.name]))} FROM ({_rows_sql(rows)})"
             for rows in groups
-            if rows.paths
+            if not rows.is_empty
         ]
         if not selects:
             return pa.schema([*schema.keys, pa.field(schema.event_time.name, UTC)]).empty_table()
@@ -126,7 +126,7 @@ class DuckDBEngine:
     def newest(self, rows: Rows, *, apart: int | None = None, among: pa.Table | None = None) -> pa.RecordBatchReader:
         """See `Engine.newest`."""
         schema = pa.schema(list(rows.schema))
-        tables = (self._newest(rows, apart, views) for views in self._shares(rows, among)) if rows.paths else ()
+        tables = (self._newest(rows, apart, views) for views in self._shares(rows, among)) if not rows.is_empty else ()
         return pa.RecordBatchReader.from_batches(schema, chain.from_iterable(tables))
 
     def _newest(self, rows: Rows, apart: int | None, views: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
@@ -172,7 +172,7 @@ class DuckDBEngine:
 
     def count(self, rows: Rows, columns: Sequence[str] = ()) -> list[int]:
         """See `Engine.count`."""
-        if not rows.paths:
+        if rows.is_empty:
             return [0] * (1 + len(columns))
         counts = comma(["count(*)", *(f"count(*) - count({quote(name)})" for name in columns)])
         found = self._query(f"SELECT {counts} FROM ({_rows_sql(rows)})")
@@ -181,7 +181,7 @@ class DuckDBEngine:
     def _rows(self, rows: Rows, tail: str, more: Sequence[pa.Field] = (), **views: pa.Table) -> pa.Table:
         schema, extra = rows.schema, [field.type for field in more]
         fields = [*schema, *more]
-        if not rows.paths:
+        if rows.is_empty:
             return pa.schema(fields).empty_table()
         names = comma(quote(field.name) for field in fields)
         found = self._query(f"SELECT {names} FROM ({_rows_sql(rows)}) {tail}", **views)
@@ -203,9 +203,9 @@ class DuckDBEngine:
 def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     """Read what DuckDB gives bit by bit; what fails after the first bit is told by Arrow."""
     try:
-        with interruptible():
-            yield from batches
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        yield from batches
+    except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+        raise_interrupt(error)
         raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
 
@@ -219,4 +219,5 @@ def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 def _rows_sql(rows: Rows) -> str:
     """Write the query that reads the rows of the spans."""
     spans = within(rows.schema, rows.spans)
-    return f"SELECT * FROM {scan(rows.paths)}" + ("" if spans == "(true)" else f" WHERE {spans}")
+    stored = stored_sql(rows.paths, rows.cut, rows.below)
+    return f"SELECT * FROM {stored}" + ("" if spans == "(true)" else f" WHERE {spans}")

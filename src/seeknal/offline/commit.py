@@ -22,7 +22,8 @@ from deltalake.transaction import AddAction, RemoveAction
 from seeknal.errors import StoreError
 from seeknal.folders import share
 from seeknal.lock import alone
-from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, latest, noted
+from seeknal.offline.entries import latest
+from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
 from seeknal.schema import ROW_ID, Schema
 from seeknal.times import Interval, moment_of, now
 from seeknal.turns import Conflict
@@ -37,6 +38,8 @@ _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDurati
 _CHECKPOINT = 10
 """After so many commits the log gets a checkpoint, so that no more entries need to be read."""
 _NO_CHECKPOINT = PostCommitHookProperties(create_checkpoint=False)
+_LONG_AGO = 0
+"""When files went that no snapshot needs: so checkpoints do not name them for another week, as they name others."""
 _APPEND_ONLY, _CONSTRAINT = "delta.appendOnly", "delta.constraints."
 
 
@@ -54,6 +57,7 @@ class Step:
     superseded: int = 0
     newest: int | None = None
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
+    merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
@@ -72,7 +76,7 @@ def lacking(base: Snapshot) -> dict[str, str]:
     """Return the properties that a table should have and has not: an earlier release made it, or another program changed it."""
     if base.commit is None:
         return {}
-    there = _opened(base).metadata().configuration
+    there = base.settings
     return {name: value for name, value in properties(base.commit.schema).items() if there.get(name) != value}
 
 
@@ -87,7 +91,7 @@ def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> No
     Raises:
         StoreError: Another program set such a property.
     """
-    there = _opened(base).metadata().configuration
+    there = base.settings
     table = f"DeltaTable({str(base.root)!r})"
     if removes and there.get(_APPEND_ONLY) == "true":
         raise StoreError(
@@ -111,7 +115,11 @@ def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
     changes_rows = step.mode != REARRANGED
     actions: list[AddAction | RemoveAction] = [_add(file, step.schema, changes_rows) for file in step.added]
     if not changes_schema:
-        actions += [RemoveAction(file.path, changes_rows, _milliseconds(), file.size, {}) for file in step.removed]
+        spare = {name for names in step.merged.values() for name in names}
+        actions += [
+            RemoveAction(file.path, changes_rows, _LONG_AGO if file.path in spare else _milliseconds(), file.size, {})
+            for file in step.removed
+        ]
 
     for file in step.added:
         share(base.root / file.path)
@@ -149,6 +157,8 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
     with alone(base.root / "_commit.lock"):
         commit = _commit_of(base, step)
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
+        if latest(base.root) != base.number:
+            raise Conflict(f"Another writer changed {base.root} first.")
         table, files = _opened(base), undo.pop_all()
         try:
             act(table, CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0))
@@ -183,7 +193,8 @@ def _opened(base: Snapshot) -> DeltaTable:
 
 
 def _commit_of(base: Snapshot, step: Step) -> Commit:
-    before = base.commit
+    before, gone = base.commit, {file.path for file in step.removed}
+    files = [*(file for file in base.files if file.path not in gone), *step.added]
     return Commit(
         snapshot=base.number + 1,
         version=step.version,
@@ -191,12 +202,14 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         mode=step.mode,
         interval=step.interval,
         written=step.written,
-        rows=base.rows - sum(file.rows for file in step.removed) + sum(file.rows for file in step.added),
+        rows=sum(file.rows for file in files),
         newest=step.newest,
         next_row_id=(before.next_row_id if before else 0) + step.written,
         at=max(now(), before.at) if before else now(),
         rewritten=step.rewritten,
         superseded=step.superseded,
+        merged=step.merged,
+        mark=fingerprint_of(files).hex(),
     )
 
 

@@ -18,13 +18,11 @@ import pyarrow.parquet as pq
 
 from seeknal.errors import StoreError
 from seeknal.offline.commit import delta_schema
+from seeknal.offline.entries import actions_of, has_entry, latest
 from seeknal.offline.log import (
     UNREADABLE,
     Commit,
-    actions_of,
-    has_entry,
     label_of,
-    latest,
     newest_commit,
     note_in,
     read_snapshot,

@@ -326,30 +326,42 @@ def within(schema: Schema, spans: Sequence[Interval]) -> str:
     return " OR ".join(f"({inside(schema, span)})" for span in spans) or "false"
 
 
+def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) -> str:
+    """Write the reading of stored rows.
+
+    Args:
+        whole: The files of which all rows count.
+        cut: Those of which the rows with lesser numbers than `below` count.
+        below: That number.
+    """
+    sides = [scan(whole)] if whole else []
+    sides += [f"(SELECT * FROM {scan(cut)} WHERE {quote(ROW_ID)} < {literal(below)})"] if cut else []
+    return sides[0] if len(sides) == 1 else f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {side}' for side in sides)})"
+
+
 def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], list[DataFile]]:
     """List the files that only the one snapshot has, and those that only the other has."""
-    paths = {file.path for file in one.files} & {file.path for file in other.files}
-    first, second = ([file for file in some.files if file.path not in paths] for some in (one, other))
+    same = {file.key for file in one.files} & {file.key for file in other.files}
+    first, second = ([file for file in some.files if file.key not in same] for some in (one, other))
     return first, second
 
 
-def changed_sql(schema: Schema, gone: Sequence[str], come: Sequence[str], spans: Sequence[Interval]) -> str:
+def changed_sql(schema: Schema, sets: Sequence[str], spans: Sequence[Interval]) -> str:
     """Write the query that finds the entities with a row in one of two sets of files, but not in the other.
 
     Args:
         schema: The schema of both.
-        gone: The paths of the one set.
-        come: The paths of the other.
+        sets: The reading of each set that has files.
         spans: Where rows count.
     """
     keys, row_id = comma(map(quote, schema.key_names)), quote(ROW_ID)
-    sides = [keys_sql(schema, paths, spans, row_id) for paths in (gone, come) if paths]
+    sides = [keys_sql(schema, rows, spans, row_id) for rows in sets]
     if len(sides) == 1:
         return sides[0]
     return f"SELECT {keys} FROM ({' UNION ALL '.join(sides)}) GROUP BY {keys}, {row_id} HAVING count(*) = 1"
 
 
-def keys_sql(schema: Schema, paths: Sequence[str], spans: Sequence[Interval], *more: str) -> str:
+def keys_sql(schema: Schema, rows: str, spans: Sequence[Interval], *more: str) -> str:
     """Write the query that lists the join keys of the rows in some spans of time."""
     columns = comma([*map(quote, schema.key_names), *more])
-    return f"SELECT {columns} FROM {scan(paths)} WHERE {within(schema, spans)}"
+    return f"SELECT {columns} FROM {rows} WHERE {within(schema, spans)}"

@@ -7,11 +7,9 @@ taken and plans again, so the outcome is always that of some order of the writer
 from __future__ import annotations
 
 import os
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -23,7 +21,7 @@ from deltalake.exceptions import DeltaError
 from seeknal import types
 from seeknal.duck import Duck
 from seeknal.errors import StoreError
-from seeknal.folders import check_writable, make, remove
+from seeknal.folders import check_writable, make
 from seeknal.lock import alone, together
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
@@ -38,8 +36,10 @@ from seeknal.offline.commit import (
     refuse_properties,
     share_log,
 )
+from seeknal.offline.entries import exists, held, latest
+from seeknal.offline.files import FileWriter, are_added, due
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
-from seeknal.offline.log import Commit, DataFile, Snapshot, exists, latest, mentioned_files, read_snapshot
+from seeknal.offline.log import Commit, DataFile, Snapshot, mentioned_files, read_snapshot
 from seeknal.offline.plan import (
     FILE_ROWS,
     Part,
@@ -53,10 +53,12 @@ from seeknal.offline.plan import (
     keys_sql,
     rows_a_day,
     same_values,
+    stored_sql,
     values_sql,
     within,
 )
 from seeknal.offline.repeats import Repeats, find_repeats
+from seeknal.offline.trimming import unswept
 from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
 from seeknal.times import Interval
@@ -102,13 +104,18 @@ class OfflineTable:
         except (DeltaError, OSError) as error:
             raise StoreError(f"{self.root} could not be made: {error}") from error
 
-    def snapshot(self, number: int | None = None) -> Snapshot:
-        """Return the table as it stood after a write; the newest without a number.
+    def snapshot(self, number: int | None = None, files: tuple[DataFile, ...] | None = None) -> Snapshot:
+        """Return the table as it stood after a write, with files that stay for as long as the snapshot is there.
+
+        Args:
+            number: The snapshot; the newest without it.
+            files: What stands for it since entities were erased from it, if any were.
 
         Raises:
             StoreError: The newest has rows that another program changed.
         """
-        found = read_snapshot(self.root, number)
+        keeper = held(self.root)
+        found = replace(read_snapshot(self.root, number, files), held=keeper)
         if number is None and (found.commit is None or found.number != found.commit.snapshot):
             foreign_commits(self.root, found.commit).refuse()
         return found
@@ -132,7 +139,8 @@ class OfflineTable:
         refuse_properties(base, removes=bool(plan.replaced))
         try:
             with self.reading(), self._new_files(base) as undo:
-                added = self._write_files(plan.parts(self._duck.connection), write.schema, undo)
+                parts = plan.parts(self._duck.connection)
+                added = self._writer(write.schema, undo).write(parts, added=not plan.replaced)
                 loses_to_stored = write.mode == "merge" and write.schema.created_time
                 step = Step(
                     mode=write.mode,
@@ -149,12 +157,13 @@ class OfflineTable:
                 done = commit_files(base, step, undo)
         except StoreError as error:
             raise (*plan.misfits, error)[0] from error.__cause__
-        files = {*base.files, *step.added}.difference(step.removed)
+        files = [*{*base.files, *step.added}.difference(step.removed)]
         with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
             if missing:
                 self.mend()
-            if sum(file.rows < _SMALL for file in files) >= _DUE:
-                self.compact(self.snapshot())
+            if due(files, _SMALL, _DUE):
+                newest = self.snapshot()
+                self._put_together(newest, due(newest.files, _SMALL, _DUE))
         return done
 
     def lacks(self) -> list[str]:
@@ -208,7 +217,7 @@ class OfflineTable:
                 version=commit.version,
                 schema=commit.schema,
                 removed=removed,
-                added=self._write_files(plan.parts(self._duck.connection), commit.schema, undo),
+                added=self._writer(commit.schema, undo).write(plan.parts(self._duck.connection)),
                 written=int(is_new.sum()),
                 newest=max(instants(rows.filter(pa.array(is_new)), commit.schema), default=None),
             )
@@ -232,9 +241,10 @@ class OfflineTable:
         gone, come = differing_files(before, after)
         if not all((before.root / file.path).exists() for file in gone):
             return None
-        queries = [changed_sql(schema, self._paths(gone), self._paths(come), spans)] if gone or come else []
-        if seen := self._paths(file for file in after.files if any(file.overlaps(span) for span in fresh)):
-            queries.append(keys_sql(schema, seen, fresh))
+        sets = [self._scan(files) for files in (gone, come) if files]
+        queries = [changed_sql(schema, sets, spans)] if sets else []
+        if seen := [file for file in after.files if any(file.overlaps(span) for span in fresh)]:
+            queries.append(keys_sql(schema, self._scan(seen), fresh))
         kinds = schema.stored_types[: len(schema.keys)]
         if not queries:
             return pa.table([pa.array([], kind) for kind in kinds], names=schema.key_names)
@@ -257,10 +267,10 @@ class OfflineTable:
             schema: The schema of both.
         """
         span = Interval(*instants(rows, schema))
-        stored = self._paths(file for file in base.files if file.overlaps(span)) if len(rows) else []
+        stored = [file for file in base.files if file.overlaps(span)] if len(rows) else []
         values, same, row_id = values_sql(schema), same_values(schema, "n", "s"), quote(ROW_ID)
         known = (
-            f"ANTI JOIN (SELECT {values} FROM {scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}"
+            f"ANTI JOIN (SELECT {values} FROM {self._scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}"
             if stored
             else ""
         )
@@ -279,6 +289,10 @@ class OfflineTable:
         commit = _known(old)
         same = commit.schema == _known(base).schema
         removed, added = differing_files(base, old) if same else (base.files, old.files)
+        if any(file.below is not None for file in added):
+            raise StoreError(
+                f"Snapshot {old.number} of {old.label} is not the last of its version, and cannot be restored."
+            )
         refuse_properties(base, removes=bool(removed))
         step = Step("rollback", commit.version, commit.schema, removed, added)
         return commit_files(base, step, ExitStack())
@@ -294,23 +308,30 @@ class OfflineTable:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
         small = [file for file in base.files if file.rows < _SMALL]
-        together = [small] if len(small) > 1 else []
-        together += [[file] for file in base.files if large and file.rows > _LARGE]
-        if not together:
-            return None
+        too_large = [[file] for file in base.files if large and file.rows > _LARGE]
+        return self._put_together(base, [*([small] if len(small) > 1 else []), *too_large])
+
+    def _put_together(self, base: Snapshot, groups: Sequence[Sequence[DataFile]]) -> Commit | None:
+        """Put each of some groups of files together; None if there is nothing to do."""
         commit = _known(base)
         with self.reading(), self._new_files(base) as undo:
-            parts = {tuple(files): self._sorted(files, commit.schema) for files in together}
-            parts = {files: new for files, new in parts.items() if len(files) > 1 or len(new) > 1}
+            parts = [(files, self._sorted(files, commit.schema)) for files in groups]
+            parts = [(files, new) for files, new in parts if len(files) > 1 or len(new) > 1]
             if not parts:
                 return None
-            added = self._write_files((part for new in parts.values() for part in new), commit.schema, undo)
-            removed = [file for files in parts for file in files]
-            return commit_files(base, Step(REARRANGED, commit.version, commit.schema, removed, added), undo)
+            writer, added, merged = self._writer(commit.schema, undo), [], {}
+            for files, new in parts:
+                is_one = len(new) == 1 and are_added(files)
+                added += writer.write(new, added=is_one)
+                if is_one:
+                    merged[added[-1].path] = [file.path for file in files]
+            removed = [file for files, _ in parts for file in files]
+            step = Step(REARRANGED, commit.version, commit.schema, removed, added, merged=merged)
+            return commit_files(base, step, undo)
 
     def _sorted(self, files: Sequence[DataFile], schema: Schema) -> list[Part]:
         """Cut the rows of some files into new files, each sorted by key and time."""
-        rows = scan(self._paths(files))
+        rows = self._scan(files)
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
             Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, span)} ORDER BY {order}", {})
@@ -332,43 +353,43 @@ class OfflineTable:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
         commit = _known(base)
-        every = {file.path: file for snapshot in (base, *others) for file in snapshot.files}
+        every = {file.key: file for snapshot in (base, *others) for file in snapshot.files}
         with self.reading(), self._new_files(base) as undo:
             hit = [file for file in every.values() if self._holds(file, entities)]
             if not hit:
                 return None
             refuse_properties(base, removes=True, adds=False)
-            new = {
-                file.path: self._write_files([_without(self._paths([file]), entities)], commit.schema, undo)
-                for file in hit
-            }
+            writer = self._writer(commit.schema, undo)
+            new = {file.key: writer.write([self._without(file, entities)]) for file in hit}
             step = Step(
                 "erase",
                 commit.version,
                 commit.schema,
-                removed=[file for file in base.files if file.path in new],
-                added=[added for file in base.files for added in new.get(file.path, [])],
+                removed=[file for file in base.files if file.key in new],
+                added=[added for file in base.files for added in new.get(file.key, [])],
                 rewritten={
-                    str(snapshot.number): [kept for file in snapshot.files for kept in new.get(file.path, [file])]
+                    str(snapshot.number): [kept for file in snapshot.files for kept in new.get(file.key, [file])]
                     for snapshot in others
-                    if any(file.path in new for file in snapshot.files)
+                    if any(file.key in new for file in snapshot.files)
                 },
             )
             return commit_files(base, step, undo)
 
-    def vacuum(self, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile]:
+    def vacuum(self, needed: Callable[[], Iterable[Snapshot]], *, at_once: bool = True) -> list[DataFile]:
         """Remove all files that no snapshot needs, left-overs of killed writers among them.
 
         Waits for writers that are at work, and holds up others while it lasts.
 
         Args:
             needed: Gives the snapshots that stay, beside the newest; asked when nobody is writing.
+            at_once: Also remove files that were put together so lately that somebody may be reading them.
 
         Returns:
             What was removed; its rows and times are not known.
         """
         with alone(self.root / "_write.lock"):
-            return self._remove(self._spare([self.snapshot(), *needed()]))
+            kept = set() if at_once else unswept(self.root)
+            return self._remove([file for file in self._spare([self.snapshot(), *needed()]) if file.path not in kept])
 
     def forget(self, entities: pa.Table, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile] | None:
         """Remove those files that hold some entities and that no snapshot needs.
@@ -415,16 +436,18 @@ class OfflineTable:
 
     def _count(self, files: Sequence[DataFile], first: int) -> int:
         """Count the rows from a number on."""
-        paths = self._paths(files)
+        if not files:
+            return 0
         with self._cursor() as cursor:
-            query = f"SELECT count(*) FROM {scan(paths)} WHERE {quote(ROW_ID)} >= {literal(first)}"
-            return int(cursor.execute(query).fetchall()[0][0]) if paths else 0
+            query = f"SELECT count(*) FROM {self._scan(files)} WHERE {quote(ROW_ID)} >= {literal(first)}"
+            return int(cursor.execute(query).fetchall()[0][0])
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
+        """Tell whether a file holds an entity, in rows that count or not."""
         keys = comma(map(quote, entities.column_names))
         with self._cursor() as cursor:
             cursor.register("entities", entities)
-            query = f"SELECT 1 FROM {scan(self._paths([file]))} SEMI JOIN entities USING ({keys}) LIMIT 1"
+            query = f"SELECT 1 FROM {scan([str(self.root / file.path)])} SEMI JOIN entities USING ({keys}) LIMIT 1"
             return bool(cursor.execute(query).fetchall())
 
     @contextmanager
@@ -435,8 +458,21 @@ class OfflineTable:
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
 
-    def _paths(self, files: Iterable[DataFile]) -> list[str]:
-        return [str(self.root / file.path) for file in files]
+    def _scan(self, files: Iterable[DataFile]) -> str:
+        """Write the reading of the rows of some files that count; those of which not all do are of one snapshot."""
+        paths: dict[int | None, list[str]] = {}
+        for file in files:
+            paths.setdefault(file.below, []).append(str(self.root / file.path))
+        whole = paths.pop(None, [])
+        below, cut = next(iter(paths.items()), (0, []))
+        return stored_sql(whole, cut, below or 0)
+
+    def _without(self, file: DataFile, entities: pa.Table) -> Part:
+        keys = comma(map(quote, entities.column_names))
+        return Part(f"SELECT * FROM {self._scan([file])} ANTI JOIN entities USING ({keys})", {"entities": entities})
+
+    def _writer(self, schema: Schema, undo: ExitStack) -> FileWriter:
+        return FileWriter(self.root, self._duck, schema, undo)
 
     @contextmanager
     def _new_files(self, base: Snapshot) -> Iterator[ExitStack]:
@@ -454,47 +490,8 @@ class OfflineTable:
         except duckdb.Error as error:
             raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
 
-    def _write_files(self, parts: Iterable[Part], schema: Schema, undo: ExitStack) -> list[DataFile]:
-        """Write a file for each part, as many at once as there are cores, so that few parts are in memory together."""
-        cores = os.cpu_count() or 1
-        files: list[DataFile | None] = []
-        running: deque[Future[DataFile | None]] = deque()
-        with ThreadPoolExecutor(cores) as pool:
-            for part in parts:
-                if len(running) == cores:
-                    files.append(running.popleft().result())
-                running.append(pool.submit(self._write_file, part, schema, undo))
-            files += [one.result() for one in running]
-        return [file for file in files if file]
-
-    def _write_file(self, part: Part, schema: Schema, undo: ExitStack) -> DataFile | None:
-        """Write what a query gives to a file of its own; nothing if that is no rows."""
-        name = f"{uuid.uuid4().hex}.parquet"
-        path = self.root / name
-        undo.callback(remove, path)
-        cursor = self._duck.connection.cursor()
-        for view, rows in part.views.items():
-            cursor.register(view, rows)
-        options = "FORMAT parquet, COMPRESSION snappy, RETURN_STATS"
-        _, count, size, _, stats, *_ = cursor.execute(
-            f"COPY ({part.query}) TO {literal(str(path))} ({options})"
-        ).fetchall()[0]
-        if not count:
-            path.unlink()
-            return None
-        moment = quote(schema.event_time.name)
-        if int(stats[moment]["null_count"]):  # rows that an earlier release took over from another program
-            return DataFile(name, size, count, None, None)
-        query = f"SELECT epoch_us(min({moment})), epoch_us(max({moment})) FROM {scan([str(path)])}"  # by its statistics
-        return DataFile(name, size, count, *cursor.execute(query).fetchall()[0])
-
 
 def _known(snapshot: Snapshot) -> Commit:
     if snapshot.commit is None:
         raise StoreError(f"Nothing was written to {snapshot.root} yet.")
     return snapshot.commit
-
-
-def _without(paths: list[str], entities: pa.Table) -> Part:
-    keys = comma(map(quote, entities.column_names))
-    return Part(f"SELECT * FROM {scan(paths)} ANTI JOIN entities USING ({keys})", {"entities": entities})

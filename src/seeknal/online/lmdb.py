@@ -59,8 +59,8 @@ class LmdbStore:
     waits = False
 
     def __init__(self, folder: Path, map_size: int = _FIRST_MAP) -> None:
-        self._folder = folder
-        self._place = str(folder)
+        self._folder = folder.resolve()  # one environment, whichever links lead to it
+        self._place = str(self._folder)
         self._map_size = map_size
 
     @property

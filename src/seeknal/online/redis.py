@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import repeat
 from typing import Any
-from urllib.parse import urlsplit
 
+from seeknal.addresses import shown
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.extras import how_to_install
+from seeknal.forks import PerProcess
 from seeknal.online.protocol import Entries, Found, Round
 from seeknal.turns import Conflict
 
@@ -100,6 +100,7 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._generations: dict[str, bytes] = {}
+        self._connected = PerProcess(self._connect)
 
     @classmethod
     def of(cls, url: str) -> RedisStore:
@@ -109,8 +110,11 @@ class RedisStore:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return RedisStore.of, (self._url,)
 
-    @cached_property
+    @property
     def _client(self) -> Any:
+        return self._connected()
+
+    def _connect(self) -> Any:
         redis = _library()
         options: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 3}
         backoff = redis.backoff.ExponentialBackoff(cap=0.5, base=0.05)
@@ -119,7 +123,7 @@ class RedisStore:
             client = redis.Redis.from_url(self._url, **options, retry=patience)
             if client.info("cluster").get("cluster_enabled"):
                 return redis.RedisCluster.from_url(self._url, **options, retry=patience)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise DefinitionError(f"{shown(self._url)} is no address of Redis: {error}") from None
         return client
 
@@ -279,16 +283,6 @@ def _library() -> Any:
     except ImportError:
         raise DefinitionError(f"An online store on Redis needs its client. {how_to_install('redis')}") from None
     return redis
-
-
-def shown(url: str) -> str:
-    """Write a URL without its password.
-
-    >>> shown("redis://me:secret@host:6379/0")
-    'redis://me:***@host:6379/0'
-    """
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url
 
 
 def _head(space: str) -> bytes:

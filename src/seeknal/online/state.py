@@ -62,6 +62,11 @@ class State:
         kept: How long a store that forgets keeps them at least, in microseconds; None: for ever.
         at: When they were loaded.
         left: How many tables have left the version since, so that readers of these see that something has changed.
+        home: The name of the home that loaded them; "" if a release did that knew no names, or their store is in the home itself.
+        cleared: The time of the last erasure from the group that they know of, in microseconds since 1970, 0 if there was none;
+            None if a release loaded them that did not note it. What an erasure removes may come back with a store that
+            was restored, and is told by it.
+        doubted: Whether `verify` found rows that are not what this says, so that the next load writes all of them anew.
         events: When the events of the rows are; None: it was loaded by an earlier release, which did not say.
     """
 
@@ -73,6 +78,9 @@ class State:
     kept: int | None
     at: int
     left: int = 0
+    home: str = ""
+    cleared: int | None = None
+    doubted: bool = False
     events: Events | None = None
 
     def dumps(self) -> bytes:

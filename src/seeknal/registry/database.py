@@ -11,7 +11,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -37,9 +37,11 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._uri = (
+            f"{path.absolute().as_uri()}?mode=rw"  # the caller makes it: one that has vanished must not come back empty
+        )
         self._engine = create_engine(
-            # the caller makes the file: one that has vanished must not come back empty
-            URL.create("sqlite", database=f"{path.absolute().as_uri()}?mode=rw", query={"uri": "true"}),
+            URL.create("sqlite", database=self._uri, query={"uri": "true"}),
             connect_args={"timeout": 60, "factory": _Connection, "check_same_thread": False},
             poolclass=NullPool,
             pool_reset_on_return=None,
@@ -72,6 +74,11 @@ class Database:
             if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                 raise read_only(self.path) from error
             raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
+
+    def leave_wal(self) -> None:
+        """Convert a database that was given a write-ahead log back; nothing happens while another program has it open."""
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self._uri, timeout=0, uri=True)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def reading(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:

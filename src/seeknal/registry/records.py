@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from seeknal.addresses import shown
 from seeknal.feature_group import FeatureGroup
 from seeknal.notebook import Shown
 from seeknal.times import Interval, moment_of
@@ -246,7 +247,7 @@ class OnlineTableRecord:
             for lookup in self.lookups
         ]
         parts += [] if self.ttl is None else [f"ttl {timedelta(microseconds=self.ttl)}"]
-        return "; ".join(parts + ([f"in {self.target}"] if self.target else []))
+        return "; ".join(parts + ([f"in {shown(self.target)}"] if self.target else []))
 
     @property
     def label(self) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -30,10 +29,9 @@ from seeknal.errors import DefinitionError, StoreError
 from seeknal.feature_group import FeatureGroup
 from seeknal.folders import share
 from seeknal.registry import tables as t
-from seeknal.registry import upgrade
+from seeknal.registry import upgrade, writes
 from seeknal.registry.database import Database, reading, writing
 from seeknal.registry.records import (
-    NEW_ROWS,
     GroupRecord,
     Load,
     OnlineTableRecord,
@@ -49,7 +47,6 @@ from seeknal.registry.rows import (
     online_table_of,
     token_of,
     training_set_of,
-    values_of,
 )
 from seeknal.times import Interval, now
 
@@ -71,6 +68,8 @@ class Registry(Database):
             raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
         super().__init__(path)
         self._opened: int | None = None
+        if _WAL in self._head(path.stat().st_ino)[:2]:
+            self.leave_wal()
         if not self.take("BEGIN", upgrade.is_current):
             self.take("BEGIN IMMEDIATE", upgrade.upgrade)
 
@@ -144,56 +143,19 @@ class Registry(Database):
 
     @writing
     def _add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> None:
-        query = select(t.snapshot.c.number).where(t.snapshot.c.group_id == record.id)
-        known = set(db.scalars(query))
-        for commit in commits:
-            if commit.snapshot in known:
-                continue
-            db.execute(insert(t.snapshot).values(group_id=record.id, **values_of(commit)))
-            for number, files in commit.rewritten.items():
-                older = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.number == int(number))
-                db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
-
-    def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
-        """List a group's versions, the oldest first.
-
-        Args:
-            record: The group.
-            until: The versions as they were after this snapshot.
-            unheard: Commits that could not be noted.
-        """
-        rows = self._snapshots(record, until)
-        rows += [SimpleNamespace(**values_of(one)) for one in unheard if until is None or one.snapshot <= until]
-        first: dict[int, Any] = {}
-        last: dict[int, Any] = {}
-        written: dict[int, int] = {}
-        for row in rows:
-            first.setdefault(row.version, row)
-            last[row.version] = row
-            if row.mode in NEW_ROWS:
-                written[row.version] = row.at
-        current = rows[-1].version if rows else 0
-        files = {row.number: files_of(row.files) for row in last.values()}
-        files |= {int(number): tuple(some) for one in unheard for number, some in one.rewritten.items()}
-        return [
-            Version(
-                number=n,
-                schema_text=row.schema_text,
-                created_at=first[n].at,
-                snapshot=row.number,
-                rows=row.rows if some is None else sum(file.rows for file in some),
-                written_at=written[n],
-                is_current=n == current,
-                files=some,
-            )
-            for n, row in sorted(last.items())
-            for some in [files[row.number]]
-        ]
+        writes.add(db, record.id, commits)
 
     @reading
-    def _snapshots(self, db: Connection, record: GroupRecord, until: int | None) -> list[Any]:
-        query = select(t.snapshot).where(t.snapshot.c.group_id == record.id).order_by(t.snapshot.c.number)
-        return list(db.execute(query if until is None else query.where(t.snapshot.c.number <= until)))
+    def versions(
+        self, db: Connection, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()
+    ) -> list[Version]:
+        """List a group's versions, the oldest first; as they were after a snapshot if one is given, and after commits not noted."""
+        return writes.versions(db, record.id, until, unheard)
+
+    @reading
+    def every_version(self, db: Connection) -> dict[int, list[Version]]:
+        """List the versions of all groups, by the ids of their records; those of each group are listed oldest first."""
+        return writes.every_version(db)
 
     @reading
     def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
@@ -280,6 +242,11 @@ class Registry(Database):
         query = select(t.erasure.c.entity, t.erasure.c.at).where(t.erasure.c.group_id == record.id)
         return {row.entity: row.at for row in db.execute(query)}
 
+    @reading
+    def last_erasure(self, db: Connection, record: GroupRecord) -> int:
+        """Return when an entity was last erased from a group; 0 if none was."""
+        return int(db.scalar(select(func.max(t.erasure.c.at)).where(t.erasure.c.group_id == record.id)) or 0)
+
     @writing
     def save_table(self, db: Connection, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
         """Register an online table in place of the one known, or of none; False if there is another by now."""
@@ -356,24 +323,40 @@ class Registry(Database):
         """Give what differs after each change, at the price of reading a few bytes.
 
         It is the "file change counter" of a SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7), and
-        what tells the file from another that was put in its place.
-
-        The file is never closed: with it, this process would lose the locks that SQLite holds on it
-        (https://sqlite.org/howtocorrupt.html, section 2.2).
+        what tells the file from another that was put in its place, or was copied over it. With a write-ahead log the counter
+        stands still while the database changes: such a database is converted back, and has another stamp each time
+        as long as that is not possible.
 
         Raises:
             StoreError: There is no registry.
         """
         try:
-            inode = self.path.stat().st_ino
-            if self._opened is None or os.fstat(self._opened).st_ino != inode:
-                self._opened = os.open(self.path, os.O_RDONLY)
-            return os.pread(self._opened, 4, 24) + str(inode).encode()
+            found = self.path.stat()
+            head = self._head(found.st_ino)
+            if _WAL in head[:2]:
+                self.leave_wal()
+                found = self.path.stat()
+                head = self._head(found.st_ino)
+            if _WAL in head[:2]:
+                return os.urandom(16)
+            return head[6:] + f"{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()
         except OSError as error:
             raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
 
+    def _head(self, inode: int) -> bytes:
+        """Read the versions of the file format (two bytes, four to pass over) and the change counter (four bytes).
+
+        The file is never closed: with it, this process would lose the locks that SQLite holds on it
+        (https://sqlite.org/howtocorrupt.html, section 2.2).
+        """
+        if self._opened is None or os.fstat(self._opened).st_ino != inode:
+            self._opened = os.open(self.path, os.O_RDONLY)
+        return os.pread(self._opened, 10, 18)
+
 
 T = TypeVar("T")
+_WAL = 2
+"""The version of the file format that says that a database has a write-ahead log."""
 _NOTES = 50
 """How many notes of loads are kept of each version and store, beside those that say what was asked for."""
 

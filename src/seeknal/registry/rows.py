@@ -15,6 +15,7 @@ from seeknal.registry.records import (
     OnlineTableRecord,
     Pin,
     Question,
+    SnapshotRecord,
     TableLookup,
     TokenRecord,
     TrainingSetRecord,
@@ -86,6 +87,11 @@ def values_of(commit: Commit) -> dict[str, object]:
         "start": commit.interval.start,
         "end": commit.interval.end,
     }
+
+
+def snapshot_of(one: Commit) -> SnapshotRecord:
+    """Return a commit as the registry would list it."""
+    return SnapshotRecord(one.snapshot, one.version, one.mode, one.written, one.rows, one.next_row_id, one.at, None)
 
 
 def token_of(row: Row[tuple[object, ...]]) -> TokenRecord:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -51,6 +63,11 @@ snapshot = Table(
     Column("files", Text),
     Column("at", BigInteger, nullable=False),
 )
+"""The schema of a version stands beside its first snapshot; its later ones have an empty text, unless an earlier release noted
+them."""
+
+snapshot_of_version = Index("snapshot_of_version", snapshot.c.group_id, snapshot.c.version, snapshot.c.number)
+"""Made by the next write to a home of an earlier release, which can be read without it."""
 
 load = Table(
     "load",

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from seeknal.errors import SeeknalError, StoreError
-from seeknal.freshness import Freshness, freshness
+from seeknal.overview import Overview
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
@@ -30,7 +30,7 @@ async def healthy(_service: Service, _exchange: Exchange) -> Answer:
 async def ready(service: Service, exchange: Exchange) -> Answer:
     """Say whether the registry and all online stores can be read."""
     try:
-        await service.elsewhere(exchange, service.check)
+        await service.elsewhere(exchange, service.definitions.check)
     except SeeknalError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the route is open to all, who need not know where things are
         detail = "The registry or an online store cannot be read. The server's stderr says which."
@@ -63,24 +63,10 @@ async def metrics(service: Service, exchange: Exchange) -> Answer:
     """Tell Prometheus what was counted: of the token's project, or of all."""
     exchange.refuse_query()
     project = exchange.scope_of_token
+    ages = [one for one in await service.ages.get(exchange) if project in {None, one.project}]
     service.metrics.flush()
-    text = await service.elsewhere(exchange, _metrics, service, project)
+    text = await service.elsewhere(exchange, service.metrics.text, project, ages, time.time_ns() // 1000)
     return Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
-
-
-def _metrics(service: Service, project: str | None) -> bytes:
-    at = time.time_ns() // 1000
-    return service.metrics.text(project, _ages(service, project, at), at)
-
-
-def _ages(service: Service, project: str | None, at: int) -> list[Freshness]:
-    ages = []
-    for table in service.store.registry.tables(project):
-        try:
-            ages.append(freshness(service.store.online_tables, table, at))
-        except SeeknalError:
-            continue  # the table has no age then, which is what an alert asks for
-    return ages
 
 
 async def catalog(service: Service, exchange: Exchange) -> Answer:
@@ -91,11 +77,11 @@ async def catalog(service: Service, exchange: Exchange) -> Answer:
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
-    registry = service.store.registry
+    registry, found = service.store.registry, Overview(service.store.catalog)
     tables = registry.tables(project)
     served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
     known = [one for one in registry.groups() if project in {None, one.project} or (one.project, one.name) in served]
-    versions = {(one.project, one.name): service.store.catalog.versions(one) for one in known}
+    versions = {(one.project, one.name): found.versions(one) for one in known}
     schemas = {(*group, version.number): version for group, some in versions.items() for version in some}
     groups = [(one, versions[one.project, one.name]) for one in known if project in {None, one.project}]
     names = sorted({group.project for group, _ in groups} | {table.project for table in tables})

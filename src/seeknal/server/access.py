@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from select import PIPE_BUF
 from threading import Event, Thread
 
 import msgspec
 
-from seeknal.lock import alone
 from seeknal.server.http import Exchange
 from seeknal.server.options import is_loopback
 
@@ -28,12 +26,12 @@ class AccessLog:
 
     Args:
         file: Descriptor of the file to write to.
-        lock: A file that whoever else writes to it locks as well, so that lines stay whole; None if nobody does.
+        is_shared: Whether other processes write to it too. Then lines go in pieces of a size that a pipe takes whole.
     """
 
-    def __init__(self, file: int, lock: Path | None = None) -> None:
+    def __init__(self, file: int, *, is_shared: bool = False) -> None:
         self._file = file
-        self._alone: Callable[[], AbstractContextManager[object]] = partial(alone, lock) if lock else nullcontext
+        self._is_shared = is_shared
         self._lines: list[bytes] = []
         self._second = 0
         self._stamp = b""
@@ -86,7 +84,19 @@ class AccessLog:
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
-        text, sent = b"".join(lines), 0
-        with suppress(OSError), self._alone():
-            while sent < len(text):  # at once if it can be: with each piece, requests wait for this thread
-                sent += os.write(self._file, text[sent:])
+        with suppress(OSError):
+            for text in _pieces(lines) if self._is_shared else [b"".join(lines)]:
+                sent = 0
+                while sent < len(text):  # at once if it can be: with each piece, requests wait for this thread
+                    sent += os.write(self._file, text[sent:])
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """Put lines together, as many as a pipe takes at once, so that none of another process comes between."""
+    piece = b""
+    for line in lines:
+        if len(piece) + len(line) > PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 import sys
 import traceback
 import uuid
 from functools import lru_cache
 from http import HTTPStatus
+from multiprocessing import parent_process
 from time import perf_counter
 from typing import Any
 
@@ -27,12 +31,14 @@ class App:
     Args:
         options: How the server is to run.
         settings: Where the home is; see `FeatureStore`.
+        entrance: Where the first process takes what its workers counted; None if there is but one.
     """
 
-    def __init__(self, options: Options, settings: dict[str, Any]) -> None:
+    def __init__(self, options: Options, settings: dict[str, Any], entrance: socket.socket | None = None) -> None:
         self.limits = options.limits
         self._options = options
         self._settings = settings
+        self._entrance = entrance
         self._service: Service | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,8 +50,9 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        _end_with_parent()
         try:
-            service = Service(FeatureStore(**self._settings), self._options)
+            service = Service(FeatureStore(**self._settings), self._options, self._entrance)
             await service.start()
         except SeeknalError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -55,6 +62,19 @@ class App:
         await receive()
         await service.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _end_with_parent() -> None:
+    """End this worker when the first process ends, however it does: else it would hold the port, and nobody could end it."""
+    if (parent := parent_process()) is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(parent.sentinel)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, end)
 
 
 _FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}

@@ -136,7 +136,7 @@ class Definitions:
             Problem: There is none, or several projects have one.
         """
         with self._changing:
-            record = _only("online table", project, name, self.store.registry.tables(scope))
+            record = _only("online table", project, name, self.store.registry.tables, scope)
             held = self._open(record)
             self._held = {**self._held, (record.project, record.name): held}
         return held
@@ -149,40 +149,45 @@ class Definitions:
         """
         project, name = split_label("feature group", label, exchange.project)
         scope = exchange.scope_of_token
-        return _only("feature group", project or scope, name, self.store.registry.groups(scope))
+        return _only("feature group", project or scope, name, self.store.registry.groups, scope)
 
     def check(self) -> None:
-        """Look whether what was loaded for the tables held open is online still.
+        """Look whether the online stores can be read, and have what was loaded for each table.
 
         Raises:
-            StoreError: It is not.
+            StoreError: One cannot, or has not.
         """
-        registry = self.store.registry
-        for held in self._held.values():
-            if registry.tables(held.record.project, held.record.name) != [held.record]:
-                continue  # it has moved, and is opened again in a moment
-            for part in held.table.parts:
-                if part.is_online():
-                    continue
-                group = registry.group(part.lookup.project, part.lookup.group)
-                loads = registry.loads(group, part.lookup.version, held.record.target) if group else []
-                if any(load.snapshot is not None for load in loads):
-                    raise StoreError(
-                        f"What was loaded for online table {held.record.label!r} is no longer in {part.place}. "
-                        f"Load it again: seeknal refresh {held.record.label}."
-                    )
+        registry, tables = self.store.registry, self.store.online_tables
+        needed = {
+            (table.target, lookup.space): (table, lookup) for table in registry.tables() for lookup in table.lookups
+        }
+        for (target, space), (table, lookup) in needed.items():
+            if tables.holds(space, target):
+                continue
+            group = registry.group(lookup.project, lookup.group)
+            loads = registry.loads(group, lookup.version, target) if group else []
+            is_served = registry.tables(table.project, table.name) == [table]  # and has not moved meanwhile
+            if is_served and any(load.snapshot is not None for load in loads):
+                raise StoreError(
+                    f"What was loaded for online table {table.label!r} is no longer in {tables.place(target)}. "
+                    f"Load it again: seeknal refresh {table.label}."
+                )
 
     def _open(self, record: OnlineTableRecord) -> Held:
         table = self.store.online_tables.open(record)
         return Held(record, table, [part.origin for part in table.parts])
 
 
-def _only(kind: str, project: str | None, name: str, known: Sequence[T]) -> T:
+def _only(kind: str, project: str | None, name: str, find: Callable[..., list[T]], scope: str | None) -> T:
     """Find the one of that name, by the library's rule, among those that the caller may know of."""
-    found = [one for one in known if one.name == name and project in {None, one.project}]
+    within = scope if project is None else project
+    may_be = (
+        scope in {None, within} and f"{within}{name}".isascii()
+    )  # a database takes no other text, and no name has any
+    found = find(within, name) if may_be else []
     if len(found) == 1:
         return found[0]
     if project is not None:
         check_name("project", project)
-    error = not_the_only(kind, check_name(kind, name), project, known, "any project")
+    error = not_the_only(kind, check_name(kind, name), project, find(scope), "any project")
     raise Problem(HTTPStatus.BAD_REQUEST if found else HTTPStatus.NOT_FOUND, str(error), DefinitionError.__name__)

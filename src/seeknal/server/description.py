@@ -95,7 +95,7 @@ _PROBLEMS: Mapping[int, str] = {
     408: "The body did not come in time.",
     413: "The body, or the number of rows in it, is over the limit.",
     415: "The body is of another kind.",
-    429: "All places for pushes and joins are taken; see Retry-After.",
+    429: "All places for pushes, or for joins, are taken, and nothing was done; see Retry-After.",
     500: "A bug in Seeknal; the number in it is in the server's stderr too.",
     503: "The store cannot be read, or too much is at work; see Retry-After.",
 }

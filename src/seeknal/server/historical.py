@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -56,17 +56,17 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     exchange.refuse_query()
     service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
-        stack.enter_context(service.job_for(exchange))
+        fill = stack.enter_context(service.spines.one())
         folder = stack.enter_context(passing(service.store.scratch))
-        query, spine = await _receive(exchange, folder)
-        exchange.rest()
+        query, spine = await _receive(exchange, folder, fill)
+        stack.enter_context(await service.joins.place(exchange))
         gone = asyncio.ensure_future(exchange.gone())
         stack.callback(gone.cancel)
         try:
-            await service.job(_check_rows, spine, exchange.limits.spine_rows)
-            lookups = await service.job(_lookups, service, exchange, query)
-            batches = await service.job(_batches, service, lookups, spine, query, gone)
-            first = await service.job(next, batches, b"")  # what is wrong shows before the answer begins
+            await service.joins.run(_check_rows, spine, exchange.limits.spine_rows)
+            lookups = await service.joins.run(_lookups, service, exchange, query)
+            batches = await service.joins.run(_batches, service, lookups, spine, query, gone)
+            first = await service.joins.run(next, batches, b"")  # what is wrong shows before the answer begins
         except DataError as error:
             raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
         stream = _pieces(service, exchange, batches, gone, stack.pop_all())
@@ -79,7 +79,7 @@ async def _pieces(
     with stack:
         while not gone.done():
             exchange.rest()
-            if not (part := await service.job(next, batches, b"")):
+            if not (part := await service.joins.run(next, batches, b"")):
                 return
             yield part
 
@@ -145,8 +145,8 @@ def _written(batches: pa.RecordBatchReader) -> Iterator[bytes]:
     yield sink.getvalue()
 
 
-async def _receive(exchange: Exchange, folder: Path) -> tuple[Query, Path]:
-    """Take the parts of a request: "query" is kept in memory, "spine" in a file."""
+async def _receive(exchange: Exchange, folder: Path, fill: Callable[[int], None]) -> tuple[Query, Path]:
+    """Take the parts of a request: "query" is kept in memory, "spine" in a file, whose bytes are counted."""
     kind, options = parse_options_header(exchange.headers.get(b"content-type", b""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Problem(
@@ -158,6 +158,7 @@ async def _receive(exchange: Exchange, folder: Path) -> tuple[Query, Path]:
         try:
             parser = MultipartParser(options[b"boundary"], form.callbacks)
             async for part in exchange.parts(exchange.limits.spine):
+                fill(len(part))
                 parser.write(part)
             parser.finalize()
         except FormParserError as error:

@@ -196,6 +196,7 @@ class Exchange:
         Raises:
             Problem: It is longer than is allowed, or ends early.
         """
+        self.wait(*_BODY)
         message = await self._next(0, self.limits.body)
         body: bytes = message["body"]
         while message["more_body"]:

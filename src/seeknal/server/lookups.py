@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal import exact, frames
+from seeknal.calls import KEYS
 from seeknal.errors import DataError, NotOnlineError
 from seeknal.names import did_you_mean, misfit
 from seeknal.server import forms
@@ -140,6 +141,7 @@ def _look_up(exchange: Exchange, held: Held, asked: Asked, columns: dict[str, li
     found = held.table.find(columns, asked.features, time.time_ns() // 1000)
     exchange.reads = found.reads
     if kind == ARROW:
-        return Answer(HTTPStatus.OK, frames.to_stream(found.arrow(asked.with_status)), ARROW)
+        table = found.arrow(asked.with_status).replace_schema_metadata({KEYS: _json(list(found.columns))})
+        return Answer(HTTPStatus.OK, frames.to_stream(table), ARROW)
     rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}
     return Answer(HTTPStatus.OK, _json(rows) if kind == JSON else _msgpack(rows), kind)

@@ -2,97 +2,80 @@
 
 from __future__ import annotations
 
-import os
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
-
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from seeknal.freshness import Freshness
 from seeknal.parts import Read
+from seeknal.server.totals import Counts, Key, SharedTotals, Totals
 
 _TABLE = ["project", "table"]
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_BOUNDS = [*map(str, map(float, _BUCKETS)), "+Inf"]
+_SECONDS, _BUCKET, _ANSWERS = "seconds", "bucket", "answers"
+_COUNTERS = {
+    "keys": "Entities asked for.",
+    "not_found": "Rows that groups did not have.",
+    "expired": "Rows that had expired.",
+}
 
 
 class TableMetrics:
     """Counts what is asked of one table.
 
     Args:
-        metrics: What it belongs to.
+        tally: Where it is noted.
         labels: Project and table.
     """
 
-    def __init__(self, metrics: Metrics, labels: tuple[str, str]) -> None:
-        self._tally = metrics.tally
-        self._seconds = metrics.seconds.labels(*labels)
-        self._keys = metrics.keys.labels(*labels)
-        self._not_found = metrics.not_found.labels(*labels)
-        self._expired = metrics.expired.labels(*labels)
+    def __init__(self, tally: defaultdict[Key, float], labels: tuple[str, str]) -> None:
+        self._tally = tally
+        self._keys, self._not_found, self._expired = ((name, *labels) for name in _COUNTERS)
+        self._seconds = (_SECONDS, *labels)
+        self._buckets = [(_BUCKET, *labels, bound) for bound in _BOUNDS]
+        for key in (self._keys, self._not_found, self._expired):
+            tally[key] += 0  # so that they show as 0, before there is one
 
     def answered(self, keys: int, reads: Iterable[Read], seconds: float) -> None:
         """Count an answer, the rows that were not found, and those that had expired."""
-        self._seconds.observe(seconds)
-        self._tally[self._keys] += keys
+        tally = self._tally
+        tally[self._seconds] += seconds
+        tally[self._buckets[bisect_left(_BUCKETS, seconds)]] += 1
+        tally[self._keys] += keys
         for read in reads:
             if None in read.alive:
                 absent = read.rows.count(None)
-                self._tally[self._not_found] += absent
-                self._tally[self._expired] += read.alive.count(None) - absent
+                tally[self._not_found] += absent
+                tally[self._expired] += read.alive.count(None) - absent
 
 
 class Metrics:
-    """Counts what this worker does; with several workers, all count in files of one folder, and any can tell of all.
+    """Counts what this worker does, in the event loop's thread, and adds it some times a second to the totals.
 
-    It counts in the event loop's thread only.
+    Args:
+        totals: What all workers counted.
     """
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        self._shown = CollectorRegistry() if shared else self._registry
-        if shared:
-            MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]  # it has no types
-        self.seconds = Histogram(
-            "seeknal_online_seconds",
-            "Time to answer a request to an online table.",
-            _TABLE,
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        self.keys = Counter("seeknal_online_keys", "Entities asked for.", _TABLE, registry=self._registry)
-        self.not_found = Counter(
-            "seeknal_online_not_found", "Rows that groups did not have.", _TABLE, registry=self._registry
-        )
-        self.expired = Counter("seeknal_online_expired", "Rows that had expired.", _TABLE, registry=self._registry)
-        self.answers = Counter(
-            "seeknal_answers", "Answers, by route and status.", ["route", "status"], registry=self._registry
-        )
-        self.tally: defaultdict[Any, int] = defaultdict(int)
+    def __init__(self, totals: Totals | SharedTotals) -> None:
+        self._totals = totals
+        self._tally: defaultdict[Key, float] = defaultdict(float)
         self._tables: dict[tuple[str, str], TableMetrics] = {}
-        self._answers: dict[tuple[str, int], Any] = {}
 
     def table(self, project: str, name: str) -> TableMetrics:
         """Give what counts for a table."""
         if (found := self._tables.get((project, name))) is None:
-            found = self._tables[project, name] = TableMetrics(self, (project, name))
+            found = self._tables[project, name] = TableMetrics(self._tally, (project, name))
         return found
 
     def answered(self, route: str, status: int) -> None:
         """Count an answer."""
-        if (found := self._answers.get((route, status))) is None:
-            found = self._answers[route, status] = self.answers.labels(route, str(status))
-        self.tally[found] += 1
+        self._tally[_ANSWERS, route, str(int(status))] += 1
 
     def flush(self) -> None:
-        """Let others see what was counted."""
-        while self.tally:
-            counter, number = self.tally.popitem()
-            counter.inc(number)
+        """Add what was counted to the totals."""
+        self._totals.add(self._tally)
 
     def text(self, project: str | None, ages: Iterable[Freshness], at: int) -> bytes:
         """Write all that is counted and flushed, as Prometheus reads it.
@@ -101,30 +84,53 @@ class Metrics:
             project: The project to tell of, and nothing of the server; all, if None.
             ages: How fresh the tables are.
             at: What counts as now, in microseconds since 1970.
+
+        Raises:
+            StoreError: The totals cannot be read.
         """
-        return generate_latest(_Selected([*self._shown.collect(), *_ages(ages, at)], project))
+        totals = self._totals.read()
+        if project is not None:
+            totals = {key: number for key, number in totals.items() if key[0] != _ANSWERS and key[1] == project}
+        return "\n".join([*_counted(totals), *_ages(list(ages), at), ""]).encode()
 
 
-def _ages(ages: Iterable[Freshness], at: int) -> Iterator[Metric]:
-    age = GaugeMetricFamily("seeknal_online_data_age_seconds", "Time since the newest event online.", labels=_TABLE)
-    behind = GaugeMetricFamily("seeknal_online_behind", "1 if newer rows are stored than are online.", labels=_TABLE)
+def _counted(totals: Counts) -> Iterator[str]:
+    """Write what was counted, in the text format of Prometheus; no name of ours has a character that would need an escape."""
+    yield from _head("seeknal_online_seconds", "histogram", "Time to answer a request to an online table.")
+    for _, project, table in _of(totals, _SECONDS):
+        labels = _labels(project=project, table=table)
+        numbers = accumulate(totals.get((_BUCKET, project, table, bound), 0) for bound in _BOUNDS)
+        for bound, number in zip(_BOUNDS, numbers, strict=True):
+            yield f'seeknal_online_seconds_bucket{{le="{bound}",{labels}}} {float(number)}'
+        yield f"seeknal_online_seconds_count{{{labels}}} {float(number)}"
+        yield f"seeknal_online_seconds_sum{{{labels}}} {totals[_SECONDS, project, table]}"
+    for name, about in _COUNTERS.items():
+        yield from _head(f"seeknal_online_{name}_total", "counter", about)
+        for key in _of(totals, name):
+            yield f"seeknal_online_{name}_total{{{_labels(project=key[1], table=key[2])}}} {float(totals[key])}"
+    yield from _head("seeknal_answers_total", "counter", "Answers, by route and status.")
+    for key in _of(totals, _ANSWERS):
+        yield f"seeknal_answers_total{{{_labels(route=key[1], status=key[2])}}} {float(totals[key])}"
+
+
+def _ages(ages: Sequence[Freshness], at: int) -> Iterator[str]:
+    yield from _head("seeknal_online_data_age_seconds", "gauge", "Time since the newest event online.")
     for one in ages:
-        behind.add_metric([one.project, one.table], float(one.is_behind))
         if one.newest is not None:
-            age.add_metric([one.project, one.table], (at - one.newest) / 1e6)
-    yield from (age, behind)
+            labels = _labels(project=one.project, table=one.table)
+            yield f"seeknal_online_data_age_seconds{{{labels}}} {(at - one.newest) / 1e6}"
+    yield from _head("seeknal_online_behind", "gauge", "1 if newer rows are stored than are online.")
+    for one in ages:
+        yield f"seeknal_online_behind{{{_labels(project=one.project, table=one.table)}}} {float(one.is_behind)}"
 
 
-class _Selected:
-    """Metrics of one project, or all."""
+def _of(totals: Counts, kind: str) -> list[Key]:
+    return sorted(key for key in totals if key[0] == kind)
 
-    def __init__(self, metrics: Iterable[Metric], project: str | None) -> None:
-        self._metrics = metrics
-        self._project = project
 
-    def collect(self) -> Iterator[Metric]:
-        """Give them."""
-        for metric in self._metrics:
-            if self._project is not None:
-                metric.samples = [one for one in metric.samples if one.labels.get("project") == self._project]
-            yield metric
+def _head(name: str, kind: str, about: str) -> tuple[str, str]:
+    return f"# HELP {name} {about}", f"# TYPE {name} {kind}"
+
+
+def _labels(**labels: str) -> str:
+    return ",".join(f'{name}="{value}"' for name, value in labels.items())

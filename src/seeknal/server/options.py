@@ -23,7 +23,7 @@ class Limits:
         spine_rows: Rows of a spine; a few bytes can be a great many.
         time: How long a request may wait for what it needs: its own next bytes, a store, a reader of the answer.
         requests: Requests at work at once; more get 503.
-        jobs: Pushes and joins at work at once; more get 429.
+        jobs: Pushes at work at once, and joins at work at once; more wait for their turn, and get 429 if it does not come in time.
         connections: Connections; more are closed.
     """
 

@@ -35,8 +35,8 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     rows = read_arrow(body, service.limits.keys) if kind == ARROW else _decode(body, kind).rows
     check_count(len(rows), service.limits.keys)
     exchange.keys = len(rows)
-    with service.job_for(exchange):
-        pushed = await service.job(_push, service, record, rows, kind)
+    with await service.pushes.place(exchange):
+        pushed = await service.pushes.run(_push, service, record, rows, kind)
     return Answer(HTTPStatus.OK, _json(pushed))
 
 

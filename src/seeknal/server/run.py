@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 import signal
 import socket
 import ssl
 import sys
-from contextlib import ExitStack
 from math import inf
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -24,6 +21,7 @@ from seeknal.registry import Registry
 from seeknal.server.app import App
 from seeknal.server.options import Options
 from seeknal.server.service import telemetry
+from seeknal.server.totals import Hub
 
 _LONGEST_HEAD = 64 * 2**10
 _KEEP_ALIVE = 75
@@ -157,10 +155,7 @@ def serve(options: Options, settings: dict[str, Any], registry: Registry) -> Non
     if options.telemetry:
         telemetry()
     _raise_limit_of_files()
-    with ExitStack() as stack:
-        listening = stack.enter_context(_listen(options))
-        if options.workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(TemporaryDirectory(prefix="seeknal-metrics-"))
+    with _listen(options) as listening:
         scheme, (host, port) = "https" if options.certificate else "http", listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"Serving {registry.path.parent} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - it is for people
@@ -200,7 +195,7 @@ class Workers(Multiprocess):
 
 def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
     return uvicorn.Config(
-        App(options, settings),
+        App(options, settings, Hub().entrance if options.workers > 1 else None),
         http=Protocol,
         loop="uvloop",
         ws="none",

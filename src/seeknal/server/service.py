@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from http import HTTPStatus
-from pathlib import Path
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -20,14 +19,20 @@ import pyarrow as pa
 from seeknal import exact, online
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.extras import how_to_install
+from seeknal.freshness import Freshness, freshness
 from seeknal.server.access import AccessLog
+from seeknal.server.ages import Ages
 from seeknal.server.definitions import Definitions, Held
-from seeknal.server.http import SOON, Exchange, Problem
+from seeknal.server.http import Exchange, Problem
+from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
+from seeknal.server.totals import SharedTotals, Totals
 from seeknal.store import FeatureStore
 
 T = TypeVar("T")
+_AT_START = 20
+"""How many tables are opened before the first request."""
 _LOOK = 0.25
 """How often the registry is looked at, and requests that wait for too long are ended, in seconds."""
 
@@ -38,20 +43,24 @@ class Service:
     Args:
         store: The home.
         options: How the server is to run.
+        entrance: Where the first process takes what its workers counted; None if this is the only one.
     """
 
-    def __init__(self, store: FeatureStore, options: Options) -> None:
+    def __init__(self, store: FeatureStore, options: Options, entrance: socket.socket | None = None) -> None:
         self.store = store
         self.options = options
         self.limits = options.limits
         self.definitions = Definitions(store, may_be_open=options.is_local)
-        self.metrics = Metrics()
-        self.log = AccessLog(sys.stdout.fileno(), _shared_lock()) if options.access_log else None
+        self.metrics = Metrics(SharedTotals(entrance) if entrance else Totals())
+        is_shared = options.workers > 1
+        self.log = AccessLog(sys.stdout.fileno(), is_shared=is_shared) if options.access_log else None
         self.telemetry = telemetry().Telemetry() if options.telemetry else None
         self.running: set[Exchange] = set()
-        self._jobs = 0
+        self.pushes = Jobs("pushes", options.limits.jobs)
+        self.joins = Jobs("joins", options.limits.jobs)
+        self.spines = Spines(max(1, options.limits.requests // 2), options.limits.jobs * options.limits.spine)
+        self.ages = Ages(self._ages)
         self._lookups = ThreadPoolExecutor(32, "lookup")
-        self._workers = ThreadPoolExecutor(options.limits.jobs, "job")
         self._refreshes = ThreadPoolExecutor(1, "refresh")
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -75,53 +84,23 @@ class Service:
         exchange.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
 
-    async def job(self, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step of something that takes long; see `Job`."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, step, *arguments)
-
-    @contextmanager
-    def job_for(self, exchange: Exchange) -> Iterator[None]:
-        """Take one of the places for what takes long, for a while.
-
-        Raises:
-            Problem: All are taken.
-        """
-        if self._jobs >= self.limits.jobs:
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"{self.limits.jobs} pushes and joins are at work, and no more at once.",
-                None,
-                SOON,
-            )
-        self._jobs += 1
-        try:
-            exchange.rest()
-            yield
-        finally:
-            self._jobs -= 1
-
-    def check(self) -> None:
-        """Look whether the registry and the online stores can be read, and have what was loaded.
-
-        Raises:
-            StoreError: One cannot, or has not.
-        """
-        tables = {table.target: table for table in self.store.registry.tables()}
-        for table in tables.values():
-            for part in self.store.online_tables.open(table).parts:
-                part.is_online()
-        self.definitions.check()
+    def _ages(self) -> Iterator[Freshness]:
+        """Find out how fresh each table is."""
+        at, online = time.time_ns() // 1000, self.store.online_tables.at_once()
+        for table in self.store.registry.tables():
+            with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
+                yield freshness(online, table, at)
 
     # Its life
 
     async def start(self) -> None:
-        """Open what will be needed, so that the first requests do not wait for it.
+        """Open what the first requests need: some tables; the others, of which there may be thousands, when they are asked for.
 
         Raises:
             SeeknalError: The home cannot be opened.
         """
         self.definitions.refresh()
-        for record in self.store.registry.tables():
+        for record in self.store.registry.tables()[:_AT_START]:
             with suppress(SeeknalError, Problem):  # it is told of when somebody asks for it
                 self.definitions.open(record.project, record.name)
         exact.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
@@ -135,7 +114,9 @@ class Service:
             watcher.cancel()
         self._refreshes.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self.pushes.close()
+        self.joins.close()
+        self.ages.close()
         if self.log:
             self.log.close()
         if self.telemetry:
@@ -164,12 +145,6 @@ async def _forever(step: Callable[[], Awaitable[None]]) -> None:
             await step()
         except Exception:  # noqa: BLE001 - without it, tokens would stay valid and no request would end
             traceback.print_exc()
-
-
-def _shared_lock() -> Path | None:
-    """Give the file that the workers lock to write whole lines; None if there is but one."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    return Path(folder) / "access.lock" if folder else None
 
 
 def telemetry() -> Any:

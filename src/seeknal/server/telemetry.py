@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Thread
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -13,6 +14,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from seeknal.server.http import Exchange
 
+_PATIENCE = 1.5
+"""How long the end of the server waits for the collector, in seconds."""
+
 
 class Telemetry:
     """Sends spans where OTEL_EXPORTER_OTLP_ENDPOINT says, some at a time, as the other OTEL_* variables say."""
@@ -21,7 +25,7 @@ class Telemetry:
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):  # nobody named it
             resource = resource.merge(Resource({SERVICE_NAME: "seeknal"}))
-        self._provider = TracerProvider(resource=resource)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("seeknal")
         self._propagator = TraceContextTextMapPropagator()
@@ -48,5 +52,7 @@ class Telemetry:
         span.end(end)
 
     def close(self) -> None:
-        """Send what is noted."""
-        self._provider.shutdown()
+        """Send what is noted, if the collector takes it soon: without it, that would go on for half a minute."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_PATIENCE)

@@ -1,0 +1,317 @@
+"""Fill the disk at random moments of pushes, writes, loads, erasures and registry writes, and see that nothing is lost or believed wrongly.
+
+    python scripts/fill_disks.py [--deeds 300] [--seed 1]
+
+A home lies on a small tmpfs (for those who may not mount one: under a limit on the size of files). Each deed runs in a process
+of its own, and at a random moment of it the disk is filled, but for a few kilobytes. The process says whether the deed was done
+or refused, and with which words. Before there is room again it asks for what it was told is online. Then, with room, another
+process compares the home with a plain reckoning: every row, the counts, what is online, the tokens and descriptions. What was
+refused must be stored exactly if the error says so; what was acknowledged must be stored, online, and verify as it is; and after
+a refresh everything must verify. No erased entity is found anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from kill_writers import Disk
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError, tokens
+from seeknal.feature_group import FeatureGroup
+from seeknal.times import instant
+
+USERS, SECOND, KEPT = 200, 1_000_000, 20
+START = instant("2024-01-01")
+TABLE = "answers"
+
+fork = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Reckoning:
+    """What a home should hold: rows as (user, number), tokens that open something, the group's description; who was ever erased, and not written since."""
+
+    rows: frozenset[tuple[int, int]] = frozenset()
+    tokens: frozenset[str] = frozenset()
+    description: str = "made"
+    erased: frozenset[int] = frozenset()
+    gone: frozenset[int] = frozenset()
+
+    def newest(self) -> dict[int, int]:
+        """Return the number of the newest row of each user."""
+        return dict(sorted(self.rows))
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that is done to a home: its kind, its number, and the users concerned."""
+
+    kind: str
+    number: int
+    users: tuple[int, ...] = ()
+
+    def frame(self) -> pa.Table:
+        """Make rows of the users, as many seconds after the start as the number says."""
+        at = pa.array([START + self.number * SECOND] * len(self.users), pa.timestamp("us", "UTC"))
+        return pa.table(
+            {"user": self.users, "at": at, "x": [self.number] * len(self.users), "text": ["x" * 200] * len(at)}
+        )
+
+    def after(self, before: Reckoning) -> Reckoning:
+        """Return what a home holds when it is done."""
+        new = frozenset((user, self.number) for user in self.users)
+        taken = frozenset(
+            row for row in new if row[0] not in before.erased
+        )  # by a push: it leaves the past of others out
+        if self.kind == "erase":
+            left = frozenset(row for row in before.rows if row[0] not in self.users)
+            return replace(before, rows=left, erased=before.erased | {*self.users}, gone=before.gone | {*self.users})
+        rows = {
+            "push": before.rows | taken,
+            "append": before.rows | new,
+            "overwrite": new,
+            "clean": frozenset(row for row in before.rows if row[1] >= self.number - KEPT),
+        }
+        tokens = {"token": before.tokens | {f"t{self.number}"}, "revoke": frozenset(sorted(before.tokens)[1:])}
+        return replace(
+            before,
+            gone=before.gone - set(self.users) if self.kind in {"append", "overwrite"} else before.gone,
+            rows=rows.get(self.kind, before.rows),
+            tokens=tokens.get(self.kind, before.tokens),
+            description=f"of {self.number}" if self.kind == "describe" else before.description,
+        )
+
+    def do(self, store: FeatureStore) -> None:
+        """Do it."""
+        steps: Mapping[str, Callable[[], object]] = {
+            "push": lambda: store.push("spend", self.frame()),
+            "append": lambda: store.write(group(), self.frame(), mode="append"),
+            "overwrite": lambda: store.write(group(), self.frame()),
+            "clean": lambda: store.clean("spend", START + (self.number - KEPT) * SECOND),
+            "erase": lambda: store.erase("spend", {"user": self.users[0]}, delete_training_sets=True),
+            "load": lambda: store.refresh([TABLE], full=self.number % 2 == 0),
+            "optimize": lambda: store.optimize("spend", keep_days=0),
+            "token": lambda: tokens.create(store.registry, f"t{self.number}", "shop", ["read"]),
+            "revoke": lambda: revoke(store),
+            "describe": lambda: store.get_or_create(group(f"of {self.number}")),
+        }
+        steps[self.kind]()
+
+
+STORED = ("is stored offline", "went offline", "is erased from", "is registered")
+"""Words of errors that say that all is done but what is online."""
+ONLINE = {"push", "append", "overwrite", "clean", "erase", "load"}
+WEIGHTS = {"push": 8, "append": 4, "overwrite": 1, "clean": 1, "erase": 3, "load": 3, "optimize": 1} | dict.fromkeys(
+    ("token", "revoke", "describe"), 1
+)
+
+
+def group(description: str | None = None) -> FeatureGroup:
+    """Define the group, which each write brings online."""
+    dated = Materialization(event_time_col="at", online=True)
+    return FeatureGroup("spend", Entity("user", ["user"]), dated, "shop", description)
+
+
+def revoke(store: FeatureStore) -> None:
+    """Revoke the first token, if there is one."""
+    for name in sorted(one.name for one in store.registry.tokens() if one.revoked_at is None)[:1]:
+        tokens.revoke(store.registry, name)
+
+
+def online(store: FeatureStore) -> dict[int, int]:
+    """Ask for all users; return the number of the row of each that is there."""
+    answers = store.online_table(TABLE).get_features([{"user": user} for user in range(USERS)], "dicts")
+    return {row["user"]: row["x"] for row in answers if row["x"] is not None}
+
+
+def furnish(home: str, _: Connection) -> None:
+    """Make a home with a row of each user."""
+    store = FeatureStore(home)
+    store.get_or_create(group("made"))
+    store.write(group(), Deed("append", 1, tuple(range(USERS))).frame())
+    store.serve([FeatureLookup(group())], TABLE)
+
+
+def carry_out(home: str, told: Connection, deed: Deed, expected: Reckoning) -> None:
+    """Do a deed, and say how it went; if it was done, see what is online before there is room again."""
+    store = FeatureStore(home)
+    told.send("begun")
+    try:
+        deed.do(store)
+    except StoreError as error:
+        told.send(("refused", str(error)))
+        return
+    wrong = deed.kind in ONLINE and online(store) != expected.newest()
+    told.send(("broken", f"{deed.kind} was acknowledged, and is not online") if wrong else ("done", ""))
+
+
+def check(home: str, told: Connection, expected: Reckoning, is_online: bool) -> None:
+    """Compare a home with the reckoning."""
+    store = FeatureStore(home)
+    stored = (
+        store.latest([FeatureLookup("spend")], output="arrow") if expected.rows else pa.table({"user": [], "x": []})
+    )
+    every = store.history([FeatureLookup("spend")], output="arrow")
+    record = store.catalog.group("spend")
+    noted, last = store.registry.last_snapshot(record), store.version("spend").snapshot
+    found = {
+        "rows": frozenset(zip(every["user"].to_pylist(), every["x"].to_pylist(), strict=True)) == expected.rows,
+        "counted rows": store.version("spend").rows == len(expected.rows),
+        "latest rows": dict(zip(stored["user"].to_pylist(), stored["x"].to_pylist(), strict=True)) == expected.newest(),
+        "notes of the registry": noted >= last,
+        "tokens": {one.name for one in store.registry.tokens() if one.revoked_at is None} == expected.tokens,
+        "the description": record.group.description == expected.description,
+        "what is online, as it was left": not is_online
+        or (store.verify(TABLE).equal and online(store) == expected.newest()),
+        "erased entities online": not expected.gone & online(store).keys(),
+    }
+    store.refresh([TABLE])
+    found["what is online after a refresh"] = store.verify(TABLE).equal and online(store) == expected.newest()
+    told.send([name for name, holds in found.items() if not holds])
+
+
+def in_child(
+    target: Callable[..., None], home: Path, *arguments: Any, during: Callable[[], None] = lambda: None
+) -> list[Any]:
+    """Run something in a process of its own; return all that it said."""
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=_reporting, args=(target, str(home), theirs, *arguments))
+    process.start()
+    theirs.close()
+    said = []
+    try:
+        while True:
+            said.append(ours.recv())
+            if said[-1] == "begun":
+                during()
+    except EOFError:
+        process.join()
+    if process.exitcode:
+        said.append(("broken", f"the process ended with {process.exitcode}"))
+    return said
+
+
+def _reporting(target: Callable[..., None], home: str, told: Connection, *arguments: Any) -> None:
+    warnings.simplefilter("ignore", SeeknalWarning)
+    try:
+        target(home, told, *arguments)
+    except Exception:  # noqa: BLE001 - whatever it is, it is reported
+        told.send(("broken", traceback.format_exc()))
+
+
+@dataclass
+class Trial:
+    """A home on a disk that is filled now and then."""
+
+    disk: Disk
+    rng: random.Random
+    homes: int = 0
+    number: int = 1
+    expected: Reckoning = field(default_factory=Reckoning)
+    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def renew(self) -> None:
+        """Go on in a new home."""
+        shutil.rmtree(self.disk.folder / f"home{self.homes}", ignore_errors=True)
+        self.homes += 1
+        self.home = self.disk.folder / f"home{self.homes}"
+        in_child(furnish, self.home)
+        self.expected = Reckoning(frozenset((user, 1) for user in range(USERS)))
+
+    def run(self) -> None:
+        """Do one deed on a disk that is filled on the way, and look at the home."""
+        self.number += 1
+        kind = self.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        most = {"push": 20, "append": USERS, "overwrite": USERS, "erase": 1}.get(kind, 0)
+        users = self.rng.sample(range(USERS), self.rng.randint(1, most)) if most else []
+        deed = Deed(kind, self.number, tuple(sorted(users)))
+        after = deed.after(self.expected)
+        moment, left = self.rng.choice((0, self.rng.uniform(0, 0.4))), self.rng.choice((0, 4, 8, 16, 40, 100, 300))
+        how, words = self._carry_out(deed, after, moment, left)
+        self.ends[kind, how] += 1
+        if how == "done" or any(one in words for one in STORED):
+            self.expected = after
+        broken = [words] if how == "broken" else []
+        found = in_child(check, self.home, self.expected, how == "done" and kind in ONLINE)
+        for one in found:
+            broken += [one[1]] if isinstance(one, tuple) else [f"not as reckoned: {name}" for name in one]
+        if broken:
+            self.problems.append(
+                f"{kind} {self.number} was {how} ({words}), {left} KB left after {moment:.2f} s: {broken}"
+            )
+            self.renew()
+
+    def _carry_out(self, deed: Deed, after: Reckoning, moment: float, left: int) -> tuple[str, str]:
+        full = self.disk.full_but_for(left)
+        told: dict[str, int] = {}
+
+        def fill() -> None:
+            time.sleep(moment)
+            told.update(full.__enter__())
+
+        if self.disk.mounted:
+            said = in_child(carry_out, self.home, deed, after, during=fill)
+            full.__exit__(None, None, None)
+        else:
+            said = in_child(_limited, self.home, deed, after, moment, left)
+        return next((one for one in said if isinstance(one, tuple)), ("broken", "it said nothing"))
+
+
+def _limited(home: str, told: Connection, deed: Deed, after: Reckoning, moment: float, left: int) -> None:
+    """Do a deed, in which from a moment on no file grows beyond the size that the registry has, or a little more."""
+
+    def limit() -> None:
+        size = (Path(home) / "registry.db").stat().st_size + left * 1024
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    timer = threading.Timer(moment, limit)
+    timer.daemon = True
+    timer.start()
+    carry_out(home, told, deed, after)
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deeds", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and let go of the disk
+    with tempfile.TemporaryDirectory() as folder, Disk.small(Path(folder) / "disk") as disk:
+        trial = Trial(disk, random.Random(options.seed))
+        trial.renew()
+        for number in range(1, options.deeds + 1):
+            trial.run()
+            if number % 50 == 0:
+                print(f"{number} deeds, {len(trial.problems)} promises broken", flush=True)
+    kinds = {kind: [trial.ends[kind, how] for how in ("done", "refused", "broken")] for kind in WEIGHTS}
+    for kind, (done, refused, broken) in kinds.items():
+        print(f"{kind:<10} {done:>4} done, {refused:>4} refused, {broken:>4} otherwise")
+    print(f"{options.deeds} deeds in {time.perf_counter() - started:.0f} s; promises broken: {len(trial.problems)}")
+    for problem in trial.problems[:5]:
+        print(problem)
+    sys.exit(bool(trial.problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Addresses of Redis: what may stand in one, and how it is shown, without its passwords."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
+
+from seeknal.names import did_you_mean
+
+_HIDDEN = "***"
+_USER = re.compile(r"(?<=//).*@", re.DOTALL)
+_DATABASE = re.compile(r"(/\d*)?")
+
+
+def _seconds(text: str) -> None:
+    if not 0 < float(text) < math.inf:
+        raise ValueError(text)
+
+
+def _whole(text: str) -> None:
+    if not text.isdecimal():
+        raise ValueError(text)
+
+
+def _any(_: str) -> None: ...
+
+
+_PLAIN: dict[str, Callable[[str], None]] = {
+    "client_name": _any,
+    "db": _whole,
+    "health_check_interval": _whole,
+    "max_connections": _whole,
+    "password": _any,
+    "protocol": _whole,
+    "retry_on_timeout": _any,
+    "socket_connect_timeout": _seconds,
+    "socket_keepalive": _any,
+    "socket_read_size": _whole,
+    "socket_timeout": _seconds,
+    "username": _any,
+}
+_TLS: dict[str, Callable[[str], None]] = {
+    "ssl_ca_certs": _any,
+    "ssl_ca_path": _any,
+    "ssl_cert_reqs": _any,
+    "ssl_certfile": _any,
+    "ssl_check_hostname": _any,
+    "ssl_keyfile": _any,
+    "ssl_min_version": _whole,
+    "ssl_password": _any,
+}
+
+
+def problem(url: str) -> str | None:
+    """Say why a URL is no address of Redis; None if it is one.
+
+    >>> problem("redis://host:6379/0?socket_timeout=0.2")
+    >>> problem("redis://host/orders")
+    "the database 'orders' is no number."
+    >>> problem("redis://host?sockettimeout=2")
+    "it has no parameter 'sockettimeout'. Did you mean 'socket_timeout'?"
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        return "it cannot be read; write signs other than letters and digits in a password as %40, say."
+    if parts.scheme not in {"redis", "rediss"} or port == 0:
+        return "only redis:// and rediss:// are known."
+    if not _DATABASE.fullmatch(parts.path):
+        return f"the database {parts.path.strip('/')!r} is no number."
+    if parts.fragment:
+        return "what follows # would be passed over; write it as %23."
+    return next(filter(None, (_problem_of(parts.scheme, name, value) for name, value in given)), None)
+
+
+def _problem_of(scheme: str, name: str, value: str) -> str | None:
+    known = _PLAIN | _TLS if scheme == "rediss" else _PLAIN
+    if name not in known:
+        tls = " but with rediss://" if name in _TLS else ""
+        return f"it has no parameter {name!r}{tls}.{did_you_mean(name, known)}"
+    try:
+        known[name](value)
+    except ValueError:
+        return f"{name}={value!r} is no number that it can be."
+    return None
+
+
+def has_password(url: str) -> bool:
+    """Tell whether a URL has a password anywhere in it."""
+    return shown(url) != url
+
+
+def shown(place: str) -> str:
+    """Write a place without the passwords in it, if it is a URL.
+
+    >>> shown("redis://me:secret@host:6379/0?ssl_password=secret&db=1")
+    'redis://me:***@host:6379/0?ssl_password=***&db=1'
+    """
+    if "://" not in place:
+        return place
+    address, mark, query = place.partition("?")
+    if "@" in query:  # the password has a ? in it that should have been written as %3F
+        return _USER.sub(f"{_HIDDEN}@", place)
+    return _USER.sub(_without_password, address) + mark + "&".join(map(_without_value, query.split("&")))
+
+
+def _without_password(found: re.Match[str]) -> str:
+    user, mark, _ = found[0].partition(":")
+    return f"{user}:{_HIDDEN}@" if mark else found[0]
+
+
+def _without_value(parameter: str) -> str:
+    """Hide a value, unless it is of a parameter that is known and no password: a misspelt one may hold one."""
+    name, mark, value = parameter.partition("=")
+    is_open = unquote_plus(name) in _PLAIN | _TLS and "password" not in unquote_plus(name)
+    return parameter if is_open or not value else f"{name}{mark}{_HIDDEN}"

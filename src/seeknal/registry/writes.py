@@ -1,0 +1,121 @@
+"""What was written to a group, as the registry notes it; the time that an answer takes does not depend on how much it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Connection, TextClause, insert, select, text, update
+from sqlalchemy.schema import CreateIndex
+
+from seeknal.registry import tables as t
+from seeknal.registry.records import NEW_ROWS, Version
+from seeknal.registry.rows import files_of, values_of
+
+if TYPE_CHECKING:
+    from seeknal.offline import Commit
+
+_NEVER = 2**62
+"""No snapshot has so great a number."""
+
+_MINE = "snapshot WHERE group_id = every.record AND version = every.version"
+
+
+def _query(first: str) -> TextClause:
+    """Write the query for versions: the first, the last, and the last snapshot with new rows of each, found through an index.
+
+    Args:
+        first: Selects groups, each with its first version.
+    """
+    modes = ", ".join(f"'{mode}'" for mode in NEW_ROWS)
+    return text(f"""
+        WITH RECURSIVE every(record, version) AS (
+            {first}
+            UNION ALL
+            SELECT record, (SELECT min(version) FROM snapshot WHERE group_id = record AND version > every.version)
+            FROM every WHERE every.version IS NOT NULL
+        ), ends AS (
+            SELECT record,
+                   (SELECT min(number) FROM {_MINE}) AS first,
+                   (SELECT max(number) FROM {_MINE} AND number <= :until) AS last,
+                   (SELECT number FROM {_MINE} AND number <= :until AND mode IN ({modes})
+                    ORDER BY number DESC LIMIT 1) AS written
+            FROM every WHERE version IS NOT NULL
+        )
+        SELECT record, last.version, last.number, last.rows, last.files, first.at AS created_at, written.at AS written_at,
+               coalesce(nullif(last.schema_text, ''), first.schema_text) AS schema_text
+        FROM ends
+        CROSS JOIN snapshot AS last ON last.group_id = record AND last.number = ends.last
+        CROSS JOIN snapshot AS first ON first.group_id = record AND first.number = ends.first
+        CROSS JOIN snapshot AS written ON written.group_id = record AND written.number = ends.written
+        ORDER BY record, last.version
+    """)  # CROSS JOIN: in this order
+
+
+_ONE = _query("SELECT :record, min(version) FROM snapshot WHERE group_id = :record")
+_ALL = _query("SELECT id, (SELECT min(version) FROM snapshot WHERE group_id = id) FROM feature_group")
+
+
+def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
+    """Note commits to a group, except those already known; the schema of a version stands beside its first snapshot alone."""
+    db.execute(CreateIndex(t.snapshot_of_version, if_not_exists=True))
+    mine = t.snapshot.c.group_id == group
+    first = min(commit.snapshot for commit in commits)
+    known = set(db.scalars(select(t.snapshot.c.number).where(mine, t.snapshot.c.number >= first)))
+    for commit in commits:
+        if commit.snapshot in known:
+            continue
+        of_version = select(t.snapshot.c.number).where(mine, t.snapshot.c.version == commit.version).limit(1)
+        spared = {"schema_text": ""} if db.scalar(of_version) is not None else {}
+        db.execute(insert(t.snapshot).values(group_id=group, **values_of(commit) | spared))
+        for number, files in commit.rewritten.items():
+            older = mine & (t.snapshot.c.number == int(number))
+            db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
+
+
+def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Commit]) -> list[Version]:
+    """List a group's versions, the oldest first; see `Registry.versions`."""
+    rows = db.execute(_ONE, {"record": group, "until": _NEVER if until is None else until})
+    found = {row.version: _version(row) for row in rows}
+    for commit in unheard:
+        if until is None or commit.snapshot <= until:
+            found[commit.version] = _after(commit, found.get(commit.version))
+    for one in unheard:
+        rewritten = {int(number): tuple(files) for number, files in one.rewritten.items()}
+        found = {n: _made_of(version, rewritten) for n, version in found.items()}
+    return _with_current(found)
+
+
+def every_version(db: Connection) -> dict[int, list[Version]]:
+    """List the versions of all groups, by the groups' numbers."""
+    found: dict[int, dict[int, Version]] = {}
+    for row in db.execute(_ALL, {"until": _NEVER}):
+        found.setdefault(row.record, {})[row.version] = _version(row)
+    return {group: _with_current(versions) for group, versions in found.items()}
+
+
+def _with_current(versions: dict[int, Version]) -> list[Version]:
+    last = max((version.snapshot for version in versions.values()), default=0)
+    return [replace(version, is_current=version.snapshot == last) for _, version in sorted(versions.items())]
+
+
+def _version(row: Any) -> Version:
+    files = files_of(row.files)
+    count = row.rows if files is None else sum(file.rows for file in files)
+    times = row.created_at, row.number, count, row.written_at
+    return Version(row.version, row.schema_text, *times, is_current=False, files=files)
+
+
+def _after(commit: Commit, before: Version | None) -> Version:
+    """Return a version as it is after another commit to it."""
+    created = before.created_at if before else commit.at
+    written = commit.at if commit.mode in NEW_ROWS or before is None else before.written_at
+    return Version(commit.version, commit.schema_text, created, commit.snapshot, commit.rows, written, is_current=False)
+
+
+def _made_of(version: Version, rewritten: dict[int, Any]) -> Version:
+    if (files := rewritten.get(version.snapshot)) is None:
+        return version
+    return replace(version, files=files, rows=sum(file.rows for file in files))

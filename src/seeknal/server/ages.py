@@ -1,0 +1,72 @@
+"""How fresh the tables are: looked up beside the requests, since that takes milliseconds for each table."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
+
+from seeknal.errors import StoreError
+from seeknal.freshness import Freshness
+from seeknal.server.http import Exchange
+
+_SOON = 1.0
+_LONGEST = 300.0
+"""For how long an answer is given while the next one does not come, in seconds."""
+_SHARE = 4
+"""A look-up rests this many times as long as it took, so that it leaves most of a core to the requests."""
+
+
+class Ages:
+    """Gives what is found within a second, and otherwise what was found last: of some hundred tables on.
+
+    Args:
+        find: Looks it up, of one table after the other.
+    """
+
+    def __init__(self, find: Callable[[], Iterator[Freshness]]) -> None:
+        self._find = find
+        self._is_closed = False
+        self._threads = ThreadPoolExecutor(1, "ages")
+        self._now: asyncio.Future[list[Freshness]] | None = None
+        self._last: list[Freshness] | None = None
+        self._ended = self._due = -_LONGEST
+
+    async def get(self, exchange: Exchange) -> list[Freshness]:
+        """Return how fresh the tables are, or were a short while ago.
+
+        Raises:
+            SeeknalError: It cannot be found out, or was not for minutes.
+        """
+        if self._now is None and (self._last is None or time.monotonic() >= self._due):
+            self._now = asyncio.ensure_future(self._look())
+            self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # which need not be asked for
+        if (now := self._now) is not None:
+            exchange.wait("The stores did not tell in time how fresh the tables are.")
+            await asyncio.wait([now], timeout=None if self._last is None else _SOON)
+            if now.done():
+                return now.result()
+        if self._last is None or time.monotonic() > self._ended + _LONGEST:
+            raise StoreError("The stores do not tell how fresh the tables are; look whether one hangs.")
+        return self._last
+
+    async def _look(self) -> list[Freshness]:
+        began = time.monotonic()
+        try:
+            self._last = await asyncio.get_running_loop().run_in_executor(self._threads, self._all)
+            self._ended = time.monotonic()
+            return self._last
+        finally:
+            self._now = None
+            took = time.monotonic() - began
+            self._due = time.monotonic() + (_SHARE * took if took > _SOON else 0)
+
+    def _all(self) -> list[Freshness]:
+        return list(takewhile(lambda _: not self._is_closed, self._find()))
+
+    def close(self) -> None:
+        """Let go of the thread, and do not wait for it."""
+        self._is_closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)

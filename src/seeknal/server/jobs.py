@@ -1,0 +1,94 @@
+"""Work that takes long, apart by its kind: pushes never wait for joins, nor joins for pushes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from http import HTTPStatus
+from typing import TypeVar
+
+from seeknal.server.http import SOON, Exchange, Problem
+
+T = TypeVar("T")
+
+
+class Jobs:
+    """Places for one kind of work, and threads that do it.
+
+    Args:
+        kind: The kind, such as "pushes".
+        places: How many may be at work at once. Others wait for their turn, in the order in which they came.
+    """
+
+    def __init__(self, kind: str, places: int) -> None:
+        self._full = (
+            f"{places} {kind} are at work, and no more at once. Nothing was done.",
+            HTTPStatus.TOO_MANY_REQUESTS,
+        )
+        self._free = asyncio.Semaphore(places)
+        self._threads = ThreadPoolExecutor(places, kind)
+
+    async def place(self, exchange: Exchange) -> AbstractContextManager[None]:
+        """Wait for a place, and return what gives it back. To be called when the whole request is there."""
+        exchange.wait(*self._full)
+        await self._free.acquire()
+        exchange.rest()
+        return self._taken()
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    async def run(self, step: Callable[..., T], *arguments: object) -> T:
+        """Take a step in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, step, *arguments)
+
+    def close(self) -> None:
+        """Let go of the threads, and do not wait for them."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Spines:
+    """The spines that are on their way, wait for their turn or are joined: so many, and so many bytes on disk.
+
+    Args:
+        most: How many at once; further ones are refused.
+        room: How many bytes they may fill together.
+    """
+
+    def __init__(self, most: int, room: int) -> None:
+        self._most, self._room = most, room
+        self._number = self._filled = 0
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[[int], None]]:
+        """Take one more, and return what takes room for some bytes of it.
+
+        Raises:
+            Problem: There are too many, or they leave no room.
+        """
+        mine = 0
+
+        def fill(more: int) -> None:
+            nonlocal mine
+            if self._filled + more > self._room:
+                raise _full("The spines of other requests fill all the room that there is for them.")
+            mine, self._filled = mine + more, self._filled + more
+
+        if self._number >= self._most:
+            raise _full(f"{self._most} spines are on their way or joined, and no more at once.")
+        self._number += 1
+        try:
+            yield fill
+        finally:
+            self._number -= 1
+            self._filled -= mine
+
+
+def _full(why: str) -> Problem:
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, why, None, SOON)

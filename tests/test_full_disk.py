@@ -1,0 +1,125 @@
+"""On a disk that is full, what a load believes comes from what is stored, not from notes that could not be written."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from seeknal import (
+    Entity,
+    FeatureGroupDuckDB,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    StoreError,
+)
+from seeknal.online import Entries, LmdbStore
+from seeknal.registry.records import space_of
+from seeknal.times import DAY
+
+USERS = 100
+
+
+@pytest.fixture
+def group() -> FeatureGroupDuckDB:
+    made = FeatureGroupDuckDB("spend", Entity("customer", ["customer_id"]), Materialization(event_time_col="at"))
+    days = pd.to_datetime(["2024-05-01"] * USERS)
+    return made.set_dataframe(pd.DataFrame({"customer_id": range(USERS), "at": days, "total": 0})).set_features()
+
+
+@contextmanager
+def full(file: Path) -> Iterator[None]:
+    """Let no file become larger than one is now, as on a disk that has no block left."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def pushes_until_no_note_fits(home: Path, store: FeatureStore) -> int:
+    """Push until a snapshot is stored of which the registry has not heard; return how many rows were pushed."""
+    record = store.catalog.group("spend")
+    for user in range(USERS):
+        store.push("spend", {"customer_id": user, "at": "2024-06-01", "total": 7})
+        if store.registry.last_snapshot(record) < store.version("spend").snapshot:
+            return user + 1
+    raise AssertionError("all notes fitted")
+
+
+def total(store: FeatureStore, user: int) -> int:
+    return store.online_table("spending").get_features([{"customer_id": user}], "dicts")[0]["total"]
+
+
+def test_a_push_that_is_acknowledged_is_online_though_the_registry_could_not_note_it(home, group):
+    group.write()
+    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
+    store = FeatureStore()
+    with full(home / "registry.db"):
+        count = pushes_until_no_note_fits(home, store)
+        assert [total(store, user) for user in range(count + 1)] == [7] * count + [0]
+        assert store.verify("spending").equal
+        assert len(store.catalog.snapshots(store.catalog.group("spend"))) == 1 + count
+        assert store.watermarks("spend")[-1] - store.watermarks("spend")[0] == 31 * DAY
+        lookups = [FeatureLookup(group)]
+        assert store.explain(lookups, {"customer_id": count - 1}, "2024-07-01")[0].snapshot == 1 + count
+    store.push("spend", {"customer_id": 99, "at": "2024-06-02", "total": 8})
+    assert store.registry.last_snapshot(store.catalog.group("spend")) == 2 + count
+    assert (total(store, 99), store.verify("spending").equal) == (8, True)
+
+
+def test_a_vacuum_keeps_what_as_of_reads_though_the_registry_could_not_note_it(home, group):
+    group.write()
+    store = FeatureStore()
+    with full(home / "registry.db"):
+        for user in range(USERS):
+            store.push("spend", {"customer_id": user, "at": "2024-06-01", "total": 7}) if user else store.load("spend")
+            if store.registry.last_snapshot(store.catalog.group("spend")) < (last := store.version("spend").snapshot):
+                break
+        store.optimize("spend", keep_days=1)
+        kept = store.history([FeatureLookup(group)], as_of=last, output="arrow")
+    assert kept["total"].to_pylist().count(7) == last - 1
+
+
+def test_what_verify_sees_the_next_load_mends(home, group):
+    group.write()
+    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
+    store, online, space = FeatureStore(), LmdbStore(home / "online"), space_of("default", "spend", 1)
+
+    def lose_a_row() -> None:
+        key = min(online.keys(space))
+        text, _ = online.get(space, [])
+        online.change(space, text, text, Entries([key], [None]))
+
+    for load in (lambda: store.refresh(["spending"]), lambda: store.load("spend"), store.refresh):
+        lose_a_row()
+        seen = store.verify("spending")
+        assert (seen.different, seen.differences[0].cause) == (1, "missing")
+        assert not store.online_tables.ledger(store.catalog.group("spend"))[0].is_fresh
+        assert store.verify("spending").differences == seen.differences
+        load()
+        assert store.verify("spending").equal
+        assert store.refresh(["spending"])[0].changed == 0
+
+
+def test_a_failed_note_of_a_load_is_an_error_and_the_load_can_be_repeated(home, group):
+    group.write()
+    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
+    store = FeatureStore()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store.push("spend", {"customer_id": 1, "at": "2024-06-01", "total": 7})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="registry"):
+            store.load("spend")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    store.load("spend")
+    assert store.verify("spending").equal

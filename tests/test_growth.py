@@ -1,0 +1,287 @@
+"""What grows with use, and what must not: a push costs the same after many, and old snapshots answer as before."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from seeknal import Entity, FeatureStore, Materialization
+from seeknal.backup import backup, restore
+from seeknal.feature_group import FeatureGroup, FeatureLookup
+from seeknal.offline import DataFile
+from seeknal.offline.entries import Pack, history, pack_entries, packed, packs
+from seeknal.offline.files import due
+from seeknal.offline.log import read_commits, read_snapshot
+from seeknal.registry import Question, Version
+from seeknal.registry.records import NEW_ROWS
+from seeknal.times import Interval
+
+pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+START = datetime(2024, 1, 1, tzinfo=UTC)
+GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
+
+
+def table(numbers: list[int], **more: pa.Array) -> pa.Table:
+    """Make rows, one for each number."""
+    at = [START + timedelta(hours=number) for number in numbers]
+    users = pa.array([number % 7 for number in numbers], pa.int64())
+    return pa.table({"user_id": users, "at": at, "amount": pa.array(numbers, pa.float64()), **more})
+
+
+def row(number: int) -> dict[str, object]:
+    """Make a row to push."""
+    return {"user_id": number % 7, "at": START + timedelta(hours=number), "amount": float(number)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    """A store with one group of one row."""
+    made = FeatureStore(tmp_path / "home")
+    made.write(GROUP, table([0]))
+    return made
+
+
+def test_versions_are_those_that_a_pass_over_all_writes_would_tell(store: FeatureStore) -> None:
+    store.push("spend", row(1))
+    store.write(GROUP, table([2], kind=pa.array(["a"])), mode="append")
+    store.optimize("spend")
+    store.rollback("spend", 1)
+    store.push("spend", row(3))
+    store.erase("spend", {"user_id": 2})
+    record = store.catalog.group("spend")
+    writes = store.registry.snapshots(record)
+    for until in [None, *(one.number for one in writes)]:
+        seen = [one for one in writes if until is None or one.number <= until]
+        found = store.registry.versions(record, until)
+        assert [one.number for one in found] == sorted({one.version for one in seen})
+        for version in found:
+            mine = [one for one in seen if one.version == version.number]
+            assert (version.created_at, version.snapshot) == (mine[0].at, mine[-1].number)
+            assert version.written_at == [one.at for one in mine if one.mode in NEW_ROWS][-1]
+            assert version.is_current == (seen[-1].version == version.number)
+            assert version.rows == (
+                mine[-1].rows if mine[-1].files is None else sum(file.rows for file in mine[-1].files)
+            )
+        assert all(version.schema.names[:2] == ["user_id", "at"] for version in found)
+
+
+def test_the_schema_of_a_version_is_kept_once_however_often_it_is_written_to(store: FeatureStore) -> None:
+    for number in range(1, 6):
+        store.push("spend", row(number))
+    versions: list[Version] = store.versions("spend")
+    with sqlite3.connect(store.registry_file) as db:
+        texts = [text for (text,) in db.execute("SELECT schema_text FROM snapshot ORDER BY number")]
+    assert [bool(text) for text in texts] == [True, *[False] * 5]
+    assert versions[0].schema.feature_names == ["amount"]
+
+
+# Many pushes to one table
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack a few entries at a time, so that few pushes make many packs."""
+    for name, value in {
+        "offline.trimming._KEPT": 4,
+        "offline.trimming._AT_ONCE": 4,
+        "offline.commit._CHECKPOINT": 2,
+    }.items():
+        monkeypatch.setattr(f"seeknal.{name}", value)
+    monkeypatch.setattr("seeknal.offline.table._DUE", 4)
+
+
+def told(store: FeatureStore, number: int | None = None) -> list[dict[str, object]]:
+    """List what is known of all users, as of a snapshot."""
+    return list(store.history([FeatureLookup("spend")], as_of=number, output="arrow").to_pylist())
+
+
+def root_of(store: FeatureStore) -> Path:
+    """Name the folder of the table."""
+    return store.catalog.offline("shop", "spend").root
+
+
+def push(store: FeatureStore, numbers: range) -> dict[int, list[dict[str, object]]]:
+    """Push a row for each number, and tell what was known after each fourth, by the number of the snapshot."""
+    then = {}
+    for number in numbers:
+        store.push("spend", row(number))
+        if number % 4 == 0:
+            then[store.registry.last_snapshot(store.catalog.group("spend"))] = told(store)
+    return then
+
+
+def count_files(store: FeatureStore) -> int:
+    """Count the files of the table, but for its old entries."""
+    return sum(file.is_file() for file in root_of(store).rglob("*")) - len(packs(root_of(store)))
+
+
+@pytest.mark.usefixtures("quick")
+def test_old_snapshots_answer_the_same_after_their_files_are_gone_and_their_log_is_packed(store: FeatureStore) -> None:
+    then = push(store, range(1, 40))
+    files, entries = count_files(store), len(list(root_of(store).glob("_delta_log/*.json")))
+    assert packed(root_of(store)) > 30
+    assert entries < 20
+    assert {number: told(store, number) for number in then} == then
+    push(store, range(40, 80))
+    assert {number: told(store, number) for number in then} == then
+    assert count_files(store) < files + 20
+    assert len(list(root_of(store).glob("_delta_log/*.json"))) < 20
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_moment_before_the_log_was_packed_answers_as_it_did(store: FeatureStore) -> None:
+    push(store, range(1, 5))
+    moment, before = datetime.now(UTC), told(store)
+    push(store, range(5, 30))
+    assert list(store.history([FeatureLookup("spend")], as_of=moment, output="arrow").to_pylist()) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_rows_that_were_rewritten_are_never_read_from_the_file_that_others_were_put_into(store: FeatureStore) -> None:
+    then, more = {}, {}
+    for number in range(1, 60):
+        if number % 11 == 0:
+            store.write(GROUP, table([number - 5], **more), mode="merge")
+        elif number % 13 == 0:
+            span = Interval.between(START, START + timedelta(hours=number // 2))
+            store.write(GROUP, table([number // 3], **more), mode="overwrite", interval=span)
+        elif number == 20:
+            more = {"kind": pa.array(["a"])}
+            store.write(GROUP, table([number], **more), mode="append")
+        elif number == 35:
+            more = {}
+            store.rollback("spend", 1)
+        else:
+            store.write(GROUP, table([number], **more), mode="append")
+        then[store.registry.last_snapshot(store.catalog.group("spend"))] = told(store)
+    assert packed(root_of(store)) > 40
+    assert {number: told(store, number) for number in then} == then
+
+
+@pytest.mark.usefixtures("quick")
+def test_packed_entries_tell_of_snapshots_what_deltalake_did(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("seeknal.offline.trimming._KEPT", 1000)
+        push(store, range(1, 12))
+        store.write(GROUP, table([3, 4]), mode="merge")
+        push(store, range(12, 30))
+        root = root_of(store)
+        then = {
+            number: (DeltaTable(root, version=number), read_commits(root, number - 1)[0]) for number in range(1, 25)
+        }
+        names = {number: sorted(opened.file_uris()) for number, (opened, _) in then.items()}
+    push(store, range(30, 40))
+    assert packed(root) > 24
+    monkeypatch.setattr("seeknal.offline.log._put_together", lambda snapshot: snapshot)
+    for number, (_, commit) in then.items():
+        found = read_snapshot(root, number)
+        assert sorted(str(root / file.path) for file in found.files) == [
+            name.removeprefix("file://") for name in names[number]
+        ]
+        assert (found.commit, found.rows) == (commit, commit.rows)
+        assert all(file.start is not None and file.end is not None for file in found.files)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_snapshot_that_is_being_read_keeps_its_files(store: FeatureStore) -> None:
+    push(store, range(1, 8))
+    held = store.catalog.offline("shop", "spend").snapshot()
+    push(store, range(8, 40))
+    assert held.is_whole
+    assert store.engine.count(held.within(store.version("spend").schema)) == [8]
+    path = held.root / held.files[-1].path
+    del held
+    push(store, range(40, 60))
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_killed_process_left_of_the_packing_is_removed_and_nothing_is_lost(store: FeatureStore) -> None:
+    then, root = push(store, range(1, 30)), root_of(store)
+    last = packed(root)
+    pack_entries(root, Pack(last + 1, last + 3))  # and no entry was removed
+    (history(root) / "swept").unlink()
+    (history(root) / ".put.part").write_bytes(b"half")
+    then |= push(store, range(30, 50))
+    assert {number: told(store, number) for number in then} == then
+    assert not list(root.rglob("*.part"))
+    assert min(int(file.stem) for file in root.glob("_delta_log/*.json")) > last + 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_registry_is_filled_again_from_packed_entries(store: FeatureStore) -> None:
+    then, record = push(store, range(1, 40)), store.catalog.group("spend")
+    writes = store.registry.snapshots(record)
+    store.registry.forget_snapshots(record)
+    assert store.versions("spend")[0].rows == 40
+    assert store.registry.snapshots(record) == writes
+    assert {number: told(store, number) for number in then} == then
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_programs_read_a_table_whose_log_is_packed(store: FeatureStore) -> None:
+    push(store, range(1, 40))
+    opened = DeltaTable(root_of(store))
+    assert sorted(opened.to_pyarrow_table()["amount"].to_pylist()) == [float(number) for number in range(40)]
+    assert sorted(pl.read_delta(str(root_of(store)))["amount"]) == [float(number) for number in range(40)]
+    newest = max(root_of(store).glob("_delta_log/*.checkpoint.parquet"))
+    removed = [one for one in pq.read_table(newest)["remove"].to_pylist() if one]
+    assert removed == []
+    opened.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+    assert len(told(store)) == 40
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_backup_has_the_packed_entries_and_is_as_readable_as_the_home(store: FeatureStore, tmp_path: Path) -> None:
+    then = push(store, range(1, 40))
+    backup(store, tmp_path / "saved")
+    restored = FeatureStore(tmp_path / "restored")
+    restore(tmp_path / "saved", restored)
+    assert {number: told(restored, number) for number in then} == then
+    then |= push(restored, range(40, 60))
+    assert {number: told(restored, number) for number in then} == then
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_removed_while_a_backup_is_taken(store: FeatureStore) -> None:
+    with store.catalog.keeping():
+        push(store, range(1, 40))
+        assert packs(root_of(store)) == []
+    push(store, range(40, 41))
+    assert packed(root_of(store)) > 30
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_erased_entity_is_gone_from_snapshots_read_from_files_that_others_were_put_into(store: FeatureStore) -> None:
+    push(store, range(1, 10))
+    spine = pa.table({"user_id": pa.array([1, 2], pa.int64()), "at": [START + timedelta(hours=50)] * 2})
+    question = Question("spine", Interval(), "at")
+    store.save_training_set("others", [FeatureLookup("spend")], question, spine.slice(1), keep_rows=False)
+    before = told(store)
+    number = store.registry.last_snapshot(store.catalog.group("spend"))
+    push(store, range(10, 40))
+    receipt = store.erase("spend", {"user_id": 1})
+    assert receipt.rows == sum(number % 7 == 1 for number in range(40))
+    assert told(store, number) == [row for row in before if row["user_id"] != 1]
+    assert store.training_sets.reproduce(store.registry.training_sets()[0])["amount"].to_pylist() == [9.0]
+    for file in root_of(store).glob("*.parquet"):
+        assert 1 not in pq.read_table(file)["user_id"].to_pylist()
+    push(store, range(40, 60))
+    assert told(store, number) == [row for row in before if row["user_id"] != 1]
+
+
+def test_files_of_few_rows_are_put_together_before_those_of_many() -> None:
+    few = [DataFile(f"added-{number}.parquet", 1, 1, 0, 0) for number in range(4)]
+    rewritten = [DataFile(f"{number}.parquet", 1, 1, 0, 0) for number in range(3)]
+    many = [DataFile("added-many.parquet", 1, 5000, 0, 0)]
+    assert due([*few, *rewritten, *many], 2**17, 4) == [few]
+    assert due([*few[:3], *rewritten, *many], 2**17, 4) == []

@@ -1,0 +1,144 @@
+"""A home has an identity of its own, and rows in a store that several homes can reach belong to one home."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from commands import seeknal
+from contract.world import HOUR, NOON, group, rows, write
+from seeknal import FeatureLookup, FeatureStore, StoreError
+from seeknal.backup import backup, restore
+from seeknal.identity import identify
+from seeknal.online import Entries, connect
+
+SPACE = "shop/spend/1"
+
+
+@pytest.fixture(params=["redis", "folder"])
+def place(request, tmp_path) -> str:
+    """A store that several homes can reach."""
+    return str(tmp_path / "shared") if request.param == "folder" else request.getfixturevalue("valkey_url")
+
+
+@pytest.fixture
+def production(home, place, monkeypatch) -> FeatureStore:
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", place)
+    store = FeatureStore(home)
+    write(group(), rows(1))
+    store.serve([FeatureLookup("spend")], "serving")
+    return store
+
+
+@pytest.fixture(params=["backup", "cp"])
+def copy(request, production, tmp_path) -> FeatureStore:
+    """A copy of production that was made at some time; production goes on."""
+    folder = tmp_path / "staging"
+    if request.param == "cp":
+        shutil.copytree(production.home, folder)
+    else:
+        backup(production, tmp_path / "saved")
+        restore(tmp_path / "saved", FeatureStore(folder))
+    push(production, 2)
+    return FeatureStore(folder)
+
+
+def push(store: FeatureStore, x: int) -> None:
+    store.push("spend", {"user_id": 1, "at": NOON + x * HOUR, "x": x})
+
+
+def online(store: FeatureStore) -> int:
+    return store.online_table("serving").get_features([{"user_id": 1}], "dicts")[0]["x"]
+
+
+def states(place: str) -> dict[str, object]:
+    return msgspec.msgpack.decode(connect(place).get(SPACE, [])[0])
+
+
+def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, copy, place):
+    assert identify(copy.home).name != identify(production.home).name
+    with pytest.raises(StoreError, match=r"stored offline, in snapshot 2, but not online: .*take-over"):
+        push(copy, -9)
+    for load in (lambda: copy.load("spend"), copy.refresh, lambda: copy.serve([FeatureLookup("spend")], "another")):
+        with pytest.raises(StoreError, match=r"of another home.* nothing was loaded over it"):
+            load()
+    copy.verify("serving")
+    copy.delete_table("serving")
+    copy.delete_group("spend")
+    assert (online(production), production.verify("serving").equal) == (2, True)
+    push(production, 3)
+    assert online(production) == 3
+
+
+def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, home, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_HOME", str(copy.home))
+    assert "--take-over" in seeknal("refresh", "serving").stderr
+    assert seeknal("refresh", "serving", "--take-over").returncode == 0
+    assert (online(copy), copy.verify("serving").equal) == (1, True)
+    push(copy, 5)
+    assert online(copy) == 5
+    with pytest.raises(StoreError, match=r"not online.*of another home"):
+        push(production, 6)
+    assert online(copy) == 5
+    production.refresh(["serving"], take_over=True)
+    assert (online(production), production.verify("serving").equal) == (6, True)
+
+
+def test_a_restore_that_is_to_take_the_place_of_the_home_takes_its_store_over(production, tmp_path):
+    backup(production, tmp_path / "saved")
+    production.home.rename(tmp_path / "lost")
+    restored = restore(tmp_path / "saved", FeatureStore(tmp_path / "new"))
+    assert [one.commands for one in restored.elsewhere] == [("seeknal refresh shop/serving --take-over",)]
+    restore(tmp_path / "saved", FeatureStore(tmp_path / "newer"), load_shared=True)
+    push(newer := FeatureStore(tmp_path / "newer"), 4)
+    assert (online(newer), newer.verify("serving").equal) == (4, True)
+
+
+def test_a_home_that_is_renamed_keeps_its_store(production, tmp_path):
+    name = identify(production.home)
+    production.home.rename(tmp_path / "renamed")
+    push(renamed := FeatureStore(tmp_path / "renamed"), 3)
+    assert (online(renamed), identify(renamed.home)) == (3, name)
+
+
+def test_rows_that_an_early_release_loaded_are_of_the_home_that_goes_on_and_of_no_copy(production, place, tmp_path):
+    def as_before() -> None:
+        store = connect(place)
+        text, _ = store.get(SPACE, [])
+        early = {key: value for key, value in msgspec.msgpack.decode(text).items() if key not in ("home", "doubted")}
+        store.change(SPACE, text, msgspec.msgpack.encode(early), Entries([], []))
+
+    backup(production, tmp_path / "saved")
+    restore(tmp_path / "saved", copy := FeatureStore(tmp_path / "staging"))
+    as_before()
+    with pytest.raises(StoreError, match="of another home"):
+        copy.load("spend")
+    push(production, 2)
+    assert (online(production), states(place)["home"]) == (2, identify(production.home).name)
+
+
+def test_a_damaged_identity_is_an_error_that_says_what_to_do(production):
+    (production.home / "identity.json").write_text("{")
+    with pytest.raises(StoreError, match="If it is damaged, remove it"):
+        production.load("spend")
+    (production.home / "identity.json").unlink()
+    production.refresh(["serving"], take_over=True)
+    assert production.verify("serving").equal
+
+
+def test_one_home_used_by_several_processes_at_once_has_one_identity(tmp_path: Path):
+    (tmp_path / "home").mkdir()
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
+        assert len(set(pool.map(identify, [tmp_path / "home"] * 40))) == 1
+
+
+def test_only_a_store_that_others_can_reach_needs_an_identity(home):
+    write(group(), rows(1))
+    FeatureStore(home).load("spend")
+    assert not (home / "identity.json").exists()
+    assert states(str(home / "online"))["home"] == ""

@@ -1,0 +1,195 @@
+"""When the online store is away, an error says what is stored and what is not, retries store nothing twice, and nothing erased comes back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from commands import seeknal
+from contract.world import HOUR, NOON, group, rows, write
+from seeknal import DefinitionError, FeatureStore, SeeknalWarning, StoreError, maintenance
+from seeknal.online import connect
+from seeknal.times import instant
+from servers import Valkey
+
+
+@pytest.fixture
+def redis(tmp_path, monkeypatch) -> Iterator[Valkey]:
+    server = Valkey(tmp_path / "valkey").start()
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(redis, home) -> FeatureStore:
+    return FeatureStore(home)
+
+
+def online(store: FeatureStore, user: int = 1) -> int | None:
+    return store.online_table("spend").get_features([{"user_id": user}], "dicts")[0]["x"]
+
+
+def stored(store: FeatureStore) -> int:
+    return store.versions("spend")[0].rows
+
+
+@pytest.mark.parametrize("mode", ["append", "merge", "overwrite"])
+def test_a_write_that_is_stored_says_so_and_can_be_repeated(store, redis, mode):
+    fg, frame = group(online=True), pa.concat_tables([rows(1), rows(2, user=2), rows(3, user=2)])
+    redis.stop()
+    for _ in range(3):  # a task with retries
+        with (
+            warnings.catch_warnings(action="ignore"),
+            pytest.raises(StoreError, match="is stored offline, as") as caught,
+        ):
+            write(fg, frame, mode=mode)
+    assert stored(store) == (2 if mode == "merge" else 3)
+    assert caught.value.snapshot == store.versions("spend")[0].snapshot
+    assert "run seeknal materialize shop/spend" in str(caught.value)
+    redis.start()
+    assert seeknal("materialize", "shop/spend").returncode == 0
+    assert (online(store), online(store, 2), store.verify("spend").equal) == (1, 3, True)
+
+
+def test_a_repeated_append_stores_nothing_again_and_brings_the_rows_online(store, redis):
+    fg = group(online=True)
+    write(fg, rows(1))
+    redis.stop()
+    more = rows(None, user=2, y=[float("nan")])
+    for _ in range(2):
+        with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match="stored offline, as snapshot 2"):
+            write(fg, more, mode="append")
+    redis.start()
+    with pytest.warns(SeeknalWarning, match="the 1 row given are stored already"):
+        done = write(fg, more, mode="append")
+    assert (done.rows, done.snapshot, done.online_rows) == (0, 2, 2)
+
+
+def test_only_exactly_the_last_rows_are_taken_for_a_repetition(store, redis):
+    fg = group(online=True)
+    write(fg, rows(1))
+    redis.stop()
+    counts = []
+    for frame in (rows(1), rows(1, user=2), rows(1), pa.concat_tables([rows(1), rows(2)])):
+        with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match="stored offline"):
+            write(fg, frame, mode="append")
+        counts.append(store.version("spend").rows)
+    assert counts == [2, 3, 4, 6]  # the first write was an overwrite
+    redis.start()
+    store.load("spend")
+    with warnings.catch_warnings(action="ignore"):  # all is online: rows that are appended twice are meant so
+        assert write(fg, pa.concat_tables([rows(1), rows(2)]), mode="append").rows == 2
+    assert (store.version("spend").rows, online(store)) == (8, 2)
+
+
+def test_an_entity_is_erased_everywhere_or_nowhere(store, redis):
+    write(group(), rows(1))
+    write(group(), rows(2, user=2), mode="append")
+    store.load("spend")
+    redis.stop()
+    for erase in (store.erase, lambda _, keys: store.erase_entity("spend_entity", keys)):
+        with pytest.raises(StoreError, match=r"Nothing was erased from shop/spend offline: .* Erase it again"):
+            erase("spend", {"user_id": 1})
+    assert stored(store) == 2
+    redis.start()
+    store.load("spend")
+    assert store.erase("spend", {"user_id": 1}).rows == 1
+    assert (online(store), online(store, 2), store.verify("spend").equal) == (None, 2, True)
+
+
+HEAL = {
+    "refresh": lambda store: store.refresh(["spend"]),
+    "materialize": lambda store: store.load("spend"),
+    "push": lambda store: store.push("spend", {"user_id": 3, "at": NOON, "x": 3}),
+    "erase": lambda store: store.erase("spend", {"user_id": 1}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:No row of that entity")
+@pytest.mark.parametrize("heal", HEAL)
+def test_a_store_that_comes_back_as_it_was_never_serves_who_was_erased(store, redis, heal):
+    write(group(), rows(1))
+    write(group(), rows(2, user=2), mode="append")
+    store.load("spend")
+    held_open = store.online_table("spend")
+    store.push("spend", {"user_id": 2, "at": NOON + HOUR, "x": 4})
+    with redis.client() as client:
+        client.save()  # what it comes back with
+    store.erase("spend", {"user_id": 1})
+    assert [row["x"] for row in held_open.get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [None, 4]
+    redis.kill()
+    redis.start()
+    for table in (held_open, store.online_table("spend"), FeatureStore(store.home).online_table("spend")):
+        with pytest.raises(StoreError, match=r"may hold entities that were erased since.*seeknal refresh shop/spend"):
+            table.get_features([{"user_id": 1}])
+    HEAL[heal](store)
+    for table in (held_open, store.online_table("spend")):
+        assert [row["x"] for row in table.get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [None, 4]
+    assert store.verify("spend").equal
+
+
+def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(store, redis):
+    write(group(), rows(1))
+    store.load("spend")
+    record = store.catalog.group("spend")
+    key = next(connect(redis.url).keys("shop/spend/1"))
+    store.online_tables.take_out(record, key, instant("2024-06-01"))  # and then the process ends
+    assert online(store) is None
+    assert not store.online_tables.ledger(record)[0].is_fresh
+    store.refresh(["spend"])
+    assert (online(store), store.verify("spend").equal) == (1, True)
+
+
+def test_rows_are_cleaned_everywhere_or_it_is_said_and_can_be_repeated(store, redis):
+    write(group(), rows(1))
+    write(group(), rows(2, user=2, times=[NOON + HOUR]), mode="append")
+    store.load("spend")
+    limit = instant(NOON + HOUR)
+    redis.stop()
+    with pytest.raises(StoreError, match=r"No row of shop/spend was removed.*Clean it again"):
+        store.clean("spend", limit)
+    assert (stored(store), store.clean("spend", limit, dry_run=True)) == (2, 1)
+    redis.start()
+    store.load("spend")
+    maintenance.clean(store.catalog, store.engine, store.catalog.group("spend"), limit, dry_run=False)  # then it ended
+    assert seeknal("clean", "spend", "--before", "2024-01-01T13:00:00", "--yes").returncode == 0
+    assert (stored(store), online(store), online(store, 2)) == (1, None, 2)
+
+
+def test_a_group_is_deleted_everywhere_or_nowhere(store, redis):
+    write(group(), rows(1))
+    store.load("spend")
+    redis.stop()
+    with pytest.raises(StoreError):
+        store.delete_group("spend")
+    assert stored(store) == 1
+    redis.start()
+    store.load("spend")
+    assert online(store) == 1
+    store.delete_group("spend")
+    with pytest.raises(DefinitionError, match="No online table"):
+        store.online_table("spend")
+
+
+def test_other_verbs_say_what_is_done_although_the_store_is_away(store, redis):
+    fg = group(online=True)
+    write(fg, rows(1))
+    with warnings.catch_warnings(action="ignore"):
+        write(fg, rows(2, y=[1]))
+    store.load("spend", version=1)
+    redis.stop()
+    with pytest.raises(StoreError, match="Version 1 of shop/spend is the current one again, but not all is online"):
+        store.rollback("spend", 1)
+    assert store.version("spend").number == 1
+    told = "The new ttl of shop/spend is registered, but not all is online"
+    with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match=told):
+        group(online=True, ttl=timedelta(hours=1)).get_or_create()
+    redis.start()
+    with warnings.catch_warnings(action="ignore"):
+        assert seeknal("materialize", "shop/spend").returncode == 0
+    assert (online(store), store.verify("spend").equal) == (None, True)  # it has expired
