@@ -250,9 +250,9 @@ MUTATIONS = (
     ),
     edge(
         "a write that is planned again leaves its files",
-        "        undo.callback(path.unlink, missing_ok=True)\n",
+        "        self.undo.callback(remove, path)\n",
         "",
-        "offline/table.py",
+        "offline/files.py",
         "a_write_that_was_overtaken_leaves_no_file_of_its_first_try",
     ),
     Mutation(

@@ -24,6 +24,8 @@ from seeknal import (
     tokens,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def answer(*arguments: str):
     """Run a command that must succeed, and read the JSON it prints."""

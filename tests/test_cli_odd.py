@@ -22,7 +22,7 @@ from seeknal.feature_group import FeatureGroup
 from seeknal.registry import Question
 from seeknal.times import Interval
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 KEYS = ["name=a", "number=1", "flag=true", "day=2024-01-01", "at=2024-01-01T12:00", "raw=x", "price=1.50"]
 COMMANDS = {

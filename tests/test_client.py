@@ -523,16 +523,24 @@ def test_an_answer_to_another_push_or_of_another_spine_is_an_error(peer):
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # the connections of loops that have ended
-def test_a_closed_client_says_so_and_an_async_one_serves_each_loop(server):
-    client, later = Client(server.url, server.token), AsyncClient(server.url, server.token)
-    assert [asyncio.run(later.catalog()) for _ in range(3)] == [client.catalog()] * 3
-    client.close()
+def test_an_async_client_serves_each_loop_and_a_closed_one_says_so(server, client):
+    ask_in_several_loops(server, client.catalog())
+    gc.collect()  # here, and not in another test
+
+
+def ask_in_several_loops(server, expected):
+    later = AsyncClient(server.url, server.token)
+    assert [asyncio.run(later.catalog()) for _ in range(3)] == [expected] * 3
     asyncio.run(later.close())
-    gc.collect()
-    with pytest.raises(DefinitionError, match=r"is closed. Make another: Client\(url, token\)"):
-        client.catalog()
     with pytest.raises(DefinitionError, match=r"is closed. Make another: AsyncClient\(url, token\)"):
         asyncio.run(later.catalog())
+
+
+def test_a_closed_client_says_so(server):
+    client = Client(server.url, server.token)
+    client.close()
+    with pytest.raises(DefinitionError, match=r"is closed. Make another: Client\(url, token\)"):
+        client.catalog()
 
 
 def test_only_reads_of_features_have_to_be_answered_in_time(peer):

@@ -12,18 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from seeknal import Entity, FeatureStore, Materialization
+from seeknal import DefinitionError, Entity, FeatureStore, Materialization
 from seeknal.backup import backup, restore
 from seeknal.feature_group import FeatureGroup, FeatureLookup
 from seeknal.offline import DataFile
 from seeknal.offline.entries import Pack, history, pack_entries, packed, packs
 from seeknal.offline.files import due
 from seeknal.offline.log import read_commits, read_snapshot
+from seeknal.overview import Overview
 from seeknal.registry import Question, Version
 from seeknal.registry.records import NEW_ROWS
 from seeknal.times import Interval
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
 
@@ -285,3 +286,51 @@ def test_files_of_few_rows_are_put_together_before_those_of_many() -> None:
     many = [DataFile("added-many.parquet", 1, 5000, 0, 0)]
     assert due([*few, *rewritten, *many], 2**17, 4) == [few]
     assert due([*few[:3], *rewritten, *many], 2**17, 4) == []
+
+
+def test_a_short_log_tells_what_deltalake_tells_of_it(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.push("spend", [row(number) for number in range(1, 9)])
+    store.write(GROUP, table([3, 4]), mode="merge")
+    store.write(GROUP, table([5], kind=pa.array(["a"])), mode="append")
+    store.erase("spend", {"user_id": 2})
+    root = root_of(store)
+    last = store.registry.last_snapshot(store.catalog.group("spend"))
+    by_entries = [read_snapshot(root, number) for number in range(last + 1)]
+    monkeypatch.setattr("seeknal.offline.log._SHORT", 0)
+    for one in by_entries:
+        other = read_snapshot(root, one.number)
+        assert other.table is not None
+        assert one.table is None
+        assert set(one.files) == set(other.files)
+        assert (one.number, one.commit, one.settings) == (other.number, other.commit, other.settings)
+
+
+def test_the_fingerprint_of_a_version_is_that_of_its_files_whether_noted_or_not(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(GROUP, table([1], kind=pa.array(["a"])), mode="append")
+    store.erase("spend", {"user_id": 1})
+    store.push("spend", row(2) | {"kind": "b"})
+    record, catalog = store.catalog.group("spend"), store.catalog
+    expected = {one.number: catalog.snapshot(record, one).fingerprint for one in catalog.versions(record)}
+    assert {number: catalog.fingerprint(record, number) for number in expected} == expected
+    monkeypatch.setattr("seeknal.offline.log.mark_of", lambda *_: None)  # as if an earlier release had made the commits
+    assert {number: catalog.fingerprint(record, number) for number in expected} == expected
+
+
+def test_a_look_at_all_groups_sees_what_each_look_would_and_later_writes_too(store: FeatureStore) -> None:
+    other = FeatureGroup("other", GROUP.entity, GROUP.materialization, "shop")
+    store.write(other, table([1, 2]))
+    store.get_or_create(FeatureGroup("empty", GROUP.entity, GROUP.materialization, "shop"))
+    overview = Overview(store.catalog)
+    assert overview.groups == store.registry.groups()
+    for record in overview.groups:
+        assert overview.group(record.name) == overview.group(record.label) == record
+        assert overview.versions(record) == store.catalog.versions(record)
+    store.push("spend", row(9))
+    later = FeatureGroup("later", GROUP.entity, GROUP.materialization, "shop")
+    store.write(later, table([1]))
+    assert overview.versions(overview.group("spend")) == store.versions("spend")
+    assert overview.versions(overview.group("later")) == store.versions("later")
+    with pytest.raises(DefinitionError, match="No feature group named 'none'"):
+        overview.group("none")

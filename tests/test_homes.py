@@ -22,7 +22,7 @@ from servers import Server
 FOLDER = Path(__file__).parent / "homes"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.json"))
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 
 @pytest.fixture(params=NAMES)
@@ -132,7 +132,6 @@ def test_it_is_backed_up_and_comes_back(made, answers, tmp_path, monkeypatch):
     assert {label: found[label] for label in made["answers"]} == made["answers"]
 
 
-@pytest.mark.slow
 def test_its_server_answers(made, home, answers):
     headers = {"authorization": f"Bearer {made['token']}"} if made["token"] else {}
     with Server(home) as server:

@@ -17,6 +17,8 @@ from seeknal.backup import backup, restore
 from seeknal.identity import identify
 from seeknal.online import Entries, connect
 
+pytestmark = pytest.mark.slow
+
 SPACE = "shop/spend/1"
 
 

@@ -21,6 +21,8 @@ from seeknal.duck import Duck
 from seeknal.frames.relations import read
 from seeknal.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _handler():

@@ -30,7 +30,7 @@ from seeknal import (
 )
 from seeknal.backup import backup, restore
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 NOON_UTC = NOON.replace(tzinfo=UTC)
 MANY_DIGITS = re.compile(r"\d{12,}")

@@ -22,6 +22,8 @@ from seeknal.offline.files import FileWriter
 from seeknal.registry import Question
 from seeknal.times import instant
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 LATER = datetime(2024, 6, 1, tzinfo=UTC)
 GROUP = FeatureGroup("visits", Entity("user", ["user_id"]), Materialization("at"))

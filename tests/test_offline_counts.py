@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from seeknal import DataError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
 from seeknal.feature_group import FeatureGroup
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", "UTC")
 

@@ -24,6 +24,8 @@ from seeknal.doctor import examine
 from seeknal.feature_group import FeatureGroup
 from seeknal.offline.log import METADATA, noted
 
+pytestmark = pytest.mark.slow
+
 WHEN = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))
 VALUES = {
     pa.int8(): st.integers(-128, 127),

@@ -16,6 +16,8 @@ from seeknal.online import connect
 from seeknal.times import instant
 from servers import Valkey
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def redis(tmp_path, monkeypatch) -> Iterator[Valkey]:

@@ -23,6 +23,8 @@ from seeknal.schema import Schema
 from seeknal.turns import Conflict
 from servers import Valkey, cluster
 
+pytestmark = pytest.mark.slow
+
 SPACE = "shop/spend/1"
 
 

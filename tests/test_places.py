@@ -14,6 +14,8 @@ from contract.world import HOUR, NOON, rows, written
 from seeknal import FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, OnlineFeaturesDuckDB, config
 from seeknal.errors import DefinitionError
 
+pytestmark = pytest.mark.slow
+
 SEEKNAL = [sys.executable, "-c", "from seeknal.cli import main; main()"]
 
 

@@ -24,6 +24,8 @@ from seeknal.lock import alone
 from servers import Server
 from unprivileged import make_read_only, make_writable, run_unprivileged, unprivileged
 
+pytestmark = pytest.mark.slow
+
 BEGIN = """
 import os, sys, warnings
 import pandas as pd

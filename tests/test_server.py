@@ -20,6 +20,8 @@ from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, frames
 from seeknal.feature_group import FeatureGroup
 from servers import Server, wait_for
 
+pytestmark = pytest.mark.slow
+
 ARROW, MSGPACK = "application/vnd.apache.arrow.stream", "application/msgpack"
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 USER = Entity("user", ["user_id"])
@@ -446,7 +448,6 @@ def pushed_back(tmp_path_factory):
     store.close()
 
 
-@pytest.mark.slow
 @PROFILE
 @given(data=st.data())
 def test_what_the_server_gives_can_be_pushed_back_and_is_the_same(pushed_back, data):

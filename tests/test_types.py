@@ -12,6 +12,8 @@ from dateutil.tz import tzoffset
 from contract.world import HOUR, NOON, group, history, look, rows, snapshots, write, written
 from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, TrainingSet, frames, types
 
+pytestmark = pytest.mark.slow
+
 
 def test_halves_are_whole_in_duckdb_which_has_none():
     fg = written(

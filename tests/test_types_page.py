@@ -17,6 +17,8 @@ from deltalake.schema import ArrayType, PrimitiveType, StructType
 from contract.world import NOON, group, look, snapshots, write, written
 from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "types.md"
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 FIRST, LAST, DAY, MOST = -62_135_596_800, 253_402_300_800, 86_400, 2**63 - 1

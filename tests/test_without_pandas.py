@@ -8,6 +8,8 @@ import pytest
 
 from seeknal.extras import how_to_install
 
+pytestmark = pytest.mark.slow
+
 WRITE = """
 import pyarrow as pa
 from seeknal import DefinitionError, Entity, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, Materialization

@@ -19,6 +19,8 @@ from seeknal.times import DAY
 
 from .world import NOON, group, rows, write, written
 
+pytestmark = pytest.mark.slow
+
 FIRST = pd.Timestamp("2024-01-01")
 
 

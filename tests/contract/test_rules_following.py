@@ -33,6 +33,8 @@ from servers import Server, Valkey
 
 from .world import HOUR, NOON, finished, group, python, rows, write, written
 
+pytestmark = pytest.mark.slow
+
 LATER = NOON + 5 * HOUR
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_loaders.py"
 
@@ -221,7 +223,6 @@ while seen < 5:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_reader_in_another_process_moves_on_with_the_table(place, shared):
     fg = written(three())
@@ -238,7 +239,6 @@ def test_a_reader_in_another_process_moves_on_with_the_table(place, shared):
     finished(reader)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_server_moves_on_with_the_table(place, home, shared):
     fg = written(three())
@@ -258,7 +258,6 @@ def test_a_server_moves_on_with_the_table(place, home, shared):
         server.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["lmdb", "redis"])
 def test_no_reader_notices_that_a_loader_was_killed_while_it_moved_a_table(store):
     few = ["--kills", "4", "--readers", "2", "--entities", "1000", "--warm-up", "0.5", "--seed", str(randrange(10**6))]

@@ -23,7 +23,7 @@ from seeknal import (
 
 from .world import HOUR, NOON, group, rows, write, written
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 SPINE = pa.table({"user_id": [1], "when": [NOON + 9 * HOUR]})
 KEYS = [{"user_id": 1}]

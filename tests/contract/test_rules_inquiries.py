@@ -13,7 +13,7 @@ from seeknal.content import content_hash
 
 from .world import HOUR, NOON, rows, write, written
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 MOMENTS = [NOON + hours * HOUR for hours in (0, 1, 2, 5)]
 SPINE = pa.table({"user_id": [1, 1, 2, 1], "when": MOMENTS, "label": [0, 1, 0, 1], "x2": [9, 9, 9, 9]})

@@ -16,6 +16,8 @@ from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, OnlineFe
 
 from .world import NOON, group, history, look, rows, write, written
 
+pytestmark = pytest.mark.slow
+
 COUNT = 3000
 US = pa.timestamp("us")
 

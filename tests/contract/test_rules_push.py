@@ -29,6 +29,8 @@ from servers import Valkey
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, history, python, rows, seen, snapshots, write, written
 
+pytestmark = pytest.mark.slow
+
 
 def online(fg, *users, **options):
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve(**options)
@@ -258,7 +260,6 @@ def test_a_field_that_a_struct_does_not_have_is_refused():
     assert fg.push(row).rows == 1
 
 
-@pytest.mark.slow
 def test_pushes_of_many_threads_and_processes_all_arrive():
     fg = written(rows(0, user=0))
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
@@ -323,7 +324,6 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
     assert table.verify().equal
 
 
-@pytest.mark.slow
 def test_files_stay_as_long_as_a_load_reads_them(home):
     fg = written(rows(1))
     write(fg, rows(7, user=5), mode="append")
@@ -385,7 +385,6 @@ def test_a_push_that_stores_nothing_loads_nothing():
     ] == [None, 2]
 
 
-@pytest.mark.slow
 def test_many_loads_leave_few_notes():
     fg = written(rows(0))
     for i in range(60):

@@ -16,6 +16,8 @@ from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDu
 
 from .world import HOUR, NOON, group, history, look, rows, seen, snapshots, write, written
 
+pytestmark = pytest.mark.slow
+
 LATER = [NOON + HOUR]
 US = pa.timestamp("us")
 

@@ -30,6 +30,8 @@ from .oracle import Row, one_per_event
 from .profiles import PROFILE
 from .test_point_in_time import KINDS, NEITHER, Pair, spine_of
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("one", "other")
 SMALL = {
     "offline.plan": {"FILE_ROWS": 4, "_BLOCK": 5, "_AT_ONCE": 2},

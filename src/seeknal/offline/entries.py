@@ -18,7 +18,7 @@ import msgspec
 
 from seeknal.deltalog import newest
 from seeknal.errors import StoreError
-from seeknal.folders import put
+from seeknal.folders import make, put
 from seeknal.lock import hold
 
 _PACK = re.compile(r"(\d{20})-(\d{20})\.jsonl\.gz")
@@ -153,5 +153,5 @@ def pack_entries(root: Path, pack: Pack) -> None:
     lines = (
         b"[" + b",".join(entry_of(root, n).read_bytes().splitlines()) + b"]\n" for n in range(pack.first, pack.last + 1)
     )
-    history(root).mkdir(exist_ok=True)
+    make(history(root))
     put(pack.path(root), gzip.compress(b"".join(lines), mtime=0))
