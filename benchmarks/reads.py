@@ -68,7 +68,7 @@ def _measure(loads: Section, reads: Section, name: str, store: FeatureStore, tab
     served = store.serve([FeatureLookup(GROUP)], f"clicks_{name.lower()}")
     loads.add("load", f"seeknal, {name}", rows / (time.perf_counter() - started))
     raw = online.raw_lmdb if name == "LMDB" else online.raw_redis
-    below: Any = served.parts[0]._online  # noqa: SLF001 - the raw store is what we compare with
+    below: Any = served.parts[0].online
     assert isinstance(below, LmdbStore) == (name == "LMDB")  # noqa: S101
     for count in _COUNTS:
         keys = random.Random(count).sample(range(rows), count)

@@ -102,7 +102,7 @@ MUTATIONS = (
         "a ttl is exclusive online",
         "row[-1] < oldest",
         "row[-1] <= oldest",
-        "serving.py",
+        "parts.py",
         "online.py::test_a_ttl_counts_online_to_the_microsecond",
     ),
     rule(
@@ -459,6 +459,20 @@ MUTATIONS = (
         "if rows > most + 1:",
         "server/bodies.py",
         ("test_server_safety.py::test_what_is_too_large_gets_413",),
+    ),
+    rule(
+        "a null of a single row is 0",
+        "_NUMBER.pack_into(head, self._nulls_at + i * _PAIR.size, 1)",
+        "_NUMBER.pack_into(head, self._nulls_at + i * _PAIR.size, 0)",
+        "online/single.py",
+        "single.py::test_one_entity_is_answered_as_among_others",
+    ),
+    rule(
+        "columns of pandas come in the order of their types",
+        ".take(self._order, axis=1)",
+        "",
+        "frames/blocks.py",
+        "single.py::test_one_entity_is_answered_as_among_others",
     ),
 )
 

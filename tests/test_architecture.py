@@ -67,6 +67,7 @@ ORDER = [
     "pushing",
     "following",
     "asking",
+    "parts",
     "serving",
     "served",
     "verification",

@@ -16,8 +16,9 @@ from seeknal.duck import Duck
 from seeknal.errors import NotOnlineError, StoreError
 from seeknal.folders import scratch_of
 from seeknal.online import Codec, State
+from seeknal.parts import Part
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry
-from seeknal.serving import OnlineTable, Part
+from seeknal.serving import OnlineTable
 
 _LOOK = 1.0
 """After how many seconds the registry is looked at again, even if nothing in the online store has changed."""

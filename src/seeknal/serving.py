@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -16,138 +15,13 @@ from seeknal.asking import Key, columns_of
 from seeknal.dicts import dict_maker
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import did_you_mean, quoted
-from seeknal.online import Codec, OnlineStore, State, WireRow
+from seeknal.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.schema import UTC
 from seeknal.times import moment_of
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
-FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
-
-
-class Read(NamedTuple):
-    """What was read of a part: what is online, the row of each entity asked for, and those that have not expired."""
-
-    state: State
-    rows: list[WireRow | None]
-    alive: list[WireRow | None]
-
-    @property
-    def statuses(self) -> list[str]:
-        """Say of each entity whether it was found."""
-        pairs = zip(self.rows, self.alive, strict=True)
-        return [NOT_FOUND if row is None else EXPIRED if alive is None else FOUND for row, alive in pairs]
-
-    @property
-    def times(self) -> list[int | None]:
-        """Give the event time of each row, in microseconds since 1970."""
-        return [None if row is None else row[-1] for row in self.rows]
-
-
-class Part:
-    """What a table takes from one version of a group.
-
-    Args:
-        lookup: The version, the keys and the features.
-        codec: How the version's rows are written.
-        online: Where they are.
-        ttl: How long values are good for, in microseconds, in place of the group's own.
-        place: What people call the store.
-        origin: When the group was registered, which tells it from another of its name that came later.
-        has_moved: Tells whether the table takes this from elsewhere by now, given the state of what is online. It is asked when
-            that has changed. None: the caller finds out by itself.
-    """
-
-    def __init__(
-        self,
-        lookup: TableLookup,
-        codec: Codec,
-        online: OnlineStore,
-        ttl: int | None,
-        place: str,
-        origin: int,
-        *,
-        has_moved: Callable[[State], bool] | None = None,
-    ) -> None:
-        self.origin = origin
-        self._has_moved = has_moved
-        self.lookup = lookup
-        self.place = place
-        self.waits = online.waits
-        self.codec = codec
-        self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
-        self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
-        self._space = lookup.space
-        self._online = online
-        self._ttl = ttl
-        self._state: tuple[bytes, State] | None = None
-
-    def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self._online, self._ttl, self.place, self.origin)
-
-    def read(self, keys: Sequence[Sequence[Any]], at: int) -> Read:
-        """Read the rows of some entities, given as one column of wire values per join key.
-
-        Raises:
-            KeyError: The version is not online, or the table has left it.
-        """
-        return self._read(self.codec.encode_keys(keys), at)
-
-    def _read(self, keys: Sequence[bytes], at: int) -> Read:
-        text, found = self._online.get(self._space, keys)
-        if self._state is None or self._state[0] != text:
-            state = State.loads(text)
-            if self._has_moved and self._has_moved(state):
-                raise KeyError(self._space)
-            self._state = text, state
-        state = self._state[1]
-        if state.origin != self.origin:
-            raise KeyError(self._space)
-        rows = self.codec.rows(found, at)
-        ttl = state.ttl if self._ttl is None else self._ttl
-        if ttl is None:
-            return Read(state, rows, rows)
-        oldest = at - ttl
-        return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
-
-    def is_online(self) -> bool:
-        """Whether the version was loaded into the store."""
-        try:
-            self._online.get(self._space, [])
-        except KeyError:
-            return False
-        return True
-
-    def others(self, known: set[bytes], at: int) -> Iterator[tuple[dict[str, Any], State, WireRow]]:
-        """Give the entities that are online beside those that are known, with what is online of them.
-
-        Raises:
-            KeyError: The version is not online.
-        """
-        keys = sorted(set(self._online.keys(self._space)) - known)
-        read = self._read(keys, at)
-        for key, row in zip(keys, read.alive, strict=True):
-            if row is not None:
-                yield self.codec.entity(key), read.state, row
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Features of one part that are asked for: their names, their places in its rows, and what takes them from there."""
-
-    part: Part
-    label: str
-    names: list[str]
-    places: list[int]
-    values: Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What is asked for: features in order, and the parts they are in."""
-
-    order: list[str]
-    pieces: list[Piece]
+_MOST_SELECTIONS = 100
 
 
 class Found(NamedTuple):
@@ -169,6 +43,8 @@ class Found(NamedTuple):
 
     def arrow(self, with_status: bool = False) -> pa.Table:
         """Give it as a table."""
+        if not with_status and (batch := self._batch()) is not None:
+            return pa.Table.from_batches([batch])
         arrays = {name: self.keys[name].array(values) for name, values in self.columns.items()}
         for piece, read in zip(self.selection.pieces, self.reads, strict=True):
             arrays |= zip(piece.names, piece.part.codec.columns(read.alive, piece.places), strict=True)
@@ -177,6 +53,17 @@ class Found(NamedTuple):
             arrays[f"{label}_status"] = pa.array(status, pa.string())
             arrays[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(UTC)
         return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
+
+    def frame(self, output: str, with_status: bool = False) -> Any:
+        """Give it as a frame of a kind."""
+        if output == "pandas" and not with_status and (batch := self._batch()) is not None:
+            frame = self.selection.blocks.frame(batch)
+            if frame is not None:
+                return frame
+        return frames.from_arrow(self.arrow(with_status), output)
+
+    def _batch(self) -> pa.RecordBatch | None:
+        return self.selection.batch_of_one(list(self.columns.values()), self.reads)
 
     def dicts(self, with_status: bool = False) -> list[dict[str, Any]]:
         """Give it as one dictionary per entity."""
@@ -228,10 +115,11 @@ class OnlineTable:
         self._keys = {key.name: key for part in reversed(self.parts) for key in reversed(part.keys)}
         self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
         self._labels = _labels([part.lookup for part in self.parts])
-        self._all: Selection = self.select(self.features)
-        whole = len(self.parts) == 1 and self.parts[0].codec.is_whole(self._all.pieces[0].places)
-        self._values = self._all.pieces[0].values
-        self._as_dicts = dict_maker(self.keys, [self.features], self.features) if whole else None
+        self._all = self._select(self.features)
+        self._selections: dict[tuple[str, ...], Selection] = {}
+        self._as_dicts = None
+        if all(part.is_quick for part in self.parts):
+            self._as_dicts = dict_maker(self.keys, self._all.layouts, self.features)
 
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)
@@ -278,10 +166,10 @@ class OnlineTable:
         if output == "dicts" and features is None and not with_status and self._as_dicts and type(keys) is list:
             plain = self.plainly(keys, moment)
             if plain is not None:
-                return self._as_dicts(*plain[0], self._values(plain[1].alive))
+                return self._as_dicts(*plain[0], *map(filled, self.parts, plain[1]))
         check_output(output)
         found = self.find(self.columns(keys), features, moment)
-        return found.dicts(with_status) if output == "dicts" else frames.from_arrow(found.arrow(with_status), output)
+        return found.dicts(with_status) if output == "dicts" else found.frame(output, with_status)
 
     def find(self, columns: Mapping[str, list[Any]], features: Sequence[str] | None, at: int) -> Found:
         """Look up some entities, given as one column per join key.
@@ -301,45 +189,47 @@ class OnlineTable:
             {name: self._keys[name] for name in columns},
             columns,
             selection,
-            [self.read(piece.part, columns, at) for piece in selection.pieces],
+            self.read(selection.entities, columns, at),
         )
 
-    def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], Read] | None:
-        """Look up what is asked most, in as few steps as can be; None if anything about it is out of the ordinary.
-
-        Entities of a table that has one group, whose keys are the same on the wire: half of the time of `find`, for one.
+    def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
+        """Look up all features in as few steps as can be; None if a key is not the same on the wire, or `find` would raise.
 
         Returns:
-            The keys, as one column per join key, and what was read.
+            The keys, as one column per join key, and what was read, one for each part.
         """
-        if len(self.parts) > 1:
-            return None
-        part = self.parts[0]
         try:
             columns = [[key[name] for key in keys] for name in self.keys]
             if not {len(columns)}.issuperset(map(len, keys)):
                 return None
-            for key, values in zip(part.keys, columns):  # noqa: B905 - there are as many
-                if not key.plain.issuperset(map(type, values)):
-                    return None
-            return columns, part.read(columns, at)
         except (KeyError, TypeError, IndexError):
             return None
+        encoded = self._all.entities.encode_plain(columns)
+        try:  # `suppress` would take a tenth of the time of an answer
+            return None if encoded is None else (columns, self._read(self._all.entities, encoded, at))
+        except NotOnlineError:
+            return None
 
-    def read(self, part: Part, columns: Mapping[str, list[Any]], at: int) -> Read:
-        """Read what a part has of the entities asked for.
+    def read(self, entities: Entities, columns: Mapping[str, list[Any]], at: int) -> list[Read]:
+        """Read what some parts have of the entities asked for, given as one column per join key.
 
         Raises:
             DataError: A key has a wrong type.
-            NotOnlineError: The part is not online.
+            NotOnlineError: A part is not online.
         """
-        keys = [key.wire(columns[key.name]) for key in part.keys]
+        return self._read(entities, entities.encode(columns), at)
+
+    def _read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+        """Read parts in one pass over the store, which has them all."""
+        parts = entities.parts
         try:
-            return part.read(keys, at)
-        except KeyError:
+            found = parts[0].online.get_all(entities.spaces, encoded)
+            return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - there are as many
+        except KeyError as error:
+            gone = next(part for part in parts if part.space == error.args[0])
             raise NotOnlineError(
-                f"Online table {self.record.label!r} is not online: version {part.lookup.version} of {part.lookup.group!r} "
-                f"is not in {part.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
+                f"Online table {self.record.label!r} is not online: version {gone.lookup.version} of {gone.lookup.group!r} "
+                f"is not in {gone.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
                 f"{self.record.label}."
             ) from None
 
@@ -367,12 +257,20 @@ class OnlineTable:
         if unknown := [name for name in features if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
             raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
+        asked = tuple(features)
+        if (known := self._selections.get(asked)) is None:
+            if len(self._selections) >= _MOST_SELECTIONS:
+                self._selections.clear()
+            known = self._selections[asked] = self._select(features)
+        return known
+
+    def _select(self, features: Sequence[str]) -> Selection:
         pieces = []
         for part, label in zip(self.parts, self._labels, strict=True):
             if names := [name for name in dict.fromkeys(features) if name in part.features]:
                 places = [part.features[name] for name in names]
                 pieces.append(Piece(part, label, names, places, part.codec.values(places)))
-        return Selection(list(features), pieces)
+        return Selection(list(features), pieces, [self._keys[name] for name in self.keys])
 
 
 def check_output(output: object) -> None:

@@ -18,11 +18,12 @@ from seeknal.feature_group import FeatureLookup
 from seeknal.following import feeds
 from seeknal.notebook import Shown
 from seeknal.online import State, WireRow, to_wire
+from seeknal.parts import Entities, Part, Read
 from seeknal.progress import Tell, silent
 from seeknal.registry import TableLookup
 from seeknal.retrieval import Source
 from seeknal.schema import UTC
-from seeknal.serving import OnlineTable, Part, Read
+from seeknal.serving import OnlineTable
 from seeknal.times import Interval, moment_of
 
 NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
@@ -180,6 +181,7 @@ class _Comparison:
         self._source: Source = catalog.source(wanted)
         self._ttl = record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
         self._names = list(part.features)
+        self._asked = Entities([part], [key.name for key in part.keys])
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
         """Compare entities, some thousands at a time."""
@@ -210,7 +212,7 @@ class _Comparison:
         columns = {
             key.name: keys[own].to_pylist() for (own, _), key in zip(self._lookup_keys, self._part.keys, strict=True)
         }
-        return self._table.read(self._part, columns, self._at)
+        return self._table.read(self._asked, columns, self._at)[0]
 
     @property
     def _lookup_keys(self) -> Sequence[tuple[str, str]]:

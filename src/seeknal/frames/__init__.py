@@ -6,6 +6,7 @@ install.
 """
 
 from seeknal.frames.answers import OUTPUTS, empty_batch, from_arrow, output_kind, records, to_stream, with_columns
+from seeknal.frames.blocks import Blocks
 from seeknal.frames.files import check_parquet, for_parquet
 from seeknal.frames.given import Batches, Frame
 from seeknal.frames.libraries import check_installed, library
@@ -15,6 +16,7 @@ from seeknal.frames.opening import kept, kind_of, opened, to_arrow
 __all__ = [
     "OUTPUTS",
     "Batches",
+    "Blocks",
     "Frame",
     "check_installed",
     "check_parquet",

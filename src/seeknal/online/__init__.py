@@ -9,6 +9,7 @@ from seeknal.online.codec import Codec, WireRow, to_wire
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, OnlineStore, Round
 from seeknal.online.redis import RedisStore
+from seeknal.online.single import SingleRow
 from seeknal.online.state import Events, State
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OnlineStore",
     "RedisStore",
     "Round",
+    "SingleRow",
     "State",
     "WireRow",
     "close_all",

@@ -50,6 +50,10 @@ class Codec:
             return encode_whole_numbers(table[fields[0].name].to_numpy())
         return self.encode_keys([to_wire(table[field.name], field.type) for field in fields])
 
+    def kind(self, i: int) -> pa.DataType:
+        """Return the type of a feature in answers."""
+        return self._kinds[i]
+
     def value(self, i: int, value: Any) -> Any:
         """Give one wire value of a feature as Python has it."""
         return _unwired(pa.array([value], self._row[i].type), self._kinds[i])[0].as_py()
@@ -121,14 +125,19 @@ class Codec:
         columns = pa.array(rows, self._row).flatten()
         return [_unwired(columns[i], self._kinds[i]) for i in wanted]
 
-    def is_whole(self, wanted: Sequence[int]) -> bool:
-        """Tell whether `values` of these features are rows as they are, with the event time behind."""
-        return all(self._plain) and list(wanted) == list(range(len(self._kinds)))
+    @property
+    def width(self) -> int:
+        """How many features a row has."""
+        return len(self._kinds)
+
+    def is_plain(self, wanted: Sequence[int]) -> bool:
+        """Tell whether features look in Python as they do in a row."""
+        return all(self._plain[i] for i in wanted)
 
     def values(self, wanted: Sequence[int]) -> Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]:
         """Give what takes some features from rows, as Python values; there may be more behind those asked for."""
         nothing = self.nothing
-        if not all(self._plain[i] for i in wanted):
+        if not self.is_plain(wanted):
             return lambda rows: self._converted(rows, wanted)
         if list(wanted) == list(range(len(wanted))):
             return lambda rows: [nothing if row is None else row for row in rows]

@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -74,13 +75,16 @@ class LmdbStore:
 
     def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """See `OnlineStore.get`."""
-        return self.get_all([(space, keys)])[0]
+        return self.get_all((space,), (keys,))[0]
 
-    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[Found]:
+    def get_all(self, spaces: tuple[str, ...], keys: Sequence[Sequence[bytes]]) -> list[Found]:
         """See `OnlineStore.get_all`."""
-        if self._is_missing():
-            raise KeyError(*(space for space, _ in asked))
-        return self._environment.get([(_SPACES + space.encode(), keys) for space, keys in asked])
+        environment = _open_environments.get(self._place)
+        if environment is None:
+            if self._is_missing():
+                raise KeyError(spaces[0])
+            environment = self._environment
+        return environment.get(_heads(spaces), keys)
 
     def keys(self, space: str) -> Iterator[bytes]:
         """See `OnlineStore.keys`."""
@@ -197,9 +201,9 @@ class _Environment:
         if self._growing.locked():
             self._growing.release()
 
-    def get(self, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Found]:
+    def get(self, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
         """Return state and rows of some spaces; see `OnlineStore.get_all`."""
-        return self.read(_get, asked)
+        return self.read(_get, names, keys)
 
     def write(self, step: Callable[..., T], *arguments: object) -> T:
         """Take a step in a transaction that changes something: all of it, or nothing.
@@ -279,7 +283,7 @@ class _Unlocked:
 
     let_go = hold
 
-    def get(self, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Found]:
+    def get(self, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
         """Return state and rows of some spaces; see `OnlineStore.get_all`.
 
         When a snapshot goes, the next one goes on after the rows that were read, if the heads of the spaces are the same
@@ -290,15 +294,15 @@ class _Unlocked:
 
         def go_on(tree: Tree) -> list[Found]:
             nonlocal heads, rows
-            now = [tree.get(name) for name, _ in asked]
+            now = [tree.get(name) for name in names]
             if now != heads:
-                heads, rows = now, [[] for _ in asked]
+                heads, rows = now, [[] for _ in names]
             found = []
-            for (name, keys), head, known in zip(asked, heads, rows, strict=True):
+            for name, some, head, known in zip(names, keys, heads, rows, strict=True):
                 if head is None:
-                    raise KeyError(name)
+                    raise KeyError(name[1:].decode())
                 prefix = _ROWS + head[:8]
-                for key in keys[len(known) :]:
+                for key in some[len(known) :]:
                     known.append(tree.get(prefix + key))
                 found.append((head[_HEAD.size :], known))
             return found
@@ -367,14 +371,20 @@ os.register_at_fork(
 )
 
 
-def _get(transaction: Transaction, asked: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Found]:
+@lru_cache(1000)
+def _heads(spaces: tuple[str, ...]) -> list[bytes]:
+    return [_SPACES + space.encode() for space in spaces]
+
+
+def _get(transaction: Transaction, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
     get, found = transaction.get, []
-    for name, keys in asked:
+    for name, some in zip(names, keys):  # noqa: B905 - there are as many
         head = get(name)
         if head is None:
-            raise KeyError(name)
+            raise KeyError(name[1:].decode())
         prefix = _ROWS + head[:8]
-        found.append((head[16:], [get(prefix + key) for key in keys]))
+        rows = [get(prefix + some[0])] if len(some) == 1 else [get(prefix + key) for key in some]
+        found.append((head[16:], rows))
     return found
 
 

@@ -72,8 +72,8 @@ class OnlineStore(Protocol):
             StoreError: The store cannot be read.
         """
 
-    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[Found]:
-        """Do what `get` does for several spaces; each is of one moment.
+    def get_all(self, spaces: tuple[str, ...], keys: Sequence[Sequence[bytes]]) -> list[Found]:
+        """Do what `get` does for several spaces, with keys for each; each is of one moment.
 
         Raises:
             KeyError: There is no such space.

@@ -144,9 +144,9 @@ class RedisStore:
                     return now[_GENERATION:], rows
                 generation = self._generation(space)
 
-    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[Found]:
+    def get_all(self, spaces: tuple[str, ...], keys: Sequence[Sequence[bytes]]) -> list[Found]:
         """See `OnlineStore.get_all`."""
-        return [self.get(space, keys) for space, keys in asked]
+        return [self.get(space, some) for space, some in zip(spaces, keys, strict=True)]
 
     def _generation(self, space: str) -> bytes:
         now = self._client.get(_head(space))

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from seeknal.dicts import AS_IS, Form, dict_maker
 from seeknal.errors import DefinitionError, SeeknalError, StoreError
 from seeknal.names import check_name, not_the_only, split_label
+from seeknal.parts import Read, Selection, filled
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Exchange, Problem
-from seeknal.serving import Found, OnlineTable, Read, Selection
+from seeknal.serving import Found, OnlineTable
 from seeknal.store import FeatureStore
 from seeknal.tokens import Doorkeeper
 
@@ -38,18 +39,16 @@ class Held:
         self.origins = list(origins)
         self.key_kinds = {field.name: field.type for field in table.key_fields}
         self.waits = any(part.waits for part in table.parts)
-        self._nothing = table.parts[0].codec.nothing
         self._make_all = self._maker(table.select(None), text=True, to_encode=True)
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 
-    def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], Read] | None:
-        """Answer for JSON what is asked most: all features of one group; None if it is out of the ordinary."""
+    def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], list[Read]] | None:
+        """Answer for JSON what is asked most: all features; None if it is out of the ordinary."""
         plain = self.table.plainly(keys, at)
         if plain is None:
             return None
-        columns, read = plain
-        nothing = self._nothing
-        return self._make_all(*columns, [nothing if row is None else row for row in read.alive]), read
+        columns, reads = plain
+        return self._make_all(*columns, *map(filled, self.table.parts, reads)), reads
 
     def rows(self, found: Found, *, text: bool, with_status: bool) -> list[dict[str, Any]]:
         """Put an answer as dictionaries that JSON (or MessagePack) can hold."""
@@ -59,25 +58,20 @@ class Held:
                 self._shapes.clear()
             make = self._shapes[shape] = self._maker(found.selection, text=text)
         columns = [found.keys[name].wire(values) for name, values in found.columns.items()]
-        pieces = zip(found.selection.pieces, found.reads, strict=True)
-        rows = [[piece.part.codec.nothing if row is None else row for row in read.alive] for piece, read in pieces]
-        made = make(*columns, *rows)
+        parts = [piece.part for piece in found.selection.pieces]
+        made = make(*columns, *map(filled, parts, found.reads))
         if with_status:
             found.add_statuses(made, moment_text)
         return made
 
     def _maker(self, selection: Selection, *, text: bool, to_encode: bool = False) -> Callable[..., list[Any]]:
         forms: dict[str, Form] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
-        layouts = []
-        for i, piece in enumerate(selection.pieces):
+        for piece in selection.pieces:
             features = piece.part.codec.schema.features
-            layout = [f"\0{i}.{j}" for j in range(len(features))]  # a name that nobody asks for
             for name, place in zip(piece.names, piece.places, strict=True):
-                layout[place] = name
                 forms[name] = form_of(features[place].type, text=text)
-            layouts.append(layout)
         plain = {name: form for name, form in forms.items() if form is not AS_IS}
-        return dict_maker(self.table.keys, layouts, selection.order, plain, to_encode=to_encode)
+        return dict_maker(self.table.keys, selection.layouts, selection.order, plain, to_encode=to_encode)
 
 
 class Definitions:

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
+from seeknal.parts import Read
 from seeknal.registry import TokenRecord
 from seeknal.server.options import Limits
-from seeknal.serving import Read
 from seeknal.tokens import EVERY_PROJECT, allows
 
 Scope = dict[str, Any]

@@ -53,7 +53,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     if kind == exchange.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
         quick = held.quick(asked.keys, time.time_ns() // 1000)
         if quick is not None:
-            exchange.reads = quick[1:]
+            exchange.reads = quick[1]
             return Answer(HTTPStatus.OK, _json({"rows": quick[0]}))
     columns = held.table.columns(asked.keys)
     if kind != ARROW:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from seeknal.freshness import Freshness
+from seeknal.parts import Read
 from seeknal.server.totals import Counts, Key, SharedTotals, Totals
-from seeknal.serving import Read
 
 _TABLE = ["project", "table"]
 _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
