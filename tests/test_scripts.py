@@ -18,7 +18,8 @@ SMALL = {
     "fill_disks.py": ["--deeds 12"],
     "kill_backups.py": ["--kills 6 --rows 20000"],
     "kill_loaders.py": [
-        f"--kills 4 --readers 2 --entities 2000 --warm-up 1 {more}" for more in ("", "--moves", "--store redis")
+        f"--kills 4 --readers 2 --entities 2000 --warm-up 1 {more}"
+        for more in ("", "--moves", "--store redis", "--store redis --moves")
     ],
     "kill_workers.py": ["--seconds 12 --every 4 --connections 6 --processes 2"],
     "kill_writers.py": ["--kills 6 --quick"],
@@ -28,7 +29,7 @@ SMALL = {
 """Their arguments where there is little time; without any, they take minutes."""
 
 WHOLE = {
-    "kill_loaders.py": ["", "--moves", "--store redis"],
+    "kill_loaders.py": ["", "--moves", "--store redis", "--store redis --moves"],
     "larger_than_memory.py": ["--spine 2 --rows 20 --memory 500MB"],
     "make_home.py": ["today ."],
 }

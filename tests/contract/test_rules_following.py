@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import sqlite3
-import subprocess
-import sys
 import warnings
 from datetime import UTC, datetime
-from pathlib import Path
-from random import randrange
 
 import httpx2
 import pyarrow as pa
@@ -36,7 +32,6 @@ from .world import HOUR, NOON, finished, group, python, rows, write, written
 pytestmark = pytest.mark.slow
 
 LATER = NOON + 5 * HOUR
-SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_loaders.py"
 
 
 @pytest.fixture(params=["lmdb", "redis"])
@@ -256,15 +251,6 @@ def test_a_server_moves_on_with_the_table(place, home, shared):
         assert ask() == [{"user_id": 1, "x": 7}]
     finally:
         server.stop()
-
-
-@pytest.mark.parametrize("store", ["lmdb", "redis"])
-def test_no_reader_notices_that_a_loader_was_killed_while_it_moved_a_table(store):
-    few = ["--kills", "4", "--readers", "2", "--entities", "1000", "--warm-up", "0.5", "--seed", str(randrange(10**6))]
-    command = [sys.executable, str(SCRIPT), "--moves", "--store", store, *few]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    assert "errors, torn or older answers: 0" in done.stdout
 
 
 def test_a_reader_of_a_table_that_became_another_is_told_so(place):
