@@ -56,6 +56,7 @@ ORDER = [
     "overview",
     "content",
     "erasures",
+    "leftovers",
     "advice",
     "writing",
     "maintenance",

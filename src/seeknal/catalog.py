@@ -57,6 +57,10 @@ class Catalog:
             pass
         return alone(self.home / _DELETIONS)
 
+    def try_deleting(self) -> AbstractContextManager[object] | None:
+        """Hold off backups and deletions, if that is possible without waiting; None if not."""
+        return try_alone(self.home / _DELETIONS)
+
     def keeping(self) -> AbstractContextManager[object]:
         """Hold off whoever deletes; others may keep things at the same time."""
         with together(self.home / _TURN):
@@ -160,7 +164,7 @@ class Catalog:
         root = self._root(record.project, record.name)
         if trimming.is_due(root, number):
             with suppress(StoreError, OSError):  # what was stored is stored
-                if (lock := try_alone(self.home / _DELETIONS)) is not None:
+                if (lock := self.try_deleting()) is not None:
                     with lock:
                         trimming.trim(root)
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from seeknal import leftovers
 from seeknal.errors import SeeknalError, tally
 from seeknal.offline import OfflineTable
 from seeknal.overview import Overview
@@ -45,6 +46,9 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
     size, free = _bytes_of(store.home), shutil.disk_usage(store.home).free
     yield Finding("home", True, f"{store.home}, {_size(size)}")
     yield Finding("free disk", free > size, _size(free))
+    if left := leftovers.find(store.catalog):
+        found = f"{tally(len(left), 'folder')}, {_size(sum(map(_bytes_of, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
+        yield Finding("left behind", False, found)
     try:
         store.check_engine()
         yield Finding("point-in-time join", True, "answers its test cases rightly")

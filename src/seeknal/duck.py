@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from seeknal.errors import StoreError
+from seeknal.folders import lasting
+from seeknal.forks import keep
 from seeknal.interrupts import interruptible_calls
 from seeknal.lock import once
 
 if TYPE_CHECKING:
     import duckdb
 
+_ducks: WeakSet[Duck] = WeakSet()
+
+
+def _after_fork() -> None:
+    for duck in _ducks:
+        if "connection" in duck.__dict__:
+            keep(duck.connection)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 
 class Duck:
     """A DuckDB in memory, which is loaded and opened when it is first asked for.
 
     Args:
-        scratch: Folder for what does not fit in memory; made when needed.
+        scratch: Where a folder is made for what does not fit in memory.
         memory_limit: Such as "4GB". None: half of the machine's memory.
     """
 
     def __init__(self, scratch: Path, memory_limit: str | None = None) -> None:
+        _ducks.add(self)
         self._scratch = scratch
         self._memory_limit = memory_limit
         self._begun: Future[duckdb.DuckDBPyConnection] | None = None
@@ -70,13 +86,19 @@ class Duck:
                     "autoload_known_extensions": False,
                     "memory_limit": self._memory_limit or "50%",
                     "python_enable_replacements": False,
-                    "temp_directory": str(self._scratch),
+                    "temp_directory": str(self._room()),
                 }
             )
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not be opened: {error}") from error
         return interruptible_calls(connection)
+
+    def _room(self) -> Path:
+        """Make a folder for what does not fit in memory; where that cannot be, only who needs it will be told."""
+        with suppress(OSError, StoreError):
+            return lasting(self, self._scratch)
+        return self._scratch
 
     def close(self) -> None:
         """Let go of it, if it was opened."""

@@ -18,10 +18,11 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from io import FileIO
 from pathlib import Path
+from weakref import finalize
 
 from seeknal.errors import DefinitionError, StoreError
 
-_LOCK = "_making.lock"
+_LOCK, _WORK = "_making.lock", "work"
 _CHUNK = 2**20
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP}
 """How a disk says that it does not bring folders, only files, to the disk when asked."""
@@ -152,15 +153,32 @@ def passing(parent: Path) -> Iterator[Path]:
     Args:
         parent: Where it is made.
     """
-    make(parent)
-    place = parent / "work"
-    _sweep(place)
-    part, lock = _begin(place, [])
+    part, lock = _begin_work(parent)
     with lock:
         try:
             yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def lasting(holder: object, parent: Path) -> Path:
+    """Make a folder to work in, which is gone when its holder is, or when this process ends.
+
+    Two processes can have one number, each in a container of its own, so a name with that number keeps nothing apart.
+
+    Args:
+        holder: Any object.
+        parent: Where it is made.
+    """
+    part, lock = _begin_work(parent)
+    finalize(holder, _end_work, part, lock, os.getpid())
+    return part
+
+
+def _end_work(part: Path, lock: FileIO, maker: int) -> None:
+    if os.getpid() == maker:
+        shutil.rmtree(part, ignore_errors=True)
+    lock.close()
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:
@@ -181,6 +199,26 @@ def same_access(source: Path, target: Path) -> None:
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
 
+def abandoned(parent: Path) -> list[Path]:
+    """List the folders to work in that processes left which are no more."""
+    found = []
+    for part, lock in _unlocked(parent / _WORK):
+        lock.close()
+        found.append(part)
+    return found
+
+
+def sweep(parent: Path) -> None:
+    """Remove the folders to work in that processes left which are no more."""
+    _sweep(parent / _WORK)
+
+
+def _begin_work(parent: Path) -> tuple[Path, FileIO]:
+    make(parent)
+    sweep(parent)
+    return _begin(parent / _WORK, [])
+
+
 def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
     """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile.
 
@@ -199,10 +237,16 @@ def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
 
 def _sweep(place: Path) -> None:
     """Remove what was begun for a place by processes that are no more."""
+    for part, lock in _unlocked(place):
+        with lock:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _unlocked(place: Path) -> Iterator[tuple[Path, FileIO]]:
+    """Give what was begun for a place by processes that are no more, locked."""
     for part in place.parent.glob(f".{escape(place.name)}.{'[0-9a-f]' * 8}.part"):
         if (lock := _try_lock(part, unknown=False)) is not None:
-            shutil.rmtree(part, ignore_errors=True)
-            lock.close()
+            yield part, lock
 
 
 def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:

@@ -42,10 +42,15 @@ class PerProcess(Generic[T]):
         return made
 
     def leave_to_parent(self) -> None:
-        """Let go of what was inherited, without freeing it: its destructors could wait for the locks."""
+        """Let go of what was inherited."""
         self._making = Lock()
         if (inherited := self.forget()) is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+            keep(inherited)
+
+
+def keep(inherited: object) -> None:
+    """Never free what was inherited: its destructors could wait for locks, or crash without threads, that are not there."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 _every: WeakSet[PerProcess[Any]] = WeakSet()

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from seeknal import advice
+from seeknal import advice, leftovers
 from seeknal.catalog import Catalog, SnapshotGone
 from seeknal.engine import Engine
 from seeknal.erasures import warn_of_return
@@ -237,6 +237,7 @@ def optimize(
 
     with catalog.deleting():
         removed = offline.vacuum(needed, at_once=not keep_days)
+        leftovers.remove(catalog)
     after = offline.snapshot()
     freed = sum(file.size for file in removed)
     return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), freed)

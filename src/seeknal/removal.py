@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seeknal import folders, maintenance
+from seeknal import folders, leftovers, maintenance
 from seeknal.catalog import Catalog
 from seeknal.erasures import digest
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally, unfinished
@@ -168,6 +167,7 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
         catalog.registry.add_erasure(record, digest(key), at)
         receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
         doomed += _delete_sets(sets, record, entity)
+        leftovers.remove(catalog)
     with unfinished(
         f"The entity is erased from {record.label}, and its row was removed online before, but not all is loaded anew",
         f"Run seeknal materialize {record.label}",
@@ -210,4 +210,4 @@ def delete_group(places: Places, record: GroupRecord) -> None:
             folders.make(trash.parent)
             root.rename(trash)
         catalog.registry.delete_group(record)
-    shutil.rmtree(trash, ignore_errors=True)
+        leftovers.remove(catalog)

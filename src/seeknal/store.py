@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seeknal import reading
+from seeknal import leftovers, reading
 from seeknal.catalog import AsOf
 from seeknal.errors import tally, unfinished
 from seeknal.feature_group import FeatureGroup, FeatureLookup
@@ -364,6 +364,7 @@ class FeatureStore(Home):
         """Forget a training set, its spine and its rows."""
         with self.catalog.deleting():
             self.training_sets.delete(record)
+            leftovers.remove(self.catalog)
 
     def explain(
         self,

@@ -23,7 +23,8 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.feature_group import FeatureLookup
 from seeknal.folders import check_writable, make, share
-from seeknal.lock import during
+from seeknal.leftovers import saving_lock
+from seeknal.lock import during, together
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
 from seeknal.progress import Tell, silent
@@ -71,6 +72,7 @@ class TrainingSets:
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
         check_writable(self._catalog.home / "datasets")
+        make(self._catalog.home / "datasets")
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
         place = self._catalog.home / "datasets" / folder
         readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
@@ -94,7 +96,7 @@ class TrainingSets:
                 self._register(made, undo)
             return made
 
-        return during(readings, keep)
+        return during([*readings, lambda: together(saving_lock(self._catalog.home))], keep)
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
         """Register a training set, whose files stay from then on unless it is certain that it is not, whatever interrupts it."""

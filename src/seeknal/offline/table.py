@@ -22,7 +22,7 @@ from seeknal import types
 from seeknal.duck import Duck
 from seeknal.errors import StoreError
 from seeknal.folders import check_writable, make
-from seeknal.lock import alone, together
+from seeknal.lock import alone, together, try_alone
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
     ADOPTED,
@@ -415,8 +415,10 @@ class OfflineTable:
             return self._remove([file for file in self._spare(snapshots) if holds(file)])
 
     def orphans(self) -> list[Path]:
-        """List files that no snapshot mentions and no writer is at work on: killed writers left them."""
-        with alone(self.root / "_write.lock"):
+        """List files that no snapshot mentions: killed writers left them. None while somebody writes, who may be at work on them."""
+        if (lock := try_alone(self.root / "_write.lock")) is None:
+            return []
+        with lock:
             mentioned = mentioned_files(self.root)
             return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
 

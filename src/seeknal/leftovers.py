@@ -1,0 +1,50 @@
+"""What processes that were killed left in a home: training sets that were never registered, groups half deleted, folders for work.
+
+Left-over files of a group's table are its own matter: `OfflineTable.vacuum` and `OfflineTable.forget` remove them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from seeknal.catalog import Catalog
+from seeknal.folders import abandoned, scratch_of, sweep
+from seeknal.lock import try_alone
+
+
+def find(catalog: Catalog) -> list[Path]:
+    """List the folders that nobody is at work on; of deletions and training sets none while one is going on."""
+    return [*_half_deleted(catalog), *_unregistered(catalog), *abandoned(scratch_of(catalog.home))]
+
+
+def remove(catalog: Catalog) -> None:
+    """Remove them; the caller holds off whoever else deletes."""
+    for folder in [*_in_trash(catalog), *_unregistered(catalog)]:
+        shutil.rmtree(folder, ignore_errors=True)
+    sweep(scratch_of(catalog.home))
+
+
+def saving_lock(home: Path) -> Path:
+    """Name what is held while a training set is in its folder and not yet in the registry."""
+    return home / "datasets" / "_saving.lock"
+
+
+def _half_deleted(catalog: Catalog) -> list[Path]:
+    if (lock := catalog.try_deleting()) is None:
+        return []
+    with lock:
+        return _in_trash(catalog)
+
+
+def _in_trash(catalog: Catalog) -> list[Path]:
+    return list((catalog.home / "trash").glob("*"))
+
+
+def _unregistered(catalog: Catalog) -> list[Path]:
+    place = catalog.home / "datasets"
+    if not place.exists() or (lock := try_alone(saving_lock(catalog.home))) is None:
+        return []
+    with lock:
+        known = {place / one.folder for one in catalog.registry.training_sets()}
+        return [folder for folder in place.glob("*/*") if folder not in known]

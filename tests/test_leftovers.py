@@ -1,0 +1,178 @@
+"""What killed processes left in a home is told, and goes; what others are at work on stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, doctor, leftovers
+from seeknal.duck import Duck
+from seeknal.feature_group import FeatureGroup
+from seeknal.registry import Question
+from seeknal.times import instant
+
+MOMENT = instant("2024-05-02")
+SAVE = """
+import sys
+import pyarrow as pa
+import seeknal.training
+from seeknal import FeatureLookup, FeatureStore
+from seeknal.registry import Question
+
+def wait(answer):
+    print("kept", flush=True)
+    sys.stdin.read()
+    return whole(answer)
+
+whole, seeknal.training.content_hash = seeknal.training.content_hash, wait
+spine = pa.table({"user": [1], "at": pa.array([1714608000000000], pa.timestamp("us", "UTC"))})
+FeatureStore().save_training_set("may", [FeatureLookup("spend")], Question("spine", date_col="at"), spine)
+"""
+SPILL = """
+import sys
+from pathlib import Path
+from seeknal.duck import Duck
+duck = Duck(Path(sys.argv[1]))
+print(duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0], flush=True)
+sys.stdin.read()
+"""
+
+FORK = """
+import os, sys
+from pathlib import Path
+from seeknal import FeatureStore
+store = FeatureStore()
+place = Path(store._duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0])
+if not (child := os.fork()):
+    _ = store.engine
+    sys.exit()
+print(os.waitpid(child, 0)[1], place.exists(), flush=True)
+store.close()
+del store
+print(0, place.exists(), flush=True)
+"""
+
+
+def group(name: str) -> FeatureGroup:
+    """Define a group."""
+    return FeatureGroup(name, Entity("user", ["user"]), Materialization("at"))
+
+
+@pytest.fixture
+def store(home) -> FeatureStore:
+    """A store with two groups."""
+    store, at = FeatureStore(home), pa.array([instant("2024-05-01")] * 3, pa.timestamp("us", "UTC"))
+    for name in ("spend", "visits"):
+        store.write(group(name), pa.table({"user": [1, 2, 3], "at": at, name: [1, 2, 3]}))
+    return store
+
+
+def kept(store: FeatureStore) -> list[str]:
+    """List the folders of training sets."""
+    place = store.home / "datasets"
+    return sorted(str(one.relative_to(place)) for one in place.glob("*/*"))
+
+
+@contextmanager
+def running(code: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start a process that says a line and waits; give both."""
+    started = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill it, and wait until it is gone."""
+    process.kill()
+    process.wait(60)
+
+
+def told(store: FeatureStore) -> list[str]:
+    """Give what doctor says of what was left behind."""
+    return [one.found for one in doctor.examine(store) if one.what == "left behind"]
+
+
+def removals(store: FeatureStore) -> Iterator[Callable[[], object]]:
+    """List what removes it."""
+    yield lambda: store.erase("spend", {"user": 1}, delete_training_sets=True)
+    yield lambda: store.optimize("spend")
+    yield lambda: store.delete_group("visits")
+    yield lambda: store.delete_training_set(store.registry.training_sets()[0])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_what_a_killed_save_kept_goes_with_the_next_removal_of_anything(store, number):
+    store.save_training_set("april", [FeatureLookup("spend")], Question("latest", moment=MOMENT), None)
+    with running(SAVE) as (process, line):
+        assert line == "kept"
+        assert len(kept(store)) == 2
+        assert told(store) == []
+        assert leftovers.find(store.catalog) == []
+        kill(process)
+    assert told(store)[0].startswith("2 folders, ")  # also its folder for what does not fit in memory
+    list(removals(store))[number]()
+    assert told(store) == []
+    assert kept(store) == [one.folder for one in store.registry.training_sets()]
+
+
+def test_what_is_being_saved_stays(store):
+    with running(SAVE) as (process, line):
+        assert line == "kept"
+        store.erase("visits", {"user": 1})
+        process.communicate("", timeout=60)
+        assert process.returncode == 0
+    saved = store.registry.training_sets()
+    assert kept(store) == [saved[0].folder]
+    assert len(store.training_sets.reproduce(saved[0])) == 1
+
+
+def test_a_group_that_was_half_deleted_goes_for_good(store):
+    trash = store.home / "trash/0123"
+    trash.mkdir(parents=True)
+    (trash / "rows.parquet").write_bytes(b"rows of somebody")
+    assert told(store)[0].startswith("1 folder, ")
+    with store.catalog.deleting():
+        assert leftovers.find(store.catalog) == []
+    store.erase("spend", {"user": 1})
+    assert not trash.exists()
+    assert told(store) == []
+
+
+def test_each_process_spills_into_a_folder_of_its_own(store):
+    scratch = store.home / "scratch"
+    with running(SPILL, str(scratch)) as (one, first), running(SPILL, str(scratch)) as (other, second):
+        assert Path(first).parent == Path(second).parent == scratch
+        assert first != second
+        kill(one)
+        assert leftovers.find(store.catalog) == [Path(first)]
+        other.communicate("", timeout=60)
+    assert not Path(second).exists()
+    (Path(first) / "spilled").write_bytes(b"rows of somebody")
+    assert told(store)[0].startswith("1 folder, ")
+    third = Duck(scratch).connection
+    assert not Path(first).exists()
+    assert third.sql("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_forked_process_leaves_the_folder_of_its_parent(store):
+    with running(FORK) as (process, line):
+        assert line == "0 True"
+        assert process.stdout
+        assert process.stdout.readline() == "0 False\n"
+    assert len(list((store.home / "scratch").iterdir())) == 1  # our own
+
+
+def test_what_does_not_fit_in_memory_needs_no_folder_until_then(tmp_path):
+    (tmp_path / "scratch").touch()
+    duck = Duck(tmp_path / "scratch")
+    assert duck.connection.sql("SELECT 1").fetchall() == [(1,)]
