@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from seeknal.errors import StoreError
-from seeknal.folders import lasting
+from seeknal.folders import Workplace
 from seeknal.forks import keep
 from seeknal.interrupts import interruptible_calls
 from seeknal.lock import once
@@ -97,7 +97,8 @@ class Duck:
     def _room(self) -> Path:
         """Make a folder for what does not fit in memory; where that cannot be, only who needs it will be told."""
         with suppress(OSError, StoreError):
-            return lasting(self, self._scratch)
+            self._work = Workplace(self._scratch)
+            return self._work.folder
         return self._scratch
 
     def close(self) -> None:

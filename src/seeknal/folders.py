@@ -146,39 +146,40 @@ def appearing(place: Path) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def passing(parent: Path) -> Iterator[Path]:
-    """Give a folder to work in, which is gone afterwards; those of processes that were killed go before.
-
-    Args:
-        parent: Where it is made.
-    """
-    part, lock = _begin_work(parent)
-    with lock:
-        try:
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def lasting(holder: object, parent: Path) -> Path:
-    """Make a folder to work in, which is gone when its holder is, or when this process ends.
+class Workplace:
+    """A folder to work in, which is gone when this is, or when the process ends; those of killed processes go before it is made.
 
     Two processes can have one number, each in a container of its own, so a name with that number keeps nothing apart.
 
     Args:
-        holder: Any object.
         parent: Where it is made.
     """
-    part, lock = _begin_work(parent)
-    finalize(holder, _end_work, part, lock, os.getpid())
-    return part
+
+    def __init__(self, parent: Path) -> None:
+        make(parent)
+        sweep(parent)
+        self.folder, lock = _begin(parent / _WORK, [])
+        self.end = finalize(self, _end_work, self.folder, lock, os.getpid())
 
 
-def _end_work(part: Path, lock: FileIO, maker: int) -> None:
+def _end_work(folder: Path, lock: FileIO, maker: int) -> None:
     if os.getpid() == maker:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     lock.close()
+
+
+@contextmanager
+def passing(parent: Path) -> Iterator[Path]:
+    """Give a folder to work in, which is gone afterwards, also where a generator has it that nobody comes back to close.
+
+    Args:
+        parent: Where it is made.
+    """
+    work = Workplace(parent)
+    try:
+        yield work.folder
+    finally:
+        work.end()
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:
@@ -211,12 +212,6 @@ def abandoned(parent: Path) -> list[Path]:
 def sweep(parent: Path) -> None:
     """Remove the folders to work in that processes left which are no more."""
     _sweep(parent / _WORK)
-
-
-def _begin_work(parent: Path) -> tuple[Path, FileIO]:
-    make(parent)
-    sweep(parent)
-    return _begin(parent / _WORK, [])
 
 
 def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
