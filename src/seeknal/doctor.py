@@ -12,7 +12,8 @@ from pathlib import Path
 
 from seeknal import leftovers
 from seeknal.errors import SeeknalError, tally
-from seeknal.offline import OfflineTable
+from seeknal.offline import OfflineTable, Snapshot
+from seeknal.offline.commit import lacking
 from seeknal.overview import Overview
 from seeknal.store import FeatureStore
 
@@ -64,17 +65,16 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
             if not offline.exists():
                 yield Finding(record.label, True, "nothing written yet")
                 continue
-            versions = catalog.versions(record)
+            versions, newest = catalog.versions(record), offline.snapshot()
             for one in versions:
-                catalog.snapshot(record, one)
-            files, spare = offline.snapshot().files, offline.orphans()
+                if one.snapshot != newest.number or not newest.is_whole:
+                    catalog.snapshot(record, one)
+            spare = offline.orphans()
         except SeeknalError as error:
             yield Finding(record.label, False, str(error))
             continue
-        yield from _foreign(record.label, offline)
-        found = (
-            f"{tally(len(versions), 'version')}, {_size(sum(one.size for one in files))} in {tally(len(files), 'file')}"
-        )
+        yield from _foreign(record.label, offline, newest)
+        found = f"{tally(len(versions), 'version')}, {_size(sum(one.size for one in newest.files))} in {tally(len(newest.files), 'file')}"
         yield Finding(record.label, True, found)
         if spare:
             size = _size(sum(path.stat().st_size for path in spare))
@@ -85,14 +85,14 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
             )
 
 
-def _foreign(label: str, offline: OfflineTable) -> Iterator[Finding]:
+def _foreign(label: str, offline: OfflineTable, newest: Snapshot) -> Iterator[Finding]:
     """Look at what other programs did to a table that can be read all the same, and at what they would read of it."""
     if commits := offline.foreign().every:
         told = ", ".join(map(str, commits[-_SHOWN:]))
         yield Finding(
             label, True, f"{tally(len(commits), 'commit')} of other programs left the rows as they are: {told}"
         )
-    if names := offline.lacks():
+    if names := sorted(lacking(newest)):
         found = (
             f"the table lacks the properties {', '.join(names)}: filters of other readers may find no rows, or old snapshots be lost. "
             f"They are set by the next write or by seeknal optimize {label}"

@@ -166,10 +166,6 @@ class OfflineTable:
                 self._put_together(newest, due(newest.files, _SMALL, _DUE))
         return done
 
-    def lacks(self) -> list[str]:
-        """Name the properties that `mend` would set."""
-        return sorted(lacking(read_snapshot(self.root)))
-
     def mend(self) -> None:
         """Set the properties that earlier releases did not give the table, or other programs changed.
 
