@@ -50,6 +50,7 @@ ORDER = [
     "tokens",
     "online",
     "engine",
+    "source",
     "retrieval",
     "streaming",
     "catalog",

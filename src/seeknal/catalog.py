@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
-    from seeknal.retrieval import Source
+    from seeknal.source import Source
 
 AsOf = Moment | int | Mapping[str, int]
 """What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
 
-_DELETIONS, _TURN = "_deletions.lock", "_turn.lock"
+_DELETIONS, _TURN, _SAVING = "_deletions.lock", "_turn.lock", "datasets/_saving.lock"
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
@@ -60,6 +60,14 @@ class Catalog:
     def try_deleting(self) -> AbstractContextManager[object] | None:
         """Hold off backups and deletions, if that is possible without waiting; None if not."""
         return try_alone(self.home / _DELETIONS)
+
+    def saving(self) -> AbstractContextManager[object]:
+        """Hold a shared lock while a training set is in its folder and not yet in the registry."""
+        return together(self.home / _SAVING)
+
+    def try_saved(self) -> AbstractContextManager[object] | None:
+        """Hold off whoever saves a training set, if none is being saved; None if one is."""
+        return try_alone(self.home / _SAVING)
 
     def keeping(self) -> AbstractContextManager[object]:
         """Hold off whoever deletes; others may keep things at the same time."""
@@ -346,7 +354,7 @@ class Catalog:
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""
-        from seeknal.retrieval import Source
+        from seeknal.source import Source
 
         record = self.group(lookup.name, lookup.project)
         given = getattr(lookup.source, "materialization", None)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from seeknal import types
 from seeknal.cores import on_cores
 from seeknal.errors import DataError
-from seeknal.schema import UTC
+from seeknal.types import UTC
 
 _PIECE = 2**17
 _LITTLE = 2**18

@@ -15,9 +15,10 @@ from seeknal.catalog import Catalog
 from seeknal.engine import Engine
 from seeknal.frames import library, records
 from seeknal.registry import SnapshotRecord
-from seeknal.retrieval import Source
-from seeknal.schema import ROW_ID, UTC, Schema
+from seeknal.schema import ROW_ID, Schema
+from seeknal.source import Source
 from seeknal.times import Interval, show
+from seeknal.types import UTC
 
 if TYPE_CHECKING:
     import pandas as pd

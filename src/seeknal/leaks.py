@@ -18,9 +18,9 @@ from seeknal.columns import utc
 from seeknal.engine import Engine
 from seeknal.progress import Tell, silent
 from seeknal.registry import Question
-from seeknal.retrieval import Source
-from seeknal.schema import UTC
+from seeknal.source import Source
 from seeknal.times import DAY, Interval
+from seeknal.types import UTC
 
 _SAMPLE = 100_000
 _SPINE = 500_000

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from seeknal.catalog import Catalog
 from seeknal.folders import abandoned, scratch_of, sweep
-from seeknal.lock import try_alone
 
 
 def find(catalog: Catalog) -> list[Path]:
@@ -23,11 +22,6 @@ def remove(catalog: Catalog) -> None:
     for folder in [*_in_trash(catalog), *_unregistered(catalog)]:
         shutil.rmtree(folder, ignore_errors=True)
     sweep(scratch_of(catalog.home))
-
-
-def saving_lock(home: Path) -> Path:
-    """Name what is held while a training set is in its folder and not yet in the registry."""
-    return home / "datasets" / "_saving.lock"
 
 
 def _half_deleted(catalog: Catalog) -> list[Path]:
@@ -43,7 +37,7 @@ def _in_trash(catalog: Catalog) -> list[Path]:
 
 def _unregistered(catalog: Catalog) -> list[Path]:
     place = catalog.home / "datasets"
-    if not place.exists() or (lock := try_alone(saving_lock(catalog.home))) is None:
+    if not place.exists() or (lock := catalog.try_saved()) is None:
         return []
     with lock:
         known = {place / one.folder for one in catalog.registry.training_sets()}

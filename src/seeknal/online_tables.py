@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from seeknal.engine import Engine
     from seeknal.loading import Ask, Loaded
     from seeknal.offline import Snapshot
-    from seeknal.retrieval import Source
+    from seeknal.source import Source
     from seeknal.verification import Verified
 
 

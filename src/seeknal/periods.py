@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from seeknal import types
 from seeknal.engine import Engine, Wanted
-from seeknal.retrieval import Source, bounds_of
-from seeknal.schema import UTC
+from seeknal.retrieval import bounds_of
+from seeknal.source import Source
 from seeknal.times import NEVER, Interval
+from seeknal.types import UTC
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,9 +19,10 @@ from seeknal.names import did_you_mean, quoted
 from seeknal.notebook import Shown
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord
-from seeknal.schema import UTC, Roles, Schema, difference, infer
+from seeknal.schema import Roles, Schema, difference, infer
 from seeknal.times import Interval, moment_of
 from seeknal.turns import Conflict, take_turns
+from seeknal.types import UTC
 from seeknal.writing import rows_of, rows_to_store
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from seeknal.explanation import Candidate
     from seeknal.leaks import Findings
-    from seeknal.retrieval import Source
+    from seeknal.source import Source
 
 
 def sources(home: Home, asked: Inquiry) -> list[Source]:

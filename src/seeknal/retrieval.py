@@ -12,71 +12,16 @@ import pyarrow.compute as pc
 
 from seeknal import frames, types
 from seeknal.columns import utc
-from seeknal.engine import Engine, Wanted
+from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError
-from seeknal.feature_group import FeatureLookup
 from seeknal.frames import Frame
-from seeknal.names import did_you_mean, quoted
-from seeknal.offline import Rows, Snapshot
 from seeknal.progress import Tell, silent
-from seeknal.registry import GroupRecord, Question, Version
-from seeknal.schema import UTC
+from seeknal.registry import Question
+from seeknal.source import Source
 from seeknal.times import NEVER, Interval
+from seeknal.types import UTC
 
 _BEFORE_ALL = -(2**63)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A lookup, and the stored rows it leads to."""
-
-    lookup: FeatureLookup
-    record: GroupRecord
-    version: Version
-    snapshot: Snapshot
-
-    def __post_init__(self) -> None:
-        known = self.version.schema.feature_names
-        if unknown := [name for name in self.lookup.features or () if name not in known]:
-            raise DefinitionError(
-                f"Group {self.record.name!r} has no feature named {quoted(unknown)}.{did_you_mean(unknown[0], known)}"
-            )
-        columns = [*known, *self.version.schema.key_names]
-        if unknown := [name for name in self.lookup.rename or {} if name not in columns]:
-            raise DefinitionError(
-                f"rename names {quoted(unknown)}, which group {self.record.name!r} does not have."
-                f"{did_you_mean(unknown[0], columns)}"
-            )
-
-    @property
-    def features(self) -> dict[str, str]:
-        """Name in the result by name in the group, in order."""
-        names = self.lookup.features or self.version.schema.feature_names
-        return {name: self.lookup.output_name(name) for name in names}
-
-    @property
-    def keys(self) -> dict[str, str]:
-        """Name in the spine by name in the group, in order."""
-        return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
-
-    def seen(self, moments: Interval | None, span: Interval) -> Wanted:
-        """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
-
-        Args:
-            moments: The first and the last moment; None if there are none.
-            span: Only rows with an event time within it can be seen.
-        """
-        lifetime, names = self.record.group.materialization.lifetime, tuple(self.features)
-        if moments is None or moments.start is None:
-            return Wanted(self.rows(NEVER), names, lifetime)
-        first = None if lifetime is None else moments.start - lifetime
-        seen = span.intersect(Interval(first, moments.end)) or NEVER
-        parts = self.snapshot.parts(self.version.schema, seen, moments.start)
-        return Wanted(self.rows(seen), names, lifetime, tuple(parts))
-
-    def rows(self, *spans: Interval) -> Rows:
-        """Give the rows of some spans of time."""
-        return self.snapshot.within(self.version.schema, *spans)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from seeknal.errors import DataError, DefinitionError
 ROW_ID = "_seeknal_row_id"
 """Column of every stored row: its number in the order of writing, which settles ties."""
 
-UTC = pa.timestamp("us", tz="UTC")
 """The stored type of event times and created times."""
 
 
@@ -70,7 +69,7 @@ class Schema:
     def stored_types(self) -> list[pa.DataType]:
         """The columns' types as the offline table holds them; times are UTC microseconds."""
         times = {self.event_time.name, self.created_time.name if self.created_time else None}
-        return [UTC if field.name in times else types.stored(field.type) for field in self]
+        return [types.UTC if field.name in times else types.stored(field.type) for field in self]
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Say name, type and role of each column."""

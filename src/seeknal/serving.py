@@ -17,8 +17,8 @@ from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import did_you_mean, quoted
 from seeknal.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.registry import OnlineTableRecord, TableLookup
-from seeknal.schema import UTC
 from seeknal.times import moment_of
+from seeknal.types import UTC
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
 _MOST_SELECTIONS = 100

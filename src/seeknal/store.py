@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from seeknal.online_tables import Ledger, Refreshed
     from seeknal.pushing import Pushed
     from seeknal.removal import ErasedEntity
-    from seeknal.retrieval import Source
     from seeknal.served import ServedTable
+    from seeknal.source import Source
     from seeknal.verification import Verified
     from seeknal.writing import Written
 

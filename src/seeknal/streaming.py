@@ -18,7 +18,8 @@ from seeknal.errors import DataError, StoreError
 from seeknal.folders import passing
 from seeknal.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.progress import Tell
-from seeknal.retrieval import Source, Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
+from seeknal.retrieval import Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
+from seeknal.source import Source
 from seeknal.times import Interval
 
 _BATCH = 2**17

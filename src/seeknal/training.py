@@ -23,13 +23,12 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.feature_group import FeatureLookup
 from seeknal.folders import check_writable, make, share
-from seeknal.leftovers import saving_lock
-from seeknal.lock import during, together
+from seeknal.lock import during
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, Pin, Question, TrainingSetRecord
-from seeknal.retrieval import Source
+from seeknal.source import Source
 from seeknal.times import now
 
 
@@ -96,7 +95,7 @@ class TrainingSets:
                 self._register(made, undo)
             return made
 
-        return during([*readings, lambda: together(saving_lock(self._catalog.home))], keep)
+        return during([*readings, self._catalog.saving], keep)
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
         """Register a training set, whose files stay from then on unless it is certain that it is not, whatever interrupts it."""

@@ -16,6 +16,8 @@ from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
 
+UTC = pa.timestamp("us", tz="UTC")
+"""The type of an instant."""
 LONGEST_DECIMAL = 38
 """Digits of the longest decimal that can be kept."""
 

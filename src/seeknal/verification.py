@@ -21,10 +21,10 @@ from seeknal.online import State, WireRow, to_wire
 from seeknal.parts import Entities, Part, Read
 from seeknal.progress import Tell, silent
 from seeknal.registry import TableLookup
-from seeknal.retrieval import Source
-from seeknal.schema import UTC
 from seeknal.serving import OnlineTable
+from seeknal.source import Source
 from seeknal.times import Interval, moment_of
+from seeknal.types import UTC
 
 NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
     "not loaded yet",

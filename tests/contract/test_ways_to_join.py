@@ -19,8 +19,9 @@ from seeknal.engine import Wanted, joins
 from seeknal.engine.joins import Join
 from seeknal.feature_group import FeatureGroup
 from seeknal.offline import DataFile, Rows, Snapshot, log
-from seeknal.schema import ROW_ID, UTC, Schema
+from seeknal.schema import ROW_ID, Schema
 from seeknal.times import Interval
+from seeknal.types import UTC
 
 from .profiles import PROFILE
 from .test_point_in_time import fresh_project

@@ -24,8 +24,9 @@ from seeknal.errors import StoreError
 from seeknal.interrupts import raise_interrupt
 from seeknal.offline import Rows
 from seeknal.offline.plan import stored_sql, within
-from seeknal.schema import ROW_ID, UTC, Schema
+from seeknal.schema import ROW_ID, Schema
 from seeknal.sql import comma, literal, quote, scan
+from seeknal.types import UTC
 
 _BYTES, _BYTES_OF_TEXT = 110, 300
 """What a row takes while it is joined, for each of its keys."""

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from seeknal import types
 from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
-from seeknal.schema import UTC, Schema
+from seeknal.schema import Schema
+from seeknal.types import UTC
 
 _AT_ONCE = 10_000
 
