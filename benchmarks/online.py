@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.online import LmdbStore, RedisStore
 from seeknal.online.keys import key_encoder
 

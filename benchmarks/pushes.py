@@ -14,7 +14,7 @@ from measure import Outcome
 from report import Section
 
 from seeknal import Entity, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 _START, _USERS, _TIMED = datetime(2024, 1, 1, tzinfo=UTC), 500, 32
 _GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"), "bench")

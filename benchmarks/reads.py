@@ -20,7 +20,7 @@ from report import Section
 
 from seeknal import FeatureLookup, FeatureStore
 from seeknal.online import LmdbStore
-from seeknal.serving import OnlineTable
+from seeknal.serve.online_table import OnlineTable
 
 _COUNTS = (1, 10, 100, 1000)
 _KINDS = ("dicts", "arrow", "pandas")

@@ -22,7 +22,7 @@ from measure import Outcome
 from report import Section
 
 from seeknal import Client, Entity, FeatureLookup, FeatureStore, Materialization, StoreError
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 _MAIN = "from seeknal.cli import main; main()"
 _AT = datetime(2024, 5, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from measure import Outcome
 from report import Section
 
 from seeknal import Entity, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 _IMPORT = (
     "import time; t, p = time.perf_counter(), time.process_time(); import {}; "

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from environments import HERE
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 _GROUP = FeatureGroup(
     "seen", Entity("person", ["person_id"]), Materialization("seen_at", ttl=timedelta(days=365)), "bench"

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.errors import DefinitionError
-from seeknal.feature_group import FeatureGroup
-from seeknal.times import Interval, instant
-from seeknal.writing import Written
+from seeknal.values.times import Interval, instant
+from seeknal.write.writing import Written
 
 USERS, MINUTE, MISSING = 500, 60_000_000, -1
 START = instant("2024-01-01")
@@ -234,7 +234,9 @@ def write_and_tell(store: FeatureStore, step: Step, says: Connection) -> None:
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.store"])  # so that a new writer is there at once
+_context.set_forkserver_preload(
+    ["pandas", "pyarrow.dataset", "seeknal.home.store"]
+)  # so that a new writer is there at once
 
 
 class Writer:

@@ -30,7 +30,7 @@ SUITES = {
     "by a directed test": ("contract/test_rules_time.py", "contract/test_rules_frames.py"),
 }
 
-WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duck.connection)\n", "", "home.py")
+WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duck.connection)\n", "", "home/home.py")
 SELFTEST = """
 import duckdb
 from seeknal.engine import selftest
@@ -51,15 +51,21 @@ MUTATIONS = (
     Mutation("ties as they come", "            here[tied] = here[tied][np.lexsort([*by, places[tied]])]\n", ""),
     Mutation("tie reversed", "np.lexsort([*by,", "np.lexsort([*(-one for one in by),"),
     Mutation("created time forgotten", '("id", "created") if', '("id",) if'),
-    Mutation("no created time is the last", "{_BEFORE_ALL})", "{-_BEFORE_ALL})", "engine/queries.py"),
+    Mutation("no created time is the last", "{_BEFORE_ALL})", "{-_BEFORE_ALL})", "engine/duckdb/queries.py"),
     Mutation("a null moment sees all", "fill_null(first - 1)", "fill_null(last)"),
     Mutation("a null key is a key", " & spine.is_valid().to_numpy()", ""),
     Mutation(
-        "position of the spine lost", "numbers[left] = first +", "numbers[: len(left)] = first +", "engine/joins.py"
+        "position of the spine lost",
+        "numbers[left] = first +",
+        "numbers[: len(left)] = first +",
+        "engine/duckdb/joins.py",
     ),
-    Mutation("rows of an earlier part", "numbers[left] = first +", "numbers[left] =", "engine/joins.py"),
+    Mutation("rows of an earlier part", "numbers[left] = first +", "numbers[left] =", "engine/duckdb/joins.py"),
     Mutation(
-        "a value for who has none", "pc.if_else(is_known, values.take(piece), null)", "values.take(piece)", "columns.py"
+        "a value for who has none",
+        "pc.if_else(is_known, values.take(piece), null)",
+        "values.take(piece)",
+        "values/moments.py",
     ),
 )
 

@@ -34,9 +34,10 @@ from typing import Any
 import pyarrow as pa
 from kill_writers import Disk
 
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError, tokens
-from seeknal.feature_group import FeatureGroup
-from seeknal.times import instant
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.registry import tokens
+from seeknal.values.times import instant
 
 USERS, SECOND, KEPT = 200, 1_000_000, 20
 START = instant("2024-01-01")

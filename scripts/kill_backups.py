@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import FeatureLookup, FeatureStore, SeeknalError, SeeknalWarning
-from seeknal.backup import backup, restore
+from seeknal.home.backup import backup, restore
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from busy import check, definition, furnish, in_use
@@ -47,7 +47,9 @@ LANDINGS = {
     "restore": {"offline": "copying", "registry.db": "all copied", "online": "loading"},
 }
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.store", "seeknal.cli.app", "seeknal.backup"])
+_context.set_forkserver_preload(
+    ["pandas", "pyarrow.dataset", "seeknal.home.store", "seeknal.cli.app", "seeknal.home.backup"]
+)
 
 
 def expect(holds: object, text: str) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.online import LmdbStore
 
 GROUP = FeatureGroup("rounds", Entity("item", ["item_id"]), Materialization(event_time_col="at"), "kill")

@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from servers import Server, wait_for

@@ -95,7 +95,7 @@ def furnish() -> str | None:
         with suppress(AttributeError):
             step()
     with suppress(ImportError):
-        from seeknal import tokens
+        from seeknal.registry import tokens
 
         token = tokens.create(store.registry, "web", "shop", ["read", "push"])
     return token

@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
-from seeknal.erasures import digest
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.online import Codec, close_all
 from seeknal.registry import GroupRecord, Question
-from seeknal.sql import quote
-from seeknal.times import instant
+from seeknal.values.sql import quote
+from seeknal.values.times import instant
+from seeknal.write.erasures import digest
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seeknal import session
+from seeknal.home import session
 from servers import Valkey
 
 pytest_plugins = ["examples"]

@@ -22,11 +22,11 @@ from time import monotonic
 import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.backup import backup
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.home.backup import backup
+from seeknal.join.streaming import write_parquet
 from seeknal.registry import Question
-from seeknal.streaming import write_parquet
-from seeknal.times import instant
+from seeknal.values.times import instant
 
 USERS = 50
 _TIMES = 6

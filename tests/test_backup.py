@@ -24,9 +24,9 @@ import busy
 from commands import seeknal
 from contract.world import HOUR, NOON, group, history, rows, write, written
 from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
-from seeknal.backup import backup, restore
+from seeknal.home.backup import backup, restore
 from seeknal.registry import Question
-from seeknal.times import Interval, instant
+from seeknal.values.times import Interval, instant
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 ODD = 'what "x" is, or not'

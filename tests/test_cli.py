@@ -14,15 +14,8 @@ import yaml
 from deltalake import write_deltalake
 
 from commands import seeknal, seeknal_process, seeknal_terminal
-from seeknal import (
-    Entity,
-    FeatureGroupDuckDB,
-    FeatureLookup,
-    FeatureStore,
-    HistoricalFeaturesDuckDB,
-    Materialization,
-    tokens,
-)
+from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, Materialization
+from seeknal.registry import tokens
 
 pytestmark = pytest.mark.slow
 

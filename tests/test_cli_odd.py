@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from commands import seeknal, seeknal_process
 from contract.profiles import PROFILE
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.cli.app import app
-from seeknal.feature_group import FeatureGroup
-from seeknal.registry import Question
-from seeknal.times import Interval
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.registry import Question, tokens
+from seeknal.values.times import Interval
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)

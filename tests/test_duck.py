@@ -7,13 +7,13 @@ import duckdb
 import pytest
 
 from seeknal import FeatureStore, StoreError
-from seeknal.duck import Duck
-from seeknal.engine.duckdb import _read
+from seeknal.engine.duckdb.engine import _read
+from seeknal.system.duck import Duck
 
 BEGUN = """
 import sys
 from pathlib import Path
-from seeknal.duck import Duck
+from seeknal.system.duck import Duck
 duck = Duck(Path(sys.argv[1]))
 duck.begin()
 duck.close()

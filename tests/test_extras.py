@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seeknal.extras import how_to_install
+from seeknal.system.extras import how_to_install
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

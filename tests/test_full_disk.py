@@ -21,7 +21,7 @@ from seeknal import (
 )
 from seeknal.online import Entries, LmdbStore
 from seeknal.registry.records import space_of
-from seeknal.times import DAY
+from seeknal.values.times import DAY
 
 pytestmark = pytest.mark.slow
 

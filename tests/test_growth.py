@@ -13,16 +13,16 @@ import pytest
 from deltalake import DeltaTable
 
 from seeknal import DefinitionError, Entity, FeatureStore, Materialization
-from seeknal.backup import backup, restore
-from seeknal.feature_group import FeatureGroup, FeatureLookup
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.home.backup import backup, restore
 from seeknal.offline import DataFile
 from seeknal.offline.entries import Pack, history, pack_entries, packed, packs
 from seeknal.offline.files import due
 from seeknal.offline.log import read_commits, read_snapshot
-from seeknal.overview import Overview
 from seeknal.registry import Question, Version
+from seeknal.registry.overview import Overview
 from seeknal.registry.records import NEW_ROWS
-from seeknal.times import Interval
+from seeknal.values.times import Interval
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 START = datetime(2024, 1, 1, tzinfo=UTC)

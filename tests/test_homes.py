@@ -14,9 +14,9 @@ import pytest
 from commands import seeknal
 from contract.world import HOUR, NOON
 from seeknal import FeatureGroupDuckDB, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB
-from seeknal.backup import backup, restore
-from seeknal.doctor import examine
 from seeknal.errors import NotOnlineError
+from seeknal.home.backup import backup, restore
+from seeknal.home.doctor import examine
 from servers import Server
 
 FOLDER = Path(__file__).parent / "homes"

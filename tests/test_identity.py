@@ -13,9 +13,9 @@ import pytest
 from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
 from seeknal import FeatureLookup, FeatureStore, StoreError
-from seeknal.backup import backup, restore
-from seeknal.identity import identify
+from seeknal.home.backup import backup, restore
 from seeknal.online import Entries, connect
+from seeknal.registry.home_identity import identify
 
 pytestmark = pytest.mark.slow
 

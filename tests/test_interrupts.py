@@ -17,9 +17,9 @@ from sqlalchemy import text
 
 import interrupted
 from seeknal import FeatureStore
-from seeknal.duck import Duck
-from seeknal.frames.relations import read
 from seeknal.registry import Registry
+from seeknal.system.duck import Duck
+from seeknal.values.frames.relations import read
 
 pytestmark = pytest.mark.slow
 

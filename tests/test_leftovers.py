@@ -11,17 +11,19 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, doctor, leftovers
-from seeknal.duck import Duck
-from seeknal.feature_group import FeatureGroup
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.home import doctor
 from seeknal.registry import Question
-from seeknal.times import instant
+from seeknal.system.duck import Duck
+from seeknal.values.times import instant
+from seeknal.write import leftovers
 
 MOMENT = instant("2024-05-02")
 SAVE = """
 import sys
 import pyarrow as pa
-import seeknal.training
+import seeknal.join.training_sets
 from seeknal import FeatureLookup, FeatureStore
 from seeknal.registry import Question
 
@@ -30,14 +32,14 @@ def wait(answer):
     sys.stdin.read()
     return whole(answer)
 
-whole, seeknal.training.content_hash = seeknal.training.content_hash, wait
+whole, seeknal.join.training_sets.content_hash = seeknal.join.training_sets.content_hash, wait
 spine = pa.table({"user": [1], "at": pa.array([1714608000000000], pa.timestamp("us", "UTC"))})
 FeatureStore().save_training_set("may", [FeatureLookup("spend")], Question("spine", date_col="at"), spine)
 """
 SPILL = """
 import sys
 from pathlib import Path
-from seeknal.duck import Duck
+from seeknal.system.duck import Duck
 duck = Duck(Path(sys.argv[1]))
 print(duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0], flush=True)
 sys.stdin.read()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from seeknal import FeatureStore, StoreError
-from seeknal.lock import alone, once
+from seeknal.system.locks import alone, once
 
 
 class Slow:

@@ -28,7 +28,7 @@ from seeknal import (
     Materialization,
     StoreError,
 )
-from seeknal.backup import backup, restore
+from seeknal.home.backup import backup, restore
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
@@ -242,7 +242,7 @@ def test_each_retry_tells_why():
 
 LONG = """
 import sys, threading
-from seeknal import progress
+from seeknal.system import progress
 shown, start = threading.Event(), progress._Display.start
 progress._Display.start = lambda display: (start(display), shown.set())
 with progress.working("Working") as tell:
@@ -275,6 +275,6 @@ def test_steps_are_shown_on_a_terminal_and_nowhere_else():
 
 
 def test_a_fast_call_shows_nothing_and_loads_no_rich():
-    code = "import sys; from seeknal.progress import working\nwith working('x') as tell: tell('y')\nprint('rich' in sys.modules)"
+    code = "import sys; from seeknal.system.progress import working\nwith working('x') as tell: tell('y')\nprint('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
     assert not list(Path.cwd().iterdir())

@@ -26,12 +26,12 @@ from seeknal import (
     OnlineFeaturesDuckDB,
     StoreError,
     TrainingSet,
-    session,
 )
+from seeknal.home import session
 from seeknal.offline import Write
 from seeknal.registry import Registry
-from seeknal.times import Interval
-from seeknal.turns import Conflict
+from seeknal.system.retry import Conflict
+from seeknal.values.times import Interval
 
 
 def visits():

@@ -16,11 +16,11 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from commands import seeknal
 from seeknal import DataError, DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, StoreError
-from seeknal.doctor import examine
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.home.doctor import examine
 from seeknal.offline.files import FileWriter
 from seeknal.registry import Question
-from seeknal.times import instant
+from seeknal.values.times import instant
 
 pytestmark = pytest.mark.slow
 

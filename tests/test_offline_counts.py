@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal import DataError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 pytestmark = pytest.mark.slow
 

@@ -14,10 +14,10 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
 from seeknal import Entity, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.offline import OfflineTable
 from seeknal.offline.log import METADATA, newest_commit
-from seeknal.times import Interval
+from seeknal.values.times import Interval
 
 MOMENT = datetime(2024, 1, 1, 12, 0, 0, 123, UTC)
 

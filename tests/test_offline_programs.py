@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, StoreError
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 GROUP = FeatureGroup("visits", Entity("user", ["user_id"]), Materialization("at"))

@@ -20,8 +20,8 @@ from deltalake import CommitProperties, DeltaTable, QueryBuilder
 from hypothesis import given, settings
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.doctor import examine
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.home.doctor import examine
 from seeknal.offline.log import METADATA, noted
 
 pytestmark = pytest.mark.slow

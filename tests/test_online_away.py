@@ -11,9 +11,10 @@ import pytest
 
 from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
-from seeknal import DefinitionError, FeatureStore, SeeknalWarning, StoreError, maintenance
+from seeknal import DefinitionError, FeatureStore, SeeknalWarning, StoreError
 from seeknal.online import connect
-from seeknal.times import instant
+from seeknal.values.times import instant
+from seeknal.write import maintenance
 from servers import Valkey
 
 pytestmark = pytest.mark.slow

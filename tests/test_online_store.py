@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from contract.profiles import PROFILE
 from seeknal import DefinitionError, StoreError
-from seeknal.content import content_hash
+from seeknal.define.schema import Schema
 from seeknal.online import Codec, Entries, LmdbStore, RedisStore, Round
 from seeknal.online.keys import NOBODY, key_encoder
-from seeknal.schema import Schema
-from seeknal.turns import Conflict
+from seeknal.system.retry import Conflict
+from seeknal.values.content_hash import content_hash
 from servers import Valkey, cluster
 
 pytestmark = pytest.mark.slow

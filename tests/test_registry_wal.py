@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from contract.world import rows, written
-from seeknal import FeatureLookup, FeatureStore, tokens
-from seeknal.backup import backup, restore
-from seeknal.registry import Registry
+from seeknal import FeatureLookup, FeatureStore
+from seeknal.home.backup import backup, restore
+from seeknal.registry import Registry, tokens
 from servers import Server, wait_for
 
 

@@ -17,10 +17,10 @@ from seeknal import (
     HistoricalFeaturesDuckDB,
     Materialization,
     StoreError,
-    session,
 )
-from seeknal.folders import passing
-from seeknal.lock import alone
+from seeknal.home import session
+from seeknal.system.folders import passing
+from seeknal.system.locks import alone
 from servers import Server
 from unprivileged import make_read_only, make_writable, run_unprivileged, unprivileged
 
@@ -145,7 +145,7 @@ def test_work_of_another_user_does_not_stop_ones_own(tmp_path):
         lock.chmod(0)
         code = f"""
 from pathlib import Path
-from seeknal.folders import passing
+from seeknal.system.folders import passing
 with passing(Path({str(tmp_path / "scratch")!r})) as folder:
     print(folder.exists())
 """

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.profiles import PROFILE
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, frames
-from seeknal.feature_group import FeatureGroup
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.values import frames
 from servers import Server, wait_for
 
 pytestmark = pytest.mark.slow

@@ -28,8 +28,9 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
 from contract.profiles import IS_LONG
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
-from seeknal.feature_group import FeatureGroup
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.registry import tokens
 from servers import Server, wait_for
 
 JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"

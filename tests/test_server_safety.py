@@ -32,15 +32,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from commands import seeknal, seeknal_process
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, tokens
-from seeknal.feature_group import FeatureGroup
-from seeknal.freshness import Freshness
-from seeknal.lock import alone
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.online import LmdbStore
+from seeknal.registry import tokens
+from seeknal.serve.freshness import Freshness
 from seeknal.server.access import _pieces
 from seeknal.server.ages import Ages
 from seeknal.server.http import Exchange
 from seeknal.server.options import Limits
+from seeknal.system.locks import alone
 from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from seeknal import (
     StoreError,
     TrainingSet,
 )
-from seeknal.content import content_hash
+from seeknal.values.content_hash import content_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 

@@ -10,7 +10,8 @@ import pytest
 from dateutil.tz import tzoffset
 
 from contract.world import HOUR, NOON, group, history, look, rows, snapshots, write, written
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, TrainingSet, frames, types
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, TrainingSet
+from seeknal.values import frames, types
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seeknal.extras import how_to_install
+from seeknal.system.extras import how_to_install
 
 pytestmark = pytest.mark.slow
 

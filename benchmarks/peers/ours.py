@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 from job import Job, Task, work
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
-from seeknal.times import Interval
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.values.times import Interval
 
 _AT_ONCE = 10_000_000
 
@@ -66,9 +66,6 @@ def _lookups(task: Task) -> list[FeatureLookup]:
 
 def write(task: Task) -> Job:
     """Write rows to a group that is there, in one of the modes."""
-    from seeknal import store as _loaded  # noqa: F401 - imports are not timed
-    from seeknal import writing as _writes  # noqa: F401
-
     rows, defined = pq.read_table(task["rows"]), group_of(task, task["groups"][0])
 
     def job() -> dict[str, Any]:
@@ -124,8 +121,6 @@ def grow(task: Task) -> Job:
 
 def join(task: Task) -> Job:
     """Make a training set, from an Arrow or a pandas spine, in the spine's kind; or group by group."""
-    from seeknal import retrieval as _loaded  # noqa: F401 - imports are not timed
-    from seeknal import store as _opened  # noqa: F401
     from seeknal.engine import duckdb as _engine  # noqa: F401
 
     how, spine = task["how"], pq.read_table(task["spine"])

@@ -7,17 +7,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seeknal.client import AsyncClient, Client
+    from seeknal.client.client import AsyncClient, Client
+    from seeknal.define.feature_group import FeatureLookup, Materialization
     from seeknal.entity import Entity
     from seeknal.errors import DataError, DefinitionError, SeeknalError, SeeknalWarning, StoreError
-    from seeknal.feature_group import FeatureLookup, Materialization
     from seeknal.featurestore.duckdbengine.feature_group import (
         FeatureGroupDuckDB,
         HistoricalFeaturesDuckDB,
         OnlineFeaturesDuckDB,
     )
     from seeknal.featurestore.training_set import TrainingSet
-    from seeknal.store import FeatureStore
+    from seeknal.home.store import FeatureStore
 
 __version__ = "0.1.0"
 
@@ -42,12 +42,12 @@ if find_spec("httpx2"):
 
 _GUIDE = "seeknal.featurestore.duckdbengine.feature_group"
 _HOMES = {
-    "AsyncClient": "seeknal.client",
-    "Client": "seeknal.client",
+    "AsyncClient": "seeknal.client.client",
+    "Client": "seeknal.client.client",
     "Entity": "seeknal.entity",
-    "FeatureLookup": "seeknal.feature_group",
-    "FeatureStore": "seeknal.store",
-    "Materialization": "seeknal.feature_group",
+    "FeatureLookup": "seeknal.define.feature_group",
+    "FeatureStore": "seeknal.home.store",
+    "Materialization": "seeknal.define.feature_group",
     "FeatureGroupDuckDB": _GUIDE,
     "HistoricalFeaturesDuckDB": _GUIDE,
     "OnlineFeaturesDuckDB": _GUIDE,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 
-from seeknal.addresses import problem, shown
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.folders import named
 from seeknal.names import did_you_mean
-from seeknal.times import span_of
+from seeknal.system.folders import named
+from seeknal.system.redis_url import problem, shown
+from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")

@@ -10,18 +10,18 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError, tokens
-from seeknal.catalog import Catalog
-from seeknal.content import content_hash
-from seeknal.duck import Duck
-from seeknal.freshness import freshness
+from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
+from seeknal.join.training_sets import TrainingSets
 from seeknal.offline import table
 from seeknal.offline.log import read_snapshot
 from seeknal.online import Entries, LmdbStore, RedisStore, Round, State
-from seeknal.registry import Question
+from seeknal.registry import Question, tokens
+from seeknal.registry.catalog import Catalog
+from seeknal.serve.freshness import freshness
 from seeknal.server.bodies import read_arrow
-from seeknal.times import Interval, instant, moment_of, now
-from seeknal.training import TrainingSets
+from seeknal.system.duck import Duck
+from seeknal.values.content_hash import content_hash
+from seeknal.values.times import Interval, instant, moment_of, now
 
 from .world import HOUR, MICROSECOND, NOON, group, history, rows, write, written
 

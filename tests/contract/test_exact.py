@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, SeeknalError, exact
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, SeeknalError
+from seeknal.values import exact
 
 from . import values as some
 from .profiles import PROFILE

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from commands import seeknal
 from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
-from seeknal.times import moment_of
+from seeknal.values.times import moment_of
 
 from . import strategies as some
 from .profiles import PROFILE

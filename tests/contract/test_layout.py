@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import FeatureStore
+from seeknal.define.schema import Schema
 from seeknal.offline import Snapshot, plan
 from seeknal.offline.log import read_file_lists, read_snapshot
-from seeknal.schema import Schema
-from seeknal.times import Interval
-from seeknal.types import UTC
+from seeknal.values.times import Interval
+from seeknal.values.types import UTC
 
 from . import strategies as some
 from .oracle import Oracle, within

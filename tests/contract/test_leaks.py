@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from seeknal import FeatureLookup, HistoricalFeaturesDuckDB, SeeknalWarning
-from seeknal.periods import Around, Cells, made_of_their_own
-from seeknal.times import DAY
+from seeknal.join.periods import Around, Cells, made_of_their_own
+from seeknal.values.times import DAY
 
 from .world import NOON, group, rows, write, written
 

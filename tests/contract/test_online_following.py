@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.errors import NotOnlineError
-from seeknal.feature_group import FeatureGroup
-from seeknal.freshness import freshness
-from seeknal.times import instant, moment_of, now
-from seeknal.verification import NOT_LOADED
+from seeknal.serve.freshness import freshness
+from seeknal.serve.verification import NOT_LOADED
+from seeknal.values.times import instant, moment_of, now
 
 from .oracle import Oracle, Row
 from .profiles import PROFILE

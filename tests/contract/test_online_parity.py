@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal.feature_group import FeatureGroup
-from seeknal.freshness import freshness
-from seeknal.times import Interval, instant, moment_of
-from seeknal.verification import NOT_LOADED
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.serve.freshness import freshness
+from seeknal.serve.verification import NOT_LOADED
+from seeknal.values.times import Interval, instant, moment_of
 
 from .oracle import Oracle, Row
 from .profiles import PROFILE

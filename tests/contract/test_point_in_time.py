@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
-from seeknal import frames as frames_of_users
-from seeknal.feature_group import FeatureGroup
-from seeknal.times import Interval, moment_of
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.values import frames as frames_of_users
+from seeknal.values.times import Interval, moment_of
 
 from . import strategies as some
 from .oracle import Keys, Oracle

@@ -19,7 +19,7 @@ from seeknal import (
     StoreError,
     TrainingSet,
 )
-from seeknal.content import content_hash
+from seeknal.values.content_hash import content_hash
 
 from . import strategies as some
 from .profiles import PROFILE

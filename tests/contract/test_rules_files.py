@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, frames
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal.values import frames
 
 from .profiles import PROFILE
 from .world import NOON, group, history, look, rows, written

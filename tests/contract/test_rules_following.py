@@ -24,7 +24,7 @@ from seeknal import (
 )
 from seeknal.errors import NotOnlineError
 from seeknal.online import Entries, connect
-from seeknal.times import Interval
+from seeknal.values.times import Interval
 from servers import Server, Valkey
 
 from .world import HOUR, NOON, finished, group, python, rows, write, written

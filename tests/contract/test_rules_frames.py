@@ -13,7 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from seeknal import DataError, DefinitionError, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB, frames
+from seeknal import DataError, DefinitionError, FeatureGroupDuckDB, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal.values import frames
 
 from .world import HOUR, NOON, history, look, rows, seen, snapshots, write, written
 from .world import group as define

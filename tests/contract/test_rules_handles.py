@@ -18,8 +18,8 @@ from seeknal import (
     Materialization,
     OnlineFeaturesDuckDB,
     TrainingSet,
-    session,
 )
+from seeknal.home import session
 
 from .world import HOUR, NOON, group, rows, write, written
 

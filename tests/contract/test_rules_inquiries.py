@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, TrainingSet
-from seeknal.content import content_hash
+from seeknal.values.content_hash import content_hash
 
 from .world import HOUR, NOON, rows, write, written
 

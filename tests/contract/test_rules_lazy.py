@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, OnlineFeaturesDuckDB, frames
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, OnlineFeaturesDuckDB
+from seeknal.values import frames
 
 from .world import NOON, group, history, look, rows, write, written
 

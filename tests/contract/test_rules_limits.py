@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, frames
+from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal.values import frames
 
 from .world import NOON, group, history, rows, written
 

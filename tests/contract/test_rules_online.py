@@ -20,7 +20,7 @@ from seeknal import (
     OnlineFeaturesDuckDB,
     SeeknalWarning,
 )
-from seeknal.times import Interval, instant, microseconds
+from seeknal.values.times import Interval, instant, microseconds
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, python, rows, write, written
 

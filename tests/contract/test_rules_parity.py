@@ -18,9 +18,9 @@ from seeknal import (
     SeeknalWarning,
     StoreError,
 )
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.online import Codec, Entries, State, connect
-from seeknal.times import Interval
+from seeknal.values.times import Interval
 from servers import Valkey
 
 from .world import HOUR, NOON, group, rows, write, written

@@ -18,13 +18,13 @@ from seeknal import (
     HistoricalFeaturesDuckDB,
     SeeknalWarning,
     StoreError,
-    pushing,
 )
-from seeknal.catalog import Catalog
-from seeknal.duck import Duck
-from seeknal.loading import Ask, Loader, Target
+from seeknal.load.loading import Ask, Loader, Target
 from seeknal.online import LmdbStore
-from seeknal.times import Interval
+from seeknal.registry.catalog import Catalog
+from seeknal.system.duck import Duck
+from seeknal.values.times import Interval
+from seeknal.write import push
 from servers import Valkey
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, history, python, rows, seen, snapshots, write, written
@@ -419,7 +419,7 @@ def test_a_push_that_is_overtaken_by_a_new_version_does_not_bring_the_old_one_ba
 
     catalog = Busy(store, new_version)
     with pytest.raises(DataError, match="lacks 'y'"):
-        pushing.push(catalog, store.catalog.group("spend"), {"user_id": 2, "at": NOON, "x": 5})
+        push.push(catalog, store.catalog.group("spend"), {"user_id": 2, "at": NOON, "x": 5})
     assert [(one.number, one.is_current) for one in store.versions("spend")] == [(1, False), (2, True)]
 
 

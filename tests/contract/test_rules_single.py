@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.errors import NotOnlineError
-from seeknal.feature_group import FeatureGroup
 from seeknal.online import SingleRow
 
 from .profiles import PROFILE

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
-from seeknal.times import instant
+from seeknal.values.times import instant
 
 from .world import (
     HOUR,

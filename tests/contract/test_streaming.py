@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
-from seeknal.duck import Duck
-from seeknal.engine.duckdb import DuckDBEngine
-from seeknal.schema import Schema
+from seeknal.define.schema import Schema
+from seeknal.engine.duckdb.engine import DuckDBEngine
+from seeknal.system.duck import Duck
 
 from . import strategies as some
 from .profiles import PROFILE

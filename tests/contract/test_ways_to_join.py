@@ -15,13 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, Materialization
-from seeknal.engine import Wanted, joins
-from seeknal.engine.joins import Join
-from seeknal.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.define.schema import ROW_ID, Schema
+from seeknal.engine import Wanted
+from seeknal.engine.duckdb import joins
+from seeknal.engine.duckdb.joins import Join
 from seeknal.offline import DataFile, Rows, Snapshot, log
-from seeknal.schema import ROW_ID, Schema
-from seeknal.times import Interval
-from seeknal.types import UTC
+from seeknal.values.times import Interval
+from seeknal.values.types import UTC
 
 from .profiles import PROFILE
 from .test_point_in_time import fresh_project

@@ -23,7 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from seeknal import FeatureStore, SeeknalWarning, StoreError
 from seeknal.online import close_all
 from seeknal.registry import Question
-from seeknal.times import Interval
+from seeknal.values.times import Interval
 
 from . import strategies as some
 from .oracle import Row, one_per_event

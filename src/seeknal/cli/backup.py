@@ -12,10 +12,10 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format
-from seeknal.progress import working
+from seeknal.system.progress import working
 
 if TYPE_CHECKING:
-    from seeknal.backup import Restored
+    from seeknal.home.backup import Restored
 
 _ENDING = signal.SIGTERM, signal.SIGHUP
 
@@ -25,8 +25,8 @@ def backup(
     form: AsFormat = Format.table,
 ) -> None:
     """Copy the whole home, as it is at one moment, to a new folder, while it is in use."""
-    from seeknal import session
-    from seeknal.backup import backup
+    from seeknal.home import session
+    from seeknal.home.backup import backup
 
     with _tidily(), working("Backing up") as tell:
         done = backup(session.store(), place, tell=tell)
@@ -57,8 +57,8 @@ def restore(
     The home must be empty or not there yet. Online rows in Redis or in another folder are left as they are, since the
     home that was backed up may still use them, unless --load-shared is given.
     """
-    from seeknal import session
-    from seeknal.backup import restore
+    from seeknal.home import session
+    from seeknal.home.backup import restore
 
     with _tidily(), working("Restoring") as tell:
         done = restore(source, session.store(), load_shared=load_shared, tell=tell)

@@ -10,8 +10,8 @@ import typer
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject, OfProject, Yes
 from seeknal.errors import StoreError
-from seeknal.folders import named
-from seeknal.progress import working
+from seeknal.system.folders import named
+from seeknal.system.progress import working
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the training 
 @app.command("list")
 def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the saved training sets."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     if project is not None:
@@ -49,7 +49,7 @@ def line(one: TrainingSetRecord) -> dict[str, Any]:
 @app.command("show")
 def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.table) -> None:
     """Show a training set: what was asked, which snapshots were read, and the hash of the answer."""
-    from seeknal import session
+    from seeknal.home import session
 
     one = session.store().catalog.training_set(name, project)
     question = one.question
@@ -77,7 +77,7 @@ def reproduce(
     form: AsFormat = Format.table,
 ) -> None:
     """Build a training set again, and prove by its hash that it is the same."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     one = store.catalog.training_set(name, project)
@@ -110,7 +110,7 @@ def _write(rows: pa.Table, output: Path) -> None:
 @app.command("delete")
 def delete_dataset(name: Name, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
     """Forget a training set, with its spine and rows. The groups it read stay."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     one = store.catalog.training_set(name, project)

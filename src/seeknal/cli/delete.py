@@ -11,11 +11,11 @@ import typer
 from seeknal.cli import dataset, render, server
 from seeknal.cli.options import AsFormat, Entity, Format, Group, InProject, Project, Table, Yes
 from seeknal.errors import DefinitionError, notice, tally
-from seeknal.progress import working
+from seeknal.system.progress import working
 
 if TYPE_CHECKING:
+    from seeknal.home.store import FeatureStore
     from seeknal.registry import GroupRecord, OnlineTableRecord, TrainingSetRecord
-    from seeknal.store import FeatureStore
 
 app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
 app.command("dataset")(dataset.delete_dataset)
@@ -27,7 +27,7 @@ def delete_feature_group(
     name: Group, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table
 ) -> None:
     """Delete a feature group: its rows, its versions, and what of it is online."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     record = store.catalog.group(name, project)
@@ -40,7 +40,7 @@ def delete_feature_group(
 @app.command("online-table")
 def delete_table(name: Table, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
     """Delete an online table. The feature groups behind it stay."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     table = store.catalog.online_table(name, project)
@@ -104,7 +104,7 @@ class _Doomed:
 @app.command("project")
 def delete_project(name: Project, yes: Yes = False, form: AsFormat = Format.table) -> None:
     """Delete a project with all that is in it: online tables, training sets, feature groups with their rows."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     project = store.catalog.project(name)
@@ -125,8 +125,8 @@ def delete_project(name: Project, yes: Yes = False, form: AsFormat = Format.tabl
 @app.command("entity")
 def delete_entity(name: Entity, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
     """Delete an entity with all its feature groups. What serves them, or was trained on them, is deleted first."""
-    from seeknal import session
     from seeknal.cli.explore import find_entity
+    from seeknal.home import session
 
     store = session.store()
     found = find_entity(store, name, project)

@@ -6,13 +6,13 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format
-from seeknal.progress import working
+from seeknal.system.progress import working
 
 
 def doctor(form: AsFormat = Format.table) -> None:
     """Look whether all is well: versions, room, the join, every table. Exits with 1 if something is not."""
-    from seeknal import session
-    from seeknal.doctor import examine
+    from seeknal.home import session
+    from seeknal.home.doctor import examine
 
     with working("Looking"):
         findings = examine(session.store())

@@ -22,15 +22,15 @@ from seeknal.cli.options import (
 )
 from seeknal.errors import StoreError, notice
 from seeknal.names import not_the_only, split_label
-from seeknal.progress import working
-from seeknal.times import show
+from seeknal.system.progress import working
+from seeknal.values.times import show
 
 if TYPE_CHECKING:
     from seeknal import entity
-    from seeknal.catalog import Catalog
-    from seeknal.online_tables import Ledger
+    from seeknal.home.store import FeatureStore
     from seeknal.registry import GroupRecord, OnlineTableRecord
-    from seeknal.store import FeatureStore
+    from seeknal.registry.catalog import Catalog
+    from seeknal.serve.online_tables import Ledger
 
 list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
@@ -45,7 +45,7 @@ _LOADS = 10
 
 def _store_with(project: str | None) -> FeatureStore:
     """Open the store, and refuse a project that it does not have."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     if project is not None:
@@ -57,7 +57,7 @@ def info(form: AsFormat = Format.table) -> None:
     """Show where things are kept, how that was decided, and how much there is."""
     from importlib.metadata import version
 
-    from seeknal import session
+    from seeknal.home import session
     from seeknal.online import shown
 
     store = session.store()
@@ -156,7 +156,7 @@ def find_entity(store: FeatureStore, label: str, project: str | None) -> Registe
 @show_app.command("entity")
 def show_entity(name: Entity, project: InProject = None, form: AsFormat = Format.table) -> None:
     """Show an entity: its join keys, and the feature groups that have it."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     found = find_entity(store, name, project)
@@ -190,7 +190,7 @@ def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table
 
 
 def _group_lines(store: FeatureStore, records: Sequence[GroupRecord]) -> list[dict[str, Any]]:
-    from seeknal.overview import Overview
+    from seeknal.registry.overview import Overview
 
     catalog = Overview(store.catalog)
     return [_group_line(catalog, record) for record in records]
@@ -229,7 +229,7 @@ def _table_line(table: OnlineTableRecord) -> dict[str, Any]:
 @show_app.command("feature-group")
 def show_feature_group(name: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
     """Show a feature group: its definition, schema, and what of it is online."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     record = store.catalog.group(name, project)
@@ -288,7 +288,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
     """Show an online table: its keys, its features, and the versions they come from."""
     from datetime import timedelta
 
-    from seeknal import session
+    from seeknal.home import session
     from seeknal.online import shown
 
     table = session.store().online_table(name, project)
@@ -320,8 +320,8 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has as many as there are opti
     form: AsFormat = Format.table,
 ) -> None:
     """Show which row of an entity counts at a moment, and why the nearest others do not."""
-    from seeknal import session
-    from seeknal.feature_group import FeatureLookup
+    from seeknal.define.feature_group import FeatureLookup
+    from seeknal.home import session
 
     store = session.store()
     record = store.catalog.group(group, project)
@@ -351,8 +351,8 @@ def debug(
     form: AsFormat = Format.table,
 ) -> None:
     """Show the rows of a feature group that were written last. Keys that are personal data are masked."""
-    from seeknal import session
-    from seeknal.frames import records
+    from seeknal.home import session
+    from seeknal.values.frames import records
 
     store = session.store()
     record = store.catalog.group(group, project)

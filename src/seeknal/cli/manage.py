@@ -10,11 +10,11 @@ import typer
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Yes, check_pairs, read_keys
 from seeknal.errors import DefinitionError, StoreError, tally
-from seeknal.extras import how_to_install
-from seeknal.progress import working
+from seeknal.system.extras import how_to_install
+from seeknal.system.progress import working
 
 if TYPE_CHECKING:
-    from seeknal.maintenance import Erased
+    from seeknal.write.maintenance import Erased
 
 _LONGEST_TTL = 700_000
 """In days: no longer ago than the year 1."""
@@ -86,7 +86,7 @@ def optimize(
     The last snapshot of each version and what training sets read always stay. Other snapshots that are older than
     --keep-days can no longer be read with as_of.
     """
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     record = store.catalog.group(group, project)
@@ -108,7 +108,7 @@ def optimize(
 
 def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
     """Check and number the rows that another program wrote to a feature group's table, and take them in as one write."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     with working(f"Adopting what other programs wrote to {group}"):
@@ -141,7 +141,7 @@ def erase(
     form: AsFormat = Format.table,
 ) -> None:
     """Erase an entity: from all versions, older snapshots, training sets and what is online. Prints a receipt."""
-    from seeknal import removal, session
+    from seeknal.home import removal, session
 
     store = session.store()
     group, texts = (what[0], what[1:]) if entity is None else (None, what)
@@ -198,8 +198,8 @@ def clean(
     form: AsFormat = Format.table,
 ) -> None:
     """Remove old rows from the current version of a feature group. Older snapshots keep theirs."""
-    from seeknal import session
-    from seeknal.times import DAY, instant, now, show
+    from seeknal.home import session
+    from seeknal.values.times import DAY, instant, now, show
 
     if (before is None) == (ttl is None):
         raise typer.BadParameter("Say either --before DATE or --ttl DAYS.")

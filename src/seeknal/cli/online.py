@@ -8,7 +8,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, read_keys
-from seeknal.progress import working
+from seeknal.system.progress import working
 
 
 def materialize(
@@ -26,8 +26,8 @@ def materialize(
     Tables that follow the group are refreshed. The online table named after the group is made if there is none, and has all
     features of this version; with --version it stays at it.
     """
-    from seeknal import session
-    from seeknal.times import Interval
+    from seeknal.home import session
+    from seeknal.values.times import Interval
 
     span = Interval.between(start, end)
     with working(f"Loading {group}") as tell:
@@ -65,7 +65,7 @@ def refresh(
 
     Exits with 1 if a table is cut off: its group no longer has a feature of it, or has it in another type.
     """
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     if project is not None:
@@ -100,7 +100,7 @@ def lookup(
     form: AsFormat = Format.table,
 ) -> None:
     """Show the online features of one entity, and for each group whether it was found, and of when it is."""
-    from seeknal import session
+    from seeknal.home import session
 
     online = session.store().online_table(table, project)
     answer = online.get_features(
@@ -121,7 +121,7 @@ def verify(
 
     Exits with 1 if any value differs, or if the table is cut off: its group no longer has a feature of it.
     """
-    from seeknal import session
+    from seeknal.home import session
 
     with working(f"Verifying {table}") as tell:
         found = session.store().verify(table, project, sample=sample, tell=tell)

@@ -67,7 +67,7 @@ def _read(name: str, text: str, kind: pa.DataType) -> Any:
     """Read a value as it is typed; bytes and booleans as they are printed too."""
     from pyarrow import types as is_
 
-    from seeknal.exact import read
+    from seeknal.values.exact import read
 
     if is_.is_boolean(kind):
         text = {"yes": "true", "no": "false"}.get(text, text)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from seeknal.cli.options import Format
 from seeknal.errors import DefinitionError
-from seeknal.times import show
+from seeknal.values.times import show
 
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)

@@ -13,8 +13,8 @@ from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject, Yes
 
 if TYPE_CHECKING:
+    from seeknal.home.store import FeatureStore
     from seeknal.registry import TokenRecord
-    from seeknal.store import FeatureStore
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
@@ -47,7 +47,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
 ) -> None:
     """Answer over HTTP: online features, pushes, training data. GET / describes it."""
     from seeknal.errors import DefinitionError
-    from seeknal.extras import how_to_install
+    from seeknal.system.extras import how_to_install
 
     try:
         from seeknal.server.options import Limits, Options
@@ -86,8 +86,8 @@ def status(
     Exits with 1 if one is stale (its newest event is older than the target) or cut off (its group no longer has a feature of it).
     """
     from seeknal.errors import StoreError
-    from seeknal.freshness import Freshness, freshness
-    from seeknal.times import now, span_of
+    from seeknal.serve.freshness import Freshness, freshness
+    from seeknal.values.times import now, span_of
 
     wanted = None if target is None else span_of(target)
     if target is not None and wanted is None:
@@ -128,8 +128,8 @@ def status(
 
 def _existing() -> FeatureStore:
     """Give the feature store, which must be there."""
-    from seeknal import session
     from seeknal.errors import DefinitionError
+    from seeknal.home import session
 
     store = session.store()
     if not store.registry_file.exists():
@@ -151,8 +151,9 @@ def create(
     new_project: Annotated[bool, typer.Option("--new-project", help="Take a project that has nothing yet.")] = False,
 ) -> None:
     """Make a token, and print it. Only its hash is kept: it cannot be shown again."""
-    from seeknal import session, tokens
     from seeknal.errors import notice
+    from seeknal.home import session
+    from seeknal.registry import tokens
 
     registry = session.store().registry
     is_first = not registry.tokens()
@@ -164,7 +165,7 @@ def create(
 @token_app.command("list")
 def list_tokens(form: AsFormat = Format.table) -> None:
     """List the tokens that were ever made."""
-    from seeknal import session
+    from seeknal.home import session
 
     rows = [_token_line(token) for token in session.store().registry.tokens()]
     render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
@@ -183,7 +184,8 @@ def _token_line(token: TokenRecord) -> dict[str, Any]:
 @token_app.command("show")
 def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
     """Show a token: the project it opens, and its rights. Its text cannot be shown again."""
-    from seeknal import session, tokens
+    from seeknal.home import session
+    from seeknal.registry import tokens
 
     render.record(_token_line(tokens.find(session.store().registry, name)), form)
 
@@ -191,7 +193,8 @@ def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
 @token_app.command("revoke")
 def revoke(name: _NAME) -> None:
     """Let a token open nothing any more; a server notices it within a second."""
-    from seeknal import session, tokens
+    from seeknal.home import session
+    from seeknal.registry import tokens
 
     tokens.revoke(session.store().registry, name)
     typer.echo(f"Token {name!r} is revoked.")
@@ -199,7 +202,8 @@ def revoke(name: _NAME) -> None:
 
 def delete_token(name: _NAME, yes: Yes = False, form: AsFormat = Format.table) -> None:
     """Revoke a token: it opens nothing any more. Its name stays taken."""
-    from seeknal import session, tokens
+    from seeknal.home import session
+    from seeknal.registry import tokens
 
     registry = session.store().registry
     token = tokens.find(registry, name)

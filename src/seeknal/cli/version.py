@@ -9,7 +9,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject
-from seeknal.progress import working
+from seeknal.system.progress import working
 
 app = typer.Typer(help="Versions of a feature group: each is a schema, and the rows as last written with it.")
 
@@ -17,7 +17,7 @@ app = typer.Typer(help="Versions of a feature group: each is a schema, and the r
 @app.command("list")
 def list_versions(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
     """List the versions of a feature group, the oldest first."""
-    from seeknal import session
+    from seeknal.home import session
 
     records = [
         {
@@ -43,7 +43,7 @@ def show_version(
     form: AsFormat = Format.table,
 ) -> None:
     """Show one version of a feature group: its schema and its last write."""
-    from seeknal import session
+    from seeknal.home import session
 
     version = session.store().version(group, project, number)
     render.record(
@@ -70,7 +70,7 @@ def diff_versions(
     form: AsFormat = Format.table,
 ) -> None:
     """Show what was added, removed and modified from one version of a feature group to another."""
-    from seeknal import session
+    from seeknal.home import session
 
     store = session.store()
     changes = store.diff(group, old, new, project)
@@ -132,7 +132,7 @@ def rollback(
     form: AsFormat = Format.table,
 ) -> None:
     """Make an earlier version current again. Nothing is deleted: the versions after it stay."""
-    from seeknal import session
+    from seeknal.home import session
 
     with working(f"Going back to version {number} of {group}"):
         version = session.store().rollback(group, number, project)

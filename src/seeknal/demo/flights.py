@@ -15,9 +15,9 @@ import duckdb
 import pyarrow as pa
 from pyarrow import csv
 
-from seeknal.duck import Duck
 from seeknal.errors import DefinitionError
-from seeknal.extras import how_to_install
+from seeknal.system.duck import Duck
+from seeknal.system.extras import how_to_install
 
 _NOT_AVAILABLE = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
 

@@ -22,14 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from seeknal.config import FILE
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.demo import flights, leak
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalWarning
-from seeknal.extras import how_to_install
-from seeknal.feature_group import FeatureGroup, FeatureLookup, Materialization
-from seeknal.served import ServedTable
-from seeknal.store import FeatureStore
-from seeknal.times import show
+from seeknal.home.store import FeatureStore
+from seeknal.serve.open_tables import ServedTable
+from seeknal.system.extras import how_to_install
+from seeknal.values.times import show
 
 PROJECT = "flights"
 ONLINE_TABLE = "flight_features"

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal.cores import on_cores
+from seeknal.system.parallel import on_cores
 
 _SHARE = 2**16
 _LARGEST = _FOREVER = 2**63 - 1

@@ -14,12 +14,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.joins import Join
+from seeknal.define.schema import ROW_ID, Schema
+from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.protocol import Wanted
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
-from seeknal.schema import ROW_ID, Schema
-from seeknal.types import UTC
+from seeknal.values.types import UTC
 
 VERSIONS = f"duckdb {duckdb.__version__}, numpy {np.__version__}, pyarrow {pa.__version__}"
 """What answers: whoever was asked need not be asked again."""

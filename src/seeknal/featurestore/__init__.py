@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from seeknal.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from seeknal.store import FeatureStore
+    from seeknal.home.store import FeatureStore
 
 _binding = Lock()
 
 
 def current_store() -> FeatureStore:
     """Return the store of this folder and environment; what it needs is loaded now, not when the classes are."""
-    from seeknal import session
+    from seeknal.home import session
 
     return session.store()
 

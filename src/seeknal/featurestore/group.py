@@ -7,21 +7,21 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalError
-from seeknal.feature_group import FeatureGroup, Materialization
 from seeknal.featurestore import Binding
 from seeknal.names import check_name
-from seeknal.times import Interval, Moment, moment_of
+from seeknal.values.times import Interval, Moment, moment_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seeknal.progress import Tell
-    from seeknal.pushing import Pushed
+    from seeknal.home.store import FeatureStore
     from seeknal.registry import GroupRecord, Version
-    from seeknal.store import FeatureStore
-    from seeknal.writing import Written
+    from seeknal.system.progress import Tell
+    from seeknal.write.push import Pushed
+    from seeknal.write.writing import Written
 
 
 class FeatureGroupDuckDB:
@@ -69,7 +69,7 @@ class FeatureGroupDuckDB:
         return f"FeatureGroupDuckDB({self.project}/{self.name}, keys: {keys}, version: {version})"
 
     def _repr_html_(self) -> str:
-        from seeknal.notebook import sheet
+        from seeknal.values.display import sheet
 
         dated = self.materialization or Materialization()
         facts = {
@@ -121,7 +121,7 @@ class FeatureGroupDuckDB:
         Raises:
             DataError: It is no frame.
         """
-        from seeknal.frames import kept
+        from seeknal.values.frames import kept
 
         self._frame = kept(frame)
         return self
@@ -138,7 +138,7 @@ class FeatureGroupDuckDB:
         self._features, self._declared = None if names is None else list(names), {}
         if names is None or isinstance(names, Sequence):
             return self
-        from seeknal.types import parse
+        from seeknal.values.types import parse
 
         pairs = names.items() if isinstance(names, Mapping) else [(field.name, field.type) for field in names]
         self._declared = {name: parse(kind) for name, kind in pairs}
@@ -173,7 +173,7 @@ class FeatureGroupDuckDB:
             raise DefinitionError(
                 f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write()."
             )
-        from seeknal.progress import working
+        from seeknal.system.progress import working
 
         definition, span = self.definition, Interval.between(feature_start_time, feature_end_time)
         with working(f"Writing {self.project}/{self.name}", on_progress):
@@ -242,7 +242,7 @@ class FeatureGroupDuckDB:
         Raises:
             DefinitionError: There is no such group, or nothing was written to it yet.
         """
-        from seeknal import frames
+        from seeknal.values import frames
 
         if not isinstance(n, int) or n < 1:
             raise DefinitionError(f"head({n!r}) takes a number of rows, from 1 on.")

@@ -7,23 +7,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError, notice
-from seeknal.feature_group import FeatureLookup
 from seeknal.featurestore import Binding
 from seeknal.featurestore.group import FeatureGroupDuckDB
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
 from seeknal.featurestore.training_set import TrainingSet
-from seeknal.inquiry import SPINE, Inquiry
-from seeknal.times import Moment
+from seeknal.join.inquiry import SPINE, Inquiry
+from seeknal.values.times import Moment
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from seeknal.catalog import AsOf
-    from seeknal.leaks import Findings
-    from seeknal.progress import Tell
-    from seeknal.store import FeatureStore
+    from seeknal.home.store import FeatureStore
+    from seeknal.join.leaks import Findings
+    from seeknal.registry.catalog import AsOf
+    from seeknal.system.progress import Tell
 
 
 class HistoricalFeaturesDuckDB:
@@ -53,7 +53,7 @@ class HistoricalFeaturesDuckDB:
         return f"HistoricalFeaturesDuckDB({', '.join(wanted)})"
 
     def _repr_html_(self) -> str:
-        from seeknal.notebook import sheet
+        from seeknal.values.display import sheet
 
         asked = self._asked
         lookups = [
@@ -79,7 +79,7 @@ class HistoricalFeaturesDuckDB:
             date_col: The column with the moments.
             keep_cols: Columns to keep beside keys and moment; no others are read. None: all.
         """
-        from seeknal.frames import kept
+        from seeknal.values.frames import kept
 
         return self._asking(self._asked.of_spine(kept(spine), date_col, keep_cols))
 
@@ -120,7 +120,8 @@ class HistoricalFeaturesDuckDB:
             DataError: The spine lacks a column, or a key's type cannot match.
             StoreError: The snapshot asked for was vacuumed.
         """
-        from seeknal import progress, reading
+        from seeknal.home import reading
+        from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Building the training set", on_progress) as tell:
@@ -141,7 +142,8 @@ class HistoricalFeaturesDuckDB:
         Raises:
             DefinitionError: There is no spine.
         """
-        from seeknal import progress, reading
+        from seeknal.home import reading
+        from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         return reading.batches(self._store, asked, on_progress or progress.silent)
@@ -166,8 +168,9 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: There is no spine.
             StoreError: The file cannot be written.
         """
-        from seeknal import progress, reading
-        from seeknal.streaming import write_parquet
+        from seeknal.home import reading
+        from seeknal.join.streaming import write_parquet
+        from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Building the training set", on_progress) as tell:
@@ -197,7 +200,8 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: The name is taken.
             DataError: A column of the spine cannot be kept in a Parquet file.
         """
-        from seeknal import progress, reading
+        from seeknal.home import reading
+        from seeknal.system import progress
 
         asked, store = self._asked.within(feature_start_time, feature_end_time, as_of), self._store
         with progress.working("Building the training set", on_progress) as tell:
@@ -229,8 +233,8 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: No spine was set, which says which column is the moment.
             DataError: The row lacks a join key or the moment.
         """
-        from seeknal import reading
-        from seeknal.explanation import to_pandas
+        from seeknal.home import reading
+        from seeknal.join.explanation import to_pandas
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         if asked.kind != SPINE:
@@ -253,14 +257,15 @@ class HistoricalFeaturesDuckDB:
         as_of: AsOf | None = None,
         on_progress: Tell | None = None,
     ) -> Findings:
-        """Look for leaks that a correct join cannot see, because they are in the data; see `seeknal.leaks`.
+        """Look for leaks that a correct join cannot see, because they are in the data; see `seeknal.join.leaks`.
 
         The arguments are those of `to_dataframe`.
 
         Returns:
             A list with a sentence for each, which is also given as a notice. Its `report` says what was looked at.
         """
-        from seeknal import progress, reading
+        from seeknal.home import reading
+        from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Looking for leaks", on_progress) as tell:
@@ -287,7 +292,7 @@ class HistoricalFeaturesDuckDB:
             ttl: How long values are good for, in place of the groups' own.
             on_progress: As in `to_dataframe`.
         """
-        from seeknal.progress import working
+        from seeknal.system.progress import working
 
         store = self._store
         with working("Loading", on_progress) as tell:

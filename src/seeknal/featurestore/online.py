@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 from seeknal.featurestore import current_store
 
 if TYPE_CHECKING:
-    from seeknal.online_tables import Refreshed
-    from seeknal.progress import Tell
-    from seeknal.served import ServedTable
-    from seeknal.store import FeatureStore
-    from seeknal.verification import Verified
+    from seeknal.home.store import FeatureStore
+    from seeknal.serve.online_tables import Refreshed
+    from seeknal.serve.open_tables import ServedTable
+    from seeknal.serve.verification import Verified
+    from seeknal.system.progress import Tell
 
 
 class OnlineFeaturesDuckDB:
@@ -45,7 +45,7 @@ class OnlineFeaturesDuckDB:
         return f"OnlineFeaturesDuckDB({self.project}/{self.name}, keys: {keys}, features: {features})"
 
     def _repr_html_(self) -> str:
-        from seeknal.notebook import sheet
+        from seeknal.values.display import sheet
 
         features = [
             {"feature": out, "group": f"{one.project}/{one.group}", "version": one.version, "name in the group": own}
@@ -85,7 +85,7 @@ class OnlineFeaturesDuckDB:
             sample: How many entities of each group to draw by lot. None: all of them.
             on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
         """
-        from seeknal.progress import working
+        from seeknal.system.progress import working
 
         with working(f"Verifying {self.project}/{self.name}", on_progress) as tell:
             return self._store.verify(self.name, self.project, sample=sample, tell=tell)
@@ -100,7 +100,7 @@ class OnlineFeaturesDuckDB:
         Returns:
             What was loaded, group by group.
         """
-        from seeknal.progress import working
+        from seeknal.system.progress import working
 
         with working(f"Refreshing {self.project}/{self.name}", on_progress) as tell:
             return self._store.refresh([self.name], self.project, full=full, tell=tell)[0]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from seeknal.errors import tally
 from seeknal.featurestore import current_store
-from seeknal.times import moment_of
+from seeknal.values.times import moment_of
 
 if TYPE_CHECKING:
-    from seeknal.progress import Tell
+    from seeknal.home.store import FeatureStore
     from seeknal.registry import TrainingSetRecord
-    from seeknal.store import FeatureStore
+    from seeknal.system.progress import Tell
 
 
 class TrainingSet:
@@ -74,7 +74,7 @@ class TrainingSet:
         return f"TrainingSet({self._record.label}, {tally(self.rows)}, {self.content_hash[:12]})"
 
     def _repr_html_(self) -> str:
-        from seeknal.notebook import sheet
+        from seeknal.values.display import sheet
 
         question = self._record.question
         facts = {
@@ -98,8 +98,8 @@ class TrainingSet:
         Raises:
             StoreError: What it read is gone, or the answer is another one.
         """
-        from seeknal import frames
-        from seeknal.progress import working
+        from seeknal.system.progress import working
+        from seeknal.values import frames
 
         kind = frames.output_kind(None, output)
         with working(f"Reproducing {self._record.label}", on_progress) as tell:
@@ -107,8 +107,8 @@ class TrainingSet:
 
     def to_dataframe(self, output: str = "pandas", on_progress: Tell | None = None) -> Any:
         """Return its rows: those that were kept, else `reproduce` them."""
-        from seeknal import frames
-        from seeknal.progress import working
+        from seeknal.system.progress import working
+        from seeknal.values import frames
 
         kind = frames.output_kind(None, output)
         with working(f"Reading {self._record.label}", on_progress) as tell:

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seeknal import types
+from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import DataError, StoreError
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.offline.log import label_of
 from seeknal.offline.plan import same_values, values_sql
-from seeknal.schema import ROW_ID, Schema
-from seeknal.sql import quote, scan
+from seeknal.values import types
+from seeknal.values.sql import quote, scan
 
 _NONE = -1
 

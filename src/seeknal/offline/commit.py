@@ -19,14 +19,14 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import StoreError
-from seeknal.folders import share
-from seeknal.lock import alone
 from seeknal.offline.entries import latest
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
-from seeknal.schema import ROW_ID, Schema
-from seeknal.times import Interval, moment_of, now
-from seeknal.turns import Conflict
+from seeknal.system.folders import share
+from seeknal.system.locks import alone
+from seeknal.system.retry import Conflict
+from seeknal.values.times import Interval, moment_of, now
 
 REARRANGED = "optimize"
 """The mode of a commit that leaves the rows as they are."""
@@ -181,7 +181,7 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
 
 
 def share_log(root: Path, number: int) -> None:
-    """Let the group of a table's folder use its log and the entry of a snapshot; see `seeknal.folders.share`."""
+    """Let the group of a table's folder use its log and the entry of a snapshot; see `seeknal.system.folders.share`."""
     share(root / "_delta_log")
     share(root / "_delta_log" / f"{number:020}.json")
 

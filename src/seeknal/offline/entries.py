@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from seeknal.deltalog import newest
 from seeknal.errors import StoreError
-from seeknal.folders import make, put
-from seeknal.lock import hold
+from seeknal.system.delta_log import newest
+from seeknal.system.folders import make, put
+from seeknal.system.locks import hold
 
 _PACK = re.compile(r"(\d{20})-(\d{20})\.jsonl\.gz")
 

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from seeknal.duck import Duck
-from seeknal.folders import remove
+from seeknal.define.schema import Schema
 from seeknal.offline.log import DataFile
 from seeknal.offline.plan import Part
-from seeknal.schema import Schema
-from seeknal.sql import literal, quote, scan
+from seeknal.system.duck import Duck
+from seeknal.system.folders import remove
+from seeknal.values.sql import literal, quote, scan
 
 _ADDED = "added-"
 """How the names of files begin all of whose rows are as they were added: none was left out of them, or put into them, by a rewrite.

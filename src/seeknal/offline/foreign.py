@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
+from seeknal.define.schema import ROW_ID
 from seeknal.errors import StoreError
 from seeknal.offline.commit import delta_schema
 from seeknal.offline.entries import actions_of, has_entry, latest
@@ -27,8 +28,7 @@ from seeknal.offline.log import (
     note_in,
     read_snapshot,
 )
-from seeknal.schema import ROW_ID
-from seeknal.times import show
+from seeknal.values.times import show
 
 _SHOWN = 3
 

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from seeknal.deltalog import newest
+from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.entries import actions_of, entries, entry_of, latest, packed
-from seeknal.schema import Schema
-from seeknal.times import Interval, instant
+from seeknal.system.delta_log import newest
+from seeknal.values.times import Interval, instant
 
 METADATA = "seeknal"
 UNREADABLE = {"deletionVectors", "columnMapping", "typeWidening", "typeWidening-preview"}
@@ -89,7 +89,7 @@ class Commit:
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
     """The files that now stand for older snapshots, by number: entities were erased from them."""
     superseded: int = 0
-    """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.writing.Written`."""
+    """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.write.writing.Written`."""
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The files that were put together, by the name of the one file that has their rows: older snapshots are read from it."""
     mark: str = ""

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal import types
-from seeknal.cores import on_cores
+from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import DataError
 from seeknal.offline.log import DataFile, Snapshot
-from seeknal.schema import ROW_ID, Schema
-from seeknal.sql import comma, literal, quote, scan
-from seeknal.times import DAY, Interval
+from seeknal.system.parallel import on_cores
+from seeknal.values import types
+from seeknal.values.sql import comma, literal, quote, scan
+from seeknal.values.times import DAY, Interval
 
 FILE_ROWS = 2**18
 """Rows of a file at least, where a write has so many: whole days of them, as few as make up that number."""

@@ -8,11 +8,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from seeknal import types
-from seeknal.frames import records
-from seeknal.schema import Schema
-from seeknal.sql import comma, quote
-from seeknal.times import show
+from seeknal.define.schema import Schema
+from seeknal.values import types
+from seeknal.values.frames import records
+from seeknal.values.sql import comma, quote
+from seeknal.values.times import show
 
 
 @dataclass(frozen=True)

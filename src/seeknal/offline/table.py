@@ -18,11 +18,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from seeknal import types
-from seeknal.duck import Duck
+from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import StoreError
-from seeknal.folders import check_writable, make
-from seeknal.lock import alone, together, try_alone
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
     ADOPTED,
@@ -59,10 +56,13 @@ from seeknal.offline.plan import (
 )
 from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.trimming import unswept
-from seeknal.schema import ROW_ID, Schema
-from seeknal.sql import comma, literal, quote, scan
-from seeknal.times import Interval
-from seeknal.turns import Conflict
+from seeknal.system.duck import Duck
+from seeknal.system.folders import check_writable, make
+from seeknal.system.locks import alone, together, try_alone
+from seeknal.system.retry import Conflict
+from seeknal.values import types
+from seeknal.values.sql import comma, literal, quote, scan
+from seeknal.values.times import Interval
 
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
 """Files of fewer rows are put together, files of more cut, if they have more than a day."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from seeknal.folders import put
-from seeknal.lock import alone, is_free, together
 from seeknal.offline.entries import Pack, entries, history, latest, locks, pack_entries, packed, packs
 from seeknal.offline.log import commit_in, read_snapshot
+from seeknal.system.folders import put
+from seeknal.system.locks import alone, is_free, together
 
 _KEPT, _AT_ONCE = 64, 64
 """So many of the newest entries stay in the Delta log at least, for other programs; so many older ones are packed together."""

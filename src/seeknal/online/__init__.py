@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seeknal.addresses import shown
 from seeknal.online.codec import Codec, WireRow, to_wire
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, OnlineStore, Round
 from seeknal.online.redis import RedisStore
 from seeknal.online.single import SingleRow
 from seeknal.online.state import Events, State
+from seeknal.system.redis_url import shown
 
 __all__ = [
     "Codec",

@@ -14,11 +14,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal import types
+from seeknal.define.schema import Schema
 from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
-from seeknal.schema import Schema
-from seeknal.types import UTC
+from seeknal.values import types
+from seeknal.values.types import UTC
 
 _AT_ONCE = 10_000
 

@@ -22,11 +22,11 @@ from typing import Any, NoReturn, TypeVar
 import lmdb
 
 from seeknal.errors import StoreError
-from seeknal.folders import make, may_write, read_only, share
-from seeknal.lock import alone
 from seeknal.online.pages import Moved, PageFile, Tree, check_whole
 from seeknal.online.protocol import Entries, Found, Round
-from seeknal.turns import Conflict
+from seeknal.system.folders import make, may_write, read_only, share
+from seeknal.system.locks import alone
+from seeknal.system.retry import Conflict
 
 T = TypeVar("T")
 Transaction = Any

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
 
-from seeknal.addresses import shown
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.extras import how_to_install
-from seeknal.forks import PerProcess
 from seeknal.online.protocol import Entries, Found, Round
-from seeknal.turns import Conflict
+from seeknal.system.extras import how_to_install
+from seeknal.system.forks import PerProcess
+from seeknal.system.redis_url import shown
+from seeknal.system.retry import Conflict
 
 _AT_ONCE = 5_000
 _GENERATION = 16

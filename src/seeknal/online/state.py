@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from seeknal.times import Interval
+from seeknal.values.times import Interval
 
 
 @dataclass(frozen=True)

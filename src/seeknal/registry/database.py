@@ -21,7 +21,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from seeknal.errors import StoreError
-from seeknal.folders import read_only
+from seeknal.system.folders import read_only
 
 D = TypeVar("D", bound="Database")
 P = ParamSpec("P")

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from seeknal.addresses import shown
-from seeknal.feature_group import FeatureGroup
-from seeknal.notebook import Shown
-from seeknal.times import Interval, moment_of
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.system.redis_url import shown
+from seeknal.values.display import Shown
+from seeknal.values.times import Interval, moment_of
 
 if TYPE_CHECKING:
+    from seeknal.define.schema import Schema
     from seeknal.offline import DataFile
-    from seeknal.schema import Schema
 
 WRITES = ("overwrite", "append", "merge")
 """The modes of snapshots that a caller's rows made; others only arrange what is there."""
@@ -83,7 +83,7 @@ class Version(Shown):
     @cached_property
     def schema(self) -> Schema:
         """The schema, which takes Arrow."""
-        from seeknal.schema import Schema
+        from seeknal.define.schema import Schema
 
         return Schema.loads(self.schema_text)
 
@@ -128,7 +128,7 @@ class TableLookup:
         keys: Join keys, as (name in the group, name in a request).
         features: Features, as (name in the group, name in the answer).
         pinned: Whether it stays at the version, because the caller named one. Otherwise it moves on with the group. None:
-            the table was made before this was noted; see `seeknal.following`.
+            the table was made before this was noted; see `seeknal.load.feeds`.
         whole: Whether it takes all features of a version, whichever these are: in the table that loads make by themselves.
     """
 

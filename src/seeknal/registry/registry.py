@@ -24,10 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.feature_group import FeatureGroup
-from seeknal.folders import share
 from seeknal.registry import tables as t
 from seeknal.registry import upgrade, writes
 from seeknal.registry.database import Database, reading, writing
@@ -48,7 +47,8 @@ from seeknal.registry.rows import (
     token_of,
     training_set_of,
 )
-from seeknal.times import Interval, now
+from seeknal.system.folders import share
+from seeknal.values.times import Interval, now
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import Row
 
+from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.entity import Entity
-from seeknal.feature_group import FeatureGroup, Materialization
 from seeknal.registry.records import (
     GroupRecord,
     OnlineTableRecord,

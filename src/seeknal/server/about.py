@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from seeknal.errors import SeeknalError, StoreError
-from seeknal.overview import Overview
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
+from seeknal.registry.overview import Overview
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
 from seeknal.server.http import SOON, Answer, Exchange, Problem

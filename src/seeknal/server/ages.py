@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 
 from seeknal.errors import StoreError
-from seeknal.freshness import Freshness
+from seeknal.serve.freshness import Freshness
 from seeknal.server.http import Exchange
 
 _SOON = 1.0

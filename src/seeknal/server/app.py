@@ -18,11 +18,11 @@ from typing import Any
 import pyarrow as pa
 
 from seeknal.errors import SeeknalError, StoreError
+from seeknal.home.store import FeatureStore
 from seeknal.server.http import SOON, Answer, Exchange, Problem, Receive, Scope, Send, send_answer
 from seeknal.server.options import Options, is_loopback
 from seeknal.server.routes import OPEN, ROUTES, Endpoint, Route
 from seeknal.server.service import Service
-from seeknal.store import FeatureStore
 
 
 class App:

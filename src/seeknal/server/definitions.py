@@ -9,16 +9,16 @@ from http import HTTPStatus
 from threading import Lock
 from typing import Any, TypeVar
 
-from seeknal.dicts import AS_IS, Form, dict_maker
 from seeknal.errors import DefinitionError, SeeknalError, StoreError
+from seeknal.home.store import FeatureStore
 from seeknal.names import check_name, not_the_only, split_label
-from seeknal.parts import Read, Selection, filled
 from seeknal.registry import GroupRecord, OnlineTableRecord
+from seeknal.registry.tokens import Doorkeeper
+from seeknal.serve.online_table import Found, OnlineTable
+from seeknal.serve.parts import Read, Selection, filled
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Exchange, Problem
-from seeknal.serving import Found, OnlineTable
-from seeknal.store import FeatureStore
-from seeknal.tokens import Doorkeeper
+from seeknal.values.row_builder import AS_IS, Form, dict_maker
 
 _MOST_SHAPES = 100
 T = TypeVar("T", GroupRecord, OnlineTableRecord)

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
-from seeknal import exact
-from seeknal.dicts import AS_IS, Form
 from seeknal.errors import DataError
+from seeknal.values import exact
+from seeknal.values.row_builder import AS_IS, Form
 
 _SAFE = 2**53 - 1
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

@@ -15,14 +15,14 @@ import pyarrow as pa
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError
-from seeknal.feature_group import FeatureLookup
-from seeknal.folders import passing
 from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
 from seeknal.server.service import Service
-from seeknal.times import Interval
+from seeknal.system.folders import passing
+from seeknal.values.times import Interval
 
 _LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
 

@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
-from seeknal.parts import Read
 from seeknal.registry import TokenRecord
+from seeknal.registry.tokens import EVERY_PROJECT, allows
+from seeknal.serve.parts import Read
 from seeknal.server.options import Limits
-from seeknal.tokens import EVERY_PROJECT, allows
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

@@ -12,8 +12,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import types as is_
 
-from seeknal import exact, frames
-from seeknal.calls import KEYS
+from seeknal.client.calls import KEYS
 from seeknal.errors import DataError, NotOnlineError
 from seeknal.names import did_you_mean, misfit
 from seeknal.server import forms
@@ -21,6 +20,7 @@ from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
 from seeknal.server.http import ARROW, JSON, SOON, Answer, Exchange, Problem
 from seeknal.server.service import Service
+from seeknal.values import exact, frames
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):

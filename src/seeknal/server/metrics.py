@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from seeknal.freshness import Freshness
-from seeknal.parts import Read
+from seeknal.serve.freshness import Freshness
+from seeknal.serve.parts import Read
 from seeknal.server.totals import Counts, Key, SharedTotals, Totals
 
 _TABLE = ["project", "table"]

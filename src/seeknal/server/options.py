@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from seeknal.errors import DefinitionError
-from seeknal.folders import named
+from seeknal.system.folders import named
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from seeknal.define.schema import Schema
 from seeknal.registry import GroupRecord
-from seeknal.schema import Schema
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.http import ARROW, JSON, Answer, Exchange

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from seeknal import exact, online
+from seeknal import online
 from seeknal.errors import DefinitionError, SeeknalError
-from seeknal.extras import how_to_install
-from seeknal.freshness import Freshness, freshness
+from seeknal.home.store import FeatureStore
+from seeknal.serve.freshness import Freshness, freshness
 from seeknal.server.access import AccessLog
 from seeknal.server.ages import Ages
 from seeknal.server.definitions import Definitions, Held
@@ -28,7 +28,8 @@ from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
 from seeknal.server.totals import SharedTotals, Totals
-from seeknal.store import FeatureStore
+from seeknal.system.extras import how_to_install
+from seeknal.values import exact
 
 T = TypeVar("T")
 _AT_START = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seeknal.feature_group import FeatureLookup, Materialization
+from seeknal.define.feature_group import FeatureLookup, Materialization
 from seeknal.featurestore.group import FeatureGroupDuckDB
 from seeknal.featurestore.historical import HistoricalFeaturesDuckDB
 from seeknal.featurestore.online import OnlineFeaturesDuckDB

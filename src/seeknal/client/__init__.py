@@ -1,0 +1,18 @@
+"""The clients of a server. `Client` and `AsyncClient` are loaded when they are first used, since they need the extra `client`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seeknal.client.client import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'seeknal.client' has no attribute {name!r}")
+    from seeknal.client import client
+
+    return getattr(client, name)

@@ -1,0 +1,302 @@
+"""What clients ask of a server, as it goes over the wire, and how they read what comes back."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import pyarrow as pa
+from pyarrow import types as is_
+
+from seeknal.define.feature_group import FeatureLookup
+from seeknal.errors import DataError, StoreError
+from seeknal.names import check_name, split_label
+from seeknal.registry.catalog import AsOf
+from seeknal.values import exact, frames
+from seeknal.values.times import Interval, instant, moment_of
+from seeknal.write.push import Pushed
+
+_ARROW = "application/vnd.apache.arrow.stream"
+_MSGPACK = "application/msgpack"
+_BYTES = "application/octet-stream"
+KEYS = b"seeknal.keys"
+"""Where an answer in Arrow names the join keys among its columns, as JSON: in its schema's metadata."""
+
+
+class NoAnswer(Exception):  # noqa: N818 - it becomes one, of the address
+    """What came is no answer of Seeknal's."""
+
+
+class OtherAnswer(NoAnswer):
+    """What came is the answer to another request."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request, and what makes of its answer what the caller wants."""
+
+    path: str
+    read: Callable[[IO[bytes]], Any]
+    content: bytes | None = None
+    kind: str = _ARROW
+    params: Mapping[str, Any] = field(default_factory=dict)
+    spine: object = None
+    is_large: bool = False
+    is_long: bool = False
+    """Whether the server may take as long as it takes to answer."""
+    if_unsure: str = ""
+    """What to add to an error after which nobody knows whether the server did what it was asked."""
+
+    def body(self) -> IO[bytes]:
+        """Give where the answer is to be put: in memory, or a file that goes when it is closed."""
+        return tempfile.TemporaryFile() if self.is_large else io.BytesIO()
+
+    @contextmanager
+    def sending(self) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Give what gives the arguments of a request, for each try; a spine is read once, and sent again from a file."""
+        method = "POST" if self.content or self.spine is not None else "GET"
+        arguments: dict[str, Any] = {"method": method, "url": self.path, "headers": {"accept": _ARROW}}
+        if self.spine is None:
+            headers = {"content-type": self.kind, "accept": _ARROW}
+            yield lambda: arguments | {"content": self.content, "params": self.params, "headers": headers}
+            return
+        with _spine_file(self.spine) as file:
+
+            def again() -> dict[str, Any]:
+                file.seek(0)
+                files = {"query": (None, self.content, "application/json"), "spine": ("spine", file, _BYTES)}
+                return arguments | {"files": files}
+
+            yield again
+
+    def read_answer(self, body: IO[bytes], url: str) -> Any:
+        """Read an answer.
+
+        Raises:
+            StoreError: It is none of Seeknal's, or that to another request.
+        """
+        body.seek(0)
+        try:
+            return self.read(body)
+        except OtherAnswer as error:
+            raise StoreError(
+                f"{url} answered another request: {error}. Nothing of that answer was used. Ask again, over new connections; "
+                "if it comes again, look at what is between: a proxy, or a cache."
+            ) from None
+        except NoAnswer as error:
+            raise StoreError(
+                f"{url} does not answer as a Seeknal server: {error}. Look whether the address is right."
+            ) from None
+
+
+def path_of(kind: str, label: str, project: str | None) -> str:
+    """Name what a call is about; "shop/spend" says the project too, and without one the server finds it."""
+    within, name = split_label("table or group", label, project)
+    where = "" if within is None else f"/{check_name('project', within)}"
+    return f"/v1/{kind}{where}/{check_name('table or group', name)}"
+
+
+def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
+    """Write rows as they are given: a frame as Arrow, dictionaries as MessagePack, with options in the query or beside.
+
+    Returns:
+        The body, its kind, and the query.
+    """
+    if isinstance(given, list | tuple):
+        try:
+            return msgspec.msgpack.encode({name: list(given), **options}, enc_hook=_plain), _MSGPACK, {}
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise DataError(f"A value cannot be sent: {error}.") from None
+    query = {key: value for key, value in options.items() if value is not None}
+    if "with_status" in query:
+        query["with_status"] = "true" if query["with_status"] else "false"
+    return frames.to_stream(frames.to_arrow(given)), _ARROW, query
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
+    try:
+        plain = exact.plain(value)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{exact.shown(value)} cannot be sent: it {error}.") from None
+    if plain is value:
+        raise DataError(f"{exact.shown(value)} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
+    return plain
+
+
+def read_table(body: IO[bytes]) -> pa.Table:
+    """Read a whole table.
+
+    Raises:
+        NoAnswer: It is none.
+    """
+    with _expected():
+        return pa.ipc.open_stream(body).read_all()
+
+
+def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
+    """Check that an answer has one row for each entity that was asked for, in order.
+
+    Args:
+        content: The body that asked for them; their keys are read from it as the server reads them.
+        kind: Its kind.
+        found: The answer.
+
+    Raises:
+        OtherAnswer: It is of others.
+    """
+    keys = read_table(io.BytesIO(content)) if kind == _ARROW else msgspec.msgpack.decode(content)["keys"]
+    if len(found) != len(keys):
+        raise OtherAnswer(f"it has {len(found):,} rows, and {len(keys):,} entities were asked for")
+    if not len(keys):
+        return
+    if isinstance(keys, pa.Table):  # which may have more columns than the join keys
+        names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
+        for name in names or found.column_names[:1]:
+            _check_key(name, keys[name].to_pylist() if name in keys.column_names else [], found)
+        return
+    for name in keys[0]:
+        _check_key(name, [key[name] for key in keys], found)
+
+
+def _check_key(name: str, given: Sequence[Any], found: pa.Table) -> None:
+    if name not in found.column_names:
+        raise OtherAnswer(f"it lacks the key {name!r}")
+    answered = found[name].combine_chunks()
+    kind = answered.type
+    is_read = is_.is_temporal(kind) or is_.is_decimal(kind)
+    try:
+        values = [exact.read(name, one, kind) if is_read and isinstance(one, str) else one for one in given]
+        asked = exact.read_keys(name, values, kind)
+    except DataError:
+        if is_.is_duration(kind):  # the server alone reads the forms that those come in
+            return
+        raise OtherAnswer(f"{name} is {kind}, and {exact.shown(given[0])} was asked for") from None
+    if not asked.equals(answered):
+        pairs = zip(asked, answered, strict=True)
+        row, mine, other = next((row, mine, other) for row, (mine, other) in enumerate(pairs) if mine != other)
+        raise OtherAnswer(f"{name} is {other} in row {row}, and {mine} was asked for")
+
+
+def check_spine(own: pa.Table, found: pa.Table) -> None:
+    """Check that the rows of a training set are those of the spine, as far as its columns came back in their own types.
+
+    Raises:
+        OtherAnswer: They are others.
+    """
+    if len(found) != len(own):
+        raise OtherAnswer(f"it has {len(found):,} rows, and the spine has {len(own):,}")
+    for name in own.column_names:
+        kind = own.schema.field(name).type
+        is_exact = is_.is_integer(kind) or is_.is_string(kind) or is_.is_large_string(kind) or is_.is_temporal(kind)
+        if is_exact and kind == found.schema.field(name).type and not own[name].equals(found[name]):
+            raise OtherAnswer(f"its column {name!r} is not that of the spine")
+
+
+def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
+    """Read batches from a file, which is closed behind the last, or when nobody wants more.
+
+    Raises:
+        NoAnswer: There are none.
+    """
+    with _expected():
+        reader = pa.ipc.open_stream(body)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with body, reader:
+            yield from reader
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def read_pushed(body: IO[bytes], group: str) -> Pushed:
+    """Read what a push did.
+
+    Args:
+        body: The answer.
+        group: The group that rows were pushed to, with its project or without.
+
+    Raises:
+        NoAnswer: It does not say, or is of another group.
+    """
+    with _expected():
+        told = msgspec.json.decode(body.read(), type=dict[str, Any])
+        given = {one.name: told[one.name] for one in fields(Pushed)}
+    told_of = str(given["group"])
+    if group not in {told_of, told_of.rpartition("/")[2]}:
+        raise OtherAnswer(f"it is of {told_of!r}, and rows were pushed to {group!r}")
+    return Pushed(**given | {"first": None if given["first"] is None else instant(given["first"])})
+
+
+class _Catalog(msgspec.Struct):
+    projects: list[dict[str, Any]]
+
+
+def read_projects(body: IO[bytes]) -> list[dict[str, Any]]:
+    """Read the catalog.
+
+    Raises:
+        NoAnswer: It is none.
+    """
+    with _expected():
+        return msgspec.json.decode(body.read(), type=_Catalog).projects
+
+
+@contextmanager
+def _expected() -> Iterator[None]:
+    """Say of what cannot be read that it is no answer of Seeknal's.
+
+    Raises:
+        NoAnswer: It cannot be read.
+    """
+    try:
+        yield
+    except (pa.ArrowException, msgspec.MsgspecError, OSError, EOFError, ValueError, KeyError) as error:
+        raise NoAnswer(str(error)) from None
+
+
+def described(one: FeatureLookup) -> dict[str, Any]:
+    """Write a lookup as the server takes it."""
+    told = {
+        "group": one.name if one.project is None else f"{check_name('project', one.project)}/{one.name}",
+        "features": None if one.features is None else list(one.features),
+        "prefix": one.prefix,
+        "rename": None if one.rename is None else dict(one.rename),
+        "version": one.version,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def options_of(date_col: str, keep: Sequence[str] | None, span: Interval, as_of: AsOf | None) -> dict[str, Any]:
+    """Write what is asked of a spine as the server takes it."""
+    moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
+    return {
+        "date_col": date_col,
+        "keep": None if keep is None else list(keep),
+        "start": None if span.start is None else moment_of(span.start).isoformat(),
+        "end": None if span.end is None else moment_of(span.end).isoformat(),
+        "as_of": dict(moment) if isinstance(moment, Mapping) else moment,
+    }
+
+
+def _spine_file(spine: Any) -> IO[bytes]:
+    """Give a spine as a file: one of Parquet as it is, any other frame as an Arrow stream."""
+    if isinstance(spine, str | Path) and Path(spine).suffix.lower() in {".parquet", ".pq"} and Path(spine).is_file():
+        try:
+            return Path(spine).open("rb")
+        except OSError as error:
+            raise DataError(f"{str(spine)!r} cannot be read: {error}") from None
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever sends it closes it
+    frame = frames.opened(spine)
+    schema, batches = frame.batches(frame.names, 2**16)
+    with pa.ipc.new_stream(file, schema) as writer:
+        for batch in batches():
+            writer.write_batch(batch)
+    file.seek(0)
+    return file

@@ -1,0 +1,1 @@
+"""Definitions: feature groups, lookups and schemas. No data, no I/O."""

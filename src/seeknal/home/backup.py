@@ -1,0 +1,417 @@
+"""Backups: a whole home in a folder, as it was at one moment, taken while it is in use; and back again.
+
+The moment is that of the copy of the registry. Nothing that was stored by then is deleted until the backup is done
+(`Catalog.keeping`), and tables only grow, so each table can be copied afterwards as it stood at that moment. What is
+online is not copied, for it follows from the rest: a restore loads it again.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from seeknal.errors import DefinitionError, StoreError, notice
+from seeknal.home.home import Home
+from seeknal.offline.entries import latest, packs
+from seeknal.offline.log import mentioned_files, read_snapshot
+from seeknal.online import LmdbStore, shown
+from seeknal.registry import OnlineTableRecord, Registry
+from seeknal.registry.home_identity import mark_as_copy
+from seeknal.system import folders
+from seeknal.system.progress import Tell, working
+from seeknal.values.times import now
+
+_FORMAT = 1
+_MANIFEST, _REGISTRY = "backup.json", "registry.db"
+_LOG_ENTRY = re.compile(r"(\d{20})(\.json|\.checkpoint(\.\d{10}\.\d{10})?\.parquet)")
+_OWN = ""
+"""What the registry calls the online store that holds where a table names no other."""
+
+
+@dataclass(frozen=True)
+class BackedUp:
+    """What a backup holds.
+
+    Args:
+        place: The folder.
+        at: The moment whose state it is, in microseconds since 1970.
+        groups: How many feature groups are in it.
+        tables: How many online tables.
+        training_sets: How many saved training sets.
+        files: How many files.
+        size: How many bytes these have.
+        seconds: How long it took.
+    """
+
+    place: Path
+    at: int
+    groups: int
+    tables: int
+    training_sets: int
+    files: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An online table whose rows are not in the home's own folder, and were left as they are.
+
+    Args:
+        table: Project and name of the table.
+        place: The online store.
+        commands: What loads them from the restored home.
+    """
+
+    table: str
+    place: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore put in place.
+
+    Args:
+        home: The home.
+        at: The moment whose state it is, in microseconds since 1970.
+        groups: How many feature groups are in it.
+        loaded: The online tables that were loaded.
+        elsewhere: Those that were not, because their rows are in stores that other homes may use as well.
+        training_sets: How many saved training sets are in it.
+        seconds: How long it took.
+    """
+
+    home: Path
+    at: int
+    groups: int
+    loaded: tuple[str, ...]
+    elsewhere: tuple[Elsewhere, ...]
+    training_sets: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a backup says of itself; the list of its files has a hash too."""
+
+    format: int
+    seeknal: str
+    at: int
+    files: list[_File]
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+# Taking a backup
+
+
+def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> BackedUp:
+    """Copy a whole home, as it is at one moment, into a new folder; others go on reading and writing meanwhile.
+
+    Whoever erases, optimizes or deletes waits until it is done, and is waited for if they began before.
+
+    Args:
+        home: The home, such as a `FeatureStore`.
+        place: The folder; it appears when all is in it.
+        tell: Told each step; without it they are shown on a terminal.
+
+    Raises:
+        DefinitionError: There is something at the place, or no home.
+        StoreError: The home could not be read, or the folder not be written; there is none then.
+    """
+    started = time.perf_counter()
+    target = folders.named(place)
+    _check_target(home, target)
+    with (
+        working("Waiting for those who delete", tell) as told,
+        _saying(f"The home {home.home} could not be backed up to {target}, and nothing is there"),
+        folders.appearing(target) as part,
+        home.catalog.keeping(),
+    ):
+        folders.same_access(home.home, part)
+        taken = _Taking(home.home, part, told).run()
+    return BackedUp(target, *taken, seconds=time.perf_counter() - started)
+
+
+def _check_target(home: Home, target: Path) -> None:
+    if not (home.home / _REGISTRY).exists():
+        raise DefinitionError(f"There is no home at {home.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
+    if target.exists() or target.is_symlink():
+        raise DefinitionError(f"{target} exists. Name a folder that does not, for a backup replaces nothing.")
+    if target.resolve().is_relative_to(home.home.resolve()):
+        raise DefinitionError(f"{target} is in the home, and would be lost with it. Name a folder elsewhere.")
+    if not target.parent.is_dir():
+        raise DefinitionError(f"There is no folder {target.parent}. Make it first, or name another.")
+
+
+class _Taking:
+    """One backup being taken."""
+
+    def __init__(self, home: Path, part: Path, tell: Tell) -> None:
+        self._home = home
+        self._part = part
+        self._tell = tell
+        self._files: list[_File] = []
+        self._size = 0
+
+    def run(self) -> tuple[int, int, int, int, int, int]:
+        """Take it; give what `BackedUp` says after its place."""
+        tables = {root: latest(root) for root in self._home.glob("offline/*/*") if list(root.glob("_delta_log/*.json"))}
+        self._copy_registry()
+        at = now()
+        registry = Registry(self._part / _REGISTRY)
+        groups, sets = registry.groups(), registry.training_sets()
+        for record in groups:
+            root = self._home / "offline" / record.project / record.name
+            self._copy_table(root, max(tables.get(root, -1), registry.last_snapshot(record)))
+        for one in sets:
+            for file in sorted((self._home / "datasets" / one.folder).glob("*")):
+                self._copy(file)
+        self._note(self._part / _REGISTRY)
+        manifest = _manifest(at, self._files)
+        (self._part / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        return at, len(groups), len(registry.tables()), len(sets), len(manifest.files), manifest.size
+
+    def _copy_registry(self) -> None:
+        """Copy it in one go, so that it is of one moment."""
+        with (
+            closing(sqlite3.connect(self._home / _REGISTRY, timeout=60)) as old,
+            closing(sqlite3.connect(self._part / _REGISTRY)) as new,
+        ):
+            old.backup(new, progress=lambda *_: None)  # where Python is called, Ctrl-C is heard
+        folders.same_access(self._home / _REGISTRY, self._part / _REGISTRY)
+
+    def _copy_table(self, root: Path, last: int) -> None:
+        """Copy a table as it stood after a snapshot, with the files of all snapshots before that can be read still."""
+        log = root / "_delta_log"
+        entries = [found for path in sorted(log.glob("*")) if (found := _LOG_ENTRY.fullmatch(path.name))]
+        entries = [entry for entry in entries if int(entry[1]) <= last]
+        if not entries:
+            return
+        for pack in packs(root):
+            self._copy(pack.path(root))
+        for entry in entries:
+            self._copy(log / entry[0])
+        copied = self._part / root.relative_to(self._home)
+        for name in sorted(mentioned_files(copied)):
+            if (root / name).exists():
+                self._copy(root / name)
+        for file in read_snapshot(copied).files:
+            if not (copied / file.path).exists():
+                raise StoreError(f"The table {root} has lost its file {file.path}. Run seeknal doctor.")
+
+    def _copy(self, file: Path) -> None:
+        name = file.relative_to(self._home)
+        self._tell(f"Backing up {name.parent}: {_megabytes(self._size)} so far")
+        copied = _File(name.as_posix(), *folders.copy(file, self._part / name))
+        self._files.append(copied)
+        self._size += copied.size
+
+    def _note(self, file: Path) -> None:
+        with file.open("rb") as stream:
+            self._files.append(_File(file.name, file.stat().st_size, file_digest(stream, "sha256").hexdigest()))
+
+
+def _manifest(at: int, files: Sequence[_File]) -> _Manifest:
+    return _Manifest(_FORMAT, version("seeknal"), at, list(files), _hash_of(files))
+
+
+def _hash_of(files: Sequence[_File]) -> str:
+    return sha256(msgspec.json.encode(files)).hexdigest()
+
+
+# Restoring one
+
+
+def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: Tell | None = None) -> Restored:
+    """Make a home from a backup, with what was online in its own folder; it appears when all is in it.
+
+    Online rows in Redis, or in another folder, are left as they are, since the home that was backed up may use them.
+
+    Args:
+        source: The folder of the backup.
+        home: Where to: a home, such as a `FeatureStore`, whose folder is empty or not there yet.
+        load_shared: Load the rows in other stores too, when the home is in its place.
+        tell: Told each step; without it they are shown on a terminal.
+
+    Raises:
+        DefinitionError: The home is not empty, or there is no backup.
+        StoreError: The backup is not as it was taken, or the home could not be written; there is none then.
+    """
+    started = time.perf_counter()
+    backed_up, target = folders.named(source), home.home.resolve()
+    manifest = _read_manifest(backed_up)
+    _check_home(target)
+    home.close()
+    LmdbStore(home.home / "online").close()
+    with working("Restoring", tell) as told:
+        with (
+            _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
+            _parents(target),
+            folders.appearing(target) as part,
+        ):
+            folders.same_access(backed_up, part)
+            _copy_back(backed_up, manifest, part, told)
+            mark_as_copy(part)
+            if _has_own_store(home):
+                _load_own(part, home, told)
+        if load_shared:
+            _load_others(home, told)
+    registry = home.registry
+    others = () if load_shared else tuple(filter(None, (_elsewhere(home, table) for table in registry.tables())))
+    names = {one.table for one in others}
+    loaded = tuple(table.label for table in registry.tables() if table.label not in names)
+    groups, sets = len(registry.groups()), len(registry.training_sets())
+    return Restored(home.home, manifest.at, groups, loaded, others, sets, time.perf_counter() - started)
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    """Read what a backup says of itself.
+
+    Raises:
+        DefinitionError: It is no backup, or of a later release.
+        StoreError: It is not as it was taken.
+    """
+    file = folder / _MANIFEST
+    if not file.is_file():
+        raise DefinitionError(f"{folder} is no backup: it has no {_MANIFEST}. Name a folder made by seeknal backup.")
+    damaged = StoreError(f"{file} is not as it was written. Restore another backup.")
+    try:
+        text = msgspec.json.decode(file.read_bytes(), type=dict)
+        found = msgspec.convert(text, _Manifest) if text.get("format") == _FORMAT else None
+    except (msgspec.DecodeError, msgspec.ValidationError, OSError) as error:
+        raise damaged from error
+    if found is None:
+        raise DefinitionError(
+            f"{folder} was made by seeknal {text.get('seeknal')}, in another format. Restore it with that release."
+        )
+    for one in found.files:
+        name = PurePosixPath(one.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise damaged
+    if found.sha256 != _hash_of(found.files):
+        raise damaged
+    return found
+
+
+def _check_home(home: Path) -> None:
+    if home.is_mount():
+        raise DefinitionError(f"{home} is where a disk is mounted. Set SEEKNAL_HOME to a folder on it.")
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise DefinitionError(
+            f"{home} is not empty, and a restore replaces nothing. Move it away first, or set SEEKNAL_HOME to another folder."
+        )
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the folders that a folder is to be in, and remove those again if it does not come about."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, tell: Tell) -> None:
+    """Copy all files of a backup, and see that they are as they were taken."""
+    done = 0
+    for file in manifest.files:
+        try:
+            found = folders.copy(backed_up / file.name, part / file.name)
+        except FileNotFoundError:
+            raise StoreError(f"{backed_up / file.name} is missing. Restore another backup.") from None
+        if found != (file.size, file.sha256):
+            raise StoreError(f"{backed_up / file.name} is not as it was written. Restore another backup.")
+        done += file.size
+        tell(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
+
+
+def _has_own_store(home: Home) -> bool:
+    return home.settings.online_store in (None, str(home.home / "online"))
+
+
+def _load_own(part: Path, home: Home, tell: Tell) -> None:
+    """Load what was online in the home's own folder, before the home is in its place."""
+    made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
+    try:
+        for record in made.registry.groups():
+            made.catalog.catch_up(record)
+            for number in sorted({load.version for load in made.registry.loads(record, target=_OWN)}):
+                try:
+                    made.catalog.read(record, number)
+                except StoreError as error:  # it was so when the home was saved, and is no reason to lose the rest
+                    notice(f"Version {number} of {record.label} cannot be loaded: {error}")
+                    continue
+                made.online_tables.reload(record, number, _OWN, tell)
+    finally:
+        made.close()
+        LmdbStore(part / "online").close()
+
+
+def _load_others(home: Home, tell: Tell) -> None:
+    """Load what was online elsewhere, from a home that is in its place.
+
+    Raises:
+        StoreError: It could not be loaded; the home stays.
+    """
+    for record in home.registry.groups():
+        for target in sorted({load.target for load in home.registry.loads(record)}):
+            if target == _OWN and _has_own_store(home):
+                continue
+            try:
+                home.online_tables.reload(record, target=target, tell=tell, take_over=True)
+            except StoreError as error:
+                place = shown(target or str(home.settings.online_store))
+                tables = " ".join(table.label for table in home.online_tables.of(record) if table.target == target)
+                raise StoreError(
+                    f"The home is restored to {home.home}, but {record.label} was not loaded into {place}: {error} "
+                    f"Then run: seeknal refresh {tables} --take-over."
+                ) from error
+
+
+def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
+    """Say what a restore did not load of a table; None if it loaded all."""
+    if table.target == _OWN and _has_own_store(home):
+        return None
+    place = shown(table.target or str(home.settings.online_store))
+    return Elsewhere(table.label, place, (f"seeknal refresh {table.label} --take-over",))
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Say of errors of the disk what they came to."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        raise StoreError(f"{what}: {reason}{where}.") from error
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

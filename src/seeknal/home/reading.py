@@ -1,0 +1,109 @@
+"""The answers to an inquiry: as a frame, as a stream, kept as a training set, explained, and looked through for leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from seeknal.errors import DataError, DefinitionError
+from seeknal.home.home import Home
+from seeknal.join.inquiry import SPINE, Inquiry
+from seeknal.names import quoted
+from seeknal.registry import TrainingSetRecord
+from seeknal.system.progress import Tell, silent
+from seeknal.values.times import Moment, instant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.join.explanation import Candidate
+    from seeknal.join.leaks import Findings
+    from seeknal.registry.source import Source
+
+
+def sources(home: Home, asked: Inquiry) -> list[Source]:
+    """Find what the lookups lead to.
+
+    Raises:
+        DefinitionError: A group, feature, version or snapshot does not exist.
+    """
+    return [home.catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
+
+
+def frame(home: Home, asked: Inquiry, output: str | None = None, tell: Tell = silent) -> Any:
+    """Answer with a frame of the spine's kind, or of the one asked for."""
+    from seeknal.join import retrieval
+    from seeknal.values import frames
+
+    kind = frames.output_kind(asked.spine, output)
+    if asked.kind != SPINE:
+        return frames.from_arrow(retrieval.answer(home.engine, sources(home, asked), asked.question, None, tell), kind)
+    found = sources(home, asked)
+    given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
+    spine = retrieval.read_spine(found, given)
+    names, features = retrieval.training_set(home.engine, found, spine, asked.span, tell)
+    with retrieval.leaving_out([asked.date_col]):
+        return frames.with_columns(spine.frame, names, features, kind)
+
+
+def batches(home: Home, asked: Inquiry, tell: Tell = silent) -> pa.RecordBatchReader:
+    """Answer with a stream, so that neither spine nor groups need to fit in memory.
+
+    Raises:
+        DefinitionError: There is no spine.
+    """
+    from seeknal.join import streaming
+    from seeknal.values import frames
+
+    if asked.kind != SPINE:
+        raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
+    stream = streaming.Stream(sources(home, asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.span)
+    return streaming.stream(home.engine, stream, home.scratch, tell)
+
+
+def save(home: Home, name: str, asked: Inquiry, *, keep_rows: bool = False, tell: Tell = silent) -> TrainingSetRecord:
+    """Keep the answer, with what it takes to build it again; see `seeknal.join.training_sets`."""
+    found, question = sources(home, asked), asked.question
+    spine = _spine_table(found, asked)
+    return home.training_sets.save(name, found, question, spine, keep_rows=keep_rows, tell=tell)
+
+
+def explain(
+    home: Home, asked: Inquiry, keys: Mapping[str, Any], moment: Moment, limit: int | None = None
+) -> list[Candidate]:
+    """List the rows of an entity and what became of each, group by group; the one that counts first, then the nearest.
+
+    Args:
+        home: The home.
+        asked: What is asked.
+        keys: The join keys, as the spine names them.
+        moment: The moment to look from.
+        limit: How many rows of each group to list. None: all.
+
+    Raises:
+        DataError: A join key is not there.
+    """
+    from seeknal.join import explanation
+
+    found = []
+    for source in sources(home, asked):
+        if missing := [name for name in source.keys.values() if name not in keys]:
+            raise DataError(f"The row has no {quoted(missing)}, which {source.record.label} is looked up by.")
+        entity = home.catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
+        found += explanation.explain(home.catalog, home.engine, source, entity, instant(moment), asked.span, limit)
+    return found
+
+
+def check(home: Home, asked: Inquiry, tell: Tell = silent) -> Findings:
+    """Look for leaks that a correct join cannot see; see `seeknal.join.leaks`."""
+    from seeknal.join import leaks
+
+    found = sources(home, asked)
+    return leaks.check(home.engine, found, _spine_table(found, asked), asked.question, tell)
+
+
+def _spine_table(found: Sequence[Source], asked: Inquiry) -> pa.Table | None:
+    """Read what is looked at and kept of the spine, if there is one."""
+    from seeknal.join import retrieval
+
+    return retrieval.spine_table(found, asked.spine, asked.question) if asked.kind == SPINE else None

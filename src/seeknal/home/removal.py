@@ -1,0 +1,214 @@
+"""Removing what is in several places at once: an entity, from one group or all that it keys; a group."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally, unfinished
+from seeknal.join.training_sets import TrainingSets
+from seeknal.names import did_you_mean
+from seeknal.online import Codec
+from seeknal.registry import GroupRecord
+from seeknal.registry.catalog import Catalog
+from seeknal.serve.online_tables import OnlineTables
+from seeknal.system import folders
+from seeknal.values.display import Shown
+from seeknal.values.times import moment_of, now
+from seeknal.write import leftovers, maintenance
+from seeknal.write.erasures import digest
+from seeknal.write.maintenance import Erased
+
+
+@dataclass(frozen=True)
+class ErasedEntity(Shown):
+    """The receipt of an erasure from several groups.
+
+    Args:
+        keys: The join keys that were erased, by name.
+        at: When the last of it was, in microseconds since 1970.
+        groups: What was erased from each group.
+        training_sets: The training sets that held the entity, and were deleted.
+        beside: The groups of other entities that have its join keys, and may hold rows of it: nothing was erased there.
+    """
+
+    keys: dict[str, object]
+    at: int
+    groups: tuple[Erased, ...]
+    training_sets: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime:
+        """When the last of it was erased, in UTC."""
+        return moment_of(self.at)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of current versions went."""
+        return sum(one.rows for one in self.groups)
+
+    def __str__(self) -> str:
+        keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
+        told = f"{tally(self.rows)} of {keys} erased from {tally(len(self.groups), 'feature group')}"
+        left = [f"nothing was erased from {', '.join(self.beside)}, of other entities"] if self.beside else []
+        return "\n  ".join([told, *map(str, self.groups), *left])
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are.
+
+    Args:
+        catalog: The groups and their rows.
+        training_sets: The training sets.
+        online_tables: What is online.
+    """
+
+    catalog: Catalog
+    training_sets: TrainingSets
+    online_tables: OnlineTables
+
+
+def groups_of(catalog: Catalog, name: str, project: str | None) -> list[GroupRecord]:
+    """List the groups that are keyed by an entity and were written to.
+
+    Raises:
+        DefinitionError: There is no such entity, several projects have one, or nothing was written yet.
+    """
+    within, _, own = name.rpartition("/")
+    project = project or within or None
+    every = catalog.registry.entities(project)
+    projects = [where for where, entity in every if entity.name == own]
+    if len(projects) > 1:
+        raise DefinitionError(
+            f"Several projects have an entity named {own!r}: {', '.join(projects)}. Name the project."
+        )
+    if not projects:
+        hint = did_you_mean(own, [entity.name for _, entity in every])
+        where = f"project {project!r}" if project else str(catalog.home)
+        raise DefinitionError(f"No entity named {own!r} in {where}.{hint}", name=own)
+    keyed = [one for one in catalog.registry.groups(projects[0]) if one.group.entity.name == own]
+    written = [one for one in keyed if catalog.versions(one)]
+    if not written:
+        raise DefinitionError(
+            f"Nothing was written yet to a feature group of entity {own!r}, so there is nothing to erase."
+        )
+    return written
+
+
+def groups_beside(catalog: Catalog, record: GroupRecord) -> list[str]:
+    """List the groups of a project that have the join keys of a group's entity, maybe beside others, under another entity."""
+    entity, every = record.group.entity, catalog.registry.groups(record.project)
+    others = (one for one in every if one.group.entity.name != entity.name)
+    return [one.label for one in others if set(entity.join_keys) <= set(one.group.entity.join_keys)]
+
+
+def holding(places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any]) -> list[str]:
+    """List the training sets that have an entity of some groups in them."""
+    found: dict[str, None] = {}
+    for record in records:
+        entity = places.catalog.entity(record, keys)
+        found |= dict.fromkeys(places.training_sets.holding(record, places.training_sets.users(record), entity))
+    return list(found)
+
+
+def erase(
+    places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any], delete_training_sets: bool
+) -> ErasedEntity:
+    """Erase an entity from some groups, and what is online of them; all is looked at before anything is erased.
+
+    Raises:
+        DefinitionError: Training sets hold the entity, and are not to be deleted.
+        DataError: The keys have wrong names or types.
+        StoreError: It is erased from some of the groups, as it then says.
+    """
+    entities = [places.catalog.entity(record, keys) for record in records]
+    doomed = holding(places, records, keys)
+    if doomed and not delete_training_sets:
+        raise DefinitionError(
+            f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
+            "Delete it too: erase(..., delete_training_sets=True), or --yes on the command line."
+        )
+    done: list[Erased] = []
+    for record, entity in zip(records, entities, strict=True):
+        try:
+            done.append(_erase(places, record, entity))
+        except SeeknalError as error:
+            if not done:
+                raise
+            raise StoreError(
+                f"The entity is erased from {', '.join(one.group for one in done)}, but not yet from {record.label}: {error} "
+                "Erase it again, which repeats nothing."
+            ) from error
+    if not any(one.rows or one.files_removed or one.training_sets for one in done):
+        labels = ", ".join(one.group for one in done)
+        notice(f"No row of that entity was stored in {labels}. If there should be some, look at the keys.")
+    sets = tuple(dict.fromkeys(name for one in done for name in one.training_sets))
+    beside = tuple(groups_beside(places.catalog, records[0]))
+    return ErasedEntity(done[-1].keys, done[-1].at, tuple(done), sets, beside)
+
+
+def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
+    """Erase an entity from a group, and from training sets, also from those that are saved meanwhile."""
+    catalog, sets = places.catalog, places.training_sets
+    key = Codec(catalog.version(record).schema).stored_keys(entity)[0]
+    with catalog.deleting():
+        at = now()
+        with unfinished(f"Nothing was erased from {record.label} offline", "Erase it again"):
+            places.online_tables.take_out(record, key, at)  # first, since a store that is away now may be back later
+        doomed = _delete_sets(sets, record, entity)
+        catalog.registry.add_erasure(record, digest(key), at)
+        receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
+        doomed += _delete_sets(sets, record, entity)
+        leftovers.remove(catalog)
+    with unfinished(
+        f"The entity is erased from {record.label}, and its row was removed online before, but not all is loaded anew",
+        f"Run seeknal materialize {record.label}",
+    ):
+        places.online_tables.reload(record)
+    stores = {load.target for load in catalog.registry.loads(record)}
+    return replace(receipt, online=len(stores), training_sets=tuple(doomed))
+
+
+def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> list[str]:
+    users = sets.users(record)
+    labels = sets.holding(record, users, entity)
+    for one in users:
+        if one.label in labels:
+            sets.delete(one)
+    return labels
+
+
+def delete_group(places: Places, record: GroupRecord) -> None:
+    """Remove a group: its rows, its versions, and what of it is online.
+
+    Raises:
+        DefinitionError: An online table or a training set needs it.
+    """
+    catalog, users = places.catalog, places.online_tables.of(record)
+    if others := [table.label for table in users if table.label != record.label]:
+        raise DefinitionError(
+            f"Feature group {record.label!r} is served by online table {', '.join(map(repr, others))}. "
+            f"Delete that first: seeknal delete-table {others[0]}."
+        )
+    if sets := [one.label for one in places.training_sets.users(record)]:
+        raise DefinitionError(
+            f"Training set {sets[0]!r} was made from feature group {record.label!r} and needs its rows. "
+            f"Delete that first: seeknal dataset delete {sets[0]}."
+        )
+    root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
+    with catalog.deleting():
+        places.online_tables.drop(record)  # first, since a store that is away now may be back later
+        if root.exists():
+            folders.make(trash.parent)
+            root.rename(trash)
+        catalog.registry.delete_group(record)
+        leftovers.remove(catalog)

@@ -1,0 +1,35 @@
+"""The feature store that holds in this folder and environment."""
+
+from __future__ import annotations
+
+from threading import Lock
+from weakref import WeakSet
+
+from seeknal import config
+from seeknal.home.store import FeatureStore
+
+_stores: dict[tuple[object, ...], FeatureStore] = {}
+_given: WeakSet[FeatureStore] = WeakSet()
+_opening = Lock()
+
+
+def store() -> FeatureStore:
+    """Return the feature store of the current folder and environment; the same one while they do not change."""
+    settings = config.load()
+    place = (settings.home, settings.memory_limit, settings.online_store, settings.lookback_days, settings.freshness)
+    with _opening:
+        if place not in _stores:
+            _stores[place] = FeatureStore.of(settings)
+            _given.add(_stores[place])
+        return _stores[place]
+
+
+def close() -> None:
+    """Let go of all files. Stores that are still held, by the handles bound to them, open them again when next used."""
+    from seeknal.online import close_all
+
+    with _opening:
+        for opened in list(_given):
+            opened.close()
+        _stores.clear()
+    close_all()

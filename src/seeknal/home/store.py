@@ -1,0 +1,500 @@
+"""The feature store: the one object that knows all steps. Every other way in is a call on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.errors import tally, unfinished
+from seeknal.home import reading
+from seeknal.home.home import Home
+from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
+from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
+from seeknal.registry.catalog import AsOf
+from seeknal.system.progress import Tell, silent
+from seeknal.values.times import Interval, Moment, instant
+from seeknal.write import leftovers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.home.removal import ErasedEntity
+    from seeknal.join.explanation import Candidate
+    from seeknal.join.leaks import Findings
+    from seeknal.load.loading import Loaded
+    from seeknal.registry.source import Source
+    from seeknal.serve.online_tables import Ledger, Refreshed
+    from seeknal.serve.open_tables import ServedTable
+    from seeknal.serve.verification import Verified
+    from seeknal.write.maintenance import Adopted, Erased, Optimized
+    from seeknal.write.push import Pushed
+    from seeknal.write.writing import Written
+
+
+class FeatureStore(Home):
+    """A feature store in a folder.
+
+    Args:
+        home: The folder. Without it: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
+        memory_limit: Most memory a query may take, such as "4GB".
+        online_store: Where online rows are: a folder, or the URL of Redis. Without it: `online` in the home.
+        lookback_days: How far before its rows a write may reach before it gives a notice.
+    """
+
+    # Groups and their versions
+
+    def get_or_create(self, group: FeatureGroup) -> GroupRecord:
+        """Register a group, or find it and bring its description, ttl and online flag up to date.
+
+        Raises:
+            DefinitionError: It is registered with another entity or other time columns.
+        """
+        known = self.registry.group(group.project, group.name)
+        record = self.catalog.register(group)
+        with _offline(record, f"The new ttl of {record.label} is registered"):
+            self.online_tables.follow_ttl(known, record)
+        return record
+
+    def counts(self, name: str, number: int, project: str | None = None) -> tuple[int, dict[str, int]]:
+        """Count the rows of a version, and the nulls of each of its columns."""
+        version, snapshot = self.catalog.read(self.catalog.group(name, project), number)
+        rows, *nulls = self.engine.count(snapshot.within(version.schema), version.schema.names)
+        return rows, dict(zip(version.schema.names, nulls, strict=True))
+
+    def sample(self, name: str, project: str | None = None, *, limit: int, version: int | None = None) -> pa.Table:
+        """Give the rows written last to a version of a group, the very last first."""
+        found, snapshot = self.catalog.read(self.catalog.group(name, project), version)
+        return self.engine.sample(snapshot.within(found.schema), limit).select(found.schema.names)
+
+    def delete_group(self, name: str, project: str | None = None) -> None:
+        """Remove a group: its rows, its versions, and what of it is online.
+
+        Raises:
+            DefinitionError: There is no such group, or an online table needs it.
+        """
+        from seeknal.home import removal
+
+        removal.delete_group(self.places, self.catalog.group(name, project))
+
+    # Offline
+
+    def write(
+        self,
+        group: FeatureGroup,
+        frame: object,
+        *,
+        features: Sequence[str] | None = None,
+        declared: Mapping[str, pa.DataType] | None = None,
+        interval: Interval = Interval(),
+        mode: str = "overwrite",
+        drop_nulls: bool = False,
+    ) -> Written:
+        """Write rows to a group, as one snapshot, all or none; and load them if the group is online.
+
+        Args:
+            group: The group; registered if it is new.
+            frame: The rows.
+            features: Columns that are features; without it all that have no other part.
+            declared: Types of features, where the frame's own are not meant.
+            interval: Rows outside are not written; `overwrite` replaces what is stored inside.
+            mode: "overwrite", "append" or "merge" (on keys and event time).
+            drop_nulls: Leave out rows without an event time instead of refusing them.
+
+        An append that was stored, and did not come online, can be repeated: the rows are not stored again.
+
+        Raises:
+            DefinitionError: The group has no event time, or the mode is unknown.
+            DataError: The frame does not fit; nothing was stored.
+            StoreError: Other writers were faster every time, or the disk is in the way; or the rows are stored but not
+                online, as it then says, with `snapshot` and `rows` as attributes.
+        """
+        from seeknal.define.schema import Roles
+        from seeknal.values import frames
+        from seeknal.write import writing
+
+        roles = Roles(
+            group.name,
+            group.entity.join_keys,
+            group.event_time_col,
+            group.materialization.created_time_col,
+            None if features is None else tuple(features),
+            declared,
+        )
+        given = frames.opened(frame)
+        given.require(roles.named, f"The frame for group {group.name!r}")
+        known = self.registry.group(group.project, group.name)
+        rows = writing.rows_of(self.catalog, known, given, features and roles.named, declared)
+        job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
+        online, written = group.materialization.online, None
+        if mode == "append" and online and known and self.versions(group.name, group.project):
+            is_behind = self.online_tables.is_behind(known)
+            written = writing.already_stored(self.catalog, self.engine, known, job) if is_behind else None
+        written = written or writing.write(self.catalog, job, self.settings.lookback_days)
+        record = self.catalog.group(group.name, group.project)
+        done = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
+        with _offline(record, done, snapshot=written.snapshot, rows=written.rows):
+            self.online_tables.follow_ttl(known, record)
+            if written.changes:
+                self.online_tables.tell_of_cut_off(record)
+            return replace(written, online_rows=self.online_tables.follow(record).online) if online else written
+
+    def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
+        """Store rows of a group's current version, and bring them online, in one call.
+
+        What comes again, value by value, changes nothing; an older event never hides a newer one; what happened to an
+        entity before it was erased is left out.
+
+        Args:
+            name: The group.
+            rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
+            project: Its project.
+
+        Raises:
+            DefinitionError: There is no such group, or nothing was written to it yet.
+            DataError: The rows do not fit the version; nothing was stored.
+            StoreError: The rows could not be stored, or are stored but not online, as it then says; push them again.
+        """
+        from seeknal.write import push
+
+        record = self.catalog.group(name, project)
+        pushed = push.push(self.catalog, record, rows)
+        if pushed.first is None:
+            return pushed
+        with unfinished(
+            f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
+            "Push it again, which stores nothing twice, or load the group",
+        ):
+            loaded = self.online_tables.follow(record, Interval(pushed.first, None), pushed.version)
+        return replace(pushed, online=loaded.online)
+
+    def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:
+        """Remove the rows of a group's current version that are older than an instant.
+
+        Earlier snapshots, and so other versions, keep theirs.
+
+        Returns:
+            How many rows went, or would go.
+
+        Raises:
+            StoreError: No row went; or they are gone offline but not online, as it then says.
+        """
+        from seeknal.write import maintenance
+
+        record = self.catalog.group(name, project)
+        if not dry_run:
+            with unfinished(f"No row of {record.label} was removed", "Clean it again"):
+                self.online_tables.require(record)
+        version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
+        if not dry_run:  # also if no row went now: one may be online that an earlier call removed
+            with unfinished(f"{tally(count)} of {record.label} went offline, but not all online", "Clean it again"):
+                self.online_tables.reload(record, version.number)
+        return count
+
+    def rollback(self, name: str, number: int, project: str | None = None) -> Version:
+        """Make a version of a group current again, and load it if the group is online; what came after it stays as it is.
+
+        Raises:
+            DefinitionError: There is no such version, or it is the current one.
+        """
+        from seeknal.write import maintenance
+
+        record = self.catalog.group(name, project)
+        version = maintenance.rollback(self.catalog, record, number)
+        with _offline(record, f"Version {number} of {record.label} is the current one again"):
+            self.online_tables.tell_of_cut_off(record)
+            if record.group.materialization.online:
+                self.online_tables.follow(record)
+        return version
+
+    def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
+        """Put a group's small files together, and delete files that are not needed any more.
+
+        Needed are the last snapshot of each version, what training sets read, and all snapshots of some days.
+
+        Args:
+            name: The group.
+            project: Its project.
+            keep_days: How many days back `as_of` is to reach.
+        """
+        from seeknal.write import maintenance
+
+        record = self.catalog.group(name, project)
+        return maintenance.optimize(self.catalog, record, lambda: self.training_sets.snapshots(record), keep_days)
+
+    def adopt(self, name: str, project: str | None = None) -> Adopted:
+        """Check, number and take in the rows that another program wrote to a group's table; see `seeknal.write.maintenance.adopt`."""
+        from seeknal.write import maintenance
+
+        record = self.catalog.group(name, project)
+        adopted = maintenance.adopt(self.catalog, record, self.settings.lookback_days)
+        if not record.group.materialization.online:
+            return adopted
+        with _offline(record, f"{tally(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"):
+            return replace(adopted, online_rows=self.load(name, project).online)
+
+    def erase(
+        self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
+    ) -> Erased:
+        """Erase an entity from a group: from all versions, from older snapshots, and from what is online; see `erase_entity`."""
+        from seeknal.home import removal
+
+        return removal.erase(self.places, [self.catalog.group(name, project)], keys, delete_training_sets).groups[0]
+
+    def erase_entity(
+        self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
+    ) -> ErasedEntity:
+        """Erase an entity from all groups that are keyed by it, as `erase` does from one.
+
+        Args:
+            name: The entity's name, such as "customer".
+            keys: Its join keys.
+            project: Its project; without one, the only project that has such an entity.
+            delete_training_sets: Delete the training sets that hold it, instead of raising.
+
+        Returns:
+            A receipt for all groups.
+
+        Raises:
+            DefinitionError: There is no such entity; or training sets hold it, and are not to be deleted.
+            DataError: The keys have wrong names or types for one of the groups; nothing was erased.
+            StoreError: It is erased from some groups and not from others, as it then says; erase it again.
+        """
+        from seeknal.home import removal
+
+        return removal.erase(self.places, removal.groups_of(self.catalog, name, project), keys, delete_training_sets)
+
+    # Reading
+
+    def sources(self, lookups: Sequence[FeatureLookup], as_of: AsOf | None = None) -> list[Source]:
+        """Find what lookups lead to, now or as it was stored at a moment.
+
+        Raises:
+            DefinitionError: They are no list of lookups, or a group, feature, version or snapshot does not exist.
+        """
+        return reading.sources(self, Inquiry(lookups, as_of=as_of))
+
+    def training_set(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        keep: Sequence[str] | None = None,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+        output: str | None = None,
+    ) -> Any:
+        """Give each row of a spine the features that were known at its moment; see `seeknal.join.retrieval`.
+
+        Args:
+            lookups: The features.
+            spine: A frame with the join keys and a moment in each row.
+            date_col: The column with the moments.
+            keep: Columns to keep beside keys and moment. None: all.
+            span: Only rows with an event time within it can be seen.
+            as_of: Only what was stored by then can be seen: a moment, a snapshot's number, or those of several
+                groups by name.
+            output: "pandas", "polars", "arrow" or "duckdb".
+
+        Returns:
+            A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
+        """
+        return reading.frame(self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), output)
+
+    def stream(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        keep: Sequence[str] | None = None,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+        tell: Tell = silent,
+    ) -> pa.RecordBatchReader:
+        """Give a training set in batches, so that neither spine nor groups need to fit in memory.
+
+        Args are those of `training_set`; `tell` is told what is being done.
+        """
+        return reading.batches(self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), tell)
+
+    def history(
+        self,
+        lookups: Sequence[FeatureLookup],
+        *,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+        output: str | None = None,
+    ) -> Any:
+        """Give one row per entity and event time at which any looked-up group changed."""
+        return reading.frame(self, Inquiry(lookups, HISTORY, span=span, as_of=as_of), output)
+
+    def latest(
+        self,
+        lookups: Sequence[FeatureLookup],
+        *,
+        span: Interval = Interval(),
+        at: Moment | None = None,
+        as_of: AsOf | None = None,
+        output: str | None = None,
+    ) -> Any:
+        """Give one row per entity, as known at a moment (now without one)."""
+        return reading.frame(self, Inquiry(lookups, span=span, as_of=as_of).of_latest(at), output)
+
+    def save_training_set(
+        self,
+        name: str,
+        lookups: Sequence[FeatureLookup],
+        question: Question,
+        spine: object = None,
+        *,
+        as_of: AsOf | None = None,
+        keep_rows: bool = False,
+    ) -> TrainingSetRecord:
+        """Build a training set and keep what it takes to build it again; see `seeknal.join.training_sets`."""
+        asked = Inquiry(
+            lookups, question.kind, spine, question.date_col, question.keep, question.moment, question.span, as_of
+        )
+        return reading.save(self, name, asked, keep_rows=keep_rows)
+
+    def delete_training_set(self, record: TrainingSetRecord) -> None:
+        """Forget a training set, its spine and its rows."""
+        with self.catalog.deleting():
+            self.training_sets.delete(record)
+            leftovers.remove(self.catalog)
+
+    def explain(
+        self,
+        lookups: Sequence[FeatureLookup],
+        keys: Mapping[str, Any],
+        moment: Moment,
+        *,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+        limit: int | None = None,
+    ) -> list[Candidate]:
+        """Say for one entity and moment which row of each group counts, and why the others do not.
+
+        Args:
+            lookups: The features.
+            keys: The join keys, as the spine names them.
+            moment: The moment to look from.
+            span: Only rows with an event time within it can be seen.
+            as_of: Only what was stored by then can be seen.
+            limit: How many rows of each group to list. None: all.
+
+        Returns:
+            The rows of the entity, group by group; the one that counts first, then those nearest to the moment.
+        """
+        return reading.explain(self, Inquiry(lookups, span=span, as_of=as_of), keys, moment, limit)
+
+    def check(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object = None,
+        date_col: str = "",
+        *,
+        keep: Sequence[str] | None = None,
+        span: Interval = Interval(),
+        as_of: AsOf | None = None,
+    ) -> Findings:
+        """Look for leaks that a correct join cannot see: see `seeknal.join.leaks`."""
+        kind = HISTORY if spine is None else SPINE
+        return reading.check(self, Inquiry(lookups, kind, spine, date_col, keep, span=span, as_of=as_of))
+
+    # Online
+
+    def load(
+        self,
+        name: str,
+        project: str | None = None,
+        *,
+        span: Interval = Interval(),
+        version: int | None = None,
+        at: Moment | None = None,
+        tell: Tell = silent,
+    ) -> Loaded:
+        """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
+        moment = None if at is None else instant(at)
+        return self.online_tables.load(self.catalog.group(name, project), span, version, at=moment, tell=tell)
+
+    def refresh(
+        self,
+        names: Sequence[str] | None = None,
+        project: str | None = None,
+        *,
+        full: bool = False,
+        at: Moment | None = None,
+        tell: Tell = silent,
+        take_over: bool = False,
+    ) -> list[Refreshed]:
+        """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
+
+        Args:
+            names: The tables. None: all, of the project if it is given.
+            project: Their project.
+            full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
+            at: What counts as now; the clock if None.
+            tell: Is told how far it is.
+            take_over: Make rows this home's that another home loaded into an online store that both use.
+        """
+        moment = None if at is None else instant(at)
+        tables = (
+            self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
+        )
+        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell, take_over=take_over)
+
+    def serve(
+        self,
+        lookups: Sequence[FeatureLookup],
+        name: str | None = None,
+        *,
+        target: str | Path | None = None,
+        ttl: timedelta | None = None,
+        tell: Tell = silent,
+    ) -> ServedTable:
+        """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
+        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, tell=tell)
+
+    def online_table(self, name: str, project: str | None = None) -> ServedTable:
+        """Open an online table."""
+        return self.online_tables.served(self.catalog.online_table(name, project))
+
+    def verify(
+        self,
+        name: str,
+        project: str | None = None,
+        *,
+        sample: int | None = None,
+        at: Moment | None = None,
+        tell: Tell = silent,
+    ) -> Verified:
+        """Compare what an online table answers with the offline join as of now; see `seeknal.serve.verification`."""
+        moment = None if at is None else instant(at)
+        return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, tell)
+
+    def delete_table(self, name: str, project: str | None = None) -> None:
+        """Remove an online table, and rows that no other one uses."""
+        table = self.catalog.online_table(name, project)
+        with self.catalog.deleting():
+            self.online_tables.delete(table)
+
+    def ledger(self, name: str, project: str | None = None) -> list[Ledger]:
+        """Say what is online of each version of a group, and what is not."""
+        return self.online_tables.ledger(self.catalog.group(name, project))
+
+    def loads(self, name: str, project: str | None = None) -> list[Load]:
+        """List what of a group was put online, the oldest load first."""
+        return self.registry.loads(self.catalog.group(name, project))
+
+
+def _offline(record: GroupRecord, done: str, **facts: object) -> AbstractContextManager[None]:
+    """Say of an error of the online store what is done offline in spite of it."""
+    return unfinished(
+        f"{done}, but not all is online", f"Do not repeat it: run seeknal materialize {record.label}", **facts
+    )

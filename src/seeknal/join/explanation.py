@@ -1,0 +1,163 @@
+"""Why a value is what it is: the rows that could have been seen, and why all but one were not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.define.schema import ROW_ID, Schema
+from seeknal.engine import Engine
+from seeknal.registry import SnapshotRecord
+from seeknal.registry.catalog import Catalog
+from seeknal.registry.source import Source
+from seeknal.values.frames import library, records
+from seeknal.values.times import Interval, show
+from seeknal.values.types import UTC
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST = 100_000_000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the entity, and what became of it.
+
+    Args:
+        group: Project and name of the group.
+        verdict: "won", or why it lost.
+        event_time: When it became true, in microseconds since 1970.
+        created_time: When it was recorded, if the group knows that.
+        snapshot: The write that stored it.
+        written_at: When that was.
+        features: Its values, by the names they have in the answer.
+    """
+
+    group: str
+    verdict: str
+    event_time: int
+    created_time: int | None
+    snapshot: int
+    written_at: int
+    features: Mapping[str, Any] = field(default_factory=dict)
+    row_id: int = 0
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """What is compared: the greatest that can be seen wins."""
+        return (self.event_time, -(2**63) if self.created_time is None else self.created_time, self.row_id)
+
+
+def explain(
+    catalog: Catalog,
+    engine: Engine,
+    source: Source,
+    entity: pa.Table,
+    moment: int,
+    span: Interval,
+    limit: int | None = None,
+) -> list[Candidate]:
+    """List the rows of one entity, the one that won first, then those nearest to the moment.
+
+    This is the contract once more, row by row in Python: it does not ask the join.
+
+    Args:
+        catalog: Where the group is.
+        engine: What reads rows.
+        source: The lookup, as of some snapshot.
+        entity: The join keys in one row, named as in the group.
+        moment: The spine's moment.
+        span: Only rows with an event time within it can be seen.
+        limit: How many to list. None: all.
+    """
+    schema = source.version.schema
+    _, now = catalog.read(source.record, source.version.number)
+    visible, stored = (engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema)))
+    later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
+    tables = [_near(table, schema, moment, span, limit) for table in (visible, later_only)]
+    writes = catalog.snapshots(source.record)
+    seen, later = (_candidates(table, source, schema, writes) for table in tables)
+    hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, span))}
+    best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)
+    lifetime = source.record.group.materialization.lifetime
+    judged = [
+        replace(one, verdict=hidden.get(one.row_id) or _why_lost(one, best, moment, lifetime)) for one in seen
+    ] + [replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}") for one in later]
+    winner = best.row_id if best else None
+    return sorted(judged, key=lambda one: (one.row_id != winner, abs(moment - one.event_time)))[:limit]
+
+
+def _near(rows: pa.Table, schema: Schema, moment: int, span: Interval, limit: int | None) -> pa.Table:
+    """Return the rows that can be among the first: those nearest to the moment, and all of the newest time that can be seen."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    times = np.asarray(rows[schema.event_time.name].cast(UTC).cast(pa.int64()), np.int64)
+    first, last = (
+        (-(2**63) if span.start is None else span.start),
+        (moment if span.end is None else min(span.end, moment)),
+    )
+    seen = times[(times >= first) & (times <= last)]
+    newest = np.flatnonzero(times == seen.max()) if len(seen) else np.array([], np.int64)
+    nearest = np.argsort(np.abs(times - moment), kind="stable")[:limit]
+    return rows.take(pa.array(np.union1d(newest, nearest)))
+
+
+def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[SnapshotRecord]) -> list[Candidate]:
+    def instants(name: str) -> list[int | None]:
+        return list(rows[name].cast(UTC).cast(pa.int64()).to_pylist())
+
+    created = instants(schema.created_time.name) if schema.created_time else [None] * len(rows)
+    features = records(rows.select(list(source.features)).rename_columns(list(source.features.values())))
+    parts = zip(instants(schema.event_time.name), created, features, rows[ROW_ID].to_pylist(), strict=True)
+    found = []
+    for time, recorded, values, row_id in parts:
+        write = next(write for write in writes if row_id < write.next_row_id)
+        found.append(Candidate(source.record.label, "", time or 0, recorded, write.number, write.at, values, row_id))
+    return found
+
+
+def _span_of(microseconds: int) -> str:
+    return str(timedelta(microseconds=microseconds))
+
+
+def _why_hidden(one: Candidate, moment: int, span: Interval) -> str | None:
+    if one.event_time > moment:
+        return f"future: {_span_of(one.event_time - moment)} after the moment"
+    return None if span.intersect(Interval(one.event_time, one.event_time)) else f"outside {span}"
+
+
+def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int | None) -> str:
+    if best is None:
+        return "not seen"
+    age = moment - best.event_time
+    expired = lifetime is not None and age > lifetime
+    if one is best:
+        return f"expired: {_span_of(age)} old, the ttl is {_span_of(lifetime or 0)}" if expired else "won"
+    behind = ", which has expired" if expired else ""
+    if one.event_time < best.event_time:
+        return f"older: by {_span_of(best.event_time - one.event_time)} than the newest{behind}"
+    if one.place[1] != best.place[1]:
+        return f"same time, but recorded earlier than the newest{behind}"
+    return f"same time, but written earlier than the newest{behind}"
+
+
+def to_pandas(found: Sequence[Candidate]) -> pd.DataFrame:
+    """Show candidates as a frame, a row for each.
+
+    Raises:
+        DefinitionError: pandas is not installed.
+    """
+    library("pandas")
+    import pandas as pd
+
+    times = ("event_time", "created_time", "written_at")
+    shown = ("group", "verdict", "event_time", "created_time", "snapshot", "written_at", "features")
+    frame = pd.DataFrame([{name: getattr(one, name) for name in shown} for one in found], columns=list(shown))
+    return frame.assign(**{name: pd.to_datetime(frame[name], unit="us", utc=True) for name in times})

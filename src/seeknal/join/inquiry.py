@@ -1,0 +1,72 @@
+"""What is asked of a store, in one frozen record that every reading verb takes: no two of them can see different things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from seeknal.define.feature_group import FeatureLookup, check_lookups
+from seeknal.errors import DefinitionError
+from seeknal.values.times import Interval, Moment, instant, now
+
+if TYPE_CHECKING:
+    from seeknal.registry import Question
+    from seeknal.registry.catalog import AsOf
+
+SPINE, HISTORY, LATEST = "spine", "history", "latest"
+
+
+@dataclass(frozen=True, eq=False)
+class Inquiry:
+    """Which features, for which rows, from which span of time, as they were stored when.
+
+    Args:
+        lookups: The features.
+        kind: "spine" (as known at its moments), "history" or "latest".
+        spine: The frame with the moments, for "spine".
+        date_col: Its column with the moments.
+        keep: Its columns to keep beside keys and moment. None: all.
+        at: What counts as now for "latest", in microseconds since 1970. None: the clock.
+        span: Only rows with an event time within it can be seen.
+        as_of: Only what was stored by then can be seen.
+
+    Raises:
+        DefinitionError: An argument is not of its form.
+    """
+
+    lookups: Sequence[FeatureLookup]
+    kind: str = HISTORY
+    spine: object = None
+    date_col: str = ""
+    keep: Sequence[str] | None = None
+    at: int | None = None
+    span: Interval = field(default_factory=Interval)
+    as_of: AsOf | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keep, str):
+            raise DefinitionError(f"keep_cols={self.keep!r} is no list. Write keep_cols=[{self.keep!r}].")
+        object.__setattr__(self, "lookups", check_lookups(self.lookups))
+        object.__setattr__(self, "keep", None if self.keep is None else tuple(self.keep))
+
+    def of_spine(self, spine: object, date_col: str, keep: Sequence[str] | None) -> Inquiry:
+        """Ask the same of the rows of a frame."""
+        return replace(self, kind=SPINE, spine=spine, date_col=date_col, keep=keep, at=None)
+
+    def of_latest(self, at: Moment | None) -> Inquiry:
+        """Ask the same of every entity, as known at a moment (now without one)."""
+        moment = None if at is None else instant(at)
+        return replace(self, kind=LATEST, spine=None, date_col="", keep=None, at=moment)
+
+    def within(self, start: Moment | None, end: Moment | None, as_of: AsOf | None) -> Inquiry:
+        """Ask the same of a span of event time, as it was stored by a moment."""
+        return replace(self, span=Interval.between(start, end), as_of=as_of)
+
+    @property
+    def question(self) -> Question:
+        """What is kept of it when its answer is saved."""
+        from seeknal.registry import Question
+
+        moment = 0 if self.kind != LATEST else now() if self.at is None else self.at
+        return Question(self.kind, self.span, self.date_col, None if self.keep is None else tuple(self.keep), moment)

@@ -1,0 +1,150 @@
+"""Leaks that a correct join cannot see, because they are in the data.
+
+Three are looked for: rows recorded long after the moment they are dated; rows made of the period they are dated by (see
+`seeknal.join.periods`); features that equal another column of the spine, which may be the label. Each finding tells its evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.engine import Engine
+from seeknal.join import periods, retrieval
+from seeknal.registry import Question
+from seeknal.registry.source import Source
+from seeknal.system.progress import Tell, silent
+from seeknal.values.moments import utc
+from seeknal.values.times import DAY, Interval
+from seeknal.values.types import UTC
+
+_SAMPLE = 100_000
+_SPINE = 500_000
+_SHARE = 0.01
+_ENOUGH = 10
+
+
+class Findings(list[str]):
+    """What was found, a sentence each; nothing, if there is no evidence of a leak."""
+
+    def __init__(self, found: Iterable[str] = (), looked_at: Sequence[str] = ()) -> None:
+        super().__init__(found)
+        self.looked_at = tuple(looked_at)
+        """What was looked at, and what could not be told; a sentence each."""
+
+    @property
+    def report(self) -> str:
+        """All of it as text: what was found, and what was looked at."""
+        found = [f"Found: {one}" for one in self] or ["Found: nothing."]
+        return "\n".join([*found, *(f"Looked at: {one}" for one in self.looked_at)])
+
+
+def check(
+    engine: Engine, sources: Sequence[Source], spine: pa.Table | None, question: Question, tell: Tell = silent
+) -> Findings:
+    """Look for all of them; without a spine, for those that need none."""
+    found: list[str] = []
+    looked_at: list[str] = []
+    for source in sources:
+        tell(f"Looking at when {source.record.label} was recorded")
+        looked_at.append(_recorded(source))
+        found += late_records(engine, source, question.span)
+    if spine is None:
+        return Findings(found, looked_at)
+    answer = retrieval.answer(engine, sources, question, spine, tell)
+    keys = {question.date_col, *(name for source in sources for name in source.keys.values())}
+    labels = [name for name in spine.column_names if name not in keys]
+    features = [name for source in sources for name in source.features.values()]
+    copied = list(copies(answer, spine, labels, features))
+    looked_at.append(
+        f"whether one of {len(features)} features equals one of the columns {', '.join(labels) or '(none)'}"
+    )
+    for source in sources:
+        tell(f"Looking at how {source.record.label} is dated")
+        accused, told = _own_periods(engine, source, spine.slice(0, _SPINE), question, labels)
+        found += accused
+        looked_at.append(told)
+    return Findings([*found, *copied], looked_at)
+
+
+def _recorded(source: Source) -> str:
+    created = source.version.schema.created_time
+    how = f"by {created.name}" if created else "not known, as it has no created time"
+    return f"{source.record.label}: when its rows were recorded, {how}"
+
+
+def late_records(engine: Engine, source: Source, span: Interval) -> Iterator[str]:
+    """Tell whether rows were recorded long after the moment they are dated, and so were not known then."""
+    schema = source.version.schema
+    if schema.created_time is None:
+        return
+    rows = engine.sample(source.rows(span), _SAMPLE)
+    times, created = (rows[field.name].cast(UTC).cast(pa.int64()) for field in (schema.event_time, schema.created_time))
+    lags = pc.subtract(created, times).drop_null()
+    late = lags.filter(pc.greater(lags, DAY))
+    if len(late) > _SHARE * len(lags):
+        median = timedelta(microseconds=int(pc.quantile(late, 0.5, interpolation="lower")[0].as_py()))
+        yield (
+            f"{source.record.label}: {len(late) / len(lags):.0%} of the rows were recorded more than a day after their "
+            f"{schema.event_time.name} (half of those {median} or more). A training set sees them before anybody "
+            f"could. If {schema.created_time.name} is when they became known, make that the event time."
+        )
+
+
+def _own_periods(
+    engine: Engine, source: Source, spine: pa.Table, question: Question, labels: Sequence[str]
+) -> tuple[list[str], str]:
+    """Tell whether rows are made of the period they are dated by, and say what was looked at."""
+    label, time = source.record.label, source.version.schema.event_time.name
+    dated = periods.period_of(engine, source, question.span)
+    if dated is None:
+        return [], f"{label}: its rows are dated by events, not by periods such as days"
+    period, times = dated
+    name = periods.span_of(period)
+    at = utc(question.date_col, spine[question.date_col], up=False)
+    moments = retrieval.moments_of(source, spine, at)
+    known = np.flatnonzero(np.asarray(pc.is_valid(moments["t"])))
+    if not len(known):
+        return [], f"{label}: no row of the spine has a moment"
+    moments = moments.take(pa.array(known))
+    cells = periods.Cells.of(moments, period, times)
+    around = periods.look_around(engine, source, moments, question.span, period)
+    columns = periods.labels_of(spine.take(pa.array(known)), labels)
+    told = list(periods.made_of_their_own(around, columns, cells, period))
+    seen = (
+        f"{label}: whether the rows, one for each {name}, are made of the {name} they are dated by: how {', '.join(around) or 'no number'} "
+        f"agrees with {', '.join(columns) or 'the number of rows'} in {len(cells.first):,} cases of an entity and a {name}"
+    )
+    if columns and all(len(np.unique(one[~np.isnan(one)])) <= 2 for one in columns.values()):  # noqa: PLR2004
+        seen += f"; a label of two values shows few sums: to be surer, give the spine a column of amounts or counts of its {name}s"
+    if cells.periods < periods.FEWEST:
+        seen += f"; the spine has {cells.periods} {name}s, too few to tell"
+    accused = [
+        f"{label}: {one}. If a row sums up the {name} that begins at its {time}, it is seen before that is over. Date it by "
+        f"the end of its {name}."
+        for one in told
+    ]
+    return accused, seen
+
+
+def copies(answer: pa.Table, spine: pa.Table, spine_columns: Sequence[str], features: Sequence[str]) -> Iterator[str]:
+    """Tell whether a feature equals a column of the spine, which may be the label."""
+    for name in features:
+        for label in spine_columns:
+            if _is_copy(answer[name], spine[label]):
+                yield f"{name} equals {label} wherever both are known. If {label} is the label, the feature gives it away."
+
+
+def _is_copy(feature: pa.ChunkedArray, label: pa.ChunkedArray) -> bool:
+    if pa.types.is_nested(feature.type) or pa.types.is_nested(label.type):
+        return False
+    try:
+        same = pc.equal(feature, label).drop_null()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return False
+    varied = len(pc.unique(label)) > 1
+    return varied and len(same) >= _ENOUGH and pc.sum(same).as_py() >= (1 - _SHARE) * len(same)

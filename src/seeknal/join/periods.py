@@ -1,0 +1,307 @@
+"""Rows that are made of the period they are dated by, and so are seen before it is over.
+
+A row dated by a midnight may sum up the day before it, which is known by then, or the day after it, which is not. Dates do
+not tell which. What tells is how the rows agree with a column of the spine, whose values belong to the day of their moment.
+A row made of that day keeps to bounds that no row known at its start keeps to:
+
+    day                   1    2    3         dated by its start      dated by its end
+    bought that day       5    0    9         5 ≥ 5, 0 ≥ 0, 9 ≥ 9     - ≥ 5, 5 ≥ 0, 0 < 9
+
+Each bound is compared with what the rows of the day before, the day after, and of other entities and days keep to: where those
+break it as well as not, it is no accident. A feature that merely predicts the label breaks bounds, and is not accused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from seeknal.engine import Engine, Wanted
+from seeknal.join.retrieval import bounds_of
+from seeknal.registry.source import Source
+from seeknal.values import types
+from seeknal.values.times import NEVER, Interval
+from seeknal.values.types import UTC
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_SAMPLE = 100_000
+_HOUR, _QUARTER = 3_600_000_000, 900_000_000
+FEWEST = 10
+"""So many periods must be looked at before anything is concluded: the days of one sale say nothing."""
+_BREAKS = 40
+"""So often the others must break a bound that the rows keep to: by accident that happens once in 2^40 times."""
+_EXCEPTIONS, _SHARE = 2000, 0.05
+_DEVIATIONS, _DEVIATIONS_WITHIN = 6.0, 4.0
+_DETERMINED, _RELATED = 0.95, 0.7
+_CELLS, _VALUES = 100, 5
+"""So many entities and periods, and so many different values, a correlation takes."""
+
+
+def period_of(engine: Engine, source: Source, span: Interval) -> tuple[int, Ints] | None:
+    """Return how long a period of a group is, and the times its rows have; None if its rows are not dated by periods.
+
+    Rows are, if all times are whole quarters of an hour, in whatever zone, and the most common step is an hour or more.
+    """
+    schema = source.version.schema
+    rows = engine.sample(source.rows(span), _SAMPLE)
+    if not len(rows):
+        return None
+    kinds = schema.stored_types[: len(schema.keys)]
+    first = [rows[name].slice(0, 1).cast(kind) for name, kind in zip(schema.key_names, kinds, strict=True)]
+    own = engine.sample(source.rows(span), _SAMPLE, pa.Table.from_arrays(first, names=schema.key_names))
+    times = np.unique(np.concatenate([_instants(table[schema.event_time.name]) for table in (rows, own)]))
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    if not len(steps) or (times % _QUARTER).any():
+        return None
+    period = int(steps[counts.argmax()])
+    return (period, times) if period >= _HOUR else None
+
+
+def _instants(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(column.cast(UTC).cast(pa.int64()), np.int64)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The rows of a spine by entity and period.
+
+    Args:
+        entity: The number of each row's entity.
+        cell: The number of each row's entity and period.
+        periods: How many different periods there are.
+    """
+
+    entity: Ints
+    cell: Ints
+    periods: int
+
+    @classmethod
+    def of(cls, moments: pa.Table, period: int, times: Ints) -> Cells:
+        """Make them from entities and moments, k0, k1, ... and t, without nulls."""
+        at = np.asarray(moments["t"], np.int64)
+        is_even = not ((times - times[0]) % period).any()
+        begun = times[np.maximum(np.searchsorted(times, at, "right") - 1, 0)]
+        starts, start = np.unique(at - (at - times[0]) % period if is_even else begun, return_inverse=True)
+        entity = np.zeros(len(at), np.int64)
+        for name in moments.column_names[:-1]:
+            codes = np.asarray(pc.dictionary_encode(moments[name].combine_chunks(), null_encoding="encode").indices)
+            entity = np.unique(entity + codes * (entity.max(initial=0) + 1), return_inverse=True)[1]
+        cell = np.unique(entity * len(starts) + start, return_inverse=True)[1]
+        return cls(entity, cell, len(starts))
+
+    @property
+    def first(self) -> Ints:
+        """A row of each cell."""
+        return np.unique(self.cell, return_index=True)[1]
+
+    def at(self, rows: NDArray[np.bool_]) -> Cells:
+        """Return them for some rows."""
+        return Cells(self.entity[rows], self.cell[rows], self.periods)
+
+
+@dataclass(frozen=True)
+class Around:
+    """A feature in the period of each row of a spine, in the one before, and in the one after; NaN where there is none."""
+
+    own: Floats
+    before: Floats
+    after: Floats
+
+    def at(self, rows: Ints | NDArray[np.bool_]) -> Around:
+        """Return it for some rows."""
+        return Around(self.own[rows], self.before[rows], self.after[rows])
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Whether there is a value in all three periods."""
+        return ~np.isnan(self.own + self.before + self.after)
+
+
+def look_around(engine: Engine, source: Source, moments: pa.Table, span: Interval, period: int) -> dict[str, Around]:
+    """Look up the numbers of a group in the period of each moment, in the one before and the one after."""
+    names = [own for own in source.features if is_number(source.version.schema.feature(own).type)]
+    lifetime = source.record.group.materialization.lifetime
+    ttl = min(period - 1, period if lifetime is None else lifetime)
+
+    def look(shift: int) -> list[Floats]:
+        shifted = moments.set_column(len(moments.column_names) - 1, "t", pc.add(moments["t"], shift))
+        bounds = bounds_of(shifted)
+        seen = bounds and span.intersect(Interval((bounds.start or 0) - period, bounds.end))
+        found = engine.as_of(Wanted(source.rows(seen or NEVER), tuple(names), ttl), shifted).read_all()
+        return [numbers(found[name]) for name in names]
+
+    every = zip(look(0), look(-period), look(period), strict=True)
+    return {source.features[name]: Around(*one) for name, one in zip(names, every, strict=True)}
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values of a type can be compared as numbers."""
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+    )
+
+
+def numbers(column: pa.ChunkedArray) -> Floats:
+    """Return numbers as floats, with NaN for nulls."""
+    whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+    return np.asarray(whole.cast(pa.float64(), safe=False), np.float64)
+
+
+def labels_of(spine: pa.Table, names: Sequence[str]) -> dict[str, Floats]:
+    """Return columns of a spine as numbers: those that are, and those with two values, which become 0 and 1."""
+    found = {}
+    for name in names:
+        column = spine[name]
+        if is_number(column.type):
+            found[name] = numbers(column)
+        elif not pa.types.is_nested(column.type):
+            plain = column.cast(types.logical(column.type))
+            codes = pc.dictionary_encode(plain.combine_chunks())
+            if len(codes.dictionary) == 2:  # noqa: PLR2004 - one and the other
+                found[name] = numbers(pa.chunked_array([codes.indices]))
+    return found
+
+
+def made_of_their_own(
+    features: Mapping[str, Around], labels: Mapping[str, Floats], cells: Cells, period: int
+) -> Iterator[str]:
+    """Describe the features that only rows made of their own period could have, with the evidence; one sentence each."""
+    if cells.periods < FEWEST:
+        return
+    counted = {"the spine's rows": np.ones(len(cells.cell))}
+    for name, feature in features.items():
+        for label, values in {**labels, **counted}.items():
+            known = ~np.isnan(values)
+            told = _bounded(feature, np.where(known, values, 0), cells)
+            if told is None and label not in counted:
+                told = _related(feature.at(known), values[known], cells.at(known))
+            if told:
+                yield told.format(feature=name, label=label, period=span_of(period))
+                break
+
+
+def span_of(period: int) -> str:
+    """Write a period for people.
+
+    >>> span_of(86_400_000_000), span_of(3_600_000_000), span_of(7 * 86_400_000_000)
+    ('day', 'hour', '7 days')
+    """
+    known = {timedelta(days=1): "day", timedelta(hours=1): "hour"}
+    span = timedelta(microseconds=period)
+    return known.get(span) or str(span).removesuffix(", 0:00:00")
+
+
+def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:
+    """Tell whether a feature is never below what the label comes to in its own period, as a sum of it would be."""
+    if label.min() < 0 or np.nanmin(feature.own, initial=0) < 0:
+        return None
+    there = feature.at(cells.first)
+    total = np.asarray(np.bincount(cells.cell, label), np.float64)
+    most = np.zeros(len(total))
+    np.maximum.at(most, cells.cell, label)
+    known = there.is_known
+    for bound, what in ((total, "sum"), (most, "greatest")):
+        if broken := _only_own_keeps(there.at(known), bound[known]):
+            return (
+                f"{{feature}} is never below the {what} of {{label}} of the {{period}} it is dated by; that of the {{period}} "
+                f"before is in {broken:.0%} of the cases"
+            )
+    some = Around(*((np.nan_to_num(one) > 0).astype(float) for one in (there.own, there.before, there.after)))
+    if broken := _only_own_keeps(some, (total > 0).astype(float)):
+        return (
+            f"{{feature}} is there and above 0 whenever {{label}} is in the {{period}} it is dated by; that of the {{period}} "
+            f"before is not in {broken:.0%} of the cases"
+        )
+    return None
+
+
+def _only_own_keeps(feature: Around, bound: Floats) -> float | None:
+    """Return how often the period before breaks a bound that only a feature's own period keeps; None if others keep it too."""
+    others = np.random.default_rng(0).permutation(feature.own)  # of another entity and period
+    asked = bound > 0
+    own, *broken = (
+        int((bound > one * (1 + 1e-9) + 1e-9)[asked].sum())
+        for one in (feature.own, feature.before, feature.after, others)
+    )
+    count = int(asked.sum())
+    is_kept = own <= count // _EXCEPTIONS and min(broken) >= max(_BREAKS, _SHARE * count)
+    return broken[0] / count if is_kept else None
+
+
+def _related(feature: Around, label: Floats, cells: Cells) -> str | None:
+    """Tell whether a feature agrees with the label as only one that was made of it could.
+
+    It must agree far better in its own period than in those around. That alone could be a good feature: then it is a common
+    cause of the labels of its period, which agree with each other at least as well as the square of its own agreement. Where
+    they do not, the feature follows from them. And a feature that determines the label is taken to follow from it.
+    """
+    feature, label, cells = feature.at(known := feature.is_known), label[known], cells.at(known)
+    varied = len(label) - np.unique(label, return_counts=True)[1].max(initial=0)
+    if min(varied, count := len(np.unique(cells.cell))) < _CELLS or len(np.unique(feature.own)) < _VALUES:
+        return None
+    places, three = ranks(label), [ranks(one) for one in (feature.own, feature.before, feature.after)]
+    own, *around = (abs(_correlation(one, places)) / (_highest(one, places) or 1) for one in three)
+    shown = " (rank correlation {:.2f}, and {:.2f} and {:.2f} in the {{period}} before and after)"
+    if own >= _DETERMINED and max(around) <= _RELATED and _is_sharp(own, around, count):
+        return "{feature} determines {label} of the {period} it is dated by" + shown.format(own, *around)
+    places, *three = (_centred(one, cells.entity) for one in (places, *three))
+    own, *around = (abs(_correlation(one, places)) for one in three)
+    among, pairs = _within(places, cells.cell)
+    leeway = _DEVIATIONS_WITHIN / np.sqrt(pairs + 1) + 2 * len(np.unique(cells.entity)) / len(label)
+    if _is_sharp(own, around, count) and own**2 - among > leeway:
+        return (
+            "{feature} goes with each {label} of the {period} it is dated by, but they do not go with each other"
+            + shown.format(own, *around)
+        )
+    return None
+
+
+def _is_sharp(own: float, around: Sequence[float], count: int) -> bool:
+    """Whether a correlation is beyond chance greater than those around."""
+    difference = np.arctanh(min(own, 0.9999)) - np.arctanh(min(max(around), 0.9999))
+    return bool(difference > _DEVIATIONS / np.sqrt(count))
+
+
+def _centred(values: Floats, entity: Ints) -> Floats:
+    """Take from each value the mean of its entity."""
+    return np.asarray(values - (np.bincount(entity, values) / np.maximum(np.bincount(entity), 1))[entity], np.float64)
+
+
+def ranks(values: Floats) -> Floats:
+    """Return the place of each value in order, the mean of their places for equal ones.
+
+    >>> ranks(np.array([5.0, 7.0, 5.0])).tolist()
+    [0.5, 2.0, 0.5]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[place], np.float64)
+
+
+def _correlation(one: Floats, other: Floats) -> float:
+    spread = one.std() * other.std()
+    return float(((one - one.mean()) * (other - other.mean())).mean() / spread) if spread else 0.0
+
+
+def _highest(one: Floats, other: Floats) -> float:
+    """Return the highest correlation that ties leave room for."""
+    return _correlation(np.sort(one), np.sort(other))
+
+
+def _within(places: Floats, cell: Ints) -> tuple[float, int]:
+    """Return how centred values of one cell correlate with each other, and of how many pairs."""
+    order = np.argsort(cell, kind="stable")
+    pairs = cell[order[1:]] == cell[order[:-1]]
+    products = (places[order[1:]] * places[order[:-1]])[pairs]
+    return (float(products.mean() / places.var()) if len(products) else 1.0), len(products)

@@ -1,0 +1,244 @@
+"""Training sets that come back: what was asked, which snapshots were read, and the hash of the answer."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
+from functools import reduce
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from seeknal.define.feature_group import FeatureLookup
+from seeknal.engine import Engine
+from seeknal.errors import DataError, DefinitionError, StoreError
+from seeknal.join import retrieval
+from seeknal.names import check_name
+from seeknal.offline import Snapshot
+from seeknal.registry import GroupRecord, Pin, Question, TrainingSetRecord
+from seeknal.registry.catalog import Catalog
+from seeknal.registry.source import Source
+from seeknal.system.folders import check_writable, make, share
+from seeknal.system.locks import during
+from seeknal.system.progress import Tell, silent
+from seeknal.values import frames
+from seeknal.values.content_hash import check_types, content_hash
+from seeknal.values.times import now
+
+
+class TrainingSets:
+    """Keeps training sets: their spines in files, the rest in the registry."""
+
+    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+        self._catalog = catalog
+        self._engine = engine
+
+    def save(
+        self,
+        name: str,
+        sources: Sequence[Source],
+        question: Question,
+        spine: pa.Table | None,
+        *,
+        keep_rows: bool,
+        tell: Tell = silent,
+    ) -> TrainingSetRecord:
+        """Build a training set and keep what it takes to build it again.
+
+        Args:
+            name: Its name, new in the project of the first lookup.
+            sources: The lookups, with the snapshots to read.
+            question: What is asked of them.
+            spine: The spine, if the question has one.
+            keep_rows: Keep the answer too.
+            tell: Told each step.
+
+        Raises:
+            DefinitionError: The name is taken, or breaks the rule.
+            DataError: A column of the spine cannot be kept.
+        """
+        project = sources[0].record.project
+        check_name("training set", name)
+        if self._catalog.registry.training_sets(project, name):
+            raise DefinitionError(
+                f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
+                f"delete it: seeknal dataset delete {project}/{name}."
+            )
+        check_writable(self._catalog.home / "datasets")
+        make(self._catalog.home / "datasets")
+        folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
+        place = self._catalog.home / "datasets" / folder
+        readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
+
+        def keep() -> TrainingSetRecord:
+            with ExitStack() as undo:
+                undo.callback(shutil.rmtree, place, ignore_errors=True)
+                make(place)
+                if spine is not None:
+                    _keep_spine(spine, place / "spine.arrow")
+                    share(place / "spine.arrow")
+                answer = self._answer(sources, question, place, tell)
+                tell("Keeping the training set")
+                if keep_rows:
+                    _keep_rows(answer, place / "rows.parquet")
+                    share(place / "rows.parquet")
+                pins, rows = tuple(_pin(source) for source in sources), len(answer)
+                made = TrainingSetRecord(
+                    project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
+                )
+                self._register(made, undo)
+            return made
+
+        return during([*readings, self._catalog.saving], keep)
+
+    def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
+        """Register a training set, whose files stay from then on unless it is certain that it is not, whatever interrupts it."""
+        files, registry = undo.pop_all(), self._catalog.registry
+        try:
+            registry.add_training_set(made)
+        except BaseException:
+            if all(one.folder != made.folder for one in registry.training_sets(made.project, made.name)):
+                files.close()
+            raise
+
+    def reproduce(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
+        """Build a training set again from the store.
+
+        Raises:
+            StoreError: The rows it read are gone, or give another answer.
+        """
+        sources = [self._source(pin) for pin in record.pins]
+        answer = self._answer(sources, record.question, self._place(record), tell)
+        tell("Comparing the content's hash")
+        if (found := content_hash(answer)) != record.content_hash:
+            raise StoreError(
+                f"Training set {record.label} cannot be reproduced: its content hash was {record.content_hash}, and is "
+                f"{found} now. The files of its groups were changed by somebody else, or the query engine was."
+            )
+        return answer
+
+    def rows(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
+        """Give a training set: the rows that were kept, else reproduced."""
+        return _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record, tell)
+
+    def delete(self, record: TrainingSetRecord) -> None:
+        """Forget a training set, its spine and its rows."""
+        shutil.rmtree(self._place(record), ignore_errors=True)
+        self._catalog.registry.delete_training_set(record)
+
+    def users(self, record: GroupRecord) -> list[TrainingSetRecord]:
+        """List the training sets that read a group."""
+        return [
+            one
+            for one in self._catalog.registry.training_sets()
+            if any((pin.project, pin.group) == (record.project, record.name) for pin in one.pins)
+        ]
+
+    def snapshots(self, record: GroupRecord) -> list[Snapshot]:
+        """Give the snapshots of a group that training sets need."""
+        mine = {
+            pin
+            for one in self.users(record)
+            for pin in one.pins
+            if (pin.project, pin.group) == (record.project, record.name)
+        }
+        return [self._source(pin).snapshot for pin in mine]
+
+    def holding(self, record: GroupRecord, users: Sequence[TrainingSetRecord], entity: pa.Table) -> list[str]:
+        """List the training sets whose answer has an entity in it."""
+        return [one.label for one in users if self._holds(one, record, entity)]
+
+    def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
+        rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one))
+        for pin in one.pins:
+            if (pin.project, pin.group) == (record.project, record.name):
+                names = dict(pin.keys)
+                same = [_equal(rows[names[name]], entity[name][0]) for name in entity.column_names]
+                if pc.any(reduce(pc.and_, same)).as_py():
+                    return True
+        return False
+
+    def _answer(self, sources: Sequence[Source], question: Question, folder: Path, tell: Tell) -> pa.Table:
+        spine = _read_spine(folder) if question.kind == "spine" else None
+        return retrieval.answer(self._engine, sources, question, spine, tell)
+
+    def _source(self, pin: Pin) -> Source:
+        """Find the rows that a training set read."""
+        record = self._catalog.group(pin.group, pin.project)
+        ttl = None if pin.ttl is None else timedelta(microseconds=pin.ttl)
+        group = replace(record.group, materialization=replace(record.group.materialization, ttl=ttl))
+        lookup = FeatureLookup(
+            f"{pin.project}/{pin.group}", [own for own, _ in pin.features], rename=dict((*pin.keys, *pin.features))
+        )
+        version = self._catalog.version(record, pin.version, pin.snapshot)
+        return Source(lookup, replace(record, group=group), version, self._catalog.snapshot(record, version))
+
+    def _place(self, record: TrainingSetRecord) -> Path:
+        return self._catalog.home / "datasets" / record.folder
+
+
+def _pin(source: Source) -> Pin:
+    keys, features = tuple(source.keys.items()), tuple(source.features.items())
+    ttl = source.record.group.materialization.lifetime
+    place = source.record.project, source.record.name, source.version.number, source.snapshot.number
+    return Pin(*place, keys, features, ttl)
+
+
+def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:
+    """Tell where a spine's key is an entity's, whatever width or unit they are written in."""
+    plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    try:
+        return pc.equal(plain, value)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pc.equal(plain.cast(value.type, safe=False), value)
+
+
+def _keep_spine(table: pa.Table, file: Path) -> None:
+    """Write a spine as it is, to the unit of a timestamp; a file of Arrow holds one dictionary for each column."""
+    with retrieval.leaving_out():
+        check_types(table.schema)
+    try:
+        unified = table.unify_dictionaries()
+        with pa.ipc.new_file(file, unified.schema) as writer:
+            writer.write_table(unified)
+    except pa.ArrowException as error:
+        raise DataError(f"The spine cannot be kept: {error}. Cast or drop that column.") from None
+    except OSError as error:
+        raise StoreError(f"The training set cannot be kept: {error}.") from None
+
+
+def _keep_rows(table: pa.Table, file: Path) -> None:
+    ready = frames.for_parquet(table)
+    try:
+        pq.write_table(ready, file)
+    except pa.ArrowException as error:
+        with retrieval.leaving_out():
+            frames.check_parquet(ready)
+        raise DataError(f"The rows cannot be kept as Parquet: {error}.") from None
+    except OSError as error:
+        raise StoreError(f"The training set cannot be kept: {error}.") from None
+
+
+def _read_spine(folder: Path) -> pa.Table:
+    file, old = folder / "spine.arrow", folder / "spine.parquet"
+    if old.exists():  # of a home older than the change to Arrow, which keeps every type
+        return _read_rows(old)
+    try:
+        with pa.OSFile(str(file)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"The training set cannot be read: {error}") from None
+
+
+def _read_rows(file: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(file).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"The training set cannot be read: {error}") from None

@@ -1,0 +1,1 @@
+"""Loading: rows go from offline to online, and tables move on to them."""

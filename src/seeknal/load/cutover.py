@@ -1,0 +1,290 @@
+"""Moving online tables: the rows of a version are loaded first, then the tables that are to use them are pointed to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from seeknal import online
+from seeknal.errors import StoreError, notice
+from seeknal.load.feeds import feed, feeds, lack, uses
+from seeknal.online import Entries, OnlineStore, State
+from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
+from seeknal.registry.catalog import Catalog
+from seeknal.registry.home_identity import Identity, identify
+from seeknal.registry.records import space_of
+from seeknal.system.locks import alone
+from seeknal.system.retry import Conflict, take_turns
+from seeknal.values.times import DAY, Interval, now, union
+
+if TYPE_CHECKING:
+    from seeknal.engine import Engine
+    from seeknal.load.loading import Ask, Loaded
+
+DEFAULT = ""
+"""What the registry calls the online store that holds where a table names no other."""
+_GRACE = DAY
+"""How much longer than its ttl a store that forgets keeps a row: clocks differ, and "expired" says more than "not found"."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """An online table as it is registered (None: it is not), and as it is to be."""
+
+    known: OnlineTableRecord | None
+    table: OnlineTableRecord
+
+
+class Mover:
+    """Loads versions, and moves tables to them.
+
+    Args:
+        catalog: What the home holds.
+        engine: Gives what reads rows; asked when something is loaded.
+        place: The online store that holds where a table does not say another.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], place: str) -> None:
+        self._catalog = catalog
+        self._registry = catalog.registry
+        self._engine = engine
+        self._place = place
+
+    def bring(
+        self,
+        record: GroupRecord,
+        number: int,
+        ask: Ask,
+        *,
+        own: Move | None = None,
+        targets: Collection[str] = (),
+    ) -> list[Loaded]:
+        """Load a version into each store where a table needs it, and then let these tables move to it.
+
+        A process that is killed on the way leaves each table whole: as it was, or moved.
+
+        Args:
+            record: The group.
+            number: The version.
+            ask: What to load.
+            own: A table that is made or changed by this, or is about to be.
+            targets: Only these stores.
+
+        Raises:
+            Conflict: Another process changed a table meanwhile.
+        """
+        moves = [*self._moves(record, number, own), *([own] if own else [])]
+        moves = [move for move in moves if not targets or move.table.target in targets]
+        names = sorted({move.table.target for move in moves} or targets or {DEFAULT})
+        tables = [move.table for move in moves]
+        done = []
+        for name in names:
+            spans = (*ask.spans, *self._carried(record, number, name, moves))
+            done.append(self.load(record, number, name, replace(ask, spans=spans), tables))
+        self.settle([move for move in moves if move.known != move.table])
+        self.sweep(record, names, number, tables)
+        return done
+
+    def own(self, record: GroupRecord, lookup: TableLookup) -> Move | None:
+        """Give the move of the table named after a group to a lookup; None if it has it, or another table has the name."""
+        found = next(iter(self._registry.tables(record.project, record.name)), None)
+        if found is None:
+            return Move(None, OnlineTableRecord(record.project, record.name, (lookup,), None, DEFAULT, now()))
+        is_own = all(one.goal.whole for one in feeds(self._catalog, found))
+        return Move(found, replace(found, lookups=(lookup,))) if is_own and found.lookups != (lookup,) else None
+
+    def _moves(self, record: GroupRecord, number: int, own: Move | None) -> list[Move]:
+        """List the tables that use a version or are to use it, except a given one."""
+        versions = self._catalog.versions(record)
+        moves = []
+        for table in self._registry.tables():
+            if not uses(table, record) or (own and table.label == own.table.label):
+                continue
+            goals = [
+                feed(self._catalog, record, versions, table, lookup).goal if lookup.is_of(record) else lookup
+                for lookup in table.lookups
+            ]
+            pairs = zip(table.lookups, goals, strict=True)
+            lookups = tuple(goal if goal.version == number else lookup for lookup, goal in pairs)
+            if any(lookup.is_of(record) and lookup.version == number for lookup in lookups):
+                moves.append(Move(table, replace(table, lookups=lookups)))
+        return moves
+
+    def _carried(self, record: GroupRecord, number: int, name: str, moves: Sequence[Move]) -> list[Interval]:
+        """List the spans that were asked for of versions that tables leave for this one, to ask for them again."""
+        left = {
+            old.version
+            for move in moves
+            if move.known and move.known.target == move.table.target == name
+            for old, new in zip(move.known.lookups, move.table.lookups, strict=True)
+            if new.is_of(record) and new.version == number and old.version != number and not new.pinned
+        }
+        return union(
+            [load.interval for version in sorted(left) for load in self._registry.loads(record, version, name)]
+        )
+
+    def settle(self, moves: Sequence[Move]) -> None:
+        """Register tables as they are to be, now that their rows are there.
+
+        Raises:
+            Conflict: Another process changed a table, or removed its rows meanwhile.
+        """
+        if not moves:
+            return
+        saved = []
+        with self.hold():
+            for move in moves:
+                fresh = [lookup for lookup in move.table.lookups if not move.known or lookup not in move.known.lookups]
+                is_there = all(self.state(lookup.space, move.table.target) for lookup in fresh)
+                if is_there and self._registry.save_table(move.table, move.known):
+                    saved.append(move)
+        for move in saved:
+            self._tell_of_loss(move)
+            self._nudge(move)
+        if len(saved) < len(moves):
+            raise Conflict("Another process changed an online table first.")
+
+    def _tell_of_loss(self, move: Move) -> None:
+        """Give notice of features that the table named after a group has no longer, or in another type."""
+        if move.known is None or not move.table.lookups[0].whole or move.table.lookups[0].pinned:
+            return
+        old, new = move.known.lookups[0], move.table.lookups[0]
+        record = self._catalog.group(new.group, new.project)
+        versions = [self._catalog.version(record, one.version) for one in (old, new)]
+        if problem := lack(record, old, *versions):
+            notice(f"Online table {move.table.label!r} has all features of its group, and is now another: {problem}.")
+
+    def _nudge(self, move: Move) -> None:
+        """Change the state of spaces that a table has left, so that those who have it open look where it is now."""
+        places = [
+            {(table.target, lookup.space) for lookup in table.lookups} if table else set()
+            for table in (move.known, move.table)
+        ]
+        for target, space in places[0] - places[1]:
+            text = self.state(space, target)
+            if text and self.is_ours(state := State.loads(text), target):
+                with suppress(Conflict):
+                    nudged = replace(state, left=state.left + 1).dumps()
+                    self.store(target).change(space, text, nudged, Entries([], []))
+
+    def doubt(self, space: str, target: str, seen: State) -> None:
+        """Let the next load of a space write all its rows anew, unless it has been loaded since a state was seen."""
+        text = self.state(space, target)
+        if text and not seen.doubted and State.loads(text) == seen and self.is_ours(seen, target):
+            with suppress(Conflict):
+                self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
+
+    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+        """Remove the row of an entity that is about to be erased from all stores, and note the time of it there.
+
+        If the erasure does not come about, the next load brings the row back.
+
+        Raises:
+            StoreError: A store cannot be written; the row is removed from some at most.
+        """
+
+        def step(space: str, target: str) -> None:
+            try:
+                text, (row,) = self.store(target).get(space, [key])
+            except KeyError:
+                return
+            state = State.loads(text)
+            if self.is_ours(state, target, record):
+                cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
+                self.store(target).change(space, text, cleared.dumps(), Entries([key], [None]))
+
+        for version, target in sorted({(load.version, load.target) for load in self._registry.loads(record)}):
+            take_turns(record.label, partial(step, space_of(record.project, record.name, version), target))
+
+    def sweep(
+        self,
+        record: GroupRecord,
+        targets: Collection[str],
+        number: int | None = None,
+        more: Sequence[OnlineTableRecord] = (),
+    ) -> None:
+        """Remove from some stores the versions of a group that no online table uses.
+
+        Args:
+            record: The group.
+            targets: The stores.
+            number: A version that stays, beside the current one.
+            more: Tables that are about to be registered.
+        """
+
+        def spare() -> list[tuple[int, str]]:
+            tables = [*self._registry.tables(), *more]
+            used = {(one.version, table.target) for table in tables for one in table.lookups if one.is_of(record)}
+            kept = {number, *(one.number for one in self._catalog.versions(record) if one.is_current)}
+            loaded = {(load.version, load.target) for load in self._registry.loads(record) if load.target in targets}
+            return sorted(one for one in loaded - used if one[0] not in kept)
+
+        if not spare():
+            return
+        with self.hold():
+            for version, target in spare():
+                try:
+                    self.remove(record, version, target)
+                except StoreError as error:
+                    notice(f"Version {version} of {record.label} is no longer used, and could not be removed: {error}")
+
+    def remove(self, record: GroupRecord, version: int, target: str) -> None:
+        """Remove what is online of a version in a store."""
+        self.drop(record, version, target)
+        self._registry.forget_loads(record, version, target)
+
+    def drop(self, record: GroupRecord, version: int, target: str) -> None:
+        """Remove the rows of a version from a store, unless they are another home's."""
+        space = space_of(record.project, record.name, version)
+        text = self.state(space, target)
+        if text is None or self.is_ours(State.loads(text), target, record):
+            self.store(target).drop(space)
+
+    def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
+        """Tell whether rows in a store were loaded by this home, and from a group if it is given."""
+        owner = self._owner(target)
+        is_same = record is None or record.created_at == state.origin
+        return owner is None or (is_same and owner.owns(state.home))
+
+    def _owner(self, target: str) -> Identity | None:
+        """Return which home this is, if other homes may use a store as well."""
+        return None if (target or self._place) == str(self._catalog.home / "online") else identify(self._catalog.home)
+
+    def load(
+        self, record: GroupRecord, number: int, name: str, ask: Ask, more: Sequence[OnlineTableRecord] = ()
+    ) -> Loaded:
+        """Load a version into the store of a name, for the tables that use it there and more that will."""
+        from seeknal.load.loading import Loader, Target
+
+        place = name or self._place
+        kept = self._kept(record, number, name, more)
+        target = Target(name, online.shown(place), self._owner(name), self.store(name), kept)
+        return Loader(self._catalog, self._engine()).load(record, number, target, ask)
+
+    def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:
+        """Say how long the tables that use a version need its rows; None: for ever."""
+        space = space_of(record.project, record.name, number)
+        tables = [*self._registry.tables(), *more]
+        mine = [one for one in tables if one.target == name and any(lookup.space == space for lookup in one.lookups)]
+        own = self._catalog.group(record.name, record.project).group.materialization.lifetime
+        lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
+        known = [lifetime for lifetime in lifetimes if lifetime is not None]
+        return max(known) + _GRACE if len(known) == len(lifetimes) else None
+
+    def hold(self) -> AbstractContextManager[object]:
+        """Hold off others who would register a table, or remove rows that none uses."""
+        return alone(self._catalog.home / "_tables.lock")
+
+    def state(self, space: str, name: str) -> bytes | None:
+        """Read the state of a space in the store of a name; None if there is no such space."""
+        try:
+            return self.store(name).get(space, [])[0]
+        except KeyError:
+            return None
+
+    def store(self, name: str) -> OnlineStore:
+        """Give the online store of a name."""
+        return online.connect(name or self._place)

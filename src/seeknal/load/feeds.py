@@ -1,0 +1,117 @@
+"""Which version of its group an online table is fed from: it keeps its features and their types, and moves on with the group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup, Version
+from seeknal.registry.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What feeds one lookup of an online table.
+
+    Args:
+        record: The group.
+        now: The lookup as it is registered.
+        goal: The lookup as it is to be: of the group's current version, if that still has its features.
+        cut_off: Why the current version does not feed it; None if it does, or is not meant to.
+    """
+
+    record: GroupRecord
+    now: TableLookup
+    goal: TableLookup
+    cut_off: str | None = None
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it stays at its version on purpose."""
+        return bool(self.goal.pinned)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether another version is to feed it than does now."""
+        return self.goal.version != self.now.version
+
+
+def feeds(catalog: Catalog, table: OnlineTableRecord) -> list[Feed]:
+    """Find out what feeds each lookup of a table.
+
+    Raises:
+        DefinitionError: A group is gone.
+    """
+    records = [catalog.group(lookup.group, lookup.project) for lookup in table.lookups]
+    versions = {record.id: catalog.versions(record) for record in records}
+    pairs = zip(records, table.lookups, strict=True)
+    return [feed(catalog, record, versions[record.id], table, lookup) for record, lookup in pairs]
+
+
+def feed(
+    catalog: Catalog, record: GroupRecord, versions: Sequence[Version], table: OnlineTableRecord, lookup: TableLookup
+) -> Feed:
+    """Find out what feeds a lookup of a table.
+
+    Args:
+        catalog: Where the group is.
+        record: The group.
+        versions: All its versions.
+        table: The table.
+        lookup: The lookup.
+    """
+    known = {version.number: version for version in versions}
+    current = next((version for version in versions if version.is_current), None)
+    if current is None or lookup.version not in known:
+        return Feed(record, lookup, lookup, f"version {lookup.version} of {record.label} is gone")
+    meant = _meant(catalog, record, table, lookup, known[lookup.version])
+    if meant.pinned:
+        return Feed(record, lookup, meant)
+    if meant.whole:
+        return Feed(record, lookup, whole(record, current))
+    if problem := lack(record, meant, known[lookup.version], current):
+        return Feed(record, lookup, meant, problem)
+    return Feed(record, lookup, replace(meant, version=current.number))
+
+
+def uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
+    """Tell whether a table uses a group."""
+    return any(lookup.is_of(record) for lookup in table.lookups)
+
+
+def whole(record: GroupRecord, version: Version, *, pinned: bool = False) -> TableLookup:
+    """Select all features of a version under their own names."""
+    schema = version.schema
+    keys, features = (tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names))
+    return TableLookup(record.project, record.name, version.number, keys, features, pinned, whole=True)
+
+
+def _meant(
+    catalog: Catalog, record: GroupRecord, table: OnlineTableRecord, lookup: TableLookup, version: Version
+) -> TableLookup:
+    """Say of a lookup that was registered before this was noted whether it is pinned and whole.
+
+    If its version was not the current one when the table was made, the caller had named it, and so it stays.
+    """
+    if lookup.pinned is not None:
+        return lookup
+    registry = catalog.registry
+    then = registry.versions(record, until=registry.snapshot_at(record, table.created_at))
+    pinned = any(one.is_current and one.number != lookup.version for one in then)
+    all_of_it = whole(record, version, pinned=pinned)
+    plain = replace(lookup, pinned=pinned, whole=True)
+    is_own = (table.project, table.name, len(table.lookups)) == (record.project, record.name, 1)
+    return all_of_it if is_own and plain == all_of_it else replace(lookup, pinned=pinned)
+
+
+def lack(record: GroupRecord, lookup: TableLookup, old: Version, new: Version) -> str | None:
+    """Say which feature of a lookup at one version another version lacks or has in another type; None if it has all."""
+    if old.number == new.number:
+        return None
+    had, has = ({field.name: field.type for field in version.schema.features} for version in (old, new))
+    for name, _ in lookup.features:
+        if name not in has:
+            return f"version {new.number} of {record.label} lacks {name!r}"
+        if has[name] != had[name]:
+            return f"version {new.number} of {record.label} has {name!r} as {has[name]}, not {had[name]}"
+    return None

@@ -1,0 +1,325 @@
+"""Loading: the newest rows of a version go online, as far as they changed.
+
+What is online is a function of two things: the version's last snapshot, and the spans of time that were
+ever asked for. The store keeps both beside the rows, so that a load knows what to bring up to date, and can be
+repeated, interrupted, or overlap with another one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, repeat
+
+import pyarrow as pa
+
+from seeknal.engine import Engine
+from seeknal.errors import StoreError, tally
+from seeknal.offline import Snapshot
+from seeknal.online import Codec, Entries, Events, OnlineStore, Round, State
+from seeknal.registry import GroupRecord, Version
+from seeknal.registry.catalog import Catalog
+from seeknal.registry.home_identity import Identity
+from seeknal.registry.records import space_of
+from seeknal.system.progress import Tell, silent
+from seeknal.system.retry import Conflict, take_turns
+from seeknal.values.times import Interval, now, union, without
+
+_ROUNDS = 50
+_AT_ONCE = 10_000
+_REARRANGED = "optimize"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a version is to be online, and how.
+
+    Args:
+        name: What the registry calls the online store.
+        place: What people call it.
+        owner: The home, if other homes may use the store as well.
+        online: The store.
+        kept: How long a store that forgets is to keep a row after its event time, in microseconds; None: for ever.
+    """
+
+    name: str
+    place: str
+    owner: Identity | None
+    online: OnlineStore
+    kept: int | None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a load is to bring.
+
+    Args:
+        spans: Spans of event time, beside those asked for before.
+        at: What counts as now, in microseconds since 1970; the clock if None.
+        tell: Is told how far it is.
+        full: Whether to write all rows anew, instead of those that changed.
+        take_over: Whether to do so even if the rows that are there were loaded by another home.
+    """
+
+    spans: Sequence[Interval] = (Interval(),)
+    at: int | None = None
+    tell: Tell = silent
+    full: bool = False
+    take_over: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load did.
+
+    Args:
+        group: Project and name of the group.
+        version: The version whose rows these are.
+        snapshot: The snapshot they were read from.
+        span: The span that was asked for.
+        changed: For how many entities it put or removed a row.
+        online: How many entities of the version are online now, from all loads.
+        seconds: How long it took.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    span: Interval
+    changed: int
+    online: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.changed)} changed online; "
+            f"{self.online:,} entities online"
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A version as it is to be online."""
+
+    version: Version
+    snapshot: Snapshot
+    state: State
+
+
+class Loader:
+    """Brings versions of groups online."""
+
+    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+        self._catalog = catalog
+        self._engine = engine
+
+    def load(self, record: GroupRecord, number: int, target: Target, ask: Ask) -> Loaded:
+        """Load some spans of a version, beside those loaded before.
+
+        Args:
+            record: The group.
+            number: The version.
+            target: Where to.
+            ask: What to load.
+        """
+        started = time.perf_counter()
+        registry = self._catalog.registry
+        at = now() if ask.at is None else ask.at
+        load = _Load(self._catalog, self._engine, record, number, target, at, ask)
+        begun: list[int] = []
+
+        def step() -> Loaded:
+            begun[:] = begun or [registry.begin_load(record, number, target.name, span) for span in ask.spans]
+            changed, online, snapshot = load.run()
+            seconds = time.perf_counter() - started
+            known = [registry.end_load(one, snapshot, online, seconds) for one in begun]
+            if not all(known):
+                begun.clear()
+                raise Conflict(f"Version {number} of {record.label} was removed from {target.place} meanwhile.")
+            return Loaded(record.label, number, snapshot, ask.spans[0], changed, online, seconds)
+
+        return take_turns(record.label, step)
+
+
+@dataclass(frozen=True)
+class _Load:
+    """One load."""
+
+    catalog: Catalog
+    engine: Engine
+    record: GroupRecord
+    number: int
+    target: Target
+    at: int
+    ask: Ask
+
+    @property
+    def space(self) -> str:
+        return space_of(self.record.project, self.record.name, self.number)
+
+    def run(self) -> tuple[int, int, int]:
+        """Try once; give how many rows changed, how many are online, and the snapshot they are from.
+
+        What is online is read before what should be, so that it cannot be the later of the two. No file is removed
+        meanwhile that should be read.
+        """
+        with self.catalog.offline(self.record.project, self.record.name).reading():
+            return self._run()
+
+    def _run(self) -> tuple[int, int, int]:
+        text, before = self._before()
+        wanted = self._wanted(before)
+        entities = None if before is None or self.ask.full else self._changed(before, wanted)
+        if text is None or entities is None or len(entities) > self.target.online.most_changes:
+            online = self.target.online.replace(self.space, self._rounds(wanted, text))
+            return online, online, wanted.snapshot.number
+        entries = self._entries_of(wanted, entities)
+        state = replace(wanted.state, events=self._events(wanted, before, entries))
+        online = self.target.online.change(self.space, text, state.dumps(), entries)
+        return len(entries), online, wanted.snapshot.number
+
+    def _wanted(self, before: State | None) -> _Wanted:
+        record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+        cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
+        version, snapshot = self.catalog.read(record, self.number)
+        notes = registry.loads(record, self.number, self.target.name)
+        state = State(
+            origin=record.created_at,
+            snapshot=snapshot.number,
+            files=snapshot.fingerprint,
+            spans=tuple(union([note.interval for note in notes])),
+            ttl=record.group.materialization.lifetime,
+            kept=self.target.kept if self.target.online.forgets else None,
+            at=self.at,
+            home=self.target.owner.name if self.target.owner else "",
+            cleared=cleared,
+        )
+        return _Wanted(version, snapshot, state)
+
+    def _before(self) -> tuple[bytes | None, State | None]:
+        try:
+            text, _ = self.target.online.get(self.space, [])
+        except KeyError:
+            return None, None
+        state, owner = State.loads(text), self.target.owner
+        is_same = state.origin == self.record.created_at
+        if owner is None or (is_same and owner.owns(state.home)):
+            return text, state if is_same else None
+        if self.ask.take_over:
+            return text, None
+        raise StoreError(
+            f"{self.target.place} has version {self.number} of {self.record.label} of another home, or of a group that was "
+            "deleted, and nothing was loaded over it. Choose another database or folder. If this home is to have it from now "
+            "on, and the other one no longer: seeknal refresh TABLE --take-over."
+        )
+
+    def _changed(self, before: State, wanted: _Wanted) -> pa.Table | None:
+        """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
+        if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
+            return None
+        old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
+        if old is None:
+            return None
+        fresh = without(wanted.state.spans, before.spans)
+        if before.at > self.at:  # loaded by a clock that was ahead: rows that are to come counted as come
+            ahead = Interval(self.at + 1, before.at)
+            fresh += [both for span in wanted.state.spans if (both := span.intersect(ahead))]
+        offline = self.catalog.offline(self.record.project, self.record.name)
+        found = offline.changed(old, wanted.snapshot, wanted.version.schema, wanted.state.spans, fresh)
+        return None if found is None else found.drop_null()
+
+    def _old(self, before: State, now: Snapshot) -> Snapshot | None:
+        """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
+        return _made_from(self.catalog, self.record, before, now)
+
+    def _events(self, wanted: _Wanted, before: State | None = None, entries: Entries | None = None) -> Events:
+        """Find the event times of the rows online, if possible from what they were and the entries that are put."""
+        if entries is not None and before is not None and before.events is not None:
+            codec = Codec(wanted.version.schema)
+            _, gone = self.target.online.get(self.space, entries.keys)
+            known = before.events.after(codec.times(gone), codec.times(entries.values), self.at)
+            if known is not None:
+                return known
+        seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+        return Events(*self.engine.event_times(seen, self.at))
+
+    def _entries_of(self, wanted: _Wanted, entities: pa.Table) -> Entries:
+        """Give the rows of some entities; None for those that have none any more."""
+        codec = Codec(wanted.version.schema)
+        rows: dict[bytes, tuple[bytes | None, int]] = dict.fromkeys(codec.stored_keys(entities), (None, 0))
+        kept = wanted.state.kept
+        if len(entities):
+            seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+            for part in codec.entries(self.engine.newest(seen, apart=self.at, among=entities), kept):
+                rows |= zip(part.keys, zip(part.values, part.expires or repeat(0), strict=False), strict=True)
+        every = sorted(rows.items())
+        expires = None if kept is None else [expiry for _, (_, expiry) in every]
+        return Entries([key for key, _ in every], [value for _, (value, _) in every], expires)
+
+    def _rounds(self, wanted: _Wanted, expected: bytes | None) -> Iterator[Round]:
+        """Give all rows, and then again and again what others changed meanwhile."""
+        yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
+        for _ in range(_ROUNDS):
+            made, (text, before) = wanted, self._before()
+            wanted = self._wanted(before)
+            entities = self._changed(made.state, wanted)
+            if entities is None:
+                return
+            state = replace(wanted.state, events=self._events(wanted))
+            yield Round([self._entries_of(wanted, entities)], text, state.dumps())
+
+    def _all(self, wanted: _Wanted) -> Iterator[Entries]:
+        seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+        done = 0
+        rows = self.engine.newest(seen, apart=self.at)
+        for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
+            yield part
+            done += len(part)
+            self.ask.tell(
+                f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through"
+            )
+
+
+def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapshot) -> Snapshot | None:
+    """Return the snapshot that rows online were made from, or one that has the same rows; None if that can no longer be told.
+
+    All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
+    """
+    known = {one.number: one for one in catalog.snapshots(record, state.snapshot)}
+    if state.snapshot not in known:
+        return None
+    old = catalog.stored(record, state.snapshot, known[state.snapshot].files)
+    if old.fingerprint != state.files:
+        return None
+    between = range(state.snapshot + 1, now.number + 1)
+    return now if all(number in known and known[number].mode == _REARRANGED for number in between) else old
+
+
+def events_online(
+    catalog: Catalog, engine: Engine, record: GroupRecord, number: int, online: OnlineStore, at: int
+) -> Events:
+    """Find the event times of the rows online of a version, as of a moment.
+
+    They are read from the rows that these were made from, or if they are gone, from the rows online one by one.
+
+    Args:
+        catalog: Where the former are.
+        engine: What reads them.
+        record: The group.
+        number: The version.
+        online: Where the latter are.
+        at: The moment, in microseconds since 1970.
+    """
+    space = space_of(record.project, record.name, number)
+    state = State.loads(online.get(space, [])[0])
+    with catalog.offline(record.project, record.name).reading():
+        version, now = catalog.read(record, number)
+        old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now)
+        if old is not None and old.is_whole:
+            return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
+    codec, keys, times = Codec(version.schema), iter(online.keys(space)), set[int]()
+    while some := list(islice(keys, _AT_ONCE)):
+        times |= codec.times(online.get(space, some)[1])
+    newest, following = [time for time in times if time <= at], [time for time in times if time > at]
+    return Events(max(newest, default=None), min(following, default=None))

@@ -1,0 +1,366 @@
+"""Finding things by name: groups over all projects, their versions, their tables of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from datetime import date
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.errors import DataError, DefinitionError, StoreError, notice
+from seeknal.names import did_you_mean, not_the_only, quoted, split_label
+from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
+from seeknal.registry.records import SnapshotRecord
+from seeknal.registry.rows import snapshot_of
+from seeknal.system.delta_log import newest
+from seeknal.system.duck import Duck
+from seeknal.system.locks import alone, together, try_alone
+from seeknal.values.times import Moment, instant, now
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
+    from seeknal.registry.source import Source
+
+AsOf = Moment | int | Mapping[str, int]
+"""What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
+
+_DELETIONS, _TURN, _SAVING = "_deletions.lock", "_turn.lock", "datasets/_saving.lock"
+
+T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
+
+
+class SnapshotGone(StoreError):  # noqa: N818 - a state, not a fault of the caller's
+    """The files of a snapshot were removed."""
+
+
+class Catalog:
+    """What a home holds: the registry and the offline tables, kept in step.
+
+    The log of an offline table says what was written, the registry is its index: commits that it
+    has not heard of, because a process was killed in between, are added when the group is next used.
+    """
+
+    def __init__(self, home: Path, registry: Registry, duck: Duck) -> None:
+        self.home = home
+        self.registry = registry
+        self._duck = duck
+
+    def deleting(self) -> AbstractContextManager[object]:
+        """Hold off backups while something is deleted or erased, so that none sees it half-gone."""
+        with alone(self.home / _TURN):  # let those go first who wait to keep something
+            pass
+        return alone(self.home / _DELETIONS)
+
+    def try_deleting(self) -> AbstractContextManager[object] | None:
+        """Hold off backups and deletions, if that is possible without waiting; None if not."""
+        return try_alone(self.home / _DELETIONS)
+
+    def saving(self) -> AbstractContextManager[object]:
+        """Hold a shared lock while a training set is in its folder and not yet in the registry."""
+        return together(self.home / _SAVING)
+
+    def try_saved(self) -> AbstractContextManager[object] | None:
+        """Hold off whoever saves a training set, if none is being saved; None if one is."""
+        return try_alone(self.home / _SAVING)
+
+    def keeping(self) -> AbstractContextManager[object]:
+        """Hold off whoever deletes; others may keep things at the same time."""
+        with together(self.home / _TURN):
+            return together(self.home / _DELETIONS)
+
+    def group(self, name: str, project: str | None = None) -> GroupRecord:
+        """Find a group by its name; without a project, over all of them. "shop/spend" says both.
+
+        Raises:
+            DefinitionError: There is none, or several projects have one.
+        """
+        return self._only("feature group", name, project, self.registry.groups)
+
+    def online_table(self, name: str, project: str | None = None) -> OnlineTableRecord:
+        """Find an online table by its name; without a project, over all of them.
+
+        Raises:
+            DefinitionError: There is none, or several projects have one.
+        """
+        return self._only("online table", name, project, self.registry.tables)
+
+    def training_set(self, name: str, project: str | None = None) -> TrainingSetRecord:
+        """Find a training set by its name; without a project, over all of them.
+
+        Raises:
+            DefinitionError: There is none, or several projects have one.
+        """
+        return self._only("training set", name, project, self.registry.training_sets)
+
+    def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
+        """Find the one of that name, or project/name."""
+        project, name = split_label(kind, label, project)
+        found = find(project, name)
+        if len(found) == 1:
+            return found[0]
+        raise not_the_only(kind, name, project, find(), str(self.home))
+
+    def register(self, group: FeatureGroup) -> GroupRecord:
+        """Register a group, or bring what may change up to date; tell of what did."""
+        known = self.registry.group(group.project, group.name)
+        record = self.registry.save_group(group)
+        old, new = (one.group.materialization for one in (known or record, record))
+        for what in ("ttl", "online"):
+            if getattr(old, what) != getattr(new, what):
+                notice(f"{record.label} now has {what}={getattr(new, what)}; it had {what}={getattr(old, what)}.")
+        return record
+
+    def project(self, name: str) -> str:
+        """Find a project.
+
+        Raises:
+            DefinitionError: There is none.
+        """
+        groups, tables = self.registry.groups(), self.registry.tables()
+        known = {group.project for group in groups} | {table.project for table in tables}
+        if name in known:
+            return name
+        raise DefinitionError(f"No project named {name!r} in {self.home}.{did_you_mean(name, known)}", name=name)
+
+    def offline(self, project: str, name: str) -> OfflineTable:
+        """Give the table of a group's rows."""
+        from seeknal.offline import OfflineTable
+
+        return OfflineTable(self._root(project, name), self._duck)
+
+    def _root(self, project: str, name: str) -> Path:
+        return Path(self.home, "offline", project, name)
+
+    def catch_up(self, record: GroupRecord) -> list[Commit]:
+        """Tell the registry of commits that it has not heard of.
+
+        Returns:
+            Those that it cannot note now, because the disk is full, say; they are stored all the same.
+        """
+        root = self._root(record.project, record.name)
+        heard = self.registry.last_snapshot(record)
+        last = newest(root)
+        if heard > last:  # a deletion that was killed took the table, but not what is noted of it
+            self.registry.forget_snapshots(record)
+            heard = -1
+        if heard == last:
+            return []
+        from seeknal.offline.log import read_commits
+
+        commits = read_commits(root, heard)
+        try:
+            self.registry.add_commits(record, commits)
+        except StoreError:
+            return commits
+        return []
+
+    def tidy(self, record: GroupRecord, number: int) -> None:
+        """Keep the table of a group small after a write, unless something is backed up or deleted: then the next write does.
+
+        Args:
+            record: The group.
+            number: The newest snapshot.
+        """
+        from seeknal.offline import trimming
+
+        root = self._root(record.project, record.name)
+        if trimming.is_due(root, number):
+            with suppress(StoreError, OSError):  # what was stored is stored
+                if (lock := self.try_deleting()) is not None:
+                    with lock:
+                        trimming.trim(root)
+
+    def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
+        """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
+        return self.registry.versions(record, until, self.catch_up(record))
+
+    def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
+        """List the writes to a group from a snapshot on, as its log tells, the oldest first."""
+        unheard = self.catch_up(record)
+        noted = self.registry.snapshots(record, first)
+        if not unheard:
+            return noted
+        rewritten = {int(number): tuple(files) for one in unheard for number, files in one.rewritten.items()}
+        every = {one.snapshot: snapshot_of(one) for one in unheard if one.snapshot >= first}
+        every = {one.number: one for one in noted} | every
+        return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
+
+    def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
+        """Return the types of the keys and features of a group's current version; none if it has no version yet."""
+        versions = self.versions(record) if record else []
+        schemas = [version.schema for version in versions if version.is_current]
+        return {field.name: field.type for schema in schemas for field in (*schema.keys, *schema.features)}
+
+    def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
+        """Find the newest snapshot that was there at a moment; 0, which is empty, if there was none.
+
+        Args:
+            record: The group.
+            as_of: A moment that is not to come; or a snapshot's number; or those of several groups by their names.
+
+        Raises:
+            DefinitionError: There is no such snapshot, or the moment is to come, and its answer not settled.
+        """
+        offline = self.offline(record.project, record.name)
+        if isinstance(as_of, Mapping):
+            if not (given := [as_of[name] for name in (record.label, record.name) if name in as_of]):
+                raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
+            as_of = given[0]
+        if isinstance(as_of, bool):
+            raise DefinitionError(f"as_of={as_of!r} is no moment, and no number of a snapshot.")
+        if isinstance(as_of, int | Integral):
+            number = int(as_of)
+            last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])
+            if number not in (known := range(last + 1)):
+                raise DefinitionError(
+                    f"{record.label} has no snapshot {number}, but {known.start} to {known.stop - 1}."
+                )
+            return number
+        moment = instant(as_of)
+        if moment > now():
+            raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
+        if offline.exists():
+            offline.settle()
+        unheard = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
+        return max([self.registry.snapshot_at(record, moment), *unheard])
+
+    def version(self, record: GroupRecord, number: int | None = None, until: int | None = None) -> Version:
+        """Find a version; the current one without a number.
+
+        Raises:
+            DefinitionError: There is none.
+        """
+        return self._version(record, self.versions(record, until), number)
+
+    def _version(self, record: GroupRecord, versions: list[Version], number: int | None) -> Version:
+        for version in versions:
+            if version.number == number or (number is None and version.is_current):
+                return version
+        if not versions:
+            raise DefinitionError(f"Nothing was written to feature group {record.name!r} yet. Call write() first.")
+        raise DefinitionError(
+            f"Feature group {record.name!r} has no version {number}. There are: "
+            f"{', '.join(str(version.number) for version in versions)}.",
+            version=number,
+        )
+
+    def read(
+        self, record: GroupRecord, number: int | None = None, as_of: AsOf | None = None
+    ) -> tuple[Version, Snapshot]:
+        """Give a version with its last snapshot, of now or as of a moment.
+
+        Raises:
+            DefinitionError: There is no such version or snapshot.
+            StoreError: The snapshot was vacuumed, or another program changed the table by then.
+        """
+        until = None if as_of is None else self.snapshot_at(record, as_of)
+        versions = self.versions(record, until)
+        if versions and (
+            as_of is None or isinstance(as_of, date | str)
+        ):  # a snapshot's number says which commits count
+            last = max(version.snapshot for version in versions)
+            self._refuse_foreign(record, last, None if as_of is None else instant(as_of))
+        if until is not None and not versions:
+            first = self.version(record, 1 if number is None else number)
+            from seeknal.offline import Snapshot
+
+            return first, Snapshot(self._root(record.project, record.name), 0, None, ())
+        version = self._version(record, versions, number)
+        return version, self.snapshot(record, version)
+
+    def fingerprint(self, record: GroupRecord, number: int) -> bytes:
+        """Return what tells the files of a version's last snapshot from others, without reading what these are if that was noted.
+
+        Raises:
+            DefinitionError: There is no such version.
+            StoreError: Another program changed the table, or the snapshot was vacuumed.
+        """
+        from seeknal.offline.log import fingerprint_of, mark_of
+
+        versions = self.versions(record)
+        version, last = self._version(record, versions, number), max(one.snapshot for one in versions)
+        self._refuse_foreign(record, last, None)
+        if version.files is not None:
+            return fingerprint_of(version.files)
+        return (
+            mark_of(self._root(record.project, record.name), version.snapshot)
+            or self.snapshot(record, version).fingerprint
+        )
+
+    def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
+        """Refuse rows that other programs changed after Seeknal's last commit."""
+        from seeknal.offline.entries import has_entry
+        from seeknal.offline.log import newest_commit
+
+        root = self._root(record.project, record.name)
+        if has_entry(root, last + 1):
+            from seeknal.offline.foreign import foreign_commits
+
+            foreign_commits(root, newest_commit(root, last)).refuse(until)
+
+    def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
+        """Read the join keys of one entity of a group, as one row in its types.
+
+        Raises:
+            DataError: They have wrong names or types.
+        """
+        import pyarrow as pa
+
+        from seeknal.values import types
+        from seeknal.values.exact import read_keys
+
+        fields = self.version(record).schema.keys
+        names = [field.name for field in fields]
+        lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]
+        if lacking or extra:
+            odd = [f"{quoted(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"] if lacking else []
+            odd += [f"{quoted(extra)} {'is no key' if len(extra) == 1 else 'are no keys'} of it"] if extra else []
+            raise DataError(f"{record.label} is keyed by {', '.join(names)}; {' and '.join(odd)}.")
+        columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
+        stored = [
+            column if pa.types.is_integer(field.type) else column.cast(types.stored(field.type))
+            for column, field in zip(columns, fields, strict=True)
+        ]
+        return pa.Table.from_arrays(stored, names=names)
+
+    def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
+        """Return a version's last snapshot; if its files were vacuumed after a compaction by another program, as that left it.
+
+        Raises:
+            SnapshotGone: The snapshot was vacuumed.
+        """
+        found = self.stored(record, version.snapshot, version.files)
+        if found.is_whole:
+            return found
+        from seeknal.offline.foreign import foreign_commits, vacuumed_by
+
+        later = foreign_commits(found.root, found.commit).same if version.files is None else ()
+        for number in later:
+            if (again := self.stored(record, number, None)).is_whole:
+                return replace(again, number=version.snapshot)
+        vacuum = vacuumed_by(found.root, version.snapshot)
+        culprit = f"another program's vacuum, {vacuum}," if vacuum else "`seeknal optimize` or `seeknal erase`"
+        raise SnapshotGone(f"Snapshot {version.snapshot} of {record.label} is gone: {culprit} removed its rows.")
+
+    def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
+        """Give a snapshot by its number, with the files that stand for it since entities were erased, if any were."""
+        return self.offline(record.project, record.name).snapshot(number, files)
+
+    def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
+        """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""
+        from seeknal.registry.source import Source
+
+        record = self.group(lookup.name, lookup.project)
+        given = getattr(lookup.source, "materialization", None)
+        if isinstance(given, Materialization) and given.ttl != record.group.materialization.ttl:
+            notice(
+                f"{record.label} is registered with ttl={record.group.materialization.ttl}, which holds here, not the "
+                f"{given.ttl} of this definition. Call write() or get_or_create() to register it."
+            )
+        return Source(lookup, record, *self.read(record, lookup.version, as_of))

@@ -1,0 +1,46 @@
+"""What is registered, read at once: for those who look at many groups, and would ask for each of them again and again."""
+
+from __future__ import annotations
+
+from seeknal.names import split_label
+from seeknal.registry import GroupRecord, Version
+from seeknal.registry.catalog import Catalog
+from seeknal.system.delta_log import newest
+from seeknal.system.locks import once
+
+
+class Overview(Catalog):
+    """A catalog that knows all groups and their versions as they are when it is first asked.
+
+    A group that was written to since then is asked for as ever.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog.home, catalog.registry, catalog._duck)  # noqa: SLF001 - its own class
+
+    @once
+    def _groups(self) -> dict[tuple[str, str], GroupRecord]:
+        return {(record.project, record.name): record for record in self.registry.groups()}
+
+    @once
+    def _versions(self) -> dict[int, list[Version]]:
+        return self.registry.every_version()
+
+    @property
+    def groups(self) -> list[GroupRecord]:
+        """The groups, by project and name."""
+        return list(self._groups.values())
+
+    def group(self, name: str, project: str | None = None) -> GroupRecord:
+        """Find a group by its name; see `Catalog.group`."""
+        within, own = split_label("feature group", name, project)
+        found = None if within is None else self._groups.get((within, own))
+        return super().group(name, project) if found is None else found
+
+    def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
+        """List a group's versions; see `Catalog.versions`."""
+        known = self._versions.get(record.id, [])
+        heard = max((version.snapshot for version in known), default=-1)
+        if until is None and heard == newest(self._root(record.project, record.name)):
+            return known
+        return super().versions(record, until)

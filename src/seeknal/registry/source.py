@@ -1,0 +1,66 @@
+"""A lookup, resolved: the stored rows that it leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seeknal.define.feature_group import FeatureLookup
+from seeknal.engine import Wanted
+from seeknal.errors import DefinitionError
+from seeknal.names import did_you_mean, quoted
+from seeknal.offline import Rows, Snapshot
+from seeknal.registry import GroupRecord, Version
+from seeknal.values.times import NEVER, Interval
+
+
+@dataclass(frozen=True)
+class Source:
+    """A lookup, and the stored rows it leads to."""
+
+    lookup: FeatureLookup
+    record: GroupRecord
+    version: Version
+    snapshot: Snapshot
+
+    def __post_init__(self) -> None:
+        known = self.version.schema.feature_names
+        if unknown := [name for name in self.lookup.features or () if name not in known]:
+            raise DefinitionError(
+                f"Group {self.record.name!r} has no feature named {quoted(unknown)}.{did_you_mean(unknown[0], known)}"
+            )
+        columns = [*known, *self.version.schema.key_names]
+        if unknown := [name for name in self.lookup.rename or {} if name not in columns]:
+            raise DefinitionError(
+                f"rename names {quoted(unknown)}, which group {self.record.name!r} does not have."
+                f"{did_you_mean(unknown[0], columns)}"
+            )
+
+    @property
+    def features(self) -> dict[str, str]:
+        """Name in the result by name in the group, in order."""
+        names = self.lookup.features or self.version.schema.feature_names
+        return {name: self.lookup.output_name(name) for name in names}
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Name in the spine by name in the group, in order."""
+        return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
+
+    def seen(self, moments: Interval | None, span: Interval) -> Wanted:
+        """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
+
+        Args:
+            moments: The first and the last moment; None if there are none.
+            span: Only rows with an event time within it can be seen.
+        """
+        lifetime, names = self.record.group.materialization.lifetime, tuple(self.features)
+        if moments is None or moments.start is None:
+            return Wanted(self.rows(NEVER), names, lifetime)
+        first = None if lifetime is None else moments.start - lifetime
+        seen = span.intersect(Interval(first, moments.end)) or NEVER
+        parts = self.snapshot.parts(self.version.schema, seen, moments.start)
+        return Wanted(self.rows(seen), names, lifetime, tuple(parts))
+
+    def rows(self, *spans: Interval) -> Rows:
+        """Give the rows of some spans of time."""
+        return self.snapshot.within(self.version.schema, *spans)

@@ -1,0 +1,104 @@
+"""Tokens: who may ask a server for what. Only their hashes are kept."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+from hmac import compare_digest
+
+from seeknal.errors import DefinitionError
+from seeknal.names import check_name, did_you_mean
+from seeknal.registry import Registry, TokenRecord
+from seeknal.values.times import now
+
+RIGHTS = ("read", "push", "admin")
+EVERY_PROJECT = "*"
+_PREFIX = "snk"
+
+
+def create(registry: Registry, name: str, project: str, rights: Sequence[str], *, new_project: bool = False) -> str:
+    """Make a token; it can be read here, and never again.
+
+    Args:
+        registry: Where its hash is kept.
+        name: What people call it; no two ever have the same.
+        project: The project it opens; "*" for all.
+        rights: "read" (online features, training data, the catalog), "push", "admin" (both, and the metrics).
+        new_project: Take a project that has nothing yet.
+
+    Raises:
+        DefinitionError: A name breaks the rule or is taken, or the project or a right is unknown.
+    """
+    check_name("token", name)
+    if project != EVERY_PROJECT:
+        check_name("project", project)
+        known = {one.project for one in registry.groups()} | {one.project for one in registry.tables()}
+        if project not in known and not new_project:
+            raise DefinitionError(
+                f"There is no project {project!r}, and no token was made.{did_you_mean(project, known)} "
+                "Add --new-project for one that is to come.",
+                project=project,
+            )
+    for right in rights or ["none"]:
+        if right not in RIGHTS:
+            raise DefinitionError(
+                f"There is no right {right!r}. Give {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
+            )
+    ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    text = f"{_PREFIX}_{ident}_{secret}"
+    ordered = tuple(right for right in RIGHTS if right in rights)
+    registry.add_token(TokenRecord(ident, name, project, ordered, _digest(text), now(), None))
+    return text
+
+
+def find(registry: Registry, name: str) -> TokenRecord:
+    """Return a token by its name.
+
+    Raises:
+        DefinitionError: There is no such token.
+    """
+    known = {token.name: token for token in registry.tokens()}
+    if name not in known:
+        raise DefinitionError(f"There is no token named {name!r}.{did_you_mean(name, known)}")
+    return known[name]
+
+
+def revoke(registry: Registry, name: str) -> None:
+    """Let a token open nothing any more; servers that run notice it within a second.
+
+    Raises:
+        DefinitionError: There is no such token, or it is revoked already.
+    """
+    if find(registry, name).revoked_at is not None:
+        raise DefinitionError(f"Token {name!r} is revoked already.")
+    registry.revoke_token(name, now())
+
+
+class Doorkeeper:
+    """Knows the tokens that were given out, and finds the one that somebody shows.
+
+    Args:
+        tokens: All that were ever given out.
+        may_be_open: Whether the door is open as long as there are none.
+    """
+
+    def __init__(self, tokens: Sequence[TokenRecord], *, may_be_open: bool) -> None:
+        self._tokens = {token.id: token for token in tokens if token.revoked_at is None}
+        self.is_open = may_be_open and not tokens
+        """Whether no token was ever given out; to revoke the last one does not open the door."""
+
+    def find(self, text: str) -> TokenRecord | None:
+        """Find a token, in a time that does not depend on how much of it is right."""
+        token = self._tokens.get(text[len(_PREFIX) + 1 :].partition("_")[0])
+        fits = compare_digest(_digest(text), token.digest if token else "0" * 64)
+        return token if fits else None
+
+
+def allows(token: TokenRecord, right: str, project: str) -> bool:
+    """Tell whether a token opens a project for something."""
+    return token.project in {project, EVERY_PROJECT} and (right in token.rights or "admin" in token.rights)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()

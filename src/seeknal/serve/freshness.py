@@ -1,0 +1,88 @@
+"""How fresh the rows are that online tables serve: their newest event, and whether newer rows wait to be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from seeknal.load.feeds import Feed
+from seeknal.registry import OnlineTableRecord
+from seeknal.serve.online_tables import OnlineTables
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How fresh an online table is; of several groups, the one that lags most counts.
+
+    Args:
+        project: Name of its project.
+        table: Its name.
+        newest: The newest event of the rows online, in microseconds since 1970; None if a group has none.
+        loaded_at: When it was loaded last; None if it is not online.
+        is_behind: Whether newer rows are stored than are online.
+        pinned: The groups whose version it stays at on purpose, with that version.
+        cut_off: Why groups no longer feed it, so that its values are those of a version that is past.
+        is_expired: Whether the ttl of all rows of a group has passed, so that lookups answer nulls.
+    """
+
+    project: str
+    table: str
+    newest: int | None
+    loaded_at: int | None
+    is_behind: bool
+    pinned: tuple[str, ...] = ()
+    cut_off: tuple[str, ...] = ()
+    is_expired: bool = False
+
+    @property
+    def label(self) -> str:
+        """Project and name."""
+        return f"{self.project}/{self.table}"
+
+    def age(self, at: int) -> timedelta | None:
+        """Say how old the newest event is at a moment; None if there is none."""
+        return None if self.newest is None else timedelta(microseconds=at - self.newest)
+
+    def is_stale(self, at: int, target: timedelta) -> bool:
+        """Tell whether the newest event is older than it should be, or has expired, or there is none."""
+        age = self.age(at)
+        return age is None or age > target or self.is_expired
+
+
+def freshness(tables: OnlineTables, table: OnlineTableRecord, at: int) -> Freshness:
+    """Say how fresh a table is.
+
+    Args:
+        tables: Where it is.
+        table: The table.
+        at: What counts as now, in microseconds since 1970: events after it are still to come.
+
+    Raises:
+        DefinitionError: A group is gone.
+        StoreError: A store cannot be read.
+    """
+    every = tables.feeds(table)
+    found = [_of_feed(tables, table, one, at) for one in every]
+    newest = [one.newest for one in found]
+    loaded = [one.loaded_at for one in found]
+    return Freshness(
+        table.project,
+        table.name,
+        None if None in newest else min(one for one in newest if one is not None),
+        None if None in loaded else min(one for one in loaded if one is not None),
+        any(one.is_behind for one in found),
+        tuple(f"{one.record.name} {one.now.version}" for one in every if one.is_pinned),
+        tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off)),
+        any(one.is_expired for one in found),
+    )
+
+
+def _of_feed(tables: OnlineTables, table: OnlineTableRecord, fed: Feed, at: int) -> Freshness:
+    line = tables.line(fed.record, fed.now.version, table.target)
+    if line.state is None:
+        return Freshness(table.project, table.name, None, None, is_behind=True)
+    newest = tables.newest(fed.record, line, table.target, at)
+    ttl = line.state.ttl if table.ttl is None else table.ttl
+    is_expired = ttl is not None and newest is not None and newest < at - ttl
+    is_behind = fed.has_moved or bool(fed.cut_off) or not line.is_fresh
+    return Freshness(table.project, table.name, newest, line.state.at, is_behind, is_expired=is_expired)

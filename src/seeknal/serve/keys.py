@@ -1,0 +1,114 @@
+"""What an online table is asked: entities, given by their join keys as mappings or as a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal.errors import DataError
+from seeknal.names import misfit
+from seeknal.online import to_wire
+from seeknal.values import frames
+from seeknal.values.exact import read_keys
+
+_PLAIN: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
+    (pa.types.is_integer, int),
+    (pa.types.is_string, str),
+    (pa.types.is_binary, bytes),
+    (pa.types.is_boolean, bool),
+)
+
+
+class Key:
+    """A join key that a request must give."""
+
+    def __init__(self, name: str, kind: pa.DataType) -> None:
+        self.name = name
+        self.kind = kind
+        plain = next((one for test, one in _PLAIN if test(kind)), None)
+        self.plain = {plain, type(None)}
+        """Python's types of values that are the same on the wire."""
+
+    def wire(self, values: list[Any]) -> list[Any]:
+        """Give values as they are on the wire.
+
+        Raises:
+            DataError: A value is not of the key's type.
+        """
+        return values if self.is_plain(values) else to_wire(read_keys(self.name, values, self.kind), self.kind)
+
+    def shown(self, values: list[Any]) -> list[Any]:
+        """Give values as Python has them in the key's type."""
+        return values if self.is_plain(values) else list(self.array(values).to_pylist())
+
+    def array(self, values: list[Any]) -> pa.Array:
+        """Give values that `wire` has taken as a column, in the key's type if it has a place for them."""
+        return read_keys(self.name, values, self.kind)
+
+    def is_plain(self, values: list[Any]) -> bool:
+        """Tell whether values are of the Python type that is the same on the wire."""
+        return self.plain.issuperset(map(type, values))
+
+
+def check_keys(keys: object) -> None:
+    """Refuse one entity where a list is taken.
+
+    Raises:
+        DataError: It is one mapping.
+    """
+    if isinstance(keys, Mapping):
+        raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+
+
+def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> dict[str, list[Any]]:
+    """Take the entities asked for, as one column per join key. Other columns of a frame are left out.
+
+    Args:
+        keys: A list of mappings from join key to value, or a frame with the join keys.
+        kinds: The join keys, with their types.
+        table: The online table's name.
+
+    Raises:
+        DataError: The keys have wrong names.
+    """
+    if not isinstance(keys, list | tuple):
+        return _from_frame(keys, kinds, table)
+    names = list(kinds)
+    try:
+        columns = {name: [key[name] for key in keys] for name in names}
+        fits = {len(columns)}.issuperset(map(len, keys))
+    except (KeyError, TypeError, IndexError):
+        fits = False
+    for key in () if fits else keys:
+        _check(key, names, table)
+    return columns
+
+
+def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> dict[str, list[Any]]:
+    check_keys(keys)
+    names = list(kinds)
+    if isinstance(keys, str | bytes | int | float):
+        raise DataError(f"keys is {keys!r}. Give a list of mappings: keys=[{{{names[0]!r}: {keys!r}}}].")
+    frame = frames.opened(keys)
+    missing = [name for name in names if name not in frame.names]
+    if len(missing) > 1:
+        raise DataError(f"{_asked_by(names, table)}; the frame lacks {', '.join(map(repr, missing))}.")
+    frame.require(missing, f"{_asked_by(names, table)}; the frame")
+    return {
+        name: column.to_pylist() for name, column in zip(names, frame.typed(kinds).table(names).columns, strict=True)
+    }
+
+
+def _check(key: object, names: Sequence[str], table: str) -> None:
+    """Refuse an entity that is not given by its join keys."""
+    if not isinstance(key, Mapping):
+        raise DataError(f"{key!r} is no mapping. Write {{{names[0]!r}: {key!r}}}.")
+    if set(key) != set(names):
+        problem = misfit(map(str, key), names) or "has a name that is no text."
+        raise DataError(f"{_asked_by(names, table)}; a key {problem}", key=dict(key))
+
+
+def _asked_by(names: Sequence[str], table: str) -> str:
+    return f"Online table {table!r} is asked by {', '.join(names)}"

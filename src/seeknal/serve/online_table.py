@@ -1,0 +1,320 @@
+"""Serving: online tables answer for keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from seeknal.errors import DataError, DefinitionError, NotOnlineError
+from seeknal.names import did_you_mean, quoted
+from seeknal.registry import OnlineTableRecord, TableLookup
+from seeknal.serve.keys import Key, columns_of
+from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
+from seeknal.values import frames
+from seeknal.values.row_builder import dict_maker
+from seeknal.values.times import moment_of
+from seeknal.values.types import UTC
+
+ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
+_MOST_SELECTIONS = 100
+
+
+class Found(NamedTuple):
+    """What was found of some entities.
+
+    Args:
+        table: The table's name.
+        keys: The join keys.
+        columns: What was asked, as one column per join key.
+        selection: The features that were asked for.
+        reads: What was read, one for each of the selection's pieces.
+    """
+
+    table: str
+    keys: Mapping[str, Key]
+    columns: Mapping[str, list[Any]]
+    selection: Selection
+    reads: Sequence[Read]
+
+    def arrow(self, with_status: bool = False) -> pa.Table:
+        """Give it as a table."""
+        if not with_status and (batch := self._batch()) is not None:
+            return pa.Table.from_batches([batch])
+        arrays = {name: self.keys[name].array(values) for name, values in self.columns.items()}
+        for piece, read in zip(self.selection.pieces, self.reads, strict=True):
+            arrays |= zip(piece.names, piece.part.codec.columns(read.alive, piece.places), strict=True)
+        arrays = {name: arrays[name] for name in (*self.columns, *self.selection.order)}
+        for label, (status, times) in self.statuses().items() if with_status else ():
+            arrays[f"{label}_status"] = pa.array(status, pa.string())
+            arrays[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(UTC)
+        return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
+
+    def frame(self, output: str, with_status: bool = False) -> Any:
+        """Give it as a frame of a kind."""
+        if output == "pandas" and not with_status and (batch := self._batch()) is not None:
+            frame = self.selection.blocks.frame(batch)
+            if frame is not None:
+                return frame
+        return frames.from_arrow(self.arrow(with_status), output)
+
+    def _batch(self) -> pa.RecordBatch | None:
+        return self.selection.batch_of_one(list(self.columns.values()), self.reads)
+
+    def dicts(self, with_status: bool = False) -> list[dict[str, Any]]:
+        """Give it as one dictionary per entity."""
+        pieces = self.selection.pieces
+        with as_python():
+            shown = {name: self.keys[name].shown(values) for name, values in self.columns.items()}
+            values = [piece.values(read.alive) for piece, read in zip(pieces, self.reads, strict=True)]
+        own = [*shown, *(name for piece in pieces for name in piece.names)]
+        cut = [[row[: len(p.names)] for row in one] for p, one in zip(pieces, values, strict=True)]
+        parts = zip(zip(*shown.values(), strict=True), *cut, strict=True)
+        whole = [dict(zip(own, chain(*one), strict=True)) for one in parts]
+        names = [*shown, *self.selection.order]
+        rows = whole if names == own else [{name: row[name] for name in names} for row in whole]
+        if with_status:
+            self.add_statuses(rows, moment_of)
+        return rows
+
+    def add_statuses(self, rows: Sequence[dict[str, Any]], form: Callable[[int], object]) -> None:
+        """Add to dictionaries what is known of each entity: its status, and the event time of its row."""
+        for label, (status, times) in self.statuses().items():
+            for row, one, moment in zip(rows, status, times, strict=True):
+                row[f"{label}_status"] = one
+                row[f"{label}_event_time"] = None if moment is None else form(moment)
+
+    def statuses(self) -> dict[str, tuple[list[str], list[int | None]]]:
+        """Give status and event time of each entity, by the labels of the parts."""
+        reads = {piece.label: read for piece, read in zip(self.selection.pieces, self.reads, strict=True)}
+        for label in reads:
+            if clash := {f"{label}_status", f"{label}_event_time"} & {*self.columns, *self.selection.order}:
+                raise DefinitionError(
+                    f"Online table {self.table!r} has a column named {clash.pop()!r}, as the status would be. "
+                    "Serve it with another name: FeatureLookup(..., rename={...})."
+                )
+        return {label: (read.statuses, read.times) for label, read in reads.items()}
+
+
+class OnlineTable:
+    """A named selection of online features; answers for keys.
+
+    Args:
+        record: What the table selects.
+        parts: What it takes, one for each lookup.
+    """
+
+    def __init__(self, record: OnlineTableRecord, parts: Sequence[Part]) -> None:
+        self.record = record
+        self.parts = list(parts)
+        self.features = [name for part in self.parts for name in part.features]
+        self._keys = {key.name: key for part in reversed(self.parts) for key in reversed(part.keys)}
+        self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
+        self._labels = _labels([part.lookup for part in self.parts])
+        self._all = self._select(self.features)
+        self._selections: dict[tuple[str, ...], Selection] = {}
+        self._as_dicts = None
+        if all(part.is_quick for part in self.parts):
+            self._as_dicts = dict_maker(self.keys, self._all.layouts, self.features)
+
+    def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
+        return OnlineTable, (self.record, self.parts)
+
+    @property
+    def kinds(self) -> dict[str, pa.DataType]:
+        """The type of each feature."""
+        fields = {out: part.codec.schema.features[place] for part in self.parts for out, place in part.features.items()}
+        return {name: field.type for name, field in fields.items()}
+
+    @property
+    def key_fields(self) -> list[pa.Field]:
+        """The names that a request must give, with their types."""
+        return [pa.field(name, self._keys[name].kind) for name in self.keys]
+
+    def get_features(
+        self,
+        keys: object,
+        output: str = "pandas",
+        features: Sequence[str] | None = None,
+        *,
+        with_status: bool = False,
+        at: int | None = None,
+    ) -> Any:
+        """Give the newest features of some entities.
+
+        Args:
+            keys: A list of mappings from join key to value, or a frame with the join keys.
+            output: "pandas", "polars", "arrow" or "dicts".
+            features: Names of the features wanted, in order. None: all of them.
+            with_status: Say for each group whether its entity was "found", "not_found" or "expired", and the event time
+                of its row, in columns GROUP_status and GROUP_event_time.
+            at: What counts as now, in microseconds since 1970; the clock if None.
+
+        Returns:
+            One row per entity asked for, in order: the keys, then the features, then the status. Unknown and
+            expired entities have nulls.
+
+        Raises:
+            DataError: The keys have wrong names or types.
+            DefinitionError: The output or a feature is unknown.
+        """
+        moment = time.time_ns() // 1000 if at is None else at
+        if output == "dicts" and features is None and not with_status and self._as_dicts and type(keys) is list:
+            plain = self.plainly(keys, moment)
+            if plain is not None:
+                return self._as_dicts(*plain[0], *map(filled, self.parts, plain[1]))
+        check_output(output)
+        found = self.find(self.columns(keys), features, moment)
+        return found.dicts(with_status) if output == "dicts" else found.frame(output, with_status)
+
+    def find(self, columns: Mapping[str, list[Any]], features: Sequence[str] | None, at: int) -> Found:
+        """Look up some entities, given as one column per join key.
+
+        Args:
+            columns: What `columns` gives.
+            features: Names of the features wanted, in order. None: all of them.
+            at: What counts as now, in microseconds since 1970.
+
+        Raises:
+            DataError: A key has a wrong type.
+            DefinitionError: A feature is unknown, or a group is not online.
+        """
+        selection = self.select(features)
+        return Found(
+            self.record.name,
+            {name: self._keys[name] for name in columns},
+            columns,
+            selection,
+            self.read(selection.entities, columns, at),
+        )
+
+    def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
+        """Look up all features in as few steps as can be; None if a key is not the same on the wire, or `find` would raise.
+
+        Returns:
+            The keys, as one column per join key, and what was read, one for each part.
+        """
+        try:
+            columns = [[key[name] for key in keys] for name in self.keys]
+            if not {len(columns)}.issuperset(map(len, keys)):
+                return None
+        except (KeyError, TypeError, IndexError):
+            return None
+        encoded = self._all.entities.encode_plain(columns)
+        try:  # `suppress` would take a tenth of the time of an answer
+            return None if encoded is None else (columns, self._read(self._all.entities, encoded, at))
+        except NotOnlineError:
+            return None
+
+    def read(self, entities: Entities, columns: Mapping[str, list[Any]], at: int) -> list[Read]:
+        """Read what some parts have of the entities asked for, given as one column per join key.
+
+        Raises:
+            DataError: A key has a wrong type.
+            NotOnlineError: A part is not online.
+        """
+        return self._read(entities, entities.encode(columns), at)
+
+    def _read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+        """Read parts in one pass over the store, which has them all."""
+        parts = entities.parts
+        try:
+            found = parts[0].online.get_all(entities.spaces, encoded)
+            return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - there are as many
+        except KeyError as error:
+            gone = next(part for part in parts if part.space == error.args[0])
+            raise NotOnlineError(
+                f"Online table {self.record.label!r} is not online: version {gone.lookup.version} of {gone.lookup.group!r} "
+                f"is not in {gone.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
+                f"{self.record.label}."
+            ) from None
+
+    def is_plain(self, key: str, values: list[Any]) -> bool:
+        """Tell whether values of a key are of the Python type that is the same on the wire."""
+        return self._keys[key].is_plain(values)
+
+    def columns(self, keys: object) -> dict[str, list[Any]]:
+        """Take the entities asked for, as one column per join key.
+
+        Raises:
+            DataError: The keys have wrong names.
+        """
+        return columns_of(keys, {name: self._keys[name].kind for name in self.keys}, self.record.name)
+
+    def select(self, features: Sequence[str] | None) -> Selection:
+        """Find the parts that some features are in; all features if None.
+
+        Raises:
+            DefinitionError: A feature is unknown, or none is named.
+        """
+        if features is None:
+            return self._all
+        check_features(features)
+        if unknown := [name for name in features if name not in self.features]:
+            hint = did_you_mean(unknown[0], self.features)
+            raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
+        asked = tuple(features)
+        if (known := self._selections.get(asked)) is None:
+            if len(self._selections) >= _MOST_SELECTIONS:
+                self._selections.clear()
+            known = self._selections[asked] = self._select(features)
+        return known
+
+    def _select(self, features: Sequence[str]) -> Selection:
+        pieces = []
+        for part, label in zip(self.parts, self._labels, strict=True):
+            if names := [name for name in dict.fromkeys(features) if name in part.features]:
+                places = [part.features[name] for name in names]
+                pieces.append(Piece(part, label, names, places, part.codec.values(places)))
+        return Selection(list(features), pieces, [self._keys[name] for name in self.keys])
+
+
+def check_output(output: object) -> None:
+    """Refuse a kind of answer that there is not.
+
+    Raises:
+        DefinitionError: There is none of that name, or its library is not installed.
+    """
+    if output not in ONLINE_OUTPUTS:
+        raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
+    frames.check_installed(str(output))
+
+
+def check_features(features: Sequence[str] | None) -> None:
+    """Refuse what names no features.
+
+    Raises:
+        DefinitionError: It is one name, or an empty list.
+    """
+    if isinstance(features, str):
+        raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
+    if features is not None and not len(features):
+        raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
+
+
+@contextmanager
+def as_python() -> Iterator[None]:
+    """Say what to do about a value that Python has no place for, such as a date in the year 12000.
+
+    Raises:
+        DataError: There is one.
+    """
+    try:
+        yield
+    except (OverflowError, ValueError) as error:
+        raise DataError(
+            f'A value is beyond what Python has for its type: {str(error).rstrip(".")}. Take it with output="arrow".'
+        ) from None
+
+
+def _labels(lookups: Sequence[TableLookup]) -> list[str]:
+    """Name the parts of a table for its statuses: by their group, and its keys and version if that is not enough."""
+    rows = {(lookup.space, lookup.keys) for lookup in lookups}
+    groups = [lookup.group for lookup in lookups]
+    if len(set(groups)) == len(rows):
+        return groups
+    return [f"{one.group}_{'_'.join(name for _, name in one.keys)}_{one.version}" for one in lookups]

@@ -1,0 +1,214 @@
+"""Online tables held open: each answer is of the table as it stands, wherever its rows have moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal import online
+from seeknal.errors import NotOnlineError, StoreError
+from seeknal.online import Codec, State
+from seeknal.registry import GroupRecord, OnlineTableRecord, Registry
+from seeknal.registry.catalog import Catalog
+from seeknal.serve.online_table import OnlineTable
+from seeknal.serve.parts import Part
+from seeknal.system.duck import Duck
+from seeknal.system.folders import scratch_of
+
+_LOOK = 1.0
+"""After how many seconds the registry is looked at again, even if nothing in the online store has changed."""
+
+
+class Watch:
+    """Tells whether a table is still as it was opened, at the price of reading a few bytes while nothing has changed.
+
+    Args:
+        registry: Where the table is registered.
+        record: The table.
+    """
+
+    def __init__(self, registry: Registry, record: OnlineTableRecord) -> None:
+        self._registry = registry
+        self._record = record
+        self._stamp = b""
+        self._cleared: dict[str, int] = {}
+
+    def has_moved(self) -> bool:
+        """Whether the table is registered otherwise by now, or not at all.
+
+        Raises:
+            StoreError: The registry cannot be read.
+        """
+        stamp = self._registry.stamp()
+        if stamp == self._stamp:
+            return False
+        if self._registry.tables(self._record.project, self._record.name) != [self._record]:
+            return True
+        self._stamp = stamp
+        return False
+
+    def check(self, space: str, group: GroupRecord, state: State) -> bool:
+        """Tell whether the table has moved; if not, see that a space does not hold what was erased.
+
+        A store that was away, or was restored, may come back as it was before an erasure.
+
+        Raises:
+            StoreError: It may hold erased entities.
+        """
+        if self.has_moved():
+            return True
+        if state.cleared is not None and self._cleared.get(space) != state.cleared:
+            if self._registry.last_erasure(group) > state.cleared:
+                raise StoreError(
+                    f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
+                    f"is as it was before. Load it anew: seeknal refresh {self._record.label}."
+                )
+            self._cleared[space] = state.cleared
+        return False
+
+
+class Opener:
+    """Opens online tables.
+
+    Args:
+        catalog: What the home holds.
+        place: The online store that holds where a table does not say another.
+    """
+
+    def __init__(self, catalog: Catalog, place: str) -> None:
+        self._catalog = catalog
+        self._place = place
+
+    def __reduce__(self) -> tuple[object, tuple[Path, str]]:
+        return _opener_of, (self._catalog.home, self._place)
+
+    def open(self, table: OnlineTableRecord, watch: Watch | None = None) -> OnlineTable:
+        """Open a table as it stands.
+
+        Args:
+            table: The table.
+            watch: Asked when something has changed in the online store; the rows of a table that has moved are not online.
+        """
+        parts = []
+        for lookup in table.lookups:
+            record = self._catalog.group(lookup.group, lookup.project)
+            codec = Codec(self._catalog.version(record, lookup.version).schema)
+            place, store = online.shown(table.target or self._place), online.connect(table.target or self._place)
+            has_moved = partial(watch.check, lookup.space, record) if watch else None
+            parts.append(Part(lookup, codec, store, table.ttl, place, record.created_at, has_moved=has_moved))
+        return OnlineTable(table, parts)
+
+    def watched(self, table: OnlineTableRecord) -> tuple[OnlineTable, Watch]:
+        """Open a table, and give what tells whether it has moved."""
+        watch = Watch(self._catalog.registry, table)
+        return self.open(table, watch), watch
+
+    def again(self, before: OnlineTable) -> tuple[OnlineTable, Watch]:
+        """Open a table that has moved.
+
+        Raises:
+            NotOnlineError: It was deleted, or is another by now.
+        """
+        record = before.record
+        found = self._catalog.registry.tables(record.project, record.name)
+        if not found:
+            raise NotOnlineError(f"Online table {record.label!r} is not online: it was deleted. Serve it again.")
+        table, watch = self.watched(found[0])
+        if not _goes_on(before, table):
+            raise NotOnlineError(
+                f"Online table {record.label!r} is now another: {table.record}. It was {record}. Open it again to ask the "
+                "one there is. Serve it again, under a name of its own, to ask the one there was."
+            )
+        return table, watch
+
+
+def _opener_of(home: Path, place: str) -> Opener:
+    return Opener(Catalog(home, Registry(home / "registry.db"), Duck(scratch_of(home))), place)
+
+
+def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:
+    """Tell whether a table has the keys of another and all its features, in their types, of the same groups."""
+    origins = {(part.lookup.project, part.lookup.group): part.origin for part in new.parts}
+    same = all(origins.get((part.lookup.project, part.lookup.group)) == part.origin for part in old.parts)
+    kinds = new.kinds
+    return same and old.keys == new.keys and all(kinds.get(name) == kind for name, kind in old.kinds.items())
+
+
+class ServedTable:
+    """A named selection of online features, which answers for keys for as long as it is served.
+
+    It moves on with the table: what was loaded before a call is in its answer, whichever process loaded it.
+
+    Args:
+        opener: Opens the table.
+        record: The table.
+    """
+
+    def __init__(self, opener: Opener, record: OnlineTableRecord) -> None:
+        self._opener = opener
+        self._now = opener.watched(record)
+        self._due = time.monotonic() + _LOOK
+
+    def __reduce__(self) -> tuple[type[ServedTable], tuple[Opener, OnlineTableRecord]]:
+        return ServedTable, (self._opener, self.record)
+
+    @property
+    def record(self) -> OnlineTableRecord:
+        """What the table selects."""
+        return self._now[0].record
+
+    @property
+    def parts(self) -> list[Part]:
+        """What it takes, one for each lookup."""
+        return self._now[0].parts
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of the join keys that a request gives."""
+        return self._now[0].keys
+
+    @property
+    def features(self) -> list[str]:
+        """The names of its features."""
+        return self._now[0].features
+
+    @property
+    def key_fields(self) -> list[pa.Field]:
+        """The join keys with their types."""
+        return self._now[0].key_fields
+
+    def get_features(
+        self,
+        keys: object,
+        output: str = "pandas",
+        features: Sequence[str] | None = None,
+        *,
+        with_status: bool = False,
+        at: int | None = None,
+    ) -> Any:
+        """Give the newest features of some entities; see `OnlineTable.get_features`.
+
+        Raises:
+            NotOnlineError: The table was deleted, or made anew without features that it had.
+        """
+        table = self._now[0] if time.monotonic() < self._due else self._look()
+        while True:
+            try:
+                return table.get_features(keys, output, features, with_status=with_status, at=at)
+            except NotOnlineError:
+                before, table = table, self._look()
+                if table is before:
+                    raise
+
+    def _look(self) -> OnlineTable:
+        """Give the table as it stands; opened again if it has moved."""
+        table, watch = self._now
+        if watch.has_moved():
+            self._now = self._opener.again(table)
+        self._due = time.monotonic() + _LOOK
+        return self._now[0]

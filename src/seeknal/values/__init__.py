@@ -1,0 +1,1 @@
+"""Values: types, times, frames, and their exact conversion; the text of SQL."""

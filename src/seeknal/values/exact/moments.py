@@ -1,0 +1,158 @@
+"""Values of time as whole nanoseconds, exactly: those of Python, NumPy, pandas and Arrow alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from seeknal.values import types
+from seeknal.values.exact.families import Unfit
+
+SECOND = 10**9
+"""A second in nanoseconds."""
+DAY = 86_400 * SECOND
+"""A day in nanoseconds."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a naive moment is UTC
+_FIRST_DAY = date(1970, 1, 1).toordinal()
+_MICROSECOND = timedelta(microseconds=1)
+_LENGTHS = {"W": 7 * DAY, "D": DAY, "h": 3600 * SECOND, "m": 60 * SECOND, "s": SECOND}
+_LENGTHS |= {"ms": 10**6, "us": 10**3, "ns": 1}
+_PARTS = {"ps": 10**3, "fs": 10**6, "as": 10**9}
+_OF_PYTHON = {datetime, date, type(None)}
+"""Types whose values are whole microseconds, and all within the range of a number of them."""
+_RANGE = {"us": 2**63 * 1000, "ns": 2**63}
+
+
+def nanoseconds(value: Any) -> int:
+    """Return a moment as nanoseconds since 1970 (a naive one is UTC, a date its midnight), a time of day since midnight, a span.
+
+    Raises:
+        ValueError: It is finer than a nanosecond, or has no fixed length.
+    """
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return _of_numpy(value)
+    if isinstance(value, pa.Scalar):
+        return _of_arrow(value)
+    if not hasattr(type(value), "asm8"):
+        return _of_python(value)
+    with suppress(OverflowError):  # of pandas, whose moments are finer than Python's
+        return int(value.value)
+    return _of_numpy(value.asm8)
+
+
+def _of_python(value: Any) -> int:
+    if isinstance(value, datetime):
+        since = value - _EPOCH if is_zoned(value) else value.replace(tzinfo=None) - _NAIVE_EPOCH
+        return since // _MICROSECOND * 1000
+    if isinstance(value, date):
+        return (value.toordinal() - _FIRST_DAY) * DAY
+    if not isinstance(value, time):
+        return value // _MICROSECOND * 1000  # type: ignore[no-any-return]
+    if value.tzinfo is not None:
+        raise ValueError("has a zone, which a time of day has not")
+    return ((value.hour * 60 + value.minute) * 60 + value.second) * SECOND + value.microsecond * 1000
+
+
+def _of_arrow(value: pa.Scalar) -> int:
+    if isinstance(value, pa.Date32Scalar):
+        return int(value.value) * DAY
+    unit = "ms" if isinstance(value, pa.Date64Scalar) else value.type.unit
+    return int(value.value) * _LENGTHS[unit]
+
+
+def _of_numpy(value: np.datetime64 | np.timedelta64) -> int:
+    unit, count = np.datetime_data(value.dtype)
+    if unit in {"Y", "M"} and isinstance(value, np.datetime64):
+        days = value.astype("datetime64[D]")
+        if days.astype(value.dtype) != value:
+            raise ValueError("is too far away")
+        return _of_numpy(days)
+    whole = int(value.astype(np.int64)) * count
+    if unit in _LENGTHS:
+        return whole * _LENGTHS[unit]
+    if unit not in _PARTS:
+        raise ValueError("has no unit" if unit == "generic" else "has no fixed length")
+    nanos, rest = divmod(whole, _PARTS[unit])
+    if rest:
+        raise ValueError("is finer than a nanosecond")
+    return nanos
+
+
+def is_zoned(value: Any) -> bool:
+    """Tell whether a moment says in which zone it is."""
+    if isinstance(value, pa.TimestampScalar):
+        return bool(value.type.tz)
+    return getattr(value, "tzinfo", None) is not None and value.utcoffset() is not None
+
+
+def moment_type(values: Sequence[Any]) -> pa.DataType:
+    """Return the type of timestamps in which all moments and dates are exact; where not all have one zone, that of UTC."""
+    return pa.timestamp(_unit_of(values), tz=_zone_of(values))
+
+
+def span_type(values: Sequence[Any]) -> pa.DataType:
+    """Return the type in which all durations are exact."""
+    return pa.duration(_unit_of(values))
+
+
+def time_type(values: Sequence[Any]) -> pa.DataType:
+    """Return the type in which all times of day are exact."""
+    return pa.time64(_unit_of(values))
+
+
+def _unit_of(values: Sequence[Any]) -> str:
+    """Return microseconds, or nanoseconds where a value has them.
+
+    Raises:
+        Unfit: A value is beyond the range of that unit.
+    """
+    if set(map(type, values)) <= _OF_PYTHON:
+        return "us"
+    unit, least, most = "us", (0, 0), (0, 0)
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        try:
+            nanos = nanoseconds(value)
+        except ValueError as error:
+            raise Unfit(row, value, str(error)) from None
+        if nanos % 1000:
+            unit = "ns"
+        least, most = min(least, (nanos, row)), max(most, (nanos, row))
+    for nanos, row in (least, most):
+        if not -_RANGE[unit] <= nanos < _RANGE[unit]:
+            finer = " beside values with nanoseconds" if unit == "ns" else ""
+            raise Unfit(row, values[row], f"has no place{finer}: it is too far away for {unit}")
+    return unit
+
+
+def _zone_of(values: Sequence[Any]) -> str | None:
+    """Return the zone that all moments have; UTC where they differ, for a naive one is UTC; None where all are naive."""
+    first: dict[Any, tuple[int, Any]] = {}
+    for row, value in enumerate(values):
+        if value is not None:
+            first.setdefault(_zone_key(value), (row, value))
+    names = {None if key is None else _zone_name(*one) for key, one in first.items()}
+    return names.pop() if len(names) == 1 else "UTC" if names else None
+
+
+def _zone_key(value: Any) -> object:
+    """Return what is equal for values of one zone, quickly: zones need not be hashable."""
+    if isinstance(value, pa.Scalar):
+        return getattr(value.type, "tz", None) or None
+    return id(value.tzinfo) if is_zoned(value) else None
+
+
+def _zone_name(row: int, value: Any) -> str:
+    with suppress(pa.ArrowException, ValueError):
+        name = value.type.tz if isinstance(value, pa.Scalar) else pa.lib.tzinfo_to_string(value.tzinfo)
+        if known := types.known_zone(str(name)):
+            return known
+    raise Unfit(row, value, "has a zone that cannot be read back. Convert it to UTC: value.astimezone(datetime.UTC)")

@@ -1,0 +1,133 @@
+"""Answers: a table as a frame of the kind asked for, or beside the columns of the frame that was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal.errors import DataError, DefinitionError
+from seeknal.values.frames.given import Frame
+from seeknal.values.frames.libraries import check_installed, library
+from seeknal.values.frames.making import to_pandas, to_polars
+from seeknal.values.frames.opening import kind_of
+from seeknal.values.frames.relations import relation_of
+
+OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
+
+
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    """Return no rows of some columns, whatever their types; Arrow's own way knows no unions."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in schema.types], schema=schema)
+
+
+def to_stream(table: pa.Table) -> bytes:
+    """Write a table as an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def output_kind(frame: object, output: str | None) -> str:
+    """Say which kind to answer in: the one asked for, else the frame's own; pandas for a path, or without a frame.
+
+    Raises:
+        DefinitionError: Nobody knows the kind asked for, or its library is not installed.
+    """
+    if output is not None and output not in OUTPUTS:
+        raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(OUTPUTS)}.")
+    own = "pandas" if frame is None else kind_of(frame)
+    kind = output or ("pandas" if own == "path" else own)
+    check_installed(kind)
+    return kind
+
+
+def from_arrow(table: pa.Table, kind: str) -> Any:
+    """Return a table as a frame of a kind.
+
+    Raises:
+        DataError: A column has no place in the kind.
+    """
+    errors = _errors(kind)
+    try:
+        return _MAKE[kind](table)
+    except errors as error:
+        raise _misfit(table, kind, errors, error) from None
+
+
+_MAKE: dict[str, Callable[[pa.Table], Any]] = {
+    "arrow": lambda table: table,
+    "pandas": to_pandas,
+    "polars": to_polars,
+    "duckdb": relation_of,
+}
+
+
+def _errors(kind: str) -> tuple[type[BaseException], ...]:
+    """List what a library raises of a column that it has no place for."""
+    common = pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError, KeyError
+    if kind == "polars":
+        raised = library("polars").exceptions
+        return *common, raised.PolarsError, raised.PanicException
+    if kind == "duckdb":
+        import duckdb
+
+        return *common, duckdb.Error
+    return common
+
+
+def _misfit(table: pa.Table, kind: str, errors: tuple[type[BaseException], ...], error: BaseException) -> DataError:
+    """Say which column it is that has no place in a kind."""
+    for field in table.schema:
+        try:
+            _MAKE[kind](table.select([field.name]))
+        except errors as own:
+            return DataError(
+                f"Column {field.name!r} is {field.type}, which has no place in {kind}: {own}. Cast it, or ask for "
+                'output="arrow".',
+                column=field.name,
+            )
+    return DataError(f'The answer cannot be given as {kind}: {error}. Ask for output="arrow".')
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """Give a table's rows for people to see; a column that Python has no place for, as for nanoseconds, as text.
+
+    Raises:
+        DataError: A column cannot be shown.
+    """
+    columns = [_shown(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _shown(name: str, column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except pa.ArrowException as error:
+        raise DataError(f"Column {name!r} is {column.type} and cannot be shown: {error}", column=name) from None
+
+
+def with_columns(frame: Frame, names: Sequence[str], features: pa.Table, kind: str) -> Any:
+    """Return a frame with columns added at its right.
+
+    Args:
+        frame: The rows, read (`Frame.only`).
+        names: Those of its columns that are to be kept.
+        features: The columns to add, row by row.
+        kind: The kind to answer in; columns of the frame's own kind stay as they are.
+
+    Raises:
+        DataError: A column has no place in the kind.
+    """
+    if kind == frame.kind:
+        return frame.beside(names, features)
+    table = frame.table(names)
+    for field, column in zip(features.schema, features.columns, strict=True):
+        table = table.append_column(field, column)
+    return from_arrow(table, kind)

@@ -1,0 +1,426 @@
+"""Paths: one file of Parquet or CSV, or a folder or glob of them, whose folders may be named key=value, after Hive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seeknal.errors import DataError
+from seeknal.values import types
+from seeknal.values.frames import texts
+from seeknal.values.frames.csv import read_text
+from seeknal.values.frames.given import Batches, Frame, InArrow, Kinds, Text
+
+PARQUET = {".parquet", ".pq"}
+_CSV = ".csv"
+_STREAM = ".arrows"
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def opened_path(path: Path) -> Frame:
+    """Return what a path leads to.
+
+    Raises:
+        DataError: There is nothing, or something else than files of Parquet or of CSV.
+    """
+    try:
+        found = _found(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} cannot be read: {error}") from None
+    suffixes = {file.suffix.lower() for file, _ in found}
+    kinds = [kind for kind in ({*PARQUET}, {_CSV}, {_STREAM}) if kind & suffixes]
+    if odd := [file for file, _ in found if file.suffix.lower() not in {*PARQUET, _CSV, _STREAM}]:
+        hint = " Name those that are meant by a glob: 'folder/*.parquet'." if len(found) > 1 else ""
+        raise DataError(f"{str(odd[0])!r} is neither .parquet nor .csv.{hint}")
+    if len(kinds) > 1:
+        raise DataError(
+            f"{str(path)!r} holds files of several kinds: {', '.join(sorted(suffixes))}. "
+            f"Name those of one kind by a glob: {str(path / '*.parquet')!r}."
+        )
+    keys = _keys(found)
+    if kinds == [{_CSV}]:
+        return Text(_texts([(file, read_text(file)) for file, _ in found], keys))
+    if kinds == [{_STREAM}]:
+        return ArrowFile(found[0][0])
+    return ParquetFiles([ParquetFile.at(file) for file, _ in found], keys)
+
+
+def _found(path: Path) -> list[tuple[Path, dict[str, str | None]]]:
+    """List the files that a path leads to, ordered by their paths, each with what its folders say."""
+    if path.is_file():
+        return [(path, {})]
+    if path.is_dir():
+        found = [(file, path) for file in _inside(path)]
+    elif has_magic(str(path)):
+        root, pattern = _cut_at_magic(path)
+        found = [(file, root) for one in root.glob(pattern) for file in (_inside(one) if one.is_dir() else [one])]
+        found = [(file, root) for file, root in found if not _is_hidden(file.relative_to(root))]
+        for folder in {folder for file, _ in found for folder in file.parents if folder.is_relative_to(root)}:
+            _refuse_delta(folder)
+    else:
+        raise DataError(f"There is no file {str(path)!r}.")
+    if not found:
+        raise DataError(f"There is no file of Parquet or CSV in {str(path)!r}.")
+    files = {file: _said(file.relative_to(root).parts[:-1]) for file, root in found}
+    return sorted(files.items())
+
+
+def _inside(folder: Path) -> list[Path]:
+    files = []
+    for here, folders, names in os.walk(folder):
+        _refuse_delta(Path(here))
+        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
+        files += [Path(here, name) for name in names if not _is_hidden(Path(name))]
+    return files
+
+
+def _refuse_delta(folder: Path) -> None:
+    if (folder / "_delta_log").is_dir():
+        raise DataError(
+            f"{str(folder)!r} is a table of Delta Lake, which does not count all the rows in its files. Read it as one: "
+            f"deltalake.DeltaTable({str(folder)!r}).to_pyarrow_table()."
+        )
+
+
+def _is_hidden(path: Path) -> bool:
+    """Tell whether it is one that programs leave beside their files: _SUCCESS, .part-0.parquet.crc."""
+    return any(part.startswith(("_", ".")) for part in path.parts) or path.suffix == ".crc"
+
+
+def _cut_at_magic(path: Path) -> tuple[Path, str]:
+    """Cut a glob into the folder that it names, and the pattern within."""
+    first = next(place for place, part in enumerate(path.parts) if has_magic(part))
+    return Path(*path.parts[:first]), str(Path(*path.parts[first:]))
+
+
+def _said(folders: Sequence[str]) -> dict[str, str | None]:
+    """Read the key=value of folders."""
+    pairs = (name.split("=", 1) for name in folders if "=" in name)
+    return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs}
+
+
+def _keys(found: Sequence[tuple[Path, Mapping[str, str | None]]]) -> pa.Table:
+    """Return the columns that the folders' names make, a row for each file.
+
+    Raises:
+        DataError: The files have different ones.
+    """
+    names = list(found[0][1])
+    for file, said in found:
+        if list(said) != names:
+            raise DataError(
+                f"{str(file)!r} lies in folders of {', '.join(said) or 'no key'}, but {str(found[0][0])!r} of "
+                f"{', '.join(names) or 'no key'}. Give folders of one layout."
+            )
+    return pa.table({name: pa.chunked_array([[said[name] for _, said in found]], pa.string()) for name in names})
+
+
+def _check_apart(file: Path, names: Sequence[str], keys: Sequence[str]) -> None:
+    if both := [name for name in keys if name in names]:
+        raise DataError(
+            f"Column {both[0]!r} is in {str(file)!r} and in the name of its folder. Leave it out of one of them.",
+            column=both[0],
+        )
+
+
+def _texts(read: Sequence[tuple[Path, pa.Table]], keys: pa.Table) -> pa.Table:
+    """Put files of CSV together.
+
+    Raises:
+        DataError: One has other columns than the first.
+    """
+    names, tables = read[0][1].column_names, []
+    for row, (file, table) in enumerate(read):
+        _check_same(file, table.column_names, read[0][0], names)
+        _check_apart(file, names, keys.column_names)
+        tables.append(_with_keys(table.select(names) if len(read) > 1 else table, keys, row))
+    return pa.concat_tables(tables)
+
+
+def _check_same(file: Path, names: Sequence[str], first: Path, expected: Sequence[str]) -> None:
+    if sorted(names) != sorted(expected):
+        odd = next(iter(set(names) ^ set(expected)), names[0])
+        has, lacks = (file, first) if odd in names else (first, file)
+        raise DataError(
+            f"{str(has)!r} has a column {odd!r}, which {str(lacks)!r} has not. Put them together in a way that says what "
+            f'is meant, such as duckdb.sql("FROM read_parquet(..., union_by_name = true)").',
+            column=odd,
+        )
+
+
+def _with_keys(table: pa.Table, keys: pa.Table, row: int) -> pa.Table:
+    for field, column in zip(keys.schema, keys.columns, strict=True):
+        table = table.append_column(field, pa.repeat(column[row], len(table)))
+    return table
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A file of Parquet, as it was when it was opened.
+
+    Args:
+        path: Where it is.
+        schema: Its columns; an index that pandas put into it is left out, as it is from a frame.
+        stamp: What tells that it was changed.
+    """
+
+    path: Path
+    schema: pa.Schema
+    stamp: tuple[int, ...]
+
+    @classmethod
+    def at(cls, path: Path) -> ParquetFile:
+        """Read what a file says of itself.
+
+        Raises:
+            DataError: It is broken.
+        """
+        try:
+            stamp = _stamp(path)
+            schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{str(path)!r} cannot be read: {error}") from None
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        return cls(path, pa.schema([field for field in schema if field.name not in index]), stamp)
+
+    def batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Go through its rows.
+
+        Raises:
+            DataError: It is broken, or was changed since it was opened.
+        """
+        columns = [name for name in self.schema.names if name in names]
+        for batch in _sound(self.path, lambda: pq.ParquetFile(self.path).iter_batches(size, columns=columns)):
+            self.check()
+            yield batch.select(columns)
+
+    def table(self, names: Sequence[str]) -> pa.Table:
+        """Read its rows; see `batches`."""
+        columns = [name for name in self.schema.names if name in names]
+        try:
+            table = pq.ParquetFile(self.path).read(columns).select(columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{str(self.path)!r} cannot be read: {error}") from None
+        self.check()
+        return table
+
+    def check(self) -> None:
+        """Refuse it if it was changed since it was opened, for then its rows are not those of one moment.
+
+        Raises:
+            DataError: It was changed.
+        """
+        try:
+            is_same = _stamp(self.path) == self.stamp
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise DataError(f"{str(self.path)!r} was changed while it was read. Read it again when it is whole.")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class ParquetFiles(Frame):
+    """Files of Parquet, which have the same columns.
+
+    Args:
+        files: The files, in order.
+        keys: The columns that their folders' names make: text, a row for each file.
+        kinds: The types that are meant for those.
+    """
+
+    kind = "path"
+
+    def __init__(self, files: Sequence[ParquetFile], keys: pa.Table, kinds: Kinds | None = None) -> None:
+        self._files = files
+        self._text = keys
+        self._kinds = kinds or {}
+
+    @property
+    def has_text(self) -> bool:
+        """See `Frame.has_text`."""
+        return bool(self._text.column_names)
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        names = self._files[0].schema.names
+        for file in self._files:
+            _check_same(file.path, file.schema.names, self._files[0].path, names)
+            _check_apart(file.path, names, self._text.column_names)
+        return [*names, *self._text.column_names]
+
+    def typed(self, kinds: Kinds) -> Frame:
+        """See `Frame.typed`."""
+        return ParquetFiles(self._files, self._text, kinds)
+
+    @cached_property
+    def _keys(self) -> pa.Table:
+        """The columns that the folders' names make, in their types."""
+        columns = [
+            texts.typed(column, self._kinds.get(name))
+            for name, column in zip(self._text.column_names, self._text.columns, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, names=self._text.column_names)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        names = self.names if names is None else list(names)
+        schema = self._schema(names)
+        whole = (self._whole(file.table(names), row, schema) for row, file in enumerate(self._files))
+        return InArrow(pa.concat_tables(whole).select(names))
+
+    def batches(self, names: Sequence[str], size: int) -> tuple[pa.Schema, Batches]:
+        """See `Frame.batches`; files are read as batches are asked for, each time anew."""
+        schema = self._schema(names)
+
+        def read() -> Iterator[pa.RecordBatch]:
+            for row, file in enumerate(self._files):
+                for batch in file.batches(names, size):
+                    yield from self._whole(pa.Table.from_batches([batch]), row, schema).to_batches()
+
+        return schema, read
+
+    def _whole(self, table: pa.Table, row: int, schema: pa.Schema) -> pa.Table:
+        """Bring rows of a file to the schema of all, with what its folders say."""
+        table = _with_keys(table, self._keys, row).select(schema.names)
+        return table.cast(schema) if table.schema.types != schema.types else table.replace_schema_metadata()
+
+    def _schema(self, names: Sequence[str]) -> pa.Schema:
+        return pa.schema([self._field(name) for name in names])
+
+    def _field(self, name: str) -> pa.Field:
+        """Find the type in which a column's values of all files are exact.
+
+        Raises:
+            DataError: There is none; it names the file.
+        """
+        if name in self._keys.column_names:
+            return self._keys.schema.field(name)
+        wide = self._files[0].schema.field(name).type
+        for file in self._files[1:]:
+            if (kind := file.schema.field(name).type) != wide:
+                kind, before = types.logical(kind), types.logical(wide)
+                wide = kind if types.widens(before, kind) else before
+                if not types.widens(kind, wide):
+                    raise DataError(
+                        f"Column {name!r} is {kind} in {str(file.path)!r}, but {wide} in files before it. Cast one.",
+                        column=name,
+                    )
+        return pa.field(name, wide)
+
+
+def for_parquet(table: pa.Table) -> pa.Table:
+    """Return a table as Parquet takes it: categories that it cannot write, of lists or views of text, as their values."""
+    for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+        if pa.types.is_dictionary(field.type) and _is_view_or_nested(field.type.value_type):
+            table = table.set_column(place, field.name, types.decoded(column, types.standard(field.type)))
+    return table
+
+
+def _is_view_or_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def check_parquet(table: pa.Table) -> None:
+    """Refuse a table with a column that Parquet has no place for.
+
+    Raises:
+        DataError: There is one; the message names it.
+    """
+    for field in table.schema:
+        if _has_no_width(field.type):
+            raise _no_place(field, "all its values are empty.")
+        try:
+            if _is_odd(field.type):
+                pq.write_table(table.select([field.name]), pa.BufferOutputStream())
+        except (pa.ArrowException, NotImplementedError) as error:
+            raise _no_place(field, str(error)) from None
+
+
+def _no_place(field: pa.Field, why: str) -> DataError:
+    return DataError(
+        f"Column {field.name!r} is {field.type}, which Parquet has no place for: {why} Cast it.", column=field.name
+    )
+
+
+def _has_no_width(kind: pa.DataType) -> bool:
+    inside = (kind.field(place).type for place in range(kind.num_fields))
+    return types.has_no_width(kind) or any(map(_has_no_width, inside))
+
+
+def _is_odd(kind: pa.DataType) -> bool:
+    """Tell whether it is not certain that Parquet has a place for a type."""
+    return not (pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind)) or (
+        pa.types.is_interval(kind)
+    )
+
+
+class ArrowFile(Frame):
+    """A file that holds an Arrow stream."""
+
+    kind = "path"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._schema = _stream_schema(path)
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._schema.names)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        schema, read = self.batches(self.names if names is None else names, 2**20)
+        return InArrow(pa.Table.from_batches(read(), schema))
+
+    def batches(self, names: Sequence[str], size: int) -> tuple[pa.Schema, Batches]:
+        """See `Frame.batches`; the file is read as batches are asked for, each time anew."""
+        path, names = self._path, list(names)
+        schema = pa.schema([self._schema.field(name) for name in names])
+        return schema, lambda: (batch.select(names) for batch in _sound(path, lambda: _read_stream(path, size)))
+
+
+def _stream_schema(file: Path) -> pa.Schema:
+    try:
+        with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+            return reader.schema
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+
+
+def _read_stream(file: Path, size: int) -> Iterator[pa.RecordBatch]:
+    with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+        for batch in reader:
+            yield from (batch.slice(i, size) for i in range(0, batch.num_rows, size))
+
+
+def _sound(file: Path, read: Any) -> Iterator[pa.RecordBatch]:
+    """Go through the batches of a file, and look whether they are whole.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    batches = None
+    while True:
+        try:
+            batches = read() if batches is None else batches
+            batch = next(batches, None)
+            if batch is not None:
+                batch.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise DataError(f"{str(file)!r} cannot be read: {error}") from None
+        if batch is None:
+            return
+        yield batch

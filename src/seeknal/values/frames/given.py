@@ -1,0 +1,327 @@
+"""The kinds of frames: what each is made of, and how its rows are read, once in each call.
+
+A `Frame` knows the names of its columns before any row is read. `only` reads rows, and what it returns can be read again
+and again: a query, a stream or a file is never evaluated twice, for it could answer otherwise the second time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from seeknal.errors import DataError
+from seeknal.names import did_you_mean, quoted
+from seeknal.system.parallel import on_cores
+from seeknal.values import exact
+from seeknal.values.frames import relations, texts
+from seeknal.values.frames.libraries import library
+from seeknal.values.frames.making import to_pandas, to_polars
+from seeknal.values.frames.relations import Held
+
+Batches = Callable[[], Iterator[pa.RecordBatch]]
+Kinds = Mapping[str, pa.DataType]
+_LITTLE = 2**14
+
+
+class Frame(ABC):
+    """A frame that the caller gave."""
+
+    kind: ClassVar[str]
+
+    @property
+    def has_text(self) -> bool:
+        """Whether values are text, whose types are found by reading it."""
+        return False
+
+    @property
+    @abstractmethod
+    def _labels(self) -> Sequence[Any]:
+        """The columns' names, as its library gives them."""
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns' names.
+
+        Raises:
+            DataError: One is not text, or two are the same.
+        """
+        names = list(self._labels)
+        if odd := [name for name in names if not isinstance(name, str)]:
+            raise DataError(f"The frame's column {odd[0]!r} has a name that is not text. Rename it.", column=odd[0])
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
+        return names
+
+    def require(self, names: Iterable[str], what: str) -> None:
+        """Refuse a frame that lacks a column.
+
+        Args:
+            names: The columns it should have.
+            what: What to call it in the message, such as "The spine".
+
+        Raises:
+            DataError: It names the columns, and the nearest one there is to the first.
+        """
+        if missing := [name for name in dict.fromkeys(names) if name not in self.names]:
+            raise DataError(f"{what} has no column {quoted(missing)}.{self._hint(missing[0])}", column=missing[0])
+
+    def _hint(self, name: str) -> str:
+        return did_you_mean(name, self.names)
+
+    def typed(self, kinds: Kinds) -> Frame:
+        """Return the frame, whose text is read as these types where all values of a column allow it."""
+        del kinds
+        return self
+
+    @abstractmethod
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """Read some columns (all without names), once: what is returned has the same rows however often it is read.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """Return columns (all without names) in Arrow, in the order of the rows; an index of pandas is left out.
+
+        Raises:
+            DataError: A column cannot be read, or has values that Arrow has no place for.
+        """
+        return self.only(names).table(names)
+
+    def batches(self, names: Sequence[str], size: int) -> tuple[pa.Schema, Batches]:
+        """Return columns in batches, which can be read several times, and their schema; see `only`."""
+        table = self.table(names)
+        return table.schema, lambda: iter(table.to_batches(max_chunksize=size))
+
+    def beside(self, names: Sequence[str], features: pa.Table) -> Any:
+        """Return columns as they are, with others beside them, as a frame of this kind, which is new."""
+        raise NotImplementedError
+
+
+class InArrow(Frame):
+    """A table of Arrow, or anything that was read into one."""
+
+    kind = "arrow"
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._table.column_names)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        return self if names is None else InArrow(self.table(names))
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        return self._table.select(self.names if names is None else list(names))
+
+    def beside(self, names: Sequence[str], features: pa.Table) -> Any:
+        """See `Frame.beside`."""
+        table = self._table.select(list(names))
+        for field, column in zip(features.schema, features.columns, strict=True):
+            table = table.append_column(field, column)
+        return table
+
+
+class Stream(Frame):
+    """A stream of Arrow batches, which can be read once."""
+
+    kind = "arrow"
+
+    def __init__(self, stream: Any) -> None:
+        try:
+            self._reader = pa.RecordBatchReader.from_stream(stream)
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise DataError(
+                f"{type(stream).__qualname__} is one column, and no frame. Give all columns together; pandas and Polars make "
+                f"a frame of one with .to_frame(). ({error})"
+            ) from None
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._reader.schema.names)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        try:
+            table = self._reader.read_all()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"The stream of Arrow batches cannot be read: {error}") from error
+        return InArrow(table).only(names)
+
+
+class InPandas(Frame):
+    """A frame of pandas."""
+
+    kind = "pandas"
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._frame.columns)
+
+    def _hint(self, name: str) -> str:
+        is_in_index = name in self._frame.index.names
+        return " It is in the index: call reset_index() first." if is_in_index else super()._hint(name)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        del names
+        return self
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        names = self.names if names is None else list(names)
+        return pa.Table.from_arrays([exact.series(name, self._frame[name]) for name in names], names=names)
+
+    def beside(self, names: Sequence[str], features: pa.Table) -> Any:
+        """See `Frame.beside`."""
+        pd = library("pandas")
+        is_arrow_backed = any(isinstance(dtype, pd.ArrowDtype) for dtype in self._frame.dtypes)
+        right = to_pandas(features, arrow_backed=is_arrow_backed)
+        right.index = self._frame.index
+        return pd.concat([self._frame[list(names)], right], axis=1)
+
+
+class InPolars(Frame):
+    """A frame of Polars, lazy or not."""
+
+    kind = "polars"
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        try:
+            return list(self._frame.collect_schema().names())
+        except library("polars").exceptions.PolarsError as error:
+            raise DataError(f"The lazy Polars frame cannot be read: {error}") from error
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        return InPolars(self._collected(names))
+
+    def _collected(self, names: Sequence[str] | None) -> Any:
+        if not hasattr(self._frame, "collect"):
+            return self._frame
+        frame = self._frame if names is None else self._frame.select(list(names))
+        try:
+            return frame.collect()
+        except (library("polars").exceptions.PolarsError, OSError) as error:
+            raise DataError(f"The lazy Polars frame cannot be read: {error}") from error
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        names = self.names if names is None else list(names)
+        frame = self._collected(names)
+        return pa.Table.from_arrays([_from_polars(frame, name) for name in names], names=names)
+
+    def beside(self, names: Sequence[str], features: pa.Table) -> Any:
+        """See `Frame.beside`."""
+        return self._frame.select(list(names)).hstack(to_polars(features))
+
+
+def _from_polars(frame: Any, name: str) -> pa.ChunkedArray:
+    """Read a column in Arrow's older layouts: the categories of the newest one cannot be cast to text."""
+    pl = library("polars")
+    problem: object = "Python objects have no type"
+    try:
+        if frame.schema[name] != pl.Object:
+            return frame.select(name).to_arrow(compat_level=pl.CompatLevel.oldest())[name]
+    except pa.ArrowInvalid as error:
+        problem = error
+    raise DataError(f"Column {name!r} is {frame.schema[name]}, which cannot be read: {problem}", column=name)
+
+
+class InDuckDB(Frame):
+    """A relation of DuckDB: a query, which may give other rows, or the same in another order, when it runs again."""
+
+    kind = "duckdb"
+
+    def __init__(self, relation: Any) -> None:
+        self._relation = relation
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._relation.columns)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        return HeldInDuckDB(Held.of(self._relation, self.names if names is None else names))
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        return relations.read(self._relation, self.names if names is None else names)
+
+
+class HeldInDuckDB(Frame):
+    """The rows of a relation that was evaluated."""
+
+    kind = "duckdb"
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._held.columns)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        return self if names is None else HeldInDuckDB(self._held.only(names))
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        return self._held.table(self.names if names is None else names)
+
+    def beside(self, names: Sequence[str], features: pa.Table) -> Any:
+        """See `Frame.beside`."""
+        return self._held.beside(names, features)
+
+
+class Text(Frame):
+    """Columns of text, of a file of CSV."""
+
+    kind = "path"
+
+    def __init__(self, text: pa.Table, kinds: Kinds | None = None) -> None:
+        self._text = text
+        self._kinds = kinds or {}
+
+    @property
+    def has_text(self) -> bool:
+        """See `Frame.has_text`."""
+        return True
+
+    @property
+    def _labels(self) -> Sequence[Any]:
+        return list(self._text.column_names)
+
+    def typed(self, kinds: Kinds) -> Frame:
+        """See `Frame.typed`."""
+        return Text(self._text, kinds)
+
+    def only(self, names: Sequence[str] | None = None) -> Frame:
+        """See `Frame.only`."""
+        return InArrow(self.table(names))
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """See `Frame.table`."""
+        names = self.names if names is None else list(names)
+        is_little = len(self._text) < _LITTLE
+        columns = on_cores(
+            lambda name: texts.typed(self._text[name], self._kinds.get(name)), names, is_little=is_little
+        )
+        return pa.Table.from_arrays(columns, names=names)

@@ -1,0 +1,93 @@
+"""Which kind a frame is, by its class or by what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from seeknal.errors import DataError
+from seeknal.values.frames.files import opened_path
+from seeknal.values.frames.given import Frame, InArrow, InDuckDB, InPandas, InPolars, Stream
+
+_CLASSES: dict[tuple[str, str], tuple[str, Callable[[Any], Frame]]] = {
+    ("pandas", "DataFrame"): ("pandas", InPandas),
+    ("polars", "DataFrame"): ("polars", InPolars),
+    ("polars", "LazyFrame"): ("polars", InPolars),
+    ("pyarrow", "Table"): ("arrow", InArrow),
+    ("pyarrow", "RecordBatch"): ("arrow", lambda batch: InArrow(pa.Table.from_batches([batch]))),
+    ("pyarrow", "RecordBatchReader"): ("arrow", Stream),
+    ("pyarrow", "Dataset"): ("arrow", lambda dataset: Stream(dataset.scanner().to_reader())),
+    ("duckdb", "DuckDBPyRelation"): ("duckdb", InDuckDB),
+    ("_duckdb", "DuckDBPyRelation"): ("duckdb", InDuckDB),
+}
+
+
+def _class_of(frame: object) -> tuple[str, Callable[[Any], Frame]]:
+    """Find the class that a frame is of, or what it can do.
+
+    Raises:
+        DataError: It is no frame.
+    """
+    if isinstance(frame, str | Path):
+        return "path", lambda path: opened_path(Path(path))
+    if isinstance(frame, Frame):
+        return frame.kind, lambda opened: opened
+    for base in type(frame).__mro__:
+        if found := _CLASSES.get((base.__module__.partition(".")[0], base.__name__)):
+            return found
+    if hasattr(frame, "__arrow_c_stream__"):
+        return "arrow", Stream
+    if hasattr(frame, "__arrow_c_array__"):
+        return "arrow", _of_array
+    raise DataError(
+        f"Expected a frame, not {type(frame).__qualname__}. Give a pandas or Polars frame, a PyArrow table or batches, "
+        "a DuckDB relation, any object that gives its columns to Arrow, or the path of Parquet or CSV."
+    )
+
+
+def _of_array(given: Any) -> Frame:
+    try:
+        return InArrow(pa.Table.from_batches([pa.record_batch(given)]))
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataError(f"{type(given).__qualname__} is no array of columns: {error}") from None
+
+
+def kind_of(frame: object) -> str:
+    """Return which kind a frame is: "pandas", "polars", "arrow", "duckdb" or "path".
+
+    Raises:
+        DataError: It is none of them.
+    """
+    return _class_of(frame)[0]
+
+
+def opened(frame: object) -> Frame:
+    """Return a frame whose columns' names are known, and whose rows are read when they are asked for.
+
+    Raises:
+        DataError: It is no frame, or there is no such file.
+    """
+    return _class_of(frame)[1](frame)
+
+
+def kept(frame: object) -> object:
+    """Return what can be read again and again: what can be read only once is read now, all else as it is.
+
+    Raises:
+        DataError: It is no frame, or its stream is broken.
+    """
+    kind, open_it = _class_of(frame)
+    is_lasting = kind != "arrow" or isinstance(frame, pa.Table | pa.RecordBatch) or hasattr(frame, "scanner")
+    return frame if is_lasting else open_it(frame).table()
+
+
+def to_arrow(frame: object) -> pa.Table:
+    """Return a frame's rows as an Arrow table, in their order.
+
+    Raises:
+        DataError: It is no frame, or a column cannot be read.
+    """
+    return opened(frame).table()

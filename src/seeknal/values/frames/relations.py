@@ -1,0 +1,230 @@
+"""DuckDB relations: evaluated once, and kept in DuckDB's own types beside what Arrow can carry of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from os import getpid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types as is_
+
+from seeknal.errors import DataError
+from seeknal.system.interrupts import interruptible
+from seeknal.values import types
+from seeknal.values.frames import limits
+from seeknal.values.sql import comma, quote
+
+if TYPE_CHECKING:
+    import duckdb
+
+_LOST = {"uhugeint", "time with time zone", "bit", "bignum", "variant"}
+"""Types whose values Arrow has no exact place for. (Bits are read as text where they are a column's own type.)"""
+_NARROW = {"hugeint", "time", "time_ns"}
+"""Types of which Arrow has a place for most values: not for 39 digits, nor for 24:00."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The rows of one evaluation of a relation, in DuckDB's memory, on the connection of the relation.
+
+    Args:
+        rows: The rows, as a relation.
+        number: Its column with the rows' numbers, in their order.
+        columns: Its other columns, by the names they had. To DuckDB those could be alike: "a" and "A".
+    """
+
+    rows: Any
+    number: str
+    columns: Mapping[str, str]
+
+    @classmethod
+    def of(cls, relation: Any, names: Sequence[str]) -> Held:
+        """Evaluate some columns of a relation.
+
+        Raises:
+            DataError: Its query fails.
+        """
+        places = {name: place for place, name in enumerate(relation.columns, 1)}
+        columns = {name: f"c{places[name]}" for name in names}
+        number = f"row_{uuid.uuid4().hex}"
+        taken = [f"#{places[name]} AS {column}" for name, column in columns.items()]
+        with _told("The DuckDB relation cannot be read"):
+            numbered = relation.project(comma([*taken, f"row_number() OVER () AS {number}"]))
+            return cls(numbered.materialize(), number, columns)
+
+    def only(self, names: Sequence[str]) -> Held:
+        """Return the same rows with fewer columns."""
+        return replace(self, columns={name: self.columns[name] for name in names})
+
+    def table(self, names: Sequence[str]) -> pa.Table:
+        """Return columns of it in Arrow, in the rows' order.
+
+        Raises:
+            DataError: Arrow has no exact place for a value.
+        """
+        places = {column: place for place, column in enumerate(self.rows.columns, 1)}
+        wanted = {name: places[self.columns[name]] for name in names}
+        found = _read(self.rows, wanted | {self.number: places[self.number]})
+        numbers = found[self.number].to_numpy()
+        found = found.drop_columns(self.number)
+        return found.take(np.argsort(numbers)) if (numbers[1:] < numbers[:-1]).any() else found
+
+    def beside(self, names: Sequence[str], features: pa.Table) -> Any:
+        """Return columns of it as they are, and features beside them, as a relation on the same connection.
+
+        Raises:
+            DataError: The connection reads no Arrow tables, or two names are the same to DuckDB.
+        """
+        import duckdb
+
+        folded = {name.lower(): name for name in names}
+        if alike := [name for name in names if folded[name.lower()] != name]:
+            raise DataError(
+                f"Columns {alike[0]!r} and {folded[alike[0].lower()]!r} differ in case only, which DuckDB does not tell apart. "
+                'Rename one, or ask for output="arrow".',
+                column=alike[0],
+            )
+        own = [f"{self.columns[name]} AS {quote(name)}" for name in names]
+        added = [f"f{place}" for place in range(features.num_columns)]
+        named = [f"{one} AS {quote(name)}" for one, name in zip(added, features.column_names, strict=True)]
+        numbers = pa.array(np.arange(1, len(features) + 1))
+        seeknal_features = _taken(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - by name
+        spine = f"spine_{self.number}"
+        query = f"SELECT {comma([*own, *named])} FROM {spine} JOIN seeknal_features USING ({self.number}) ORDER BY {self.number}"
+        with _told("The features cannot be put beside the relation"):
+            try:
+                found = self.rows.query(spine, query)
+            except duckdb.CatalogException as error:
+                raise DataError(
+                    f"The features cannot be put beside the relation: {str(error).splitlines()[0]} Its connection must read "
+                    'Arrow tables: SET python_enable_replacements = true. Or ask for output="arrow".'
+                ) from None
+            return found.materialize()
+
+
+def read(relation: Any, names: Sequence[str]) -> pa.Table:
+    """Return columns of a relation in Arrow; its query runs once.
+
+    Raises:
+        DataError: The query fails, or Arrow has no exact place for a value.
+    """
+    places = {name: place for place, name in enumerate(relation.columns, 1)}
+    return _read(relation, {name: places[name] for name in names})
+
+
+def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
+    """Read columns by their places, from 1 on."""
+    kinds = {name: relation.types[place - 1] for name, place in places.items()}
+    columns = [f"{_in_arrow(name, kinds[name], place)} AS c{place}" for name, place in places.items()]
+    with _told("The DuckDB relation cannot be read"):
+        found = relation.project(comma(columns)).to_arrow_table().rename_columns(list(places))
+    for name, column in zip(places, found.columns, strict=True):
+        _check_values(name, kinds[name], column)
+    return found
+
+
+def relation_of(table: pa.Table) -> Any:
+    """Return a table as a relation on a connection of its own."""
+    with interruptible():
+        return _database(getpid()).cursor().from_arrow(_taken(table))
+
+
+def _taken(table: pa.Table) -> pa.Table:
+    """Return a table as DuckDB takes it.
+
+    Raises:
+        DataError: DuckDB has no exact place for a value.
+    """
+    limits.check(table, "duckdb")
+    return without_halves(table)
+
+
+@cache
+def _database(_process: int) -> duckdb.DuckDBPyConnection:
+    """Open the database in memory that answers of this process live in; its threads do not come along in a fork."""
+    import duckdb
+
+    return duckdb.connect()
+
+
+def without_halves(table: pa.Table) -> pa.Table:
+    """Widen floats of 16 bits, which DuckDB does not have."""
+    kinds = [types.without_halves(kind) if "halffloat" in str(kind) else kind for kind in table.schema.types]
+    return types.recast(table, kinds)
+
+
+def _in_arrow(name: str, kind: Any, place: int) -> str:
+    """Write a column, by its place, as Arrow is to get it.
+
+    Raises:
+        DataError: Arrow has no exact place for its values.
+    """
+    if kind.id == "bit":
+        return f"CAST(#{place} AS VARCHAR)"
+    if any(part.id in _LOST or str(part).startswith("GEOMETRY(") for part in _parts(kind)):
+        raise _no_place(name, kind)
+    return f"#{place}"
+
+
+def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
+    """Refuse what Arrow cannot say: numbers of 39 digits, 24:00, and infinite times.
+
+    Raises:
+        DataError: There is such a value.
+    """
+    try:
+        if any(part.id in _NARROW for part in _parts(kind)):
+            column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise _no_place(name, kind, f" ({str(error).rpartition('Invalid: ')[2]})") from None
+    if any(_has_infinite(leaf) for chunk in column.chunks for leaf in types.leaves(chunk)):
+        raise _no_place(name, kind, " (one is infinite)")
+
+
+def _has_infinite(values: pa.Array) -> bool:
+    """Tell whether a time is the greatest number, or the least but one, which stand for infinity in DuckDB."""
+    if not (is_.is_date32(values.type) or is_.is_timestamp(values.type)):
+        return False
+    bounds = pc.min_max(values.view(pa.int32() if is_.is_date32(values.type) else pa.int64())).as_py()
+    most = 2 ** (values.type.bit_width - 1) - 1
+    return bool(bounds["max"] == most or bounds["min"] == -most)
+
+
+def _no_place(name: str, kind: Any, why: str = "") -> DataError:
+    return DataError(
+        f"Column {name!r} is {kind} of DuckDB, whose values Arrow cannot carry exactly{why}. "
+        f"Cast it: CAST({quote(name)} AS VARCHAR).",
+        column=name,
+    )
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """Go through a type and the types inside it."""
+    yield kind
+    if kind.id in {"list", "array", "struct", "tuple", "map", "union"}:
+        for _, inside in kind.children:
+            if hasattr(inside, "id"):  # the length of an array is listed too
+                yield from _parts(inside)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Name the relation as the cause of an error of its query.
+
+    Raises:
+        DataError: The query fails.
+    """
+    import duckdb
+
+    try:
+        with interruptible():
+            yield
+    except duckdb.Error as error:
+        raise DataError(f"{what}: {error}") from error

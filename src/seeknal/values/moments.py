@@ -1,0 +1,161 @@
+"""Columns of time and key: whatever way they were written, brought to the form the engine compares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.errors import DataError
+from seeknal.system.parallel import on_cores
+from seeknal.values import types
+from seeknal.values.types import UTC
+
+_PIECE = 2**17
+_LITTLE = 2**18
+_SAMPLE = 2**14
+
+
+def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.ChunkedArray]:
+    """Give rows of some columns by their numbers, in that order, on all cores; nulls where the number is -1.
+
+    Columns are taken out of the list as they are begun, so that their memory can be used for the next ones.
+
+    Raises:
+        pa.ArrowInvalid: A column has more text than one array can hold.
+    """
+    pieces = [places[i : i + _PIECE] for i in range(0, len(places), _PIECE)] or [places]
+    masked = [pa.array(piece, mask=piece < 0) for piece in pieces]
+    bare = [(pa.array(np.maximum(piece, 0)), pa.array(piece >= 0)) for piece in pieces]
+
+    def taken(values: pa.Array) -> list[pa.Array]:
+        if not len(values) or not pa.types.is_primitive(values.type):
+            return [values.take(piece) for piece in masked]
+        null = pa.scalar(None, values.type)  # to put nulls in afterwards takes a quarter of the time
+        return [pc.if_else(is_known, values.take(piece), null) for piece, is_known in bare]
+
+    def of(number: int) -> pa.ChunkedArray:
+        column = columns[number]
+        columns[number] = None
+        kind, whole = column.type, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        del column
+        if len(places) < len(whole) or not _repeats(whole):
+            return pa.chunked_array(taken(whole))
+        encoded = whole.dictionary_encode()
+        del whole
+        numbered = (pa.DictionaryArray.from_arrays(numbers, encoded.dictionary) for numbers in taken(encoded.indices))
+        return pa.chunked_array([text.cast(kind) for text in numbered])
+
+    return on_cores(of, range(len(columns)), is_little=len(places) * len(columns) < _LITTLE)
+
+
+def _repeats(column: pa.Array) -> bool:
+    """Tell whether a column has text that comes again and again: then it is quicker to gather numbers for it."""
+    if not pa.types.is_string(column.type):
+        return False
+    some = column.slice(0, _SAMPLE)
+    return bool(pc.count_distinct(some).as_py() * 8 <= len(some))
+
+
+def utc(name: str, column: pa.ChunkedArray, *, up: bool, first: int = 0) -> pa.ChunkedArray:
+    """Turn a column of moments into UTC timestamps of microseconds.
+
+    Naive times are UTC, dates are their midnight, text is read as ISO 8601.
+
+    Args:
+        name: The column's name, for the message.
+        column: The moments.
+        up: Round what is finer than a microsecond up (events) rather than down (spines).
+        first: The number of the first row, for the message.
+
+    Raises:
+        DataError: The column holds no moments.
+    """
+    try:
+        return _utc(name, column, up, first)
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"Column {name!r} holds times too far away for microseconds. Check its unit.", column=name
+        ) from None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a type is one of text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _utc(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.ChunkedArray:
+    kind = column.type
+    if column.null_count == len(column) > 0:
+        return pa.chunked_array([pa.nulls(len(column), UTC)])
+    if pa.types.is_dictionary(kind):
+        return utc(name, types.recast(pa.table({name: column}), [types.standard(kind)])[name], up=up, first=first)
+    if is_text(kind):
+        return utc(name, _read_text(name, column, first), up=up)
+    if pa.types.is_timestamp(kind):
+        return (_micros_of_nanos(column, up) if kind.unit == "ns" else column).cast(UTC)
+    if pa.types.is_date(kind) or pa.types.is_null(kind):
+        return column.cast(pa.timestamp("us")).cast(UTC)
+    raise DataError(f"Column {name!r} is {kind}, not a timestamp, a date or ISO 8601 text.", column=name)
+
+
+def _micros_of_nanos(column: pa.ChunkedArray, up: bool) -> pa.ChunkedArray:
+    nanos = column.cast(pa.int64())
+    down = pc.subtract(pc.divide(nanos, 1000), pc.cast(pc.and_(pc.less(nanos, 0), _has_rest(nanos)), pa.int64()))
+    micros = pc.add(down, pc.cast(_has_rest(nanos), pa.int64())) if up else down
+    return micros.cast(pa.timestamp("us"))
+
+
+def _has_rest(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.not_equal(pc.multiply(pc.divide(nanos, 1000), 1000), nanos)
+
+
+def _read_text(name: str, column: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
+    """Read text that all has a zone, or all has none."""
+    text = column.cast(pa.string())
+    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
+        try:
+            return text.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    raise _unreadable(name, text, first)
+
+
+def _unreadable(name: str, text: pa.ChunkedArray, number: int) -> DataError:
+    """Say which value cannot be read, or that they are not all alike."""
+    zoned = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
+    first = {}
+    for has_zone, kind in ((True, pa.timestamp("us", tz="UTC")), (False, pa.timestamp("us"))):
+        some = pc.if_else(pc.equal(zoned, has_zone), text, None)
+        if not _reads(some, kind):
+            row = _first_that_fails(some, kind)
+            return DataError(
+                f"Column {name!r} holds {text[row].as_py()!r} in row {row + number}, which is no ISO 8601 time. "
+                "Write 2024-01-31 or 2024-01-31T12:30:00.",
+                column=name,
+                row=row + number,
+            )
+        first[has_zone] = some.drop_null()[0].as_py() if some.null_count < len(some) else ""
+    return DataError(
+        f"Column {name!r} holds times with a zone ({first[True]!r}) and without ({first[False]!r}). Write all alike.",
+        column=name,
+    )
+
+
+def _reads(text: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    try:
+        text.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _first_that_fails(text: pa.ChunkedArray, kind: pa.DataType) -> int:
+    first, end = 0, len(text)
+    while end - first > 1:
+        middle = (first + end) // 2
+        if _reads(text.slice(first, middle - first), kind):
+            first = middle
+        else:
+            end = middle
+    return first

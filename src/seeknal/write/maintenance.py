@@ -1,0 +1,296 @@
+"""Keeping a group's table in order: going back, cleaning, compacting, erasing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import pyarrow as pa
+
+from seeknal.engine import Engine
+from seeknal.errors import DataError, DefinitionError, tally
+from seeknal.offline import Commit, Snapshot, Write
+from seeknal.offline.adoption import read_changed
+from seeknal.offline.log import read_file_lists
+from seeknal.registry import GroupRecord, Version
+from seeknal.registry.catalog import Catalog, SnapshotGone
+from seeknal.system.retry import Conflict, take_turns
+from seeknal.values.display import Shown
+from seeknal.values.times import DAY, Interval, moment_of, now
+from seeknal.write import leftovers, notices
+from seeknal.write.erasures import warn_of_return
+from seeknal.write.writing import rows_to_store
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What an optimization did to a group.
+
+    Args:
+        group: Project and name of the group.
+        snapshot: The newest snapshot now.
+        files_before: How many files held the newest snapshot.
+        files: How many hold it now.
+        removed: How many files no snapshot needs any more were deleted.
+        freed: How many bytes that gave back.
+    """
+
+    group: str
+    snapshot: int
+    files_before: int
+    files: int
+    removed: int
+    freed: int
+
+
+@dataclass(frozen=True)
+class Erased(Shown):
+    """The receipt of an erasure.
+
+    Args:
+        group: Project and name of the group.
+        keys: The join keys that were erased, by name.
+        at: When, in microseconds since 1970.
+        rows: How many rows of the current version went.
+        snapshots: The older snapshots that were kept, without the entity.
+        files_removed: How many files that held the entity were deleted.
+        lost_snapshots: How many older snapshots can no longer be read.
+        online: How many online stores were loaded anew.
+        training_sets: The training sets that held the entity, and were deleted.
+    """
+
+    group: str
+    keys: dict[str, object]
+    at: int
+    rows: int
+    snapshots: tuple[int, ...]
+    files_removed: int
+    lost_snapshots: int
+    online: int = 0
+    training_sets: tuple[str, ...] = ()
+
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime:
+        """When it was erased, in UTC."""
+        return moment_of(self.at)
+
+    def __str__(self) -> str:
+        keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
+        return f"{self.group}: {tally(self.rows)} of {keys} erased; {tally(self.files_removed, 'file')} deleted"
+
+
+@dataclass(frozen=True)
+class Adopted(Shown):
+    """What was taken in of the changes of other programs.
+
+    Args:
+        group: Project and name of the group.
+        version: The version that the rows belong to.
+        snapshot: Number of the snapshot that took them in.
+        commits: The commits of other programs, as text.
+        rows: How many rows are new; they count as written now.
+        kept: How many rows of the files that were changed are as Seeknal wrote them.
+        removed: How many rows that Seeknal wrote are gone.
+        online_rows: How many entities are online now, if the group is online.
+    """
+
+    group: str
+    version: int
+    snapshot: int
+    commits: tuple[str, ...]
+    rows: int
+    kept: int
+    removed: int
+    online_rows: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} adopted"]
+        parts += [f"{tally(self.removed)} removed"] if self.removed else []
+        parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
+        return "; ".join([*parts, *self.commits])
+
+
+def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
+    """Check and number the rows that other programs changed, and take them in as one snapshot.
+
+    Raises:
+        DefinitionError: No other program changed rows.
+        DataError: The rows do not fit the group; nothing was stored.
+        StoreError: The table can no longer be read, or Seeknal never wrote to it.
+    """
+    offline = catalog.offline(record.project, record.name)
+
+    def step() -> Adopted:
+        version = catalog.version(record)
+        foreign = offline.foreign()
+        before = foreign.commit
+        if before is None or not foreign.harmful:
+            foreign.refuse()
+            raise DefinitionError(f"No other program changed rows of {record.label}: there is nothing to adopt.")
+        if not foreign.has_layout:
+            raise DataError(
+                f"Another program gave {record.label} other columns or types ({foreign.harmful[0]}), which cannot be adopted: "
+                f"Seeknal keeps {', '.join(before.schema.names)}. Read its rows, then {foreign.way_back}, and write() the rows."
+            )
+        found = read_changed(foreign, before.schema)
+        try:
+            rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=False)
+        except DataError as error:
+            raise DataError(
+                f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
+            ) from None
+        done = offline.adopt(foreign, replace(found, rows=rows))
+        catalog.catch_up(record)
+        catalog.tidy(record, done.snapshot)
+        write = Write(rows, before.schema, version.number, "append", Interval())
+        notices.on_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
+        warn_of_return(catalog, record, before.schema, rows)
+        return Adopted(
+            record.label,
+            done.version,
+            done.snapshot,
+            tuple(map(str, foreign.harmful)),
+            done.written,
+            len(rows) - done.written,
+            before.rows + done.written - done.rows,
+        )
+
+    return take_turns(record.label, step)
+
+
+def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
+    """Make a version current again; nothing is deleted.
+
+    Raises:
+        DefinitionError: There is no such version, or it is the current one.
+        StoreError: Its rows were vacuumed.
+    """
+    catalog.version(record, number)
+    offline = catalog.offline(record.project, record.name)
+
+    def step() -> Commit:
+        base = offline.snapshot()
+        version = catalog.version(record, number)
+        if version.is_current:
+            raise DefinitionError(f"Version {number} of {record.label} is the current one.")
+        return offline.restore(base, catalog.snapshot(record, version))
+
+    take_turns(record.label, step)
+    return catalog.version(record, number)
+
+
+def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *, dry_run: bool) -> tuple[Version, int]:
+    """Remove the rows of the current version that are older than an instant; earlier snapshots keep theirs.
+
+    Returns:
+        The version, and how many rows went, or would go.
+    """
+    span = Interval(None, before - 1)
+
+    offline = catalog.offline(record.project, record.name)
+
+    def step() -> tuple[Version, int]:
+        version = catalog.version(record)
+        snapshot = offline.snapshot()
+        if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
+            raise Conflict(f"Another writer changed {record.label} first.")
+        count = engine.count(snapshot.within(version.schema, span))[0]
+        if count and not dry_run:
+            columns = [pa.array([], kind) for kind in version.schema.stored_types]
+            empty = pa.Table.from_arrays(columns, names=version.schema.names)
+            offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", span))
+        return version, count
+
+    return take_turns(record.label, step)
+
+
+def optimize(
+    catalog: Catalog, record: GroupRecord, pinned: Callable[[], Sequence[Snapshot]], keep_days: int
+) -> Optimized:
+    """Put small files together, and delete those that no snapshot needs any more.
+
+    Args:
+        catalog: Where the group is.
+        record: The group.
+        pinned: Gives the snapshots that must stay readable; the last of each version stays too.
+        keep_days: What can be read as of a moment of so many days stays as well.
+    """
+    if keep_days < 0:
+        raise DefinitionError(f"keep_days={keep_days} is less than nothing. Write keep_days=0 to keep no days.")
+    catalog.version(record)
+    offline = catalog.offline(record.project, record.name)
+    before = offline.snapshot()
+    take_turns(record.label, offline.mend)
+    take_turns(record.label, lambda: offline.compact(offline.snapshot(), large=True))
+    catalog.catch_up(record)
+    start = now() - keep_days * DAY
+
+    def needed() -> list[Snapshot]:
+        last = _last_of_versions(catalog, record)
+        writes = catalog.snapshots(record)
+        seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
+        return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
+
+    with catalog.deleting():
+        removed = offline.vacuum(needed, at_once=not keep_days)
+        leftovers.remove(catalog)
+    after = offline.snapshot()
+    freed = sum(file.size for file in removed)
+    return Optimized(record.label, after.number, len(before.files), len(after.files), len(removed), freed)
+
+
+def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = True) -> list[Snapshot]:
+    """Return the last snapshot of each version, or of each but the current one; those that were vacuumed are left out."""
+    found = []
+    for version in catalog.versions(record):
+        with suppress(SnapshotGone):
+            found += [catalog.snapshot(record, version)] if current or not version.is_current else []
+    return found
+
+
+def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
+    """Give those snapshots from a number on whose files are all there: which these are, and nothing else of them."""
+    files = {one.number: one.files for one in catalog.snapshots(record, first)}
+    found = list(read_file_lists(catalog.offline(record.project, record.name).root, files))
+    paths = {file.path: one.root / file.path for one in found for file in one.files}
+    gone = {name for name, path in paths.items() if not path.exists()}
+    return [one for one in found if not any(file.path in gone for file in one.files)]
+
+
+def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Callable[[], Sequence[Snapshot]]) -> Erased:
+    """Erase an entity from all that is stored offline; older snapshots that are not kept become unreadable.
+
+    Args:
+        catalog: Where the group is.
+        record: The group.
+        entity: Its join keys, in one row.
+        pinned: Gives the snapshots that stay, without the entity; the last of each version stays too.
+    """
+    offline = catalog.offline(record.project, record.name)
+    catalog.catch_up(record)
+    readable = len(_readable(catalog, record))
+    rows = 0
+
+    def kept() -> list[Snapshot]:
+        last = _last_of_versions(catalog, record, current=False)
+        return list({one.number: one for one in (*last, *pinned())}.values())
+
+    def step() -> Commit | None:
+        nonlocal rows
+        base = offline.snapshot()
+        done = offline.erase(base, kept(), entity)
+        rows += 0 if done is None else base.rows - done.rows
+        return done
+
+    removed = None
+    while removed is None:  # a training set saved meanwhile may have pinned a snapshot that has the entity
+        take_turns(record.label, step)
+        removed = offline.forget(entity, kept)
+    left = len(_readable(catalog, record))
+    numbers = tuple(sorted(one.number for one in kept()))
+    keys = dict(entity.to_pylist()[0])
+    return Erased(record.label, keys, now(), rows, numbers, len(removed), max(readable - left, 0))

@@ -1,0 +1,92 @@
+"""What a person would want to know about a write, though it is no error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.define.schema import Change
+from seeknal.errors import notice, tally
+from seeknal.names import nearest
+from seeknal.offline import Repeats, Snapshot, Write
+from seeknal.values.times import now, show
+
+_MANY = 10
+"""So many rows that are hidden by others of their write are seldom meant."""
+
+
+def on_write(label: str, before: Snapshot, write: Write, replaced: int, lookback_days: int) -> None:
+    """Give notice of what is unusual about a write that was made.
+
+    Args:
+        label: Project and name of the group.
+        before: The table as it was.
+        write: What was written.
+        replaced: How many rows gave way.
+        lookback_days: How far before the bulk of its rows a write may reach without a notice.
+    """
+    moments = write.rows[write.schema.event_time.name].cast(pa.int64())
+    for name in write.schema.key_names:
+        if missing := write.rows[name].null_count:
+            notice(f"{label}: {tally(missing)} without {name!r}. They are kept, but no lookup will find them.")
+    if later := pc.sum(pc.greater(moments, now())).as_py():
+        notice(f"{label}: {tally(later)} dated after now. They are not the latest before their time has come.")
+    if write.mode == "overwrite" and replaced:
+        _on_loss(label, before, write, moments, replaced)
+    if write.interval.start is not None and len(moments):
+        _on_reach(write.interval.start, moments, lookback_days)
+
+
+def _on_loss(label: str, before: Snapshot, write: Write, moments: pa.ChunkedArray, replaced: int) -> None:
+    """Tell of rows that were replaced by few, or, for want of an interval, by rows of another time."""
+    times = pc.min_max(moments).as_py()
+    start = min((file.start for file in before.files if file.start is not None), default=None)
+    lost = None
+    if 10 * len(moments) < replaced:
+        lost = f"{tally(replaced)} of {label} gave way to {tally(len(moments))}"
+    elif write.interval.is_open and start is not None and start < times["min"]:
+        lost = f"An overwrite without an interval replaced all of {label}, which began on {show(start)}"
+    if lost:
+        notice(
+            f"{lost}. Was that meant? mode='append' and mode='merge' keep what is stored, and "
+            f"feature_start_time= limits what is replaced. The rows are still in snapshot {before.number}."
+        )
+
+
+def _on_reach(start: int, moments: pa.ChunkedArray, lookback_days: int) -> None:
+    bulk = int(pc.quantile(moments, 0.01, interpolation="lower")[0].as_py())
+    reach = timedelta(microseconds=bulk - start)
+    if reach > timedelta(days=lookback_days):
+        notice(
+            f"The interval starts on {show(start)}, {reach.days:,} days before 99% of these rows "
+            f"({show(bulk)} and later). A write reads and replaces everything stored in its interval, and a load looks "
+            f"through it: start nearer to the data, or set lookback_days (now {lookback_days}) in seeknal.toml."
+        )
+
+
+def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
+    """Give notice of many rows that share join keys and event time, and the created time if the group has one."""
+    if repeats.rows < _MANY:
+        return
+    times = "times" if write.schema.created_time else "event time"
+    kept = "the write kept the last of each" if write.mode == "merge" else "reads show the last of each"
+    notice(
+        f"{label}: {repeats.rows:,} of {tally(len(write.rows))} give way to a later one of the same join keys and "
+        f"{times}: {tally(repeats.most)} are at {repeats.example}, say; {kept}. Aggregate them first, add the column that tells them apart to the "
+        "join keys, or name a created_time_col that says which one counts."
+    )
+
+
+def on_version(label: str, number: int, changes: Sequence[Change]) -> None:
+    """Give notice of a new version, and of a removed and an added feature that may be one, misspelt."""
+    removed = [change.name for change in changes if change.new is None]
+    guesses = {change.name: nearest(change.name, removed) for change in changes if change.old is None}
+    hint = "".join(
+        f" Is {name!r} meant to be {guess!r}? Then write it again with that name, in mode='overwrite'."
+        for name, guess in guesses.items()
+        if guess
+    )
+    notice(f"{label} is now at version {number}: {', '.join(map(str, changes))}.{hint}")
