@@ -8,7 +8,7 @@ import time
 import pytest
 
 from seeknal import FeatureStore, StoreError
-from seeknal.system.locks import alone, once
+from seeknal.system.locks import exclusive_lock, locked_cached_property
 
 
 class Slow:
@@ -16,7 +16,7 @@ class Slow:
 
     made = 0
 
-    @once
+    @locked_cached_property
     def part(self) -> object:
         """Take a while."""
         self.made += 1
@@ -24,7 +24,7 @@ class Slow:
         return object()
 
 
-def together(call, count=8):
+def shared_lock(call, count=8):
     """Call something in many threads at once, and give what they were given."""
     barrier, found = threading.Barrier(count), []
 
@@ -42,18 +42,18 @@ def together(call, count=8):
 
 def test_a_part_is_made_by_one_thread_for_which_others_wait():
     slow = Slow()
-    assert len(set(together(lambda: slow.part))) == 1
+    assert len(set(shared_lock(lambda: slow.part))) == 1
     assert slow.made == 1
 
 
 def test_threads_that_use_a_store_first_share_its_parts():
     store = FeatureStore()
-    assert len({id(one) for one in together(lambda: store.online_tables)}) == 1
-    assert len({id(one) for one in together(lambda: store.engine)}) == 1
+    assert len({id(one) for one in shared_lock(lambda: store.online_tables)}) == 1
+    assert len({id(one) for one in shared_lock(lambda: store.engine)}) == 1
 
 
 def test_a_lock_ends_though_a_process_was_forked_meanwhile(tmp_path):
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         child.start()
     try:
@@ -67,7 +67,7 @@ def test_a_lock_ends_though_a_process_was_forked_meanwhile(tmp_path):
 
 def test_a_lock_that_cannot_be_used_where_files_can_be_made_is_an_error(tmp_path):
     (tmp_path / "lock").mkdir()
-    with pytest.raises(StoreError, match=r"The lock .*lock cannot be used"), alone(tmp_path / "lock"):
+    with pytest.raises(StoreError, match=r"The lock .*lock cannot be used"), exclusive_lock(tmp_path / "lock"):
         pass
-    with alone(tmp_path / "nowhere" / "lock"):
+    with exclusive_lock(tmp_path / "nowhere" / "lock"):
         pass

@@ -45,7 +45,7 @@ def test_every_change_shows_in_the_stamp_while_another_program_keeps_a_write_ahe
         before = registry.stamp()
         tokens.revoke(registry, "a")
         assert registry.stamp() != before
-        assert tokens.Doorkeeper(registry.tokens(), may_be_open=True).find(token) is None
+        assert tokens.Authenticator(registry.tokens(), may_be_open=True).find(token) is None
         tokens.create(Registry(registry.path), "b", "shop", ["read"])
         assert len(registry.tokens()) == 2
     assert registry.stamp() == registry.stamp()

@@ -19,8 +19,8 @@ from seeknal import (
     StoreError,
 )
 from seeknal.home import session
-from seeknal.system.folders import passing
-from seeknal.system.locks import alone
+from seeknal.system.folders import temporary_folder
+from seeknal.system.locks import exclusive_lock
 from servers import Server
 from unprivileged import make_read_only, make_writable, run_unprivileged, unprivileged
 
@@ -140,7 +140,7 @@ def test_a_server_on_a_home_that_is_read_only_answers_and_refuses_pushes(read_on
 
 
 def test_work_of_another_user_does_not_stop_ones_own(tmp_path):
-    with passing(tmp_path / "scratch") as theirs:
+    with temporary_folder(tmp_path / "scratch") as theirs:
         (lock,) = theirs.glob("*.lock")
         lock.chmod(0)
         code = f"""
@@ -187,7 +187,7 @@ list(features.to_batches())
 def test_what_is_made_where_the_group_may_not_write_is_as_the_umask_says(home):
     home.mkdir()
     home.chmod(0o755)
-    with alone(home / "lock"):
+    with exclusive_lock(home / "lock"):
         pass
     assert mode_of(home / "lock") == "-rw-r--r--"
 

@@ -41,7 +41,7 @@ from seeknal.server.access import _pieces
 from seeknal.server.ages import Ages
 from seeknal.server.http import Exchange
 from seeknal.server.options import Limits
-from seeknal.system.locks import alone
+from seeknal.system.locks import exclusive_lock
 from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow
@@ -444,7 +444,9 @@ def push(url: str, spent: int = 1) -> httpx2.Response:
 def test_pushes_and_joins_wait_for_a_place_among_their_own_kind(tmp_path):
     store = filled(tmp_path / "home", "shop")
     with Server(store.home, "--max-jobs", "1", "--timeout", "2") as server, ThreadPoolExecutor() as threads:
-        with alone(store.home / "offline" / "shop" / "spend" / "_commit.lock"):  # so the first push stays at work
+        with exclusive_lock(
+            store.home / "offline" / "shop" / "spend" / "_commit.lock"
+        ):  # so the first push stays at work
             pushes = [threads.submit(push, server.url, spent) for spent in (2, 3)]
             (ended,), (at_work,) = wait(pushes, return_when=FIRST_COMPLETED)
             refused = ended.result()

@@ -67,10 +67,10 @@ class SeeknalWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
 
 
-def tally(count: int, noun: str = "row") -> str:
+def plural(count: int, noun: str = "row") -> str:
     """Write a number of things.
 
-    >>> tally(1), tally(1200), tally(2, "file")
+    >>> plural(1), plural(1200), plural(2, "file")
     ('1 row', '1,200 rows', '2 files')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -409,7 +409,7 @@ def test_arrow_whose_text_is_none_is_refused():
 
 def test_a_revoked_token_is_found_no_more_and_the_door_stays_shut(store):
     text = tokens.create(store.registry, "web", "shop", ["read"], new_project=True)
-    assert tokens.Doorkeeper(store.registry.tokens(), may_be_open=True).find(text).name == "web"
+    assert tokens.Authenticator(store.registry.tokens(), may_be_open=True).find(text).name == "web"
     tokens.revoke(store.registry, "web")
-    doorkeeper = tokens.Doorkeeper(store.registry.tokens(), may_be_open=True)
+    doorkeeper = tokens.Authenticator(store.registry.tokens(), may_be_open=True)
     assert (doorkeeper.find(text), doorkeeper.is_open) == (None, False)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from seeknal import Entity, FeatureLookup, Materialization
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import ROW_ID, Schema
-from seeknal.engine import Wanted
+from seeknal.engine import FeatureRequest
 from seeknal.engine.duckdb import joins
 from seeknal.engine.duckdb.joins import Join
 from seeknal.offline import DataFile, Rows, Snapshot, log
@@ -83,7 +83,7 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     bounds = [-1, *sorted(cuts), 99]
     spans = [f'epoch_us("at") >= {low} AND epoch_us("at") < {high}' for low, high in pairwise(bounds)]
     cut = [f"SELECT * FROM stored WHERE {span}" for span in reversed(spans)]
-    wanted = Wanted(Rows((), schema, len(rows)), ("x",), ttl)
+    wanted = FeatureRequest(Rows((), schema, len(rows)), ("x",), ttl)
     join = Join(asking(stored), wanted, "SELECT * FROM stored", asked)
     expected = [seen(rows, key, moment, ttl) for key, moment in spine]
     assert join.in_steps()["f0"].to_pylist() == expected
@@ -111,7 +111,7 @@ def test_long_values_count_by_their_length_in_what_is_read_for_a_spine(tmp_path)
     asked = pa.table({"k0": numbers[:10], "t": numbers[:10]})
 
     def at_once(feature: str) -> pa.Table | None:
-        wanted = Wanted(Rows((), schema, 1000, size=size), (feature,), None)
+        wanted = FeatureRequest(Rows((), schema, 1000, size=size), (feature,), None)
         return Join(asking(stored), wanted, "SELECT * FROM stored", asked, cells=4000).at_once(among=False)
 
     assert at_once("x") is None

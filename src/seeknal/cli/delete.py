@@ -10,7 +10,7 @@ import typer
 
 from seeknal.cli import dataset, render, server
 from seeknal.cli.options import AsFormat, Entity, Format, Group, InProject, Project, Table, Yes
-from seeknal.errors import DefinitionError, notice, tally
+from seeknal.errors import DefinitionError, notice, plural
 from seeknal.system.progress import working
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Doomed:
 
     def __str__(self) -> str:
         kinds = (self.tables, "online table"), (self.sets, "training set"), (self.groups, "feature group")
-        return ", ".join(tally(len(some), noun) for some, noun in kinds if some)
+        return ", ".join(plural(len(some), noun) for some, noun in kinds if some)
 
     def check(self, store: FeatureStore) -> None:
         """Refuse while something that stays needs one of the groups.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from seeknal.home.store import FeatureStore
     from seeknal.registry import GroupRecord, OnlineTableRecord
     from seeknal.registry.catalog import Catalog
-    from seeknal.serve.online_tables import Ledger
+    from seeknal.serve.online_tables import LoadStatus
 
 list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
@@ -270,7 +270,7 @@ def _ledger_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, An
         return [{"problem": str(error)}]
 
 
-def _ledger_line(one: Ledger) -> dict[str, Any]:
+def _ledger_line(one: LoadStatus) -> dict[str, Any]:
     state = one.state
     return {
         "version": one.version,

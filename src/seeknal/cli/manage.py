@@ -9,7 +9,7 @@ import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Yes, check_pairs, read_keys
-from seeknal.errors import DefinitionError, StoreError, tally
+from seeknal.errors import DefinitionError, StoreError, plural
 from seeknal.system.extras import how_to_install
 from seeknal.system.progress import working
 
@@ -152,7 +152,7 @@ def erase(
     )
     keys = read_keys(records[0].label, store.catalog.version(records[0]).schema.keys, texts)
     doomed = removal.holding(store.places, records, keys)
-    also = f" That deletes {tally(len(doomed), 'training set')} with its rows: {', '.join(doomed)}." if doomed else ""
+    also = f" That deletes {plural(len(doomed), 'training set')} with its rows: {', '.join(doomed)}." if doomed else ""
     told = render.keys(keys)
     labels = ", ".join(record.label for record in records)
     render.confirm(f"Erase {told} from {labels} for good?{also}", yes)

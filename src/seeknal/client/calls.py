@@ -29,11 +29,11 @@ KEYS = b"seeknal.keys"
 """Where an answer in Arrow names the join keys among its columns, as JSON: in its schema's metadata."""
 
 
-class NoAnswer(Exception):  # noqa: N818 - it becomes one, of the address
+class UnexpectedResponse(Exception):  # noqa: N818 - it becomes one, of the address
     """What came is no answer of Seeknal's."""
 
 
-class OtherAnswer(NoAnswer):
+class OtherAnswer(UnexpectedResponse):
     """What came is the answer to another request."""
 
 
@@ -89,7 +89,7 @@ class Call:
                 f"{url} answered another request: {error}. Nothing of that answer was used. Ask again, over new connections; "
                 "if it comes again, look at what is between: a proxy, or a cache."
             ) from None
-        except NoAnswer as error:
+        except UnexpectedResponse as error:
             raise StoreError(
                 f"{url} does not answer as a Seeknal server: {error}. Look whether the address is right."
             ) from None
@@ -134,7 +134,7 @@ def read_table(body: IO[bytes]) -> pa.Table:
     """Read a whole table.
 
     Raises:
-        NoAnswer: It is none.
+        UnexpectedResponse: It is none.
     """
     with _expected():
         return pa.ipc.open_stream(body).read_all()
@@ -203,7 +203,7 @@ def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
     """Read batches from a file, which is closed behind the last, or when nobody wants more.
 
     Raises:
-        NoAnswer: There are none.
+        UnexpectedResponse: There are none.
     """
     with _expected():
         reader = pa.ipc.open_stream(body)
@@ -223,7 +223,7 @@ def read_pushed(body: IO[bytes], group: str) -> Pushed:
         group: The group that rows were pushed to, with its project or without.
 
     Raises:
-        NoAnswer: It does not say, or is of another group.
+        UnexpectedResponse: It does not say, or is of another group.
     """
     with _expected():
         told = msgspec.json.decode(body.read(), type=dict[str, Any])
@@ -242,7 +242,7 @@ def read_projects(body: IO[bytes]) -> list[dict[str, Any]]:
     """Read the catalog.
 
     Raises:
-        NoAnswer: It is none.
+        UnexpectedResponse: It is none.
     """
     with _expected():
         return msgspec.json.decode(body.read(), type=_Catalog).projects
@@ -253,12 +253,12 @@ def _expected() -> Iterator[None]:
     """Say of what cannot be read that it is no answer of Seeknal's.
 
     Raises:
-        NoAnswer: It cannot be read.
+        UnexpectedResponse: It cannot be read.
     """
     try:
         yield
     except (pa.ArrowException, msgspec.MsgspecError, OSError, EOFError, ValueError, KeyError) as error:
-        raise NoAnswer(str(error)) from None
+        raise UnexpectedResponse(str(error)) from None
 
 
 def described(one: FeatureLookup) -> dict[str, Any]:

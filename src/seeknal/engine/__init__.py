@@ -1,5 +1,5 @@
 """Engines answer three questions about stored rows. Each holds the contract or refuses."""
 
-from seeknal.engine.protocol import Engine, Wanted
+from seeknal.engine.protocol import Engine, FeatureRequest
 
-__all__ = ["Engine", "Wanted"]
+__all__ = ["Engine", "FeatureRequest"]

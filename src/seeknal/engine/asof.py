@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal.system.parallel import on_cores
+from seeknal.system.parallel import parallel_map
 
 _SHARE = 2**16
 _LARGEST = _FOREVER = 2**63 - 1
@@ -82,10 +82,10 @@ def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarr
         has = (at >= 0) & (places[at] >= base + times.low[there])
         found[there[has]] = here[at[has]]
 
-    is_little = shares == 1
-    sides = on_cores(_shared, (entities.rows, entities.high[asked]), repeat(width), repeat(shares), is_little=is_little)
+    serial = shares == 1
+    sides = parallel_map(_shared, (entities.rows, entities.high[asked]), repeat(width), repeat(shares), serial=serial)
     (starts, stored), (firsts, wanted) = sides
-    on_cores(look, range(shares), is_little=is_little)
+    parallel_map(look, range(shares), serial=serial)
     return found
 
 

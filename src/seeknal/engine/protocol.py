@@ -13,7 +13,7 @@ from seeknal.offline import Rows
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureRequest:
     """Features of one group to be looked up.
 
     Args:
@@ -32,7 +32,7 @@ class Wanted:
 class Engine(Protocol):
     """Reads stored rows. Answers are in logical types; instants and spans of time are whole microseconds, all bounds are inclusive."""
 
-    def as_of(self, wanted: Wanted, moments: pa.Table | Path) -> pa.RecordBatchReader:
+    def as_of(self, wanted: FeatureRequest, moments: pa.Table | Path) -> pa.RecordBatchReader:
         """Give each moment the features known then.
 
         The row with the latest event time at or before the moment counts; of several, the one with

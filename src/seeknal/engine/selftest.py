@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from seeknal.define.schema import ROW_ID, Schema
 from seeknal.engine.duckdb.joins import Join
-from seeknal.engine.protocol import Wanted
+from seeknal.engine.protocol import FeatureRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.values.types import UTC
@@ -76,7 +76,7 @@ def check(connection: duckdb.DuckDBPyConnection) -> None:
             return cursor.sql(sql).to_arrow_table()
 
         for ttl, expected in ((None, _WITHOUT_TTL), (_TTL, _WITH_TTL)):
-            wanted = Wanted(Rows((), _SCHEMA, 0), ("x",), ttl)
+            wanted = FeatureRequest(Rows((), _SCHEMA, 0), ("x",), ttl)
             for way, join in _WAYS.items():
                 try:
                     answer = join(Join(query, wanted, _ROWS, spine))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from seeknal.errors import tally
+from seeknal.errors import plural
 from seeknal.featurestore import current_store
 from seeknal.values.times import moment_of
 
@@ -71,7 +71,7 @@ class TrainingSet:
         return {f"{pin.project}/{pin.group}": pin.snapshot for pin in self._record.pins}
 
     def __repr__(self) -> str:
-        return f"TrainingSet({self._record.label}, {tally(self.rows)}, {self.content_hash[:12]})"
+        return f"TrainingSet({self._record.label}, {plural(self.rows)}, {self.content_hash[:12]})"
 
     def _repr_html_(self) -> str:
         from seeknal.values.display import sheet

@@ -145,7 +145,7 @@ def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> Backed
     with (
         working("Waiting for those who delete", tell) as told,
         _saying(f"The home {home.home} could not be backed up to {target}, and nothing is there"),
-        folders.appearing(target) as part,
+        folders.atomic_folder(target) as part,
         home.catalog.keeping(),
     ):
         folders.same_access(home.home, part)
@@ -268,7 +268,7 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
         with (
             _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
             _parents(target),
-            folders.appearing(target) as part,
+            folders.atomic_folder(target) as part,
         ):
             folders.same_access(backed_up, part)
             _copy_back(backed_up, manifest, part, told)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from seeknal.errors import SeeknalError, tally
+from seeknal.errors import SeeknalError, plural
 from seeknal.home.store import FeatureStore
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.commit import lacking
@@ -48,7 +48,7 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
     yield Finding("home", True, f"{store.home}, {_size(size)}")
     yield Finding("free disk", free > size, _size(free))
     if left := leftovers.find(store.catalog):
-        found = f"{tally(len(left), 'folder')}, {_size(sum(map(_bytes_of, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
+        found = f"{plural(len(left), 'folder')}, {_size(sum(map(_bytes_of, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
         yield Finding("left behind", False, found)
     try:
         store.check_engine()
@@ -74,14 +74,14 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
             yield Finding(record.label, False, str(error))
             continue
         yield from _foreign(record.label, offline, newest)
-        found = f"{tally(len(versions), 'version')}, {_size(sum(one.size for one in newest.files))} in {tally(len(newest.files), 'file')}"
+        found = f"{plural(len(versions), 'version')}, {_size(sum(one.size for one in newest.files))} in {plural(len(newest.files), 'file')}"
         yield Finding(record.label, True, found)
         if spare:
             size = _size(sum(path.stat().st_size for path in spare))
             yield Finding(
                 record.label,
                 False,
-                f"{tally(len(spare), 'orphaned file')}, {size}: removed by seeknal optimize {record.label}",
+                f"{plural(len(spare), 'orphaned file')}, {size}: removed by seeknal optimize {record.label}",
             )
 
 
@@ -90,7 +90,7 @@ def _foreign(label: str, offline: OfflineTable, newest: Snapshot) -> Iterator[Fi
     if commits := offline.foreign().every:
         told = ", ".join(map(str, commits[-_SHOWN:]))
         yield Finding(
-            label, True, f"{tally(len(commits), 'commit')} of other programs left the rows as they are: {told}"
+            label, True, f"{plural(len(commits), 'commit')} of other programs left the rows as they are: {told}"
         )
     if names := sorted(lacking(newest)):
         found = (

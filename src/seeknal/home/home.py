@@ -14,7 +14,7 @@ from seeknal.registry import Registry, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.system.duck import Duck
 from seeknal.system.folders import scratch_of, share
-from seeknal.system.locks import once
+from seeknal.system.locks import locked_cached_property
 
 if TYPE_CHECKING:
     from seeknal.define.schema import Change
@@ -82,7 +82,7 @@ class Home:
         """Whether there is anything in it yet. To ask makes nothing."""
         return self.registry_file.exists()
 
-    @once
+    @locked_cached_property
     def registry(self) -> Registry:
         """What exists."""
         return Registry(self.registry_file)
@@ -92,16 +92,16 @@ class Home:
         """Where the registry is, or will be."""
         return self.home / "registry.db"
 
-    @once
+    @locked_cached_property
     def scratch(self) -> Path:
         """Where what does not fit in memory is kept for a while."""
         return scratch_of(self.home)
 
-    @once
+    @locked_cached_property
     def _duck(self) -> Duck:
         return Duck(self.scratch, self.settings.memory_limit)
 
-    @once
+    @locked_cached_property
     def _queries(self) -> _Queries:
         return _Queries(self.home, self._duck)
 
@@ -118,12 +118,12 @@ class Home:
         """
         self._queries.check()
 
-    @once
+    @locked_cached_property
     def catalog(self) -> Catalog:
         """Where things are found."""
         return Catalog(self.home, self.registry, self._duck)
 
-    @once
+    @locked_cached_property
     def online_tables(self) -> OnlineTables:
         """What is online."""
         from seeknal.serve.online_tables import OnlineTables
@@ -131,7 +131,7 @@ class Home:
         queries, place = self._queries, self.settings.online_store or str(self.home / "online")
         return OnlineTables(self.catalog, lambda: queries.engine, place)
 
-    @once
+    @locked_cached_property
     def training_sets(self) -> TrainingSets:
         """Where training sets are kept."""
         from seeknal.join.training_sets import TrainingSets
@@ -190,7 +190,7 @@ class _Queries:
         self._home = home
         self._duck = duck
 
-    @once
+    @locked_cached_property
     def engine(self) -> Engine:
         from seeknal.engine import selftest
         from seeknal.engine.duckdb.engine import DuckDBEngine

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, tally, unfinished
+from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, plural, unfinished
 from seeknal.join.training_sets import TrainingSets
 from seeknal.names import did_you_mean
 from seeknal.online import Codec
@@ -57,7 +57,7 @@ class ErasedEntity(Shown):
 
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
-        told = f"{tally(self.rows)} of {keys} erased from {tally(len(self.groups), 'feature group')}"
+        told = f"{plural(self.rows)} of {keys} erased from {plural(len(self.groups), 'feature group')}"
         left = [f"nothing was erased from {', '.join(self.beside)}, of other entities"] if self.beside else []
         return "\n  ".join([told, *map(str, self.groups), *left])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
-from seeknal.errors import tally, unfinished
+from seeknal.errors import plural, unfinished
 from seeknal.home import reading
 from seeknal.home.home import Home
 from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from seeknal.join.leaks import Findings
     from seeknal.load.loading import Loaded
     from seeknal.registry.source import Source
-    from seeknal.serve.online_tables import Ledger, Refreshed
+    from seeknal.serve.online_tables import LoadStatus, Refreshed
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Verified
     from seeknal.write.maintenance import Adopted, Erased, Optimized
@@ -191,7 +191,7 @@ class FeatureStore(Home):
                 self.online_tables.require(record)
         version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
         if not dry_run:  # also if no row went now: one may be online that an earlier call removed
-            with unfinished(f"{tally(count)} of {record.label} went offline, but not all online", "Clean it again"):
+            with unfinished(f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"):
                 self.online_tables.reload(record, version.number)
         return count
 
@@ -234,7 +234,7 @@ class FeatureStore(Home):
         adopted = maintenance.adopt(self.catalog, record, self.settings.lookback_days)
         if not record.group.materialization.online:
             return adopted
-        with _offline(record, f"{tally(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"):
+        with _offline(record, f"{plural(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"):
             return replace(adopted, online_rows=self.load(name, project).online)
 
     def erase(
@@ -484,7 +484,7 @@ class FeatureStore(Home):
         with self.catalog.deleting():
             self.online_tables.delete(table)
 
-    def ledger(self, name: str, project: str | None = None) -> list[Ledger]:
+    def ledger(self, name: str, project: str | None = None) -> list[LoadStatus]:
         """Say what is online of each version of a group, and what is not."""
         return self.online_tables.ledger(self.catalog.group(name, project))
 

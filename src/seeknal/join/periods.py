@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from seeknal.engine import Engine, Wanted
+from seeknal.engine import Engine, FeatureRequest
 from seeknal.join.retrieval import bounds_of
 from seeknal.registry.source import Source
 from seeknal.values import types
-from seeknal.values.times import NEVER, Interval
+from seeknal.values.times import EMPTY_INTERVAL, Interval
 from seeknal.values.types import UTC
 
 Floats = NDArray[np.float64]
@@ -135,7 +135,7 @@ def look_around(engine: Engine, source: Source, moments: pa.Table, span: Interva
         shifted = moments.set_column(len(moments.column_names) - 1, "t", pc.add(moments["t"], shift))
         bounds = bounds_of(shifted)
         seen = bounds and span.intersect(Interval((bounds.start or 0) - period, bounds.end))
-        found = engine.as_of(Wanted(source.rows(seen or NEVER), tuple(names), ttl), shifted).read_all()
+        found = engine.as_of(FeatureRequest(source.rows(seen or EMPTY_INTERVAL), tuple(names), ttl), shifted).read_all()
         return [numbers(found[name]) for name in names]
 
     every = zip(look(0), look(-period), look(period), strict=True)

@@ -18,7 +18,7 @@ from seeknal.system.progress import Tell, silent
 from seeknal.values import frames, types
 from seeknal.values.frames import Frame
 from seeknal.values.moments import utc
-from seeknal.values.times import NEVER, Interval
+from seeknal.values.times import EMPTY_INTERVAL, Interval
 from seeknal.values.types import UTC
 
 _BEFORE_ALL = -(2**63)
@@ -289,7 +289,7 @@ def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) 
     """
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
-    seen = span.intersect(Interval(None, now)) or NEVER
+    seen = span.intersect(Interval(None, now)) or EMPTY_INTERVAL
     found = [_entities(engine.newest(source.rows(seen)).read_all(), source, time) for source in sources]
     together = found[0]
     if len(found) > 1:

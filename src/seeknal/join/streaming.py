@@ -16,7 +16,7 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, StoreError
 from seeknal.join.retrieval import Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.registry.source import Source
-from seeknal.system.folders import passing
+from seeknal.system.folders import temporary_folder
 from seeknal.system.progress import Tell
 from seeknal.values.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.values.moments import is_text, utc
@@ -69,7 +69,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
     def answers() -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
             with _kept_in(scratch):
-                folder = stack.enter_context(passing(scratch))
+                folder = stack.enter_context(temporary_folder(scratch))
             tell("Reading the spine")
             spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
             with _kept_in(scratch):

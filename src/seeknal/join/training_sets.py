@@ -26,7 +26,7 @@ from seeknal.registry import GroupRecord, Pin, Question, TrainingSetRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.system.folders import check_writable, make, share
-from seeknal.system.locks import during
+from seeknal.system.locks import while_holding
 from seeknal.system.progress import Tell, silent
 from seeknal.values import frames
 from seeknal.values.content_hash import check_types, content_hash
@@ -96,7 +96,7 @@ class TrainingSets:
                 self._register(made, undo)
             return made
 
-        return during([*readings, self._catalog.saving], keep)
+        return while_holding([*readings, self._catalog.saving], keep)
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
         """Register a training set, whose files stay from then on unless it is certain that it is not, whatever interrupts it."""

@@ -16,8 +16,8 @@ from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity, identify
 from seeknal.registry.records import space_of
-from seeknal.system.locks import alone
-from seeknal.system.retry import Conflict, take_turns
+from seeknal.system.locks import exclusive_lock
+from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import DAY, Interval, now, union
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Mover:
                 self.store(target).change(space, text, cleared.dumps(), Entries([key], [None]))
 
         for version, target in sorted({(load.version, load.target) for load in self._registry.loads(record)}):
-            take_turns(record.label, partial(step, space_of(record.project, record.name, version), target))
+            retry_on_conflict(record.label, partial(step, space_of(record.project, record.name, version), target))
 
     def sweep(
         self,
@@ -276,7 +276,7 @@ class Mover:
 
     def hold(self) -> AbstractContextManager[object]:
         """Hold off others who would register a table, or remove rows that none uses."""
-        return alone(self._catalog.home / "_tables.lock")
+        return exclusive_lock(self._catalog.home / "_tables.lock")
 
     def state(self, space: str, name: str) -> bytes | None:
         """Read the state of a space in the store of a name; None if there is no such space."""

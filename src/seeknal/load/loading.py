@@ -15,7 +15,7 @@ from itertools import islice, repeat
 import pyarrow as pa
 
 from seeknal.engine import Engine
-from seeknal.errors import StoreError, tally
+from seeknal.errors import StoreError, plural
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, OnlineStore, Round, State
 from seeknal.registry import GroupRecord, Version
@@ -23,7 +23,7 @@ from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity
 from seeknal.registry.records import space_of
 from seeknal.system.progress import Tell, silent
-from seeknal.system.retry import Conflict, take_turns
+from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now, union, without
 
 _ROUNDS = 50
@@ -93,13 +93,13 @@ class Loaded:
 
     def __str__(self) -> str:
         return (
-            f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.changed)} changed online; "
+            f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.changed)} changed online; "
             f"{self.online:,} entities online"
         )
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _LoadGoal:
     """A version as it is to be online."""
 
     version: Version
@@ -139,7 +139,7 @@ class Loader:
                 raise Conflict(f"Version {number} of {record.label} was removed from {target.place} meanwhile.")
             return Loaded(record.label, number, snapshot, ask.spans[0], changed, online, seconds)
 
-        return take_turns(record.label, step)
+        return retry_on_conflict(record.label, step)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class _Load:
         online = self.target.online.change(self.space, text, state.dumps(), entries)
         return len(entries), online, wanted.snapshot.number
 
-    def _wanted(self, before: State | None) -> _Wanted:
+    def _wanted(self, before: State | None) -> _LoadGoal:
         record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
         cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
         version, snapshot = self.catalog.read(record, self.number)
@@ -195,7 +195,7 @@ class _Load:
             home=self.target.owner.name if self.target.owner else "",
             cleared=cleared,
         )
-        return _Wanted(version, snapshot, state)
+        return _LoadGoal(version, snapshot, state)
 
     def _before(self) -> tuple[bytes | None, State | None]:
         try:
@@ -214,7 +214,7 @@ class _Load:
             "on, and the other one no longer: seeknal refresh TABLE --take-over."
         )
 
-    def _changed(self, before: State, wanted: _Wanted) -> pa.Table | None:
+    def _changed(self, before: State, wanted: _LoadGoal) -> pa.Table | None:
         """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
         if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
             return None
@@ -233,7 +233,7 @@ class _Load:
         """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
         return _made_from(self.catalog, self.record, before, now)
 
-    def _events(self, wanted: _Wanted, before: State | None = None, entries: Entries | None = None) -> Events:
+    def _events(self, wanted: _LoadGoal, before: State | None = None, entries: Entries | None = None) -> Events:
         """Find the event times of the rows online, if possible from what they were and the entries that are put."""
         if entries is not None and before is not None and before.events is not None:
             codec = Codec(wanted.version.schema)
@@ -244,7 +244,7 @@ class _Load:
         seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
         return Events(*self.engine.event_times(seen, self.at))
 
-    def _entries_of(self, wanted: _Wanted, entities: pa.Table) -> Entries:
+    def _entries_of(self, wanted: _LoadGoal, entities: pa.Table) -> Entries:
         """Give the rows of some entities; None for those that have none any more."""
         codec = Codec(wanted.version.schema)
         rows: dict[bytes, tuple[bytes | None, int]] = dict.fromkeys(codec.stored_keys(entities), (None, 0))
@@ -257,7 +257,7 @@ class _Load:
         expires = None if kept is None else [expiry for _, (_, expiry) in every]
         return Entries([key for key, _ in every], [value for _, (value, _) in every], expires)
 
-    def _rounds(self, wanted: _Wanted, expected: bytes | None) -> Iterator[Round]:
+    def _rounds(self, wanted: _LoadGoal, expected: bytes | None) -> Iterator[Round]:
         """Give all rows, and then again and again what others changed meanwhile."""
         yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
@@ -269,7 +269,7 @@ class _Load:
             state = replace(wanted.state, events=self._events(wanted))
             yield Round([self._entries_of(wanted, entities)], text, state.dumps())
 
-    def _all(self, wanted: _Wanted) -> Iterator[Entries]:
+    def _all(self, wanted: _LoadGoal) -> Iterator[Entries]:
         seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
         done = 0
         rows = self.engine.newest(seen, apart=self.at)
@@ -277,7 +277,7 @@ class _Load:
             yield part
             done += len(part)
             self.ask.tell(
-                f"Loading {self.record.label}: {done:,} entities online, of {tally(seen.count)} to look through"
+                f"Loading {self.record.label}: {done:,} entities online, of {plural(seen.count)} to look through"
             )
 
 

@@ -24,7 +24,7 @@ from seeknal.errors import StoreError
 from seeknal.offline.entries import latest
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
 from seeknal.system.folders import share
-from seeknal.system.locks import alone
+from seeknal.system.locks import exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.values.times import Interval, moment_of, now
 
@@ -154,7 +154,7 @@ def commit_properties(base: Snapshot, missing: Mapping[str, str]) -> Commit:
 
 
 def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitProperties], None], undo: ExitStack) -> Commit:
-    with alone(base.root / "_commit.lock"):
+    with exclusive_lock(base.root / "_commit.lock"):
         commit = _commit_of(base, step)
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
         if latest(base.root) != base.number:

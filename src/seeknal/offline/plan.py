@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import DataError
 from seeknal.offline.log import DataFile, Snapshot
-from seeknal.system.parallel import on_cores
+from seeknal.system.parallel import parallel_map
 from seeknal.values import types
 from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.times import DAY, Interval
@@ -198,10 +198,10 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
     def block_from(start: int) -> _Block:
         return _block(rows.slice(start, _BLOCK), small[start : start + _BLOCK], len(spans))
 
-    blocks = on_cores(block_from, range(0, len(rows), _BLOCK))
+    blocks = parallel_map(block_from, range(0, len(rows), _BLOCK))
     for first in range(0, len(spans), _AT_ONCE):
         some = range(first, min(first + _AT_ONCE, len(spans)))
-        taken = on_cores(_Block.take, blocks, repeat(some.start), repeat(some.stop))
+        taken = parallel_map(_Block.take, blocks, repeat(some.start), repeat(some.stop))
         for span in range(len(some)):
             yield pa.concat_tables(pieces[span] for pieces in taken)
 

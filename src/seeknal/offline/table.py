@@ -58,7 +58,7 @@ from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.trimming import unswept
 from seeknal.system.duck import Duck
 from seeknal.system.folders import check_writable, make
-from seeknal.system.locks import alone, together, try_alone
+from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.values import types
 from seeknal.values.sql import comma, literal, quote, scan
@@ -98,7 +98,7 @@ class OfflineTable:
         """Make an empty table, unless there is one."""
         make(self.root)
         try:
-            with alone(self.root / "_commit.lock"):
+            with exclusive_lock(self.root / "_commit.lock"):
                 DeltaTable.create(self.root, delta_schema(schema), mode="ignore", configuration=properties(schema))
                 share_log(self.root, 0)
         except (DeltaError, OSError) as error:
@@ -122,7 +122,7 @@ class OfflineTable:
 
     def settle(self) -> None:
         """Wait for commits that are under way: those that begin later are dated later."""
-        with alone(self.root / "_commit.lock"):
+        with exclusive_lock(self.root / "_commit.lock"):
             pass
 
     def write(self, base: Snapshot, write: Write) -> Commit:
@@ -270,10 +270,12 @@ class OfflineTable:
             if stored
             else ""
         )
-        once = f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
+        locked_cached_property = (
+            f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
+        )
         with self._cursor() as cursor:
             cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
-            found = cursor.sql(f"SELECT i FROM ({once}) AS n {known} ORDER BY i").to_arrow_table()
+            found = cursor.sql(f"SELECT i FROM ({locked_cached_property}) AS n {known} ORDER BY i").to_arrow_table()
         return rows.take(found["i"])
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
@@ -383,7 +385,7 @@ class OfflineTable:
         Returns:
             What was removed; its rows and times are not known.
         """
-        with alone(self.root / "_write.lock"):
+        with exclusive_lock(self.root / "_write.lock"):
             kept = set() if at_once else unswept(self.root)
             return self._remove([file for file in self._spare([self.snapshot(), *needed()]) if file.path not in kept])
 
@@ -404,7 +406,7 @@ class OfflineTable:
             except StoreError:
                 return True  # what a killed writer left half-written
 
-        with alone(self.root / "_write.lock"):
+        with exclusive_lock(self.root / "_write.lock"):
             snapshots = [self.snapshot(), *needed()]
             if any(self._holds(file, entities) for snapshot in snapshots for file in snapshot.files):
                 return None
@@ -412,7 +414,7 @@ class OfflineTable:
 
     def orphans(self) -> list[Path]:
         """List files that no snapshot mentions: killed writers left them. None while somebody writes, who may be at work on them."""
-        if (lock := try_alone(self.root / "_write.lock")) is None:
+        if (lock := try_exclusive_lock(self.root / "_write.lock")) is None:
             return []
         with lock:
             mentioned = mentioned_files(self.root)
@@ -420,7 +422,7 @@ class OfflineTable:
 
     def reading(self) -> AbstractContextManager[object]:
         """Hold off the vacuum while something is read or written that may not be registered yet."""
-        return together(self.root / "_write.lock")
+        return shared_lock(self.root / "_write.lock")
 
     def _spare(self, needed: Iterable[Snapshot]) -> list[DataFile]:
         names = {file.path for snapshot in needed for file in snapshot.files}

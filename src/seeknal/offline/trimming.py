@@ -12,7 +12,7 @@ from pathlib import Path
 from seeknal.offline.entries import Pack, entries, history, latest, locks, pack_entries, packed, packs
 from seeknal.offline.log import commit_in, read_snapshot
 from seeknal.system.folders import put
-from seeknal.system.locks import alone, is_free, together
+from seeknal.system.locks import exclusive_lock, is_unlocked, shared_lock
 
 _KEPT, _AT_ONCE = 64, 64
 """So many of the newest entries stay in the Delta log at least, for other programs; so many older ones are packed together."""
@@ -34,8 +34,8 @@ def trim(root: Path) -> None:
 
     No answer changes. A process that is killed on the way leaves entries and files that the next one removes.
     """
-    with together(root / "_write.lock"):
-        with alone(root / "_commit.lock"):
+    with shared_lock(root / "_write.lock"):
+        with exclusive_lock(root / "_commit.lock"):
             _pack(root)
         _sweep(root)
 
@@ -61,7 +61,7 @@ def _sweep(root: Path) -> None:
     every, done = packs(root), _swept(root)
     live = {file.path for file in read_snapshot(root).files}
     for pack, lock in zip(every, locks(root), strict=False):  # what was held before that pack was there
-        if not is_free(lock):
+        if not is_unlocked(lock):
             break
         if pack.last <= done:
             continue

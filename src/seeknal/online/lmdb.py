@@ -25,7 +25,7 @@ from seeknal.errors import StoreError
 from seeknal.online.pages import Moved, PageFile, Tree, check_whole
 from seeknal.online.protocol import Entries, Found, Round
 from seeknal.system.folders import make, may_write, read_only, share
-from seeknal.system.locks import alone
+from seeknal.system.locks import exclusive_lock
 from seeknal.system.retry import Conflict
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class LmdbStore:
 
     def _alone(self, space: str) -> AbstractContextManager[object]:
         """Hold off others who would begin or throw away a generation of a space."""
-        return alone(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
+        return exclusive_lock(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
 
     def _sweep(self, space: str) -> None:
         """Remove the generations that are no longer of use, or never were, a few rows at a time."""

@@ -18,7 +18,7 @@ from seeknal.registry.records import SnapshotRecord
 from seeknal.registry.rows import snapshot_of
 from seeknal.system.delta_log import newest
 from seeknal.system.duck import Duck
-from seeknal.system.locks import alone, together, try_alone
+from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.values.times import Moment, instant, now
 
 if TYPE_CHECKING:
@@ -53,26 +53,26 @@ class Catalog:
 
     def deleting(self) -> AbstractContextManager[object]:
         """Hold off backups while something is deleted or erased, so that none sees it half-gone."""
-        with alone(self.home / _TURN):  # let those go first who wait to keep something
+        with exclusive_lock(self.home / _TURN):  # let those go first who wait to keep something
             pass
-        return alone(self.home / _DELETIONS)
+        return exclusive_lock(self.home / _DELETIONS)
 
     def try_deleting(self) -> AbstractContextManager[object] | None:
         """Hold off backups and deletions, if that is possible without waiting; None if not."""
-        return try_alone(self.home / _DELETIONS)
+        return try_exclusive_lock(self.home / _DELETIONS)
 
     def saving(self) -> AbstractContextManager[object]:
         """Hold a shared lock while a training set is in its folder and not yet in the registry."""
-        return together(self.home / _SAVING)
+        return shared_lock(self.home / _SAVING)
 
     def try_saved(self) -> AbstractContextManager[object] | None:
         """Hold off whoever saves a training set, if none is being saved; None if one is."""
-        return try_alone(self.home / _SAVING)
+        return try_exclusive_lock(self.home / _SAVING)
 
     def keeping(self) -> AbstractContextManager[object]:
         """Hold off whoever deletes; others may keep things at the same time."""
-        with together(self.home / _TURN):
-            return together(self.home / _DELETIONS)
+        with shared_lock(self.home / _TURN):
+            return shared_lock(self.home / _DELETIONS)
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Find a group by its name; without a project, over all of them. "shop/spend" says both.

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from seeknal.errors import StoreError
-from seeknal.system.locks import alone
+from seeknal.system.locks import exclusive_lock
 
 _NOTE, _LOCK = "identity.json", "_identity.lock"
 
@@ -53,7 +53,7 @@ def identify(home: Path) -> Identity:
     try:
         found = _read(home)
         if found is None or not _is_in_place(found, home):
-            with alone(home / _LOCK):
+            with exclusive_lock(home / _LOCK):
                 found = _read(home)
                 if found is None or not _is_in_place(found, home):
                     found = _write(home, is_copy=found is not None)

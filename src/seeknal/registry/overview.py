@@ -6,7 +6,7 @@ from seeknal.names import split_label
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.system.delta_log import newest
-from seeknal.system.locks import once
+from seeknal.system.locks import locked_cached_property
 
 
 class Overview(Catalog):
@@ -18,11 +18,11 @@ class Overview(Catalog):
     def __init__(self, catalog: Catalog) -> None:
         super().__init__(catalog.home, catalog.registry, catalog._duck)  # noqa: SLF001 - its own class
 
-    @once
+    @locked_cached_property
     def _groups(self) -> dict[tuple[str, str], GroupRecord]:
         return {(record.project, record.name): record for record in self.registry.groups()}
 
-    @once
+    @locked_cached_property
     def _versions(self) -> dict[int, list[Version]]:
         return self.registry.every_version()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seeknal.define.feature_group import FeatureLookup
-from seeknal.engine import Wanted
+from seeknal.engine import FeatureRequest
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, Version
-from seeknal.values.times import NEVER, Interval
+from seeknal.values.times import EMPTY_INTERVAL, Interval
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source:
         """Name in the spine by name in the group, in order."""
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
-    def seen(self, moments: Interval | None, span: Interval) -> Wanted:
+    def seen(self, moments: Interval | None, span: Interval) -> FeatureRequest:
         """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
 
         Args:
@@ -55,11 +55,11 @@ class Source:
         """
         lifetime, names = self.record.group.materialization.lifetime, tuple(self.features)
         if moments is None or moments.start is None:
-            return Wanted(self.rows(NEVER), names, lifetime)
+            return FeatureRequest(self.rows(EMPTY_INTERVAL), names, lifetime)
         first = None if lifetime is None else moments.start - lifetime
-        seen = span.intersect(Interval(first, moments.end)) or NEVER
+        seen = span.intersect(Interval(first, moments.end)) or EMPTY_INTERVAL
         parts = self.snapshot.parts(self.version.schema, seen, moments.start)
-        return Wanted(self.rows(seen), names, lifetime, tuple(parts))
+        return FeatureRequest(self.rows(seen), names, lifetime, tuple(parts))
 
     def rows(self, *spans: Interval) -> Rows:
         """Give the rows of some spans of time."""

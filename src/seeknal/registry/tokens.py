@@ -75,7 +75,7 @@ def revoke(registry: Registry, name: str) -> None:
     registry.revoke_token(name, now())
 
 
-class Doorkeeper:
+class Authenticator:
     """Knows the tokens that were given out, and finds the one that somebody shows.
 
     Args:

@@ -16,7 +16,7 @@ from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.serve.keys import Key, columns_of
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.values import frames
-from seeknal.values.row_builder import dict_maker
+from seeknal.values.row_builder import compile_row_builder
 from seeknal.values.times import moment_of
 from seeknal.values.types import UTC
 
@@ -119,7 +119,7 @@ class OnlineTable:
         self._selections: dict[tuple[str, ...], Selection] = {}
         self._as_dicts = None
         if all(part.is_quick for part in self.parts):
-            self._as_dicts = dict_maker(self.keys, self._all.layouts, self.features)
+            self._as_dicts = compile_row_builder(self.keys, self._all.layouts, self.features)
 
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)

@@ -25,7 +25,7 @@ from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.open_tables import Opener, ServedTable
 from seeknal.system.progress import Tell, silent
 from seeknal.system.redis_url import has_password
-from seeknal.system.retry import take_turns
+from seeknal.system.retry import retry_on_conflict
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, microseconds, now, without
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class LoadStatus:
     """What is online of a version in one store.
 
     Args:
@@ -137,7 +137,7 @@ class OnlineTables:
             own = self._mover.own(record, whole(record, found, pinned=version is not None))
             return self._mover.bring(record, found.number, _ask((span,), at, tell), own=own)[0]
 
-        loaded = take_turns(record.label, step)
+        loaded = retry_on_conflict(record.label, step)
         self.tell_of_cut_off(record)
         return loaded
 
@@ -153,7 +153,7 @@ class OnlineTables:
             own = None if is_there else self._mover.own(record, whole(record, found))
             return self._mover.bring(record, found.number, _ask((span,)), own=own)[0]
 
-        return take_turns(record.label, step)
+        return retry_on_conflict(record.label, step)
 
     def refresh(
         self,
@@ -197,7 +197,9 @@ class OnlineTables:
             return self._mover.bring(record, number, replace(ask, spans=(span,)), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
-        done = [take_turns(record.label, partial(step, record, number)) for (_, number), record in wanted.items()]
+        done = [
+            retry_on_conflict(record.label, partial(step, record, number)) for (_, number), record in wanted.items()
+        ]
         return Refreshed(table.label, tuple(done), self.cut_off(table))
 
     def follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
@@ -282,7 +284,7 @@ class OnlineTables:
             created_at=now(),
         )
         ask = _ask((Interval(),), at, tell)
-        before = take_turns(table.label, lambda: self._serve(sources, table, ask))
+        before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
         return self.served(table)
@@ -384,12 +386,12 @@ class OnlineTables:
         """Say where a store is, without its password."""
         return online.shown(target or self._place)
 
-    def ledger(self, record: GroupRecord) -> list[Ledger]:
+    def ledger(self, record: GroupRecord) -> list[LoadStatus]:
         """Say what is online of each version of a group, in each store it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
         return [self.line(record, version, name) for version, name in sorted(loads)]
 
-    def newest(self, record: GroupRecord, line: Ledger, name: str, at: int) -> int | None:
+    def newest(self, record: GroupRecord, line: LoadStatus, name: str, at: int) -> int | None:
         """Return the newest event time of what is online of a version in the store of a name, up to a moment; None: there is none."""
         if line.state is None:
             return None
@@ -401,12 +403,12 @@ class OnlineTables:
             known = events_online(self._catalog, self._engine(), record, line.version, store, at)
         return known.newest
 
-    def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
+    def line(self, record: GroupRecord, version: int, name: str) -> LoadStatus:
         """Say what is online of a version in the store of a name."""
         text = self._mover.state(space_of(record.project, record.name, version), name)
         state = State.loads(text) if text else None
         mark = self._catalog.fingerprint(record, version)
-        return Ledger(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
+        return LoadStatus(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
 
 
 def _ask(

@@ -14,7 +14,7 @@ import pyarrow as pa
 from seeknal.online import Codec, OnlineStore, SingleRow, State, WireRow
 from seeknal.registry import TableLookup
 from seeknal.serve.keys import Key
-from seeknal.system.locks import once
+from seeknal.system.locks import locked_cached_property
 from seeknal.values import frames
 
 FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
@@ -196,7 +196,7 @@ class Selection:
 
     @property
     def layouts(self) -> list[list[str]]:
-        """The names of the values of the rows that the pieces take features from, for `dict_maker`."""
+        """The names of the values of the rows that the pieces take features from, for `compile_row_builder`."""
         named = []
         for i, piece in enumerate(self.pieces):
             names = [f"\0{i}.{j}" for j in range(piece.part.codec.width)]  # names that nobody asks for
@@ -224,7 +224,7 @@ class Selection:
             return self._single.make(self._sort(values))
         return None
 
-    @once
+    @locked_cached_property
     def _single(self) -> SingleRow | None:
         kinds = {key.name: key.kind for key in self._keys}
         for piece in self.pieces:
@@ -234,17 +234,17 @@ class Selection:
             return SingleRow(pa.schema([(name, kinds[name]) for name in names]))
         return None
 
-    @once
+    @locked_cached_property
     def blocks(self) -> frames.Blocks:
         """What makes frames of pandas from `batch_of_one`."""
         assert self._single  # noqa: S101 - there was a batch
         return frames.Blocks(self._single.schema)
 
-    @once
+    @locked_cached_property
     def _picks(self) -> list[Callable[[WireRow], tuple[Any, ...]]]:
         return [itemgetter(*piece.places, -1) for piece in self.pieces]
 
-    @once
+    @locked_cached_property
     def _sort(self) -> Callable[[list[Any]], tuple[Any, ...]]:
         """What brings keys, and the picks with a time behind each, into the order of the answer."""
         given = [key.name for key in self._keys]

@@ -154,11 +154,11 @@ def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endp
         raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {route.allowed}.", None, (b"allow", route.allowed.encode()))
     exchange.project = exchange.names[0] if route.has_project else None
     if route.right != OPEN:
-        _let_in(service, exchange, route)
+        _authorize(service, exchange, route)
     return endpoint
 
 
-def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
+def _authorize(service: Service, exchange: Exchange, route: Route) -> None:
     """Let in who shows a token that opens the project.
 
     Raises:
@@ -166,7 +166,7 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
     """
     doorkeeper = service.definitions.doorkeeper
     if doorkeeper.is_open:
-        _only_from_here(exchange)
+        _require_loopback(exchange)
         return
     given = [value for name, value in exchange.scope["headers"] if name == b"authorization"]
     scheme, _, text = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
@@ -185,7 +185,7 @@ def _let_in(service: Service, exchange: Exchange, route: Route) -> None:
     exchange.check_right(route.right, exchange.project or token.project)
 
 
-def _only_from_here(exchange: Exchange) -> None:
+def _require_loopback(exchange: Exchange) -> None:
     """Refuse, while there are no tokens, what comes by another name of this machine: from a proxy, or another's web page.
 
     Raises:

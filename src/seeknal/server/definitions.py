@@ -13,12 +13,12 @@ from seeknal.errors import DefinitionError, SeeknalError, StoreError
 from seeknal.home.store import FeatureStore
 from seeknal.names import check_name, not_the_only, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord
-from seeknal.registry.tokens import Doorkeeper
+from seeknal.registry.tokens import Authenticator
 from seeknal.serve.online_table import Found, OnlineTable
 from seeknal.serve.parts import Read, Selection, filled
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Exchange, Problem
-from seeknal.values.row_builder import AS_IS, Form, dict_maker
+from seeknal.values.row_builder import AS_IS, Form, compile_row_builder
 
 _MOST_SHAPES = 100
 T = TypeVar("T", GroupRecord, OnlineTableRecord)
@@ -39,7 +39,7 @@ class Held:
         self.origins = list(origins)
         self.key_kinds = {field.name: field.type for field in table.key_fields}
         self.waits = any(part.waits for part in table.parts)
-        self._make_all = self._maker(table.select(None), text=True, to_encode=True)
+        self._make_all = self._maker(table.select(None), text=True, for_msgspec=True)
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 
     def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], list[Read]] | None:
@@ -64,14 +64,14 @@ class Held:
             found.add_statuses(made, moment_text)
         return made
 
-    def _maker(self, selection: Selection, *, text: bool, to_encode: bool = False) -> Callable[..., list[Any]]:
+    def _maker(self, selection: Selection, *, text: bool, for_msgspec: bool = False) -> Callable[..., list[Any]]:
         forms: dict[str, Form] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
         for piece in selection.pieces:
             features = piece.part.codec.schema.features
             for name, place in zip(piece.names, piece.places, strict=True):
                 forms[name] = form_of(features[place].type, text=text)
         plain = {name: form for name, form in forms.items() if form is not AS_IS}
-        return dict_maker(self.table.keys, selection.layouts, selection.order, plain, to_encode=to_encode)
+        return compile_row_builder(self.table.keys, selection.layouts, selection.order, plain, for_msgspec=for_msgspec)
 
 
 class Definitions:
@@ -90,7 +90,7 @@ class Definitions:
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
-        self.doorkeeper = Doorkeeper([], may_be_open=may_be_open)
+        self.doorkeeper = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
         """Look at what has changed since the last time; takes microseconds if nothing has.
@@ -104,7 +104,7 @@ class Definitions:
         with self._changing:
             tokens = registry.tokens()
             self._may_be_open = self._may_be_open and not tokens
-            self.doorkeeper = Doorkeeper(tokens, may_be_open=self._may_be_open)
+            self.doorkeeper = Authenticator(tokens, may_be_open=self._may_be_open)
             records = {(one.project, one.name): one for one in registry.tables()}
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}

@@ -21,7 +21,7 @@ from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
 from seeknal.server.service import Service
-from seeknal.system.folders import passing
+from seeknal.system.folders import temporary_folder
 from seeknal.values.times import Interval
 
 _LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
@@ -57,7 +57,7 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
-        folder = stack.enter_context(passing(service.store.scratch))
+        folder = stack.enter_context(temporary_folder(service.store.scratch))
         query, spine = await _receive(exchange, folder, fill)
         stack.enter_context(await service.joins.place(exchange))
         gone = asyncio.ensure_future(exchange.gone())

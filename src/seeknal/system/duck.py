@@ -13,7 +13,7 @@ from seeknal.errors import StoreError
 from seeknal.system.folders import Workplace
 from seeknal.system.forks import keep
 from seeknal.system.interrupts import interruptible_calls
-from seeknal.system.locks import once
+from seeknal.system.locks import locked_cached_property
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,7 +44,7 @@ class Duck:
         self._memory_limit = memory_limit
         self._begun: Future[duckdb.DuckDBPyConnection] | None = None
 
-    @once
+    @locked_cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The connection that all cursors come from.
 
@@ -63,7 +63,7 @@ class Duck:
             self._begun = pool.submit(self._open)
         pool.shutdown(wait=False)
 
-    @once
+    @locked_cached_property
     def limit(self) -> int:
         """The most memory that it takes, in bytes."""
         query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"

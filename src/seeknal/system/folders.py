@@ -126,7 +126,7 @@ def scratch_of(home: Path) -> Path:
 
 
 @contextmanager
-def appearing(place: Path) -> Iterator[Path]:
+def atomic_folder(place: Path) -> Iterator[Path]:
     """Give a folder to fill, which is at its place, and on the disk, when this ends well, and gone if not.
 
     Raises:
@@ -169,7 +169,7 @@ def _end_work(folder: Path, lock: FileIO, maker: int) -> None:
 
 
 @contextmanager
-def passing(parent: Path) -> Iterator[Path]:
+def temporary_folder(parent: Path) -> Iterator[Path]:
     """Give a folder to work in, which is gone afterwards, also where a generator has it that nobody comes back to close.
 
     Args:

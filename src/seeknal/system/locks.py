@@ -17,10 +17,10 @@ from seeknal.errors import StoreError
 from seeknal.system.folders import may_write, share
 
 if TYPE_CHECKING:
-    from functools import cached_property as once
+    from functools import cached_property as locked_cached_property
 else:
 
-    class once(cached_property):  # noqa: N801 - a decorator
+    class locked_cached_property(cached_property):  # noqa: N801 - a decorator
         """A property that is made when it is first asked for, by one thread, for which others wait.
 
         Python's own has had no lock since 3.12.
@@ -29,37 +29,45 @@ else:
         _making = RLock()
 
         def __get__(self, instance: Any, owner: Any = None) -> Any:
-            with once._making:
+            with locked_cached_property._making:
                 return super().__get__(instance, owner)
 
     def _after_fork() -> None:
-        once._making = RLock()  # noqa: SLF001 - its own
+        locked_cached_property._making = RLock()  # noqa: SLF001 - its own
 
     os.register_at_fork(after_in_child=_after_fork)
 
-__all__ = ["alone", "during", "hold", "is_free", "once", "together", "try_alone"]
+__all__ = [
+    "exclusive_lock",
+    "hold",
+    "is_unlocked",
+    "locked_cached_property",
+    "shared_lock",
+    "try_exclusive_lock",
+    "while_holding",
+]
 
 T = TypeVar("T")
 _held: set[ref[FileIO]] = set()
 _holds: dict[Path, ref[FileIO]] = {}
 
 
-def alone(path: Path) -> AbstractContextManager[object]:
+def exclusive_lock(path: Path) -> AbstractContextManager[object]:
     """Take a lock that nobody else holds in any way; `with` lets go of it."""
     return _lock(path, fcntl.LOCK_EX)
 
 
-def together(path: Path) -> AbstractContextManager[object]:
+def shared_lock(path: Path) -> AbstractContextManager[object]:
     """Take a lock that others may hold together, but nobody alone; `with` lets go of it."""
     return _lock(path, fcntl.LOCK_SH)
 
 
-def during(locks: Sequence[Callable[[], AbstractContextManager[object]]], step: Callable[[], T]) -> T:
+def while_holding(locks: Sequence[Callable[[], AbstractContextManager[object]]], step: Callable[[], T]) -> T:
     """Take a step while any number of locks are held."""
     if not locks:
         return step()
     with locks[0]():
-        return during(locks[1:], step)
+        return while_holding(locks[1:], step)
 
 
 def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
@@ -94,12 +102,12 @@ def _open(path: Path, flags: int = os.O_CREAT) -> int:
     return file
 
 
-def try_alone(path: Path) -> AbstractContextManager[object] | None:
+def try_exclusive_lock(path: Path) -> AbstractContextManager[object] | None:
     """Take a lock that nobody else holds in any way, if that is possible without waiting; None if not."""
     return _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT)
 
 
-def is_free(path: Path) -> bool:
+def is_unlocked(path: Path) -> bool:
     """Tell whether nobody holds a lock."""
     file = _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file is not None or not path.exists()

@@ -17,7 +17,7 @@ class Conflict(StoreError):  # noqa: N818 - it is no error to the user, but the 
     """Somebody else was first; plan again on what is there now."""
 
 
-def take_turns(label: str, step: Callable[[], T]) -> T:
+def retry_on_conflict(label: str, step: Callable[[], T]) -> T:
     """Plan and commit; again, on what is there then, when somebody else was faster.
 
     Raises:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.errors import DataError
-from seeknal.system.parallel import on_cores
+from seeknal.system.parallel import parallel_map
 from seeknal.values import types
 from seeknal.values.types import UTC
 
@@ -46,7 +46,7 @@ def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.Chunke
         numbered = (pa.DictionaryArray.from_arrays(numbers, encoded.dictionary) for numbers in taken(encoded.indices))
         return pa.chunked_array([text.cast(kind) for text in numbered])
 
-    return on_cores(of, range(len(columns)), is_little=len(places) * len(columns) < _LITTLE)
+    return parallel_map(of, range(len(columns)), serial=len(places) * len(columns) < _LITTLE)
 
 
 def _repeats(column: pa.Array) -> bool:

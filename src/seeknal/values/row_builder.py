@@ -24,13 +24,13 @@ _PLAIN_NAMES = frozenset(string.ascii_letters + string.digits + string.punctuati
 """What fields of `msgspec` may be named with."""
 
 
-def dict_maker(
+def compile_row_builder(
     keys: Sequence[str],
     rows: Sequence[Sequence[str]],
     features: Sequence[str],
     forms: Mapping[str, Form] = _NO_FORMS,
     *,
-    to_encode: bool = False,
+    for_msgspec: bool = False,
 ) -> Callable[..., list[Any]]:
     """Give what makes dictionaries from columns of keys and lists of rows, one for each group that is looked up.
 
@@ -43,7 +43,7 @@ def dict_maker(
         rows: The names of the values of each list's rows, in order; each row has one value more, its event time.
         features: The names wanted, in order.
         forms: How values are put, by name; as they are if it does not say.
-        to_encode: Make what `msgspec` encodes as it does those dictionaries, in half of the time.
+        for_msgspec: Make what `msgspec` encodes as it does those dictionaries, in half of the time.
     """
     places = {name: f"v{i}_{j}" for i, names in enumerate(rows) for j, name in enumerate(names)}
     names = {f"n{i}": name for i, name in enumerate([*keys, *features])}
@@ -55,7 +55,7 @@ def dict_maker(
         variables[f"f_{label}"] = form.function
         put.append(form.expression.format(v=value, f=f"f_{label}"))
     made = f"{{{', '.join(f'{label}: {one}' for label, one in zip(names, put, strict=True))}}}"
-    if to_encode and _PLAIN_NAMES.issuperset("".join(names.values())):
+    if for_msgspec and _PLAIN_NAMES.issuperset("".join(names.values())):
         variables["Row"] = msgspec.defstruct("Row", [(label, Any) for label in names], rename=names, gc=False)
         made = f"Row({', '.join(put)})"
     columns = "".join(f"c{i}, " for i in range(len(keys))) + "".join(f"r{i}, " for i in range(len(rows)))

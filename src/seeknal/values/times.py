@@ -164,7 +164,7 @@ class Interval:
         return None if starts and ends and max(starts) > min(ends) else both
 
 
-NEVER = Interval(1, 0)
+EMPTY_INTERVAL = Interval(1, 0)
 """A span with no moment in it."""
 
 

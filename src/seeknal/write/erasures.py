@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.define.schema import Schema
-from seeknal.errors import notice, tally
+from seeknal.errors import notice, plural
 from seeknal.online import Codec
 from seeknal.registry import GroupRecord
 from seeknal.registry.catalog import Catalog
@@ -42,6 +42,6 @@ def warn_of_return(catalog: Catalog, record: GroupRecord, schema: Schema, rows: 
     back = is_erased(catalog, record, schema, rows)
     if back is not None:
         notice(
-            f"{record.label}: {tally(pc.sum(back).as_py())} happened to entities before they were erased, and are stored "
+            f"{record.label}: {plural(pc.sum(back).as_py())} happened to entities before they were erased, and are stored "
             "again. Leave them out of the frame and erase the entities once more, unless that was meant."
         )

@@ -10,13 +10,13 @@ from datetime import datetime
 import pyarrow as pa
 
 from seeknal.engine import Engine
-from seeknal.errors import DataError, DefinitionError, tally
+from seeknal.errors import DataError, DefinitionError, plural
 from seeknal.offline import Commit, Snapshot, Write
 from seeknal.offline.adoption import read_changed
 from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog, SnapshotGone
-from seeknal.system.retry import Conflict, take_turns
+from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.display import Shown
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
@@ -80,7 +80,7 @@ class Erased(Shown):
 
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
-        return f"{self.group}: {tally(self.rows)} of {keys} erased; {tally(self.files_removed, 'file')} deleted"
+        return f"{self.group}: {plural(self.rows)} of {keys} erased; {plural(self.files_removed, 'file')} deleted"
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Adopted(Shown):
     online_rows: int | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} adopted"]
-        parts += [f"{tally(self.removed)} removed"] if self.removed else []
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} adopted"]
+        parts += [f"{plural(self.removed)} removed"] if self.removed else []
         parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
         return "; ".join([*parts, *self.commits])
 
@@ -147,7 +147,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
         catalog.catch_up(record)
         catalog.tidy(record, done.snapshot)
         write = Write(rows, before.schema, version.number, "append", Interval())
-        notices.on_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
+        notices.warn_about_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
         warn_of_return(catalog, record, before.schema, rows)
         return Adopted(
             record.label,
@@ -159,7 +159,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             before.rows + done.written - done.rows,
         )
 
-    return take_turns(record.label, step)
+    return retry_on_conflict(record.label, step)
 
 
 def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
@@ -179,7 +179,7 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
             raise DefinitionError(f"Version {number} of {record.label} is the current one.")
         return offline.restore(base, catalog.snapshot(record, version))
 
-    take_turns(record.label, step)
+    retry_on_conflict(record.label, step)
     return catalog.version(record, number)
 
 
@@ -205,7 +205,7 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
             offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", span))
         return version, count
 
-    return take_turns(record.label, step)
+    return retry_on_conflict(record.label, step)
 
 
 def optimize(
@@ -224,8 +224,8 @@ def optimize(
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
-    take_turns(record.label, offline.mend)
-    take_turns(record.label, lambda: offline.compact(offline.snapshot(), large=True))
+    retry_on_conflict(record.label, offline.mend)
+    retry_on_conflict(record.label, lambda: offline.compact(offline.snapshot(), large=True))
     catalog.catch_up(record)
     start = now() - keep_days * DAY
 
@@ -288,7 +288,7 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
 
     removed = None
     while removed is None:  # a training set saved meanwhile may have pinned a snapshot that has the entity
-        take_turns(record.label, step)
+        retry_on_conflict(record.label, step)
         removed = offline.forget(entity, kept)
     left = len(_readable(catalog, record))
     numbers = tuple(sorted(one.number for one in kept()))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.define.schema import Change
-from seeknal.errors import notice, tally
+from seeknal.errors import notice, plural
 from seeknal.names import nearest
 from seeknal.offline import Repeats, Snapshot, Write
 from seeknal.values.times import now, show
@@ -18,7 +18,7 @@ _MANY = 10
 """So many rows that are hidden by others of their write are seldom meant."""
 
 
-def on_write(label: str, before: Snapshot, write: Write, replaced: int, lookback_days: int) -> None:
+def warn_about_write(label: str, before: Snapshot, write: Write, replaced: int, lookback_days: int) -> None:
     """Give notice of what is unusual about a write that was made.
 
     Args:
@@ -31,9 +31,9 @@ def on_write(label: str, before: Snapshot, write: Write, replaced: int, lookback
     moments = write.rows[write.schema.event_time.name].cast(pa.int64())
     for name in write.schema.key_names:
         if missing := write.rows[name].null_count:
-            notice(f"{label}: {tally(missing)} without {name!r}. They are kept, but no lookup will find them.")
+            notice(f"{label}: {plural(missing)} without {name!r}. They are kept, but no lookup will find them.")
     if later := pc.sum(pc.greater(moments, now())).as_py():
-        notice(f"{label}: {tally(later)} dated after now. They are not the latest before their time has come.")
+        notice(f"{label}: {plural(later)} dated after now. They are not the latest before their time has come.")
     if write.mode == "overwrite" and replaced:
         _on_loss(label, before, write, moments, replaced)
     if write.interval.start is not None and len(moments):
@@ -46,7 +46,7 @@ def _on_loss(label: str, before: Snapshot, write: Write, moments: pa.ChunkedArra
     start = min((file.start for file in before.files if file.start is not None), default=None)
     lost = None
     if 10 * len(moments) < replaced:
-        lost = f"{tally(replaced)} of {label} gave way to {tally(len(moments))}"
+        lost = f"{plural(replaced)} of {label} gave way to {plural(len(moments))}"
     elif write.interval.is_open and start is not None and start < times["min"]:
         lost = f"An overwrite without an interval replaced all of {label}, which began on {show(start)}"
     if lost:
@@ -74,8 +74,8 @@ def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
     times = "times" if write.schema.created_time else "event time"
     kept = "the write kept the last of each" if write.mode == "merge" else "reads show the last of each"
     notice(
-        f"{label}: {repeats.rows:,} of {tally(len(write.rows))} give way to a later one of the same join keys and "
-        f"{times}: {tally(repeats.most)} are at {repeats.example}, say; {kept}. Aggregate them first, add the column that tells them apart to the "
+        f"{label}: {repeats.rows:,} of {plural(len(write.rows))} give way to a later one of the same join keys and "
+        f"{times}: {plural(repeats.most)} are at {repeats.example}, say; {kept}. Aggregate them first, add the column that tells them apart to the "
         "join keys, or name a created_time_col that says which one counts."
     )
 

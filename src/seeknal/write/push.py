@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.define.schema import Roles, Schema, difference, infer
-from seeknal.errors import DataError, tally
+from seeknal.errors import DataError, plural
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord
 from seeknal.registry.catalog import Catalog
-from seeknal.system.retry import Conflict, take_turns
+from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values import exact, frames
 from seeknal.values.display import Shown
 from seeknal.values.moments import utc
@@ -58,7 +58,7 @@ class Pushed(Shown):
         return None if self.first is None else moment_of(self.first)
 
     def __str__(self) -> str:
-        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} pushed"]
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} pushed"]
         parts += [f"{self.known:,} known already"] if self.known else []
         parts += [f"{self.erased:,} of erased entities left out"] if self.erased else []
         parts += [f"{self.online:,} entities online"] if self.online is not None else []
@@ -90,7 +90,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
         for name in schema.key_names:
             if missing := stored[name].null_count:
                 raise DataError(
-                    f"{tally(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
+                    f"{plural(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
                 )
         left = _not_erased(catalog, record, schema, stored)
         new = offline.unknown(base, left, schema)
@@ -104,7 +104,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
             record.label, version.number, snapshot, len(new), len(left) - len(new), len(stored) - len(left), first
         )
 
-    return take_turns(record.label, step)
+    return retry_on_conflict(record.label, step)
 
 
 def _fitting(rows: object, schema: Schema, record: GroupRecord) -> pa.Table:

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import Change, Roles, Schema, check_evolution, difference, infer
 from seeknal.engine import Engine
-from seeknal.errors import DataError, DefinitionError, notice, tally
+from seeknal.errors import DataError, DefinitionError, notice, plural
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import WRITES
-from seeknal.system.retry import Conflict, take_turns
+from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values import types
 from seeknal.values.content_hash import content_hash
 from seeknal.values.display import Shown
@@ -60,12 +60,12 @@ class Written(Shown):
     superseded: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {tally(self.rows)} written"]
+        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} written"]
         parts += (
             [f"{self.superseded:,} of them superseded by others of the same keys and time"] if self.superseded else []
         )
-        parts += [f"{tally(self.replaced)} replaced"] if self.replaced else []
-        parts += [f"{tally(self.outside)} outside the interval"] if self.outside else []
+        parts += [f"{plural(self.replaced)} replaced"] if self.replaced else []
+        parts += [f"{plural(self.outside)} outside the interval"] if self.outside else []
         parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
         return "; ".join(parts + [str(change) for change in self.changes])
 
@@ -124,7 +124,7 @@ def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         DataError: The frame does not fit; nothing was stored.
         StoreError: Other writers were faster every time.
     """
-    return take_turns(job.label, lambda: _try_to_write(catalog, job, lookback_days))
+    return retry_on_conflict(job.label, lambda: _try_to_write(catalog, job, lookback_days))
 
 
 def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
@@ -154,8 +154,8 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
     replaced = base.rows + stored - commit.rows
     if outside:
-        notice(f"{job.label}: {tally(outside)} outside {job.interval} and not written.")
-    notices.on_write(job.label, base, plan, replaced, lookback_days)
+        notice(f"{job.label}: {plural(outside)} outside {job.interval} and not written.")
+    notices.warn_about_write(job.label, base, plan, replaced, lookback_days)
     notices.on_repeats(job.label, plan, unsettled)
     warn_of_return(catalog, record, schema, rows)
     if changes:
@@ -189,7 +189,7 @@ def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: J
     if content_hash(stored) != content_hash(types.recast(rows, [field.type for field in stored.schema])):
         return None
     notice(
-        f"{job.label}: the {tally(len(rows))} given are stored already, by the write before, and were not stored again."
+        f"{job.label}: the {plural(len(rows))} given are stored already, by the write before, and were not stored again."
     )
     return Written(job.label, last.version, last.number, 0, 0, outside, ())
 

@@ -18,7 +18,7 @@ from seeknal.define.schema import ROW_ID, Schema
 from seeknal.engine.asof import nearest
 from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, newest_sql, rows_sql, share_sql
-from seeknal.engine.protocol import Wanted
+from seeknal.engine.protocol import FeatureRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.offline.plan import stored_sql, within
@@ -47,7 +47,7 @@ class DuckDBEngine:
     def __init__(self, duck: Duck) -> None:
         self._duck = duck
 
-    def as_of(self, wanted: Wanted, moments: pa.Table | Path) -> pa.RecordBatchReader:
+    def as_of(self, wanted: FeatureRequest, moments: pa.Table | Path) -> pa.RecordBatchReader:
         """See `Engine.as_of`."""
         by_name = {field.name: field for field in wanted.rows.schema.features}
         schema = pa.schema([by_name[name] for name in wanted.features])
@@ -64,7 +64,7 @@ class DuckDBEngine:
             found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
         return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in _read(found)))
 
-    def _as_of_passes(self, wanted: Wanted, moments: Path) -> pa.RecordBatchReader:
+    def _as_of_passes(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
         """Join in passes, each over a share of the entities, and only the numbers of rows; then fetch their features.
 
         So neither the rows nor their features need to be in memory, and are sorted once, in the spine's order.
@@ -91,7 +91,7 @@ class DuckDBEngine:
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
-    def _winners(self, wanted: Wanted, spine: str, share: str) -> pa.Table:
+    def _winners(self, wanted: FeatureRequest, spine: str, share: str) -> pa.Table:
         """Find the rows that count for a share of the entities: i, and their id."""
         rows = self._query(rows_sql(wanted.rows.schema, _rows_sql(wanted.rows), share=share))
         moments = self._query(f"SELECT * FROM {spine} WHERE {share}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from seeknal.engine.asof import nearest
 from seeknal.engine.duckdb.queries import fetch_sql, ordered_sql, rows_sql, share_sql
-from seeknal.engine.protocol import Wanted
+from seeknal.engine.protocol import FeatureRequest
 from seeknal.values.moments import gather
 
 _FEW = 20
@@ -32,7 +32,7 @@ class Join:
     """
 
     query: Callable[..., pa.Table]
-    wanted: Wanted
+    wanted: FeatureRequest
     rows: str
     spine: pa.Table
     parts: Sequence[str] = ()

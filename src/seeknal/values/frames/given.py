@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from seeknal.errors import DataError
 from seeknal.names import did_you_mean, quoted
-from seeknal.system.parallel import on_cores
+from seeknal.system.parallel import parallel_map
 from seeknal.values import exact
 from seeknal.values.frames import relations, texts
 from seeknal.values.frames.libraries import library
@@ -320,8 +320,6 @@ class Text(Frame):
     def table(self, names: Sequence[str] | None = None) -> pa.Table:
         """See `Frame.table`."""
         names = self.names if names is None else list(names)
-        is_little = len(self._text) < _LITTLE
-        columns = on_cores(
-            lambda name: texts.typed(self._text[name], self._kinds.get(name)), names, is_little=is_little
-        )
+        serial = len(self._text) < _LITTLE
+        columns = parallel_map(lambda name: texts.typed(self._text[name], self._kinds.get(name)), names, serial=serial)
         return pa.Table.from_arrays(columns, names=names)
