@@ -456,14 +456,14 @@ def test_what_is_written_while_a_backup_runs_is_in_the_next_one(tmp_path, other)
     store.load("first")
     heard = []
 
-    def tell(text: str) -> None:
+    def on_progress(text: str) -> None:
         heard.append(text)
         if len(heard) == 2:  # the first file is about to be copied
             write(first, rows(2, user=2), mode="append")
             write(later, rows(3))
             store.load("later")
 
-    backup(store, tmp_path / "saved", tell=tell)
+    backup(store, tmp_path / "saved", on_progress=on_progress)
     assert heard[1].startswith("Backing up offline/shop/first/_delta_log")
     restore(tmp_path / "saved", other)
     assert other.sample("first", limit=9)["x"].to_pylist() == [1]
@@ -482,7 +482,7 @@ def test_of_two_backups_to_one_place_one_is_whole_and_the_other_says_so(tmp_path
 
     def take() -> None:
         try:
-            backup(FeatureStore(), tmp_path / "saved", tell=lambda _: time.sleep(0.02))
+            backup(FeatureStore(), tmp_path / "saved", on_progress=lambda _: time.sleep(0.02))
         except (StoreError, DefinitionError) as error:
             said.append(str(error))
 
@@ -611,7 +611,7 @@ def test_a_table_named_after_a_group_shows_a_version_when_its_rows_are_there():
         table = store.online_table("spend")
         shown.append((table.record.lookups[0].version, table.get_features([{"user_id": 1}], "dicts")[0]["x"]))
 
-    store.load("spend", tell=look)
+    store.load("spend", on_progress=look)
     assert set(shown) == {(1, 1)}
     look("")
     assert shown[-1] == (2, 2)
@@ -622,7 +622,9 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
     checked, lag, seen = 0, set(), {"erased": 0}
     with busy.in_use(home) as rounds:
         while checked < 3 or min(rounds.values()) < 4 or seen["erased"] < 2:
-            backup(FeatureStore(), tmp_path / "saved", tell=lambda _: time.sleep(0.003))  # others get far meanwhile
+            backup(
+                FeatureStore(), tmp_path / "saved", on_progress=lambda _: time.sleep(0.003)
+            )  # others get far meanwhile
             restore(tmp_path / "saved", FeatureStore(tmp_path / "other"))
             seen = busy.check(tmp_path / "other")
             first, second = busy.rounds_of(tmp_path / "other")

@@ -223,8 +223,8 @@ def test_each_long_call_tells_its_steps(tmp_path):
         call(on_progress=steps.append)
         assert steps[0] == first
     steps.clear()
-    backup(FeatureStore(), tmp_path / "saved", tell=steps.append)
-    restore(tmp_path / "saved", FeatureStore(tmp_path / "again"), tell=steps.append)
+    backup(FeatureStore(), tmp_path / "saved", on_progress=steps.append)
+    restore(tmp_path / "saved", FeatureStore(tmp_path / "again"), on_progress=steps.append)
     assert {"Waiting for those who delete", "Restoring"} < set(steps)
 
 

@@ -28,8 +28,8 @@ def backup(
     from seeknal.home import session
     from seeknal.home.backup import backup
 
-    with _tidily(), working("Backing up") as tell:
-        done = backup(session.store(), place, tell=tell)
+    with _tidily(), working("Backing up") as on_progress:
+        done = backup(session.store(), place, on_progress=on_progress)
     render.record(
         {
             "backup": str(done.place),
@@ -60,8 +60,8 @@ def restore(
     from seeknal.home import session
     from seeknal.home.backup import restore
 
-    with _tidily(), working("Restoring") as tell:
-        done = restore(source, session.store(), load_shared=load_shared, tell=tell)
+    with _tidily(), working("Restoring") as on_progress:
+        done = restore(source, session.store(), load_shared=load_shared, on_progress=on_progress)
     render.record(
         {
             "home": str(done.home),

@@ -80,16 +80,16 @@ class _Doomed:
                     f"Delete that first: seeknal delete dataset {kept[0].label}."
                 )
 
-    def delete(self, store: FeatureStore, tell: Callable[[str], None]) -> None:
+    def delete(self, store: FeatureStore, on_progress: Callable[[str], None]) -> None:
         """Delete it; what is left when the process is killed can be deleted again."""
         for table in self.tables:
-            tell(f"Deleting {table.label}")
+            on_progress(f"Deleting {table.label}")
             store.delete_table(table.name, table.project)
         for one in self.sets:
-            tell(f"Deleting {one.label}")
+            on_progress(f"Deleting {one.label}")
             store.delete_training_set(one)
         for group in self.groups:
-            tell(f"Deleting {group.label}")
+            on_progress(f"Deleting {group.label}")
             store.delete_group(group.name, group.project)
 
     def record(self) -> dict[str, list[str]]:
@@ -112,8 +112,8 @@ def delete_project(name: Project, yes: Yes = False, form: AsFormat = Format.tabl
     doomed = _Doomed(registry.tables(project), registry.training_sets(project), registry.groups(project))
     doomed.check(store)
     render.confirm(f"Delete project {project!r} with all that is in it ({doomed})?", yes)
-    with working(f"Deleting {project}") as tell:
-        doomed.delete(store, tell)
+    with working(f"Deleting {project}") as on_progress:
+        doomed.delete(store, on_progress)
     render.record({"deleted": project, **doomed.record()}, form)
     for token in registry.tokens():
         if token.project == project and token.revoked_at is None:
@@ -135,6 +135,6 @@ def delete_entity(name: Entity, project: InProject = None, yes: Yes = False, for
     doomed.check(store)
     names = ", ".join(one.label for one in groups)
     render.confirm(f"Delete entity {found.label} with all rows of {names}?", yes)
-    with working(f"Deleting {found.label}") as tell:
-        doomed.delete(store, tell)
+    with working(f"Deleting {found.label}") as on_progress:
+        doomed.delete(store, on_progress)
     render.record({"deleted": found.label, **doomed.record()}, form)

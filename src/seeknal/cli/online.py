@@ -30,8 +30,8 @@ def materialize(
     from seeknal.values.times import Interval
 
     span = Interval.between(start, end)
-    with working(f"Loading {group}") as tell:
-        loaded = session.store().load(group, project, span=span, version=version, tell=tell)
+    with working(f"Loading {group}") as on_progress:
+        loaded = session.store().load(group, project, span=span, version=version, on_progress=on_progress)
     render.record(
         {
             "feature_group": loaded.group,
@@ -70,8 +70,8 @@ def refresh(
     store = session.store()
     if project is not None:
         store.catalog.project(project)
-    with working("Refreshing") as tell:
-        done = store.refresh(tables or None, project, full=full, tell=tell, take_over=take_over)
+    with working("Refreshing") as on_progress:
+        done = store.refresh(tables or None, project, full=full, on_progress=on_progress, take_over=take_over)
     render.rows(
         [
             {
@@ -123,8 +123,8 @@ def verify(
     """
     from seeknal.home import session
 
-    with working(f"Verifying {table}") as tell:
-        found = session.store().verify(table, project, sample=sample, tell=tell)
+    with working(f"Verifying {table}") as on_progress:
+        found = session.store().verify(table, project, sample=sample, on_progress=on_progress)
     render.record(
         {
             "online_table": found.table,

@@ -31,7 +31,7 @@ from seeknal.define.feature_group import FeatureLookup, check_lookups
 from seeknal.registry.catalog import AsOf
 from seeknal.serve.keys import check_keys
 from seeknal.serve.online_table import as_python, check_features, check_output
-from seeknal.system.progress import Tell
+from seeknal.system.progress import OnProgress
 from seeknal.values import frames
 from seeknal.values.times import Interval
 from seeknal.write.push import Pushed
@@ -120,7 +120,7 @@ class Client(_Calls):
         *,
         timeout: float = 30,
         retries: int = 5,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(url, token, timeout, retries, on_progress)
 
@@ -253,7 +253,7 @@ class AsyncClient(_Calls):
         *,
         timeout: float = 30,
         retries: int = 5,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         super().__init__(url, token, timeout, retries, on_progress)
 

@@ -23,7 +23,7 @@ from seeknal.client.calls import Call
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.system.extras import how_to_install
 from seeknal.system.forks import PerProcess
-from seeknal.system.progress import Tell, working
+from seeknal.system.progress import OnProgress, working
 
 try:
     import httpx2
@@ -48,10 +48,12 @@ class Sender(ABC):
         timeout: How long to wait for the server to take or say something, in seconds.
         retries: How often a call is sent again, if the server is not reached or is away. One that is turned away for want of
             a place is sent again for as many half minutes, whenever the server says.
-        tell: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
+        on_progress: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
     """
 
-    def __init__(self, url: str, token: str | None, timeout: float, retries: int, tell: Tell | None) -> None:
+    def __init__(
+        self, url: str, token: str | None, timeout: float, retries: int, on_progress: OnProgress | None
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, say.")
         if token and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
@@ -63,7 +65,7 @@ class Sender(ABC):
         except httpx2.InvalidURL as error:
             raise DefinitionError(f"url={url!r} is no address: {error}") from None
         self.url = url
-        self._retries, self._timeout, self._tell = retries, timeout, tell
+        self._retries, self._timeout, self._on_progress = retries, timeout, on_progress
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._settings: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
         self._connections: PerProcess[Any] = PerProcess(self._connect)
@@ -84,7 +86,7 @@ class Sender(ABC):
         """
         began, failures, is_unsure = time.monotonic(), 0, False
         with call.sending() as request, ExitStack() as shown:
-            tell: Tell | None = None
+            on_progress: OnProgress | None = None
             while True:
                 may_help, is_turned_away, pause = True, False, 0.1 * 2**failures
                 try:
@@ -106,8 +108,8 @@ class Sender(ABC):
                 is_late = time.monotonic() - began > self._retries * _LONGEST_PAUSE
                 if not may_help or failures > self._retries or (is_turned_away and is_late):
                     raise type(error)(f"{error} {call.if_unsure}") if is_unsure and call.if_unsure else error
-                tell = tell or shown.enter_context(working(f"Waiting for {self.url}", self._tell))
-                tell(f"Asking {self.url} again, after {failures} of {self._retries} failures: {error}")
+                on_progress = on_progress or shown.enter_context(working(f"Waiting for {self.url}", self._on_progress))
+                on_progress(f"Asking {self.url} again, after {failures} of {self._retries} failures: {error}")
                 pause *= random.uniform(1, 1.5)  # noqa: S311 - so that not all come back at once
                 await self._sleep(min(_LONGEST_PAUSE, pause))
         return await self._finish(call, response)

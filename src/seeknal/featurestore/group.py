@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from seeknal.home.store import FeatureStore
     from seeknal.registry import GroupRecord, Version
-    from seeknal.system.progress import Tell
+    from seeknal.system.progress import OnProgress
     from seeknal.write.push import Pushed
     from seeknal.write.writing import Written
 
@@ -152,7 +152,7 @@ class FeatureGroupDuckDB:
         mode: str = "overwrite",
         *,
         drop_nulls: bool = False,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Written:
         """Write the frame to the offline table, as one snapshot, all or none; then load it if the group is online.
 

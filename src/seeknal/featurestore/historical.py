@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from seeknal.home.store import FeatureStore
     from seeknal.join.leaks import Findings
     from seeknal.registry.catalog import AsOf
-    from seeknal.system.progress import Tell
+    from seeknal.system.progress import OnProgress
 
 
 class HistoricalFeaturesDuckDB:
@@ -99,7 +99,7 @@ class HistoricalFeaturesDuckDB:
         *,
         as_of: AsOf | None = None,
         output: str | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Return the features as a frame.
 
@@ -124,8 +124,8 @@ class HistoricalFeaturesDuckDB:
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        with progress.working("Building the training set", on_progress) as tell:
-            return reading.frame(self._store, asked, output, tell)
+        with progress.working("Building the training set", on_progress) as report:
+            return reading.frame(self._store, asked, output, report)
 
     def to_batches(
         self,
@@ -133,7 +133,7 @@ class HistoricalFeaturesDuckDB:
         feature_end_time: Moment | None = None,
         *,
         as_of: AsOf | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> pa.RecordBatchReader:
         """Return the training set as a stream of Arrow batches, so that neither spine nor groups need to fit in memory.
 
@@ -146,7 +146,7 @@ class HistoricalFeaturesDuckDB:
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        return reading.batches(self._store, asked, on_progress or progress.silent)
+        return reading.batches(self._store, asked, on_progress or progress.no_progress)
 
     def to_parquet(
         self,
@@ -155,7 +155,7 @@ class HistoricalFeaturesDuckDB:
         feature_end_time: Moment | None = None,
         *,
         as_of: AsOf | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> int:
         """Write the training set to a Parquet file, in bounded memory; the file appears when it is whole.
 
@@ -173,8 +173,8 @@ class HistoricalFeaturesDuckDB:
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        with progress.working("Building the training set", on_progress) as tell:
-            return write_parquet(reading.batches(self._store, asked, tell), Path(path))
+        with progress.working("Building the training set", on_progress) as report:
+            return write_parquet(reading.batches(self._store, asked, report), Path(path))
 
     def save(
         self,
@@ -184,7 +184,7 @@ class HistoricalFeaturesDuckDB:
         *,
         as_of: AsOf | None = None,
         rows: bool = False,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> TrainingSet:
         """Build the training set and keep what it takes to build it again, to the byte.
 
@@ -204,8 +204,8 @@ class HistoricalFeaturesDuckDB:
         from seeknal.system import progress
 
         asked, store = self._asked.within(feature_start_time, feature_end_time, as_of), self._store
-        with progress.working("Building the training set", on_progress) as tell:
-            return TrainingSet(reading.save(store, name, asked, keep_rows=rows, tell=tell), store)
+        with progress.working("Building the training set", on_progress) as report:
+            return TrainingSet(reading.save(store, name, asked, keep_rows=rows, on_progress=report), store)
 
     def explain(
         self,
@@ -255,7 +255,7 @@ class HistoricalFeaturesDuckDB:
         feature_end_time: Moment | None = None,
         *,
         as_of: AsOf | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Findings:
         """Look for leaks that a correct join cannot see, because they are in the data; see `seeknal.join.leaks`.
 
@@ -268,8 +268,8 @@ class HistoricalFeaturesDuckDB:
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        with progress.working("Looking for leaks", on_progress) as tell:
-            found = reading.check(self._store, asked, tell)
+        with progress.working("Looking for leaks", on_progress) as report:
+            found = reading.check(self._store, asked, report)
         for text in found:
             notice(text)
         return found
@@ -279,7 +279,7 @@ class HistoricalFeaturesDuckDB:
         name: str | None = None,
         target: str | Path | None = None,
         ttl: timedelta | None = None,
-        on_progress: Tell | None = None,
+        on_progress: OnProgress | None = None,
     ) -> OnlineFeaturesDuckDB:
         """Put the newest row of every entity online, as a table of these features.
 
@@ -295,9 +295,9 @@ class HistoricalFeaturesDuckDB:
         from seeknal.system.progress import working
 
         store = self._store
-        with working("Loading", on_progress) as tell:
+        with working("Loading", on_progress) as report:
             return OnlineFeaturesDuckDB._of(  # noqa: SLF001 - this is where they are made
-                store, store.serve(self.lookups, name, target=target, ttl=ttl, tell=tell)
+                store, store.serve(self.lookups, name, target=target, ttl=ttl, on_progress=report)
             )
 
     @property

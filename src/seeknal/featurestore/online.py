@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from seeknal.serve.online_tables import Refreshed
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Verified
-    from seeknal.system.progress import Tell
+    from seeknal.system.progress import OnProgress
 
 
 class OnlineFeaturesDuckDB:
@@ -78,7 +78,7 @@ class OnlineFeaturesDuckDB:
         """
         return self._table.get_features(keys, output, features, with_status=with_status)
 
-    def verify(self, sample: int | None = None, on_progress: Tell | None = None) -> Verified:
+    def verify(self, sample: int | None = None, on_progress: OnProgress | None = None) -> Verified:
         """Compare what the table answers with the offline join as of now, value by value.
 
         Args:
@@ -87,10 +87,10 @@ class OnlineFeaturesDuckDB:
         """
         from seeknal.system.progress import working
 
-        with working(f"Verifying {self.project}/{self.name}", on_progress) as tell:
-            return self._store.verify(self.name, self.project, sample=sample, tell=tell)
+        with working(f"Verifying {self.project}/{self.name}", on_progress) as report:
+            return self._store.verify(self.name, self.project, sample=sample, on_progress=report)
 
-    def refresh(self, full: bool = False, *, on_progress: Tell | None = None) -> Refreshed:
+    def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
         """Bring all groups of the table online, as far as they changed since the last load.
 
         Args:
@@ -102,8 +102,8 @@ class OnlineFeaturesDuckDB:
         """
         from seeknal.system.progress import working
 
-        with working(f"Refreshing {self.project}/{self.name}", on_progress) as tell:
-            return self._store.refresh([self.name], self.project, full=full, tell=tell)[0]
+        with working(f"Refreshing {self.project}/{self.name}", on_progress) as report:
+            return self._store.refresh([self.name], self.project, full=full, on_progress=report)[0]
 
     def delete(self) -> None:
         """Remove the table, and rows that no other one uses."""

@@ -12,7 +12,7 @@ from seeknal.values.times import moment_of
 if TYPE_CHECKING:
     from seeknal.home.store import FeatureStore
     from seeknal.registry import TrainingSetRecord
-    from seeknal.system.progress import Tell
+    from seeknal.system.progress import OnProgress
 
 
 class TrainingSet:
@@ -88,7 +88,7 @@ class TrainingSet:
         }
         return sheet(f"Training set {self._record.label}", facts)
 
-    def reproduce(self, output: str = "pandas", on_progress: Tell | None = None) -> Any:
+    def reproduce(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
         """Build it again from the store, and prove that it is the same.
 
         Args:
@@ -102,17 +102,17 @@ class TrainingSet:
         from seeknal.values import frames
 
         kind = frames.output_kind(None, output)
-        with working(f"Reproducing {self._record.label}", on_progress) as tell:
-            return frames.from_arrow(self._store.training_sets.reproduce(self._record, tell), kind)
+        with working(f"Reproducing {self._record.label}", on_progress) as report:
+            return frames.from_arrow(self._store.training_sets.reproduce(self._record, report), kind)
 
-    def to_dataframe(self, output: str = "pandas", on_progress: Tell | None = None) -> Any:
+    def to_dataframe(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
         """Return its rows: those that were kept, else `reproduce` them."""
         from seeknal.system.progress import working
         from seeknal.values import frames
 
         kind = frames.output_kind(None, output)
-        with working(f"Reading {self._record.label}", on_progress) as tell:
-            return frames.from_arrow(self._store.training_sets.rows(self._record, tell), kind)
+        with working(f"Reading {self._record.label}", on_progress) as report:
+            return frames.from_arrow(self._store.training_sets.rows(self._record, report), kind)
 
     def delete(self) -> None:
         """Forget it, with its spine and rows. The groups it read stay."""

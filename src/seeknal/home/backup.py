@@ -27,7 +27,7 @@ from seeknal.online import LmdbStore, shown
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.home_identity import mark_as_copy
 from seeknal.system import folders
-from seeknal.system.progress import Tell, working
+from seeknal.system.progress import OnProgress, working
 from seeknal.values.times import now
 
 _FORMAT = 1
@@ -125,7 +125,7 @@ class _Manifest:
 # Taking a backup
 
 
-def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> BackedUp:
+def backup(home: Home, place: str | Path, *, on_progress: OnProgress | None = None) -> BackedUp:
     """Copy a whole home, as it is at one moment, into a new folder; others go on reading and writing meanwhile.
 
     Whoever erases, optimizes or deletes waits until it is done, and is waited for if they began before.
@@ -133,7 +133,7 @@ def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> Backed
     Args:
         home: The home, such as a `FeatureStore`.
         place: The folder; it appears when all is in it.
-        tell: Told each step; without it they are shown on a terminal.
+        on_progress: Told each step; without it they are shown on a terminal.
 
     Raises:
         DefinitionError: There is something at the place, or no home.
@@ -143,7 +143,7 @@ def backup(home: Home, place: str | Path, *, tell: Tell | None = None) -> Backed
     target = folders.named(place)
     _check_target(home, target)
     with (
-        working("Waiting for those who delete", tell) as told,
+        working("Waiting for those who delete", on_progress) as told,
         _saying(f"The home {home.home} could not be backed up to {target}, and nothing is there"),
         folders.atomic_folder(target) as part,
         home.catalog.keeping(),
@@ -167,10 +167,10 @@ def _check_target(home: Home, target: Path) -> None:
 class _Taking:
     """One backup being taken."""
 
-    def __init__(self, home: Path, part: Path, tell: Tell) -> None:
+    def __init__(self, home: Path, part: Path, on_progress: OnProgress) -> None:
         self._home = home
         self._part = part
-        self._tell = tell
+        self._on_progress = on_progress
         self._files: list[_File] = []
         self._size = 0
 
@@ -222,7 +222,7 @@ class _Taking:
 
     def _copy(self, file: Path) -> None:
         name = file.relative_to(self._home)
-        self._tell(f"Backing up {name.parent}: {_megabytes(self._size)} so far")
+        self._on_progress(f"Backing up {name.parent}: {_megabytes(self._size)} so far")
         copied = _File(name.as_posix(), *folders.copy(file, self._part / name))
         self._files.append(copied)
         self._size += copied.size
@@ -243,7 +243,9 @@ def _hash_of(files: Sequence[_File]) -> str:
 # Restoring one
 
 
-def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: Tell | None = None) -> Restored:
+def restore(
+    source: str | Path, home: Home, *, load_shared: bool = False, on_progress: OnProgress | None = None
+) -> Restored:
     """Make a home from a backup, with what was online in its own folder; it appears when all is in it.
 
     Online rows in Redis, or in another folder, are left as they are, since the home that was backed up may use them.
@@ -252,7 +254,7 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
         source: The folder of the backup.
         home: Where to: a home, such as a `FeatureStore`, whose folder is empty or not there yet.
         load_shared: Load the rows in other stores too, when the home is in its place.
-        tell: Told each step; without it they are shown on a terminal.
+        on_progress: Told each step; without it they are shown on a terminal.
 
     Raises:
         DefinitionError: The home is not empty, or there is no backup.
@@ -264,7 +266,7 @@ def restore(source: str | Path, home: Home, *, load_shared: bool = False, tell: 
     _check_home(target)
     home.close()
     LmdbStore(home.home / "online").close()
-    with working("Restoring", tell) as told:
+    with working("Restoring", on_progress) as told:
         with (
             _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
             _parents(target),
@@ -337,7 +339,7 @@ def _parents(target: Path) -> Iterator[None]:
         raise
 
 
-def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, tell: Tell) -> None:
+def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: OnProgress) -> None:
     """Copy all files of a backup, and see that they are as they were taken."""
     done = 0
     for file in manifest.files:
@@ -348,14 +350,14 @@ def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, tell: Tell) -> 
         if found != (file.size, file.sha256):
             raise StoreError(f"{backed_up / file.name} is not as it was written. Restore another backup.")
         done += file.size
-        tell(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
+        on_progress(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
 
 
 def _has_own_store(home: Home) -> bool:
     return home.settings.online_store in (None, str(home.home / "online"))
 
 
-def _load_own(part: Path, home: Home, tell: Tell) -> None:
+def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
     """Load what was online in the home's own folder, before the home is in its place."""
     made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
     try:
@@ -367,13 +369,13 @@ def _load_own(part: Path, home: Home, tell: Tell) -> None:
                 except StoreError as error:  # it was so when the home was saved, and is no reason to lose the rest
                     notice(f"Version {number} of {record.label} cannot be loaded: {error}")
                     continue
-                made.online_tables.reload(record, number, _OWN, tell)
+                made.online_tables.reload(record, number, _OWN, on_progress)
     finally:
         made.close()
         LmdbStore(part / "online").close()
 
 
-def _load_others(home: Home, tell: Tell) -> None:
+def _load_others(home: Home, on_progress: OnProgress) -> None:
     """Load what was online elsewhere, from a home that is in its place.
 
     Raises:
@@ -384,7 +386,7 @@ def _load_others(home: Home, tell: Tell) -> None:
             if target == _OWN and _has_own_store(home):
                 continue
             try:
-                home.online_tables.reload(record, target=target, tell=tell, take_over=True)
+                home.online_tables.reload(record, target=target, on_progress=on_progress, take_over=True)
             except StoreError as error:
                 place = shown(target or str(home.settings.online_store))
                 tables = " ".join(table.label for table in home.online_tables.of(record) if table.target == target)

@@ -10,7 +10,7 @@ from seeknal.home.home import Home
 from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.names import quoted
 from seeknal.registry import TrainingSetRecord
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.times import Moment, instant
 
 if TYPE_CHECKING:
@@ -30,23 +30,25 @@ def sources(home: Home, asked: Inquiry) -> list[Source]:
     return [home.catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
 
 
-def frame(home: Home, asked: Inquiry, output: str | None = None, tell: Tell = silent) -> Any:
+def frame(home: Home, asked: Inquiry, output: str | None = None, on_progress: OnProgress = no_progress) -> Any:
     """Answer with a frame of the spine's kind, or of the one asked for."""
     from seeknal.join import retrieval
     from seeknal.values import frames
 
     kind = frames.output_kind(asked.spine, output)
     if asked.kind != SPINE:
-        return frames.from_arrow(retrieval.answer(home.engine, sources(home, asked), asked.question, None, tell), kind)
+        return frames.from_arrow(
+            retrieval.answer(home.engine, sources(home, asked), asked.question, None, on_progress), kind
+        )
     found = sources(home, asked)
     given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
     spine = retrieval.read_spine(found, given)
-    names, features = retrieval.training_set(home.engine, found, spine, asked.span, tell)
+    names, features = retrieval.training_set(home.engine, found, spine, asked.span, on_progress)
     with retrieval.leaving_out([asked.date_col]):
         return frames.with_columns(spine.frame, names, features, kind)
 
 
-def batches(home: Home, asked: Inquiry, tell: Tell = silent) -> pa.RecordBatchReader:
+def batches(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -> pa.RecordBatchReader:
     """Answer with a stream, so that neither spine nor groups need to fit in memory.
 
     Raises:
@@ -58,14 +60,16 @@ def batches(home: Home, asked: Inquiry, tell: Tell = silent) -> pa.RecordBatchRe
     if asked.kind != SPINE:
         raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
     stream = streaming.Stream(sources(home, asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.span)
-    return streaming.stream(home.engine, stream, home.scratch, tell)
+    return streaming.stream(home.engine, stream, home.scratch, on_progress)
 
 
-def save(home: Home, name: str, asked: Inquiry, *, keep_rows: bool = False, tell: Tell = silent) -> TrainingSetRecord:
+def save(
+    home: Home, name: str, asked: Inquiry, *, keep_rows: bool = False, on_progress: OnProgress = no_progress
+) -> TrainingSetRecord:
     """Keep the answer, with what it takes to build it again; see `seeknal.join.training_sets`."""
     found, question = sources(home, asked), asked.question
     spine = _spine_table(found, asked)
-    return home.training_sets.save(name, found, question, spine, keep_rows=keep_rows, tell=tell)
+    return home.training_sets.save(name, found, question, spine, keep_rows=keep_rows, on_progress=on_progress)
 
 
 def explain(
@@ -94,12 +98,12 @@ def explain(
     return found
 
 
-def check(home: Home, asked: Inquiry, tell: Tell = silent) -> Findings:
+def check(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -> Findings:
     """Look for leaks that a correct join cannot see; see `seeknal.join.leaks`."""
     from seeknal.join import leaks
 
     found = sources(home, asked)
-    return leaks.check(home.engine, found, _spine_table(found, asked), asked.question, tell)
+    return leaks.check(home.engine, found, _spine_table(found, asked), asked.question, on_progress)
 
 
 def _spine_table(found: Sequence[Source], asked: Inquiry) -> pa.Table | None:

@@ -16,7 +16,7 @@ from seeknal.home.home import Home
 from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
 from seeknal.registry.catalog import AsOf
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.times import Interval, Moment, instant
 from seeknal.write import leftovers
 
@@ -315,13 +315,15 @@ class FeatureStore(Home):
         keep: Sequence[str] | None = None,
         span: Interval = Interval(),
         as_of: AsOf | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> pa.RecordBatchReader:
         """Give a training set in batches, so that neither spine nor groups need to fit in memory.
 
-        Args are those of `training_set`; `tell` is told what is being done.
+        Args are those of `training_set`; `on_progress` is told what is being done.
         """
-        return reading.batches(self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), tell)
+        return reading.batches(
+            self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), on_progress
+        )
 
     def history(
         self,
@@ -417,11 +419,13 @@ class FeatureStore(Home):
         span: Interval = Interval(),
         version: int | None = None,
         at: Moment | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> Loaded:
         """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
         moment = None if at is None else instant(at)
-        return self.online_tables.load(self.catalog.group(name, project), span, version, at=moment, tell=tell)
+        return self.online_tables.load(
+            self.catalog.group(name, project), span, version, at=moment, on_progress=on_progress
+        )
 
     def refresh(
         self,
@@ -430,7 +434,7 @@ class FeatureStore(Home):
         *,
         full: bool = False,
         at: Moment | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
         take_over: bool = False,
     ) -> list[Refreshed]:
         """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
@@ -440,14 +444,14 @@ class FeatureStore(Home):
             project: Their project.
             full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
             at: What counts as now; the clock if None.
-            tell: Is told how far it is.
+            on_progress: Is told how far it is.
             take_over: Make rows this home's that another home loaded into an online store that both use.
         """
         moment = None if at is None else instant(at)
         tables = (
             self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
         )
-        return self.online_tables.refresh(tables, full=full, at=moment, tell=tell, take_over=take_over)
+        return self.online_tables.refresh(tables, full=full, at=moment, on_progress=on_progress, take_over=take_over)
 
     def serve(
         self,
@@ -456,10 +460,10 @@ class FeatureStore(Home):
         *,
         target: str | Path | None = None,
         ttl: timedelta | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> ServedTable:
         """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
-        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, tell=tell)
+        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, on_progress=on_progress)
 
     def online_table(self, name: str, project: str | None = None) -> ServedTable:
         """Open an online table."""
@@ -472,11 +476,11 @@ class FeatureStore(Home):
         *,
         sample: int | None = None,
         at: Moment | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> Verified:
         """Compare what an online table answers with the offline join as of now; see `seeknal.serve.verification`."""
         moment = None if at is None else instant(at)
-        return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, tell)
+        return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, on_progress)
 
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Remove an online table, and rows that no other one uses."""

@@ -17,7 +17,7 @@ from seeknal.engine import Engine
 from seeknal.join import periods, retrieval
 from seeknal.registry import Question
 from seeknal.registry.source import Source
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.moments import utc
 from seeknal.values.times import DAY, Interval
 from seeknal.values.types import UTC
@@ -44,18 +44,22 @@ class Findings(list[str]):
 
 
 def check(
-    engine: Engine, sources: Sequence[Source], spine: pa.Table | None, question: Question, tell: Tell = silent
+    engine: Engine,
+    sources: Sequence[Source],
+    spine: pa.Table | None,
+    question: Question,
+    on_progress: OnProgress = no_progress,
 ) -> Findings:
     """Look for all of them; without a spine, for those that need none."""
     found: list[str] = []
     looked_at: list[str] = []
     for source in sources:
-        tell(f"Looking at when {source.record.label} was recorded")
+        on_progress(f"Looking at when {source.record.label} was recorded")
         looked_at.append(_recorded(source))
         found += late_records(engine, source, question.span)
     if spine is None:
         return Findings(found, looked_at)
-    answer = retrieval.answer(engine, sources, question, spine, tell)
+    answer = retrieval.answer(engine, sources, question, spine, on_progress)
     keys = {question.date_col, *(name for source in sources for name in source.keys.values())}
     labels = [name for name in spine.column_names if name not in keys]
     features = [name for source in sources for name in source.features.values()]
@@ -64,7 +68,7 @@ def check(
         f"whether one of {len(features)} features equals one of the columns {', '.join(labels) or '(none)'}"
     )
     for source in sources:
-        tell(f"Looking at how {source.record.label} is dated")
+        on_progress(f"Looking at how {source.record.label} is dated")
         accused, told = _own_periods(engine, source, spine.slice(0, _SPINE), question, labels)
         found += accused
         looked_at.append(told)

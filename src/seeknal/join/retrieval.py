@@ -14,7 +14,7 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError
 from seeknal.registry import Question
 from seeknal.registry.source import Source
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames, types
 from seeknal.values.frames import Frame
 from seeknal.values.moments import utc
@@ -42,7 +42,7 @@ class Spine:
 
 
 def training_set(
-    engine: Engine, sources: Sequence[Source], spine: Spine, span: Interval, tell: Tell = silent
+    engine: Engine, sources: Sequence[Source], spine: Spine, span: Interval, on_progress: OnProgress = no_progress
 ) -> tuple[list[str], pa.Table]:
     """Give each row of a spine the features known at its moment.
 
@@ -51,7 +51,7 @@ def training_set(
         sources: The lookups.
         spine: The moments, read (`read_spine`).
         span: Only rows with an event time within it can be seen.
-        tell: Told which group is being joined.
+        on_progress: Told which group is being joined.
 
     Returns:
         The names of the spine's columns to keep, and the features to put beside them.
@@ -63,7 +63,7 @@ def training_set(
     used, kept = spine_columns(sources, spine)
     table = spine.frame.table(used)
     at = utc(spine.date_col, table[spine.date_col], up=False)
-    return kept, look_up(engine, sources, table, at, span, tell)
+    return kept, look_up(engine, sources, table, at, span, on_progress)
 
 
 def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], list[str]]:
@@ -135,12 +135,12 @@ def look_up(
     table: pa.Table,
     at: pa.ChunkedArray,
     span: Interval,
-    tell: Tell = silent,
+    on_progress: OnProgress = no_progress,
 ) -> pa.Table:
     """Look up the features of all sources, side by side, for the entities of a table at given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
     for source in sources:
-        tell(f"Joining {source.record.label}")
+        on_progress(f"Joining {source.record.label}")
         moments = moments_of(source, table, at)
         found = engine.as_of(source.seen(bounds_of(moments), span), moments).read_all()
         columns |= {out: found[name] for name, out in source.features.items()}
@@ -231,7 +231,11 @@ def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts:
 
 
 def answer(
-    engine: Engine, sources: Sequence[Source], question: Question, spine: pa.Table | None, tell: Tell = silent
+    engine: Engine,
+    sources: Sequence[Source],
+    question: Question,
+    spine: pa.Table | None,
+    on_progress: OnProgress = no_progress,
 ) -> pa.Table:
     """Answer a question that was written down.
 
@@ -240,14 +244,14 @@ def answer(
         sources: The lookups.
         question: The question.
         spine: The spine, if the question has one.
-        tell: Told which group is being joined.
+        on_progress: Told which group is being joined.
     """
     if question.kind == "history":
         return history(engine, sources, question.span)
     if question.kind == "latest":
         return latest(engine, sources, question.span, question.moment)
     moments = Spine(frames.opened(spine), question.date_col, question.keep)
-    names, features = training_set(engine, sources, moments, question.span, tell)
+    names, features = training_set(engine, sources, moments, question.span, on_progress)
     return frames.with_columns(moments.frame, names, features, "arrow")
 
 

@@ -17,7 +17,7 @@ from seeknal.errors import DataError, StoreError
 from seeknal.join.retrieval import Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.registry.source import Source
 from seeknal.system.folders import temporary_folder
-from seeknal.system.progress import Tell
+from seeknal.system.progress import OnProgress
 from seeknal.values.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.values.moments import is_text, utc
 from seeknal.values.times import Interval
@@ -44,14 +44,14 @@ class Stream:
     span: Interval
 
 
-def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.RecordBatchReader:
+def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress) -> pa.RecordBatchReader:
     """Give each row of a spine the features known at its moment, in order; see `seeknal.join.retrieval.training_set`.
 
     Args:
         engine: What to ask.
         asked: What is asked for.
         scratch: Folder for what does not fit in memory; nothing is left in it.
-        tell: Told what is being done.
+        on_progress: Told what is being done.
 
     Returns:
         The batches. Files of Parquet are read when the first is asked for; any other spine is read now.
@@ -70,16 +70,16 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
         with ExitStack() as stack:
             with _kept_in(scratch):
                 folder = stack.enter_context(temporary_folder(scratch))
-            tell("Reading the spine")
+            on_progress("Reading the spine")
             spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
             with _kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)
             readers = []
             for source, file in zip(asked.sources, files, strict=True):
-                tell(f"Joining {source.record.label}")
+                on_progress(f"Joining {source.record.label}")
                 with _kept_in(scratch):
                     readers.append(_Rows(engine.as_of(source.seen(bounds, asked.span), file)))
-            tell("Putting it together")
+            on_progress("Putting it together")
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]
                 yield pa.RecordBatch.from_arrays([*(batch[name] for name in kept), *found], schema=result)

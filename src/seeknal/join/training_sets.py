@@ -27,7 +27,7 @@ from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.system.folders import check_writable, make, share
 from seeknal.system.locks import while_holding
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.content_hash import check_types, content_hash
 from seeknal.values.times import now
@@ -48,7 +48,7 @@ class TrainingSets:
         spine: pa.Table | None,
         *,
         keep_rows: bool,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> TrainingSetRecord:
         """Build a training set and keep what it takes to build it again.
 
@@ -58,7 +58,7 @@ class TrainingSets:
             question: What is asked of them.
             spine: The spine, if the question has one.
             keep_rows: Keep the answer too.
-            tell: Told each step.
+            on_progress: Told each step.
 
         Raises:
             DefinitionError: The name is taken, or breaks the rule.
@@ -84,8 +84,8 @@ class TrainingSets:
                 if spine is not None:
                     _keep_spine(spine, place / "spine.arrow")
                     share(place / "spine.arrow")
-                answer = self._answer(sources, question, place, tell)
-                tell("Keeping the training set")
+                answer = self._answer(sources, question, place, on_progress)
+                on_progress("Keeping the training set")
                 if keep_rows:
                     _keep_rows(answer, place / "rows.parquet")
                     share(place / "rows.parquet")
@@ -108,15 +108,15 @@ class TrainingSets:
                 files.close()
             raise
 
-    def reproduce(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
+    def reproduce(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
         """Build a training set again from the store.
 
         Raises:
             StoreError: The rows it read are gone, or give another answer.
         """
         sources = [self._source(pin) for pin in record.pins]
-        answer = self._answer(sources, record.question, self._place(record), tell)
-        tell("Comparing the content's hash")
+        answer = self._answer(sources, record.question, self._place(record), on_progress)
+        on_progress("Comparing the content's hash")
         if (found := content_hash(answer)) != record.content_hash:
             raise StoreError(
                 f"Training set {record.label} cannot be reproduced: its content hash was {record.content_hash}, and is "
@@ -124,9 +124,11 @@ class TrainingSets:
             )
         return answer
 
-    def rows(self, record: TrainingSetRecord, tell: Tell = silent) -> pa.Table:
+    def rows(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
         """Give a training set: the rows that were kept, else reproduced."""
-        return _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record, tell)
+        return (
+            _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record, on_progress)
+        )
 
     def delete(self, record: TrainingSetRecord) -> None:
         """Forget a training set, its spine and its rows."""
@@ -165,9 +167,9 @@ class TrainingSets:
                     return True
         return False
 
-    def _answer(self, sources: Sequence[Source], question: Question, folder: Path, tell: Tell) -> pa.Table:
+    def _answer(self, sources: Sequence[Source], question: Question, folder: Path, on_progress: OnProgress) -> pa.Table:
         spine = _read_spine(folder) if question.kind == "spine" else None
-        return retrieval.answer(self._engine, sources, question, spine, tell)
+        return retrieval.answer(self._engine, sources, question, spine, on_progress)
 
     def _source(self, pin: Pin) -> Source:
         """Find the rows that a training set read."""

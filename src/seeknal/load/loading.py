@@ -22,7 +22,7 @@ from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity
 from seeknal.registry.records import space_of
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now, union, without
 
@@ -57,14 +57,14 @@ class Ask:
     Args:
         spans: Spans of event time, beside those asked for before.
         at: What counts as now, in microseconds since 1970; the clock if None.
-        tell: Is told how far it is.
+        on_progress: Is told how far it is.
         full: Whether to write all rows anew, instead of those that changed.
         take_over: Whether to do so even if the rows that are there were loaded by another home.
     """
 
     spans: Sequence[Interval] = (Interval(),)
     at: int | None = None
-    tell: Tell = silent
+    on_progress: OnProgress = no_progress
     full: bool = False
     take_over: bool = False
 
@@ -276,7 +276,7 @@ class _Load:
         for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
             yield part
             done += len(part)
-            self.ask.tell(
+            self.ask.on_progress(
                 f"Loading {self.record.label}: {done:,} entities online, of {plural(seen.count)} to look through"
             )
 

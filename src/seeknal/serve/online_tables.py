@@ -23,7 +23,7 @@ from seeknal.registry.overview import Overview
 from seeknal.registry.records import space_of
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.open_tables import Opener, ServedTable
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
 from seeknal.values.display import Shown
@@ -124,7 +124,7 @@ class OnlineTables:
         version: int | None = None,
         *,
         at: int | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> Loaded:
         """Put the newest row of each entity of a version online, as far as it lies in a span.
 
@@ -135,7 +135,7 @@ class OnlineTables:
         def step() -> Loaded:
             found = self._catalog.version(record, version)
             own = self._mover.own(record, whole(record, found, pinned=version is not None))
-            return self._mover.bring(record, found.number, _ask((span,), at, tell), own=own)[0]
+            return self._mover.bring(record, found.number, _ask((span,), at, on_progress), own=own)[0]
 
         loaded = retry_on_conflict(record.label, step)
         self.tell_of_cut_off(record)
@@ -161,7 +161,7 @@ class OnlineTables:
         *,
         full: bool = False,
         at: int | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
         take_over: bool = False,
     ) -> list[Refreshed]:
         """Load all groups of some tables, in the spans that were asked for before; no table is made by this.
@@ -172,7 +172,7 @@ class OnlineTables:
             tables: The tables.
             full: Write all rows anew, of all time.
             at: What counts as now, in microseconds since 1970; the clock if None.
-            tell: Is told how far it is.
+            on_progress: Is told how far it is.
             take_over: Make rows this home's that another home loaded into a store that both use.
 
         Raises:
@@ -181,7 +181,7 @@ class OnlineTables:
         done, failed = [], []
         for table in tables:
             try:
-                done.append(self._refresh(table, _ask((), at, tell, full, take_over)))
+                done.append(self._refresh(table, _ask((), at, on_progress, full, take_over)))
             except SeeknalError as error:
                 if len(tables) == 1:
                     raise
@@ -212,14 +212,16 @@ class OnlineTables:
         record: GroupRecord,
         number: int | None = None,
         target: str | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
         *,
         take_over: bool = False,
     ) -> None:
         """Bring up to date what is online of a version, or of all, in one online store, or in all."""
         loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
-            self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell, take_over=take_over))
+            self._mover.load(
+                record, load.version, load.target, _ask((load.interval,), on_progress=on_progress, take_over=take_over)
+            )
 
     def require(self, record: GroupRecord) -> None:
         """Check that each store answers that something of a group was loaded into.
@@ -253,7 +255,7 @@ class OnlineTables:
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         at: int | None = None,
-        tell: Tell = silent,
+        on_progress: OnProgress = no_progress,
     ) -> ServedTable:
         """Make an online table of the looked-up features, and load it.
 
@@ -266,7 +268,7 @@ class OnlineTables:
             target: Another online store than the home's: a folder, or the URL of Redis, without a password.
             ttl: How long values are good for, in place of the groups' own.
             at: What counts as now, in microseconds since 1970; the clock if None.
-            tell: Is told how far it is.
+            on_progress: Is told how far it is.
         """
         check_ttl(ttl)
         if name is None and len(sources) > 1:
@@ -283,7 +285,7 @@ class OnlineTables:
             target=_checked_target(target),
             created_at=now(),
         )
-        ask = _ask((Interval(),), at, tell)
+        ask = _ask((Interval(),), at, on_progress)
         before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
@@ -315,7 +317,9 @@ class OnlineTables:
         """Open an online table as it stands."""
         return self._opener.open(table)
 
-    def verify(self, table: OnlineTableRecord, at: int | None, sample: int | None, tell: Tell = silent) -> Verified:
+    def verify(
+        self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress = no_progress
+    ) -> Verified:
         """Compare what a table answers with the offline join as of a moment, now if none; see `seeknal.serve.verification`.
 
         If rows differ as of now though the store says that they are up to date, the next load writes all of them anew.
@@ -330,11 +334,13 @@ class OnlineTables:
 
         moment, told = (now(), doubt) if at is None else (at, None)
         try:
-            return verification.verify(self._catalog, self._engine(), self.open(table), moment, sample, tell, told)
+            return verification.verify(
+                self._catalog, self._engine(), self.open(table), moment, sample, on_progress, told
+            )
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise
-        return self.verify(found[0], at, sample, tell)  # it has moved meanwhile
+        return self.verify(found[0], at, sample, on_progress)  # it has moved meanwhile
 
     def delete(self, table: OnlineTableRecord) -> None:
         """Remove an online table, and rows that no other one uses; the table last, so that it can be tried again."""
@@ -414,13 +420,13 @@ class OnlineTables:
 def _ask(
     spans: tuple[Interval, ...],
     at: int | None = None,
-    tell: Tell = silent,
+    on_progress: OnProgress = no_progress,
     full: bool = False,
     take_over: bool = False,
 ) -> Ask:
     from seeknal.load.loading import Ask  # which needs the engine, and so more than most who ask tables
 
-    return Ask(spans, at, tell, full, take_over)
+    return Ask(spans, at, on_progress, full, take_over)
 
 
 def _looked_up(source: Source) -> TableLookup:

@@ -21,7 +21,7 @@ from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Entities, Part, Read
-from seeknal.system.progress import Tell, silent
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, moment_of
 from seeknal.values.types import UTC
@@ -123,7 +123,7 @@ def verify(
     table: OnlineTable,
     at: int,
     sample: int | None,
-    tell: Tell = silent,
+    on_progress: OnProgress = no_progress,
     doubt: Doubt | None = None,
 ) -> Verified:
     """Compare what an online table answers with the offline join as of a moment, value by value.
@@ -137,7 +137,7 @@ def verify(
         table: The online table.
         at: What counts as now, in microseconds since 1970.
         sample: How many entities of each group to draw; None: all.
-        tell: Is told how far it is.
+        on_progress: Is told how far it is.
         doubt: Is told of rows that no load will mend by itself.
     """
     entities = values = different = 0
@@ -152,7 +152,7 @@ def verify(
             shown += compared.differences[: _SHOWN - len(shown)]
             if any(one.cause in _UNMENDED for one in compared.differences):
                 doubted = compared.state
-            tell(f"Verifying {table.record.label}: {values:,} values compared")
+            on_progress(f"Verifying {table.record.label}: {values:,} values compared")
         if doubt and doubted:
             doubt(part.lookup, doubted)
     cut_off = tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off))

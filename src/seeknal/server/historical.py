@@ -129,7 +129,7 @@ def _batches(
         keep=query.keep,
         span=Interval.between(query.start, query.end),
         as_of=query.as_of,
-        tell=stop_if_gone,
+        on_progress=stop_if_gone,
     )
     return _written(found)
 

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 """Called with each step as it begins, in words for people: "Joining shop/spend"."""
 
 _PATIENCE = 1.0
 _showing = Lock()
 
 
-def silent(_step: str) -> None:
-    """Tell nobody: the default of every `tell`."""
+def no_progress(_step: str) -> None:
+    """Tell nobody: the default of every `on_progress`."""
 
 
 @contextmanager
-def working(what: str, tell: Tell | None = None) -> Iterator[Tell]:
+def working(what: str, on_progress: OnProgress | None = None) -> Iterator[OnProgress]:
     """Report the steps of some work, and yield the function that takes them.
 
     Args:
         what: The work as a whole, which is the first step.
-        tell: Called with each step. Without it, the steps are shown on stderr if that is a terminal and the work takes
+        on_progress: Called with each step. Without it, the steps are shown on stderr if that is a terminal and the work takes
             more than a second; nothing is shown in notebooks, logs and pipes.
     """
-    if tell is not None:
-        tell(what)
-        yield tell
+    if on_progress is not None:
+        on_progress(what)
+        yield on_progress
     elif sys.stderr is None or not sys.stderr.isatty() or not _showing.acquire(blocking=False):
-        yield silent
+        yield no_progress
     else:
         try:
             with _shown(what) as update:
@@ -45,7 +45,7 @@ def working(what: str, tell: Tell | None = None) -> Iterator[Tell]:
 
 
 @contextmanager
-def _shown(what: str) -> Iterator[Tell]:
+def _shown(what: str) -> Iterator[OnProgress]:
     display = _Display(what)
     timer = Timer(_PATIENCE, display.start)
     timer.daemon = True
