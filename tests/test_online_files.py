@@ -10,7 +10,7 @@ import lmdb
 import pytest
 
 from seeknal import StoreError
-from seeknal.online import Entries, LmdbStore, Round, close_all
+from seeknal.online import Entries, LmdbStore, LoadAttempt, close_all
 from seeknal.online import lmdb as module
 from seeknal.online.pages import PageFile, Tree, check_whole
 from unprivileged import make_read_only, make_writable, run_unprivileged, unprivileged
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 def fill(store, rows, state=b"s", expected=None, space=SPACE):
     keys = sorted(rows)
-    return store.replace(space, [Round([Entries(keys, [rows[key] for key in keys])], expected, state)])
+    return store.replace(space, [LoadAttempt([Entries(keys, [rows[key] for key in keys])], expected, state)])
 
 
 @pytest.fixture

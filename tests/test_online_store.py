@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from contract.profiles import PROFILE
 from seeknal import DefinitionError, StoreError
 from seeknal.define.schema import Schema
-from seeknal.online import Codec, Entries, LmdbStore, RedisStore, Round
+from seeknal.online import Codec, Entries, LmdbStore, LoadAttempt, RedisStore
 from seeknal.online.keys import NOBODY, key_encoder
 from seeknal.system.retry import Conflict
 from seeknal.values.content_hash import content_hash
@@ -34,7 +34,7 @@ def entries(rows: dict[bytes, bytes | None], expires: int | None = None) -> Entr
 
 
 def fill(store, rows, state=b"s", expected=None, space=SPACE) -> int:
-    return store.replace(space, [Round([entries(rows)], expected, state)])
+    return store.replace(space, [LoadAttempt([entries(rows)], expected, state)])
 
 
 def rows_of(store, *keys, space=SPACE):
@@ -83,7 +83,7 @@ class OnlineStoreContract:
 
     def test_a_space_of_many_parts_is_whole(self, store):
         parts = [entries({f"{i:06}".encode(): b"x" for i in range(start, start + 3000)}) for start in (0, 3000, 6000)]
-        assert store.replace(SPACE, [Round(parts, None, b"s")]) == 9000
+        assert store.replace(SPACE, [LoadAttempt(parts, None, b"s")]) == 9000
         assert sorted(store.keys(SPACE)) == [f"{i:06}".encode() for i in range(9000)]
         asked = [f"{i:06}".encode() for i in range(12000)]
         assert rows_of(store, *asked) == [b"x"] * 9000 + [None] * 3000
@@ -113,10 +113,10 @@ class OnlineStoreContract:
         fill(store, {b"1": b"one", b"2": b"two"})
 
         def rounds():
-            yield Round([entries({b"1": b"eins", b"2": b"zwei", b"3": b"drei"})], b"s", b"t")
+            yield LoadAttempt([entries({b"1": b"eins", b"2": b"zwei", b"3": b"drei"})], b"s", b"t")
             store.change(SPACE, b"s2", b"s3", entries({b"2": b"deux"}))
-            yield Round([entries({b"2": b"deux"})], b"s2", b"t2")
-            yield Round([entries({b"3": None, b"4": b"quatre"})], b"s3", b"t3")
+            yield LoadAttempt([entries({b"2": b"deux"})], b"s2", b"t2")
+            yield LoadAttempt([entries({b"3": None, b"4": b"quatre"})], b"s3", b"t3")
 
         store.change(SPACE, b"s", b"s2", entries({b"1": b"un"}))
         assert store.replace(SPACE, rounds()) == 3
@@ -144,13 +144,13 @@ class OnlineStoreContract:
 
         fill(store, {b"1": b"old"})
         with pytest.raises(RuntimeError):
-            store.replace(SPACE, [Round(broken(), b"s", b"t")])
+            store.replace(SPACE, [LoadAttempt(broken(), b"s", b"t")])
         assert store.get(SPACE, [b"1", b"5"]) == (b"s", [b"old", None])
         assert fill(store, {b"1": b"new"}, b"t", b"s") == 1
 
     def test_rows_that_may_be_forgotten_are_kept_until_then(self, store):
         soon = int((datetime.now(UTC) + timedelta(hours=1)).timestamp() * 1_000_000)
-        store.replace(SPACE, [Round([entries({b"1": b"one"}, soon)], None, b"s")])
+        store.replace(SPACE, [LoadAttempt([entries({b"1": b"one"}, soon)], None, b"s")])
         store.change(SPACE, b"s", b"t", entries({b"2": b"two"}, soon))
         assert rows_of(store, b"1", b"2") == [b"one", b"two"]
         long_ago = -1_000_000
@@ -283,7 +283,7 @@ sys.exit(code)
             yield entries({b"4": b"four"})
 
         with pytest.raises(Conflict):
-            store.replace(SPACE, [Round(parts(), b"t", b"u")])
+            store.replace(SPACE, [LoadAttempt(parts(), b"t", b"u")])
         assert store.get(SPACE, [b"2", b"3", b"4"]) == (b"t", [None, b"three", None])
         fill(store, {b"5": b"five"}, b"u", b"t")
         assert self.client.dbsize() == 4
@@ -314,14 +314,14 @@ sys.exit(code)
 
         fill(store, {b"1": b"one"})
         remover = threading.Thread(target=remove)
-        store.replace(SPACE, [Round(parts(), b"s", b"t")])
+        store.replace(SPACE, [LoadAttempt(parts(), b"s", b"t")])
         shown.set()
         remover.join()
         assert store.get(SPACE, [b"1", b"2", b"3"]) == (b"t", [None, b"two", None])
 
     def test_rows_expire_in_the_server(self, store):
         now = int(datetime.now(UTC).timestamp() * 1_000_000)
-        store.replace(SPACE, [Round([entries({b"1": b"one"}, now + 3_600_000_000)], None, b"s")])
+        store.replace(SPACE, [LoadAttempt([entries({b"1": b"one"}, now + 3_600_000_000)], None, b"s")])
         row = next(key for key in self.client.scan_iter() if key.endswith(b":1"))
         assert 3_590 < self.client.ttl(row) <= 3_600
 
@@ -362,7 +362,7 @@ sys.exit(code)
             store = RedisStore(f"{server.url}?socket_timeout=0.3")
             fill(store, {b"1": b"one"})
             with pytest.raises(StoreError, match="could not be written"):
-                store.replace(SPACE, [Round(parts(), b"s", b"t")])
+                store.replace(SPACE, [LoadAttempt(parts(), b"s", b"t")])
             with pytest.raises(StoreError, match="could not be read"):
                 store.get(SPACE, [b"1"])
             server.resume()
@@ -383,7 +383,7 @@ sys.exit(code)
         try:
             store = RedisStore(server.url)
             with pytest.raises(Conflict):
-                store.replace(SPACE, [Round(parts(), None, b"s")])
+                store.replace(SPACE, [LoadAttempt(parts(), None, b"s")])
             with pytest.raises(KeyError):
                 store.get(SPACE, [b"1"])
             assert fill(store, {b"1": b"one"}) == 1
@@ -397,7 +397,7 @@ sys.exit(code)
             fill(store, {b"1": b"one"})
             more = [entries({f"{j}-{i}".encode(): b"x" * 1000 for i in range(1000)}) for j in range(12)]
             with pytest.raises(StoreError, match=r"could not be written, and is as it was.*maxmemory"):
-                store.replace(SPACE, [Round(more, b"s", b"t")])
+                store.replace(SPACE, [LoadAttempt(more, b"s", b"t")])
             assert store.get(SPACE, [b"1"]) == (b"s", [b"one"])
         finally:
             server.stop()

@@ -39,7 +39,7 @@ from seeknal.registry import tokens
 from seeknal.serve.freshness import Freshness
 from seeknal.server.access import _pieces
 from seeknal.server.ages import Ages
-from seeknal.server.http import Exchange
+from seeknal.server.http import Request
 from seeknal.server.options import Limits
 from seeknal.system.locks import exclusive_lock
 from servers import Server, Valkey, wait_for
@@ -656,12 +656,12 @@ def test_ages_that_take_long_to_find_are_those_found_last():
 
     async def run():
         ages = Ages(find)
-        exchange = Exchange({"headers": [], "method": "GET", "path": "/metrics"}, None, Limits())
-        assert [(await ages.get(exchange))[0].newest for _ in range(3)] == [0, 0, 0]
+        request = Request({"headers": [], "method": "GET", "path": "/metrics"}, None, Limits())
+        assert [(await ages.get(request))[0].newest for _ in range(3)] == [0, 0, 0]
         go.set()
-        while (await ages.get(exchange))[0].newest != 1:
+        while (await ages.get(request))[0].newest != 1:
             pass
-        assert (await ages.get(exchange))[0].newest == 1  # it rests, since it took long
+        assert (await ages.get(request))[0].newest == 1  # it rests, since it took long
         ages.close()
 
     asyncio.run(run())

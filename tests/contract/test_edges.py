@@ -14,7 +14,7 @@ from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDu
 from seeknal.join.training_sets import TrainingSets
 from seeknal.offline import table
 from seeknal.offline.log import read_snapshot
-from seeknal.online import Entries, LmdbStore, RedisStore, Round, State
+from seeknal.online import Entries, LmdbStore, LoadAttempt, RedisStore, State
 from seeknal.registry import Question, tokens
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.freshness import freshness
@@ -90,7 +90,9 @@ class Overtaken(RedisStore):
         found = self._real._client.mget(names)  # noqa: SLF001 - its own
         if not self._replaced:
             self._replaced = True
-            self._real.replace("shop/spend/1", [Round([Entries([b"1", b"2"], [b"new", b"new"], None)], b"s", b"t")])
+            self._real.replace(
+                "shop/spend/1", [LoadAttempt([Entries([b"1", b"2"], [b"new", b"new"], None)], b"s", b"t")]
+            )
         return found
 
     def get(self, space, *keys):
@@ -100,7 +102,9 @@ class Overtaken(RedisStore):
 def test_an_answer_in_several_parts_is_of_one_load(valkey_url, monkeypatch):
     monkeypatch.setattr("seeknal.online.redis._AT_ONCE", 1)
     store = Overtaken(valkey_url)
-    RedisStore(valkey_url).replace("shop/spend/1", [Round([Entries([b"1", b"2"], [b"old", b"old"], None)], None, b"s")])
+    RedisStore(valkey_url).replace(
+        "shop/spend/1", [LoadAttempt([Entries([b"1", b"2"], [b"old", b"old"], None)], None, b"s")]
+    )
     assert store.get("shop/spend/1", [b"1", b"2"]) == (b"t", [b"new", b"new"])
 
 
@@ -412,4 +416,4 @@ def test_a_revoked_token_is_found_no_more_and_the_door_stays_shut(store):
     assert tokens.Authenticator(store.registry.tokens(), may_be_open=True).find(text).name == "web"
     tokens.revoke(store.registry, "web")
     doorkeeper = tokens.Authenticator(store.registry.tokens(), may_be_open=True)
-    assert (doorkeeper.find(text), doorkeeper.is_open) == (None, False)
+    assert (doorkeeper.find(text), doorkeeper.is_unbounded) == (None, False)

@@ -38,7 +38,7 @@ class OtherAnswer(UnexpectedResponse):
 
 
 @dataclass(frozen=True)
-class Call:
+class PreparedRequest:
     """A request, and what makes of its answer what the caller wants."""
 
     path: str
@@ -261,7 +261,7 @@ def _expected() -> Iterator[None]:
         raise UnexpectedResponse(str(error)) from None
 
 
-def described(one: FeatureLookup) -> dict[str, Any]:
+def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
     """Write a lookup as the server takes it."""
     told = {
         "group": one.name if one.project is None else f"{check_name('project', one.project)}/{one.name}",

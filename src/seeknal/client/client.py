@@ -14,11 +14,11 @@ import msgspec
 import pyarrow as pa
 
 from seeknal.client.calls import (
-    Call,
+    PreparedRequest,
     body_of,
     check_entities,
     check_spine,
-    described,
+    lookup_to_json,
     options_of,
     path_of,
     read_batches,
@@ -43,7 +43,7 @@ class _Calls(Sender):
     @staticmethod
     def _get_features(
         table: str, keys: object, output: str, features: Sequence[str] | None, project: str | None, *, with_status: bool
-    ) -> Call:
+    ) -> PreparedRequest:
         check_output(output)
         check_features(features)
         check_keys(keys)
@@ -60,15 +60,17 @@ class _Calls(Sender):
             with as_python():
                 return found.to_pylist()
 
-        return Call(path_of("online", table, project), read, content, kind, params)
+        return PreparedRequest(path_of("online", table, project), read, content, kind, params)
 
     @staticmethod
-    def _push(group: str, rows: object, project: str | None) -> Call:
+    def _push(group: str, rows: object, project: str | None) -> PreparedRequest:
         content, kind, _ = body_of("rows", [rows] if isinstance(rows, Mapping) else rows, {})
         path = path_of("push", group, project)
         label = path.removeprefix("/v1/push/")
         if_unsure = "The rows may be stored or not. Push them again: what is stored is not stored twice."
-        return Call(path, lambda body: read_pushed(body, label), content, kind, is_long=True, if_unsure=if_unsure)
+        return PreparedRequest(
+            path, lambda body: read_pushed(body, label), content, kind, is_long=True, if_unsure=if_unsure
+        )
 
     @staticmethod
     def _historical(
@@ -76,15 +78,20 @@ class _Calls(Sender):
         spine: object,
         asked: Mapping[str, Any],
         read: Callable[[IO[bytes]], Any] | None = None,
-    ) -> Call:
+    ) -> PreparedRequest:
         lookups = check_lookups(lookups)
-        query = {"lookups": [described(one) for one in lookups], **{k: v for k, v in asked.items() if v is not None}}
+        query = {
+            "lookups": [lookup_to_json(one) for one in lookups],
+            **{k: v for k, v in asked.items() if v is not None},
+        }
         content = msgspec.json.encode(query)
-        return Call("/v1/historical", read or read_batches, content, spine=spine, is_large=read is None, is_long=True)
+        return PreparedRequest(
+            "/v1/historical", read or read_batches, content, spine=spine, is_large=read is None, is_long=True
+        )
 
     def _training_set(
         self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, asked: Mapping[str, Any]
-    ) -> Call:
+    ) -> PreparedRequest:
         kind = frames.output_kind(spine, output)
         frame = frames.opened(spine).only()
 
@@ -208,9 +215,9 @@ class Client(_Calls):
 
     def catalog(self) -> list[dict[str, Any]]:
         """List the projects that the token opens, with their groups, versions and tables."""
-        return self._send(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
+        return self._send(PreparedRequest("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
-    def _send(self, call: Call) -> Any:
+    def _send(self, call: PreparedRequest) -> Any:
         try:
             self._answer(call).send(None)
         except StopIteration as end:
@@ -314,7 +321,7 @@ class AsyncClient(_Calls):
 
     async def catalog(self) -> list[dict[str, Any]]:
         """See `Client.catalog`."""
-        return await self._answer(Call("/v1/catalog", read_projects))  # type: ignore[no-any-return]
+        return await self._answer(PreparedRequest("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
     def _connect(self) -> dict[asyncio.AbstractEventLoop, httpx2.AsyncClient]:
         return {}  # a connection belongs to the loop that it was made in

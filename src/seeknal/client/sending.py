@@ -19,7 +19,7 @@ from typing import IO, Any
 import msgspec
 
 from seeknal import errors
-from seeknal.client.calls import Call
+from seeknal.client.calls import PreparedRequest
 from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.system.extras import how_to_install
 from seeknal.system.forks import PerProcess
@@ -75,10 +75,10 @@ class Sender(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    def _timeouts(self, call: Call) -> httpx2.Timeout:
+    def _timeouts(self, call: PreparedRequest) -> httpx2.Timeout:
         return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
 
-    async def _answer(self, call: Call) -> Any:
+    async def _answer(self, call: PreparedRequest) -> Any:
         """Send a request until it is answered or refused, and read the answer.
 
         Raises:
@@ -131,7 +131,7 @@ class Sender(ABC):
         self._is_closed = True
         return self._connections.forget()
 
-    async def _finish(self, call: Call, response: httpx2.Response) -> Any:
+    async def _finish(self, call: PreparedRequest, response: httpx2.Response) -> Any:
         """Read an answer that has begun; one that breaks off is not asked for again, since it may have been long."""
         body = call.body()
         try:

@@ -56,16 +56,18 @@ class Engine(Protocol):
             Distinct rows, ordered: join keys and event time, in stored types.
         """
 
-    def newest(self, rows: Rows, *, apart: int | None = None, among: pa.Table | None = None) -> pa.RecordBatchReader:
+    def latest(
+        self, rows: Rows, *, future_after: int | None = None, entities: pa.Table | None = None
+    ) -> pa.RecordBatchReader:
         """Give the row of each entity that wins over its others.
 
         Args:
             rows: The rows.
-            apart: Rows later than this instant win by event time, beside the one that wins up to it.
-            among: Only of these entities: their join keys, in stored types.
+            future_after: Rows later than this instant win by event time, beside the one that wins up to it.
+            entities: Only of these entities: their join keys, in stored types.
 
         Returns:
-            All columns, ordered by key and event time. Entities with a null key are left out, except with `apart`.
+            All columns, ordered by key and event time. Entities with a null key are left out, except with `future_after`.
         """
 
     def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:

@@ -142,7 +142,7 @@ def look_up(
     for source in sources:
         on_progress(f"Joining {source.record.label}")
         moments = moments_of(source, table, at)
-        found = engine.as_of(source.seen(bounds_of(moments), span), moments).read_all()
+        found = engine.as_of(source.request(bounds_of(moments), span), moments).read_all()
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 
@@ -270,7 +270,7 @@ def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Tab
     check_names(sources, [*keys, time])
     if len(sources) == 1:
         source = sources[0]
-        rows = engine.newest(source.rows(span), apart=_BEFORE_ALL).read_all()
+        rows = engine.latest(source.rows(span), future_after=_BEFORE_ALL).read_all()
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
     moments = engine.moments([source.rows(span) for source in sources]).rename_columns([*keys, time])
@@ -294,7 +294,7 @@ def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) 
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
     seen = span.intersect(Interval(None, now)) or EMPTY_INTERVAL
-    found = [_entities(engine.newest(source.rows(seen)).read_all(), source, time) for source in sources]
+    found = [_entities(engine.latest(source.rows(seen)).read_all(), source, time) for source in sources]
     together = found[0]
     if len(found) > 1:
         kinds = [*_key_types(sources), UTC]

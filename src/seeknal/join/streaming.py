@@ -78,7 +78,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
             for source, file in zip(asked.sources, files, strict=True):
                 on_progress(f"Joining {source.record.label}")
                 with _kept_in(scratch):
-                    readers.append(_Rows(engine.as_of(source.seen(bounds, asked.span), file)))
+                    readers.append(_Rows(engine.as_of(source.request(bounds, asked.span), file)))
             on_progress("Putting it together")
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from seeknal.engine import Engine
 from seeknal.errors import StoreError, plural
 from seeknal.offline import Snapshot
-from seeknal.online import Codec, Entries, Events, OnlineStore, Round, State
+from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity
@@ -251,15 +251,15 @@ class _Load:
         kept = wanted.state.kept
         if len(entities):
             seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
-            for part in codec.entries(self.engine.newest(seen, apart=self.at, among=entities), kept):
+            for part in codec.entries(self.engine.latest(seen, future_after=self.at, entities=entities), kept):
                 rows |= zip(part.keys, zip(part.values, part.expires or repeat(0), strict=False), strict=True)
         every = sorted(rows.items())
         expires = None if kept is None else [expiry for _, (_, expiry) in every]
         return Entries([key for key, _ in every], [value for _, (value, _) in every], expires)
 
-    def _rounds(self, wanted: _LoadGoal, expected: bytes | None) -> Iterator[Round]:
+    def _rounds(self, wanted: _LoadGoal, expected: bytes | None) -> Iterator[LoadAttempt]:
         """Give all rows, and then again and again what others changed meanwhile."""
-        yield Round(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
+        yield LoadAttempt(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
             made, (text, before) = wanted, self._before()
             wanted = self._wanted(before)
@@ -267,12 +267,12 @@ class _Load:
             if entities is None:
                 return
             state = replace(wanted.state, events=self._events(wanted))
-            yield Round([self._entries_of(wanted, entities)], text, state.dumps())
+            yield LoadAttempt([self._entries_of(wanted, entities)], text, state.dumps())
 
     def _all(self, wanted: _LoadGoal) -> Iterator[Entries]:
         seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
         done = 0
-        rows = self.engine.newest(seen, apart=self.at)
+        rows = self.engine.latest(seen, future_after=self.at)
         for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
             yield part
             done += len(part)

@@ -120,7 +120,7 @@ class OfflineTable:
             foreign_commits(self.root, found.commit).refuse()
         return found
 
-    def settle(self) -> None:
+    def wait_for_commits(self) -> None:
         """Wait for commits that are under way: those that begin later are dated later."""
         with exclusive_lock(self.root / "_commit.lock"):
             pass

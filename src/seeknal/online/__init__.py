@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seeknal.online.codec import Codec, WireRow, to_wire
 from seeknal.online.lmdb import LmdbStore, close_all
-from seeknal.online.protocol import Entries, OnlineStore, Round
+from seeknal.online.protocol import Entries, LoadAttempt, OnlineStore
 from seeknal.online.redis import RedisStore
 from seeknal.online.single import SingleRow
 from seeknal.online.state import Events, State
@@ -17,9 +17,9 @@ __all__ = [
     "Entries",
     "Events",
     "LmdbStore",
+    "LoadAttempt",
     "OnlineStore",
     "RedisStore",
-    "Round",
     "SingleRow",
     "State",
     "WireRow",

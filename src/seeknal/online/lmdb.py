@@ -23,7 +23,7 @@ import lmdb
 
 from seeknal.errors import StoreError
 from seeknal.online.pages import Moved, PageFile, Tree, check_whole
-from seeknal.online.protocol import Entries, Found, Round
+from seeknal.online.protocol import Entries, Found, LoadAttempt
 from seeknal.system.folders import make, may_write, read_only, share
 from seeknal.system.locks import exclusive_lock
 from seeknal.system.retry import Conflict
@@ -102,7 +102,7 @@ class LmdbStore:
         """See `OnlineStore.change`."""
         return self._environment.write(_change, space, expected, state, entries)
 
-    def replace(self, space: str, rounds: Iterable[Round]) -> int:
+    def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
         """See `OnlineStore.replace`."""
         write = self._environment.write
         with self._alone(space):
@@ -462,7 +462,7 @@ def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
     return more
 
 
-def _finish(transaction: Transaction, space: str, one: Round, generation: int, count: int) -> None:
+def _finish(transaction: Transaction, space: str, one: LoadAttempt, generation: int, count: int) -> None:
     """Point a space to the generation that was made, and throw the one before away."""
     before, _ = _expect(transaction, space, one.expected)
     transaction.put(_TRASH + space.encode(), _NUMBER.pack(before))

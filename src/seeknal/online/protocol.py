@@ -32,7 +32,7 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class Round:
+class LoadAttempt:
     """What a space is to hold, all of it; or what is to be changed in that, if something has changed meanwhile.
 
     Args:
@@ -98,7 +98,7 @@ class OnlineStore(Protocol):
             StoreError: The store cannot be written. Nothing was changed.
         """
 
-    def replace(self, space: str, rounds: Iterable[Round]) -> int:
+    def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
         """Put rows in place of all that a space holds, and set the state.
 
         The parts are written one by one as they come, beside what is there, and show all together when the space has

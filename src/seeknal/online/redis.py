@@ -14,7 +14,7 @@ from itertools import repeat
 from typing import Any
 
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.online.protocol import Entries, Found, Round
+from seeknal.online.protocol import Entries, Found, LoadAttempt
 from seeknal.system.extras import how_to_install
 from seeknal.system.forks import PerProcess
 from seeknal.system.redis_url import shown
@@ -182,7 +182,7 @@ class RedisStore:
             raise Conflict(f"Another load of {space} was first.")
         return int(count)
 
-    def replace(self, space: str, rounds: Iterable[Round]) -> int:
+    def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
         """See `OnlineStore.replace`."""
         with self._calling("written, and is as it was"):
             generation = os.urandom(_GENERATION // 2).hex().encode()
@@ -221,7 +221,7 @@ class RedisStore:
                 pipe.execute()
         return sum(value is not None for value in part.values) - before
 
-    def _finish(self, space: str, generation: bytes, one: Round, count: int) -> bool:
+    def _finish(self, space: str, generation: bytes, one: LoadAttempt, count: int) -> bool:
         """Point the space to the generation that was made."""
         before = self._client.get(_head(space)) or b""
         if (before[_GENERATION:] if before else None) != one.expected:

@@ -226,7 +226,7 @@ class Catalog:
         if moment > now():
             raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
         if offline.exists():
-            offline.settle()
+            offline.wait_for_commits()
         unheard = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
         return max([self.registry.snapshot_at(record, moment), *unheard])
 

@@ -46,7 +46,7 @@ class Source:
         """Name in the spine by name in the group, in order."""
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
-    def seen(self, moments: Interval | None, span: Interval) -> FeatureRequest:
+    def request(self, moments: Interval | None, span: Interval) -> FeatureRequest:
         """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
 
         Args:

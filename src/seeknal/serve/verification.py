@@ -198,7 +198,7 @@ class _Comparison:
     def _entities(self, sample: int | None) -> Iterator[pa.Table]:
         """Give the entities that are stored offline, as their join keys in logical types."""
         names = self._source.version.schema.key_names
-        batches = (batch.select(names) for batch in self._engine.newest(self._source.rows()))
+        batches = (batch.select(names) for batch in self._engine.latest(self._source.rows()))
         schema = pa.schema(self._source.version.schema.keys)
         if sample is not None:
             every = pa.Table.from_batches(batches, schema)
@@ -227,7 +227,7 @@ class _Comparison:
             [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
         )
-        wanted = replace(source.seen(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
+        wanted = replace(source.request(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
         if self._ttl is not None:
             wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
         found = self._engine.as_of(wanted, moments).read_all()
@@ -265,11 +265,11 @@ class _Comparison:
         """Give the event time of the row that counts offline, whether or not it has expired, by entity."""
         schema = self._source.version.schema
         kinds = schema.stored_types[: len(schema.keys)]
-        among = pa.Table.from_arrays(
+        entities = pa.Table.from_arrays(
             [entities[name].cast(kind) for name, kind in zip(schema.key_names, kinds, strict=True)],
             names=schema.key_names,
         )
-        found = self._engine.newest(self._source.rows(Interval(None, self._at)), among=among).read_all()
+        found = self._engine.latest(self._source.rows(Interval(None, self._at)), entities=entities).read_all()
         times = found[schema.event_time.name].cast(UTC).cast(pa.int64()).to_pylist()
         return dict(zip(self._part.codec.keys(found), times, strict=True))
 

@@ -16,37 +16,37 @@ from seeknal.registry import GroupRecord, OnlineTableRecord, Version
 from seeknal.registry.overview import Overview
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
-from seeknal.server.http import SOON, Answer, Exchange, Problem
+from seeknal.server.http import SOON, Problem, Request, Response
 from seeknal.server.service import Service
 
 _encode = msgspec.json.Encoder().encode
 
 
-async def healthy(_service: Service, _exchange: Exchange) -> Answer:
+async def healthy(_service: Service, _exchange: Request) -> Response:
     """Say that the worker answers."""
-    return Answer(HTTPStatus.OK, b'{"status":"ok"}')
+    return Response(HTTPStatus.OK, b'{"status":"ok"}')
 
 
-async def ready(service: Service, exchange: Exchange) -> Answer:
+async def ready(service: Service, request: Request) -> Response:
     """Say whether the registry and all online stores can be read."""
     try:
-        await service.elsewhere(exchange, service.definitions.check)
+        await service.elsewhere(request, service.definitions.check)
     except SeeknalError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the route is open to all, who need not know where things are
         detail = "The registry or an online store cannot be read. The server's stderr says which."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON) from None
-    return Answer(HTTPStatus.OK, b'{"status":"ok"}')
+    return Response(HTTPStatus.OK, b'{"status":"ok"}')
 
 
-async def openapi(_service: Service, exchange: Exchange) -> Answer:
+async def openapi(_service: Service, request: Request) -> Response:
     """Give the description of the API, as OpenAPI."""
-    exchange.refuse_query()
-    return Answer(HTTPStatus.OK, _description())
+    request.refuse_query()
+    return Response(HTTPStatus.OK, _description())
 
 
-async def page(_service: Service, _exchange: Exchange) -> Answer:
+async def page(_service: Service, _exchange: Request) -> Response:
     """Give the description of the API, for people."""
-    return Answer(HTTPStatus.OK, _page(), "text/html; charset=utf-8")
+    return Response(HTTPStatus.OK, _page(), "text/html; charset=utf-8")
 
 
 @cache
@@ -59,21 +59,21 @@ def _page() -> bytes:
     return show(describe()).encode()
 
 
-async def metrics(service: Service, exchange: Exchange) -> Answer:
+async def metrics(service: Service, request: Request) -> Response:
     """Tell Prometheus what was counted: of the token's project, or of all."""
-    exchange.refuse_query()
-    project = exchange.scope_of_token
-    ages = [one for one in await service.ages.get(exchange) if project in {None, one.project}]
+    request.refuse_query()
+    project = request.scope_of_token
+    ages = [one for one in await service.ages.get(request) if project in {None, one.project}]
     service.metrics.flush()
-    text = await service.elsewhere(exchange, service.metrics.text, project, ages, time.time_ns() // 1000)
-    return Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
+    text = await service.elsewhere(request, service.metrics.text, project, ages, time.time_ns() // 1000)
+    return Response(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
 
 
-async def catalog(service: Service, exchange: Exchange) -> Answer:
+async def catalog(service: Service, request: Request) -> Response:
     """List projects, groups, versions and tables, as far as the token opens them."""
-    exchange.refuse_query()
-    found = await service.elsewhere(exchange, _catalog, service, exchange.scope_of_token)
-    return Answer(HTTPStatus.OK, _encode(found))
+    request.refuse_query()
+    found = await service.elsewhere(request, _catalog, service, request.scope_of_token)
+    return Response(HTTPStatus.OK, _encode(found))
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:

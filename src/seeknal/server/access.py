@@ -11,7 +11,7 @@ from threading import Event, Thread
 
 import msgspec
 
-from seeknal.server.http import Exchange
+from seeknal.server.http import Request
 from seeknal.server.options import is_loopback
 
 _LONGEST_PATH = _LONGEST_PROXIES = 200
@@ -40,26 +40,24 @@ class AccessLog:
         self._writer = Thread(target=self._write_on, daemon=True)
         self._writer.start()
 
-    def add(self, exchange: Exchange, status: int, seconds: float) -> None:
+    def add(self, request: Request, status: int, seconds: float) -> None:
         """Note a request; what stood behind its question mark is left out."""
         now = time.time()
         second = int(now)
         if second != self._second:
             self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        client: tuple[str, int] | None = exchange.scope.get("client")
+        client: tuple[str, int] | None = request.scope.get("client")
         about = (
             client[0] if client else "",
-            exchange.token.name if exchange.token else None,
-            exchange.method,
-            exchange.path[:_LONGEST_PATH],
-            exchange.headers.get(b"x-forwarded-for", b"")[-_LONGEST_PROXIES:],
+            request.token.name if request.token else None,
+            request.method,
+            request.path[:_LONGEST_PATH],
+            request.headers.get(b"x-forwarded-for", b"")[-_LONGEST_PROXIES:],
         )
         known = self._known.get(about) or self._describe(about)
         line = b'{"time":"%b.%03dZ",%b,"status":%d,"ms":%.3f,"keys":%d}\n'
         if len(self._lines) < _MOST_WAITING:
-            self._lines.append(
-                line % (self._stamp, (now - second) * 1000, known, status, seconds * 1000, exchange.keys)
-            )
+            self._lines.append(line % (self._stamp, (now - second) * 1000, known, status, seconds * 1000, request.keys))
 
     def _describe(self, about: tuple[str, str | None, str, str, bytes | None]) -> bytes:
         """Put who asked for what; the same comes again and again."""

@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from seeknal.errors import StoreError
 from seeknal.serve.freshness import Freshness
-from seeknal.server.http import Exchange
+from seeknal.server.http import Request
 
 _SOON = 1.0
 _LONGEST = 300.0
@@ -34,7 +34,7 @@ class Ages:
         self._last: list[Freshness] | None = None
         self._ended = self._due = -_LONGEST
 
-    async def get(self, exchange: Exchange) -> list[Freshness]:
+    async def get(self, request: Request) -> list[Freshness]:
         """Return how fresh the tables are, or were a short while ago.
 
         Raises:
@@ -44,7 +44,7 @@ class Ages:
             self._now = asyncio.ensure_future(self._look())
             self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # which need not be asked for
         if (now := self._now) is not None:
-            exchange.wait("The stores did not tell in time how fresh the tables are.")
+            request.wait("The stores did not tell in time how fresh the tables are.")
             await asyncio.wait([now], timeout=None if self._last is None else _SOON)
             if now.done():
                 return now.result()

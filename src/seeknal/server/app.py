@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.home.store import FeatureStore
-from seeknal.server.http import SOON, Answer, Exchange, Problem, Receive, Scope, Send, send_answer
+from seeknal.server.http import SOON, Problem, Receive, Request, Response, Scope, Send, send_answer
 from seeknal.server.options import Options, is_loopback
 from seeknal.server.routes import OPEN, ROUTES, Endpoint, Route
 from seeknal.server.service import Service
@@ -46,7 +46,7 @@ class App:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif self._service:
-            await _exchange(self._service, Exchange(scope, receive, self.limits), send)
+            await _exchange(self._service, Request(scope, receive, self.limits), send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -80,48 +80,48 @@ def _end_with_parent() -> None:
 _FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}
 
 
-async def _exchange(service: Service, exchange: Exchange, send: Send) -> None:
+async def _exchange(service: Service, request: Request, send: Send) -> None:
     """Answer one request, and note it."""
-    route = ROUTES.get(_shape(exchange))
-    exchange.task = asyncio.current_task()
-    service.running.add(exchange)
+    route = ROUTES.get(_shape(request))
+    request.task = asyncio.current_task()
+    service.running.add(request)
     is_sent = False
     try:
-        answer = await _answer(service, exchange, route)
+        answer = await _answer(service, request, route)
         is_sent = True
-        await send_answer(answer, exchange, send)
+        await send_answer(answer, request, send)
     except asyncio.CancelledError:
-        if exchange.late is None:
+        if request.late is None:
             raise
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it runs in one
         if not is_sent:  # else the connection is closed, which says that the answer is not whole
-            answer = exchange.late.answer
-            await send_answer(answer, exchange, send)
+            answer = request.late.answer
+            await send_answer(answer, request, send)
     finally:
-        service.running.discard(exchange)
-    seconds = perf_counter() - exchange.started
+        service.running.discard(request)
+    seconds = perf_counter() - request.started
     service.metrics.answered(route.path if route else "none", answer.status)
-    if exchange.table and answer.status == HTTPStatus.OK:
-        exchange.table.answered(exchange.keys, exchange.reads, seconds)
+    if request.table and answer.status == HTTPStatus.OK:
+        request.table.answered(request.keys, request.reads, seconds)
     if service.log:
-        service.log.add(exchange, answer.status, seconds)
+        service.log.add(request, answer.status, seconds)
     if service.telemetry:
-        service.telemetry.add(exchange, route.path if route else "none", answer.status, seconds)
+        service.telemetry.add(request, route.path if route else "none", answer.status, seconds)
 
 
-def _shape(exchange: Exchange) -> tuple[str, int]:
+def _shape(request: Request) -> tuple[str, int]:
     """Take the names out of a path; give what is left, and how many they were."""
-    _, *parts = exchange.path.split("/")
+    _, *parts = request.path.split("/")
     if len(parts) > 2 and parts[0] == "v1":  # noqa: PLR2004 - /v1/KIND/PROJECT
-        exchange.names = parts[2:]
-        return parts[1], len(exchange.names)
-    return exchange.path, 0
+        request.names = parts[2:]
+        return parts[1], len(request.names)
+    return request.path, 0
 
 
-async def _answer(service: Service, exchange: Exchange, route: Route | None) -> Answer:
+async def _answer(service: Service, request: Request, route: Route | None) -> Response:
     """Answer one request, whatever happens."""
     try:
-        return await _endpoint(service, exchange, route)(service, exchange)
+        return await _endpoint(service, request, route)(service, request)
     except Problem as problem:
         return problem.answer
     except SeeknalError as error:
@@ -139,7 +139,7 @@ async def _answer(service: Service, exchange: Exchange, route: Route | None) -> 
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).answer
 
 
-def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endpoint:
+def _endpoint(service: Service, request: Request, route: Route | None) -> Endpoint:
     """Find what answers a request.
 
     Raises:
@@ -148,30 +148,30 @@ def _endpoint(service: Service, exchange: Exchange, route: Route | None) -> Endp
     if len(service.running) > service.limits.requests:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are at work.", None, SOON)
     if route is None:
-        raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {exchange.path[:200]!r}. See /openapi.json.")
-    endpoint = route.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
+        raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {request.path[:200]!r}. See /openapi.json.")
+    endpoint = route.methods.get("GET" if request.method == "HEAD" else request.method)
     if endpoint is None:
         raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {route.allowed}.", None, (b"allow", route.allowed.encode()))
-    exchange.project = exchange.names[0] if route.has_project else None
+    request.project = request.names[0] if route.has_project else None
     if route.right != OPEN:
-        _authorize(service, exchange, route)
+        _authorize(service, request, route)
     return endpoint
 
 
-def _authorize(service: Service, exchange: Exchange, route: Route) -> None:
+def _authorize(service: Service, request: Request, route: Route) -> None:
     """Let in who shows a token that opens the project.
 
     Raises:
         Problem: There is no token, or it does not.
     """
-    doorkeeper = service.definitions.doorkeeper
-    if doorkeeper.is_open:
-        _require_loopback(exchange)
+    authenticator = service.definitions.authenticator
+    if authenticator.is_open:
+        _require_loopback(request)
         return
-    given = [value for name, value in exchange.scope["headers"] if name == b"authorization"]
+    given = [value for name, value in request.scope["headers"] if name == b"authorization"]
     scheme, _, text = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
     is_bearer = scheme.lower() == "bearer"
-    token = doorkeeper.find(text.strip()) if is_bearer else None
+    token = authenticator.find(text.strip()) if is_bearer else None
     if token is None:
         several = "The request has several" if len(given) > 1 else "The request's does not begin with Bearer"
         problem = "That one is unknown, or revoked" if is_bearer else several if given else "The request has none"
@@ -181,19 +181,19 @@ def _authorize(service: Service, exchange: Exchange, route: Route) -> None:
             None,
             (b"www-authenticate", b"Bearer"),
         )
-    exchange.token = token
-    exchange.check_right(route.right, exchange.project or token.project)
+    request.token = token
+    request.check_right(route.right, request.project or token.project)
 
 
-def _require_loopback(exchange: Exchange) -> None:
+def _require_loopback(request: Request) -> None:
     """Refuse, while there are no tokens, what comes by another name of this machine: from a proxy, or another's web page.
 
     Raises:
         Problem: It does.
     """
-    headers = exchange.headers
+    headers = request.headers
     host = headers.get(b"host", b"localhost")
-    hosts = [name for name, _ in exchange.scope["headers"] if name == b"host"]
+    hosts = [name for name, _ in request.scope["headers"] if name == b"host"]
     if len(hosts) > 1 or not _is_here(host):
         wrong = b"host"
     elif headers.get(b"origin", host).rpartition(b"//")[2] != host:

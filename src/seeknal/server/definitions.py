@@ -17,8 +17,8 @@ from seeknal.registry.tokens import Authenticator
 from seeknal.serve.online_table import Found, OnlineTable
 from seeknal.serve.parts import Read, Selection, filled
 from seeknal.server.forms import form_of, moment_text
-from seeknal.server.http import Exchange, Problem
-from seeknal.values.row_builder import AS_IS, Form, compile_row_builder
+from seeknal.server.http import Problem, Request
+from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
 
 _MOST_SHAPES = 100
 T = TypeVar("T", GroupRecord, OnlineTableRecord)
@@ -65,7 +65,7 @@ class Held:
         return made
 
     def _maker(self, selection: Selection, *, text: bool, for_msgspec: bool = False) -> Callable[..., list[Any]]:
-        forms: dict[str, Form] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
+        forms: dict[str, ValueEncoding] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
         for piece in selection.pieces:
             features = piece.part.codec.schema.features
             for name, place in zip(piece.names, piece.places, strict=True):
@@ -90,7 +90,7 @@ class Definitions:
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
-        self.doorkeeper = Authenticator([], may_be_open=may_be_open)
+        self.authenticator = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
         """Look at what has changed since the last time; takes microseconds if nothing has.
@@ -104,7 +104,7 @@ class Definitions:
         with self._changing:
             tokens = registry.tokens()
             self._may_be_open = self._may_be_open and not tokens
-            self.doorkeeper = Authenticator(tokens, may_be_open=self._may_be_open)
+            self.authenticator = Authenticator(tokens, may_be_open=self._may_be_open)
             records = {(one.project, one.name): one for one in registry.tables()}
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}
@@ -141,14 +141,14 @@ class Definitions:
             self._held = {**self._held, (record.project, record.name): held}
         return held
 
-    def group(self, label: str, exchange: Exchange) -> GroupRecord:
+    def group(self, label: str, request: Request) -> GroupRecord:
         """Find a group of the request's project; without one, the only one of that name. "shop/spend" says it too.
 
         Raises:
             Problem: There is none, or several projects have one.
         """
-        project, name = split_label("feature group", label, exchange.project)
-        scope = exchange.scope_of_token
+        project, name = split_label("feature group", label, request.project)
+        scope = request.scope_of_token
         return _only("feature group", project or scope, name, self.store.registry.groups, scope)
 
     def check(self) -> None:

@@ -23,7 +23,7 @@ from pyarrow import types as is_
 
 from seeknal.errors import DataError
 from seeknal.values import exact
-from seeknal.values.row_builder import AS_IS, Form
+from seeknal.values.row_builder import AS_IS, ValueEncoding
 
 _SAFE = 2**53 - 1
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -37,7 +37,7 @@ _DURATION = re.compile(
 _SECONDS = 86_400, 3_600, 60, 1
 
 
-def form_of(kind: pa.DataType, *, text: bool) -> Form:
+def form_of(kind: pa.DataType, *, text: bool) -> ValueEncoding:
     """Say how values of a logical type are put, given as they are on the wire.
 
     Args:
@@ -45,13 +45,13 @@ def form_of(kind: pa.DataType, *, text: bool) -> Form:
         text: Whether they go into JSON, not MessagePack.
     """
     if text and kind in _WIDE:
-        return Form(f"({{v}} if {{v}} is None or -{_SAFE} <= {{v}} <= {_SAFE} else {{f}}({{v}}))", str)
+        return ValueEncoding(f"({{v}} if {{v}} is None or -{_SAFE} <= {{v}} <= {_SAFE} else {{f}}({{v}}))", str)
     if text and is_.is_floating(kind):
-        return Form("({v} if {v} is None or {v} - {v} == 0 else {f}({v}))", _name_of)
+        return ValueEncoding("({v} if {v} is None or {v} - {v} == 0 else {f}({v}))", _name_of)
     if is_.is_decimal(kind):
-        return Form("({v} if {v} is None or 'E' not in {v} else {f}({v}))", _digits)
+        return ValueEncoding("({v} if {v} is None or 'E' not in {v} else {f}({v}))", _digits)
     convert = _converter(kind, text=text)
-    return AS_IS if convert is None else Form("(None if {v} is None else {f}({v}))", convert)
+    return AS_IS if convert is None else ValueEncoding("(None if {v} is None else {f}({v}))", convert)
 
 
 def _digits(value: str) -> str:

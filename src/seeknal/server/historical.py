@@ -19,7 +19,7 @@ from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
-from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
+from seeknal.server.http import ARROW, JSON, Problem, Request, Response
 from seeknal.server.service import Service
 from seeknal.system.folders import temporary_folder
 from seeknal.values.times import Interval
@@ -51,34 +51,34 @@ class Query(msgspec.Struct, forbid_unknown_fields=True):
 _decode = Decoder(Query, '{"lookups": [{"group": "..."}], "date_col": "..."}')
 
 
-async def post(service: Service, exchange: Exchange) -> Answer:
+async def post(service: Service, request: Request) -> Response:
     """Give each row of a spine the features known at its moment."""
-    exchange.refuse_query()
+    request.refuse_query()
     service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
         folder = stack.enter_context(temporary_folder(service.store.scratch))
-        query, spine = await _receive(exchange, folder, fill)
-        stack.enter_context(await service.joins.place(exchange))
-        gone = asyncio.ensure_future(exchange.gone())
+        query, spine = await _receive(request, folder, fill)
+        stack.enter_context(await service.joins.place(request))
+        gone = asyncio.ensure_future(request.gone())
         stack.callback(gone.cancel)
         try:
-            await service.joins.run(_check_rows, spine, exchange.limits.spine_rows)
-            lookups = await service.joins.run(_lookups, service, exchange, query)
+            await service.joins.run(_check_rows, spine, request.limits.spine_rows)
+            lookups = await service.joins.run(_lookups, service, request, query)
             batches = await service.joins.run(_batches, service, lookups, spine, query, gone)
             first = await service.joins.run(next, batches, b"")  # what is wrong shows before the answer begins
         except DataError as error:
             raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
-        stream = _pieces(service, exchange, batches, gone, stack.pop_all())
-    return Answer(HTTPStatus.OK, first, ARROW, stream=stream)
+        stream = _pieces(service, request, batches, gone, stack.pop_all())
+    return Response(HTTPStatus.OK, first, ARROW, stream=stream)
 
 
 async def _pieces(
-    service: Service, exchange: Exchange, batches: Iterator[bytes], gone: asyncio.Future[None], stack: ExitStack
+    service: Service, request: Request, batches: Iterator[bytes], gone: asyncio.Future[None], stack: ExitStack
 ) -> AsyncIterator[bytes]:
     with stack:
         while not gone.done():
-            exchange.rest()
+            request.disable_deadline()
             if not (part := await service.joins.run(next, batches, b"")):
                 return
             yield part
@@ -98,7 +98,7 @@ def _check_rows(spine: Path, most: int) -> None:
         )
 
 
-def _lookups(service: Service, exchange: Exchange, query: Query) -> list[FeatureLookup]:
+def _lookups(service: Service, request: Request, query: Query) -> list[FeatureLookup]:
     """Find the groups that are looked up, in projects that the request's token opens.
 
     Raises:
@@ -106,9 +106,9 @@ def _lookups(service: Service, exchange: Exchange, query: Query) -> list[Feature
     """
     lookups = []
     for one in query.lookups:
-        if project := split_label("feature group", one.group, exchange.project)[0]:
-            exchange.check_right("read", project)
-        group = service.definitions.group(one.group, exchange).group
+        if project := split_label("feature group", one.group, request.project)[0]:
+            request.check_right("read", project)
+        group = service.definitions.group(one.group, request).group
         lookups.append(FeatureLookup(group, one.features, one.prefix, one.rename, one.version))
     return lookups
 
@@ -145,9 +145,9 @@ def _written(batches: pa.RecordBatchReader) -> Iterator[bytes]:
     yield sink.getvalue()
 
 
-async def _receive(exchange: Exchange, folder: Path, fill: Callable[[int], None]) -> tuple[Query, Path]:
+async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) -> tuple[Query, Path]:
     """Take the parts of a request: "query" is kept in memory, "spine" in a file, whose bytes are counted."""
-    kind, options = parse_options_header(exchange.headers.get(b"content-type", b""))
+    kind, options = parse_options_header(request.headers.get(b"content-type", b""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -157,7 +157,7 @@ async def _receive(exchange: Exchange, folder: Path, fill: Callable[[int], None]
     with Upload(folder) as form:
         try:
             parser = MultipartParser(options[b"boundary"], form.callbacks)
-            async for part in exchange.parts(exchange.limits.spine):
+            async for part in request.parts(request.limits.spine):
                 fill(len(part))
                 parser.write(part)
             parser.finalize()

@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass
-class Answer:
+class Response:
     """What goes back."""
 
     status: int
@@ -66,15 +66,15 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
         return cls(status, str(error), type(error).__name__, *([SOON] if isinstance(error, StoreError) else []))
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> Response:
         """What goes back."""
         detail = str(self)
         detail = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…"
         text = {"type": "about:blank", "title": self.title, "status": int(self.status), "detail": detail}
-        return Answer(self.status, _encode(text), PROBLEM, self.headers)
+        return Response(self.status, _encode(text), PROBLEM, self.headers)
 
 
-class Exchange:
+class Request:
     """One request, and what is known of it by the time it is answered.
 
     Args:
@@ -134,7 +134,7 @@ class Exchange:
         if self.task:
             self.task.cancel()
 
-    def rest(self) -> None:
+    def disable_deadline(self) -> None:
         """Say that it takes as long as it takes from now on."""
         self.deadline = inf
 
@@ -258,7 +258,7 @@ def _too_large(most: int) -> Problem:
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {most:,} bytes. Ask for less at a time.")
 
 
-async def send_answer(answer: Answer, exchange: Exchange, send: Send) -> None:
+async def send_answer(answer: Response, request: Request, send: Send) -> None:
     """Send an answer; what is large piece by piece, as fast as it is taken."""
     headers = [(b"content-type", answer.kind.encode()), *answer.headers]
     if answer.stream is None:
@@ -267,13 +267,13 @@ async def send_answer(answer: Answer, exchange: Exchange, send: Send) -> None:
     last = answer.body
     if answer.stream is not None or len(last) > _AT_ONCE:
         async for part in _pieces(answer):
-            exchange.wait("The answer was not taken in time.")
+            request.wait("The answer was not taken in time.")
             await send({"type": "http.response.body", "body": part, "more_body": True})
         last = b""
     await send({"type": "http.response.body", "body": last})
 
 
-async def _pieces(answer: Answer) -> AsyncIterator[bytes]:
+async def _pieces(answer: Response) -> AsyncIterator[bytes]:
     for start in range(0, len(answer.body), _AT_ONCE):
         yield answer.body[start : start + _AT_ONCE]
     if answer.stream is not None:

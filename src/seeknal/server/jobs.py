@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
 from typing import TypeVar
 
-from seeknal.server.http import SOON, Exchange, Problem
+from seeknal.server.http import SOON, Problem, Request
 
 T = TypeVar("T")
 
@@ -30,11 +30,11 @@ class Jobs:
         self._free = asyncio.Semaphore(places)
         self._threads = ThreadPoolExecutor(places, kind)
 
-    async def place(self, exchange: Exchange) -> AbstractContextManager[None]:
+    async def place(self, request: Request) -> AbstractContextManager[None]:
         """Wait for a place, and return what gives it back. To be called when the whole request is there."""
-        exchange.wait(*self._full)
+        request.wait(*self._full)
         await self._free.acquire()
-        exchange.rest()
+        request.disable_deadline()
         return self._taken()
 
     @contextmanager

@@ -18,7 +18,7 @@ from seeknal.names import did_you_mean, misfit
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
-from seeknal.server.http import ARROW, JSON, SOON, Answer, Exchange, Problem
+from seeknal.server.http import ARROW, JSON, SOON, Problem, Request, Response
 from seeknal.server.service import Service
 from seeknal.values import exact, frames
 
@@ -37,24 +37,24 @@ _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
 
 
-async def post(service: Service, exchange: Exchange) -> Answer:
+async def post(service: Service, request: Request) -> Response:
     """Answer for many entities."""
-    held = await service.table(exchange)
-    kind = exchange.kind
-    body = await exchange.body()
+    held = await service.table(request)
+    kind = request.kind
+    body = await request.body()
     if kind == ARROW:
-        asked = _options(exchange.query)
+        asked = _options(request.query)
         asked.keys = read_arrow(body, service.limits.keys, held.table.keys).to_pylist()
     else:
-        exchange.refuse_query()
+        request.refuse_query()
         asked = _decode(body, kind)
-    exchange.keys = len(asked.keys)
-    check_count(exchange.keys, service.limits.keys)
-    if kind == exchange.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
+    request.keys = len(asked.keys)
+    check_count(request.keys, service.limits.keys)
+    if kind == request.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
         quick = held.quick(asked.keys, time.time_ns() // 1000)
         if quick is not None:
-            exchange.reads = quick[1]
-            return Answer(HTTPStatus.OK, _json({"rows": quick[0]}))
+            request.reads = quick[1]
+            return Response(HTTPStatus.OK, _json({"rows": quick[0]}))
     columns = held.table.columns(asked.keys)
     if kind != ARROW:
         kinds = held.key_kinds
@@ -64,24 +64,24 @@ async def post(service: Service, exchange: Exchange) -> Answer:
             else forms.read_column(name, values, kinds[name], text=kind == JSON)
             for name, values in columns.items()
         }
-    return await _answer(service, exchange, held, asked, columns)
+    return await _answer(service, request, held, asked, columns)
 
 
-async def get(service: Service, exchange: Exchange) -> Answer:
+async def get(service: Service, request: Request) -> Response:
     """Answer for one entity, whose keys are in the query."""
-    held = await service.table(exchange)
-    given = [(name, text) for name, text in exchange.query if name in held.key_kinds]
+    held = await service.table(request)
+    given = [(name, text) for name, text in request.query if name in held.key_kinds]
     own = dict(given)
     if len(own) < len(given):
         raise DataError("The query has a key twice. Ask for several entities with POST.")
-    asked = _options([(name, text) for name, text in exchange.query if name not in held.key_kinds], held.table.keys)
+    asked = _options([(name, text) for name, text in request.query if name not in held.key_kinds], held.table.keys)
     if missing := misfit(own, held.key_kinds):
         raise DataError(
             f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query {missing}"
         )
     columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items()}
-    exchange.keys = 1
-    return await _answer(service, exchange, held, asked, columns)
+    request.keys = 1
+    return await _answer(service, request, held, asked, columns)
 
 
 def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
@@ -122,26 +122,26 @@ def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
 
 
 async def _answer(
-    service: Service, exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]]
-) -> Answer:
+    service: Service, request: Request, held: Held, asked: Asked, columns: dict[str, list[Any]]
+) -> Response:
     try:
         if held.waits:
-            return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns)
-        return _look_up(exchange, held, asked, columns)
+            return await service.elsewhere(request, _look_up, request, held, asked, columns)
+        return _look_up(request, held, asked, columns)
     except NotOnlineError:  # unless it was served anew, and this worker has not noticed
-        held = await service.elsewhere(exchange, service.definitions.open, held.record.project, held.record.name)
+        held = await service.elsewhere(request, service.definitions.open, held.record.project, held.record.name)
     try:
-        return await service.elsewhere(exchange, _look_up, exchange, held, asked, columns)
+        return await service.elsewhere(request, _look_up, request, held, asked, columns)
     except NotOnlineError as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), NotOnlineError.__name__, SOON) from None
 
 
-def _look_up(exchange: Exchange, held: Held, asked: Asked, columns: dict[str, list[Any]]) -> Answer:
-    kind = exchange.accepts
+def _look_up(request: Request, held: Held, asked: Asked, columns: dict[str, list[Any]]) -> Response:
+    kind = request.accepts
     found = held.table.find(columns, asked.features, time.time_ns() // 1000)
-    exchange.reads = found.reads
+    request.reads = found.reads
     if kind == ARROW:
         table = found.arrow(asked.with_status).replace_schema_metadata({KEYS: _json(list(found.columns))})
-        return Answer(HTTPStatus.OK, frames.to_stream(table), ARROW)
+        return Response(HTTPStatus.OK, frames.to_stream(table), ARROW)
     rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}
-    return Answer(HTTPStatus.OK, _json(rows) if kind == JSON else _msgpack(rows), kind)
+    return Response(HTTPStatus.OK, _json(rows) if kind == JSON else _msgpack(rows), kind)

@@ -12,7 +12,7 @@ from seeknal.define.schema import Schema
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
-from seeknal.server.http import ARROW, JSON, Answer, Exchange
+from seeknal.server.http import ARROW, JSON, Request, Response
 from seeknal.server.service import Service
 
 
@@ -26,18 +26,18 @@ _decode = Decoder(Rows, '{"rows": [{"NAME": ...}]}')
 _json = msgspec.json.Encoder().encode
 
 
-async def post(service: Service, exchange: Exchange) -> Answer:
+async def post(service: Service, request: Request) -> Response:
     """Store rows, and bring them online."""
-    kind = exchange.kind
-    exchange.refuse_query()
-    body = await exchange.body()
-    record = await service.elsewhere(exchange, service.definitions.group, exchange.names[-1], exchange)
+    kind = request.kind
+    request.refuse_query()
+    body = await request.body()
+    record = await service.elsewhere(request, service.definitions.group, request.names[-1], request)
     rows = read_arrow(body, service.limits.keys) if kind == ARROW else _decode(body, kind).rows
     check_count(len(rows), service.limits.keys)
-    exchange.keys = len(rows)
-    with await service.pushes.place(exchange):
+    request.keys = len(rows)
+    with await service.pushes.place(request):
         pushed = await service.pushes.run(_push, service, record, rows, kind)
-    return Answer(HTTPStatus.OK, _json(pushed))
+    return Response(HTTPStatus.OK, _json(pushed))
 
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from seeknal.server import about, historical, lookups, pushes
-from seeknal.server.http import Answer, Exchange
+from seeknal.server.http import Request, Response
 from seeknal.server.service import Service
 
-Endpoint = Callable[[Service, Exchange], Awaitable[Answer]]
+Endpoint = Callable[[Service, Request], Awaitable[Response]]
 OPEN = ""
 
 

@@ -23,7 +23,7 @@ from seeknal.serve.freshness import Freshness, freshness
 from seeknal.server.access import AccessLog
 from seeknal.server.ages import Ages
 from seeknal.server.definitions import Definitions, Held
-from seeknal.server.http import Exchange, Problem
+from seeknal.server.http import Problem, Request
 from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
@@ -56,7 +56,7 @@ class Service:
         is_shared = options.workers > 1
         self.log = AccessLog(sys.stdout.fileno(), is_shared=is_shared) if options.access_log else None
         self.telemetry = telemetry().Telemetry() if options.telemetry else None
-        self.running: set[Exchange] = set()
+        self.running: set[Request] = set()
         self.pushes = Jobs("pushes", options.limits.jobs)
         self.joins = Jobs("joins", options.limits.jobs)
         self.spines = Spines(max(1, options.limits.requests // 2), options.limits.jobs * options.limits.spine)
@@ -67,22 +67,22 @@ class Service:
 
     # What endpoints use
 
-    async def table(self, exchange: Exchange) -> Held:
+    async def table(self, request: Request) -> Held:
         """Give the table that a request names.
 
         Raises:
             Problem: There is none.
         """
-        name, project = exchange.names[-1], exchange.project or exchange.scope_of_token
+        name, project = request.names[-1], request.project or request.scope_of_token
         held = self.definitions.table(project, name)
         if held is None:
-            held = await self.elsewhere(exchange, self.definitions.open, project, name, exchange.scope_of_token)
-        exchange.table = self.metrics.table(held.record.project, held.record.name)
+            held = await self.elsewhere(request, self.definitions.open, project, name, request.scope_of_token)
+        request.table = self.metrics.table(held.record.project, held.record.name)
         return held
 
-    async def elsewhere(self, exchange: Exchange, step: Callable[..., T], *arguments: object) -> T:
+    async def elsewhere(self, request: Request, step: Callable[..., T], *arguments: object) -> T:
         """Take a step that may wait in a thread, while other requests are answered."""
-        exchange.wait("The store did not answer in time.")
+        request.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
 
     def _ages(self) -> Iterator[Freshness]:
@@ -128,8 +128,8 @@ class Service:
     async def _look_after_requests(self) -> None:
         """End requests that wait for too long, and let others see what was counted."""
         now = perf_counter()
-        for exchange in [one for one in self.running if one.deadline < now]:
-            exchange.end()
+        for request in [one for one in self.running if one.deadline < now]:
+            request.end()
         self.metrics.flush()
 
     async def _refresh(self) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from seeknal.server.http import Exchange
+from seeknal.server.http import Request
 
 _PATIENCE = 1.5
 """How long the end of the server waits for the collector, in seconds."""
@@ -30,20 +30,20 @@ class Telemetry:
         self._tracer = self._provider.get_tracer("seeknal")
         self._propagator = TraceContextTextMapPropagator()
 
-    def add(self, exchange: Exchange, route: str, status: int, seconds: float) -> None:
+    def add(self, request: Request, route: str, status: int, seconds: float) -> None:
         """Note a request that was answered, without keys and features."""
         end = time.time_ns()
-        carrier = {"traceparent": exchange.headers.get(b"traceparent", b"").decode("latin-1")}
+        carrier = {"traceparent": request.headers.get(b"traceparent", b"").decode("latin-1")}
         span = self._tracer.start_span(
-            f"{exchange.method} {route}",
+            f"{request.method} {route}",
             self._propagator.extract(carrier),
             SpanKind.SERVER,
             {
-                "http.request.method": exchange.method,
+                "http.request.method": request.method,
                 "http.route": route,
                 "http.response.status_code": int(status),
-                "url.path": exchange.path[:200],
-                "seeknal.keys": exchange.keys,
+                "url.path": request.path[:200],
+                "seeknal.keys": request.keys,
             },
             start_time=end - int(seconds * 1e9),
         )

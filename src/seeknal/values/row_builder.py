@@ -11,15 +11,15 @@ import msgspec
 
 
 @dataclass(frozen=True)
-class Form:
+class ValueEncoding:
     """How a value is put: an expression of it, {v}, and of a function, {f}."""
 
     expression: str
     function: Callable[[Any], Any] | None = None
 
 
-AS_IS = Form("{v}")
-_NO_FORMS: Mapping[str, Form] = {}
+AS_IS = ValueEncoding("{v}")
+_NO_FORMS: Mapping[str, ValueEncoding] = {}
 _PLAIN_NAMES = frozenset(string.ascii_letters + string.digits + string.punctuation) - {'"', "\\"}
 """What fields of `msgspec` may be named with."""
 
@@ -28,7 +28,7 @@ def compile_row_builder(
     keys: Sequence[str],
     rows: Sequence[Sequence[str]],
     features: Sequence[str],
-    forms: Mapping[str, Form] = _NO_FORMS,
+    forms: Mapping[str, ValueEncoding] = _NO_FORMS,
     *,
     for_msgspec: bool = False,
 ) -> Callable[..., list[Any]]:

@@ -134,12 +134,12 @@ class Interval:
         return interval
 
     @property
-    def is_open(self) -> bool:
+    def is_unbounded(self) -> bool:
         """Whether it has no bound at all."""
         return self.start is None and self.end is None
 
     def __str__(self) -> str:
-        if self.is_open:
+        if self.is_unbounded:
             return "all time"
         return f"{show(self.start) or '...'} to {show(self.end) or '...'}"
 

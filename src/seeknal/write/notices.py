@@ -47,7 +47,7 @@ def _on_loss(label: str, before: Snapshot, write: Write, moments: pa.ChunkedArra
     lost = None
     if 10 * len(moments) < replaced:
         lost = f"{plural(replaced)} of {label} gave way to {plural(len(moments))}"
-    elif write.interval.is_open and start is not None and start < times["min"]:
+    elif write.interval.is_unbounded and start is not None and start < times["min"]:
         lost = f"An overwrite without an interval replaced all of {label}, which began on {show(start)}"
     if lost:
         notice(

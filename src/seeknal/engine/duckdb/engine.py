@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from seeknal.define.schema import ROW_ID, Schema
 from seeknal.engine.asof import nearest
 from seeknal.engine.duckdb.joins import Join
-from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, newest_sql, rows_sql, share_sql
+from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, latest_sql, rows_sql, share_sql
 from seeknal.engine.protocol import FeatureRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
@@ -124,14 +124,20 @@ class DuckDBEngine:
         order = comma(str(position + 1) for position in range(len(schema.keys) + 1))
         return self._query(f"SELECT DISTINCT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {order}")
 
-    def newest(self, rows: Rows, *, apart: int | None = None, among: pa.Table | None = None) -> pa.RecordBatchReader:
+    def latest(
+        self, rows: Rows, *, future_after: int | None = None, entities: pa.Table | None = None
+    ) -> pa.RecordBatchReader:
         """See `Engine.newest`."""
         schema = pa.schema(list(rows.schema))
-        tables = (self._newest(rows, apart, views) for views in self._shares(rows, among)) if not rows.is_empty else ()
+        tables = (
+            (self._newest(rows, future_after, views) for views in self._shares(rows, entities))
+            if not rows.is_empty
+            else ()
+        )
         return pa.RecordBatchReader.from_batches(schema, chain.from_iterable(tables))
 
-    def _newest(self, rows: Rows, apart: int | None, views: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
-        query = newest_sql(rows.schema, _rows_sql(rows), apart, views)
+    def _newest(self, rows: Rows, future_after: int | None, views: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
+        query = latest_sql(rows.schema, _rows_sql(rows), future_after, views)
         cursor = self._duck.connection.cursor()
         try:
             for name, view in views.items():
@@ -144,10 +150,10 @@ class DuckDBEngine:
         finally:
             cursor.close()
 
-    def _shares(self, rows: Rows, among: pa.Table | None) -> Iterator[dict[str, pa.Table]]:
+    def _shares(self, rows: Rows, entities: pa.Table | None) -> Iterator[dict[str, pa.Table]]:
         """Give what narrows down the rows of each pass: some entities, or bounds of the keys, so that each fits in memory."""
-        if among is not None or rows.count <= _PASS:
-            yield {} if among is None else {"among": among}
+        if entities is not None or rows.count <= _PASS:
+            yield {} if entities is None else {"entities": entities}
             return
         keys = comma(map(quote, rows.schema.key_names))
         some = f"SELECT {keys} FROM ({_rows_sql(rows)}) USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (1)"
@@ -160,8 +166,8 @@ class DuckDBEngine:
     def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
         """See `Engine.sample`."""
         views = {} if entity is None else {"entity": entity}
-        among = "" if entity is None else f"SEMI JOIN entity USING ({comma(map(quote, entity.column_names))})"
-        return self._rows(rows, f"{among} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}", [_ROW_ID], **views)
+        narrow = "" if entity is None else f"SEMI JOIN entity USING ({comma(map(quote, entity.column_names))})"
+        return self._rows(rows, f"{narrow} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}", [_ROW_ID], **views)
 
     def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
         """See `Engine.event_times`."""

@@ -44,15 +44,15 @@ class Join:
         count, asked = self.wanted.rows.count, len(self.spine)
         is_small = asked * _FEW < count and not self.parts[1:]
         is_whole = count <= asked and self.shares == 1
-        found = self.at_once(among=is_small) if is_small or is_whole else None
+        found = self.at_once(of_spine=is_small) if is_small or is_whole else None
         return self.in_steps() if found is None else found
 
-    def at_once(self, *, among: bool = True) -> pa.Table | None:
+    def at_once(self, *, of_spine: bool = True) -> pa.Table | None:
         """Read the rows of the spine's entities (or all) with their features; None if they are too many."""
         features, source = self.wanted.features, self.wanted.rows
         most = max(len(self.spine), self.cells // self._cells_a_row)
         limit = most + 1 if source.count > most else None
-        rows = self.query(rows_sql(source.schema, self.rows, features, limit, among=among), spine=self.spine)
+        rows = self.query(rows_sql(source.schema, self.rows, features, limit, of_spine=of_spine), spine=self.spine)
         if len(rows) > most:
             return None
         names = [f"f{i}" for i in range(len(features))]
@@ -99,7 +99,7 @@ class Join:
             spine = self.spine.filter(pa.array(is_left)) if len(left) < len(numbers) else self.spine
             few = len(left) * _FEW < self.wanted.rows.count
             mine = share_sql(schema, share, self.shares)
-            read = self.query(rows_sql(schema, rows, among=few, share=mine), spine=spine)
+            read = self.query(rows_sql(schema, rows, of_spine=few, share=mine), spine=spine)
             at = nearest(read, spine, self.wanted.ttl)
             left, at = left[at >= 0], at[at >= 0]
             is_wanted = np.zeros(len(read), bool)

@@ -17,7 +17,7 @@ def rows_sql(
     features: Sequence[str] = (),
     most: int | None = None,
     *,
-    among: bool = False,
+    of_spine: bool = False,
     share: str = "true",
 ) -> str:
     """Write the query that gives rows in any order, in numbers that can be compared.
@@ -27,7 +27,7 @@ def rows_sql(
         rows: Query giving the group's rows.
         features: The features to give beside them.
         most: How many rows to give at most.
-        among: Give the rows of the entities in `spine` alone.
+        of_spine: Give the rows of the entities in `spine` alone.
         share: The condition that an entity, as k0, k1, ..., is one of those to give.
 
     Returns:
@@ -39,7 +39,7 @@ def rows_sql(
     if schema.created_time:
         columns["created"] = f"coalesce(epoch_us({quote(schema.created_time.name)}), {_BEFORE_ALL})"
     columns |= {"id": quote(ROW_ID), **{f"f{i}": quote(name) for i, name in enumerate(features)}}
-    narrow = f"SEMI JOIN spine USING ({comma(keys)})" if among else ""
+    narrow = f"SEMI JOIN spine USING ({comma(keys)})" if of_spine else ""
     limit = "" if most is None else f"LIMIT {literal(most)}"
     named = comma(f"{value} AS {name}" for name, value in columns.items())
     return f"SELECT * FROM (SELECT {named} FROM ({rows})) {narrow} WHERE {share} {limit}"
@@ -64,25 +64,31 @@ def share_sql(schema: Schema, number: int | None, count: int) -> str:
     return share if number is None else "true" if count == 1 else f"{share} = {literal(number)}"
 
 
-def newest_sql(schema: Schema, rows: str, apart: int | None, views: Container[str]) -> str:
-    """Write the query that finds the row of each entity that wins over its others; see `Engine.newest`.
+def latest_sql(schema: Schema, rows: str, future_after: int | None, views: Container[str]) -> str:
+    """Write the query that finds the row of each entity that wins over its others; see `Engine.latest`.
 
     Winners are found by keys and times alone, and then fetched with their features.
 
     Args:
         schema: The group's schema.
         rows: Query giving the group's rows.
-        apart: Rows later than this instant win by event time.
-        views: What narrows down the rows: `among` has some entities, `low` the first key, `high` the first that is not
+        future_after: Rows later than this instant win by event time.
+        views: What narrows down the rows: `entities` has some, `low` the first key, `high` the first that is not
             asked for.
     """
     keys, time, row_id = comma(map(quote, schema.key_names)), quote(schema.event_time.name), quote(ROW_ID)
     created = [quote(schema.created_time.name)] if schema.created_time else []
-    narrow = f"SEMI JOIN among USING ({keys})" if "among" in views else ""
+    narrow = f"SEMI JOIN entities USING ({keys})" if "entities" in views else ""
     sides = [f"row({keys}) {sign} (SELECT row({keys}) FROM {view})" for view, sign in (("low", ">="), ("high", "<"))]
     where = " AND ".join(side for side, view in zip(sides, ("low", "high"), strict=True) if view in views) or "true"
-    known = "true" if apart is not None else " AND ".join(f"{quote(key)} IS NOT NULL" for key in schema.key_names)
-    by = keys if apart is None else f"{keys}, CASE WHEN epoch_us({time}) > {literal(apart)} THEN {time} END"
+    known = (
+        "true" if future_after is not None else " AND ".join(f"{quote(key)} IS NOT NULL" for key in schema.key_names)
+    )
+    by = (
+        keys
+        if future_after is None
+        else f"{keys}, CASE WHEN epoch_us({time}) > {literal(future_after)} THEN {time} END"
+    )
     order = f"{time} DESC, {newest_first(schema)}"
     return f"""
         WITH seen AS (SELECT * FROM ({rows}) {narrow} WHERE {where}),
