@@ -94,8 +94,8 @@ def _write(section: Section, name: str, task: dict[str, Any], rounds: int) -> No
             _, rows = data.day(day, task["a_day"], task["people"], seed=100 + number)
             pq.write_table(rows, home / "new.parquet")
             start = data.START + day * data.DAY
-            span = (start, start + data.DAY - 1) if day == _AGAIN else (None, None)
-            new = {"job": "write", "rows": str(home / "new.parquet"), "interval": span}
+            interval = (start, start + data.DAY - 1) if day == _AGAIN else (None, None)
+            new = {"job": "write", "rows": str(home / "new.parquet"), "interval": interval}
             new["mode"] = "overwrite" if day == _AGAIN else "append"
             outcome = measure.run(_OURS, task | new)
             before += 0 if day == _AGAIN else len(rows)
@@ -112,9 +112,9 @@ def _fault(home: Path, rows: pa.Table, start: int, count: int) -> str:
     if found != count:
         return f"wrong: {found:,} rows instead of {count:,}"
     kind = rows.schema.field("seen_at").type
-    span = [("seen_at", ">=", pa.scalar(start, kind)), ("seen_at", "<", pa.scalar(start + data.DAY, kind))]
+    interval = [("seen_at", ">=", pa.scalar(start, kind)), ("seen_at", "<", pa.scalar(start + data.DAY, kind))]
     there = np.concatenate(
-        [pq.read_table(file, columns=["share_0"], filters=span)["share_0"].to_numpy() for file in files]
+        [pq.read_table(file, columns=["share_0"], filters=interval)["share_0"].to_numpy() for file in files]
     )
     return (
         "" if np.array_equal(np.sort(there), np.sort(rows["share_0"].to_numpy())) else "wrong: other rows on that day"

@@ -132,10 +132,10 @@ def measure(layout: Layout, rows: pa.Table, spines: dict[str, pa.Table]) -> Iter
         yield "files", len(files)
         for name, spine in spines.items():
             bounds = [int(edge(spine["at"].cast(pa.int64()).to_numpy())) for edge in (np.min, np.max)]
-            span = (bounds[0] - 7 * data.DAY, bounds[1]) if "week" in name else (None, None)
-            seen = of_span(files, span[0], span[1]) if span[0] and span[1] else files
+            interval = (bounds[0] - 7 * data.DAY, bounds[1]) if "week" in name else (None, None)
+            seen = of_span(files, interval[0], interval[1]) if interval[0] and interval[1] else files
             started = time.process_time()
-            join(seen, spine, *span)
+            join(seen, spine, *interval)
             yield name, time.process_time() - started
         day = data.START + 45 * data.DAY
         touched = of_span(files, day, day + data.DAY - 1)

@@ -63,17 +63,17 @@ def find(
     if not len(rows):
         return np.full(len(asked), -1)
     first, last = min(times[rows].min(), moments.min()), max(times[rows].max(), moments.max())
-    span = int(last - first) + 1
-    if len(people) * span >= 2**63:  # they have no place in 64 bits together: one half, and then the other
+    interval = int(last - first) + 1
+    if len(people) * interval >= 2**63:  # they have no place in 64 bits together: one half, and then the other
         found = np.full(len(asked), -1)
         for some in np.array_split(people, 2):
             half = (asked >= some[0]) & (asked <= some[-1])
             found[half] = find(codes, times, asked[half], moments[half], made=made, ttl=ttl)
         return found
-    places = place[rows] * span + (times[rows] - first)
+    places = place[rows] * interval + (times[rows] - first)
     order = np.arange(len(rows)) if made is None else np.argsort(made[rows], kind="stable")
     order = order[np.argsort(places[order], kind="stable")]
-    wanted = np.searchsorted(people, asked) * span + (moments - first)
+    wanted = np.searchsorted(people, asked) * interval + (moments - first)
     found = np.searchsorted(places[order], wanted, side="right") - 1
     winner = rows[order[np.maximum(found, 0)]]
     good = (found >= 0) & (codes[winner] == asked) & (times[winner] <= moments)

@@ -58,7 +58,11 @@ def measure_all(counts: list[int], peers: list[str], rounds: int, root: Path, li
 
 
 def _published() -> str:
-    rows = [f"{name} {span[0]:,} to {span[1]:,}" for name, span in _PUBLISHED.items() if isinstance(span, tuple)]
+    rows = [
+        f"{name} {interval[0]:,} to {interval[1]:,}"
+        for name, interval in _PUBLISHED.items()
+        if isinstance(interval, tuple)
+    ]
     first = ", ".join(f"{value:,} at {millions}M" for millions, value in _PUBLISHED["Hopsworks"].items())
     return f"Published, in rows a second: Hopsworks {first}; {'; '.join(rows)}."
 
@@ -105,9 +109,9 @@ def _values(rng: np.random.Generator, count: int) -> dict[str, Any]:
 def _windows(zones: np.ndarray, times: np.ndarray, width: int, fares: np.ndarray | None) -> tuple[pa.Table, np.ndarray]:
     """Count trips by zone and window, with the mean of their fares or whether it is a weekend."""
     windows = times // width
-    first, span = windows.min(), int(windows.max() - windows.min()) + 1
-    places, back, counts = np.unique(zones * span + (windows - first), return_inverse=True, return_counts=True)
-    codes, starts = places // span, (places % span + first) * width
+    first, interval = windows.min(), int(windows.max() - windows.min()) + 1
+    places, back, counts = np.unique(zones * interval + (windows - first), return_inverse=True, return_counts=True)
+    codes, starts = places // interval, (places % interval + first) * width
     second = {"mean_fare": np.bincount(back, fares) / counts} if fares is not None else {}
     weekend = {"is_weekend": np.isin((starts // data.DAY + 3) % 7, (5, 6)).astype("int64")} if fares is None else {}
     return pa.table({"location_id": codes, "seen_at": _moments(starts), "count": counts, **second, **weekend}), codes

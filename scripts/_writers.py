@@ -50,7 +50,7 @@ class Step:
     number: int
     mode: str
     minutes: range
-    span: tuple[int, int] | None = None
+    interval: tuple[int, int] | None = None
     has_y: bool = False
     group: str = "spend"
 

@@ -207,13 +207,13 @@ def test_as_of_reads_the_same_in_a_restored_home(tmp_path, other):
 def test_a_span_that_was_loaded_is_what_is_loaded_again(tmp_path, other):
     written(rows(1, 2, 3))
     store = FeatureStore()
-    span = Interval(instant(NOON), instant(NOON + HOUR))
-    store.load("spend", span=span)
+    interval = Interval(instant(NOON), instant(NOON + HOUR))
+    store.load("spend", interval=interval)
     backup(store, tmp_path / "saved")
     restore(tmp_path / "saved", other)
     for one in (store, other):
         assert one.online_table("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2}]
-        assert one.ledger("spend")[0].state.spans == (span,)
+        assert one.ledger("spend")[0].state.spans == (interval,)
 
 
 def test_a_group_whose_deletion_was_killed_can_be_deleted_in_the_restored_home(home, tmp_path, other):

@@ -128,7 +128,7 @@ def test_numbers_of_numpy_and_moments_of_pandas_are_taken(client):
 @pytest.mark.parametrize("output", [None, "arrow", "pandas"])
 def test_training_sets_come_back_as_the_library_gives_them(client, store, form, output):
     spine = form({"user_id": [2, 1, 9, 1], "t": [NOON, NOON - timedelta(hours=1), NOON, NOON], "y": [1, 2, 3, 4]})
-    for options in ({}, {"keep": []}, {"span": Interval.between("2025-01-01", None)}, {"as_of": 1}):
+    for options in ({}, {"keep": []}, {"interval": Interval.between("2025-01-01", None)}, {"as_of": 1}):
         own = store.training_set(LOOKUPS, spine, "t", output=output, **options)
         found = client.training_set(LOOKUPS, spine, "t", output=output, **options)
         assert type(found) is type(own)

@@ -151,8 +151,8 @@ def test_rows_that_were_rewritten_are_never_read_from_the_file_that_others_were_
         if number % 11 == 0:
             store.write(GROUP, table([number - 5], **more), mode="merge")
         elif number % 13 == 0:
-            span = Interval.between(START, START + timedelta(hours=number // 2))
-            store.write(GROUP, table([number // 3], **more), mode="overwrite", interval=span)
+            interval = Interval.between(START, START + timedelta(hours=number // 2))
+            store.write(GROUP, table([number // 3], **more), mode="overwrite", interval=interval)
         elif number == 20:
             more = {"kind": pa.array(["a"])}
             store.write(GROUP, table([number], **more), mode="append")

@@ -101,8 +101,8 @@ def test_last_times_that_others_cut_to_milliseconds_lose_no_row(root: Path) -> N
     write(2, MOMENT)
     DeltaTable(root).optimize.compact()
     start = datetime(2024, 1, 1, 11, tzinfo=UTC)
-    span = [round(moment.timestamp()) * 1_000_000 for moment in (start, MOMENT.replace(microsecond=0))]
-    write(3, start, mode="overwrite", interval=Interval(*span))
+    interval = [round(moment.timestamp()) * 1_000_000 for moment in (start, MOMENT.replace(microsecond=0))]
+    write(3, start, mode="overwrite", interval=Interval(*interval))
     assert sorted(stored()) == [1, 2, 3]
     write(2, MOMENT, 7, mode="merge")
     assert offline().snapshot().rows == 3

@@ -566,10 +566,10 @@ def test_spans_go_to_opentelemetry(tmp_path):
             )
             server.stop()
         collector.shutdown()
-    spans = [span for one in got for r in one.resource_spans for s in r.scope_spans for span in s.spans]
-    (span,) = [span for span in spans if "readyz" not in span.name]
-    assert (span.name, span.trace_id.hex()) == ("GET /v1/online/{project}/{table}", trace)
-    assert "user_id" not in str(span)
+    spans = [interval for one in got for r in one.resource_spans for s in r.scope_spans for interval in s.spans]
+    (interval,) = [interval for interval in spans if "readyz" not in interval.name]
+    assert (interval.name, interval.trace_id.hex()) == ("GET /v1/online/{project}/{table}", trace)
+    assert "user_id" not in str(interval)
 
 
 def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(tmp_path):

@@ -41,8 +41,8 @@ KEPT, REFUSED = table("What is kept"), table("What is refused")
 def moments(unit, zone=None):
     """Give the first and the last moment that a type has, in Python's years."""
     per, inside = PER_SECOND[unit], DAY if zone else 0
-    span = max((FIRST + inside) * per, -MOST + inside * per), min((LAST - inside) * per - 1, MOST - inside * per)
-    return pa.array([*span, 1], pa.int64()).cast(pa.timestamp(unit, zone))
+    interval = max((FIRST + inside) * per, -MOST + inside * per), min((LAST - inside) * per - 1, MOST - inside * per)
+    return pa.array([*interval, 1], pa.int64()).cast(pa.timestamp(unit, zone))
 
 
 def spans(unit):

@@ -108,10 +108,10 @@ def grow(task: Task) -> Job:
     def job() -> dict[str, Any]:
         opened = FeatureStore(task["home"])
         for start in range(0, task["days"], task["step"]):
-            span = range(start, min(start + task["step"], task["days"]))
+            interval = range(start, min(start + task["step"], task["days"]))
             opened.write(
                 defined,
-                pa.concat_tables([data.day(one, task["a_day"], task["people"])[1] for one in span]),
+                pa.concat_tables([data.day(one, task["a_day"], task["people"])[1] for one in interval]),
                 mode="append",
             )
         return {}

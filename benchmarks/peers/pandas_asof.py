@@ -17,10 +17,10 @@ def join(task: Task) -> Job:
             rows = pd.read_parquet(group["file"], columns=columns)
             rows = rows.sort_values(["seen_at", "made_at"] if task["ties"] else "seen_at", kind="stable")
             names = group["keys"] | {name: f"{group['prefix']}{name}" for name in group["features"]}
-            rows, by, span = rows.rename(columns=names), list(group["keys"].values()), None
+            rows, by, interval = rows.rename(columns=names), list(group["keys"].values()), None
             if task["ttl"]:
-                span = pd.Timedelta(task["ttl"], "us")
-            answer = pd.merge_asof(answer, rows, left_on="at", right_on="seen_at", by=by, tolerance=span)
+                interval = pd.Timedelta(task["ttl"], "us")
+            answer = pd.merge_asof(answer, rows, left_on="at", right_on="seen_at", by=by, tolerance=interval)
             answer = answer.drop(columns=[name for name in ("seen_at", "made_at") if name in answer])
         return answer.sort_values("row", kind="stable")
 

@@ -20,14 +20,14 @@ def join(task: Task) -> Job:
             rows = rows.rename({name: f"{group['prefix']}{name}" for name in group["features"]}).drop(
                 "made_at", strict=False
             )
-            span = f"{task['ttl']}us" if task["ttl"] else None
+            interval = f"{task['ttl']}us" if task["ttl"] else None
             found = moments.join_asof(
                 rows,
                 left_on="at",
                 right_on="seen_at",
                 by_left=list(group["keys"].values()),
                 by_right=list(group["keys"]),
-                tolerance=span,
+                tolerance=interval,
                 check_sortedness=False,
             )
             found = found.sort("row").select([f"{group['prefix']}{name}" for name in group["features"]])

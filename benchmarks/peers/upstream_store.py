@@ -40,10 +40,10 @@ def store(task: Task) -> Job:
 def write(task: Task) -> Job:
     """Write a pandas frame in one of the modes."""
     rows, (start, end) = pd.read_parquet(task["rows"]), task["interval"]
-    span = [one and pd.Timestamp(one, unit="us", tz="UTC").to_pydatetime() for one in (start, end)]
+    interval = [one and pd.Timestamp(one, unit="us", tz="UTC").to_pydatetime() for one in (start, end)]
 
     def job() -> dict[str, Any]:
-        _group(task, 0).set_dataframe(rows).set_features().write(*span, mode=task["mode"])
+        _group(task, 0).set_dataframe(rows).set_features().write(*interval, mode=task["mode"])
         return {}
 
     return job

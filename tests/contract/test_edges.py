@@ -28,8 +28,8 @@ from .world import HOUR, MICROSECOND, NOON, group, history, rows, write, written
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 
-def ago(span: timedelta) -> datetime:
-    return datetime.now(UTC) - span
+def ago(interval: timedelta) -> datetime:
+    return datetime.now(UTC) - interval
 
 
 def answers(store: FeatureStore, table: str, *users: object) -> list[object]:
@@ -114,7 +114,7 @@ def test_how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and
         write(fg, rows(hour, times=[NOON + hour * HOUR]), mode="append")
     for end, newest in ((HOUR, HOUR), (HOUR - MICROSECOND, timedelta(0)), (2 * HOUR, 2 * HOUR)):
         store = FeatureStore()
-        store.load("spend", span=Interval.between(NOON, NOON + end))
+        store.load("spend", interval=Interval.between(NOON, NOON + end))
         found = freshness(store.online_tables, store.catalog.online_table("spend"), now())
         assert (found.newest, found.is_behind) == (instant(NOON + newest), False)
         store.delete_table("spend")

@@ -159,19 +159,19 @@ def test_spans_have_rows_enough_for_a_file_and_cover_all_time(days: list[int]) -
     spans = plan.cut(np.bincount(days, minlength=1))
     assert spans[0].start is None
     assert spans[-1].end is None
-    for span, following in pairwise(spans):
-        assert span.end is not None
-        assert following.start == span.end + 1
+    for interval, following in pairwise(spans):
+        assert interval.end is not None
+        assert following.start == interval.end + 1
         assert following.start % DAY == 0
-    counts = [sum(holds(span, day) for day in days) for span in spans]
+    counts = [sum(holds(interval, day) for day in days) for interval in spans]
     assert sum(counts) == len(days)
     assert all(count >= 4 for count in counts[:-1])
     assert len(spans) == 1 or counts[-1] >= 2
 
 
-def holds(span: Interval, day: int) -> bool:
+def holds(interval: Interval, day: int) -> bool:
     """Tell whether a span has a day, counted from year 1."""
-    return within(day * DAY - YEAR_1, span.start, span.end)
+    return within(day * DAY - YEAR_1, interval.start, interval.end)
 
 
 @PROFILE
@@ -184,6 +184,6 @@ def test_rows_are_split_by_spans_in_their_order(days: list[int], edges: set[int]
     at = pa.array([day * DAY + i for i, day in enumerate(days)], pa.timestamp("us", "UTC"))
     rows = pa.table({"user_id": range(len(days)), "seen_at": at})
     found = list(plan.split(rows, schema, spans))
-    for span, piece in zip(spans, found, strict=True):
-        inside = [i for i, day in enumerate(days) if within(day * DAY + i, span.start, span.end)]
+    for interval, piece in zip(spans, found, strict=True):
+        inside = [i for i, day in enumerate(days) if within(day * DAY + i, interval.start, interval.end)]
         assert piece["user_id"].to_pylist() == inside

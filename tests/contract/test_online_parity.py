@@ -106,8 +106,8 @@ class Pair:
         ]
         self.oracle.write(known, mode, start, end)
 
-    def write(self, drawn: Sequence[tuple[Any, ...]], mode: str, span: tuple[int | None, int | None]) -> None:
-        start, end = (None if hour is None else START + hour * HOUR for hour in span)
+    def write(self, drawn: Sequence[tuple[Any, ...]], mode: str, interval: tuple[int | None, int | None]) -> None:
+        start, end = (None if hour is None else START + hour * HOUR for hour in interval)
         rows = self.rows(drawn)
         self.store.write(
             self.group, self.table_of(rows), features=self.features, mode=mode, interval=Interval(start, end)
@@ -137,9 +137,9 @@ class Pair:
         )
         self.loaded = [(None, None)]
 
-    def load(self, span: tuple[int | None, int | None]) -> None:
-        start, end = (None if hour is None else START + hour * HOUR for hour in span)
-        self.store.load("seen", self.project, span=Interval(start, end), at=moment_of(self.now))
+    def load(self, interval: tuple[int | None, int | None]) -> None:
+        start, end = (None if hour is None else START + hour * HOUR for hour in interval)
+        self.store.load("seen", self.project, interval=Interval(start, end), at=moment_of(self.now))
         self.loaded.append((start, end))
 
     def check(self, *, fresh: bool) -> None:

@@ -104,7 +104,7 @@ KINDS: dict[str, Any] = {
     frames=st.lists(some.frames(user_and_place), min_size=1, max_size=4),
     asked=st.lists(st.tuples(some.users, some.places, some.perhaps_moments), max_size=6),
     form=some.forms,
-    span=st.one_of(st.just((None, None)), some.intervals),
+    interval=st.one_of(st.just((None, None)), some.intervals),
     ttl=some.ttls,
     options=st.fixed_dictionaries(
         {
@@ -119,7 +119,7 @@ def test_a_spine_gets_what_the_oracle_says(
     frames: list[some.Frame],
     asked: list[tuple[Any, ...]],
     form: str,
-    span: tuple[int | None, int | None],
+    interval: tuple[int | None, int | None],
     ttl: int | None,
     options: dict[str, Any],
 ) -> None:
@@ -132,12 +132,14 @@ def test_a_spine_gets_what_the_oracle_says(
     everything = list(product([3, 1, None, 2], ["12", None, "1", ""], some.all_moments))
     for rows in (asked, everything):
         spine = spine_of(rows, form, user_id=pa.int64(), place_id=pa.string())
-        expected = [NEITHER | pair.oracle.at((who, where), moment, *span) for who, where, moment in rows]
-        result = store.training_set([pair.lookup()], spine, "at", span=Interval(*span))
+        expected = [NEITHER | pair.oracle.at((who, where), moment, *interval) for who, where, moment in rows]
+        result = store.training_set([pair.lookup()], spine, "at", interval=Interval(*interval))
         assert result.select(spine.column_names).equals(spine)
         assert result.select(["n", "x"]).to_pylist() == expected
         given = KINDS[options["kind"]](spine)
-        result = frames_of_users.to_arrow(store.training_set([pair.lookup()], given, "at", span=Interval(*span)))
+        result = frames_of_users.to_arrow(
+            store.training_set([pair.lookup()], given, "at", interval=Interval(*interval))
+        )
         if options["kind"] == "pandas on numpy":  # which has no whole numbers beside nulls
             expected = [values for values, (who, *_) in zip(expected, rows, strict=True) if who is not None]
         assert result.select(["n", "x"]).to_pylist() == expected
@@ -184,19 +186,19 @@ def test_groups_with_different_keys_and_one_group_in_two_roles_are_looked_up_sid
 
 
 @PROFILE
-@given(frames=st.lists(some.frames(user_and_place), min_size=1, max_size=3), span=some.intervals, ttl=some.ttls)
+@given(frames=st.lists(some.frames(user_and_place), min_size=1, max_size=3), interval=some.intervals, ttl=some.ttls)
 def test_the_history_of_one_group_is_its_rows_without_those_that_lost_a_tie(
-    store: FeatureStore, frames: list[some.Frame], span: tuple[int | None, int | None], ttl: int | None
+    store: FeatureStore, frames: list[some.Frame], interval: tuple[int | None, int | None], ttl: int | None
 ) -> None:
     """Rows are ordered by key and time, whatever the ttl."""
     pair = Pair(store, "user_id", "place_id", project=fresh_project(), ttl=ttl)
     for frame in frames:
         pair.write(frame)
-    result = store.history([pair.lookup()], span=Interval(*span), output="arrow")
+    result = store.history([pair.lookup()], interval=Interval(*interval), output="arrow")
     assert result.column_names == ["user_id", "place_id", "seen_at", "n", "x"]
     found = [_event(row, "seen_at", ("user_id", "place_id")) for row in result.to_pylist()]
     assert sorted(found, key=repr) == sorted(
-        [(row.keys, row.time, row.values["n"], row.values["x"]) for row in pair.oracle.history(*span)], key=repr
+        [(row.keys, row.time, row.values["n"], row.values["x"]) for row in pair.oracle.history(*interval)], key=repr
     )
     known = [event for event in found if None not in event[0]]
     assert known == sorted(known, key=lambda event: event[:2])
@@ -211,7 +213,7 @@ def _event(row: dict[str, Any], time: str, keys: Sequence[str]) -> tuple[Keys, i
 @given(
     first=st.lists(some.frames(st.tuples(st.sampled_from([1, 2]))), min_size=1, max_size=2),
     second=st.lists(some.frames(st.tuples(st.sampled_from([1, 2]))), min_size=1, max_size=2),
-    span=some.intervals,
+    interval=some.intervals,
     ttls=st.tuples(some.ttls, some.ttls),
 )
 @pytest.mark.slow
@@ -219,7 +221,7 @@ def test_the_history_of_two_groups_has_a_row_wherever_one_of_them_changed(
     store: FeatureStore,
     first: list[some.Frame],
     second: list[some.Frame],
-    span: tuple[int | None, int | None],
+    interval: tuple[int | None, int | None],
     ttls: tuple[int | None, int | None],
 ) -> None:
     """Each group's features are those known at that moment, so older values are carried forward."""
@@ -229,8 +231,8 @@ def test_the_history_of_two_groups_has_a_row_wherever_one_of_them_changed(
         for frame in frames:
             pair.write(frame)
     lookups = [pair.lookup(prefix=f"{pair.group.name}_") for pair in pairs]
-    result = store.history(lookups, span=Interval(*span), output="arrow")
-    events = sorted({(row.keys, row.time) for pair in pairs for row in pair.oracle.history(*span)})
+    result = store.history(lookups, interval=Interval(*interval), output="arrow")
+    events = sorted({(row.keys, row.time) for pair in pairs for row in pair.oracle.history(*interval)})
     expected = [
         [keys, time, *(value for pair in pairs for value in (NEITHER | pair.oracle.at(keys, time)).values())]
         for keys, time in events

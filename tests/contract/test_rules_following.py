@@ -280,14 +280,14 @@ def test_serving_again_what_moved_on_by_itself_needs_no_notice():
 def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
     fg = written(three())
     store = FeatureStore()
-    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    store.load("spend", interval=Interval.between(NOON + HOUR, None))
     table = OnlineFeaturesDuckDB("spend")
     assert xs(table, 1, 2, 3) == [None, 2, 3]
     changed(fg, rows(9, user=9, y=["z"], times=[LATER]), mode="append")
     fg.push({"user_id": 3, "at": LATER + HOUR, "x": 8, "y": "c"})
     assert xs(table, 1, 2, 3, 9) == [None, 2, 8, 9]
     (ledger,) = store.ledger("spend")
-    assert (ledger.version, [str(span) for span in ledger.state.spans]) == (
+    assert (ledger.version, [str(interval) for interval in ledger.state.spans]) == (
         2,
         [str(Interval.between(NOON + HOUR, None))],
     )
@@ -414,7 +414,7 @@ def test_refresh_repairs_what_verify_finds_and_in_full_what_nobody_looked_for(pl
 def test_refresh_in_full_also_asks_for_what_was_never_asked_for():
     written(three())
     store = FeatureStore()
-    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    store.load("spend", interval=Interval.between(NOON + HOUR, None))
     assert [store.refresh(full=full)[0].groups[0].online for full in (False, True)] == [2, 3]
     assert store.verify("spend").equal
 

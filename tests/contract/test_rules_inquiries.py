@@ -49,43 +49,43 @@ SPANS = [
 
 
 @pytest.mark.parametrize("keep", [None, ["label"]], ids=repr)
-@pytest.mark.parametrize("span", SPANS, ids=repr)
-def test_every_verb_sees_what_to_dataframe_sees(span, keep, tmp_path):
+@pytest.mark.parametrize("interval", SPANS, ids=repr)
+def test_every_verb_sees_what_to_dataframe_sees(interval, keep, tmp_path):
     fg, features = asked()
     write(fg, rows(99, times=[NOON + HOUR]), mode="append")
     features = features.using_spine(SPINE, "when", keep_cols=keep)
-    expected = features.to_dataframe(**span)
-    assert features.to_batches(**span).read_all().equals(expected)
-    features.to_parquet(tmp_path / "it.parquet", **span)
+    expected = features.to_dataframe(**interval)
+    assert features.to_batches(**interval).read_all().equals(expected)
+    features.to_parquet(tmp_path / "it.parquet", **interval)
     assert pq.read_table(tmp_path / "it.parquet").equals(expected)
-    saved, kept = features.save("it", **span), features.save("kept", **span, rows=True)
+    saved, kept = features.save("it", **interval), features.save("kept", **interval, rows=True)
     assert saved.content_hash == kept.content_hash == content_hash(expected)
     write(fg, rows(7, 7, 7, 7))
     assert TrainingSet.load("it").reproduce("arrow").equals(expected)
     assert kept.to_dataframe("arrow").equals(expected)
 
 
-@pytest.mark.parametrize("span", SPANS, ids=repr)
-def test_an_explanation_sees_what_to_dataframe_sees(span):
+@pytest.mark.parametrize("interval", SPANS, ids=repr)
+def test_an_explanation_sees_what_to_dataframe_sees(interval):
     fg, features = asked()
     write(fg, rows(99, times=[NOON + HOUR]), mode="append")
     features = features.using_spine(SPINE, "when")
-    for row in features.to_dataframe(**span).to_pylist():
-        found = features.explain(row, **span)
+    for row in features.to_dataframe(**interval).to_pylist():
+        found = features.explain(row, **interval)
         winners = [
             one["x"] for one, verdict in zip(found["features"], found["verdict"], strict=True) if verdict == "won"
         ]
         assert winners == ([] if row["x"] is None else [row["x"]])
 
 
-@pytest.mark.parametrize("span", SPANS, ids=repr)
+@pytest.mark.parametrize("interval", SPANS, ids=repr)
 @pytest.mark.parametrize("kind", ["history", "latest"])
-def test_what_is_asked_without_a_spine_is_saved_as_it_is_answered(kind, span):
+def test_what_is_asked_without_a_spine_is_saved_as_it_is_answered(kind, interval):
     fg, features = asked()
     write(fg, rows(99, times=[NOON + HOUR]), mode="append")
     features = features if kind == "history" else features.using_latest(now=NOON + 2 * HOUR)
-    expected = features.to_dataframe(**span, output="arrow")
-    assert features.save("it", **span).reproduce("arrow").equals(expected)
+    expected = features.to_dataframe(**interval, output="arrow")
+    assert features.save("it", **interval).reproduce("arrow").equals(expected)
 
 
 def test_a_check_sees_what_to_dataframe_sees():

@@ -329,10 +329,10 @@ def test_a_reader_in_another_thread_sees_each_load_whole():
 def test_a_span_that_is_loaded_stands_beside_those_loaded_before():
     fg = written(pa.table({"user_id": [1, 2, 3], "at": [NOON, NOON + HOUR, NOON + 2 * HOUR], "x": [1, 2, 3]}))
     store = FeatureStore()
-    store.load("spend", span=Interval.between(NOON + HOUR, NOON + HOUR))
+    store.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
     table = OnlineFeaturesDuckDB("spend")
     assert answer(table, 1, 2, 3) == [None, 2, None]
-    store.load("spend", span=Interval.between(NOON, NOON + HOUR - MICROSECOND))
+    store.load("spend", interval=Interval.between(NOON, NOON + HOUR - MICROSECOND))
     assert answer(table, 1, 2, 3) == [1, 2, None]
     assert fg.version == 1
 

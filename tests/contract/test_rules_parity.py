@@ -93,7 +93,7 @@ def test_what_was_deleted_since_is_not_loaded_yet(place):
 def test_spans_that_were_never_asked_for_are_not_loaded_yet_and_shown_as_holes(place):
     three()
     store = FeatureStore()
-    store.load("spend", span=Interval.between(NOON + HOUR, NOON + HOUR))
+    store.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
     table = OnlineFeaturesDuckDB("spend")
     assert causes(table) == {(1, "not loaded yet"), (3, "not loaded yet")}
     (ledger,) = store.ledger("spend")
@@ -270,7 +270,7 @@ def test_late_rows_of_old_days_are_picked_up(place):
     fg = written(rows(1, times=[NOON]))
     table = serve(fg)
     write(fg, rows(2, user=2, times=[NOON - 365 * 24 * HOUR]), mode="append")
-    FeatureStore().load("spend", span=Interval.between(NOON, None))
+    FeatureStore().load("spend", interval=Interval.between(NOON, None))
     assert table.get_features([{"user_id": 2}], "dicts")[0]["x"] == 2
 
 

@@ -377,9 +377,9 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
 def test_a_push_that_stores_nothing_loads_nothing():
     fg = written(pa.table({"user_id": [1, 2], "at": [NOON, NOON + HOUR], "x": [1, 2]}))
     store = FeatureStore()
-    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    store.load("spend", interval=Interval.between(NOON + HOUR, None))
     assert fg.push([]).online is None
-    store.load("spend", span=Interval.between(NOON + HOUR, None))
+    store.load("spend", interval=Interval.between(NOON + HOUR, None))
     assert [
         row["x"] for row in store.online_table("spend").get_features([{"user_id": 1}, {"user_id": 2}], "dicts")
     ] == [None, 2]

@@ -82,7 +82,7 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
 
     bounds = [-1, *sorted(cuts), 99]
     spans = [f'epoch_us("at") >= {low} AND epoch_us("at") < {high}' for low, high in pairwise(bounds)]
-    cut = [f"SELECT * FROM stored WHERE {span}" for span in reversed(spans)]
+    cut = [f"SELECT * FROM stored WHERE {interval}" for interval in reversed(spans)]
     wanted = FeatureRequest(Rows((), schema, len(rows)), ("x",), ttl)
     join = Join(asking(stored), wanted, "SELECT * FROM stored", asked)
     expected = [seen(rows, key, moment, ttl) for key, moment in spine]
@@ -135,15 +135,17 @@ def test_parts_hold_each_moment_once_the_latest_first(files, start, end, first):
     schema = Schema((), pa.field("at", UTC), None, ())
     snapshot = Snapshot(Path("x"), 1, None, tuple(files))
     found = snapshot.parts(schema, Interval(start, end), first)
-    spans = [span for part in found for span in part.spans]
+    spans = [interval for part in found for interval in part.spans]
     for moment in range(90):
-        holding = [part for part in found if any(span.intersect(Interval(moment, moment)) for span in part.spans)]
+        holding = [
+            part for part in found if any(interval.intersect(Interval(moment, moment)) for interval in part.spans)
+        ]
         has = [f"x/{file.path}" for file in files if file.overlaps(Interval(moment, moment))]
         is_asked = (start is None or moment >= start) and moment <= end
         assert len(holding) == (1 if is_asked and (has or holding) else 0)
         assert all(path in part.paths for part in holding for path in has)
     assert all(new.start > old.end for new, old in pairwise(spans))
-    assert all(span.start is None or span.start <= span.end for span in spans)
+    assert all(interval.start is None or interval.start <= interval.end for interval in spans)
     assert all(part.paths for part in found)
     assert len(found) == 1 or not found or sum(file.rows for file in files) >= 4_000_000
 

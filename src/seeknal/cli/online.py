@@ -29,15 +29,15 @@ def materialize(
     from seeknal.home import session
     from seeknal.values.times import Interval
 
-    span = Interval.between(start, end)
+    interval = Interval.between(start, end)
     with working(f"Loading {group}") as on_progress:
-        loaded = session.store().load(group, project, span=span, version=version, on_progress=on_progress)
+        loaded = session.store().load(group, project, interval=interval, version=version, on_progress=on_progress)
     render.record(
         {
             "feature_group": loaded.group,
             "version": loaded.version,
             "snapshot": loaded.snapshot,
-            "interval": str(span),
+            "interval": str(interval),
             "rows": loaded.changed,
             "online": loaded.online,
             "seconds": round(loaded.seconds, 2),

@@ -139,8 +139,8 @@ def _existing() -> FeatureStore:
     return store
 
 
-def _shown(span: timedelta | None) -> str | None:
-    return None if span is None else str(timedelta(seconds=round(span.total_seconds())))
+def _shown(interval: timedelta | None) -> str | None:
+    return None if interval is None else str(timedelta(seconds=round(interval.total_seconds())))
 
 
 @token_app.command("create")

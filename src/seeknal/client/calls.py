@@ -273,14 +273,14 @@ def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def options_of(date_col: str, keep: Sequence[str] | None, span: Interval, as_of: AsOf | None) -> dict[str, Any]:
+def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as_of: AsOf | None) -> dict[str, Any]:
     """Write what is asked of a spine as the server takes it."""
     moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
     return {
         "date_col": date_col,
         "keep": None if keep is None else list(keep),
-        "start": None if span.start is None else moment_of(span.start).isoformat(),
-        "end": None if span.end is None else moment_of(span.end).isoformat(),
+        "start": None if interval.start is None else moment_of(interval.start).isoformat(),
+        "end": None if interval.end is None else moment_of(interval.end).isoformat(),
         "as_of": dict(moment) if isinstance(moment, Mapping) else moment,
     }
 

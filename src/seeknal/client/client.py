@@ -180,7 +180,7 @@ class Client(_Calls):
         date_col: str,
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
@@ -191,11 +191,11 @@ class Client(_Calls):
             spine: A frame with the join keys and a moment in each row, or the path of a file.
             date_col: The column with the moments.
             keep: Columns to keep beside keys and moment. None: all.
-            span: Only rows with an event time within it can be seen.
+            interval: Only rows with an event time within it can be seen.
             as_of: Only what was stored by then can be seen.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind.
         """
-        return self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, span, as_of)))
+        return self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, interval, as_of)))
 
     def stream(
         self,
@@ -204,14 +204,14 @@ class Client(_Calls):
         date_col: str,
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
     ) -> pa.RecordBatchReader:
         """Give a training set in batches, which wait in a temporary file; the path of a Parquet file is sent as it is.
 
         Args are those of `training_set`.
         """
-        return self._send(self._historical(lookups, spine, options_of(date_col, keep, span, as_of)))
+        return self._send(self._historical(lookups, spine, options_of(date_col, keep, interval, as_of)))
 
     def catalog(self) -> list[dict[str, Any]]:
         """List the projects that the token opens, with their groups, versions and tables."""
@@ -299,12 +299,14 @@ class AsyncClient(_Calls):
         date_col: str,
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
         """See `Client.training_set`."""
-        return await self._answer(self._training_set(lookups, spine, output, options_of(date_col, keep, span, as_of)))
+        return await self._answer(
+            self._training_set(lookups, spine, output, options_of(date_col, keep, interval, as_of))
+        )
 
     async def stream(
         self,
@@ -313,11 +315,11 @@ class AsyncClient(_Calls):
         date_col: str,
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
     ) -> pa.RecordBatchReader:
         """See `Client.stream`."""
-        return await self._answer(self._historical(lookups, spine, options_of(date_col, keep, span, as_of)))
+        return await self._answer(self._historical(lookups, spine, options_of(date_col, keep, interval, as_of)))
 
     async def catalog(self) -> list[dict[str, Any]]:
         """See `Client.catalog`."""

@@ -175,14 +175,14 @@ class FeatureGroupDuckDB:
             )
         from seeknal.system.progress import working
 
-        definition, span = self.definition, Interval.between(feature_start_time, feature_end_time)
+        definition, interval = self.definition, Interval.between(feature_start_time, feature_end_time)
         with working(f"Writing {self.project}/{self.name}", on_progress):
             return self._store.write(
                 definition,
                 self._frame,
                 features=self._features,
                 declared=self._declared,
-                interval=span,
+                interval=interval,
                 mode=mode,
                 drop_nulls=drop_nulls,
             )

@@ -43,7 +43,7 @@ def frame(home: Home, asked: Inquiry, output: str | None = None, on_progress: On
     found = sources(home, asked)
     given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
     spine = retrieval.read_spine(found, given)
-    names, features = retrieval.training_set(home.engine, found, spine, asked.span, on_progress)
+    names, features = retrieval.training_set(home.engine, found, spine, asked.interval, on_progress)
     with retrieval.leaving_out([asked.date_col]):
         return frames.with_columns(spine.frame, names, features, kind)
 
@@ -59,7 +59,9 @@ def batches(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -
 
     if asked.kind != SPINE:
         raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
-    stream = streaming.Stream(sources(home, asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.span)
+    stream = streaming.Stream(
+        sources(home, asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.interval
+    )
     return streaming.stream(home.engine, stream, home.scratch, on_progress)
 
 
@@ -94,7 +96,7 @@ def explain(
         if missing := [name for name in source.keys.values() if name not in keys]:
             raise DataError(f"The row has no {quoted(missing)}, which {source.record.label} is looked up by.")
         entity = home.catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
-        found += explanation.explain(home.catalog, home.engine, source, entity, instant(moment), asked.span, limit)
+        found += explanation.explain(home.catalog, home.engine, source, entity, instant(moment), asked.interval, limit)
     return found
 
 

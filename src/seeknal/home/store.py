@@ -285,7 +285,7 @@ class FeatureStore(Home):
         date_col: str,
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
@@ -296,7 +296,7 @@ class FeatureStore(Home):
             spine: A frame with the join keys and a moment in each row.
             date_col: The column with the moments.
             keep: Columns to keep beside keys and moment. None: all.
-            span: Only rows with an event time within it can be seen.
+            interval: Only rows with an event time within it can be seen.
             as_of: Only what was stored by then can be seen: a moment, a snapshot's number, or those of several
                 groups by name.
             output: "pandas", "polars", "arrow" or "duckdb".
@@ -304,7 +304,9 @@ class FeatureStore(Home):
         Returns:
             A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
         """
-        return reading.frame(self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), output)
+        return reading.frame(
+            self, Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), output
+        )
 
     def stream(
         self,
@@ -313,7 +315,7 @@ class FeatureStore(Home):
         date_col: str,
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
         on_progress: OnProgress = no_progress,
     ) -> pa.RecordBatchReader:
@@ -322,31 +324,31 @@ class FeatureStore(Home):
         Args are those of `training_set`; `on_progress` is told what is being done.
         """
         return reading.batches(
-            self, Inquiry(lookups, SPINE, spine, date_col, keep, span=span, as_of=as_of), on_progress
+            self, Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), on_progress
         )
 
     def history(
         self,
         lookups: Sequence[FeatureLookup],
         *,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
         """Give one row per entity and event time at which any looked-up group changed."""
-        return reading.frame(self, Inquiry(lookups, HISTORY, span=span, as_of=as_of), output)
+        return reading.frame(self, Inquiry(lookups, HISTORY, interval=interval, as_of=as_of), output)
 
     def latest(
         self,
         lookups: Sequence[FeatureLookup],
         *,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         at: Moment | None = None,
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
         """Give one row per entity, as known at a moment (now without one)."""
-        return reading.frame(self, Inquiry(lookups, span=span, as_of=as_of).of_latest(at), output)
+        return reading.frame(self, Inquiry(lookups, interval=interval, as_of=as_of).of_latest(at), output)
 
     def save_training_set(
         self,
@@ -376,7 +378,7 @@ class FeatureStore(Home):
         keys: Mapping[str, Any],
         moment: Moment,
         *,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
         limit: int | None = None,
     ) -> list[Candidate]:
@@ -386,14 +388,14 @@ class FeatureStore(Home):
             lookups: The features.
             keys: The join keys, as the spine names them.
             moment: The moment to look from.
-            span: Only rows with an event time within it can be seen.
+            interval: Only rows with an event time within it can be seen.
             as_of: Only what was stored by then can be seen.
             limit: How many rows of each group to list. None: all.
 
         Returns:
             The rows of the entity, group by group; the one that counts first, then those nearest to the moment.
         """
-        return reading.explain(self, Inquiry(lookups, span=span, as_of=as_of), keys, moment, limit)
+        return reading.explain(self, Inquiry(lookups, interval=interval, as_of=as_of), keys, moment, limit)
 
     def check(
         self,
@@ -402,12 +404,12 @@ class FeatureStore(Home):
         date_col: str = "",
         *,
         keep: Sequence[str] | None = None,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         as_of: AsOf | None = None,
     ) -> Findings:
         """Look for leaks that a correct join cannot see: see `seeknal.join.leaks`."""
         kind = HISTORY if spine is None else SPINE
-        return reading.check(self, Inquiry(lookups, kind, spine, date_col, keep, span=span, as_of=as_of))
+        return reading.check(self, Inquiry(lookups, kind, spine, date_col, keep, interval=interval, as_of=as_of))
 
     # Online
 
@@ -416,7 +418,7 @@ class FeatureStore(Home):
         name: str,
         project: str | None = None,
         *,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         version: int | None = None,
         at: Moment | None = None,
         on_progress: OnProgress = no_progress,
@@ -424,7 +426,7 @@ class FeatureStore(Home):
         """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
         moment = None if at is None else instant(at)
         return self.online_tables.load(
-            self.catalog.group(name, project), span, version, at=moment, on_progress=on_progress
+            self.catalog.group(name, project), interval, version, at=moment, on_progress=on_progress
         )
 
     def refresh(

@@ -61,7 +61,7 @@ def explain(
     source: Source,
     entity: pa.Table,
     moment: int,
-    span: Interval,
+    interval: Interval,
     limit: int | None = None,
 ) -> list[Candidate]:
     """List the rows of one entity, the one that won first, then those nearest to the moment.
@@ -74,17 +74,17 @@ def explain(
         source: The lookup, as of some snapshot.
         entity: The join keys in one row, named as in the group.
         moment: The spine's moment.
-        span: Only rows with an event time within it can be seen.
+        interval: Only rows with an event time within it can be seen.
         limit: How many to list. None: all.
     """
     schema = source.version.schema
     _, now = catalog.read(source.record, source.version.number)
     visible, stored = (engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema)))
     later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
-    tables = [_near(table, schema, moment, span, limit) for table in (visible, later_only)]
+    tables = [_near(table, schema, moment, interval, limit) for table in (visible, later_only)]
     writes = catalog.snapshots(source.record)
     seen, later = (_candidates(table, source, schema, writes) for table in tables)
-    hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, span))}
+    hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, interval))}
     best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)
     lifetime = source.record.group.materialization.lifetime
     judged = [
@@ -94,14 +94,14 @@ def explain(
     return sorted(judged, key=lambda one: (one.row_id != winner, abs(moment - one.event_time)))[:limit]
 
 
-def _near(rows: pa.Table, schema: Schema, moment: int, span: Interval, limit: int | None) -> pa.Table:
+def _near(rows: pa.Table, schema: Schema, moment: int, interval: Interval, limit: int | None) -> pa.Table:
     """Return the rows that can be among the first: those nearest to the moment, and all of the newest time that can be seen."""
     if limit is None or len(rows) <= limit:
         return rows
     times = np.asarray(rows[schema.event_time.name].cast(UTC).cast(pa.int64()), np.int64)
     first, last = (
-        (-(2**63) if span.start is None else span.start),
-        (moment if span.end is None else min(span.end, moment)),
+        (-(2**63) if interval.start is None else interval.start),
+        (moment if interval.end is None else min(interval.end, moment)),
     )
     seen = times[(times >= first) & (times <= last)]
     newest = np.flatnonzero(times == seen.max()) if len(seen) else np.array([], np.int64)
@@ -127,10 +127,10 @@ def _span_of(microseconds: int) -> str:
     return str(timedelta(microseconds=microseconds))
 
 
-def _why_hidden(one: Candidate, moment: int, span: Interval) -> str | None:
+def _why_hidden(one: Candidate, moment: int, interval: Interval) -> str | None:
     if one.event_time > moment:
         return f"future: {_span_of(one.event_time - moment)} after the moment"
-    return None if span.intersect(Interval(one.event_time, one.event_time)) else f"outside {span}"
+    return None if interval.intersect(Interval(one.event_time, one.event_time)) else f"outside {interval}"
 
 
 def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int | None) -> str:

@@ -28,7 +28,7 @@ class Inquiry:
         date_col: Its column with the moments.
         keep: Its columns to keep beside keys and moment. None: all.
         at: What counts as now for "latest", in microseconds since 1970. None: the clock.
-        span: Only rows with an event time within it can be seen.
+        interval: Only rows with an event time within it can be seen.
         as_of: Only what was stored by then can be seen.
 
     Raises:
@@ -41,7 +41,7 @@ class Inquiry:
     date_col: str = ""
     keep: Sequence[str] | None = None
     at: int | None = None
-    span: Interval = field(default_factory=Interval)
+    interval: Interval = field(default_factory=Interval)
     as_of: AsOf | None = None
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Inquiry:
 
     def within(self, start: Moment | None, end: Moment | None, as_of: AsOf | None) -> Inquiry:
         """Ask the same of a span of event time, as it was stored by a moment."""
-        return replace(self, span=Interval.between(start, end), as_of=as_of)
+        return replace(self, interval=Interval.between(start, end), as_of=as_of)
 
     @property
     def question(self) -> Question:
@@ -69,4 +69,6 @@ class Inquiry:
         from seeknal.registry import Question
 
         moment = 0 if self.kind != LATEST else now() if self.at is None else self.at
-        return Question(self.kind, self.span, self.date_col, None if self.keep is None else tuple(self.keep), moment)
+        return Question(
+            self.kind, self.interval, self.date_col, None if self.keep is None else tuple(self.keep), moment
+        )

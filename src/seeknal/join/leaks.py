@@ -81,12 +81,12 @@ def _recorded(source: Source) -> str:
     return f"{source.record.label}: when its rows were recorded, {how}"
 
 
-def late_records(engine: Engine, source: Source, span: Interval) -> Iterator[str]:
+def late_records(engine: Engine, source: Source, interval: Interval) -> Iterator[str]:
     """Tell whether rows were recorded long after the moment they are dated, and so were not known then."""
     schema = source.version.schema
     if schema.created_time is None:
         return
-    rows = engine.sample(source.rows(span), _SAMPLE)
+    rows = engine.sample(source.rows(interval), _SAMPLE)
     times, created = (rows[field.name].cast(UTC).cast(pa.int64()) for field in (schema.event_time, schema.created_time))
     lags = pc.subtract(created, times).drop_null()
     late = lags.filter(pc.greater(lags, DAY))

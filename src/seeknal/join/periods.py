@@ -45,18 +45,18 @@ _CELLS, _VALUES = 100, 5
 """So many entities and periods, and so many different values, a correlation takes."""
 
 
-def period_of(engine: Engine, source: Source, span: Interval) -> tuple[int, Ints] | None:
+def period_of(engine: Engine, source: Source, interval: Interval) -> tuple[int, Ints] | None:
     """Return how long a period of a group is, and the times its rows have; None if its rows are not dated by periods.
 
     Rows are, if all times are whole quarters of an hour, in whatever zone, and the most common step is an hour or more.
     """
     schema = source.version.schema
-    rows = engine.sample(source.rows(span), _SAMPLE)
+    rows = engine.sample(source.rows(interval), _SAMPLE)
     if not len(rows):
         return None
     kinds = schema.stored_types[: len(schema.keys)]
     first = [rows[name].slice(0, 1).cast(kind) for name, kind in zip(schema.key_names, kinds, strict=True)]
-    own = engine.sample(source.rows(span), _SAMPLE, pa.Table.from_arrays(first, names=schema.key_names))
+    own = engine.sample(source.rows(interval), _SAMPLE, pa.Table.from_arrays(first, names=schema.key_names))
     times = np.unique(np.concatenate([_instants(table[schema.event_time.name]) for table in (rows, own)]))
     steps, counts = np.unique(np.diff(times), return_counts=True)
     if not len(steps) or (times % _QUARTER).any():
@@ -125,7 +125,9 @@ class Around:
         return ~np.isnan(self.own + self.before + self.after)
 
 
-def look_around(engine: Engine, source: Source, moments: pa.Table, span: Interval, period: int) -> dict[str, Around]:
+def look_around(
+    engine: Engine, source: Source, moments: pa.Table, interval: Interval, period: int
+) -> dict[str, Around]:
     """Look up the numbers of a group in the period of each moment, in the one before and the one after."""
     names = [own for own in source.features if is_number(source.version.schema.feature(own).type)]
     lifetime = source.record.group.materialization.lifetime
@@ -134,7 +136,7 @@ def look_around(engine: Engine, source: Source, moments: pa.Table, span: Interva
     def look(shift: int) -> list[Floats]:
         shifted = moments.set_column(len(moments.column_names) - 1, "t", pc.add(moments["t"], shift))
         bounds = bounds_of(shifted)
-        seen = bounds and span.intersect(Interval((bounds.start or 0) - period, bounds.end))
+        seen = bounds and interval.intersect(Interval((bounds.start or 0) - period, bounds.end))
         found = engine.as_of(FeatureRequest(source.rows(seen or EMPTY_INTERVAL), tuple(names), ttl), shifted).read_all()
         return [numbers(found[name]) for name in names]
 
@@ -198,8 +200,8 @@ def span_of(period: int) -> str:
     ('day', 'hour', '7 days')
     """
     known = {timedelta(days=1): "day", timedelta(hours=1): "hour"}
-    span = timedelta(microseconds=period)
-    return known.get(span) or str(span).removesuffix(", 0:00:00")
+    interval = timedelta(microseconds=period)
+    return known.get(interval) or str(interval).removesuffix(", 0:00:00")
 
 
 def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:

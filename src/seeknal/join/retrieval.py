@@ -42,7 +42,7 @@ class Spine:
 
 
 def training_set(
-    engine: Engine, sources: Sequence[Source], spine: Spine, span: Interval, on_progress: OnProgress = no_progress
+    engine: Engine, sources: Sequence[Source], spine: Spine, interval: Interval, on_progress: OnProgress = no_progress
 ) -> tuple[list[str], pa.Table]:
     """Give each row of a spine the features known at its moment.
 
@@ -50,7 +50,7 @@ def training_set(
         engine: What to ask.
         sources: The lookups.
         spine: The moments, read (`read_spine`).
-        span: Only rows with an event time within it can be seen.
+        interval: Only rows with an event time within it can be seen.
         on_progress: Told which group is being joined.
 
     Returns:
@@ -63,7 +63,7 @@ def training_set(
     used, kept = spine_columns(sources, spine)
     table = spine.frame.table(used)
     at = utc(spine.date_col, table[spine.date_col], up=False)
-    return kept, look_up(engine, sources, table, at, span, on_progress)
+    return kept, look_up(engine, sources, table, at, interval, on_progress)
 
 
 def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], list[str]]:
@@ -134,7 +134,7 @@ def look_up(
     sources: Sequence[Source],
     table: pa.Table,
     at: pa.ChunkedArray,
-    span: Interval,
+    interval: Interval,
     on_progress: OnProgress = no_progress,
 ) -> pa.Table:
     """Look up the features of all sources, side by side, for the entities of a table at given moments."""
@@ -142,7 +142,7 @@ def look_up(
     for source in sources:
         on_progress(f"Joining {source.record.label}")
         moments = moments_of(source, table, at)
-        found = engine.as_of(source.request(bounds_of(moments), span), moments).read_all()
+        found = engine.as_of(source.request(bounds_of(moments), interval), moments).read_all()
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 
@@ -255,13 +255,13 @@ def answer(
     return frames.with_columns(moments.frame, names, features, "arrow")
 
 
-def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Table:
+def history(engine: Engine, sources: Sequence[Source], interval: Interval) -> pa.Table:
     """Give one row per entity and event time at which any of the groups changed, as known at that moment.
 
     Args:
         engine: What to ask.
         sources: The lookups; they must have the same join keys.
-        span: The moments to give.
+        interval: The moments to give.
 
     Returns:
         Join keys, time and features, ordered by keys and time.
@@ -270,22 +270,22 @@ def history(engine: Engine, sources: Sequence[Source], span: Interval) -> pa.Tab
     check_names(sources, [*keys, time])
     if len(sources) == 1:
         source = sources[0]
-        rows = engine.latest(source.rows(span), future_after=_BEFORE_ALL).read_all()
+        rows = engine.latest(source.rows(interval), future_after=_BEFORE_ALL).read_all()
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
-    moments = engine.moments([source.rows(span) for source in sources]).rename_columns([*keys, time])
+    moments = engine.moments([source.rows(interval) for source in sources]).rename_columns([*keys, time])
     moments = types.recast(moments, [*_key_types(sources), UTC])
     found = look_up(engine, sources, moments, moments[time], Interval())
     return _beside(_cast(moments, time, _time_type(sources)), found)
 
 
-def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) -> pa.Table:
+def latest(engine: Engine, sources: Sequence[Source], interval: Interval, now: int) -> pa.Table:
     """Give one row per entity, as known now.
 
     Args:
         engine: What to ask.
         sources: The lookups; they must have the same join keys.
-        span: Only rows with an event time within it can be seen.
+        interval: Only rows with an event time within it can be seen.
         now: The moment to look from; later rows do not count.
 
     Returns:
@@ -293,7 +293,7 @@ def latest(engine: Engine, sources: Sequence[Source], span: Interval, now: int) 
     """
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
-    seen = span.intersect(Interval(None, now)) or EMPTY_INTERVAL
+    seen = interval.intersect(Interval(None, now)) or EMPTY_INTERVAL
     found = [_entities(engine.latest(source.rows(seen)).read_all(), source, time) for source in sources]
     together = found[0]
     if len(found) > 1:

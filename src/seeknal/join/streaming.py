@@ -34,14 +34,14 @@ class Stream:
         spine: The spine; files of Parquet are read batch by batch.
         date_col: Its column with the moments.
         keep: Its columns to keep beside keys and moment. None: all.
-        span: Only rows with an event time within it can be seen.
+        interval: Only rows with an event time within it can be seen.
     """
 
     sources: Sequence[Source]
     spine: Frame
     date_col: str
     keep: Sequence[str] | None
-    span: Interval
+    interval: Interval
 
 
 def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress) -> pa.RecordBatchReader:
@@ -78,7 +78,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
             for source, file in zip(asked.sources, files, strict=True):
                 on_progress(f"Joining {source.record.label}")
                 with _kept_in(scratch):
-                    readers.append(_Rows(engine.as_of(source.request(bounds, asked.span), file)))
+                    readers.append(_Rows(engine.as_of(source.request(bounds, asked.interval), file)))
             on_progress("Putting it together")
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]

@@ -77,7 +77,7 @@ class Loaded:
         group: Project and name of the group.
         version: The version whose rows these are.
         snapshot: The snapshot they were read from.
-        span: The span that was asked for.
+        interval: The span that was asked for.
         changed: For how many entities it put or removed a row.
         online: How many entities of the version are online now, from all loads.
         seconds: How long it took.
@@ -86,7 +86,7 @@ class Loaded:
     group: str
     version: int
     snapshot: int
-    span: Interval
+    interval: Interval
     changed: int
     online: int
     seconds: float
@@ -130,7 +130,7 @@ class Loader:
         begun: list[int] = []
 
         def step() -> Loaded:
-            begun[:] = begun or [registry.begin_load(record, number, target.name, span) for span in ask.spans]
+            begun[:] = begun or [registry.begin_load(record, number, target.name, interval) for interval in ask.spans]
             changed, online, snapshot = load.run()
             seconds = time.perf_counter() - started
             known = [registry.end_load(one, snapshot, online, seconds) for one in begun]
@@ -224,7 +224,7 @@ class _Load:
         fresh = without(wanted.state.spans, before.spans)
         if before.at > self.at:  # loaded by a clock that was ahead: rows that are to come counted as come
             ahead = Interval(self.at + 1, before.at)
-            fresh += [both for span in wanted.state.spans if (both := span.intersect(ahead))]
+            fresh += [both for interval in wanted.state.spans if (both := interval.intersect(ahead))]
         offline = self.catalog.offline(self.record.project, self.record.name)
         found = offline.changed(old, wanted.snapshot, wanted.version.schema, wanted.state.spans, fresh)
         return None if found is None else found.drop_null()

@@ -53,10 +53,10 @@ class DataFile:
         """An instant that no row is after: other programs cut the last event time to whole milliseconds."""
         return self.end if self.end is None or self.end % 1000 else self.end + 999
 
-    def overlaps(self, span: Interval) -> bool:
+    def overlaps(self, interval: Interval) -> bool:
         """Whether it may hold a row of the span."""
-        too_old = span.start is not None and self._last is not None and self._last < span.start
-        too_new = span.end is not None and self.start is not None and self.start > span.end
+        too_old = interval.start is not None and self._last is not None and self._last < interval.start
+        too_new = interval.end is not None and self.start is not None and self.start > interval.end
         return not (too_old or too_new)
 
     def has_any(self, instants: np.ndarray) -> bool:
@@ -65,10 +65,10 @@ class DataFile:
         end = len(instants) if self._last is None else np.searchsorted(instants, self._last, side="right")
         return bool(first < end)
 
-    def lies_within(self, span: Interval) -> bool:
+    def lies_within(self, interval: Interval) -> bool:
         """Whether it holds nothing but rows of the span."""
-        after = span.start is None or (self.start is not None and self.start >= span.start)
-        before = span.end is None or (self._last is not None and self._last <= span.end)
+        after = interval.start is None or (self.start is not None and self.start >= interval.start)
+        before = interval.end is None or (self._last is not None and self._last <= interval.end)
         return after and before
 
 
@@ -178,7 +178,7 @@ class Snapshot:
         The largest file comes first: DuckDB takes the others to be as large, and so the rows to be more than a small spine.
         """
         spans = spans or (Interval(),)
-        files = [file for file in self.files if any(file.overlaps(span) for span in spans)]
+        files = [file for file in self.files if any(file.overlaps(interval) for interval in spans)]
         files.sort(key=lambda file: file.rows, reverse=True)
         count, size = sum(file.rows for file in files), sum(file.size for file in files)
         whole, cut = (
@@ -188,7 +188,7 @@ class Snapshot:
         below = max((file.below for file in files if file.below is not None), default=0)
         return Rows(whole, schema, count, spans, size, cut, below, self.held)
 
-    def parts(self, schema: Schema, span: Interval, first: int) -> list[Rows]:
+    def parts(self, schema: Schema, interval: Interval, first: int) -> list[Rows]:
         """Give the rows of a span in parts, each before the one before it and about as large as all after it together.
 
         Whoever looks for the last rows at or before some moments finds most of them in the first parts, and need not read the
@@ -196,23 +196,23 @@ class Snapshot:
 
         Args:
             schema: Their schema.
-            span: The span of event time that counts.
+            interval: The span of event time that counts.
             first: The first of the moments, in microseconds since 1970: no part begins later.
         """
         files = sorted(
-            (file for file in self.files if file.overlaps(span)), key=lambda file: file.start or 0, reverse=True
+            (file for file in self.files if file.overlaps(interval)), key=lambda file: file.start or 0, reverse=True
         )
         is_worth_it = sum(file.rows for file in files) >= _WORTH_IT and all(file.start is not None for file in files)
-        found, end, rows, seen = [], span.end, 0, 0
+        found, end, rows, seen = [], interval.end, 0, 0
         for file in files if is_worth_it else ():
             start = file.start or 0
             if end is not None and start > end:
                 continue  # it begins where the part before does, and so lies in that part
             rows += file.rows
-            if rows >= max(seen, _PART) and start < first and (span.start is None or start > span.start):
+            if rows >= max(seen, _PART) and start < first and (interval.start is None or start > interval.start):
                 found.append(self.within(schema, Interval(start, end)))
                 end, rows, seen = start - 1, 0, seen + rows
-        rest = self.within(schema, Interval(span.start, end))
+        rest = self.within(schema, Interval(interval.start, end))
         return found if rest.is_empty else [*found, rest]
 
 

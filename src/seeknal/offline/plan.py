@@ -78,8 +78,8 @@ class Plan:
     def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[Part]:
         """Give what each new file is to hold: the new rows and the stored ones of some days."""
         spans = self._spans(engine)
-        for span, new in zip(spans, split(self.rows, self.write.schema, spans), strict=True):
-            kept = self._kept(engine, span)
+        for interval, new in zip(spans, split(self.rows, self.write.schema, spans), strict=True):
+            kept = self._kept(engine, interval)
             sides = [("SELECT * FROM new_rows", {"new_rows": new})] if len(new) or not kept else []
             sides += [(f"({kept.query})", kept.views)] if kept else []
             query = " UNION ALL BY NAME ".join(side for side, _ in sides)
@@ -112,14 +112,14 @@ class Plan:
             return "true"
         return f"({inside(self.base.commit.schema, self.write.interval)}) IS NOT TRUE"
 
-    def _kept(self, engine: duckdb.DuckDBPyConnection, span: Interval) -> Part | None:
+    def _kept(self, engine: duckdb.DuckDBPyConnection, interval: Interval) -> Part | None:
         """Give the stored rows of a span that stay, from the files that are replaced, in the new schema."""
-        files = [file for file in self._stored if file.overlaps(span)]
+        files = [file for file in self._stored if file.overlaps(interval)]
         if not files or self.base.commit is None:
             return None
         old = self.base.commit.schema
         columns = comma(quote(name) for name in [*old.names, ROW_ID])
-        where = f"{self._stays} AND ({falls_into(old, span)})"
+        where = f"{self._stays} AND ({falls_into(old, interval)})"
         query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
             return Part(query, {})
@@ -187,7 +187,7 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
     if len(spans) == 1:
         yield rows
         return
-    starts = np.array([span.start for span in spans[1:]])
+    starts = np.array([interval.start for interval in spans[1:]])
     which = np.searchsorted(starts, _moments(rows, schema), side="right")
     if (which[1:] >= which[:-1]).all():
         edges = np.searchsorted(which, np.arange(len(spans) + 1)).tolist()
@@ -202,8 +202,8 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
     for first in range(0, len(spans), _AT_ONCE):
         some = range(first, min(first + _AT_ONCE, len(spans)))
         taken = parallel_map(_Block.take, blocks, repeat(some.start), repeat(some.stop))
-        for span in range(len(some)):
-            yield pa.concat_tables(pieces[span] for pieces in taken)
+        for interval in range(len(some)):
+            yield pa.concat_tables(pieces[interval] for pieces in taken)
 
 
 @dataclass(frozen=True)
@@ -270,20 +270,22 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
 
-def inside(schema: Schema, span: Interval) -> str:
+def inside(schema: Schema, interval: Interval) -> str:
     """Write the condition that a row's event time lies in a span."""
     moment = f"epoch_us({quote(schema.event_time.name)})"
     sides = [
-        f"{moment} >= {literal(span.start)}" if span.start is not None else "",
-        f"{moment} <= {literal(span.end)}" if span.end is not None else "",
+        f"{moment} >= {literal(interval.start)}" if interval.start is not None else "",
+        f"{moment} <= {literal(interval.end)}" if interval.end is not None else "",
     ]
     return " AND ".join(filter(None, sides)) or "true"
 
 
-def falls_into(schema: Schema, span: Interval) -> str:
+def falls_into(schema: Schema, interval: Interval) -> str:
     """Write the condition that a row belongs to one of the spans that time was cut into: to the first, if it has no time."""
-    unknown = f" OR {quote(schema.event_time.name)} IS NULL" if span.start is None and span.end is not None else ""
-    return inside(schema, span) + unknown
+    unknown = (
+        f" OR {quote(schema.event_time.name)} IS NULL" if interval.start is None and interval.end is not None else ""
+    )
+    return inside(schema, interval) + unknown
 
 
 def newest_first(schema: Schema) -> str:
@@ -323,7 +325,7 @@ def instants(rows: pa.Table, schema: Schema) -> list[int]:
 
 def within(schema: Schema, spans: Sequence[Interval]) -> str:
     """Write the condition that a row's event time lies in one of some spans."""
-    return " OR ".join(f"({inside(schema, span)})" for span in spans) or "false"
+    return " OR ".join(f"({inside(schema, interval)})" for interval in spans) or "false"
 
 
 def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) -> str:

@@ -239,7 +239,7 @@ class OfflineTable:
             return None
         sets = [self._scan(files) for files in (gone, come) if files]
         queries = [changed_sql(schema, sets, spans)] if sets else []
-        if seen := [file for file in after.files if any(file.overlaps(span) for span in fresh)]:
+        if seen := [file for file in after.files if any(file.overlaps(interval) for interval in fresh)]:
             queries.append(keys_sql(schema, self._scan(seen), fresh))
         kinds = schema.stored_types[: len(schema.keys)]
         if not queries:
@@ -262,11 +262,11 @@ class OfflineTable:
             rows: The rows, in stored types.
             schema: The schema of both.
         """
-        span = Interval(*instants(rows, schema))
-        stored = [file for file in base.files if file.overlaps(span)] if len(rows) else []
+        interval = Interval(*instants(rows, schema))
+        stored = [file for file in base.files if file.overlaps(interval)] if len(rows) else []
         values, same, row_id = values_sql(schema), same_values(schema, "n", "s"), quote(ROW_ID)
         known = (
-            f"ANTI JOIN (SELECT {values} FROM {self._scan(stored)} WHERE {within(schema, [span])}) AS s ON {same}"
+            f"ANTI JOIN (SELECT {values} FROM {self._scan(stored)} WHERE {within(schema, [interval])}) AS s ON {same}"
             if stored
             else ""
         )
@@ -332,8 +332,8 @@ class OfflineTable:
         rows = self._scan(files)
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
-            Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, span)} ORDER BY {order}", {})
-            for span in cut(rows_a_day(self._duck.connection, schema, rows))
+            Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, interval)} ORDER BY {order}", {})
+            for interval in cut(rows_a_day(self._duck.connection, schema, rows))
         ]
 
     def erase(self, base: Snapshot, others: Sequence[Snapshot], entities: pa.Table) -> Commit | None:

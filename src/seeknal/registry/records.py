@@ -179,7 +179,7 @@ class Question:
 
     Args:
         kind: "spine" (what was known at its moments), "history" or "latest".
-        span: Only rows with an event time within it can be seen.
+        interval: Only rows with an event time within it can be seen.
         date_col: Column of the spine with the moments.
         keep: Columns of the spine to keep beside keys and moment. None: all.
         moment: What counts as now, for "latest".

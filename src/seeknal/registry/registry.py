@@ -372,8 +372,8 @@ _GROUPS = select(
 def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
     """Find the old notes of loads whose spans others have as well; the newest are kept for people to see."""
     spare: list[int] = []
-    for number, span in notes[:-_NOTES]:
-        if any(span.intersect(other) == span for one, other in notes if one not in {number, *spare}):
+    for number, interval in notes[:-_NOTES]:
+        if any(interval.intersect(other) == interval for one, other in notes if one not in {number, *spare}):
             spare.append(number)
     return spare
 

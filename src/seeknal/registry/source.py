@@ -46,18 +46,18 @@ class Source:
         """Name in the spine by name in the group, in order."""
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
-    def request(self, moments: Interval | None, span: Interval) -> FeatureRequest:
+    def request(self, moments: Interval | None, interval: Interval) -> FeatureRequest:
         """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
 
         Args:
             moments: The first and the last moment; None if there are none.
-            span: Only rows with an event time within it can be seen.
+            interval: Only rows with an event time within it can be seen.
         """
         lifetime, names = self.record.group.materialization.lifetime, tuple(self.features)
         if moments is None or moments.start is None:
             return FeatureRequest(self.rows(EMPTY_INTERVAL), names, lifetime)
         first = None if lifetime is None else moments.start - lifetime
-        seen = span.intersect(Interval(first, moments.end)) or EMPTY_INTERVAL
+        seen = interval.intersect(Interval(first, moments.end)) or EMPTY_INTERVAL
         parts = self.snapshot.parts(self.version.schema, seen, moments.start)
         return FeatureRequest(self.rows(seen), names, lifetime, tuple(parts))
 

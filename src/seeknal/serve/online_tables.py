@@ -120,7 +120,7 @@ class OnlineTables:
     def load(
         self,
         record: GroupRecord,
-        span: Interval = Interval(),
+        interval: Interval = Interval(),
         version: int | None = None,
         *,
         at: int | None = None,
@@ -135,13 +135,13 @@ class OnlineTables:
         def step() -> Loaded:
             found = self._catalog.version(record, version)
             own = self._mover.own(record, whole(record, found, pinned=version is not None))
-            return self._mover.bring(record, found.number, _ask((span,), at, on_progress), own=own)[0]
+            return self._mover.bring(record, found.number, _ask((interval,), at, on_progress), own=own)[0]
 
         loaded = retry_on_conflict(record.label, step)
         self.tell_of_cut_off(record)
         return loaded
 
-    def follow(self, record: GroupRecord, span: Interval = Interval(), version: int | None = None) -> Loaded:
+    def follow(self, record: GroupRecord, interval: Interval = Interval(), version: int | None = None) -> Loaded:
         """Load what was written to a version, as `load` does.
 
         The table named after the group is made where there is none of that name, and is otherwise one like the others.
@@ -151,7 +151,7 @@ class OnlineTables:
             found = self._catalog.version(record, version)
             is_there = self._registry.tables(record.project, record.name)
             own = None if is_there else self._mover.own(record, whole(record, found))
-            return self._mover.bring(record, found.number, _ask((span,)), own=own)[0]
+            return self._mover.bring(record, found.number, _ask((interval,)), own=own)[0]
 
         return retry_on_conflict(record.label, step)
 
@@ -193,8 +193,8 @@ class OnlineTables:
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
             known = self._registry.loads(record, number, table.target)
-            span = Interval() if ask.full or not known else known[-1].interval
-            return self._mover.bring(record, number, replace(ask, spans=(span,)), targets=[table.target])[0]
+            interval = Interval() if ask.full or not known else known[-1].interval
+            return self._mover.bring(record, number, replace(ask, spans=(interval,)), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [

@@ -275,7 +275,7 @@ class _Comparison:
 
     def _cause(self, state: State, row: WireRow | None, offline: int | None) -> str:
         behind = state.files != self._source.snapshot.fingerprint
-        loaded = offline is None or any(span.intersect(Interval(offline, offline)) for span in state.spans)
+        loaded = offline is None or any(interval.intersect(Interval(offline, offline)) for interval in state.spans)
         if row is not None and row[-1] == offline and not behind:
             return EXPIRED if state.ttl != self._ttl and self._table.record.ttl is None else OTHER
         if behind or not loaded:

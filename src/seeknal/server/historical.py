@@ -127,7 +127,7 @@ def _batches(
         spine,
         query.date_col,
         keep=query.keep,
-        span=Interval.between(query.start, query.end),
+        interval=Interval.between(query.start, query.end),
         as_of=query.as_of,
         on_progress=stop_if_gone,
     )

@@ -66,9 +66,9 @@ def _from_text(text: str) -> datetime | date:
         raise DefinitionError(f"{text!r} is no moment. Write it as 2024-01-31 or 2024-01-31T12:30:00+00:00.") from None
 
 
-def microseconds(span: timedelta) -> int:
+def microseconds(interval: timedelta) -> int:
     """Count the microseconds of a span, exactly."""
-    return span // _MICROSECOND
+    return interval // _MICROSECOND
 
 
 _FIRST = microseconds(datetime(1, 1, 1, tzinfo=UTC) - EPOCH)
@@ -175,13 +175,13 @@ def union(intervals: Sequence[Interval]) -> list[Interval]:
     [Interval(start=1, end=9), Interval(start=20, end=None)]
     """
     joined: list[Interval] = []
-    for span in sorted(intervals, key=lambda i: (i.start is not None, i.start or 0)):
+    for interval in sorted(intervals, key=lambda i: (i.start is not None, i.start or 0)):
         last = joined[-1] if joined else None
-        if last and (last.end is None or span.start is None or span.start <= last.end + 1):
-            end = None if last.end is None or span.end is None else max(last.end, span.end)
+        if last and (last.end is None or interval.start is None or interval.start <= last.end + 1):
+            end = None if last.end is None or interval.end is None else max(last.end, interval.end)
             joined[-1] = Interval(last.start, end)
         else:
-            joined.append(span)
+            joined.append(interval)
     return joined
 
 
@@ -195,5 +195,5 @@ def without(spans: Sequence[Interval], others: Sequence[Interval]) -> list[Inter
     for other in others:
         sides = [Interval(None, other.start - 1)] if other.start is not None else []
         sides += [Interval(other.end + 1, None)] if other.end is not None else []
-        left = [both for span in left for side in sides if (both := span.intersect(side))]
+        left = [both for interval in left for side in sides if (both := interval.intersect(side))]
     return left

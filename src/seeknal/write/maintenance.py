@@ -189,7 +189,7 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
     Returns:
         The version, and how many rows went, or would go.
     """
-    span = Interval(None, before - 1)
+    interval = Interval(None, before - 1)
 
     offline = catalog.offline(record.project, record.name)
 
@@ -198,11 +198,11 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
         snapshot = offline.snapshot()
         if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
             raise Conflict(f"Another writer changed {record.label} first.")
-        count = engine.count(snapshot.within(version.schema, span))[0]
+        count = engine.count(snapshot.within(version.schema, interval))[0]
         if count and not dry_run:
             columns = [pa.array([], kind) for kind in version.schema.stored_types]
             empty = pa.Table.from_arrays(columns, names=version.schema.names)
-            offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", span))
+            offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", interval))
         return version, count
 
     return retry_on_conflict(record.label, step)
