@@ -229,8 +229,8 @@ MUTATIONS = (
     ),
     rule(
         "an interval leaves out its last microsecond",
-        'f"{moment} <= {literal(span.end)}" if',
-        'f"{moment} < {literal(span.end)}" if',
+        'f"{moment} <= {literal(interval.end)}" if',
+        'f"{moment} < {literal(interval.end)}" if',
         "offline/plan.py",
         "writes.py::test_the_ends_of_an_interval_are_inside_to_the_microsecond",
     ),
