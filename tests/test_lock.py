@@ -24,7 +24,7 @@ class Slow:
         return object()
 
 
-def shared_lock(call, count=8):
+def at_once(call, count=8):
     """Call something in many threads at once, and give what they were given."""
     barrier, found = threading.Barrier(count), []
 
@@ -40,16 +40,59 @@ def shared_lock(call, count=8):
     return found
 
 
+class Waiting:
+    """Its part is made only once another's is."""
+
+    def __init__(self, other: "Waiting | None" = None) -> None:
+        self.other, self.is_made = other, threading.Event()
+
+    @locked_cached_property
+    def part(self) -> bool:
+        """Wait for the other's."""
+        self.is_made.set()
+        return self.other is None or self.other.is_made.wait(60)
+
+
+def test_instances_do_not_wait_for_each_other():
+    first = Waiting()
+    second = Waiting(first)
+    waiting = threading.Thread(target=lambda: second.part)
+    waiting.start()
+    assert second.is_made.wait(60)
+    assert first.part
+    waiting.join()
+    assert second.part
+    assert not [name for name in vars(second) if "is made in" in name]
+
+
+def test_a_part_that_could_not_be_made_is_tried_again_and_its_class_is_asked_in_vain():
+    class Fails:
+        tries = 0
+
+        @locked_cached_property
+        def part(self) -> int:
+            self.tries += 1
+            if self.tries == 1:
+                raise OSError("no")
+            return self.tries
+
+    one = Fails()
+    with pytest.raises(OSError, match="no"):
+        _ = one.part
+    assert (one.part, one.part) == (2, 2)
+    assert isinstance(Fails.part, locked_cached_property)
+
+
 def test_a_part_is_made_by_one_thread_for_which_others_wait():
     slow = Slow()
-    assert len(set(shared_lock(lambda: slow.part))) == 1
+    assert len(set(at_once(lambda: slow.part))) == 1
     assert slow.made == 1
 
 
 def test_threads_that_use_a_store_first_share_its_parts():
     store = FeatureStore()
-    assert len({id(one) for one in shared_lock(lambda: store.online_tables)}) == 1
-    assert len({id(one) for one in shared_lock(lambda: store.engine)}) == 1
+    assert len({id(one) for one in at_once(lambda: store.online_tables)}) == 1
+    assert len({id(one) for one in at_once(lambda: store.engine)}) == 1
 
 
 def test_a_lock_ends_though_a_process_was_forked_meanwhile(tmp_path):

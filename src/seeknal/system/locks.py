@@ -21,21 +21,24 @@ if TYPE_CHECKING:
 else:
 
     class locked_cached_property(cached_property):  # noqa: N801 - a decorator
-        """A property that is made when it is first asked for, by one thread, for which others wait.
+        """A property that one thread computes when it is first read, while others wait for that thread alone.
 
-        Python's own has had no lock since 3.12.
+        Python's own has had no lock since 3.12, and before it one for all instances.
         """
 
-        _making = RLock()
-
         def __get__(self, instance: Any, owner: Any = None) -> Any:
-            with locked_cached_property._making:
-                return super().__get__(instance, owner)
+            if instance is None:
+                return self
+            # The process is in the name, since a forked process inherits a lock that a thread of its parent holds.
+            name = f"{self.attrname} is made in {os.getpid()}"
+            with instance.__dict__.setdefault(name, RLock()):
+                known = instance.__dict__
+                if self.attrname not in known:
+                    known[self.attrname] = self.func(instance)
+                made = known[self.attrname]
+            known.pop(name, None)  # not before: a thread that waits has the lock, and finds what was made
+            return made
 
-    def _after_fork() -> None:
-        locked_cached_property._making = RLock()  # noqa: SLF001 - its own
-
-    os.register_at_fork(after_in_child=_after_fork)
 
 __all__ = [
     "exclusive_lock",
