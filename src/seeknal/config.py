@@ -1,4 +1,4 @@
-"""Settings: default < seeknal.toml < environment < argument, each value with the place it came from."""
+"""Settings in layers: default < seeknal.toml < environment < argument. Each value records the layer it came from."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set.
+    """The values of all settings.
 
     Args:
         home: Folder of the registry, the offline tables and the online store.
-        memory_limit: Most memory a query may take, such as "4GB" or "25%"; beyond it uses disk. None: half of the machine's.
-        online_store: Where online rows are: a folder, or the URL of Redis, such as "redis://host:6379/0". None: `online`
-            in the home.
-        lookback_days: How far before the bulk of its rows a write may reach before it gives a notice.
-        freshness: How old the newest event of an online table may be before `seeknal status` calls it stale; text
-            such as "6h". None: as old as it is.
-        origins: Where each value came from.
+        memory_limit: Memory limit of a query, such as "4GB" or "25%", beyond which it spills to disk. None: half of the
+            machine's memory.
+        online_store: Location of the online rows: a folder, or the URL of Redis, such as "redis://host:6379/0". None:
+            the folder `online` in the home.
+        lookback_days: How many days the interval of a write may begin before the bulk of its rows without a notice.
+        freshness: Age of the newest event beyond which `seeknal status` calls an online table stale, given as text such
+            as "6h". None: no age is too old.
+        origins: Where each value came from, by the name of the setting.
     """
 
     home: Path
@@ -49,10 +50,10 @@ _NAMES = [f.name for f in fields(Settings) if f.name != "origins"]
 
 
 def load(**arguments: object) -> Settings:
-    """Gather the settings that hold in this folder and environment.
+    """Return the settings that apply in the current folder and environment.
 
     Raises:
-        DefinitionError: A setting is unknown or has a wrong value; it says where.
+        DefinitionError: A setting is unknown or has a wrong value; the message names its origin.
     """
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
@@ -76,10 +77,10 @@ def _layers(arguments: dict[str, object]) -> Iterator[tuple[str, dict[str, objec
 
 
 def find_file() -> Path | None:
-    """Find the nearest seeknal.toml, upwards from the current folder.
+    """Return the nearest seeknal.toml in the current folder or those above it, or None if there is none.
 
     Raises:
-        StoreError: The folder was deleted, or cannot be looked into.
+        StoreError: The current folder was deleted, or a folder cannot be searched.
     """
     try:
         here = Path.cwd()
@@ -93,7 +94,7 @@ def find_file() -> Path | None:
 
 
 def _find_file_if_possible() -> Path | None:
-    """Find the nearest seeknal.toml; None also where it cannot be looked for, since the home does not depend on it."""
+    """Return the nearest seeknal.toml, or None, also if it cannot be searched for: the home does not depend on it."""
     with suppress(StoreError):
         return find_file()
     return None
@@ -123,7 +124,11 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _checked_home(home: Path, origin: str) -> Path:
-    """Return the one path of a home, whichever links lead to it."""
+    """Return the path of a home with symbolic links resolved, so that a home has one path.
+
+    Raises:
+        DefinitionError: The path is invalid, or has characters that Delta Lake cannot handle.
+    """
     home = _resolved(home)
     if found := _UNFIT_FOR_DELTA.search(str(home)):
         raise DefinitionError(
@@ -141,10 +146,10 @@ def _resolved(place: Path) -> Path:
 
 
 def checked_store(place: str, origin: str) -> str:
-    """Give the place of an online store: the URL of Redis, or a folder from the root.
+    """Return the location of an online store: a Redis URL as given, or the absolute path of a folder.
 
     Raises:
-        DefinitionError: It is another URL.
+        DefinitionError: It is a URL that is not a valid Redis URL, or it cannot be the path of a folder.
     """
     if "://" not in place and not _ADDRESS.fullmatch(place):
         return str(_resolved(named(place)))

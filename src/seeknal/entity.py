@@ -1,4 +1,4 @@
-"""What a feature is about: an entity and the columns that identify one."""
+"""Entities: the things that features describe, and the columns that identify them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from seeknal.names import check_name, is_generic
 
 @dataclass(frozen=True, init=False)
 class Entity:
-    """Something that features describe, such as a customer or an airport.
+    """A kind of thing that features describe, such as a customer or an airport.
 
     Args:
         name: What it is, in the singular.
-        join_keys: Columns that together identify one, in order.
-        description: A sentence for people.
-        pii_keys: Those join keys that are personal data; `seeknal debug` masks them. A list in the third place, where
-            Seeknal once had them, means them too.
+        join_keys: Columns that together identify one such thing, in order.
+        description: A sentence for readers.
+        pii_keys: The join keys that are personal data; `seeknal debug` masks them. A list passed as the third argument
+            is taken as `pii_keys`, since that was their position in earlier versions of Seeknal.
 
     Raises:
-        DefinitionError: A name breaks the rule, or the keys are missing, repeated or no list.
+        DefinitionError: A name breaks the rule for names, or the keys are missing, repeated or not a list.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Entity:
         pii_keys: Sequence[str] | None = None,
     ) -> None:
         if isinstance(description, list | tuple):
-            description, pii_keys = pii_keys, description  # the order they once had
+            description, pii_keys = pii_keys, description  # their order in earlier versions
         if description is not None and not isinstance(description, str):
             raise DefinitionError(
                 f"description={description!r} of entity {name!r} is no text. Leave it out, or write a sentence."
@@ -61,7 +61,7 @@ class Entity:
     def stored(
         cls, name: str, join_keys: Sequence[str], description: str | None = None, pii_keys: Sequence[str] = ()
     ) -> Entity:
-        """Give back one that was checked, and advised on, before it was stored."""
+        """Return an entity read from the store, without checks or notices: both happened when it was first created."""
         entity = object.__new__(cls)
         entity._set(name, tuple(join_keys), description, tuple(pii_keys))
         return entity

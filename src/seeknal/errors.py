@@ -1,12 +1,12 @@
-"""Every error Seeknal raises on purpose, by whose move it is.
+"""Every error that Seeknal raises on purpose, grouped by what the user has to change.
 
 SeeknalError
-├── DefinitionError   the code asks for something that cannot be: change the code
-│   └── NotOnlineError   what is asked for was never loaded, or was deleted
-├── DataError         the data cannot be taken as it is: change the data
-└── StoreError        the machine or the files are in the way: look at the machine
+├── DefinitionError   the code asks for something impossible: change the code
+│   └── NotOnlineError   the requested table was never loaded, or was deleted
+├── DataError         the data cannot be accepted as it is: change the data
+└── StoreError        the machine or the files prevent it: look at the machine
 
-SeeknalWarning is the category of every notice; it can be filtered by it.
+SeeknalWarning is the category of every notice, so that warning filters can select them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 class SeeknalError(Exception):
-    """Base of all errors; the facts given to it become attributes.
+    """Base class of all errors. Keyword arguments become attributes.
 
     >>> SeeknalError("No table named 'x'.", name="x").name
     'x'
@@ -37,7 +37,7 @@ class DefinitionError(SeeknalError):
 
 
 class NotOnlineError(DefinitionError):
-    """What is asked for is not in the online store: load it."""
+    """The requested table is not in the online store: load it."""
 
 
 class DataError(SeeknalError):
@@ -45,12 +45,20 @@ class DataError(SeeknalError):
 
 
 class StoreError(SeeknalError):
-    """The store cannot do it now: look at the machine."""
+    """The store cannot do this now: look at the machine."""
 
 
 @contextmanager
 def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
-    """Say of an error what is done already in spite of it, and what brings the rest about.
+    """Add to the message of an error what was done in spite of it, and which step completes the rest.
+
+    Args:
+        done: What was done before the error.
+        then: The step to take once the cause is fixed.
+        **facts: More attributes for the error, which keeps its class and its own attributes.
+
+    Raises:
+        SeeknalError: The error of the block, with the longer message.
 
     >>> with unfinished("The rows are stored as snapshot 3, but not online", "Run seeknal materialize spend"):
     ...     raise StoreError("Redis is away.")
@@ -64,11 +72,11 @@ def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
 
 
 class SeeknalWarning(UserWarning):
-    """Something worth knowing that does not stop the work."""
+    """A notice to the user that does not stop the work."""
 
 
 def plural(count: int, noun: str = "row") -> str:
-    """Write a number of things.
+    """Return a count with its noun, in the plural unless the count is one.
 
     >>> plural(1), plural(1200), plural(2, "file")
     ('1 row', '1,200 rows', '2 files')
@@ -77,8 +85,8 @@ def plural(count: int, noun: str = "row") -> str:
 
 
 def notice(text: str) -> None:
-    """Tell the user something, with the line of their own code that led to it."""
-    level, frame = 1, sys._getframe()  # noqa: SLF001 - the only way to the frames
+    """Warn the user with a SeeknalWarning, attributed to the line of their own code that led to it."""
+    level, frame = 1, sys._getframe()  # noqa: SLF001 - the only access to the frames of the callers
     while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, SeeknalWarning, stacklevel=level)

@@ -1,4 +1,4 @@
-"""Names of projects, entities, groups and tables: one rule, and help when one is misspelt."""
+"""Names of projects, entities, groups and tables: the rule they follow, and suggestions for misspelt ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _GENERIC = re.compile(
 
 
 def check_name(kind: str, name: object) -> str:
-    """Return the name if it follows the rule, which every path and listing relies on.
+    """Return the name if it follows the rule for names, on which every path and listing relies.
 
     Raises:
-        DefinitionError: The name is no text, or breaks the rule.
+        DefinitionError: The name is not text, or breaks the rule.
     """
     if isinstance(name, str) and _RULE.fullmatch(name):
         return name
@@ -33,29 +33,29 @@ def check_name(kind: str, name: object) -> str:
 
 
 class Named(Protocol):
-    """A thing that a project has."""
+    """An object that belongs to a project and has a name there."""
 
     @property
     def project(self) -> str:
-        """Name of its project."""
+        """The name of its project."""
 
     @property
     def name(self) -> str:
-        """Its name in the project."""
+        """Its name within the project."""
 
 
 def split_label(kind: str, label: str, project: str | None) -> tuple[str | None, str]:
-    """Return project and name of what a label and an argument name; "shop/spend" says both.
+    """Return the project and name that a label and a project argument stand for; the label "shop/spend" contains both.
 
     Raises:
-        DefinitionError: They name two projects, or break the rule for names.
+        DefinitionError: The label and the argument name different projects, or a name is not ASCII.
 
     >>> split_label("table", "shop/spend", None), split_label("table", "spend", None)
     (('shop', 'spend'), (None, 'spend'))
     """
     within, _, name = label.rpartition("/")
     for what, text in (("project", project or within), (kind, name)):
-        if not text.isascii():  # no such name was ever taken, and some cannot be looked up in a database
+        if not text.isascii():  # no stored name has such characters, and a database cannot even look some of them up
             check_name(what, text)
     if within and project and within != project:
         raise DefinitionError(f"{label!r} is of project {within!r}, not of {project!r}. Name one of them.", name=name)
@@ -63,14 +63,14 @@ def split_label(kind: str, label: str, project: str | None) -> tuple[str | None,
 
 
 def not_the_only(kind: str, name: str, project: str | None, known: Sequence[Named], where: str) -> DefinitionError:
-    """Return the error for a name that does not lead to exactly one thing, with what could be meant.
+    """Return the error for a name that matches no object, or several, with suggestions.
 
     Args:
-        kind: What is looked for, such as "feature group".
-        name: Its name.
-        project: Its project; None: the only one that has such a thing.
-        known: All things of the kind that the caller may know of.
-        where: What was searched if no project is named.
+        kind: The kind of object, such as "feature group".
+        name: The name that was looked up.
+        project: The project that was searched. None: all of them.
+        known: All objects of this kind that the caller may know of.
+        where: What was searched if no project is named, for the message.
     """
     same = [f"{one.project}/{one.name}" for one in known if one.name == name]
     if same and project is None:
@@ -83,7 +83,7 @@ def not_the_only(kind: str, name: str, project: str | None, known: Sequence[Name
 
 
 def is_generic(name: str) -> bool:
-    """Tell whether a name says nothing about what it names.
+    """Return whether a name is too generic to say what it names.
 
     >>> is_generic("entity1"), is_generic("id"), is_generic("customer_id")
     (True, True, False)
@@ -92,7 +92,7 @@ def is_generic(name: str) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Give the known name that is most like another, case aside; None if none is.
+    """Return the known name most similar to another, ignoring case, or None if none is similar.
 
     >>> nearest("Spned", ["spend", "visits"])
     'spend'
@@ -103,7 +103,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
-    """Return what the given names of columns lack and have too much, as the end of a sentence; nothing if they fit.
+    """Return which column names are unknown and which are missing, as the end of a sentence; "" if they all match.
 
     >>> misfit(["user"], ["user_id", "sku"])
     "has 'user', which is no key of it, and lacks 'user_id', 'sku'. Did you mean 'user_id'?"
@@ -122,7 +122,7 @@ def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
 
 
 def quoted(names: Iterable[object]) -> str:
-    """Write names as a sentence lists them.
+    """Return names in quotes, joined by commas and "and".
 
     >>> quoted(["a"]), quoted(["a", "b", "c"])
     ("'a'", "'a', 'b' and 'c'")
@@ -132,7 +132,9 @@ def quoted(names: Iterable[object]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Give a sentence that points from a wrong name to the nearest right ones, or to all of a few.
+    """Return a sentence that suggests the nearest known name, or else lists the known names, at most ten of them.
+
+    It begins with a blank, so that it can be appended to a message, and is empty if no name is known.
 
     >>> did_you_mean("spned", ["spend", "visits"])
     " Did you mean 'spend'?"

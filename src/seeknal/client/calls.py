@@ -1,4 +1,4 @@
-"""What clients ask of a server, as it goes over the wire, and how they read what comes back."""
+"""The requests of clients as they go over the wire, and the functions that read and check the responses."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _ARROW = "application/vnd.apache.arrow.stream"
 _MSGPACK = "application/msgpack"
 _BYTES = "application/octet-stream"
 KEYS = b"seeknal.keys"
-"""Where an answer in Arrow names the join keys among its columns, as JSON: in its schema's metadata."""
+"""Key in the schema metadata of Arrow responses. Its value is the names of the join-key columns, as JSON."""
 
 
-class UnexpectedResponse(Exception):  # noqa: N818 - it becomes one, of the address
-    """What came is no answer of Seeknal's."""
+class UnexpectedResponse(Exception):  # noqa: N818 - turned into a StoreError, which names the URL
+    """The response does not come from a Seeknal server."""
 
 
 class OtherAnswer(UnexpectedResponse):
-    """What came is the answer to another request."""
+    """The response answers another request."""
 
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request, and what makes of its answer what the caller wants."""
+    """A request, and the function that reads its response into what the caller wants."""
 
     path: str
     read: Callable[[IO[bytes]], Any]
@@ -49,17 +49,20 @@ class PreparedRequest:
     spine: object = None
     is_large: bool = False
     is_long: bool = False
-    """Whether the server may take as long as it takes to answer."""
+    """Whether the server may take any amount of time to respond."""
     if_unsure: str = ""
-    """What to add to an error after which nobody knows whether the server did what it was asked."""
+    """Text to add to an error after which it is unknown whether the server executed the request."""
 
     def body(self) -> IO[bytes]:
-        """Give where the answer is to be put: in memory, or a file that goes when it is closed."""
+        """Return a buffer for the response: in memory, or a temporary file that is deleted when it is closed."""
         return tempfile.TemporaryFile() if self.is_large else io.BytesIO()
 
     @contextmanager
     def sending(self) -> Iterator[Callable[[], dict[str, Any]]]:
-        """Give what gives the arguments of a request, for each try; a spine is read once, and sent again from a file."""
+        """Yield a factory for the request arguments, called once per attempt.
+
+        The spine is read once, into a file, so that retries can resend it.
+        """
         method = "POST" if self.content or self.spine is not None else "GET"
         arguments: dict[str, Any] = {"method": method, "url": self.path, "headers": {"accept": _ARROW}}
         if self.spine is None:
@@ -76,10 +79,10 @@ class PreparedRequest:
             yield again
 
     def read_answer(self, body: IO[bytes], url: str) -> Any:
-        """Read an answer.
+        """Read a response.
 
         Raises:
-            StoreError: It is none of Seeknal's, or that to another request.
+            StoreError: It does not come from a Seeknal server, or answers another request.
         """
         body.seek(0)
         try:
@@ -96,17 +99,22 @@ class PreparedRequest:
 
 
 def path_of(kind: str, label: str, project: str | None) -> str:
-    """Name what a call is about; "shop/spend" says the project too, and without one the server finds it."""
+    """Return the path of a table or group, whose label may name the project too: "shop/spend".
+
+    Without a project, the server finds the only one that has such a table or group.
+    """
     within, name = split_label("table or group", label, project)
     where = "" if within is None else f"/{check_name('project', within)}"
     return f"/v1/{kind}{where}/{check_name('table or group', name)}"
 
 
 def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
-    """Write rows as they are given: a frame as Arrow, dictionaries as MessagePack, with options in the query or beside.
+    """Encode rows as they are given: a frame as Arrow, a list of dictionaries as MessagePack.
+
+    Options go into the query beside a body of Arrow, and into a body of MessagePack.
 
     Returns:
-        The body, its kind, and the query.
+        The body, its content type, and the query.
     """
     if isinstance(given, list | tuple):
         try:
@@ -120,7 +128,7 @@ def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that MessagePack does not know as one that it does: numbers of NumPy, moments of pandas."""
+    """Return a value that MessagePack cannot encode, such as a NumPy number or a pandas time, as one that it can."""
     try:
         plain = exact.plain(value)
     except (ValueError, OverflowError) as error:
@@ -131,32 +139,32 @@ def _plain(value: Any) -> Any:
 
 
 def read_table(body: IO[bytes]) -> pa.Table:
-    """Read a whole table.
+    """Read a whole Arrow table.
 
     Raises:
-        UnexpectedResponse: It is none.
+        UnexpectedResponse: The body is not one.
     """
     with _expected():
         return pa.ipc.open_stream(body).read_all()
 
 
 def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
-    """Check that an answer has one row for each entity that was asked for, in order.
+    """Check that a response has one row for each requested entity, in order.
 
     Args:
-        content: The body that asked for them; their keys are read from it as the server reads them.
-        kind: Its kind.
-        found: The answer.
+        content: The body of the request. The keys are read from it as the server reads them.
+        kind: Its content type.
+        found: The response.
 
     Raises:
-        OtherAnswer: It is of others.
+        OtherAnswer: It has the rows of other entities.
     """
     keys = read_table(io.BytesIO(content)) if kind == _ARROW else msgspec.msgpack.decode(content)["keys"]
     if len(found) != len(keys):
         raise OtherAnswer(f"it has {len(found):,} rows, and {len(keys):,} entities were asked for")
     if not len(keys):
         return
-    if isinstance(keys, pa.Table):  # which may have more columns than the join keys
+    if isinstance(keys, pa.Table):  # the caller's frame, which may have more columns than the join keys
         names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
         for name in names or found.column_names[:1]:
             _check_key(name, keys[name].to_pylist() if name in keys.column_names else [], found)
@@ -170,12 +178,13 @@ def _check_key(name: str, given: Sequence[Any], found: pa.Table) -> None:
         raise OtherAnswer(f"it lacks the key {name!r}")
     answered = found[name].combine_chunks()
     kind = answered.type
+    # MessagePack carries such values as text, so they are read into the key's type before they are compared.
     is_read = is_.is_temporal(kind) or is_.is_decimal(kind)
     try:
         values = [exact.read(name, one, kind) if is_read and isinstance(one, str) else one for one in given]
         asked = exact.read_keys(name, values, kind)
     except DataError:
-        if is_.is_duration(kind):  # the server alone reads the forms that those come in
+        if is_.is_duration(kind):  # only the server can read the text forms of durations
             return
         raise OtherAnswer(f"{name} is {kind}, and {exact.shown(given[0])} was asked for") from None
     if not asked.equals(answered):
@@ -185,10 +194,12 @@ def _check_key(name: str, given: Sequence[Any], found: pa.Table) -> None:
 
 
 def check_spine(own: pa.Table, found: pa.Table) -> None:
-    """Check that the rows of a training set are those of the spine, as far as its columns came back in their own types.
+    """Check that the rows of a training set are those of the spine.
+
+    Columns of whole numbers, text and times are compared, if they came back in their own types.
 
     Raises:
-        OtherAnswer: They are others.
+        OtherAnswer: The rows are others.
     """
     if len(found) != len(own):
         raise OtherAnswer(f"it has {len(found):,} rows, and the spine has {len(own):,}")
@@ -200,10 +211,10 @@ def check_spine(own: pa.Table, found: pa.Table) -> None:
 
 
 def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
-    """Read batches from a file, which is closed behind the last, or when nobody wants more.
+    """Return a reader of the batches in a file, which is closed after the last one, or when the reader is discarded.
 
     Raises:
-        UnexpectedResponse: There are none.
+        UnexpectedResponse: The file has no stream of batches.
     """
     with _expected():
         reader = pa.ipc.open_stream(body)
@@ -216,14 +227,14 @@ def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
 
 
 def read_pushed(body: IO[bytes], group: str) -> Pushed:
-    """Read what a push did.
+    """Read the outcome of a push.
 
     Args:
-        body: The answer.
-        group: The group that rows were pushed to, with its project or without.
+        body: The body of the response.
+        group: The group that the rows were pushed to, with or without its project.
 
     Raises:
-        UnexpectedResponse: It does not say, or is of another group.
+        UnexpectedResponse: The response is not the outcome of a push, or is that for another group.
     """
     with _expected():
         told = msgspec.json.decode(body.read(), type=dict[str, Any])
@@ -242,7 +253,7 @@ def read_projects(body: IO[bytes]) -> list[dict[str, Any]]:
     """Read the catalog.
 
     Raises:
-        UnexpectedResponse: It is none.
+        UnexpectedResponse: The body is not one.
     """
     with _expected():
         return msgspec.json.decode(body.read(), type=_Catalog).projects
@@ -250,10 +261,10 @@ def read_projects(body: IO[bytes]) -> list[dict[str, Any]]:
 
 @contextmanager
 def _expected() -> Iterator[None]:
-    """Say of what cannot be read that it is no answer of Seeknal's.
+    """Turn any error of reading a response into `UnexpectedResponse`.
 
     Raises:
-        UnexpectedResponse: It cannot be read.
+        UnexpectedResponse: The response cannot be read.
     """
     try:
         yield
@@ -262,7 +273,7 @@ def _expected() -> Iterator[None]:
 
 
 def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
-    """Write a lookup as the server takes it."""
+    """Return a lookup as JSON in the form that the server expects."""
     told = {
         "group": one.name if one.project is None else f"{check_name('project', one.project)}/{one.name}",
         "features": None if one.features is None else list(one.features),
@@ -274,7 +285,7 @@ def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
 
 
 def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as_of: AsOf | None) -> dict[str, Any]:
-    """Write what is asked of a spine as the server takes it."""
+    """Return the options of a training set as JSON in the form that the server expects."""
     moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
     return {
         "date_col": date_col,
@@ -286,13 +297,13 @@ def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as
 
 
 def _spine_file(spine: Any) -> IO[bytes]:
-    """Give a spine as a file: one of Parquet as it is, any other frame as an Arrow stream."""
+    """Return a spine as an open file: a Parquet file as it is, any other frame as a temporary Arrow stream."""
     if isinstance(spine, str | Path) and Path(spine).suffix.lower() in {".parquet", ".pq"} and Path(spine).is_file():
         try:
             return Path(spine).open("rb")
         except OSError as error:
             raise DataError(f"{str(spine)!r} cannot be read: {error}") from None
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever sends it closes it
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     frame = frames.opened(spine)
     schema, batches = frame.batches(frame.names, 2**16)
     with pa.ipc.new_stream(file, schema) as writer:

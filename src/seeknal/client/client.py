@@ -1,6 +1,6 @@
-"""The client: the calls of a feature store, answered by a server; the same types come back.
+"""The clients: the calls of a feature store, executed by a server, with results of the same types.
 
-Each call is one request (`Call`), which is built here, and sent by `Sender`.
+Each call is one `PreparedRequest`, which is built here and sent by `Sender`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from seeknal.write.push import Pushed
 
 
 class _Calls(Sender):
-    """What both clients can ask, as calls to be sent."""
+    """The requests that both clients send."""
 
     @staticmethod
     def _get_features(
@@ -107,17 +107,19 @@ class _Calls(Sender):
 
 
 class Client(_Calls):
-    """A feature store behind a server. Threads may share a client; a forked process makes connections of its own.
+    """A feature store behind a server. Threads may share a client; a forked process opens its own connections.
 
     Args:
-        url: Where the server is, such as "http://127.0.0.1:6789".
-        token: What opens it; see `seeknal token`.
-        timeout: How long to wait for the server to take or say something, in seconds; for what a push or a join gives,
-            as long as it takes.
-        retries: How often a request is sent again, if the server is not reached or is away; never one that only takes
-            long, or whose answer has begun. A request that is turned away because too many are at work is sent again for as
-            many half minutes, after the pauses that the server asks for. A push that comes twice changes nothing the second time.
-        on_progress: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
+        url: The address of the server, such as "http://127.0.0.1:6789".
+        token: The token to authenticate with; see `seeknal token`.
+        timeout: How long to wait for the server to accept or send data, in seconds. The results of pushes and joins are
+            waited for without a limit.
+        retries: How often a request is sent again if the server is not reached or is unavailable. A request that the
+            server is slow to accept or to answer, or whose response has begun, is never sent again. A request that is
+            rejected because too many are at work is sent again for `retries` half minutes, after the pauses that the
+            server asks for. A push is idempotent: if it arrives twice, the second one changes nothing.
+        on_progress: Called before each retry with its reason. None: retries are shown on a terminal if they take more
+            than a second.
     """
 
     def __init__(
@@ -152,25 +154,25 @@ class Client(_Calls):
         with_status: bool = False,
         project: str | None = None,
     ) -> Any:
-        """Give the newest features of some entities; see `OnlineTable.get_features`.
+        """Return the newest features of some entities; see `OnlineTable.get_features`.
 
         Args:
-            table: The online table; "shop/spend" says its project too.
+            table: The online table; "shop/spend" names its project too.
             keys: A list of mappings from join key to value, or a frame with the join keys.
             output: "pandas", "polars", "arrow" or "dicts".
-            features: Names of the features wanted, in order. None: all of them.
-            with_status: Say for each group whether its entity was found, and the event time of its row.
-            project: The table's project; without it the only one that has such a table.
+            features: Names of the requested features, in order. None: all of them.
+            with_status: Whether to add, for each group, whether its entity was found, and the event time of its row.
+            project: The table's project. None: the only one that has such a table.
 
         Raises:
             DataError: The keys have wrong names or types.
-            DefinitionError: There is no such table or feature, or the token does not open it.
-            StoreError: The server is not reached, or its store cannot be read.
+            DefinitionError: There is no such table or feature, or the token has no right to it.
+            StoreError: The server cannot be reached, or its store cannot be read.
         """
         return self._send(self._get_features(table, keys, output, features, project, with_status=with_status))
 
     def push(self, group: str, rows: object, project: str | None = None) -> Pushed:
-        """Store rows of a group's current version, and bring them online; see `FeatureStore.push`."""
+        """Store rows of a group's current version, and load them online; see `FeatureStore.push`."""
         return self._send(self._push(group, rows, project))  # type: ignore[no-any-return]
 
     def training_set(
@@ -184,15 +186,15 @@ class Client(_Calls):
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
-        """Give each row of a spine the features known at its moment; see `FeatureStore.training_set`.
+        """Return the rows of a spine with the features known at their moments; see `FeatureStore.training_set`.
 
         Args:
             lookups: The features.
             spine: A frame with the join keys and a moment in each row, or the path of a file.
             date_col: The column with the moments.
-            keep: Columns to keep beside keys and moment. None: all.
-            interval: Only rows with an event time within it can be seen.
-            as_of: Only what was stored by then can be seen.
+            keep: Columns of the spine to keep beside keys and moment. None: all.
+            interval: Only rows with an event time within it are visible.
+            as_of: Only what was stored by then is visible.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind.
         """
         return self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, interval, as_of)))
@@ -207,18 +209,18 @@ class Client(_Calls):
         interval: Interval = Interval(),
         as_of: AsOf | None = None,
     ) -> pa.RecordBatchReader:
-        """Give a training set in batches, which wait in a temporary file; the path of a Parquet file is sent as it is.
+        """Return a training set in batches, which are read from a temporary file.
 
-        Args are those of `training_set`.
+        The arguments are those of `training_set`. A spine that is the path of a Parquet file is sent as it is.
         """
         return self._send(self._historical(lookups, spine, options_of(date_col, keep, interval, as_of)))
 
     def catalog(self) -> list[dict[str, Any]]:
-        """List the projects that the token opens, with their groups, versions and tables."""
+        """Return the projects that the token may read, with their groups, versions and tables."""
         return self._send(PreparedRequest("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
     def _send(self, call: PreparedRequest) -> Any:
-        try:
+        try:  # nothing that the coroutine awaits suspends it here, so its first step runs to the end
             self._answer(call).send(None)
         except StopIteration as end:
             return end.value
@@ -239,16 +241,16 @@ class Client(_Calls):
             response.close()
 
     async def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - nobody else waits
+        time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs this coroutine
 
 
 class AsyncClient(_Calls):
-    """A feature store behind a server, for programs that use `asyncio`; see `Client`, whose calls it has.
+    """A feature store behind a server, for programs that use `asyncio`. It has the calls of `Client`.
 
     Args:
-        url: Where the server is, such as "http://127.0.0.1:6789".
-        token: What opens it; see `seeknal token`.
-        timeout: How long to wait for the server to take or say something, in seconds; see `Client`.
+        url: The address of the server, such as "http://127.0.0.1:6789".
+        token: The token to authenticate with; see `seeknal token`.
+        timeout: How long to wait for the server to accept or send data, in seconds; see `Client`.
         retries: How often a request is sent again; see `Client`.
         on_progress: Called before each retry; see `Client`.
     """
@@ -271,7 +273,7 @@ class AsyncClient(_Calls):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections of the running loop; those of others end with their loop."""
+        """Close the connections of the running event loop. Those of other event loops end with their loop."""
         if http := (self._forget() or {}).get(asyncio.get_running_loop()):
             await http.aclose()
 
@@ -326,7 +328,7 @@ class AsyncClient(_Calls):
         return await self._answer(PreparedRequest("/v1/catalog", read_projects))  # type: ignore[no-any-return]
 
     def _connect(self) -> dict[asyncio.AbstractEventLoop, httpx2.AsyncClient]:
-        return {}  # a connection belongs to the loop that it was made in
+        return {}  # by event loop, since a connection works only in the loop that opened it
 
     async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
         connections, loop = self._open(), asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""Sending calls to a server: again where that may help, over connections that belong to this process alone.
+"""Sending requests to a server, with retries, over connections that only this process uses.
 
-How a call is sent is written once, as a coroutine. The client for `asyncio` awaits it; in the other nothing that it waits for is
-put off, so it runs to its end at the first step.
+How a request is sent is written once, as a coroutine. `AsyncClient` awaits it. In `Client` nothing that it awaits
+suspends it, so it runs to its end in one step.
 """
 
 from __future__ import annotations
@@ -34,21 +34,23 @@ __all__ = ["Sender", "httpx2"]
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
 _IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
-"""What another try would not mend."""
+"""Errors for which a retry would not help."""
 _NEVER_SENT = httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.LocalProtocolError
-"""After which the server has nothing of the request."""
+"""Errors after which the server has received nothing of the request."""
 
 
 class Sender(ABC):
-    """Sends calls to one address.
+    """Sends requests to one server.
 
     Args:
-        url: The address.
-        token: What opens it.
-        timeout: How long to wait for the server to take or say something, in seconds.
-        retries: How often a call is sent again, if the server is not reached or is away. One that is turned away for want of
-            a place is sent again for as many half minutes, whenever the server says.
-        on_progress: Called before each retry, with its reason. None: shown on a terminal if they take more than a second.
+        url: The address of the server.
+        token: The token to authenticate with.
+        timeout: How long to wait for the server to accept or send data, in seconds.
+        retries: How often a request is sent again if the server is not reached or is unavailable. A request that is
+            rejected because too many are at work is sent again for `retries` half minutes, after the pauses that the
+            server asks for.
+        on_progress: Called before each retry with its reason. None: retries are shown on a terminal if they take more
+            than a second.
     """
 
     def __init__(
@@ -79,10 +81,10 @@ class Sender(ABC):
         return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
 
     async def _answer(self, call: PreparedRequest) -> Any:
-        """Send a request until it is answered or refused, and read the answer.
+        """Send a request until it succeeds or is rejected, and read the response.
 
         Raises:
-            SeeknalError: There is no answer, and no further try would help or there were enough.
+            SeeknalError: There is no response, and a retry would not help or no retries are left.
         """
         began, failures, is_unsure = time.monotonic(), 0, False
         with call.sending() as request, ExitStack() as shown:
@@ -96,6 +98,7 @@ class Sender(ABC):
                     await self._take(response, told := io.BytesIO())
                     error = self._told(response.status_code, told.getvalue())
                     may_help = response.status_code in _BUSY
+                    # Sticky: if one attempt may have been executed, an error of a later one cannot rule it out.
                     is_unsure = is_unsure or (response.is_server_error and not may_help)
                     is_turned_away = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
                     said = response.headers.get("retry-after", "")
@@ -104,13 +107,13 @@ class Sender(ABC):
                     error = self._unreached(problem)
                     may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)
                     is_unsure = is_unsure or not isinstance(problem, _NEVER_SENT)
-                failures += not is_turned_away
+                failures += not is_turned_away  # a busy server is up, so only time limits these retries
                 is_late = time.monotonic() - began > self._retries * _LONGEST_PAUSE
                 if not may_help or failures > self._retries or (is_turned_away and is_late):
                     raise type(error)(f"{error} {call.if_unsure}") if is_unsure and call.if_unsure else error
                 on_progress = on_progress or shown.enter_context(working(f"Waiting for {self.url}", self._on_progress))
                 on_progress(f"Asking {self.url} again, after {failures} of {self._retries} failures: {error}")
-                pause *= random.uniform(1, 1.5)  # noqa: S311 - so that not all come back at once
+                pause *= random.uniform(1, 1.5)  # noqa: S311 - jitter, so that clients do not all retry at once
                 await self._sleep(min(_LONGEST_PAUSE, pause))
         return await self._finish(call, response)
 
@@ -127,12 +130,12 @@ class Sender(ABC):
         return self._connections()
 
     def _forget(self) -> Any:
-        """Close the client, and return the connections that it has in this process."""
+        """Close the client, and return its connections in this process."""
         self._is_closed = True
         return self._connections.forget()
 
     async def _finish(self, call: PreparedRequest, response: httpx2.Response) -> Any:
-        """Read an answer that has begun; one that breaks off is not asked for again, since it may have been long."""
+        """Read a response that has begun. If it breaks off, it is not requested again, since it may have been long."""
         body = call.body()
         try:
             await self._take(response, body)
@@ -143,7 +146,7 @@ class Sender(ABC):
                 f"{self.url} ended in the middle of its answer: {_said(problem)}. Its stderr may say why. {call.if_unsure}".rstrip()
             ) from None
         except StoreError:
-            self._connections.forget()  # over which the next answer could be another's too
+            self._connections.forget()  # the next response on them could also answer another request
             body.close()
             raise
         except BaseException:
@@ -152,22 +155,22 @@ class Sender(ABC):
 
     @abstractmethod
     def _connect(self) -> Any:
-        """Make what holds connections, none yet."""
+        """Return a new object that holds connections, with none open yet."""
 
     @abstractmethod
     async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
-        """Send a request, and give its answer as soon as that begins."""
+        """Send a request, and return the response as soon as it begins."""
 
     @abstractmethod
     async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
-        """Take the rest of an answer, whose connection is free then."""
+        """Write the rest of a response into `body`, and release its connection."""
 
     @abstractmethod
     async def _sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for some seconds."""
 
     def _unreached(self, problem: httpx2.RequestError) -> SeeknalError:
-        """Say why there is no answer."""
+        """Return the error that says why there is no response."""
         if isinstance(problem, httpx2.LocalProtocolError):
             return DefinitionError(f"What is asked of {self.url} cannot be sent over HTTP.")
         if isinstance(problem, httpx2.ReadTimeout | httpx2.WriteTimeout):
@@ -180,7 +183,7 @@ class Sender(ABC):
         return StoreError(f"{self.url} cannot be reached: {_said(problem)}. Look whether the server runs there.")
 
     def _told(self, status: int, content: bytes) -> SeeknalError:
-        """Give the error that the library would raise here."""
+        """Return the error of a response, as the library itself would have raised it."""
         try:
             told = msgspec.json.decode(content, type=_Problem)
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,1 +1,1 @@
-"""Definitions: feature groups, lookups and schemas. No data, no I/O."""
+"""Definitions of feature groups, lookups and schemas. Nothing here does I/O or keeps data."""

@@ -1,4 +1,4 @@
-"""Definitions: what a feature group is and which of its features somebody asks for. No data, no I/O."""
+"""Definitions of feature groups, and of lookups that select features from them. No data, no I/O."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from seeknal.values.times import microseconds
 
 @dataclass(frozen=True)
 class Materialization:
-    """How a group's rows are dated and kept.
+    """How a group's rows are dated and stored.
 
     Args:
-        event_time_col: Column with the moment at which a row's values became true. A group cannot be written without.
-        created_time_col: Column with the moment at which a row was recorded; of rows with one event time, the
-            latest wins. It hides nothing: a row recorded late is visible from its event time on.
-        ttl: How long a value is good for, counted from its event time, inclusive. None: for ever.
-        offline: Keep the rows offline. Always true: online values are loaded from there and proved against it.
+        event_time_col: Column with the moment at which a row's values became true. Required to write the group.
+        created_time_col: Column with the moment at which a row was recorded. Of the rows of one entity with the same
+            event time, the latest created time wins. It hides nothing: a row recorded late is visible from its event
+            time on.
+        ttl: How long a value is valid, counted from its event time, inclusive. None: for ever.
+        offline: Store the rows offline. Always true: online values are loaded from there and verified against it.
         online: Load the newest row of each entity into the online store after every write.
 
     Raises:
-        DefinitionError: The ttl is no positive timedelta, or offline is off.
+        DefinitionError: The ttl is not a positive timedelta, it is longer than 3,660,000 days, or `offline` is false.
     """
 
     event_time_col: str | None = None
@@ -50,14 +51,14 @@ class Materialization:
 
 
 _LONGEST_TTL = timedelta(days=3_660_000)
-"""Ten thousand years."""
+"""About ten thousand years."""
 
 
 def check_ttl(ttl: object) -> None:
-    """Refuse what is no positive span of time.
+    """Check that a ttl is None or a positive timedelta of at most 3,660,000 days.
 
     Raises:
-        DefinitionError: It is none.
+        DefinitionError: It is not.
     """
     if ttl is not None and not (isinstance(ttl, timedelta) and ttl > timedelta(0)):
         raise DefinitionError(f"ttl={ttl!r} is no positive timedelta. Write ttl=timedelta(days=30), say.")
@@ -67,17 +68,17 @@ def check_ttl(ttl: object) -> None:
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """Features of one entity that are written together.
+    """A set of features of one entity that are written together.
 
     Args:
         name: Name of the group, unique in its project.
-        entity: What the features describe.
-        materialization: How rows are dated and kept.
+        entity: The entity that the features describe.
+        materialization: How rows are dated and stored.
         project: Name of the project.
-        description: A sentence for people.
+        description: A sentence for readers.
 
     Raises:
-        DefinitionError: A name breaks the rule.
+        DefinitionError: A name breaks the rule for names, or an argument has the wrong type.
     """
 
     name: str
@@ -97,10 +98,10 @@ class FeatureGroup:
 
     @property
     def event_time_col(self) -> str:
-        """The event time column.
+        """The name of the event time column.
 
         Raises:
-            DefinitionError: The group has none.
+            DefinitionError: The group has no event time.
         """
         if self.materialization.event_time_col:
             return self.materialization.event_time_col
@@ -112,7 +113,7 @@ class FeatureGroup:
 
 
 class Named(Protocol):
-    """Anything that says which group it is."""
+    """An object that identifies a feature group by name and project."""
 
     @property
     def name(self) -> str:
@@ -120,20 +121,20 @@ class Named(Protocol):
 
     @property
     def project(self) -> str:
-        """Its project's name."""
+        """The name of the group's project."""
 
 
 @dataclass(frozen=True)
 class FeatureLookup:
-    """Which features of a group are wanted, and what they are to be called.
+    """The features to select from a group, and their names in the result.
 
     Args:
-        source: The group, or its name ("spend"; "shop/spend" where two projects have one).
-        features: Names of the features wanted, in order. None: all of them.
-        prefix: Put before each feature's name.
-        rename: New names by old name, in place of the prefix. For a join key, the name that the
-            spine gives it: with rename={"airport": "origin"} weather is looked up at the origin.
-        version: Number of the version to read, as it stands since its last write. None: the current one.
+        source: The group, or its name: "spend", or "shop/spend" where several projects have a group of that name.
+        features: Names of the features to select, in order. None: all of them.
+        prefix: Prefix for the name of each feature.
+        rename: New names by old name, used instead of the prefix. For a join key, the name of the spine's column: with
+            rename={"airport": "origin"} the weather is looked up at the origin.
+        version: Number of the version to read, as of its last write. None: the current version.
 
     Raises:
         DefinitionError: An argument has the wrong form.
@@ -155,7 +156,7 @@ class FeatureLookup:
 
     @property
     def project(self) -> str | None:
-        """The project, if it is said."""
+        """The name of the group's project, or None if the source is a name without a project."""
         if isinstance(self.source, str):
             return self.source.rpartition("/")[0] or None
         return self.source.project
@@ -166,15 +167,15 @@ class FeatureLookup:
         return self.source.rpartition("/")[2] if isinstance(self.source, str) else self.source.name
 
     def output_name(self, feature: str) -> str:
-        """Give the name a feature has in the result."""
+        """Return the name of a feature in the result."""
         return (self.rename or {}).get(feature, f"{self.prefix or ''}{feature}")
 
 
 def check_lookups(lookups: object) -> tuple[FeatureLookup, ...]:
-    """Return one lookup, or a list of them, as a tuple.
+    """Return one lookup, or a list of lookups, as a tuple.
 
     Raises:
-        DefinitionError: It is neither.
+        DefinitionError: It is neither, or the list is empty.
     """
     given = lookups if isinstance(lookups, list | tuple) else [lookups]
     wrong = [one for one in given if not isinstance(one, FeatureLookup)]

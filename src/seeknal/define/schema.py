@@ -1,4 +1,7 @@
-"""A schema: the names and types of keys, times and features. A version of a group is one schema."""
+"""Schemas: the names and types of a group's keys, times and features. Each version of a group has one schema.
+
+`infer` finds the schema of the rows to write, `check_evolution` decides whether stored rows can be read in it.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,12 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.values import types
 
 ROW_ID = "_seeknal_row_id"
-"""Column of every stored row: its number in the order of writing, which settles ties."""
-
-"""The stored type of event times and created times."""
+"""Column of every stored row with its number in the order of writing, which breaks ties."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns by role; all types are logical."""
+    """The columns of a version by role. All types are logical; see `seeknal.values.types`."""
 
     keys: tuple[pa.Field, ...]
     event_time: pa.Field
@@ -29,7 +30,7 @@ class Schema:
     features: tuple[pa.Field, ...]
 
     def __iter__(self) -> Iterator[pa.Field]:
-        """Go through all columns: keys, event time, created time, features."""
+        """Yield all columns in this order: keys, event time, created time, features."""
         yield from self.keys
         yield self.event_time
         if self.created_time is not None:
@@ -38,41 +39,41 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
-        """All column names, in the order of iteration."""
+        """The names of all columns, in the order of iteration."""
         return [field.name for field in self]
 
     @property
     def feature_names(self) -> list[str]:
-        """The features' names."""
+        """The names of the features."""
         return [field.name for field in self.features]
 
     def feature(self, name: str) -> pa.Field:
-        """Give a feature by its name."""
+        """Return the feature of this name."""
         return next(field for field in self.features if field.name == name)
 
     @property
     def key_names(self) -> list[str]:
-        """The join keys' names."""
+        """The names of the join keys."""
         return [field.name for field in self.keys]
 
     @property
     def identity(self) -> list[str]:
-        """The names of join keys and times, which are the same in all versions of a group."""
+        """The names of the join keys and times, which are the same in all versions of a group."""
         return [field.name for field in self if field not in self.features]
 
     @property
     def logical_types(self) -> list[pa.DataType]:
-        """The columns' types as users see them."""
+        """The types of all columns as users see them."""
         return [field.type for field in self]
 
     @property
     def stored_types(self) -> list[pa.DataType]:
-        """The columns' types as the offline table holds them; times are UTC microseconds."""
+        """The types of all columns in the offline table. Event and created times are UTC timestamps in microseconds."""
         times = {self.event_time.name, self.created_time.name if self.created_time else None}
         return [types.UTC if field.name in times else types.stored(field.type) for field in self]
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """Say name, type and role of each column."""
+        """Return the name, type and role of each column."""
         return [(field.name, str(field.type), self._role(field)) for field in self]
 
     def _role(self, field: pa.Field) -> str:
@@ -83,14 +84,17 @@ class Schema:
         return "feature" if field.name in self.feature_names else "created time"
 
     def dumps(self) -> str:
-        """Write it as text: JSON with what `describe` says, for whoever has no Arrow, and the Arrow schema in base64."""
+        """Serialize the schema as JSON.
+
+        It has the Arrow schema in base64, and the columns as in `describe` for readers without Arrow.
+        """
         roles = pa.schema([field.with_metadata({"role": self._role(field)}) for field in self])
         arrow = base64.b64encode(roles.serialize().to_pybytes()).decode()
         return json.dumps({"columns": self.describe(), "arrow": arrow}, ensure_ascii=False)
 
     @classmethod
     def loads(cls, text: str) -> Schema:
-        """Read what `dumps` wrote; at first, that was the Arrow schema alone."""
+        """Deserialize what `dumps` wrote, or the base64 Arrow schema alone, which was the first format."""
         arrow = json.loads(text)["arrow"] if text.startswith("{") else text
         fields = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(arrow)))
         by_role: dict[str, list[pa.Field]] = {"join key": [], "event time": [], "created time": [], "feature": []}
@@ -107,7 +111,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Change:
-    """One column that differs between two schemas; a missing side is None."""
+    """A column that differs between two schemas, with its old and new type. None: that schema lacks the column."""
 
     name: str
     old: str | None
@@ -120,7 +124,7 @@ class Change:
 
 
 def difference(old: Schema, new: Schema) -> list[Change]:
-    """List what was added, removed and modified, in the order of the columns."""
+    """Return the columns that were added, removed or modified: those of the old schema first, each in schema order."""
     before = {field.name: str(field.type) for field in old}
     after = {field.name: str(field.type) for field in new}
     names = [*before, *(name for name in after if name not in before)]
@@ -129,7 +133,16 @@ def difference(old: Schema, new: Schema) -> list[Change]:
 
 @dataclass(frozen=True)
 class Roles:
-    """Which columns of a frame are keys, times and features."""
+    """The roles of a frame's columns in a group.
+
+    Args:
+        group: The group's name, for messages.
+        keys: The join keys, in order.
+        event_time: The event time column.
+        created_time: The created time column, if the group has one.
+        features: The features, in order. None: all other columns; see `pick`.
+        declared: Declared types by name of the feature.
+    """
 
     group: str
     keys: tuple[str, ...]
@@ -140,15 +153,16 @@ class Roles:
 
     @property
     def named(self) -> list[str]:
-        """The columns that a frame must have."""
+        """The names of the columns that a frame must have."""
         created = [self.created_time] if self.created_time else []
         return [*self.keys, self.event_time, *created, *(self.features or ())]
 
     def pick(self, columns: Sequence[str]) -> Roles:
-        """Fill in the features: all columns that have no other part, unless they were named.
+        """Return these roles with the features filled in: unless they were named, all columns without another role.
 
         Raises:
-            DataError: Two names clash, or there are no features.
+            DefinitionError: A column has two roles.
+            DataError: Two names differ in case only, a name cannot be used, or there are no features.
         """
         rest = () if self.features else tuple(name for name in columns if name not in self.named)
         _refuse_clashes([*self.named, *rest])
@@ -160,6 +174,7 @@ class Roles:
 def _refuse_clashes(used: Sequence[str]) -> None:
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
         raise DefinitionError(f"Column {repeated[0]!r} has two parts (key, time or feature). Give it one.")
+    # DuckDB does not tell names apart by case.
     folded = Counter(name.lower() for name in used)
     if alike := [name for name in used if folded[name.lower()] > 1]:
         raise DataError(f"Columns {' and '.join(map(repr, alike))} differ in case only. Rename one.", columns=alike)
@@ -170,15 +185,23 @@ def _refuse_clashes(used: Sequence[str]) -> None:
 
 
 def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
-    """Find the schema that a frame's rows need, given the version they would be added to.
+    """Return the schema that a frame's rows need, given the version to which they would be added.
 
-    A column whose type widens into the known one takes the known one, so a narrower frame, an
-    all-null column or another layout of the same values makes no new version. Neither do whole
-    numbers for a float or a decimal, and decimals of another scale, as long as each is exact there.
-    Decimals that are not exact there widen the known type.
+    A column takes the known type if that is at least as wide. So a narrower frame, an all-null column or another
+    layout of the same values makes no new version. Neither do whole numbers for a float or decimal feature, nor
+    decimals of another scale, if each value is exact in the known type. Other decimals widen it.
+
+    | known type    | values in the frame  | type in the result                          |
+    |---------------|----------------------|---------------------------------------------|
+    | double        | int64: 1, 2          | double                                      |
+    | double        | int64: 2**53 + 1     | int64, which `check_evolution` then refuses |
+    | int8          | int64: 1             | int64, which is wider                       |
+    | decimal(3, 1) | decimal(4, 2): 12.50 | decimal(3, 1)                               |
+    | decimal(3, 1) | decimal(4, 2): 12.25 | decimal(4, 2)                               |
 
     Raises:
-        DataError: A type cannot be kept, or is unknown because all values are null.
+        DefinitionError: A column has two roles.
+        DataError: A type cannot be stored or is unknown, or values do not fit the role or declared type of a column.
     """
     roles = roles.pick(table.column_names)
     now = {field.name: field.type for field in known} if known else {}
@@ -190,6 +213,7 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
             return pa.field(name, _declared_type(table[name], kind, pa.field(name, declared[name])))
         if name in now:
             return pa.field(name, _next_type(table[name], kind, now[name]))
+        # A new column without values takes the type that the frame gave it. Only one without a type is refused.
         kind = _logical_of(table.schema.field(name))
         if pa.types.is_null(kind):
             remedy = (
@@ -206,11 +230,13 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
 
     def time(name: str) -> pa.Field:
         kind = _time_type(name, _kind_of(table, name), roles.group)
+        # A known timestamp keeps its unit and zone, whatever the frame has. Only a date can become a timestamp.
         if name in now and (pa.types.is_timestamp(now[name]) or pa.types.is_date(kind) or not _has_values(table, name)):
             return pa.field(name, now[name])
         return pa.field(name, kind)
 
     features = roles.features or ()
+    # Known features keep their order, so that a frame with its columns in another order makes no new version.
     kept = [name for name in (known.feature_names if known else []) if name in features]
     return Schema(
         keys=tuple(_key(column(name)) for name in roles.keys),
@@ -221,7 +247,10 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
 
 
 def _kind_of(table: pa.Table, name: str) -> pa.DataType:
-    """Return the logical type of a column; null for one of nothing but missing values, whatever type it was given."""
+    """Return the logical type of a column. It is null if the column has rows but no values, whatever its own type.
+
+    A library gives even a column without values some type, such as float64 in pandas, which says nothing about it.
+    """
     return _logical_of(table.schema.field(name)) if not len(table) or _has_values(table, name) else pa.null()
 
 
@@ -230,16 +259,22 @@ def _has_values(table: pa.Table, name: str) -> bool:
 
 
 def _next_type(column: pa.ChunkedArray, kind: pa.DataType, now: pa.DataType) -> pa.DataType:
-    """Return the type that a known column has with these values: its own if all fit, else one that both fit, or theirs."""
+    """Return the type of a known column once it has these values too.
+
+    That is the known type if all values fit it, else the narrowest type for both. If there is none, it is the type of
+    the new values, which `check_evolution` then refuses.
+    """
     if types.widens(kind, now) or types.fits(column, now):
         return now
     if not (pa.types.is_decimal(kind) and pa.types.is_decimal(now)):
         return types.together(now, kind) or kind
+    # Both declared types together may need more than 38 digits although the values need fewer.
     short = types.shortest(column)
     return types.together(now, kind) or types.together(now, short) or short
 
 
 def _declared_type(column: pa.ChunkedArray, kind: pa.DataType, declared: pa.Field) -> pa.DataType:
+    # Numbers are checked value by value when the rows are cast for storage.
     numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (kind, declared.type))
     if numbers or types.widens(kind, declared.type) or types.fits(column, declared.type):
         return declared.type
@@ -283,10 +318,10 @@ def _time_type(name: str, kind: pa.DataType, group: str) -> pa.DataType:
 
 
 def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
-    """List what changes from one version to the next, if rows of the old one can be read in the new one.
+    """Check that rows of the old version can be read in the new one, and return what changes.
 
     Raises:
-        DataError: A key or a time would change, or a type would not widen; it says the ways out.
+        DataError: The join keys or times would change, or a type would not widen. The message gives the remedies.
     """
     if old.identity != new.identity:
         raise DataError(
@@ -314,16 +349,17 @@ _IN_PANDAS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_string, "string"),
 )
-"""What pandas calls the types of which each value fits, if it has an exact place."""
+"""The pandas names of the types that take every value that is exact in them, to advise casting a column back."""
 
 
 def _way_out(old: pa.DataType, new: pa.DataType) -> str:
-    """Say how a column is brought to the type it had, if it can be: the beginning of a sentence."""
+    """Return advice for a column that cannot change type, as the beginning of a sentence: to cast it if possible."""
     if pa.types.is_integer(old) and pa.types.is_integer(new):
         return f"A value lies beyond the range of {old}. Give the column"
     if not (pa.types.is_decimal(old) and pa.types.is_decimal(new)):
         cast = next((f"pandas: .astype({name!r})" for is_it, name in _IN_PANDAS if is_it(old)), f"to {old}")
         return f"Cast the column ({cast}), give"
+    # Rounding the values to the old scale helps only if their digits before the point then leave room for it.
     if max(old.precision - old.scale, new.precision - new.scale) + old.scale > types.LONGEST_DECIMAL:
         return f"Together they need more than {types.LONGEST_DECIMAL} digits. Give the column"
     return (

@@ -1,4 +1,4 @@
-"""Engines answer three questions about stored rows. Each holds the contract or refuses."""
+"""Query engines over stored rows. An engine keeps the contract, or raises an error."""
 
 from seeknal.engine.protocol import Engine, FeatureRequest
 

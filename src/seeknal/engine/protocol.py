@@ -1,4 +1,4 @@
-"""What every engine must answer, with its edges."""
+"""The protocol of query engines, with the edge cases that each of them must handle alike."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from seeknal.offline import Rows
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """Features of one group to be looked up.
+    """The features of one group to look up.
 
     Args:
-        rows: Its rows.
+        rows: The rows of the group.
         features: The names of the features.
-        ttl: How long a value is good for.
-        parts: The same rows in parts, each before the one before it, for an engine that need not read all; or nothing.
+        ttl: How long before a moment a row may be to count, in microseconds, inclusive; None: any time.
+        parts: The same rows cut into parts, the latest first, for an engine that can stop early; empty if they are not cut.
     """
 
     rows: Rows
@@ -30,55 +30,69 @@ class FeatureRequest:
 
 
 class Engine(Protocol):
-    """Reads stored rows. Answers are in logical types; instants and spans of time are whole microseconds, all bounds are inclusive."""
+    """Reads stored rows. Results are in logical types; instants and durations are whole microseconds, and all bounds are inclusive."""
 
     def as_of(self, wanted: FeatureRequest, moments: pa.Table | Path) -> pa.RecordBatchReader:
-        """Give each moment the features known then.
+        """Return the features as known at each moment.
 
-        The row with the latest event time at or before the moment counts; of several, the one with
-        the latest created time, then the one written last. When it is older than the ttl, or a key
-        or the moment is null, all features are null. A feature that is null in that row is null.
+        The row with the latest event time at or before the moment wins; among several, the one with the latest created time, then
+        the one written last. If that row is older than the ttl, or if a key or the moment is null, all features are null. There is
+        no fallback to an earlier row: not if the winner has expired, and not for a feature that is null in it.
+
+        For example, with a ttl of 10 and all rows of one entity:
+
+            rows   event time   created   x          moments   x
+            a      20           5         1          19        null   no row yet
+            b      20           6         2          20        2      b: the greater created time
+            c      30           5         null       35        null   c, in which x is null
+                                                     41        null   c, which is older than the ttl
 
         Args:
             wanted: The features.
-            moments: The entities, as join keys k0, k1, ... in the group's order and in stored types, and the moments
-                `t`, in microseconds since 1970. If they are too many for the memory, the Parquet file they are in;
-                the folder it is in takes what does not fit.
+            moments: The entities, as join keys k0, k1, ... in the group's order and in stored types, and the moments `t`, in
+                microseconds since 1970. If they do not fit in memory, the path of a Parquet file of them, which also has their
+                positions `i`; the engine spills into the folder of that file.
 
         Returns:
-            One row per moment, in order, in logical types.
+            One row per moment, in the order of the moments, in logical types.
         """
 
     def moments(self, groups: Sequence[Rows]) -> pa.Table:
-        """List the entities and event times at which any of the groups has a row.
+        """Return the entities and event times at which any of the groups has a row.
 
         Returns:
-            Distinct rows, ordered: join keys and event time, in stored types.
+            Join keys and event time in stored types: distinct rows, ordered by these columns.
         """
 
     def latest(
         self, rows: Rows, *, future_after: int | None = None, entities: pa.Table | None = None
     ) -> pa.RecordBatchReader:
-        """Give the row of each entity that wins over its others.
+        """Return the latest row of each entity.
 
         Args:
             rows: The rows.
-            future_after: Rows later than this instant win by event time, beside the one that wins up to it.
-            entities: Only of these entities: their join keys, in stored types.
+            future_after: Return the latest row up to this instant, and in addition the winner of each event time after it; None:
+                one row per entity, whatever its event time.
+            entities: The join keys of the only entities to return, in stored types; None: all.
 
         Returns:
             All columns, ordered by key and event time. Entities with a null key are left out, except with `future_after`.
         """
 
     def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
-        """Return the newest event time at or before an instant, and the first after it, of rows without a null key."""
+        """Return the greatest event time at or before an instant, and the least after it, of rows without a null key; None for none."""
 
     def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
-        """Give the rows written last, the very last one first; of one entity, if its keys are given.
+        """Return the rows written last, in reverse order of writing.
+
+        Args:
+            rows: The rows.
+            limit: How many rows to return at most.
+            entity: The join keys of the only entity to return, one row in stored types; None: any.
 
         Returns:
-            All columns, and the number of each row in the order of writing.
+            All columns, and the row number, which is the order of writing.
         """
 
     def count(self, rows: Rows, columns: Sequence[str] = ()) -> list[int]:
-        """Count the rows, and the nulls of some columns."""
+        """Return the number of rows, followed by the number of nulls of each column given."""

@@ -1,7 +1,7 @@
-"""A few cases that a point-in-time join must answer rightly, with the releases of DuckDB, Arrow and NumPy that are installed.
+"""A self-test of the point-in-time join with the installed releases of DuckDB, Arrow and NumPy.
 
-Releases of DuckDB before have skipped a last value that is null, and compared a timestamp with one of a zone in the session's own
-zone. The ways are the engine's.
+Past releases of DuckDB have skipped a last value that is null, and have compared timestamps with and without a zone in the zone of the
+session. Every way in which the engine can join is tested.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seeknal.offline import Rows
 from seeknal.values.types import UTC
 
 VERSIONS = f"duckdb {duckdb.__version__}, numpy {np.__version__}, pyarrow {pa.__version__}"
-"""What answers: whoever was asked need not be asked again."""
+"""The libraries that are tested; a home remembers the versions that passed, and does not test them again."""
 _SCHEMA = Schema(
     (pa.field("user", pa.string()), pa.field("place", pa.int64())),
     pa.field("at", UTC),
@@ -48,6 +48,7 @@ _SPINE = [
     ("c", 50),
     ("b", None),
 ]
+"""User and moment of each spine row, all at place 7. With the ttl, moment 18 still sees the row at 10, and moment 19 no longer."""
 _WITHOUT_TTL = [None, 1, 1, 1, 3, None, 1, None, None, None, None]
 _WITH_TTL = [None, 1, 1, None, 3, None, 1, None, None, None, None]
 _TTL = 8
@@ -59,10 +60,10 @@ _WAYS: dict[str, Callable[[Join], pa.Table | None]] = {
 
 
 def check(connection: duckdb.DuckDBPyConnection) -> None:
-    """Ask the cases, in a zone far from UTC.
+    """Join the test rows to the test spine in all ways, with and without a ttl, in a session zone far from UTC.
 
     Raises:
-        StoreError: An answer is wrong.
+        StoreError: A join gave a wrong result, or failed.
     """
     users, moments = zip(*_SPINE, strict=True)
     places = pa.array([7] * len(users), pa.int64())

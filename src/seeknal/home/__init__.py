@@ -1,1 +1,1 @@
-"""A home: the feature store in a folder, opened, backed up and examined."""
+"""A home, which is a feature store in a folder: opening it, backing it up and checking its health."""

@@ -1,8 +1,8 @@
-"""Backups: a whole home in a folder, as it was at one moment, taken while it is in use; and back again.
+"""Backups: consistent copies of a whole home, taken while it is in use, and how to restore one.
 
-The moment is that of the copy of the registry. Nothing that was stored by then is deleted until the backup is done
-(`Catalog.keeping`), and tables only grow, so each table can be copied afterwards as it stood at that moment. What is
-online is not copied, for it follows from the rest: a restore loads it again.
+A backup holds the state as of the moment at which the registry is copied. Nothing stored by then is deleted before the backup
+is done (`Catalog.keeping`), and tables only grow, so each table can be copied later as it stood at that moment. Online rows
+are not copied, because they can be rebuilt from the rest: a restore loads them again.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _FORMAT = 1
 _MANIFEST, _REGISTRY = "backup.json", "registry.db"
 _LOG_ENTRY = re.compile(r"(\d{20})(\.json|\.checkpoint(\.\d{10}\.\d{10})?\.parquet)")
 _OWN = ""
-"""What the registry calls the online store that holds where a table names no other."""
+"""The registry's name for the home's configured online store, which tables use unless they name another."""
 
 
 @dataclass(frozen=True)
 class BackedUp:
-    """What a backup holds.
+    """The result of a backup.
 
     Args:
-        place: The folder.
-        at: The moment whose state it is, in microseconds since 1970.
-        groups: How many feature groups are in it.
-        tables: How many online tables.
-        training_sets: How many saved training sets.
-        files: How many files.
-        size: How many bytes these have.
-        seconds: How long it took.
+        place: The folder of the backup.
+        at: The moment whose state it holds, in microseconds since 1970.
+        groups: Number of feature groups.
+        tables: Number of online tables.
+        training_sets: Number of saved training sets.
+        files: Number of files.
+        size: Total size of the files in bytes.
+        seconds: Duration of the backup.
     """
 
     place: Path
@@ -64,12 +64,12 @@ class BackedUp:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """An online table whose rows are not in the home's own folder, and were left as they are.
+    """An online table whose rows are outside the home's own folder, and were left alone by a restore.
 
     Args:
         table: Project and name of the table.
-        place: The online store.
-        commands: What loads them from the restored home.
+        place: The online store that holds the rows.
+        commands: The commands that load the rows from the restored home.
     """
 
     table: str
@@ -79,16 +79,16 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore put in place.
+    """The result of a restore.
 
     Args:
-        home: The home.
-        at: The moment whose state it is, in microseconds since 1970.
-        groups: How many feature groups are in it.
+        home: The folder of the restored home.
+        at: The moment whose state it holds, in microseconds since 1970.
+        groups: Number of feature groups.
         loaded: The online tables that were loaded.
-        elsewhere: Those that were not, because their rows are in stores that other homes may use as well.
-        training_sets: How many saved training sets are in it.
-        seconds: How long it took.
+        elsewhere: The online tables that were not loaded, because other homes may use the stores of their rows as well.
+        training_sets: Number of saved training sets.
+        seconds: Duration of the restore.
     """
 
     home: Path
@@ -109,7 +109,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What a backup says of itself; the list of its files has a hash too."""
+    """The manifest of a backup. `sha256` is the hash of its list of files."""
 
     format: int
     seeknal: str
@@ -126,18 +126,18 @@ class _Manifest:
 
 
 def backup(home: Home, place: str | Path, *, on_progress: OnProgress | None = None) -> BackedUp:
-    """Copy a whole home, as it is at one moment, into a new folder; others go on reading and writing meanwhile.
+    """Copy a whole home, as of one moment, into a new folder. Reads and writes go on in the meantime.
 
-    Whoever erases, optimizes or deletes waits until it is done, and is waited for if they began before.
+    Erasures, optimizations and deletions that begin later wait for the backup, and the backup waits for those that began before.
 
     Args:
         home: The home, such as a `FeatureStore`.
-        place: The folder; it appears when all is in it.
-        on_progress: Told each step; without it they are shown on a terminal.
+        place: The folder, which is renamed into place when the backup is complete.
+        on_progress: Called with each step. Without it, the steps are shown on a terminal.
 
     Raises:
-        DefinitionError: There is something at the place, or no home.
-        StoreError: The home could not be read, or the folder not be written; there is none then.
+        DefinitionError: There is something at the place already, or there is no home.
+        StoreError: The home could not be read, or the folder could not be written; then there is no folder.
     """
     started = time.perf_counter()
     target = folders.named(place)
@@ -165,7 +165,7 @@ def _check_target(home: Home, target: Path) -> None:
 
 
 class _Taking:
-    """One backup being taken."""
+    """A backup in progress."""
 
     def __init__(self, home: Path, part: Path, on_progress: OnProgress) -> None:
         self._home = home
@@ -175,7 +175,8 @@ class _Taking:
         self._size = 0
 
     def run(self) -> tuple[int, int, int, int, int, int]:
-        """Take it; give what `BackedUp` says after its place."""
+        """Take the backup, and return the fields of `BackedUp` from `at` to `size`."""
+        # Read before the registry: a table may have commits that a killed process did not add to the registry.
         tables = {root: latest(root) for root in self._home.glob("offline/*/*") if list(root.glob("_delta_log/*.json"))}
         self._copy_registry()
         at = now()
@@ -193,16 +194,16 @@ class _Taking:
         return at, len(groups), len(registry.tables()), len(sets), len(manifest.files), manifest.size
 
     def _copy_registry(self) -> None:
-        """Copy it in one go, so that it is of one moment."""
+        """Copy the registry in a single step, so that the copy is of one moment."""
         with (
             closing(sqlite3.connect(self._home / _REGISTRY, timeout=60)) as old,
             closing(sqlite3.connect(self._part / _REGISTRY)) as new,
         ):
-            old.backup(new, progress=lambda *_: None)  # where Python is called, Ctrl-C is heard
+            old.backup(new, progress=lambda *_: None)  # Python handles Ctrl-C in the callback
         folders.same_access(self._home / _REGISTRY, self._part / _REGISTRY)
 
     def _copy_table(self, root: Path, last: int) -> None:
-        """Copy a table as it stood after a snapshot, with the files of all snapshots before that can be read still."""
+        """Copy a table as it stood after a snapshot, with the files of all earlier snapshots that can still be read."""
         log = root / "_delta_log"
         entries = [found for path in sorted(log.glob("*")) if (found := _LOG_ENTRY.fullmatch(path.name))]
         entries = [entry for entry in entries if int(entry[1]) <= last]
@@ -213,6 +214,7 @@ class _Taking:
         for entry in entries:
             self._copy(log / entry[0])
         copied = self._part / root.relative_to(self._home)
+        # A vacuum may have removed files of earlier snapshots; only those of the last one have to be there.
         for name in sorted(mentioned_files(copied)):
             if (root / name).exists():
                 self._copy(root / name)
@@ -240,31 +242,32 @@ def _hash_of(files: Sequence[_File]) -> str:
     return sha256(msgspec.json.encode(files)).hexdigest()
 
 
-# Restoring one
+# Restoring a backup
 
 
 def restore(
     source: str | Path, home: Home, *, load_shared: bool = False, on_progress: OnProgress | None = None
 ) -> Restored:
-    """Make a home from a backup, with what was online in its own folder; it appears when all is in it.
+    """Make a home from a backup, and load what was online in its own folder. The home is renamed into place when it is complete.
 
-    Online rows in Redis, or in another folder, are left as they are, since the home that was backed up may use them.
+    Online rows in Redis, or in another folder, are left alone, because the home that was backed up may still use them.
 
     Args:
         source: The folder of the backup.
-        home: Where to: a home, such as a `FeatureStore`, whose folder is empty or not there yet.
-        load_shared: Load the rows in other stores too, when the home is in its place.
-        on_progress: Told each step; without it they are shown on a terminal.
+        home: The home to make, such as a `FeatureStore`; its folder is empty or does not exist yet.
+        load_shared: Load the rows in other stores too, once the home is in place.
+        on_progress: Called with each step. Without it, the steps are shown on a terminal.
 
     Raises:
         DefinitionError: The home is not empty, or there is no backup.
-        StoreError: The backup is not as it was taken, or the home could not be written; there is none then.
+        StoreError: The backup was changed or damaged, or the home could not be written; then no home was made. With
+            `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
     started = time.perf_counter()
     backed_up, target = folders.named(source), home.home.resolve()
     manifest = _read_manifest(backed_up)
     _check_home(target)
-    home.close()
+    home.close()  # left open, both would go on reading the files of an earlier home in this folder
     LmdbStore(home.home / "online").close()
     with working("Restoring", on_progress) as told:
         with (
@@ -288,11 +291,11 @@ def restore(
 
 
 def _read_manifest(folder: Path) -> _Manifest:
-    """Read what a backup says of itself.
+    """Read and check the manifest of a backup.
 
     Raises:
-        DefinitionError: It is no backup, or of a later release.
-        StoreError: It is not as it was taken.
+        DefinitionError: The folder is no backup, or a release with another backup format made it.
+        StoreError: The manifest was changed or damaged.
     """
     file = folder / _MANIFEST
     if not file.is_file():
@@ -307,7 +310,7 @@ def _read_manifest(folder: Path) -> _Manifest:
         raise DefinitionError(
             f"{folder} was made by seeknal {text.get('seeknal')}, in another format. Restore it with that release."
         )
-    for one in found.files:
+    for one in found.files:  # no path may lead out of the home
         name = PurePosixPath(one.name)
         if name.is_absolute() or ".." in name.parts:
             raise damaged
@@ -317,7 +320,7 @@ def _read_manifest(folder: Path) -> _Manifest:
 
 
 def _check_home(home: Path) -> None:
-    if home.is_mount():
+    if home.is_mount():  # a folder cannot be renamed onto a mount point
         raise DefinitionError(f"{home} is where a disk is mounted. Set SEEKNAL_HOME to a folder on it.")
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise DefinitionError(
@@ -327,7 +330,7 @@ def _check_home(home: Path) -> None:
 
 @contextmanager
 def _parents(target: Path) -> Iterator[None]:
-    """Make the folders that a folder is to be in, and remove those again if it does not come about."""
+    """Create the missing parents of a folder, and remove them again if the block fails."""
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -340,7 +343,7 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: OnProgress) -> None:
-    """Copy all files of a backup, and see that they are as they were taken."""
+    """Copy all files of a backup, and check their sizes and hashes."""
     done = 0
     for file in manifest.files:
         try:
@@ -358,7 +361,7 @@ def _has_own_store(home: Home) -> bool:
 
 
 def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
-    """Load what was online in the home's own folder, before the home is in its place."""
+    """Load what was online in the home's own folder, before the home is renamed into place."""
     made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
     try:
         for record in made.registry.groups():
@@ -366,7 +369,7 @@ def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
             for number in sorted({load.version for load in made.registry.loads(record, target=_OWN)}):
                 try:
                     made.catalog.read(record, number)
-                except StoreError as error:  # it was so when the home was saved, and is no reason to lose the rest
+                except StoreError as error:  # it was unreadable before the backup, too: restore the rest
                     notice(f"Version {number} of {record.label} cannot be loaded: {error}")
                     continue
                 made.online_tables.reload(record, number, _OWN, on_progress)
@@ -376,10 +379,10 @@ def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
 
 
 def _load_others(home: Home, on_progress: OnProgress) -> None:
-    """Load what was online elsewhere, from a home that is in its place.
+    """Load what was online in other stores, from a home that is in place.
 
     Raises:
-        StoreError: It could not be loaded; the home stays.
+        StoreError: Rows could not be loaded; the home stays.
     """
     for record in home.registry.groups():
         for target in sorted({load.target for load in home.registry.loads(record)}):
@@ -397,7 +400,7 @@ def _load_others(home: Home, on_progress: OnProgress) -> None:
 
 
 def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
-    """Say what a restore did not load of a table; None if it loaded all."""
+    """Return what to report about an online table that a restore did not load; None if the restore loaded it."""
     if table.target == _OWN and _has_own_store(home):
         return None
     place = shown(table.target or str(home.settings.online_store))
@@ -406,7 +409,7 @@ def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Say of errors of the disk what they came to."""
+    """Raise an error of the disk or of SQLite as a StoreError that says what failed and what state was left."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:

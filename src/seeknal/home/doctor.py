@@ -1,4 +1,4 @@
-"""How a home is: what is in it, how much room it takes, and whether what it relies on works."""
+"""The health of a home: its contents, its size, and whether what it relies on works."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LIBRARIES = ("duckdb", "deltalake", "pyarrow", "lmdb", "pandas", "polars")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        what: The thing.
-        fine: Whether it is as it should be.
-        found: What was seen.
+        what: What was checked.
+        fine: Whether it is in order.
+        found: What the check found.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine(store: FeatureStore) -> list[Finding]:
-    """Look at everything that can be looked at without changing it."""
+    """Run every check that can be run without changing the home."""
     return [*_machine(store), *_groups(store), *_online(store)]
 
 
@@ -67,6 +67,7 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
                 continue
             versions, newest = catalog.versions(record), offline.snapshot()
             for one in versions:
+                # Raises if files of the version are gone. For the newest snapshot, read just now, `is_whole` is enough.
                 if one.snapshot != newest.number or not newest.is_whole:
                     catalog.snapshot(record, one)
             spare = offline.orphans()
@@ -86,7 +87,7 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
 
 
 def _foreign(label: str, offline: OfflineTable, newest: Snapshot) -> Iterator[Finding]:
-    """Look at what other programs did to a table that can be read all the same, and at what they would read of it."""
+    """Report commits of other programs that left the rows as they were, and table properties that other programs need."""
     if commits := offline.foreign().every:
         told = ", ".join(map(str, commits[-_SHOWN:]))
         yield Finding(
@@ -117,7 +118,8 @@ def _online(store: FeatureStore) -> Iterator[Finding]:
 
 
 def _bytes_of(folder: Path) -> int:
-    every = (os.path.join(here, name) for here, _, names in os.walk(folder) for name in names)  # noqa: PTH118 - quicker
+    every = (os.path.join(here, name) for here, _, names in os.walk(folder) for name in names)  # noqa: PTH118 - faster
+    # Blocks, not lengths: a sparse file takes less disk than its length.
     return sum(os.lstat(path).st_blocks * 512 for path in every)
 
 

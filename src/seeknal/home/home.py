@@ -1,4 +1,4 @@
-"""A home, opened: its settings, and the parts that a feature store is made of, each made when it is first used."""
+"""An open home: its settings, and the parts of a feature store, each created on first use."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _inherited: list[object] = []
 
 
 def _after_fork() -> None:
-    """Let a forked process open its own query engine: DuckDB cannot be carried over.
+    """Make a forked process open a query engine of its own, because DuckDB does not survive a fork.
 
-    What was inherited is kept, since ending it would wait for threads that are not there.
+    The inherited engine is kept alive: closing it would wait for threads that do not exist in the child.
     """
     for home in _homes:
         _inherited.extend(home._forget())  # noqa: SLF001 - its own module
@@ -41,13 +41,13 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Home:
-    """What is in a folder.
+    """A feature store's folder, and access to its contents.
 
     Args:
-        home: The folder. Without it: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
-        memory_limit: Most memory a query may take, such as "4GB".
-        online_store: Where online rows are: a folder, or the URL of Redis. Without it: `online` in the home.
-        lookback_days: How far before its rows a write may reach before it gives a notice.
+        home: The folder. Default: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
+        memory_limit: Maximum memory of a query, such as "4GB".
+        online_store: Where online rows are stored: a folder, or the URL of Redis. Default: `online` in the home.
+        lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Home:
 
     @classmethod
     def of(cls, settings: config.Settings) -> Self:
-        """Return the home that some settings describe, whatever the folder and the environment say now."""
+        """Return the home that the settings describe, whatever the current folder and environment say."""
         home = cls.__new__(cls)
         home._open(settings)  # noqa: SLF001 - its own
         return home
@@ -79,22 +79,22 @@ class Home:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything in it yet. To ask makes nothing."""
+        """Whether the home holds anything yet. Reading this property creates nothing."""
         return self.registry_file.exists()
 
     @locked_cached_property
     def registry(self) -> Registry:
-        """What exists."""
+        """The registry, which records what exists."""
         return Registry(self.registry_file)
 
     @property
     def registry_file(self) -> Path:
-        """Where the registry is, or will be."""
+        """Path of the registry, whether it exists yet or not."""
         return self.home / "registry.db"
 
     @locked_cached_property
     def scratch(self) -> Path:
-        """Where what does not fit in memory is kept for a while."""
+        """Folder that queries spill to when they do not fit in memory."""
         return scratch_of(self.home)
 
     @locked_cached_property
@@ -107,25 +107,25 @@ class Home:
 
     @property
     def engine(self) -> Engine:
-        """What answers queries; each release of it is tested when a home first meets it."""
+        """The query engine. Each release of it is tested when a home first uses it."""
         return self._queries.engine
 
     def check_engine(self) -> None:
-        """Ask the query engine a few cases that it must answer rightly.
+        """Check that the query engine answers a few test cases correctly.
 
         Raises:
-            StoreError: It does not.
+            StoreError: An answer is wrong.
         """
         self._queries.check()
 
     @locked_cached_property
     def catalog(self) -> Catalog:
-        """Where things are found."""
+        """The catalog, which finds groups, versions, snapshots and tables."""
         return Catalog(self.home, self.registry, self._duck)
 
     @locked_cached_property
     def online_tables(self) -> OnlineTables:
-        """What is online."""
+        """The online tables."""
         from seeknal.serve.online_tables import OnlineTables
 
         queries, place = self._queries, self.settings.online_store or str(self.home / "online")
@@ -133,47 +133,48 @@ class Home:
 
     @locked_cached_property
     def training_sets(self) -> TrainingSets:
-        """Where training sets are kept."""
+        """The saved training sets."""
         from seeknal.join.training_sets import TrainingSets
 
         return TrainingSets(self.catalog, self.engine)
 
     @property
     def places(self) -> Places:
-        """Where things are that are removed together."""
+        """The parts of the home from which an erasure or a deletion removes rows."""
         from seeknal.home.removal import Places
 
         return Places(self.catalog, self.training_sets, self.online_tables)
 
     def versions(self, name: str, project: str | None = None) -> list[Version]:
-        """List a group's versions, the oldest first."""
+        """Return a group's versions, oldest first."""
         return self.catalog.versions(self.catalog.group(name, project))
 
     def version(self, name: str, project: str | None = None, number: int | None = None) -> Version:
-        """Give one version of a group; the current one without a number."""
+        """Return one version of a group; without a number, the current one."""
         return self.catalog.version(self.catalog.group(name, project), number)
 
     def diff(self, name: str, old: int, new: int, project: str | None = None) -> list[Change]:
-        """List what changed between two versions of a group."""
+        """Return the changes from one version of a group to another."""
         from seeknal.define.schema import difference
 
         record = self.catalog.group(name, project)
         return difference(self.catalog.version(record, old).schema, self.catalog.version(record, new).schema)
 
     def watermarks(self, name: str, project: str | None = None) -> list[int]:
-        """List the newest event time of each write to a group's current version, in microseconds since 1970."""
+        """Return the newest event time of each write to a group's current version, in microseconds since 1970, without repeats."""
         record = self.catalog.group(name, project)
         current = [version.number for version in self.catalog.versions(record) if version.is_current]
         noted = self.registry.watermarks(record, current[0]) if current else []
+        # Commits that the registry could not note, because the disk is full for example, count as well.
         unheard = [one.newest for one in self.catalog.catch_up(record) if one.version in current]
         return sorted({*noted, *(newest for newest in unheard if newest is not None)})
 
     def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
-        """List the entities, each with its project."""
+        """Return the entities, each with its project."""
         return self.registry.entities(project)
 
     def close(self) -> None:
-        """Let go of the query engine and its memory; it opens again when it is next used."""
+        """Close the query engine and release its memory; it opens again on the next use."""
         for part in self._forget():
             if isinstance(part, Duck):
                 part.close()
@@ -184,7 +185,7 @@ class Home:
 
 
 class _Queries:
-    """The query engine of a home, made when it is first asked for: who only looks things up does without."""
+    """The query engine of a home, created on first use: a process that only looks up online rows never starts it."""
 
     def __init__(self, home: Path, duck: Duck) -> None:
         self._home = home
@@ -197,6 +198,7 @@ class _Queries:
 
         self._duck.begin()
         checked = self._home / f"checked-{selftest.VERSIONS.replace(', ', '-').replace(' ', '-')}"
+        # A home that cannot be written keeps no marker, so there each process runs the test.
         if not checked.exists():
             self.check()
             with suppress(OSError):

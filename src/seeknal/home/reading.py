@@ -1,4 +1,4 @@
-"""The answers to an inquiry: as a frame, as a stream, kept as a training set, explained, and looked through for leaks."""
+"""The reading verbs. They turn an inquiry into a frame, a stream, a saved training set, an explanation or a check for leaks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def sources(home: Home, asked: Inquiry) -> list[Source]:
-    """Find what the lookups lead to.
+    """Return the source of each lookup: its group, version and snapshot.
 
     Raises:
         DefinitionError: A group, feature, version or snapshot does not exist.
@@ -31,7 +31,7 @@ def sources(home: Home, asked: Inquiry) -> list[Source]:
 
 
 def frame(home: Home, asked: Inquiry, output: str | None = None, on_progress: OnProgress = no_progress) -> Any:
-    """Answer with a frame of the spine's kind, or of the one asked for."""
+    """Return the features as a frame of the spine's kind, or of the kind given by `output`."""
     from seeknal.join import retrieval
     from seeknal.values import frames
 
@@ -49,7 +49,7 @@ def frame(home: Home, asked: Inquiry, output: str | None = None, on_progress: On
 
 
 def batches(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -> pa.RecordBatchReader:
-    """Answer with a stream, so that neither spine nor groups need to fit in memory.
+    """Return the features as a stream of batches, so that neither the spine nor the groups need to fit in memory.
 
     Raises:
         DefinitionError: There is no spine.
@@ -68,7 +68,7 @@ def batches(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -
 def save(
     home: Home, name: str, asked: Inquiry, *, keep_rows: bool = False, on_progress: OnProgress = no_progress
 ) -> TrainingSetRecord:
-    """Keep the answer, with what it takes to build it again; see `seeknal.join.training_sets`."""
+    """Save the training set, with all that is needed to rebuild it; see `seeknal.join.training_sets`."""
     found, question = sources(home, asked), asked.question
     spine = _spine_table(found, asked)
     return home.training_sets.save(name, found, question, spine, keep_rows=keep_rows, on_progress=on_progress)
@@ -77,17 +77,17 @@ def save(
 def explain(
     home: Home, asked: Inquiry, keys: Mapping[str, Any], moment: Moment, limit: int | None = None
 ) -> list[Candidate]:
-    """List the rows of an entity and what became of each, group by group; the one that counts first, then the nearest.
+    """Return the rows of an entity with their verdicts, group by group: the winner first, then by distance from the moment.
 
     Args:
         home: The home.
-        asked: What is asked.
-        keys: The join keys, as the spine names them.
+        asked: The inquiry.
+        keys: The join keys, by their names in the spine.
         moment: The moment to look from.
-        limit: How many rows of each group to list. None: all.
+        limit: Maximum number of rows of each group. None: all.
 
     Raises:
-        DataError: A join key is not there.
+        DataError: A join key is missing.
     """
     from seeknal.join import explanation
 
@@ -101,7 +101,7 @@ def explain(
 
 
 def check(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -> Findings:
-    """Look for leaks that a correct join cannot see; see `seeknal.join.leaks`."""
+    """Look for leaks that a correct join cannot prevent; see `seeknal.join.leaks`."""
     from seeknal.join import leaks
 
     found = sources(home, asked)
@@ -109,7 +109,7 @@ def check(home: Home, asked: Inquiry, on_progress: OnProgress = no_progress) -> 
 
 
 def _spine_table(found: Sequence[Source], asked: Inquiry) -> pa.Table | None:
-    """Read what is looked at and kept of the spine, if there is one."""
+    """Read the spine's columns that are used or kept; None without a spine."""
     from seeknal.join import retrieval
 
     return retrieval.spine_table(found, asked.spine, asked.question) if asked.kind == SPINE else None

@@ -1,4 +1,4 @@
-"""Removing what is in several places at once: an entity, from one group or all that it keys; a group."""
+"""Removal from several places at once: of an entity, from one group or from all groups that it keys; and of a whole group."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ErasedEntity(Shown):
     """The receipt of an erasure from several groups.
 
     Args:
-        keys: The join keys that were erased, by name.
-        at: When the last of it was, in microseconds since 1970.
-        groups: What was erased from each group.
-        training_sets: The training sets that held the entity, and were deleted.
-        beside: The groups of other entities that have its join keys, and may hold rows of it: nothing was erased there.
+        keys: The erased join keys, by name.
+        at: Time of the erasure from the last group, in microseconds since 1970.
+        groups: The receipt of each group.
+        training_sets: The training sets that held the entity and were deleted.
+        beside: The groups of other entities that have its join keys and may hold rows of it; nothing was erased from them.
     """
 
     keys: dict[str, object]
@@ -47,12 +47,12 @@ class ErasedEntity(Shown):
 
     @property
     def time(self) -> datetime:
-        """When the last of it was erased, in UTC."""
+        """Time of the erasure from the last group, in UTC."""
         return moment_of(self.at)
 
     @property
     def rows(self) -> int:
-        """How many rows of current versions went."""
+        """Number of rows erased from the groups' current versions."""
         return sum(one.rows for one in self.groups)
 
     def __str__(self) -> str:
@@ -64,12 +64,12 @@ class ErasedEntity(Shown):
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are.
+    """The parts of a home that rows are removed from.
 
     Args:
-        catalog: The groups and their rows.
+        catalog: The groups and their offline rows.
         training_sets: The training sets.
-        online_tables: What is online.
+        online_tables: The online tables and their rows.
     """
 
     catalog: Catalog
@@ -78,10 +78,10 @@ class Places:
 
 
 def groups_of(catalog: Catalog, name: str, project: str | None) -> list[GroupRecord]:
-    """List the groups that are keyed by an entity and were written to.
+    """Return the groups that are keyed by an entity and have been written to.
 
     Raises:
-        DefinitionError: There is no such entity, several projects have one, or nothing was written yet.
+        DefinitionError: There is no such entity, several projects have one, or nothing was written to its groups yet.
     """
     within, _, own = name.rpartition("/")
     project = project or within or None
@@ -105,14 +105,14 @@ def groups_of(catalog: Catalog, name: str, project: str | None) -> list[GroupRec
 
 
 def groups_beside(catalog: Catalog, record: GroupRecord) -> list[str]:
-    """List the groups of a project that have the join keys of a group's entity, maybe beside others, under another entity."""
+    """Return the groups of the project that are keyed by another entity, but whose keys include those of this group's entity."""
     entity, every = record.group.entity, catalog.registry.groups(record.project)
     others = (one for one in every if one.group.entity.name != entity.name)
     return [one.label for one in others if set(entity.join_keys) <= set(one.group.entity.join_keys)]
 
 
 def holding(places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any]) -> list[str]:
-    """List the training sets that have an entity of some groups in them."""
+    """Return the training sets made from the given groups that contain the entity."""
     found: dict[str, None] = {}
     for record in records:
         entity = places.catalog.entity(record, keys)
@@ -123,12 +123,12 @@ def holding(places: Places, records: Sequence[GroupRecord], keys: Mapping[str, A
 def erase(
     places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any], delete_training_sets: bool
 ) -> ErasedEntity:
-    """Erase an entity from some groups, and what is online of them; all is looked at before anything is erased.
+    """Erase an entity from the given groups, offline and online. Keys and training sets are checked before anything is erased.
 
     Raises:
-        DefinitionError: Training sets hold the entity, and are not to be deleted.
+        DefinitionError: Training sets contain the entity, and `delete_training_sets` is false.
         DataError: The keys have wrong names or types.
-        StoreError: It is erased from some of the groups, as it then says.
+        StoreError: The entity was erased from some of the groups only, which the message names.
     """
     entities = [places.catalog.entity(record, keys) for record in records]
     doomed = holding(places, records, keys)
@@ -157,14 +157,16 @@ def erase(
 
 
 def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
-    """Erase an entity from a group, and from training sets, also from those that are saved meanwhile."""
+    """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
     catalog, sets = places.catalog, places.training_sets
     key = Codec(catalog.version(record).schema).stored_keys(entity)[0]
     with catalog.deleting():
         at = now()
         with unfinished(f"Nothing was erased from {record.label} offline", "Erase it again"):
-            places.online_tables.take_out(record, key, at)  # first, since a store that is away now may be back later
+            # First: a store that is down could serve the row again once it is back, so nothing is erased without it.
+            places.online_tables.take_out(record, key, at)
         doomed = _delete_sets(sets, record, entity)
+        # Recorded before the rows go, so that a push from now on leaves out the entity's past.
         catalog.registry.add_erasure(record, digest(key), at)
         receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
         doomed += _delete_sets(sets, record, entity)
@@ -188,10 +190,10 @@ def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> l
 
 
 def delete_group(places: Places, record: GroupRecord) -> None:
-    """Remove a group: its rows, its versions, and what of it is online.
+    """Delete a group: its rows, its versions, and its online rows.
 
     Raises:
-        DefinitionError: An online table or a training set needs it.
+        DefinitionError: An online table or a training set needs the group.
     """
     catalog, users = places.catalog, places.online_tables.of(record)
     if others := [table.label for table in users if table.label != record.label]:
@@ -206,7 +208,9 @@ def delete_group(places: Places, record: GroupRecord) -> None:
         )
     root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
     with catalog.deleting():
-        places.online_tables.drop(record)  # first, since a store that is away now may be back later
+        # First: a store that is down could serve the rows again once it is back, so nothing is deleted without it.
+        places.online_tables.drop(record)
+        # An atomic rename, so that a killed deletion leaves no table with half of its files.
         if root.exists():
             folders.make(trash.parent)
             root.rename(trash)

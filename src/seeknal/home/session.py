@@ -1,4 +1,4 @@
-"""The feature store that holds in this folder and environment."""
+"""The feature store of the current folder and environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _opening = Lock()
 
 
 def store() -> FeatureStore:
-    """Return the feature store of the current folder and environment; the same one while they do not change."""
+    """Return the feature store of the current folder and environment: the same object for as long as they do not change."""
     settings = config.load()
     place = (settings.home, settings.memory_limit, settings.online_store, settings.lookback_days, settings.freshness)
     with _opening:
@@ -25,7 +25,7 @@ def store() -> FeatureStore:
 
 
 def close() -> None:
-    """Let go of all files. Stores that are still held, by the handles bound to them, open them again when next used."""
+    """Close all files. A store that is still referenced, by the objects bound to it, opens them again on its next use."""
     from seeknal.online import close_all
 
     with _opening:

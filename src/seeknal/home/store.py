@@ -1,4 +1,4 @@
-"""The feature store: the one object that knows all steps. Every other way in is a call on it."""
+"""The feature store: the one object with all operations. The other interfaces only call it."""
 
 from __future__ import annotations
 
@@ -40,19 +40,17 @@ class FeatureStore(Home):
     """A feature store in a folder.
 
     Args:
-        home: The folder. Without it: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
-        memory_limit: Most memory a query may take, such as "4GB".
-        online_store: Where online rows are: a folder, or the URL of Redis. Without it: `online` in the home.
-        lookback_days: How far before its rows a write may reach before it gives a notice.
+        home: The folder. Default: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
+        memory_limit: Maximum memory of a query, such as "4GB".
+        online_store: Where online rows are stored: a folder, or the URL of Redis. Default: `online` in the home.
+        lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
     """
 
-    # Groups and their versions
-
     def get_or_create(self, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or find it and bring its description, ttl and online flag up to date.
+        """Register a group, or return the registered one with its description, ttl and online flag updated.
 
         Raises:
-            DefinitionError: It is registered with another entity or other time columns.
+            DefinitionError: The group is registered with another entity or other time columns.
         """
         known = self.registry.group(group.project, group.name)
         record = self.catalog.register(group)
@@ -61,27 +59,25 @@ class FeatureStore(Home):
         return record
 
     def counts(self, name: str, number: int, project: str | None = None) -> tuple[int, dict[str, int]]:
-        """Count the rows of a version, and the nulls of each of its columns."""
+        """Return the number of rows of a version, and the number of nulls in each of its columns."""
         version, snapshot = self.catalog.read(self.catalog.group(name, project), number)
         rows, *nulls = self.engine.count(snapshot.within(version.schema), version.schema.names)
         return rows, dict(zip(version.schema.names, nulls, strict=True))
 
     def sample(self, name: str, project: str | None = None, *, limit: int, version: int | None = None) -> pa.Table:
-        """Give the rows written last to a version of a group, the very last first."""
+        """Return the rows written last to a version of a group, the very last first."""
         found, snapshot = self.catalog.read(self.catalog.group(name, project), version)
         return self.engine.sample(snapshot.within(found.schema), limit).select(found.schema.names)
 
     def delete_group(self, name: str, project: str | None = None) -> None:
-        """Remove a group: its rows, its versions, and what of it is online.
+        """Delete a group: its rows, its versions, and its online rows.
 
         Raises:
-            DefinitionError: There is no such group, or an online table needs it.
+            DefinitionError: There is no such group, or an online table or a training set needs it.
         """
         from seeknal.home import removal
 
         removal.delete_group(self.places, self.catalog.group(name, project))
-
-    # Offline
 
     def write(
         self,
@@ -94,24 +90,24 @@ class FeatureStore(Home):
         mode: str = "overwrite",
         drop_nulls: bool = False,
     ) -> Written:
-        """Write rows to a group, as one snapshot, all or none; and load them if the group is online.
+        """Write rows to a group as one snapshot, all or none, and load them if the group is online.
+
+        An append that was stored but failed to load can be retried: the rows are not stored again.
 
         Args:
             group: The group; registered if it is new.
             frame: The rows.
-            features: Columns that are features; without it all that have no other part.
-            declared: Types of features, where the frame's own are not meant.
-            interval: Rows outside are not written; `overwrite` replaces what is stored inside.
+            features: The feature columns. Default: all columns without another role.
+            declared: Types of features, in place of the frame's own.
+            interval: Rows outside it are not written; `overwrite` replaces the stored rows inside it.
             mode: "overwrite", "append" or "merge" (on keys and event time).
             drop_nulls: Leave out rows without an event time instead of refusing them.
-
-        An append that was stored, and did not come online, can be repeated: the rows are not stored again.
 
         Raises:
             DefinitionError: The group has no event time, or the mode is unknown.
             DataError: The frame does not fit; nothing was stored.
-            StoreError: Other writers were faster every time, or the disk is in the way; or the rows are stored but not
-                online, as it then says, with `snapshot` and `rows` as attributes.
+            StoreError: Other writers committed first on every attempt, or the disk failed; or the rows are stored but not
+                online, as the message says, with `snapshot` and `rows` as attributes.
         """
         from seeknal.define.schema import Roles
         from seeknal.values import frames
@@ -131,6 +127,7 @@ class FeatureStore(Home):
         rows = writing.rows_of(self.catalog, known, given, features and roles.named, declared)
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
         online, written = group.materialization.online, None
+        # If all that is stored is online, no earlier append failed after it was stored, and this one is no retry.
         if mode == "append" and online and known and self.versions(group.name, group.project):
             is_behind = self.online_tables.is_behind(known)
             written = writing.already_stored(self.catalog, self.engine, known, job) if is_behind else None
@@ -144,20 +141,20 @@ class FeatureStore(Home):
             return replace(written, online_rows=self.online_tables.follow(record).online) if online else written
 
     def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
-        """Store rows of a group's current version, and bring them online, in one call.
+        """Store rows of a group's current version and load them, in one idempotent call.
 
-        What comes again, value by value, changes nothing; an older event never hides a newer one; what happened to an
-        entity before it was erased is left out.
+        A row that is stored already, with equal values, changes nothing. An older event never hides a newer one. Rows dated at
+        or before the erasure of their entity are left out.
 
         Args:
             name: The group.
             rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
-            project: Its project.
+            project: The group's project.
 
         Raises:
             DefinitionError: There is no such group, or nothing was written to it yet.
             DataError: The rows do not fit the version; nothing was stored.
-            StoreError: The rows could not be stored, or are stored but not online, as it then says; push them again.
+            StoreError: The rows could not be stored, or are stored but not online, as the message says; push them again.
         """
         from seeknal.write import push
 
@@ -175,13 +172,13 @@ class FeatureStore(Home):
     def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:
         """Remove the rows of a group's current version that are older than an instant.
 
-        Earlier snapshots, and so other versions, keep theirs.
+        Earlier snapshots keep their rows, and so do other versions.
 
         Returns:
-            How many rows went, or would go.
+            The number of rows that were removed, or that a dry run would remove.
 
         Raises:
-            StoreError: No row went; or they are gone offline but not online, as it then says.
+            StoreError: No row was removed; or the rows are removed offline but not online, as the message says.
         """
         from seeknal.write import maintenance
 
@@ -190,13 +187,13 @@ class FeatureStore(Home):
             with unfinished(f"No row of {record.label} was removed", "Clean it again"):
                 self.online_tables.require(record)
         version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
-        if not dry_run:  # also if no row went now: one may be online that an earlier call removed
+        if not dry_run:  # even if no row was removed now: one that an earlier call removed may still be online
             with unfinished(f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"):
                 self.online_tables.reload(record, version.number)
         return count
 
     def rollback(self, name: str, number: int, project: str | None = None) -> Version:
-        """Make a version of a group current again, and load it if the group is online; what came after it stays as it is.
+        """Make a version of a group current again, and load it if the group is online. What was written since stays as it is.
 
         Raises:
             DefinitionError: There is no such version, or it is the current one.
@@ -212,14 +209,14 @@ class FeatureStore(Home):
         return version
 
     def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
-        """Put a group's small files together, and delete files that are not needed any more.
+        """Compact a group's small files, and delete files that are not needed any more.
 
-        Needed are the last snapshot of each version, what training sets read, and all snapshots of some days.
+        The last snapshot of each version, the snapshots of training sets, and those of the last `keep_days` days stay.
 
         Args:
             name: The group.
-            project: Its project.
-            keep_days: How many days back `as_of` is to reach.
+            project: The group's project.
+            keep_days: How many days back `as_of` still reaches.
         """
         from seeknal.write import maintenance
 
@@ -227,7 +224,7 @@ class FeatureStore(Home):
         return maintenance.optimize(self.catalog, record, lambda: self.training_sets.snapshots(record), keep_days)
 
     def adopt(self, name: str, project: str | None = None) -> Adopted:
-        """Check, number and take in the rows that another program wrote to a group's table; see `seeknal.write.maintenance.adopt`."""
+        """Adopt the rows that another program wrote to a group's table; see `seeknal.write.maintenance.adopt`."""
         from seeknal.write import maintenance
 
         record = self.catalog.group(name, project)
@@ -240,7 +237,7 @@ class FeatureStore(Home):
     def erase(
         self, name: str, keys: Mapping[str, Any], project: str | None = None, *, delete_training_sets: bool = False
     ) -> Erased:
-        """Erase an entity from a group: from all versions, from older snapshots, and from what is online; see `erase_entity`."""
+        """Erase an entity from all versions, older snapshots and online rows of a group; see `erase_entity`."""
         from seeknal.home import removal
 
         return removal.erase(self.places, [self.catalog.group(name, project)], keys, delete_training_sets).groups[0]
@@ -252,29 +249,27 @@ class FeatureStore(Home):
 
         Args:
             name: The entity's name, such as "customer".
-            keys: Its join keys.
-            project: Its project; without one, the only project that has such an entity.
-            delete_training_sets: Delete the training sets that hold it, instead of raising.
+            keys: The entity's join keys.
+            project: The entity's project. Default: the only project that has such an entity.
+            delete_training_sets: Delete the training sets that contain the entity, instead of raising.
 
         Returns:
-            A receipt for all groups.
+            One receipt for all groups.
 
         Raises:
-            DefinitionError: There is no such entity; or training sets hold it, and are not to be deleted.
+            DefinitionError: There is no such entity; or training sets contain it, and `delete_training_sets` is false.
             DataError: The keys have wrong names or types for one of the groups; nothing was erased.
-            StoreError: It is erased from some groups and not from others, as it then says; erase it again.
+            StoreError: The entity was erased from some groups only, as the message says; erase it again.
         """
         from seeknal.home import removal
 
         return removal.erase(self.places, removal.groups_of(self.catalog, name, project), keys, delete_training_sets)
 
-    # Reading
-
     def sources(self, lookups: Sequence[FeatureLookup], as_of: AsOf | None = None) -> list[Source]:
-        """Find what lookups lead to, now or as it was stored at a moment.
+        """Return the sources of lookups, as of now or as stored at a moment.
 
         Raises:
-            DefinitionError: They are no list of lookups, or a group, feature, version or snapshot does not exist.
+            DefinitionError: `lookups` is no list of lookups, or a group, feature, version or snapshot does not exist.
         """
         return reading.sources(self, Inquiry(lookups, as_of=as_of))
 
@@ -289,20 +284,19 @@ class FeatureStore(Home):
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
-        """Give each row of a spine the features that were known at its moment; see `seeknal.join.retrieval`.
+        """Return the rows of a spine with the features that were known at each row's moment; see `seeknal.join.retrieval`.
 
         Args:
             lookups: The features.
             spine: A frame with the join keys and a moment in each row.
             date_col: The column with the moments.
             keep: Columns to keep beside keys and moment. None: all.
-            interval: Only rows with an event time within it can be seen.
-            as_of: Only what was stored by then can be seen: a moment, a snapshot's number, or those of several
-                groups by name.
-            output: "pandas", "polars", "arrow" or "duckdb".
+            interval: Only rows with an event time inside it are visible.
+            as_of: Only rows stored by then are visible: a moment, a snapshot's number, or numbers by the groups' names.
+            output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, which is pandas for a path.
 
         Returns:
-            A frame of the spine's kind, or of the one asked for: the spine's rows and columns, then the features.
+            A frame with the spine's rows and columns, then the features.
         """
         return reading.frame(
             self, Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), output
@@ -319,9 +313,9 @@ class FeatureStore(Home):
         as_of: AsOf | None = None,
         on_progress: OnProgress = no_progress,
     ) -> pa.RecordBatchReader:
-        """Give a training set in batches, so that neither spine nor groups need to fit in memory.
+        """Return a training set in batches, so that neither the spine nor the groups need to fit in memory.
 
-        Args are those of `training_set`; `on_progress` is told what is being done.
+        The arguments are those of `training_set`; `on_progress` is called with each step.
         """
         return reading.batches(
             self, Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), on_progress
@@ -335,7 +329,7 @@ class FeatureStore(Home):
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
-        """Give one row per entity and event time at which any looked-up group changed."""
+        """Return one row per entity and event time at which any looked-up group changed."""
         return reading.frame(self, Inquiry(lookups, HISTORY, interval=interval, as_of=as_of), output)
 
     def latest(
@@ -347,7 +341,7 @@ class FeatureStore(Home):
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
-        """Give one row per entity, as known at a moment (now without one)."""
+        """Return one row per entity, as known at a moment. Default: now."""
         return reading.frame(self, Inquiry(lookups, interval=interval, as_of=as_of).of_latest(at), output)
 
     def save_training_set(
@@ -360,14 +354,14 @@ class FeatureStore(Home):
         as_of: AsOf | None = None,
         keep_rows: bool = False,
     ) -> TrainingSetRecord:
-        """Build a training set and keep what it takes to build it again; see `seeknal.join.training_sets`."""
+        """Build a training set and save what is needed to rebuild it; see `seeknal.join.training_sets`."""
         asked = Inquiry(
             lookups, question.kind, spine, question.date_col, question.keep, question.moment, question.span, as_of
         )
         return reading.save(self, name, asked, keep_rows=keep_rows)
 
     def delete_training_set(self, record: TrainingSetRecord) -> None:
-        """Forget a training set, its spine and its rows."""
+        """Delete a training set, its spine and its rows."""
         with self.catalog.deleting():
             self.training_sets.delete(record)
             leftovers.remove(self.catalog)
@@ -382,18 +376,18 @@ class FeatureStore(Home):
         as_of: AsOf | None = None,
         limit: int | None = None,
     ) -> list[Candidate]:
-        """Say for one entity and moment which row of each group counts, and why the others do not.
+        """Explain for one entity and moment which row of each group wins, and why the others do not.
 
         Args:
             lookups: The features.
-            keys: The join keys, as the spine names them.
+            keys: The join keys, by their names in the spine.
             moment: The moment to look from.
-            interval: Only rows with an event time within it can be seen.
-            as_of: Only what was stored by then can be seen.
-            limit: How many rows of each group to list. None: all.
+            interval: Only rows with an event time inside it are visible.
+            as_of: Only rows stored by then are visible.
+            limit: Maximum number of rows of each group. None: all.
 
         Returns:
-            The rows of the entity, group by group; the one that counts first, then those nearest to the moment.
+            The rows of the entity, group by group: the winner first, then the others by distance from the moment.
         """
         return reading.explain(self, Inquiry(lookups, interval=interval, as_of=as_of), keys, moment, limit)
 
@@ -407,11 +401,9 @@ class FeatureStore(Home):
         interval: Interval = Interval(),
         as_of: AsOf | None = None,
     ) -> Findings:
-        """Look for leaks that a correct join cannot see: see `seeknal.join.leaks`."""
+        """Look for leaks that a correct join cannot prevent; see `seeknal.join.leaks`."""
         kind = HISTORY if spine is None else SPINE
         return reading.check(self, Inquiry(lookups, kind, spine, date_col, keep, interval=interval, as_of=as_of))
-
-    # Online
 
     def load(
         self,
@@ -423,7 +415,7 @@ class FeatureStore(Home):
         at: Moment | None = None,
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
-        """Put the newest row of each entity of a version online; see `OnlineTables.load`."""
+        """Load the newest row of each entity of a version into the online store; see `OnlineTables.load`."""
         moment = None if at is None else instant(at)
         return self.online_tables.load(
             self.catalog.group(name, project), interval, version, at=moment, on_progress=on_progress
@@ -439,15 +431,15 @@ class FeatureStore(Home):
         on_progress: OnProgress = no_progress,
         take_over: bool = False,
     ) -> list[Refreshed]:
-        """Bring all groups of online tables online, as far as they changed; see `OnlineTables.refresh`.
+        """Load what changed in the groups of online tables; see `OnlineTables.refresh`.
 
         Args:
-            names: The tables. None: all, of the project if it is given.
+            names: The tables. None: all tables, of the project if one is given.
             project: Their project.
-            full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
-            at: What counts as now; the clock if None.
-            on_progress: Is told how far it is.
-            take_over: Make rows this home's that another home loaded into an online store that both use.
+            full: Rewrite all rows of all time, whatever is online, so that `verify` finds no difference.
+            at: The time that counts as now. None: the clock.
+            on_progress: Called with each step.
+            take_over: Take ownership of rows that another home loaded into an online store that both homes use.
         """
         moment = None if at is None else instant(at)
         tables = (
@@ -464,7 +456,7 @@ class FeatureStore(Home):
         ttl: timedelta | None = None,
         on_progress: OnProgress = no_progress,
     ) -> ServedTable:
-        """Make an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
+        """Create an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
         return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, on_progress=on_progress)
 
     def online_table(self, name: str, project: str | None = None) -> ServedTable:
@@ -480,27 +472,27 @@ class FeatureStore(Home):
         at: Moment | None = None,
         on_progress: OnProgress = no_progress,
     ) -> Verified:
-        """Compare what an online table answers with the offline join as of now; see `seeknal.serve.verification`."""
+        """Compare the rows of an online table with the offline join as of now; see `seeknal.serve.verification`."""
         moment = None if at is None else instant(at)
         return self.online_tables.verify(self.catalog.online_table(name, project), moment, sample, on_progress)
 
     def delete_table(self, name: str, project: str | None = None) -> None:
-        """Remove an online table, and rows that no other one uses."""
+        """Delete an online table, and the rows that no other table uses."""
         table = self.catalog.online_table(name, project)
         with self.catalog.deleting():
             self.online_tables.delete(table)
 
     def ledger(self, name: str, project: str | None = None) -> list[LoadStatus]:
-        """Say what is online of each version of a group, and what is not."""
+        """Return what is loaded of each version of a group, and what is not."""
         return self.online_tables.ledger(self.catalog.group(name, project))
 
     def loads(self, name: str, project: str | None = None) -> list[Load]:
-        """List what of a group was put online, the oldest load first."""
+        """Return the loads of a group, oldest first."""
         return self.registry.loads(self.catalog.group(name, project))
 
 
 def _offline(record: GroupRecord, done: str, **facts: object) -> AbstractContextManager[None]:
-    """Say of an error of the online store what is done offline in spite of it."""
+    """Add to an error of the online store what was done offline all the same, and how to load it."""
     return unfinished(
         f"{done}, but not all is online", f"Do not repeat it: run seeknal materialize {record.label}", **facts
     )

@@ -1,1 +1,1 @@
-"""Joining: training sets, history and the latest rows, from stored rows as they were known at each moment."""
+"""Joins: training sets, histories and latest rows, made from the stored rows that were known at each moment."""

@@ -1,4 +1,4 @@
-"""Why a value is what it is: the rows that could have been seen, and why all but one were not."""
+"""Explanations of a value: the rows that could have supplied it, and why all but one of them did not."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _MOST = 100_000_000
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the entity, and what became of it.
+    """A row of the entity, with the verdict on it.
 
     Args:
         group: Project and name of the group.
-        verdict: "won", or why it lost.
-        event_time: When it became true, in microseconds since 1970.
-        created_time: When it was recorded, if the group knows that.
-        snapshot: The write that stored it.
-        written_at: When that was.
-        features: Its values, by the names they have in the answer.
+        verdict: "won", or why the row lost.
+        event_time: The row's event time, in microseconds since 1970.
+        created_time: The row's created time, in microseconds since 1970; None if it has none.
+        snapshot: Number of the snapshot whose write stored the row.
+        written_at: Time of that write, in microseconds since 1970.
+        features: The row's values, by their names in the result.
+        row_id: The row's number, in the order of writing.
     """
 
     group: str
@@ -51,7 +52,7 @@ class Candidate:
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """What is compared: the greatest that can be seen wins."""
+        """The key by which rows compete: the visible row with the greatest key wins. A missing created time comes first."""
         return (self.event_time, -(2**63) if self.created_time is None else self.created_time, self.row_id)
 
 
@@ -64,22 +65,30 @@ def explain(
     interval: Interval,
     limit: int | None = None,
 ) -> list[Candidate]:
-    """List the rows of one entity, the one that won first, then those nearest to the moment.
+    """Return the rows of one entity: the winner first, then the others by distance from the moment.
 
-    This is the contract once more, row by row in Python: it does not ask the join.
+    This implements the contract a second time, row by row in Python, and does not use the join. For example, for the moment
+    10:00, without created times:
+
+        event time   written by   verdict
+        09:00        snapshot 2   won
+        09:00        snapshot 1   same time, but written earlier than the newest
+        11:30        snapshot 1   future: 1:30:00 after the moment
+        08:00        snapshot 1   older: by 1:00:00 than the newest
 
     Args:
-        catalog: Where the group is.
-        engine: What reads rows.
+        catalog: The catalog of the group's home.
+        engine: The engine that reads the rows.
         source: The lookup, as of some snapshot.
-        entity: The join keys in one row, named as in the group.
-        moment: The spine's moment.
-        interval: Only rows with an event time within it can be seen.
-        limit: How many to list. None: all.
+        entity: The join keys in one row, by their names in the group.
+        moment: The moment of the spine row, in microseconds since 1970.
+        interval: Only rows with an event time inside it are visible.
+        limit: Maximum number of rows to return. None: all.
     """
     schema = source.version.schema
     _, now = catalog.read(source.record, source.version.number)
     visible, stored = (engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema)))
+    # Rows written after the source's snapshot could not win, but are listed as well, as written later.
     later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
     tables = [_near(table, schema, moment, interval, limit) for table in (visible, later_only)]
     writes = catalog.snapshots(source.record)
@@ -95,7 +104,10 @@ def explain(
 
 
 def _near(rows: pa.Table, schema: Schema, moment: int, interval: Interval, limit: int | None) -> pa.Table:
-    """Return the rows that can be among the first: those nearest to the moment, and all of the newest time that can be seen."""
+    """Return the rows that can be among the first `limit`: the nearest to the moment, and all at the newest visible event time.
+
+    If any row wins, it is among the latter, even if more than `limit` other rows are nearer to the moment.
+    """
     if limit is None or len(rows) <= limit:
         return rows
     times = np.asarray(rows[schema.event_time.name].cast(UTC).cast(pa.int64()), np.int64)
@@ -118,6 +130,7 @@ def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[Sna
     parts = zip(instants(schema.event_time.name), created, features, rows[ROW_ID].to_pylist(), strict=True)
     found = []
     for time, recorded, values, row_id in parts:
+        # Rows are numbered in the order of writing, so a row belongs to the first write whose numbers end beyond its own.
         write = next(write for write in writes if row_id < write.next_row_id)
         found.append(Candidate(source.record.label, "", time or 0, recorded, write.number, write.at, values, row_id))
     return found
@@ -140,6 +153,7 @@ def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int
     expired = lifetime is not None and age > lifetime
     if one is best:
         return f"expired: {_span_of(age)} old, the ttl is {_span_of(lifetime or 0)}" if expired else "won"
+    # An expired newest row hides the older ones all the same.
     behind = ", which has expired" if expired else ""
     if one.event_time < best.event_time:
         return f"older: by {_span_of(best.event_time - one.event_time)} than the newest{behind}"
@@ -149,7 +163,7 @@ def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int
 
 
 def to_pandas(found: Sequence[Candidate]) -> pd.DataFrame:
-    """Show candidates as a frame, a row for each.
+    """Return candidates as a pandas frame with one row each.
 
     Raises:
         DefinitionError: pandas is not installed.

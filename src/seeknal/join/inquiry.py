@@ -1,4 +1,4 @@
-"""What is asked of a store, in one frozen record that every reading verb takes: no two of them can see different things."""
+"""The request for features, as one frozen record that every reading verb takes, so that all of them see the same rows."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SPINE, HISTORY, LATEST = "spine", "history", "latest"
 
 @dataclass(frozen=True, eq=False)
 class Inquiry:
-    """Which features, for which rows, from which span of time, as they were stored when.
+    """A request: which features, for which rows, within which interval of event time, and as stored by when.
 
     Args:
         lookups: The features.
-        kind: "spine" (as known at its moments), "history" or "latest".
-        spine: The frame with the moments, for "spine".
-        date_col: Its column with the moments.
-        keep: Its columns to keep beside keys and moment. None: all.
-        at: What counts as now for "latest", in microseconds since 1970. None: the clock.
-        interval: Only rows with an event time within it can be seen.
-        as_of: Only what was stored by then can be seen.
+        kind: "spine" (as known at the moment of each of its rows), "history" or "latest".
+        spine: The frame with join keys and moments, for "spine".
+        date_col: The spine's column with the moments.
+        keep: The spine's columns to keep beside keys and moment. None: all.
+        at: The time that counts as now for "latest", in microseconds since 1970. None: the clock.
+        interval: Only rows with an event time inside it are visible.
+        as_of: Only rows stored by then are visible.
 
     Raises:
-        DefinitionError: An argument is not of its form.
+        DefinitionError: An argument has the wrong form.
     """
 
     lookups: Sequence[FeatureLookup]
@@ -51,21 +51,21 @@ class Inquiry:
         object.__setattr__(self, "keep", None if self.keep is None else tuple(self.keep))
 
     def of_spine(self, spine: object, date_col: str, keep: Sequence[str] | None) -> Inquiry:
-        """Ask the same of the rows of a frame."""
+        """Return the same request for the rows of a frame."""
         return replace(self, kind=SPINE, spine=spine, date_col=date_col, keep=keep, at=None)
 
     def of_latest(self, at: Moment | None) -> Inquiry:
-        """Ask the same of every entity, as known at a moment (now without one)."""
+        """Return the same request for the latest row of each entity, as known at a moment. None: now."""
         moment = None if at is None else instant(at)
         return replace(self, kind=LATEST, spine=None, date_col="", keep=None, at=moment)
 
     def within(self, start: Moment | None, end: Moment | None, as_of: AsOf | None) -> Inquiry:
-        """Ask the same of a span of event time, as it was stored by a moment."""
+        """Return the same request for an interval of event time, as stored by `as_of`."""
         return replace(self, interval=Interval.between(start, end), as_of=as_of)
 
     @property
     def question(self) -> Question:
-        """What is kept of it when its answer is saved."""
+        """The part of the request that is saved with a training set."""
         from seeknal.registry import Question
 
         moment = 0 if self.kind != LATEST else now() if self.at is None else self.at

@@ -1,7 +1,8 @@
-"""Leaks that a correct join cannot see, because they are in the data.
+"""Detection of leaks that a correct join cannot prevent, because they are in the data.
 
-Three are looked for: rows recorded long after the moment they are dated; rows made of the period they are dated by (see
-`seeknal.join.periods`); features that equal another column of the spine, which may be the label. Each finding tells its evidence.
+There are three checks: for rows recorded long after their event time; for rows computed from the period they are dated by (see
+`seeknal.join.periods`); and for features that equal another column of the spine, which may be the label. Each finding states
+its evidence.
 """
 
 from __future__ import annotations
@@ -25,20 +26,22 @@ from seeknal.values.types import UTC
 _SAMPLE = 100_000
 _SPINE = 500_000
 _SHARE = 0.01
+"""Of late rows, a greater share is a finding. Of rows in which two columns differ, this share still counts as equal."""
 _ENOUGH = 10
+"""Minimum number of rows in which both columns are known for them to count as equal."""
 
 
 class Findings(list[str]):
-    """What was found, a sentence each; nothing, if there is no evidence of a leak."""
+    """The findings, one sentence each; empty if there is no evidence of a leak."""
 
     def __init__(self, found: Iterable[str] = (), looked_at: Sequence[str] = ()) -> None:
         super().__init__(found)
         self.looked_at = tuple(looked_at)
-        """What was looked at, and what could not be told; a sentence each."""
+        """What was checked, and what could not be decided; one sentence each."""
 
     @property
     def report(self) -> str:
-        """All of it as text: what was found, and what was looked at."""
+        """The findings and the checks as text, one per line."""
         found = [f"Found: {one}" for one in self] or ["Found: nothing."]
         return "\n".join([*found, *(f"Looked at: {one}" for one in self.looked_at)])
 
@@ -50,7 +53,7 @@ def check(
     question: Question,
     on_progress: OnProgress = no_progress,
 ) -> Findings:
-    """Look for all of them; without a spine, for those that need none."""
+    """Run all checks; without a spine, only the check for late records, which needs none."""
     found: list[str] = []
     looked_at: list[str] = []
     for source in sources:
@@ -82,7 +85,10 @@ def _recorded(source: Source) -> str:
 
 
 def late_records(engine: Engine, source: Source, interval: Interval) -> Iterator[str]:
-    """Tell whether rows were recorded long after the moment they are dated, and so were not known then."""
+    """Yield a finding if many rows were recorded long after their event time, and so were not known then.
+
+    That is more than 1% of a sample of the rows written last, recorded more than a day after their event time.
+    """
     schema = source.version.schema
     if schema.created_time is None:
         return
@@ -102,7 +108,7 @@ def late_records(engine: Engine, source: Source, interval: Interval) -> Iterator
 def _own_periods(
     engine: Engine, source: Source, spine: pa.Table, question: Question, labels: Sequence[str]
 ) -> tuple[list[str], str]:
-    """Tell whether rows are made of the period they are dated by, and say what was looked at."""
+    """Return the findings on rows computed from the period they are dated by, and a sentence on what was checked."""
     label, time = source.record.label, source.version.schema.event_time.name
     dated = periods.period_of(engine, source, question.span)
     if dated is None:
@@ -123,6 +129,7 @@ def _own_periods(
         f"{label}: whether the rows, one for each {name}, are made of the {name} they are dated by: how {', '.join(around) or 'no number'} "
         f"agrees with {', '.join(columns) or 'the number of rows'} in {len(cells.first):,} cases of an entity and a {name}"
     )
+    # A label of two values has few different sums, so a feature can agree with them by chance.
     if columns and all(len(np.unique(one[~np.isnan(one)])) <= 2 for one in columns.values()):  # noqa: PLR2004
         seen += f"; a label of two values shows few sums: to be surer, give the spine a column of amounts or counts of its {name}s"
     if cells.periods < periods.FEWEST:
@@ -136,7 +143,7 @@ def _own_periods(
 
 
 def copies(answer: pa.Table, spine: pa.Table, spine_columns: Sequence[str], features: Sequence[str]) -> Iterator[str]:
-    """Tell whether a feature equals a column of the spine, which may be the label."""
+    """Yield a finding for each feature that equals a column of the spine, which may be the label."""
     for name in features:
         for label in spine_columns:
             if _is_copy(answer[name], spine[label]):
@@ -150,5 +157,6 @@ def _is_copy(feature: pa.ChunkedArray, label: pa.ChunkedArray) -> bool:
         same = pc.equal(feature, label).drop_null()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return False
+    # Two constant columns are equal without one giving the other away.
     varied = len(pc.unique(label)) > 1
     return varied and len(same) >= _ENOUGH and pc.sum(same).as_py() >= (1 - _SHARE) * len(same)

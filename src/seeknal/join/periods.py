@@ -1,14 +1,16 @@
-"""Rows that are made of the period they are dated by, and so are seen before it is over.
+"""Detection of rows computed from the period they are dated by, which a join therefore sees before the period is over.
 
-A row dated by a midnight may sum up the day before it, which is known by then, or the day after it, which is not. Dates do
-not tell which. What tells is how the rows agree with a column of the spine, whose values belong to the day of their moment.
-A row made of that day keeps to bounds that no row known at its start keeps to:
+A row dated midnight may sum up the day before, which is known by then, or the day after, which is not. The date does not show
+which. The agreement of the rows with a column of the spine does, because a spine value belongs to the day of its moment. A row
+computed from that day satisfies bounds that a row known at the start of the day does not. For example, a feature that sums up
+what one entity bought each day, against the spine's purchases of the day:
 
     day                   1    2    3         dated by its start      dated by its end
     bought that day       5    0    9         5 ≥ 5, 0 ≥ 0, 9 ≥ 9     - ≥ 5, 5 ≥ 0, 0 < 9
 
-Each bound is compared with what the rows of the day before, the day after, and of other entities and days keep to: where those
-break it as well as not, it is no accident. A feature that merely predicts the label breaks bounds, and is not accused.
+Each bound is also tried on the rows of the day before, of the day after, and of other entities and days. Only if all of these
+break it often enough is it no accident that the day's own rows satisfy it. A feature that merely predicts the label breaks
+bounds itself, and is not reported.
 """
 
 from __future__ import annotations
@@ -35,26 +37,31 @@ Ints = NDArray[np.int64]
 _SAMPLE = 100_000
 _HOUR, _QUARTER = 3_600_000_000, 900_000_000
 FEWEST = 10
-"""So many periods must be looked at before anything is concluded: the days of one sale say nothing."""
+"""Minimum number of periods in a spine before anything is concluded: the days of a single sale say nothing."""
 _BREAKS = 40
-"""So often the others must break a bound that the rows keep to: by accident that happens once in 2^40 times."""
+"""How often other rows must break a bound that a period's own rows satisfy: by accident that happens once in 2^40 times."""
 _EXCEPTIONS, _SHARE = 2000, 0.05
+"""A bound may fail once in so many cases for a period's own rows, and must fail in this share of the cases for other rows."""
 _DEVIATIONS, _DEVIATIONS_WITHIN = 6.0, 4.0
+"""How many standard errors a difference must exceed to be more than chance: between periods, and within cells."""
 _DETERMINED, _RELATED = 0.95, 0.7
+"""A feature determines a label if they have at least the first rank correlation, and at most the second in the periods around."""
 _CELLS, _VALUES = 100, 5
-"""So many entities and periods, and so many different values, a correlation takes."""
+"""Minimum number of pairs of entity and period, and of different values of a feature, for a correlation."""
 
 
 def period_of(engine: Engine, source: Source, interval: Interval) -> tuple[int, Ints] | None:
-    """Return how long a period of a group is, and the times its rows have; None if its rows are not dated by periods.
+    """Return the length of a group's period in microseconds, and its event times in order; None if it is not dated by periods.
 
-    Rows are, if all times are whole quarters of an hour, in whatever zone, and the most common step is an hour or more.
+    It is if all event times of a sample are whole quarters of an hour, as midnights are in any zone, and the most common step
+    between them is an hour or more.
     """
     schema = source.version.schema
     rows = engine.sample(source.rows(interval), _SAMPLE)
     if not len(rows):
         return None
     kinds = schema.stored_types[: len(schema.keys)]
+    # With many entities, the rows written last may be of a few times only; all rows of one entity show the step as well.
     first = [rows[name].slice(0, 1).cast(kind) for name, kind in zip(schema.key_names, kinds, strict=True)]
     own = engine.sample(source.rows(interval), _SAMPLE, pa.Table.from_arrays(first, names=schema.key_names))
     times = np.unique(np.concatenate([_instants(table[schema.event_time.name]) for table in (rows, own)]))
@@ -71,12 +78,12 @@ def _instants(column: pa.ChunkedArray) -> Ints:
 
 @dataclass(frozen=True)
 class Cells:
-    """The rows of a spine by entity and period.
+    """The rows of a spine, grouped into cells: one for each entity and period.
 
     Args:
-        entity: The number of each row's entity.
-        cell: The number of each row's entity and period.
-        periods: How many different periods there are.
+        entity: Number of each row's entity.
+        cell: Number of each row's cell.
+        periods: Number of different periods.
     """
 
     entity: Ints
@@ -85,13 +92,14 @@ class Cells:
 
     @classmethod
     def of(cls, moments: pa.Table, period: int, times: Ints) -> Cells:
-        """Make them from entities and moments, k0, k1, ... and t, without nulls."""
+        """Group the rows of a spine, given as keys k0, k1, ... and moments t, which have no nulls."""
         at = np.asarray(moments["t"], np.int64)
         is_even = not ((times - times[0]) % period).any()
+        # Off the grid, as midnights are after a change to summer time, a period begins at the last time before the moment.
         begun = times[np.maximum(np.searchsorted(times, at, "right") - 1, 0)]
         starts, start = np.unique(at - (at - times[0]) % period if is_even else begun, return_inverse=True)
         entity = np.zeros(len(at), np.int64)
-        for name in moments.column_names[:-1]:
+        for name in moments.column_names[:-1]:  # renumbered without gaps after each key, so that no product overflows
             codes = np.asarray(pc.dictionary_encode(moments[name].combine_chunks(), null_encoding="encode").indices)
             entity = np.unique(entity + codes * (entity.max(initial=0) + 1), return_inverse=True)[1]
         cell = np.unique(entity * len(starts) + start, return_inverse=True)[1]
@@ -99,38 +107,39 @@ class Cells:
 
     @property
     def first(self) -> Ints:
-        """A row of each cell."""
+        """Position of the first row of each cell."""
         return np.unique(self.cell, return_index=True)[1]
 
     def at(self, rows: NDArray[np.bool_]) -> Cells:
-        """Return them for some rows."""
+        """Return the cells of some rows."""
         return Cells(self.entity[rows], self.cell[rows], self.periods)
 
 
 @dataclass(frozen=True)
 class Around:
-    """A feature in the period of each row of a spine, in the one before, and in the one after; NaN where there is none."""
+    """The values of a feature in the period of each row of a spine, in the period before and in the one after; NaN if none."""
 
     own: Floats
     before: Floats
     after: Floats
 
     def at(self, rows: Ints | NDArray[np.bool_]) -> Around:
-        """Return it for some rows."""
+        """Return the values for some rows."""
         return Around(self.own[rows], self.before[rows], self.after[rows])
 
     @property
     def is_known(self) -> NDArray[np.bool_]:
-        """Whether there is a value in all three periods."""
+        """Mask of the rows with a value in all three periods."""
         return ~np.isnan(self.own + self.before + self.after)
 
 
 def look_around(
     engine: Engine, source: Source, moments: pa.Table, interval: Interval, period: int
 ) -> dict[str, Around]:
-    """Look up the numbers of a group in the period of each moment, in the one before and the one after."""
+    """Return the numeric features of a group in the period of each moment, in the period before and in the one after."""
     names = [own for own in source.features if is_number(source.version.schema.feature(own).type)]
     lifetime = source.record.group.materialization.lifetime
+    # Less than a period, so that a period without a row has no value, rather than that of the period before.
     ttl = min(period - 1, period if lifetime is None else lifetime)
 
     def look(shift: int) -> list[Floats]:
@@ -145,7 +154,7 @@ def look_around(
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether values of a type can be compared as numbers."""
+    """Return whether values of a type can be compared as numbers."""
     return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -155,13 +164,13 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def numbers(column: pa.ChunkedArray) -> Floats:
-    """Return numbers as floats, with NaN for nulls."""
+    """Return a numeric column as floats, with NaN for nulls."""
     whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
     return np.asarray(whole.cast(pa.float64(), safe=False), np.float64)
 
 
 def labels_of(spine: pa.Table, names: Sequence[str]) -> dict[str, Floats]:
-    """Return columns of a spine as numbers: those that are, and those with two values, which become 0 and 1."""
+    """Return the given columns of a spine as numbers: numeric ones, and those with exactly two values, which become 0 and 1."""
     found = {}
     for name in names:
         column = spine[name]
@@ -170,7 +179,7 @@ def labels_of(spine: pa.Table, names: Sequence[str]) -> dict[str, Floats]:
         elif not pa.types.is_nested(column.type):
             plain = column.cast(types.logical(column.type))
             codes = pc.dictionary_encode(plain.combine_chunks())
-            if len(codes.dictionary) == 2:  # noqa: PLR2004 - one and the other
+            if len(codes.dictionary) == 2:  # noqa: PLR2004 - 0 and 1
                 found[name] = numbers(pa.chunked_array([codes.indices]))
     return found
 
@@ -178,7 +187,10 @@ def labels_of(spine: pa.Table, names: Sequence[str]) -> dict[str, Floats]:
 def made_of_their_own(
     features: Mapping[str, Around], labels: Mapping[str, Floats], cells: Cells, period: int
 ) -> Iterator[str]:
-    """Describe the features that only rows made of their own period could have, with the evidence; one sentence each."""
+    """Yield a sentence with the evidence for each feature that only rows computed from their own period could have.
+
+    If the spine has fewer than `FEWEST` periods, nothing is yielded.
+    """
     if cells.periods < FEWEST:
         return
     counted = {"the spine's rows": np.ones(len(cells.cell))}
@@ -194,7 +206,7 @@ def made_of_their_own(
 
 
 def span_of(period: int) -> str:
-    """Write a period for people.
+    """Format a period for people.
 
     >>> span_of(86_400_000_000), span_of(3_600_000_000), span_of(7 * 86_400_000_000)
     ('day', 'hour', '7 days')
@@ -205,7 +217,11 @@ def span_of(period: int) -> str:
 
 
 def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:
-    """Tell whether a feature is never below what the label comes to in its own period, as a sum of it would be."""
+    """Return a sentence if a feature is never below what the label comes to in its own period, as a sum would be; else None.
+
+    Three bounds are tried: the label's sum in the period, its greatest value, and whether it is above 0 at all.
+    """
+    # A sum is a lower bound only where nothing is negative.
     if label.min() < 0 or np.nanmin(feature.own, initial=0) < 0:
         return None
     there = feature.at(cells.first)
@@ -229,9 +245,13 @@ def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:
 
 
 def _only_own_keeps(feature: Around, bound: Floats) -> float | None:
-    """Return how often the period before breaks a bound that only a feature's own period keeps; None if others keep it too."""
-    others = np.random.default_rng(0).permutation(feature.own)  # of another entity and period
-    asked = bound > 0
+    """Return the share of cases in which the period before breaks a bound that only the own period satisfies.
+
+    None if the own period breaks it too, or if the period before, the period after or other cells seldom break it.
+    """
+    others = np.random.default_rng(0).permutation(feature.own)  # values of other entities and periods
+    asked = bound > 0  # a bound of 0 holds for any feature that is not negative
+    # The tolerance allows for rounding errors of sums.
     own, *broken = (
         int((bound > one * (1 + 1e-9) + 1e-9)[asked].sum())
         for one in (feature.own, feature.before, feature.after, others)
@@ -242,24 +262,28 @@ def _only_own_keeps(feature: Around, bound: Floats) -> float | None:
 
 
 def _related(feature: Around, label: Floats, cells: Cells) -> str | None:
-    """Tell whether a feature agrees with the label as only one that was made of it could.
+    """Return a sentence if a feature correlates with the label as only one computed from the label could; else None.
 
-    It must agree far better in its own period than in those around. That alone could be a good feature: then it is a common
-    cause of the labels of its period, which agree with each other at least as well as the square of its own agreement. Where
-    they do not, the feature follows from them. And a feature that determines the label is taken to follow from it.
+    The rank correlation must be far higher in the feature's own period than in the periods around it. A good feature can do
+    that too. But then it is a common cause of the labels of its period, which therefore correlate with each other by at least
+    the square of its own correlation with them. If they do not, the feature was computed from them. A feature that determines
+    the label is also taken to be computed from it.
     """
     feature, label, cells = feature.at(known := feature.is_known), label[known], cells.at(known)
     varied = len(label) - np.unique(label, return_counts=True)[1].max(initial=0)
     if min(varied, count := len(np.unique(cells.cell))) < _CELLS or len(np.unique(feature.own)) < _VALUES:
         return None
     places, three = ranks(label), [ranks(one) for one in (feature.own, feature.before, feature.after)]
+    # Ties keep even a perfect agreement below 1, so each correlation is measured against the highest that is possible.
     own, *around = (abs(_correlation(one, places)) / (_highest(one, places) or 1) for one in three)
     shown = " (rank correlation {:.2f}, and {:.2f} and {:.2f} in the {{period}} before and after)"
     if own >= _DETERMINED and max(around) <= _RELATED and _is_sharp(own, around, count):
         return "{feature} determines {label} of the {period} it is dated by" + shown.format(own, *around)
+    # Within each entity: that some entities have high features and high labels throughout is no sign of a leak.
     places, *three = (_centred(one, cells.entity) for one in (places, *three))
     own, *around = (abs(_correlation(one, places)) for one in three)
     among, pairs = _within(places, cells.cell)
+    # The sampling error of `among`, and what it loses because each entity's mean was subtracted.
     leeway = _DEVIATIONS_WITHIN / np.sqrt(pairs + 1) + 2 * len(np.unique(cells.entity)) / len(label)
     if _is_sharp(own, around, count) and own**2 - among > leeway:
         return (
@@ -270,18 +294,21 @@ def _related(feature: Around, label: Floats, cells: Cells) -> str | None:
 
 
 def _is_sharp(own: float, around: Sequence[float], count: int) -> bool:
-    """Whether a correlation is beyond chance greater than those around."""
+    """Return whether a correlation is higher than those around it by more than chance.
+
+    By Fisher's z-transformation: arctanh of a correlation of n pairs has a standard error of about 1 / sqrt(n).
+    """
     difference = np.arctanh(min(own, 0.9999)) - np.arctanh(min(max(around), 0.9999))
     return bool(difference > _DEVIATIONS / np.sqrt(count))
 
 
 def _centred(values: Floats, entity: Ints) -> Floats:
-    """Take from each value the mean of its entity."""
+    """Subtract from each value the mean of its entity."""
     return np.asarray(values - (np.bincount(entity, values) / np.maximum(np.bincount(entity), 1))[entity], np.float64)
 
 
 def ranks(values: Floats) -> Floats:
-    """Return the place of each value in order, the mean of their places for equal ones.
+    """Return the rank of each value, counted from 0; equal values share the mean of their ranks.
 
     >>> ranks(np.array([5.0, 7.0, 5.0])).tolist()
     [0.5, 2.0, 0.5]
@@ -297,12 +324,15 @@ def _correlation(one: Floats, other: Floats) -> float:
 
 
 def _highest(one: Floats, other: Floats) -> float:
-    """Return the highest correlation that ties leave room for."""
+    """Return the highest correlation that is possible for two columns with their ties: that of both in sorted order."""
     return _correlation(np.sort(one), np.sort(other))
 
 
 def _within(places: Floats, cell: Ints) -> tuple[float, int]:
-    """Return how centred values of one cell correlate with each other, and of how many pairs."""
+    """Return the correlation of centred values with others of the same cell, and from how many pairs it is.
+
+    The pairs are neighbours in the order of cells. Without a pair the correlation counts as 1, from which nothing follows.
+    """
     order = np.argsort(cell, kind="stable")
     pairs = cell[order[1:]] == cell[order[:-1]]
     products = (places[order[1:]] * places[order[:-1]])[pairs]

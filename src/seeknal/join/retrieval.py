@@ -1,4 +1,4 @@
-"""Reading features: for a spine, for every moment of the past, or as of now."""
+"""Retrieval of features: for the rows of a spine, for every change in the past, or as of now."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BEFORE_ALL = -(2**63)
 
 @dataclass(frozen=True)
 class Spine:
-    """The moments to look from.
+    """The rows to retrieve features for.
 
     Args:
         frame: A frame with the join keys and a moment in each row.
         date_col: The column with the moments.
         keep: Columns to keep beside keys and moment. None: all.
-        case_counts: Whether names in the result may differ in case only.
+        case_counts: Whether two names in the result may differ by case only.
     """
 
     frame: Frame
@@ -44,21 +44,28 @@ class Spine:
 def training_set(
     engine: Engine, sources: Sequence[Source], spine: Spine, interval: Interval, on_progress: OnProgress = no_progress
 ) -> tuple[list[str], pa.Table]:
-    """Give each row of a spine the features known at its moment.
+    """Return the features known at the moment of each row of a spine.
+
+    For example:
+
+        stored: sku  day    price          spine: sku  at           features: price
+                7    05-01  10                    7    05-02                  10
+                7    05-03  12                    7    05-03                  12
+                                                  8    05-03                  null
 
     Args:
-        engine: What to ask.
+        engine: The engine that joins.
         sources: The lookups.
-        spine: The moments, read (`read_spine`).
-        interval: Only rows with an event time within it can be seen.
-        on_progress: Told which group is being joined.
+        spine: The spine, already read (`read_spine`).
+        interval: Only rows with an event time inside it are visible.
+        on_progress: Called with each group as its join begins.
 
     Returns:
         The names of the spine's columns to keep, and the features to put beside them.
 
     Raises:
         DataError: The spine lacks a column, or a key's type cannot match.
-        DefinitionError: Two columns of the result would have one name.
+        DefinitionError: Two columns of the result would have the same name.
     """
     used, kept = spine_columns(sources, spine)
     table = spine.frame.table(used)
@@ -67,11 +74,11 @@ def training_set(
 
 
 def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], list[str]]:
-    """List the columns of a spine that are looked at, and those that are kept.
+    """Return the names of the spine's columns that the lookups use, and of those that are kept in the result.
 
     Raises:
         DataError: The spine lacks a column.
-        DefinitionError: Two columns of the result would have one name.
+        DefinitionError: Two columns of the result would have the same name.
     """
     used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values())])
     spine.frame.require([*used, *(spine.keep or ())], "The spine")
@@ -81,22 +88,22 @@ def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], l
 
 
 def read_spine(sources: Sequence[Source], spine: Spine) -> Spine:
-    """Read a spine, once, and nothing of it but the columns that are looked at or kept.
+    """Read the columns of a spine that are used or kept, and read them only once.
 
     Raises:
         DataError: The spine lacks a column, or one cannot be read.
-        DefinitionError: Two columns of the result would have one name.
+        DefinitionError: Two columns of the result would have the same name.
     """
-    _, kept = spine_columns(sources, spine)
+    _, kept = spine_columns(sources, spine)  # the columns that are used are always kept
     frame = spine.frame.typed(key_kinds(sources)).only(kept)
     return replace(spine, frame=frame)
 
 
 def spine_table(sources: Sequence[Source], given: object, question: Question) -> pa.Table:
-    """Read the spine of a question into Arrow, and nothing of it but the columns that are looked at or kept.
+    """Read the columns of a question's spine that are used or kept into an Arrow table.
 
     Raises:
-        DataError: A column cannot be read; if it is only kept, the message says how to leave it out.
+        DataError: A column cannot be read; if it is kept but not used, the message says how to leave it out.
     """
     spine = Spine(frames.opened(given), question.date_col, question.keep)
     used, kept = spine_columns(sources, spine)
@@ -106,7 +113,7 @@ def spine_table(sources: Sequence[Source], given: object, question: Question) ->
 
 @contextmanager
 def leaving_out(used: Sequence[str] = ()) -> Iterator[None]:
-    """Say of a column that cannot be read, and is not looked at, how to leave it out.
+    """Add advice to the error for a column that cannot be read: how to leave it out, unless it is one of the `used` columns.
 
     Raises:
         DataError: A column cannot be read.
@@ -121,7 +128,7 @@ def leaving_out(used: Sequence[str] = ()) -> Iterator[None]:
 
 
 def key_kinds(sources: Sequence[Source]) -> dict[str, pa.DataType]:
-    """Return the types of the keys by their names in the spine, where the groups agree."""
+    """Return the types of the keys by their names in the spine, for those keys whose type is the same in all groups."""
     kinds: dict[str, set[pa.DataType]] = {}
     for source in sources:
         for name, field in zip(source.keys.values(), source.version.schema.keys, strict=True):
@@ -137,25 +144,26 @@ def look_up(
     interval: Interval,
     on_progress: OnProgress = no_progress,
 ) -> pa.Table:
-    """Look up the features of all sources, side by side, for the entities of a table at given moments."""
+    """Return the features of all sources, side by side, for the entities of a table at the given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
     for source in sources:
         on_progress(f"Joining {source.record.label}")
         moments = moments_of(source, table, at)
+        # The bounds let the engine skip files whose rows are later than all moments, or expired before the first.
         found = engine.as_of(source.request(bounds_of(moments), interval), moments).read_all()
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 
 
 def moments_of(source: Source, table: pa.Table, at: pa.ChunkedArray) -> pa.Table:
-    """Bring the entities and moments of a spine to the form that an engine compares: k0, k1, ... and t."""
+    """Return the entities and moments of a spine as an engine compares them: keys k0, k1, ... in stored types, and times t."""
     fields = zip(source.keys.values(), source.version.schema.keys, strict=True)
     keys = [_key(table, name, field, source) for name, field in fields]
     return pa.Table.from_arrays([*keys, at.cast(pa.int64())], names=[*(f"k{i}" for i in range(len(keys))), "t"])
 
 
 def bounds_of(moments: pa.Table) -> Interval | None:
-    """Give the first and the last moment; None if there are none."""
+    """Return the interval from the first to the last moment; None if there are no moments."""
     bounds = pc.min_max(moments["t"]).as_py()
     return None if bounds["max"] is None else Interval(bounds["min"], bounds["max"])
 
@@ -169,14 +177,19 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
             f"Cast one of them{hint}.",
             column=name,
         )
+    # A date64 is a date with room for a time of day. One that has such a time equals no date.
     standard = _there_and_back(column, kind) if pa.types.is_date64(column.type) else column.cast(kind)
     return _exactly(standard, field.type).cast(types.stored(field.type))
 
 
 def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast keys; one that has no exact place in the group's type can equal none of its keys, and becomes null."""
+    """Cast keys to a group's type. A key that is not exact in that type can equal none of the group's keys, and becomes null.
+
+    For example, 300 becomes null for int8 keys, 1.25 for decimal(3, 1) keys, and 12:00:00.5 for timestamp[s] keys.
+    """
     if pa.types.is_timestamp(kind) and not pa.types.is_null(column.type):
         there = _there_and_back(column, kind)
+        # Other units are stored as microseconds, which hold fewer years than seconds do.
         return there if kind.unit == "ns" else _there_and_back(there, types.stored(kind))
     if column.type == kind or pa.types.is_null(column.type):
         return column.cast(kind)
@@ -185,12 +198,14 @@ def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         return _between(column, max(low, least), min(high, most)).cast(kind)
     if pa.types.is_decimal(kind):
         there = _there_and_back(column, pa.decimal128(38, kind.scale))
+        # Python's default context would round to 28 digits.
         largest = Decimal(10**kind.precision - 1).scaleb(-kind.scale, Context(prec=38))
         return _between(there, largest.copy_negate(), largest).cast(kind)
     return column.cast(pa.binary() if pa.types.is_fixed_size_binary(kind) else kind)
 
 
 def _there_and_back(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Cast values to a type. Those that a cast back does not return unchanged become null."""
     there = column.cast(kind, safe=False)
     return pc.if_else(pc.equal(there.cast(column.type, safe=False), column), there, pa.scalar(None, kind))
 
@@ -208,10 +223,10 @@ def _range(kind: pa.DataType) -> tuple[int, int]:
 
 
 def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts: bool = True) -> None:
-    """Refuse a result in which two columns would have one name.
+    """Check that no two columns of the result would have the same name.
 
     Raises:
-        DefinitionError: It names both, and the fix.
+        DefinitionError: Two would; the message names both, and the fix.
     """
 
     def folded(name: str) -> str:
@@ -237,14 +252,14 @@ def answer(
     spine: pa.Table | None,
     on_progress: OnProgress = no_progress,
 ) -> pa.Table:
-    """Answer a question that was written down.
+    """Return the answer to a question, as it is saved with a training set.
 
     Args:
-        engine: What to ask.
+        engine: The engine that reads and joins.
         sources: The lookups.
         question: The question.
         spine: The spine, if the question has one.
-        on_progress: Told which group is being joined.
+        on_progress: Called with each group as its join begins, if there is a spine.
     """
     if question.kind == "history":
         return history(engine, sources, question.span)
@@ -256,12 +271,19 @@ def answer(
 
 
 def history(engine: Engine, sources: Sequence[Source], interval: Interval) -> pa.Table:
-    """Give one row per entity and event time at which any of the groups changed, as known at that moment.
+    """Return one row per entity and event time at which any of the groups changed, with the features known at that moment.
+
+    For example, for two groups:
+
+        prices: sku  day  price      stocks: sku  day  stock      history: sku  day  price  stock
+                7    1    10                 7    2    5                   7    1    10     null
+                7    3    12                                               7    2    10     5
+                                                                           7    3    12     5
 
     Args:
-        engine: What to ask.
-        sources: The lookups; they must have the same join keys.
-        interval: The moments to give.
+        engine: The engine that reads and joins.
+        sources: The lookups, which must have the same join keys.
+        interval: Only event times inside it are returned.
 
     Returns:
         Join keys, time and features, ordered by keys and time.
@@ -270,26 +292,28 @@ def history(engine: Engine, sources: Sequence[Source], interval: Interval) -> pa
     check_names(sources, [*keys, time])
     if len(sources) == 1:
         source = sources[0]
+        # All event times count as future ones, each of which has a winner of its own.
         rows = engine.latest(source.rows(interval), future_after=_BEFORE_ALL).read_all()
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
     moments = engine.moments([source.rows(interval) for source in sources]).rename_columns([*keys, time])
     moments = types.recast(moments, [*_key_types(sources), UTC])
+    # The interval limits the moments, not what was known at them: values from before it still count.
     found = look_up(engine, sources, moments, moments[time], Interval())
     return _beside(_cast(moments, time, _time_type(sources)), found)
 
 
 def latest(engine: Engine, sources: Sequence[Source], interval: Interval, now: int) -> pa.Table:
-    """Give one row per entity, as known now.
+    """Return one row per entity, as known now.
 
     Args:
-        engine: What to ask.
-        sources: The lookups; they must have the same join keys.
-        interval: Only rows with an event time within it can be seen.
-        now: The moment to look from; later rows do not count.
+        engine: The engine that reads and joins.
+        sources: The lookups, which must have the same join keys.
+        interval: Only rows with an event time inside it are visible.
+        now: The time that counts as now, in microseconds since 1970; later rows are not visible.
 
     Returns:
-        Join keys, the time of the newest row, and features, ordered by keys.
+        Join keys, the event time of the newest row of any group, and features, ordered by keys.
     """
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
@@ -301,6 +325,7 @@ def latest(engine: Engine, sources: Sequence[Source], interval: Interval, now: i
         alike = pa.concat_tables([types.recast(table, kinds) for table in found])
         grouped = alike.group_by(keys).aggregate([(time, "max")])
         together = grouped.rename_columns([*keys, time]).sort_by([(name, "ascending") for name in keys])
+    # The features are looked up as of now, not taken from the rows found, so that the ttl of each group counts.
     at = pa.chunked_array([pa.repeat(pa.scalar(now, UTC), len(together))])
     features = look_up(engine, sources, together, at, seen)
     return _beside(_cast(together, time, _time_type(sources)), features)
@@ -340,7 +365,11 @@ def _shared_keys(sources: Sequence[Source]) -> list[str]:
 
 
 def _key_types(sources: Sequence[Source]) -> list[pa.DataType]:
-    """Give the types in which the keys of all groups have a place."""
+    """Return for each join key the widest of its types in the groups, in which the keys of all groups are exact.
+
+    Raises:
+        DefinitionError: No type of a key widens all others.
+    """
     shared = []
     for fields in zip(*(source.version.schema.keys for source in sources), strict=True):
         wide = [a.type for a in fields if all(types.widens(b.type, a.type) for b in fields)]

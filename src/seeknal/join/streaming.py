@@ -1,4 +1,4 @@
-"""Training sets larger than memory: the spine goes through batch by batch, and waits in files in between."""
+"""Training sets larger than memory: the spine is read batch by batch, and its keys and moments are spilled to files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _BATCH = 2**17
 
 @dataclass(frozen=True)
 class Stream:
-    """What is asked for, batch by batch.
+    """A request for a training set in batches.
 
     Args:
         sources: The lookups.
-        spine: The spine; files of Parquet are read batch by batch.
-        date_col: Its column with the moments.
-        keep: Its columns to keep beside keys and moment. None: all.
-        interval: Only rows with an event time within it can be seen.
+        spine: The spine; Parquet files are read batch by batch.
+        date_col: The spine's column with the moments.
+        keep: The spine's columns to keep beside keys and moment. None: all.
+        interval: Only rows with an event time inside it are visible.
     """
 
     sources: Sequence[Source]
@@ -45,16 +45,18 @@ class Stream:
 
 
 def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress) -> pa.RecordBatchReader:
-    """Give each row of a spine the features known at its moment, in order; see `seeknal.join.retrieval.training_set`.
+    """Return the rows of a spine, in order, with the features known at each row's moment.
+
+    The features are those of `seeknal.join.retrieval.training_set`.
 
     Args:
-        engine: What to ask.
-        asked: What is asked for.
-        scratch: Folder for what does not fit in memory; nothing is left in it.
-        on_progress: Told what is being done.
+        engine: The engine that joins.
+        asked: The request.
+        scratch: Folder to spill to; nothing is left in it.
+        on_progress: Called with each step.
 
     Returns:
-        The batches. Files of Parquet are read when the first is asked for; any other spine is read now.
+        A reader of the batches. Parquet files are read once the first batch is requested; any other spine is read immediately.
     """
     used, kept = spine_columns(asked.sources, Spine(asked.spine, asked.date_col, asked.keep))
     with leaving_out(used):
@@ -71,6 +73,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
             with _kept_in(scratch):
                 folder = stack.enter_context(temporary_folder(scratch))
             on_progress("Reading the spine")
+            # A spine without batches must leave files as well, and these need its types.
             spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
             with _kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)
@@ -80,6 +83,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
                 with _kept_in(scratch):
                     readers.append(_Rows(engine.as_of(source.request(bounds, asked.interval), file)))
             on_progress("Putting it together")
+            # The engine answers in the spine's order, so batches and features match by position.
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]
                 yield pa.RecordBatch.from_arrays([*(batch[name] for name in kept), *found], schema=result)
@@ -89,7 +93,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
 
 @contextmanager
 def _kept_in(scratch: Path) -> Iterator[None]:
-    """Say which disk it is that is full or cannot be written to."""
+    """Raise an OSError as a StoreError that names the folder whose disk is full or read-only."""
     try:
         yield
     except OSError as error:
@@ -97,7 +101,11 @@ def _kept_in(scratch: Path) -> Iterator[None]:
 
 
 def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tuple[list[Path], Interval | None]:
-    """Write the moments to look from to a file for each source; give the first and the last moment too."""
+    """Write the spine's keys, moments and row numbers to a file for each source.
+
+    Returns:
+        The files, and the interval from the first to the last moment; None if there are no moments.
+    """
     files = [folder / f"moments-{number}.parquet" for number in range(len(asked.sources))]
     bounds: Interval | None = None
     position, known = 0, pa.chunked_array([], pa.string())
@@ -114,7 +122,7 @@ def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tu
                 writers = [stack.enter_context(pq.ParquetWriter(file, moments.schema)) for file, moments in pairs]
             for writer, moments in zip(writers, spooled, strict=True):
                 writer.write_table(moments)
-            here = bounds_of(spooled[0])
+            here = bounds_of(spooled[0])  # the moments are the same for all sources
             bounds = here if bounds is None else bounds.hull(here) if here else bounds
             position += len(table)
     return files, bounds
@@ -123,16 +131,19 @@ def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tu
 def _moments(
     name: str, column: pa.ChunkedArray, known: pa.ChunkedArray, position: int
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Read a batch's moments; text beside the first that was read, as all of it has a zone, or none has.
+    """Read the moments of a batch.
+
+    A column of text must have a zone in all rows or in none. To hold batches to that, each is read together with the first text
+    of the spine.
 
     Args:
         name: The column's name.
         column: The moments.
-        known: The first that was read, where that is text; nothing before.
-        position: The number of the batch's first row.
+        known: The first text of the spine, as one row; no rows before it was read, or if the column is no text.
+        position: Number of the batch's first row in the spine.
 
     Returns:
-        The moments in UTC, and what is known for the next batch.
+        The moments in UTC, and `known` for the next batch.
     """
     if not is_text(column.type):
         return utc(name, column, up=False, first=position), known
@@ -143,14 +154,14 @@ def _moments(
 
 
 class _Rows:
-    """A stream of batches of which any number of rows can be taken."""
+    """A reader of batches from which any number of rows can be taken."""
 
     def __init__(self, reader: pa.RecordBatchReader) -> None:
         self._reader = reader
         self._rest = reader.schema.empty_table()
 
     def take(self, count: int) -> list[pa.Array]:
-        """Give the columns of the next rows."""
+        """Return the columns of the next `count` rows."""
         parts, missing = [self._rest.slice(0, count)], count - len(self._rest)
         self._rest = self._rest.slice(count)
         while missing > 0:
@@ -166,10 +177,10 @@ class _Rows:
 
 
 def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
-    """Write batches to a Parquet file, which appears when it is whole.
+    """Write batches to a Parquet file, which is renamed into place when it is complete.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
 
     Raises:
         DataError: Parquet has no type for a column.
@@ -189,6 +200,7 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
                 try:
                     writer.write_table(table)
                 except pa.ArrowException:
+                    # Arrow does not name the column. The check does, if the column's type or values are at fault.
                     with leaving_out():
                         check_parquet(table)
                     raise

@@ -1,4 +1,4 @@
-"""Training sets that come back: what was asked, which snapshots were read, and the hash of the answer."""
+"""Reproducible training sets: the question, the snapshots that were read, and the hash of the answer are saved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from seeknal.values.times import now
 
 
 class TrainingSets:
-    """Keeps training sets: their spines in files, the rest in the registry."""
+    """The saved training sets of a home: their spines and rows in files, the rest in the registry."""
 
     def __init__(self, catalog: Catalog, engine: Engine) -> None:
         self._catalog = catalog
@@ -50,19 +50,19 @@ class TrainingSets:
         keep_rows: bool,
         on_progress: OnProgress = no_progress,
     ) -> TrainingSetRecord:
-        """Build a training set and keep what it takes to build it again.
+        """Build a training set and save what is needed to rebuild it.
 
         Args:
-            name: Its name, new in the project of the first lookup.
+            name: The name of the training set, new in the project of the first lookup.
             sources: The lookups, with the snapshots to read.
-            question: What is asked of them.
+            question: The question.
             spine: The spine, if the question has one.
-            keep_rows: Keep the answer too.
-            on_progress: Told each step.
+            keep_rows: Save the answer's rows too.
+            on_progress: Called with each step.
 
         Raises:
-            DefinitionError: The name is taken, or breaks the rule.
-            DataError: A column of the spine cannot be kept.
+            DefinitionError: The name is taken, or is not a valid name.
+            DataError: A column of the spine cannot be saved.
         """
         project = sources[0].record.project
         check_name("training set", name)
@@ -75,10 +75,12 @@ class TrainingSets:
         make(self._catalog.home / "datasets")
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
         place = self._catalog.home / "datasets" / folder
+        # Held until the snapshots are pinned, so that no vacuum removes their files before.
         readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
 
         def keep() -> TrainingSetRecord:
             with ExitStack() as undo:
+                # Removes the folder on failure, unless `_register` has taken the callback over.
                 undo.callback(shutil.rmtree, place, ignore_errors=True)
                 make(place)
                 if spine is not None:
@@ -99,17 +101,17 @@ class TrainingSets:
         return while_holding([*readings, self._catalog.saving], keep)
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
-        """Register a training set, whose files stay from then on unless it is certain that it is not, whatever interrupts it."""
+        """Register a training set. Its files stay, unless the registration fails and the registry confirms that."""
         files, registry = undo.pop_all(), self._catalog.registry
         try:
             registry.add_training_set(made)
-        except BaseException:
+        except BaseException:  # an interrupt may come after the commit, so only the registry knows
             if all(one.folder != made.folder for one in registry.training_sets(made.project, made.name)):
                 files.close()
             raise
 
     def reproduce(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
-        """Build a training set again from the store.
+        """Rebuild a training set from the snapshots that it read, and check its content hash.
 
         Raises:
             StoreError: The rows it read are gone, or give another answer.
@@ -125,18 +127,18 @@ class TrainingSets:
         return answer
 
     def rows(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
-        """Give a training set: the rows that were kept, else reproduced."""
+        """Return a training set's rows: the saved ones, or else reproduced ones."""
         return (
             _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record, on_progress)
         )
 
     def delete(self, record: TrainingSetRecord) -> None:
-        """Forget a training set, its spine and its rows."""
+        """Delete a training set, its spine and its rows."""
         shutil.rmtree(self._place(record), ignore_errors=True)
         self._catalog.registry.delete_training_set(record)
 
     def users(self, record: GroupRecord) -> list[TrainingSetRecord]:
-        """List the training sets that read a group."""
+        """Return the training sets that read a group."""
         return [
             one
             for one in self._catalog.registry.training_sets()
@@ -144,7 +146,7 @@ class TrainingSets:
         ]
 
     def snapshots(self, record: GroupRecord) -> list[Snapshot]:
-        """Give the snapshots of a group that training sets need."""
+        """Return the snapshots of a group that training sets need."""
         mine = {
             pin
             for one in self.users(record)
@@ -154,10 +156,11 @@ class TrainingSets:
         return [self._source(pin).snapshot for pin in mine]
 
     def holding(self, record: GroupRecord, users: Sequence[TrainingSetRecord], entity: pa.Table) -> list[str]:
-        """List the training sets whose answer has an entity in it."""
+        """Return the labels of those training sets among `users` whose answer contains an entity of a group."""
         return [one.label for one in users if self._holds(one, record, entity)]
 
     def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
+        # An answer to a spine has the spine's entities, so there is no need to reproduce it.
         rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one))
         for pin in one.pins:
             if (pin.project, pin.group) == (record.project, record.name):
@@ -172,8 +175,9 @@ class TrainingSets:
         return retrieval.answer(self._engine, sources, question, spine, on_progress)
 
     def _source(self, pin: Pin) -> Source:
-        """Find the rows that a training set read."""
+        """Return the source that a training set read: the pinned version and snapshot of a group."""
         record = self._catalog.group(pin.group, pin.project)
+        # The ttl of the time of saving, since the registered one may have changed.
         ttl = None if pin.ttl is None else timedelta(microseconds=pin.ttl)
         group = replace(record.group, materialization=replace(record.group.materialization, ttl=ttl))
         lookup = FeatureLookup(
@@ -194,20 +198,20 @@ def _pin(source: Source) -> Pin:
 
 
 def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:
-    """Tell where a spine's key is an entity's, whatever width or unit they are written in."""
+    """Return a mask of the rows whose key equals an entity's, whatever the width or unit of the column's type."""
     plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-    try:
+    try:  # Arrow cannot compare every pair of types without a cast
         return pc.equal(plain, value)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return pc.equal(plain.cast(value.type, safe=False), value)
 
 
 def _keep_spine(table: pa.Table, file: Path) -> None:
-    """Write a spine as it is, to the unit of a timestamp; a file of Arrow holds one dictionary for each column."""
+    """Write a spine to an Arrow file, which keeps its types exactly, including the unit of a timestamp."""
     with retrieval.leaving_out():
         check_types(table.schema)
     try:
-        unified = table.unify_dictionaries()
+        unified = table.unify_dictionaries()  # an Arrow file holds only one dictionary for each column
         with pa.ipc.new_file(file, unified.schema) as writer:
             writer.write_table(unified)
     except pa.ArrowException as error:
@@ -230,7 +234,7 @@ def _keep_rows(table: pa.Table, file: Path) -> None:
 
 def _read_spine(folder: Path) -> pa.Table:
     file, old = folder / "spine.arrow", folder / "spine.parquet"
-    if old.exists():  # of a home older than the change to Arrow, which keeps every type
+    if old.exists():  # saved by a release that kept spines in Parquet files
         return _read_rows(old)
     try:
         with pa.OSFile(str(file)) as source:

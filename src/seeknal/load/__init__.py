@@ -1,1 +1,1 @@
-"""Loading: rows go from offline to online, and tables move on to them."""
+"""Loading: rows go from the offline to the online store, and online tables move to them."""

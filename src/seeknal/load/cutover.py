@@ -1,4 +1,4 @@
-"""Moving online tables: the rows of a version are loaded first, then the tables that are to use them are pointed to them."""
+"""Cutover of online tables: the rows of a version are loaded first, then the tables that are to use it move to it."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ if TYPE_CHECKING:
     from seeknal.load.loading import Ask, Loaded
 
 DEFAULT = ""
-"""What the registry calls the online store that holds where a table names no other."""
+"""The registry's name for the default online store, which holds the tables that name no other."""
 _GRACE = DAY
-"""How much longer than its ttl a store that forgets keeps a row: clocks differ, and "expired" says more than "not found"."""
+"""How much longer than its ttl a store that drops expired rows keeps a row.
+
+Clocks differ, and "expired" tells a reader more than "not found".
+"""
 
 
 @dataclass(frozen=True)
 class Move:
-    """An online table as it is registered (None: it is not), and as it is to be."""
+    """A change of an online table: as it is registered (None: it is not), and as it is to be registered."""
 
     known: OnlineTableRecord | None
     table: OnlineTableRecord
 
 
 class Mover:
-    """Loads versions, and moves tables to them.
+    """Loads versions into online stores, and moves tables to them.
 
     Args:
-        catalog: What the home holds.
-        engine: Gives what reads rows; asked when something is loaded.
-        place: The online store that holds where a table does not say another.
+        catalog: The content of the home.
+        engine: Returns the engine that reads rows; called when something is loaded.
+        place: The default online store, for tables that name no other.
     """
 
     def __init__(self, catalog: Catalog, engine: Callable[[], Engine], place: str) -> None:
@@ -62,16 +65,16 @@ class Mover:
         own: Move | None = None,
         targets: Collection[str] = (),
     ) -> list[Loaded]:
-        """Load a version into each store where a table needs it, and then let these tables move to it.
+        """Load a version into each online store where a table needs it, then move these tables to it.
 
-        A process that is killed on the way leaves each table whole: as it was, or moved.
+        A process that is killed midway leaves each table whole: as it was, or moved.
 
         Args:
             record: The group.
             number: The version.
             ask: What to load.
-            own: A table that is made or changed by this, or is about to be.
-            targets: Only these stores.
+            own: The move of a table that this call registers, or that the caller registers next.
+            targets: Load into these online stores only; empty: into all.
 
         Raises:
             Conflict: Another process changed a table meanwhile.
@@ -89,7 +92,10 @@ class Mover:
         return done
 
     def own(self, record: GroupRecord, lookup: TableLookup) -> Move | None:
-        """Give the move of the table named after a group to a lookup; None if it has it, or another table has the name."""
+        """Return the move to a lookup of the table that is named after a group.
+
+        None if that table has the lookup already, or if another table has the name.
+        """
         found = next(iter(self._registry.tables(record.project, record.name)), None)
         if found is None:
             return Move(None, OnlineTableRecord(record.project, record.name, (lookup,), None, DEFAULT, now()))
@@ -97,7 +103,7 @@ class Mover:
         return Move(found, replace(found, lookups=(lookup,))) if is_own and found.lookups != (lookup,) else None
 
     def _moves(self, record: GroupRecord, number: int, own: Move | None) -> list[Move]:
-        """List the tables that use a version or are to use it, except a given one."""
+        """Return the moves of the tables that use a version or are to use it, except for the table of `own`."""
         versions = self._catalog.versions(record)
         moves = []
         for table in self._registry.tables():
@@ -114,7 +120,7 @@ class Mover:
         return moves
 
     def _carried(self, record: GroupRecord, number: int, name: str, moves: Sequence[Move]) -> list[Interval]:
-        """List the spans that were asked for of versions that tables leave for this one, to ask for them again."""
+        """Return the intervals that were requested of the versions that tables leave for this one, to request them again."""
         left = {
             old.version
             for move in moves
@@ -127,10 +133,10 @@ class Mover:
         )
 
     def settle(self, moves: Sequence[Move]) -> None:
-        """Register tables as they are to be, now that their rows are there.
+        """Register tables as they are to be, after their rows were loaded.
 
         Raises:
-            Conflict: Another process changed a table, or removed its rows meanwhile.
+            Conflict: Another process changed a table, or removed its rows, meanwhile.
         """
         if not moves:
             return
@@ -138,6 +144,7 @@ class Mover:
         with self.hold():
             for move in moves:
                 fresh = [lookup for lookup in move.table.lookups if not move.known or lookup not in move.known.lookups]
+                # Another process may have swept rows that no registered table used yet.
                 is_there = all(self.state(lookup.space, move.table.target) for lookup in fresh)
                 if is_there and self._registry.save_table(move.table, move.known):
                     saved.append(move)
@@ -148,7 +155,7 @@ class Mover:
             raise Conflict("Another process changed an online table first.")
 
     def _tell_of_loss(self, move: Move) -> None:
-        """Give notice of features that the table named after a group has no longer, or in another type."""
+        """Warn of features that a table with all features of its group lost, or has in another type now."""
         if move.known is None or not move.table.lookups[0].whole or move.table.lookups[0].pinned:
             return
         old, new = move.known.lookups[0], move.table.lookups[0]
@@ -158,7 +165,7 @@ class Mover:
             notice(f"Online table {move.table.label!r} has all features of its group, and is now another: {problem}.")
 
     def _nudge(self, move: Move) -> None:
-        """Change the state of spaces that a table has left, so that those who have it open look where it is now."""
+        """Change the state of the spaces that a table has left, so that readers with the table open look up where it is now."""
         places = [
             {(table.target, lookup.space) for lookup in table.lookups} if table else set()
             for table in (move.known, move.table)
@@ -166,24 +173,24 @@ class Mover:
         for target, space in places[0] - places[1]:
             text = self.state(space, target)
             if text and self.is_ours(state := State.loads(text), target):
-                with suppress(Conflict):
+                with suppress(Conflict):  # another writer changed the state, which readers notice as well
                     nudged = replace(state, left=state.left + 1).dumps()
                     self.store(target).change(space, text, nudged, Entries([], []))
 
     def doubt(self, space: str, target: str, seen: State) -> None:
-        """Let the next load of a space write all its rows anew, unless it has been loaded since a state was seen."""
+        """Mark a space so that the next load rewrites all its rows, unless its state is no longer the one that was seen."""
         text = self.state(space, target)
         if text and not seen.doubted and State.loads(text) == seen and self.is_ours(seen, target):
             with suppress(Conflict):
                 self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
 
     def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
-        """Remove the row of an entity that is about to be erased from all stores, and note the time of it there.
+        """Remove the row of an entity that is about to be erased from all online stores, and record the time there.
 
         If the erasure does not come about, the next load brings the row back.
 
         Raises:
-            StoreError: A store cannot be written; the row is removed from some at most.
+            StoreError: An online store cannot be written; the row is removed from some of the others at most.
         """
 
         def step(space: str, target: str) -> None:
@@ -193,6 +200,7 @@ class Mover:
                 return
             state = State.loads(text)
             if self.is_ours(state, target, record):
+                # Marked as doubted, so that the next load writes all rows: it would not see that this one is missing.
                 cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
                 self.store(target).change(space, text, cleared.dumps(), Entries([key], [None]))
 
@@ -206,12 +214,12 @@ class Mover:
         number: int | None = None,
         more: Sequence[OnlineTableRecord] = (),
     ) -> None:
-        """Remove from some stores the versions of a group that no online table uses.
+        """Remove from some online stores the versions of a group that no online table uses.
 
         Args:
             record: The group.
-            targets: The stores.
-            number: A version that stays, beside the current one.
+            targets: The online stores.
+            number: A version that stays, besides the current one.
             more: Tables that are about to be registered.
         """
 
@@ -225,38 +233,38 @@ class Mover:
         if not spare():
             return
         with self.hold():
-            for version, target in spare():
+            for version, target in spare():  # again, under the lock: a table may use a version by now
                 try:
                     self.remove(record, version, target)
                 except StoreError as error:
                     notice(f"Version {version} of {record.label} is no longer used, and could not be removed: {error}")
 
     def remove(self, record: GroupRecord, version: int, target: str) -> None:
-        """Remove what is online of a version in a store."""
+        """Remove the rows of a version from an online store, and the records of its loads there."""
         self.drop(record, version, target)
         self._registry.forget_loads(record, version, target)
 
     def drop(self, record: GroupRecord, version: int, target: str) -> None:
-        """Remove the rows of a version from a store, unless they are another home's."""
+        """Remove the rows of a version from an online store, unless they are of another home or group; see `is_ours`."""
         space = space_of(record.project, record.name, version)
         text = self.state(space, target)
         if text is None or self.is_ours(State.loads(text), target, record):
             self.store(target).drop(space)
 
     def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
-        """Tell whether rows in a store were loaded by this home, and from a group if it is given."""
+        """Return whether rows in an online store were loaded by this home, and from the group if one is given."""
         owner = self._owner(target)
         is_same = record is None or record.created_at == state.origin
         return owner is None or (is_same and owner.owns(state.home))
 
     def _owner(self, target: str) -> Identity | None:
-        """Return which home this is, if other homes may use a store as well."""
+        """Return the identity of this home, if other homes may use an online store as well; else None."""
         return None if (target or self._place) == str(self._catalog.home / "online") else identify(self._catalog.home)
 
     def load(
         self, record: GroupRecord, number: int, name: str, ask: Ask, more: Sequence[OnlineTableRecord] = ()
     ) -> Loaded:
-        """Load a version into the store of a name, for the tables that use it there and more that will."""
+        """Load a version into an online store, for the tables that use it there and for those in `more`, which will."""
         from seeknal.load.loading import Loader, Target
 
         place = name or self._place
@@ -265,7 +273,7 @@ class Mover:
         return Loader(self._catalog, self._engine()).load(record, number, target, ask)
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:
-        """Say how long the tables that use a version need its rows; None: for ever."""
+        """Return how long the tables that use a version need its rows, in microseconds; None: forever."""
         space = space_of(record.project, record.name, number)
         tables = [*self._registry.tables(), *more]
         mine = [one for one in tables if one.target == name and any(lookup.space == space for lookup in one.lookups)]
@@ -275,16 +283,16 @@ class Mover:
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
 
     def hold(self) -> AbstractContextManager[object]:
-        """Hold off others who would register a table, or remove rows that none uses."""
+        """Take the exclusive lock for registering tables, and for removing rows that no table uses."""
         return exclusive_lock(self._catalog.home / "_tables.lock")
 
     def state(self, space: str, name: str) -> bytes | None:
-        """Read the state of a space in the store of a name; None if there is no such space."""
+        """Return the state of a space in an online store; None if there is no such space."""
         try:
             return self.store(name).get(space, [])[0]
         except KeyError:
             return None
 
     def store(self, name: str) -> OnlineStore:
-        """Give the online store of a name."""
+        """Return the online store with a name."""
         return online.connect(name or self._place)

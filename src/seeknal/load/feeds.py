@@ -1,4 +1,4 @@
-"""Which version of its group an online table is fed from: it keeps its features and their types, and moves on with the group."""
+"""The version of its group that feeds an online table: the table keeps its features and their types, and follows the group."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from seeknal.registry.catalog import Catalog
 
 @dataclass(frozen=True)
 class Feed:
-    """What feeds one lookup of an online table.
+    """The version that feeds one lookup of an online table.
 
     Args:
         record: The group.
         now: The lookup as it is registered.
-        goal: The lookup as it is to be: of the group's current version, if that still has its features.
+        goal: The lookup as it is to be: at the group's current version, if that still has the lookup's features.
         cut_off: Why the current version does not feed it; None if it does, or is not meant to.
     """
 
@@ -27,20 +27,20 @@ class Feed:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether it stays at its version on purpose."""
+        """Whether the lookup stays at its version on purpose."""
         return bool(self.goal.pinned)
 
     @property
     def has_moved(self) -> bool:
-        """Whether another version is to feed it than does now."""
+        """Whether the lookup is to move to another version than the one that feeds it now."""
         return self.goal.version != self.now.version
 
 
 def feeds(catalog: Catalog, table: OnlineTableRecord) -> list[Feed]:
-    """Find out what feeds each lookup of a table.
+    """Return which version feeds each lookup of a table.
 
     Raises:
-        DefinitionError: A group is gone.
+        DefinitionError: A group no longer exists.
     """
     records = [catalog.group(lookup.group, lookup.project) for lookup in table.lookups]
     versions = {record.id: catalog.versions(record) for record in records}
@@ -51,10 +51,10 @@ def feeds(catalog: Catalog, table: OnlineTableRecord) -> list[Feed]:
 def feed(
     catalog: Catalog, record: GroupRecord, versions: Sequence[Version], table: OnlineTableRecord, lookup: TableLookup
 ) -> Feed:
-    """Find out what feeds a lookup of a table.
+    """Return which version feeds a lookup of a table.
 
     Args:
-        catalog: Where the group is.
+        catalog: The catalog that has the group.
         record: The group.
         versions: All its versions.
         table: The table.
@@ -75,12 +75,12 @@ def feed(
 
 
 def uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
-    """Tell whether a table uses a group."""
+    """Return whether a table uses a group."""
     return any(lookup.is_of(record) for lookup in table.lookups)
 
 
 def whole(record: GroupRecord, version: Version, *, pinned: bool = False) -> TableLookup:
-    """Select all features of a version under their own names."""
+    """Return the lookup of all features of a version, under their own names."""
     schema = version.schema
     keys, features = (tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names))
     return TableLookup(record.project, record.name, version.number, keys, features, pinned, whole=True)
@@ -89,9 +89,9 @@ def whole(record: GroupRecord, version: Version, *, pinned: bool = False) -> Tab
 def _meant(
     catalog: Catalog, record: GroupRecord, table: OnlineTableRecord, lookup: TableLookup, version: Version
 ) -> TableLookup:
-    """Say of a lookup that was registered before this was noted whether it is pinned and whole.
+    """Return a lookup with `pinned` and `whole` filled in, if it was registered before these were recorded.
 
-    If its version was not the current one when the table was made, the caller had named it, and so it stays.
+    If its version was not the current one when the table was made, the caller had named that version, so the lookup is pinned.
     """
     if lookup.pinned is not None:
         return lookup
@@ -105,7 +105,7 @@ def _meant(
 
 
 def lack(record: GroupRecord, lookup: TableLookup, old: Version, new: Version) -> str | None:
-    """Say which feature of a lookup at one version another version lacks or has in another type; None if it has all."""
+    """Return which feature of a lookup at one version another version lacks, or has in another type; None if it has all."""
     if old.number == new.number:
         return None
     had, has = ({field.name: field.type for field in version.schema.features} for version in (old, new))

@@ -1,8 +1,8 @@
-"""Loading: the newest rows of a version go online, as far as they changed.
+"""Loading: the latest rows of a version go online, as far as they have changed.
 
-What is online is a function of two things: the version's last snapshot, and the spans of time that were
-ever asked for. The store keeps both beside the rows, so that a load knows what to bring up to date, and can be
-repeated, interrupted, or overlap with another one.
+The online rows are a function of two things: the version's last snapshot, and the intervals of event time that were ever
+requested. The online store keeps both beside the rows. So a load knows what to update, and it can be repeated, interrupted, or
+overlap with another load.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _REARRANGED = "optimize"
 
 @dataclass(frozen=True)
 class Target:
-    """Where a version is to be online, and how.
+    """The online store that a version is loaded into, and how it is to be kept there.
 
     Args:
-        name: What the registry calls the online store.
-        place: What people call it.
-        owner: The home, if other homes may use the store as well.
-        online: The store.
-        kept: How long a store that forgets is to keep a row after its event time, in microseconds; None: for ever.
+        name: The name of the online store in the registry.
+        place: Its name for people.
+        owner: This home, if other homes may use the online store as well; else None.
+        online: The online store.
+        kept: How long a store that drops expired rows is to keep a row after its event time, in microseconds; None: forever.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a load is to bring.
+    """What a load is asked to do.
 
     Args:
-        spans: Spans of event time, beside those asked for before.
-        at: What counts as now, in microseconds since 1970; the clock if None.
-        on_progress: Is told how far it is.
-        full: Whether to write all rows anew, instead of those that changed.
-        take_over: Whether to do so even if the rows that are there were loaded by another home.
+        spans: Intervals of event time, in addition to those requested before.
+        at: The instant that counts as now, in microseconds since 1970; None: the time of the clock.
+        on_progress: Called with a message as the load proceeds.
+        full: Whether to rewrite all rows, instead of those that changed.
+        take_over: Whether to replace the present rows even if another home loaded them.
     """
 
     spans: Sequence[Interval] = (Interval(),)
@@ -71,16 +71,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did.
+    """The result of a load.
 
     Args:
         group: Project and name of the group.
-        version: The version whose rows these are.
-        snapshot: The snapshot they were read from.
-        interval: The span that was asked for.
-        changed: For how many entities it put or removed a row.
-        online: How many entities of the version are online now, from all loads.
-        seconds: How long it took.
+        version: The version that was loaded.
+        snapshot: The snapshot that the rows were read from.
+        interval: The interval that was requested.
+        changed: The number of entities whose row was put or removed.
+        online: The number of entities of the version that are online now, from all loads.
+        seconds: How long the load took.
     """
 
     group: str
@@ -108,19 +108,19 @@ class _LoadGoal:
 
 
 class Loader:
-    """Brings versions of groups online."""
+    """Loads versions of groups into online stores."""
 
     def __init__(self, catalog: Catalog, engine: Engine) -> None:
         self._catalog = catalog
         self._engine = engine
 
     def load(self, record: GroupRecord, number: int, target: Target, ask: Ask) -> Loaded:
-        """Load some spans of a version, beside those loaded before.
+        """Load some intervals of a version, in addition to those loaded before.
 
         Args:
             record: The group.
             number: The version.
-            target: Where to.
+            target: Where to load it.
             ask: What to load.
         """
         started = time.perf_counter()
@@ -130,6 +130,7 @@ class Loader:
         begun: list[int] = []
 
         def step() -> Loaded:
+            # The intervals are recorded before the load, which brings all recorded ones. A retry uses the same records.
             begun[:] = begun or [registry.begin_load(record, number, target.name, interval) for interval in ask.spans]
             changed, online, snapshot = load.run()
             seconds = time.perf_counter() - started
@@ -144,7 +145,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class _Load:
-    """One load."""
+    """One load of a version into an online store."""
 
     catalog: Catalog
     engine: Engine
@@ -159,10 +160,10 @@ class _Load:
         return space_of(self.record.project, self.record.name, self.number)
 
     def run(self) -> tuple[int, int, int]:
-        """Try once; give how many rows changed, how many are online, and the snapshot they are from.
+        """Make one attempt; return how many rows changed, how many are online, and the number of their snapshot.
 
-        What is online is read before what should be, so that it cannot be the later of the two. No file is removed
-        meanwhile that should be read.
+        The online state is read before the offline snapshot, so that it cannot be the later of the two. A shared lock keeps
+        the vacuum from removing files that are still to be read.
         """
         with self.catalog.offline(self.record.project, self.record.name).reading():
             return self._run()
@@ -171,6 +172,7 @@ class _Load:
         text, before = self._before()
         wanted = self._wanted(before)
         entities = None if before is None or self.ask.full else self._changed(before, wanted)
+        # Without a state to compare with, or with more changes than one transaction takes, replace all rows.
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
             online = self.target.online.replace(self.space, self._rounds(wanted, text))
             return online, online, wanted.snapshot.number
@@ -181,6 +183,7 @@ class _Load:
 
     def _wanted(self, before: State | None) -> _LoadGoal:
         record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+        # An erasure is recorded online before it is in the registry; see `Mover.take_out`.
         cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
         version, snapshot = self.catalog.read(record, self.number)
         notes = registry.loads(record, self.number, self.target.name)
@@ -198,6 +201,11 @@ class _Load:
         return _LoadGoal(version, snapshot, state)
 
     def _before(self) -> tuple[bytes | None, State | None]:
+        """Return the state that is online, as bytes and, if this load can build on it, as an object.
+
+        Raises:
+            StoreError: The rows are of another home, or of a group that was deleted, and are not to be taken over.
+        """
         try:
             text, _ = self.target.online.get(self.space, [])
         except KeyError:
@@ -215,14 +223,17 @@ class _Load:
         )
 
     def _changed(self, before: State, wanted: _LoadGoal) -> pa.Table | None:
-        """List the entities whose rows are not online as they are to be; None if that can no longer be told."""
+        """Return the entities whose online rows are not as they are to be; None if that can no longer be determined."""
+        # A comparison of snapshots does not show rows that must go because their interval is no longer requested.
         if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
             return None
+        # With the same files, only intervals that were not loaded before can bring changes.
         old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
         if old is None:
             return None
         fresh = without(wanted.state.spans, before.spans)
-        if before.at > self.at:  # loaded by a clock that was ahead: rows that are to come counted as come
+        # The last load went by a clock that was ahead, and took some rows for visible that are in the future.
+        if before.at > self.at:
             ahead = Interval(self.at + 1, before.at)
             fresh += [both for interval in wanted.state.spans if (both := interval.intersect(ahead))]
         offline = self.catalog.offline(self.record.project, self.record.name)
@@ -230,11 +241,11 @@ class _Load:
         return None if found is None else found.drop_null()
 
     def _old(self, before: State, now: Snapshot) -> Snapshot | None:
-        """Give the snapshot that is online, or one that has the same rows; None if nobody knows it any more."""
+        """Return the snapshot that is online, or one with the same rows; None if it is no longer known."""
         return _made_from(self.catalog, self.record, before, now)
 
     def _events(self, wanted: _LoadGoal, before: State | None = None, entries: Entries | None = None) -> Events:
-        """Find the event times of the rows online, if possible from what they were and the entries that are put."""
+        """Return the event times of the rows online; if possible, derived from the previous ones and the entries that are put."""
         if entries is not None and before is not None and before.events is not None:
             codec = Codec(wanted.version.schema)
             _, gone = self.target.online.get(self.space, entries.keys)
@@ -245,7 +256,7 @@ class _Load:
         return Events(*self.engine.event_times(seen, self.at))
 
     def _entries_of(self, wanted: _LoadGoal, entities: pa.Table) -> Entries:
-        """Give the rows of some entities; None for those that have none any more."""
+        """Return the rows of some entities; None for those that have no row any more."""
         codec = Codec(wanted.version.schema)
         rows: dict[bytes, tuple[bytes | None, int]] = dict.fromkeys(codec.stored_keys(entities), (None, 0))
         kept = wanted.state.kept
@@ -258,7 +269,7 @@ class _Load:
         return Entries([key for key, _ in every], [value for _, (value, _) in every], expires)
 
     def _rounds(self, wanted: _LoadGoal, expected: bytes | None) -> Iterator[LoadAttempt]:
-        """Give all rows, and then again and again what others changed meanwhile."""
+        """Yield all rows, then for up to `_ROUNDS` retries what other processes changed meanwhile."""
         yield LoadAttempt(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
             made, (text, before) = wanted, self._before()
@@ -282,9 +293,10 @@ class _Load:
 
 
 def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapshot) -> Snapshot | None:
-    """Return the snapshot that rows online were made from, or one that has the same rows; None if that can no longer be told.
+    """Return the snapshot that online rows were made from, or one with the same rows; None if it is no longer known.
 
-    All snapshots in between must be known to have moved rows only. One that is not known counts as a change of rows.
+    `now` has the same rows only if every snapshot in between is known to have merely rearranged rows. An unknown snapshot counts
+    as a change of rows.
     """
     known = {one.number: one for one in catalog.snapshots(record, state.snapshot)}
     if state.snapshot not in known:
@@ -299,17 +311,17 @@ def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapsho
 def events_online(
     catalog: Catalog, engine: Engine, record: GroupRecord, number: int, online: OnlineStore, at: int
 ) -> Events:
-    """Find the event times of the rows online of a version, as of a moment.
+    """Return the event times of the online rows of a version, as of an instant.
 
-    They are read from the rows that these were made from, or if they are gone, from the rows online one by one.
+    They are read from the offline rows that the online rows were made from or, if those are gone, from the online rows one by one.
 
     Args:
-        catalog: Where the former are.
-        engine: What reads them.
+        catalog: Where the offline rows are.
+        engine: Reads the offline rows.
         record: The group.
         number: The version.
-        online: Where the latter are.
-        at: The moment, in microseconds since 1970.
+        online: Where the online rows are.
+        at: The instant, in microseconds since 1970.
     """
     space = space_of(record.project, record.name, number)
     state = State.loads(online.get(space, [])[0])

@@ -1,4 +1,4 @@
-"""Rows that another program wrote: read as they are, and told apart from rows that it only copied."""
+"""Adoption of rows that another program wrote: reading them, and telling new rows from copies of Seeknal's own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class Changed:
-    """The rows of the files that other programs changed.
+    """The rows of the files that other programs added.
 
     Args:
         rows: The rows, in stored types.
-        numbers: The number that each came with, -1 where it has none; a program may have copied it from another row.
-        commits: The commit of each.
+        numbers: The row number stored with each row, -1 where there is none; a program may have copied it from another row.
+        commits: The number of the commit that added each row's file.
     """
 
     rows: pa.Table
@@ -36,7 +36,9 @@ class Changed:
 
 
 def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
-    """Read the rows of the files that other programs changed.
+    """Read the rows of the files that other programs added.
+
+    Columns that a file lacks are read as null.
 
     Raises:
         DataError: A value does not fit its column.
@@ -44,7 +46,7 @@ def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
     """
     kinds, names = [*schema.stored_types, pa.int64()], [*schema.names, ROW_ID]
     tables = [pa.schema(map(pa.field, names, kinds)).empty_table()]
-    paths = sorted(foreign.added)
+    paths = sorted(foreign.added)  # a fixed order, since it is the tie-break of rows within a commit
     for path in paths:
         try:
             found = pq.ParquetFile(foreign.root / path).read()
@@ -66,20 +68,30 @@ def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
 def number_rows(
     engine: duckdb.DuckDBPyConnection, foreign: ForeignCommits, schema: Schema, changed: Changed
 ) -> np.ndarray:
-    """Number rows of other programs: a row that is one of Seeknal's, only in another file, keeps its number; others follow.
+    """Return a row number for each row of other programs.
 
-    The others follow in the order of their commits; within a commit, those that another value was given to come first, in
-    the order in which they were written, and then new ones in the order of the files.
+    A row that Seeknal wrote, and that another program only copied to another file, keeps its number: a new one could change which of
+    two tied rows wins. It counts as copied if all its values equal those of the row of that number in a file that was replaced. All
+    other rows get new numbers, in the order of their commits; within a commit, first updated rows, in the order in which they
+    were written, and then new rows, in the order of the files.
+
+    For example, commit 4 of another program rewrites a file that held rows 0, 1 and 2, and the next free number is 3:
+
+        stored number  values                         result
+        2              changed                        4, the second of the updated rows
+        0              as they were                   0
+        0              as they were (a second copy)   3, as if updated: a number is kept once
+        none           new                            5
 
     Args:
-        engine: What compares rows.
-        foreign: What was changed.
+        engine: The DuckDB connection that compares rows.
+        foreign: The commits of the other programs.
         schema: The schema of the table.
-        changed: The rows.
+        changed: The rows, as `read_changed` returns them.
     """
     replaced = [str(foreign.root / path) for path in foreign.removed]
     count = len(changed.rows)
-    result, old = np.full(count, _NONE), np.full(count, np.iinfo("int64").max)
+    result, old = np.full(count, _NONE), np.full(count, np.iinfo("int64").max)  # rows without an old number sort last
     if replaced and count:
         row_id, place = quote(ROW_ID), quote(f"{ROW_ID} place")
         numbered = changed.rows.append_column(ROW_ID, pa.array(changed.numbers))
@@ -94,7 +106,7 @@ def number_rows(
         found = engine.sql(query).fetchnumpy()
         old[found["place"]] = found["id"]
         same = found["same"].astype(bool)
-        ids, first_copies = np.unique(found["id"][same], return_index=True)  # of several copies, the first is the row
+        ids, first_copies = np.unique(found["id"][same], return_index=True)  # of several copies, the first keeps it
         result[found["place"][same][first_copies]] = ids
     order = np.lexsort((np.arange(count), old, changed.commits))
     new = order[result[order] == _NONE]

@@ -1,7 +1,7 @@
-"""Commits: how one snapshot leads to the next, as a Delta Lake log holds it.
+"""Commits: one Delta Lake transaction per snapshot.
 
-Statistics of a file name its event time and nothing else, and a property of the table says so: a reader that is told of some
-columns takes the others to be null where it finds no bounds, and so finds no rows.
+File statistics have bounds for the event time only, and a table property declares that. Without the property, a reader that finds
+bounds for some columns takes a column without bounds to be all null, and its filters on that column return no rows.
 """
 
 from __future__ import annotations
@@ -29,23 +29,38 @@ from seeknal.system.retry import Conflict
 from seeknal.values.times import Interval, moment_of, now
 
 REARRANGED = "optimize"
-"""The mode of a commit that leaves the rows as they are."""
+"""The mode of a commit that changes no rows, such as a compaction."""
 
 ADOPTED = "adopt"
-"""The mode of a commit that takes in rows of another program."""
+"""The mode of a commit that takes in rows written by another program."""
 
 _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
 _CHECKPOINT = 10
-"""After so many commits the log gets a checkpoint, so that no more entries need to be read."""
+"""Commits between two checkpoints, which bounds how many log entries a reader replays to open the table."""
+# deltalake's own hook would raise after a successful commit if the checkpoint fails, as if the commit itself had failed.
 _NO_CHECKPOINT = PostCommitHookProperties(create_checkpoint=False)
 _LONG_AGO = 0
-"""When files went that no snapshot needs: so checkpoints do not name them for another week, as they name others."""
+"""Removal time (1970) of files that no snapshot needs: checkpoints name other removed files for a week, and leave these out at once."""
 _APPEND_ONLY, _CONSTRAINT = "delta.appendOnly", "delta.constraints."
 
 
 @dataclass(frozen=True)
 class Step:
-    """How one snapshot leads to the next."""
+    """What one commit changes.
+
+    Args:
+        mode: The mode of the write, "rollback", "erase", `REARRANGED` or `ADOPTED`.
+        version: The version of the group after the commit.
+        schema: The schema of that version.
+        removed: The files that the next snapshot no longer has.
+        added: The files that it has in addition.
+        interval: The interval of event time given to the write.
+        written: How many rows get a new number.
+        superseded: How many of them are hidden by others of the same join keys and event time.
+        newest: The greatest event time of the rows written, in microseconds since 1970; None if there are none.
+        rewritten: By the number of an older snapshot, the files that replace its own after an erasure.
+        merged: By the path of a compacted file, the paths of the files that were compacted into it.
+    """
 
     mode: str
     version: int
@@ -61,19 +76,19 @@ class Step:
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
-    """Return the schema of a table that holds rows of a version."""
+    """Return the Delta Lake schema of a table that holds rows of this version, with the row number as the last column."""
     fields = [pa.field(name, kind) for name, kind in zip(schema.names, schema.stored_types, strict=True)]
     return DeltaSchema.from_arrow(pa.schema([*fields, pa.field(ROW_ID, pa.int64())]))
 
 
 def properties(schema: Schema) -> dict[str, str]:
-    """Return the properties that a table has: its log stays, and statistics are those of the event time alone."""
+    """Return the properties of a table: log entries are never cleaned up, and statistics cover the event time only."""
     name = schema.event_time.name.replace("`", "``")
     return {**_KEEP_LOG, "delta.dataSkippingStatsColumns": f"`{name}`"}
 
 
 def lacking(base: Snapshot) -> dict[str, str]:
-    """Return the properties that a table should have and has not: an earlier release made it, or another program changed it."""
+    """Return the required properties that a table lacks, because an earlier release made it or another program changed it."""
     if base.commit is None:
         return {}
     there = base.settings
@@ -81,12 +96,12 @@ def lacking(base: Snapshot) -> dict[str, str]:
 
 
 def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> None:
-    """Refuse a write that a property of the table forbids.
+    """Refuse a write that a table property forbids.
 
     Args:
         base: The newest snapshot.
-        removes: Whether stored rows are to go.
-        adds: Whether rows come that the table has not.
+        removes: Whether the write removes stored rows.
+        adds: Whether the write adds rows that the table does not have.
 
     Raises:
         StoreError: Another program set such a property.
@@ -106,15 +121,24 @@ def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> No
 
 
 def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
-    """Make the next snapshot; its files stay from then on, unless it is certain that there is none, whatever interrupts it.
+    """Commit the next snapshot, and keep its files unless it is certain that the commit did not happen.
+
+    An interrupt between the commit and the return must not delete files that the new snapshot needs. So the clean-up in `undo`
+    runs only if the commit is known to have failed.
+
+    Args:
+        base: The snapshot that the step was planned on.
+        step: What changes.
+        undo: Removes the new files when it is closed.
 
     Raises:
         Conflict: `base` is no longer the newest snapshot. Nothing was written.
+        StoreError: The commit failed, or a lock could not be used. Nothing was stored.
     """
     changes_schema = base.commit is None or base.commit.schema != step.schema
     changes_rows = step.mode != REARRANGED
     actions: list[AddAction | RemoveAction] = [_add(file, step.schema, changes_rows) for file in step.added]
-    if not changes_schema:
+    if not changes_schema:  # a commit with a new schema is a Delta overwrite, which removes all files by itself
         spare = {name for names in step.merged.values() for name in names}
         actions += [
             RemoveAction(file.path, changes_rows, _LONG_AGO if file.path in spare else _milliseconds(), file.size, {})
@@ -137,10 +161,11 @@ def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
 
 
 def commit_properties(base: Snapshot, missing: Mapping[str, str]) -> Commit:
-    """Set properties of the table, in a snapshot that holds the same rows.
+    """Set table properties, in a commit whose snapshot holds the same rows.
 
     Raises:
         Conflict: `base` is no longer the newest snapshot. Nothing was written.
+        StoreError: The table has no commit of Seeknal yet, or the commit failed. Nothing was stored.
     """
     if base.commit is None:
         raise StoreError(f"Nothing was written to {base.label} yet.")
@@ -159,35 +184,38 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
         if latest(base.root) != base.number:
             raise Conflict(f"Another writer changed {base.root} first.")
+        # From here on `undo` no longer cleans up. On success or an interrupt, `files` is dropped without running its callbacks.
         table, files = _opened(base), undo.pop_all()
         try:
             act(table, CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0))
         except CommitFailedError as error:
             files.close()
+            # Writers of Seeknal hold the lock, so a lost race is one against another program, whose entry is there by now.
             if latest(base.root) == base.number:
                 raise StoreError(f"{base.label} could not be written; nothing was stored: {error}") from error
             raise Conflict(f"Another writer changed {base.root} first.") from None
         except (DeltaError, OSError) as error:
+            # The entry may have been written before the error. It counts as ours only if it holds exactly our note.
             if latest(base.root) < commit.snapshot or noted(base.root, commit.snapshot) != metadata:
                 files.close()
                 raise StoreError(f"{base.root} could not be written; nothing was stored: {error}") from error
         share_log(base.root, commit.snapshot)
         if commit.snapshot % _CHECKPOINT == 0:
-            with suppress(DeltaError, OSError):  # it only makes reading quicker
-                table.create_checkpoint()  # of `base`
+            with suppress(DeltaError, OSError):  # a checkpoint only makes reads faster, and the commit is done
+                table.create_checkpoint()  # of `base`: a write transaction does not move `table` on
             for file in (base.root / "_delta_log").glob("*checkpoint*"):
                 share(file)
         return commit
 
 
 def share_log(root: Path, number: int) -> None:
-    """Let the group of a table's folder use its log and the entry of a snapshot; see `seeknal.system.folders.share`."""
+    """Share a table's log, and the entry of a snapshot, with the Unix group of the table's folder; see `seeknal.system.folders.share`."""
     share(root / "_delta_log")
     share(root / "_delta_log" / f"{number:020}.json")
 
 
 def _opened(base: Snapshot) -> DeltaTable:
-    """Give the table as it stood at a snapshot; the one that it was read from, unless that has gone on."""
+    """Return the Delta table at the version of a snapshot, reusing the one that the snapshot was read from if it still stands there."""
     table = base.table
     return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
 
@@ -205,6 +233,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         rows=sum(file.rows for file in files),
         newest=step.newest,
         next_row_id=(before.next_row_id if before else 0) + step.written,
+        # The clock may step back; commit times must not, or `as_of` a moment would see a later commit without an earlier one.
         at=max(now(), before.at) if before else now(),
         rewritten=step.rewritten,
         superseded=step.superseded,
@@ -216,7 +245,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
 def _add(file: DataFile, schema: Schema, changes_rows: bool) -> AddAction:
     name = schema.event_time.name
     stats: dict[str, object] = {"numRecords": file.rows}
-    if file.start is not None and file.end is not None:
+    if file.start is not None and file.end is not None:  # unknown bounds are left out: readers then skip nothing
         bounds = {"minValues": {name: _iso(file.start)}, "maxValues": {name: _iso(file.end)}}
         stats |= {**bounds, "nullCount": {name: 0}}
     return AddAction(file.path, file.size, {}, _milliseconds(), changes_rows, json.dumps(stats))

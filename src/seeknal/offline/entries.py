@@ -1,7 +1,7 @@
-"""The entries of a table's log, by number: a file each in the Delta log while they are new, packed together once they are old.
+"""The entries of a table's log, by number: new ones are files in the Delta log, old ones are packed into archives.
 
-Entries are packed so that neither the room nor the time to open a table grows with their number. They are kept as they are, since
-`as_of` answers from them for ever: one line of JSON for each, in `_history/FIRST-LAST.jsonl.gz`.
+Entries are packed so that neither disk usage nor the time to open a table grows with their number. None is dropped, because `as_of`
+answers from old entries for ever: a pack is `_history/FIRST-LAST.jsonl.gz`, with one line of JSON per entry.
 """
 
 from __future__ import annotations
@@ -25,23 +25,27 @@ _PACK = re.compile(r"(\d{20})-(\d{20})\.jsonl\.gz")
 
 
 class Pack(NamedTuple):
-    """Entries in one file: from a number to another, both included."""
+    """One file of packed entries, `first` to `last`, both inclusive."""
 
     first: int
     last: int
 
     def path(self, root: Path) -> Path:
-        """Name its file."""
+        """Return the path of the pack."""
         return history(root) / f"{self.first:020}-{self.last:020}.jsonl.gz"
 
 
 def history(root: Path) -> Path:
-    """Name the folder of old entries, which readers of Delta Lake pass over."""
+    """Return the folder of packed entries, which Delta Lake readers ignore."""
     return root / "_history"
 
 
 def packs(root: Path) -> list[Pack]:
-    """List the packs of a table, the oldest first."""
+    """List the packs of a table, oldest first.
+
+    Raises:
+        StoreError: The folder cannot be read.
+    """
     try:
         names = [file.name for file in history(root).iterdir()]
     except FileNotFoundError:
@@ -52,23 +56,23 @@ def packs(root: Path) -> list[Pack]:
 
 
 def packed(root: Path) -> int:
-    """Give the number of the last entry that is packed; -1 if none is."""
+    """Return the number of the last packed entry; -1 if none is packed."""
     return max((pack.last for pack in packs(root)), default=-1)
 
 
 def held(root: Path) -> object:
-    """Keep the files that snapshots read from now on are made of, for as long as what this returns is there."""
+    """Take a shared lock that protects the files of all snapshots read from now on, held until the returned object is gone."""
     *_, newest_lock = locks(root)
     return hold(newest_lock, make=newest_lock.suffix == ".lock")
 
 
 def locks(root: Path) -> list[Path]:
-    """List what readers of a table hold, each the last of its time; see `seeknal.offline.trimming`."""
+    """List the files that readers lock, oldest first: a reader locks the last one of its time; see `seeknal.offline.trimming`."""
     return [root / "_read.lock", *(pack.path(root) for pack in packs(root))]
 
 
 def latest(root: Path) -> int:
-    """Give the number of the newest snapshot: that of the last entry of the log, which is never removed.
+    """Return the number of the newest snapshot, that of the last log entry, which is never removed.
 
     Raises:
         StoreError: There is no log.
@@ -79,32 +83,33 @@ def latest(root: Path) -> int:
 
 
 def exists(root: Path) -> bool:
-    """Tell whether there is a log."""
+    """Return whether the table has a log."""
     return has_entry(root, 0)
 
 
 def has_entry(root: Path, number: int) -> bool:
-    """Tell whether the log has an entry of that number."""
+    """Return whether the log has an entry of this number, packed or not."""
     return entry_of(root, number).exists() or number <= packed(root)
 
 
 def entry_of(root: Path, number: int) -> Path:
-    """Name the file of an entry that is not packed."""
+    """Return the path that an entry has while it is not packed."""
     return root / "_delta_log" / f"{number:020}.json"
 
 
 def actions_of(root: Path, number: int) -> list[dict[str, Any]]:
-    """Read an entry of the log: its actions."""
+    """Return the actions of a log entry."""
     return next(iter(entries(root, number, number)))[1]
 
 
 def entries(root: Path, first: int, last: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Read the entries from a number to another: the number and the actions of each.
+    """Yield number and actions of the entries from `first` to `last`, both inclusive, in order.
 
     Raises:
-        StoreError: One of them is missing, or is no JSON.
+        StoreError: An entry is missing, or is not valid JSON.
     """
     number = first
+    # Most callers want recent entries, so packs are listed only if the first entry is not a file of its own.
     for pack in packs(root) if first <= last and not entry_of(root, first).exists() else ():
         if pack.first <= number <= pack.last:
             for line in _lines(root, pack)[number - pack.first : last + 1 - pack.first]:
@@ -120,7 +125,7 @@ def _read(root: Path, number: int) -> list[dict[str, Any]]:
     try:
         return _decoded(entry, entry.read_bytes().splitlines())
     except FileNotFoundError as error:
-        if number <= packed(root):  # it was packed just now
+        if number <= packed(root):  # another process packed it since the caller looked
             return actions_of(root, number)
         raise StoreError(f"The log entry {entry} cannot be read: {error}") from error
     except OSError as error:
@@ -149,9 +154,9 @@ def _unpacked(file: Path, _inode: int, _changed: int) -> list[bytes]:
 
 
 def pack_entries(root: Path, pack: Pack) -> None:
-    """Write entries into one file, which appears when all of it is on the disk."""
+    """Write the entries of a pack to its file, by an atomic rename once all of it is on disk."""
     lines = (
         b"[" + b",".join(entry_of(root, n).read_bytes().splitlines()) + b"]\n" for n in range(pack.first, pack.last + 1)
     )
     make(history(root))
-    put(pack.path(root), gzip.compress(b"".join(lines), mtime=0))
+    put(pack.path(root), gzip.compress(b"".join(lines), mtime=0))  # without the time, equal entries give equal bytes

@@ -1,4 +1,4 @@
-"""Writing the Parquet files of a table, and how they are put together."""
+"""Writing the Parquet files of a table, and choosing the files to compact."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from seeknal.system.folders import remove
 from seeknal.values.sql import literal, quote, scan
 
 _ADDED = "added-"
-"""How the names of files begin all of whose rows are as they were added: none was left out of them, or put into them, by a rewrite.
+"""Name prefix of files that hold only added rows: no rewrite ever dropped rows from them or moved rows into them.
 
-A snapshot has of such a file the rows with numbers below the first that was written after it, and so of several that were put
-together. So their names say of which files older snapshots can be read from the one that they were put into.
+A snapshot sees exactly those rows of such a file whose numbers are below the snapshot's `next_row_id`. The same holds for a file that
+several of them were compacted into. So the prefix marks the files whose older snapshots can be read from the compacted file.
 """
 
 _FEW = 2**12
-"""Files of fewer rows are put together with each other first, so that one of many rows is not written again for each few."""
+"""Files of fewer rows are compacted among themselves, so that a larger file is not rewritten for every few new rows."""
 
 
 @dataclass(frozen=True)
 class FileWriter:
-    """Writes files to a table.
+    """Writes Parquet files into the folder of a table.
 
     Args:
-        root: The table.
-        duck: What writes.
+        root: The folder of the table.
+        duck: The DuckDB that writes.
         schema: The schema of the rows.
-        undo: Is told how to remove the files.
+        undo: Gets a callback for each file that removes it, for a write that is not committed.
     """
 
     root: Path
@@ -46,11 +46,16 @@ class FileWriter:
     undo: ExitStack
 
     def write(self, parts: Iterable[Part], *, added: bool = False) -> list[DataFile]:
-        """Write a file for each part, as many at once as there are cores, so that few parts are in memory together.
+        """Write one file per part, in parallel.
+
+        Parts are taken from the iterable only as cores become free, so at most one per core is in memory.
 
         Args:
-            parts: What the files are to hold.
-            added: Whether the rows are as they were added; see `_ADDED`.
+            parts: The contents of the files.
+            added: Whether the files hold only added rows; see `_ADDED`.
+
+        Returns:
+            The files, in the order of the parts; a part without rows gets none.
         """
         cores = os.cpu_count() or 1
         files: list[DataFile | None] = []
@@ -64,9 +69,10 @@ class FileWriter:
         return [file for file in files if file]
 
     def _write(self, part: Part, prefix: str) -> DataFile | None:
-        """Write what a query gives to a file of its own; nothing if that is no rows."""
+        """Write the rows of a part's query to a new file; return None, and leave no file, if there are no rows."""
         name = f"{prefix}{uuid.uuid4().hex}.parquet"
         path = self.root / name
+        # Registered before the file exists, so that a write that fails half-way leaves nothing either.
         self.undo.callback(remove, path)
         cursor = self.duck.connection.cursor()
         for view, rows in part.views.items():
@@ -79,24 +85,27 @@ class FileWriter:
             path.unlink()
             return None
         moment = quote(self.schema.event_time.name)
-        if int(stats[moment]["null_count"]):  # rows that an earlier release took over from another program
+        if int(stats[moment]["null_count"]):  # rows that an earlier release adopted from another program
             return DataFile(name, size, count, None, None)
         query = f"SELECT epoch_us(min({moment})), epoch_us(max({moment})) FROM {scan([str(path)])}"  # by its statistics
         return DataFile(name, size, count, *cursor.execute(query).fetchall()[0])
 
 
 def are_added(files: Iterable[DataFile]) -> bool:
-    """Tell whether all rows of some files are as they were added."""
+    """Return whether all of these files hold only added rows; see `_ADDED`."""
     return all(file.path.startswith(_ADDED) for file in files)
 
 
 def due(files: Sequence[DataFile], small: int, count: int) -> list[list[DataFile]]:
-    """Find the files that are to be put together because there are so many alike: small ones, of rows that are as they were added or not.
+    """Return the groups of small files that are due for compaction.
+
+    Files are grouped by size (below `_FEW` rows or not) and by whether they hold only added rows. A group is due if it has at
+    least `count` files.
 
     Args:
-        files: All files.
-        small: The rows that a small file has fewer than.
-        count: How many are too many.
+        files: All files of a snapshot.
+        small: A file with fewer rows than this is small.
+        count: How many files make a group due.
     """
     few = [file for file in files if file.rows < min(small, _FEW)]
     more = [file for file in files if min(small, _FEW) <= file.rows < small]

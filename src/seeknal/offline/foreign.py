@@ -1,7 +1,7 @@
-"""Commits of other programs on top of Seeknal's newest one: which leave the rows as they are, and which do not.
+"""Commits of other programs after Seeknal's newest one: telling those that change rows from those that only rearrange files.
 
-A table goes through states: which files came and went since Seeknal's commit, and the layout of the rows. A state that was there
-before is as good as it was then, so going back with another program is a way out.
+A table is tracked as a sequence of states: the files added and removed since Seeknal's commit, and the layout of the columns. A state
+that occurs again is judged as it was the first time, so a change can be undone by restoring the table with another program.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ForeignCommit:
 
     Args:
         number: Its number in the log.
-        operation: What the program calls it, such as "WRITE" or "OPTIMIZE".
-        at: When it was made, in microseconds since 1970, by the program's clock; None if it does not say.
-        engine: What the program calls itself.
+        operation: The operation as the program names it, such as "WRITE" or "OPTIMIZE".
+        at: The time of the commit by the program's clock, in microseconds since 1970; None if the log entry has none.
+        engine: The name that the program gives itself.
     """
 
     number: int
@@ -56,18 +56,18 @@ class ForeignCommit:
 
 @dataclass(frozen=True)
 class ForeignCommits:
-    """What other programs did after one of Seeknal's commits, up to the next of them.
+    """The commits of other programs between one commit of Seeknal and the next.
 
     Args:
-        root: The table.
+        root: The folder of the table.
         commit: Seeknal's commit; None if it has made none yet.
         every: All commits of other programs.
-        harmful: Those whose changes to rows or layout are still there.
+        harmful: Those whose changes to rows or layout are still in effect.
         same: The numbers of those after which the rows were the same as after Seeknal's commit.
-        added: The files of changed rows that are there now, and the number of the commit that added each.
-        removed: The files that are gone since Seeknal's commit.
+        added: The files with changed rows that the table has now, each with the number of the commit that added it.
+        removed: The files of Seeknal's commit that the table no longer has.
         has_layout: Whether the columns are still those that Seeknal gave the table.
-        is_open: Whether Seeknal has made no commit after them, which would have taken them in.
+        is_open: Whether Seeknal has made no later commit, which would have taken these in.
     """
 
     root: Path
@@ -82,18 +82,19 @@ class ForeignCommits:
 
     @property
     def way_back(self) -> str:
-        """How to undo what is harmful."""
+        """How to undo the harmful commits, as advice for an error message."""
         number = self.same[-1] if self.same else 0 if self.commit is None else self.commit.snapshot
         return f"go back with deltalake: DeltaTable({str(self.root)!r}).restore({number})"
 
     def refuse(self, until: int | None = None) -> None:
-        """Refuse a read or a write of rows that were neither checked nor numbered.
+        """Refuse to read or write rows that another program stored, which were neither checked nor numbered.
 
         Args:
-            until: Only what was committed by this instant counts; None: everything.
+            until: Consider only commits made at or before this instant, in microseconds since 1970; None: all. A commit without a
+                time always counts.
 
         Raises:
-            StoreError: Another program changed the rows or the layout.
+            StoreError: Another program changed the rows or the layout, and Seeknal has made no commit since.
         """
         harmful = [one for one in self.harmful if until is None or one.at is None or one.at <= until]
         if not (harmful and self.is_open):
@@ -120,7 +121,17 @@ class ForeignCommits:
 
 
 def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
-    """Read what other programs did after one of Seeknal's commits; without a commit, since the table was made."""
+    """Read the commits of other programs after one of Seeknal's commits; without a commit, since the table was created.
+
+    For example, commit 5 of Seeknal has the files a and b:
+
+        entry   actions                                     came   gone   harmful
+        6       OPTIMIZE: a, b to c, dataChange is false    c      a, b   none
+        7       WRITE: adds d                               c, d   a, b   7
+        8       RESTORE: removes d                          c      a, b   none, as after 6
+
+    After 6 and 8 the rows are those of Seeknal's commit, so `same` is (6, 8).
+    """
     state, first = _State(commit), 1 if commit is None else commit.snapshot + 1
     every: list[ForeignCommit] = []
     same: list[int] = []
@@ -141,6 +152,7 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
         is_harmless = state.apply(actions, number, is_clean=not harmful)
         harmful = seen.setdefault(state.key, harmful if is_harmless else (*harmful, every[-1]))
         same += [] if harmful else [number]
+    # A program may mark a commit as a mere rearrangement although rows were lost or have no numbers. Then its commits are harmful.
     if commit and state.came and not harmful and not _holds(root, every[-1].number, commit, state.came):
         harmful = tuple(one for one in every if one.number in state.came.values())
         same, state.changed = [number for number in same if number < harmful[0].number], dict(state.came)
@@ -149,12 +161,12 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
 
 
 def newest_foreign(root: Path) -> ForeignCommits:
-    """Read what other programs did after Seeknal's newest commit."""
+    """Read the commits of other programs after Seeknal's newest commit."""
     return foreign_commits(root, newest_commit(root, latest(root)))
 
 
 def vacuumed_by(root: Path, after: int) -> ForeignCommit | None:
-    """Find the first vacuum by another program after a snapshot, which may have removed its files."""
+    """Return the first vacuum by another program after a snapshot, which may have removed its files; None if there is none."""
     for number in range(after + 1, latest(root) + 1):
         actions = list(actions_of(root, number))
         found = _foreign(number, actions)
@@ -164,7 +176,7 @@ def vacuumed_by(root: Path, after: int) -> ForeignCommit | None:
 
 
 class _State:
-    """What is other in a table than after Seeknal's commit."""
+    """The difference between a table and its state after Seeknal's commit."""
 
     def __init__(self, commit: Commit | None) -> None:
         self.came: dict[str, int] = {}
@@ -178,17 +190,17 @@ class _State:
 
     @property
     def key(self) -> object:
-        """What tells states apart."""
+        """The identity of the state: two states with equal keys have the same files, columns and unreadable features."""
         layout = None if self.layout == self.expected else json.dumps(self.layout)
         return frozenset(self.came), frozenset(self.gone), layout, frozenset(self._features)
 
     def apply(self, actions: Iterable[dict[str, Any]], number: int, *, is_clean: bool) -> bool:
-        """Go on to the state after a commit, and tell whether rows and columns are said to be the same in both.
+        """Apply a commit, and return whether it claims to leave rows and columns as they were.
 
         Args:
             actions: The commit's actions.
             number: Its number.
-            is_clean: Whether the state before it has Seeknal's rows alone.
+            is_clean: Whether the state before it had Seeknal's rows only.
         """
         changes = False
         for action in actions:
@@ -209,11 +221,11 @@ class _State:
         return not changes
 
     def _add(self, path: str, number: int, is_arranged: bool) -> None:
-        if path in self.gone:
+        if path in self.gone:  # a file of Seeknal's commit comes back, as a restore brings it
             self.gone.remove(path)
             return
         self.came[path] = number
-        if is_arranged:
+        if is_arranged:  # remembered, so that the file is still known to be harmless when a restore brings it back
             self._arranged.add(path)
         if path not in self._arranged:
             self.changed[path] = number
@@ -227,7 +239,7 @@ class _State:
 
 
 def _layout(metadata: dict[str, Any]) -> object:
-    """Return what decides how rows are stored: names and types of columns, in any order, and partitions."""
+    """Return the layout of the stored rows: names and types of the columns (in any order), partitions and column mapping."""
     fields = json.loads(metadata["schemaString"])["fields"]
     columns = sorted([one["name"], json.dumps(one["type"], sort_keys=True)] for one in fields)
     mapping = (metadata.get("configuration") or {}).get("delta.columnMapping.mode", "none")
@@ -235,14 +247,14 @@ def _layout(metadata: dict[str, Any]) -> object:
 
 
 def _holds(root: Path, number: int, commit: Commit, added: Iterable[str]) -> bool:
-    """Check what a rearrangement leaves as it is: there are as many rows, and each has its number."""
+    """Return whether a claimed rearrangement is plausible: the row count is that of Seeknal's commit, and each row has a number."""
     files = [root / path for path in added]
     numbered = all(_has_numbers(file) for file in files if file.exists())
     return numbered and read_snapshot(root, number).rows == commit.rows
 
 
 def _has_numbers(file: Path) -> bool:
-    metadata = pq.read_metadata(file)
+    metadata = pq.read_metadata(file)  # the footer's statistics are enough; without them a file is not trusted
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         columns = map(group.column, range(group.num_columns))
         stats = next((one.statistics for one in columns if one.path_in_schema == ROW_ID), None)

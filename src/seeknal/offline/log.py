@@ -1,4 +1,4 @@
-"""What a table's log says: its commits, its snapshots, and the files each snapshot is made of."""
+"""Reading a table's log: its commits, its snapshots, and the files of each snapshot."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from seeknal.values.times import Interval, instant
 
 METADATA = "seeknal"
 UNREADABLE = {"deletionVectors", "columnMapping", "typeWidening", "typeWidening-preview"}
-"""Features of Delta Lake by which a Parquet file no longer says by itself what its rows are."""
+"""Delta Lake features with which a Parquet file alone no longer tells what the rows are."""
 _SHORT = 32
-"""A log of fewer entries is read entry by entry: that is quicker than to let deltalake open the table."""
+"""A log with fewer entries than this is replayed entry by entry, which is faster than opening the table with deltalake."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One Parquet file of a snapshot; the bounds of its event times are None where unknown."""
+    """One Parquet file of a snapshot; the bounds of its event times, in microseconds since 1970, are None where unknown."""
 
     path: str
     size: int
@@ -41,32 +41,32 @@ class DataFile:
     start: int | None
     end: int | None
     below: int | None = None
-    """Only rows with lesser numbers count, of those that other files were put together with to this one; None: all rows."""
+    """Only rows with lower numbers belong to the snapshot, since later files may have been compacted into this one; None: all do."""
 
     @property
     def key(self) -> tuple[str, int | None]:
-        """What tells its rows from those of other files."""
+        """The identity of its rows: files with equal keys have the same rows."""
         return self.path, self.below
 
     @property
     def _last(self) -> int | None:
-        """An instant that no row is after: other programs cut the last event time to whole milliseconds."""
+        """An upper bound of the event times: other programs truncate the greatest one to whole milliseconds in the log."""
         return self.end if self.end is None or self.end % 1000 else self.end + 999
 
     def overlaps(self, interval: Interval) -> bool:
-        """Whether it may hold a row of the span."""
+        """Return whether the file may hold a row of the interval."""
         too_old = interval.start is not None and self._last is not None and self._last < interval.start
         too_new = interval.end is not None and self.start is not None and self.start > interval.end
         return not (too_old or too_new)
 
     def has_any(self, instants: np.ndarray) -> bool:
-        """Whether it may hold a row of some instants, which are sorted."""
+        """Return whether the file may hold a row at one of the instants, which must be sorted."""
         first = 0 if self.start is None else np.searchsorted(instants, self.start)
         end = len(instants) if self._last is None else np.searchsorted(instants, self._last, side="right")
         return bool(first < end)
 
     def lies_within(self, interval: Interval) -> bool:
-        """Whether it holds nothing but rows of the span."""
+        """Return whether the file is known to hold only rows of the interval."""
         after = interval.start is None or (self.start is not None and self.start >= interval.start)
         before = interval.end is None or (self._last is not None and self._last <= interval.end)
         return after and before
@@ -74,7 +74,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """What one write did. It travels in the commit itself, so that no crash can part the two."""
+    """The note of one write, stored in the Delta commit itself, so that a crash cannot separate the two."""
 
     snapshot: int
     version: int
@@ -87,11 +87,11 @@ class Commit:
     next_row_id: int
     at: int
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
-    """The files that now stand for older snapshots, by number: entities were erased from them."""
+    """By the number of an older snapshot, the files that replace its own since this commit erased entities from them."""
     superseded: int = 0
     """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.write.writing.Written`."""
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The files that were put together, by the name of the one file that has their rows: older snapshots are read from it."""
+    """By the name of a compacted file, the names of the files that went into it: older snapshots are read from the former."""
     mark: str = ""
     """The fingerprint of the snapshot's files, in hexadecimal; "" if an earlier release made the commit."""
 
@@ -103,17 +103,17 @@ class Commit:
 
 @dataclass(frozen=True)
 class Rows:
-    """Stored rows that a query may see: files of one schema, and the spans of event time that count.
+    """The stored rows that a query may see: files of one schema, and intervals of event time.
 
     Args:
-        paths: The files.
-        schema: Their schema.
-        count: How many rows they have.
-        spans: The spans.
-        size: How large they are, in bytes.
-        cut: More files, of which only rows with numbers below `below` count.
-        below: That number.
-        held: What keeps the files.
+        paths: The files of which all rows belong to the snapshot.
+        schema: The schema of all files.
+        count: How many rows of the snapshot are in the files, inside the intervals or not.
+        spans: The intervals that a row's event time must lie in.
+        size: The size of all files, in bytes.
+        cut: More files, of which only the rows with numbers below `below` belong to the snapshot.
+        below: That number, exclusive.
+        held: The lock that protects the files from removal.
     """
 
     paths: tuple[str, ...]
@@ -132,50 +132,51 @@ class Rows:
 
 
 _PART, _WORTH_IT = 1_000_000, 4_000_000
-"""Rows of the latest part at least, and those of which a group is cut into parts at all."""
+"""The fewest rows of the latest part, and the fewest rows for which a group is cut into parts at all."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A table as it stood after one write."""
+    """A table as it stood after one commit."""
 
     root: Path
     number: int
     commit: Commit | None
     files: tuple[DataFile, ...]
     table: DeltaTable | None = field(default=None, compare=False, repr=False)
-    """The open table, if it was read from one; a commit takes it on."""
+    """The open Delta table that it was read from, which a commit reuses; None if the log was replayed."""
     settings: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """The properties of the table."""
     mark: bytes | None = None
-    """Its fingerprint before its files were put together; None: that of its files."""
+    """The fingerprint that it had before its files were compacted away; None: compute it from `files`."""
     held: object = field(default=None, compare=False, repr=False)
-    """What keeps its files for as long as it is there."""
+    """The lock that protects its files from removal while this object exists."""
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """The number of its rows."""
         return sum(file.rows for file in self.files)
 
     @property
     def label(self) -> str:
-        """Project and name of the group."""
+        """Project and name of the group, as "project/name"."""
         return label_of(self.root)
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of its files are still there."""
+        """Whether all of its files still exist."""
         return all((self.root / file.path).exists() for file in self.files)
 
     @property
     def fingerprint(self) -> bytes:
-        """What tells its files from those of others."""
+        """A hash that identifies its set of files."""
         return self.mark or fingerprint_of(self.files)
 
     def within(self, schema: Schema, *spans: Interval) -> Rows:
-        """Give the rows whose event time lies in one of the spans; no span: all rows.
+        """Return the rows whose event time lies in one of the intervals; without intervals, all rows.
 
-        The largest file comes first: DuckDB takes the others to be as large, and so the rows to be more than a small spine.
+        The largest file comes first, because DuckDB estimates the size of the others from it. It then knows that the rows outnumber
+        a small spine.
         """
         spans = spans or (Interval(),)
         files = [file for file in self.files if any(file.overlaps(interval) for interval in spans)]
@@ -189,25 +190,34 @@ class Snapshot:
         return Rows(whole, schema, count, spans, size, cut, below, self.held)
 
     def parts(self, schema: Schema, interval: Interval, first: int) -> list[Rows]:
-        """Give the rows of a span in parts, each before the one before it and about as large as all after it together.
+        """Cut the rows of an interval into parts, the latest first, each about as large as all those after it in time together.
 
-        Whoever looks for the last rows at or before some moments finds most of them in the first parts, and need not read the
-        others for those. Parts are cut where files begin; where files overlap in time, a part reads some of them in full.
+        A search for the last row at or before each moment finds most of its rows in the first parts, and reads the others only for
+        moments that are still open. Parts are cut where files begin; where files overlap in time, a part reads some of them in full.
+
+        For example, with eight monthly files of a million rows each, January to August, and moments from mid-August on:
+
+            part   months              rows
+            1      August              1 million
+            2      July                1 million
+            3      May and June        2 million
+            4      January to April    4 million
 
         Args:
-            schema: Their schema.
-            interval: The span of event time that counts.
-            first: The first of the moments, in microseconds since 1970: no part begins later.
+            schema: The schema of the rows.
+            interval: The interval of event time that counts.
+            first: The first of the moments, in microseconds since 1970: no cut is made at or after it.
         """
         files = sorted(
             (file for file in self.files if file.overlaps(interval)), key=lambda file: file.start or 0, reverse=True
         )
+        # A file without bounds could have rows at any time, so then nothing can be cut.
         is_worth_it = sum(file.rows for file in files) >= _WORTH_IT and all(file.start is not None for file in files)
         found, end, rows, seen = [], interval.end, 0, 0
         for file in files if is_worth_it else ():
             start = file.start or 0
             if end is not None and start > end:
-                continue  # it begins where the part before does, and so lies in that part
+                continue  # it begins where the part cut last does, and so belongs to that part
             rows += file.rows
             if rows >= max(seen, _PART) and start < first and (interval.start is None or start > interval.start):
                 found.append(self.within(schema, Interval(start, end)))
@@ -217,25 +227,25 @@ class Snapshot:
 
 
 def fingerprint_of(files: Iterable[DataFile]) -> bytes:
-    """Return what tells files from others."""
+    """Return a hash of the paths of the files, in any order."""
     return blake2b(" ".join(sorted(file.path for file in files)).encode(), digest_size=16).digest()
 
 
 def label_of(root: Path) -> str:
-    """Return project and name of the group whose table is in a folder."""
+    """Return project and name of the group whose table is in a folder, as "project/name"."""
     return f"{root.parent.name}/{root.name}"
 
 
 def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, ...] | None = None) -> Snapshot:
-    """Read a table's log up to a snapshot, or to its end.
+    """Read a snapshot from the log of a table.
 
     Args:
-        root: The table.
-        number: The snapshot; the newest without it.
-        files: What stands for the snapshot since entities were erased from it, if any were.
+        root: The folder of the table.
+        number: The number of the snapshot; None: the newest.
+        files: The files that replace those of the snapshot since entities were erased from it; None if none were.
 
     Raises:
-        StoreError: Another program wrote the table in a way that cannot be read here.
+        StoreError: The log cannot be read, or another program turned on a feature of Delta Lake that Seeknal cannot read.
     """
     if number is None:
         return _opened(root)
@@ -244,10 +254,10 @@ def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, 
 
 
 def _opened(root: Path, number: int | None = None) -> Snapshot:
-    """Read a snapshot: by its entries, if all are there and these are few, else by deltalake."""
+    """Read a snapshot: by replaying the log if it is short and complete, else with deltalake."""
     last = newest(root, entries_only=True) if number is None else number
     if 0 <= last < _SHORT:
-        with suppress(StoreError):
+        with suppress(StoreError):  # if an entry is missing, deltalake may still start from a checkpoint
             return _by_entries(root, last)
     table = _open(root, number)
     _refuse_features(root, table.protocol().reader_features or ())
@@ -258,25 +268,25 @@ def _opened(root: Path, number: int | None = None) -> Snapshot:
 
 
 def _as_of(root: Path, number: int) -> Snapshot:
-    """Read a snapshot by its number, also if its entry is packed."""
+    """Read a snapshot by its number, whether its entry is packed or not."""
     if number > packed(root):
         try:
             return _opened(root, number)
         except StoreError:
-            if number > packed(root):
+            if number > packed(root):  # else another process packed the entry meanwhile, and it is read from there
                 raise
     return _by_entries(root, number)
 
 
 def _by_entries(root: Path, number: int) -> Snapshot:
-    """Read a snapshot by all entries up to it."""
+    """Read a snapshot by replaying all entries up to it, packed ones included."""
     live: dict[str, dict[str, Any]] = {}
     commit: Commit | None = None
     settings: dict[str, str] = {}
     features: list[str] = []
     for n, actions in entries(root, 0, number):
         _apply(actions, live)
-        commit = commit_in(actions, n) or commit
+        commit = commit_in(actions, n) or commit  # an entry of another program has no note
         for action in actions:
             settings = (action.get("metaData") or {}).get("configuration", settings)
             features = (action.get("protocol") or {}).get("readerFeatures", features)
@@ -295,7 +305,7 @@ def _refuse_features(root: Path, features: Iterable[str]) -> None:
 
 
 def _apply(actions: Iterable[dict[str, Any]], live: dict[str, dict[str, Any]]) -> None:
-    """Go on from the files of a snapshot to those of the next."""
+    """Apply the actions of one entry to the files of a snapshot, in place; `live` has an add action by the path of each file."""
     for action in actions:
         if gone := action.get("remove"):
             live.pop(unquote(gone["path"]), None)
@@ -315,10 +325,18 @@ def _count(file: Path, told: int | None) -> int:
 
 
 def _put_together(snapshot: Snapshot) -> Snapshot:
-    """Read a snapshot from the files that its own were put into later, if any were: of these, the rows that it has.
+    """Replace files of a snapshot that were compacted away by the compacted file, restricted to the snapshot's rows.
 
-    Only files of rows that were added, none of which was ever rewritten, are put together so; see `seeknal.offline.layout`.
-    So the rows that a snapshot has of them are those with numbers below the first that was written after it.
+    Only files that hold nothing but added rows are compacted in this way (see `seeknal.offline.files`), so of the compacted file the
+    snapshot has the rows with numbers below its `next_row_id`. For example, for snapshot 2:
+
+        commit   files                       rows        next_row_id
+        1        adds a                      0 to 9      10
+        2        adds b                      10 to 14    15
+        3        adds c                      15 to 19    20
+        4        compacts a, b and c to d    0 to 19     20
+
+    Its files a and b are replaced by d with `below=15`, which leaves out the rows of c. The fingerprint stays that of a and b.
     """
     into = _merged(snapshot.root, snapshot.number + 1, latest(snapshot.root))
     if snapshot.commit is None or not any(file.path in into for file in snapshot.files):
@@ -337,33 +355,36 @@ def _joined(path: str, size: int, below: int, files: Sequence[DataFile]) -> Data
     starts, ends = [file.start for file in files], [file.end for file in files]
     start = None if None in starts else min(start for start in starts if start is not None)
     end = None if None in ends else max(end for end in ends if end is not None)
+    # Rows are those of the snapshot, which are fewer than the file has; the size is that of the file, which is read in full.
     return DataFile(path, size, sum(file.rows for file in files), start, end, below)
 
 
 def _merged(root: Path, first: int, last: int) -> dict[str, tuple[str, int]]:
-    """Tell into which file, and of what size, files were put together by the last of some entries."""
+    """Return, by name of a file that was compacted away, path and size of the file that has its rows after the entry `last`."""
     into: dict[str, tuple[str, int]] = {}
     for number, actions in entries(root, first, last):
         merged = note.merged if (note := commit_in(actions, number)) else {}
         sizes = {unquote(new["path"]): new["size"] for action in actions if (new := action.get("add"))}
         for path, names in merged.items():
             into |= dict.fromkeys(names, (path, sizes[path]))
-    for name, (path, size) in reversed(into.items()):  # what was put together again later comes later
+    # A compacted file may be compacted again, by a later entry. Going backwards, that later step is already resolved.
+    for name, (path, size) in reversed(into.items()):
         into[name] = into.get(path, (path, size))
     return into
 
 
 def newest_commit(root: Path, number: int) -> Commit | None:
-    """Return the newest of Seeknal's own commits up to a snapshot; None if there is none."""
+    """Return Seeknal's newest commit with at most this number; None if there is none."""
     return next(filter(None, (commit_in(actions_of(root, n), n) for n in range(number, -1, -1))), None)
 
 
 def read_file_lists(root: Path, wanted: Mapping[int, Sequence[DataFile] | None]) -> Iterator[Snapshot]:
-    """Give several snapshots by one pass through the log: only paths and sizes of their files, and nothing else.
+    """Yield several snapshots in one pass through the log, with paths and sizes of their files and nothing else.
 
     Args:
-        root: The table.
-        wanted: Their numbers, each with what stands for it since entities were erased from it, if any were.
+        root: The folder of the table.
+        wanted: The numbers of the snapshots, each with the files that replace its own since entities were erased from it; None if
+            none were.
     """
     last = max(wanted, default=-1)
     into = _merged(root, 0, latest(root)) if wanted else {}
@@ -383,13 +404,13 @@ def read_file_lists(root: Path, wanted: Mapping[int, Sequence[DataFile] | None])
 
 
 def read_commits(root: Path, after: int) -> list[Commit]:
-    """List what was written after a snapshot, oldest first."""
+    """List Seeknal's commits after a snapshot, oldest first."""
     found = (commit_in(actions, number) for number, actions in entries(root, after + 1, latest(root)))
     return [commit for commit in found if commit]
 
 
 def mentioned_files(root: Path) -> set[str]:
-    """Give the names of all files that any commit ever added."""
+    """Return the names of all files that any commit ever added."""
     found: set[str] = set()
     for number, actions in entries(root, 0, latest(root)):
         found |= {unquote(action["add"]["path"]) for action in actions if "add" in action}
@@ -406,12 +427,13 @@ def _open(root: Path, number: int | None = None) -> DeltaTable:
 
 
 def mark_of(root: Path, number: int) -> bytes | None:
-    """Return the fingerprint that Seeknal noted of a snapshot's files; None if there is none."""
+    """Return the fingerprint that Seeknal noted in a snapshot's commit; None if there is none."""
     entry = entry_of(root, number)
     try:
         found = entry.stat()
     except OSError:
         return _marked(root, number)
+    # Inode and time are in the cache key, so that a table that was deleted and made again at the same path is read again.
     return _marked(root, number, found.st_ino, found.st_mtime_ns)
 
 
@@ -422,17 +444,17 @@ def _marked(root: Path, number: int, *_state: int) -> bytes | None:
 
 
 def noted(root: Path, number: int) -> str | None:
-    """Return what Seeknal noted about a snapshot, as text; None if another program made it."""
+    """Return Seeknal's note in the log entry of a snapshot, as JSON text; None if another program made the commit."""
     return note_in(actions_of(root, number))
 
 
 def note_in(actions: Iterable[dict[str, Any]]) -> str | None:
-    """Return Seeknal's note among the actions of one entry; None if another program made it."""
+    """Return Seeknal's note among the actions of a log entry, as JSON text; None if another program made the commit."""
     return next(filter(None, (action.get("commitInfo", {}).get(METADATA) for action in actions)), None)
 
 
 def commit_in(actions: Iterable[dict[str, Any]], number: int) -> Commit | None:
-    """Read Seeknal's note among the actions of the entry of a number; None if another program made it."""
+    """Return Seeknal's note among the actions of the log entry of this number; None if another program made the commit."""
     stored = note_in(actions)
     return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit) if stored else None
 
@@ -445,5 +467,5 @@ def _files(root: Path, table: DeltaTable, event_time: str) -> Iterator[DataFile]
     )
     columns = (adds[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     for encoded, size, rows, start, end in zip(*columns, starts, ends, strict=True):
-        path = unquote(encoded)  # as deltalake gives it, but does not take it
+        path = unquote(encoded)  # deltalake returns paths URL-encoded, but its actions take them decoded
         yield DataFile(path, size, _count(root / path, rows), start, end)

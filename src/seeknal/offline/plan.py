@@ -1,4 +1,4 @@
-"""What a write leads to: the files it replaces, and what the new ones hold."""
+"""The plan of a write: which files it replaces, and the SQL that produces the rows of each new file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.times import DAY, Interval
 
 FILE_ROWS = 2**18
-"""Rows of a file at least, where a write has so many: whole days of them, as few as make up that number."""
+"""The fewest rows of a file, if a write has so many: a file takes whole days (UTC), as few as have this many rows together."""
 
 _BLOCK, _AT_ONCE = 2**17, 8
 _YEAR_1 = 719_162 * DAY
-"""How far before 1970 year 1 began, which no event is older than."""
+"""Microseconds from the start of year 1 to 1970. No event is older than year 1, so days counted from there are never negative."""
 
 
 @dataclass(frozen=True)
 class Write:
-    """What is to be written: rows in stored types, how they meet the rows that are there, and how many hide others of them."""
+    """A requested write.
+
+    Args:
+        rows: The rows, in stored types.
+        schema: Their schema.
+        version: The version of the group that they belong to.
+        mode: How they combine with stored rows: "append", "overwrite" or "merge".
+        interval: The interval of event time that was given; an overwrite replaces it.
+        superseded: How many of the rows are hidden by others among them.
+    """
 
     rows: pa.Table
     schema: Schema
@@ -42,7 +51,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Part:
-    """What one new file is to hold: a query, and the Arrow data it names."""
+    """The contents of one new file: a query, and the Arrow data that it refers to by name."""
 
     query: str
     views: dict[str, pa.Table | pa.RecordBatchReader]
@@ -50,36 +59,49 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which files a write replaces, and what the new ones hold."""
+    """The files that a write replaces, and the contents of the new ones.
+
+    Args:
+        base: The snapshot that the write is planned on.
+        write: The write.
+        rows: The rows of the write with their row numbers.
+    """
 
     base: Snapshot
     write: Write
     rows: pa.Table
     misfits: list[DataError] = field(default_factory=list)
-    """Stored rows that do not fit the new schema. DuckDB, which reads them, would tell of them in words of its own."""
+    """The errors about stored rows that do not fit the new schema. They are kept, because DuckDB raises its own error in their place."""
 
     @property
     def changes_schema(self) -> bool:
-        """Whether all files have to be of another schema than now."""
+        """Whether the write has another schema than the table, so that all files have to be rewritten."""
         return self.base.commit is None or self.base.commit.schema != self.write.schema
 
     @cached_property
     def replaced(self) -> list[DataFile]:
-        """The files whose rows go, or move to new files."""
+        """The files that the write removes; their rows are dropped or move to new files."""
         if self.changes_schema:
             return list(self.base.files)
         if self.write.mode == "append":
             return []
         if self.write.mode == "overwrite":
             return [file for file in self.base.files if file.overlaps(self.write.interval)]
+        # A merge can only replace stored rows at the very event times of its rows.
         moments = np.sort(_moments(self.rows, self.write.schema))
         return [file for file in self.base.files if file.has_any(moments)]
 
     def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[Part]:
-        """Give what each new file is to hold: the new rows and the stored ones of some days."""
+        """Yield the contents of each new file: the new rows, and the stored rows that stay, of some whole days.
+
+        For example, an overwrite of 3 May with files A (1 to 3 May) and B (4 and 5 May) replaces A alone. If the rows suffice for one
+        file only, its part is the union of the new rows of 3 May and those rows of A that are not within 3 May. A merge with a row of
+        4 May replaces B alone; its part is all rows of B and the new row, except those that lose to another one.
+        """
         spans = self._spans(engine)
         for interval, new in zip(spans, split(self.rows, self.write.schema, spans), strict=True):
             kept = self._kept(engine, interval)
+            # An interval without new rows still needs a query if nothing is kept; such a part yields no file.
             sides = [("SELECT * FROM new_rows", {"new_rows": new})] if len(new) or not kept else []
             sides += [(f"({kept.query})", kept.views)] if kept else []
             query = " UNION ALL BY NAME ".join(side for side, _ in sides)
@@ -87,33 +109,35 @@ class Plan:
             yield Part(self._merged_sql(query) if self.write.mode == "merge" and len(new) else query, views)
 
     def _spans(self, engine: duckdb.DuckDBPyConnection) -> list[Interval]:
-        """Cut time so that each span has the rows of one new file."""
+        """Cut time into adjacent intervals, each with the rows of one new file."""
         stored = self._stored
+        # Less than two files' worth of rows becomes one file, and the stored rows need not be counted by day.
         if len(self.rows) + sum(file.rows for file in stored) < 2 * FILE_ROWS:
             return [Interval()]
         counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // DAY)
         if stored and self.base.commit:
             old = self.base.commit.schema
             more = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}")
-            size = max(len(counts), len(more))
+            size = max(len(counts), len(more))  # both count from the same first day, up to their own last
             counts = np.pad(counts, (0, size - len(counts))) + np.pad(more, (0, size - len(more)))
         return cut(counts)
 
     @cached_property
     def _stored(self) -> list[DataFile]:
-        """The files that are replaced and have rows that stay."""
+        """The replaced files that may have rows that stay: files wholly within an overwritten interval have none and are not read."""
         drops = self.write.mode == "overwrite"
         return [file for file in self.replaced if not (drops and file.lies_within(self.write.interval))]
 
     @property
     def _stays(self) -> str:
-        """The condition that a stored row of theirs stays."""
+        """The SQL condition that a stored row of a replaced file stays."""
         if self.write.mode != "overwrite" or self.base.commit is None:
             return "true"
+        # IS NOT TRUE rather than NOT: a row without an event time is in no interval, and must stay.
         return f"({inside(self.base.commit.schema, self.write.interval)}) IS NOT TRUE"
 
     def _kept(self, engine: duckdb.DuckDBPyConnection, interval: Interval) -> Part | None:
-        """Give the stored rows of a span that stay, from the files that are replaced, in the new schema."""
+        """Return the stored rows of an interval that stay, from the replaced files, in the new schema; None if no file has any."""
         files = [file for file in self._stored if file.overlaps(interval)]
         if not files or self.base.commit is None:
             return None
@@ -123,19 +147,32 @@ class Plan:
         query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
             return Part(query, {})
+        # The casts to another schema are made in Arrow, which refuses to change a value. The rows are streamed, batch by batch.
         kept = self._converted(engine.cursor().sql(query).to_arrow_reader(), old)
         return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(self.rows.schema, kept)})
 
     def _merged_sql(self, rows: str) -> str:
-        """Write the query that leaves out, for each entity and event time of the new rows, all rows but the winner.
+        """Write the query that keeps only the winner for each entity and event time of the new rows.
 
-        Stored rows of other entities and times stay, hidden ones too: a push that comes again has to find them.
-        Losers are found by their numbers, since DuckDB's windows take what is equal, such as 0.0 and -0.0, for one value.
+        Stored rows of other entities and event times all stay, hidden ones too, because a push that is repeated has to find them.
+        For example, when row 4 is merged:
+
+            number   key   event time   created   x
+            0        a     10:00        5         1   kept: the greatest created time
+            1        a     10:00        3         2   dropped; it was hidden before
+            2        b     10:00        5         3   kept: there is no new row of b
+            3        b     10:00        4         4   kept, although row 2 hides it
+            4        a     10:00        4         5   the new row, dropped: it loses to row 0
+
+        The window gets only keys, times and row numbers, and the losers are removed by number: DuckDB's windows take equal values,
+        such as 0.0 and -0.0, for one value.
         """
         schema, row_id = self.write.schema, quote(ROW_ID)
         entity = [quote(name) for name in (*schema.key_names, schema.event_time.name)]
         created = [quote(schema.created_time.name)] if schema.created_time else []
+        # Null keys must meet each other, as they do in the window's partitions.
         same = " AND ".join(f"e.{name} IS NOT DISTINCT FROM n.{name}" for name in entity)
+        # MATERIALIZED, because it is read twice, and stored rows that are converted come from a stream that can be read once.
         return f"""
             WITH every AS MATERIALIZED ({rows}),
                  met AS (SELECT {comma([*entity, *created, row_id])} FROM every AS e SEMI JOIN new_rows AS n ON {same}),
@@ -159,18 +196,22 @@ class Plan:
 
 
 def cut(counts: np.ndarray) -> list[Interval]:
-    """Cut time into spans of whole days, each with enough rows for a file.
+    """Cut time into adjacent intervals of whole days, each with enough rows for a file.
+
+    The first interval has no start and the last no end, so every event time is in one of them. For example, 100,000 rows on each of
+    seven days give two files, of days 1 to 3 (300,000 rows, the first sum of at least 2^18) and of days 4 to 7: day 7 alone would be
+    less than half a file, and is added to the one before.
 
     Args:
-        counts: How many rows each day has, from the first day of year 1 on.
+        counts: The number of rows of each day, from the first day of year 1 on.
     """
     ends, rows = [], 0
     for day in np.flatnonzero(counts).tolist():
         rows += int(counts[day])
         if rows >= FILE_ROWS:
-            ends.append((day + 1) * DAY - _YEAR_1 - 1)
+            ends.append((day + 1) * DAY - _YEAR_1 - 1)  # the last microsecond of the day: intervals are closed
             rows = 0
-    if rows < FILE_ROWS // 2:  # the rest is too little for a file of its own
+    if rows < FILE_ROWS // 2:  # the rest is too small for a file of its own
         ends = ends[:-1]
     return [
         Interval(None if start is None else start + 1, end)
@@ -179,21 +220,28 @@ def cut(counts: np.ndarray) -> list[Interval]:
 
 
 def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator[pa.Table]:
-    """Give the rows of each of some spans, which follow each other; in their order.
+    """Yield the rows of each interval, one table per interval, in the order of the intervals.
 
-    Rows that are not in the order of the spans are sorted block by block, as a block fits in the processor's cache, and for a few
-    spans at once, so that few are in memory twice.
+    Rows that are already in the order of the intervals are sliced without a copy. Others are sorted block by block, since a block fits
+    in the processor's cache, and gathered for a few intervals at a time, so that few rows are in memory twice. Rows of one interval
+    keep their order.
+
+    Args:
+        rows: The rows; none lacks an event time.
+        schema: Their schema.
+        spans: The intervals, ascending and adjacent; the first has no start and the last no end.
     """
     if len(spans) == 1:
         yield rows
         return
+    # The intervals are adjacent, so their starts alone determine which one a row belongs to.
     starts = np.array([interval.start for interval in spans[1:]])
     which = np.searchsorted(starts, _moments(rows, schema), side="right")
     if (which[1:] >= which[:-1]).all():
         edges = np.searchsorted(which, np.arange(len(spans) + 1)).tolist()
         yield from (rows.slice(start, end - start) for start, end in pairwise(edges))
         return
-    small = which.astype("uint16") if len(spans) <= 2**16 else which  # which NumPy sorts by its digits
+    small = which.astype("uint16") if len(spans) <= 2**16 else which  # NumPy sorts 16-bit integers by radix
 
     def block_from(start: int) -> _Block:
         return _block(rows.slice(start, _BLOCK), small[start : start + _BLOCK], len(spans))
@@ -208,14 +256,14 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
 
 @dataclass(frozen=True)
 class _Block:
-    """Some rows, the order that sorts them by spans, and where each span begins in it."""
+    """A block of rows, the order that sorts them by interval, and where each interval begins in that order."""
 
     rows: pa.Table
     order: np.ndarray
     edges: np.ndarray
 
     def take(self, first: int, end: int) -> list[pa.Table]:
-        """Give the rows of each of some spans."""
+        """Return the rows of each interval from `first` to `end`, exclusive."""
         edges = self.edges[first : end + 1] - self.edges[first]
         taken = self.rows.take(pa.array(self.order[self.edges[first] : self.edges[end]]))
         return [taken.slice(start, stop - start) for start, stop in pairwise(edges.tolist())]
@@ -223,11 +271,20 @@ class _Block:
 
 def _block(rows: pa.Table, spans: np.ndarray, count: int) -> _Block:
     edges = np.concatenate([[0], np.cumsum(np.bincount(spans, minlength=count))])
+    # A stable sort keeps the order of writing within an interval; 32 bits hold every position in a block.
     return _Block(rows, np.argsort(spans, kind="stable").astype("uint32"), edges)
 
 
 def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> np.ndarray:
-    """Count stored rows by days, from the first day of year 1 on."""
+    """Return the number of stored rows of each day, from the first day of year 1 on.
+
+    Rows without an event time, or with one before year 1, count for that first day.
+
+    Args:
+        engine: The DuckDB connection that reads them.
+        schema: Their schema.
+        rows: The SQL that reads them, as it stands after FROM.
+    """
     day = (
         f"greatest(coalesce((epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(DAY)}, 0), 0)"
     )
@@ -243,12 +300,13 @@ def _moments(rows: pa.Table, schema: Schema) -> np.ndarray:
 
 
 def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:
-    """Bring stored rows of one schema to the stored form of another; what is new is null.
+    """Cast stored rows of one schema to the stored types of another; columns that are new are null.
 
     Raises:
-        DataError: A stored value has no place in the new type of its column.
+        DataError: A stored value cannot be represented in the new type of its column.
     """
     table = pa.Table.from_batches([batch])
+    # Widening is defined on logical types: cast to the old stored types, the old logical, the new logical, and the new stored ones.
     had = types.recast(types.recast(table.select(old.names), old.stored_types), old.logical_types)
     columns = []
     for new_field in new:
@@ -262,6 +320,7 @@ def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schem
                 column=new_field.name,
             ) from None
     stored = types.recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
+    # Row numbers do not change with the schema, so that ties keep their winners and snapshots their rows.
     arrays = [column.combine_chunks() for column in (*stored.columns, table[ROW_ID])]
     return pa.RecordBatch.from_arrays([_whole(array) for array in arrays], schema=layout)
 
@@ -271,7 +330,7 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def inside(schema: Schema, interval: Interval) -> str:
-    """Write the condition that a row's event time lies in a span."""
+    """Write the SQL condition that a row's event time lies in an interval, bounds included."""
     moment = f"epoch_us({quote(schema.event_time.name)})"
     sides = [
         f"{moment} >= {literal(interval.start)}" if interval.start is not None else "",
@@ -281,7 +340,7 @@ def inside(schema: Schema, interval: Interval) -> str:
 
 
 def falls_into(schema: Schema, interval: Interval) -> str:
-    """Write the condition that a row belongs to one of the spans that time was cut into: to the first, if it has no time."""
+    """Write the SQL condition that a row belongs to one of the intervals made by `cut`: to the first, if it has no event time."""
     unknown = (
         f" OR {quote(schema.event_time.name)} IS NULL" if interval.start is None and interval.end is not None else ""
     )
@@ -289,13 +348,16 @@ def falls_into(schema: Schema, interval: Interval) -> str:
 
 
 def newest_first(schema: Schema) -> str:
-    """Write the order in which rows of one entity and event time win: created time, then order of writing."""
+    """Write the ORDER BY terms that put the winner among rows of one entity and event time first: created time, then row number."""
     created = [f"{quote(schema.created_time.name)} DESC NULLS LAST"] if schema.created_time else []
     return comma([*created, f"{quote(ROW_ID)} DESC"])
 
 
 def values_sql(schema: Schema) -> str:
-    """Write what tells rows apart, value by value, as columns c0, c1, ...; 0.0 and -0.0 differ in their texts alone."""
+    """Write the columns c0, c1, ... that tell rows apart, value by value.
+
+    Columns with floats are added as text too, because 0.0 and -0.0 are equal as numbers and differ only in their text.
+    """
     texts = [
         f"CAST({quote(name)} AS VARCHAR)"
         for name, kind in zip(schema.names, schema.stored_types, strict=True)
@@ -305,18 +367,18 @@ def values_sql(schema: Schema) -> str:
 
 
 def same_values(schema: Schema, one: str, other: str) -> str:
-    """Write the condition that the columns of `values_sql` are the same in two tables."""
+    """Write the SQL condition that the columns of `values_sql` are the same in two tables; null is the same as null."""
     count = len(schema.names) + sum(map(_has_floats, schema.stored_types))
     return " AND ".join(f"{one}.c{i} IS NOT DISTINCT FROM {other}.c{i}" for i in range(count))
 
 
 def _has_floats(kind: pa.DataType) -> bool:
-    """Tell whether values of a type have floats in them, two of which can be equal and yet differ."""
+    """Return whether values of a type contain floats, of which two can be equal and yet differ."""
     return pa.types.is_floating(kind) or any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def instants(rows: pa.Table, schema: Schema) -> list[int]:
-    """Give the first and the last event time, or nothing if there are no rows."""
+    """Return the least and the greatest event time, in microseconds since 1970; an empty list if there are no rows."""
     if not len(rows):
         return []
     bounds = pc.min_max(rows[schema.event_time.name].cast(pa.int64())).as_py()
@@ -324,17 +386,17 @@ def instants(rows: pa.Table, schema: Schema) -> list[int]:
 
 
 def within(schema: Schema, spans: Sequence[Interval]) -> str:
-    """Write the condition that a row's event time lies in one of some spans."""
+    """Write the SQL condition that a row's event time lies in at least one of the intervals."""
     return " OR ".join(f"({inside(schema, interval)})" for interval in spans) or "false"
 
 
 def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) -> str:
-    """Write the reading of stored rows.
+    """Write the SQL that reads stored rows, for use after FROM.
 
     Args:
-        whole: The files of which all rows count.
-        cut: Those of which the rows with lesser numbers than `below` count.
-        below: That number.
+        whole: The files of which all rows are read.
+        cut: The files of which only the rows with numbers below `below` are read.
+        below: That number, exclusive.
     """
     sides = [scan(whole)] if whole else []
     sides += [f"(SELECT * FROM {scan(cut)} WHERE {quote(ROW_ID)} < {literal(below)})"] if cut else []
@@ -342,19 +404,21 @@ def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) ->
 
 
 def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], list[DataFile]]:
-    """List the files that only the one snapshot has, and those that only the other has."""
+    """Return the files that only the first snapshot has, and those that only the second has."""
     same = {file.key for file in one.files} & {file.key for file in other.files}
     first, second = ([file for file in some.files if file.key not in same] for some in (one, other))
     return first, second
 
 
 def changed_sql(schema: Schema, sets: Sequence[str], spans: Sequence[Interval]) -> str:
-    """Write the query that finds the entities with a row in one of two sets of files, but not in the other.
+    """Write the query that finds the entities with a row in one of two sets of files but not in the other.
+
+    A row that only moved to another file has the same number in both sets, so it is counted twice and drops out.
 
     Args:
-        schema: The schema of both.
-        sets: The reading of each set that has files.
-        spans: Where rows count.
+        schema: The schema of both sets.
+        sets: The SQL that reads each set; a set without files is left out.
+        spans: The intervals of event time in which rows count.
     """
     keys, row_id = comma(map(quote, schema.key_names)), quote(ROW_ID)
     sides = [keys_sql(schema, rows, spans, row_id) for rows in sets]
@@ -364,6 +428,6 @@ def changed_sql(schema: Schema, sets: Sequence[str], spans: Sequence[Interval]) 
 
 
 def keys_sql(schema: Schema, rows: str, spans: Sequence[Interval], *more: str) -> str:
-    """Write the query that lists the join keys of the rows in some spans of time."""
+    """Write the query that lists the join keys of the rows in the intervals, with more columns if asked for."""
     columns = comma([*map(quote, schema.key_names), *more])
     return f"SELECT {columns} FROM {rows} WHERE {within(schema, spans)}"

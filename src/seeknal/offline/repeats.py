@@ -1,4 +1,4 @@
-"""Rows of one write that share join keys and event time: reads show one of them."""
+"""Duplicates within one write: rows that share join keys and event time, of which reads show only one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from seeknal.values.times import show
 
 @dataclass(frozen=True)
 class Repeats:
-    """Rows of a write that are hidden by others of it.
+    """Rows of a write that are hidden by other rows of the same write.
 
     Args:
-        rows: How many rows there are beside one of each join keys and event time.
-        example: The join keys and the event time that most rows share, as text.
+        rows: How many rows there are in excess of one per join keys and event time.
+        example: The join keys and the event time that the most rows share, as text.
         most: How many rows share them.
     """
 
@@ -35,10 +35,11 @@ def find_repeats(
 ) -> Repeats:
     """Count the rows of a write that share join keys and event time.
 
-    Hashes of both are sorted as plain numbers, which takes little; only if two are equal, the rows are compared themselves.
+    Most writes have no duplicates, so the common case is kept cheap: the rows are hashed, and the hashes sorted as plain integers.
+    Only if two hashes are equal are the rows themselves grouped.
 
     Args:
-        engine: What hashes and compares.
+        engine: The DuckDB connection that hashes and groups.
         rows: The rows, in stored types.
         schema: Their schema.
         with_created: Count only rows that share the created time as well.
@@ -53,9 +54,10 @@ def find_repeats(
     places = [f"c{i}" for i in range(len(names))]
     named = comma(f"{column} AS {place}" for column, place in zip(columns, places, strict=True))
     shared = f"SELECT {named}, count(*) AS most FROM new_rows GROUP BY ALL"
+    # Ordered by the values too, so that the example does not depend on how DuckDB runs the query.
     query = f"SELECT sum(most - 1) OVER () AS hidden, * FROM ({shared}) ORDER BY most DESC, {comma(places)} LIMIT 1"
     found = engine.sql(query).to_arrow_table()
-    keys = types.recast(
+    keys = types.recast(  # from DuckDB's types to the stored ones, and from these to the logical ones
         types.recast(
             found.select(places[: len(schema.keys)]).rename_columns(schema.key_names),
             schema.stored_types[: len(schema.keys)],

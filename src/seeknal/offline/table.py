@@ -1,7 +1,7 @@
 """Writing a table: new files first, then one commit that swaps them in, or nothing.
 
-A write is planned on one snapshot and committed as the next. Whoever comes second finds the place
-taken and plans again, so the outcome is always that of some order of the writers.
+Writers use optimistic concurrency: a write is planned on one snapshot and committed as the next. A writer that loses the race
+re-plans on the new snapshot, so concurrent writes are serializable.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.times import Interval
 
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
-"""Files of fewer rows are put together, files of more cut, if they have more than a day."""
+"""Files with fewer rows than the first are compacted, files with more than the second are cut if they have more than one day."""
 _DUE = 16
-"""So many small files are put together by the write that finds them."""
+"""A write that finds this many small files compacts them."""
 
 _processes: set[int] = set()
 
 
 def _refuse_forked() -> None:
-    """Say what is wrong before `deltalake` panics: its threads do not come along when a process forks."""
+    """Raise an error that names the cause, before `deltalake` panics: its threads do not survive a fork."""
     _processes.add(os.getpid())
     if len(_processes) > 1:
         raise StoreError(
@@ -83,7 +83,7 @@ def _refuse_forked() -> None:
 
 
 class OfflineTable:
-    """A group's rows, kept as a Delta Lake table that any engine can read."""
+    """The rows of a group, stored as a Delta Lake table that any engine can read."""
 
     def __init__(self, root: Path, duck: Duck) -> None:
         _refuse_forked()
@@ -91,11 +91,11 @@ class OfflineTable:
         self._duck = duck
 
     def exists(self) -> bool:
-        """Whether anything was ever written."""
+        """Return whether the table was ever created."""
         return exists(self.root)
 
     def create(self, schema: Schema) -> None:
-        """Make an empty table, unless there is one."""
+        """Create an empty table, unless there is one."""
         make(self.root)
         try:
             with exclusive_lock(self.root / "_commit.lock"):
@@ -105,32 +105,33 @@ class OfflineTable:
             raise StoreError(f"{self.root} could not be made: {error}") from error
 
     def snapshot(self, number: int | None = None, files: tuple[DataFile, ...] | None = None) -> Snapshot:
-        """Return the table as it stood after a write, with files that stay for as long as the snapshot is there.
+        """Return a snapshot of the table, whose files are protected from trimming while the returned object exists.
 
         Args:
-            number: The snapshot; the newest without it.
-            files: What stands for it since entities were erased from it, if any were.
+            number: The number of the snapshot; None: the newest.
+            files: The files that replace those of the snapshot since entities were erased from it; None if none were.
 
         Raises:
-            StoreError: The newest has rows that another program changed.
+            StoreError: The newest was asked for, and another program changed rows after Seeknal's newest commit.
         """
-        keeper = held(self.root)
+        keeper = held(self.root)  # before the log is read: the lock protects the files of what is read after it
         found = replace(read_snapshot(self.root, number, files), held=keeper)
+        # Log entries after Seeknal's newest commit are those of other programs.
         if number is None and (found.commit is None or found.number != found.commit.snapshot):
             foreign_commits(self.root, found.commit).refuse()
         return found
 
     def wait_for_commits(self) -> None:
-        """Wait for commits that are under way: those that begin later are dated later."""
+        """Wait until running commits are done; a commit that starts after that is dated later."""
         with exclusive_lock(self.root / "_commit.lock"):
             pass
 
     def write(self, base: Snapshot, write: Write) -> Commit:
-        """Make the snapshot that follows `base`.
+        """Write and commit the snapshot that follows `base`.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
-            StoreError: The rows could not be written. Nothing was.
+            StoreError: The rows could not be written. Nothing was written.
             DataError: Stored rows do not fit the new schema. Nothing was written.
         """
         first = base.commit.next_row_id if base.commit else 0
@@ -141,7 +142,7 @@ class OfflineTable:
             with self.reading(), self._new_files(base) as undo:
                 parts = plan.parts(self._duck.connection)
                 added = self._writer(write.schema, undo).write(parts, added=not plan.replaced)
-                loses_to_stored = write.mode == "merge" and write.schema.created_time
+                loses_to_stored = write.mode == "merge" and write.schema.created_time  # known only from the files
                 step = Step(
                     mode=write.mode,
                     version=write.version,
@@ -158,7 +159,7 @@ class OfflineTable:
         except StoreError as error:
             raise (*plan.misfits, error)[0] from error.__cause__
         files = [*{*base.files, *step.added}.difference(step.removed)]
-        with suppress(Exception):  # the rows are stored, whatever becomes of this; the next write tries again
+        with suppress(Exception):  # the rows are stored already; if this upkeep fails, the next write tries it again
             if missing:
                 self.mend()
             if due(files, _SMALL, _DUE):
@@ -167,29 +168,29 @@ class OfflineTable:
         return done
 
     def mend(self) -> None:
-        """Set the properties that earlier releases did not give the table, or other programs changed.
+        """Set required table properties that an earlier release did not set or another program changed.
 
         Raises:
-            Conflict: Another writer was at work. Nothing was written.
+            Conflict: Another writer committed meanwhile. Nothing was written.
         """
         base = self.snapshot()
         if missing := lacking(base):
             commit_properties(base, missing)
 
     def foreign(self) -> ForeignCommits:
-        """Return what other programs committed after Seeknal's newest commit."""
+        """Return the commits of other programs after Seeknal's newest commit."""
         return newest_foreign(self.root)
 
     def adopt(self, foreign: ForeignCommits, changed: Changed) -> Commit:
-        """Make a snapshot that takes in the rows which other programs changed.
+        """Commit a snapshot that takes in the rows which other programs changed.
 
         Args:
-            foreign: What they changed.
-            changed: The rows of the files that they changed, as they are to be stored.
+            foreign: The commits of the other programs.
+            changed: The rows of the files that they added, as they are to be stored.
 
         Raises:
             Conflict: Another commit was made since `foreign` was read. Nothing was written.
-            StoreError: The rows that they were made from are gone, so that nobody can tell which are new.
+            StoreError: Files that they replaced are gone, so new rows cannot be told from copies; or the write failed.
         """
         base = read_snapshot(self.root)
         commit = _known(base)
@@ -205,7 +206,7 @@ class OfflineTable:
         refuse_properties(base, removes=bool(removed), adds=False)
         with self._cursor() as cursor, self.reading(), self._new_files(base) as undo:
             rows, ids = changed.rows, number_rows(cursor, foreign, commit.schema, changed)
-            is_new = ids >= commit.next_row_id
+            is_new = ids >= commit.next_row_id  # a copy of a stored row keeps its lower number
             write = Write(rows, commit.schema, commit.version, "append", Interval())
             plan = Plan(base, write, rows.append_column(ROW_ID, pa.array(ids)))
             step = Step(
@@ -222,17 +223,17 @@ class OfflineTable:
     def changed(
         self, before: Snapshot, after: Snapshot, schema: Schema, spans: Sequence[Interval], fresh: Sequence[Interval]
     ) -> pa.Table | None:
-        """List the entities whose rows in some spans of time are others in one snapshot than in another.
+        """Return the entities whose rows in some intervals of event time differ between two snapshots.
 
         Args:
-            before: The one snapshot.
-            after: The other.
+            before: The first snapshot.
+            after: The second.
             schema: The schema of both.
-            spans: Where rows count.
-            fresh: Those spans among them where no row of the one snapshot counts.
+            spans: The intervals in which rows count.
+            fresh: Those among them in which rows of `before` do not count, so that every row of `after` there is a difference.
 
         Returns:
-            Their join keys, in stored types; None if it can no longer be told, because files of `before` are gone.
+            Their join keys, each once, in stored types; None if files of `before` are gone, so that it cannot be told.
         """
         gone, come = differing_files(before, after)
         if not all((before.root / file.path).exists() for file in gone):
@@ -250,12 +251,12 @@ class OfflineTable:
             return types.recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
 
     def repeats(self, rows: pa.Table, schema: Schema, *, with_created: bool = False) -> Repeats:
-        """Find the rows that share join keys and event time with others of some rows in stored types; see `find_repeats`."""
+        """Count the rows, given in stored types, that share join keys and event time; see `find_repeats`."""
         with self._cursor() as cursor:
             return find_repeats(cursor, rows, schema, with_created=with_created)
 
     def unknown(self, base: Snapshot, rows: pa.Table, schema: Schema) -> pa.Table:
-        """Give those rows, each once and in their order, that a snapshot does not hold, value by value.
+        """Return the rows that a snapshot does not hold, compared value by value; each once, in the order given.
 
         Args:
             base: The snapshot.
@@ -279,7 +280,7 @@ class OfflineTable:
         return rows.take(found["i"])
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
-        """Make a snapshot that holds what an older one holds.
+        """Commit a snapshot that holds the rows of an older one.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
@@ -287,7 +288,7 @@ class OfflineTable:
         commit = _known(old)
         same = commit.schema == _known(base).schema
         removed, added = differing_files(base, old) if same else (base.files, old.files)
-        if any(file.below is not None for file in added):
+        if any(file.below is not None for file in added):  # a commit adds whole files, and these hold later rows too
             raise StoreError(
                 f"Snapshot {old.number} of {old.label} is not the last of its version, and cannot be restored."
             )
@@ -296,7 +297,7 @@ class OfflineTable:
         return commit_files(base, step, ExitStack())
 
     def compact(self, base: Snapshot, *, large: bool = False) -> Commit | None:
-        """Put small files together, cut by days and sorted by key and time; None if there is nothing to do.
+        """Compact small files into files cut by days and sorted by key and time; return None if there is nothing to do.
 
         Args:
             base: The newest snapshot.
@@ -310,16 +311,17 @@ class OfflineTable:
         return self._put_together(base, [*([small] if len(small) > 1 else []), *too_large])
 
     def _put_together(self, base: Snapshot, groups: Sequence[Sequence[DataFile]]) -> Commit | None:
-        """Put each of some groups of files together; None if there is nothing to do."""
+        """Compact each group of files on its own, in one commit; return None if there is nothing to do."""
         commit = _known(base)
         with self.reading(), self._new_files(base) as undo:
             parts = [(files, self._sorted(files, commit.schema)) for files in groups]
+            # A single file that would become a single file again is not rewritten.
             parts = [(files, new) for files, new in parts if len(files) > 1 or len(new) > 1]
             if not parts:
                 return None
             writer, added, merged = self._writer(commit.schema, undo), [], {}
             for files, new in parts:
-                is_one = len(new) == 1 and are_added(files)
+                is_one = len(new) == 1 and are_added(files)  # then older snapshots can be read from the new file
                 added += writer.write(new, added=is_one)
                 if is_one:
                     merged[added[-1].path] = [file.path for file in files]
@@ -328,7 +330,7 @@ class OfflineTable:
             return commit_files(base, step, undo)
 
     def _sorted(self, files: Sequence[DataFile], schema: Schema) -> list[Part]:
-        """Cut the rows of some files into new files, each sorted by key and time."""
+        """Cut the rows of the files into parts of whole days, each sorted by key and time."""
         rows = self._scan(files)
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
@@ -337,15 +339,15 @@ class OfflineTable:
         ]
 
     def erase(self, base: Snapshot, others: Sequence[Snapshot], entities: pa.Table) -> Commit | None:
-        """Leave some entities out of the newest snapshot, and of older ones that are to stay.
+        """Rewrite the files of the newest snapshot, and of older ones that stay, without some entities.
 
         Args:
             base: The newest snapshot.
-            others: The older ones.
-            entities: Their join keys, one row each.
+            others: The older snapshots that stay.
+            entities: The join keys of the entities, one row each.
 
         Returns:
-            The commit, or None if none of the snapshots has them.
+            The commit; None if none of the snapshots holds the entities.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
@@ -374,37 +376,37 @@ class OfflineTable:
             return commit_files(base, step, undo)
 
     def vacuum(self, needed: Callable[[], Iterable[Snapshot]], *, at_once: bool = True) -> list[DataFile]:
-        """Remove all files that no snapshot needs, left-overs of killed writers among them.
+        """Remove all files that no snapshot needs, including those that killed writers left.
 
-        Waits for writers that are at work, and holds up others while it lasts.
+        Takes the exclusive write lock: it waits for running writers, and new writers wait for it.
 
         Args:
-            needed: Gives the snapshots that stay, beside the newest; asked when nobody is writing.
-            at_once: Also remove files that were put together so lately that somebody may be reading them.
+            needed: Returns the snapshots that stay, beside the newest; called while the lock is held.
+            at_once: Also remove files that were compacted away so recently that a reader may be reading them.
 
         Returns:
-            What was removed; its rows and times are not known.
+            The removed files, without row counts and event times.
         """
         with exclusive_lock(self.root / "_write.lock"):
             kept = set() if at_once else unswept(self.root)
             return self._remove([file for file in self._spare([self.snapshot(), *needed()]) if file.path not in kept])
 
     def forget(self, entities: pa.Table, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile] | None:
-        """Remove those files that hold some entities and that no snapshot needs.
+        """Remove the files that hold some entities and that no snapshot needs.
 
         Args:
-            entities: Their join keys, one row each.
-            needed: Gives the snapshots that stay, beside the newest; asked when nobody is writing.
+            entities: The join keys of the entities, one row each.
+            needed: Returns the snapshots that stay, beside the newest; called while the exclusive write lock is held.
 
         Returns:
-            What was removed; None if a snapshot that stays holds the entities, and nothing was.
+            The removed files; None, and nothing was removed, if a snapshot that stays holds the entities.
         """
 
         def holds(file: DataFile) -> bool:
             try:
                 return self._holds(file, entities)
             except StoreError:
-                return True  # what a killed writer left half-written
+                return True  # cannot be read: a killed writer left it half-written
 
         with exclusive_lock(self.root / "_write.lock"):
             snapshots = [self.snapshot(), *needed()]
@@ -413,7 +415,7 @@ class OfflineTable:
             return self._remove([file for file in self._spare(snapshots) if holds(file)])
 
     def orphans(self) -> list[Path]:
-        """List files that no snapshot mentions: killed writers left them. None while somebody writes, who may be at work on them."""
+        """List files that no commit mentions, which killed writers left; an empty list while a writer runs, whose files they may be."""
         if (lock := try_exclusive_lock(self.root / "_write.lock")) is None:
             return []
         with lock:
@@ -421,7 +423,7 @@ class OfflineTable:
             return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
 
     def reading(self) -> AbstractContextManager[object]:
-        """Hold off the vacuum while something is read or written that may not be registered yet."""
+        """Take the shared write lock, which blocks the vacuum, while using files that may not be on record as needed yet."""
         return shared_lock(self.root / "_write.lock")
 
     def _spare(self, needed: Iterable[Snapshot]) -> list[DataFile]:
@@ -435,7 +437,7 @@ class OfflineTable:
         return files
 
     def _count(self, files: Sequence[DataFile], first: int) -> int:
-        """Count the rows from a number on."""
+        """Count the rows of the files with numbers from `first` on."""
         if not files:
             return 0
         with self._cursor() as cursor:
@@ -443,7 +445,7 @@ class OfflineTable:
             return int(cursor.execute(query).fetchall()[0][0])
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
-        """Tell whether a file holds an entity, in rows that count or not."""
+        """Return whether a file holds one of the entities, in rows of the snapshot or in others."""
         keys = comma(map(quote, entities.column_names))
         with self._cursor() as cursor:
             cursor.register("entities", entities)
@@ -452,14 +454,14 @@ class OfflineTable:
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor; what DuckDB cannot read is told by an error of our own."""
+        """Open a cursor, and turn errors of DuckDB into a `StoreError` that names the table."""
         try:
             yield self._duck.connection.cursor()
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
 
     def _scan(self, files: Iterable[DataFile]) -> str:
-        """Write the reading of the rows of some files that count; those of which not all do are of one snapshot."""
+        """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
         paths: dict[int | None, list[str]] = {}
         for file in files:
             paths.setdefault(file.below, []).append(str(self.root / file.path))
@@ -476,7 +478,7 @@ class OfflineTable:
 
     @contextmanager
     def _new_files(self, base: Snapshot) -> Iterator[ExitStack]:
-        """Remove the files that are written and not committed; the caller holds off the vacuum.
+        """Yield a clean-up stack that removes files which were written but not committed. The caller holds the shared write lock.
 
         Raises:
             Conflict: `base` is no longer the newest snapshot, so its files may be gone.

@@ -1,7 +1,8 @@
-"""Keeping a table small: old log entries are packed, and files go whose rows all older snapshots find in the file they were put into.
+"""Trimming a table: packing old log entries, and removing files that were compacted away and that no reader can still be reading.
 
-Readers hold a lock on the newest pack that they find, and look into the log afterwards. So who holds a later pack knows of all that
-an earlier one says was put together, and reads none of those files: they go once nobody holds what was there before that pack.
+A reader takes a shared lock on the newest pack, and reads the log afterwards. So a reader that locks a pack knows of every compaction
+noted in it, and reads the result of the compaction instead of the files that went into it. Those files are removed once no reader
+holds a lock that is older than the pack. No reader waits for that; a long read only delays the removal.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from seeknal.system.folders import put
 from seeknal.system.locks import exclusive_lock, is_unlocked, shared_lock
 
 _KEPT, _AT_ONCE = 64, 64
-"""So many of the newest entries stay in the Delta log at least, for other programs; so many older ones are packed together."""
+"""How many of the newest entries stay in the Delta log at least, for other programs, and how many older ones make packing due."""
 _NAME = re.compile(r"(\d{20})\.(json|checkpoint\.parquet)")
 
 
 def is_due(root: Path, number: int) -> bool:
-    """Tell whether the log of a table is long enough to be packed.
+    """Return whether the log of a table is long enough to be packed.
 
     Args:
-        root: The table.
-        number: The newest snapshot.
+        root: The folder of the table.
+        number: The number of the newest snapshot.
     """
     return number - packed(root) > _KEPT + _AT_ONCE
 
 
 def trim(root: Path) -> None:
-    """Pack old entries of the log, and remove the files that no snapshot is read from any more.
+    """Pack old log entries, and remove the files that no snapshot is read from any more.
 
-    No answer changes. A process that is killed on the way leaves entries and files that the next one removes.
+    No answer changes. If the process is killed, the next call removes the entries and files that it leaves.
     """
     with shared_lock(root / "_write.lock"):
         with exclusive_lock(root / "_commit.lock"):
@@ -41,7 +42,7 @@ def trim(root: Path) -> None:
 
 
 def _pack(root: Path) -> None:
-    """Pack the entries before a checkpoint, from which readers of Delta Lake can go on."""
+    """Pack the entries before a checkpoint, from which Delta Lake readers can start."""
     log = [
         (path, int(found[1]), found[2])
         for path in (root / "_delta_log").iterdir()
@@ -51,16 +52,28 @@ def _pack(root: Path) -> None:
     start, first = max((n for n in checkpoints if n <= latest(root) - _KEPT), default=0), packed(root) + 1
     if first < start:
         pack_entries(root, Pack(first, start - 1))
+    # Oldest first, so that a process that is killed leaves a log without gaps.
     for path, number, _ in sorted(log, key=lambda one: one[1]):
         if number < start:
             path.unlink(missing_ok=True)
 
 
 def _sweep(root: Path) -> None:
-    """Remove the files that were put together, as far back as nobody can be reading them."""
+    """Remove the files that were compacted away, pack by pack, up to the first that a reader may still need.
+
+    For example, with packs A (entries 0 to 63) and B (64 to 127), readers lock one of three files:
+
+        locked file   when the reader began   it may be reading files that were compacted away in
+        _read.lock    before pack A           A, B or later entries
+        pack A        before pack B           B or later entries
+        pack B        after pack B            later entries
+
+    So files compacted away in A go if `_read.lock` is free, and those of B if pack A is free too. Those of later entries stay.
+    """
     every, done = packs(root), _swept(root)
     live = {file.path for file in read_snapshot(root).files}
-    for pack, lock in zip(every, locks(root), strict=False):  # what was held before that pack was there
+    # `locks` has one item more, at its front, so each pack is paired with the lock that readers took just before it existed.
+    for pack, lock in zip(every, locks(root), strict=False):
         if not is_unlocked(lock):
             break
         if pack.last <= done:
@@ -73,14 +86,14 @@ def _sweep(root: Path) -> None:
 
 
 def unswept(root: Path) -> set[str]:
-    """Name the files that were put together and that somebody may be reading, or nobody has removed yet."""
+    """Return the names of files that were compacted away, but that a reader may be reading or no process has removed yet."""
     late = entries(root, _swept(root) + 1, latest(root))
     commits = filter(None, (commit_in(actions, number) for number, actions in late))
     return {name for commit in commits for names in commit.merged.values() for name in names}
 
 
 def _swept(root: Path) -> int:
-    """Give the number of the last entry of which no file is left that was put together; -1 if it is not known."""
+    """Return the last log entry up to which all files that were compacted away are removed; -1 if it is not known."""
     try:
         return int(_mark(root).read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The online store: the newest row of each entity, found by its key."""
+"""The online store: the latest row of each entity, looked up by its join keys."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ __all__ = [
 
 
 def connect(place: str) -> OnlineStore:
-    """Give the online store at a place: a folder, or the URL of Redis."""
+    """Return the online store at a place: LMDB for a folder, Redis for a URL."""
     return RedisStore.of(place) if "://" in place else LmdbStore(Path(place))

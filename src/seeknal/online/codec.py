@@ -1,7 +1,8 @@
-"""How keys and rows of a version look as bytes in the online store.
+"""Byte encoding of a version's keys and rows in the online store.
 
-A row is the MessagePack of its features, in the schema's order, and its event time. An entity that has
-rows to come has them all, the latest first, and then nil where the event time would be.
+A row is a MessagePack array: its features in schema order, then its event time. An entity with future rows is an array of all
+its rows, latest first, followed by nil where a single row has its event time. With the features (price, stock), an entity with
+one row at 3 is `[10, 1, 3]`. With another row at 9, which lies in the future, it is `[[12, 0, 9], [10, 1, 3], nil]`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from seeknal.values.types import UTC
 _AT_ONCE = 10_000
 
 WireRow = tuple[Any, ...]
-"""The features of a row and its event time, as they are on the wire."""
+"""The features of a row, then its event time, as wire values (see `seeknal.values.types.wire`)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
 
 class Codec:
-    """Turns rows of one schema into bytes and back, exactly."""
+    """Exact conversion of the keys and rows of one schema to bytes and back."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -45,22 +46,26 @@ class Codec:
         return Codec, (self.schema,)
 
     def keys(self, table: pa.Table) -> list[bytes]:
-        """Encode the entities of a table; its columns are found by the join keys' names."""
+        """Return the encoded key of each row of a table; its key columns are found by the names of the join keys."""
         fields = self.schema.keys
+        # The fast path for a single int64 key creates no Python integer per row.
         if len(fields) == 1 and pa.types.is_int64(fields[0].type) and not table[fields[0].name].null_count:
             return encode_whole_numbers(table[fields[0].name].to_numpy())
         return self.encode_keys([to_wire(table[field.name], field.type) for field in fields])
 
     def kind(self, i: int) -> pa.DataType:
-        """Return the type of a feature in answers."""
+        """Return the type of the feature at position `i`, as results have it."""
         return self._kinds[i]
 
     def value(self, i: int, value: Any) -> Any:
-        """Give one wire value of a feature as Python has it."""
+        """Return a wire value of the feature at position `i` as a Python value."""
         return _unwired(pa.array([value], self._row[i].type), self._kinds[i])[0].as_py()
 
     def entity(self, key: bytes) -> dict[str, Any]:
-        """Give the join keys of an encoded entity, by name; of one that was too long, the beginning of its bytes."""
+        """Return the join keys of an encoded entity, by name.
+
+        If the entity was too long to be encoded whole, return the first 32 bytes of its key, under the first join key's name.
+        """
         fields = self.schema.keys
         values = decode_key(key, [types.wire(field.type) for field in fields])
         if values is None:
@@ -71,21 +76,22 @@ class Codec:
         }
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:
-        """Encode the entities of a table whose join keys are in stored types."""
+        """Return the encoded key of each row of a table whose join keys are in stored types."""
         columns = []
         for field in self.schema.keys:
             column = table[field.name]
+            # An integer outside the key's range comes in a wider type and cannot be cast; its encoding matches no row.
             whole = pa.types.is_integer(column.type) and pa.types.is_integer(field.type)
             columns.append(to_wire(column if whole else column.cast(field.type), field.type))
         return self.encode_keys(columns)
 
     def entries(self, rows: Iterable[pa.RecordBatch], kept: int | None) -> Iterator[Entries]:
-        """Encode rows, some thousands at a time.
+        """Encode rows, in batches of some thousands.
 
         Args:
-            rows: Keys, event time and features in logical types, ordered by key and time; of an entity that has
-                several, all but the first are to come.
-            kept: For how long after its event time a row is needed, in microseconds; None: for ever.
+            rows: Join keys, event time and features in logical types, ordered by key and time. Where an entity has several
+                rows, all but the first are future rows.
+            kept: For how long after its event time a row is needed, in microseconds; None: forever.
         """
         keys: list[bytes] = []
         bodies: list[bytes] = []
@@ -96,17 +102,18 @@ class Codec:
             times += more
             columns = [to_wire(table[field.name], field.type) for field in self.schema.features]
             bodies += map(_encode, zip(*columns, more, strict=True))
+            # The next table may have more rows of the last entity, and one value must hold them all.
             cut = _last_entity(keys)
             yield _entries(keys[:cut], bodies[:cut], times[:cut], kept)
             keys, bodies, times = keys[cut:], bodies[cut:], times[cut:]
         yield _entries(keys, bodies, times, kept)
 
     def rows(self, found: Sequence[bytes | None], at: int) -> list[WireRow | None]:
-        """Decode what is stored, as features and event time in wire form.
+        """Decode stored values into rows: features and event time as wire values; None for a missing row.
 
         Args:
-            found: What the store gave.
-            at: What counts as now: later rows have not come yet.
+            found: The stored values, as the store returned them.
+            at: The instant that counts as now, in microseconds since 1970. Rows dated after it are not visible yet.
         """
         rows: list[WireRow | None] = []
         for value in found:
@@ -117,30 +124,33 @@ class Codec:
         return rows
 
     def times(self, stored: Iterable[bytes | None]) -> set[int]:
-        """List the event times of stored rows, those to come among them."""
+        """Return the event times of stored rows, including future ones."""
         rows = [_decode(value) for value in stored if value is not None]
         return {time for row in rows for time in ([one[-1] for one in row[:-1]] if row[-1] is None else row[-1:])}
 
     def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
-        """Give some features of rows as columns; a row that is None gives nulls."""
+        """Return the features at some positions as columns; a row that is None becomes nulls."""
         columns = pa.array(rows, self._row).flatten()
         return [_unwired(columns[i], self._kinds[i]) for i in wanted]
 
     @property
     def width(self) -> int:
-        """How many features a row has."""
+        """The number of features in a row."""
         return len(self._kinds)
 
     def is_plain(self, wanted: Sequence[int]) -> bool:
-        """Tell whether features look in Python as they do in a row."""
+        """Return whether the wire values of the features at some positions are their Python values."""
         return all(self._plain[i] for i in wanted)
 
     def values(self, wanted: Sequence[int]) -> Callable[[Sequence[WireRow | None]], Sequence[Sequence[Any]]]:
-        """Give what takes some features from rows, as Python values; there may be more behind those asked for."""
+        """Return a function that picks the features at some positions from rows, as Python values.
+
+        Its results may have further elements after the features asked for.
+        """
         nothing = self.nothing
         if not self.is_plain(wanted):
             return lambda rows: self._converted(rows, wanted)
-        if list(wanted) == list(range(len(wanted))):
+        if list(wanted) == list(range(len(wanted))):  # the rows begin with these features, so they need no copy
             return lambda rows: [nothing if row is None else row for row in rows]
         return lambda rows: [[(row or nothing)[i] for i in wanted] for row in rows]
 
@@ -156,19 +166,19 @@ def _unwired(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _come(row: WireRow, at: int) -> WireRow | None:
-    """Give the latest of an entity's rows that has come; None if it is still to come."""
+    """Return the latest of an entity's rows that is visible at `at`; None if all of them are in the future."""
     return next((tuple(one) for one in row[:-1] if one[-1] <= at), None) if row[-1] is None else None
 
 
 def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
-    """Give a column of a logical type as Python values that MessagePack has a place for."""
+    """Return a column of a logical type as Python values that MessagePack can represent."""
     whole = pa.types.is_integer(kind) and pa.types.is_integer(column.type)
     wire = types.wire(kind)
     return list((column if whole or column.type == wire else column.cast(wire)).to_pylist())
 
 
 def _nulls_inside(array: pa.Array) -> pa.Array:
-    """Make the fields of a null struct null as well, also inside lists, so that a cast does not look at what stands there."""
+    """Set the fields of null structs to null as well, also inside lists, so that a cast ignores the values that lie there."""
     if pa.types.is_list(array.type):
         inside = _nulls_inside(array.values)
         return pa.ListArray.from_arrays(array.offsets, inside, type=array.type, mask=array.is_null())
@@ -179,7 +189,7 @@ def _nulls_inside(array: pa.Array) -> pa.Array:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Tell whether values look in Python as they do on the wire."""
+    """Return whether the Python values of a type are also its wire values."""
     if pa.types.is_struct(kind):
         return all(_is_plain(field.type) for field in kind)
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -192,7 +202,7 @@ def _instants(column: pa.ChunkedArray) -> list[int]:
 
 
 def _with_keys(rows: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[pa.Table]:
-    """Cut rows into small tables, without those that lack a key."""
+    """Yield the rows in small tables, without the rows that have a null key."""
     for batch in rows:
         table = pa.Table.from_batches([batch])
         for key in keys:
@@ -201,7 +211,7 @@ def _with_keys(rows: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[
 
 
 def _last_entity(keys: Sequence[bytes]) -> int:
-    """Find where the last entity begins."""
+    """Return the position of the first row of the last entity."""
     first = len(keys)
     while first and keys[first - 1] == keys[-1]:
         first -= 1
@@ -213,7 +223,8 @@ def _entries(keys: list[bytes], bodies: list[bytes], times: list[int], kept: int
         runs = [(key, list(run)) for key, run in groupby(range(len(keys)), key=keys.__getitem__)]
         keys = [key for key, _ in runs]
         bodies = [bodies[run[0]] if len(run) == 1 else _stack([bodies[i] for i in run]) for _, run in runs]
-        times = [times[run[-1]] for _, run in runs]
+        times = [times[run[-1]] for _, run in runs]  # an entity expires when the last of its future rows does
+    # The order of the join keys is not always that of their bytes: a long key, for example, ends with a digest.
     if keys != (ordered := sorted(keys)):
         places = sorted(range(len(keys)), key=keys.__getitem__)
         keys, bodies, times = ordered, [bodies[i] for i in places], [times[i] for i in places]
@@ -221,5 +232,6 @@ def _entries(keys: list[bytes], bodies: list[bytes], times: list[int], kept: int
 
 
 def _stack(bodies: Sequence[bytes]) -> bytes:
-    """Put the rows of one entity together, the latest first, and nil behind them."""
+    """Pack the rows of one entity into one array, latest first, followed by nil."""
+    # In MessagePack, 0xdd begins an array with a 32-bit length, and 0xc0 is nil.
     return b"\xdd" + (len(bodies) + 1).to_bytes(4, "big") + b"".join(reversed(bodies)) + b"\xc0"

@@ -1,4 +1,4 @@
-"""How keys look as bytes: equal only for equal keys, and in the order of the keys, so that loads are sorted."""
+"""Byte encoding of join keys: only equal keys have equal bytes, and bytes sort as the keys do, so that loads are sorted."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import pyarrow as pa
 from seeknal.online.protocol import LONGEST_KEY
 
 NOBODY = b"\xff" * (LONGEST_KEY + 1)
-"""The key of no entity: what was asked is null, or not in the range of the key's type."""
+"""The key of no entity, longer than any stored key. It stands for a null, or a value outside the range of the key's type."""
 
 _DIGEST = 32
 _pack = struct.Struct(">Q").pack
 
 
 Encode = Callable[[Sequence[Sequence[Any]]], list[bytes]]
-"""Turns entities, given as one column of wire values per join key, into keys."""
+"""A function that takes entities, as one column of wire values per join key, and returns their encoded keys."""
 
 
 def key_encoder(kinds: Sequence[pa.DataType]) -> Encode:
-    """Give what encodes join keys of these wire types.
+    """Return a function that encodes entities whose join keys have these wire types.
 
-    Whole numbers take 8 bytes, the greatest byte first; texts are as they are, or, where several keys stand side by
-    side, end with two zero bytes, while a zero within is followed by 255.
+    An integer takes 8 bytes, big-endian, and a boolean one byte. A string or binary key is encoded as it is if it is the only
+    key. If there are several keys, it ends with two zero bytes, and each zero byte within it is followed by 255.
+
+    For example, the string `shop` and the int64 `1` give, in hexadecimal: `73686f70 0000 8000000000000001`.
     """
     encoders = [_part_encoder(kind) for kind in kinds]
     if len(kinds) == 1:
@@ -52,14 +54,15 @@ def _single_encoder(kind: pa.DataType, encode: Callable[[Sequence[Any]], Sequenc
     def encode_numbers(columns: Sequence[Sequence[Any]]) -> list[bytes]:
         try:
             return [_pack(value + offset) for value in columns[0]]
-        except (TypeError, struct.error):
+        except (TypeError, struct.error):  # a null or a number out of range: encode each number by itself
             return [key or NOBODY for key in encode(columns[0])]
 
     return encode_numbers
 
 
 def encode_whole_numbers(values: np.ndarray[Any, np.dtype[np.int64]]) -> list[bytes]:
-    """Encode many entities of one join key, an int64, all at once."""
+    """Return the encoded keys of entities with a single int64 join key, in one vectorized operation."""
+    # To flip the sign bit is to add 2**63, as `_offset` requires.
     text = (values.view(np.uint64) ^ np.uint64(2**63)).astype(">u8").tobytes()
     return [text[i : i + 8] for i in range(0, len(text), 8)]
 
@@ -76,7 +79,7 @@ def _part_encoder(kind: pa.DataType) -> Callable[[Sequence[Any]], Sequence[bytes
 
 
 def _offset(kind: pa.DataType) -> int:
-    """Say what to add to a whole number, so that later ones sort behind earlier ones."""
+    """Return what to add to an integer, so that negative numbers sort before positive ones."""
     return 0 if kind == pa.uint64() else 2**63
 
 
@@ -92,11 +95,15 @@ def _is_fixed(kind: pa.DataType) -> bool:
 
 
 def _ended(text: bytes) -> bytes:
+    # The terminator sorts before every other continuation, so a text sorts before those that it is a prefix of.
     return text.replace(b"\0", b"\0\xff") + b"\0\0"
 
 
 def _bounded(key: bytes | None) -> bytes:
-    """Keep a key within what a store takes: of a long one the end is a digest, and only such keys are that long."""
+    """Return a key of at most `LONGEST_KEY` bytes.
+
+    The end of a longer key, or of one just as long, is replaced by a digest of the whole. Only such keys have that length.
+    """
     if key is None:
         return NOBODY
     if len(key) < LONGEST_KEY:
@@ -105,7 +112,7 @@ def _bounded(key: bytes | None) -> bytes:
 
 
 def decode_key(key: bytes, kinds: Sequence[pa.DataType]) -> list[Any] | None:
-    """Give the wire values of an encoded entity; None if it was too long to be kept whole."""
+    """Return the wire values of an encoded entity; None if it was too long to be encoded whole."""
     if len(key) >= LONGEST_KEY:
         return None
     values: list[Any] = []
@@ -126,7 +133,7 @@ def decode_key(key: bytes, kinds: Sequence[pa.DataType]) -> list[Any] | None:
 
 
 def _end_of(key: bytes) -> int:
-    """Find the two zero bytes that end a text, passing over zeros within it, which 255 follows."""
+    """Return the position of the two zero bytes that end a text; a zero byte within the text is followed by 255."""
     end = 0
     while key[end : end + 2] != b"\0\0":
         end += 2 if key[end : end + 2] == b"\0\xff" else 1

@@ -1,8 +1,8 @@
-"""The online store on LMDB: one file, one writer, readers that never wait.
+"""The online store on LMDB: one file, one writer at a time, readers that never wait.
 
-All rows are in one tree. A space has a generation, a number that its rows' keys begin with; to replace
-what it holds, rows are put under a new generation, which is the greatest and so at the end of the tree,
-and then one small transaction points the space to it.
+All rows are in one tree. A space has a generation, a number that prefixes the keys of its rows. To replace its rows, the writer
+puts the new ones under a new generation, which is the greatest and so at the end of the tree. Then one small transaction points
+the space to it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from seeknal.system.retry import Conflict
 
 T = TypeVar("T")
 Transaction = Any
-"""One of `lmdb`; what it gives are bytes, since no buffers are asked for. To read, also a `Tree`."""
+"""A transaction of `lmdb`, which returns bytes because no buffers are requested; in reads, also a `Tree`."""
 
 _FIRST_MAP = 2**30
 _SPACES, _TRASH, _NEXT, _ROWS = b"\x01", b"\x02", b"\x03", b"\x04"
+"""The first byte of a key: heads of spaces, discarded generations of spaces, the next generation, and rows."""
 _HEAD = struct.Struct(">QQ")
+"""The generation of a space and its number of rows; its state follows."""
 _NUMBER = struct.Struct(">Q")
 _AT_ONCE = 10_000
 _MOMENT = 0.0001
@@ -47,11 +49,11 @@ _opening = Lock()
 
 
 class LmdbStore:
-    """Keeps its spaces in one LMDB environment.
+    """An online store with its spaces in one LMDB environment.
 
     Args:
-        folder: Where the environment is; made if it is missing.
-        map_size: How large it may become before it has to grow, in bytes, if it is opened here first.
+        folder: The folder of the environment; created if it is missing.
+        map_size: The initial size of the map in bytes, beyond which it has to grow, if this store opens the environment.
     """
 
     most_changes = 100_000
@@ -59,13 +61,13 @@ class LmdbStore:
     waits = False
 
     def __init__(self, folder: Path, map_size: int = _FIRST_MAP) -> None:
-        self._folder = folder.resolve()  # one environment, whichever links lead to it
+        self._folder = folder.resolve()  # one environment, whichever symbolic links lead to it
         self._place = str(self._folder)
         self._map_size = map_size
 
     @property
     def _environment(self) -> _Environment | _Unlocked:
-        """The environment of this process: LMDB must not be opened twice, nor carried over a fork."""
+        """The environment of this process. A process must not open an LMDB environment twice, nor use one across a fork."""
         found = _open_environments.get(self._place)
         if found is None:
             with _opening:
@@ -116,7 +118,7 @@ class LmdbStore:
                     try:
                         write(_finish, space, one, mine, count)
                     except Conflict:
-                        put = _put
+                        put = _put  # the next round changes rows that are there, so it cannot append
                         continue
                     return count
             finally:
@@ -133,29 +135,29 @@ class LmdbStore:
             self._sweep(space)
 
     def close(self) -> None:
-        """Let go of the files in this process; they are opened again when they are next used."""
+        """Close the files in this process; the next use opens them again."""
         if found := _open_environments.pop(self._place, None):
             found.close()
 
     def _is_missing(self) -> bool:
-        """Whether nothing was ever put here. To ask makes no files."""
+        """Whether nothing was ever stored here. The check creates no files."""
         return self._place not in _open_environments and not (self._folder / _FILE).exists()
 
     def _alone(self, space: str) -> AbstractContextManager[object]:
-        """Hold off others who would begin or throw away a generation of a space."""
+        """Take the exclusive lock for beginning or discarding generations of a space."""
         return exclusive_lock(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
 
     def _sweep(self, space: str) -> None:
-        """Remove the generations that are no longer of use, or never were, a few rows at a time."""
+        """Remove the discarded generations of a space and those that were never finished, a few rows per transaction."""
         while self._environment.write(_sweep_some, space):
             pass
 
 
 def _open(folder: Path, map_size: int) -> _Environment | _Unlocked:
-    """Open an environment as this user may: to write, to read under locks, or to read without.
+    """Open an environment in the way that this user may: for writing, for reading under locks, or for reading without locks.
 
     Raises:
-        StoreError: It cannot be opened, or lacks pages.
+        StoreError: The environment cannot be opened, or lacks pages.
     """
     file, lock = folder / _FILE, folder / _LOCK_FILE
     if file.exists() and file.stat().st_size:
@@ -166,10 +168,10 @@ def _open(folder: Path, map_size: int) -> _Environment | _Unlocked:
 
 
 class _Environment:
-    """An LMDB environment that grows when it is full. Growing waits until nobody in this process is at work.
+    """An LMDB environment that grows when it is full. Growing waits until no thread of this process is in a transaction.
 
-    Whoever is at work has an entry in `_inside`, made before looking whether somebody wants it to grow; that costs a read
-    less than a lock would.
+    A thread adds an entry to `_inside` before it checks whether another thread wants to grow the environment. This costs a
+    read less than a lock would.
     """
 
     def __init__(self, folder: Path, map_size: int, *, readonly: bool) -> None:
@@ -190,40 +192,40 @@ class _Environment:
         self._lmdb.close()
 
     def hold(self) -> None:
-        """Let nobody begin anything, and wait until nobody is at work, but for a few seconds at most."""
+        """Let no thread begin a transaction, and wait until none is in one, but for `_PATIENCE` seconds at most."""
         self._growing.acquire()
         end = time.monotonic() + _PATIENCE
         while self._inside and time.monotonic() < end:
             time.sleep(_MOMENT)
 
     def let_go(self) -> None:
-        """Let others begin again."""
+        """Let threads begin transactions again."""
         if self._growing.locked():
             self._growing.release()
 
     def get(self, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
-        """Return state and rows of some spaces; see `OnlineStore.get_all`."""
+        """Return the state and rows of some spaces; see `OnlineStore.get_all`."""
         return self.read(_get, names, keys)
 
     def write(self, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step in a transaction that changes something: all of it, or nothing.
+        """Run a step in a write transaction, which commits all of it or nothing.
 
-        The entries of readers that were killed go first, since no page is used again that an entry may need.
+        The entries of killed readers are removed first, because LMDB reuses no page that the reader of an entry may need.
 
         Raises:
-            StoreError: It could not be written; what was there is there still.
+            StoreError: The write failed; the environment is as it was.
         """
         if self._readonly:
             raise read_only(self._folder / _FILE)
         return self.read(step, *arguments, write=True)
 
     def read(self, step: Callable[..., T], *arguments: object, write: bool = False) -> T:
-        """Take a step in a transaction that sees one state of everything.
+        """Run a step in a transaction that sees one state of the environment.
 
-        It is taken again with more room, if there was too little or another process made more.
+        The step runs again on a larger map if the map was full, or if another process has enlarged it.
 
         Raises:
-            StoreError: It could not be read.
+            StoreError: The environment could not be read.
         """
         while True:
             try:
@@ -237,7 +239,7 @@ class _Environment:
                         return step(transaction, *arguments)
             except lmdb.MapResizedError:
                 size = 0
-            except lmdb.ReadersFullError as error:
+            except lmdb.ReadersFullError as error:  # killed readers may hold the entries
                 if not self._lmdb.reader_check():
                     raise self._failed("read", error) from error
                 continue
@@ -253,7 +255,7 @@ class _Environment:
         return StoreError(f"The online store {self._folder} could not be {what}: {error}")
 
     def _grow(self, size: int | None) -> None:
-        """Make the map larger, or as large as another process has made it (0), once nobody is at work; None: wait."""
+        """Enlarge the map to `size`, or as another process did (0), once no thread is inside; None: wait until that is done."""
         with self._growing:
             while self._inside and size is not None:
                 time.sleep(_MOMENT)
@@ -262,7 +264,7 @@ class _Environment:
 
 
 class _Unlocked:
-    """An LMDB environment that this process may read, but not lock: in a read-only folder, or one of another user."""
+    """An LMDB environment that this process may read but not lock: in a read-only folder, or in one of another user."""
 
     def __init__(self, file: Path) -> None:
         self._folder = file.parent
@@ -279,15 +281,15 @@ class _Unlocked:
         self._file.close()
 
     def hold(self) -> None:
-        """Nothing to wait for: a forked process may close its copy of the file at any time."""
+        """Do nothing: a forked process may close its copy of the file at any time."""
 
     let_go = hold
 
     def get(self, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
-        """Return state and rows of some spaces; see `OnlineStore.get_all`.
+        """Return the state and rows of some spaces; see `OnlineStore.get_all`.
 
-        When a snapshot goes, the next one goes on after the rows that were read, if the heads of the spaces are the same
-        there: no row of a space changes without its head.
+        If the snapshot is superseded meanwhile, the read goes on in the next one after the rows that it has, provided the
+        heads of the spaces are the same there: no row of a space changes without its head.
         """
         heads: list[bytes | None] = []
         rows: list[list[bytes | None]] = []
@@ -310,10 +312,10 @@ class _Unlocked:
         return self.read(go_on)
 
     def read(self, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step on the newest snapshot, and again on the next if that goes meanwhile.
+        """Run a step on the newest snapshot, and again on the next one if that snapshot is superseded meanwhile.
 
         Raises:
-            StoreError: It cannot be read, or snapshots went all the time.
+            StoreError: The file cannot be read, or snapshots were superseded until the deadline.
         """
         end = time.monotonic() + _PATIENCE
         while True:
@@ -328,7 +330,7 @@ class _Unlocked:
         )
 
     def write(self, *_: object) -> NoReturn:
-        """Refuse to change anything.
+        """Refuse every change.
 
         Raises:
             StoreError: Always.
@@ -344,19 +346,19 @@ class _Unlocked:
 
 
 def close_all() -> None:
-    """Close the environments of this process; they open again when they are next used."""
+    """Close the environments of this process; the next use opens them again."""
     while _open_environments:
         _open_environments.popitem()[1].close()
 
 
 def _before_fork() -> None:
-    """Wait until nobody reads: when the child closes what it inherits, LMDB forgets the readers of this process."""
+    """Wait until no thread reads: when the child closes what it inherits, LMDB drops the reader entries of this process."""
     for environment in list(_open_environments.values()):
         environment.hold()
 
 
 def _after_fork(*, in_child: bool) -> None:
-    global _opening  # noqa: PLW0603 - the lock may be held by a thread that is not here
+    global _opening  # noqa: PLW0603 - a thread that the child lacks may hold the lock
     for environment in list(_open_environments.values()):
         environment.let_go()
     if in_child:
@@ -378,7 +380,7 @@ def _heads(spaces: tuple[str, ...]) -> list[bytes]:
 
 def _get(transaction: Transaction, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
     get, found = transaction.get, []
-    for name, some in zip(names, keys):  # noqa: B905 - there are as many
+    for name, some in zip(names, keys):  # noqa: B905 - they have the same length
         head = get(name)
         if head is None:
             raise KeyError(name[1:].decode())
@@ -405,7 +407,7 @@ def _keys_from(transaction: Transaction, prefix: bytes, first: bytes) -> list[by
 
 
 def _expect(transaction: Transaction, space: str, expected: bytes | None) -> tuple[int, int]:
-    """Give a space's generation and count of rows, if its state is the expected one."""
+    """Return the generation and row count of a space, or raise `Conflict` if its state is not the expected one."""
     head = transaction.get(_SPACES + space.encode())
     if (None if head is None else head[_HEAD.size :]) != expected:
         raise Conflict(f"Another load of {space} was first.")
@@ -429,7 +431,7 @@ def _forget(transaction: Transaction, space: str) -> None:
 
 
 def _begin_generation(transaction: Transaction, space: str) -> int:
-    """Take a number; until it is used it counts as thrown away, so that nothing of it stays if this process ends."""
+    """Reserve a generation. It counts as discarded until it is finished, so that its rows are removed if this process dies."""
     number = _NUMBER.unpack(transaction.get(_NEXT, _NUMBER.pack(1)))[0]
     transaction.put(_NEXT, _NUMBER.pack(number + 1))
     _throw_away(transaction, space, _NUMBER.pack(number))
@@ -442,7 +444,7 @@ def _throw_away(transaction: Transaction, space: str, generation: bytes) -> None
 
 
 def _append(transaction: Transaction, generation: int, entries: Entries) -> int:
-    """Put rows that are not there yet; quicker if they come after all that is there."""
+    """Put rows that are not there yet; LMDB appends them, which is faster, if they sort after all that is there."""
     prefix = _ROWS + _NUMBER.pack(generation)
     cursor = transaction.cursor()
     last = cursor.key() if cursor.last() else b""
@@ -452,7 +454,7 @@ def _append(transaction: Transaction, generation: int, entries: Entries) -> int:
 
 
 def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
-    """Put and remove rows, and tell how many more there are then."""
+    """Put and remove rows; return by how many the row count changed."""
     prefix, more = _ROWS + _NUMBER.pack(generation), 0
     for key, value in zip(entries.keys, entries.values, strict=True):
         if value is None:
@@ -463,14 +465,15 @@ def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
 
 
 def _finish(transaction: Transaction, space: str, one: LoadAttempt, generation: int, count: int) -> None:
-    """Point a space to the generation that was made, and throw the one before away."""
+    """Point a space to the new generation, and discard the one before."""
     before, _ = _expect(transaction, space, one.expected)
+    # This also takes the new generation off the list, where it is the only one: `replace` swept the others first.
     transaction.put(_TRASH + space.encode(), _NUMBER.pack(before))
     _point(transaction, space, generation, count, one.state)
 
 
 def _sweep_some(transaction: Transaction, space: str) -> bool:
-    """Remove some rows of a generation that was thrown away; tell whether there may be more."""
+    """Remove some rows of a discarded generation; return whether there may be more to remove."""
     name = _TRASH + space.encode()
     waste = transaction.get(name, b"")
     prefix = _ROWS + waste[:8]

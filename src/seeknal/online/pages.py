@@ -1,11 +1,11 @@
-"""Read an LMDB file without LMDB's locks, for a process that is not allowed to write the lock file.
+"""Lock-free reads of an LMDB file, for a process that is not allowed to write the lock file.
 
-LMDB keeps the pages of a reader that has an entry in the lock file; those of any other reader are overwritten a few
-commits later. Here each page is copied first, and used only if its snapshot was still the newest afterwards, since until
-the next commit a writer touches no page of it. LMDB itself cannot be used like this: it trusts what a page says, so that
-an overwritten one gives wrong rows or ends the process.
+LMDB preserves the pages of a reader that has an entry in the lock file. The pages of any other reader are overwritten a few
+commits later. So each page is copied first, and the copy is used only if its snapshot is still the newest one afterwards: until
+the next commit, a writer touches no page of the newest snapshot. LMDB itself cannot read in this way: it trusts the content of
+a page, so an overwritten page gives wrong rows or crashes the process.
 
-The layout is that of LMDB 0.9: two meta pages, written in turn, and below the newer one a B+ tree of sorted nodes.
+The layout is that of LMDB 0.9: two meta pages, written alternately, and below the newer one a B+ tree of sorted nodes.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from seeknal.errors import StoreError
 _META = struct.Struct("=16xII16xI36xQ40xQQQ")
 _MAGIC, _LAYOUT = 0xBEEFC0DE, 1
 _TRANSACTION = 144
-"""Where a meta page has its transaction."""
+"""The offset of the transaction number in a meta page."""
 _NUMBER = struct.Struct("=Q")
 _HEAD = struct.Struct("=Q2xHH2x")
-"""The number of a page, its kind, and where its list of nodes ends."""
+"""The header of a page: its number, its kind, and the end of its list of nodes."""
 _NODE = struct.Struct("=IHH")
-"""The size of a value and its flags, or both together the number of the page below; the size of the key, which follows."""
+"""The header of a node: the size of the value and flags, or both together the child page; the size of the key, which follows."""
 _BRANCH, _LEAF, _ELSEWHERE = 1, 2, 1
 _EMPTY = 2**64 - 1
+"""The root of a tree without pages."""
 _CACHED = 4096
 
 
 class Moved(Exception):  # noqa: N818 - a state, not a fault
-    """A newer snapshot was committed, so that pages of this one may be gone."""
+    """A newer snapshot was committed, so the pages of this one may have been overwritten."""
 
 
 class Meta(NamedTuple):
-    """One snapshot of the file: the roots of its two trees, its last page, and the transaction that made it."""
+    """A meta page, which describes one snapshot: the roots of its two trees, its last page, and its transaction."""
 
     magic: int
     layout: int
@@ -51,10 +52,10 @@ class Meta(NamedTuple):
 
 
 class PageFile:
-    """The file of an LMDB environment, open to be read.
+    """The data file of an LMDB environment, open for reading.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: The file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +64,7 @@ class PageFile:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise StoreError(f"The online store {path.parent} cannot be opened: {error.strerror}.") from error
-        self.page_size = 0
+        self.page_size = 0  # not known yet, so `_metas` reads the first meta page twice
         try:
             first = self._metas()[0]
         except StoreError:
@@ -79,14 +80,14 @@ class PageFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def read(self, start: int, size: int) -> bytes:
-        """Return some bytes of the file.
+        """Return `size` bytes of the file from the offset `start` on.
 
         Raises:
-            StoreError: It cannot be read, or ends before them.
+            StoreError: The file cannot be read, or it ends before these bytes do.
         """
         try:
             text = os.pread(self._file.fileno(), size, start)
@@ -97,7 +98,7 @@ class PageFile:
         return text
 
     def cut_short(self, size: int) -> StoreError:
-        """Return the error of a file that should have at least some size."""
+        """Return the error for a file that should have at least `size` bytes."""
         return StoreError(
             f"The online store {self.path.parent} is cut short: {self.path.name} has {self.size:,} bytes, of at least "
             f"{size:,}. Its rows can be made again: stop what uses the store, remove that folder, and run for each online "
@@ -106,16 +107,16 @@ class PageFile:
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """The size of the file, in bytes."""
         return os.fstat(self._file.fileno()).st_size
 
     def transaction(self) -> int:
-        """Return the number of the newest transaction."""
+        """Return the number of the newest committed transaction."""
         places = (_TRANSACTION, self.page_size + _TRANSACTION)
         return max(int(_NUMBER.unpack(self.read(place, _NUMBER.size))[0]) for place in places)
 
     def newest(self) -> Meta:
-        """Return the newest snapshot; read twice, so that it is not one that is being written."""
+        """Return the newest snapshot. The meta pages are read until two reads agree, so none is used that is half written."""
         found = self._metas()
         while (again := self._metas()) != found:
             found = again
@@ -126,12 +127,12 @@ class PageFile:
 
 
 class Tree:
-    """One of the trees of a snapshot, as of its transaction or not at all.
+    """One of the trees of a snapshot. A read returns what its transaction committed, or raises `Moved`.
 
     Args:
         file: The file.
         meta: The snapshot.
-        root: The tree's first page.
+        root: The number of the tree's root page.
     """
 
     def __init__(self, file: PageFile, meta: Meta, root: int) -> None:
@@ -144,7 +145,7 @@ class Tree:
         """Return the value of a key; None if there is none.
 
         Raises:
-            Moved: The snapshot is no longer the newest, and a page is needed that was not read before.
+            Moved: The snapshot is no longer the newest, and the read needs a page that is not cached.
         """
         number, pages = self._root, self._pages
         while number != _EMPTY:
@@ -153,16 +154,17 @@ class Tree:
             if page.is_leaf:
                 place = bisect_left(keys, key)
                 return self._value(page, place) if place < len(keys) and keys[place] == key else None
+            # LMDB gives the first node of a branch page no key: it covers all keys below the second one's.
             low, high, _ = page.nodes[bisect_right(keys, key, 1) - 1]
             number = low | high << 32
         return None
 
     def keys(self, first: bytes) -> Iterator[bytes]:
-        """Go through the keys from one on, in order."""
+        """Yield the keys in order, beginning at the first one that is not less than `first`."""
         return (page.keys[place] for page, place in self._nodes(self._root, first))
 
     def values(self) -> Iterator[bytes]:
-        """Go through all values, in the order of their keys."""
+        """Yield all values, in the order of their keys."""
         return (self._value(page, place) for page, place in self._nodes(self._root, b""))
 
     def _nodes(self, number: int, first: bytes) -> Iterator[tuple[_Page, int]]:
@@ -194,18 +196,20 @@ class Tree:
         size, flags, start = page.nodes[place]
         if not flags & _ELSEWHERE:
             return page.text[start : start + size]
+        # A large value has pages of its own; the node has the number of the first one.
         (number,) = _NUMBER.unpack_from(page.text, start)
         return self._read(number * self._file.page_size + _HEAD.size, size)
 
     def _read(self, start: int, size: int) -> bytes:
         text = self._file.read(start, size)
+        # Checked after the copy: once a newer snapshot is committed, a writer may have overwritten the page.
         if self._file.transaction() != self.transaction:
             raise Moved
         return text
 
 
 class _Page(NamedTuple):
-    """A page of a tree: its bytes, the keys of its nodes, and of each node what stands before its key, and where that ends."""
+    """A page of a tree: its bytes, the keys of its nodes, and per node the two fields before its key and the end of the key."""
 
     text: bytes
     is_leaf: bool
@@ -214,10 +218,10 @@ class _Page(NamedTuple):
 
     @classmethod
     def of(cls, text: bytes, number: int) -> _Page:
-        """Return the page of a number from its bytes.
+        """Parse the bytes of the page with a number.
 
         Raises:
-            ValueError, struct.error: They are those of something else.
+            ValueError, struct.error: The bytes are not those of a tree page with that number.
         """
         own, kind, end = _HEAD.unpack_from(text)
         if own != number or not kind & (_BRANCH | _LEAF):
@@ -233,26 +237,31 @@ class _Page(NamedTuple):
 
 
 def check_whole(path: Path) -> None:
-    """Check that a file has all pages of its trees, since LMDB ends the process when it comes to one that is not there.
+    """Check that a file has all pages of its trees, because LMDB crashes the process when it comes to a missing one.
 
-    A file may end before its last page if all pages behind the end are free: they were given back before they were written.
+    A file may end before its last page if all pages beyond the end are free: they were freed before they were ever written.
 
     Raises:
-        StoreError: It lacks some.
+        StoreError: Pages are missing.
     """
     with PageFile(path) as file:
         lacking: set[int] | None = None
         while file.is_known and lacking is None:
-            with suppress(Moved):
+            with suppress(Moved):  # then check the newer snapshot
                 lacking = _lacking(file)
         if lacking:
             raise file.cut_short((max(lacking) + 1) * file.page_size)
 
 
 def _lacking(file: PageFile) -> set[int]:
-    """List the pages behind the end of a file that are not free."""
+    """Return the numbers of the pages beyond the end of a file that are not free.
+
+    Raises:
+        Moved: A newer snapshot was committed meanwhile.
+    """
     meta = file.newest()
     lacking = set(range(file.size // file.page_size, meta.last + 1))
     for text in Tree(file, meta, meta.free).values() if lacking else ():
+        # A value of the free tree is a list of pages: their count, then their numbers.
         lacking.difference_update(memoryview(text).cast("Q")[1:])
     return lacking

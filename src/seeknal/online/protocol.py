@@ -1,4 +1,4 @@
-"""What every online store must do, with its edges."""
+"""The contract of every online store, including its edge cases."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Found = tuple[bytes, list[bytes | None]]
-"""The state of a space, and the row of each key that was asked for."""
+"""The state of a space, and the row of each requested key."""
 
 LONGEST_KEY = 480
-"""How many bytes a key may have at most."""
+"""The maximum length of a key, in bytes."""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Rows by key, sorted by it.
+    """A batch of rows, sorted by key.
 
     Args:
-        keys: The keys, each once.
-        values: The row of each; None removes it.
-        expires: When each may be forgotten, in microseconds since 1970; None: never.
+        keys: The keys, without duplicates.
+        values: The row of each key; None removes it.
+        expires: When the store may drop each row, in microseconds since 1970; None: never.
     """
 
     keys: Sequence[bytes]
@@ -33,12 +33,12 @@ class Entries:
 
 @dataclass(frozen=True)
 class LoadAttempt:
-    """What a space is to hold, all of it; or what is to be changed in that, if something has changed meanwhile.
+    """One attempt of a load: all rows of a space or, in a retry, those that have changed since the attempt before.
 
     Args:
         parts: The rows.
-        expected: The state that the space has now; None: there is no such space.
-        state: The state that it is to have.
+        expected: The state that the space must have now; None: the space must not exist.
+        state: The state that the space gets.
     """
 
     parts: Iterable[Entries]
@@ -47,33 +47,33 @@ class LoadAttempt:
 
 
 class OnlineStore(Protocol):
-    """Keeps rows of bytes by key, in spaces that know nothing of each other.
+    """A key-value store of rows, as bytes, in spaces that are independent of each other.
 
-    Beside its rows a space has a state: bytes that say what the rows are made from. Rows and state change
+    Besides its rows, a space has a state: bytes that say what the rows are made from. Rows and state change
     together, for all readers at once, and no reader waits for a writer.
     """
 
     most_changes: int
-    """How many rows `change` takes at once; more go by `replace`."""
+    """The maximum number of rows in one `change`; larger changes need `replace`."""
 
     forgets: bool
-    """Whether rows go by themselves once they have expired."""
+    """Whether the store removes rows by itself once they have expired."""
 
     waits: bool
     """Whether a read waits for another machine."""
 
     def get(self, space: str, keys: Sequence[bytes]) -> Found:
-        """Give the state of a space and the row of each key, in order; None where there is none.
+        """Return the state of a space and the row of each key, in the order of the keys; None for a key without a row.
 
-        All are of one moment.
+        The state and all rows are of one moment.
 
         Raises:
-            KeyError: There is no such space: it was never filled, or it was dropped.
+            KeyError: There is no such space: it was never loaded, or it was dropped.
             StoreError: The store cannot be read.
         """
 
     def get_all(self, spaces: tuple[str, ...], keys: Sequence[Sequence[bytes]]) -> list[Found]:
-        """Do what `get` does for several spaces, with keys for each; each is of one moment.
+        """Return what `get` returns, for several spaces with keys for each. Each space is read as of one moment.
 
         Raises:
             KeyError: There is no such space.
@@ -81,37 +81,38 @@ class OnlineStore(Protocol):
         """
 
     def keys(self, space: str) -> Iterator[bytes]:
-        """Go through the keys of a space, in any order; those put or removed meanwhile may be left out.
+        """Yield the keys of a space, in any order. Keys that are put or removed meanwhile may be left out.
 
         Raises:
             KeyError: There is no such space.
         """
 
     def change(self, space: str, expected: bytes, state: bytes, entries: Entries) -> int:
-        """Put and remove some rows, and set the state: all of it, or nothing.
+        """Put and remove some rows, and set the state, atomically.
 
         Returns:
-            How many rows the space has now.
+            The number of rows that the space has afterwards.
 
         Raises:
-            Conflict: The state is not the one expected. Nothing was changed.
+            Conflict: The state is not the expected one. Nothing was changed.
             StoreError: The store cannot be written. Nothing was changed.
         """
 
     def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
-        """Put rows in place of all that a space holds, and set the state.
+        """Replace all rows of a space, and set the state.
 
-        The parts are written one by one as they come, beside what is there, and show all together when the space has
-        the state expected then. If it has another, the next round is asked for and its parts are written over these.
-        If none does it, what was there stays, and what was written is removed, at the latest by the next `replace`.
+        The parts of the first round are written as they come, beside the present rows. They become visible together, if
+        the space has the state that the round expects. If it has another state, the parts of the next round are written
+        over them. If no round succeeds, the present rows stay, and the rows written are removed, at the latest by the
+        next `replace`.
 
         Returns:
-            How many rows the space has now.
+            The number of rows that the space has afterwards.
 
         Raises:
-            Conflict: The state was another in all rounds.
+            Conflict: The state was not the expected one in any round.
             StoreError: The store cannot be written. Nothing was changed.
         """
 
     def drop(self, space: str) -> None:
-        """Remove a space and all it holds; nothing happens if there is none."""
+        """Remove a space with its rows and its state; do nothing if there is no such space."""

@@ -1,8 +1,8 @@
-"""The online store on Redis or Valkey, alone or as a cluster.
+"""The online store on Redis or Valkey, a single server or a cluster.
 
-All keys of a space begin with `seeknal:PROJECT:{GROUP/VERSION}`; what is in braces decides where in a cluster
-they are, so that a space is on one node, and what happens to it can happen at once. The key of that name holds the
-generation of the rows and the state. A read asks for it together with the rows, and so knows that they belong together.
+All keys of a space begin with `seeknal:PROJECT:{GROUP/VERSION}`. The part in braces decides on which node of a cluster they
+are, so a space is on one node and can change atomically. The key of exactly that name is the head: it holds the generation of the
+rows, then the state. A read fetches the head together with the rows, and so knows that they belong together.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from seeknal.system.retry import Conflict
 _AT_ONCE = 5_000
 _GENERATION = 16
 _LOST_AFTER = 600_000
-"""After how many milliseconds without a sign of life a load counts as killed."""
+"""After how many milliseconds without a heartbeat a load counts as killed.
 
-# KEYS: head, count, rows. ARGV: head expected, head to be, then value and expiry (milliseconds) of each row, or "".
+Each space has a sorted set of generations. A score is the time of the load's last heartbeat, 0 for a discarded generation, and
+-1 for one whose rows are being removed.
+"""
+
+# KEYS: head, count, rows. ARGV: expected head, new head, then value and expiry (milliseconds) of each row; "" for none.
 _CHANGE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local count = tonumber(redis.call('GET', KEYS[2]) or '0')
@@ -49,7 +53,7 @@ redis.call('SET', KEYS[2], count)
 return count
 """
 
-# KEYS: head, count, generations. ARGV: head expected or "", head to be, generation made, generation before, count.
+# KEYS: head, count, generations. ARGV: expected head or "", new head, new generation, previous generation or "", count.
 _FINISH = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return -1 end
 if tonumber(redis.call('ZSCORE', KEYS[3], ARGV[3]) or '-1') < 0 then return -1 end
@@ -68,7 +72,7 @@ end
 return 1
 """
 
-# KEYS: generations. ARGV: a generation. A sign of life of a load, unless its rows are being removed or are lost.
+# KEYS: generations. ARGV: a generation. The heartbeat of a load, unless its rows are being removed or are gone.
 _LIVE = """
 local score, now = redis.call('ZSCORE', KEYS[1], ARGV[1]), redis.call('TIME')
 if score and tonumber(score) >= 0 then
@@ -76,7 +80,7 @@ if score and tonumber(score) >= 0 then
 end
 """
 
-# KEYS: head, generations. ARGV: a generation. Whoever made it cannot show it any more, unless it is online by now.
+# KEYS: head, generations. ARGV: a generation. From now on its load cannot put it online; 0: it is online already.
 _LOSE = """
 if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) == ARGV[1] then return 0 end
 redis.call('ZADD', KEYS[2], -1, ARGV[1])
@@ -87,10 +91,10 @@ _clients: dict[str, RedisStore] = {}
 
 
 class RedisStore:
-    """Keeps its spaces in Redis or Valkey.
+    """An online store with its spaces in Redis or Valkey.
 
     Args:
-        url: Such as redis://host:6379/0 or rediss://host; a member of a cluster stands for all of it.
+        url: Such as redis://host:6379/0 or rediss://host; a node of a cluster stands for the whole cluster.
     """
 
     most_changes = 10_000
@@ -104,7 +108,7 @@ class RedisStore:
 
     @classmethod
     def of(cls, url: str) -> RedisStore:
-        """Give the one of this process, whose connections are shared."""
+        """Return the store of this process for a URL, so that its connections are shared."""
         return _clients.setdefault(url, cls(url))
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -138,6 +142,7 @@ class RedisStore:
                     self._client.mget([head, *(prefix + key for key in keys[i : i + _AT_ONCE])])
                     for i in range(0, len(keys) or 1, _AT_ONCE)
                 ]
+                # Each batch has the head too. If the heads differ, a load came in between, and the rows do not belong together.
                 now = parts[0][0]
                 if now and now[:_GENERATION] == generation and all(part[0] == now for part in parts):
                     rows = parts[0][1:] if len(parts) == 1 else [row for part in parts for row in part[1:]]
@@ -204,7 +209,7 @@ class RedisStore:
         return count
 
     def _put(self, space: str, generation: bytes, part: Entries, *, fresh: bool) -> int:
-        """Put and remove rows, and tell how many more there are then."""
+        """Put and remove rows; return by how many the row count changed."""
         prefix = _rows(space, generation)
         names = [prefix + key for key in part.keys]
         before = 0 if fresh or not names else int(self._client.exists(*names))
@@ -222,7 +227,7 @@ class RedisStore:
         return sum(value is not None for value in part.values) - before
 
     def _finish(self, space: str, generation: bytes, one: LoadAttempt, count: int) -> bool:
-        """Point the space to the generation that was made."""
+        """Point the space to the new generation; return whether that was possible."""
         before = self._client.get(_head(space)) or b""
         if (before[_GENERATION:] if before else None) != one.expected:
             return False
@@ -231,7 +236,7 @@ class RedisStore:
         return int(self._client.eval(_FINISH, len(names), *names, *texts)) == 1
 
     def _give_up(self, space: str, generation: bytes) -> None:
-        """Let the next load remove what this one wrote, unless it is online after all."""
+        """Discard a generation, so that this call or the next load removes its rows, unless it is online after all."""
         self._client.zadd(_generations(space), {generation: 0})
         self._sweep(space)
 
@@ -244,25 +249,25 @@ class RedisStore:
             self._sweep(space)
 
     def _sweep(self, space: str) -> None:
-        """Remove the rows of generations that are not online and that no load is at work on."""
+        """Remove the rows of generations that are not online and that no running load writes."""
         now = (self._client.get(_head(space)) or b"")[:_GENERATION]
         lost = self._client.zrangebyscore(_generations(space), -1, self._clock(space) - _LOST_AFTER)
         for generation in set(lost) - {now}:
             if not self._client.eval(_LOSE, 2, _head(space), _generations(space), generation):
-                continue  # it has been put online since
+                continue  # it was put online meanwhile
             names = self._names(space, _rows(space, generation))
             while some := [name for name, _ in zip(names, range(_AT_ONCE), strict=False)]:
                 self._client.unlink(*some)
             self._client.zrem(_generations(space), generation)
 
     def _names(self, space: str, prefix: bytes) -> Iterator[bytes]:
-        node = {}
+        node = {}  # in a cluster: only the one with the space, not all of them
         if hasattr(self._client, "get_node_from_key"):
             node = {"target_nodes": self._client.get_node_from_key(_head(space))}
         return iter(self._client.scan_iter(match=prefix + b"*", count=1000, **node))
 
     def _clock(self, space: str) -> int:
-        """Tell the time that all loaders go by: the server's, in milliseconds."""
+        """Return the time by which all loads go: the server's, in milliseconds."""
         time = self._client.eval("return redis.call('TIME')", 1, _head(space))
         return int(time[0]) * 1000 + int(time[1]) // 1000
 
@@ -303,5 +308,5 @@ def _rows(space: str, generation: bytes) -> bytes:
 
 
 def _milliseconds(microseconds: int) -> bytes:
-    """Round an expiry up; one before 1970, which Redis does not take, has passed all the same."""
+    """Return an expiry in milliseconds, rounded up; 1, which has passed as well, for one before 1970, which Redis refuses."""
     return str(max(1, -(-microseconds // 1000))).encode()

@@ -1,8 +1,8 @@
-"""One row as a record batch, in a small part of the time that Arrow takes to build many columns one by one.
+"""Record batches of one row, built in a small part of the time that Arrow needs to build many columns one by one.
 
-The row is written as a message of Arrow's IPC format, which Arrow reads without copying it. The head of a message says where
-each column is. It is taken from a message that Arrow wrote for a row of nulls, and changed in what differs from row to row:
-the counts of nulls, and the places of texts.
+The row is written as a message of Arrow's IPC format, which Arrow reads without a copy. The header of a message says where the
+buffers of each column are. It is taken from a message that Arrow wrote for a row of nulls. Only what differs between rows is
+patched: the null counts, and the positions of texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 _ROOM = 128
-"""Bytes for a text; short ones leave theirs to long ones."""
+"""Bytes reserved per text; what short texts do not need is free for long ones."""
 _CODES = {
     **dict(zip((pa.int8(), pa.int16(), pa.int32(), pa.int64()), "bhiq", strict=True)),
     **dict(zip((pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), "BHIQ", strict=True)),
@@ -28,16 +28,17 @@ _ZEROS = pa.py_buffer(bytes(8))
 
 
 class SingleRow:
-    """Makes record batches of one row.
+    """A builder of record batches with one row.
 
-    The body of a message has eight zero bytes, which say of a column of one row that it is null; eight bytes for the value
-    of each column, or for the ends of its text; and then the texts.
+    The body of a message begins with eight zero bytes: a validity bitmap that all columns share, which marks the row as null.
+    Arrow reads it only where the null count is 1. Then come eight bytes per column, with its value or the two offsets of its
+    text, and then the texts.
 
     Args:
-        schema: The columns: numbers, booleans, timestamps, days, texts and bytes.
+        schema: The columns: numbers, booleans, timestamps, dates, strings and binary.
 
     Raises:
-        ValueError: A column is of another type, or this release of Arrow writes messages in another layout.
+        ValueError: A column has another type, or this release of Arrow writes messages in another layout.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -48,6 +49,8 @@ class SingleRow:
         message, places = _row_of_nulls(schema, codes)
         self._size = sum(size for _, size in places)
         self._head = bytearray(message[: -self._size])
+        # The header has, for each column, the number of rows and of nulls, both 1 in the template; and for each buffer, its
+        # position and size. Buffers are in the order of the columns: validity, then values or offsets, then texts.
         self._nulls_at = _find(self._head, _PAIR.pack(1, 1) * len(codes)) + _NUMBER.size
         self._texts: list[tuple[int, int]] = []
         at = _find(self._head, b"".join(_PAIR.pack(*place) for place in places))
@@ -61,10 +64,10 @@ class SingleRow:
                 at += _PAIR.size
 
     def make(self, row: Sequence[Any]) -> pa.RecordBatch:
-        """Return a batch of a row, given as the wire has its values.
+        """Return a batch with a row, given as wire values.
 
         Raises:
-            ValueError, struct.error: Its texts are too long, or a value is not of its column's type.
+            ValueError, struct.error: The texts are too long, or a value is not of its column's type.
         """
         head, texts = self._head, []
         if self._texts or None in row:
@@ -72,7 +75,7 @@ class SingleRow:
             for i in [i for i, value in enumerate(row) if value is None]:
                 _NUMBER.pack_into(head, self._nulls_at + i * _PAIR.size, 1)
                 row[i] = 0
-            for i, at in reversed(self._texts):  # from the last on, since one value becomes two
+            for i, at in reversed(self._texts):  # backwards, because one value becomes two offsets
                 text = row[i] or b""
                 text = text.encode() if isinstance(text, str) else text
                 row[i : i + 1] = 0, len(text)
@@ -86,7 +89,7 @@ class SingleRow:
 
 
 def _code(kind: pa.DataType) -> str:
-    """Return how `struct` names the values of a type; nothing for texts."""
+    """Return the `struct` format of the values of a type; "" for strings and binary."""
     if kind in {pa.string(), pa.binary()}:
         return ""
     if not pa.types.is_timestamp(kind) and kind not in _CODES:
@@ -95,7 +98,7 @@ def _code(kind: pa.DataType) -> str:
 
 
 def _row_of_nulls(schema: pa.Schema, codes: Sequence[str]) -> tuple[bytes, list[tuple[int, int]]]:
-    """Write a message of one row of nulls, with room for texts; return it with place and size of each buffer."""
+    """Return a message of one row of nulls, with room for texts, and the position and size of each buffer in its body."""
     arrays, places, end = [], [], 0
     for kind, code in zip(schema.types, codes, strict=True):
         text = [pa.py_buffer(struct.pack("=ii", 0, _ROOM)), pa.py_buffer(bytes(_ROOM))]

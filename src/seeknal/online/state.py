@@ -1,4 +1,4 @@
-"""What the rows of a space are made from."""
+"""The state of a space: what its rows were made from."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from seeknal.values.times import Interval
 
 @dataclass(frozen=True)
 class Events:
-    """When the events of the rows online are, as of a moment.
+    """The event times of the rows that are online, as of an instant.
 
     Args:
-        newest: The newest that has come by then; None: none has.
-        next: No other comes before this; None: none comes at all.
+        newest: The newest event time at or before the instant; None: there is none.
+        next: A lower bound of the event times after the instant: none is earlier. None: there are none.
     """
 
     newest: int | None
     next: int | None
 
     def holds(self, at: int) -> bool:
-        """Tell whether it is so at a moment as well."""
+        """Return whether this also holds as of another instant."""
         return (self.newest is None or self.newest <= at) and (self.next is None or at < self.next)
 
     def after(self, gone: Collection[int], come: Collection[int], at: int) -> Events | None:
-        """Return what it is after some rows were put in place of others; None if only the other rows can tell.
+        """Return the event times after the rows of some entities were replaced; None if that depends on the rows of the others.
 
         Args:
-            gone: The event times of the rows of some entities.
-            come: Those of the rows that these entities have now.
-            at: A moment.
+            gone: The event times of the rows that these entities had.
+            come: The event times of the rows that they have now.
+            at: The instant that the result is as of.
         """
         newest = max((time for time in come if time <= at), default=None)
+        # If the newest row went and no row as new came, the newest one may now be of an entity that is not looked at here.
         if not self.holds(at) or (self.newest in gone and (newest is None or newest < (self.newest or 0))):
             return None
         ahead = [time for time in come if time > at]
@@ -48,26 +49,26 @@ def _of(choose: Callable[[Iterable[int]], int], *times: int | None) -> int | Non
 
 @dataclass(frozen=True)
 class State:
-    """What the rows of a version that are online are made from, and for what they are good.
+    """What the online rows of a version were made from, and how long they are valid.
 
-    The rows are a function of it: of the rows of that snapshot with an event time in those spans, the newest
-    of each entity, and those that are to come.
+    The rows are a function of the state. Of the snapshot's rows with an event time in the intervals, they are the latest row of
+    each entity and all future rows.
 
     Args:
-        origin: When the group was registered, which tells it from another group of its name.
-        snapshot: The snapshot they are from.
-        files: What tells the files of that snapshot from others: after an erasure, or a backup that was restored.
-        spans: The spans of event time that were loaded, apart from each other and in order.
-        ttl: How long the group's values are good for, in microseconds.
-        kept: How long a store that forgets keeps them at least, in microseconds; None: for ever.
-        at: When they were loaded.
-        left: How many tables have left the version since, so that readers of these see that something has changed.
-        home: The name of the home that loaded them; "" if a release did that knew no names, or their store is in the home itself.
-        cleared: The time of the last erasure from the group that they know of, in microseconds since 1970, 0 if there was none;
-            None if a release loaded them that did not note it. What an erasure removes may come back with a store that
-            was restored, and is told by it.
-        doubted: Whether `verify` found rows that are not what this says, so that the next load writes all of them anew.
-        events: When the events of the rows are; None: it was loaded by an earlier release, which did not say.
+        origin: When the group was registered, which distinguishes it from another group of the same name.
+        snapshot: The number of the snapshot that the rows are from.
+        files: The fingerprint of the snapshot's files, which differs after an erasure, or after a backup was restored.
+        spans: The intervals of event time that were loaded, disjoint and in order.
+        ttl: How long the group's values are valid, in microseconds.
+        kept: How long a store that drops expired rows keeps them at least, in microseconds; None: forever.
+        at: When the rows were loaded.
+        left: How many tables have left the version since. It changes the state, so that readers of those tables take notice.
+        home: The name of the home that loaded the rows; "" if a release without such names did, or if the store is in the home.
+        cleared: The time of the last erasure from the group that the rows take into account, in microseconds since 1970; 0: there
+            was none; None: they were loaded by a release that did not record it. A store that was restored may bring erased
+            rows back; this time reveals it.
+        doubted: Whether `verify` found rows that contradict this state, so that the next load rewrites all of them.
+        events: The event times of the rows; None: they were loaded by an earlier release, which did not record them.
     """
 
     origin: int
@@ -84,10 +85,10 @@ class State:
     events: Events | None = None
 
     def dumps(self) -> bytes:
-        """Write it as bytes."""
+        """Serialize the state."""
         return msgspec.msgpack.encode(self)
 
     @classmethod
     def loads(cls, text: bytes) -> State:
-        """Read what `dumps` wrote."""
+        """Return a state from what `dumps` returned."""
         return msgspec.msgpack.decode(text, type=cls)

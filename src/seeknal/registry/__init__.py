@@ -1,4 +1,4 @@
-"""The registry: what exists. It is small, and knows nothing of rows."""
+"""The registry: which groups, versions, online tables, training sets and tokens exist. It is small, and knows nothing of rows."""
 
 from seeknal.registry.records import (
     GroupRecord,

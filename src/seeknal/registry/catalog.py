@@ -1,4 +1,4 @@
-"""Finding things by name: groups over all projects, their versions, their tables of rows."""
+"""The catalog of a home: groups by name over all projects, their versions, and their offline tables."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from seeknal.registry.source import Source
 
 AsOf = Moment | int | Mapping[str, int]
-"""What was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
+"""Selects what was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
 
 _DELETIONS, _TURN, _SAVING = "_deletions.lock", "_turn.lock", "datasets/_saving.lock"
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
 
-class SnapshotGone(StoreError):  # noqa: N818 - a state, not a fault of the caller's
+class SnapshotGone(StoreError):  # noqa: N818 - a state, not an error of the caller
     """The files of a snapshot were removed."""
 
 
 class Catalog:
-    """What a home holds: the registry and the offline tables, kept in step.
+    """The content of a home: the registry and the offline tables, kept in sync.
 
-    The log of an offline table says what was written, the registry is its index: commits that it
-    has not heard of, because a process was killed in between, are added when the group is next used.
+    The log of an offline table says what was written, and the registry is an index of it. If a process is killed between a
+    commit and its entry in the registry, the entry is added when the group is next used.
     """
 
     def __init__(self, home: Path, registry: Registry, duck: Duck) -> None:
@@ -52,30 +52,31 @@ class Catalog:
         self._duck = duck
 
     def deleting(self) -> AbstractContextManager[object]:
-        """Hold off backups while something is deleted or erased, so that none sees it half-gone."""
-        with exclusive_lock(self.home / _TURN):  # let those go first who wait to keep something
+        """Take the exclusive lock for deletions and erasures, so that no backup sees one half done."""
+        # A backup that waits in `keeping` holds this lock, and goes first: later deletions cannot starve it.
+        with exclusive_lock(self.home / _TURN):
             pass
         return exclusive_lock(self.home / _DELETIONS)
 
     def try_deleting(self) -> AbstractContextManager[object] | None:
-        """Hold off backups and deletions, if that is possible without waiting; None if not."""
+        """Take the lock of `deleting` if that is possible without waiting; None if it is not."""
         return try_exclusive_lock(self.home / _DELETIONS)
 
     def saving(self) -> AbstractContextManager[object]:
-        """Hold a shared lock while a training set is in its folder and not yet in the registry."""
+        """Take the shared lock to hold while a training set is in its folder but not yet in the registry."""
         return shared_lock(self.home / _SAVING)
 
     def try_saved(self) -> AbstractContextManager[object] | None:
-        """Hold off whoever saves a training set, if none is being saved; None if one is."""
+        """Take the exclusive lock against saving training sets, if none is being saved; None if one is."""
         return try_exclusive_lock(self.home / _SAVING)
 
     def keeping(self) -> AbstractContextManager[object]:
-        """Hold off whoever deletes; others may keep things at the same time."""
+        """Take the shared lock against deletions and erasures; other processes may hold it at the same time."""
         with shared_lock(self.home / _TURN):
             return shared_lock(self.home / _DELETIONS)
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
-        """Find a group by its name; without a project, over all of them. "shop/spend" says both.
+        """Return a group by its name; without a project, search all of them. "shop/spend" names project and group.
 
         Raises:
             DefinitionError: There is none, or several projects have one.
@@ -83,7 +84,7 @@ class Catalog:
         return self._only("feature group", name, project, self.registry.groups)
 
     def online_table(self, name: str, project: str | None = None) -> OnlineTableRecord:
-        """Find an online table by its name; without a project, over all of them.
+        """Return an online table by its name; without a project, search all of them.
 
         Raises:
             DefinitionError: There is none, or several projects have one.
@@ -91,7 +92,7 @@ class Catalog:
         return self._only("online table", name, project, self.registry.tables)
 
     def training_set(self, name: str, project: str | None = None) -> TrainingSetRecord:
-        """Find a training set by its name; without a project, over all of them.
+        """Return a training set by its name; without a project, search all of them.
 
         Raises:
             DefinitionError: There is none, or several projects have one.
@@ -99,7 +100,7 @@ class Catalog:
         return self._only("training set", name, project, self.registry.training_sets)
 
     def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
-        """Find the one of that name, or project/name."""
+        """Return the only record with a label, which is a name or project/name."""
         project, name = split_label(kind, label, project)
         found = find(project, name)
         if len(found) == 1:
@@ -107,7 +108,7 @@ class Catalog:
         raise not_the_only(kind, name, project, find(), str(self.home))
 
     def register(self, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or bring what may change up to date; tell of what did."""
+        """Register a group, or update what may change of it, with a notice if its ttl or `online` changed."""
         known = self.registry.group(group.project, group.name)
         record = self.registry.save_group(group)
         old, new = (one.group.materialization for one in (known or record, record))
@@ -117,7 +118,7 @@ class Catalog:
         return record
 
     def project(self, name: str) -> str:
-        """Find a project.
+        """Check that a project exists, and return its name.
 
         Raises:
             DefinitionError: There is none.
@@ -129,7 +130,7 @@ class Catalog:
         raise DefinitionError(f"No project named {name!r} in {self.home}.{did_you_mean(name, known)}", name=name)
 
     def offline(self, project: str, name: str) -> OfflineTable:
-        """Give the table of a group's rows."""
+        """Return the offline table of a group."""
         from seeknal.offline import OfflineTable
 
         return OfflineTable(self._root(project, name), self._duck)
@@ -138,15 +139,15 @@ class Catalog:
         return Path(self.home, "offline", project, name)
 
     def catch_up(self, record: GroupRecord) -> list[Commit]:
-        """Tell the registry of commits that it has not heard of.
+        """Add the commits that are missing in the registry.
 
         Returns:
-            Those that it cannot note now, because the disk is full, say; they are stored all the same.
+            Those that it cannot record now, for example because the disk is full; they are stored all the same.
         """
         root = self._root(record.project, record.name)
         heard = self.registry.last_snapshot(record)
         last = newest(root)
-        if heard > last:  # a deletion that was killed took the table, but not what is noted of it
+        if heard > last:  # a killed deletion removed the table, but not its entries in the registry
             self.registry.forget_snapshots(record)
             heard = -1
         if heard == last:
@@ -161,51 +162,52 @@ class Catalog:
         return []
 
     def tidy(self, record: GroupRecord, number: int) -> None:
-        """Keep the table of a group small after a write, unless something is backed up or deleted: then the next write does.
+        """Trim the table of a group after a write, if due; while a backup or a deletion runs, leave it to the next write.
 
         Args:
             record: The group.
-            number: The newest snapshot.
+            number: The number of the newest snapshot.
         """
         from seeknal.offline import trimming
 
         root = self._root(record.project, record.name)
         if trimming.is_due(root, number):
-            with suppress(StoreError, OSError):  # what was stored is stored
+            with suppress(StoreError, OSError):  # the write is committed, so this must not make it fail
                 if (lock := self.try_deleting()) is not None:
                     with lock:
                         trimming.trim(root)
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
-        """List a group's versions, the oldest first; as they were after a snapshot if one is given."""
+        """Return a group's versions, oldest first; if `until` is given, as they were after that snapshot."""
         return self.registry.versions(record, until, self.catch_up(record))
 
     def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
-        """List the writes to a group from a snapshot on, as its log tells, the oldest first."""
+        """Return the writes to a group from the snapshot `first` on, oldest first, as its log has them."""
         unheard = self.catch_up(record)
         noted = self.registry.snapshots(record, first)
         if not unheard:
             return noted
+        # Merge the commits that could not be recorded, with the files that they replaced in older snapshots.
         rewritten = {int(number): tuple(files) for one in unheard for number, files in one.rewritten.items()}
         every = {one.snapshot: snapshot_of(one) for one in unheard if one.snapshot >= first}
         every = {one.number: one for one in noted} | every
         return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
 
     def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
-        """Return the types of the keys and features of a group's current version; none if it has no version yet."""
+        """Return the types of the join keys and features of a group's current version; none if it has no version yet."""
         versions = self.versions(record) if record else []
         schemas = [version.schema for version in versions if version.is_current]
         return {field.name: field.type for schema in schemas for field in (*schema.keys, *schema.features)}
 
     def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
-        """Find the newest snapshot that was there at a moment; 0, which is empty, if there was none.
+        """Return the number of the newest snapshot at a moment; 0, the empty snapshot, if there was none.
 
         Args:
             record: The group.
-            as_of: A moment that is not to come; or a snapshot's number; or those of several groups by their names.
+            as_of: A moment that is not in the future; or a snapshot's number; or those of several groups by their names.
 
         Raises:
-            DefinitionError: There is no such snapshot, or the moment is to come, and its answer not settled.
+            DefinitionError: There is no such snapshot, or the moment is in the future, so what is stored by then is not settled.
         """
         offline = self.offline(record.project, record.name)
         if isinstance(as_of, Mapping):
@@ -225,13 +227,13 @@ class Catalog:
         moment = instant(as_of)
         if moment > now():
             raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
-        if offline.exists():
+        if offline.exists():  # a commit that is under way may be dated before the moment
             offline.wait_for_commits()
         unheard = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
         return max([self.registry.snapshot_at(record, moment), *unheard])
 
     def version(self, record: GroupRecord, number: int | None = None, until: int | None = None) -> Version:
-        """Find a version; the current one without a number.
+        """Return the version with a number; without a number, the current one.
 
         Raises:
             DefinitionError: There is none.
@@ -253,17 +255,16 @@ class Catalog:
     def read(
         self, record: GroupRecord, number: int | None = None, as_of: AsOf | None = None
     ) -> tuple[Version, Snapshot]:
-        """Give a version with its last snapshot, of now or as of a moment.
+        """Return a version and its last snapshot, as of now or as of `as_of`.
 
         Raises:
             DefinitionError: There is no such version or snapshot.
-            StoreError: The snapshot was vacuumed, or another program changed the table by then.
+            StoreError: The snapshot was vacuumed, or another program had changed the table by then.
         """
         until = None if as_of is None else self.snapshot_at(record, as_of)
         versions = self.versions(record, until)
-        if versions and (
-            as_of is None or isinstance(as_of, date | str)
-        ):  # a snapshot's number says which commits count
+        # A read by a snapshot's number needs no check: the number says which commits count.
+        if versions and (as_of is None or isinstance(as_of, date | str)):
             last = max(version.snapshot for version in versions)
             self._refuse_foreign(record, last, None if as_of is None else instant(as_of))
         if until is not None and not versions:
@@ -275,7 +276,7 @@ class Catalog:
         return version, self.snapshot(record, version)
 
     def fingerprint(self, record: GroupRecord, number: int) -> bytes:
-        """Return what tells the files of a version's last snapshot from others, without reading what these are if that was noted.
+        """Return the fingerprint of the files of a version's last snapshot. If it was recorded, the list of files is not read.
 
         Raises:
             DefinitionError: There is no such version.
@@ -294,7 +295,16 @@ class Catalog:
         )
 
     def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
-        """Refuse rows that other programs changed after Seeknal's last commit."""
+        """Refuse rows that other programs changed after Seeknal's last commit.
+
+        Args:
+            record: The group.
+            last: The number of Seeknal's last commit.
+            until: Only changes committed by this instant count; None: all.
+
+        Raises:
+            StoreError: Another program changed the rows or the layout.
+        """
         from seeknal.offline.entries import has_entry
         from seeknal.offline.log import newest_commit
 
@@ -305,10 +315,12 @@ class Catalog:
             foreign_commits(root, newest_commit(root, last)).refuse(until)
 
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
-        """Read the join keys of one entity of a group, as one row in its types.
+        """Return the join keys of one entity of a group, as a table with one row in stored types.
+
+        An integer outside the range of its key keeps a wider type.
 
         Raises:
-            DataError: They have wrong names or types.
+            DataError: The keys have wrong names or types.
         """
         import pyarrow as pa
 
@@ -330,7 +342,9 @@ class Catalog:
         return pa.Table.from_arrays(stored, names=names)
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
-        """Return a version's last snapshot; if its files were vacuumed after a compaction by another program, as that left it.
+        """Return a version's last snapshot.
+
+        If its files were vacuumed after another program compacted the table, it has the files as that program left them.
 
         Raises:
             SnapshotGone: The snapshot was vacuumed.
@@ -349,11 +363,11 @@ class Catalog:
         raise SnapshotGone(f"Snapshot {version.snapshot} of {record.label} is gone: {culprit} removed its rows.")
 
     def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
-        """Give a snapshot by its number, with the files that stand for it since entities were erased, if any were."""
+        """Return a snapshot by its number, with the files that replaced its own when entities were erased, if any were."""
         return self.offline(record.project, record.name).snapshot(number, files)
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
-        """Find the rows that a lookup leads to: those of its version, as they are now or were stored at a moment."""
+        """Return the rows that a lookup refers to: those of its version, as stored now or as of `as_of`."""
         from seeknal.registry.source import Source
 
         record = self.group(lookup.name, lookup.project)

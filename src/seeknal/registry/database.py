@@ -1,8 +1,8 @@
 """Short transactions on a SQLite database, which no interrupt leaves open.
 
-A KeyboardInterrupt can be raised between any two steps of Python, also on the way into a context manager or out of it, and a
-notebook keeps the frames of the last error for as long as it likes. So a transaction begins inside a `try`, and the
-connection, of which no other transaction has use, is closed by calls into C in its `finally`.
+A KeyboardInterrupt can be raised between any two steps of Python, even on the way into or out of a context manager, and a
+notebook keeps the frames of the last error indefinitely. So a transaction begins inside a `try`, and its `finally` closes the
+connection, which no other transaction uses, by calls into C.
 """
 
 from __future__ import annotations
@@ -27,19 +27,17 @@ D = TypeVar("D", bound="Database")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logging.getLogger("sqlalchemy.pool").addHandler(
-    logging.NullHandler()
-)  # an interrupt in a close is raised: print no copy
+# An interrupt during a close is raised; the pool need not print it as well.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
 class Database:
-    """A SQLite database, which any number of processes use at once."""
+    """A SQLite database that any number of processes may use at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._uri = (
-            f"{path.absolute().as_uri()}?mode=rw"  # the caller makes it: one that has vanished must not come back empty
-        )
+        # The caller creates the file. With mode=rw, SQLite does not: a database that vanished must not come back empty.
+        self._uri = f"{path.absolute().as_uri()}?mode=rw"
         self._engine = create_engine(
             URL.create("sqlite", database=self._uri, query={"uri": "true"}),
             connect_args={"timeout": 60, "factory": _Connection, "check_same_thread": False},
@@ -49,7 +47,11 @@ class Database:
         event.listen(self._engine, "connect", _set_up)
 
     def take(self, begin: str, step: Callable[[Connection], T]) -> T:
-        """Take a step in a transaction: all of it, or nothing.
+        """Run a step in a transaction, which commits all of it or nothing.
+
+        Args:
+            begin: The statement that begins the transaction.
+            step: Called with the connection; its result is returned.
 
         Raises:
             StoreError: The database cannot be used.
@@ -64,10 +66,10 @@ class Database:
                 db.close()
                 return result
             finally:
-                try:
+                try:  # `deque` and `map` run the whole loop in C
                     deque(map(sqlite3.Cursor.close, raw.cursors), maxlen=0)
                 except sqlite3.ProgrammingError:
-                    pass  # they were closed, with the connection
+                    pass  # the cursors were closed with the connection
                 finally:
                     sqlite3.Connection.close(raw)
         except DatabaseError as error:
@@ -76,18 +78,18 @@ class Database:
             raise StoreError(f"The registry {self.path} cannot be used: {error.orig}.") from error
 
     def leave_wal(self) -> None:
-        """Convert a database that was given a write-ahead log back; nothing happens while another program has it open."""
+        """Convert a database with a write-ahead log back to a rollback journal; do nothing while another program has it open."""
         with suppress(sqlite3.Error), closing(sqlite3.connect(self._uri, timeout=0, uri=True)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def reading(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
-    """Run a method in a transaction that sees one state of the database; the caller gives no connection."""
+    """Run a method in a transaction that sees one state of the database; the caller passes no connection."""
     return _in_transaction("BEGIN", method)
 
 
 def writing(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
-    """Run a method in a transaction that has the write lock from its beginning; the caller gives no connection."""
+    """Run a method in a transaction that holds the write lock from its beginning; the caller passes no connection."""
     return _in_transaction("BEGIN IMMEDIATE", method)
 
 
@@ -100,7 +102,7 @@ def _in_transaction(begin: str, method: Callable[Concatenate[D, Connection, P], 
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that knows its cursors: one that was not read to its end would hold a lock after the close."""
+    """A connection that tracks its cursors, because one that was not read to its end would hold a lock after the close."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.cursors: list[sqlite3.Cursor] = []

@@ -1,7 +1,7 @@
-"""Which home this is: a name that is made once and that copies of the home do not keep.
+"""The identity of a home: a name that is generated once and that copies of the home do not keep.
 
-Beside the name a home notes the inodes of its folder and of the note itself. Renaming a home keeps both; in a copy,
-whether by `cp -r`, from an archive or on another disk, they are others, and the copy takes a name of its own.
+Besides the name, the identity file has the inodes of the home's folder and of the file itself. Renaming a home keeps both. In a
+copy, whether by `cp -r`, from an archive or on another disk, the inodes differ, and the copy takes a name of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Identity:
     is_copy: bool
 
     def owns(self, name: str) -> bool:
-        """Tell whether what is marked by a name is this home's. What is not marked is of an early release, and no copy's."""
+        """Return whether rows marked with a name are this home's. Rows without a name are of an early release, and no copy's."""
         return name == self.name or (not name and not self.is_copy)
 
 
@@ -45,15 +45,15 @@ class _Note:
 
 
 def identify(home: Path) -> Identity:
-    """Return which home is in a folder; it takes a name if it has none, or only that of the home it was copied from.
+    """Return the identity of the home in a folder. A home without a name, or with that of its original, takes a new one.
 
     Raises:
-        StoreError: The note cannot be read or written.
+        StoreError: The identity file cannot be read or written.
     """
     try:
         found = _read(home)
         if found is None or not _is_in_place(found, home):
-            with exclusive_lock(home / _LOCK):
+            with exclusive_lock(home / _LOCK):  # and look again: another process may have written the file
                 found = _read(home)
                 if found is None or not _is_in_place(found, home):
                     found = _write(home, is_copy=found is not None)
@@ -66,7 +66,7 @@ def identify(home: Path) -> Identity:
 
 
 def mark_as_copy(home: Path) -> None:
-    """Give a folder that is filled from another home a name of its own."""
+    """Write a new identity into a folder that is filled from another home."""
     _write(home, is_copy=True)
 
 
@@ -82,7 +82,7 @@ def _is_in_place(note: _Note, home: Path) -> bool:
 
 
 def _write(home: Path, *, is_copy: bool) -> _Note:
-    """Put a note in place whole: one that is half written would make a copy of the home."""
+    """Write the identity file by an atomic rename, because one that is half written would cost the home its name."""
     part = home / f".{_NOTE}.part"
     part.unlink(missing_ok=True)
     with part.open("xb") as file:

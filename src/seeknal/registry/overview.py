@@ -1,4 +1,4 @@
-"""What is registered, read at once: for those who look at many groups, and would ask for each of them again and again."""
+"""The registry read at once, for callers that look at many groups and would query each of them again and again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from seeknal.system.locks import locked_cached_property
 
 
 class Overview(Catalog):
-    """A catalog that knows all groups and their versions as they are when it is first asked.
+    """A catalog that reads all groups and their versions at the first use, and answers from memory.
 
-    A group that was written to since then is asked for as ever.
+    The versions of a group that was written to since then are read from the registry as in `Catalog`.
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        super().__init__(catalog.home, catalog.registry, catalog._duck)  # noqa: SLF001 - its own class
+        super().__init__(catalog.home, catalog.registry, catalog._duck)  # noqa: SLF001 - an attribute of the base class
 
     @locked_cached_property
     def _groups(self) -> dict[tuple[str, str], GroupRecord]:
@@ -28,17 +28,17 @@ class Overview(Catalog):
 
     @property
     def groups(self) -> list[GroupRecord]:
-        """The groups, by project and name."""
+        """The groups, ordered by project and name."""
         return list(self._groups.values())
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
-        """Find a group by its name; see `Catalog.group`."""
+        """Return a group by its name; see `Catalog.group`."""
         within, own = split_label("feature group", name, project)
         found = None if within is None else self._groups.get((within, own))
         return super().group(name, project) if found is None else found
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
-        """List a group's versions; see `Catalog.versions`."""
+        """Return a group's versions; see `Catalog.versions`."""
         known = self._versions.get(record.id, [])
         heard = max((version.snapshot for version in known), default=-1)
         if until is None and heard == newest(self._root(record.project, record.name)):

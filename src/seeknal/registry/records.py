@@ -1,4 +1,4 @@
-"""What the registry gives back."""
+"""The records that the registry returns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from seeknal.offline import DataFile
 
 WRITES = ("overwrite", "append", "merge")
-"""The modes of snapshots that a caller's rows made; others only arrange what is there."""
+"""The modes of snapshots that write a caller's rows; the other modes only arrange what is there."""
 NEW_ROWS = (*WRITES, "adopt")
-"""The modes of snapshots with new rows, those that another program wrote included."""
+"""The modes of snapshots with new rows, including rows that another program wrote."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class GroupRecord:
 
     @property
     def project(self) -> str:
-        """Name of its project."""
+        """Name of the project."""
         return self.group.project
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the group."""
         return self.group.name
 
     @property
@@ -49,7 +49,7 @@ class GroupRecord:
 
 @dataclass(frozen=True)
 class Version(Shown):
-    """One schema of a group, and the last write made with it."""
+    """One schema of a group, and the last write that was made with it."""
 
     number: int
     schema_text: str = field(repr=False)
@@ -59,30 +59,30 @@ class Version(Shown):
     written_at: int
     is_current: bool
     files: tuple[DataFile, ...] | None = field(default=None, repr=False)
-    """What stands for the snapshot since entities were erased from it; None: what it was made of."""
+    """The files that replaced those of the snapshot when entities were erased from it; None: it has its own."""
 
-    _moments = {"created_at": "created", "written_at": "written"}  # noqa: RUF012 - a ClassVar of its base
+    _moments = {"created_at": "created", "written_at": "written"}  # noqa: RUF012 - a ClassVar in the base class
 
     @property
     def created(self) -> datetime:
-        """When it was first written, in UTC."""
+        """When the version was first written, in UTC."""
         return moment_of(self.created_at)
 
     @property
     def written(self) -> datetime:
-        """When it was last written, in UTC."""
+        """When the version was last written, in UTC."""
         return moment_of(self.written_at)
 
     @property
     def columns(self) -> list[tuple[str, str, str]]:
         """Name, type and role of each column, without loading Arrow."""
-        if not self.schema_text.startswith("{"):  # as it was written at first
+        if not self.schema_text.startswith("{"):  # early releases wrote the Arrow schema alone
             return self.schema.describe()
         return [(name, kind, role) for name, kind, role in json.loads(self.schema_text)["columns"]]
 
     @cached_property
     def schema(self) -> Schema:
-        """The schema, which takes Arrow."""
+        """The schema; this loads Arrow."""
         from seeknal.define.schema import Schema
 
         return Schema.loads(self.schema_text)
@@ -100,12 +100,12 @@ class SnapshotRecord:
     next_row_id: int
     at: int
     files: tuple[DataFile, ...] | None
-    """What stands for it since entities were erased from it; None: what it was made of."""
+    """The files that replaced its own when entities were erased from it; None: it has its own."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """A span of a version that was put online, or is to be: then what it gave is None."""
+    """An interval of a version that was loaded, or is to be loaded: then `snapshot`, `rows`, `seconds` and `at` are None."""
 
     id: int
     version: int
@@ -126,10 +126,10 @@ class TableLookup:
         group: Name of the group.
         version: Number of the version.
         keys: Join keys, as (name in the group, name in a request).
-        features: Features, as (name in the group, name in the answer).
-        pinned: Whether it stays at the version, because the caller named one. Otherwise it moves on with the group. None:
-            the table was made before this was noted; see `seeknal.load.feeds`.
-        whole: Whether it takes all features of a version, whichever these are: in the table that loads make by themselves.
+        features: Features, as (name in the group, name in the result).
+        pinned: Whether it stays at the version, because the caller named one. Otherwise it follows the group to later
+            versions. None: the table was made before this was recorded; see `seeknal.load.feeds`.
+        whole: Whether it takes all features of a version, whichever these are. The table that loads create by themselves does.
     """
 
     project: str
@@ -142,17 +142,17 @@ class TableLookup:
 
     @property
     def space(self) -> str:
-        """Where the version's rows are in the online store."""
+        """The space of the version's rows in the online store."""
         return space_of(self.project, self.group, self.version)
 
     def is_of(self, record: GroupRecord) -> bool:
-        """Tell whether it takes features from a group."""
+        """Return whether it takes features from a group."""
         return (self.project, self.group) == (record.project, record.name)
 
 
 @dataclass(frozen=True)
 class Pin:
-    """What a training set read of one group.
+    """What a training set read from one group.
 
     Args:
         project: Project of the group.
@@ -160,8 +160,8 @@ class Pin:
         version: Number of the version.
         snapshot: Number of the snapshot.
         keys: Join keys, as (name in the group, name in the spine).
-        features: Features, as (name in the group, name in the answer).
-        ttl: How long its values were good for, in microseconds.
+        features: Features, as (name in the group, name in the result).
+        ttl: How long the group's values were valid, in microseconds.
     """
 
     project: str
@@ -175,14 +175,14 @@ class Pin:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of some lookups.
+    """A request for the features of some lookups.
 
     Args:
-        kind: "spine" (what was known at its moments), "history" or "latest".
-        interval: Only rows with an event time within it can be seen.
+        kind: "spine" (the features known at the moments of a spine), "history" or "latest".
+        span: The interval of event time; only rows within it are visible.
         date_col: Column of the spine with the moments.
-        keep: Columns of the spine to keep beside keys and moment. None: all.
-        moment: What counts as now, for "latest".
+        keep: Columns of the spine to keep besides keys and moment. None: all.
+        moment: The instant that counts as now, for "latest".
     """
 
     kind: str
@@ -199,13 +199,13 @@ class TrainingSetRecord:
     Args:
         project: Name of its project.
         name: Its name.
-        pins: What it read.
-        question: What was asked.
-        rows: How many rows the answer has.
-        content_hash: Hash of the answer.
-        has_rows: Whether the answer was kept.
+        pins: What it read from each group.
+        question: The request.
+        rows: How many rows the result has.
+        content_hash: Hash of the result.
+        has_rows: Whether the rows of the result were kept.
         created_at: When it was saved.
-        folder: Where its spine and rows are, in the home's `datasets`.
+        folder: The folder with its spine and rows, in the home's `datasets`.
     """
 
     project: str
@@ -225,13 +225,13 @@ class TrainingSetRecord:
 
 
 def space_of(project: str, group: str, version: int) -> str:
-    """Name the place of a version's rows in the online store."""
+    """Return the name of the space with a version's rows in the online store."""
     return f"{project}/{group}/{version}"
 
 
 @dataclass(frozen=True)
 class OnlineTableRecord:
-    """A registered online table; a ttl (microseconds) stands in for the groups' own."""
+    """A registered online table. A ttl, in microseconds, takes the place of the groups' own."""
 
     project: str
     name: str
@@ -257,16 +257,16 @@ class OnlineTableRecord:
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A token that was given out; what it is made of is known to its holder only.
+    """An issued token. Its secret is known to its holder only.
 
     Args:
-        id: What it begins with, in the open.
+        id: The public part of the token, by which it is found.
         name: Its name.
-        project: Name of the project it opens, or "*".
-        rights: What it may do there.
+        project: Name of the project that it gives access to; "*" for all.
+        rights: What it permits there.
         digest: SHA-256 of the token, in hexadecimal.
-        created_at: When it was made.
-        revoked_at: When it was revoked.
+        created_at: When it was created.
+        revoked_at: When it was revoked; None: it is valid.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Reading and writing the registry, in short transactions; any number of processes at once."""
+"""The registry in a SQLite database: short transactions, by any number of processes at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,14 @@ if TYPE_CHECKING:
 
 
 class Registry(Database):
-    """What exists, kept in a SQLite database."""
+    """The groups, versions, loads, online tables, training sets and tokens of a home, in a SQLite database.
+
+    Args:
+        path: The file of the database; created if it is missing.
+
+    Raises:
+        StoreError: The database cannot be created or used.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -70,17 +77,18 @@ class Registry(Database):
         self._opened: int | None = None
         if _WAL in self._head(path.stat().st_ino)[:2]:
             self.leave_wal()
+        # Only an upgrade takes the write lock.
         if not self.take("BEGIN", upgrade.is_current):
             self.take("BEGIN IMMEDIATE", upgrade.upgrade)
 
     @writing
     def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or bring what may change (ttl, online, description) up to date.
+        """Register a group, or update what may change of it: ttl, online and description.
 
-        A description or personal keys that are not given stay as they are.
+        A description or `pii_keys` that are not given stay as they are.
 
         Raises:
-            DefinitionError: The registered group or entity has other keys or times.
+            DefinitionError: The registered group or entity has other join keys, or other time columns.
         """
         materialization = group.materialization
         entity_id = _save_entity(db, group.project, group.entity)
@@ -104,19 +112,19 @@ class Registry(Database):
 
     @reading
     def group(self, db: Connection, project: str, name: str) -> GroupRecord | None:
-        """Find a group."""
+        """Return a group; None if it does not exist."""
         row = _group_row(db, project, name)
         return group_of(row) if row else None
 
     @reading
     def groups(self, db: Connection, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
-        """List the groups, of one project or name if it is given, by project and name."""
+        """Return the groups, of one project or name if it is given, ordered by project and name."""
         query = _named(_GROUPS, t.feature_group, project, name)
         return [group_of(row) for row in db.execute(query)]
 
     @writing
     def delete_group(self, db: Connection, record: GroupRecord) -> None:
-        """Forget a group, its versions and loads; its entity too if no other group has it."""
+        """Remove a group with its versions and loads, and its entity if no other group has it."""
         row = _group_row(db, record.project, record.name)
         db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
         if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
@@ -124,7 +132,7 @@ class Registry(Database):
 
     @reading
     def entities(self, db: Connection, project: str | None = None) -> list[tuple[str, Entity]]:
-        """List the entities with their projects."""
+        """Return the entities with their projects, of one project if it is given, ordered by project and name."""
         query = select(t.entity).order_by(t.entity.c.project, t.entity.c.name)
         if project is not None:
             query = query.where(t.entity.c.project == project)
@@ -132,12 +140,12 @@ class Registry(Database):
 
     @reading
     def last_snapshot(self, db: Connection, record: GroupRecord) -> int:
-        """Give the newest snapshot the registry has heard of; -1 if none."""
+        """Return the newest snapshot of a group that the registry knows; -1 if none."""
         newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
         return -1 if newest is None else int(newest)
 
     def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> None:
-        """Note writes; those already known are left as they are."""
+        """Record commits; those already known are left as they are."""
         if commits:
             self._add_commits(record, commits)
 
@@ -149,17 +157,20 @@ class Registry(Database):
     def versions(
         self, db: Connection, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()
     ) -> list[Version]:
-        """List a group's versions, the oldest first; as they were after a snapshot if one is given, and after commits not noted."""
+        """Return a group's versions, oldest first.
+
+        If `until` is given, they are as they were after that snapshot. The commits in `unheard` count, though not recorded.
+        """
         return writes.versions(db, record.id, until, unheard)
 
     @reading
     def every_version(self, db: Connection) -> dict[int, list[Version]]:
-        """List the versions of all groups, by the ids of their records; those of each group are listed oldest first."""
+        """Return the versions of all groups, by the ids of their records; those of a group are ordered oldest first."""
         return writes.every_version(db)
 
     @reading
     def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
-        """List the writes to a group from a snapshot on, the oldest first."""
+        """Return the writes to a group from the snapshot `first` on, oldest first."""
         names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")
         query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == record.id)
         query = query.where(t.snapshot.c.number >= first)
@@ -170,32 +181,32 @@ class Registry(Database):
 
     @writing
     def forget_snapshots(self, db: Connection, record: GroupRecord) -> None:
-        """Forget the writes to a group, whose table is another or gone, and what of it was put online."""
+        """Remove the records of writes to a group whose table is another or gone, and of its loads."""
         for table in (t.snapshot, t.load):
             db.execute(delete(table).where(table.c.group_id == record.id))
 
     @reading
     def snapshot_at(self, db: Connection, record: GroupRecord, instant: int) -> int:
-        """Give the newest snapshot there was at an instant; 0, which is empty, if there was none."""
+        """Return the newest snapshot at an instant; 0, the empty snapshot, if there was none."""
         mine = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.at <= instant)
         return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
 
     @reading
     def watermarks(self, db: Connection, record: GroupRecord, version: int) -> list[int]:
-        """List the newest event time of each write to a version, in order of time."""
+        """Return the newest event times of the writes to a version, without duplicates, in order of time."""
         query = select(t.snapshot.c.newest).where(t.snapshot.c.group_id == record.id, t.snapshot.c.version == version)
         return sorted({newest for newest in db.scalars(query) if newest is not None})
 
     @writing
     def begin_load(self, db: Connection, record: GroupRecord, version: int, target: str, interval: Interval) -> int:
-        """Note that a span is to be online, and give the note's number."""
+        """Record that an interval is to be online; return the id of this record."""
         values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
         done = db.execute(insert(t.load).values(group_id=record.id, **values))
         return int(_found(done.inserted_primary_key)[0])
 
     @writing
     def end_load(self, db: Connection, load: int, snapshot: int, rows: int, seconds: float) -> bool:
-        """Note what a load gave; False if the version was removed from the online store meanwhile, and the note with it."""
+        """Record the outcome of a load; return False if meanwhile the version, with its records, was removed from the store."""
         values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
         db.execute(update(t.load).where(t.load.c.id == load).values(**values))
         mine = db.execute(select(t.load).where(t.load.c.id == load)).one_or_none()
@@ -212,7 +223,7 @@ class Registry(Database):
     def loads(
         self, db: Connection, record: GroupRecord, version: int | None = None, target: str | None = None
     ) -> list[Load]:
-        """List the loads of a group, the oldest first."""
+        """Return the loads of a group, of one version or online store if it is given, oldest first."""
         query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
         if version is not None:
             query = query.where(t.load.c.version == version)
@@ -225,20 +236,20 @@ class Registry(Database):
 
     @writing
     def forget_loads(self, db: Connection, record: GroupRecord, version: int, target: str) -> None:
-        """Forget what of a version was put into an online store."""
+        """Remove the records of loads of a version into an online store."""
         mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & (t.load.c.target == target)
         db.execute(delete(t.load).where(mine))
 
     @writing
     def add_erasure(self, db: Connection, record: GroupRecord, entity: str, at: int) -> None:
-        """Note that an entity, known by a digest of its keys, was erased."""
+        """Record that an entity, identified by a digest of its keys, was erased."""
         mine = (t.erasure.c.group_id == record.id) & (t.erasure.c.entity == entity)
         db.execute(delete(t.erasure).where(mine))
         db.execute(insert(t.erasure).values(group_id=record.id, entity=entity, at=at))
 
     @reading
     def erasures(self, db: Connection, record: GroupRecord) -> dict[str, int]:
-        """Give when entities were erased from a group, by the digests of their keys."""
+        """Return when entities were erased from a group, by the digests of their keys."""
         query = select(t.erasure.c.entity, t.erasure.c.at).where(t.erasure.c.group_id == record.id)
         return {row.entity: row.at for row in db.execute(query)}
 
@@ -249,7 +260,7 @@ class Registry(Database):
 
     @writing
     def save_table(self, db: Connection, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
-        """Register an online table in place of the one known, or of none; False if there is another by now."""
+        """Register an online table in place of the known one, or of none; return False if the one there is another by now."""
         values = asdict(table) | {"lookups": msgspec.json.encode(table.lookups).decode()}
         mine = _is_table(table.project, table.name)
         found = db.execute(select(t.online_table).where(mine)).one_or_none()
@@ -261,13 +272,13 @@ class Registry(Database):
 
     @reading
     def tables(self, db: Connection, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
-        """List the online tables, of one project or name if it is given, by project and name."""
+        """Return the online tables, of one project or name if it is given, ordered by project and name."""
         query = _named(select(t.online_table), t.online_table, project, name)
         return [online_table_of(row) for row in db.execute(query)]
 
     @writing
     def delete_table(self, db: Connection, project: str, name: str) -> None:
-        """Forget an online table."""
+        """Remove an online table."""
         db.execute(delete(t.online_table).where(_is_table(project, name)))
 
     @writing
@@ -275,7 +286,7 @@ class Registry(Database):
         """Register a training set.
 
         Raises:
-            DefinitionError: There is one of that name.
+            DefinitionError: The project has a training set of that name.
         """
         texts = {name: msgspec.json.encode(getattr(made, name)).decode() for name in ("pins", "question")}
         try:
@@ -287,13 +298,13 @@ class Registry(Database):
     def training_sets(
         self, db: Connection, project: str | None = None, name: str | None = None
     ) -> list[TrainingSetRecord]:
-        """List the training sets, of one project or name if it is given, by project and name."""
+        """Return the training sets, of one project or name if it is given, ordered by project and name."""
         query = _named(select(t.training_set), t.training_set, project, name)
         return [training_set_of(row) for row in db.execute(query)]
 
     @writing
     def delete_training_set(self, db: Connection, record: TrainingSetRecord) -> None:
-        """Forget a training set."""
+        """Remove a training set."""
         mine = (t.training_set.c.project == record.project) & (t.training_set.c.name == record.name)
         db.execute(delete(t.training_set).where(mine))
 
@@ -302,7 +313,7 @@ class Registry(Database):
         """Register a token.
 
         Raises:
-            DefinitionError: There is one of that name.
+            DefinitionError: There is a token of that name, or was one.
         """
         try:
             db.execute(insert(t.token).values(**asdict(token) | {"rights": _json(token.rights)}))
@@ -311,24 +322,24 @@ class Registry(Database):
 
     @reading
     def tokens(self, db: Connection) -> list[TokenRecord]:
-        """List the tokens that were ever given out, by name; the revoked ones too."""
+        """Return all tokens ever issued, revoked ones included, ordered by name."""
         return [token_of(row) for row in db.execute(select(t.token).order_by(t.token.c.name))]
 
     @writing
     def revoke_token(self, db: Connection, name: str, at: int) -> None:
-        """Let a token open nothing any more."""
+        """Mark a token as revoked."""
         db.execute(update(t.token).where(t.token.c.name == name).values(revoked_at=at))
 
     def stamp(self) -> bytes:
-        """Give what differs after each change, at the price of reading a few bytes.
+        """Return a stamp that differs after each change of the registry. Only a few bytes are read for it.
 
-        It is the "file change counter" of a SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7), and
-        what tells the file from another that was put in its place, or was copied over it. With a write-ahead log the counter
-        stands still while the database changes: such a database is converted back, and has another stamp each time
-        as long as that is not possible.
+        It has the "file change counter" of the SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7). It also
+        has the inode, size and modification time of the file, which reveal a file that was put in its place or copied over it.
+        With a write-ahead log, the counter stands still while the database changes. Such a database is converted back. As
+        long as that is not possible, each call returns a new stamp.
 
         Raises:
-            StoreError: There is no registry.
+            StoreError: The registry is not there, or cannot be read.
         """
         try:
             found = self.path.stat()
@@ -344,9 +355,9 @@ class Registry(Database):
             raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
 
     def _head(self, inode: int) -> bytes:
-        """Read the versions of the file format (two bytes, four to pass over) and the change counter (four bytes).
+        """Return the versions of the file format (two bytes), four other bytes, and the change counter (four bytes).
 
-        The file is never closed: with it, this process would lose the locks that SQLite holds on it
+        The file is never closed, because this process would lose the locks that SQLite holds on it
         (https://sqlite.org/howtocorrupt.html, section 2.2).
         """
         if self._opened is None or os.fstat(self._opened).st_ino != inode:
@@ -356,9 +367,9 @@ class Registry(Database):
 
 T = TypeVar("T")
 _WAL = 2
-"""The version of the file format that says that a database has a write-ahead log."""
+"""The version of the file format of a database with a write-ahead log."""
 _NOTES = 50
-"""How many notes of loads are kept of each version and store, beside those that say what was asked for."""
+"""How many records of loads to keep per version and online store, besides those that say which intervals were requested."""
 
 _GROUPS = select(
     t.feature_group,
@@ -370,7 +381,7 @@ _GROUPS = select(
 
 
 def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
-    """Find the old notes of loads whose spans others have as well; the newest are kept for people to see."""
+    """Return the ids of old records of loads whose intervals others cover; the newest records are kept for people to see."""
     spare: list[int] = []
     for number, interval in notes[:-_NOTES]:
         if any(interval.intersect(other) == interval for one, other in notes if one not in {number, *spare}):
@@ -390,7 +401,7 @@ def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...
 
 
 def _named(query: Select[Any], table: Table, project: str | None, name: str | None) -> Select[Any]:
-    """Narrow a query to a project and a name, and order it by them."""
+    """Restrict a query to a project and a name, if they are given, and order it by both."""
     for column, value in ((table.c.project, project), (table.c.name, name)):
         query = query if value is None else query.where(column == value)
     return query.order_by(table.c.project, table.c.name)

@@ -1,4 +1,4 @@
-"""What the registry's rows say."""
+"""Conversion between rows of the registry and records."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def entity_of(row: Row[tuple[object, ...]]) -> Entity:
-    """Read an entity."""
+    """Return the entity in a row."""
     return Entity.stored(
         row.name, msgspec.json.decode(row.join_keys), row.description, msgspec.json.decode(row.pii_keys)
     )
 
 
 def group_of(row: Row[tuple[object, ...]]) -> GroupRecord:
-    """Read a group, beside its entity."""
+    """Return the group in a row that is joined with its entity."""
     keys = (msgspec.json.decode(column) for column in (row.join_keys, row.pii_keys))
     materialization = Materialization(
         event_time_col=row.event_time_col,
@@ -48,13 +48,13 @@ def group_of(row: Row[tuple[object, ...]]) -> GroupRecord:
 
 
 def online_table_of(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
-    """Read an online table."""
+    """Return the online table in a row."""
     lookups = msgspec.json.decode(row.lookups, type=tuple[TableLookup, ...])
     return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
 
 
 def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
-    """Read a training set."""
+    """Return the training set in a row."""
     return TrainingSetRecord(
         row.project,
         row.name,
@@ -69,7 +69,7 @@ def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
 
 
 def files_of(text: str | None) -> tuple[DataFile, ...] | None:
-    """Read what stands for a snapshot."""
+    """Return the files that replaced those of a snapshot; None if it has its own."""
     if text is None:
         return None
     from seeknal.offline import DataFile
@@ -78,7 +78,7 @@ def files_of(text: str | None) -> tuple[DataFile, ...] | None:
 
 
 def values_of(commit: Commit) -> dict[str, object]:
-    """Give the row of a commit."""
+    """Return the values of the row for a commit."""
     names = ("version", "schema_text", "mode", "written", "rows", "newest", "next_row_id", "at")
     values = {name: getattr(commit, name) for name in names}
     return values | {
@@ -90,11 +90,11 @@ def values_of(commit: Commit) -> dict[str, object]:
 
 
 def snapshot_of(one: Commit) -> SnapshotRecord:
-    """Return a commit as the registry would list it."""
+    """Return the record of a commit as the registry would return it."""
     return SnapshotRecord(one.snapshot, one.version, one.mode, one.written, one.rows, one.next_row_id, one.at, None)
 
 
 def token_of(row: Row[tuple[object, ...]]) -> TokenRecord:
-    """Read a token."""
+    """Return the token in a row."""
     rights = msgspec.json.decode(row.rights, type=tuple[str, ...])
     return TokenRecord(row.id, row.name, row.project, rights, row.digest, row.created_at, row.revoked_at)

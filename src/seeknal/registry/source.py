@@ -1,4 +1,4 @@
-"""A lookup, resolved: the stored rows that it leads to."""
+"""A resolved lookup: the lookup with the stored rows that it refers to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seeknal.values.times import EMPTY_INTERVAL, Interval
 
 @dataclass(frozen=True)
 class Source:
-    """A lookup, and the stored rows it leads to."""
+    """A lookup, and the stored rows that it refers to."""
 
     lookup: FeatureLookup
     record: GroupRecord
@@ -37,30 +37,31 @@ class Source:
 
     @property
     def features(self) -> dict[str, str]:
-        """Name in the result by name in the group, in order."""
+        """The names of features in the result, by their names in the group, in order."""
         names = self.lookup.features or self.version.schema.feature_names
         return {name: self.lookup.output_name(name) for name in names}
 
     @property
     def keys(self) -> dict[str, str]:
-        """Name in the spine by name in the group, in order."""
+        """The names of join keys in the spine, by their names in the group, in order."""
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
     def request(self, moments: Interval | None, interval: Interval) -> FeatureRequest:
-        """Say what an engine is to look up, without what no moment can see: later than the last, or expired by the first.
+        """Return the request to an engine, without rows that no moment can see: later than the last, or expired by the first.
 
         Args:
             moments: The first and the last moment; None if there are none.
-            interval: Only rows with an event time within it can be seen.
+            interval: Only rows with an event time within it are visible.
         """
         lifetime, names = self.record.group.materialization.lifetime, tuple(self.features)
         if moments is None or moments.start is None:
             return FeatureRequest(self.rows(EMPTY_INTERVAL), names, lifetime)
+        # A ttl is inclusive: a row exactly that much older than the first moment is still visible.
         first = None if lifetime is None else moments.start - lifetime
         seen = interval.intersect(Interval(first, moments.end)) or EMPTY_INTERVAL
         parts = self.snapshot.parts(self.version.schema, seen, moments.start)
         return FeatureRequest(self.rows(seen), names, lifetime, tuple(parts))
 
     def rows(self, *spans: Interval) -> Rows:
-        """Give the rows of some spans of time."""
+        """Return the rows with an event time in one of some intervals; without an interval, all rows."""
         return self.snapshot.within(self.version.schema, *spans)

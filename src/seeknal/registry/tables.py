@@ -1,4 +1,4 @@
-"""The registry's tables."""
+"""The tables of the registry's database."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ snapshot = Table(
     Column("files", Text),
     Column("at", BigInteger, nullable=False),
 )
-"""The schema of a version stands beside its first snapshot; its later ones have an empty text, unless an earlier release noted
-them."""
+"""The schema of a version is stored with its first snapshot. Its later snapshots have an empty text, unless an earlier release
+recorded them."""
 
 snapshot_of_version = Index("snapshot_of_version", snapshot.c.group_id, snapshot.c.version, snapshot.c.number)
-"""Made by the next write to a home of an earlier release, which can be read without it."""
+"""The next write to a home of an earlier release creates this index; the home can be read without it."""
 
 load = Table(
     "load",

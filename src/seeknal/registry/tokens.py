@@ -1,4 +1,4 @@
-"""Tokens: who may ask a server for what. Only their hashes are kept."""
+"""Tokens: which requests a server authorizes. Only their hashes are stored."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _PREFIX = "snk"
 
 
 def create(registry: Registry, name: str, project: str, rights: Sequence[str], *, new_project: bool = False) -> str:
-    """Make a token; it can be read here, and never again.
+    """Create a token and return it. It cannot be read again later.
 
     Args:
-        registry: Where its hash is kept.
-        name: What people call it; no two ever have the same.
-        project: The project it opens; "*" for all.
+        registry: Where its hash is stored.
+        name: A name for people. No two tokens ever have the same, revoked ones included.
+        project: The project that it gives access to; "*" for all.
         rights: "read" (online features, training data, the catalog), "push", "admin" (both, and the metrics).
-        new_project: Take a project that has nothing yet.
+        new_project: Accept a project that has nothing yet.
 
     Raises:
-        DefinitionError: A name breaks the rule or is taken, or the project or a right is unknown.
+        DefinitionError: A name breaks the naming rule or is taken, or the project or a right is unknown.
     """
     check_name("token", name)
     if project != EVERY_PROJECT:
@@ -65,7 +65,7 @@ def find(registry: Registry, name: str) -> TokenRecord:
 
 
 def revoke(registry: Registry, name: str) -> None:
-    """Let a token open nothing any more; servers that run notice it within a second.
+    """Revoke a token. Running servers notice it within a second.
 
     Raises:
         DefinitionError: There is no such token, or it is revoked already.
@@ -76,27 +76,28 @@ def revoke(registry: Registry, name: str) -> None:
 
 
 class Authenticator:
-    """Knows the tokens that were given out, and finds the one that somebody shows.
+    """The authentication of requests by the issued tokens.
 
     Args:
-        tokens: All that were ever given out.
-        may_be_open: Whether the door is open as long as there are none.
+        tokens: All tokens ever issued, revoked ones included.
+        may_be_open: Whether requests need no token as long as none was ever issued.
     """
 
     def __init__(self, tokens: Sequence[TokenRecord], *, may_be_open: bool) -> None:
         self._tokens = {token.id: token for token in tokens if token.revoked_at is None}
         self.is_open = may_be_open and not tokens
-        """Whether no token was ever given out; to revoke the last one does not open the door."""
+        """Whether requests need no token, because none was ever issued. Revoking the last one does not open access."""
 
     def find(self, text: str) -> TokenRecord | None:
-        """Find a token, in a time that does not depend on how much of it is right."""
+        """Return the valid token with a text, or None. The time it takes does not depend on how much of the secret is right."""
         token = self._tokens.get(text[len(_PREFIX) + 1 :].partition("_")[0])
+        # A token that is not known is compared too, so that it takes as long as one that is.
         fits = compare_digest(_digest(text), token.digest if token else "0" * 64)
         return token if fits else None
 
 
 def allows(token: TokenRecord, right: str, project: str) -> bool:
-    """Tell whether a token opens a project for something."""
+    """Return whether a token grants a right in a project; "admin" includes the other rights."""
     return token.project in {project, EVERY_PROJECT} and (right in token.rights or "admin" in token.rights)
 
 

@@ -1,4 +1,4 @@
-"""What was written to a group, as the registry notes it; the time that an answer takes does not depend on how much it was."""
+"""The recorded writes to a group. The time of a query does not depend on how many there are."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from seeknal.offline import Commit
 
 _NEVER = 2**62
-"""No snapshot has so great a number."""
+"""A number greater than that of any snapshot."""
 
 _MINE = "snapshot WHERE group_id = every.record AND version = every.version"
 
 
 def _query(first: str) -> TextClause:
-    """Write the query for versions: the first, the last, and the last snapshot with new rows of each, found through an index.
+    """Return the query for versions. It finds the first, the last, and the last snapshot with new rows of each version.
+
+    All of them are found through an index: the recursion steps from one version to the next, and reads none of the snapshots in
+    between.
 
     Args:
         first: Selects groups, each with its first version.
@@ -51,7 +54,7 @@ def _query(first: str) -> TextClause:
         CROSS JOIN snapshot AS first ON first.group_id = record AND first.number = ends.first
         CROSS JOIN snapshot AS written ON written.group_id = record AND written.number = ends.written
         ORDER BY record, last.version
-    """)  # CROSS JOIN: in this order
+    """)  # SQLite runs a CROSS JOIN in the order in which it is written
 
 
 _ONE = _query("SELECT :record, min(version) FROM snapshot WHERE group_id = :record")
@@ -59,7 +62,7 @@ _ALL = _query("SELECT id, (SELECT min(version) FROM snapshot WHERE group_id = id
 
 
 def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
-    """Note commits to a group, except those already known; the schema of a version stands beside its first snapshot alone."""
+    """Record commits to a group, except those already known. The schema of a version is stored with its first snapshot only."""
     db.execute(CreateIndex(t.snapshot_of_version, if_not_exists=True))
     mine = t.snapshot.c.group_id == group
     first = min(commit.snapshot for commit in commits)
@@ -76,7 +79,7 @@ def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
 
 
 def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Commit]) -> list[Version]:
-    """List a group's versions, the oldest first; see `Registry.versions`."""
+    """Return a group's versions, oldest first; see `Registry.versions`."""
     rows = db.execute(_ONE, {"record": group, "until": _NEVER if until is None else until})
     found = {row.version: _version(row) for row in rows}
     for commit in unheard:
@@ -89,7 +92,7 @@ def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Co
 
 
 def every_version(db: Connection) -> dict[int, list[Version]]:
-    """List the versions of all groups, by the groups' numbers."""
+    """Return the versions of all groups, by the ids of the groups."""
     found: dict[int, dict[int, Version]] = {}
     for row in db.execute(_ALL, {"until": _NEVER}):
         found.setdefault(row.record, {})[row.version] = _version(row)
@@ -103,6 +106,7 @@ def _with_current(versions: dict[int, Version]) -> list[Version]:
 
 def _version(row: Any) -> Version:
     files = files_of(row.files)
+    # After an erasure, only the new files say how many rows are left.
     count = row.rows if files is None else sum(file.rows for file in files)
     times = row.created_at, row.number, count, row.written_at
     return Version(row.version, row.schema_text, *times, is_current=False, files=files)

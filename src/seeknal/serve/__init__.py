@@ -1,1 +1,1 @@
-"""Serving: online tables answer for keys, and prove that they answer what training reads."""
+"""Serving: online tables return features by key, and verification proves that they return what training reads."""

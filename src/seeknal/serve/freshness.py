@@ -1,4 +1,4 @@
-"""How fresh the rows are that online tables serve: their newest event, and whether newer rows wait to be loaded."""
+"""Freshness of online tables: the event time of their newest row, and whether newer rows are stored but not loaded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from seeknal.serve.online_tables import OnlineTables
 
 @dataclass(frozen=True)
 class Freshness:
-    """How fresh an online table is; of several groups, the one that lags most counts.
+    """The freshness of an online table. A table of several groups is as fresh as the group that lags most.
 
     Args:
-        project: Name of its project.
-        table: Its name.
-        newest: The newest event of the rows online, in microseconds since 1970; None if a group has none.
-        loaded_at: When it was loaded last; None if it is not online.
+        project: Name of the table's project.
+        table: Name of the table.
+        newest: Event time of the newest row online, in microseconds since 1970. None if a group has no row online.
+        loaded_at: Time of the last load. None if the table is not online.
         is_behind: Whether newer rows are stored than are online.
-        pinned: The groups whose version it stays at on purpose, with that version.
-        cut_off: Why groups no longer feed it, so that its values are those of a version that is past.
-        is_expired: Whether the ttl of all rows of a group has passed, so that lookups answer nulls.
+        pinned: The groups of which the caller named a version that the table stays at, with that version.
+        cut_off: Why groups no longer feed the table, so that its values are those of a past version.
+        is_expired: Whether the ttl of all rows of a group has passed, so that lookups return nulls.
     """
 
     project: str
@@ -36,29 +36,29 @@ class Freshness:
 
     @property
     def label(self) -> str:
-        """Project and name."""
+        """The table's project and name."""
         return f"{self.project}/{self.table}"
 
     def age(self, at: int) -> timedelta | None:
-        """Say how old the newest event is at a moment; None if there is none."""
+        """Return how old the newest event is at a moment; None if there is none."""
         return None if self.newest is None else timedelta(microseconds=at - self.newest)
 
     def is_stale(self, at: int, target: timedelta) -> bool:
-        """Tell whether the newest event is older than it should be, or has expired, or there is none."""
+        """Return whether the newest event is older than `target` or has expired, or there is none."""
         age = self.age(at)
         return age is None or age > target or self.is_expired
 
 
 def freshness(tables: OnlineTables, table: OnlineTableRecord, at: int) -> Freshness:
-    """Say how fresh a table is.
+    """Return the freshness of a table.
 
     Args:
-        tables: Where it is.
+        tables: The online tables of the home.
         table: The table.
-        at: What counts as now, in microseconds since 1970: events after it are still to come.
+        at: The time that counts as now, in microseconds since 1970. Later events have not come yet.
 
     Raises:
-        DefinitionError: A group is gone.
+        DefinitionError: A group was deleted.
         StoreError: A store cannot be read.
     """
     every = tables.feeds(table)

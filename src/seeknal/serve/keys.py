@@ -1,4 +1,4 @@
-"""What an online table is asked: entities, given by their join keys as mappings or as a frame."""
+"""The entities of a lookup in an online table, given by their join keys as mappings or as a frame."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _PLAIN: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
 
 
 class Key:
-    """A join key that a request must give."""
+    """A join key that a request must contain."""
 
     def __init__(self, name: str, kind: pa.DataType) -> None:
         self.name = name
         self.kind = kind
         plain = next((one for test, one in _PLAIN if test(kind)), None)
         self.plain = {plain, type(None)}
-        """Python's types of values that are the same on the wire."""
+        """The Python types whose values are the same on the wire."""
 
     def wire(self, values: list[Any]) -> list[Any]:
-        """Give values as they are on the wire.
+        """Return values in their wire form.
 
         Raises:
             DataError: A value is not of the key's type.
@@ -40,34 +40,34 @@ class Key:
         return values if self.is_plain(values) else to_wire(read_keys(self.name, values, self.kind), self.kind)
 
     def shown(self, values: list[Any]) -> list[Any]:
-        """Give values as Python has them in the key's type."""
+        """Return values as the Python objects of the key's type."""
         return values if self.is_plain(values) else list(self.array(values).to_pylist())
 
     def array(self, values: list[Any]) -> pa.Array:
-        """Give values that `wire` has taken as a column, in the key's type if it has a place for them."""
+        """Return values that `wire` accepts as a column, of the key's type or a wider one if they exceed its range."""
         return read_keys(self.name, values, self.kind)
 
     def is_plain(self, values: list[Any]) -> bool:
-        """Tell whether values are of the Python type that is the same on the wire."""
+        """Return whether all values are of Python types that are the same on the wire."""
         return self.plain.issuperset(map(type, values))
 
 
 def check_keys(keys: object) -> None:
-    """Refuse one entity where a list is taken.
+    """Check that keys are not a single mapping where a list of them is expected.
 
     Raises:
-        DataError: It is one mapping.
+        DataError: They are a single mapping.
     """
     if isinstance(keys, Mapping):
         raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
 
 
 def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> dict[str, list[Any]]:
-    """Take the entities asked for, as one column per join key. Other columns of a frame are left out.
+    """Return the requested entities as one column per join key. Other columns of a frame are ignored.
 
     Args:
         keys: A list of mappings from join key to value, or a frame with the join keys.
-        kinds: The join keys, with their types.
+        kinds: The type of each join key, by name.
         table: The online table's name.
 
     Raises:
@@ -76,7 +76,7 @@ def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> di
     if not isinstance(keys, list | tuple):
         return _from_frame(keys, kinds, table)
     names = list(kinds)
-    try:
+    try:  # the fast path: keys are checked one by one only if it fails, to name the wrong one
         columns = {name: [key[name] for key in keys] for name in names}
         fits = {len(columns)}.issuperset(map(len, keys))
     except (KeyError, TypeError, IndexError):
@@ -102,7 +102,7 @@ def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> d
 
 
 def _check(key: object, names: Sequence[str], table: str) -> None:
-    """Refuse an entity that is not given by its join keys."""
+    """Check that an entity is a mapping with exactly the join keys."""
     if not isinstance(key, Mapping):
         raise DataError(f"{key!r} is no mapping. Write {{{names[0]!r}: {key!r}}}.")
     if set(key) != set(names):

@@ -1,4 +1,4 @@
-"""Serving: online tables answer for keys."""
+"""Online tables: lookups of the newest features of entities by their join keys."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MOST_SELECTIONS = 100
 
 
 class Found(NamedTuple):
-    """What was found of some entities.
+    """The result of looking up some entities.
 
     Args:
         table: The table's name.
-        keys: The join keys.
-        columns: What was asked, as one column per join key.
-        selection: The features that were asked for.
-        reads: What was read, one for each of the selection's pieces.
+        keys: The join keys, by name.
+        columns: The requested entities, as one column per join key.
+        selection: The requested features.
+        reads: The rows read, one `Read` for each of the selection's pieces.
     """
 
     table: str
@@ -42,7 +42,7 @@ class Found(NamedTuple):
     reads: Sequence[Read]
 
     def arrow(self, with_status: bool = False) -> pa.Table:
-        """Give it as a table."""
+        """Return the result as an Arrow table."""
         if not with_status and (batch := self._batch()) is not None:
             return pa.Table.from_batches([batch])
         arrays = {name: self.keys[name].array(values) for name, values in self.columns.items()}
@@ -55,7 +55,7 @@ class Found(NamedTuple):
         return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
 
     def frame(self, output: str, with_status: bool = False) -> Any:
-        """Give it as a frame of a kind."""
+        """Return the result as a frame of the given kind."""
         if output == "pandas" and not with_status and (batch := self._batch()) is not None:
             frame = self.selection.blocks.frame(batch)
             if frame is not None:
@@ -66,30 +66,41 @@ class Found(NamedTuple):
         return self.selection.batch_of_one(list(self.columns.values()), self.reads)
 
     def dicts(self, with_status: bool = False) -> list[dict[str, Any]]:
-        """Give it as one dictionary per entity."""
+        """Return the result as one dictionary per entity."""
         pieces = self.selection.pieces
         with as_python():
             shown = {name: self.keys[name].shown(values) for name, values in self.columns.items()}
             values = [piece.values(read.alive) for piece, read in zip(pieces, self.reads, strict=True)]
         own = [*shown, *(name for piece in pieces for name in piece.names)]
+        # Values that are taken from rows as they are may be followed by others that were not asked for.
         cut = [[row[: len(p.names)] for row in one] for p, one in zip(pieces, values, strict=True)]
         parts = zip(zip(*shown.values(), strict=True), *cut, strict=True)
         whole = [dict(zip(own, chain(*one), strict=True)) for one in parts]
         names = [*shown, *self.selection.order]
+        # The dictionaries are built part by part; copy them only if the requested order is another.
         rows = whole if names == own else [{name: row[name] for name in names} for row in whole]
         if with_status:
             self.add_statuses(rows, moment_of)
         return rows
 
     def add_statuses(self, rows: Sequence[dict[str, Any]], form: Callable[[int], object]) -> None:
-        """Add to dictionaries what is known of each entity: its status, and the event time of its row."""
+        """Add the status of each entity and the event time of its row to its dictionary, for each part.
+
+        Args:
+            rows: One dictionary per entity.
+            form: Formats an event time, given in microseconds since 1970.
+        """
         for label, (status, times) in self.statuses().items():
             for row, one, moment in zip(rows, status, times, strict=True):
                 row[f"{label}_status"] = one
                 row[f"{label}_event_time"] = None if moment is None else form(moment)
 
     def statuses(self) -> dict[str, tuple[list[str], list[int | None]]]:
-        """Give status and event time of each entity, by the labels of the parts."""
+        """Return the status and the event time of each entity, by the labels of the parts.
+
+        Raises:
+            DefinitionError: A column of the table has the name that a column of statuses or times would have.
+        """
         reads = {piece.label: read for piece, read in zip(self.selection.pieces, self.reads, strict=True)}
         for label in reads:
             if clash := {f"{label}_status", f"{label}_event_time"} & {*self.columns, *self.selection.order}:
@@ -101,23 +112,25 @@ class Found(NamedTuple):
 
 
 class OnlineTable:
-    """A named selection of online features; answers for keys.
+    """A named selection of online features, which are looked up by key.
 
     Args:
-        record: What the table selects.
-        parts: What it takes, one for each lookup.
+        record: The registered table.
+        parts: The features that it takes from each group, one part for each of its lookups.
     """
 
     def __init__(self, record: OnlineTableRecord, parts: Sequence[Part]) -> None:
         self.record = record
         self.parts = list(parts)
         self.features = [name for part in self.parts for name in part.features]
+        # Several parts may have a key of one name: reversed, so that the first one stays.
         self._keys = {key.name: key for part in reversed(self.parts) for key in reversed(part.keys)}
         self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
         self._labels = _labels([part.lookup for part in self.parts])
         self._all = self._select(self.features)
         self._selections: dict[tuple[str, ...], Selection] = {}
         self._as_dicts = None
+        # A compiled fast path of `get_features`, only for parts whose rows need no conversion; see `Part.is_quick`.
         if all(part.is_quick for part in self.parts):
             self._as_dicts = compile_row_builder(self.keys, self._all.layouts, self.features)
 
@@ -126,13 +139,13 @@ class OnlineTable:
 
     @property
     def kinds(self) -> dict[str, pa.DataType]:
-        """The type of each feature."""
+        """The type of each feature, by its name in the result."""
         fields = {out: part.codec.schema.features[place] for part in self.parts for out, place in part.features.items()}
         return {name: field.type for name, field in fields.items()}
 
     @property
     def key_fields(self) -> list[pa.Field]:
-        """The names that a request must give, with their types."""
+        """The join keys that a request must contain, with their types."""
         return [pa.field(name, self._keys[name].kind) for name in self.keys]
 
     def get_features(
@@ -144,18 +157,18 @@ class OnlineTable:
         with_status: bool = False,
         at: int | None = None,
     ) -> Any:
-        """Give the newest features of some entities.
+        """Return the newest features of some entities.
 
         Args:
             keys: A list of mappings from join key to value, or a frame with the join keys.
             output: "pandas", "polars", "arrow" or "dicts".
-            features: Names of the features wanted, in order. None: all of them.
-            with_status: Say for each group whether its entity was "found", "not_found" or "expired", and the event time
-                of its row, in columns GROUP_status and GROUP_event_time.
-            at: What counts as now, in microseconds since 1970; the clock if None.
+            features: Names of the requested features, in order. None: all of them.
+            with_status: Whether to add, for each group, whether its entity was "found", "not_found" or "expired", and
+                the event time of its row, in columns GROUP_status and GROUP_event_time.
+            at: The time that counts as now, in microseconds since 1970; the system clock if None.
 
         Returns:
-            One row per entity asked for, in order: the keys, then the features, then the status. Unknown and
+            One row per requested entity, in order: the keys, then the features, then the status. Unknown and
             expired entities have nulls.
 
         Raises:
@@ -175,9 +188,9 @@ class OnlineTable:
         """Look up some entities, given as one column per join key.
 
         Args:
-            columns: What `columns` gives.
-            features: Names of the features wanted, in order. None: all of them.
-            at: What counts as now, in microseconds since 1970.
+            columns: The entities, as `columns` returns them.
+            features: Names of the requested features, in order. None: all of them.
+            at: The time that counts as now, in microseconds since 1970.
 
         Raises:
             DataError: A key has a wrong type.
@@ -193,10 +206,11 @@ class OnlineTable:
         )
 
     def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
-        """Look up all features in as few steps as can be; None if a key is not the same on the wire, or `find` would raise.
+        """Look up all features in as few steps as possible.
 
         Returns:
-            The keys, as one column per join key, and what was read, one for each part.
+            The keys, as one column per join key, and the rows read, one `Read` for each part. None if a key is of a
+            type that differs on the wire, or `find` would raise.
         """
         try:
             columns = [[key[name] for key in keys] for name in self.keys]
@@ -205,13 +219,13 @@ class OnlineTable:
         except (KeyError, TypeError, IndexError):
             return None
         encoded = self._all.entities.encode_plain(columns)
-        try:  # `suppress` would take a tenth of the time of an answer
+        try:  # `suppress` would take a tenth of the time of a lookup
             return None if encoded is None else (columns, self._read(self._all.entities, encoded, at))
         except NotOnlineError:
             return None
 
     def read(self, entities: Entities, columns: Mapping[str, list[Any]], at: int) -> list[Read]:
-        """Read what some parts have of the entities asked for, given as one column per join key.
+        """Read the rows that some parts have of the requested entities, given as one column per join key.
 
         Raises:
             DataError: A key has a wrong type.
@@ -220,11 +234,11 @@ class OnlineTable:
         return self._read(entities, entities.encode(columns), at)
 
     def _read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
-        """Read parts in one pass over the store, which has them all."""
+        """Read parts in one pass over the store, which holds the rows of all of them."""
         parts = entities.parts
         try:
             found = parts[0].online.get_all(entities.spaces, encoded)
-            return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - there are as many
+            return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - the store returns one per part
         except KeyError as error:
             gone = next(part for part in parts if part.space == error.args[0])
             raise NotOnlineError(
@@ -234,11 +248,11 @@ class OnlineTable:
             ) from None
 
     def is_plain(self, key: str, values: list[Any]) -> bool:
-        """Tell whether values of a key are of the Python type that is the same on the wire."""
+        """Return whether all values of a key are of Python types that are the same on the wire."""
         return self._keys[key].is_plain(values)
 
     def columns(self, keys: object) -> dict[str, list[Any]]:
-        """Take the entities asked for, as one column per join key.
+        """Return the requested entities as one column per join key.
 
         Raises:
             DataError: The keys have wrong names.
@@ -246,7 +260,7 @@ class OnlineTable:
         return columns_of(keys, {name: self._keys[name].kind for name in self.keys}, self.record.name)
 
     def select(self, features: Sequence[str] | None) -> Selection:
-        """Find the parts that some features are in; all features if None.
+        """Return the selection of some features, or of all if None, with the parts that hold them.
 
         Raises:
             DefinitionError: A feature is unknown, or none is named.
@@ -259,7 +273,7 @@ class OnlineTable:
             raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
         asked = tuple(features)
         if (known := self._selections.get(asked)) is None:
-            if len(self._selections) >= _MOST_SELECTIONS:
+            if len(self._selections) >= _MOST_SELECTIONS:  # callers may request any number of combinations
                 self._selections.clear()
             known = self._selections[asked] = self._select(features)
         return known
@@ -274,10 +288,10 @@ class OnlineTable:
 
 
 def check_output(output: object) -> None:
-    """Refuse a kind of answer that there is not.
+    """Check that a kind of output exists and can be made.
 
     Raises:
-        DefinitionError: There is none of that name, or its library is not installed.
+        DefinitionError: There is no such kind, or its library is not installed.
     """
     if output not in ONLINE_OUTPUTS:
         raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
@@ -285,10 +299,10 @@ def check_output(output: object) -> None:
 
 
 def check_features(features: Sequence[str] | None) -> None:
-    """Refuse what names no features.
+    """Check that features are a list that names some, or None.
 
     Raises:
-        DefinitionError: It is one name, or an empty list.
+        DefinitionError: They are a single name, or an empty list.
     """
     if isinstance(features, str):
         raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
@@ -298,10 +312,10 @@ def check_features(features: Sequence[str] | None) -> None:
 
 @contextmanager
 def as_python() -> Iterator[None]:
-    """Say what to do about a value that Python has no place for, such as a date in the year 12000.
+    """Turn the error of a value that Python cannot hold, such as a date in the year 12000, into advice.
 
     Raises:
-        DataError: There is one.
+        DataError: There is such a value.
     """
     try:
         yield
@@ -312,7 +326,10 @@ def as_python() -> Iterator[None]:
 
 
 def _labels(lookups: Sequence[TableLookup]) -> list[str]:
-    """Name the parts of a table for its statuses: by their group, and its keys and version if that is not enough."""
+    """Return the label of each part, for its status columns: its group, with its keys and version if that is ambiguous.
+
+    Lookups of one version by the same keys read the same rows, and share a label.
+    """
     rows = {(lookup.space, lookup.keys) for lookup in lookups}
     groups = [lookup.group for lookup in lookups]
     if len(set(groups)) == len(rows):

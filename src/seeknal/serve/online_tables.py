@@ -1,4 +1,4 @@
-"""Online tables: making, loading, opening and deleting them."""
+"""Online tables: creating, loading, opening and deleting them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadStatus:
-    """What is online of a version in one store.
+    """How much of a version is loaded into one online store.
 
     Args:
         version: The version.
-        place: The store.
-        state: What the rows there are made from; None if there are none.
-        mark: What tells the files of the version's last snapshot, from which they would be made now, from others.
+        place: The location of the store.
+        state: The state of the rows there, which says what they are made from; None if there are none.
+        mark: Fingerprint of the files of the version's last snapshot, from which a load would make the rows now.
         read: Reads that snapshot.
     """
 
@@ -62,7 +62,7 @@ class LoadStatus:
 
     @property
     def holes(self) -> list[Interval]:
-        """Spans of event time in which rows are stored, but were never loaded."""
+        """Intervals of event time in which rows are stored, but were never loaded."""
         files = self.read().files
         starts = [file.start for file in files if file.start is not None]
         ends = [file.end for file in files if file.end is not None]
@@ -72,12 +72,12 @@ class LoadStatus:
 
 @dataclass(frozen=True)
 class Refreshed(Shown):
-    """What a refresh of an online table did.
+    """The outcome of refreshing an online table.
 
     Args:
         table: Project and name of the table.
-        groups: What was loaded, for each version of a group that feeds the table.
-        cut_off: Why groups no longer feed it; see `seeknal.load.feeds`.
+        groups: The load of each version of a group that feeds the table.
+        cut_off: Why groups no longer feed the table; see `seeknal.load.feeds`.
     """
 
     table: str
@@ -86,7 +86,7 @@ class Refreshed(Shown):
 
     @property
     def changed(self) -> int:
-        """For how many entities of all groups a row was put or removed."""
+        """The number of entities, over all groups, whose row was put or removed."""
         return sum(one.changed for one in self.groups)
 
     def __str__(self) -> str:
@@ -95,12 +95,12 @@ class Refreshed(Shown):
 
 
 class OnlineTables:
-    """What is online of a home.
+    """The online tables of a home, and the loads that feed them.
 
     Args:
-        catalog: What the home holds.
-        engine: Gives what reads rows; asked when something is loaded.
-        place: The online store that holds where a table does not say another.
+        catalog: The home's catalog.
+        engine: Returns the engine that reads rows. It is called only when an engine is needed, as for a load.
+        place: The online store of all tables that name no other.
     """
 
     def __init__(self, catalog: Catalog, engine: Callable[[], Engine], place: str) -> None:
@@ -112,7 +112,7 @@ class OnlineTables:
         self._opener = Opener(catalog, place)
 
     def at_once(self) -> OnlineTables:
-        """Return the same, for a look at many of them: what is registered is read at once."""
+        """Return these tables on a catalog that reads the registry once, for inspecting many tables."""
         return OnlineTables(Overview(self._catalog), self._engine, self._place)
 
     # Loading
@@ -126,10 +126,11 @@ class OnlineTables:
         at: int | None = None,
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
-        """Put the newest row of each entity of a version online, as far as it lies in a span.
+        """Load the newest row of each entity of a version online, of the rows with an event time in an interval.
 
-        Every online table that uses the version is refreshed, and those that follow the group move to it if it is the
-        current one. The table named after the group takes all its features, and stays at it if a version is named.
+        Every online table that uses the version is refreshed. If the version is the current one, the tables that follow
+        the group move to it. The default table, which is named after the group, takes all features of the version, and
+        stays at it if the caller names a version.
         """
 
         def step() -> Loaded:
@@ -144,7 +145,8 @@ class OnlineTables:
     def follow(self, record: GroupRecord, interval: Interval = Interval(), version: int | None = None) -> Loaded:
         """Load what was written to a version, as `load` does.
 
-        The table named after the group is made where there is none of that name, and is otherwise one like the others.
+        The default table, which is named after the group, is created if no table has that name. Otherwise it is treated
+        like every other table.
         """
 
         def step() -> Loaded:
@@ -164,19 +166,20 @@ class OnlineTables:
         on_progress: OnProgress = no_progress,
         take_over: bool = False,
     ) -> list[Refreshed]:
-        """Load all groups of some tables, in the spans that were asked for before; no table is made by this.
+        """Load all groups of some tables, in the intervals that were requested before. No table is created.
 
-        What no longer feeds a table stays as its version stood. If one table cannot be refreshed, the others are.
+        A lookup whose group no longer feeds it stays as its version stands. If one table cannot be refreshed, the
+        others still are.
 
         Args:
             tables: The tables.
-            full: Write all rows anew, of all time.
-            at: What counts as now, in microseconds since 1970; the clock if None.
-            on_progress: Is told how far it is.
-            take_over: Make rows this home's that another home loaded into a store that both use.
+            full: Whether to rewrite all rows, of all event times.
+            at: The time that counts as now, in microseconds since 1970; the system clock if None.
+            on_progress: Called with the progress of the loads.
+            take_over: Whether this home is to own rows that another home loaded into a store that both use.
 
         Raises:
-            StoreError: Tables could not be refreshed.
+            StoreError: Some tables could not be refreshed. If only one table is given, its own error is raised instead.
         """
         done, failed = [], []
         for table in tables:
@@ -192,6 +195,7 @@ class OnlineTables:
 
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
+            # A load covers all intervals that were requested before, so to request the last one again adds none.
             known = self._registry.loads(record, number, table.target)
             interval = Interval() if ask.full or not known else known[-1].interval
             return self._mover.bring(record, number, replace(ask, spans=(interval,)), targets=[table.target])[0]
@@ -203,7 +207,7 @@ class OnlineTables:
         return Refreshed(table.label, tuple(done), self.cut_off(table))
 
     def follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
-        """Let a ttl that was changed hold online as well."""
+        """Apply a changed ttl online as well."""
         if known and known.group.materialization.ttl != record.group.materialization.ttl:
             self.reload(record)
 
@@ -216,7 +220,7 @@ class OnlineTables:
         *,
         take_over: bool = False,
     ) -> None:
-        """Bring up to date what is online of a version, or of all, in one online store, or in all."""
+        """Bring the loaded rows of a group up to date: of one version or all, in one online store or all."""
         loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
             self._mover.load(
@@ -224,16 +228,16 @@ class OnlineTables:
             )
 
     def require(self, record: GroupRecord) -> None:
-        """Check that each store answers that something of a group was loaded into.
+        """Check that every online store into which rows of a group were loaded can be read.
 
         Raises:
-            StoreError: One does not.
+            StoreError: A store cannot be read.
         """
         for load in self._registry.loads(record):
             self._mover.state(space_of(record.project, record.name, load.version), load.target)
 
     def is_behind(self, record: GroupRecord) -> bool:
-        """Tell whether the current version is not online as it is stored; if a store does not answer, it is not."""
+        """Return whether the current version is not online as it is stored. If a store does not answer, return True."""
         number = self._catalog.version(record).number
         targets = {load.target for load in self._registry.loads(record, number)}
         try:
@@ -257,18 +261,18 @@ class OnlineTables:
         at: int | None = None,
         on_progress: OnProgress = no_progress,
     ) -> ServedTable:
-        """Make an online table of the looked-up features, and load it.
+        """Create an online table of some features, and load it.
 
-        It keeps these features and their types, and moves on with each group as long as the group has them. A lookup that
-        names a version stays at it.
+        The table keeps these features and their types. It follows each group to its new versions as long as they have
+        the features. A lookup that names a version stays at it.
 
         Args:
             sources: The features.
-            name: The table's name; the group's own if there is but one.
-            target: Another online store than the home's: a folder, or the URL of Redis, without a password.
-            ttl: How long values are good for, in place of the groups' own.
-            at: What counts as now, in microseconds since 1970; the clock if None.
-            on_progress: Is told how far it is.
+            name: The table's name. None: the name of the group, if there is only one.
+            target: An online store other than the home's: a folder, or the URL of Redis, without a password.
+            ttl: How long values are valid, in place of the groups' own ttl.
+            at: The time that counts as now, in microseconds since 1970; the system clock if None.
+            on_progress: Called with the progress of the load.
         """
         check_ttl(ttl)
         if name is None and len(sources) > 1:
@@ -292,7 +296,7 @@ class OnlineTables:
         return self.served(table)
 
     def _serve(self, sources: Sequence[Source], table: OnlineTableRecord, ask: Ask) -> OnlineTableRecord | None:
-        """Load a table, put it in place of one of its name, and give that one."""
+        """Load a table and register it in place of the one with its name; return that one, or None."""
         known = next(iter(self._registry.tables(table.project, table.name)), None)
         for source in sources:
             self._mover.bring(source.record, source.version.number, ask, own=Move(table, table), targets=[table.target])
@@ -303,26 +307,27 @@ class OnlineTables:
         return known
 
     def _goes_on(self, before: OnlineTableRecord, table: OnlineTableRecord) -> bool:
-        """Tell whether a table that was served again is the same, but for the versions that it follows."""
+        """Return whether a table that was served again is the same, apart from the versions that it follows."""
         old = self.feeds(before)
         goals = tuple(replace(one.goal, whole=False) for one in old)
         same = replace(before, lookups=goals, created_at=table.created_at) == table
         return same and not any(one.cut_off for one in old)
 
     def served(self, table: OnlineTableRecord) -> ServedTable:
-        """Open an online table, to ask it for as long as it is there."""
+        """Open an online table for lookups, for as long as the table exists."""
         return ServedTable(self._opener, table)
 
     def open(self, table: OnlineTableRecord) -> OnlineTable:
-        """Open an online table as it stands."""
+        """Open an online table at the versions that its record names."""
         return self._opener.open(table)
 
     def verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress = no_progress
     ) -> Verified:
-        """Compare what a table answers with the offline join as of a moment, now if none; see `seeknal.serve.verification`.
+        """Compare a table's values with the offline join as of a moment, or of now if None.
 
-        If rows differ as of now though the store says that they are up to date, the next load writes all of them anew.
+        If rows differ as of now although the store says that they are up to date, the next load rewrites all of them.
+        See `seeknal.serve.verification`.
         """
         from seeknal.serve import verification
 
@@ -340,10 +345,10 @@ class OnlineTables:
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise
-        return self.verify(found[0], at, sample, on_progress)  # it has moved meanwhile
+        return self.verify(found[0], at, sample, on_progress)  # the table moved to other rows during the comparison
 
     def delete(self, table: OnlineTableRecord) -> None:
-        """Remove an online table, and rows that no other one uses; the table last, so that it can be tried again."""
+        """Delete an online table and the rows that no other table uses: the table last, so that a retry can finish."""
         with self._mover.hold():
             others = [one for one in self._registry.tables() if one.label != table.label]
             used = {(other.target, lookup.space) for other in others for lookup in other.lookups}
@@ -358,24 +363,24 @@ class OnlineTables:
         return [table for table in self._registry.tables() if uses(table, record)]
 
     def drop(self, record: GroupRecord) -> None:
-        """Remove all that is online of a group, and the tables that use it."""
+        """Remove all rows of a group from the online stores, and the tables that use it from the registry."""
         for load in self._registry.loads(record):
             self._mover.drop(record, load.version, load.target)
         for table in self.of(record):
             self._registry.delete_table(table.project, table.name)
 
-    # How they are
+    # Status
 
     def feeds(self, table: OnlineTableRecord) -> list[Feed]:
-        """Say what feeds each lookup of a table."""
+        """Return the feed of each lookup of a table."""
         return feeds(self._catalog, table)
 
     def cut_off(self, table: OnlineTableRecord) -> tuple[str, ...]:
-        """Say why groups no longer feed a table; nothing if they do."""
+        """Return the reasons why groups no longer feed a table; empty if all do."""
         return tuple(dict.fromkeys(one.cut_off for one in self.feeds(table) if one.cut_off))
 
     def tell_of_cut_off(self, record: GroupRecord) -> None:
-        """Give notice of the tables that a group no longer feeds."""
+        """Issue a notice for each table of a group that is cut off."""
         for table in self.of(record):
             if reasons := self.cut_off(table):
                 notice(
@@ -385,23 +390,24 @@ class OnlineTables:
                 )
 
     def holds(self, space: str, target: str) -> bool:
-        """Whether a store has a space."""
+        """Return whether a store has a space."""
         return self._mover.state(space, target) is not None
 
     def place(self, target: str) -> str:
-        """Say where a store is, without its password."""
+        """Return the location of a store, without its password."""
         return online.shown(target or self._place)
 
     def ledger(self, record: GroupRecord) -> list[LoadStatus]:
-        """Say what is online of each version of a group, in each store it was ever loaded into."""
+        """Return the load status of each version of a group, in each store that it was ever loaded into."""
         loads = {(load.version, load.target) for load in self._registry.loads(record)}
         return [self.line(record, version, name) for version, name in sorted(loads)]
 
     def newest(self, record: GroupRecord, line: LoadStatus, name: str, at: int) -> int | None:
-        """Return the newest event time of what is online of a version in the store of a name, up to a moment; None: there is none."""
+        """Return the newest event time of a version's rows in a store, up to a moment; None if there is none."""
         if line.state is None:
             return None
         known = line.state.events
+        # The state notes it as of the load. Rows may have come since, and an earlier release noted nothing.
         if known is None or not known.holds(at):
             from seeknal.load.loading import events_online
 
@@ -410,7 +416,7 @@ class OnlineTables:
         return known.newest
 
     def line(self, record: GroupRecord, version: int, name: str) -> LoadStatus:
-        """Say what is online of a version in the store of a name."""
+        """Return the load status of a version in the store that the registry calls `name`."""
         text = self._mover.state(space_of(record.project, record.name, version), name)
         state = State.loads(text) if text else None
         mark = self._catalog.fingerprint(record, version)
@@ -424,7 +430,7 @@ def _ask(
     full: bool = False,
     take_over: bool = False,
 ) -> Ask:
-    from seeknal.load.loading import Ask  # which needs the engine, and so more than most who ask tables
+    from seeknal.load.loading import Ask  # imported here, because it needs the engine, which lookups do without
 
     return Ask(spans, at, on_progress, full, take_over)
 

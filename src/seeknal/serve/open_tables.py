@@ -1,4 +1,4 @@
-"""Online tables held open: each answer is of the table as it stands, wherever its rows have moved."""
+"""Open online tables, whose lookups follow a table to the rows that it uses now."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from seeknal.system.duck import Duck
 from seeknal.system.folders import scratch_of
 
 _LOOK = 1.0
-"""After how many seconds the registry is looked at again, even if nothing in the online store has changed."""
+"""Seconds after which the registry is checked again, even if nothing in the online store has changed."""
 
 
 class Watch:
-    """Tells whether a table is still as it was opened, at the price of reading a few bytes while nothing has changed.
+    """Detects whether a table has changed since it was opened. While nothing changes, a check reads only a few bytes.
 
     Args:
-        registry: Where the table is registered.
+        registry: The registry of the home.
         record: The table.
     """
 
@@ -39,7 +39,7 @@ class Watch:
         self._cleared: dict[str, int] = {}
 
     def has_moved(self) -> bool:
-        """Whether the table is registered otherwise by now, or not at all.
+        """Return whether the table was deleted, or is now registered with another record.
 
         Raises:
             StoreError: The registry cannot be read.
@@ -53,15 +53,16 @@ class Watch:
         return False
 
     def check(self, space: str, group: GroupRecord, state: State) -> bool:
-        """Tell whether the table has moved; if not, see that a space does not hold what was erased.
+        """Return whether the table has moved. If it has not, check that a space holds no erased entities.
 
-        A store that was away, or was restored, may come back as it was before an erasure.
+        A store that was unreachable or was restored may come back as it was before an erasure.
 
         Raises:
-            StoreError: It may hold erased entities.
+            StoreError: The space may hold erased entities.
         """
         if self.has_moved():
             return True
+        # An erasure notes its time in every space. None: the rows were loaded by a release that did not note it.
         if state.cleared is not None and self._cleared.get(space) != state.cleared:
             if self._registry.last_erasure(group) > state.cleared:
                 raise StoreError(
@@ -76,8 +77,8 @@ class Opener:
     """Opens online tables.
 
     Args:
-        catalog: What the home holds.
-        place: The online store that holds where a table does not say another.
+        catalog: The home's catalog.
+        place: The online store of all tables that name no other.
     """
 
     def __init__(self, catalog: Catalog, place: str) -> None:
@@ -88,11 +89,12 @@ class Opener:
         return _opener_of, (self._catalog.home, self._place)
 
     def open(self, table: OnlineTableRecord, watch: Watch | None = None) -> OnlineTable:
-        """Open a table as it stands.
+        """Open a table at the versions that its record names.
 
         Args:
             table: The table.
-            watch: Asked when something has changed in the online store; the rows of a table that has moved are not online.
+            watch: Checks the table whenever its state in the online store has changed. If the table has moved, its rows
+                count as not online.
         """
         parts = []
         for lookup in table.lookups:
@@ -104,15 +106,15 @@ class Opener:
         return OnlineTable(table, parts)
 
     def watched(self, table: OnlineTableRecord) -> tuple[OnlineTable, Watch]:
-        """Open a table, and give what tells whether it has moved."""
+        """Open a table, and return it with the watch that detects whether it has moved."""
         watch = Watch(self._catalog.registry, table)
         return self.open(table, watch), watch
 
     def again(self, before: OnlineTable) -> tuple[OnlineTable, Watch]:
-        """Open a table that has moved.
+        """Open a table again that has moved.
 
         Raises:
-            NotOnlineError: It was deleted, or is another by now.
+            NotOnlineError: It was deleted, or replaced by one with other keys, types or groups, or fewer features.
         """
         record = before.record
         found = self._catalog.registry.tables(record.project, record.name)
@@ -132,7 +134,7 @@ def _opener_of(home: Path, place: str) -> Opener:
 
 
 def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:
-    """Tell whether a table has the keys of another and all its features, in their types, of the same groups."""
+    """Return whether a new table has an old one's keys and all its features, in their types, of the same groups."""
     origins = {(part.lookup.project, part.lookup.group): part.origin for part in new.parts}
     same = all(origins.get((part.lookup.project, part.lookup.group)) == part.origin for part in old.parts)
     kinds = new.kinds
@@ -140,13 +142,13 @@ def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:
 
 
 class ServedTable:
-    """A named selection of online features, which answers for keys for as long as it is served.
+    """A named selection of online features, which are looked up by key for as long as the table is served.
 
-    It moves on with the table: what was loaded before a call is in its answer, whichever process loaded it.
+    It follows the table: a call returns all that was loaded before it, whichever process loaded it.
 
     Args:
         opener: Opens the table.
-        record: The table.
+        record: The registered table.
     """
 
     def __init__(self, opener: Opener, record: OnlineTableRecord) -> None:
@@ -159,22 +161,22 @@ class ServedTable:
 
     @property
     def record(self) -> OnlineTableRecord:
-        """What the table selects."""
+        """The registered table as of the last look."""
         return self._now[0].record
 
     @property
     def parts(self) -> list[Part]:
-        """What it takes, one for each lookup."""
+        """The features that the table takes from each group, one part for each of its lookups."""
         return self._now[0].parts
 
     @property
     def keys(self) -> list[str]:
-        """The names of the join keys that a request gives."""
+        """The names of the join keys that a request must contain."""
         return self._now[0].keys
 
     @property
     def features(self) -> list[str]:
-        """The names of its features."""
+        """The names of the table's features."""
         return self._now[0].features
 
     @property
@@ -191,22 +193,22 @@ class ServedTable:
         with_status: bool = False,
         at: int | None = None,
     ) -> Any:
-        """Give the newest features of some entities; see `OnlineTable.get_features`.
+        """Return the newest features of some entities; see `OnlineTable.get_features`.
 
         Raises:
-            NotOnlineError: The table was deleted, or made anew without features that it had.
+            NotOnlineError: The table was deleted, or created again without features that it had.
         """
         table = self._now[0] if time.monotonic() < self._due else self._look()
         while True:
             try:
                 return table.get_features(keys, output, features, with_status=with_status, at=at)
-            except NotOnlineError:
+            except NotOnlineError:  # the table may have moved to other rows; if it has not, they are missing
                 before, table = table, self._look()
                 if table is before:
                     raise
 
     def _look(self) -> OnlineTable:
-        """Give the table as it stands; opened again if it has moved."""
+        """Return the table as it is registered now, opened again if it has moved."""
         table, watch = self._now
         if watch.has_moved():
             self._now = self._opener.again(table)

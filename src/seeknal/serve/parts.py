@@ -1,4 +1,4 @@
-"""Parts of online tables: what a table takes from each group, and what is read of it for some entities."""
+"""Parts of online tables: the features that a table takes from each group, and the rows read for some entities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
 
 
 class Read(NamedTuple):
-    """What was read of a part: what is online, the row of each entity asked for, and those that have not expired."""
+    """The rows read of a part: its state, the row of each requested entity, and the same without expired rows."""
 
     state: State
     rows: list[WireRow | None]
@@ -29,28 +29,28 @@ class Read(NamedTuple):
 
     @property
     def statuses(self) -> list[str]:
-        """Say of each entity whether it was found."""
+        """The status of each requested entity: found, not found or expired."""
         pairs = zip(self.rows, self.alive, strict=True)
         return [NOT_FOUND if row is None else EXPIRED if alive is None else FOUND for row, alive in pairs]
 
     @property
     def times(self) -> list[int | None]:
-        """Give the event time of each row, in microseconds since 1970."""
+        """The event time of each row, in microseconds since 1970; None where there is no row."""
         return [None if row is None else row[-1] for row in self.rows]
 
 
 class Part:
-    """What a table takes from one version of a group.
+    """The features that a table takes from one version of a group.
 
     Args:
         lookup: The version, the keys and the features.
-        codec: How the version's rows are written.
-        online: Where they are.
-        ttl: How long values are good for, in microseconds, in place of the group's own.
-        place: What people call the store.
-        origin: When the group was registered, which tells it from another of its name that came later.
-        has_moved: Tells whether the table takes this from elsewhere by now, given the state of what is online. It is asked when
-            that has changed. None: the caller finds out by itself.
+        codec: Encodes and decodes the version's keys and rows.
+        online: The online store that has the rows.
+        ttl: How long values are valid, in microseconds, in place of the group's own ttl. None: the group's.
+        place: The location of the store, as messages show it.
+        origin: When the group was registered, which tells it from a later group of the same name.
+        has_moved: Returns whether the table now takes these features from other rows, given the state of the space. It
+            is called whenever the state has changed. None: the caller detects this itself.
     """
 
     def __init__(
@@ -82,16 +82,22 @@ class Part:
 
     @property
     def is_quick(self) -> bool:
-        """Whether the rows have the values asked for as Python has them, and not many others."""
+        """Whether the requested values are the same in rows as in Python, and at least half of the rows' values."""
         return self.codec.is_plain(list(self.features.values())) and 2 * len(self.features) >= self.codec.width
 
     def read(self, text: bytes, found: Sequence[bytes | None], at: int) -> Read:
-        """Read what the store gave for some entities: its state, and what it has of each.
+        """Decode what the store returned for some entities.
+
+        Args:
+            text: The state of the space.
+            found: The stored row of each entity; None where there is none.
+            at: The time that counts as now, in microseconds since 1970.
 
         Raises:
-            KeyError: The table has left the version.
+            KeyError: The table has moved to other rows, or these are of another group with the same name.
         """
         known = self._known
+        # Few loads lie between lookups: the state is decoded and checked only when its bytes have changed.
         if known is None or known[0] != text:
             state = State.loads(text)
             if self._has_moved and self._has_moved(state):
@@ -103,11 +109,11 @@ class Part:
         rows = self.codec.rows(found, at)
         if ttl is None:
             return Read(state, rows, rows)
-        oldest = at - ttl
+        oldest = at - ttl  # a ttl is inclusive: a row of exactly this time is alive
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
 
     def is_online(self) -> bool:
-        """Whether the version was loaded into the store."""
+        """Return whether the version was loaded into the store."""
         try:
             self.online.get(self.space, [])
         except KeyError:
@@ -115,7 +121,14 @@ class Part:
         return True
 
     def others(self, known: set[bytes], at: int) -> Iterator[tuple[dict[str, Any], State, WireRow]]:
-        """Give the entities that are online beside those that are known, with what is online of them.
+        """Yield the entities that are online and not among the known ones, unless their rows have expired.
+
+        Args:
+            known: The encoded keys of the known entities.
+            at: The time that counts as now, in microseconds since 1970.
+
+        Yields:
+            The join keys of an entity, the state of the space, and the entity's row.
 
         Raises:
             KeyError: The version is not online.
@@ -128,11 +141,14 @@ class Part:
 
 
 class Entities:
-    """Encodes the entities that are asked for, once for all parts that have the same join keys.
+    """Encodes the requested entities, once for all parts with the same join keys.
+
+    For example, parts A and B are looked up by `user`, and part C by `user` and `item`. Two lists of keys are encoded,
+    one of `user` and one of `user` and `item`. A and B get the first one, and C gets the second.
 
     Args:
-        parts: The parts that are asked.
-        names: The names of the columns of join keys.
+        parts: The parts that are read.
+        names: The names of the join-key columns.
     """
 
     def __init__(self, parts: Sequence[Part], names: Sequence[str]) -> None:
@@ -145,10 +161,11 @@ class Entities:
             (part.codec.encode_keys, part.keys, [names.index(key.name) for key in part.keys]) for part in firsts
         ]
         self._places = [known.index(one) for one in every]
+        # The most common request: all parts have the same join keys, in the order of the columns.
         self._is_one = len(known) == 1 and self._each[0][2] == list(range(len(names)))
 
     def encode(self, columns: Mapping[str, list[Any]]) -> list[list[bytes]]:
-        """Encode entities, given by the names of the join keys; return the keys for each part.
+        """Encode entities, given as columns by the names of the join keys, and return the encoded keys for each part.
 
         Raises:
             DataError: A value is not of its key's type.
@@ -157,11 +174,15 @@ class Entities:
         return [encoded[i] for i in self._places]
 
     def encode_plain(self, columns: Sequence[list[Any]]) -> list[list[bytes]] | None:
-        """Encode entities, given in the order of the names, in fewer steps; None if a value is not the same on the wire."""
+        """Encode entities in fewer steps than `encode`; return None if a value is of a type that differs on the wire.
+
+        Args:
+            columns: One column per join key, in the order of the names.
+        """
         encoded = []
         for encode, keys, at in self._each:
             own = columns if self._is_one else [columns[i] for i in at]
-            for key, values in zip(keys, own):  # noqa: B905 - there are as many
+            for key, values in zip(keys, own):  # noqa: B905 - one column per key, by construction
                 if not key.plain.issuperset(map(type, values)):
                     return None
             encoded.append(encode(own))
@@ -170,7 +191,7 @@ class Entities:
 
 @dataclass(frozen=True)
 class Piece:
-    """Features of one part that are asked for: their names, their places in its rows, and what takes them from there."""
+    """The requested features of one part: their names, their places in its rows, and the function that takes them."""
 
     part: Part
     label: str
@@ -180,11 +201,11 @@ class Piece:
 
 
 class Selection:
-    """What is asked for: features in order, and the parts they are in.
+    """The requested features in order, and the parts that hold them.
 
     Args:
         order: The names of the features.
-        pieces: The parts.
+        pieces: The requested features of each part.
         keys: The join keys.
     """
 
@@ -196,21 +217,28 @@ class Selection:
 
     @property
     def layouts(self) -> list[list[str]]:
-        """The names of the values of the rows that the pieces take features from, for `compile_row_builder`."""
+        """The names of the values in the rows of each piece, for `compile_row_builder`."""
         named = []
         for i, piece in enumerate(self.pieces):
-            names = [f"\0{i}.{j}" for j in range(piece.part.codec.width)]  # names that nobody asks for
+            names = [f"\0{i}.{j}" for j in range(piece.part.codec.width)]  # for values that are not requested
             for name, place in zip(piece.names, piece.places, strict=True):
                 names[place] = name
             named.append(names)
         return named
 
     def batch_of_one(self, columns: Sequence[list[Any]], reads: Sequence[Read]) -> pa.RecordBatch | None:
-        """Return the answer for one entity; None if there are others, or values that `SingleRow` does not take.
+        """Return the result for one entity as a record batch, in fewer steps than `Found.arrow` takes.
+
+        Suppose that the key is `user`, one piece has feature `a`, another has `c`, and `order` is c, a. The values are
+        collected as user, a, time, c, time, and `_sort` makes them user, c, a.
 
         Args:
-            columns: What was asked, as one column per join key.
-            reads: What was read, one for each of the pieces.
+            columns: The requested entities, as one column per join key.
+            reads: The rows read, one `Read` for each of the pieces.
+
+        Returns:
+            The batch. None if there is not exactly one entity, a key differs on the wire, or `SingleRow` does not support
+            a value.
         """
         if len(columns[0]) != 1 or self._single is None:
             return None
@@ -236,17 +264,18 @@ class Selection:
 
     @locked_cached_property
     def blocks(self) -> frames.Blocks:
-        """What makes frames of pandas from `batch_of_one`."""
-        assert self._single  # noqa: S101 - there was a batch
+        """Builds pandas frames from the batches of `batch_of_one`."""
+        assert self._single  # noqa: S101 - the caller has a batch, which `_single` made
         return frames.Blocks(self._single.schema)
 
     @locked_cached_property
     def _picks(self) -> list[Callable[[WireRow], tuple[Any, ...]]]:
+        # With the event time (-1) behind, `itemgetter` returns a tuple even for one feature; `_sort` drops the time.
         return [itemgetter(*piece.places, -1) for piece in self.pieces]
 
     @locked_cached_property
     def _sort(self) -> Callable[[list[Any]], tuple[Any, ...]]:
-        """What brings keys, and the picks with a time behind each, into the order of the answer."""
+        """Brings keys and picked values, with an event time behind each pick, into the order of the result."""
         given = [key.name for key in self._keys]
         for piece in self.pieces:
             given += [*piece.names, "\0"]
@@ -255,8 +284,8 @@ class Selection:
 
 
 def filled(part: Part, read: Read) -> Sequence[WireRow]:
-    """Return the rows of a read, with nulls for entities that have none."""
+    """Return the rows of a read, with a row of nulls for each entity that has none or an expired one."""
     if None not in read.alive:
-        return read.alive  # type: ignore[return-value]  # as was looked
+        return read.alive  # type: ignore[return-value]  # checked in the line above
     nothing = part.codec.nothing
     return [nothing if row is None else row for row in read.alive]

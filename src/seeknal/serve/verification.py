@@ -1,4 +1,4 @@
-"""Parity, proved on the user's own data: the online answer beside the offline join with spine time now."""
+"""Verification of parity on the user's own data: online values compared with the offline join at spine time now."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
     "not stored offline",
 )
 _UNMENDED = {MISSING, OLDER, OTHER, EXTRA}
-"""Causes that are not in what the state of the rows says, by which a load decides what to do."""
+"""Causes that the state of the rows does not show. A load goes by the state, so it would not repair them by itself."""
 _AT_ONCE = 50_000
 _SHOWN = 10
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,7 +43,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True)
 class Difference(Shown):
-    """A value that is another online than offline.
+    """A value that differs between online and offline.
 
     Args:
         group: Project and name of the group.
@@ -52,8 +52,8 @@ class Difference(Shown):
         feature: The feature, named as in the table.
         online: Its value online.
         offline: Its value offline.
-        cause: "not loaded yet" (the row that counts was written, or its time asked for, after the last load), "missing",
-            "older", "expired" (one of the two counts a ttl that the other does not), "another value", or
+        cause: "not loaded yet" (the winning row was written, or its interval requested, after the last load),
+            "missing", "older", "expired" (one side applies a ttl that the other does not), "another value", or
             "not stored offline".
     """
 
@@ -74,15 +74,15 @@ class Difference(Shown):
 
 @dataclass(frozen=True)
 class Verified(Shown):
-    """What a comparison of all or some entities gave.
+    """The outcome of comparing all or some entities of an online table.
 
     Args:
         table: Project and name of the online table.
-        at: The moment both sides were asked for, in microseconds since 1970.
-        entities: How many entities were compared, counted for each group.
-        values: How many values were.
-        different: How many of these differ.
-        differences: The first of them.
+        at: The moment as of which both sides were read, in microseconds since 1970.
+        entities: Number of entities compared, counted separately for each group.
+        values: Number of values compared.
+        different: Number of values that differ.
+        differences: The first of these.
         cut_off: Why groups no longer feed the table, which is then compared with the version that fed it last.
     """
 
@@ -98,12 +98,12 @@ class Verified(Shown):
 
     @property
     def time(self) -> datetime:
-        """The moment both sides were asked for, in UTC."""
+        """The moment as of which both sides were read, in UTC."""
         return moment_of(self.at)
 
     @property
     def equal(self) -> bool:
-        """Whether online says what the groups say offline: no value differs, and no group is cut off."""
+        """Whether online and offline agree: no value differs, and no group is cut off."""
         return not self.different and not self.cut_off
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class Verified(Shown):
 
 
 Doubt = Callable[[TableLookup, State], None]
-"""Is told of rows that are not what their state says, with the state; at most once for each lookup."""
+"""Called with the lookup and the state of rows that are not what the state says, at most once per lookup."""
 
 
 def verify(
@@ -126,19 +126,20 @@ def verify(
     on_progress: OnProgress = no_progress,
     doubt: Doubt | None = None,
 ) -> Verified:
-    """Compare what an online table answers with the offline join as of a moment, value by value.
+    """Compare the values of an online table with the offline join as of a moment, value by value.
 
-    A lookup that follows its group is compared with the group's current version, even where its rows are of an earlier one
-    still. All entities that are stored offline are compared, and all that are online; or so many of the former, drawn by lot.
+    A lookup that follows its group is compared with the group's current version, even while its rows are of an earlier
+    one. All entities that are stored offline and all that are online are compared. With `sample`, only a random sample
+    of those stored offline is.
 
     Args:
-        catalog: Where the groups are.
-        engine: What answers offline.
+        catalog: The catalog that has the groups.
+        engine: The engine that reads offline.
         table: The online table.
-        at: What counts as now, in microseconds since 1970.
-        sample: How many entities of each group to draw; None: all.
-        on_progress: Is told how far it is.
-        doubt: Is told of rows that no load will mend by itself.
+        at: The time that counts as now, in microseconds since 1970.
+        sample: The number of entities of each group to draw at random. None: all.
+        on_progress: Called with the progress.
+        doubt: Called with rows that no load would repair by itself.
     """
     entities = values = different = 0
     shown: list[Difference] = []
@@ -168,7 +169,7 @@ class _Compared:
 
 
 class _Comparison:
-    """One part of a table, online and offline."""
+    """The comparison of one part of a table."""
 
     def __init__(
         self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, goal: TableLookup, at: int
@@ -184,8 +185,8 @@ class _Comparison:
         self._asked = Entities([part], [key.name for key in part.keys])
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
-        """Compare entities, some thousands at a time."""
-        seen: set[bytes] = set()
+        """Yield the comparisons of the entities, batch by batch."""
+        seen: set[bytes] = set()  # the entities that are both stored offline and online; all others online are extra
         for keys in self._entities(sample):
             read = self._online(keys)
             if sample is None:
@@ -196,7 +197,7 @@ class _Comparison:
             yield from self._extra(seen)
 
     def _entities(self, sample: int | None) -> Iterator[pa.Table]:
-        """Give the entities that are stored offline, as their join keys in logical types."""
+        """Yield the entities that are stored offline, as batches of their join keys in logical types."""
         names = self._source.version.schema.key_names
         batches = (batch.select(names) for batch in self._engine.latest(self._source.rows()))
         schema = pa.schema(self._source.version.schema.keys)
@@ -219,7 +220,7 @@ class _Comparison:
         return self._part.lookup.keys
 
     def _offline(self, keys: pa.Table) -> list[list[Any]]:
-        """Answer as a training set would, with spine time now: one column of wire values per feature."""
+        """Return the values of a training set with spine time now, as one column of wire values per feature."""
         source = self._source
         stored = source.version.schema.stored_types[: len(source.version.schema.keys)]
         columns = [keys[own].cast(kind) for (own, _), kind in zip(self._lookup_keys, stored, strict=True)]
@@ -227,13 +228,14 @@ class _Comparison:
             [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
         )
+        # `request` leaves out rows by the group's ttl. The table may have a longer one, so select the rows by that.
         wanted = replace(source.request(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
         if self._ttl is not None:
             wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
         found = self._engine.as_of(wanted, moments).read_all()
         pairs = zip(source.features.values(), found.columns, strict=True)
         values = {name: to_wire(column, column.type) for name, column in pairs}
-        nothing = [None] * len(keys)  # of a feature that the version to be loaded has no longer
+        nothing = [None] * len(keys)  # for a feature that the version to be loaded lacks
         return [values.get(name, nothing) for name in self._names]
 
     def _compare(self, keys: pa.Table, read: Read, offline: Sequence[Sequence[Any]]) -> _Compared:
@@ -249,7 +251,7 @@ class _Comparison:
     def _explained(
         self, keys: pa.Table, read: Read, differing: Sequence[tuple[int, str, Any, Any]]
     ) -> Iterator[Difference]:
-        """Say the cause of each difference."""
+        """Yield each differing value with its cause."""
         if not differing:
             return
         rows = sorted({i for i, *_ in differing})
@@ -262,7 +264,7 @@ class _Comparison:
             yield self._difference(entities[i], name, online, offline, cause)
 
     def _winners(self, entities: pa.Table) -> dict[bytes, int]:
-        """Give the event time of the row that counts offline, whether or not it has expired, by entity."""
+        """Return the event time of each entity's winning row offline, expired or not, by encoded key."""
         schema = self._source.version.schema
         kinds = schema.stored_types[: len(schema.keys)]
         entities = pa.Table.from_arrays(
@@ -274,8 +276,16 @@ class _Comparison:
         return dict(zip(self._part.codec.keys(found), times, strict=True))
 
     def _cause(self, state: State, row: WireRow | None, offline: int | None) -> str:
+        """Return the cause of a difference.
+
+        Args:
+            state: The state of the rows online.
+            row: The row online, expired or not; None if there is none.
+            offline: The event time of the winning row offline, expired or not; None if there is none.
+        """
         behind = state.files != self._source.snapshot.fingerprint
         loaded = offline is None or any(interval.intersect(Interval(offline, offline)) for interval in state.spans)
+        # Both sides have the same row, so either the value itself differs, or the ttl by which one side hides it.
         if row is not None and row[-1] == offline and not behind:
             return EXPIRED if state.ttl != self._ttl and self._table.record.ttl is None else OTHER
         if behind or not loaded:
@@ -287,7 +297,7 @@ class _Comparison:
         return OLDER if row[-1] < offline else OTHER
 
     def _extra(self, seen: set[bytes]) -> Iterator[_Compared]:
-        """Compare what is online of entities that are not stored offline with nothing."""
+        """Yield a comparison with nothing for each entity that is online but not stored offline."""
         for entity, state, row in self._part.others(seen, self._at):
             cause = EXTRA if state.files == self._source.snapshot.fingerprint else NOT_LOADED
             values = [(name, row[self._part.features[name]]) for name in self._names]
@@ -301,5 +311,5 @@ class _Comparison:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Tell whether two wire values are the same, to the last bit; NaN equals NaN."""
+    """Return whether two wire values are equal and of one type, or have the same encoding, as NaN and NaN have."""
     return one is other or (one == other and type(one) is type(other)) or _encode(one) == _encode(other)

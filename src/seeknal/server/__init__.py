@@ -1,1 +1,1 @@
-"""The feature server: a request in, one call on the feature store, its answer out."""
+"""The feature server: each request becomes one call on the feature store, and its result the response."""

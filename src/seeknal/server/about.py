@@ -1,4 +1,4 @@
-"""What the server says of itself and of the home."""
+"""Endpoints about the server and the home: health, the description of the API, metrics, the catalog."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def healthy(_service: Service, _exchange: Request) -> Response:
-    """Say that the worker answers."""
+    """Respond that the worker is running."""
     return Response(HTTPStatus.OK, b'{"status":"ok"}')
 
 
 async def ready(service: Service, request: Request) -> Response:
-    """Say whether the registry and all online stores can be read."""
+    """Check that the registry and all online stores can be read.
+
+    Raises:
+        Problem: One cannot be read.
+    """
     try:
         await service.elsewhere(request, service.definitions.check)
     except SeeknalError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the route is open to all, who need not know where things are
+        print(error, file=sys.stderr)  # noqa: T201 - for the operator only: the route is open to all, and the message has locations
         detail = "The registry or an online store cannot be read. The server's stderr says which."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON) from None
     return Response(HTTPStatus.OK, b'{"status":"ok"}')
 
 
 async def openapi(_service: Service, request: Request) -> Response:
-    """Give the description of the API, as OpenAPI."""
+    """Return the description of the API as OpenAPI."""
     request.refuse_query()
     return Response(HTTPStatus.OK, _description())
 
 
 async def page(_service: Service, _exchange: Request) -> Response:
-    """Give the description of the API, for people."""
+    """Return the description of the API as a web page."""
     return Response(HTTPStatus.OK, _page(), "text/html; charset=utf-8")
 
 
@@ -60,7 +64,7 @@ def _page() -> bytes:
 
 
 async def metrics(service: Service, request: Request) -> Response:
-    """Tell Prometheus what was counted: of the token's project, or of all."""
+    """Return the metrics for Prometheus, of the token's project or of all."""
     request.refuse_query()
     project = request.scope_of_token
     ages = [one for one in await service.ages.get(request) if project in {None, one.project}]
@@ -70,7 +74,7 @@ async def metrics(service: Service, request: Request) -> Response:
 
 
 async def catalog(service: Service, request: Request) -> Response:
-    """List projects, groups, versions and tables, as far as the token opens them."""
+    """Return the projects, groups, versions and tables that the token may read."""
     request.refuse_query()
     found = await service.elsewhere(request, _catalog, service, request.scope_of_token)
     return Response(HTTPStatus.OK, _encode(found))
@@ -79,6 +83,7 @@ async def catalog(service: Service, request: Request) -> Response:
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
     registry, found = service.store.registry, Overview(service.store.catalog)
     tables = registry.tables(project)
+    # A table may take features from groups of other projects. Only the types of its features are read from these.
     served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
     known = [one for one in registry.groups() if project in {None, one.project} or (one.project, one.name) in served]
     versions = {(one.project, one.name): found.versions(one) for one in known}

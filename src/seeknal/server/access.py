@@ -1,4 +1,4 @@
-"""The access log: a line of JSON for each request, without keys and features."""
+"""The access log: one line of JSON per request, without keys and features."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Writes lines, some times a second, beside the requests: they do not wait for whoever reads it.
+    """Writes lines several times a second, in a thread of its own, so that requests do not wait for the log's reader.
 
     Args:
         file: Descriptor of the file to write to.
-        is_shared: Whether other processes write to it too. Then lines go in pieces of a size that a pipe takes whole.
+        is_shared: Whether other processes write to it too. If so, lines are written in pieces that a pipe takes
+            atomically.
     """
 
     def __init__(self, file: int, *, is_shared: bool = False) -> None:
@@ -41,7 +42,7 @@ class AccessLog:
         self._writer.start()
 
     def add(self, request: Request, status: int, seconds: float) -> None:
-        """Note a request; what stood behind its question mark is left out."""
+        """Add the line of a request, without its query string."""
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -56,12 +57,13 @@ class AccessLog:
         )
         known = self._known.get(about) or self._describe(about)
         line = b'{"time":"%b.%03dZ",%b,"status":%d,"ms":%.3f,"keys":%d}\n'
-        if len(self._lines) < _MOST_WAITING:
+        if len(self._lines) < _MOST_WAITING:  # further lines are lost, as the log must not fill the memory
             self._lines.append(line % (self._stamp, (now - second) * 1000, known, status, seconds * 1000, request.keys))
 
     def _describe(self, about: tuple[str, str | None, str, str, bytes | None]) -> bytes:
-        """Put who asked for what; the same comes again and again."""
+        """Encode client, token, method and path for a line, and cache the result, since the same ones recur."""
         client, token, method, path, proxied = about
+        # Only a proxy on this machine is believed. It appends the address of its client to the header.
         if proxied and is_loopback(client):
             client = proxied.decode("latin-1").rpartition(",")[2].strip()[:100]
         if len(self._known) >= _MOST_KNOWN:
@@ -71,7 +73,7 @@ class AccessLog:
         return text
 
     def close(self) -> None:
-        """Write what is noted, if somebody takes it soon."""
+        """Write the remaining lines, unless that takes longer than two seconds."""
         self._ended.set()
         self._writer.join(timeout=2)
 
@@ -85,12 +87,12 @@ class AccessLog:
         with suppress(OSError):
             for text in _pieces(lines) if self._is_shared else [b"".join(lines)]:
                 sent = 0
-                while sent < len(text):  # at once if it can be: with each piece, requests wait for this thread
+                while sent < len(text):  # in one write if possible: with each, requests wait for this thread
                     sent += os.write(self._file, text[sent:])
 
 
 def _pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """Put lines together, as many as a pipe takes at once, so that none of another process comes between."""
+    """Yield lines in pieces that a pipe takes atomically, so that no line of another process comes within one."""
     piece = b""
     for line in lines:
         if len(piece) + len(line) > PIPE_BUF:

@@ -1,4 +1,4 @@
-"""How fresh the tables are: looked up beside the requests, since that takes milliseconds for each table."""
+"""The freshness of all tables, computed outside the event loop, since that takes milliseconds per table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from seeknal.server.http import Request
 
 _SOON = 1.0
 _LONGEST = 300.0
-"""For how long an answer is given while the next one does not come, in seconds."""
+"""How long a result is returned while the next one does not come, in seconds."""
 _SHARE = 4
-"""A look-up rests this many times as long as it took, so that it leaves most of a core to the requests."""
+"""The pause after a slow computation, as a multiple of its duration. It leaves most of a core to the requests."""
 
 
 class Ages:
-    """Gives what is found within a second, and otherwise what was found last: of some hundred tables on.
+    """A cache of the tables' freshness.
+
+    It returns a result that is computed within a second, and else the last one. From some hundred tables on, the last
+    one is the usual case.
 
     Args:
-        find: Looks it up, of one table after the other.
+        find: Computes the freshness, table by table.
     """
 
     def __init__(self, find: Callable[[], Iterator[Freshness]]) -> None:
@@ -38,11 +41,11 @@ class Ages:
         """Return how fresh the tables are, or were a short while ago.
 
         Raises:
-            SeeknalError: It cannot be found out, or was not for minutes.
+            SeeknalError: That cannot be computed, or has not been for minutes.
         """
         if self._now is None and (self._last is None or time.monotonic() >= self._due):
             self._now = asyncio.ensure_future(self._look())
-            self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # which need not be asked for
+            self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # read, else asyncio logs it
         if (now := self._now) is not None:
             request.wait("The stores did not tell in time how fresh the tables are.")
             await asyncio.wait([now], timeout=None if self._last is None else _SOON)
@@ -67,6 +70,6 @@ class Ages:
         return list(takewhile(lambda _: not self._is_closed, self._find()))
 
     def close(self) -> None:
-        """Let go of the thread, and do not wait for it."""
+        """Shut down the thread without waiting for it."""
         self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)

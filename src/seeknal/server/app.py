@@ -1,4 +1,4 @@
-"""The application: finds the way of a request, lets in who may, counts, and turns errors into answers."""
+"""The ASGI application: routes, authorizes and counts requests, and turns errors into responses."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class App:
     """The ASGI application of a worker.
 
     Args:
-        options: How the server is to run.
-        settings: Where the home is; see `FeatureStore`.
-        entrance: Where the first process takes what its workers counted; None if there is but one.
+        options: The options of the server.
+        settings: The arguments of `FeatureStore`.
+        entrance: The socket over which the first process receives the counts of its workers; None if there is only one
+            process.
     """
 
     def __init__(self, options: Options, settings: dict[str, Any], entrance: socket.socket | None = None) -> None:
@@ -42,7 +43,7 @@ class App:
         self._service: Service | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or begin and end the worker's life."""
+        """Answer a request, or start and stop the worker."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif self._service:
@@ -65,7 +66,10 @@ class App:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the first process ends, however it does: else it would hold the port, and nobody could end it."""
+    """Stop this worker when the first process ends, however it ends.
+
+    Otherwise the worker would keep the port, with no process left to stop it.
+    """
     if (parent := parent_process()) is None:
         return
     loop = asyncio.get_running_loop()
@@ -81,7 +85,7 @@ _FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip
 
 
 async def _exchange(service: Service, request: Request, send: Send) -> None:
-    """Answer one request, and note it."""
+    """Answer one request, and record it in the metrics, the access log and the traces."""
     route = ROUTES.get(_shape(request))
     request.task = asyncio.current_task()
     service.running.add(request)
@@ -93,8 +97,8 @@ async def _exchange(service: Service, request: Request, send: Send) -> None:
     except asyncio.CancelledError:
         if request.late is None:
             raise
-        asyncio.current_task().uncancel()  # type: ignore[union-attr]  # it runs in one
-        if not is_sent:  # else the connection is closed, which says that the answer is not whole
+        asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a request runs in a task
+        if not is_sent:  # else the connection is closed, which tells the client that the response is incomplete
             answer = request.late.answer
             await send_answer(answer, request, send)
     finally:
@@ -110,7 +114,7 @@ async def _exchange(service: Service, request: Request, send: Send) -> None:
 
 
 def _shape(request: Request) -> tuple[str, int]:
-    """Take the names out of a path; give what is left, and how many they were."""
+    """Take the names out of a path, and return what is left and how many names there were: the key of its route."""
     _, *parts = request.path.split("/")
     if len(parts) > 2 and parts[0] == "v1":  # noqa: PLR2004 - /v1/KIND/PROJECT
         request.names = parts[2:]
@@ -119,14 +123,14 @@ def _shape(request: Request) -> tuple[str, int]:
 
 
 async def _answer(service: Service, request: Request, route: Route | None) -> Response:
-    """Answer one request, whatever happens."""
+    """Return the response to one request; every error becomes one."""
     try:
         return await _endpoint(service, request, route)(service, request)
     except Problem as problem:
         return problem.answer
     except SeeknalError as error:
         if isinstance(error, StoreError):
-            print(error, file=sys.stderr)  # noqa: T201 - whoever runs the server should know
+            print(error, file=sys.stderr)  # noqa: T201 - for the operator
         return Problem.of(error).answer
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
         return Problem(HTTPStatus.BAD_REQUEST, f"A value in the body cannot be read: {error}", "DataError").answer
@@ -134,16 +138,16 @@ async def _answer(service: Service, request: Request, route: Route | None) -> Re
         return Problem(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.", "DataError").answer
     except Exception:  # noqa: BLE001 - the outermost handler of the server
         mark = uuid.uuid4().hex
-        print(f"Unexpected error {mark}:\n{traceback.format_exc()}", file=sys.stderr)  # noqa: T201 - nobody else tells of it
+        print(f"Unexpected error {mark}:\n{traceback.format_exc()}", file=sys.stderr)  # noqa: T201 - it is reported nowhere else
         detail = f"Unexpected error {mark}; the server's stderr has more. This is a bug in Seeknal; please report it."
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).answer
 
 
 def _endpoint(service: Service, request: Request, route: Route | None) -> Endpoint:
-    """Find what answers a request.
+    """Return the endpoint of a request, once the request is authorized.
 
     Raises:
-        Problem: There is nothing, or it is not for whoever asks.
+        Problem: There is no such endpoint, the request is not authorized, or too many are at work.
     """
     if len(service.running) > service.limits.requests:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are at work.", None, SOON)
@@ -159,10 +163,10 @@ def _endpoint(service: Service, request: Request, route: Route | None) -> Endpoi
 
 
 def _authorize(service: Service, request: Request, route: Route) -> None:
-    """Let in who shows a token that opens the project.
+    """Check that the request has a token with the route's right to the project.
 
     Raises:
-        Problem: There is no token, or it does not.
+        Problem: There is no valid token, or it lacks the right.
     """
     authenticator = service.definitions.authenticator
     if authenticator.is_open:
@@ -186,10 +190,12 @@ def _authorize(service: Service, request: Request, route: Route) -> None:
 
 
 def _require_loopback(request: Request) -> None:
-    """Refuse, while there are no tokens, what comes by another name of this machine: from a proxy, or another's web page.
+    """Check, while there are no tokens, that a request addresses this machine by a loopback name, and directly.
+
+    Otherwise it may come from another machine through a proxy, or from another site's web page in a browser here.
 
     Raises:
-        Problem: It does.
+        Problem: It has another host or origin, or was forwarded.
     """
     headers = request.headers
     host = headers.get(b"host", b"localhost")

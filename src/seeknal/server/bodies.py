@@ -1,4 +1,4 @@
-"""What comes in requests: JSON or MessagePack of a known shape, or Arrow."""
+"""The bodies of requests: JSON or MessagePack of a known shape, or Arrow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _DICTIONARY, _BATCH = 2, 3
 
 
 class Decoder:
-    """Reads bodies of one shape.
+    """Decodes bodies of one shape.
 
     Args:
-        shape: The shape: a struct of `msgspec`.
-        example: A body of that shape.
+        shape: The shape, as a struct of `msgspec`.
+        example: A body of that shape, for error messages.
     """
 
     def __init__(self, shape: type[Any], example: str) -> None:
@@ -34,11 +34,11 @@ class Decoder:
         self._msgpack = msgspec.msgpack.Decoder(shape, ext_hook=_refuse_extension)
 
     def __call__(self, body: bytes, kind: str) -> Any:
-        """Read a body.
+        """Decode a body.
 
         Raises:
-            Problem: It is of another kind.
-            DataError: It is of another shape.
+            Problem: Its content type is neither JSON nor MessagePack.
+            DataError: It has another shape.
         """
         try:
             if kind == JSON:
@@ -59,19 +59,20 @@ def _refuse_extension(code: int, _data: memoryview) -> None:
 
 
 def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
-    """Read a small table, which takes no more memory than its bytes say.
+    """Read a small table, and reject encodings by which it could take far more memory than its bytes.
 
     Args:
         body: The table, as an Arrow stream.
-        most: How many rows it may have.
-        keys: Columns to read if all are there; others are passed over.
+        most: The number of rows that it may have at most.
+        keys: Columns to read if all of them are there; all others are skipped.
 
     Raises:
-        Problem: It has too many rows.
-        DataError: It is no Arrow stream, or a small one of something large.
+        Problem: The table has too many rows.
+        DataError: The body is not an Arrow stream, or is a small encoding of a large table.
     """
     batches, rows = [], 0
     try:
+        # Messages are inspected first, since Arrow would decompress a batch before its rows could be counted.
         for message in pa.ipc.MessageReader.open_stream(body):
             if _Head(message.metadata.to_pybytes()).is_compressed:
                 raise DataError("The Arrow stream is compressed. Send it as it is.")
@@ -104,7 +105,11 @@ def _check_schema(schema: pa.Schema) -> None:
 
 
 def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
-    """Tell whether values of a type can take no bytes, or share them."""
+    """Return whether values of a type can take no bytes, or share them.
+
+    Null and empty binary values take none. A column has as many as there are rows, which is limited. Inside a list,
+    there is no limit.
+    """
     shared = is_.is_dictionary, is_.is_run_end_encoded, is_.is_string_view, is_.is_binary_view, is_.is_list_view
     if any(test(kind) for test in shared):
         return True
@@ -115,10 +120,10 @@ def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
 
 
 def rows_in(file: Path) -> int:
-    """Count the rows of a file, Parquet or an Arrow stream, by what it says of itself.
+    """Return the number of rows of a file, Parquet or an Arrow stream, by its metadata.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         if file.suffix == ".parquet":
@@ -130,10 +135,11 @@ def rows_in(file: Path) -> int:
 
 
 class _Head:
-    """What a message of an Arrow stream says of itself.
+    """The number of rows and the compression of a message in an Arrow stream, read from its metadata.
 
-    It is a flatbuffer (https://arrow.apache.org/docs/format/Columnar.html): of a message, the second field is the kind of
-    its header and the third the header; of a record batch, the first is the number of rows, the fourth the compression.
+    The metadata is a flatbuffer (https://arrow.apache.org/docs/format/Columnar.html). The second field of a message is
+    the kind of its header, and the third is the header. The first field of a record batch is the number of rows, and
+    the fourth is the compression. The second field of a dictionary batch is its record batch.
     """
 
     def __init__(self, metadata: bytes) -> None:
@@ -147,6 +153,7 @@ class _Head:
         self.is_compressed = bool(batch and self._place(batch, 3))
 
     def _place(self, table: int, field: int) -> int:
+        # A table begins with the distance back to its layout: two sizes, then the offset of each field, 0 if absent.
         layout = table - struct.unpack_from("<i", self._metadata, table)[0]
         size: int = struct.unpack_from("<H", self._metadata, layout)[0]
         found = struct.unpack_from("<H", self._metadata, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0
@@ -157,7 +164,7 @@ class _Head:
 
 
 def check_count(rows: int, most: int) -> None:
-    """Refuse too many rows in a request.
+    """Check that a request does not have too many rows.
 
     Raises:
         Problem: There are too many.

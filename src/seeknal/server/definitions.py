@@ -1,4 +1,4 @@
-"""What a worker knows of the home: tables held open, and tokens; looked at again when the registry has changed."""
+"""A worker's view of the home: its open tables and its tokens, read again when the registry has changed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ T = TypeVar("T", GroupRecord, OnlineTableRecord)
 
 
 class Held:
-    """An online table, open, and what puts its answers into JSON or MessagePack.
+    """An open online table, and the functions that encode its results for JSON or MessagePack.
 
     Args:
-        record: What it selects.
-        table: The table.
-        origins: When its groups were registered; a group of the same name that came later is another.
+        record: The registered table.
+        table: The open table.
+        origins: When each of its groups was registered, which tells them from later groups of the same names.
     """
 
     def __init__(self, record: OnlineTableRecord, table: OnlineTable, origins: Sequence[int]) -> None:
@@ -43,7 +43,7 @@ class Held:
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 
     def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], list[Read]] | None:
-        """Answer for JSON what is asked most: all features; None if it is out of the ordinary."""
+        """Look up all features for JSON, the most common request; return None if a key needs conversion or is wrong."""
         plain = self.table.plainly(keys, at)
         if plain is None:
             return None
@@ -51,7 +51,7 @@ class Held:
         return self._make_all(*columns, *map(filled, self.table.parts, reads)), reads
 
     def rows(self, found: Found, *, text: bool, with_status: bool) -> list[dict[str, Any]]:
-        """Put an answer as dictionaries that JSON (or MessagePack) can hold."""
+        """Return a result as dictionaries that JSON (if `text`) or MessagePack can encode."""
         shape = text, tuple(found.selection.order)
         if (make := self._shapes.get(shape)) is None:
             if len(self._shapes) >= _MOST_SHAPES:
@@ -75,12 +75,12 @@ class Held:
 
 
 class Definitions:
-    """The tables and tokens of a home, as they were when somebody last looked.
+    """The tables and tokens of a home, as of the last refresh.
 
     Args:
-        store: The home.
-        may_be_open: Whether everything is open as long as there are no tokens. Once one is known it is not, even if another
-            home takes this one's place.
+        store: The feature store of the home.
+        may_be_open: Whether requests need no token as long as there are none. Once a token is known, they always need
+            one, even if another home takes this one's place.
     """
 
     def __init__(self, store: FeatureStore, *, may_be_open: bool) -> None:
@@ -93,7 +93,7 @@ class Definitions:
         self.authenticator = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
-        """Look at what has changed since the last time; takes microseconds if nothing has.
+        """Read what has changed since the last refresh; this takes microseconds if nothing has.
 
         Raises:
             StoreError: The registry cannot be read.
@@ -109,7 +109,7 @@ class Definitions:
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}
             for name, known in self._held.items():
-                with suppress(SeeknalError):  # it is opened again, and told of, when somebody asks for it
+                with suppress(SeeknalError):  # the next request for it opens it again, and reports the error
                     now = [origins.get((lookup.project, lookup.group)) for lookup in known.record.lookups]
                     same = records.get(name) == known.record and now == known.origins
                     if name in records:
@@ -117,23 +117,24 @@ class Definitions:
             counts = Counter(name for _, name in records)
             self._projects = {name: project for project, name in records if counts[name] == 1}
             self._held = held
+            # The stamp was read before the rest, so a change in between shows at the next refresh.
             self._stamp = stamp
 
     def table(self, project: str | None, name: str) -> Held | None:
-        """Return a table, if it is held open; without a project, the only one of that name."""
+        """Return a table if it is held open. Without a project, return the only one of that name."""
         within = self._projects.get(name) if project is None else project
         return None if within is None else self._held.get((within, name))
 
     def open(self, project: str | None, name: str, scope: str | None = None) -> Held:
-        """Open a table, again if it is open.
+        """Open a table, even if it is open already, and hold it open.
 
         Args:
-            project: Its project; None: the only one that has a table of that name.
-            name: Its name.
-            scope: The only project that the caller may know of; None: all.
+            project: The table's project. None: the only one that has a table of that name.
+            name: The table's name.
+            scope: The only project that the caller may see. None: all.
 
         Raises:
-            Problem: There is none, or several projects have one.
+            Problem: There is no such table, or several projects have one.
         """
         with self._changing:
             record = _only("online table", project, name, self.store.registry.tables, scope)
@@ -142,20 +143,22 @@ class Definitions:
         return held
 
     def group(self, label: str, request: Request) -> GroupRecord:
-        """Find a group of the request's project; without one, the only one of that name. "shop/spend" says it too.
+        """Return a group of the request's project, or of the one that its label names: "shop/spend".
+
+        Without a project, return the only group of that name.
 
         Raises:
-            Problem: There is none, or several projects have one.
+            Problem: There is no such group, or several projects have one.
         """
         project, name = split_label("feature group", label, request.project)
         scope = request.scope_of_token
         return _only("feature group", project or scope, name, self.store.registry.groups, scope)
 
     def check(self) -> None:
-        """Look whether the online stores can be read, and have what was loaded for each table.
+        """Check that the online stores can be read, and have what was loaded for each table.
 
         Raises:
-            StoreError: One cannot, or has not.
+            StoreError: A store cannot be read, or lacks what was loaded.
         """
         registry, tables = self.store.registry, self.store.online_tables
         needed = {
@@ -166,7 +169,7 @@ class Definitions:
                 continue
             group = registry.group(lookup.project, lookup.group)
             loads = registry.loads(group, lookup.version, target) if group else []
-            is_served = registry.tables(table.project, table.name) == [table]  # and has not moved meanwhile
+            is_served = registry.tables(table.project, table.name) == [table]  # neither deleted nor moved meanwhile
             if is_served and any(load.snapshot is not None for load in loads):
                 raise StoreError(
                     f"What was loaded for online table {table.label!r} is no longer in {tables.place(target)}. "
@@ -179,11 +182,15 @@ class Definitions:
 
 
 def _only(kind: str, project: str | None, name: str, find: Callable[..., list[T]], scope: str | None) -> T:
-    """Find the one of that name, by the library's rule, among those that the caller may know of."""
+    """Return the only record of that name among those that the caller may see, by the library's rule.
+
+    Raises:
+        Problem: There is no such record, or several projects have one.
+    """
     within = scope if project is None else project
     may_be = (
         scope in {None, within} and f"{within}{name}".isascii()
-    )  # a database takes no other text, and no name has any
+    )  # all names are ASCII, and the database rejects some other text
     found = find(within, name) if may_be else []
     if len(found) == 1:
         return found[0]

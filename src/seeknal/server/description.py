@@ -1,4 +1,4 @@
-"""The description of the API: OpenAPI 3.1 for programs, and the same as a page."""
+"""The description of the API, as OpenAPI 3.1 for programs and as a web page for people."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _ANYTHING = {"type": "object"}
 
 
 def describe() -> dict[str, Any]:
-    """Give the description, as OpenAPI 3.1."""
+    """Return the description as OpenAPI 3.1."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -172,10 +172,10 @@ def _online() -> dict[str, Any]:
 
 
 def _ways(kind: str, example: str) -> Iterator[tuple[list[dict[str, Any]], str, str]]:
-    """Go through the ways to name a thing: by its project and name, and by its name where only one project has it.
+    """Yield the two ways to name a table or group: by project and name, and by a name that only one project has.
 
     Yields:
-        The parameters, what the operation's name ends with, and the path of an example.
+        The parameters, the suffix of the operation's name, and the path of an example.
     """
     yield [_in_path("project"), _in_path(kind)], "", f"/default/{example}"
     yield [_in_path(kind)], "_by_name", f"/{example}"
@@ -257,7 +257,17 @@ def _operation(
     right: str = "",
     problems: AbstractSet[int] = frozenset(),
 ) -> dict[str, Any]:
-    """Describe a method of a route; `problems` come to those of every route, of every right and of every body."""
+    """Return the description of a method of a route.
+
+    Args:
+        name: The name of the operation.
+        summary: What it does.
+        parameters: Its parameters.
+        body: The content types of its body; None if it has no body.
+        answers: The content types of its response.
+        right: The right that it takes; none if it is open to all.
+        problems: The statuses of its problems, beside those of every route, of every right and of every body.
+    """
     problem = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     possible = {500, 503} | problems | ({400, 401, 403} if right else set()) | ({408, 413, 415} if body else set())
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": dict(answers)}}
@@ -274,14 +284,14 @@ def _operation(
 
 
 def _curl(request: str) -> dict[str, Any]:
-    """Give an example, where programs that show descriptions look for it."""
+    """Return an example as the extension field in which viewers of OpenAPI look for it."""
     quote = "'" if request.startswith("'") else ""
     source = f"curl {quote}http://127.0.0.1:6789{request.removeprefix(quote)}"
     return {"x-codeSamples": [{"lang": "Shell", "source": source}]}
 
 
 def show(description: Mapping[str, Any]) -> str:
-    """Give a description as a page, which asks for nothing more."""
+    """Return a description as a web page that loads no other files."""
     parts = [f"<h1>{escape(description['info']['title'])} {escape(description['info']['version'])}</h1>"]
     parts.append(f"<p>{escape(description['info']['description'])} <a href='openapi.json'>OpenAPI 3.1</a></p>")
     for path, operations in description["paths"].items():
@@ -321,7 +331,7 @@ def _outline(schema: Mapping[str, Any], depth: int) -> list[str]:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """Say in words which values fit; of null nothing is said, since such a field can be left out."""
+    """Return in words which values fit. Null is not mentioned, since such a field can be left out."""
     if "anyOf" in schema:
         return " or ".join(kind for kind in map(_kind, schema["anyOf"]) if kind)
     if schema.get("format") == "binary":

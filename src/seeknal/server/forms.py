@@ -1,8 +1,8 @@
-"""How values look in JSON and MessagePack, exactly.
+"""The exact encoding of values in JSON and MessagePack.
 
-JSON: a whole number beyond 2^53 is its digits in a string, since many programs would round it; NaN and the infinities
-are "NaN", "Infinity", "-Infinity"; decimals, dates, times and timestamps are text, as precise as their type; bytes are
-base64. MessagePack has whole numbers, all floats and bytes as they are, and text for the rest.
+In JSON, a whole number beyond 2^53 - 1 is a string of its digits, since many programs would round it. NaN and the
+infinities are "NaN", "Infinity" and "-Infinity". Decimals, dates, times and timestamps are text, as precise as their
+type. Bytes are base64. In MessagePack whole numbers, all floats and bytes are as they are, and the rest is text.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _SECONDS = 86_400, 3_600, 60, 1
 
 
 def form_of(kind: pa.DataType, *, text: bool) -> ValueEncoding:
-    """Say how values of a logical type are put, given as they are on the wire.
+    """Return the encoding of values of a logical type, which are given in their wire form.
 
     Args:
         kind: The type.
-        text: Whether they go into JSON, not MessagePack.
+        text: Whether the values go into JSON, not MessagePack.
     """
     if text and kind in _WIDE:
         return ValueEncoding(f"({{v}} if {{v}} is None or -{_SAFE} <= {{v}} <= {_SAFE} else {{f}}({{v}}))", str)
-    if text and is_.is_floating(kind):
+    if text and is_.is_floating(kind):  # v - v is 0 for finite numbers alone
         return ValueEncoding("({v} if {v} is None or {v} - {v} == 0 else {f}({v}))", _name_of)
     if is_.is_decimal(kind):
         return ValueEncoding("({v} if {v} is None or 'E' not in {v} else {f}({v}))", _digits)
@@ -55,16 +55,16 @@ def form_of(kind: pa.DataType, *, text: bool) -> ValueEncoding:
 
 
 def _digits(value: str) -> str:
-    """Write a decimal with all digits of its scale: Arrow has "0E-9" for a zero of nine."""
+    """Return a decimal with all digits of its scale. Arrow writes "0E-9" for a zero of scale nine."""
     return f"{Decimal(value):f}"
 
 
 def _name_of(value: float) -> str:
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - that is what NaN is
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - only NaN differs from itself
 
 
 def _converter(kind: pa.DataType, *, text: bool) -> Callable[[Any], Any] | None:  # noqa: PLR0911 - one for each kind of type
-    """Give what puts a value of a type that is not null; None if it stays as it is."""
+    """Return the function that encodes a value of a type, other than null; None if values stay as they are."""
     if is_.is_timestamp(kind):
         zone = "Z" if kind.tz else ""
         return lambda value: f"{np.datetime64(value, kind.unit)}{zone}"
@@ -102,14 +102,15 @@ def _time_of_day(value: int, unit: str) -> str:
 
 
 def moment_text(moment: int) -> str:
-    """Put an instant, in microseconds since 1970."""
+    """Return an instant, given in microseconds since 1970, as ISO 8601 text in UTC."""
     return f"{np.datetime64(moment, 'us')}Z"
 
 
 def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:  # noqa: PLR0911 - one for each kind of type
-    """Give what reads a value of a type, named for errors, into what Python has for it; None if it is so already.
+    """Return the function that decodes a value of a type; None if values need no decoding.
 
-    What has no business there is given on as it is, for the library to refuse.
+    The function takes the name of the column, for errors, and the value. It returns a value of a wrong kind unchanged,
+    for the library to reject.
 
     Args:
         kind: The logical type.
@@ -135,7 +136,7 @@ def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:
 
 
 def read_column(name: str, values: list[Any], kind: pa.DataType, *, text: bool) -> list[Any]:
-    """Read values of a type that came in JSON or MessagePack.
+    """Return decoded values of a type that came in JSON or MessagePack.
 
     Raises:
         DataError: A value is not of the type.
@@ -145,7 +146,7 @@ def read_column(name: str, values: list[Any], kind: pa.DataType, *, text: bool) 
 
 
 def _is_wide(digits: str) -> bool:
-    """Tell whether a string is a whole number that JSON has no exact place for; `"1"` is a string, and finds no 1."""
+    """Return whether a string is a whole number that JSON cannot hold exactly. `"1"` is text, and does not match 1."""
     sign = digits.removeprefix("-")
     return sign.isascii() and sign.isdigit() and len(sign) <= 20 and sign[0] != "0" and int(sign) > _SAFE  # noqa: PLR2004
 
@@ -158,12 +159,12 @@ def _read_bytes(name: str, value: Any) -> Any:
 
 
 def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> pa.Scalar:
-    """Read a duration; as a scalar, since Python's have no nanoseconds, and end after some million years."""
+    """Return a duration as a scalar, since Python's own have no nanoseconds and end after some million years."""
     number = int(value) if text and isinstance(value, str) and _is_wide(value) else value
     if isinstance(number, str) and (found := _DURATION.fullmatch(number)):
         sign, *parts = found.groups(default="0")
         spent = sum(Fraction(part) * seconds for part, seconds in zip(parts, _SECONDS, strict=True))
-        number = spent * _PER_SECOND[kind.unit] * (-1 if sign == "-" else 1)
+        number = spent * _PER_SECOND[kind.unit] * (-1 if sign == "-" else 1)  # a fraction of a unit is refused below
     if isinstance(number, int | Fraction) and not isinstance(number, bool) and number == int(number):
         with suppress(pa.ArrowInvalid, OverflowError):
             return pa.scalar(int(number), pa.int64()).cast(kind)
@@ -174,9 +175,10 @@ def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> p
 
 
 def _read_text(name: str, value: Any, kind: pa.DataType) -> Any:
-    """Read a moment, a date, a time of day or a decimal, as a scalar, since Python's have no nanoseconds and end sooner.
+    """Return a moment, date, time of day or decimal as a scalar: Python's have no nanoseconds, and smaller ranges.
 
-    Of a number nobody knows the unit, and a decimal may be rounded by then.
+    A number is rejected, unless it is a whole one for a decimal: its unit is unknown, or a float may be a rounded
+    decimal.
     """
     if isinstance(value, str):
         return exact.read(name, value, kind)

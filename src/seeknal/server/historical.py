@@ -1,4 +1,4 @@
-"""Training data over HTTP: a spine goes in, the join comes out, neither whole in memory."""
+"""Training data over HTTP: the spine is streamed in and the join is streamed out, neither of them whole in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
 
 
 class Lookup(msgspec.Struct, forbid_unknown_fields=True):
-    """Which features of a group are wanted; see `FeatureLookup`."""
+    """The requested features of a group; see `FeatureLookup`."""
 
     group: str
     features: list[str] | None = None
@@ -38,7 +38,7 @@ class Lookup(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Query(msgspec.Struct, forbid_unknown_fields=True):
-    """What is asked of a spine; see `FeatureStore.training_set`."""
+    """The query of a training set, without its spine; see `FeatureStore.training_set`."""
 
     lookups: Annotated[list[Lookup], msgspec.Meta(min_length=1, max_length=_MOST_LOOKUPS)]
     date_col: str
@@ -52,13 +52,14 @@ _decode = Decoder(Query, '{"lookups": [{"group": "..."}], "date_col": "..."}')
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Give each row of a spine the features known at its moment."""
+    """Return the rows of a spine with the features known at their moments."""
     request.refuse_query()
-    service.store.registry.stamp()  # in a home that is gone, nothing is to be made
+    service.store.registry.stamp()  # raises if the home is gone, so that no folder is created there
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
         folder = stack.enter_context(temporary_folder(service.store.scratch))
         query, spine = await _receive(request, folder, fill)
+        # A place is taken only now that the request is complete, so that slow senders hold none.
         stack.enter_context(await service.joins.place(request))
         gone = asyncio.ensure_future(request.gone())
         stack.callback(gone.cancel)
@@ -66,9 +67,10 @@ async def post(service: Service, request: Request) -> Response:
             await service.joins.run(_check_rows, spine, request.limits.spine_rows)
             lookups = await service.joins.run(_lookups, service, request, query)
             batches = await service.joins.run(_batches, service, lookups, spine, query, gone)
-            first = await service.joins.run(next, batches, b"")  # what is wrong shows before the answer begins
+            first = await service.joins.run(next, batches, b"")  # so that most errors come before the response begins
         except DataError as error:
             raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
+        # The stream goes on after this function, so it takes over what is to be released.
         stream = _pieces(service, request, batches, gone, stack.pop_all())
     return Response(HTTPStatus.OK, first, ARROW, stream=stream)
 
@@ -85,10 +87,10 @@ async def _pieces(
 
 
 def _check_rows(spine: Path, most: int) -> None:
-    """Refuse a spine of too many rows, however few its bytes.
+    """Check that a spine does not have too many rows, however few its bytes.
 
     Raises:
-        Problem: There are too many.
+        Problem: It has too many.
         DataError: It cannot be read.
     """
     if (rows := rows_in(spine)) > most:
@@ -99,10 +101,10 @@ def _check_rows(spine: Path, most: int) -> None:
 
 
 def _lookups(service: Service, request: Request, query: Query) -> list[FeatureLookup]:
-    """Find the groups that are looked up, in projects that the request's token opens.
+    """Return the lookups of a query, of groups that the request's token may read.
 
     Raises:
-        Problem: One is not there, or not open to it.
+        Problem: A group does not exist, or the token has no right to it.
     """
     lookups = []
     for one in query.lookups:
@@ -116,7 +118,7 @@ def _lookups(service: Service, request: Request, query: Query) -> list[FeatureLo
 def _batches(
     service: Service, lookups: list[FeatureLookup], spine: Path, query: Query, gone: asyncio.Future[None]
 ) -> Iterator[bytes]:
-    """Give the join as an Arrow stream, piece by piece; stop between its steps when nobody waits for it any more."""
+    """Return the join as the pieces of an Arrow stream. It stops between two steps once the client has disconnected."""
 
     def stop_if_gone(_step: str) -> None:
         if gone.done():
@@ -146,7 +148,13 @@ def _written(batches: pa.RecordBatchReader) -> Iterator[bytes]:
 
 
 async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) -> tuple[Query, Path]:
-    """Take the parts of a request: "query" is kept in memory, "spine" in a file, whose bytes are counted."""
+    """Receive the parts of a request: "query" into memory, and "spine" into a file.
+
+    Args:
+        request: The request.
+        folder: The folder for the file.
+        fill: Reserves room on disk for some more bytes.
+    """
     kind, options = parse_options_header(request.headers.get(b"content-type", b""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Problem(
@@ -169,10 +177,10 @@ async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) 
 
 
 class Upload:
-    """Takes the parts of a form as they come.
+    """The parts of a form, taken as they arrive.
 
     Args:
-        folder: Where the spine's file goes.
+        folder: The folder for the spine's file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -202,10 +210,10 @@ class Upload:
         self._file.close()
 
     def named(self) -> Path:
-        """Give the spine's file, named after what is in it.
+        """Return the spine's file, renamed to have the suffix of its format.
 
         Raises:
-            DataError: It is neither Parquet nor an Arrow stream.
+            DataError: The file is neither Parquet nor an Arrow stream.
         """
         file = self._folder / "spine"
         with file.open("rb") as opened:

@@ -1,4 +1,4 @@
-"""Requests and answers, over ASGI: what every endpoint needs of HTTP, and no more."""
+"""Requests and responses over ASGI: what every endpoint needs of HTTP, and no more."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass
 class Response:
-    """What goes back."""
+    """A response to a request."""
 
     status: int
     body: bytes = b""
     kind: str = JSON
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     stream: AsyncIterator[bytes] | None = None
-    """What comes after the body, piece by piece."""
+    """The pieces that follow the body."""
 
 
 class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
-    """A request that cannot be answered as it is; becomes `application/problem+json`.
+    """The reason why a request fails; it becomes a response of `application/problem+json`.
 
     Args:
-        status: The status.
+        status: The status of the response.
         detail: What is wrong, what is there, what to do.
-        title: What kind of problem it is; the library's name of the error, where it is one.
-        headers: Headers of the answer.
+        title: The kind of problem: the class of the library's error, where it is one. None: the phrase of the status.
+        headers: Headers of the response.
     """
 
     def __init__(self, status: int, detail: str, title: str | None = None, *headers: tuple[bytes, bytes]) -> None:
@@ -61,13 +61,13 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
 
     @classmethod
     def of(cls, error: SeeknalError) -> Problem:
-        """Say what the library says."""
+        """Return the problem of an error that the library raised."""
         status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
         return cls(status, str(error), type(error).__name__, *([SOON] if isinstance(error, StoreError) else []))
 
     @property
     def answer(self) -> Response:
-        """What goes back."""
+        """The response."""
         detail = str(self)
         detail = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…"
         text = {"type": "about:blank", "title": self.title, "status": int(self.status), "detail": detail}
@@ -75,12 +75,12 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
 
 
 class Request:
-    """One request, and what is known of it by the time it is answered.
+    """One request, and what becomes known of it while it is answered.
 
     Args:
-        scope: What ASGI says of it.
-        receive: Gives what comes of its body.
-        limits: What is too much.
+        scope: The scope that ASGI gives it.
+        receive: Receives the next message of ASGI, such as a part of the body.
+        limits: The limits of the server.
     """
 
     names: Sequence[str] = ()
@@ -106,14 +106,14 @@ class Request:
 
     @property
     def scope_of_token(self) -> str | None:
-        """The only project that the request may know of; None: all."""
+        """The only project that the request may see; None: all."""
         return None if self.token is None or self.token.project == EVERY_PROJECT else self.token.project
 
     def check_right(self, right: str, project: str) -> None:
-        """Refuse what the request's token does not open, if it needed one.
+        """Check that the request's token has a right in a project, if the request needed a token.
 
         Raises:
-            Problem: It does not.
+            Problem: The token does not have it.
         """
         if self.token and not allows(self.token, right, project):
             raise Problem(
@@ -123,11 +123,11 @@ class Request:
             )
 
     def wait(self, why: str, status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> None:
-        """Say that it may wait from now on, and what to say if it waits for too long."""
+        """Start a new deadline, and set the problem to respond with when it passes."""
         self.deadline, self._waits_for = perf_counter() + self.limits.seconds, (why, status)
 
     def end(self) -> None:
-        """End it, since it waits for too long."""
+        """End the request, because its deadline has passed."""
         why, status = self._waits_for
         header = (b"connection", b"close") if status == HTTPStatus.REQUEST_TIMEOUT else SOON
         self.late = Problem(status, why, None, header)
@@ -135,17 +135,21 @@ class Request:
             self.task.cancel()
 
     def disable_deadline(self) -> None:
-        """Say that it takes as long as it takes from now on."""
+        """Let the request take any amount of time, until `wait` is called again."""
         self.deadline = inf
 
     async def gone(self) -> None:
-        """Wait until nobody waits for the answer any more; after the body has come."""
+        """Wait until the client disconnects. To be called after the whole body was received."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     @property
     def accepts(self) -> str:
-        """The kind of answer that it wants: the first of its `Accept` that there is; JSON if it does not say."""
+        """The content type of the response: the first in `Accept` that the server has; JSON without `Accept`.
+
+        Raises:
+            Problem: The server has none of them.
+        """
         accept = self.headers.get(b"accept", b"")
         if accept in _ANY:
             return JSON
@@ -161,16 +165,16 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """The kind of its body."""
+        """The content type of the body."""
         kind = self.headers.get(b"content-type", b"")
         return JSON if kind == _JSON else kind.decode("latin-1").partition(";")[0].strip().lower()
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """What stands behind the question mark.
+        """The fields of the query string.
 
         Raises:
-            Problem: It is no text in UTF-8.
+            Problem: The query string is not percent-encoded UTF-8, or has more than 1,000 fields.
         """
         try:
             return parse_qsl(
@@ -182,19 +186,19 @@ class Request:
             ) from None
 
     def refuse_query(self) -> None:
-        """Refuse what stands behind the question mark, where nothing is looked for.
+        """Check that there is no query string, for an endpoint that does not use one.
 
         Raises:
-            Problem: Something does.
+            Problem: There is one.
         """
         if self.scope["query_string"]:
             raise Problem(HTTPStatus.BAD_REQUEST, "The query is not looked at here. Leave it out, or ask in the body.")
 
     async def body(self) -> bytes:
-        """Give its body, whole.
+        """Return the whole body.
 
         Raises:
-            Problem: It is longer than is allowed, or ends early.
+            Problem: The body is too long, has a content encoding, or ends early.
         """
         self.wait(*_BODY)
         message = await self._next(0, self.limits.body)
@@ -205,10 +209,10 @@ class Request:
         return body
 
     async def parts(self, most: int) -> AsyncIterator[bytes]:
-        """Give its body as it comes.
+        """Yield the body as it arrives, in parts.
 
         Raises:
-            Problem: It is longer than is allowed, or ends early.
+            Problem: The body is too long, has a content encoding, or ends early.
         """
         message = await self._next(0, most)
         got = len(message["body"])
@@ -220,7 +224,7 @@ class Request:
             yield message["body"]
 
     async def _next(self, got: int, most: int) -> dict[str, Any]:
-        """Take what comes next of its body."""
+        """Receive the next part of the body."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Problem(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body has a Content-Encoding. Send it as it is.", "DataError"
@@ -241,7 +245,7 @@ _NEVER = {"q=0", "q=0.0", "q=0.00", "q=0.000"}
 _ANY = {b"*/*", b"", _JSON}
 _BODY = "Its body did not come in time.", HTTPStatus.REQUEST_TIMEOUT
 _AT_ONCE = 2**18
-"""So many bytes of an answer wait in memory at most for who reads it."""
+"""Most bytes of a response that wait in memory for the client to read them."""
 _KINDS = {
     "*/*": JSON,
     "application/*": JSON,
@@ -259,7 +263,7 @@ def _too_large(most: int) -> Problem:
 
 
 async def send_answer(answer: Response, request: Request, send: Send) -> None:
-    """Send an answer; what is large piece by piece, as fast as it is taken."""
+    """Send a response. A large one is sent in pieces, as fast as the client reads them."""
     headers = [(b"content-type", answer.kind.encode()), *answer.headers]
     if answer.stream is None:
         headers.append((b"content-length", str(len(answer.body)).encode()))

@@ -1,4 +1,4 @@
-"""Work that takes long, apart by its kind: pushes never wait for joins, nor joins for pushes."""
+"""Long work, with a bounded thread pool for each kind: pushes never wait for joins, nor joins for pushes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class Jobs:
-    """Places for one kind of work, and threads that do it.
+    """A limited number of places for one kind of work, and the threads that do it.
 
     Args:
         kind: The kind, such as "pushes".
-        places: How many may be at work at once. Others wait for their turn, in the order in which they came.
+        places: How many may be at work at once. Others wait, and get their places first come, first served.
     """
 
     def __init__(self, kind: str, places: int) -> None:
@@ -31,7 +31,10 @@ class Jobs:
         self._threads = ThreadPoolExecutor(places, kind)
 
     async def place(self, request: Request) -> AbstractContextManager[None]:
-        """Wait for a place, and return what gives it back. To be called when the whole request is there."""
+        """Wait for a place, and return the context manager that releases it.
+
+        To be called once the whole request is received, so that slow senders hold no place.
+        """
         request.wait(*self._full)
         await self._free.acquire()
         request.disable_deadline()
@@ -45,20 +48,20 @@ class Jobs:
             self._free.release()
 
     async def run(self, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step in a thread."""
+        """Run a step in a thread of this kind of work."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, step, *arguments)
 
     def close(self) -> None:
-        """Let go of the threads, and do not wait for them."""
+        """Shut down the threads without waiting for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Spines:
-    """The spines that are on their way, wait for their turn or are joined: so many, and so many bytes on disk.
+    """Limits the spines that are being received, wait for a place or are joined, by number and by bytes on disk.
 
     Args:
-        most: How many at once; further ones are refused.
-        room: How many bytes they may fill together.
+        most: The number of spines at once; further ones are rejected.
+        room: The number of bytes that they may fill together.
     """
 
     def __init__(self, most: int, room: int) -> None:
@@ -67,10 +70,10 @@ class Spines:
 
     @contextmanager
     def one(self) -> Iterator[Callable[[int], None]]:
-        """Take one more, and return what takes room for some bytes of it.
+        """Admit one more spine, and yield the function that reserves room for some more bytes of it.
 
         Raises:
-            Problem: There are too many, or they leave no room.
+            Problem: There are too many spines, or they leave no room.
         """
         mine = 0
 

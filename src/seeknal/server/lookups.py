@@ -1,4 +1,4 @@
-"""Online features over HTTP."""
+"""The endpoints for online features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from seeknal.values import exact, frames
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
-    """What is asked of a table; see `OnlineTable.get_features`."""
+    """A lookup in an online table; see `OnlineTable.get_features`."""
 
     keys: list[dict[str, Any]]
     features: list[str] | None = None
@@ -38,7 +38,7 @@ _msgpack = msgspec.msgpack.Encoder().encode
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Answer for many entities."""
+    """Return the features of many entities."""
     held = await service.table(request)
     kind = request.kind
     body = await request.body()
@@ -50,6 +50,7 @@ async def post(service: Service, request: Request) -> Response:
         asked = _decode(body, kind)
     request.keys = len(asked.keys)
     check_count(request.keys, service.limits.keys)
+    # The fast path: the most common request, to a store in this process, takes neither a thread nor Arrow.
     if kind == request.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
         quick = held.quick(asked.keys, time.time_ns() // 1000)
         if quick is not None:
@@ -68,7 +69,7 @@ async def post(service: Service, request: Request) -> Response:
 
 
 async def get(service: Service, request: Request) -> Response:
-    """Answer for one entity, whose keys are in the query."""
+    """Return the features of one entity, whose keys are fields of the query."""
     held = await service.table(request)
     given = [(name, text) for name, text in request.query if name in held.key_kinds]
     own = dict(given)
@@ -85,10 +86,10 @@ async def get(service: Service, request: Request) -> Response:
 
 
 def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
-    """Read a key as JSON would have it: 01 is no number.
+    """Return a key from text, written as JSON would write it: 01 is not a number.
 
     Raises:
-        DataError: It is none of that type.
+        DataError: The text is not a value of that type.
     """
     if is_.is_boolean(kind) or is_.is_integer(kind):
         if not (_BOOLEAN if is_.is_boolean(kind) else _WHOLE).fullmatch(text):
@@ -100,10 +101,14 @@ def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
 
 
 def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
-    """Read what is wanted, beside the keys.
+    """Return the lookup that a query describes, without its keys.
+
+    Args:
+        query: The fields of the query that are not keys.
+        keys: The names of the keys, for the hint in an error.
 
     Raises:
-        DataError: The query has another name, or says neither true nor false.
+        DataError: The query has an unknown field, or `with_status` is neither true nor false.
     """
     asked = Asked([])
     for name, text in query:
@@ -128,7 +133,7 @@ async def _answer(
         if held.waits:
             return await service.elsewhere(request, _look_up, request, held, asked, columns)
         return _look_up(request, held, asked, columns)
-    except NotOnlineError:  # unless it was served anew, and this worker has not noticed
+    except NotOnlineError:  # the table may have been served again, after this worker's last refresh
         held = await service.elsewhere(request, service.definitions.open, held.record.project, held.record.name)
     try:
         return await service.elsewhere(request, _look_up, request, held, asked, columns)

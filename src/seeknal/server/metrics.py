@@ -1,4 +1,4 @@
-"""What Prometheus is told: of each table, and of the server."""
+"""Metrics for Prometheus, of each table and of the server."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COUNTERS = {
 
 
 class TableMetrics:
-    """Counts what is asked of one table.
+    """The counters of one table.
 
     Args:
-        tally: Where it is noted.
+        tally: The counts of this worker, to which the table's are added.
         labels: Project and table.
     """
 
@@ -36,10 +36,10 @@ class TableMetrics:
         self._seconds = (_SECONDS, *labels)
         self._buckets = [(_BUCKET, *labels, bound) for bound in _BOUNDS]
         for key in (self._keys, self._not_found, self._expired):
-            tally[key] += 0  # so that they show as 0, before there is one
+            tally[key] += 0  # so that a counter is exported, as 0, before it first counts
 
     def answered(self, keys: int, reads: Iterable[Read], seconds: float) -> None:
-        """Count an answer, the rows that were not found, and those that had expired."""
+        """Count a response, the rows that were not found, and those that had expired."""
         tally = self._tally
         tally[self._seconds] += seconds
         tally[self._buckets[bisect_left(_BUCKETS, seconds)]] += 1
@@ -52,10 +52,12 @@ class TableMetrics:
 
 
 class Metrics:
-    """Counts what this worker does, in the event loop's thread, and adds it some times a second to the totals.
+    """The counters of this worker.
+
+    They are counted in the event loop's thread, and added to the totals several times a second.
 
     Args:
-        totals: What all workers counted.
+        totals: The totals of all workers.
     """
 
     def __init__(self, totals: Totals | SharedTotals) -> None:
@@ -64,26 +66,26 @@ class Metrics:
         self._tables: dict[tuple[str, str], TableMetrics] = {}
 
     def table(self, project: str, name: str) -> TableMetrics:
-        """Give what counts for a table."""
+        """Return the counters of a table."""
         if (found := self._tables.get((project, name))) is None:
             found = self._tables[project, name] = TableMetrics(self._tally, (project, name))
         return found
 
     def answered(self, route: str, status: int) -> None:
-        """Count an answer."""
+        """Count a response."""
         self._tally[_ANSWERS, route, str(int(status))] += 1
 
     def flush(self) -> None:
-        """Add what was counted to the totals."""
+        """Add the counts of this worker to the totals."""
         self._totals.add(self._tally)
 
     def text(self, project: str | None, ages: Iterable[Freshness], at: int) -> bytes:
-        """Write all that is counted and flushed, as Prometheus reads it.
+        """Return all flushed counts, in the text format of Prometheus.
 
         Args:
-            project: The project to tell of, and nothing of the server; all, if None.
-            ages: How fresh the tables are.
-            at: What counts as now, in microseconds since 1970.
+            project: The project to report, without the server's own counts. None: everything.
+            ages: The freshness of the tables.
+            at: The time that counts as now, in microseconds since 1970.
 
         Raises:
             StoreError: The totals cannot be read.
@@ -95,7 +97,7 @@ class Metrics:
 
 
 def _counted(totals: Counts) -> Iterator[str]:
-    """Write what was counted, in the text format of Prometheus; no name of ours has a character that would need an escape."""
+    """Yield the counts in the text format of Prometheus. No label needs escaping, as names have no such characters."""
     yield from _head("seeknal_online_seconds", "histogram", "Time to answer a request to an online table.")
     for _, project, table in _of(totals, _SECONDS):
         labels = _labels(project=project, table=table)

@@ -1,4 +1,4 @@
-"""How a server is to run."""
+"""The options of a server."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from seeknal.system.folders import named
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes at most; each worker counts for itself.
+    """The limits of a server; each worker applies them on its own.
 
     Args:
         keys: Entities in a request, and rows in a push.
         body: Bytes of a request.
         spine: Bytes of a spine, which is kept on disk while it is joined.
-        spine_rows: Rows of a spine; a few bytes can be a great many.
-        time: How long a request may wait for what it needs: its own next bytes, a store, a reader of the answer.
+        spine_rows: Rows of a spine, since a few bytes can stand for a great many.
+        time: How long a request may wait for its next bytes, for a store, or for the client to read the response.
         requests: Requests at work at once; more get 503.
-        jobs: Pushes at work at once, and joins at work at once; more wait for their turn, and get 429 if it does not come in time.
-        connections: Connections; more are closed.
+        jobs: Pushes at work at once, and joins at work at once. More wait for a place, and get 429 if none is free in
+            time.
+        connections: Open connections; more are closed.
     """
 
     keys: int = 1000
@@ -44,21 +45,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
-    """How a server is to run.
+    """The options of a server.
 
     Args:
-        host: The address to listen at.
-        port: The port to listen at; 0 takes a free one.
-        workers: Processes that answer.
-        limits: What is too much.
-        access_log: Whether a line is written to stdout for each request.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        workers: The number of processes that answer requests.
+        limits: The limits of each worker.
+        access_log: Whether to write a line to stdout for each request.
         certificate: File with the TLS certificate and its chain, in PEM.
         key: File with the certificate's private key, in PEM.
         grace: How many seconds requests in flight may take when the server is told to stop.
-        telemetry: Whether spans go to OpenTelemetry, as its OTEL_* variables say.
+        telemetry: Whether to send spans with OpenTelemetry, as its OTEL_* variables say.
 
     Raises:
-        DefinitionError: They do not go together.
+        DefinitionError: Only one of certificate and key is given, or a file does not exist.
     """
 
     host: str = "127.0.0.1"
@@ -80,12 +81,12 @@ class Options:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         return is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host's name or address leads to this machine only.
+    """Return whether a host's name or address leads to this machine only.
 
     >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
     (True, True, True, False)

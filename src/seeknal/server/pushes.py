@@ -1,4 +1,4 @@
-"""Pushes over HTTP."""
+"""The endpoint for pushes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seeknal.server.service import Service
 
 
 class Rows(msgspec.Struct, forbid_unknown_fields=True):
-    """Rows of a group; see `FeatureStore.push`."""
+    """Rows to push to a group; see `FeatureStore.push`."""
 
     rows: list[dict[str, Any]]
 
@@ -27,7 +27,7 @@ _json = msgspec.json.Encoder().encode
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Store rows, and bring them online."""
+    """Store rows, and load them online."""
     kind = request.kind
     request.refuse_query()
     body = await request.body()
@@ -48,7 +48,7 @@ def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> dict[s
 
 
 def _read(rows: list[dict[str, Any]], schema: Schema, *, text: bool) -> list[dict[str, Any]]:
-    """Read the values of rows that came as text; the library takes moments as they are written."""
+    """Return the rows with decoded keys and features; the library itself reads event and created times as text."""
     fields = [*schema.keys, *schema.features]
     readers = {field.name: read for field in fields if (read := forms.reads(field.type, text=text))}
     return [

@@ -1,4 +1,4 @@
-"""What there is at which path, and the right it takes."""
+"""The routes: which endpoints are at a path, and the right that they take."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OPEN = ""
 
 @dataclass(frozen=True)
 class Route:
-    """What there is at a path.
+    """The endpoints at a path.
 
     Args:
-        path: The path, as people write it.
-        right: The right that a token must give; none if it is open to all.
-        methods: What answers, by method.
+        path: The path, with the names in it as {parameters}.
+        right: The right that a token must have; empty if the route is open to all.
+        methods: The endpoint of each method.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Route:
 
     @property
     def allowed(self) -> str:
-        """The methods that it answers, as `Allow` lists them."""
+        """The methods of the route, as the header `Allow` lists them."""
         return ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
 
     @cached_property
@@ -53,4 +53,4 @@ ROUTES: Mapping[tuple[str, int], Route] = {
     ("/openapi.json", 0): Route("/openapi.json", OPEN, {"GET": about.openapi}),
     ("/", 0): Route("/", OPEN, {"GET": about.page}),
 }
-"""By what is left of the path without its names, and how many they are."""
+"""The routes by what is left of their paths without the names, and the number of names."""

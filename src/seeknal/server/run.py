@@ -1,4 +1,4 @@
-"""Running workers: uvicorn, and what it lacks against slow and endless requests."""
+"""Running workers: uvicorn, with the protection against slow and endless requests that it lacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LONGEST_HEAD = 64 * 2**10
 _KEEP_ALIVE = 75
 _STARTUP_FAILED = 3
 _HANGS, _STARTS = 10, 30
-"""How long a worker may take to say that it is there, and a new one to be ready, in seconds."""
+"""How long a running worker may take to answer a health check, and a new one to be ready, in seconds."""
 _LOG = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -39,25 +39,25 @@ _LOG = {
 
 
 class News(logging.Filter):
-    """Lets through uvicorn's warnings, and its lines about workers that die or are replaced."""
+    """A filter that passes uvicorn's warnings, and its lines about workers that die or are replaced."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is one."""
+        """Return whether a record is to be logged."""
         return record.levelno >= logging.WARNING or any(part in record.msg for part in ("died", "restarting"))
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1, of which a head must come within some seconds and some kilobytes, and an answer must be read."""
+    """HTTP/1.1 with limits on the time and size of a head, and on how long a client leaves a response unread."""
 
     _is_watched = False
-    """Whether the connections of this worker are looked after: by one timer for all."""
+    """Whether a timer runs that checks the connections of this worker: one for all of them."""
 
     def connection_made(self, transport: Any) -> None:
-        """Take a connection, or refuse one too many."""
+        """Accept a connection, or reject it if there are too many."""
         super().connection_made(transport)
         self.head_since, self._head_size = self.loop.time(), 0
         self._unsent, self._unsent_since = 0, inf
-        self._limits = self.config.app.limits  # type: ignore[union-attr]  # it is our own
+        self._limits = self.config.app.limits  # type: ignore[union-attr]  # the application is an `App`
         if len(self.connections) > self._limits.connections:
             self.refuse(b"503 Service Unavailable\r\nretry-after: 1")
         if not Protocol._is_watched:
@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
             _watch(self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Parse received data, and reject a head that is too large."""
         super().data_received(data)
         if self.head_since != inf:
             self._head_size += len(data)
@@ -73,12 +73,12 @@ class Protocol(HttpToolsProtocol):
                 self.refuse(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """Begin a head, whose time and size count from here."""
         super().on_message_begin()
         self.head_since, self._head_size = self.loop.time(), 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes behind a body is left out, and not much of it is taken."""
+        """Take a header. Trailers, which follow a body, are dropped, and their size is limited."""
         if self.head_since != inf:
             super().on_header(name, value)
             return
@@ -87,7 +87,10 @@ class Protocol(HttpToolsProtocol):
             self.refuse(b"431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
-        """End a head. Nobody changes to another protocol here: with a body, that would be read as a request."""
+        """End a head. A request to upgrade is answered as any other.
+
+        If it has a body it is rejected, because the body would be parsed as the next request.
+        """
         self.head_since, self._head_size = inf, 0
         upgrades = self.parser.should_upgrade()
         if upgrades and any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.headers):
@@ -98,23 +101,23 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body, unless its request was refused."""
+        """Take a part of a body, unless its request was rejected."""
         if self.cycle is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a request, unless it was refused."""
+        """End a request, unless it was rejected."""
         if self.cycle is not None:
             super().on_message_complete()
 
     def refuse(self, status: bytes) -> None:
-        """Say why, and close the connection."""
+        """Respond with a status and no body, and close the connection."""
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
     def look_after(self) -> None:
-        """Close it if its head does not come, or nobody reads what is sent."""
+        """Close the connection if its head does not arrive in time, or the client does not read what is sent."""
         now = self.loop.time()
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
@@ -126,7 +129,7 @@ class Protocol(HttpToolsProtocol):
 
 
 def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
-    """Look after connections, as long as there are any."""
+    """Check all connections once a second, as long as there are any."""
     for connection in list(connections):
         connection.look_after()
     Protocol._is_watched = bool(connections)  # noqa: SLF001 - its own module
@@ -135,15 +138,16 @@ def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
 
 
 def serve(options: Options, settings: dict[str, Any], registry: Registry) -> None:
-    """Serve a home until somebody ends it (SIGINT or SIGTERM); then requests in flight are finished.
+    """Serve a home until SIGINT or SIGTERM, and then finish the requests in flight.
 
     Args:
-        options: How.
-        settings: Where the home is; see `FeatureStore`.
+        options: The options of the server.
+        settings: The arguments of `FeatureStore`.
         registry: The home's registry.
 
     Raises:
-        DefinitionError: Others could reach it, and there are no tokens; or certificate and key are none.
+        DefinitionError: Other machines could reach the server and there are no tokens, or certificate and key cannot be
+            used.
         StoreError: The address is taken, or the workers do not start.
     """
     if not options.is_local and not registry.tokens():
@@ -158,15 +162,15 @@ def serve(options: Options, settings: dict[str, Any], registry: Registry) -> Non
     with _listen(options) as listening:
         scheme, (host, port) = "https" if options.certificate else "http", listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"Serving {registry.path.parent} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - it is for people
+        print(f"Serving {registry.path.parent} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - for the operator
         _work(_config(options, settings), options, listening)
 
 
 def _work(config: uvicorn.Config, options: Options, listening: socket.socket) -> None:
-    for ended in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again when all is done
+    for ended in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again when it is done
         signal.signal(ended, lambda *_: None)
     if options.workers == 1:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it replaces workers, and here there is none to replace
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it means to replace workers, and here there are none
         server = uvicorn.Server(config)
         try:
             server.run(sockets=[listening])
@@ -180,10 +184,10 @@ def _work(config: uvicorn.Config, options: Options, listening: socket.socket) ->
 
 
 class Workers(Multiprocess):
-    """uvicorn's supervisor, which waits for a worker that hangs less long than for one that starts."""
+    """uvicorn's supervisor, with a shorter timeout for a running worker than for one that starts."""
 
     def keep_subprocess_alive(self) -> None:
-        """Replace the workers that have died, or hang."""
+        """Replace the workers that have died or hang."""
         self.config.timeout_worker_healthcheck = _HANGS
         super().keep_subprocess_alive()
 
@@ -214,10 +218,10 @@ def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
 
 
 def _check_certificate(options: Options) -> None:
-    """Look whether the certificate and its key can be used, before workers fail over them.
+    """Check that the certificate and its key can be used, before workers fail on them.
 
     Raises:
-        DefinitionError: They cannot.
+        DefinitionError: They cannot be used.
     """
     if options.certificate is None:
         return
@@ -246,6 +250,6 @@ def _listen(options: Options) -> socket.socket:
 
 
 def _raise_limit_of_files() -> None:
-    """Take as many open files as the system allows; each connection is one."""
+    """Allow as many open files as the system permits, since each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

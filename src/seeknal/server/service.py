@@ -1,4 +1,4 @@
-"""A worker: a home, opened, and what its endpoints share."""
+"""A worker: its open home, and what its endpoints share."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ from seeknal.values import exact
 
 T = TypeVar("T")
 _AT_START = 20
-"""How many tables are opened before the first request."""
+"""Tables that are opened before the first request."""
 _LOOK = 0.25
-"""How often the registry is looked at, and requests that wait for too long are ended, in seconds."""
+"""The interval at which the registry is checked and overdue requests are ended, in seconds."""
 
 
 class Service:
-    """One worker: a home, opened, and what its endpoints share.
+    """A worker: its open home, and what its endpoints share.
 
     Args:
-        store: The home.
-        options: How the server is to run.
-        entrance: Where the first process takes what its workers counted; None if this is the only one.
+        store: The feature store of the home.
+        options: The options of the server.
+        entrance: The socket over which the first process receives the counts of its workers; None if this is the only
+            process.
     """
 
     def __init__(self, store: FeatureStore, options: Options, entrance: socket.socket | None = None) -> None:
@@ -65,13 +66,13 @@ class Service:
         self._refreshes = ThreadPoolExecutor(1, "refresh")
         self._watchers: list[asyncio.Task[None]] = []
 
-    # What endpoints use
+    # For endpoints
 
     async def table(self, request: Request) -> Held:
-        """Give the table that a request names.
+        """Return the table that a request names.
 
         Raises:
-            Problem: There is none.
+            Problem: There is no such table.
         """
         name, project = request.names[-1], request.project or request.scope_of_token
         held = self.definitions.table(project, name)
@@ -81,36 +82,38 @@ class Service:
         return held
 
     async def elsewhere(self, request: Request, step: Callable[..., T], *arguments: object) -> T:
-        """Take a step that may wait in a thread, while other requests are answered."""
+        """Run a step that may block in a thread, while other requests are answered."""
         request.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
 
     def _ages(self) -> Iterator[Freshness]:
-        """Find out how fresh each table is."""
+        """Yield the freshness of each table."""
         at, online = time.time_ns() // 1000, self.store.online_tables.at_once()
         for table in self.store.registry.tables():
-            with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
+            with suppress(SeeknalError):  # the metrics then lack the table's age, on which an alert can be set
                 yield freshness(online, table, at)
 
-    # Its life
+    # Lifecycle
 
     async def start(self) -> None:
-        """Open what the first requests need: some tables; the others, of which there may be thousands, when they are asked for.
+        """Open what the first requests need.
+
+        Only some of the tables are opened, as there may be thousands. The others are opened when first requested.
 
         Raises:
             SeeknalError: The home cannot be opened.
         """
         self.definitions.refresh()
         for record in self.store.registry.tables()[:_AT_START]:
-            with suppress(SeeknalError, Problem):  # it is told of when somebody asks for it
+            with suppress(SeeknalError, Problem):  # the first request for the table reports the error
                 self.definitions.open(record.project, record.name)
-        exact.read("", "1", pa.int64())  # Arrow takes half a second for its first cast
+        exact.read("", "1", pa.int64())  # a warm-up, since Arrow takes half a second for its first cast
         self._watchers = [asyncio.create_task(_forever(step)) for step in (self._look_after_requests, self._refresh)]
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # what is open now stays, so later collections need not look at it
 
     async def stop(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         for watcher in self._watchers:
             watcher.cancel()
         self._refreshes.shutdown(wait=False, cancel_futures=True)
@@ -126,33 +129,33 @@ class Service:
         online.close_all()
 
     async def _look_after_requests(self) -> None:
-        """End requests that wait for too long, and let others see what was counted."""
+        """End the requests whose deadlines have passed, and add this worker's counts to the totals."""
         now = perf_counter()
         for request in [one for one in self.running if one.deadline < now]:
             request.end()
         self.metrics.flush()
 
     async def _refresh(self) -> None:
-        """Look at the registry again, in a thread of its own: the others may all wait for a store."""
-        with suppress(SeeknalError):  # /readyz tells of it
+        """Refresh the definitions in a thread of their own, since all other threads may be waiting for a store."""
+        with suppress(SeeknalError):  # /readyz reports it
             await asyncio.get_running_loop().run_in_executor(self._refreshes, self.definitions.refresh)
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:
-    """Take a step again and again, some times a second, whatever comes of it."""
+    """Run a step several times a second, whatever it raises."""
     while True:
         await asyncio.sleep(_LOOK)
         try:
             await step()
-        except Exception:  # noqa: BLE001 - without it, tokens would stay valid and no request would end
+        except Exception:  # noqa: BLE001 - if this ended, revoked tokens would stay valid and no request would time out
             traceback.print_exc()
 
 
 def telemetry() -> Any:
-    """Give the module that sends spans.
+    """Return the module that sends spans.
 
     Raises:
-        DefinitionError: What it needs is not installed.
+        DefinitionError: A library that it needs is not installed.
     """
     try:
         from seeknal.server import telemetry as module

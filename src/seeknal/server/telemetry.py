@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry: one for each request, in the trace that its `traceparent` names."""
+"""Spans for OpenTelemetry: one for each request, in the trace that the request's `traceparent` names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from seeknal.server.http import Request
 
 _PATIENCE = 1.5
-"""How long the end of the server waits for the collector, in seconds."""
+"""How long a stopping server waits for the collector, in seconds."""
 
 
 class Telemetry:
-    """Sends spans where OTEL_EXPORTER_OTLP_ENDPOINT says, some at a time, as the other OTEL_* variables say."""
+    """Sends spans in batches to OTEL_EXPORTER_OTLP_ENDPOINT; the other OTEL_* variables configure how."""
 
     def __init__(self) -> None:
         resource = Resource.create()
-        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):  # nobody named it
+        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):  # no OTEL_* variable names it
             resource = resource.merge(Resource({SERVICE_NAME: "seeknal"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -31,7 +31,7 @@ class Telemetry:
         self._propagator = TraceContextTextMapPropagator()
 
     def add(self, request: Request, route: str, status: int, seconds: float) -> None:
-        """Note a request that was answered, without keys and features."""
+        """Add the span of a request that was answered, without keys and features."""
         end = time.time_ns()
         carrier = {"traceparent": request.headers.get(b"traceparent", b"").decode("latin-1")}
         span = self._tracer.start_span(
@@ -52,7 +52,7 @@ class Telemetry:
         span.end(end)
 
     def close(self) -> None:
-        """Send what is noted, if the collector takes it soon: without it, that would go on for half a minute."""
+        """Send the remaining spans, and give up soon: without a collector, sending would go on for half a minute."""
         sending = Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(_PATIENCE)

@@ -1,7 +1,7 @@
-"""What all workers counted, kept in the memory of the first process.
+"""The totals of what all workers counted, kept in the memory of the first process.
 
-Workers send what they counted over a socket that they inherit, so that there are no files which a full disk, a cleaned folder or a
-worker that dies could turn against the server.
+Workers send their counts over a socket that they inherit. There are no files, so a full disk, a cleaned folder or a
+worker that dies cannot harm the server.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from seeknal.errors import StoreError
 
 Key = tuple[str, ...]
 Counts = dict[Key, float]
-"""Numbers by what they count and its labels."""
+"""Numbers by the name of a counter and its labels."""
 
 _AT_ONCE = 100
-"""Counts in a message: each has two names of 128 bytes at most, and a message may have 2^16 on any system."""
+"""Counts in a message. Each has two names of 128 bytes at most, and a message may have 2^16 bytes on any system."""
 _LONGEST = 2**16
 _PATIENCE = 5.0
 
@@ -38,7 +38,7 @@ class Totals:
         self._changing = Lock()
 
     def add(self, counts: Counts) -> None:
-        """Add counts, and take them out of what is given."""
+        """Add counts to the totals, and remove them from `counts`."""
         with self._changing:
             while counts:
                 key, number = counts.popitem()
@@ -51,10 +51,10 @@ class Totals:
 
 
 class Hub(Totals):
-    """The totals of the first process, to which its workers add.
+    """The totals of the first process, which receives the counts of its workers.
 
     Attributes:
-        entrance: What workers inherit.
+        entrance: The socket that workers inherit, and send their counts to.
     """
 
     def __init__(self) -> None:
@@ -67,13 +67,14 @@ class Hub(Totals):
 
     def _listen(self) -> None:
         while True:
+            # A message with a file descriptor asks for the totals, over that socket; any other one has counts.
             message, files, _, _ = socket.recv_fds(self._exit, _LONGEST, 1)
             try:
                 if files:
                     self._answer(files[0])
                 else:
                     self.add(dict(_decode(message)))
-            except Exception:  # noqa: BLE001 - the other workers still count
+            except Exception:  # noqa: BLE001 - the counts of other workers must still be taken
                 traceback.print_exc()
 
     def _answer(self, file: int) -> None:
@@ -83,17 +84,20 @@ class Hub(Totals):
 
 
 class SharedTotals:
-    """The totals of the first process, as a worker adds to them and reads them.
+    """A worker's access to the totals of the first process.
 
     Args:
-        entrance: The hub's.
+        entrance: The hub's `entrance`.
     """
 
     def __init__(self, entrance: socket.socket) -> None:
         self._entrance = entrance
 
     def add(self, counts: Counts) -> None:
-        """Add counts, and take them out of what is given; what the first process is too busy to take stays, for the next time."""
+        """Add counts to the totals, and remove them from `counts`.
+
+        Counts that the first process is too busy to take stay in `counts`, for the next call.
+        """
         while counts:
             some = list(islice(counts.items(), _AT_ONCE))
             try:
@@ -107,7 +111,7 @@ class SharedTotals:
         """Return the totals.
 
         Raises:
-            StoreError: The first process does not give them.
+            StoreError: The first process does not send them.
         """
         mine, theirs = socket.socketpair()
         try:

@@ -1,1 +1,1 @@
-"""What the operating system and DuckDB are used through: locks, folders, processes, threads, progress."""
+"""Wrappers around the operating system and DuckDB: locks, folders, processes, threads, progress."""

@@ -1,4 +1,4 @@
-"""What the names in a Delta log say, without loading what could open it."""
+"""The newest snapshot of a Delta table, read from file names alone, so that no Delta library has to be loaded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ _ENTRY = re.compile(r"(\d{20})\.(json|checkpoint[.\d]*\.parquet)")
 
 
 def newest(root: Path, *, entries_only: bool = False) -> int:
-    """Give the number of a table's newest snapshot, -1 if it has none.
+    """Return the number of a table's newest snapshot, or -1 if it has none.
 
     Args:
         root: The table's folder.
-        entries_only: Go by entries alone, not by checkpoints, which tell of a table whose entries were lost.
+        entries_only: Count log entries only, not checkpoints. A checkpoint also reveals a table whose entries were
+            lost.
 
     Raises:
         StoreError: The table's log cannot be read.
     """
     try:
-        names = os.listdir(root / "_delta_log")  # noqa: PTH208 - twice as quick
+        names = os.listdir(root / "_delta_log")  # noqa: PTH208 - twice as fast as pathlib
     except FileNotFoundError:
         return -1
     except OSError as error:

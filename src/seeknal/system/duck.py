@@ -1,4 +1,4 @@
-"""One DuckDB, set up so that its answers do not depend on the machine: UTC, no downloads, bounded memory."""
+"""An in-memory DuckDB, configured so that results do not depend on the machine: UTC, no downloads, bounded memory."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Duck:
-    """A DuckDB in memory, which is loaded and opened when it is first asked for.
+    """An in-memory DuckDB. The library is imported and the database opened on first use.
 
     Args:
-        scratch: Where a folder is made for what does not fit in memory.
-        memory_limit: Such as "4GB". None: half of the machine's memory.
+        scratch: Folder in which a temporary folder is created for data that spills to disk.
+        memory_limit: DuckDB's memory limit, such as "4GB". None: half of the machine's memory.
     """
 
     def __init__(self, scratch: Path, memory_limit: str | None = None) -> None:
@@ -46,34 +46,34 @@ class Duck:
 
     @locked_cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The connection that all cursors come from.
+        """The connection from which all cursors are created.
 
         Raises:
-            StoreError: It cannot be opened.
+            StoreError: DuckDB cannot be opened.
         """
         begun, self._begun = self._begun, None
         return begun.result() if begun else self._open()
 
     def begin(self) -> None:
-        """Let it open in a thread of its own, while the registry and the log of a table are read."""
+        """Start opening DuckDB in a background thread, while the caller reads the registry and a table's log."""
         if self._begun or "connection" in self.__dict__:
             return
         pool = ThreadPoolExecutor(1)
-        with suppress(RuntimeError):  # when the process ends, no thread begins
+        with suppress(RuntimeError):  # the interpreter starts no threads while it shuts down
             self._begun = pool.submit(self._open)
         pool.shutdown(wait=False)
 
     @locked_cached_property
     def limit(self) -> int:
-        """The most memory that it takes, in bytes."""
+        """DuckDB's memory limit, in bytes."""
         query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
         found = self.connection.cursor().execute(query).fetchone()
-        assert found  # noqa: S101 - one row
+        assert found  # noqa: S101 - the query returns exactly one row
         return int(found[0])
 
     @property
     def has_own_limit(self) -> bool:
-        """Whether somebody chose the limit."""
+        """Whether the caller set a memory limit, rather than leaving the default."""
         return self._memory_limit is not None
 
     def _open(self) -> duckdb.DuckDBPyConnection:
@@ -95,14 +95,17 @@ class Duck:
         return interruptible_calls(connection)
 
     def _room(self) -> Path:
-        """Make a folder for what does not fit in memory; where that cannot be, only who needs it will be told."""
+        """Create a temporary folder for spilled data, or return the scratch folder if that fails.
+
+        A failure is not raised here: only a query that actually spills needs the folder, and DuckDB reports it then.
+        """
         with suppress(OSError, StoreError):
             self._work = Workplace(self._scratch)
             return self._work.folder
         return self._scratch
 
     def close(self) -> None:
-        """Let go of it, if it was opened."""
+        """Close the connection, if it was opened."""
         if self._begun or "connection" in self.__dict__:
             with suppress(StoreError):
                 self.connection.close()

@@ -1,4 +1,7 @@
-"""How to install an extra of this Seeknal: from where it came, since the index has another product of that name."""
+"""The command that installs an extra of Seeknal, from wherever this Seeknal came from.
+
+The package index has another product of the same name, so `pip install seeknal[...]` would install the wrong one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 
 def how_to_install(extra: str) -> str:
-    """Return the end of a message that says what to install: a command that can be pasted as it is.
+    """Return the sentence that ends an error message about a missing extra: a command that can be pasted as it is.
 
     >>> how_to_install("redis").split("pip install ")[1].endswith("[redis]'")
     True
@@ -28,7 +31,7 @@ def how_to_install(extra: str) -> str:
 
 
 def _origin() -> dict[str, Any]:
-    """Return what the installer noted of where this Seeknal came from (PEP 610); nothing if it did not."""
+    """Return the source of this Seeknal as the installer recorded it in direct_url.json (PEP 610), or {}."""
     try:
         return json.loads(distribution("seeknal").read_text("direct_url.json") or "{}")  # type: ignore[no-any-return]
     except (PackageNotFoundError, ValueError):

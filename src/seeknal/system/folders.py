@@ -1,7 +1,8 @@
-"""Folders that appear whole or never, whatever happens to the process that makes them, and folders to work in.
+"""Folders that appear atomically, temporary folders, and the permissions of both.
 
-They are made under another name beside their place, and renamed at the end. What was begun by a process that
-was killed is removed by the next that makes a folder at the same place.
+A folder is filled under a temporary name beside its final path and renamed into place at the end, so it appears whole
+or not at all, even if the process is killed. The next process that creates a folder at the same path removes what a
+killed process left behind.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from seeknal.errors import DefinitionError, StoreError
 _LOCK, _WORK = "_making.lock", "work"
 _CHUNK = 2**20
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP}
-"""How a disk says that it does not bring folders, only files, to the disk when asked."""
+"""Error numbers of fsync on filesystems that can sync files but not folders."""
 
 
 def named(place: str | Path) -> Path:
-    """Return the file or folder that a user names, from the root.
+    """Return the absolute path of a file or folder that a user named; it need not exist.
 
     Raises:
-        DefinitionError: Nothing can have that name, or the user is not allowed to look there.
+        DefinitionError: No file can have that name, or the user is not allowed to look there.
     """
     try:
         path = Path(place).expanduser().absolute()
@@ -45,10 +46,10 @@ def named(place: str | Path) -> Path:
 
 
 def make(folder: Path) -> None:
-    """Make a folder, and those that it is in, each for the group of the one around it; see `share`.
+    """Create a folder and its missing parents, each shared with the group of its parent folder; see `share`.
 
     Raises:
-        StoreError: This user may not.
+        StoreError: A folder cannot be created, because this user may not write there or because of another OS error.
     """
     if folder.is_dir():
         return
@@ -61,9 +62,10 @@ def make(folder: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Let the group of a folder use what was just made in it as it may use the folder, whatever the umask of this process says.
+    """Grant the group the same rights to a new file or folder as to its parent folder, whatever this process's umask.
 
-    So a home that is shared by a group, by `chmod g+rws`, stays so. A file of another group is left alone.
+    A home that a group shares by `chmod g+rws` thus stays shared. A file whose group differs from its folder's is left
+    alone, and files never become executable.
     """
     with suppress(OSError):
         made, folder = path.stat(), path.parent.stat()
@@ -73,37 +75,37 @@ def share(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if possible: the error for which it is removed is the one to raise."""
+    """Remove a file if possible. A failure is ignored, since the caller already raises the error that led here."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 def may_write(path: Path) -> bool:
-    """Tell whether this user may write a file or folder, or make it where it is not there."""
-    while not os.path.exists(path):  # noqa: PTH110 - also where this user may not look
+    """Return whether this user may write a file or folder, or create it if it does not exist."""
+    while not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where this user may not look
         path = path.parent
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse to write where this user may not.
+    """Check that this user may write to a folder.
 
     Raises:
-        StoreError: It may not.
+        StoreError: The folder is read-only for this user.
     """
     if not may_write(folder):
         raise read_only(folder)
 
 
 def refused(path: Path, error: OSError) -> StoreError:
-    """Return what to raise when a file or folder could not be written."""
+    """Return the error to raise when the system refused to write a file or folder."""
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return read_only(path)
     return StoreError(f"{path} could not be written: {error.strerror}.")
 
 
 def read_only(path: Path) -> StoreError:
-    """Return what to raise when this user may not write a file or folder."""
+    """Return the error to raise when a file or folder is read-only for this user."""
     return StoreError(
         f"{path} is read-only for this user. Run this as a user, or in a group, that may write it; a volume has to be "
         "mounted writable."
@@ -111,7 +113,11 @@ def read_only(path: Path) -> StoreError:
 
 
 def scratch_of(home: Path) -> Path:
-    """Return the folder for what does not fit in memory: in the home, or where this user may not write, a private one in TMPDIR."""
+    """Return the folder for data that does not fit in memory.
+
+    It is in the home, or, where this user may not write there, a private folder of the user in TMPDIR. If that cannot
+    be used either, the folder in the home is returned all the same.
+    """
     own = home / "scratch"
     if may_write(own):
         return own
@@ -127,10 +133,10 @@ def scratch_of(home: Path) -> Path:
 
 @contextmanager
 def atomic_folder(place: Path) -> Iterator[Path]:
-    """Give a folder to fill, which is at its place, and on the disk, when this ends well, and gone if not.
+    """Yield a folder to fill. On success it is synced to disk and renamed to `place`, on failure it is removed.
 
     Raises:
-        StoreError: Something is at the place by then.
+        StoreError: The folder cannot be renamed, because something else is at `place` by then.
     """
     _sweep(place)
     made: list[Path] = []
@@ -147,12 +153,13 @@ def atomic_folder(place: Path) -> Iterator[Path]:
 
 
 class Workplace:
-    """A folder to work in, which is gone when this is, or when the process ends; those of killed processes go before it is made.
+    """A temporary folder that is removed when this object is garbage-collected or the process ends.
 
-    Two processes can have one number, each in a container of its own, so a name with that number keeps nothing apart.
+    Folders left behind by killed processes are removed first. Folders are told apart by random names and locks, not by
+    process ids: processes in two containers can have the same id.
 
     Args:
-        parent: Where it is made.
+        parent: Folder in which it is created.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -163,17 +170,19 @@ class Workplace:
 
 
 def _end_work(folder: Path, lock: FileIO, maker: int) -> None:
-    if os.getpid() == maker:
+    if os.getpid() == maker:  # a forked process runs the finalizer too, and must leave its parent's folder alone
         shutil.rmtree(folder, ignore_errors=True)
     lock.close()
 
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Give a folder to work in, which is gone afterwards, also where a generator has it that nobody comes back to close.
+    """Yield a temporary folder that is removed afterwards.
+
+    It is removed even if the caller is a generator that is abandoned without being closed; see `Workplace`.
 
     Args:
-        parent: Where it is made.
+        parent: Folder in which it is created.
     """
     work = Workplace(parent)
     try:
@@ -183,7 +192,10 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def copy(source: Path, target: Path) -> tuple[int, str]:
-    """Copy a file, with its permissions but always to be read and written by its owner; give its size and SHA-256."""
+    """Copy a file to a path that does not exist yet, and return its size in bytes and its SHA-256.
+
+    The copy has the permissions of the original, and its owner can always read and write it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as old, target.open("xb") as new:
@@ -195,13 +207,16 @@ def copy(source: Path, target: Path) -> tuple[int, str]:
 
 
 def same_access(source: Path, target: Path) -> None:
-    """Let those read a file or folder who may read another, as far as the disk knows of permissions."""
+    """Copy the permissions of `source` to `target`, plus read and write for the owner.
+
+    A filesystem that refuses to set permissions is left alone.
+    """
     with suppress(PermissionError):
         target.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR)
 
 
 def abandoned(parent: Path) -> list[Path]:
-    """List the folders to work in that processes left which are no more."""
+    """Return the temporary folders that ended processes left behind."""
     found = []
     for part, lock in _unlocked(parent / _WORK):
         lock.close()
@@ -210,16 +225,19 @@ def abandoned(parent: Path) -> list[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove the folders to work in that processes left which are no more."""
+    """Remove the temporary folders that ended processes left behind."""
     _sweep(parent / _WORK)
 
 
 def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
-    """Make a folder for the work, and lock it; another one if somebody took it for left behind meanwhile.
+    """Create and lock a temporary folder.
+
+    Between the two steps, another process may take the unlocked folder for abandoned and remove it. In that
+    case, another name is tried.
 
     Args:
-        place: The place that it is for.
-        made: Is told of each folder before it is made.
+        place: Path beside which the folder is created.
+        made: Receives each folder before it is created, so that the caller can remove it whatever happens.
     """
     while True:
         part = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.part"
@@ -231,25 +249,28 @@ def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
 
 
 def _sweep(place: Path) -> None:
-    """Remove what was begun for a place by processes that are no more."""
+    """Remove the temporary folders for a place that ended processes left behind."""
     for part, lock in _unlocked(place):
         with lock:
             shutil.rmtree(part, ignore_errors=True)
 
 
 def _unlocked(place: Path) -> Iterator[tuple[Path, FileIO]]:
-    """Give what was begun for a place by processes that are no more, locked."""
+    """Yield the temporary folders for a place that ended processes left behind, each with the lock now held on it."""
     for part in place.parent.glob(f".{escape(place.name)}.{'[0-9a-f]' * 8}.part"):
         if (lock := _try_lock(part, unknown=False)) is not None:
             yield part, lock
 
 
 def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
-    """Lock a folder of work, until the file that is returned is closed; None if somebody has it locked, or it is gone.
+    """Lock a temporary folder until the returned file is closed.
+
+    Return None if another process has it locked, or it is gone.
 
     Args:
         part: The folder.
-        unknown: Whether to go on where the disk knows no locks.
+        unknown: Whether this process owns the folder, and so goes on without a lock where the filesystem has none.
+            Otherwise such a folder counts as locked, and so does one of another user.
     """
     lock = None
     try:
@@ -257,7 +278,7 @@ def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, FileNotFoundError):
         pass
-    except PermissionError:  # it is another user's
+    except PermissionError:  # another user's folder
         if unknown:
             raise
     except OSError:
@@ -273,7 +294,10 @@ def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
 
 
 def put(place: Path, content: bytes) -> None:
-    """Write a file that is at its place, and on the disk, whole or not at all; one writer at a time in a folder."""
+    """Write a file atomically: it is synced to disk, then renamed into place.
+
+    The temporary name is fixed, so the caller must allow one writer at a time per folder.
+    """
     part = place.with_name(".put.part")
     try:
         part.write_bytes(content)
@@ -286,7 +310,7 @@ def put(place: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Bring a folder, and all that is in it, to the disk."""
+    """Sync a folder and everything in it to disk, contents before folders."""
     for here, _, names in os.walk(folder, topdown=False):
         for path in [*(Path(here, name) for name in names), Path(here)]:
             _sync_one(path)

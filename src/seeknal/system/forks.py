@@ -1,4 +1,4 @@
-"""What a forked process must not share with its parent."""
+"""Objects that a forked process must not share with its parent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """Makes one thing for each process, when it is first used there: connections, and what holds them.
+    """One object per process, created on first use there: a connection, or an object that holds connections.
 
-    A forked process inherits the sockets and locks of its parent. Over the sockets it would take answers that are meant for its
-    parent, and a thread that it does not have may hold the locks. So it makes its own, and never touches what it inherited.
+    A forked process inherits its parent's sockets and locks. Reading from an inherited socket would steal responses
+    meant for the parent, and an inherited lock may be held by a thread that does not exist in the child. So the child
+    creates its own object and never touches the inherited one.
 
     Args:
-        make: Makes it.
+        make: Creates the object.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -29,7 +30,7 @@ class PerProcess(Generic[T]):
         _every.add(self)
 
     def __call__(self) -> T:
-        """Return what this process made; one thread makes it, and others wait."""
+        """Return this process's object. One thread creates it while the others wait."""
         made = self._made
         if made is None:
             with self._making:
@@ -37,19 +38,23 @@ class PerProcess(Generic[T]):
         return made
 
     def forget(self) -> T | None:
-        """Return what this process made, if it did, and make another when it is next used."""
+        """Return this process's object, or None if it has none, and drop it: the next use creates a new one."""
         made, self._made = self._made, None
         return made
 
     def leave_to_parent(self) -> None:
-        """Let go of what was inherited."""
+        """Drop the inherited object without freeing it, and replace the inherited lock: called in a forked child."""
         self._making = Lock()
         if (inherited := self.forget()) is not None:
             keep(inherited)
 
 
 def keep(inherited: object) -> None:
-    """Never free what was inherited: its destructors could wait for locks, or crash without threads, that are not there."""
+    """Leak a reference so that an inherited object is never freed.
+
+    Its destructor could wait for a lock that a thread of the parent holds, or crash because threads it needs are
+    missing.
+    """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 

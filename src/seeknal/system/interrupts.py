@@ -1,4 +1,4 @@
-"""Ctrl-C in a library that makes an error of its own of it: it is a KeyboardInterrupt, as everywhere in Python."""
+"""Ctrl-C raises KeyboardInterrupt, also where a library (DuckDB) turns the signal into an error of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 _MADE_OF_ONE = re.compile(
     r"\A(Query interrupted|INTERRUPT Error: .*)\Z|(^|failed: )KeyboardInterrupt:?\s*\Z", re.MULTILINE
 )
-"""What DuckDB says when it looked for signals in a query, and when Python raised in what it reads from Python."""
+"""DuckDB's messages for an interrupt: noticed by DuckDB during a query, or raised by Python data that it reads."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt in place of an error that a library made of it."""
+    """Re-raise a library's interrupt error as KeyboardInterrupt; other errors pass through."""
     try:
         yield
     except Exception as error:
@@ -26,13 +26,16 @@ def interruptible() -> Iterator[None]:
 
 
 def raise_interrupt(error: Exception) -> None:
-    """Raise KeyboardInterrupt if a library made an error of it."""
+    """Raise KeyboardInterrupt if this error is how a library reports an interrupt; otherwise return."""
     if _MADE_OF_ONE.search(str(error)):
         raise KeyboardInterrupt from None
 
 
 def interruptible_calls(made: T) -> T:
-    """Return an object of DuckDB whose methods are interruptible, and those of the cursors and relations that they return."""
+    """Return a proxy for a DuckDB object whose methods raise KeyboardInterrupt on Ctrl-C.
+
+    The cursors and relations that those methods return are wrapped in the same way.
+    """
     return cast("T", _Calls(made))
 
 

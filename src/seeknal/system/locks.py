@@ -1,4 +1,4 @@
-"""Locks between processes, which the system lets go of when a process ends, however it ends; and one between threads."""
+"""File locks between processes, which the system releases however a process ends, and a lock between threads."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 else:
 
     class locked_cached_property(cached_property):  # noqa: N801 - a decorator
-        """A property that one thread computes when it is first read, while others wait for that thread alone.
+        """A cached property with one lock per instance and property: one thread computes it while the others wait.
 
-        Python's own has had no lock since 3.12, and before it one for all instances.
+        `functools.cached_property` has no lock since Python 3.12, and had one lock for all instances before.
         """
 
         def __get__(self, instance: Any, owner: Any = None) -> Any:
             if instance is None:
                 return self
-            # The process is in the name, since a forked process inherits a lock that a thread of its parent holds.
+            # The process id is part of the name, because a forked process can inherit a lock that a thread of its
+            # parent holds and that is never released in the child.
             name = f"{self.attrname} is made in {os.getpid()}"
             with instance.__dict__.setdefault(name, RLock()):
                 known = instance.__dict__
                 if self.attrname not in known:
                     known[self.attrname] = self.func(instance)
                 made = known[self.attrname]
-            known.pop(name, None)  # not before: a thread that waits has the lock, and finds what was made
+            known.pop(name, None)  # only now: threads that wait on this lock find the value once they have it
             return made
 
 
@@ -56,17 +57,17 @@ _holds: dict[Path, ref[FileIO]] = {}
 
 
 def exclusive_lock(path: Path) -> AbstractContextManager[object]:
-    """Take a lock that nobody else holds in any way; `with` lets go of it."""
+    """Wait for an exclusive lock on a file and take it. Leaving the `with` block releases it."""
     return _lock(path, fcntl.LOCK_EX)
 
 
 def shared_lock(path: Path) -> AbstractContextManager[object]:
-    """Take a lock that others may hold together, but nobody alone; `with` lets go of it."""
+    """Wait for a shared lock on a file and take it. Leaving the `with` block releases it."""
     return _lock(path, fcntl.LOCK_SH)
 
 
 def while_holding(locks: Sequence[Callable[[], AbstractContextManager[object]]], step: Callable[[], T]) -> T:
-    """Take a step while any number of locks are held."""
+    """Run a step while holding all of these locks, taken in order, and return its result."""
     if not locks:
         return step()
     with locks[0]():
@@ -74,19 +75,24 @@ def while_holding(locks: Sequence[Callable[[], AbstractContextManager[object]]],
 
 
 def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
-    """Open a file and lock it, until the file is closed.
+    """Open a file, creating it if needed, and lock it until the file is closed.
 
-    The file itself is the context manager, because its end is C: a KeyboardInterrupt can come between the end of a `with`
-    block and the first line of an `__exit__` in Python, and the lock would be held for as long as the traceback is kept.
+    The file object itself is the context manager, because its `__exit__` is implemented in C. A KeyboardInterrupt can
+    arrive between the end of a `with` block and the first line of an `__exit__` written in Python. The lock would then
+    be held for as long as the traceback is kept.
+
+    Raises:
+        StoreError: The file cannot be opened although this user may write to its folder, or it cannot be locked.
     """
     try:
         file = FileIO(_open(path))
     except OSError as error:
         if path.parent.exists() and may_write(path.parent):
             raise StoreError(f"The lock {path} cannot be used: {error}") from error
-        return nullcontext()  # a user who may make no file here only reads
+        return nullcontext()  # a user who may not create files here only reads, and needs no lock
     try:
-        _held.add(ref(file, _held.discard))  # in C too: what is raised in a callback is lost
+        # The callback is in C too: Python swallows what a weakref callback raises, a KeyboardInterrupt included.
+        _held.add(ref(file, _held.discard))
         fcntl.flock(file, kind)
     except OSError as error:
         file.close()
@@ -106,22 +112,24 @@ def _open(path: Path, flags: int = os.O_CREAT) -> int:
 
 
 def try_exclusive_lock(path: Path) -> AbstractContextManager[object] | None:
-    """Take a lock that nobody else holds in any way, if that is possible without waiting; None if not."""
+    """Take an exclusive lock on a file without waiting, or return None if it cannot be had now."""
     return _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT)
 
 
 def is_unlocked(path: Path) -> bool:
-    """Tell whether nobody holds a lock."""
+    """Return whether no process holds a lock on a file, or the file does not exist."""
     file = _tried(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file is not None or not path.exists()
 
 
 def hold(path: Path, *, make: bool = False) -> object:
-    """Take a lock that others may hold together, until what this returns is gone; None where there is nothing to lock.
+    """Wait for a shared lock on a file, and hold it until the returned object is garbage-collected.
+
+    Return None if the file cannot be opened or locked.
 
     Args:
-        path: A file, which all holders of a process have open once.
-        make: Make it if it is not there.
+        path: The lock file. A process opens it once, and all its holders share that open file.
+        make: Create the file if it does not exist.
     """
     known = _holds.get(path)
     if (file := known() if known else None) is None and (
@@ -134,13 +142,13 @@ def hold(path: Path, *, make: bool = False) -> object:
 
 
 class _Quiet(FileIO):
-    """A file that is closed when it is gone, by C and without a warning."""
+    """A file that is closed when it is garbage-collected, by C code and without a ResourceWarning."""
 
     __del__ = FileIO.close
 
 
 def _tried(path: Path, kind: int, flags: int = 0) -> FileIO | None:
-    """Open a file and lock it, until it is gone; None if it cannot be opened or locked."""
+    """Open a file and lock it until the file object is garbage-collected. Return None if that fails."""
     try:
         file = _Quiet(_open(path, flags))
         _held.add(ref(file, _held.discard))
@@ -151,7 +159,10 @@ def _tried(path: Path, kind: int, flags: int = 0) -> FileIO | None:
 
 
 def _let_go() -> None:
-    """Close what a forked process inherits: the lock is its parent's, and would last until both have closed it."""
+    """Close the lock files that a forked process inherits.
+
+    The locks belong to the parent, and a lock lasts until every process that shares the open file has closed it.
+    """
     for one in list(_held):
         if file := one():
             file.close()

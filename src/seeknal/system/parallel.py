@@ -1,4 +1,4 @@
-"""Work for all cores."""
+"""A parallel map on a thread pool."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ T = TypeVar("T")
 
 
 def parallel_map(function: Callable[..., T], *arguments: Iterable[object], serial: bool = False) -> list[T]:
-    """Call a function with each of some arguments, as many at once as there are cores.
+    """Call a function with each set of arguments, on one thread per core, and return the results in order.
 
-    What is little is done one after the other: to start a thread takes as long as to gather some ten thousand values.
+    Pass `serial=True` for small inputs, which then run one after the other in the calling thread: starting a thread
+    takes as long as gathering some ten thousand values.
     """
     if serial:
         return list(map(function, *arguments))

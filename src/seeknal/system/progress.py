@@ -1,4 +1,4 @@
-"""Progress of long work: shown on a terminal, told to a callback, or neither."""
+"""Progress of long-running work: shown on a terminal, reported to a callback, or neither."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 OnProgress = Callable[[str], None]
-"""Called with each step as it begins, in words for people: "Joining shop/spend"."""
+"""Called with a description of each step as it begins, such as "Joining shop/spend"."""
 
 _PATIENCE = 1.0
 _showing = Lock()
 
 
 def no_progress(_step: str) -> None:
-    """Tell nobody: the default of every `on_progress`."""
+    """Ignore a step: the default of every `on_progress`."""
 
 
 @contextmanager
 def working(what: str, on_progress: OnProgress | None = None) -> Iterator[OnProgress]:
-    """Report the steps of some work, and yield the function that takes them.
+    """Yield the function to call with each step of some work.
 
     Args:
-        what: The work as a whole, which is the first step.
-        on_progress: Called with each step. Without it, the steps are shown on stderr if that is a terminal and the work takes
-            more than a second; nothing is shown in notebooks, logs and pipes.
+        what: Description of the work as a whole, which is the first step.
+        on_progress: Called with each step. Without it, the steps are shown on stderr if that is a terminal, no other
+            work is being shown, and the work takes more than a second. Nothing is shown in notebooks, logs and pipes.
     """
     if on_progress is not None:
         on_progress(what)
@@ -59,7 +59,7 @@ def _shown(what: str) -> Iterator[OnProgress]:
 
 
 class _Display:
-    """A line with the step and the time since the work began; rich is loaded only if there is something to show."""
+    """A line on stderr with the current step and the time since the work began. Rich is imported only to show it."""
 
     def __init__(self, step: str) -> None:
         self._step = step

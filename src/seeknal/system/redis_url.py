@@ -1,4 +1,4 @@
-"""Addresses of Redis: what may stand in one, and how it is shown, without its passwords."""
+"""Redis URLs: which are valid, and how to display them without passwords."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _TLS: dict[str, Callable[[str], None]] = {
 
 
 def problem(url: str) -> str | None:
-    """Say why a URL is no address of Redis; None if it is one.
+    """Return why a URL is not a valid Redis URL, or None if it is one.
 
     >>> problem("redis://host:6379/0?socket_timeout=0.2")
     >>> problem("redis://host/orders")
@@ -90,12 +90,12 @@ def _problem_of(scheme: str, name: str, value: str) -> str | None:
 
 
 def has_password(url: str) -> bool:
-    """Tell whether a URL has a password anywhere in it."""
+    """Return whether a URL has a password, or a parameter that could hold one, anywhere in it."""
     return shown(url) != url
 
 
 def shown(place: str) -> str:
-    """Write a place without the passwords in it, if it is a URL.
+    """Return a URL with its passwords masked; a place that is not a URL is returned unchanged.
 
     >>> shown("redis://me:secret@host:6379/0?ssl_password=secret&db=1")
     'redis://me:***@host:6379/0?ssl_password=***&db=1'
@@ -103,7 +103,7 @@ def shown(place: str) -> str:
     if "://" not in place:
         return place
     address, mark, query = place.partition("?")
-    if "@" in query:  # the password has a ? in it that should have been written as %3F
+    if "@" in query:  # the password contains a ? that should have been written as %3F
         return _USER.sub(f"{_HIDDEN}@", place)
     return _USER.sub(_without_password, address) + mark + "&".join(map(_without_value, query.split("&")))
 
@@ -114,7 +114,7 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def _without_value(parameter: str) -> str:
-    """Hide a value, unless it is of a parameter that is known and no password: a misspelt one may hold one."""
+    """Mask the value of a parameter, unless it is known and not a password: a misspelt one may hold a password."""
     name, mark, value = parameter.partition("=")
     is_open = unquote_plus(name) in _PLAIN | _TLS and "password" not in unquote_plus(name)
     return parameter if is_open or not value else f"{name}{mark}{_HIDDEN}"

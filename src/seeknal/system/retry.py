@@ -1,4 +1,4 @@
-"""Taking turns without waiting for each other: plan, try, and plan again when somebody else was first."""
+"""Optimistic concurrency: re-plan and retry when another writer committed first."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ T = TypeVar("T")
 _TRIES = 50
 
 
-class Conflict(StoreError):  # noqa: N818 - it is no error to the user, but the way to take turns
-    """Somebody else was first; plan again on what is there now."""
+class Conflict(StoreError):  # noqa: N818 - a signal to retry, not an error for the user
+    """Another writer committed first; re-plan on the current state."""
 
 
 def retry_on_conflict(label: str, step: Callable[[], T]) -> T:
-    """Plan and commit; again, on what is there then, when somebody else was faster.
+    """Run `step` again while it raises Conflict (optimistic concurrency), with a random backoff of up to 0.2 seconds.
+
+    Args:
+        label: What the step changes, for the message.
+        step: Plans on the current state and commits.
+
+    Returns:
+        The result of the first try without a conflict.
 
     Raises:
-        StoreError: Others were faster every time.
+        StoreError: Other writers committed first in each of 50 tries.
     """
     for attempt in range(_TRIES):
         try:
             return step()
         except Conflict:
-            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311 - no secret
+            time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311 - backoff, not a secret
     raise StoreError(f"Others changed {label} during each of {_TRIES} tries. Run it again when it is quieter.")

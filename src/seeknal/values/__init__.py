@@ -1,1 +1,1 @@
-"""Values: types, times, frames, and their exact conversion; the text of SQL."""
+"""Types, times, frames, the exact conversion of values between them, and SQL text."""

@@ -1,4 +1,4 @@
-"""The hash of a table's content: equal for equal names, types and values, however they are laid out in memory."""
+"""The hash of a table's content: equal for equal names, types and values, however Arrow lays them out in memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from seeknal.values.types import decoded, standard
 
 
 def content_hash(table: pa.Table) -> str:
-    """Hash names, types and values, row by row in order (BLAKE2b, 256 bits, as 64 hexadecimal digits).
+    """Return a hash of the names, types and values of a table, in the order of its rows.
+
+    The hash is BLAKE2b with 256 bits, as 64 hexadecimal digits.
 
     Raises:
-        DataError: A column has a type that Seeknal cannot keep; see `check_types`.
+        DataError: A column has a type that Seeknal cannot store; see `check_types`.
 
     >>> one = pa.table({"x": pa.chunked_array([[1, None], [3]])})
     >>> content_hash(one) == content_hash(one.combine_chunks()) != content_hash(one.slice(1))
@@ -25,6 +27,7 @@ def content_hash(table: pa.Table) -> str:
     """
     digest = blake2b(digest_size=32)
     for field, kind, given in zip(table.schema, check_types(table.schema), table.columns, strict=True):
+        # The length of the name comes first, so that a name with blanks cannot pass for another name and type.
         digest.update(f"{len(field.name)} {field.name} {kind} {len(given)};".encode())
         column = decoded(given, kind) if is_.is_dictionary(field.type) else given
         _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
@@ -32,10 +35,10 @@ def content_hash(table: pa.Table) -> str:
 
 
 def check_types(schema: pa.Schema) -> list[pa.DataType]:
-    """Return the types that some columns are kept in, whatever way their values were laid out.
+    """Return the type of each column, the same for all Arrow layouts of the same values.
 
     Raises:
-        DataError: A column cannot be kept; the message names it.
+        DataError: A column has a type that Seeknal cannot store; the message names the column.
     """
 
     def kind_of(field: pa.Field) -> pa.DataType:
@@ -51,6 +54,7 @@ def _feed(digest: Any, array: pa.Array) -> None:
     kind = array.type
     if is_.is_dictionary(kind):
         return _feed(digest, _decoded(array))
+    # Which values are null is hashed apart from the values, because the bytes beneath a null are arbitrary.
     digest.update(_dense(pc.is_valid(array).cast(pa.uint8())))
     values = array.drop_null()
     if is_.is_null(kind):
@@ -72,17 +76,18 @@ def _feed(digest: Any, array: pa.Array) -> None:
 
 def _feed_texts(digest: Any, values: pa.Array) -> None:
     wide = values.cast(pa.large_binary())
+    # Without the lengths, ["ab", "c"] and ["a", "bc"] would have one hash.
     digest.update(_dense(pc.binary_length(wide)))
     ends = pa.Array.from_buffers(pa.int64(), len(wide) + 1, [None, wide.buffers()[1]], offset=wide.offset)
     digest.update(memoryview(wide.buffers()[2] or b"")[ends[0].as_py() : ends[-1].as_py()])
 
 
 def _decoded(array: pa.DictionaryArray) -> pa.Array:
-    """Put values in the place of their numbers in a dictionary."""
+    """Return a dictionary-encoded array as plain values."""
     return pa.concat_arrays(decoded(pa.chunked_array([array]), standard(array.type)).chunks)
 
 
 def _dense(values: pa.Array) -> memoryview:
-    """Give the bytes of fixed-width values without nulls."""
+    """Return the bytes of fixed-width values that have no nulls."""
     width, data = values.type.bit_width // 8, values.buffers()[-1]
     return memoryview(data or b"")[values.offset * width : (values.offset + len(values)) * width]

@@ -1,4 +1,4 @@
-"""How things are shown to people: moments as datetimes, and in a notebook as a small table."""
+"""How objects are displayed: instants as datetimes, and in a notebook a small HTML table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 
 def sheet(title: str, facts: Mapping[str, object]) -> str:
-    """Return facts as a table in HTML, a row for each; a list of records becomes a table within it.
+    """Return facts as an HTML table with a row for each. A list of records becomes a nested table.
 
     >>> sheet("Group", {"rows": 1200, "online": False})
     '<table><caption>Group</caption><tr><th>rows</th><td>1,200</td></tr><tr><th>online</th><td>no</td></tr></table>'
@@ -40,13 +40,16 @@ def _text(value: object) -> str:
 
 
 class Shown:
-    """A frozen dataclass that shows its fields, those that are instants by the properties that make datetimes of them."""
+    """Base class of frozen dataclasses that display their fields, with instants as datetimes.
+
+    Fields with repr=False are not displayed.
+    """
 
     _moments: ClassVar[Mapping[str, str]] = {}
-    """Property by field. Fields with repr=False are not shown."""
+    """For a field that is an instant, the name of the property that returns it as a datetime."""
 
     def __init_subclass__(cls) -> None:
-        cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]  # which a dataclass does not replace by its own
+        cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]  # dataclasses keep a class's own __repr__
 
     def _facts(self) -> dict[str, Any]:
         shown = (one.name for one in fields(self) if one.repr)  # type: ignore[arg-type]  # subclasses are dataclasses
@@ -62,7 +65,7 @@ class Shown:
 
 
 def _listed(value: object) -> object:
-    """Return a mapping, or a list of what shows itself, as what `sheet` makes tables of."""
+    """Return a mapping as a list of texts, and a list of `Shown` objects as records, which `sheet` can lay out."""
     if isinstance(value, Mapping):
         return [f"{name}={one!r}" for name, one in value.items()]
     if isinstance(value, Sequence) and value and isinstance(value[0], Shown):

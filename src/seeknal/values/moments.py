@@ -1,4 +1,4 @@
-"""Columns of time and key: whatever way they were written, brought to the form the engine compares."""
+"""Columns of moments converted to the form that the engine compares, and rows of columns gathered by number."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ _SAMPLE = 2**14
 
 
 def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.ChunkedArray]:
-    """Give rows of some columns by their numbers, in that order, on all cores; nulls where the number is -1.
+    """Return the rows of these columns with the given numbers, in that order, on all cores. Number -1 gives a null.
 
-    Columns are taken out of the list as they are begun, so that their memory can be used for the next ones.
+    For example, the rows 2, -1, 0 of the column "a", "b", "c" are "c", null, "a".
+
+    Args:
+        columns: The columns. Each is replaced by None in this list when its turn comes, to free its memory for the
+            next.
+        places: The numbers of the rows.
 
     Raises:
         pa.ArrowInvalid: A column has more text than one array can hold.
@@ -31,7 +36,8 @@ def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.Chunke
     def taken(values: pa.Array) -> list[pa.Array]:
         if not len(values) or not pa.types.is_primitive(values.type):
             return [values.take(piece) for piece in masked]
-        null = pa.scalar(None, values.type)  # to put nulls in afterwards takes a quarter of the time
+        # To take row 0 for -1 and put the nulls in afterwards needs a quarter of the time of a take with nulls.
+        null = pa.scalar(None, values.type)
         return [pc.if_else(is_known, values.take(piece), null) for piece, is_known in bare]
 
     def of(number: int) -> pa.ChunkedArray:
@@ -39,6 +45,7 @@ def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.Chunke
         columns[number] = None
         kind, whole = column.type, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         del column
+        # Repeated text is gathered by its dictionary codes, unless encoding the column costs more than the gathering.
         if len(places) < len(whole) or not _repeats(whole):
             return pa.chunked_array(taken(whole))
         encoded = whole.dictionary_encode()
@@ -50,7 +57,7 @@ def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.Chunke
 
 
 def _repeats(column: pa.Array) -> bool:
-    """Tell whether a column has text that comes again and again: then it is quicker to gather numbers for it."""
+    """Return whether values of a text column repeat, eight times or more on average in a sample of it."""
     if not pa.types.is_string(column.type):
         return False
     some = column.slice(0, _SAMPLE)
@@ -58,18 +65,18 @@ def _repeats(column: pa.Array) -> bool:
 
 
 def utc(name: str, column: pa.ChunkedArray, *, up: bool, first: int = 0) -> pa.ChunkedArray:
-    """Turn a column of moments into UTC timestamps of microseconds.
+    """Convert a column of moments to UTC timestamps in microseconds.
 
-    Naive times are UTC, dates are their midnight, text is read as ISO 8601.
+    Naive times are taken as UTC, dates as their midnight, and text as ISO 8601.
 
     Args:
         name: The column's name, for the message.
         column: The moments.
-        up: Round what is finer than a microsecond up (events) rather than down (spines).
+        up: Round times finer than a microsecond up, as for events, rather than down, as for spines.
         first: The number of the first row, for the message.
 
     Raises:
-        DataError: The column holds no moments.
+        DataError: The column does not hold moments, or a moment is out of range for microseconds.
     """
     try:
         return _utc(name, column, up, first)
@@ -80,7 +87,7 @@ def utc(name: str, column: pa.ChunkedArray, *, up: bool, first: int = 0) -> pa.C
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a type is one of text."""
+    """Return whether a type is a text type, in any of Arrow's layouts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
@@ -101,6 +108,7 @@ def _utc(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.Chunked
 
 def _micros_of_nanos(column: pa.ChunkedArray, up: bool) -> pa.ChunkedArray:
     nanos = column.cast(pa.int64())
+    # Arrow's division truncates towards zero: -1500 ns gives -1 us, which is right up but not down.
     down = pc.subtract(pc.divide(nanos, 1000), pc.cast(pc.and_(pc.less(nanos, 0), _has_rest(nanos)), pa.int64()))
     micros = pc.add(down, pc.cast(_has_rest(nanos), pa.int64())) if up else down
     return micros.cast(pa.timestamp("us"))
@@ -111,8 +119,10 @@ def _has_rest(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _read_text(name: str, column: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
-    """Read text that all has a zone, or all has none."""
+    """Parse text as ISO 8601 times, all of which must have a zone, or none of them."""
     text = column.cast(pa.string())
+    # Microseconds come first, because the range of nanoseconds is shorter. Arrow parses text with a zone only into a
+    # type with a zone, and text without one only into a type without.
     for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
         try:
             return text.cast(kind)
@@ -122,7 +132,7 @@ def _read_text(name: str, column: pa.ChunkedArray, first: int) -> pa.ChunkedArra
 
 
 def _unreadable(name: str, text: pa.ChunkedArray, number: int) -> DataError:
-    """Say which value cannot be read, or that they are not all alike."""
+    """Return the error for text that cannot be parsed: it names the bad value, or one with a zone and one without."""
     zoned = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
     first = {}
     for has_zone, kind in ((True, pa.timestamp("us", tz="UTC")), (False, pa.timestamp("us"))):

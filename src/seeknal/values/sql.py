@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def quote(name: str) -> str:
-    """Write a column or table name as an identifier.
+    """Return a column or table name as a quoted identifier.
 
     >>> print(quote('the "best" one'))
     "the ""best"" one"
@@ -15,7 +15,7 @@ def quote(name: str) -> str:
 
 
 def literal(value: str | int) -> str:
-    """Write a text or a whole number as a value.
+    """Return a text or a whole number as a SQL literal.
 
     >>> print(literal("it's"), literal(-3))
     'it''s' -3
@@ -24,12 +24,12 @@ def literal(value: str | int) -> str:
 
 
 def comma(parts: Iterable[str]) -> str:
-    """Join the parts of a list."""
+    """Return the parts of a list, joined by commas."""
     return ", ".join(parts)
 
 
 def scan(paths: Iterable[str]) -> str:
-    """Write the reading of Parquet files that share one schema, whatever characters their paths have."""
+    """Return the table function that reads Parquet files of one schema, whatever characters their paths have."""
     return f"read_parquet([{comma(literal(_without_globs(path)) for path in paths)}], hive_partitioning = false)"
 
 

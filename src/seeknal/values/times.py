@@ -1,4 +1,4 @@
-"""Moments and spans of time: instants are whole microseconds since 1970 in UTC, spans are closed."""
+"""Moments and intervals: an instant is a whole number of microseconds since 1970 in UTC, and intervals are closed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ Moment = datetime | date | str
 
 
 def instant(moment: Moment, *, whole_day: bool = False) -> int:
-    """Turn a moment into microseconds since 1970 in UTC.
+    """Return a moment as microseconds since 1970 in UTC.
 
-    A naive time is UTC, a date is its midnight, text is ISO 8601. What is finer than a microsecond
-    is cut off.
+    A naive time is taken as UTC, a date as its midnight, and text as ISO 8601. Digits beyond microseconds are cut off.
 
     Args:
         moment: The moment.
-        whole_day: Take the last microsecond of the day when the moment is a mere date.
+        whole_day: For a date without a time, return the last microsecond of the day instead.
 
     Raises:
-        DefinitionError: It is none of these.
+        DefinitionError: The value is none of these, or it is outside the years 1 to 9999 in UTC.
 
     >>> instant("1970-01-01T00:00:01+00:00"), instant(date(1970, 1, 2))
     (1000000, 86400000000)
@@ -67,7 +66,7 @@ def _from_text(text: str) -> datetime | date:
 
 
 def microseconds(interval: timedelta) -> int:
-    """Count the microseconds of a span, exactly."""
+    """Return a timedelta in microseconds, computed exactly."""
     return interval // _MICROSECOND
 
 
@@ -78,7 +77,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def span_of(text: str) -> timedelta | None:
-    """Read a span of time as people write it; None if it is none, or longer than Python's.
+    """Parse a duration such as "90m" in seconds, minutes, hours or days; None if it is not one, or out of range.
 
     >>> span_of("90m"), span_of("1.5 h"), span_of("soon")
     (datetime.timedelta(seconds=5400), datetime.timedelta(seconds=5400), None)
@@ -91,17 +90,17 @@ def span_of(text: str) -> timedelta | None:
 
 
 def moment_of(instant: int) -> datetime:
-    """Turn microseconds since 1970 back into an aware datetime."""
+    """Return microseconds since 1970 as an aware datetime in UTC."""
     return EPOCH + timedelta(microseconds=instant)
 
 
 def now() -> int:
-    """Say what time it is, in microseconds since 1970 in UTC."""
+    """Return the current time in microseconds since 1970 in UTC."""
     return instant(datetime.now(UTC))
 
 
 def show(instant: int | None) -> str:
-    """Write an instant for people, as short as it can be said.
+    """Return an instant as text for readers, without the time at midnight; "" for None.
 
     >>> show(0), show(1_500_000), show(None)
     ('1970-01-01', '1970-01-01 00:00:01.500000', '')
@@ -113,17 +112,17 @@ def show(instant: int | None) -> str:
 
 @dataclass(frozen=True, order=True)
 class Interval:
-    """A closed span between two instants; None leaves that side open."""
+    """A closed interval between two instants. None leaves that side unbounded."""
 
     start: int | None = None
     end: int | None = None
 
     @classmethod
     def between(cls, start: Moment | None, end: Moment | None) -> Interval:
-        """Make one from what a user gives; an end that is a date covers its whole day.
+        """Return the interval between two moments from the user. An end that is a date includes its whole day.
 
         Raises:
-            DefinitionError: The end comes before the start.
+            DefinitionError: The end is before the start, or one of them is not a moment.
         """
         interval = cls(
             None if start is None else instant(start),
@@ -135,7 +134,7 @@ class Interval:
 
     @property
     def is_unbounded(self) -> bool:
-        """Whether it has no bound at all."""
+        """Whether it has neither a start nor an end."""
         return self.start is None and self.end is None
 
     def __str__(self) -> str:
@@ -144,7 +143,7 @@ class Interval:
         return f"{show(self.start) or '...'} to {show(self.end) or '...'}"
 
     def hull(self, other: Interval) -> Interval:
-        """Give the shortest span that covers two.
+        """Return the shortest interval that covers both.
 
         >>> Interval(1, 2).hull(Interval(5, None))
         Interval(start=1, end=None)
@@ -153,7 +152,7 @@ class Interval:
         return Interval(start, None if self.end is None or other.end is None else max(self.end, other.end))
 
     def intersect(self, other: Interval) -> Interval | None:
-        """Give what two spans share, or None.
+        """Return the intersection of both, or None if it is empty.
 
         >>> Interval(1, None).intersect(Interval(None, 5)), Interval(1, 2).intersect(Interval(4, 5))
         (Interval(start=1, end=5), None)
@@ -165,11 +164,11 @@ class Interval:
 
 
 EMPTY_INTERVAL = Interval(1, 0)
-"""A span with no moment in it."""
+"""An interval that contains no instant."""
 
 
 def union(intervals: Sequence[Interval]) -> list[Interval]:
-    """Join those spans that overlap or touch, in order of time.
+    """Merge the intervals that overlap or touch, and return them in order of time.
 
     >>> union([Interval(5, 9), Interval(1, 4), Interval(20, None)])
     [Interval(start=1, end=9), Interval(start=20, end=None)]
@@ -177,6 +176,7 @@ def union(intervals: Sequence[Interval]) -> list[Interval]:
     joined: list[Interval] = []
     for interval in sorted(intervals, key=lambda i: (i.start is not None, i.start or 0)):
         last = joined[-1] if joined else None
+        # Instants are whole microseconds, so an interval that ends at 4 touches one that starts at 5.
         if last and (last.end is None or interval.start is None or interval.start <= last.end + 1):
             end = None if last.end is None or interval.end is None else max(last.end, interval.end)
             joined[-1] = Interval(last.start, end)
@@ -186,7 +186,7 @@ def union(intervals: Sequence[Interval]) -> list[Interval]:
 
 
 def without(spans: Sequence[Interval], others: Sequence[Interval]) -> list[Interval]:
-    """Give what is left of some spans when others are taken out of them.
+    """Return what remains of some intervals after others are subtracted from them.
 
     >>> without([Interval(1, 9)], [Interval(3, 4), Interval(8, None)])
     [Interval(start=1, end=2), Interval(start=5, end=7)]

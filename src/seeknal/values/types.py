@@ -1,7 +1,7 @@
-"""Types: the one form each has in a schema, on disk and online, and which widen into which.
+"""Types: the one form that each has in a schema, on disk and online, and which types widen into which.
 
-*Logical* is the type a user gets back, *stored* the nearest exact one that Delta Lake can hold,
-*wire* the nearest exact one that MessagePack can hold. Casting there and back changes no value.
+The *logical* type is the one a user gets back, the *stored* type the nearest exact one that Delta Lake has, and the
+*wire* type the nearest exact one that MessagePack has. Casting there and back changes no value.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pyarrow import types as is_
 from seeknal.errors import DataError, DefinitionError
 
 UTC = pa.timestamp("us", tz="UTC")
-"""The type of an instant."""
+"""The type of an instant, and the stored type of event times and created times."""
 LONGEST_DECIMAL = 38
-"""Digits of the longest decimal that can be kept."""
+"""The most digits that a decimal can be stored with."""
 
 _STANDARD = (
     (is_.is_large_string, pa.string()),
@@ -32,7 +32,7 @@ _UNITS = ["s", "ms", "us", "ns"]
 _UTC = {"UTC", "Z"}
 _OFFSET = re.compile(r"([+-])([01]\d|2[0-3]):?([0-5]\d)?", re.ASCII)
 _NOWHERE = {"Factory", "localtime", "posixrules"}
-"""Zones that are not the same on each machine."""
+"""Names of zones that differ between machines."""
 _WIDER: dict[pa.DataType, tuple[pa.DataType, ...]] = {
     pa.int8(): (pa.int16(), pa.int32(), pa.int64()),
     pa.int16(): (pa.int32(), pa.int64()),
@@ -46,10 +46,10 @@ _WIDER: dict[pa.DataType, tuple[pa.DataType, ...]] = {
 
 
 def logical(kind: pa.DataType) -> pa.DataType:
-    """Return the one type that stands for all ways to lay out the same values, if they can be kept and read back.
+    """Return the one type that stands for all Arrow layouts of the same values.
 
     Raises:
-        DataError: Seeknal cannot keep such values.
+        DataError: Seeknal cannot store such values and read them back.
     """
     found = standard(kind)
     _refuse_unnamed(found)
@@ -57,7 +57,7 @@ def logical(kind: pa.DataType) -> pa.DataType:
 
 
 def _refuse_unnamed(kind: pa.DataType) -> None:
-    """Refuse fields of structs that would lose their values on disk or in DuckDB."""
+    """Raise a DataError for struct fields whose name is empty or has NUL: disk or DuckDB would lose their values."""
     if not _is_nested(kind):
         return
     for field in kind if is_.is_struct(kind) else [kind.value_field]:
@@ -82,7 +82,7 @@ def _in_known_zone(kind: pa.DataType) -> pa.DataType:
 
 @lru_cache(1024)
 def known_zone(name: str) -> str | None:
-    """Return the name by which every library finds a zone; None if none does.
+    """Return the name under which every library finds a zone, or None if there is no such name.
 
     >>> known_zone("Asia/Jakarta"), known_zone("Z"), known_zone("+0530"), known_zone("IST")
     ('Asia/Jakarta', 'UTC', '+05:30', None)
@@ -102,11 +102,13 @@ def known_zone(name: str) -> str | None:
 
 
 def readable(kind: pa.DataType, *, offsets: bool = True) -> pa.DataType:
-    """Return a type with UTC for each zone that cannot be read, as in tables of earlier versions: the same instants.
+    """Return a type with UTC in place of each zone that cannot be read. The instants stay the same.
+
+    Tables that earlier versions of Seeknal wrote can have such zones.
 
     Args:
         kind: The type.
-        offsets: Whether offsets such as +05:30 can be read; Polars knows no such zones.
+        offsets: Whether the library can read offsets such as +05:30. Polars cannot.
     """
 
     def read(inner: pa.DataType) -> pa.DataType:
@@ -121,7 +123,7 @@ def readable(kind: pa.DataType, *, offsets: bool = True) -> pa.DataType:
 
 
 def without_seconds(kind: pa.DataType) -> pa.DataType:
-    """Return the type a logical one has where times have at least milliseconds, as in Polars."""
+    """Return a type with milliseconds in place of seconds, as Polars needs it, which has no times in seconds."""
 
     def finer(one: pa.DataType) -> pa.DataType:
         if is_.is_timestamp(one) and one.unit == "s":
@@ -132,7 +134,7 @@ def without_seconds(kind: pa.DataType) -> pa.DataType:
 
 
 def with_readable_zones(table: pa.Table, *, offsets: bool = True) -> pa.Table:
-    """Return a table whose zones a library can read; see `readable`."""
+    """Return a table in which each zone that cannot be read is replaced by UTC; see `readable`."""
     for i, field in enumerate(table.schema):
         if (kind := readable(field.type, offsets=offsets)) != field.type:
             table = table.set_column(i, field.with_type(kind), _cast(table.column(i), kind))
@@ -140,15 +142,17 @@ def with_readable_zones(table: pa.Table, *, offsets: bool = True) -> pa.Table:
 
 
 def _rebuilt(kind: pa.DataType, of: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """Change the types that lists and structs are made of."""
+    """Return a type with `of` applied to it, or to the types inside it if it is a list or a struct."""
     return _rebuild(kind, lambda inner: _rebuilt(inner, of)) if _is_nested(kind) else of(kind)
 
 
 def standard(kind: pa.DataType) -> pa.DataType:
-    """Return the type that values have which were laid out in another way, whatever zones and names are in it.
+    """Return the one type that stands for all Arrow layouts of the same values, like `logical`.
+
+    Unlike there, zones that cannot be read and struct fields without a proper name are accepted.
 
     Raises:
-        DataError: Seeknal cannot keep such values.
+        DataError: Seeknal cannot store such values.
     """
     if is_.is_dictionary(kind):
         return standard(kind.value_type)
@@ -168,7 +172,7 @@ def standard(kind: pa.DataType) -> pa.DataType:
 
 
 def has_no_width(kind: pa.DataType) -> bool:
-    """Tell whether all values of a type are empty: lists of no value, binary of no byte. Parquet has no place for such."""
+    """Return whether all values of a type are empty: lists of length 0, binary of 0 bytes. Parquet cannot store them."""
     return bool(is_.is_fixed_size_list(kind) and kind.list_size == 0) or kind == pa.binary(0)
 
 
@@ -203,7 +207,7 @@ def _rebuild(kind: pa.DataType, of: Callable[[pa.DataType], pa.DataType], fixed:
 
 
 def stored(kind: pa.DataType) -> pa.DataType:
-    """Give the type a logical one has in the offline table."""
+    """Return the stored type of a logical type: the one it has in the offline table."""
     if _is_nested(kind):
         return _rebuild(kind, stored, fixed=False)
     if is_.is_timestamp(kind):
@@ -212,6 +216,7 @@ def stored(kind: pa.DataType) -> pa.DataType:
         return pa.int32() if is_.is_time32(kind) else pa.int64()
     if is_.is_fixed_size_binary(kind):
         return pa.binary()
+    # Delta Lake has no unsigned integers: each becomes the next wider signed type, or a decimal with room for 64 bits.
     unsigned = {
         pa.uint8(): pa.int16(),
         pa.uint16(): pa.int32(),
@@ -222,7 +227,7 @@ def stored(kind: pa.DataType) -> pa.DataType:
 
 
 def wire(kind: pa.DataType) -> pa.DataType:
-    """Give the type a logical one has in the online store."""
+    """Return the wire type of a logical type: the one it has in the online store."""
     if _is_nested(kind):
         return _rebuild(kind, wire, fixed=False)
     if is_.is_timestamp(kind):
@@ -235,14 +240,17 @@ def wire(kind: pa.DataType) -> pa.DataType:
 
 
 def without_halves(kind: pa.DataType) -> pa.DataType:
-    """Give the type a logical one has where floats have at least 32 bits, as in DuckDB."""
+    """Return a type with 32-bit floats in place of 16-bit ones, which DuckDB does not have."""
     if _is_nested(kind):
         return _rebuild(kind, without_halves)
     return pa.float32() if kind == pa.float16() else kind
 
 
 def widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
-    """Tell whether every value of one logical type has an exact place in the other."""
+    """Return whether every value of one logical type is exact in the other.
+
+    Structs must have the same field names in the same order.
+    """
     if narrow == wide or is_.is_null(narrow) or wide in _WIDER.get(narrow, ()):
         return True
     if is_.is_timestamp(narrow) and is_.is_timestamp(wide):
@@ -263,7 +271,7 @@ def _zone(kind: pa.DataType) -> str | None:
 
 
 def together(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the narrowest type in which the values of two logical types are exact; None if there is none.
+    """Return the narrowest type in which all values of two logical types are exact, or None if there is none.
 
     >>> together(pa.decimal128(3, 2), pa.decimal128(3, 1))
     Decimal128Type(decimal128(4, 2))
@@ -281,6 +289,7 @@ def together(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return None if None in kinds else pa.struct([(f.name, kind) for f, kind in zip(one, kinds, strict=True)])
     if _is_list(one) and _is_list(other):
         inside = together(one.value_type, other.value_type)
+        # -1 stands for lists of any length, which `pa.list_` takes in the same sense. Fixed lists must have one length.
         sizes = {kind.list_size if is_.is_fixed_size_list(kind) else -1 for kind in (one, other)}
         both_fixed = len(sizes) > 1 and -1 not in sizes
         return None if inside is None or both_fixed else pa.list_(inside, min(sizes))
@@ -288,7 +297,7 @@ def together(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 
 def shortest(column: pa.ChunkedArray) -> pa.DataType:
-    """Return the shortest type in which the decimals of a column are exact, whatever room its own type has."""
+    """Return the shortest decimal type in which all values of a decimal column are exact."""
     import pyarrow.compute as pc
 
     bounds = pc.min_max(column).as_py()
@@ -307,7 +316,11 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
-    """Tell whether values have an exact place in a type that is not wider than theirs: 5 among floats, 12.50 in decimal(3, 1)."""
+    """Return whether all values of a column are exact in a type that need not be wider than theirs.
+
+    For example, the whole number 5 fits a float, and 12.50 fits decimal(3, 1). Some pairs of types never fit, whatever
+    the values, such as float64 into float32; see `_may_fit`.
+    """
     if not _may_fit(standard(column.type), kind):
         return False
     try:
@@ -318,19 +331,20 @@ def fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
 
 
 def _may_fit(one: pa.DataType, other: pa.DataType) -> bool:
+    """Return whether values of one type can be exact in another, so that it makes sense to try the cast."""
     if is_.is_struct(one) and is_.is_struct(other):
         same = [f.name for f in one] == [f.name for f in other]
         return same and all(_may_fit(a.type, b.type) for a, b in zip(one, other, strict=True))
     if _is_list(one) and is_.is_list(other):
         return _may_fit(one.value_type, other.value_type)
     if is_.is_integer(one) and is_.is_integer(other) and together(one, other) is None:
-        return True  # with a sign and without: neither is wider
+        return True  # signed and unsigned with no common type: neither is wider
     decimal = is_.is_decimal(other) and (is_.is_decimal(one) or is_.is_integer(one))
     return decimal or (is_.is_integer(one) and is_.is_floating(other)) or widens(one, other)
 
 
 def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
-    """Tell whether keys of these two types can be equal at all."""
+    """Return whether a key of one type can equal a key of the other."""
     kinds = (
         is_.is_integer,
         is_.is_string,
@@ -345,10 +359,11 @@ def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
 
 
 def parse(name: str | pa.DataType) -> pa.DataType:
-    """Read a type from its Arrow name, such as "int64" or "timestamp[us]".
+    """Return the logical type with an Arrow name, such as "int64" or "timestamp[us]".
 
     Raises:
         DefinitionError: There is no such type.
+        DataError: Seeknal cannot store values of the type.
 
     >>> parse("float64")
     DataType(double)
@@ -365,10 +380,10 @@ def parse(name: str | pa.DataType) -> pa.DataType:
 
 
 def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
-    """Cast the columns, by position, without changing a value.
+    """Cast columns by position. Only floats may be rounded, to the nearest of their type; no other value changes.
 
     Raises:
-        DataError: A value has no place in its new type; the message names the column.
+        DataError: A value does not fit its new type; the message names the column.
     """
     columns = []
     for name, column, kind in zip(table.column_names, table.columns, kinds, strict=True):
@@ -380,17 +395,23 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast a column; into lists of one length without its nulls, beside which Arrow 26.0.1 reads what is not there."""
+    """Cast a column.
+
+    Nulls are taken out before a cast to fixed-size lists, and put back afterwards: Arrow 26.0.1 reads values beside
+    them that do not exist.
+    """
     if column.null_count == len(column) and not is_.is_null(kind):
         return pa.chunked_array([pa.nulls(len(column), kind)])
     if is_.is_dictionary(column.type):
         return decoded(column, kind)
     if is_.is_integer(column.type) and is_.is_decimal(kind):
-        return column.cast(pa.decimal128(LONGEST_DECIMAL)).cast(kind)  # Arrow wants room for the largest of the type
+        # Arrow refuses a decimal too short for the largest value of the integer type, whatever the values are.
+        return column.cast(pa.decimal128(LONGEST_DECIMAL)).cast(kind)
     if is_.is_fixed_size_list(kind) and column.null_count:
         import pyarrow.compute as pc
 
         valid = column.is_valid()
+        # For the rows "a", null, "b": places 0, null, 1 in the column without nulls.
         places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1), None)
         return _cast(column.drop_null(), kind).take(places)
     found = column.cast(kind, safe=not is_.is_floating(kind))
@@ -402,7 +423,7 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _check_floats(before: pa.Array, after: pa.Array) -> None:
-    """Refuse what Arrow casts in silence: whole numbers to floats that are others, and finite numbers to infinity.
+    """Check that an unsafe cast to floats kept whole numbers exact and made no finite number infinite.
 
     Raises:
         pa.ArrowInvalid: There is such a value.
@@ -414,7 +435,8 @@ def _check_floats(before: pa.Array, after: pa.Array) -> None:
     near = after.cast(pa.float64())
     if is_.is_integer(before.type):
         limit = 2.0 ** (before.type.bit_width - is_.is_signed_integer(before.type))
-        is_beyond = pc.or_(pc.greater_equal(near, limit), pc.is_inf(near))  # of which the cast back makes any number
+        # Floats beyond the integer's range are found by the limit: casting them back would give arbitrary numbers.
+        is_beyond = pc.or_(pc.greater_equal(near, limit), pc.is_inf(near))
         wrong = pc.or_(is_beyond, pc.not_equal(near.cast(before.type, safe=False), before))
         why = "has no exact place there"
     else:
@@ -424,7 +446,7 @@ def _check_floats(before: pa.Array, after: pa.Array) -> None:
 
 
 def leaves(values: pa.Array) -> Iterator[pa.Array]:
-    """Go through the arrays of values that an array of lists, structs and maps is made of."""
+    """Yield the arrays of plain values inside an array of lists, structs and maps, at any depth."""
     if is_.is_map(values.type):
         yield from leaves(values.keys)
         yield from leaves(values.items)
@@ -438,7 +460,7 @@ def leaves(values: pa.Array) -> Iterator[pa.Array]:
 
 
 def decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Replace numbers of categories, which each chunk has its own of, by what they stand for, in a type."""
+    """Return a dictionary-encoded column as plain values of a type. Each chunk has a dictionary of its own."""
     chunks = [_cast(pa.chunked_array([chunk.dictionary]), kind) for chunk in column.chunks]
     pairs = zip(column.chunks, chunks, strict=True)
     taken = [categories.take(chunk.indices) for chunk, categories in pairs]
@@ -446,7 +468,10 @@ def decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _renamed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Name what is inside lists as the type does; to Arrow such types are equal, but people see `list<l: int64>`."""
+    """Return a column whose inner list fields are named as in the type.
+
+    Arrow calls types equal that differ in such names only, but users would see `list<l: int64>`.
+    """
     if str(column.type) == str(kind):
         return column
     return pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)

@@ -1,1 +1,1 @@
-"""Writing: rows go offline, or both offline and online row by row; and the upkeep of what is stored."""
+"""Writes (rows go offline), pushes (rows go offline and online, one by one), and maintenance of what is stored."""

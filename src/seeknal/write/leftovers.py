@@ -1,6 +1,6 @@
-"""What processes that were killed left in a home: training sets that were never registered, groups half deleted, folders for work.
+"""Folders that killed processes left in a home: training sets never registered, groups half deleted, temporary folders.
 
-Left-over files of a group's table are its own matter: `OfflineTable.vacuum` and `OfflineTable.forget` remove them.
+Orphaned files of a group's table are left to the table: `OfflineTable.vacuum` and `OfflineTable.forget` remove them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from seeknal.system.folders import abandoned, scratch_of, sweep
 
 
 def find(catalog: Catalog) -> list[Path]:
-    """List the folders that nobody is at work on; of deletions and training sets none while one is going on."""
+    """List the left-over folders, without any that a running process may be using.
+
+    Half-deleted groups are left out while another process holds the deletion lock, and unregistered training sets while one
+    is being saved.
+    """
     return [*_half_deleted(catalog), *_unregistered(catalog), *abandoned(scratch_of(catalog.home))]
 
 
 def remove(catalog: Catalog) -> None:
-    """Remove them; the caller holds off whoever else deletes."""
+    """Remove the left-over folders. The caller must hold the deletion lock (`Catalog.deleting`)."""
     for folder in [*_in_trash(catalog), *_unregistered(catalog)]:
         shutil.rmtree(folder, ignore_errors=True)
     sweep(scratch_of(catalog.home))

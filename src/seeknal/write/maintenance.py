@@ -1,4 +1,4 @@
-"""Keeping a group's table in order: going back, cleaning, compacting, erasing."""
+"""Maintenance of a group's table: adopting rows, rolling back, cleaning, compacting, erasing."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from seeknal.write.writing import rows_to_store
 
 @dataclass(frozen=True)
 class Optimized:
-    """What an optimization did to a group.
+    """The result of optimizing a group.
 
     Args:
         group: Project and name of the group.
-        snapshot: The newest snapshot now.
-        files_before: How many files held the newest snapshot.
-        files: How many hold it now.
-        removed: How many files no snapshot needs any more were deleted.
-        freed: How many bytes that gave back.
+        snapshot: Number of the newest snapshot afterwards.
+        files_before: Number of files of the newest snapshot beforehand.
+        files: Number of files of the newest snapshot afterwards.
+        removed: Number of deleted files, which no snapshot needed any more.
+        freed: Size of the deleted files in bytes.
     """
 
     group: str
@@ -51,14 +51,14 @@ class Erased(Shown):
 
     Args:
         group: Project and name of the group.
-        keys: The join keys that were erased, by name.
-        at: When, in microseconds since 1970.
-        rows: How many rows of the current version went.
-        snapshots: The older snapshots that were kept, without the entity.
-        files_removed: How many files that held the entity were deleted.
-        lost_snapshots: How many older snapshots can no longer be read.
-        online: How many online stores were loaded anew.
-        training_sets: The training sets that held the entity, and were deleted.
+        keys: The erased join keys, by name.
+        at: Time of the erasure, in microseconds since 1970.
+        rows: Number of rows erased from the current version.
+        snapshots: Numbers of the older snapshots that were kept, without the entity.
+        files_removed: Number of deleted files, which held the entity.
+        lost_snapshots: Number of older snapshots that can no longer be read.
+        online: Number of online stores that were reloaded.
+        training_sets: The training sets that held the entity and were deleted.
     """
 
     group: str
@@ -75,7 +75,7 @@ class Erased(Shown):
 
     @property
     def time(self) -> datetime:
-        """When it was erased, in UTC."""
+        """Time of the erasure, in UTC."""
         return moment_of(self.at)
 
     def __str__(self) -> str:
@@ -85,17 +85,17 @@ class Erased(Shown):
 
 @dataclass(frozen=True)
 class Adopted(Shown):
-    """What was taken in of the changes of other programs.
+    """The result of adopting the rows that other programs changed.
 
     Args:
         group: Project and name of the group.
         version: The version that the rows belong to.
-        snapshot: Number of the snapshot that took them in.
+        snapshot: Number of the snapshot that adopted them.
         commits: The commits of other programs, as text.
-        rows: How many rows are new; they count as written now.
-        kept: How many rows of the files that were changed are as Seeknal wrote them.
-        removed: How many rows that Seeknal wrote are gone.
-        online_rows: How many entities are online now, if the group is online.
+        rows: Number of new rows, which count as written now.
+        kept: Number of rows in the changed files that are as Seeknal wrote them.
+        removed: Number of rows that Seeknal wrote and that are gone.
+        online_rows: Number of entities online now, if the group is online.
     """
 
     group: str
@@ -115,7 +115,7 @@ class Adopted(Shown):
 
 
 def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
-    """Check and number the rows that other programs changed, and take them in as one snapshot.
+    """Check and number the rows that other programs changed, and commit them as one snapshot.
 
     Raises:
         DefinitionError: No other program changed rows.
@@ -163,7 +163,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
 
 
 def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
-    """Make a version current again; nothing is deleted.
+    """Make a version current again, without deleting anything.
 
     Raises:
         DefinitionError: There is no such version, or it is the current one.
@@ -184,10 +184,10 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
 
 
 def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *, dry_run: bool) -> tuple[Version, int]:
-    """Remove the rows of the current version that are older than an instant; earlier snapshots keep theirs.
+    """Remove the rows of the current version that are older than an instant. Earlier snapshots keep their rows.
 
     Returns:
-        The version, and how many rows went, or would go.
+        The version, and the number of rows that were removed, or that a dry run would remove.
     """
     interval = Interval(None, before - 1)
 
@@ -196,12 +196,15 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
     def step() -> tuple[Version, int]:
         version = catalog.version(record)
         snapshot = offline.snapshot()
+        # Both were read one after the other, so another writer may have committed in between.
         if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
             raise Conflict(f"Another writer changed {record.label} first.")
         count = engine.count(snapshot.within(version.schema, interval))[0]
         if count and not dry_run:
             columns = [pa.array([], kind) for kind in version.schema.stored_types]
-            empty = pa.Table.from_arrays(columns, names=version.schema.names)
+            empty = pa.Table.from_arrays(
+                columns, names=version.schema.names
+            )  # an overwrite with no rows empties the interval
             offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", interval))
         return version, count
 
@@ -211,13 +214,16 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
 def optimize(
     catalog: Catalog, record: GroupRecord, pinned: Callable[[], Sequence[Snapshot]], keep_days: int
 ) -> Optimized:
-    """Put small files together, and delete those that no snapshot needs any more.
+    """Compact small files, and delete files that no snapshot needs any more.
 
     Args:
-        catalog: Where the group is.
+        catalog: The catalog of the group's home.
         record: The group.
-        pinned: Gives the snapshots that must stay readable; the last of each version stays too.
-        keep_days: What can be read as of a moment of so many days stays as well.
+        pinned: Returns the snapshots that must stay readable; the last snapshot of each version stays readable too.
+        keep_days: What `as_of` can read for moments up to so many days back stays readable as well.
+
+    Raises:
+        DefinitionError: `keep_days` is negative, or nothing was written yet.
     """
     if keep_days < 0:
         raise DefinitionError(f"keep_days={keep_days} is less than nothing. Write keep_days=0 to keep no days.")
@@ -232,6 +238,7 @@ def optimize(
     def needed() -> list[Snapshot]:
         last = _last_of_versions(catalog, record)
         writes = catalog.snapshots(record)
+        # `as_of=start` reads the snapshot that was the newest then, which was written before `start`.
         seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
 
@@ -244,7 +251,7 @@ def optimize(
 
 
 def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = True) -> list[Snapshot]:
-    """Return the last snapshot of each version, or of each but the current one; those that were vacuumed are left out."""
+    """Return the last snapshot of each version, or of each but the current one, without those that were vacuumed."""
     found = []
     for version in catalog.versions(record):
         with suppress(SnapshotGone):
@@ -253,22 +260,23 @@ def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = 
 
 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
-    """Give those snapshots from a number on whose files are all there: which these are, and nothing else of them."""
+    """Return the snapshots from number `first` on whose files all exist, as their numbers and the files' paths and sizes."""
     files = {one.number: one.files for one in catalog.snapshots(record, first)}
     found = list(read_file_lists(catalog.offline(record.project, record.name).root, files))
+    # Snapshots share files, so each file is looked for once.
     paths = {file.path: one.root / file.path for one in found for file in one.files}
     gone = {name for name, path in paths.items() if not path.exists()}
     return [one for one in found if not any(file.path in gone for file in one.files)]
 
 
 def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Callable[[], Sequence[Snapshot]]) -> Erased:
-    """Erase an entity from all that is stored offline; older snapshots that are not kept become unreadable.
+    """Erase an entity from all offline rows. Older snapshots that are not kept can become unreadable.
 
     Args:
-        catalog: Where the group is.
+        catalog: The catalog of the group's home.
         record: The group.
-        entity: Its join keys, in one row.
-        pinned: Gives the snapshots that stay, without the entity; the last of each version stays too.
+        entity: The entity's join keys, in one row.
+        pinned: Returns the snapshots to keep, without the entity; the last snapshot of each version is kept too.
     """
     offline = catalog.offline(record.project, record.name)
     catalog.catch_up(record)
@@ -287,7 +295,7 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
         return done
 
     removed = None
-    while removed is None:  # a training set saved meanwhile may have pinned a snapshot that has the entity
+    while removed is None:  # a training set saved in the meantime may have pinned a snapshot that holds the entity
         retry_on_conflict(record.label, step)
         removed = offline.forget(entity, kept)
     left = len(_readable(catalog, record))

@@ -1,4 +1,4 @@
-"""What a person would want to know about a write, though it is no error."""
+"""Warnings about a write that is valid, but may not be what the caller meant."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from seeknal.offline import Repeats, Snapshot, Write
 from seeknal.values.times import now, show
 
 _MANY = 10
-"""So many rows that are hidden by others of their write are seldom meant."""
+"""A write that hides so many of its own rows draws a warning: that is seldom meant."""
 
 
 def warn_about_write(label: str, before: Snapshot, write: Write, replaced: int, lookback_days: int) -> None:
-    """Give notice of what is unusual about a write that was made.
+    """Warn about whatever is unusual in a committed write.
 
     Args:
         label: Project and name of the group.
-        before: The table as it was.
-        write: What was written.
-        replaced: How many rows gave way.
-        lookback_days: How far before the bulk of its rows a write may reach without a notice.
+        before: The table before the write.
+        write: The write.
+        replaced: The number of stored rows that were replaced.
+        lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
     """
     moments = write.rows[write.schema.event_time.name].cast(pa.int64())
     for name in write.schema.key_names:
@@ -41,10 +41,11 @@ def warn_about_write(label: str, before: Snapshot, write: Write, replaced: int, 
 
 
 def _on_loss(label: str, before: Snapshot, write: Write, moments: pa.ChunkedArray, replaced: int) -> None:
-    """Tell of rows that were replaced by few, or, for want of an interval, by rows of another time."""
+    """Warn if an overwrite replaced many rows by few, or, without an interval, rows older than all of its own."""
     times = pc.min_max(moments).as_py()
     start = min((file.start for file in before.files if file.start is not None), default=None)
     lost = None
+    # An empty write always takes the first branch, so the second has a least event time to compare with.
     if 10 * len(moments) < replaced:
         lost = f"{plural(replaced)} of {label} gave way to {plural(len(moments))}"
     elif write.interval.is_unbounded and start is not None and start < times["min"]:
@@ -57,6 +58,7 @@ def _on_loss(label: str, before: Snapshot, write: Write, moments: pa.ChunkedArra
 
 
 def _on_reach(start: int, moments: pa.ChunkedArray, lookback_days: int) -> None:
+    # A quantile, not the minimum: a few stray old rows must not hide that the interval starts far too early.
     bulk = int(pc.quantile(moments, 0.01, interpolation="lower")[0].as_py())
     reach = timedelta(microseconds=bulk - start)
     if reach > timedelta(days=lookback_days):
@@ -68,7 +70,7 @@ def _on_reach(start: int, moments: pa.ChunkedArray, lookback_days: int) -> None:
 
 
 def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
-    """Give notice of many rows that share join keys and event time, and the created time if the group has one."""
+    """Warn about many rows that share join keys and event time, and the created time if the group has one."""
     if repeats.rows < _MANY:
         return
     times = "times" if write.schema.created_time else "event time"
@@ -81,7 +83,7 @@ def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
 
 
 def on_version(label: str, number: int, changes: Sequence[Change]) -> None:
-    """Give notice of a new version, and of a removed and an added feature that may be one, misspelt."""
+    """Warn about a new version, and about an added feature that may be a removed one under a misspelt name."""
     removed = [change.name for change in changes if change.new is None]
     guesses = {change.name: nearest(change.name, removed) for change in changes if change.old is None}
     hint = "".join(

@@ -1,4 +1,4 @@
-"""Pushing: single rows and small frames go offline and online in one call, and however often they come, once."""
+"""Pushes: single rows and small frames, stored offline and online in one idempotent call."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from seeknal.write.writing import rows_of, rows_to_store
 
 @dataclass(frozen=True)
 class Pushed(Shown):
-    """What a push did.
+    """The result of a push.
 
     Args:
         group: Project and name of the group.
-        version: The version pushed to.
-        snapshot: The newest snapshot, which holds the rows.
-        rows: How many rows were stored.
-        known: How many were there already, value by value, and were not stored again.
-        erased: How many were left out, because their entity was erased after they happened.
-        first: The earliest event time among the rows that count, in microseconds since 1970; None if there are none.
-        online: How many entities of the version are online now; None if there was nothing to bring online.
+        version: Number of the version pushed to.
+        snapshot: Number of the newest snapshot, which holds the rows.
+        rows: Number of rows that were stored.
+        known: Number of rows that were stored already, with equal values, and were not stored again.
+        erased: Number of rows left out because they are dated at or before the erasure of their entity.
+        first: Earliest event time of the rows that were not left out, in microseconds since 1970; None if there are none.
+        online: Number of entities of the version that are online now; None if there was nothing to load.
     """
 
     group: str
@@ -54,7 +54,7 @@ class Pushed(Shown):
 
     @property
     def first_event(self) -> datetime | None:
-        """The earliest event time among the rows that count, in UTC; None if there are none."""
+        """Earliest event time of the rows that were not left out, in UTC; None if there are none."""
         return None if self.first is None else moment_of(self.first)
 
     def __str__(self) -> str:
@@ -66,10 +66,10 @@ class Pushed(Shown):
 
 
 def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
-    """Store rows of a group's current version that are not stored yet.
+    """Store those of the given rows that the group's current version does not hold yet.
 
     Args:
-        catalog: Where the group is.
+        catalog: The catalog of the group's home.
         record: The group.
         rows: A mapping, a list of mappings, or a frame, with all columns of the version.
 
@@ -83,7 +83,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
         schema = catalog.version(record).schema
         offline = catalog.offline(record.project, record.name)
         base = offline.snapshot()
-        version = catalog.version(record)  # after the snapshot: if another write makes a new one, this is planned again
+        version = catalog.version(record)  # after the snapshot: a version made in between means a retry
         if version.schema != schema or base.commit is None or base.commit.version != version.number:
             raise Conflict(f"Another writer changed {record.label} first.")
         stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=False)
@@ -108,10 +108,10 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
 
 
 def _fitting(rows: object, schema: Schema, record: GroupRecord) -> pa.Table:
-    """Give rows as a table of a version's columns.
+    """Return the rows as a table with the columns of a version.
 
     Raises:
-        DataError: They lack a column, have one too many, or a value does not fit.
+        DataError: The rows lack a column or have an unknown one, or a value does not fit.
     """
     if not isinstance(rows, pa.Table):
         return _from_mappings([rows] if isinstance(rows, Mapping) else rows, schema, record)  # type: ignore[arg-type]
@@ -146,13 +146,13 @@ def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: Gr
 
 
 def _moments(name: str, values: list[Any]) -> pa.ChunkedArray:
-    """Read event times, of which each may be written in its own way: as text, with a zone or without, or as a moment."""
+    """Read event times, each of which may be in a form of its own: text with a zone, text without one, or a Python value."""
     texts = [value if isinstance(value, str) else None for value in values]
     others = utc(name, exact.column(name, [None if isinstance(value, str) else value for value in values]), up=True)
     whole = exact.column(name, texts, pa.string())
     try:
         read = utc(name, whole, up=True)
-    except DataError:  # some have a zone and some have none, or one cannot be read: then this says which
+    except DataError:  # zoned and naive texts are mixed, which is fine one by one; or one is invalid, which this names
         each = [utc(name, whole.slice(row, 1), up=True, first=row) for row in range(len(whole))]
         read = pa.chunked_array([chunk for one in each for chunk in one.chunks], UTC)
     return pc.coalesce(read, others)
@@ -173,6 +173,6 @@ def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> N
 
 
 def _not_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Table) -> pa.Table:
-    """Leave out what happened to an entity before it was erased, for it would come back."""
+    """Return the rows without those dated at or before the erasure of their entity, which would bring it back."""
     gone = is_erased(catalog, record, schema, rows)
     return rows if gone is None else rows.filter(pc.invert(gone))

@@ -1,4 +1,4 @@
-"""Writing: a user's frame is checked, typed, dated, cut to the interval, and committed as one snapshot."""
+"""Writes: a user's frame is checked, cast, cut to an interval, and committed as one snapshot."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from seeknal.write import notices
 from seeknal.write.erasures import warn_of_return
 
 _RECENT = 10
-"""How many snapshots back the last write may be: compactions and the like may follow it."""
+"""How many snapshots back to look for the last write: compactions and the like may follow it."""
 _FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
 @dataclass(frozen=True)
 class Written(Shown):
-    """What a write did.
+    """The result of a write.
 
     Args:
         group: Project and name of the group.
-        version: The version written to.
+        version: Number of the version written to.
         snapshot: Number of the snapshot that the write made.
-        rows: How many rows were written.
-        replaced: How many rows that were stored before gave way (overwrite, merge).
-        outside: How many rows of the frame lay outside the interval and were not written.
-        changes: How the schema differs from that of the version before, if this write made a new one.
-        online_rows: How many entities are online now, if the write loaded them.
-        superseded: How many of the rows written are hidden by another row of the same join keys and event time: one of this
-            write, or in a merge one that was stored and has a greater created time. A merge leaves them out; in other modes they
-            are stored, but reads show one row.
+        rows: Number of rows written.
+        replaced: Number of rows stored before that the write replaced (overwrite, merge).
+        outside: Number of rows of the frame outside the interval, which were not written.
+        changes: Differences from the schema of the previous version, if this write made a new version.
+        online_rows: Number of entities online now, if the write loaded them.
+        superseded: Number of written rows that another row of the same join keys and event time hides: a row of this write,
+            or, in a merge, a stored row with a greater created time. A merge leaves them out; the other modes store them,
+            but reads show one row.
     """
 
     group: str
@@ -72,14 +72,14 @@ class Written(Shown):
 
 @dataclass(frozen=True)
 class Job:
-    """What somebody wants to be written.
+    """A request to write rows.
 
     Args:
         group: The group; registered if it is new.
-        rows: The frame, as Arrow.
-        roles: Which of its columns are what.
+        rows: The frame, as an Arrow table.
+        roles: The roles of its columns.
         mode: "overwrite", "append" or "merge".
-        interval: Rows outside are not written; `overwrite` replaces what is stored inside.
+        interval: Rows outside it are not written; `overwrite` replaces the stored rows inside it.
         drop_nulls: Leave out rows without an event time instead of refusing them.
     """
 
@@ -107,7 +107,9 @@ def rows_of(
     names: Sequence[str] | None = None,
     declared: Mapping[str, pa.DataType] | None = None,
 ) -> pa.Table:
-    """Return columns of a frame (all without names); text takes the types declared, and those of the group's version.
+    """Return columns of a frame as an Arrow table, all of them if no names are given.
+
+    Text of files takes the declared types, else those of the group's current version.
 
     Raises:
         DataError: A column cannot be read.
@@ -118,11 +120,11 @@ def rows_of(
 
 
 def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
-    """Write rows as one snapshot, all or none; plan again when another writer was faster.
+    """Write rows as one snapshot, all or none; re-plan and retry when another writer committed first.
 
     Raises:
         DataError: The frame does not fit; nothing was stored.
-        StoreError: Other writers were faster every time.
+        StoreError: Other writers committed first on every attempt.
     """
     return retry_on_conflict(job.label, lambda: _try_to_write(catalog, job, lookback_days))
 
@@ -137,20 +139,24 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
     record = catalog.register(group)
     if base is None:
+        # Another writer may have created and filled the table since, which `create` leaves as it is.
         offline.create(schema)
         base = offline.snapshot()
         if base.commit:
             raise Conflict(f"Another writer made {job.label} first.")
     if changes or old is None:
+        # After a rollback the current version is not the highest one.
         number = max((version.number for version in catalog.versions(record)), default=0) + 1
     else:
         number = old.version
     repeats = offline.repeats(rows, schema)
+    # A created time settles a tie, so the warning counts only rows that share it as well.
     unsettled = offline.repeats(rows, schema, with_created=True) if repeats.rows and schema.created_time else repeats
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
     catalog.catch_up(record)
     catalog.tidy(record, commit.snapshot)
+    # A merge does not store its superseded rows. What is missing from old and new rows together was replaced.
     stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
     replaced = base.rows + stored - commit.rows
     if outside:
@@ -166,9 +172,9 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
 
 
 def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: Job) -> Written | None:
-    """Return what a write did if it is an append of exactly the rows that were written last; None otherwise.
+    """Return the result of an append whose rows are exactly those of the last write, which stores nothing; None otherwise.
 
-    So a caller can repeat an append that was stored, and then met an error, without storing its rows again.
+    This makes such an append safe to retry: if it was stored and then failed, a repeated call does not store its rows twice.
     """
     offline = catalog.offline(record.project, record.name)
     base = offline.snapshot() if job.mode == "append" and offline.exists() else None
@@ -176,6 +182,7 @@ def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: J
         return None
     recent = catalog.snapshots(record, base.commit.snapshot - _RECENT)
     last = next((one for one in reversed(recent) if one.mode in WRITES), None)
+    # A later next_row_id means that rows were added since, by an adoption.
     if last is None or last.mode != job.mode or last.next_row_id != base.commit.next_row_id:
         return None
     schema = infer(job.rows, job.roles, base.commit.schema)
@@ -184,6 +191,7 @@ def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: J
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
     if not len(rows) or last.written != len(rows):
         return None
+    # A sample begins with the row written last, so its order is reversed to compare it with the frame.
     stored = engine.sample(base.within(schema), len(rows)).select(schema.names)
     stored = stored.take(pa.array(range(len(stored) - 1, -1, -1), pa.int64()))
     if content_hash(stored) != content_hash(types.recast(rows, [field.type for field in stored.schema])):
@@ -195,22 +203,24 @@ def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: J
 
 
 def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:
-    """Bring a frame's rows to the stored form of a schema.
+    """Convert a frame's rows to the stored types of a schema, and cut them to an interval.
 
     Args:
-        table: The frame; columns that the schema does not have are left out.
-        schema: The schema to fit.
-        interval: Only rows whose event time lies in it are kept.
+        table: The frame; columns that are not in the schema are left out.
+        schema: The schema to convert to.
+        interval: Only rows with an event time inside it are kept.
         drop_nulls: Leave out rows without an event time instead of refusing them.
 
     Returns:
-        The rows, in the frame's order, and how many lay outside the interval.
+        The rows, in the frame's order, and the number of rows outside the interval.
 
     Raises:
-        DataError: A value does not fit its type, a time is of no day, or an event time is missing.
+        DataError: A value does not fit its type, a time of day is not within one day, or an event time is missing or not in
+            the years 1 to 9999.
     """
     times = [schema.event_time, *([schema.created_time] if schema.created_time else [])]
     rows = table.select(schema.names)
+    # Rounding up: an event that is finer than a microsecond must not become visible before it happened.
     for field in times:
         position = rows.column_names.index(field.name)
         rows = rows.set_column(position, field.name, utc(field.name, rows[field.name], up=True))
@@ -223,6 +233,7 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
 
 
 def _logical_but_times(schema: Schema) -> list[pa.DataType]:
+    """Return the logical types of a schema, and for its time columns, which are in UTC by then, the stored types."""
     times = {schema.event_time.name, schema.created_time.name if schema.created_time else None}
     kinds = zip(schema, schema.stored_types, strict=True)
     return [stored if field.name in times else field.type for field, stored in kinds]

@@ -1,4 +1,4 @@
-"""The query engine on DuckDB."""
+"""The query engine that is built on DuckDB."""
 
 from seeknal.engine.duckdb.engine import DuckDBEngine
 

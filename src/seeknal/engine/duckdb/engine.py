@@ -1,7 +1,7 @@
-"""The engine on DuckDB.
+"""The query engine on DuckDB.
 
-One query per group: the columns are put side by side afterwards, in the spine's order, and the spine itself never passes
-through. The queries are in `seeknal.engine.duckdb.queries`.
+Each group is queried on its own. The caller puts the features beside the spine, whose own columns never pass through DuckDB: only
+keys, moments and positions do. The SQL is in `seeknal.engine.duckdb.queries`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,24 @@ from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.types import UTC
 
 _BYTES, _BYTES_OF_TEXT = 110, 300
-"""What a row takes while it is joined, for each of its keys."""
+"""The bytes that a row takes during a join, per key column: of integers, and of other types, such as text."""
 _LITTLE = 2**28
+"""A join that needs fewer bytes than this is made in one pass, unless the user has set a memory limit."""
 _BATCH = 2**17
+"""Rows of a batch of a result that is streamed."""
 _ROWS = 2**16
-"""Rows that DuckDB gives Arrow in one piece: larger ones grow as they are filled, into memory that is new each time."""
+"""Rows that DuckDB hands to Arrow in one piece: larger pieces grow while they are filled, into newly allocated memory each time."""
 _PASS = 2_000_000
+"""Rows of a pass over the latest rows, about."""
 _SAMPLE = 50_000
+"""Rows from which the bounds of such passes are estimated."""
 _ROW_ID = pa.field(ROW_ID, pa.int64())
 _ANY_ORDER = "SET SESSION preserve_insertion_order = false"
-"""Who needs an order says so; in any order, what has a limit is read on all cores as well."""
+"""Queries that need an order have an ORDER BY. Without insertion order, DuckDB also reads a query with a LIMIT on all cores."""
 
 
 class DuckDBEngine:
-    """Answers with SQL over the Parquet files of a snapshot."""
+    """An engine that runs SQL over the Parquet files of a snapshot."""
 
     def __init__(self, duck: Duck) -> None:
         self._duck = duck
@@ -58,6 +62,7 @@ class DuckDBEngine:
                 tuple(_rows_sql(part) for part in wanted.parts if not part.is_empty),
                 max(one.count for one in wanted.parts or (wanted.rows,)),
             )
+            # One part is in memory at a time, so the largest one decides into how many partitions the entities are cut.
             shares = self._passes(wanted.rows.schema, most + len(moments))
             found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer().to_reader()
         else:
@@ -65,9 +70,13 @@ class DuckDBEngine:
         return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in _read(found)))
 
     def _as_of_passes(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
-        """Join in passes, each over a share of the entities, and only the numbers of rows; then fetch their features.
+        """Join a spine that does not fit in memory, and stream the result.
 
-        So neither the rows nor their features need to be in memory, and are sorted once, in the spine's order.
+        Neither the rows of the group nor their features have to fit in memory, and features are sorted once, in the spine's order:
+
+        1. In passes, each over a partition of the entities, find the winners, and write their positions `i` and ids to a file.
+        2. Read the features of all winners, in any order, and write them with `i` to a file.
+        3. Join that file to the spine by `i`, in the spine's order; moments without a winner get nulls.
         """
         cursor = self._duck.connection.cursor()
         spine, rows = scan([str(moments)]), wanted.rows
@@ -92,7 +101,7 @@ class DuckDBEngine:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
     def _winners(self, wanted: FeatureRequest, spine: str, share: str) -> pa.Table:
-        """Find the rows that count for a share of the entities: i, and their id."""
+        """Return the winners for the entities of a partition: i, the position in the spine, and id, the row number."""
         rows = self._query(rows_sql(wanted.rows.schema, _rows_sql(wanted.rows), share=share))
         moments = self._query(f"SELECT * FROM {spine} WHERE {share}")
         at = nearest(rows, moments.drop_columns("i"), wanted.ttl)
@@ -100,9 +109,9 @@ class DuckDBEngine:
         return pa.table({"i": moments["i"].filter(found), "id": rows["id"].take(pa.array(at[at >= 0]))})
 
     def _passes(self, schema: Schema, rows: int) -> int:
-        """Say into how many passes, each over a share of the entities, so many rows are to be cut to fit in memory.
+        """Return the number of passes, each over a partition of the entities, in which so many rows can be joined in memory.
 
-        How long text is is not known; a key of text is taken to be of some 60 bytes.
+        The length of text is not known, so a key of text is taken to have some 60 bytes.
         """
         needed = rows * sum(
             _BYTES if pa.types.is_integer(kind) else _BYTES_OF_TEXT for kind in schema.stored_types[: len(schema.keys)]
@@ -127,7 +136,7 @@ class DuckDBEngine:
     def latest(
         self, rows: Rows, *, future_after: int | None = None, entities: pa.Table | None = None
     ) -> pa.RecordBatchReader:
-        """See `Engine.newest`."""
+        """See `Engine.latest`."""
         schema = pa.schema(list(rows.schema))
         tables = (
             (self._newest(rows, future_after, views) for views in self._shares(rows, entities))
@@ -151,7 +160,11 @@ class DuckDBEngine:
             cursor.close()
 
     def _shares(self, rows: Rows, entities: pa.Table | None) -> Iterator[dict[str, pa.Table]]:
-        """Give what narrows down the rows of each pass: some entities, or bounds of the keys, so that each fits in memory."""
+        """Yield the views that narrow down the rows of each pass: the entities asked for, or bounds of the keys.
+
+        Results are ordered by key, so each pass takes a range of keys, and its result follows that of the pass before. The bounds are
+        chosen from a sample of the keys so that a pass has about `_PASS` rows and fits in memory.
+        """
         if entities is not None or rows.count <= _PASS:
             yield {} if entities is None else {"entities": entities}
             return
@@ -208,23 +221,24 @@ class DuckDBEngine:
 
 
 def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """Read what DuckDB gives bit by bit; what fails after the first bit is told by Arrow."""
+    """Yield the batches of a DuckDB result, and turn errors into a `StoreError`; those after the first batch are raised by Arrow."""
     try:
         yield from batches
     except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
-        raise_interrupt(error)
+        raise_interrupt(error)  # Arrow raises its own error for a Ctrl-C that DuckDB noticed
         raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
 
 def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Bring a batch of stored features to their logical types."""
+    """Cast a batch of stored features, by position, to their names and logical types."""
     table = pa.Table.from_batches([batch]).rename_columns(schema.names)
     table = types.recast(types.recast(table, [types.stored(field.type) for field in schema]), list(schema.types))
+    # A table without rows has no batch to take.
     return table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
 
 
 def _rows_sql(rows: Rows) -> str:
-    """Write the query that reads the rows of the spans."""
+    """Write the query that reads the rows within their intervals of event time."""
     spans = within(rows.schema, rows.spans)
     stored = stored_sql(rows.paths, rows.cut, rows.below)
     return f"SELECT * FROM {stored}" + ("" if spans == "(true)" else f" WHERE {spans}")

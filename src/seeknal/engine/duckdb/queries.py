@@ -1,4 +1,4 @@
-"""The SQL that reads rows; which of them count at a moment is found by `seeknal.engine.asof`."""
+"""The SQL that reads rows; `seeknal.engine.asof` finds which of them win at a moment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from seeknal.offline.plan import newest_first
 from seeknal.values.sql import comma, literal, quote
 
 _BEFORE_ALL = -(2**63) + 1
+"""The created time, in microseconds, that stands for none: a row with one wins over a row without."""
 
 
 def rows_sql(
@@ -20,19 +21,19 @@ def rows_sql(
     of_spine: bool = False,
     share: str = "true",
 ) -> str:
-    """Write the query that gives rows in any order, in numbers that can be compared.
+    """Write the query that reads rows, in any order, with times as integers.
 
     Args:
         schema: The group's schema.
-        rows: Query giving the group's rows.
-        features: The features to give beside them.
-        most: How many rows to give at most.
-        of_spine: Give the rows of the entities in `spine` alone.
-        share: The condition that an entity, as k0, k1, ..., is one of those to give.
+        rows: Query that reads the group's rows.
+        features: The features to read too.
+        most: How many rows to read at most; None: all.
+        of_spine: Read only rows of the entities in the view `spine`.
+        share: The SQL condition, on k0, k1, ..., that an entity is in the partition to read.
 
     Returns:
-        A query giving k0, k1, ... (keys), t (microseconds), created (microseconds) where the group has a created time, id
-        (the order of writing), and features as f0, f1, ...
+        A query for k0, k1, ... (keys), t (microseconds), created (microseconds) if the group has a created time, id (the row
+        number), and features as f0, f1, ...
     """
     keys = {f"k{i}": quote(name) for i, name in enumerate(schema.key_names)}
     columns = {**keys, "t": f"epoch_us({quote(schema.event_time.name)})"}
@@ -46,35 +47,52 @@ def rows_sql(
 
 
 def fetch_sql(rows: str, features: Sequence[str], wanted: str = "wanted") -> str:
-    """Write the query that gives the features of the rows whose id is in `wanted`, as f0, f1, ..., beside its column i, in any order."""
+    """Write the query that reads the features of the rows whose id is in `wanted`, as f0, f1, ..., with its column i, in any order."""
     return f"SELECT w.i, {_features(features)} FROM ({rows}) AS r JOIN {wanted} AS w ON r.{quote(ROW_ID)} = w.id"
 
 
 def ordered_sql(rows: str, features: Sequence[str], wanted: str = "wanted") -> str:
-    """Write the query that gives the features of the rows in `wanted` by their id, as f0, f1, ..., in the order of its column i."""
+    """Write the query that reads the features of each id in `wanted`, as f0, f1, ..., in the order of its column i; null for a null id."""
     return f"""
         SELECT {_features(features)} FROM {wanted} AS w LEFT JOIN ({rows}) AS r ON r.{quote(ROW_ID)} = w.id ORDER BY w.i
     """
 
 
 def share_sql(schema: Schema, number: int | None, count: int) -> str:
-    """Write the condition that an entity, as k0, k1, ..., is in one of so many shares; or without a number, in which it is."""
+    """Write the SQL condition, on k0, k1, ..., that an entity is in a partition; or if `number` is None, its partition.
+
+    Args:
+        schema: The group's schema.
+        number: The partition, from 0 on.
+        count: How many partitions there are.
+    """
     keys = comma(f"k{i}" for i in range(len(schema.keys)))
     share = f"hash({keys}) % {literal(count)}"
     return share if number is None else "true" if count == 1 else f"{share} = {literal(number)}"
 
 
 def latest_sql(schema: Schema, rows: str, future_after: int | None, views: Container[str]) -> str:
-    """Write the query that finds the row of each entity that wins over its others; see `Engine.latest`.
+    """Write the query that reads the latest row of each entity; see `Engine.latest`.
 
-    Winners are found by keys and times alone, and then fetched with their features.
+    Winners are found from keys and times only, and then read with their features by row number.
+
+    For example, with `future_after` 20, all rows of one entity:
+
+        event time   created   group in the window   result
+        10           1         null                  loses to the row at 20
+        20           1         null                  wins as of 20
+        30           1         30                    loses: the lesser created time
+        30           2         30                    wins among the rows at 30
+
+    Without `future_after` all rows of an entity are one group, and only the last row wins.
 
     Args:
         schema: The group's schema.
-        rows: Query giving the group's rows.
-        future_after: Rows later than this instant win by event time.
-        views: What narrows down the rows: `entities` has some, `low` the first key, `high` the first that is not
-            asked for.
+        rows: Query that reads the group's rows.
+        future_after: Of rows after this instant, in microseconds since 1970, each event time has a winner; None: they count like
+            all others.
+        views: The views that narrow down the rows: `entities` holds the keys to read, `low` the least key to read, inclusive,
+            `high` an exclusive upper bound.
     """
     keys, time, row_id = comma(map(quote, schema.key_names)), quote(schema.event_time.name), quote(ROW_ID)
     created = [quote(schema.created_time.name)] if schema.created_time else []
@@ -90,6 +108,7 @@ def latest_sql(schema: Schema, rows: str, future_after: int | None, views: Conta
         else f"{keys}, CASE WHEN epoch_us({time}) > {literal(future_after)} THEN {time} END"
     )
     order = f"{time} DESC, {newest_first(schema)}"
+    # `best` selects its few columns in a subquery, so that features do not pass through the window's sort.
     return f"""
         WITH seen AS (SELECT * FROM ({rows}) {narrow} WHERE {where}),
              best AS (
@@ -101,7 +120,7 @@ def latest_sql(schema: Schema, rows: str, future_after: int | None, views: Conta
 
 
 def event_times_sql(schema: Schema, rows: str, at: int) -> str:
-    """Write the query that finds the newest event time up to an instant, and the first after it; see `Engine.event_times`."""
+    """Write the query for the greatest event time at or before an instant, and the least after it; see `Engine.event_times`."""
     known = " AND ".join(f"{quote(key)} IS NOT NULL" for key in schema.key_names)
     times = f"SELECT epoch_us({quote(schema.event_time.name)}) AS t FROM ({rows}) WHERE {known}"
     return f"SELECT max(t) FILTER (t <= {literal(at)}), min(t) FILTER (t > {literal(at)}) FROM ({times})"

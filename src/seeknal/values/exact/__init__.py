@@ -1,6 +1,6 @@
-"""The one way from Python values to a column of Arrow: every value exactly, or an error that names it and its row.
+"""Exact conversion of Python values to Arrow columns: each value is kept exactly, or an error names it and its row.
 
-Used for columns of pandas that hold objects, for rows that are pushed, for keys, and for what comes over HTTP.
+All such conversions go through here: object columns of pandas, pushed rows, keys, and values from HTTP requests.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _PLAIN: dict[Family, Callable[[Any], Any]] = {
 }
 _UNITS = (("s", SECOND), ("ms", 10**6), ("us", 10**3), ("ns", 1))
 _AT_ONCE = 2**16
-"""Rows that are put at a time: an array has room for 2 GB of text, and so many values of lists."""
+"""Rows converted at a time: one Arrow array has room for 2 GB of text, and for as many values of lists."""
 
 
 def column(name: str, values: Sequence[Any], kind: pa.DataType | None = None, *, nan: bool = False) -> pa.ChunkedArray:
-    """Put values into a column.
+    """Convert values to a column.
 
     Args:
-        name: Its name, for the message.
+        name: The name of the column, for the message.
         values: The values.
-        kind: Its type. None: the narrowest in which all values are exact.
-        nan: Take NaN for null, as a column of pandas does.
+        kind: The type of the column. None: the narrowest type in which all values are exact.
+        nan: Take NaN as null, as pandas columns do.
 
     Raises:
-        DataError: A value does not fit; it names the column, the row and the value.
+        DataError: A value does not fit; the message names the column, the row and the value.
     """
     first = 0
     try:
@@ -68,10 +68,10 @@ def column(name: str, values: Sequence[Any], kind: pa.DataType | None = None, *,
 
 
 def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
-    """Take a column of pandas as one of Arrow; objects by what they are, each of them.
+    """Convert a pandas column to Arrow. An object column gets the narrowest type in which all its values are exact.
 
     Raises:
-        DataError: Its values are of no one type, or of one that Arrow does not have.
+        DataError: The values have no common type, or one that Arrow does not have, or the name is not text.
     """
     if not is_text(name):
         raise DataError(f"A column cannot be named {name!r}, which is no text. Rename it.", column=name)
@@ -91,16 +91,18 @@ def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
 
 
 def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = "the keys asked for") -> pa.Array:
-    """Read what is given as a key; a whole number out of the key's range keeps a wider type, and is not found.
+    """Convert values to a column of join keys.
+
+    Whole numbers out of range for the key get a wider type: they are valid, but no lookup finds them.
 
     Args:
-        name: The key's name.
-        values: What is given.
-        kind: The key's type.
-        whose: What to call what is given, in a message.
+        name: The name of the join key.
+        values: The values.
+        kind: The type of the join key.
+        whose: What to call the values in the message.
 
     Raises:
-        DataError: A value is not of the key's type.
+        DataError: A value does not fit the type of the key.
     """
     try:
         _check_kind(values, kind)
@@ -117,7 +119,7 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = 
 
 
 def _check_kind(values: Sequence[Any], kind: pa.DataType) -> None:
-    """Refuse keys that no key of the type could equal, such as text among numbers."""
+    """Raise Unfit if the values have a type that can never equal the key's, such as text for a number."""
     found = narrowest(values)
     if not types.same_kind(found, kind):
         row, value = next((i, v) for i, v in enumerate(settled(values, nan=False)) if v is not None)
@@ -125,12 +127,13 @@ def _check_kind(values: Sequence[Any], kind: pa.DataType) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as plain Python has it, exactly: moments and spans that may be finer as ISO 8601 text.
+    """Return a value as an equal value of a built-in Python type.
 
-    A value that plain Python has no equal of is returned as it is.
+    Dates, timestamps, times of day and durations become ISO 8601 text, since Python's own types have no nanoseconds. A
+    value without a built-in equal is returned as it is.
 
     Raises:
-        ValueError: It has no fixed length, or is finer than a nanosecond.
+        ValueError: A duration has no fixed length, or a time is finer than a nanosecond.
     """
     (one,) = settled([value], nan=False)
     of = Family.NULL if one is None else family(one)
@@ -150,12 +153,12 @@ def _text_of(nanos: int, of: Family, zone: str) -> str:
 
 
 def read(name: str, text: str, kind: pa.DataType) -> pa.Scalar:
-    """Read a value from text, as it is typed or sent.
+    """Parse a value from text, as typed on the command line or sent in a request.
 
     Raises:
-        DataError: The text does not fit the type.
+        DataError: The text is not a value of the type.
     """
-    is_time = is_.is_time(kind)  # Arrow reads such only behind a date
+    is_time = is_.is_time(kind)  # Arrow parses times of day only as part of a timestamp
     with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeEncodeError):
         return (
             pa.scalar(f"1970-01-01T{text}" if is_time else text)

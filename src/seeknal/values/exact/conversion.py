@@ -1,4 +1,4 @@
-"""Values into a type that is known: each exactly, or none."""
+"""Conversion of Python values to a known Arrow type: each value exactly, or an error for one that does not fit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ _OUT_OF_RANGE = "is beyond its range"
 
 
 def convert(values: Sequence[Any], kind: pa.DataType, *, nan: bool = False) -> pa.Array:
-    """Put values into a column of a type; Arrow alone would cut 5.9 down to 5, a time to its seconds, and take True for 1.
+    """Convert values to a column of a type.
 
-    Only floats are rounded, to the nearest of their type. A naive moment is UTC, a date its midnight.
+    Arrow alone would truncate 5.9 to 5 and a time to whole seconds, and take True as 1. Here only floats are rounded,
+    to the nearest of their type. A naive moment is taken as UTC, a date as its midnight.
 
     Args:
         values: The values.
-        kind: The type, a logical one.
-        nan: Take NaN for null, as a column of pandas does.
+        kind: The logical type of the column.
+        nan: Take NaN as null, as pandas columns do.
 
     Raises:
         Unfit: A value has no exact place in the type.
@@ -44,7 +45,7 @@ def convert(values: Sequence[Any], kind: pa.DataType, *, nan: bool = False) -> p
 
 
 def _each(put: Callable[[Any], Any], values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Put values one by one, and look which it is that does not fit."""
+    """Convert values one by one, so that the error can name the one that does not fit."""
     found = []
     for row, value in enumerate(values):
         try:
@@ -55,7 +56,7 @@ def _each(put: Callable[[Any], Any], values: Sequence[Any], kind: pa.DataType) -
 
 
 def _as_they_are(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
-    """Put values that Arrow takes exactly, or not at all."""
+    """Convert values of a type that Arrow converts exactly or refuses."""
     try:
         return pa.array(values, kind, from_pandas=nan)
     except (pa.ArrowException, ValueError, OverflowError):
@@ -77,6 +78,7 @@ def _bytes(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
 
 
 def _wholes(values: Sequence[Any], kind: pa.DataType, _nan: bool) -> pa.Array:
+    # Arrow is fast, and exact for Python's own integers. If one is out of range, the loop below finds out which.
     if set(map(type, values)) <= {int, type(None)}:
         with suppress(pa.ArrowInvalid, OverflowError):
             return pa.array(values, kind)
@@ -98,7 +100,7 @@ def _floats(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
     of = kind.to_pandas_dtype()
 
     def near(value: Any) -> Any:
-        """Round as people expect of floats, but no whole number, which may count something, and nothing to infinity."""
+        """Return the nearest float. A whole number may be a count and must stay exact; no number becomes infinite."""
         if family(value) == Family.WHOLE and not is_exact_float(int(value)):
             raise ValueError(_NO_PLACE)
         with np.errstate(over="ignore"):
@@ -120,7 +122,11 @@ def _decimals(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
 
 
 def _in_units(of: pa.DataType, values: Sequence[Any], kind: pa.DataType, _nan: bool) -> pa.Array:
-    """Put values of time as numbers of the type's unit, of which an Arrow type then is made."""
+    """Convert times to whole numbers in the unit of the type, and those to the type.
+
+    For example, 1970-01-01 00:00:01.5 is the number 1500 for timestamp[ms], and has no exact number for timestamp[s].
+    """
+    # Arrow converts Python's own dates and datetimes exactly to types of the same unit, and much faster than the loop.
     own = date if is_.is_date32(kind) else datetime if is_.is_timestamp(kind) and kind.unit == "us" else None
     if set(map(type, values)) <= {own, type(None)}:
         with suppress(pa.ArrowException, ValueError, OverflowError):
@@ -158,12 +164,16 @@ def _fixed_lists(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Arra
     for row, value in enumerate(values):
         if value is not None and getattr(value, "ndim", 1) > 0 and len(value) != size:
             raise Unfit(row, value, f"has {len(value)} values, not {size}")
+    # Arrow stores `size` values for each row of a fixed-size list, also where the list is null.
     filled = [[None] * size if value is None else value for value in values]
     return pa.FixedSizeListArray.from_arrays(_inside(filled, kind, nan)[0], type=kind, mask=_nulls(values))
 
 
 def _inside(values: Sequence[Any], kind: pa.DataType, nan: bool) -> tuple[pa.Array, list[int]]:
-    """Put what is in lists, and say where each ends; arrays of NumPy that have the type already are put as they are."""
+    """Convert the values inside lists, and return them with the end of each list.
+
+    NumPy arrays that already have the type are joined without looking at each value.
+    """
     dtype = numbers_of(values)
     if dtype is not None and pa.from_numpy_dtype(dtype) == kind.value_type:
         lengths = [0 if value is None else len(value) for value in values]
@@ -196,3 +206,4 @@ _KINDS: tuple[tuple[Callable[[pa.DataType], bool], set[Family], _Put], ...] = (
     (is_.is_list, {Family.LIST}, _lists),
     (is_.is_null, set(), lambda values, _kind, _nan: pa.nulls(len(values))),
 )
+"""For each kind of type, the families of values that can be converted to it, and how. The first match is used."""

@@ -1,4 +1,4 @@
-"""What a Python value can become, by its type alone, and which values are null."""
+"""Families of Python values: what a value can be converted to, judged by its type alone, and which values are null."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 _HUGE = 256
-"""Bits of a whole number that is not printed: Python refuses to write very long ones."""
+"""Bits beyond which a whole number is not printed in a message: Python refuses to print very long ones."""
 
 
 class Family(StrEnum):
-    """A kind of value, named as messages name it."""
+    """A kind of value. The text is how messages call it."""
 
     NULL = "null"
     BOOL = "a bool"
@@ -70,13 +70,13 @@ def _find_family(kind: type[object]) -> Family:
 
 
 def family(value: Any) -> Family:
-    """Return the family of a value: dates of NumPy are of the type of its timestamps."""
+    """Return the family of a value. NumPy has one type for dates and timestamps, so there the unit decides."""
     of: type[object] = type(value)
     return Family.DATE if of is np.datetime64 and np.datetime_data(value.dtype)[0] in _DAYS else family_of(of)
 
 
 def families_of(values: Sequence[Any]) -> set[Family]:
-    """Return the families that some values are of, without null."""
+    """Return the families that occur among some values, without that of nulls."""
     kinds = set(map(type, values))
     found = set(map(family_of, kinds - {np.datetime64}))
     if np.datetime64 in kinds:
@@ -85,11 +85,13 @@ def families_of(values: Sequence[Any]) -> set[Family]:
 
 
 def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
-    """Return values with None for every null, and without scalars of Arrow but those of time, which Python has no equal of.
+    """Return values with None in place of every null, and with Arrow scalars as Python values.
+
+    Arrow scalars of dates, times and durations stay, because Python has no exact equal of them.
 
     Args:
         values: The values.
-        nan: Take NaN for null, as a column of pandas does.
+        nan: Take NaN as null, as pandas columns do.
     """
     kinds = set(map(type, values))
     is_mixed = len(set(map(family_of, kinds)) - {Family.NULL}) > 1
@@ -102,7 +104,10 @@ def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
 
 
 def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[Any], bool] | None:
-    """Return what tells which values of a type are null; None if none is, or Arrow tells it of all of them itself."""
+    """Return the test for nulls among values of a type, or None if no test is needed.
+
+    That is so where no value of the type is null, or where Arrow recognizes all its nulls itself (`from_pandas`).
+    """
     of = family_of(kind)
     if of == Family.NULL:
         return None if kind is type(None) else lambda _: True
@@ -116,19 +121,19 @@ def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[A
 
 
 def shown(value: Any) -> str:
-    """Write a value for a message, however long it is."""
+    """Return a value as text for a message, shortened if it is long."""
     if isinstance(value, int) and value.bit_length() > _HUGE:
         return f"a whole number of {value.bit_length():,} bits"
     return str(value) if isinstance(value, pa.Scalar) else reprlib.repr(value)
 
 
-class Unfit(Exception):  # noqa: N818 - it becomes an error of the column's
-    """A value has no exact place in a column.
+class Unfit(Exception):  # noqa: N818 - internal: the caller turns it into an error that names the column
+    """A value is not exact in the type of its column.
 
     Args:
-        row: Its number among the values.
+        row: The number of the value among the values.
         value: The value.
-        why: What is wrong with it: the end of a sentence that begins with it.
+        why: What is wrong with the value, as the end of a sentence that begins with it.
     """
 
     def __init__(self, row: int, value: Any, why: str) -> None:

@@ -1,4 +1,4 @@
-"""The narrowest type in which all of some values are exact, found by looking at every one of them."""
+"""Type inference: the narrowest type in which all values of a column are exact, found by looking at each of them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,25 @@ _FLOATS: dict[type[object], pa.DataType] = {np.float16: pa.float16(), np.float32
 
 
 def narrowest(values: Sequence[Any], *, nan: bool = False, depth: int = 0) -> pa.DataType:
-    """Return the narrowest type in which all of some values are exact.
+    """Return the narrowest type in which all values are exact.
 
-    Dates beside timestamps become timestamps; whole numbers beside floats or decimals become such.
+    Dates beside timestamps become timestamps. Whole numbers beside floats become floats, and beside decimals decimals.
+
+    | values                           | type                                       |
+    |----------------------------------|--------------------------------------------|
+    | 1, None, 2**40                   | int64                                      |
+    | 1, 2**63                         | uint64                                     |
+    | 1, 0.5                           | double                                     |
+    | 2**53 + 1, 0.5                   | Unfit: the whole number has no exact float |
+    | 12, Decimal("1.50")              | decimal(4, 2)                              |
+    | date(2024, 5, 1), datetime.now() | timestamp[us]                              |
+    | [1], [0.5, None]                 | list<double>                               |
+    | 1, "1"                           | Unfit: text beside a whole number          |
 
     Args:
         values: The values.
-        nan: Take NaN for null, as a column of pandas does.
-        depth: How many lists and structs the values are in.
+        nan: Take NaN as null, as pandas columns do.
+        depth: The number of lists and structs that contain the values.
 
     Raises:
         Unfit: There is no such type.
@@ -46,7 +57,7 @@ def narrowest(values: Sequence[Any], *, nan: bool = False, depth: int = 0) -> pa
 
 
 def _mixed(values: Sequence[Any]) -> Unfit:
-    """Find the first value that is not of a family with those before it."""
+    """Return the error for values without a common type: it names the first that does not go with those before it."""
     before: set[Family] = set()
     for row, value in enumerate(values):
         if value is None:
@@ -61,6 +72,7 @@ def _mixed(values: Sequence[Any]) -> Unfit:
 
 def _whole(values: Sequence[Any]) -> pa.DataType:
     kinds = set(map(type, values)) - {type(None)}
+    # NumPy integers of one type keep it. Python's have no width of their own, and get 64 bits.
     if len(kinds) == 1 and issubclass(own := kinds.pop(), np.integer):
         return pa.from_numpy_dtype(np.dtype(own))
     there = [value for value in values if value is not None]
@@ -84,7 +96,7 @@ def _float(values: Sequence[Any]) -> pa.DataType:
 
 
 def is_exact_float(value: int) -> bool:
-    """Tell whether a whole number has an exact place among floats of 64 bits."""
+    """Return whether a whole number is exact as a 64-bit float."""
     try:
         return int(float(value)) == value
     except OverflowError:
@@ -92,7 +104,8 @@ def is_exact_float(value: int) -> bool:
 
 
 def _decimal(values: Sequence[Any]) -> pa.DataType:
-    for normal in (False, True):  # zeros at the end are kept where there is room for them
+    # Trailing zeros are kept if there is room for them (1.50 stays decimal(3, 2)), and dropped in a second pass if not.
+    for normal in (False, True):
         whole = scale = 0
         last = next((row for row, value in enumerate(values) if value is not None), 0)
         for row, value in enumerate(values):
@@ -113,9 +126,9 @@ def _decimal(values: Sequence[Any]) -> pa.DataType:
 
 
 def _digits(row: int, value: Any, *, normal: bool) -> tuple[int, int]:
-    """Count the digits before and behind the point."""
+    """Return the number of digits before and behind the point; with `normal`, without trailing zeros behind it."""
     if family(value) == Family.WHOLE:
-        return (1 if -10 < value < 10 else _length(int(value))), 0  # noqa: PLR2004 - one digit
+        return (1 if -10 < value < 10 else _length(int(value))), 0  # noqa: PLR2004 - numbers of one digit
     if not value.is_finite():
         raise Unfit(row, value, "is no finite number")
     _, digits, exponent = value.as_tuple()
@@ -138,20 +151,22 @@ def _list(values: Sequence[Any], *, nan: bool, depth: int) -> pa.DataType:
 
 
 def numbers_of(values: Sequence[Any]) -> np.dtype[Any] | None:
-    """Return the type of the numbers in some arrays of NumPy; None unless all of them have one type that Arrow has too."""
+    """Return the number type of one-dimensional NumPy arrays if all have the same and Arrow has it, else None."""
     if set(map(type, values)) - {type(None)} != {np.ndarray}:
         return None
     shapes = {(value.dtype, value.ndim) for value in values if value is not None}
     dtype, dimensions = shapes.pop()
-    fits = not shapes and dimensions == 1 and dtype.kind in "biuf" and dtype.itemsize <= 8  # noqa: PLR2004 - bytes
+    fits = not shapes and dimensions == 1 and dtype.kind in "biuf" and dtype.itemsize <= 8  # noqa: PLR2004 - 64 bits
     return dtype.newbyteorder("=") if fits else None
 
 
 def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
-    """Return what is in some lists, and where each ends.
+    """Return the values of all lists one after the other, and where each list ends.
+
+    For example, [[1, 2], None, [3]] gives the values [1, 2, 3] and the ends [2, 2, 3].
 
     Raises:
-        Unfit: An array has no dimension.
+        Unfit: A value is a NumPy array without dimensions, which is not a list.
     """
     if np.ndarray in set(map(type, values)):
         for row, value in enumerate(values):
@@ -162,7 +177,10 @@ def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
 
 
 def by_list(ends: Sequence[int], step: Callable[[], T]) -> T:
-    """Do a step with what is in some lists; where it does not fit, number the list that it is in."""
+    """Run a step on the values of flattened lists. If a value does not fit, the error has the number of its list.
+
+    For example, value number 2 is in list number 2 where the lists end at [2, 2, 3].
+    """
     try:
         return step()
     except Unfit as error:
@@ -180,12 +198,12 @@ def _struct(values: Sequence[Any], *, nan: bool, depth: int) -> pa.DataType:
 
 
 def fields_of(values: Sequence[Mapping[str, Any] | None], name: str) -> list[Any]:
-    """Return one field of some mappings; null where a mapping is null, or lacks it."""
+    """Return one field of some mappings, with None where a mapping is null or lacks the field."""
     return [None if value is None else value.get(name) for value in values]
 
 
 def is_text(value: object) -> bool:
-    """Tell whether a value is text of whole characters, without lone surrogates."""
+    """Return whether a value is text that can be encoded: without lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -205,4 +223,5 @@ _TOGETHER: tuple[tuple[set[Family], Callable[[Sequence[Any]], pa.DataType]], ...
     ({Family.TEXT}, lambda _: pa.string()),
     ({Family.BYTES}, lambda _: pa.binary()),
 )
+"""Families that may occur together in a column, and the function that finds their type. The first match is used."""
 _NESTED: Mapping[Family, Callable[..., pa.DataType]] = {Family.LIST: _list, Family.STRUCT: _struct}

@@ -1,4 +1,4 @@
-"""Values of time as whole nanoseconds, exactly: those of Python, NumPy, pandas and Arrow alike."""
+"""Exact conversion of times to whole nanoseconds, from the types of Python, NumPy, pandas and Arrow."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ _LENGTHS = {"W": 7 * DAY, "D": DAY, "h": 3600 * SECOND, "m": 60 * SECOND, "s": S
 _LENGTHS |= {"ms": 10**6, "us": 10**3, "ns": 1}
 _PARTS = {"ps": 10**3, "fs": 10**6, "as": 10**9}
 _OF_PYTHON = {datetime, date, type(None)}
-"""Types whose values are whole microseconds, and all within the range of a number of them."""
+"""Types whose values are whole microseconds, and always in range for 64 bits of them."""
 _RANGE = {"us": 2**63 * 1000, "ns": 2**63}
 
 
 def nanoseconds(value: Any) -> int:
-    """Return a moment as nanoseconds since 1970 (a naive one is UTC, a date its midnight), a time of day since midnight, a span.
+    """Return a value of time in nanoseconds: a moment since 1970, a time of day since midnight, or a duration.
+
+    A naive moment is taken as UTC, a date as its midnight.
 
     Raises:
-        ValueError: It is finer than a nanosecond, or has no fixed length.
+        ValueError: The value is finer than a nanosecond or too far away, a duration has no unit or no fixed length, or
+            a time of day has a zone.
     """
     if isinstance(value, np.datetime64 | np.timedelta64):
         return _of_numpy(value)
@@ -42,7 +45,7 @@ def nanoseconds(value: Any) -> int:
         return _of_arrow(value)
     if not hasattr(type(value), "asm8"):
         return _of_python(value)
-    with suppress(OverflowError):  # of pandas, whose moments are finer than Python's
+    with suppress(OverflowError):  # pandas: in nanoseconds if they fit, else in the unit that the value has
         return int(value.value)
     return _of_numpy(value.asm8)
 
@@ -86,14 +89,14 @@ def _of_numpy(value: np.datetime64 | np.timedelta64) -> int:
 
 
 def is_zoned(value: Any) -> bool:
-    """Tell whether a moment says in which zone it is."""
+    """Return whether a moment has a zone."""
     if isinstance(value, pa.TimestampScalar):
         return bool(value.type.tz)
     return getattr(value, "tzinfo", None) is not None and value.utcoffset() is not None
 
 
 def moment_type(values: Sequence[Any]) -> pa.DataType:
-    """Return the type of timestamps in which all moments and dates are exact; where not all have one zone, that of UTC."""
+    """Return the timestamp type in which all moments and dates are exact: in their common zone, or else in UTC."""
     return pa.timestamp(_unit_of(values), tz=_zone_of(values))
 
 
@@ -108,13 +111,14 @@ def time_type(values: Sequence[Any]) -> pa.DataType:
 
 
 def _unit_of(values: Sequence[Any]) -> str:
-    """Return microseconds, or nanoseconds where a value has them.
+    """Return "us", or "ns" if a value is finer than a microsecond.
 
     Raises:
-        Unfit: A value is beyond the range of that unit.
+        Unfit: A value is out of range for that unit, or cannot be converted to nanoseconds.
     """
     if set(map(type, values)) <= _OF_PYTHON:
         return "us"
+    # The unit is certain only after the last value, so the range is checked at the end, by the extremes and their rows.
     unit, least, most = "us", (0, 0), (0, 0)
     for row, value in enumerate(values):
         if value is None:
@@ -134,7 +138,7 @@ def _unit_of(values: Sequence[Any]) -> str:
 
 
 def _zone_of(values: Sequence[Any]) -> str | None:
-    """Return the zone that all moments have; UTC where they differ, for a naive one is UTC; None where all are naive."""
+    """Return the zone that all moments have, or None if all are naive, or UTC if they differ: a naive moment is UTC."""
     first: dict[Any, tuple[int, Any]] = {}
     for row, value in enumerate(values):
         if value is not None:
@@ -144,7 +148,7 @@ def _zone_of(values: Sequence[Any]) -> str | None:
 
 
 def _zone_key(value: Any) -> object:
-    """Return what is equal for values of one zone, quickly: zones need not be hashable."""
+    """Return a key to find the distinct zones quickly: Python's by identity, because they need not be hashable."""
     if isinstance(value, pa.Scalar):
         return getattr(value.type, "tz", None) or None
     return id(value.tzinfo) if is_zoned(value) else None

@@ -1,8 +1,8 @@
-"""Any dataframe in, Arrow through, the same kind out.
+"""Dataframes of any kind: read as Arrow, and returned as the same kind.
 
-Known kinds: pandas, Polars, PyArrow and whatever gives its columns to Arrow, DuckDB relations, and paths of Parquet and CSV.
-Of these libraries pandas and Polars are extras: a caller who asks for a frame of one that is not installed is told what to
-install.
+The kinds are pandas, Polars, PyArrow and any object that exports its columns to Arrow, DuckDB relations, and paths of
+Parquet and CSV files. pandas and Polars are optional extras: asking for a frame of a library that is not installed is
+an error that says what to install.
 """
 
 from seeknal.values.frames.answers import (

@@ -1,4 +1,4 @@
-"""Answers: a table as a frame of the kind asked for, or beside the columns of the frame that was given."""
+"""Results: an Arrow table as a frame of the requested kind, alone or beside the columns of the caller's frame."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OUTPUTS = ("pandas", "polars", "arrow", "duckdb")
 
 
 def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
-    """Return no rows of some columns, whatever their types; Arrow's own way knows no unions."""
+    """Return an empty batch of a schema. Unlike Arrow's own `empty_table`, it supports unions."""
     return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in schema.types], schema=schema)
 
 
 def to_stream(table: pa.Table) -> bytes:
-    """Write a table as an Arrow stream."""
+    """Serialize a table as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -31,10 +31,11 @@ def to_stream(table: pa.Table) -> bytes:
 
 
 def output_kind(frame: object, output: str | None) -> str:
-    """Say which kind to answer in: the one asked for, else the frame's own; pandas for a path, or without a frame.
+    """Return the kind of the result: the requested one, else that of the frame; pandas for a path, or without a frame.
 
     Raises:
-        DefinitionError: Nobody knows the kind asked for, or its library is not installed.
+        DefinitionError: The requested kind is unknown, or its library is not installed.
+        DataError: The object is not a frame.
     """
     if output is not None and output not in OUTPUTS:
         raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(OUTPUTS)}.")
@@ -45,10 +46,10 @@ def output_kind(frame: object, output: str | None) -> str:
 
 
 def from_arrow(table: pa.Table, kind: str) -> Any:
-    """Return a table as a frame of a kind.
+    """Return a table as a frame of this kind.
 
     Raises:
-        DataError: A column has no place in the kind.
+        DataError: A column cannot be represented exactly in this kind.
     """
     errors = _errors(kind)
     try:
@@ -66,7 +67,7 @@ _MAKE: dict[str, Callable[[pa.Table], Any]] = {
 
 
 def _errors(kind: str) -> tuple[type[BaseException], ...]:
-    """List what a library raises of a column that it has no place for."""
+    """Return the exceptions that a library raises for a column that it cannot represent."""
     common = pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError, KeyError
     if kind == "polars":
         raised = library("polars").exceptions
@@ -79,7 +80,7 @@ def _errors(kind: str) -> tuple[type[BaseException], ...]:
 
 
 def _misfit(table: pa.Table, kind: str, errors: tuple[type[BaseException], ...], error: BaseException) -> DataError:
-    """Say which column it is that has no place in a kind."""
+    """Return the error that names the column which a kind cannot represent, found by converting one after the other."""
     for field in table.schema:
         try:
             _MAKE[kind](table.select([field.name]))
@@ -93,10 +94,12 @@ def _misfit(table: pa.Table, kind: str, errors: tuple[type[BaseException], ...],
 
 
 def records(table: pa.Table) -> list[dict[str, Any]]:
-    """Give a table's rows for people to see; a column that Python has no place for, as for nanoseconds, as text.
+    """Return a table's rows as dictionaries for display.
+
+    A column that Python cannot represent, such as one of nanoseconds, becomes text.
 
     Raises:
-        DataError: A column cannot be shown.
+        DataError: A column cannot be displayed.
     """
     columns = [_shown(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -117,13 +120,13 @@ def with_columns(frame: Frame, names: Sequence[str], features: pa.Table, kind: s
     """Return a frame with columns added at its right.
 
     Args:
-        frame: The rows, read (`Frame.only`).
-        names: Those of its columns that are to be kept.
-        features: The columns to add, row by row.
-        kind: The kind to answer in; columns of the frame's own kind stay as they are.
+        frame: The rows, already read; see `Frame.only`.
+        names: The names of its columns to keep.
+        features: The columns to add, with the same rows in the same order.
+        kind: The kind of the result. If it is the kind of the frame, the frame's columns stay as they are.
 
     Raises:
-        DataError: A column has no place in the kind.
+        DataError: A column cannot be represented exactly in this kind.
     """
     if kind == frame.kind:
         return frame.beside(names, features)

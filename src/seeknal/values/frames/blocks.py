@@ -1,4 +1,4 @@
-"""Few rows of many columns as a frame of pandas: numbers of one type go over together, in a block, as pandas keeps them."""
+"""Fast conversion of few rows with many columns to pandas: the columns of a number type become one of its blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NUMBERS |= {pa.float32(), pa.float64()}
 
 
 class Blocks:
-    """Makes frames of pandas from record batches, as `from_arrow` does.
+    """A converter from record batches of one schema to pandas frames, with the same result as `from_arrow`.
 
     Args:
-        schema: The columns.
+        schema: The schema of the batches.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -30,10 +30,11 @@ class Blocks:
         self._blocks = [
             (some, index([schema.names[i] for i in some]), pa.types.is_floating(kind)) for kind, some in places.items()
         ]
+        # Blocks are put together by type; this permutation brings the columns back into the order of the schema.
         self._order = np.argsort([i for some in (*places.values(), self._rest) for i in some])
 
     def frame(self, batch: pa.RecordBatch) -> Any:
-        """Return a frame of a batch; None if whole numbers have nulls, for which pandas has a type of its own."""
+        """Return a batch as a frame, or None if whole numbers have nulls, for which pandas has separate types."""
         pd = library("pandas")
         try:
             parts = [

@@ -1,4 +1,4 @@
-"""CSV: a file is read once, as text, and each column takes the type that all its values have."""
+"""CSV files, read once and as text, so that each column can then take the type that all its values have."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from seeknal.errors import DataError
 
 _FIELDS = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": False}
 _BLOCKS = (2**20, 2**24, 2**28, 2**31 - 1)
-"""Bytes that Arrow reads at a time; it refuses rows that are longer."""
+"""Block sizes in bytes to try in turn, because Arrow refuses rows that are longer than its block."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_text(file: Path) -> pa.Table:
-    """Read a file whose columns are all text, and whose empty fields are null.
+    """Return the rows of a file with all columns as text. Empty fields without quotes are null.
 
     Raises:
-        DataError: It is broken, or not UTF-8; the message names the column and the row.
+        DataError: The file cannot be read, or is not UTF-8; then the message names the column and the row.
     """
     try:
         data = file.read_bytes()
@@ -50,7 +50,7 @@ def _read(data: bytes, names: list[str], kind: pa.DataType) -> pa.Table:
 
 
 def _in_blocks(read: Callable[..., Any], data: bytes, options: csv.ConvertOptions) -> Any:
-    """Read in the smallest blocks that have room for the longest row, as Arrow wants it: first such as are quick to read."""
+    """Read with the smallest block size that has room for the longest row; Arrow reads small blocks faster."""
     parse = csv.ParseOptions(newlines_in_values=b'"' in data)
     for size in _BLOCKS:
         try:
@@ -63,7 +63,7 @@ def _in_blocks(read: Callable[..., Any], data: bytes, options: csv.ConvertOption
 
 
 def _first_unreadable(table: pa.Table) -> tuple[str, str | None, int | None]:
-    """Find the first value that is not UTF-8: what is wrong, its column and its row."""
+    """Return the first value that is not UTF-8, described for the message, with its column and row."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         for row, value in enumerate(column.to_pylist()):
             try:

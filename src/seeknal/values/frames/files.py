@@ -1,4 +1,7 @@
-"""Paths: one file of Parquet or CSV, or a folder or glob of them, whose folders may be named key=value, after Hive."""
+"""Frames given as a path: a Parquet or CSV file, or a folder or glob of them, optionally in key=value (Hive) folders.
+
+A file with an Arrow IPC stream (.arrows) can be read as well.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def opened_path(path: Path) -> Frame:
-    """Return what a path leads to.
+    """Return a frame for the file, folder or glob at a path.
 
     Raises:
-        DataError: There is nothing, or something else than files of Parquet or of CSV.
+        DataError: There are no files, or they cannot be read, or they are not all Parquet or all CSV.
     """
     try:
         found = _found(path)
@@ -55,7 +58,10 @@ def opened_path(path: Path) -> Frame:
 
 
 def _found(path: Path) -> list[tuple[Path, dict[str, str | None]]]:
-    """List the files that a path leads to, ordered by their paths, each with what its folders say."""
+    """Return the files of a path, ordered by their paths, each with the key=value pairs of its folders.
+
+    Only folders below the given one count, or, for a glob, below the last folder without a wildcard.
+    """
     if path.is_file():
         return [(path, {})]
     if path.is_dir():
@@ -92,27 +98,27 @@ def _refuse_delta(folder: Path) -> None:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Tell whether it is one that programs leave beside their files: _SUCCESS, .part-0.parquet.crc."""
+    """Return whether a path is one that programs leave beside their data, such as _SUCCESS or .part-0.parquet.crc."""
     return any(part.startswith(("_", ".")) for part in path.parts) or path.suffix == ".crc"
 
 
 def _cut_at_magic(path: Path) -> tuple[Path, str]:
-    """Cut a glob into the folder that it names, and the pattern within."""
+    """Split a glob into its leading folders without wildcards, and the rest as a pattern."""
     first = next(place for place, part in enumerate(path.parts) if has_magic(part))
     return Path(*path.parts[:first]), str(Path(*path.parts[first:]))
 
 
 def _said(folders: Sequence[str]) -> dict[str, str | None]:
-    """Read the key=value of folders."""
+    """Parse folder names of the form key=value, with Hive's null and percent-encoding."""
     pairs = (name.split("=", 1) for name in folders if "=" in name)
     return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs}
 
 
 def _keys(found: Sequence[tuple[Path, Mapping[str, str | None]]]) -> pa.Table:
-    """Return the columns that the folders' names make, a row for each file.
+    """Return the columns from the folder names, as text, with a row for each file.
 
     Raises:
-        DataError: The files have different ones.
+        DataError: The files are in folders with different keys.
     """
     names = list(found[0][1])
     for file, said in found:
@@ -133,10 +139,10 @@ def _check_apart(file: Path, names: Sequence[str], keys: Sequence[str]) -> None:
 
 
 def _texts(read: Sequence[tuple[Path, pa.Table]], keys: pa.Table) -> pa.Table:
-    """Put files of CSV together.
+    """Concatenate CSV files, in the column order of the first.
 
     Raises:
-        DataError: One has other columns than the first.
+        DataError: A file has other columns than the first, or a column is in a file and in the name of its folder.
     """
     names, tables = read[0][1].column_names, []
     for row, (file, table) in enumerate(read):
@@ -165,12 +171,12 @@ def _with_keys(table: pa.Table, keys: pa.Table, row: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A file of Parquet, as it was when it was opened.
+    """A Parquet file, as it was when it was opened.
 
     Args:
-        path: Where it is.
-        schema: Its columns; an index that pandas put into it is left out, as it is from a frame.
-        stamp: What tells that it was changed.
+        path: The path of the file.
+        schema: Its columns. An index that pandas wrote to it is left out, as it is from a pandas frame.
+        stamp: Its fingerprint (device, inode, size, modification time), to detect changes.
     """
 
     path: Path
@@ -179,13 +185,13 @@ class ParquetFile:
 
     @classmethod
     def at(cls, path: Path) -> ParquetFile:
-        """Read what a file says of itself.
+        """Open a file: read its schema and fingerprint.
 
         Raises:
-            DataError: It is broken.
+            DataError: The file cannot be read.
         """
         try:
-            stamp = _stamp(path)
+            stamp = _stamp(path)  # taken first, so that a change during the read of the schema is noticed
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{str(path)!r} cannot be read: {error}") from None
@@ -193,10 +199,10 @@ class ParquetFile:
         return cls(path, pa.schema([field for field in schema if field.name not in index]), stamp)
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        """Go through its rows.
+        """Yield its rows in batches, with the columns in the order of the file.
 
         Raises:
-            DataError: It is broken, or was changed since it was opened.
+            DataError: The file is corrupt, or was changed since it was opened.
         """
         columns = [name for name in self.schema.names if name in names]
         for batch in _sound(self.path, lambda: pq.ParquetFile(self.path).iter_batches(size, columns=columns)):
@@ -204,7 +210,7 @@ class ParquetFile:
             yield batch.select(columns)
 
     def table(self, names: Sequence[str]) -> pa.Table:
-        """Read its rows; see `batches`."""
+        """Return its rows as a table; see `batches`."""
         columns = [name for name in self.schema.names if name in names]
         try:
             table = pq.ParquetFile(self.path).read(columns).select(columns)
@@ -214,10 +220,10 @@ class ParquetFile:
         return table
 
     def check(self) -> None:
-        """Refuse it if it was changed since it was opened, for then its rows are not those of one moment.
+        """Check that the file was not changed since it was opened, because its rows would not be those of one moment.
 
         Raises:
-            DataError: It was changed.
+            DataError: The file was changed or removed.
         """
         try:
             is_same = _stamp(self.path) == self.stamp
@@ -233,12 +239,12 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 class ParquetFiles(Frame):
-    """Files of Parquet, which have the same columns.
+    """A frame of Parquet files with the same columns.
 
     Args:
         files: The files, in order.
-        keys: The columns that their folders' names make: text, a row for each file.
-        kinds: The types that are meant for those.
+        keys: The columns from the names of their folders, as text, with a row for each file.
+        kinds: The expected types of those columns, by name.
     """
 
     kind = "path"
@@ -267,7 +273,7 @@ class ParquetFiles(Frame):
 
     @cached_property
     def _keys(self) -> pa.Table:
-        """The columns that the folders' names make, in their types."""
+        """The columns from the folder names, in their expected or inferred types."""
         columns = [
             texts.typed(column, self._kinds.get(name))
             for name, column in zip(self._text.column_names, self._text.columns, strict=True)
@@ -282,7 +288,7 @@ class ParquetFiles(Frame):
         return InArrow(pa.concat_tables(whole).select(names))
 
     def batches(self, names: Sequence[str], size: int) -> tuple[pa.Schema, Batches]:
-        """See `Frame.batches`; files are read as batches are asked for, each time anew."""
+        """See `Frame.batches`. Files are read lazily, and again in each iteration."""
         schema = self._schema(names)
 
         def read() -> Iterator[pa.RecordBatch]:
@@ -293,7 +299,7 @@ class ParquetFiles(Frame):
         return schema, read
 
     def _whole(self, table: pa.Table, row: int, schema: pa.Schema) -> pa.Table:
-        """Bring rows of a file to the schema of all, with what its folders say."""
+        """Return the rows of a file in the common schema, with the columns from its folder names."""
         table = _with_keys(table, self._keys, row).select(schema.names)
         return table.cast(schema) if table.schema.types != schema.types else table.replace_schema_metadata()
 
@@ -301,10 +307,10 @@ class ParquetFiles(Frame):
         return pa.schema([self._field(name) for name in names])
 
     def _field(self, name: str) -> pa.Field:
-        """Find the type in which a column's values of all files are exact.
+        """Return a column with the widest of its types in the files, in which all its values are exact.
 
         Raises:
-            DataError: There is none; it names the file.
+            DataError: No file has such a type; the message names a file that does not fit those before it.
         """
         if name in self._keys.column_names:
             return self._keys.schema.field(name)
@@ -322,7 +328,7 @@ class ParquetFiles(Frame):
 
 
 def for_parquet(table: pa.Table) -> pa.Table:
-    """Return a table as Parquet takes it: categories that it cannot write, of lists or views of text, as their values."""
+    """Return a table that Parquet can write, with plain values for dictionaries of nested values or of views."""
     for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
         if pa.types.is_dictionary(field.type) and _is_view_or_nested(field.type.value_type):
             table = table.set_column(place, field.name, types.decoded(column, types.standard(field.type)))
@@ -334,16 +340,16 @@ def _is_view_or_nested(kind: pa.DataType) -> bool:
 
 
 def check_parquet(table: pa.Table) -> None:
-    """Refuse a table with a column that Parquet has no place for.
+    """Check that Parquet can store each column of a table.
 
     Raises:
-        DataError: There is one; the message names it.
+        DataError: It cannot store a column; the message names the column.
     """
     for field in table.schema:
         if _has_no_width(field.type):
             raise _no_place(field, "all its values are empty.")
         try:
-            if _is_odd(field.type):
+            if _is_odd(field.type):  # only an attempt tells
                 pq.write_table(table.select([field.name]), pa.BufferOutputStream())
         except (pa.ArrowException, NotImplementedError) as error:
             raise _no_place(field, str(error)) from None
@@ -361,14 +367,14 @@ def _has_no_width(kind: pa.DataType) -> bool:
 
 
 def _is_odd(kind: pa.DataType) -> bool:
-    """Tell whether it is not certain that Parquet has a place for a type."""
+    """Return whether Parquet may be unable to store a type."""
     return not (pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind)) or (
         pa.types.is_interval(kind)
     )
 
 
 class ArrowFile(Frame):
-    """A file that holds an Arrow stream."""
+    """A frame in a file with an Arrow IPC stream."""
 
     kind = "path"
 
@@ -386,7 +392,7 @@ class ArrowFile(Frame):
         return InArrow(pa.Table.from_batches(read(), schema))
 
     def batches(self, names: Sequence[str], size: int) -> tuple[pa.Schema, Batches]:
-        """See `Frame.batches`; the file is read as batches are asked for, each time anew."""
+        """See `Frame.batches`. The file is read lazily, and again in each iteration."""
         path, names = self._path, list(names)
         schema = pa.schema([self._schema.field(name) for name in names])
         return schema, lambda: (batch.select(names) for batch in _sound(path, lambda: _read_stream(path, size)))
@@ -407,10 +413,10 @@ def _read_stream(file: Path, size: int) -> Iterator[pa.RecordBatch]:
 
 
 def _sound(file: Path, read: Any) -> Iterator[pa.RecordBatch]:
-    """Go through the batches of a file, and look whether they are whole.
+    """Yield the batches of a file after validating each.
 
     Raises:
-        DataError: The file is broken.
+        DataError: The file is corrupt or cannot be read.
     """
     batches = None
     while True:

@@ -1,7 +1,7 @@
-"""The kinds of frames: what each is made of, and how its rows are read, once in each call.
+"""The kinds of frames that a caller can give, and how the rows of each are read, once per call.
 
-A `Frame` knows the names of its columns before any row is read. `only` reads rows, and what it returns can be read again
-and again: a query, a stream or a file is never evaluated twice, for it could answer otherwise the second time.
+A `Frame` knows the names of its columns before any row is read. `only` reads rows and returns a frame that can be read
+repeatedly. A query, a stream or a file is never evaluated twice, because the second result could differ.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _LITTLE = 2**14
 
 
 class Frame(ABC):
-    """A frame that the caller gave."""
+    """A frame that the caller gave, of any kind."""
 
     kind: ClassVar[str]
 
     @property
     def has_text(self) -> bool:
-        """Whether values are text, whose types are found by reading it."""
+        """Whether values are text whose types are found by parsing it."""
         return False
 
     @property
     @abstractmethod
     def _labels(self) -> Sequence[Any]:
-        """The columns' names, as its library gives them."""
+        """The names of the columns as the library of the frame returns them, not necessarily text."""
 
     @cached_property
     def names(self) -> list[str]:
-        """The columns' names.
+        """The names of the columns.
 
         Raises:
-            DataError: One is not text, or two are the same.
+            DataError: A name is not text, or two columns have the same name.
         """
         names = list(self._labels)
         if odd := [name for name in names if not isinstance(name, str)]:
@@ -58,14 +58,14 @@ class Frame(ABC):
         return names
 
     def require(self, names: Iterable[str], what: str) -> None:
-        """Refuse a frame that lacks a column.
+        """Check that the frame has these columns.
 
         Args:
-            names: The columns it should have.
-            what: What to call it in the message, such as "The spine".
+            names: The names of the columns.
+            what: What to call the frame in the message, such as "The spine".
 
         Raises:
-            DataError: It names the columns, and the nearest one there is to the first.
+            DataError: A column is missing. The message names all missing ones, and suggests a column for the first.
         """
         if missing := [name for name in dict.fromkeys(names) if name not in self.names]:
             raise DataError(f"{what} has no column {quoted(missing)}.{self._hint(missing[0])}", column=missing[0])
@@ -74,38 +74,45 @@ class Frame(ABC):
         return did_you_mean(name, self.names)
 
     def typed(self, kinds: Kinds) -> Frame:
-        """Return the frame, whose text is read as these types where all values of a column allow it."""
+        """Return the frame with expected types for text. A column is parsed as its type if all its values allow it."""
         del kinds
         return self
 
     @abstractmethod
     def only(self, names: Sequence[str] | None = None) -> Frame:
-        """Read some columns (all without names), once: what is returned has the same rows however often it is read.
+        """Read these columns, or all, once, and return a frame that has the same rows however often it is read.
+
+        The frame may have more columns, if those are in memory already.
 
         Raises:
-            DataError: They cannot be read.
+            DataError: The columns cannot be read.
         """
 
     def table(self, names: Sequence[str] | None = None) -> pa.Table:
-        """Return columns (all without names) in Arrow, in the order of the rows; an index of pandas is left out.
+        """Return these columns, or all, in Arrow and in the order of the rows. The index of a pandas frame is left out.
 
         Raises:
-            DataError: A column cannot be read, or has values that Arrow has no place for.
+            DataError: A column cannot be read, or has values that Arrow cannot carry exactly.
         """
         return self.only(names).table(names)
 
     def batches(self, names: Sequence[str], size: int) -> tuple[pa.Schema, Batches]:
-        """Return columns in batches, which can be read several times, and their schema; see `only`."""
+        """Return the schema of these columns, and a function that iterates anew over their batches; see `only`.
+
+        Args:
+            names: The columns.
+            size: The most rows of a batch.
+        """
         table = self.table(names)
         return table.schema, lambda: iter(table.to_batches(max_chunksize=size))
 
     def beside(self, names: Sequence[str], features: pa.Table) -> Any:
-        """Return columns as they are, with others beside them, as a frame of this kind, which is new."""
+        """Return these columns unchanged, with the features at their right, as a new object of the frame's library."""
         raise NotImplementedError
 
 
 class InArrow(Frame):
-    """A table of Arrow, or anything that was read into one."""
+    """An Arrow table, or any frame that was read into one."""
 
     kind = "arrow"
 
@@ -133,7 +140,7 @@ class InArrow(Frame):
 
 
 class Stream(Frame):
-    """A stream of Arrow batches, which can be read once."""
+    """A stream of Arrow batches, which can be read only once."""
 
     kind = "arrow"
 
@@ -160,7 +167,7 @@ class Stream(Frame):
 
 
 class InPandas(Frame):
-    """A frame of pandas."""
+    """A pandas frame."""
 
     kind = "pandas"
 
@@ -195,7 +202,7 @@ class InPandas(Frame):
 
 
 class InPolars(Frame):
-    """A frame of Polars, lazy or not."""
+    """A Polars frame, lazy or not."""
 
     kind = "polars"
 
@@ -234,7 +241,7 @@ class InPolars(Frame):
 
 
 def _from_polars(frame: Any, name: str) -> pa.ChunkedArray:
-    """Read a column in Arrow's older layouts: the categories of the newest one cannot be cast to text."""
+    """Return a column in Arrow's oldest layouts, because the categories of the newest ones cannot be cast to text."""
     pl = library("polars")
     problem: object = "Python objects have no type"
     try:
@@ -246,7 +253,7 @@ def _from_polars(frame: Any, name: str) -> pa.ChunkedArray:
 
 
 class InDuckDB(Frame):
-    """A relation of DuckDB: a query, which may give other rows, or the same in another order, when it runs again."""
+    """A DuckDB relation: a query that may return other rows, or the same rows in another order, when it runs again."""
 
     kind = "duckdb"
 
@@ -267,7 +274,7 @@ class InDuckDB(Frame):
 
 
 class HeldInDuckDB(Frame):
-    """The rows of a relation that was evaluated."""
+    """The rows of a DuckDB relation that was evaluated."""
 
     kind = "duckdb"
 
@@ -292,7 +299,7 @@ class HeldInDuckDB(Frame):
 
 
 class Text(Frame):
-    """Columns of text, of a file of CSV."""
+    """The columns of CSV files, as text."""
 
     kind = "path"
 

@@ -1,4 +1,4 @@
-"""The libraries of frames that are extras."""
+"""The dataframe libraries that are optional extras, imported on first use."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ EXTRAS = ("pandas", "polars")
 
 
 def check_installed(kind: str) -> None:
-    """Refuse a kind of answer whose library is not there, before any work is done.
+    """Check, before any work is done, that the library for a kind of result is installed.
 
     Raises:
-        DefinitionError: It says what to install, and what to ask for instead.
+        DefinitionError: It is not. The message says what to install, and what to ask for instead.
     """
     if kind in EXTRAS:
         library(kind, ' Ask for output="arrow", or install it.')
 
 
 def library(kind: str, instead: str = "") -> Any:
-    """Load pandas or Polars.
+    """Import pandas or Polars and return the module.
 
     Raises:
-        DefinitionError: It is not installed.
+        DefinitionError: The library is not installed.
     """
     try:
         return import_module(kind)

@@ -1,4 +1,4 @@
-"""Values of time that a library would change in silence: at the ends of its ranges, or finer than its unit."""
+"""Checks for times that a library would silently change: at the ends of its range, or finer than its unit."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from seeknal.values import types
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MOST, _MOST_DAYS = 2**63 - 1, 2**31 - 1
 _FIRST_IN_DUCKDB = {"us": -9_223_372_022_400_000_000, "ns": -9_223_286_400_000_000_000}
-"""The first midnights that DuckDB has, in its microseconds and nanoseconds."""
+"""The first midnight that DuckDB can represent, in microseconds and in nanoseconds."""
 Range = tuple[int, int, int]
-"""The least and the greatest number that has a place, and of which numbers all are multiples."""
+"""The numbers of a time type that are allowed: the least, the greatest, and the number of which all are multiples."""
 
 
 def check(table: pa.Table, kind: str) -> None:
-    """Refuse a table with a value of time that would be another one in a kind of frame.
+    """Check that every time in a table stays the same in a kind of frame.
 
     Raises:
-        DataError: There is one; the message names its column.
+        DataError: A time would become another one; the message names its column.
     """
     for field, column in zip(table.schema, table.columns, strict=True):
         for chunk in column.chunks if any(word in str(field.type) for word in ("time", "date", "duration")) else ():
@@ -37,10 +37,10 @@ def check(table: pa.Table, kind: str) -> None:
 
 
 def check_times_of_day(table: pa.Table) -> None:
-    """Refuse a table with a time of day that no day has, such as 24:00, which most libraries read as another.
+    """Check that every time of day in a table is within a day. Most libraries read 24:00, for example, as another time.
 
     Raises:
-        DataError: There is one; the message names its column.
+        DataError: A time of day is not; the message names its column.
     """
     for field, column in zip(table.schema, table.columns, strict=True):
         for chunk in column.chunks if "time32" in str(field.type) or "time64" in str(field.type) else ():
@@ -54,7 +54,7 @@ def check_times_of_day(table: pa.Table) -> None:
 
 
 def _misfit(values: pa.Array, within: Range | None) -> int | None:
-    """Return a number of a time that does not lie in a range."""
+    """Return a value, as the number of its type, that is not in a range, or None if all are."""
     if within is None or values.null_count == len(values):
         return None
     least, most, step = within
@@ -65,6 +65,7 @@ def _misfit(values: pa.Array, within: Range | None) -> int | None:
         return odd[0]
     if step == 1:
         return None
+    # Arrow has no modulo, so the remainder is what the division leaves.
     rest = pc.subtract(numbers, pc.multiply(pc.divide(numbers, step), step))
     finer = numbers.filter(pc.not_equal(rest, 0))
     return finer.drop_null()[0].as_py() if len(finer.drop_null()) else None
@@ -75,7 +76,7 @@ def _of_a_day(kind: pa.DataType) -> Range | None:
 
 
 def _in_duckdb(kind: pa.DataType, _is_inside: bool) -> Range | None:
-    """Moments at the ends of the range stand for infinity, durations are microseconds, and a day ends with 24:00."""
+    """Return DuckDB's range. The extreme timestamps are infinity, durations are microseconds, and 24:00 exists."""
     if is_.is_time(kind):
         return 0, 86_400 * _PER_SECOND[kind.unit], 1
     if is_.is_date32(kind):
@@ -84,6 +85,7 @@ def _in_duckdb(kind: pa.DataType, _is_inside: bool) -> Range | None:
         return None
     per = max(1, 10**6 // _PER_SECOND[kind.unit])
     if is_.is_timestamp(kind):
+        # Rounded up, to the first whole unit that DuckDB can represent.
         return -(-_FIRST_IN_DUCKDB["ns" if kind.unit == "ns" else "us"] // per), (_MOST - 1) // per, 1
     return -(_MOST // per), _MOST // per, 1000 if kind.unit == "ns" else 1
 
@@ -93,7 +95,7 @@ def _in_polars(kind: pa.DataType, _is_inside: bool) -> Range | None:
 
 
 def _in_pandas(kind: pa.DataType, is_inside: bool) -> Range | None:
-    """The least number of a moment or a duration stands for NaT; inside lists and structs, times of day are Python's."""
+    """Return the range of pandas. The least number is NaT; in lists and structs, times of day are datetime.time."""
     if is_.is_timestamp(kind) or is_.is_duration(kind):
         return -_MOST, _MOST, 1
     return _of_a_day(kind) if is_inside else None

@@ -1,4 +1,4 @@
-"""Tables as frames of pandas and Polars, which hold every value exactly."""
+"""Conversion of Arrow tables to pandas and Polars frames that hold every value exactly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from seeknal.values.frames.libraries import library
 
 
 def to_polars(table: pa.Table) -> Any:
-    """Make a frame of Polars, which knows no zones that are mere offsets: such moments are given in UTC.
+    """Return a table as a Polars frame.
+
+    Polars has no zones that are mere offsets, so such moments are returned in UTC.
 
     Raises:
-        DataError: Seconds are too many for milliseconds, of which Polars makes them, or a time is of no day.
+        DataError: A time in seconds is out of range for milliseconds, to which Polars converts it, or a time of day is
+            not within a day.
     """
     limits.check(table, "polars")
     readable = types.with_readable_zones(table, offsets=False)
@@ -25,10 +28,12 @@ def to_polars(table: pa.Table) -> Any:
 
 
 def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
-    """Make a pandas frame that holds every value exactly; whole numbers with nulls become Int64 and the like.
+    """Return a table as a pandas frame that holds every value exactly.
+
+    Whole numbers with nulls become Int64 and the like. With `arrow_backed`, all columns have Arrow types.
 
     Raises:
-        DataError: A time would be read as NaT, or as another.
+        DataError: A time would become NaT, or another time.
     """
     pd = library("pandas")
     table = types.with_readable_zones(table)
@@ -36,6 +41,7 @@ def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
         return table.to_pandas(types_mapper=pd.ArrowDtype)
     limits.check(table, "pandas")
     parts = [pd.DataFrame(index=pd.RangeIndex(table.num_rows))]
+    # Neighbouring plain columns are converted together, which is faster. The order of the columns stays.
     for is_plain, names in groupby(table.column_names, lambda name: _is_plain(table[name])):
         run = table.select(list(names))
         parts.append(_plain(run) if is_plain else pd.DataFrame({name: _series(run[name]) for name in run.column_names}))
@@ -43,26 +49,26 @@ def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
 
 
 def _plain(table: pa.Table) -> Any:
-    """Make a frame as Arrow does, but one that can be written to: a column of one chunk may be Arrow's own memory."""
+    """Return Arrow's own conversion, but writable: a column of one chunk may be Arrow's own memory, and is copied."""
     frame = table.to_pandas(ignore_metadata=True)
     return frame if all(column.num_chunks > 1 for column in table.columns) else frame.copy()
 
 
 def _is_plain(column: pa.ChunkedArray) -> bool:
-    """Whether Arrow gives pandas each value exactly."""
+    """Return whether Arrow's own conversion to pandas keeps each value of a column exactly."""
     kind = column.type
     is_whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
     return not (pa.types.is_nested(kind) or kind == pa.time64("ns") or (is_whole and column.null_count))
 
 
 def _series(column: pa.ChunkedArray) -> Any:
-    """Make a column of what Arrow would give inexactly."""
+    """Return a pandas column for values that Arrow's own conversion would change."""
     pd = library("pandas")
     kind = column.type
     if pa.types.is_nested(kind):
         return pd.Series(column.to_pylist(), dtype=object)
     if kind == pa.time64("ns"):
-        return column.to_pandas(types_mapper={kind: pd.ArrowDtype(kind)}.get)  # Python's time has no nanoseconds
+        return column.to_pandas(types_mapper={kind: pd.ArrowDtype(kind)}.get)  # datetime.time has no nanoseconds
     if pa.types.is_boolean(kind):
         return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
     name = str(kind).replace("i", "I").replace("uI", "UI")

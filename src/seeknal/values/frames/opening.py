@@ -1,4 +1,4 @@
-"""Which kind a frame is, by its class or by what it can do."""
+"""Detection of a frame's kind, by its class or by the interface it has."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ _CLASSES: dict[tuple[str, str], tuple[str, Callable[[Any], Frame]]] = {
 
 
 def _class_of(frame: object) -> tuple[str, Callable[[Any], Frame]]:
-    """Find the class that a frame is of, or what it can do.
+    """Return the kind of a frame and the function that opens it.
+
+    Frames are recognized by the names of their classes, so that no library has to be imported.
 
     Raises:
-        DataError: It is no frame.
+        DataError: The object is not a frame.
     """
     if isinstance(frame, str | Path):
         return "path", lambda path: opened_path(Path(path))
@@ -56,28 +58,30 @@ def _of_array(given: Any) -> Frame:
 
 
 def kind_of(frame: object) -> str:
-    """Return which kind a frame is: "pandas", "polars", "arrow", "duckdb" or "path".
+    """Return the kind of a frame: "pandas", "polars", "arrow", "duckdb" or "path".
 
     Raises:
-        DataError: It is none of them.
+        DataError: The object is not a frame.
     """
     return _class_of(frame)[0]
 
 
 def opened(frame: object) -> Frame:
-    """Return a frame whose columns' names are known, and whose rows are read when they are asked for.
+    """Return a `Frame` for an object: it knows the names of the columns, and reads rows on request.
 
     Raises:
-        DataError: It is no frame, or there is no such file.
+        DataError: The object is not a frame, or the path does not lead to files that can be read.
     """
     return _class_of(frame)[1](frame)
 
 
 def kept(frame: object) -> object:
-    """Return what can be read again and again: what can be read only once is read now, all else as it is.
+    """Return a frame that can be read repeatedly: a stream, which can be read only once, is read now.
+
+    Every other frame is returned unchanged.
 
     Raises:
-        DataError: It is no frame, or its stream is broken.
+        DataError: The object is not a frame, or its stream cannot be read.
     """
     kind, open_it = _class_of(frame)
     is_lasting = kind != "arrow" or isinstance(frame, pa.Table | pa.RecordBatch) or hasattr(frame, "scanner")
@@ -88,6 +92,6 @@ def to_arrow(frame: object) -> pa.Table:
     """Return a frame's rows as an Arrow table, in their order.
 
     Raises:
-        DataError: It is no frame, or a column cannot be read.
+        DataError: The object is not a frame, or a column cannot be read.
     """
     return opened(frame).table()

@@ -1,4 +1,4 @@
-"""DuckDB relations: evaluated once, and kept in DuckDB's own types beside what Arrow can carry of them."""
+"""DuckDB relations: evaluated once, returned in DuckDB's own types, and read as far as Arrow can carry them exactly."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     import duckdb
 
 _LOST = {"uhugeint", "time with time zone", "bit", "bignum", "variant"}
-"""Types whose values Arrow has no exact place for. (Bits are read as text where they are a column's own type.)"""
+"""Types that Arrow cannot carry exactly. A column of type bit is read as text; bits inside other types are refused."""
 _NARROW = {"hugeint", "time", "time_ns"}
-"""Types of which Arrow has a place for most values: not for 39 digits, nor for 24:00."""
+"""Types of which Arrow can carry most values, but not numbers of 39 digits or the time 24:00."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The rows of one evaluation of a relation, in DuckDB's memory, on the connection of the relation.
+    """The materialized rows of a relation, in DuckDB's memory and on the relation's own connection.
 
     Args:
         rows: The rows, as a relation.
-        number: Its column with the rows' numbers, in their order.
-        columns: Its other columns, by the names they had. To DuckDB those could be alike: "a" and "A".
+        number: The name of its column with the number of each row, in their original order.
+        columns: Its other columns, by their original names. They were renamed because two of the original names may
+            differ in case only, such as "a" and "A", which DuckDB does not tell apart.
     """
 
     rows: Any
@@ -46,10 +47,10 @@ class Held:
 
     @classmethod
     def of(cls, relation: Any, names: Sequence[str]) -> Held:
-        """Evaluate some columns of a relation.
+        """Evaluate some columns of a relation, once.
 
         Raises:
-            DataError: Its query fails.
+            DataError: The query of the relation fails.
         """
         places = {name: place for place, name in enumerate(relation.columns, 1)}
         columns = {name: f"c{places[name]}" for name in names}
@@ -64,23 +65,25 @@ class Held:
         return replace(self, columns={name: self.columns[name] for name in names})
 
     def table(self, names: Sequence[str]) -> pa.Table:
-        """Return columns of it in Arrow, in the rows' order.
+        """Return columns in Arrow, in the original order of the rows.
 
         Raises:
-            DataError: Arrow has no exact place for a value.
+            DataError: Arrow cannot carry a value exactly.
         """
         places = {column: place for place, column in enumerate(self.rows.columns, 1)}
         wanted = {name: places[self.columns[name]] for name in names}
         found = _read(self.rows, wanted | {self.number: places[self.number]})
+        # DuckDB may return the materialized rows in another order, so they are sorted if they need to be.
         numbers = found[self.number].to_numpy()
         found = found.drop_columns(self.number)
         return found.take(np.argsort(numbers)) if (numbers[1:] < numbers[:-1]).any() else found
 
     def beside(self, names: Sequence[str], features: pa.Table) -> Any:
-        """Return columns of it as they are, and features beside them, as a relation on the same connection.
+        """Return columns as they are, with features beside them, as a relation on the same connection.
 
         Raises:
-            DataError: The connection reads no Arrow tables, or two names are the same to DuckDB.
+            DataError: The connection may not read Arrow tables, DuckDB cannot represent a feature exactly, or two
+                names differ in case only, which DuckDB does not tell apart.
         """
         import duckdb
 
@@ -95,7 +98,7 @@ class Held:
         added = [f"f{place}" for place in range(features.num_columns)]
         named = [f"{one} AS {quote(name)}" for one, name in zip(added, features.column_names, strict=True)]
         numbers = pa.array(np.arange(1, len(features) + 1))
-        seeknal_features = _taken(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - by name
+        seeknal_features = _taken(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - named in the query
         spine = f"spine_{self.number}"
         query = f"SELECT {comma([*own, *named])} FROM {spine} JOIN seeknal_features USING ({self.number}) ORDER BY {self.number}"
         with _told("The features cannot be put beside the relation"):
@@ -110,17 +113,17 @@ class Held:
 
 
 def read(relation: Any, names: Sequence[str]) -> pa.Table:
-    """Return columns of a relation in Arrow; its query runs once.
+    """Return columns of a relation in Arrow. Its query runs once.
 
     Raises:
-        DataError: The query fails, or Arrow has no exact place for a value.
+        DataError: The query fails, or Arrow cannot carry a value exactly.
     """
     places = {name: place for place, name in enumerate(relation.columns, 1)}
     return _read(relation, {name: places[name] for name in names})
 
 
 def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
-    """Read columns by their places, from 1 on."""
+    """Return columns in Arrow by their positions, which start at 1 as in SQL."""
     kinds = {name: relation.types[place - 1] for name, place in places.items()}
     columns = [f"{_in_arrow(name, kinds[name], place)} AS c{place}" for name, place in places.items()]
     with _told("The DuckDB relation cannot be read"):
@@ -131,16 +134,20 @@ def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
 
 
 def relation_of(table: pa.Table) -> Any:
-    """Return a table as a relation on a connection of its own."""
+    """Return a table as a relation on a separate cursor of this process's database for results.
+
+    Raises:
+        DataError: DuckDB cannot represent a value exactly.
+    """
     with interruptible():
         return _database(getpid()).cursor().from_arrow(_taken(table))
 
 
 def _taken(table: pa.Table) -> pa.Table:
-    """Return a table as DuckDB takes it.
+    """Return a table with types that DuckDB has.
 
     Raises:
-        DataError: DuckDB has no exact place for a value.
+        DataError: DuckDB cannot represent a value exactly.
     """
     limits.check(table, "duckdb")
     return without_halves(table)
@@ -148,23 +155,23 @@ def _taken(table: pa.Table) -> pa.Table:
 
 @cache
 def _database(_process: int) -> duckdb.DuckDBPyConnection:
-    """Open the database in memory that answers of this process live in; its threads do not come along in a fork."""
+    """Return the in-memory database for results, one per process id, because its threads do not survive a fork."""
     import duckdb
 
     return duckdb.connect()
 
 
 def without_halves(table: pa.Table) -> pa.Table:
-    """Widen floats of 16 bits, which DuckDB does not have."""
+    """Return a table with 16-bit floats widened to 32 bits, because DuckDB does not have them."""
     kinds = [types.without_halves(kind) if "halffloat" in str(kind) else kind for kind in table.schema.types]
     return types.recast(table, kinds)
 
 
 def _in_arrow(name: str, kind: Any, place: int) -> str:
-    """Write a column, by its place, as Arrow is to get it.
+    """Return the SQL that selects a column, by its position, in a type that Arrow can carry.
 
     Raises:
-        DataError: Arrow has no exact place for its values.
+        DataError: Arrow cannot carry values of its type exactly.
     """
     if kind.id == "bit":
         return f"CAST(#{place} AS VARCHAR)"
@@ -174,7 +181,7 @@ def _in_arrow(name: str, kind: Any, place: int) -> str:
 
 
 def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
-    """Refuse what Arrow cannot say: numbers of 39 digits, 24:00, and infinite times.
+    """Check for values that Arrow cannot carry: numbers of 39 digits, the time 24:00, and infinite times.
 
     Raises:
         DataError: There is such a value.
@@ -189,7 +196,7 @@ def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
 
 
 def _has_infinite(values: pa.Array) -> bool:
-    """Tell whether a time is the greatest number, or the least but one, which stand for infinity in DuckDB."""
+    """Return whether a date or timestamp is infinite in DuckDB: its greatest number, or the least but one."""
     if not (is_.is_date32(values.type) or is_.is_timestamp(values.type)):
         return False
     bounds = pc.min_max(values.view(pa.int32() if is_.is_date32(values.type) else pa.int64())).as_py()
@@ -206,17 +213,17 @@ def _no_place(name: str, kind: Any, why: str = "") -> DataError:
 
 
 def _parts(kind: Any) -> Iterator[Any]:
-    """Go through a type and the types inside it."""
+    """Yield a type and all types inside it."""
     yield kind
     if kind.id in {"list", "array", "struct", "tuple", "map", "union"}:
         for _, inside in kind.children:
-            if hasattr(inside, "id"):  # the length of an array is listed too
+            if hasattr(inside, "id"):  # the children of an array include its length
                 yield from _parts(inside)
 
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Name the relation as the cause of an error of its query.
+    """Turn an error of DuckDB into a DataError that begins with `what`, and an interrupt into KeyboardInterrupt.
 
     Raises:
         DataError: The query fails.
