@@ -182,6 +182,19 @@ def passing(parent: Path) -> Iterator[Path]:
         work.end()
 
 
+@contextmanager
+def kept_in(scratch: Path) -> Iterator[None]:
+    """Say which disk it is that is full or cannot be written to.
+
+    Raises:
+        StoreError: It is.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
+
+
 def copy(source: Path, target: Path) -> tuple[int, str]:
     """Copy a file, with its permissions but always to be read and written by its owner; give its size and SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -243,6 +243,11 @@ class Mover:
         if text is None or self.is_ours(State.loads(text), target, record):
             self.store(target).drop(space)
 
+    def is_foreign(self, record: GroupRecord, version: int, target: str) -> bool:
+        """Whether what is online of a version was loaded by another home, or from a group that was deleted."""
+        text = self.state(space_of(record.project, record.name, version), target)
+        return text is not None and not self.is_ours(State.loads(text), target, record)
+
     def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
         """Tell whether rows in a store were loaded by this home, and from a group if it is given."""
         owner = self._owner(target)

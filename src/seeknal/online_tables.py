@@ -24,7 +24,7 @@ from seeknal.overview import Overview
 from seeknal.progress import Tell, silent
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.records import space_of
-from seeknal.served import Opener, ServedTable
+from seeknal.served import Erasures, Opener, ServedTable
 from seeknal.serving import OnlineTable
 from seeknal.times import Interval, microseconds, now, without
 from seeknal.turns import take_turns
@@ -214,9 +214,15 @@ class OnlineTables:
         *,
         take_over: bool = False,
     ) -> None:
-        """Bring up to date what is online of a version, or of all, in one online store, or in all."""
+        """Bring up to date what is online of a version, or of all, in one online store, or in all; not what another home loaded."""
         loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
+            if not take_over and self._mover.is_foreign(record, load.version, load.target):
+                place = self.place(load.target)
+                notice(
+                    f"What {place} has of {record.label} is of another home, or of a group that was deleted, and stays as it is."
+                )
+                continue
             self._mover.load(record, load.version, load.target, _ask((load.interval,), tell=tell, take_over=take_over))
 
     def require(self, record: GroupRecord) -> None:
@@ -309,9 +315,9 @@ class OnlineTables:
         """Open an online table, to ask it for as long as it is there."""
         return ServedTable(self._opener, table)
 
-    def open(self, table: OnlineTableRecord) -> OnlineTable:
-        """Open an online table as it stands."""
-        return self._opener.open(table)
+    def open(self, table: OnlineTableRecord, erased: Erasures | None = None) -> OnlineTable:
+        """Open an online table as it stands, and with it the erasures that somebody keeps in view, or those of now."""
+        return self._opener.open(table, erased=erased)
 
     def verify(self, table: OnlineTableRecord, at: int | None, sample: int | None, tell: Tell = silent) -> Verified:
         """Compare what a table answers with the offline join as of a moment, now if none; see `seeknal.verification`.
@@ -376,9 +382,14 @@ class OnlineTables:
                     "there are."
                 )
 
-    def holds(self, space: str, target: str) -> bool:
-        """Whether a store has a space."""
-        return self._mover.state(space, target) is not None
+    def state(self, space: str, target: str) -> State | None:
+        """Return what is online in a space of a store; None if nothing is."""
+        text = self._mover.state(space, target)
+        return State.loads(text) if text else None
+
+    def erased(self) -> dict[int, int]:
+        """Return when an entity was last erased from each group, by the groups' numbers."""
+        return self._registry.last_erasures()
 
     def place(self, target: str) -> str:
         """Say where a store is, without its password."""
@@ -403,8 +414,7 @@ class OnlineTables:
 
     def line(self, record: GroupRecord, version: int, name: str) -> Ledger:
         """Say what is online of a version in the store of a name."""
-        text = self._mover.state(space_of(record.project, record.name, version), name)
-        state = State.loads(text) if text else None
+        state = self.state(space_of(record.project, record.name, version), name)
         mark = self._catalog.fingerprint(record, version)
         return Ledger(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from seeknal import frames
 from seeknal.asking import Key
+from seeknal.errors import StoreError
 from seeknal.lock import once
 from seeknal.online import Codec, OnlineStore, SingleRow, State, WireRow
-from seeknal.registry import TableLookup
+from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 
 FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
 
@@ -39,6 +40,34 @@ class Read(NamedTuple):
         return [None if row is None else row[-1] for row in self.rows]
 
 
+class View:
+    """What those who hold a table open know of the registry.
+
+    Args:
+        erased: When an entity was last erased from each group, by the groups' numbers; its owner keeps it up to date.
+    """
+
+    def __init__(self, erased: Mapping[int, int]) -> None:
+        self.erased = erased
+
+    def has_moved(self) -> bool:
+        """Whether the table is another by now; asked when what is online has changed. Here the owner finds out by itself."""
+        return False
+
+
+def refuse_erased(state: State, erased: Mapping[int, int], group: GroupRecord, table: OnlineTableRecord) -> None:
+    """Refuse rows that an erasure does not know of: a store that was away, or was restored, may come back as it was before.
+
+    Raises:
+        StoreError: They may hold erased entities.
+    """
+    if state.cleared is not None and erased.get(group.id, 0) > state.cleared:
+        raise StoreError(
+            f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
+            f"is as it was before. Load it anew: seeknal refresh {table.label}."
+        )
+
+
 class Part:
     """What a table takes from one version of a group.
 
@@ -46,11 +75,10 @@ class Part:
         lookup: The version, the keys and the features.
         codec: How the version's rows are written.
         online: Where they are.
-        ttl: How long values are good for, in microseconds, in place of the group's own.
+        table: The table; its ttl goes before the group's own.
         place: What people call the store.
-        origin: When the group was registered, which tells it from another of its name that came later.
-        has_moved: Tells whether the table takes this from elsewhere by now, given the state of what is online. It is asked when
-            that has changed. None: the caller finds out by itself.
+        group: The group. When it was registered tells it from another of its name that came later.
+        view: What is known of the registry meanwhile.
     """
 
     def __init__(
@@ -58,14 +86,14 @@ class Part:
         lookup: TableLookup,
         codec: Codec,
         online: OnlineStore,
-        ttl: int | None,
+        table: OnlineTableRecord,
         place: str,
-        origin: int,
-        *,
-        has_moved: Callable[[State], bool] | None = None,
+        group: GroupRecord,
+        view: View,
     ) -> None:
-        self.origin = origin
-        self._has_moved = has_moved
+        self.origin = group.created_at
+        self._table, self._group, self._view = table, group, view
+        self._erased = view.erased
         self.lookup = lookup
         self.place = place
         self.waits = online.waits
@@ -74,11 +102,18 @@ class Part:
         self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
         self.space = lookup.space
-        self._ttl = ttl
         self._known: tuple[bytes, State, int | None] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self.online, self._ttl, self.place, self.origin)
+        return Part, (
+            self.lookup,
+            self.codec,
+            self.online,
+            self._table,
+            self.place,
+            self._group,
+            View(dict(self._erased)),
+        )
 
     @property
     def is_quick(self) -> bool:
@@ -90,16 +125,19 @@ class Part:
 
         Raises:
             KeyError: The table has left the version.
+            StoreError: It may hold erased entities.
         """
         known = self._known
         if known is None or known[0] != text:
             state = State.loads(text)
-            if self._has_moved and self._has_moved(state):
+            if self._view.has_moved():
                 raise KeyError(self.space)
             if state.origin != self.origin:
                 raise KeyError(self.space)
-            known = self._known = text, state, state.ttl if self._ttl is None else self._ttl
+            known = self._known = text, state, state.ttl if self._table.ttl is None else self._table.ttl
         _, state, ttl = known
+        if self._erased:
+            refuse_erased(state, self._erased, self._group, self._table)
         rows = self.codec.rows(found, at)
         if ttl is None:
             return Read(state, rows, rows)
@@ -107,9 +145,13 @@ class Part:
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
 
     def is_online(self) -> bool:
-        """Whether the version was loaded into the store."""
+        """Whether the version was loaded into the store.
+
+        Raises:
+            StoreError: It may hold erased entities.
+        """
         try:
-            self.online.get(self.space, [])
+            self.read(*self.online.get(self.space, []), 0)
         except KeyError:
             return False
         return True

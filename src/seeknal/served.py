@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,40 @@ import pyarrow as pa
 from seeknal import online
 from seeknal.catalog import Catalog
 from seeknal.duck import Duck
-from seeknal.errors import NotOnlineError, StoreError
+from seeknal.errors import NotOnlineError
 from seeknal.folders import scratch_of
-from seeknal.online import Codec, State
-from seeknal.parts import Part
-from seeknal.registry import GroupRecord, OnlineTableRecord, Registry
+from seeknal.online import Codec
+from seeknal.parts import Part, View
+from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.serving import OnlineTable
 
 _LOOK = 1.0
 """After how many seconds the registry is looked at again, even if nothing in the online store has changed."""
 
 
-class Watch:
+class Erasures(dict[int, int]):
+    """When an entity was last erased from each group, by the groups' numbers, as of the last look.
+
+    Args:
+        registry: Where erasures are noted.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry.last_erasures())
+        self._registry = registry
+
+    def __reduce__(self) -> tuple[type[dict[int, int]], tuple[dict[int, int]]]:
+        return dict, (dict(self),)
+
+    def look(self) -> None:
+        """Look again; a reader meanwhile never finds less than there was."""
+        found = self._registry.last_erasures()
+        self.update(found)
+        for gone in self.keys() - found.keys():
+            self.pop(gone, None)
+
+
+class Watch(View):
     """Tells whether a table is still as it was opened, at the price of reading a few bytes while nothing has changed.
 
     Args:
@@ -32,11 +53,13 @@ class Watch:
         record: The table.
     """
 
+    erased: Erasures
+
     def __init__(self, registry: Registry, record: OnlineTableRecord) -> None:
+        super().__init__(Erasures(registry))
         self._registry = registry
         self._record = record
         self._stamp = b""
-        self._cleared: dict[str, int] = {}
 
     def has_moved(self) -> bool:
         """Whether the table is registered otherwise by now, or not at all.
@@ -49,26 +72,8 @@ class Watch:
             return False
         if self._registry.tables(self._record.project, self._record.name) != [self._record]:
             return True
+        self.erased.look()
         self._stamp = stamp
-        return False
-
-    def check(self, space: str, group: GroupRecord, state: State) -> bool:
-        """Tell whether the table has moved; if not, see that a space does not hold what was erased.
-
-        A store that was away, or was restored, may come back as it was before an erasure.
-
-        Raises:
-            StoreError: It may hold erased entities.
-        """
-        if self.has_moved():
-            return True
-        if state.cleared is not None and self._cleared.get(space) != state.cleared:
-            if self._registry.last_erasure(group) > state.cleared:
-                raise StoreError(
-                    f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
-                    f"is as it was before. Load it anew: seeknal refresh {self._record.label}."
-                )
-            self._cleared[space] = state.cleared
         return False
 
 
@@ -87,20 +92,21 @@ class Opener:
     def __reduce__(self) -> tuple[object, tuple[Path, str]]:
         return _opener_of, (self._catalog.home, self._place)
 
-    def open(self, table: OnlineTableRecord, watch: Watch | None = None) -> OnlineTable:
+    def open(self, table: OnlineTableRecord, watch: Watch | None = None, erased: Erasures | None = None) -> OnlineTable:
         """Open a table as it stands.
 
         Args:
             table: The table.
             watch: Asked when something has changed in the online store; the rows of a table that has moved are not online.
+            erased: The erasures, which the caller keeps up to date, where there is no watch. None: those of now.
         """
+        view = watch or View(Erasures(self._catalog.registry) if erased is None else erased)
         parts = []
         for lookup in table.lookups:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)
             place, store = online.shown(table.target or self._place), online.connect(table.target or self._place)
-            has_moved = partial(watch.check, lookup.space, record) if watch else None
-            parts.append(Part(lookup, codec, store, table.ttl, place, record.created_at, has_moved=has_moved))
+            parts.append(Part(lookup, codec, store, table, place, record, view))
         return OnlineTable(table, parts)
 
     def watched(self, table: OnlineTableRecord) -> tuple[OnlineTable, Watch]:

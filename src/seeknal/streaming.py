@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from seeknal.columns import is_text, utc
 from seeknal.engine import Engine
 from seeknal.errors import DataError, StoreError
-from seeknal.folders import passing
+from seeknal.folders import kept_in, passing
 from seeknal.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.progress import Tell
 from seeknal.retrieval import Source, Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
@@ -67,16 +67,16 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
 
     def answers() -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
-            with _kept_in(scratch):
+            with kept_in(scratch):
                 folder = stack.enter_context(passing(scratch))
             tell("Reading the spine")
             spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
-            with _kept_in(scratch):
+            with kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)
             readers = []
             for source, file in zip(asked.sources, files, strict=True):
                 tell(f"Joining {source.record.label}")
-                with _kept_in(scratch):
+                with kept_in(scratch):
                     readers.append(_Rows(engine.as_of(source.seen(bounds, asked.span), file)))
             tell("Putting it together")
             for batch in batches():
@@ -84,15 +84,6 @@ def stream(engine: Engine, asked: Stream, scratch: Path, tell: Tell) -> pa.Recor
                 yield pa.RecordBatch.from_arrays([*(batch[name] for name in kept), *found], schema=result)
 
     return pa.RecordBatchReader.from_batches(result, answers())
-
-
-@contextmanager
-def _kept_in(scratch: Path) -> Iterator[None]:
-    """Say which disk it is that is full or cannot be written to."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
 
 
 def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tuple[list[Path], Interval | None]:

@@ -31,7 +31,7 @@ def materialize(
 
     span = Interval.between(start, end)
     with working(f"Loading {group}") as tell:
-        loaded = session.store().load(group, project, span=span, version=version, tell=tell)
+        loaded = session.existing().load(group, project, span=span, version=version, tell=tell)
     render.record(
         {
             "feature_group": loaded.group,
@@ -67,7 +67,7 @@ def refresh(
     """
     from seeknal import session
 
-    store = session.store()
+    store = session.existing()
     if project is not None:
         store.catalog.project(project)
     with working("Refreshing") as tell:
@@ -102,7 +102,7 @@ def lookup(
     """Show the online features of one entity, and for each group whether it was found, and of when it is."""
     from seeknal import session
 
-    online = session.store().online_table(table, project)
+    online = session.existing().online_table(table, project)
     answer = online.get_features(
         [read_keys(f"Online table {online.record.name!r}", online.key_fields, keys)], output="dicts", with_status=True
     )
@@ -124,7 +124,7 @@ def verify(
     from seeknal import session
 
     with working(f"Verifying {table}") as tell:
-        found = session.store().verify(table, project, sample=sample, tell=tell)
+        found = session.existing().verify(table, project, sample=sample, tell=tell)
     render.record(
         {
             "online_table": found.table,

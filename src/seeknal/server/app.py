@@ -13,10 +13,10 @@ from functools import lru_cache
 from http import HTTPStatus
 from multiprocessing import parent_process
 from time import perf_counter
-from typing import Any
 
 import pyarrow as pa
 
+from seeknal.config import Settings
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.server.http import SOON, Answer, Exchange, Problem, Receive, Scope, Send, send_answer
 from seeknal.server.options import Options, is_loopback
@@ -30,11 +30,11 @@ class App:
 
     Args:
         options: How the server is to run.
-        settings: Where the home is; see `FeatureStore`.
+        settings: Where the home is, and how it is used; a worker that comes later has the same.
         entrance: Where the first process takes what its workers counted; None if there is but one.
     """
 
-    def __init__(self, options: Options, settings: dict[str, Any], entrance: socket.socket | None = None) -> None:
+    def __init__(self, options: Options, settings: Settings, entrance: socket.socket | None = None) -> None:
         self.limits = options.limits
         self._options = options
         self._settings = settings
@@ -52,7 +52,7 @@ class App:
         await receive()
         _end_with_parent()
         try:
-            service = Service(FeatureStore(**self._settings), self._options, self._entrance)
+            service = Service(FeatureStore.of(self._settings), self._options, self._entrance)
             await service.start()
         except SeeknalError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})

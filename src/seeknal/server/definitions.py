@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from seeknal.dicts import AS_IS, Form, dict_maker
 from seeknal.errors import DefinitionError, SeeknalError, StoreError
 from seeknal.names import check_name, not_the_only, split_label
-from seeknal.parts import Read, Selection, filled
+from seeknal.parts import Read, Selection, filled, refuse_erased
 from seeknal.registry import GroupRecord, OnlineTableRecord
+from seeknal.served import Erasures
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Exchange, Problem
 from seeknal.serving import Found, OnlineTable
@@ -90,6 +91,7 @@ class Definitions:
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
+        self._erased: Erasures | None = None
         self.doorkeeper = Doorkeeper([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
@@ -105,6 +107,8 @@ class Definitions:
             tokens = registry.tokens()
             self._may_be_open = self._may_be_open and not tokens
             self.doorkeeper = Doorkeeper(tokens, may_be_open=self._may_be_open)
+            if self._erased is not None:
+                self._erased.look()
             records = {(one.project, one.name): one for one in registry.tables()}
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}
@@ -152,19 +156,22 @@ class Definitions:
         return _only("feature group", project or scope, name, self.store.registry.groups, scope)
 
     def check(self) -> None:
-        """Look whether the online stores can be read, and have what was loaded for each table.
+        """Look whether the online stores can be read, and have what was loaded for each table, and nothing that was erased.
 
         Raises:
-            StoreError: One cannot, or has not.
+            StoreError: One cannot, or has not, or has.
         """
         registry, tables = self.store.registry, self.store.online_tables
+        erased, groups = registry.last_erasures(), {(one.project, one.name): one for one in registry.groups()}
         needed = {
             (table.target, lookup.space): (table, lookup) for table in registry.tables() for lookup in table.lookups
         }
         for (target, space), (table, lookup) in needed.items():
-            if tables.holds(space, target):
+            state, group = tables.state(space, target), groups.get((lookup.project, lookup.group))
+            if state and group:
+                refuse_erased(state, erased, group, table)
+            if state:
                 continue
-            group = registry.group(lookup.project, lookup.group)
             loads = registry.loads(group, lookup.version, target) if group else []
             is_served = registry.tables(table.project, table.name) == [table]  # and has not moved meanwhile
             if is_served and any(load.snapshot is not None for load in loads):
@@ -174,7 +181,9 @@ class Definitions:
                 )
 
     def _open(self, record: OnlineTableRecord) -> Held:
-        table = self.store.online_tables.open(record)
+        if self._erased is None:
+            self._erased = Erasures(self.store.registry)
+        table = self.store.online_tables.open(record, self._erased)
         return Held(record, table, [part.origin for part in table.parts])
 
 

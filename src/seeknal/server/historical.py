@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from seeknal.errors import DataError, DefinitionError
 from seeknal.feature_group import FeatureLookup
-from seeknal.folders import passing
+from seeknal.folders import kept_in, passing
 from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Answer, Exchange, Problem
@@ -57,7 +57,8 @@ async def post(service: Service, exchange: Exchange) -> Answer:
     service.store.registry.stamp()  # in a home that is gone, nothing is to be made
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
-        folder = stack.enter_context(passing(service.store.scratch))
+        with kept_in(service.store.scratch):
+            folder = stack.enter_context(passing(service.store.scratch))
         query, spine = await _receive(exchange, folder, fill)
         stack.enter_context(await service.joins.place(exchange))
         gone = asyncio.ensure_future(exchange.gone())
@@ -159,7 +160,8 @@ async def _receive(exchange: Exchange, folder: Path, fill: Callable[[int], None]
             parser = MultipartParser(options[b"boundary"], form.callbacks)
             async for part in exchange.parts(exchange.limits.spine):
                 fill(len(part))
-                parser.write(part)
+                with kept_in(folder):
+                    parser.write(part)
             parser.finalize()
         except FormParserError as error:
             raise DataError(f"The body is no multipart/form-data: {error}") from None
@@ -199,7 +201,8 @@ class Upload:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with kept_in(self._folder):  # of which the last is written now
+            self._file.close()
 
     def named(self) -> Path:
         """Give the spine's file, named after what is in it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -16,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from seeknal.config import Settings
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.registry import Registry
 from seeknal.server.app import App
@@ -134,12 +136,12 @@ def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
         loop.call_later(1, _watch, loop, connections)
 
 
-def serve(options: Options, settings: dict[str, Any], registry: Registry) -> None:
+def serve(options: Options, settings: Settings, registry: Registry) -> None:
     """Serve a home until somebody ends it (SIGINT or SIGTERM); then requests in flight are finished.
 
     Args:
         options: How.
-        settings: Where the home is; see `FeatureStore`.
+        settings: Where the home is, and how it is used.
         registry: The home's registry.
 
     Raises:
@@ -184,16 +186,26 @@ class Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace the workers that have died, or hang."""
+        _stand_somewhere()
         self.config.timeout_worker_healthcheck = _HANGS
         super().keep_subprocess_alive()
 
     def restart_all(self) -> None:
         """Replace all workers, one by one."""
+        _stand_somewhere()
         self.config.timeout_worker_healthcheck = _STARTS
         super().restart_all()
 
 
-def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
+def _stand_somewhere() -> None:
+    """Leave a working folder that is gone, since no process can be started from it."""
+    try:
+        os.getcwd()  # noqa: PTH109 - a path is not wanted
+    except FileNotFoundError:
+        os.chdir("/")
+
+
+def _config(options: Options, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         App(options, settings, Hub().entrance if options.workers > 1 else None),
         http=Protocol,

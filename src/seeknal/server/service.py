@@ -87,9 +87,10 @@ class Service:
     def _ages(self) -> Iterator[Freshness]:
         """Find out how fresh each table is."""
         at, online = time.time_ns() // 1000, self.store.online_tables.at_once()
+        erased = self.store.registry.last_erasures()
         for table in self.store.registry.tables():
             with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
-                yield freshness(online, table, at)
+                yield freshness(online, table, at, erased)
 
     # Its life
 
