@@ -85,10 +85,19 @@ class Server:
         options: Its options, as on its command line.
         env: Variables of its environment.
         run_by: A command that runs it.
+        probe: What it must answer well before it counts as started.
     """
 
-    def __init__(self, home: Path, *options: str, env: Mapping[str, str] | None = None, run_by: Sequence[str] = ()):
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        run_by: Sequence[str] = (),
+        probe: str = "/readyz",
+    ):
         self.home = home
+        self._probe = probe
         self.log = home.with_name(f"{home.name}-{uuid.uuid4().hex}.log")
         self.errors = self.log.with_suffix(".errors")
         cli = [sys.executable, "-c", "from seeknal.cli import main; main()"]
@@ -110,7 +119,7 @@ class Server:
             return False
         self.url = found[1]
         try:
-            return httpx2.get(self.url + "/readyz", verify=False).is_success
+            return httpx2.get(self.url + self._probe, verify=False).is_success
         except httpx2.TransportError:
             return False
 

@@ -209,3 +209,34 @@ def test_the_commands_that_are_made_odd_are_right_as_they_are(filled):
         if "nothing" not in words and name not in {"adopt", "backup", "restore"}:
             done = seeknal(*name.split(), *words)
             assert done.returncode == 0 or "add --yes" in done.stderr, (name, done)
+
+
+LOOKING = (
+    "list feature-groups",
+    "list tokens",
+    "list projects",
+    "token list",
+    "lookup model user_id=1",
+    "verify model",
+    "refresh",
+    "status",
+    "doctor",
+    "serve --port 0",
+    "materialize spend",
+    "version list spend",
+    "dataset list",
+    "erase spend user_id=1 --yes",
+    "token create me --project shop --right read",
+)
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_a_command_that_only_looks_makes_no_home(home, command):
+    done = seeknal(*command.split())
+    assert (done.returncode, "There is no feature store in" in done.stderr) == (1, True)
+    assert not home.exists()
+
+
+def test_info_makes_no_home_either(home):
+    assert seeknal("info").returncode == 0
+    assert not home.exists()

@@ -126,3 +126,28 @@ def test_a_failed_note_of_a_load_is_an_error_and_the_load_can_be_repeated(home, 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     store.load("spend")
     assert store.verify("spending").equal
+
+
+def erased_until_no_note_fits(store: FeatureStore) -> tuple[int, str]:
+    """Erase until one is refused; return whose, and what was said."""
+    for user in range(USERS):
+        try:
+            store.erase("spend", {"customer_id": user})
+        except StoreError as error:
+            return user, str(error)
+    raise AssertionError("all notes fitted")
+
+
+def test_an_erasure_that_no_note_fits_of_says_what_is_done_and_how_to_go_on(home, group):
+    group.write()
+    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
+    store = FeatureStore()
+    with full(home / "registry.db"):
+        user, told = erased_until_no_note_fits(store)
+    assert "removed online, but perhaps not offline, from default/spend" in told
+    assert "bring it back by seeknal materialize default/spend" in told
+    assert store.online_table("spending").get_features([{"customer_id": user}], "dicts")[0]["total"] is None
+    store.load("spend")
+    assert total(store, user) == 0
+    assert store.verify("spending").equal
+    assert store.erase("spend", {"customer_id": user}).rows

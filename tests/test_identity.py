@@ -12,7 +12,7 @@ import pytest
 
 from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
-from seeknal import FeatureLookup, FeatureStore, StoreError
+from seeknal import FeatureLookup, FeatureStore, SeeknalWarning, StoreError
 from seeknal.home.backup import backup, restore
 from seeknal.online import Entries, connect
 from seeknal.registry.home_identity import identify
@@ -75,6 +75,15 @@ def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, cop
     assert (online(production), production.verify("serving").equal) == (2, True)
     push(production, 3)
     assert online(production) == 3
+
+
+def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production, copy):
+    with pytest.warns(SeeknalWarning, match=r"is of another home, .*stays as it is"):
+        assert copy.erase("spend", {"user_id": 1}).rows
+    assert copy.version("spend").rows == 0
+    assert (online(production), production.verify("serving").equal) == (2, True)
+    with pytest.raises(StoreError, match="may hold entities that were erased since"):
+        online(copy)
 
 
 def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, home, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,9 +15,10 @@ from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
 from seeknal import DefinitionError, FeatureStore, SeeknalWarning, StoreError
 from seeknal.online import connect
+from seeknal.serve.open_tables import ServedTable
 from seeknal.values.times import instant
 from seeknal.write import maintenance
-from servers import Valkey
+from servers import Server, Valkey, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +137,60 @@ def test_a_store_that_comes_back_as_it_was_never_serves_who_was_erased(store, re
     for table in (held_open, store.online_table("spend")):
         assert [row["x"] for row in table.get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [None, 4]
     assert store.verify("spend").equal
+
+
+def asked(server: Server, path: str) -> tuple[int, str]:
+    """Ask a server; give the status and the body."""
+    try:
+        with urllib.request.urlopen(server.url + path, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_server_and_who_watches_it_refuse_a_store_that_comes_back_as_it_was(store, redis):
+    write(group(), rows(1))
+    store.load("spend")
+    idle = store.online_table("spend")
+    path = "/v1/online/shop/spend?user_id=1"
+    with Server(store.home) as running:
+        assert asked(running, path)[0] == 200
+        assert idle.get_features([{"user_id": 1}], "dicts")[0]["x"] == 1
+        with redis.client() as client:
+            client.save()
+        store.erase("spend", {"user_id": 1})  # which neither of them sees online
+        redis.kill()
+        redis.start()
+        wait_for(lambda: asked(running, path)[0] == 503)
+        with Server(store.home, probe="/healthz") as fresh:
+            for server in (running, fresh):
+                status, body = asked(server, path)
+                assert (status, "may hold entities that were erased since" in body) == (503, True)
+                assert asked(server, "/readyz")[0] == 503
+                assert (
+                    'seeknal_online_data_age_seconds{project="shop",table="spend"}' not in asked(server, "/metrics")[1]
+                )
+            wait_for(lambda: refuses(idle))
+            for command in ("status", "doctor", "verify spend"):
+                done = seeknal(*command.split())
+                assert (done.returncode, "may hold entities that were erased since" in done.stdout + done.stderr) == (
+                    1,
+                    True,
+                )
+            assert seeknal("refresh", "spend").returncode == 0
+            for server in (running, fresh):
+                wait_for(lambda server=server: asked(server, path) == (200, '{"rows":[{"user_id":1,"x":null}]}'))
+                assert asked(server, "/readyz")[0] == 200
+    assert idle.get_features([{"user_id": 1}], "dicts")[0]["x"] is None
+
+
+def refuses(table: ServedTable) -> bool:
+    """Whether a table that is held open says that it may hold erased entities."""
+    try:
+        table.get_features([{"user_id": 1}], "dicts")
+    except StoreError as error:
+        return "may hold entities that were erased since" in str(error)
+    return False
 
 
 def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(store, redis):

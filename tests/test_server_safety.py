@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -616,6 +617,50 @@ def test_several_workers_answer_and_count_together_and_a_dead_one_is_replaced(st
         wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
         assert "died" in server.errors.read_text()
         assert server.stop() == 0
+
+
+def test_a_server_whose_working_folder_is_gone_replaces_its_workers_and_ends(store, shown, tmp_path, monkeypatch):
+    place = tmp_path / "old release"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    server = Server(store.home, "--workers", "2").start()
+    monkeypatch.chdir(tmp_path)
+    try:
+        place.rmdir()
+        for end in (
+            lambda pids: os.kill(min(pids), signal.SIGKILL),
+            lambda _: server.process.send_signal(signal.SIGHUP),
+        ):
+            before = set(server.workers)
+            end(before)
+            wait_for(lambda before=before: len(server.workers) == 2 and not before >= set(server.workers), 120)
+            wait_for(lambda: ask(server.url, token=shown["read"]).status_code == 200)
+        assert server.stop() == 0
+    finally:
+        server.__exit__()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_told_to_renew_its_workers_while_it_starts_goes_on(store, shown, workers):
+    server = Server(store.home, "--workers", workers)
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(0.1):
+            if server.process and b"SigIgn" in (status := Path(f"/proc/{server.process.pid}/status").read_bytes()):
+                ignored = int(re.search(rb"SigIgn:\s*(\w+)", status)[1], 16)
+                if ignored >> (signal.SIGHUP - 1) & 1:  # Python itself has begun
+                    server.process.send_signal(signal.SIGHUP)
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    try:
+        server.start()
+        assert ask(server.url, token=shown["read"]).status_code == 200
+    finally:
+        stop.set()
+        renewing.join()
+        server.__exit__()
 
 
 def keys_counted(server: Server) -> float:

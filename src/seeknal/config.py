@@ -18,7 +18,8 @@ from seeknal.system.redis_url import problem, shown
 from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
-_ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?")
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?|\s*rediss?[:/].*|.*@[^/]*:\d+(/.*)?", re.IGNORECASE | re.DOTALL)
+"""What is no folder, but an address without its beginning, or with a misspelt one."""
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 

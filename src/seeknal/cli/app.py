@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from io import TextIOWrapper
@@ -72,6 +73,8 @@ def main() -> None:
 
     Exit codes: 0 done, 1 an error (told once, on stderr), 2 wrong usage.
     """
+    if "serve" in sys.argv[1:2]:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the workers are there that it replaces
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what its encoding lacks is written as a code

@@ -27,7 +27,7 @@ def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> N
     """List the saved training sets."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     if project is not None:
         store.catalog.project(project)
     records = [line(one) for one in store.registry.training_sets(project)]
@@ -51,7 +51,7 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
     """Show a training set: what was asked, which snapshots were read, and the hash of the answer."""
     from seeknal.home import session
 
-    one = session.store().catalog.training_set(name, project)
+    one = session.existing().catalog.training_set(name, project)
     question = one.question
     render.record(
         {
@@ -79,7 +79,7 @@ def reproduce(
     """Build a training set again, and prove by its hash that it is the same."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     one = store.catalog.training_set(name, project)
     with working(f"Reproducing {one.label}"):
         rows = store.training_sets.reproduce(one)
@@ -112,7 +112,7 @@ def delete_dataset(name: Name, project: InProject = None, yes: Yes = False, form
     """Forget a training set, with its spine and rows. The groups it read stay."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     one = store.catalog.training_set(name, project)
     render.confirm(f"Delete training set {one.label}?", yes)
     store.delete_training_set(one)

@@ -29,7 +29,7 @@ def delete_feature_group(
     """Delete a feature group: its rows, its versions, and what of it is online."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     record = store.catalog.group(name, project)
     render.confirm(f"Delete feature group {record.label} with all its rows and versions?", yes)
     with working(f"Deleting {record.label}"):
@@ -42,7 +42,7 @@ def delete_table(name: Table, project: InProject = None, yes: Yes = False, form:
     """Delete an online table. The feature groups behind it stay."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     table = store.catalog.online_table(name, project)
     render.confirm(f"Delete online table {table.label}?", yes)
     store.delete_table(table.name, table.project)
@@ -106,7 +106,7 @@ def delete_project(name: Project, yes: Yes = False, form: AsFormat = Format.tabl
     """Delete a project with all that is in it: online tables, training sets, feature groups with their rows."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     project = store.catalog.project(name)
     registry = store.registry
     doomed = _Doomed(registry.tables(project), registry.training_sets(project), registry.groups(project))
@@ -128,7 +128,7 @@ def delete_entity(name: Entity, project: InProject = None, yes: Yes = False, for
     from seeknal.cli.explore import find_entity
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     found = find_entity(store, name, project)
     groups = [one for one in store.registry.groups(found.project) if one.group.entity.name == found.name]
     doomed = _Doomed([], [], groups)

@@ -15,7 +15,7 @@ def doctor(form: AsFormat = Format.table) -> None:
     from seeknal.home.doctor import examine
 
     with working("Looking"):
-        findings = examine(session.store())
+        findings = examine(session.existing())
     render.rows([{"what": one.what, "fine": one.fine, "found": one.found} for one in findings], form)
     if not all(one.fine for one in findings):
         raise typer.Exit(1)

@@ -47,7 +47,7 @@ def _store_with(project: str | None) -> FeatureStore:
     """Open the store, and refuse a project that it does not have."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     if project is not None:
         store.catalog.project(project)
     return store
@@ -77,8 +77,8 @@ def info(form: AsFormat = Format.table) -> None:
             "seeknal": version("seeknal"),
             "duckdb": version("duckdb"),
             "deltalake": version("deltalake"),
-            "feature_groups": len(store.registry.groups()),
-            "online_tables": len(store.registry.tables()),
+            "feature_groups": len(store.registry.groups()) if store.exists else 0,
+            "online_tables": len(store.registry.tables()) if store.exists else 0,
             "settings": settings,
         },
         form,
@@ -158,7 +158,7 @@ def show_entity(name: Entity, project: InProject = None, form: AsFormat = Format
     """Show an entity: its join keys, and the feature groups that have it."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     found = find_entity(store, name, project)
     groups = [one for one in store.registry.groups(found.project) if one.group.entity.name == found.name]
     render.record({**_entity_line(found.project, found.entity), "feature_groups": _group_lines(store, groups)}, form)
@@ -231,7 +231,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
     """Show a feature group: its definition, schema, and what of it is online."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     record = store.catalog.group(name, project)
     group, line = record.group, _group_line(store.catalog, record)
     loads = [
@@ -291,7 +291,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
     from seeknal.home import session
     from seeknal.online import shown
 
-    table = session.store().online_table(name, project)
+    table = session.existing().online_table(name, project)
     record = table.record
     render.record(
         {
@@ -323,7 +323,7 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has as many as there are opti
     from seeknal.define.feature_group import FeatureLookup
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     record = store.catalog.group(group, project)
     entity = read_keys(record.label, store.catalog.version(record, version).schema.keys, keys)
     snapshot = int(as_of) if as_of is not None and as_of.isdecimal() else as_of
@@ -354,7 +354,7 @@ def debug(
     from seeknal.home import session
     from seeknal.values.frames import records
 
-    store = session.store()
+    store = session.existing()
     record = store.catalog.group(group, project)
     secret = set(record.group.entity.pii_keys)
     with working(f"Reading {group}"):

@@ -88,7 +88,7 @@ def optimize(
     """
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     record = store.catalog.group(group, project)
     render.confirm(f"Delete what only snapshots of {record.label} older than {keep_days} days need?", yes)
     with working(f"Optimizing {record.label}"):
@@ -110,7 +110,7 @@ def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table
     """Check and number the rows that another program wrote to a feature group's table, and take them in as one write."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     with working(f"Adopting what other programs wrote to {group}"):
         done = store.adopt(group, project)
     render.record(
@@ -143,7 +143,7 @@ def erase(
     """Erase an entity: from all versions, older snapshots, training sets and what is online. Prints a receipt."""
     from seeknal.home import removal, session
 
-    store = session.store()
+    store = session.existing()
     group, texts = (what[0], what[1:]) if entity is None else (None, what)
     if not check_pairs(texts) or (group and "=" in group):
         raise typer.BadParameter("Write seeknal erase GROUP KEY=VALUE..., or seeknal erase --entity NAME KEY=VALUE...")
@@ -204,7 +204,7 @@ def clean(
     if (before is None) == (ttl is None):
         raise typer.BadParameter("Say either --before DATE or --ttl DAYS.")
     limit = instant(before) if before is not None else now() - (ttl or 0) * DAY
-    store = session.store()
+    store = session.existing()
     record = store.catalog.group(group, project)
     with working(f"Counting old rows of {record.label}"):
         count = store.clean(group, limit, record.project, dry_run=True)

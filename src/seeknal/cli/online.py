@@ -31,7 +31,7 @@ def materialize(
 
     interval = Interval.between(start, end)
     with working(f"Loading {group}") as on_progress:
-        loaded = session.store().load(group, project, interval=interval, version=version, on_progress=on_progress)
+        loaded = session.existing().load(group, project, interval=interval, version=version, on_progress=on_progress)
     render.record(
         {
             "feature_group": loaded.group,
@@ -67,7 +67,7 @@ def refresh(
     """
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     if project is not None:
         store.catalog.project(project)
     with working("Refreshing") as on_progress:
@@ -102,7 +102,7 @@ def lookup(
     """Show the online features of one entity, and for each group whether it was found, and of when it is."""
     from seeknal.home import session
 
-    online = session.store().online_table(table, project)
+    online = session.existing().online_table(table, project)
     answer = online.get_features(
         [read_keys(f"Online table {online.record.name!r}", online.key_fields, keys)], output="dicts", with_status=True
     )
@@ -124,7 +124,7 @@ def verify(
     from seeknal.home import session
 
     with working(f"Verifying {table}") as on_progress:
-        found = session.store().verify(table, project, sample=sample, on_progress=on_progress)
+        found = session.existing().verify(table, project, sample=sample, on_progress=on_progress)
     render.record(
         {
             "online_table": found.table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from math import isnan
 from pathlib import Path
@@ -13,7 +14,6 @@ from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject, Yes
 
 if TYPE_CHECKING:
-    from seeknal.home.store import FeatureStore
     from seeknal.registry import TokenRecord
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
@@ -47,6 +47,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
 ) -> None:
     """Answer over HTTP: online features, pushes, training data. GET / describes it."""
     from seeknal.errors import DefinitionError
+    from seeknal.home import session
     from seeknal.system.extras import how_to_install
 
     try:
@@ -67,9 +68,9 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         connections=max_connections,
     )
     options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
-    store = _existing()
+    store = session.existing()
     memory = store.settings.memory_limit or f"{50 // workers or 1}%"  # half of the machine's for all together
-    run(options, {"memory_limit": memory}, store.registry)
+    run(options, replace(store.settings, memory_limit=memory), store.registry)
 
 
 def status(
@@ -86,21 +87,22 @@ def status(
     Exits with 1 if one is stale (its newest event is older than the target) or cut off (its group no longer has a feature of it).
     """
     from seeknal.errors import StoreError
+    from seeknal.home import session
     from seeknal.serve.freshness import Freshness, freshness
     from seeknal.values.times import now, span_of
 
     wanted = None if target is None else span_of(target)
     if target is not None and wanted is None:
         raise typer.BadParameter(f"{target!r} is no span of time. Write 90m, 6h or 2d, say.", param_hint="--target")
-    store, at = _existing(), now()
+    store, at = session.existing(), now()
     if project is not None:
         store.catalog.project(project)
     allowed = store.settings.freshness if wanted is None else wanted
     tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
-    online, found = store.online_tables.at_once(), []
+    online, erased, found = store.online_tables.at_once(), store.registry.last_erasures(), []
     for one in tables:
         try:
-            found.append(freshness(online, one, at))
+            found.append(freshness(online, one, at, erased))
         except StoreError as error:  # the other tables are worth a line all the same
             found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]
@@ -126,19 +128,6 @@ def status(
         raise typer.Exit(1)
 
 
-def _existing() -> FeatureStore:
-    """Give the feature store, which must be there."""
-    from seeknal.errors import DefinitionError
-    from seeknal.home import session
-
-    store = session.store()
-    if not store.registry_file.exists():
-        raise DefinitionError(
-            f"There is no feature store in {store.home}. Write a feature group first, or set SEEKNAL_HOME to another."
-        )
-    return store
-
-
 def _shown(interval: timedelta | None) -> str | None:
     return None if interval is None else str(timedelta(seconds=round(interval.total_seconds())))
 
@@ -155,7 +144,7 @@ def create(
     from seeknal.home import session
     from seeknal.registry import tokens
 
-    registry = session.store().registry
+    registry = (session.store() if new_project else session.existing()).registry
     is_first = not registry.tokens()
     typer.echo(tokens.create(registry, name, project, right, new_project=new_project))
     if is_first:
@@ -167,7 +156,7 @@ def list_tokens(form: AsFormat = Format.table) -> None:
     """List the tokens that were ever made."""
     from seeknal.home import session
 
-    rows = [_token_line(token) for token in session.store().registry.tokens()]
+    rows = [_token_line(token) for token in session.existing().registry.tokens()]
     render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
 
 
@@ -187,7 +176,7 @@ def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
     from seeknal.home import session
     from seeknal.registry import tokens
 
-    render.record(_token_line(tokens.find(session.store().registry, name)), form)
+    render.record(_token_line(tokens.find(session.existing().registry, name)), form)
 
 
 @token_app.command("revoke")
@@ -196,7 +185,7 @@ def revoke(name: _NAME) -> None:
     from seeknal.home import session
     from seeknal.registry import tokens
 
-    tokens.revoke(session.store().registry, name)
+    tokens.revoke(session.existing().registry, name)
     typer.echo(f"Token {name!r} is revoked.")
 
 
@@ -205,7 +194,7 @@ def delete_token(name: _NAME, yes: Yes = False, form: AsFormat = Format.table) -
     from seeknal.home import session
     from seeknal.registry import tokens
 
-    registry = session.store().registry
+    registry = session.existing().registry
     token = tokens.find(registry, name)
     render.confirm(f"Revoke token {token.name!r} of project {token.project!r}?", yes)
     tokens.revoke(registry, name)

@@ -28,7 +28,7 @@ def list_versions(group: Group, project: InProject = None, form: AsFormat = Form
             "last_write": render.when(version.written_at),
             "current": version.is_current,
         }
-        for version in session.store().versions(group, project)
+        for version in session.existing().versions(group, project)
     ]
     render.rows(records, form, empty=f"Nothing was written to {group} yet.")
 
@@ -45,7 +45,7 @@ def show_version(
     """Show one version of a feature group: its schema and its last write."""
     from seeknal.home import session
 
-    version = session.store().version(group, project, number)
+    version = session.existing().version(group, project, number)
     render.record(
         {
             "group": group,
@@ -72,7 +72,7 @@ def diff_versions(
     """Show what was added, removed and modified from one version of a feature group to another."""
     from seeknal.home import session
 
-    store = session.store()
+    store = session.existing()
     changes = store.diff(group, old, new, project)
     with working(f"Counting nulls of {group}"):
         before, after = _Nulls(*store.counts(group, old, project)), _Nulls(*store.counts(group, new, project))
@@ -135,5 +135,5 @@ def rollback(
     from seeknal.home import session
 
     with working(f"Going back to version {number} of {group}"):
-        version = session.store().rollback(group, number, project)
+        version = session.existing().rollback(group, number, project)
     render.record({"group": group, "version": version.number, "snapshot": version.snapshot, "rows": version.rows}, form)

@@ -94,6 +94,9 @@ class Sender(ABC):
                 try:
                     response = await self._begin({**request(), "timeout": self._timeouts(call)})
                     if response.is_success:
+                        body = call.body()
+                        if not call.is_long:  # so a short answer that breaks off is asked for again
+                            await self._take(response, body)
                         break
                     await self._take(response, told := io.BytesIO())
                     error = self._told(response.status_code, told.getvalue())
@@ -115,7 +118,7 @@ class Sender(ABC):
                 on_progress(f"Asking {self.url} again, after {failures} of {self._retries} failures: {error}")
                 pause *= random.uniform(1, 1.5)  # noqa: S311 - jitter, so that clients do not all retry at once
                 await self._sleep(min(_LONGEST_PAUSE, pause))
-        return await self._finish(call, response)
+        return await self._finish(call, response, body)
 
     def _open(self) -> Any:
         """Return the connections of this process.
@@ -134,11 +137,11 @@ class Sender(ABC):
         self._is_closed = True
         return self._connections.forget()
 
-    async def _finish(self, call: PreparedRequest, response: httpx2.Response) -> Any:
-        """Read a response that has begun. If it breaks off, it is not requested again, since it may have been long."""
-        body = call.body()
+    async def _finish(self, call: PreparedRequest, response: httpx2.Response, body: IO[bytes]) -> Any:
+        """Read an answer that has begun; a long one that breaks off is not asked for again."""
         try:
-            await self._take(response, body)
+            if call.is_long:
+                await self._take(response, body)
             return call.read_answer(body, self.url)
         except httpx2.RequestError as problem:
             body.close()

@@ -163,16 +163,18 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
     with catalog.deleting():
         at = now()
         with unfinished(f"Nothing was erased from {record.label} offline", "Erase it again"):
-            # First: a store that is down could serve the row again once it is back, so nothing is erased without it.
-            places.online_tables.take_out(record, key, at)
-        doomed = _delete_sets(sets, record, entity)
-        # Recorded before the rows go, so that a push from now on leaves out the entity's past.
-        catalog.registry.add_erasure(record, digest(key), at)
-        receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
-        doomed += _delete_sets(sets, record, entity)
+            places.online_tables.take_out(record, key, at)  # first, since a store that is away now may be back later
+        with unfinished(
+            f"The entity was removed online, but perhaps not offline, from {record.label}",
+            f"Erase it again, or bring it back by seeknal materialize {record.label},",
+        ):
+            doomed = _delete_sets(sets, record, entity)
+            catalog.registry.add_erasure(record, digest(key), at)
+            receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
+            doomed += _delete_sets(sets, record, entity)
         leftovers.remove(catalog)
     with unfinished(
-        f"The entity is erased from {record.label}, and its row was removed online before, but not all is loaded anew",
+        f"The entity is erased from {record.label} offline, and its row is removed online, but not all is loaded anew",
         f"Run seeknal materialize {record.label}",
     ):
         places.online_tables.reload(record)

@@ -6,6 +6,7 @@ from threading import Lock
 from weakref import WeakSet
 
 from seeknal import config
+from seeknal.errors import DefinitionError
 from seeknal.home.store import FeatureStore
 
 _stores: dict[tuple[object, ...], FeatureStore] = {}
@@ -22,6 +23,20 @@ def store() -> FeatureStore:
             _stores[place] = FeatureStore.of(settings)
             _given.add(_stores[place])
         return _stores[place]
+
+
+def existing() -> FeatureStore:
+    """Return the same, which must be there: commands that only look make no home.
+
+    Raises:
+        DefinitionError: It is not there.
+    """
+    found = store()
+    if not found.exists:
+        raise DefinitionError(
+            f"There is no feature store in {found.home}. Write a feature group first, or set SEEKNAL_HOME to another."
+        )
+    return found
 
 
 def close() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, StoreError
 from seeknal.join.retrieval import Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.registry.source import Source
-from seeknal.system.folders import temporary_folder
+from seeknal.system.folders import kept_in, temporary_folder
 from seeknal.system.progress import OnProgress
 from seeknal.values.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.values.moments import is_text, utc
@@ -70,34 +70,23 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
 
     def answers() -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
-            with _kept_in(scratch):
+            with kept_in(scratch):
                 folder = stack.enter_context(temporary_folder(scratch))
             on_progress("Reading the spine")
-            # A spine without batches must leave files as well, and these need its types.
             spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
-            with _kept_in(scratch):
+            with kept_in(scratch):
                 files, bounds = _spool(asked, spine, folder)
             readers = []
             for source, file in zip(asked.sources, files, strict=True):
                 on_progress(f"Joining {source.record.label}")
-                with _kept_in(scratch):
+                with kept_in(scratch):
                     readers.append(_Rows(engine.as_of(source.request(bounds, asked.interval), file)))
             on_progress("Putting it together")
-            # The engine answers in the spine's order, so batches and features match by position.
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]
                 yield pa.RecordBatch.from_arrays([*(batch[name] for name in kept), *found], schema=result)
 
     return pa.RecordBatchReader.from_batches(result, answers())
-
-
-@contextmanager
-def _kept_in(scratch: Path) -> Iterator[None]:
-    """Raise an OSError as a StoreError that names the folder whose disk is full or read-only."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
 
 
 def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tuple[list[Path], Interval | None]:

@@ -251,6 +251,11 @@ class Mover:
         if text is None or self.is_ours(State.loads(text), target, record):
             self.store(target).drop(space)
 
+    def is_foreign(self, record: GroupRecord, version: int, target: str) -> bool:
+        """Whether what is online of a version was loaded by another home, or from a group that was deleted."""
+        text = self.state(space_of(record.project, record.name, version), target)
+        return text is not None and not self.is_ours(State.loads(text), target, record)
+
     def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
         """Return whether rows in an online store were loaded by this home, and from the group if one is given."""
         owner = self._owner(target)

@@ -250,8 +250,8 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
     for first in range(0, len(spans), _AT_ONCE):
         some = range(first, min(first + _AT_ONCE, len(spans)))
         taken = parallel_map(_Block.take, blocks, repeat(some.start), repeat(some.stop))
-        for interval in range(len(some)):
-            yield pa.concat_tables(pieces[interval] for pieces in taken)
+        for number in range(len(some)):
+            yield pa.concat_tables(pieces[number] for pieces in taken)
 
 
 @dataclass(frozen=True)

@@ -271,12 +271,10 @@ class OfflineTable:
             if stored
             else ""
         )
-        locked_cached_property = (
-            f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
-        )
+        distinct = f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
         with self._cursor() as cursor:
             cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
-            found = cursor.sql(f"SELECT i FROM ({locked_cached_property}) AS n {known} ORDER BY i").to_arrow_table()
+            found = cursor.sql(f"SELECT i FROM ({distinct}) AS n {known} ORDER BY i").to_arrow_table()
         return rows.take(found["i"])
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:

@@ -258,6 +258,12 @@ class Registry(Database):
         """Return when an entity was last erased from a group; 0 if none was."""
         return int(db.scalar(select(func.max(t.erasure.c.at)).where(t.erasure.c.group_id == record.id)) or 0)
 
+    @reading
+    def last_erasures(self, db: Connection) -> dict[int, int]:
+        """Return when an entity was last erased from each group that any was erased from, by the groups' numbers."""
+        query = select(t.erasure.c.group_id, func.max(t.erasure.c.at)).group_by(t.erasure.c.group_id)
+        return {int(row[0]): int(row[1]) for row in db.execute(query)}
+
     @writing
     def save_table(self, db: Connection, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
         """Register an online table in place of the known one, or of none; return False if the one there is another by now."""

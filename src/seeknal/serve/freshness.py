@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from seeknal.load.feeds import Feed
 from seeknal.registry import OnlineTableRecord
 from seeknal.serve.online_tables import OnlineTables
+from seeknal.serve.parts import refuse_erased
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,24 @@ class Freshness:
         return age is None or age > target or self.is_expired
 
 
-def freshness(tables: OnlineTables, table: OnlineTableRecord, at: int) -> Freshness:
-    """Return the freshness of a table.
+def freshness(
+    tables: OnlineTables, table: OnlineTableRecord, at: int, erased: Mapping[int, int] | None = None
+) -> Freshness:
+    """Say how fresh a table is.
 
     Args:
         tables: The online tables of the home.
         table: The table.
-        at: The time that counts as now, in microseconds since 1970. Later events have not come yet.
+        at: What counts as now, in microseconds since 1970: events after it are still to come.
+        erased: When an entity was last erased from each group, by the groups' numbers. None: it is looked up.
 
     Raises:
-        DefinitionError: A group was deleted.
-        StoreError: A store cannot be read.
+        DefinitionError: A group is gone.
+        StoreError: A store cannot be read, or may hold erased entities.
     """
     every = tables.feeds(table)
-    found = [_of_feed(tables, table, one, at) for one in every]
+    known = tables.erased() if erased is None else erased
+    found = [_of_feed(tables, table, one, at, known) for one in every]
     newest = [one.newest for one in found]
     loaded = [one.loaded_at for one in found]
     return Freshness(
@@ -77,10 +83,13 @@ def freshness(tables: OnlineTables, table: OnlineTableRecord, at: int) -> Freshn
     )
 
 
-def _of_feed(tables: OnlineTables, table: OnlineTableRecord, fed: Feed, at: int) -> Freshness:
+def _of_feed(
+    tables: OnlineTables, table: OnlineTableRecord, fed: Feed, at: int, erased: Mapping[int, int]
+) -> Freshness:
     line = tables.line(fed.record, fed.now.version, table.target)
     if line.state is None:
         return Freshness(table.project, table.name, None, None, is_behind=True)
+    refuse_erased(line.state, erased, fed.record, table)
     newest = tables.newest(fed.record, line, table.target, at)
     ttl = line.state.ttl if table.ttl is None else table.ttl
     is_expired = ttl is not None and newest is not None and newest < at - ttl

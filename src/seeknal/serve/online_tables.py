@@ -22,7 +22,7 @@ from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.registry.records import space_of
 from seeknal.serve.online_table import OnlineTable
-from seeknal.serve.open_tables import Opener, ServedTable
+from seeknal.serve.open_tables import Erasures, Opener, ServedTable
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
@@ -220,9 +220,15 @@ class OnlineTables:
         *,
         take_over: bool = False,
     ) -> None:
-        """Bring the loaded rows of a group up to date: of one version or all, in one online store or all."""
+        """Bring up to date what is online of a version, or of all, in one online store, or in all; not what another home loaded."""
         loads = self._registry.loads(record, number, target)
         for load in {(load.version, load.target): load for load in loads}.values():
+            if not take_over and self._mover.is_foreign(record, load.version, load.target):
+                place = self.place(load.target)
+                notice(
+                    f"What {place} has of {record.label} is of another home, or of a group that was deleted, and stays as it is."
+                )
+                continue
             self._mover.load(
                 record, load.version, load.target, _ask((load.interval,), on_progress=on_progress, take_over=take_over)
             )
@@ -317,9 +323,9 @@ class OnlineTables:
         """Open an online table for lookups, for as long as the table exists."""
         return ServedTable(self._opener, table)
 
-    def open(self, table: OnlineTableRecord) -> OnlineTable:
-        """Open an online table at the versions that its record names."""
-        return self._opener.open(table)
+    def open(self, table: OnlineTableRecord, erased: Erasures | None = None) -> OnlineTable:
+        """Open an online table as it stands, and with it the erasures that somebody keeps in view, or those of now."""
+        return self._opener.open(table, erased=erased)
 
     def verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress = no_progress
@@ -389,9 +395,14 @@ class OnlineTables:
                     "there are."
                 )
 
-    def holds(self, space: str, target: str) -> bool:
-        """Return whether a store has a space."""
-        return self._mover.state(space, target) is not None
+    def state(self, space: str, target: str) -> State | None:
+        """Return what is online in a space of a store; None if nothing is."""
+        text = self._mover.state(space, target)
+        return State.loads(text) if text else None
+
+    def erased(self) -> dict[int, int]:
+        """Return when an entity was last erased from each group, by the groups' numbers."""
+        return self._registry.last_erasures()
 
     def place(self, target: str) -> str:
         """Return the location of a store, without its password."""
@@ -416,9 +427,8 @@ class OnlineTables:
         return known.newest
 
     def line(self, record: GroupRecord, version: int, name: str) -> LoadStatus:
-        """Return the load status of a version in the store that the registry calls `name`."""
-        text = self._mover.state(space_of(record.project, record.name, version), name)
-        state = State.loads(text) if text else None
+        """Say what is online of a version in the store of a name."""
+        state = self.state(space_of(record.project, record.name, version), name)
         mark = self._catalog.fingerprint(record, version)
         return LoadStatus(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from seeknal import online
-from seeknal.errors import NotOnlineError, StoreError
-from seeknal.online import Codec, State
-from seeknal.registry import GroupRecord, OnlineTableRecord, Registry
+from seeknal.errors import NotOnlineError
+from seeknal.online import Codec
+from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
-from seeknal.serve.parts import Part
+from seeknal.serve.parts import Part, View
 from seeknal.system.duck import Duck
 from seeknal.system.folders import scratch_of
 
@@ -24,19 +23,43 @@ _LOOK = 1.0
 """Seconds after which the registry is checked again, even if nothing in the online store has changed."""
 
 
-class Watch:
-    """Detects whether a table has changed since it was opened. While nothing changes, a check reads only a few bytes.
+class Erasures(dict[int, int]):
+    """When an entity was last erased from each group, by the groups' numbers, as of the last look.
+
+    Args:
+        registry: Where erasures are noted.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry.last_erasures())
+        self._registry = registry
+
+    def __reduce__(self) -> tuple[type[dict[int, int]], tuple[dict[int, int]]]:
+        return dict, (dict(self),)
+
+    def look(self) -> None:
+        """Look again; a reader meanwhile never finds less than there was."""
+        found = self._registry.last_erasures()
+        self.update(found)
+        for gone in self.keys() - found.keys():
+            self.pop(gone, None)
+
+
+class Watch(View):
+    """Tells whether a table is still as it was opened, at the price of reading a few bytes while nothing has changed.
 
     Args:
         registry: The registry of the home.
         record: The table.
     """
 
+    erased: Erasures
+
     def __init__(self, registry: Registry, record: OnlineTableRecord) -> None:
+        super().__init__(Erasures(registry))
         self._registry = registry
         self._record = record
         self._stamp = b""
-        self._cleared: dict[str, int] = {}
 
     def has_moved(self) -> bool:
         """Return whether the table was deleted, or is now registered with another record.
@@ -49,27 +72,8 @@ class Watch:
             return False
         if self._registry.tables(self._record.project, self._record.name) != [self._record]:
             return True
+        self.erased.look()
         self._stamp = stamp
-        return False
-
-    def check(self, space: str, group: GroupRecord, state: State) -> bool:
-        """Return whether the table has moved. If it has not, check that a space holds no erased entities.
-
-        A store that was unreachable or was restored may come back as it was before an erasure.
-
-        Raises:
-            StoreError: The space may hold erased entities.
-        """
-        if self.has_moved():
-            return True
-        # An erasure notes its time in every space. None: the rows were loaded by a release that did not note it.
-        if state.cleared is not None and self._cleared.get(space) != state.cleared:
-            if self._registry.last_erasure(group) > state.cleared:
-                raise StoreError(
-                    f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
-                    f"is as it was before. Load it anew: seeknal refresh {self._record.label}."
-                )
-            self._cleared[space] = state.cleared
         return False
 
 
@@ -88,21 +92,21 @@ class Opener:
     def __reduce__(self) -> tuple[object, tuple[Path, str]]:
         return _opener_of, (self._catalog.home, self._place)
 
-    def open(self, table: OnlineTableRecord, watch: Watch | None = None) -> OnlineTable:
-        """Open a table at the versions that its record names.
+    def open(self, table: OnlineTableRecord, watch: Watch | None = None, erased: Erasures | None = None) -> OnlineTable:
+        """Open a table as it stands.
 
         Args:
             table: The table.
-            watch: Checks the table whenever its state in the online store has changed. If the table has moved, its rows
-                count as not online.
+            watch: Asked when something has changed in the online store; the rows of a table that has moved are not online.
+            erased: The erasures, which the caller keeps up to date, where there is no watch. None: those of now.
         """
+        view = watch or View(Erasures(self._catalog.registry) if erased is None else erased)
         parts = []
         for lookup in table.lookups:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)
             place, store = online.shown(table.target or self._place), online.connect(table.target or self._place)
-            has_moved = partial(watch.check, lookup.space, record) if watch else None
-            parts.append(Part(lookup, codec, store, table.ttl, place, record.created_at, has_moved=has_moved))
+            parts.append(Part(lookup, codec, store, table, place, record, view))
         return OnlineTable(table, parts)
 
     def watched(self, table: OnlineTableRecord) -> tuple[OnlineTable, Watch]:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from seeknal.errors import StoreError
 from seeknal.online import Codec, OnlineStore, SingleRow, State, WireRow
-from seeknal.registry import TableLookup
+from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.serve.keys import Key
 from seeknal.system.locks import locked_cached_property
 from seeknal.values import frames
@@ -39,18 +40,45 @@ class Read(NamedTuple):
         return [None if row is None else row[-1] for row in self.rows]
 
 
+class View:
+    """What those who hold a table open know of the registry.
+
+    Args:
+        erased: When an entity was last erased from each group, by the groups' numbers; its owner keeps it up to date.
+    """
+
+    def __init__(self, erased: Mapping[int, int]) -> None:
+        self.erased = erased
+
+    def has_moved(self) -> bool:
+        """Whether the table is another by now; asked when what is online has changed. Here the owner finds out by itself."""
+        return False
+
+
+def refuse_erased(state: State, erased: Mapping[int, int], group: GroupRecord, table: OnlineTableRecord) -> None:
+    """Refuse rows that an erasure does not know of: a store that was away, or was restored, may come back as it was before.
+
+    Raises:
+        StoreError: They may hold erased entities.
+    """
+    if state.cleared is not None and erased.get(group.id, 0) > state.cleared:
+        raise StoreError(
+            f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
+            f"is as it was before. Load it anew: seeknal refresh {table.label}."
+        )
+
+
 class Part:
     """The features that a table takes from one version of a group.
 
     Args:
         lookup: The version, the keys and the features.
-        codec: Encodes and decodes the version's keys and rows.
-        online: The online store that has the rows.
-        ttl: How long values are valid, in microseconds, in place of the group's own ttl. None: the group's.
-        place: The location of the store, as messages show it.
-        origin: When the group was registered, which tells it from a later group of the same name.
-        has_moved: Returns whether the table now takes these features from other rows, given the state of the space. It
-            is called whenever the state has changed. None: the caller detects this itself.
+        codec: How the version's rows are written.
+        online: Where they are.
+        table: The table; its ttl goes before the group's own.
+        place: What people call the store.
+        group: The group. When it was registered tells it from another of its name that came later.
+        view: What is known of the registry meanwhile.
     """
 
     def __init__(
@@ -58,14 +86,14 @@ class Part:
         lookup: TableLookup,
         codec: Codec,
         online: OnlineStore,
-        ttl: int | None,
+        table: OnlineTableRecord,
         place: str,
-        origin: int,
-        *,
-        has_moved: Callable[[State], bool] | None = None,
+        group: GroupRecord,
+        view: View,
     ) -> None:
-        self.origin = origin
-        self._has_moved = has_moved
+        self.origin = group.created_at
+        self._table, self._group, self._view = table, group, view
+        self._erased = view.erased
         self.lookup = lookup
         self.place = place
         self.waits = online.waits
@@ -74,11 +102,18 @@ class Part:
         self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
         self.space = lookup.space
-        self._ttl = ttl
         self._known: tuple[bytes, State, int | None] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (self.lookup, self.codec, self.online, self._ttl, self.place, self.origin)
+        return Part, (
+            self.lookup,
+            self.codec,
+            self.online,
+            self._table,
+            self.place,
+            self._group,
+            View(dict(self._erased)),
+        )
 
     @property
     def is_quick(self) -> bool:
@@ -94,18 +129,21 @@ class Part:
             at: The time that counts as now, in microseconds since 1970.
 
         Raises:
-            KeyError: The table has moved to other rows, or these are of another group with the same name.
+            KeyError: The table has left the version.
+            StoreError: It may hold erased entities.
         """
         known = self._known
         # Few loads lie between lookups: the state is decoded and checked only when its bytes have changed.
         if known is None or known[0] != text:
             state = State.loads(text)
-            if self._has_moved and self._has_moved(state):
+            if self._view.has_moved():
                 raise KeyError(self.space)
             if state.origin != self.origin:
                 raise KeyError(self.space)
-            known = self._known = text, state, state.ttl if self._ttl is None else self._ttl
+            known = self._known = text, state, state.ttl if self._table.ttl is None else self._table.ttl
         _, state, ttl = known
+        if self._erased:
+            refuse_erased(state, self._erased, self._group, self._table)
         rows = self.codec.rows(found, at)
         if ttl is None:
             return Read(state, rows, rows)
@@ -113,9 +151,13 @@ class Part:
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
 
     def is_online(self) -> bool:
-        """Return whether the version was loaded into the store."""
+        """Whether the version was loaded into the store.
+
+        Raises:
+            StoreError: It may hold erased entities.
+        """
         try:
-            self.online.get(self.space, [])
+            self.read(*self.online.get(self.space, []), 0)
         except KeyError:
             return False
         return True

@@ -13,10 +13,10 @@ from functools import lru_cache
 from http import HTTPStatus
 from multiprocessing import parent_process
 from time import perf_counter
-from typing import Any
 
 import pyarrow as pa
 
+from seeknal.config import Settings
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.home.store import FeatureStore
 from seeknal.server.http import SOON, Problem, Receive, Request, Response, Scope, Send, send_answer
@@ -29,13 +29,12 @@ class App:
     """The ASGI application of a worker.
 
     Args:
-        options: The options of the server.
-        settings: The arguments of `FeatureStore`.
-        entrance: The socket over which the first process receives the counts of its workers; None if there is only one
-            process.
+        options: How the server is to run.
+        settings: Where the home is, and how it is used; a worker that comes later has the same.
+        entrance: Where the first process takes what its workers counted; None if there is but one.
     """
 
-    def __init__(self, options: Options, settings: dict[str, Any], entrance: socket.socket | None = None) -> None:
+    def __init__(self, options: Options, settings: Settings, entrance: socket.socket | None = None) -> None:
         self.limits = options.limits
         self._options = options
         self._settings = settings
@@ -53,7 +52,7 @@ class App:
         await receive()
         _end_with_parent()
         try:
-            service = Service(FeatureStore(**self._settings), self._options, self._entrance)
+            service = Service(FeatureStore.of(self._settings), self._options, self._entrance)
             await service.start()
         except SeeknalError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})

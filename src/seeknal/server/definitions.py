@@ -15,7 +15,8 @@ from seeknal.names import check_name, not_the_only, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.registry.tokens import Authenticator
 from seeknal.serve.online_table import Found, OnlineTable
-from seeknal.serve.parts import Read, Selection, filled
+from seeknal.serve.open_tables import Erasures
+from seeknal.serve.parts import Read, Selection, filled, refuse_erased
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Problem, Request
 from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
@@ -90,6 +91,7 @@ class Definitions:
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
+        self._erased: Erasures | None = None
         self.authenticator = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
@@ -105,6 +107,8 @@ class Definitions:
             tokens = registry.tokens()
             self._may_be_open = self._may_be_open and not tokens
             self.authenticator = Authenticator(tokens, may_be_open=self._may_be_open)
+            if self._erased is not None:
+                self._erased.look()
             records = {(one.project, one.name): one for one in registry.tables()}
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}
@@ -155,19 +159,22 @@ class Definitions:
         return _only("feature group", project or scope, name, self.store.registry.groups, scope)
 
     def check(self) -> None:
-        """Check that the online stores can be read, and have what was loaded for each table.
+        """Look whether the online stores can be read, and have what was loaded for each table, and nothing that was erased.
 
         Raises:
-            StoreError: A store cannot be read, or lacks what was loaded.
+            StoreError: One cannot, or has not, or has.
         """
         registry, tables = self.store.registry, self.store.online_tables
+        erased, groups = registry.last_erasures(), {(one.project, one.name): one for one in registry.groups()}
         needed = {
             (table.target, lookup.space): (table, lookup) for table in registry.tables() for lookup in table.lookups
         }
         for (target, space), (table, lookup) in needed.items():
-            if tables.holds(space, target):
+            state, group = tables.state(space, target), groups.get((lookup.project, lookup.group))
+            if state and group:
+                refuse_erased(state, erased, group, table)
+            if state:
                 continue
-            group = registry.group(lookup.project, lookup.group)
             loads = registry.loads(group, lookup.version, target) if group else []
             is_served = registry.tables(table.project, table.name) == [table]  # neither deleted nor moved meanwhile
             if is_served and any(load.snapshot is not None for load in loads):
@@ -177,7 +184,9 @@ class Definitions:
                 )
 
     def _open(self, record: OnlineTableRecord) -> Held:
-        table = self.store.online_tables.open(record)
+        if self._erased is None:
+            self._erased = Erasures(self.store.registry)
+        table = self.store.online_tables.open(record, self._erased)
         return Held(record, table, [part.origin for part in table.parts])
 
 

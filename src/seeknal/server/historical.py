@@ -21,7 +21,7 @@ from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
 from seeknal.server.http import ARROW, JSON, Problem, Request, Response
 from seeknal.server.service import Service
-from seeknal.system.folders import temporary_folder
+from seeknal.system.folders import kept_in, temporary_folder
 from seeknal.values.times import Interval
 
 _LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
@@ -57,9 +57,9 @@ async def post(service: Service, request: Request) -> Response:
     service.store.registry.stamp()  # raises if the home is gone, so that no folder is created there
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
-        folder = stack.enter_context(temporary_folder(service.store.scratch))
+        with kept_in(service.store.scratch):
+            folder = stack.enter_context(temporary_folder(service.store.scratch))
         query, spine = await _receive(request, folder, fill)
-        # A place is taken only now that the request is complete, so that slow senders hold none.
         stack.enter_context(await service.joins.place(request))
         gone = asyncio.ensure_future(request.gone())
         stack.callback(gone.cancel)
@@ -167,7 +167,8 @@ async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) 
             parser = MultipartParser(options[b"boundary"], form.callbacks)
             async for part in request.parts(request.limits.spine):
                 fill(len(part))
-                parser.write(part)
+                with kept_in(folder):
+                    parser.write(part)
             parser.finalize()
         except FormParserError as error:
             raise DataError(f"The body is no multipart/form-data: {error}") from None
@@ -207,7 +208,8 @@ class Upload:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with kept_in(self._folder):  # of which the last is written now
+            self._file.close()
 
     def named(self) -> Path:
         """Return the spine's file, renamed to have the suffix of its format.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -16,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from seeknal.config import Settings
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.registry import Registry
 from seeknal.server.app import App
@@ -137,12 +139,12 @@ def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
         loop.call_later(1, _watch, loop, connections)
 
 
-def serve(options: Options, settings: dict[str, Any], registry: Registry) -> None:
-    """Serve a home until SIGINT or SIGTERM, and then finish the requests in flight.
+def serve(options: Options, settings: Settings, registry: Registry) -> None:
+    """Serve a home until somebody ends it (SIGINT or SIGTERM); then requests in flight are finished.
 
     Args:
-        options: The options of the server.
-        settings: The arguments of `FeatureStore`.
+        options: How.
+        settings: Where the home is, and how it is used.
         registry: The home's registry.
 
     Raises:
@@ -187,17 +189,27 @@ class Workers(Multiprocess):
     """uvicorn's supervisor, with a shorter timeout for a running worker than for one that starts."""
 
     def keep_subprocess_alive(self) -> None:
-        """Replace the workers that have died or hang."""
+        """Replace the workers that have died, or hang."""
+        _stand_somewhere()
         self.config.timeout_worker_healthcheck = _HANGS
         super().keep_subprocess_alive()
 
     def restart_all(self) -> None:
         """Replace all workers, one by one."""
+        _stand_somewhere()
         self.config.timeout_worker_healthcheck = _STARTS
         super().restart_all()
 
 
-def _config(options: Options, settings: dict[str, Any]) -> uvicorn.Config:
+def _stand_somewhere() -> None:
+    """Leave a working folder that is gone, since no process can be started from it."""
+    try:
+        os.getcwd()  # noqa: PTH109 - a path is not wanted
+    except FileNotFoundError:
+        os.chdir("/")
+
+
+def _config(options: Options, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         App(options, settings, Hub().entrance if options.workers > 1 else None),
         http=Protocol,

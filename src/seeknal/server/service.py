@@ -89,9 +89,10 @@ class Service:
     def _ages(self) -> Iterator[Freshness]:
         """Yield the freshness of each table."""
         at, online = time.time_ns() // 1000, self.store.online_tables.at_once()
+        erased = self.store.registry.last_erasures()
         for table in self.store.registry.tables():
-            with suppress(SeeknalError):  # the metrics then lack the table's age, on which an alert can be set
-                yield freshness(online, table, at)
+            with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
+                yield freshness(online, table, at, erased)
 
     # Lifecycle
 

@@ -23,6 +23,7 @@ _ducks: WeakSet[Duck] = WeakSet()
 
 def _after_fork() -> None:
     for duck in _ducks:
+        duck._begun = None  # noqa: SLF001 - the thread that opens it is the parent's
         if "connection" in duck.__dict__:
             keep(duck.connection)
 

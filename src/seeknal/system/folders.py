@@ -191,6 +191,19 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         work.end()
 
 
+@contextmanager
+def kept_in(scratch: Path) -> Iterator[None]:
+    """Say which disk it is that is full or cannot be written to.
+
+    Raises:
+        StoreError: It is.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"What does not fit in memory cannot be kept in {scratch}: {error}") from error
+
+
 def copy(source: Path, target: Path) -> tuple[int, str]:
     """Copy a file to a path that does not exist yet, and return its size in bytes and its SHA-256.
 

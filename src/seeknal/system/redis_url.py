@@ -11,6 +11,7 @@ from seeknal.names import did_you_mean
 
 _HIDDEN = "***"
 _USER = re.compile(r"(?<=//).*@", re.DOTALL)
+_WITHOUT_BEGINNING = re.compile(r".*@(?=[^/]*:\d+(/|$))", re.DOTALL)
 _DATABASE = re.compile(r"(/\d*)?")
 
 
@@ -68,8 +69,10 @@ def problem(url: str) -> str | None:
         given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         return "it cannot be read; write signs other than letters and digits in a password as %40, say."
-    if parts.scheme not in {"redis", "rediss"} or port == 0:
+    if not url.startswith(("redis://", "rediss://")) or port == 0:
         return "only redis:// and rediss:// are known."
+    if "@" in parts.path:
+        return "it cannot be read; write signs other than letters and digits in a password as %40, say."
     if not _DATABASE.fullmatch(parts.path):
         return f"the database {parts.path.strip('/')!r} is no number."
     if parts.fragment:
@@ -101,7 +104,7 @@ def shown(place: str) -> str:
     'redis://me:***@host:6379/0?ssl_password=***&db=1'
     """
     if "://" not in place:
-        return place
+        return _WITHOUT_BEGINNING.sub(f"{_HIDDEN}@", place)
     address, mark, query = place.partition("?")
     if "@" in query:  # the password contains a ? that should have been written as %3F
         return _USER.sub(f"{_HIDDEN}@", place)

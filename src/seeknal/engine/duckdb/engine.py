@@ -184,7 +184,7 @@ class DuckDBEngine:
 
     def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
         """See `Engine.event_times`."""
-        if not rows.paths:
+        if rows.is_empty:
             return None, None
         found = self._query(event_times_sql(rows.schema, _rows_sql(rows), at))
         newest, following = (column[0].as_py() for column in found.columns)
