@@ -126,3 +126,9 @@ def test_a_feature_that_equals_the_label_is_pointed_out():
     assert found_by_check(fg, spine) == [
         "x equals label wherever both are known. If label is the label, the feature gives it away."
     ]
+
+
+def test_a_label_that_is_constant_where_it_is_known_is_no_leak():
+    fg = written(rows(*[1] * 20))
+    spine = pa.table({"user_id": [1] * 20, "when": [NOON + i * HOUR for i in range(20)], "label": [1] * 19 + [None]})
+    assert HistoricalFeaturesDuckDB([FeatureLookup(fg)]).using_spine(spine, "when").check() == []

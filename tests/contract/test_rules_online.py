@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -14,12 +15,15 @@ import pytest
 from seeknal import (
     DataError,
     DefinitionError,
+    Entity,
     FeatureLookup,
     FeatureStore,
     HistoricalFeaturesDuckDB,
+    Materialization,
     OnlineFeaturesDuckDB,
     SeeknalWarning,
 )
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.values.times import Interval, instant, microseconds
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, python, rows, write, written
@@ -88,6 +92,27 @@ def test_all_keys_that_are_missing_are_named():
             table.get_features(keys)
     with pytest.raises(DataError, match=r"has 'B', which is no key of it, and lacks 'b'\. Did you mean 'b'\?"):
         table.get_features([{"a": 1, "B": 1, "c": 1}])
+
+
+def test_a_mapping_with_a_default_lacks_the_keys_that_it_has_not():
+    table = serve(written(three_users()))
+    for given in ({}, {"user": 1}):
+        with pytest.raises(DataError, match="asked by user_id; a key"):
+            table.get_features([defaultdict(int, given)], "dicts")
+        with pytest.raises(DataError, match="asked by user_id; a key"):
+            table.get_features([defaultdict(int, given), {"user_id": 1}], "arrow")
+
+
+def test_groups_of_one_name_in_two_projects_have_a_status_each():
+    elsewhere = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"), "elsewhere")
+    FeatureStore().write(elsewhere, rows(2, user=2))
+    lookups = [FeatureLookup(written(rows(1))), FeatureLookup("elsewhere/spend", prefix="t_")]
+    table = HistoricalFeaturesDuckDB(lookups).serve("both")
+    found = table.get_features([{"user_id": 1}], "dicts", with_status=True)[0]
+    assert {name: value for name, value in found.items() if name.endswith("_status")} == {
+        "shop_spend_user_id_1_status": "found",
+        "elsewhere_spend_user_id_1_status": "not_found",
+    }
 
 
 def test_keys_of_another_form_are_refused():

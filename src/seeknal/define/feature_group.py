@@ -151,7 +151,7 @@ class FeatureLookup:
             raise DefinitionError(f"source={self.source!r} is neither a feature group nor the name of one.")
         if isinstance(self.features, str) or (self.features is not None and not self.features):
             raise DefinitionError(f"features={self.features!r} is no list of names. Leave it out to get all features.")
-        if self.version is not None and not isinstance(self.version, int):
+        if self.version is not None and (not isinstance(self.version, int) or isinstance(self.version, bool)):
             raise DefinitionError(f"version={self.version!r} is no number. Write version=1, say.")
 
     @property

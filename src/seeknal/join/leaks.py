@@ -158,5 +158,5 @@ def _is_copy(feature: pa.ChunkedArray, label: pa.ChunkedArray) -> bool:
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return False
     # Two constant columns are equal without one giving the other away.
-    varied = len(pc.unique(label)) > 1
+    varied = pc.count_distinct(label, mode="only_valid").as_py() > 1
     return varied and len(same) >= _ENOUGH and pc.sum(same).as_py() >= (1 - _SHARE) * len(same)

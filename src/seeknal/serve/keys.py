@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -76,14 +77,16 @@ def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> di
     if not isinstance(keys, list | tuple):
         return _from_frame(keys, kinds, table)
     names = list(kinds)
-    try:  # the fast path: keys are checked one by one only if it fails, to name the wrong one
-        columns = {name: [key[name] for key in keys] for name in names}
-        fits = {len(columns)}.issuperset(map(len, keys))
-    except (KeyError, TypeError, IndexError):
-        fits = False
-    for key in () if fits else keys:
+    with suppress(
+        KeyError, TypeError, IndexError
+    ):  # keys are checked one by one only if this fails, to name the wrong one
+        if {len(names)}.issuperset(map(len, keys)):
+            columns = {name: [key[name] for key in keys] for name in names}
+            if {len(names)}.issuperset(map(len, keys)):  # a defaultdict has the names now that it lacked
+                return columns
+    for key in keys:
         _check(key, names, table)
-    return columns
+    return {name: [key[name] for key in keys] for name in names}
 
 
 def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> dict[str, list[Any]]:

@@ -213,8 +213,10 @@ class OnlineTable:
             type that differs on the wire, or `find` would raise.
         """
         try:
+            if not {len(self.keys)}.issuperset(map(len, keys)):
+                return None
             columns = [[key[name] for key in keys] for name in self.keys]
-            if not {len(columns)}.issuperset(map(len, keys)):
+            if not {len(columns)}.issuperset(map(len, keys)):  # a defaultdict has the names now that it lacked
                 return None
         except (KeyError, TypeError, IndexError):
             return None
@@ -326,7 +328,7 @@ def as_python() -> Iterator[None]:
 
 
 def _labels(lookups: Sequence[TableLookup]) -> list[str]:
-    """Return the label of each part, for its status columns: its group, with its keys and version if that is ambiguous.
+    """Return the label of each part, for its status columns: its group, with its keys, version and project as far as that is ambiguous.
 
     Lookups of one version by the same keys read the same rows, and share a label.
     """
@@ -334,4 +336,7 @@ def _labels(lookups: Sequence[TableLookup]) -> list[str]:
     groups = [lookup.group for lookup in lookups]
     if len(set(groups)) == len(rows):
         return groups
-    return [f"{one.group}_{'_'.join(name for _, name in one.keys)}_{one.version}" for one in lookups]
+    labels = [f"{one.group}_{'_'.join(name for _, name in one.keys)}_{one.version}" for one in lookups]
+    if len(set(labels)) == len(rows):
+        return labels
+    return [f"{one.project}_{label}" for one, label in zip(lookups, labels, strict=True)]
