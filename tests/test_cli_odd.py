@@ -211,11 +211,19 @@ def test_the_commands_that_are_made_odd_are_right_as_they_are(filled):
             assert done.returncode == 0 or "add --yes" in done.stderr, (name, done)
 
 
-LOOKING = (
-    "list feature-groups",
-    "list tokens",
+LISTS = (
     "list projects",
+    "list entities",
+    "list feature-groups",
+    "list online-tables",
+    "list datasets",
+    "list tokens",
     "token list",
+    "dataset list",
+    "info",
+)
+LOOKING = (
+    "list feature-groups --project shop",
     "lookup model user_id=1",
     "verify model",
     "refresh",
@@ -224,7 +232,6 @@ LOOKING = (
     "serve --port 0",
     "materialize spend",
     "version list spend",
-    "dataset list",
     "erase spend user_id=1 --yes",
     "token create me --project shop --right read",
 )
@@ -237,6 +244,7 @@ def test_a_command_that_only_looks_makes_no_home(home, command):
     assert not home.exists()
 
 
-def test_info_makes_no_home_either(home):
-    assert seeknal("info").returncode == 0
+@pytest.mark.parametrize("command", LISTS)
+def test_lists_are_empty_before_there_is_a_home(home, command):
+    assert seeknal(*command.split()).returncode == 0
     assert not home.exists()

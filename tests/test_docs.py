@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from commands import seeknal
-from seeknal import FeatureGroupDuckDB, SeeknalWarning
+from seeknal import FeatureGroupDuckDB, FeatureStore, SeeknalWarning
 from servers import Server
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def second_version():
     group.set_dataframe(frame).set_features().write(feature_start_time="2024-01-16")
 
 
-BEFORE_COMMANDS = {"feature-store-guide.md": second_version}
+BEFORE_COMMANDS = {"cli.md": lambda: FeatureStore().registry, "feature-store-guide.md": second_version}
 
 
 class Served:

@@ -416,4 +416,4 @@ def test_a_revoked_token_is_found_no_more_and_the_door_stays_shut(store):
     assert tokens.Authenticator(store.registry.tokens(), may_be_open=True).find(text).name == "web"
     tokens.revoke(store.registry, "web")
     doorkeeper = tokens.Authenticator(store.registry.tokens(), may_be_open=True)
-    assert (doorkeeper.find(text), doorkeeper.is_unbounded) == (None, False)
+    assert (doorkeeper.find(text), doorkeeper.is_open) == (None, False)

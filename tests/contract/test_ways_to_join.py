@@ -90,8 +90,8 @@ def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
     assert replace(join, parts=cut).in_steps()["f0"].to_pylist() == expected
     assert replace(join, parts=cut, shares=3).in_steps()["f0"].to_pylist() == expected
     assert join.at_once()["f0"].to_pylist() == expected
-    assert join.at_once(among=False)["f0"].to_pylist() == expected
-    read = replace(join, cells=0).at_once(among=False)
+    assert join.at_once(of_spine=False)["f0"].to_pylist() == expected
+    read = replace(join, cells=0).at_once(of_spine=False)
     assert (read is None) == (len(rows) > len(spine))
     assert read is None or read["f0"].to_pylist() == expected
     assert join.answer()["f0"].to_pylist() == expected
@@ -112,7 +112,7 @@ def test_long_values_count_by_their_length_in_what_is_read_for_a_spine(tmp_path)
 
     def at_once(feature: str) -> pa.Table | None:
         wanted = FeatureRequest(Rows((), schema, 1000, size=size), (feature,), None)
-        return Join(asking(stored), wanted, "SELECT * FROM stored", asked, cells=4000).at_once(among=False)
+        return Join(asking(stored), wanted, "SELECT * FROM stored", asked, cells=4000).at_once(of_spine=False)
 
     assert at_once("x") is None
     assert at_once("y")["f0"].to_pylist() == numbers[:10]

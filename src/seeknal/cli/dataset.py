@@ -25,12 +25,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the training 
 @app.command("list")
 def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the saved training sets."""
-    from seeknal.home import session
+    from seeknal.cli.explore import listed
 
-    store = session.existing()
-    if project is not None:
-        store.catalog.project(project)
-    records = [line(one) for one in store.registry.training_sets(project)]
+    records = listed(project, lambda store: [line(one) for one in store.registry.training_sets(project)])
     render.rows(records, form, empty="No training sets yet: HistoricalFeaturesDuckDB(...).save(NAME) keeps one.")
 
 

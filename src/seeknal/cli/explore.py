@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -39,6 +39,7 @@ list_app.command("tokens")(server.list_tokens)
 show_app.command("dataset")(dataset.show_dataset)
 show_app.command("token")(server.show_token)
 
+Line = dict[str, Any]
 _MASK = "***"
 _LOADS = 10
 
@@ -51,6 +52,13 @@ def _store_with(project: str | None) -> FeatureStore:
     if project is not None:
         store.catalog.project(project)
     return store
+
+
+def listed(project: str | None, lines: Callable[[FeatureStore], list[Line]]) -> list[Line]:
+    """Return the lines of a list, of a project if one is named; none before there is a home, and no home is made."""
+    from seeknal.home import session
+
+    return [] if project is None and not session.store().exists else lines(_store_with(project))
 
 
 def info(form: AsFormat = Format.table) -> None:
@@ -88,16 +96,18 @@ def info(form: AsFormat = Format.table) -> None:
 @list_app.command("projects")
 def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the projects."""
-    store = _store_with(project)
-    groups, tables = store.registry.groups(project), store.registry.tables(project)
-    names = sorted({group.project for group in groups} | {table.project for table in tables})
-    records = [_project_line(name, groups, tables) for name in names]
-    render.rows(records, form, empty="No projects yet: one begins with the first feature group that names it.")
+
+    def lines(store: FeatureStore) -> list[Line]:
+        groups, tables = store.registry.groups(project), store.registry.tables(project)
+        names = sorted({group.project for group in groups} | {table.project for table in tables})
+        return [_project_line(name, groups, tables) for name in names]
+
+    render.rows(
+        listed(project, lines), form, empty="No projects yet: one begins with the first feature group that names it."
+    )
 
 
-def _project_line(
-    name: str, groups: Sequence[GroupRecord], tables: Sequence[OnlineTableRecord]
-) -> dict[str, str | int]:
+def _project_line(name: str, groups: Sequence[GroupRecord], tables: Sequence[OnlineTableRecord]) -> Line:
     return {
         "project": name,
         "feature_groups": sum(group.project == name for group in groups),
@@ -177,15 +187,14 @@ def _entity_line(project: str, entity: entity.Entity) -> dict[str, Any]:
 @list_app.command("entities")
 def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the entities."""
-    records = [_entity_line(where, entity) for where, entity in _store_with(project).entities(project)]
+    records = listed(project, lambda store: [_entity_line(*one) for one in store.entities(project)])
     render.rows(records, form, empty="No entities yet: one is registered with the first feature group that has it.")
 
 
 @list_app.command("feature-groups")
 def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the feature groups."""
-    store = _store_with(project)
-    records = _group_lines(store, store.registry.groups(project))
+    records = listed(project, lambda store: _group_lines(store, store.registry.groups(project)))
     render.rows(records, form, empty="No feature groups yet. README.md shows how to write one.")
 
 
@@ -212,7 +221,7 @@ def _group_line(catalog: Catalog, record: GroupRecord) -> dict[str, Any]:
 @list_app.command("online-tables")
 def list_online_tables(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the online tables."""
-    records = [_table_line(table) for table in _store_with(project).registry.tables(project)]
+    records = listed(project, lambda store: [_table_line(table) for table in store.registry.tables(project)])
     render.rows(records, form, empty="No online tables yet: seeknal materialize GROUP --start-date DATE makes one.")
 
 

@@ -154,9 +154,9 @@ def create(
 @token_app.command("list")
 def list_tokens(form: AsFormat = Format.table) -> None:
     """List the tokens that were ever made."""
-    from seeknal.home import session
+    from seeknal.cli.explore import listed
 
-    rows = [_token_line(token) for token in session.existing().registry.tokens()]
+    rows = listed(None, lambda store: [_token_line(token) for token in store.registry.tokens()])
     render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
 
 

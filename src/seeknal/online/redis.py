@@ -8,6 +8,7 @@ rows, then the state. A read fetches the head together with the rows, and so kno
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
@@ -21,6 +22,7 @@ from seeknal.system.redis_url import shown
 from seeknal.system.retry import Conflict
 
 _AT_ONCE = 5_000
+_PATIENCE = 5.0
 _GENERATION = 16
 _LOST_AFTER = 600_000
 """After how many milliseconds without a heartbeat a load counts as killed.
@@ -134,7 +136,7 @@ class RedisStore:
     def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """See `OnlineStore.get`."""
         with self._calling("read"):
-            head = _head(space)
+            head, end = _head(space), time.monotonic() + _PATIENCE
             generation = self._generations.get(space) or self._generation(space)
             while True:
                 prefix = _rows(space, generation)
@@ -147,6 +149,11 @@ class RedisStore:
                 if now and now[:_GENERATION] == generation and all(part[0] == now for part in parts):
                     rows = parts[0][1:] if len(parts) == 1 else [row for part in parts for row in part[1:]]
                     return now[_GENERATION:], rows
+                if len(parts) > 1 and time.monotonic() > end:
+                    raise StoreError(
+                        f"What {shown(self._url)} has of {space} changed during each try to read {len(keys):,} of its keys in "
+                        f"{_PATIENCE:g} seconds. Ask for up to {_AT_ONCE:,} at once, which are read in one step."
+                    )
                 generation = self._generation(space)
 
     def get_all(self, spaces: tuple[str, ...], keys: Sequence[Sequence[bytes]]) -> list[Found]:

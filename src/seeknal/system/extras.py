@@ -1,6 +1,6 @@
 """The command that installs an extra of Seeknal, from wherever this Seeknal came from.
 
-The package index has another product of the same name, so `pip install seeknal[...]` would install the wrong one.
+The package index has another product of the same name, so an extra must not be installed by the name alone.
 """
 
 from __future__ import annotations
