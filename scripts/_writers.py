@@ -70,7 +70,7 @@ class Step:
     def write(self, store: FeatureStore) -> Written:
         """Write it."""
         entity, dated = Entity("user", ["user_id"]), Materialization(event_time_col="at")
-        ends = [None, None] if self.span is None else [START + minute * MINUTE for minute in self.span]
+        ends = [None, None] if self.interval is None else [START + minute * MINUTE for minute in self.interval]
         group = FeatureGroup(self.group, entity, dated, "shop")
         return store.write(group, self.frame(), interval=Interval(*ends), mode=self.mode)
 
@@ -106,7 +106,7 @@ class State:
         old = self.versions[-1].copy() if self.versions else new[:0]
         if step.mode == "overwrite":
             minutes = old[:, 0] // 1000
-            old = old[(minutes < step.span[0]) | (minutes > step.span[1])] if step.span else old[:0]
+            old = old[(minutes < step.interval[0]) | (minutes > step.interval[1])] if step.interval else old[:0]
         if step.mode == "merge":
             old = old[~np.isin(old[:, 0], new[:, 0])]
         if not step.has_y:

@@ -115,6 +115,6 @@ def test_interrupts_at_any_moment_leave_no_lock_and_no_half(tmp_path):
     assert (said, process.returncode) == (["done"], 0), f"seed {seed}"
     stored = Counter(store.sample("kept", limit=10**6)["n"].to_pylist())
     assert set(stored.values()) == {interrupted.USERS}, f"seed {seed}"
-    assert not list(home.rglob("*.part"))
+    assert set(home.rglob("*.part")) == {store._duck._work.folder}  # noqa: SLF001 - this process spills into it
     store.refresh(full=True)
     assert store.verify("table").differences == (), f"seed {seed}"

@@ -145,8 +145,8 @@ def test_work_of_another_user_does_not_stop_ones_own(tmp_path):
         lock.chmod(0)
         code = f"""
 from pathlib import Path
-from seeknal.system.folders import passing
-with passing(Path({str(tmp_path / "scratch")!r})) as folder:
+from seeknal.system.folders import temporary_folder
+with temporary_folder(Path({str(tmp_path / "scratch")!r})) as folder:
     print(folder.exists())
 """
         assert run_unprivileged(code) == "True\n"

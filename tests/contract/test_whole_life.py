@@ -39,10 +39,10 @@ SMALL = {
     "offline.commit": {"_CHECKPOINT": 3},
     "offline.trimming": {"_KEPT": 3, "_AT_ONCE": 3},
     "offline.log": {"_PART": 2, "_WORTH_IT": 4},
-    "engine.duckdb": {"_PASS": 6, "_SAMPLE": 4, "_LITTLE": 0, "_BATCH": 3, "_ROWS": 3},
-    "columns": {"_PIECE": 3, "_LITTLE": 0, "_SAMPLE": 4},
+    "engine.duckdb.engine": {"_PASS": 6, "_SAMPLE": 4, "_LITTLE": 0, "_BATCH": 3, "_ROWS": 3},
+    "values.moments": {"_PIECE": 3, "_LITTLE": 0, "_SAMPLE": 4},
     "online.codec": {"_AT_ONCE": 2},
-    "verification": {"_AT_ONCE": 2},
+    "serve.verification": {"_AT_ONCE": 2},
 }
 """Sizes at which other ways are taken, so small that few rows take them."""
 
