@@ -14,12 +14,10 @@ from pathlib import Path
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.names import did_you_mean
 from seeknal.system.folders import named
-from seeknal.system.redis_url import problem, shown
+from seeknal.system.redis_url import is_address, problem, shown
 from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
-_ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?|\s*rediss?[:/].*|.*@[^/]*:\d+(/.*)?", re.IGNORECASE | re.DOTALL)
-"""What is no folder, but an address without its beginning, or with a misspelt one."""
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 
 
@@ -152,7 +150,7 @@ def checked_store(place: str, origin: str) -> str:
     Raises:
         DefinitionError: It is a URL that is not a valid Redis URL, or it cannot be the path of a folder.
     """
-    if "://" not in place and not _ADDRESS.fullmatch(place):
+    if not is_address(place):
         return str(_resolved(named(place)))
     if (reason := problem(place)) is None:
         return place

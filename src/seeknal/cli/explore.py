@@ -44,21 +44,11 @@ _MASK = "***"
 _LOADS = 10
 
 
-def _store_with(project: str | None) -> FeatureStore:
-    """Open the store, and refuse a project that it does not have."""
-    from seeknal.home import session
-
-    store = session.existing()
-    if project is not None:
-        store.catalog.project(project)
-    return store
-
-
 def listed(project: str | None, lines: Callable[[FeatureStore], list[Line]]) -> list[Line]:
-    """Return the lines of a list, of a project if one is named; none before there is a home, and no home is made."""
+    """Return the lines of a list, of one project if one is named. An absent home has none, and is not created."""
     from seeknal.home import session
 
-    return [] if project is None and not session.store().exists else lines(_store_with(project))
+    return [] if project is None and not session.store().exists else lines(session.existing(project))
 
 
 def info(form: AsFormat = Format.table) -> None:
@@ -118,7 +108,9 @@ def _project_line(name: str, groups: Sequence[GroupRecord], tables: Sequence[Onl
 @show_app.command("project")
 def show_project(name: Project, form: AsFormat = Format.table) -> None:
     """Show a project: its feature groups, entities, online tables and training sets."""
-    store = _store_with(name)
+    from seeknal.home import session
+
+    store = session.existing(name)
     groups, tables = store.registry.groups(name), store.registry.tables(name)
     render.record(
         {

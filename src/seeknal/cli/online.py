@@ -67,9 +67,7 @@ def refresh(
     """
     from seeknal.home import session
 
-    store = session.existing()
-    if project is not None:
-        store.catalog.project(project)
+    store = session.existing(project)
     with working("Refreshing") as on_progress:
         done = store.refresh(tables or None, project, full=full, on_progress=on_progress, take_over=take_over)
     render.rows(

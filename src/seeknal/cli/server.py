@@ -94,9 +94,7 @@ def status(
     wanted = None if target is None else span_of(target)
     if target is not None and wanted is None:
         raise typer.BadParameter(f"{target!r} is no span of time. Write 90m, 6h or 2d, say.", param_hint="--target")
-    store, at = session.existing(), now()
-    if project is not None:
-        store.catalog.project(project)
+    store, at = session.existing(project), now()
     allowed = store.settings.freshness if wanted is None else wanted
     tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
     online, erased, found = store.online_tables.at_once(), store.registry.last_erasures(), []

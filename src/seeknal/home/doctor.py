@@ -15,7 +15,7 @@ from seeknal.home.store import FeatureStore
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.commit import lacking
 from seeknal.registry.overview import Overview
-from seeknal.serve.open_tables import Erasures
+from seeknal.serve.parts import View
 from seeknal.write import leftovers
 
 _SHOWN = 3
@@ -103,12 +103,12 @@ def _foreign(label: str, offline: OfflineTable, newest: Snapshot) -> Iterator[Fi
 
 
 def _online(store: FeatureStore) -> Iterator[Finding]:
-    online, erased = store.online_tables.at_once(), Erasures(store.registry)
+    online, view = store.online_tables.at_once(), View(store.registry.last_erasures())
     for table in store.registry.tables():
         try:
             for reason in online.cut_off(table):
                 yield Finding(table.label, False, f"cut off: {reason}")
-            for part in online.open(table, erased).parts:
+            for part in online.open(table, view).parts:
                 there = part.is_online()
                 what = (
                     f"version {part.lookup.version} of {part.lookup.group} is {'' if there else 'not '}in {part.place}"

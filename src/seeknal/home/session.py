@@ -25,17 +25,22 @@ def store() -> FeatureStore:
         return _stores[place]
 
 
-def existing() -> FeatureStore:
-    """Return the same, which must be there: commands that only look make no home.
+def existing(project: str | None = None) -> FeatureStore:
+    """Return the current feature store for a command that must not create it.
+
+    Args:
+        project: A project that it must have.
 
     Raises:
-        DefinitionError: It is not there.
+        DefinitionError: The home, or the project, does not exist.
     """
     found = store()
     if not found.exists:
         raise DefinitionError(
             f"There is no feature store in {found.home}. Write a feature group first, or set SEEKNAL_HOME to another."
         )
+    if project is not None:
+        found.catalog.project(project)
     return found
 
 

@@ -54,13 +54,13 @@ class Freshness:
 def freshness(
     tables: OnlineTables, table: OnlineTableRecord, at: int, erased: Mapping[int, int] | None = None
 ) -> Freshness:
-    """Say how fresh a table is.
+    """Return the freshness of a table.
 
     Args:
         tables: The online tables of the home.
         table: The table.
         at: What counts as now, in microseconds since 1970: events after it are still to come.
-        erased: When an entity was last erased from each group, by the groups' numbers. None: it is looked up.
+        erased: The time of the last erasure from each group, by the group's id. None: it is read from the registry.
 
     Raises:
         DefinitionError: A group is gone.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -77,16 +76,23 @@ def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> di
     if not isinstance(keys, list | tuple):
         return _from_frame(keys, kinds, table)
     names = list(kinds)
-    with suppress(
-        KeyError, TypeError, IndexError
-    ):  # keys are checked one by one only if this fails, to name the wrong one
-        if {len(names)}.issuperset(map(len, keys)):
-            columns = {name: [key[name] for key in keys] for name in names}
-            if {len(names)}.issuperset(map(len, keys)):  # a defaultdict has the names now that it lacked
-                return columns
-    for key in keys:
+    if (columns := exact_columns(keys, names)) is not None:
+        return dict(zip(names, columns, strict=True))
+    for key in keys:  # one by one, to name the wrong one
         _check(key, names, table)
     return {name: [key[name] for key in keys] for name in names}
+
+
+def exact_columns(keys: Sequence[Any], names: Sequence[str]) -> list[list[Any]] | None:
+    """Return one column per join key; None unless each entity is a mapping with exactly these names."""
+    try:
+        if not {len(names)}.issuperset(map(len, keys)):
+            return None
+        columns = [[key[name] for key in keys] for name in names]
+        # Reading a name that a defaultdict lacks adds it, which shows in its length.
+        return columns if {len(names)}.issuperset(map(len, keys)) else None
+    except (KeyError, TypeError, IndexError):
+        return None
 
 
 def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import did_you_mean, quoted
 from seeknal.registry import OnlineTableRecord, TableLookup
-from seeknal.serve.keys import Key, columns_of
+from seeknal.serve.keys import Key, columns_of, exact_columns
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.values import frames
 from seeknal.values.row_builder import compile_row_builder
@@ -212,13 +212,7 @@ class OnlineTable:
             The keys, as one column per join key, and the rows read, one `Read` for each part. None if a key is of a
             type that differs on the wire, or `find` would raise.
         """
-        try:
-            if not {len(self.keys)}.issuperset(map(len, keys)):
-                return None
-            columns = [[key[name] for key in keys] for name in self.keys]
-            if not {len(columns)}.issuperset(map(len, keys)):  # a defaultdict has the names now that it lacked
-                return None
-        except (KeyError, TypeError, IndexError):
+        if (columns := exact_columns(keys, self.keys)) is None:
             return None
         encoded = self._all.entities.encode_plain(columns)
         try:  # `suppress` would take a tenth of the time of a lookup
@@ -328,7 +322,7 @@ def as_python() -> Iterator[None]:
 
 
 def _labels(lookups: Sequence[TableLookup]) -> list[str]:
-    """Return the label of each part, for its status columns: its group, with its keys, version and project as far as that is ambiguous.
+    """Return the label of each part, for its status columns: its group, and if that is ambiguous its keys, version and project.
 
     Lookups of one version by the same keys read the same rows, and share a label.
     """

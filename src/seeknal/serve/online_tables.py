@@ -22,7 +22,8 @@ from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.registry.records import space_of
 from seeknal.serve.online_table import OnlineTable
-from seeknal.serve.open_tables import Erasures, Opener, ServedTable
+from seeknal.serve.open_tables import Opener, ServedTable
+from seeknal.serve.parts import View
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
@@ -323,9 +324,9 @@ class OnlineTables:
         """Open an online table for lookups, for as long as the table exists."""
         return ServedTable(self._opener, table)
 
-    def open(self, table: OnlineTableRecord, erased: Erasures | None = None) -> OnlineTable:
-        """Open an online table as it stands, and with it the erasures that somebody keeps in view, or those of now."""
-        return self._opener.open(table, erased=erased)
+    def open(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
+        """Open an online table at the versions that its record names; see `Opener.open`."""
+        return self._opener.open(table, view)
 
     def verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress = no_progress
@@ -401,7 +402,7 @@ class OnlineTables:
         return State.loads(text) if text else None
 
     def erased(self) -> dict[int, int]:
-        """Return when an entity was last erased from each group, by the groups' numbers."""
+        """Return the time of the last erasure from each group, by the group's id."""
         return self._registry.last_erasures()
 
     def place(self, target: str) -> str:
@@ -427,7 +428,7 @@ class OnlineTables:
         return known.newest
 
     def line(self, record: GroupRecord, version: int, name: str) -> LoadStatus:
-        """Say what is online of a version in the store of a name."""
+        """Return the load status of a version in the store that the registry calls `name`."""
         state = self.state(space_of(record.project, record.name, version), name)
         mark = self._catalog.fingerprint(record, version)
         return LoadStatus(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])

@@ -24,21 +24,18 @@ _LOOK = 1.0
 
 
 class Erasures(dict[int, int]):
-    """When an entity was last erased from each group, by the groups' numbers, as of the last look.
+    """The time of the last erasure from each group, by the group's id, as of the last refresh; empty before the first.
 
     Args:
-        registry: Where erasures are noted.
+        registry: The registry of the home.
     """
 
     def __init__(self, registry: Registry) -> None:
-        super().__init__(registry.last_erasures())
+        super().__init__()
         self._registry = registry
 
-    def __reduce__(self) -> tuple[type[dict[int, int]], tuple[dict[int, int]]]:
-        return dict, (dict(self),)
-
-    def look(self) -> None:
-        """Look again; a reader meanwhile never finds less than there was."""
+    def refresh(self) -> None:
+        """Read the times again. Threads that read meanwhile never miss an erasure that was there before."""
         found = self._registry.last_erasures()
         self.update(found)
         for gone in self.keys() - found.keys():
@@ -46,7 +43,7 @@ class Erasures(dict[int, int]):
 
 
 class Watch(View):
-    """Tells whether a table is still as it was opened, at the price of reading a few bytes while nothing has changed.
+    """Detects whether a table has changed since it was opened. While nothing changes, a check reads only a few bytes.
 
     Args:
         registry: The registry of the home.
@@ -72,7 +69,7 @@ class Watch(View):
             return False
         if self._registry.tables(self._record.project, self._record.name) != [self._record]:
             return True
-        self.erased.look()
+        self.erased.refresh()
         self._stamp = stamp
         return False
 
@@ -92,16 +89,14 @@ class Opener:
     def __reduce__(self) -> tuple[object, tuple[Path, str]]:
         return _opener_of, (self._catalog.home, self._place)
 
-    def open(self, table: OnlineTableRecord, watch: Watch | None = None, erased: Erasures | None = None) -> OnlineTable:
-        """Open a table as it stands.
+    def open(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
+        """Open a table at the versions that its record names.
 
         Args:
             table: The table.
-            watch: Asked when something has changed in the online store; the rows of a table that has moved are not online.
-            erased: The erasures, which the caller keeps up to date, where there is no watch. None: those of now.
+            view: What the caller knows of the registry, and keeps up to date. None: what the registry says now.
         """
-        view = watch or View(Erasures(self._catalog.registry) if erased is None else erased)
-        parts = []
+        view, parts = view or View(self._catalog.registry.last_erasures()), []
         for lookup in table.lookups:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)

@@ -41,25 +41,28 @@ class Read(NamedTuple):
 
 
 class View:
-    """What those who hold a table open know of the registry.
+    """What the owner of an open table knows of the registry.
 
     Args:
-        erased: When an entity was last erased from each group, by the groups' numbers; its owner keeps it up to date.
+        erased: The time of the last erasure from each group, by the group's id. The owner keeps it up to date.
     """
 
     def __init__(self, erased: Mapping[int, int]) -> None:
         self.erased = erased
 
     def has_moved(self) -> bool:
-        """Whether the table is another by now; asked when what is online has changed. Here the owner finds out by itself."""
+        """Return whether the registered table is another one by now. Parts call it when the state of their rows has changed.
+
+        Always False here: the owner checks it in another way.
+        """
         return False
 
 
 def refuse_erased(state: State, erased: Mapping[int, int], group: GroupRecord, table: OnlineTableRecord) -> None:
-    """Refuse rows that an erasure does not know of: a store that was away, or was restored, may come back as it was before.
+    """Refuse rows that are older than the last erasure, as a store has that was down or restored meanwhile.
 
     Raises:
-        StoreError: They may hold erased entities.
+        StoreError: The rows may hold erased entities.
     """
     if state.cleared is not None and erased.get(group.id, 0) > state.cleared:
         raise StoreError(

@@ -16,7 +16,7 @@ from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.registry.tokens import Authenticator
 from seeknal.serve.online_table import Found, OnlineTable
 from seeknal.serve.open_tables import Erasures
-from seeknal.serve.parts import Read, Selection, filled, refuse_erased
+from seeknal.serve.parts import Read, Selection, View, filled, refuse_erased
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Problem, Request
 from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
@@ -91,7 +91,7 @@ class Definitions:
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
-        self._erased: Erasures | None = None
+        self._erased = Erasures(store.registry)
         self.authenticator = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
@@ -107,8 +107,7 @@ class Definitions:
             tokens = registry.tokens()
             self._may_be_open = self._may_be_open and not tokens
             self.authenticator = Authenticator(tokens, may_be_open=self._may_be_open)
-            if self._erased is not None:
-                self._erased.look()
+            self._erased.refresh()
             records = {(one.project, one.name): one for one in registry.tables()}
             origins = {(one.project, one.name): one.created_at for one in registry.groups()}
             held = {}
@@ -159,7 +158,7 @@ class Definitions:
         return _only("feature group", project or scope, name, self.store.registry.groups, scope)
 
     def check(self) -> None:
-        """Look whether the online stores can be read, and have what was loaded for each table, and nothing that was erased.
+        """Check that the online stores can be read, hold what was loaded for each table, and nothing that was erased since.
 
         Raises:
             StoreError: One cannot, or has not, or has.
@@ -184,9 +183,7 @@ class Definitions:
                 )
 
     def _open(self, record: OnlineTableRecord) -> Held:
-        if self._erased is None:
-            self._erased = Erasures(self.store.registry)
-        table = self.store.online_tables.open(record, self._erased)
+        table = self.store.online_tables.open(record, View(self._erased))
         return Held(record, table, [part.origin for part in table.parts])
 
 

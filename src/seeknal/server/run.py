@@ -140,7 +140,7 @@ def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
 
 
 def serve(options: Options, settings: Settings, registry: Registry) -> None:
-    """Serve a home until somebody ends it (SIGINT or SIGTERM); then requests in flight are finished.
+    """Serve a home until SIGINT or SIGTERM, and then finish the requests in flight.
 
     Args:
         options: How.

@@ -193,10 +193,10 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def kept_in(scratch: Path) -> Iterator[None]:
-    """Say which disk it is that is full or cannot be written to.
+    """Raise an OSError as a StoreError that names the folder whose disk is full or read-only.
 
     Raises:
-        StoreError: It is.
+        StoreError: An OSError was raised.
     """
     try:
         yield

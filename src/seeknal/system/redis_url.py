@@ -11,6 +11,8 @@ from seeknal.names import did_you_mean
 
 _HIDDEN = "***"
 _USER = re.compile(r"(?<=//).*@", re.DOTALL)
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?|\s*rediss?[:/].*|.*@[^/]*:\d+(/.*)?", re.IGNORECASE | re.DOTALL)
+_UNREADABLE = "it cannot be read; write signs other than letters and digits in a password as %40, say."
 _WITHOUT_BEGINNING = re.compile(r".*@(?=[^/]*:\d+(/|$))", re.DOTALL)
 _DATABASE = re.compile(r"(/\d*)?")
 
@@ -54,6 +56,15 @@ _TLS: dict[str, Callable[[str], None]] = {
 }
 
 
+def is_address(place: str) -> bool:
+    """Return whether a place is a URL, or an address whose scheme is missing or misspelt, rather than a folder.
+
+    >>> is_address("redis://host:6379/0"), is_address("host:6379"), is_address("redis:/host"), is_address("/data/me@host")
+    (True, True, True, False)
+    """
+    return "://" in place or _ADDRESS.fullmatch(place) is not None
+
+
 def problem(url: str) -> str | None:
     """Return why a URL is not a valid Redis URL, or None if it is one.
 
@@ -68,11 +79,11 @@ def problem(url: str) -> str | None:
         port = parts.port
         given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        return "it cannot be read; write signs other than letters and digits in a password as %40, say."
+        return _UNREADABLE
     if not url.startswith(("redis://", "rediss://")) or port == 0:
         return "only redis:// and rediss:// are known."
     if "@" in parts.path:
-        return "it cannot be read; write signs other than letters and digits in a password as %40, say."
+        return _UNREADABLE
     if not _DATABASE.fullmatch(parts.path):
         return f"the database {parts.path.strip('/')!r} is no number."
     if parts.fragment:
@@ -98,7 +109,7 @@ def has_password(url: str) -> bool:
 
 
 def shown(place: str) -> str:
-    """Return a URL with its passwords masked; a place that is not a URL is returned unchanged.
+    """Return a URL with its passwords masked; a folder is returned unchanged.
 
     >>> shown("redis://me:secret@host:6379/0?ssl_password=secret&db=1")
     'redis://me:***@host:6379/0?ssl_password=***&db=1'
