@@ -23,6 +23,7 @@ from _breaking import PARALLEL, Mutation, Outcome, break_copy, check_mutations, 
 
 EDGES = "contract/test_edges.py::test_"
 RULES = "contract/test_rules_"
+KEYS = "contract/test_key_types.py::test_"
 
 
 def edge(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
@@ -151,10 +152,24 @@ MUTATIONS = (
     # Pushes and erasures
     edge(
         "an event of the moment of its erasure comes back",
-        "moment <= erased.get(digest(key), moment - 1)",
-        "moment < erased.get(digest(key), moment - 1)",
+        "moment <= erased.get(name, moment - 1)",
+        "moment < erased.get(name, moment - 1)",
         "write/erasures.py",
         "what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_after_it_was_not",
+    ),
+    Mutation(
+        "an erasure is remembered in the unit of its key",
+        "divmod(value * ticks, 10**9)",
+        "divmod(value, 10**9)",
+        "write/erasures.py",
+        (KEYS + "an_erased_entity_stays_erased_through_versions_with_keys_of_other_types",),
+    ),
+    Mutation(
+        "an erasure removes the key of the current version from the rows of all versions",
+        "Codec(self._catalog.version(record, version).schema).keys(entity)",
+        "Codec(self._catalog.version(record).schema).keys(entity)",
+        "load/cutover.py",
+        (KEYS + "an_erasure_that_ends_halfway_is_not_served_by_tables_of_versions_with_keys_of_other_types",),
     ),
     rule(
         "a replay is stored again",

@@ -25,11 +25,11 @@ import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.online import Codec, close_all
+from seeknal.online import close_all
 from seeknal.registry import GroupRecord, Question
 from seeknal.values.sql import quote
 from seeknal.values.times import instant
-from seeknal.write.erasures import digest
+from seeknal.write.erasures import digests
 
 T = TypeVar("T")
 
@@ -234,7 +234,7 @@ def _check_erased(store: FeatureStore, record: GroupRecord, root: Path) -> int:
         schema = store.catalog.version(record).schema
         names = ", ".join(map(quote, schema.key_names))
         keys = duckdb.sql(f"SELECT DISTINCT {names} FROM read_parquet('{root}/*.parquet')").to_arrow_table()
-        assert not erased.keys() & set(map(digest, Codec(schema).stored_keys(keys)))
+        assert not erased.keys() & set(digests(keys.cast(pa.schema(schema.keys))))
     return len(erased)
 
 

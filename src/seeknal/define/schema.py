@@ -331,7 +331,8 @@ def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
     now = {field.name: field.type for field in new}
     for field in old:
         wide = now.get(field.name)
-        if wide and not (types.widens(field.type, wide) or _is_time_to_finer(field.type, wide)):
+        is_finer = wide and field not in old.keys and _is_time_to_finer(field.type, wide)
+        if wide and not (types.widens(field.type, wide) or is_finer):
             raise DataError(
                 f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide}: rows already stored "
                 f"would not fit. {_way_out(field.type, wide)} it another name, or write to a new group.",

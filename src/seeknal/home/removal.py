@@ -13,7 +13,6 @@ import pyarrow as pa
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, plural, unfinished
 from seeknal.join.training_sets import TrainingSets
 from seeknal.names import did_you_mean
-from seeknal.online import Codec
 from seeknal.registry import GroupRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_tables import OnlineTables
@@ -21,7 +20,7 @@ from seeknal.system import folders
 from seeknal.values.display import Shown
 from seeknal.values.times import moment_of, now
 from seeknal.write import leftovers, maintenance
-from seeknal.write.erasures import digest
+from seeknal.write.erasures import digests
 from seeknal.write.maintenance import Erased
 
 
@@ -159,17 +158,17 @@ def erase(
 def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
     """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
     catalog, sets = places.catalog, places.training_sets
-    key = Codec(catalog.version(record).schema).stored_keys(entity)[0]
+    (digest,) = digests(entity)
     with catalog.deleting():
         at = now()
         with unfinished(f"Nothing was erased from {record.label} offline", "Erase it again"):
-            places.online_tables.take_out(record, key, at)  # first, since a store that is away now may be back later
+            places.online_tables.take_out(record, entity, at)  # first, since a store that is away now may be back later
         with unfinished(
             f"The entity was removed online, but perhaps not offline, from {record.label}",
             f"Erase it again, or bring it back by seeknal materialize {record.label},",
         ):
             doomed = _delete_sets(sets, record, entity)
-            catalog.registry.add_erasure(record, digest(key), at)
+            catalog.registry.add_erasure(record, digest, at)
             receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
             doomed += _delete_sets(sets, record, entity)
         leftovers.remove(catalog)

@@ -17,6 +17,7 @@ from seeknal.registry import SnapshotRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.values.frames import library, records
+from seeknal.values.matching import stored_keys
 from seeknal.values.times import Interval, show
 from seeknal.values.types import UTC
 
@@ -80,14 +81,15 @@ def explain(
         catalog: The catalog of the group's home.
         engine: The engine that reads the rows.
         source: The lookup, as of some snapshot.
-        entity: The join keys in one row, by their names in the group.
+        entity: The join keys in one row, by their names in the group, in logical types.
         moment: The moment of the spine row, in microseconds since 1970.
         interval: Only rows with an event time inside it are visible.
         limit: Maximum number of rows to return. None: all.
     """
     schema = source.version.schema
     _, now = catalog.read(source.record, source.version.number)
-    visible, stored = (engine.sample(rows, _MOST, entity) for rows in (source.rows(), now.within(schema)))
+    own = stored_keys(entity, [field.type for field in schema.keys])
+    visible, stored = (engine.sample(rows, _MOST, own) for rows in (source.rows(), now.within(schema)))
     # Rows written after the source's snapshot could not win, but are listed as well, as written later.
     later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
     tables = [_near(table, schema, moment, interval, limit) for table in (visible, later_only)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from decimal import Context, Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from seeknal.registry.source import Source
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames, types
 from seeknal.values.frames import Frame
+from seeknal.values.matching import match, there_and_back
 from seeknal.values.moments import utc
 from seeknal.values.times import EMPTY_INTERVAL, Interval
 from seeknal.values.types import UTC
@@ -136,6 +136,24 @@ def key_kinds(sources: Sequence[Source]) -> dict[str, pa.DataType]:
     return {name: one for name, (one, *others) in kinds.items() if not others}
 
 
+def check_keys(sources: Sequence[Source]) -> None:
+    """Check that keys of one name can be equal.
+
+    Raises:
+        DefinitionError: They are of different kinds, such as whole numbers and text.
+    """
+    known: dict[str, tuple[pa.DataType, Source]] = {}
+    for source in sources:
+        for name, field in zip(source.keys.values(), source.version.schema.keys, strict=True):
+            kind, first = known.setdefault(name, (field.type, source))
+            if not types.same_kind(field.type, kind):
+                raise DefinitionError(
+                    f"{name} is {kind} in {first.record.label} and {field.type} in {source.record.label}, which are never "
+                    f"equal. Give one of them another name: FeatureLookup(..., rename={{{name!r}: ...}}).",
+                    column=name,
+                )
+
+
 def look_up(
     engine: Engine,
     sources: Sequence[Source],
@@ -178,48 +196,8 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
             column=name,
         )
     # A date64 is a date with room for a time of day. One that has such a time equals no date.
-    standard = _there_and_back(column, kind) if pa.types.is_date64(column.type) else column.cast(kind)
-    return _exactly(standard, field.type).cast(types.stored(field.type))
-
-
-def _exactly(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast keys to a group's type. A key that is not exact in that type can equal none of the group's keys, and becomes null.
-
-    For example, 300 becomes null for int8 keys, 1.25 for decimal(3, 1) keys, and 12:00:00.5 for timestamp[s] keys.
-    """
-    if pa.types.is_timestamp(kind) and not pa.types.is_null(column.type):
-        there = _there_and_back(column, kind)
-        # Other units are stored as microseconds, which hold fewer years than seconds do.
-        return there if kind.unit == "ns" else _there_and_back(there, types.stored(kind))
-    if column.type == kind or pa.types.is_null(column.type):
-        return column.cast(kind)
-    if pa.types.is_integer(kind):
-        (low, high), (least, most) = _range(kind), _range(column.type)
-        return _between(column, max(low, least), min(high, most)).cast(kind)
-    if pa.types.is_decimal(kind):
-        there = _there_and_back(column, pa.decimal128(38, kind.scale))
-        # Python's default context would round to 28 digits.
-        largest = Decimal(10**kind.precision - 1).scaleb(-kind.scale, Context(prec=38))
-        return _between(there, largest.copy_negate(), largest).cast(kind)
-    return column.cast(pa.binary() if pa.types.is_fixed_size_binary(kind) else kind)
-
-
-def _there_and_back(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast values to a type. Those that a cast back does not return unchanged become null."""
-    there = column.cast(kind, safe=False)
-    return pc.if_else(pc.equal(there.cast(column.type, safe=False), column), there, pa.scalar(None, kind))
-
-
-def _between(column: pa.ChunkedArray, least: int | Decimal, most: int | Decimal) -> pa.ChunkedArray:
-    is_inside = pc.and_(
-        pc.greater_equal(column, pa.scalar(least, column.type)), pc.less_equal(column, pa.scalar(most, column.type))
-    )
-    return pc.if_else(is_inside, column, pa.scalar(None, column.type))
-
-
-def _range(kind: pa.DataType) -> tuple[int, int]:
-    bits: int = kind.bit_width
-    return (0, 2**bits - 1) if pa.types.is_unsigned_integer(kind) else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    standard = there_and_back(column, kind) if pa.types.is_date64(column.type) else column.cast(kind)
+    return match(standard, field.type).cast(types.stored(field.type))
 
 
 def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts: bool = True) -> None:

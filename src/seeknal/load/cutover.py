@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seeknal import online
 from seeknal.errors import StoreError, notice
 from seeknal.load.feeds import feed, feeds, lack, uses
-from seeknal.online import Entries, OnlineStore, State
+from seeknal.online import Codec, Entries, OnlineStore, State
 from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity, identify
@@ -21,6 +21,8 @@ from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import DAY, Interval, now, union
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from seeknal.engine import Engine
     from seeknal.load.loading import Ask, Loaded
 
@@ -184,28 +186,38 @@ class Mover:
             with suppress(Conflict):
                 self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
 
-    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+    def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
         """Remove the row of an entity that is about to be erased from all online stores, and record the time there.
 
         If the erasure does not come about, the next load brings the row back.
+
+        Args:
+            record: The group.
+            entity: The entity's join keys, in one row, in logical types.
+            at: The time of the erasure, in microseconds since 1970.
 
         Raises:
             StoreError: An online store cannot be written; the row is removed from some of the others at most.
         """
 
-        def step(space: str, target: str) -> None:
+        def step(version: int, target: str) -> None:
+            space = space_of(record.project, record.name, version)
+            key = Codec(self._catalog.version(record, version).schema).keys(
+                entity
+            )  # versions may have keys of other types
             try:
-                text, (row,) = self.store(target).get(space, [key])
+                text, (row,) = self.store(target).get(space, key)
             except KeyError:
                 return
             state = State.loads(text)
             if self.is_ours(state, target, record):
                 # Marked as doubted, so that the next load writes all rows: it would not see that this one is missing.
                 cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
-                self.store(target).change(space, text, cleared.dumps(), Entries([key], [None]))
+                gone = Entries([], []) if row is None else Entries(key, [None])
+                self.store(target).change(space, text, cleared.dumps(), gone)
 
         for version, target in sorted({(load.version, load.target) for load in self._registry.loads(record)}):
-            retry_on_conflict(record.label, partial(step, space_of(record.project, record.name, version), target))
+            retry_on_conflict(record.label, partial(step, version, target))
 
     def sweep(
         self,

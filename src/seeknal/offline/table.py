@@ -33,6 +33,7 @@ from seeknal.offline.commit import (
     refuse_properties,
     share_log,
 )
+from seeknal.offline.entities import as_stored, holds
 from seeknal.offline.entries import exists, held, latest
 from seeknal.offline.files import FileWriter, are_added, due
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
@@ -61,7 +62,7 @@ from seeknal.system.folders import check_writable, make
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.values import types
-from seeknal.values.sql import comma, literal, quote, scan
+from seeknal.values.sql import comma, literal, quote
 from seeknal.values.times import Interval
 
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
@@ -342,7 +343,7 @@ class OfflineTable:
         Args:
             base: The newest snapshot.
             others: The older snapshots that stay.
-            entities: The join keys of the entities, one row each.
+            entities: The join keys of the entities, one row each, in logical types.
 
         Returns:
             The commit; None if none of the snapshots holds the entities.
@@ -393,7 +394,7 @@ class OfflineTable:
         """Remove the files that hold some entities and that no snapshot needs.
 
         Args:
-            entities: The join keys of the entities, one row each.
+            entities: The join keys of the entities, one row each, in logical types.
             needed: Returns the snapshots that stay, beside the newest; called while the exclusive write lock is held.
 
         Returns:
@@ -444,11 +445,8 @@ class OfflineTable:
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
         """Return whether a file holds one of the entities, in rows of the snapshot or in others."""
-        keys = comma(map(quote, entities.column_names))
         with self._cursor() as cursor:
-            cursor.register("entities", entities)
-            query = f"SELECT 1 FROM {scan([str(self.root / file.path)])} SEMI JOIN entities USING ({keys}) LIMIT 1"
-            return bool(cursor.execute(query).fetchall())
+            return holds(cursor, self.root / file.path, entities)
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -469,7 +467,9 @@ class OfflineTable:
 
     def _without(self, file: DataFile, entities: pa.Table) -> Part:
         keys = comma(map(quote, entities.column_names))
-        return Part(f"SELECT * FROM {self._scan([file])} ANTI JOIN entities USING ({keys})", {"entities": entities})
+        with self._cursor() as cursor:
+            stored = as_stored(cursor, self.root / file.path, entities)
+        return Part(f"SELECT * FROM {self._scan([file])} ANTI JOIN entities USING ({keys})", {"entities": stored})
 
     def _writer(self, schema: Schema, undo: ExitStack) -> FileWriter:
         return FileWriter(self.root, self._duck, schema, undo)

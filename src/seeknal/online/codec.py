@@ -19,6 +19,7 @@ from seeknal.define.schema import Schema
 from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.values import types
+from seeknal.values.matching import match
 from seeknal.values.types import UTC
 
 _AT_ONCE = 10_000
@@ -46,12 +47,16 @@ class Codec:
         return Codec, (self.schema,)
 
     def keys(self, table: pa.Table) -> list[bytes]:
-        """Return the encoded key of each row of a table; its key columns are found by the names of the join keys."""
+        """Return the encoded key of each row of a table; its key columns are found by the names of the join keys.
+
+        Keys may be of another version's types. Those that no key of this version can equal get the key of no entity.
+        """
         fields = self.schema.keys
+        columns = [match(table[field.name], field.type) for field in fields]
         # The fast path for a single int64 key creates no Python integer per row.
-        if len(fields) == 1 and pa.types.is_int64(fields[0].type) and not table[fields[0].name].null_count:
-            return encode_whole_numbers(table[fields[0].name].to_numpy())
-        return self.encode_keys([to_wire(table[field.name], field.type) for field in fields])
+        if len(fields) == 1 and pa.types.is_int64(fields[0].type) and not columns[0].null_count:
+            return encode_whole_numbers(columns[0].to_numpy())
+        return self.encode_keys([to_wire(column, field.type) for column, field in zip(columns, fields, strict=True)])
 
     def kind(self, i: int) -> pa.DataType:
         """Return the type of the feature at position `i`, as results have it."""
@@ -76,14 +81,8 @@ class Codec:
         }
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:
-        """Return the encoded key of each row of a table whose join keys are in stored types."""
-        columns = []
-        for field in self.schema.keys:
-            column = table[field.name]
-            # An integer outside the key's range comes in a wider type and cannot be cast; its encoding matches no row.
-            whole = pa.types.is_integer(column.type) and pa.types.is_integer(field.type)
-            columns.append(to_wire(column if whole else column.cast(field.type), field.type))
-        return self.encode_keys(columns)
+        """Return the encoded key of each row of a table whose join keys are in the stored types of this version."""
+        return self.encode_keys([to_wire(table[field.name].cast(field.type), field.type) for field in self.schema.keys])
 
     def entries(self, rows: Iterable[pa.RecordBatch], kept: int | None) -> Iterator[Entries]:
         """Encode rows, in batches of some thousands.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import date
+from functools import reduce
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -315,19 +316,18 @@ class Catalog:
             foreign_commits(root, newest_commit(root, last)).refuse(until)
 
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
-        """Return the join keys of one entity of a group, as a table with one row in stored types.
+        """Return the join keys of one entity of a group, as a table with one row, in types that hold the keys of all versions.
 
-        An integer outside the range of its key keeps a wider type.
+        A value outside the range of its key keeps a wider type.
 
         Raises:
             DataError: The keys have wrong names or types.
         """
         import pyarrow as pa
 
-        from seeknal.values import types
         from seeknal.values.exact import read_keys
 
-        fields = self.version(record).schema.keys
+        fields = self._widest_keys(record)
         names = [field.name for field in fields]
         lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]
         if lacking or extra:
@@ -335,11 +335,22 @@ class Catalog:
             odd += [f"{quoted(extra)} {'is no key' if len(extra) == 1 else 'are no keys'} of it"] if extra else []
             raise DataError(f"{record.label} is keyed by {', '.join(names)}; {' and '.join(odd)}.")
         columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
-        stored = [
-            column if pa.types.is_integer(field.type) else column.cast(types.stored(field.type))
-            for column, field in zip(columns, fields, strict=True)
+        return pa.Table.from_arrays(columns, names=names)
+
+    def _widest_keys(self, record: GroupRecord) -> list[pa.Field]:
+        """Return the join keys in the types that hold those of all versions; writes widen the types, and rollbacks narrow them."""
+        from seeknal.values import types
+
+        current, *others = self.key_schemas(record)
+        return [
+            reduce(lambda wide, other: wide.with_type(types.together(wide.type, other.type) or wide.type), fields)
+            for fields in zip(current, *others, strict=True)
         ]
-        return pa.Table.from_arrays(stored, names=names)
+
+    def key_schemas(self, record: GroupRecord) -> list[tuple[pa.Field, ...]]:
+        """Return the join keys with their types, as the current version has them, then as other versions had them otherwise."""
+        versions = sorted(self.versions(record), key=lambda one: not one.is_current)
+        return list(dict.fromkeys(one.schema.keys for one in versions or [self.version(record)]))
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
         """Return a version's last snapshot.

@@ -12,6 +12,7 @@ from seeknal.names import misfit
 from seeknal.online import to_wire
 from seeknal.values import frames
 from seeknal.values.exact import read_keys
+from seeknal.values.matching import match
 
 _PLAIN: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
     (pa.types.is_integer, int),
@@ -32,19 +33,19 @@ class Key:
         """The Python types whose values are the same on the wire."""
 
     def wire(self, values: list[Any]) -> list[Any]:
-        """Return values in their wire form.
+        """Return values in their wire form. A value that no key of this type can equal becomes null.
 
         Raises:
-            DataError: A value is not of the key's type.
+            DataError: A value is not of the key's kind.
         """
-        return values if self.is_plain(values) else to_wire(read_keys(self.name, values, self.kind), self.kind)
+        return values if self.is_plain(values) else to_wire(match(self.array(values), self.kind), self.kind)
 
     def shown(self, values: list[Any]) -> list[Any]:
         """Return values as the Python objects of the key's type."""
         return values if self.is_plain(values) else list(self.array(values).to_pylist())
 
     def array(self, values: list[Any]) -> pa.Array:
-        """Return values that `wire` accepts as a column, of the key's type or a wider one if they exceed its range."""
+        """Return values that `wire` accepts as a column, of the key's type, or of a wider one if they are not exact in that."""
         return read_keys(self.name, values, self.kind)
 
     def is_plain(self, values: list[Any]) -> bool:

@@ -15,7 +15,7 @@ from seeknal.names import did_you_mean, quoted
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.serve.keys import Key, columns_of, exact_columns
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
-from seeknal.values import frames
+from seeknal.values import frames, types
 from seeknal.values.row_builder import compile_row_builder
 from seeknal.values.times import moment_of
 from seeknal.values.types import UTC
@@ -123,9 +123,8 @@ class OnlineTable:
         self.record = record
         self.parts = list(parts)
         self.features = [name for part in self.parts for name in part.features]
-        # Several parts may have a key of one name: reversed, so that the first one stays.
-        self._keys = {key.name: key for part in reversed(self.parts) for key in reversed(part.keys)}
-        self.keys = list(dict.fromkeys(key.name for part in self.parts for key in part.keys))
+        self._keys = _widest([key for part in self.parts for key in part.keys])
+        self.keys = list(self._keys)
         self._labels = _labels([part.lookup for part in self.parts])
         self._all = self._select(self.features)
         self._selections: dict[tuple[str, ...], Selection] = {}
@@ -202,7 +201,7 @@ class OnlineTable:
             {name: self._keys[name] for name in columns},
             columns,
             selection,
-            self.read(selection.entities, columns, at),
+            self.read(selection.entities, selection.entities.encode(columns), at),
         )
 
     def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
@@ -216,21 +215,21 @@ class OnlineTable:
             return None
         encoded = self._all.entities.encode_plain(columns)
         try:  # `suppress` would take a tenth of the time of a lookup
-            return None if encoded is None else (columns, self._read(self._all.entities, encoded, at))
+            return None if encoded is None else (columns, self.read(self._all.entities, encoded, at))
         except NotOnlineError:
             return None
 
-    def read(self, entities: Entities, columns: Mapping[str, list[Any]], at: int) -> list[Read]:
-        """Read the rows that some parts have of the requested entities, given as one column per join key.
+    def read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+        """Read the rows that some parts have of entities, in one pass over the store, which holds the rows of all parts.
+
+        Args:
+            entities: The parts.
+            encoded: The encoded keys of the entities, for each part.
+            at: The time that counts as now, in microseconds since 1970.
 
         Raises:
-            DataError: A key has a wrong type.
             NotOnlineError: A part is not online.
         """
-        return self._read(entities, entities.encode(columns), at)
-
-    def _read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
-        """Read parts in one pass over the store, which holds the rows of all of them."""
         parts = entities.parts
         try:
             found = parts[0].online.get_all(entities.spaces, encoded)
@@ -319,6 +318,16 @@ def as_python() -> Iterator[None]:
         raise DataError(
             f'A value is beyond what Python has for its type: {str(error).rstrip(".")}. Take it with output="arrow".'
         ) from None
+
+
+def _widest(keys: Sequence[Key]) -> dict[str, Key]:
+    """Return the keys by name. Several parts may have a key of one name, in types of which none holds all its values."""
+    found: dict[str, Key] = {}
+    for key in keys:
+        known = found.setdefault(key.name, key)
+        if known.kind != key.kind:
+            found[key.name] = Key(key.name, types.together(known.kind, key.kind) or known.kind)
+    return found
 
 
 def _labels(lookups: Sequence[TableLookup]) -> list[str]:

@@ -31,6 +31,8 @@ from seeknal.values.display import Shown
 from seeknal.values.times import Interval, microseconds, now, without
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from seeknal.engine import Engine
     from seeknal.load.loading import Ask, Loaded
     from seeknal.offline import Snapshot
@@ -252,9 +254,9 @@ class OnlineTables:
         except StoreError:
             return True
 
-    def take_out(self, record: GroupRecord, key: bytes, at: int) -> None:
+    def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
         """Remove an entity that is about to be erased; see `Mover.take_out`."""
-        self._mover.take_out(record, key, at)
+        self._mover.take_out(record, entity, at)
 
     # Tables
 
@@ -288,6 +290,7 @@ class OnlineTables:
 
         first = sources[0].record
         retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
+        retrieval.check_keys(sources)
         table = OnlineTableRecord(
             project=first.project,
             name=check_name("online table", first.group.name if name is None else name),

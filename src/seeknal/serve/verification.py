@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from seeknal.registry.source import Source
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Entities, Part, Read
 from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values import types
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, moment_of
 from seeknal.values.types import UTC
@@ -39,6 +41,7 @@ _UNMENDED = {MISSING, OLDER, OTHER, EXTRA}
 _AT_ONCE = 50_000
 _SHOWN = 10
 _encode = msgspec.msgpack.Encoder().encode
+_FLOATS = re.compile("float|double")
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,6 @@ class _Comparison:
         wanted = FeatureLookup(record, [own for own, _ in goal.features], rename=rename, version=goal.version)
         self._source: Source = catalog.source(wanted)
         self._ttl = record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
-        self._names = list(part.features)
         self._asked = Entities([part], [key.name for key in part.keys])
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
@@ -210,20 +212,13 @@ class _Comparison:
             yield from (table.slice(i, _AT_ONCE) for i in range(0, len(table), _AT_ONCE))
 
     def _online(self, keys: pa.Table) -> Read:
-        columns = {
-            key.name: keys[own].to_pylist() for (own, _), key in zip(self._lookup_keys, self._part.keys, strict=True)
-        }
-        return self._table.read(self._asked, columns, self._at)[0]
+        return self._table.read(self._asked, [self._part.codec.keys(keys)], self._at)[0]
 
-    @property
-    def _lookup_keys(self) -> Sequence[tuple[str, str]]:
-        return self._part.lookup.keys
-
-    def _offline(self, keys: pa.Table) -> list[list[Any]]:
-        """Return the values of a training set with spine time now, as one column of wire values per feature."""
+    def _offline(self, keys: pa.Table) -> dict[str, pa.ChunkedArray]:
+        """Return the values of a training set with spine time now, by the features that the version has."""
         source = self._source
         stored = source.version.schema.stored_types[: len(source.version.schema.keys)]
-        columns = [keys[own].cast(kind) for (own, _), kind in zip(self._lookup_keys, stored, strict=True)]
+        columns = [keys[name].cast(kind) for name, kind in zip(source.version.schema.key_names, stored, strict=True)]
         moments = pa.Table.from_arrays(
             [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
@@ -233,23 +228,21 @@ class _Comparison:
         if self._ttl is not None:
             wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
         found = self._engine.as_of(wanted, moments).read_all()
-        pairs = zip(source.features.values(), found.columns, strict=True)
-        values = {name: to_wire(column, column.type) for name, column in pairs}
-        nothing = [None] * len(keys)  # for a feature that the version to be loaded lacks
-        return [values.get(name, nothing) for name in self._names]
+        return dict(zip(source.features.values(), found.columns, strict=True))
 
-    def _compare(self, keys: pa.Table, read: Read, offline: Sequence[Sequence[Any]]) -> _Compared:
-        places = [self._part.features[name] for name in self._names]
-        differing: list[tuple[int, str, Any, Any]] = []
-        for name, place, column in zip(self._names, places, offline, strict=True):
-            online = [None if row is None else row[place] for row in read.alive]
-            pairs = enumerate(zip(online, column, strict=True))
-            differing += [(i, name, one, other) for i, (one, other) in pairs if not _same(one, other)]
+    def _compare(self, keys: pa.Table, read: Read, offline: Mapping[str, pa.ChunkedArray]) -> _Compared:
+        online = self._part.codec.columns(read.alive, list(self._part.features.values()))
+        differing: list[tuple[int, str, pa.Scalar, pa.Scalar]] = []
+        for name, one in zip(self._part.features, online, strict=True):
+            nothing = pa.chunked_array([pa.nulls(len(one), one.type)])
+            other = offline.get(name, nothing)  # the version to be loaded may lack the feature
+            column = pa.chunked_array([one])
+            differing += [(i, name, one[i], other[i]) for i in _places_of_difference(column, other)]
         first = sorted(differing, key=lambda one: one[0])[:_SHOWN]
         return _Compared(read.state, len(keys), len(differing), list(self._explained(keys, read, first)))
 
     def _explained(
-        self, keys: pa.Table, read: Read, differing: Sequence[tuple[int, str, Any, Any]]
+        self, keys: pa.Table, read: Read, differing: Sequence[tuple[int, str, pa.Scalar, pa.Scalar]]
     ) -> Iterator[Difference]:
         """Yield each differing value with its cause."""
         if not differing:
@@ -261,7 +254,7 @@ class _Comparison:
         encoded = dict(zip(rows, self._part.codec.keys(asked), strict=True))
         for i, name, online, offline in differing:
             cause = self._cause(read.state, read.rows[i], winners.get(encoded[i]))
-            yield self._difference(entities[i], name, online, offline, cause)
+            yield self._difference(entities[i], name, online.as_py(), offline.as_py(), cause)
 
     def _winners(self, entities: pa.Table) -> dict[bytes, int]:
         """Return the event time of each entity's winning row offline, expired or not, by encoded key."""
@@ -300,16 +293,26 @@ class _Comparison:
         """Yield a comparison with nothing for each entity that is online but not stored offline."""
         for entity, state, row in self._part.others(seen, self._at):
             cause = EXTRA if state.files == self._source.snapshot.fingerprint else NOT_LOADED
-            values = [(name, row[self._part.features[name]]) for name in self._names]
+            values = [(name, self._part.codec.value(place, row[place])) for name, place in self._part.features.items()]
             found = [self._difference(entity, name, value, None, cause) for name, value in values if value is not None]
             yield _Compared(state, 1, len(found), found)
 
     def _difference(self, entity: dict[str, Any], name: str, online: Any, offline: Any, cause: str) -> Difference:
-        place, value = self._part.features[name], self._part.codec.value
         label, number = self._source.record.label, self._source.version.number
-        return Difference(label, number, entity, name, value(place, online), value(place, offline), cause)
+        return Difference(label, number, entity, name, online, offline, cause)
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two wire values are equal and of one type, or have the same encoding, as NaN and NaN have."""
-    return one is other or (one == other and type(one) is type(other)) or _encode(one) == _encode(other)
+def _places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> list[int]:
+    """Return the places where two columns differ: bit by bit, so that NaN equals NaN, and 0.0 does not equal -0.0.
+
+    Columns of two types, from before and after a write that widened the type, are compared in the wider of both.
+    """
+    if online.type != offline.type:
+        # Beside those that `together` knows, only dates widen, to timestamps.
+        dated = online.type if pa.types.is_date(offline.type) else offline.type
+        kind = types.together(online.type, offline.type) or dated
+        online, offline = (types.recast(pa.table({"": column}), [kind])[0] for column in (online, offline))
+    if not _FLOATS.search(str(online.type)) and online.equals(offline):
+        return []
+    pairs = zip(to_wire(online, online.type), to_wire(offline, offline.type), strict=True)
+    return [i for i, (one, other) in enumerate(pairs) if one is not other and _encode(one) != _encode(other)]

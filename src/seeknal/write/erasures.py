@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Context, Decimal
 from hashlib import blake2b
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.define.schema import Schema
 from seeknal.errors import notice, plural
-from seeknal.online import Codec
+from seeknal.online import Codec, to_wire
 from seeknal.registry import GroupRecord
 from seeknal.registry.catalog import Catalog
+from seeknal.values.types import LONGEST_DECIMAL
+
+_EXACT = Context(prec=LONGEST_DECIMAL)
+_TICKS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+"""The nanoseconds in each unit of a timestamp."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
-def digest(key: bytes) -> str:
-    """Return the digest by which an erased entity is remembered."""
+def digests(keys: pa.Table) -> list[str]:
+    """Return the digests by which erased entities are remembered. Equal keys have equal digests, whatever their types.
+
+    Args:
+        keys: The join keys of the entities, in logical types.
+    """
+    columns = [_canonical(column) for column in keys.columns]
+    return [
+        blake2b(_encode(entity), digest_size=32, person=b"seeknal erased").hexdigest()
+        for entity in zip(*columns, strict=True)
+    ]
+
+
+def _canonical(column: pa.ChunkedArray) -> list[Any]:
+    """Return keys as values that are the same for every type that has them."""
+    values = to_wire(column, column.type)
+    if pa.types.is_decimal(column.type):
+        return [value and str(Decimal(value).normalize(_EXACT)) for value in values]
+    if pa.types.is_timestamp(column.type):
+        ticks = _TICKS[column.type.unit]  # the nanoseconds of some timestamps need more than 64 bits
+        return [None if value is None else divmod(value * ticks, 10**9) for value in values]
+    return values
+
+
+def _earlier_digest(key: bytes) -> str:
+    """Return the digest of an encoded key, by which earlier releases remembered an erased entity."""
     return blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest()
 
 
@@ -31,10 +65,17 @@ def is_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Ta
     erased = catalog.registry.erasures(record)
     if not erased or not len(rows):
         return None
+    keys = rows.select(schema.key_names).cast(pa.schema(schema.keys))
+    names = [digests(keys)]
+    # A release that digested encoded keys did so in the types of that time.
+    for fields in catalog.key_schemas(record):
+        encoded = Codec(replace(schema, keys=fields)).keys(keys)
+        names.append([_earlier_digest(key) for key in encoded])
     moments = rows[schema.event_time.name].cast(pa.int64()).to_pylist()
-    keys = Codec(schema).stored_keys(rows)
-    # For an entity that was never erased, the default is before the row's own time, so the comparison is false.
-    found = [moment <= erased.get(digest(key), moment - 1) for key, moment in zip(keys, moments, strict=True)]
+    found = [
+        any(moment <= erased.get(name, moment - 1) for name in each)
+        for each, moment in zip(zip(*names, strict=True), moments, strict=True)
+    ]
     return pa.array(found, pa.bool_()) if any(found) else None
 
 

@@ -275,7 +275,7 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
     Args:
         catalog: The catalog of the group's home.
         record: The group.
-        entity: The entity's join keys, in one row.
+        entity: The entity's join keys, in one row, in logical types.
         pinned: Returns the snapshots to keep, without the entity; the last snapshot of each version is kept too.
     """
     offline = catalog.offline(record.project, record.name)

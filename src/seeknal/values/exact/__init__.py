@@ -93,7 +93,8 @@ def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
 def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = "the keys asked for") -> pa.Array:
     """Convert values to a column of join keys.
 
-    Whole numbers out of range for the key get a wider type: they are valid, but no lookup finds them.
+    Values of the key's kind that are not exact in its type, such as 300 for int8 or 1.25 for decimal(3, 1), get a wider
+    type: they are valid, but equal no key.
 
     Args:
         name: The name of the join key.
@@ -102,14 +103,13 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = 
         whose: What to call the values in the message.
 
     Raises:
-        DataError: A value does not fit the type of the key.
+        DataError: A value is not of the key's kind.
     """
     try:
-        _check_kind(values, kind)
-        for wider in (kind, pa.int64(), pa.uint64()) if is_.is_integer(kind) else ():
-            with suppress(Unfit):
-                return convert(values, wider)
-        return convert(values, kind)
+        found = _check_kind(values, kind)
+        with suppress(Unfit):
+            return convert(values, kind)
+        return convert(values, found)
     except Unfit as error:
         raise DataError(
             f"{name} is {kind}, and {shown(error.value)} in row {error.row} of {whose} does not fit: it {error.why}.",
@@ -118,12 +118,17 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = 
         ) from None
 
 
-def _check_kind(values: Sequence[Any], kind: pa.DataType) -> None:
-    """Raise Unfit if the values have a type that can never equal the key's, such as text for a number."""
+def _check_kind(values: Sequence[Any], kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values.
+
+    Raises:
+        Unfit: Values of that type can never equal the key's, as text never equals a number.
+    """
     found = narrowest(values)
     if not types.same_kind(found, kind):
         row, value = next((i, v) for i, v in enumerate(settled(values, nan=False)) if v is not None)
         raise Unfit(row, value, f"is of type {found}")
+    return found
 
 
 def plain(value: Any) -> Any:
