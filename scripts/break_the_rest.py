@@ -166,8 +166,8 @@ MUTATIONS = (
     ),
     Mutation(
         "an erasure removes the key of the current version from the rows of all versions",
-        "Codec(self._catalog.version(record, version).schema).keys(entity)",
-        "Codec(self._catalog.version(record).schema).keys(entity)",
+        "schema = self._catalog.version(record, version).schema",
+        "schema = self._catalog.version(record).schema",
         "load/cutover.py",
         (KEYS + "an_erasure_that_ends_halfway_is_not_served_by_tables_of_versions_with_keys_of_other_types",),
     ),

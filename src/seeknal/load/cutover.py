@@ -202,9 +202,8 @@ class Mover:
 
         def step(version: int, target: str) -> None:
             space = space_of(record.project, record.name, version)
-            key = Codec(self._catalog.version(record, version).schema).keys(
-                entity
-            )  # versions may have keys of other types
+            schema = self._catalog.version(record, version).schema  # the versions may have keys of several types
+            key = Codec(schema).keys(entity)
             try:
                 text, (row,) = self.store(target).get(space, key)
             except KeyError:
