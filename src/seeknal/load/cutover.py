@@ -150,7 +150,8 @@ class Mover:
                     saved.append(move)
         for move in saved:
             self._tell_of_loss(move)
-            self._nudge(move)
+            if move.known:
+                self.nudge(move.known)
         if len(saved) < len(moves):
             raise Conflict("Another process changed an online table first.")
 
@@ -164,18 +165,17 @@ class Mover:
         if problem := lack(record, old, *versions):
             notice(f"Online table {move.table.label!r} has all features of its group, and is now another: {problem}.")
 
-    def _nudge(self, move: Move) -> None:
-        """Change the state of the spaces that a table has left, so that readers with the table open look up where it is now."""
-        places = [
-            {(table.target, lookup.space) for lookup in table.lookups} if table else set()
-            for table in (move.known, move.table)
-        ]
-        for target, space in places[0] - places[1]:
-            text = self.state(space, target)
-            if text and self.is_ours(state := State.loads(text), target):
+    def nudge(self, before: OnlineTableRecord) -> None:
+        """Change the state of the spaces that a table read before it changed, so that readers with it open look at it again.
+
+        Among them are spaces that it still reads, as one lookup may stay where another has left.
+        """
+        for space in {lookup.space for lookup in before.lookups}:
+            text = self.state(space, before.target)
+            if text and self.is_ours(state := State.loads(text), before.target):
                 with suppress(Conflict):  # another writer changed the state, which readers notice as well
                     nudged = replace(state, left=state.left + 1).dumps()
-                    self.store(target).change(space, text, nudged, Entries([], []))
+                    self.store(before.target).change(space, text, nudged, Entries([], []))
 
     def doubt(self, space: str, target: str, seen: State) -> None:
         """Mark a space so that the next load rewrites all its rows, unless its state is no longer the one that was seen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -364,6 +365,8 @@ class OnlineTables:
                     record = self._catalog.group(lookup.group, lookup.project)
                     self._mover.remove(record, lookup.version, table.target)
             self._registry.delete_table(table.project, table.name)
+        with suppress(StoreError):  # the table is deleted all the same: readers see that by the clock, a little later
+            self._mover.nudge(table)
 
     def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
         """List the online tables that use a group."""
