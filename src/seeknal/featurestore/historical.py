@@ -288,7 +288,8 @@ class HistoricalFeaturesDuckDB:
 
         Args:
             name: The table's name; the group's own if there is but one group.
-            target: Another online store than the one set: a folder, or the URL of Redis, without a password.
+            target: Another online store than the one set: a folder, or the URL of Redis, without a password. The one set
+                counts as None, however it is spelled.
             ttl: How long values are good for, in place of the groups' own.
             on_progress: As in `to_dataframe`.
         """

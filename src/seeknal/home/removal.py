@@ -178,8 +178,7 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
         f"Run seeknal materialize {record.label}",
     ):
         places.online_tables.reload(record)
-    stores = {load.target for load in catalog.registry.loads(record)}
-    return replace(receipt, online=len(stores), training_sets=tuple(doomed))
+    return replace(receipt, online=places.online_tables.count_stores(record), training_sets=tuple(doomed))
 
 
 def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> list[str]:
