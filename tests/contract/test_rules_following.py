@@ -334,6 +334,20 @@ def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
     )
 
 
+def test_a_refresh_onto_another_version_asks_for_no_more_than_was_asked_for(place):
+    fg = written(three())
+    store, since = FeatureStore(), Interval.between(NOON + HOUR, None)
+    store.load("spend", interval=since)
+    table = OnlineFeaturesDuckDB("spend")
+    changed(fg, rows(9, user=3, y=["z"], times=[LATER]), mode="append")
+    assert table.refresh().groups[0].interval == since
+    assert [xs(one, 1, 2, 3) for one in (table, OnlineFeaturesDuckDB("spend"))] == [[None, 2, 9]] * 2
+    assert [(load.version, load.interval) for load in store.loads("spend")] == [(2, since)]
+    store.rollback("spend", 1)
+    assert as_json("refresh", "spend")[0] == 0
+    assert xs(OnlineFeaturesDuckDB("spend"), 1, 2, 3) == [None, 2, 3]
+
+
 def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_last(place):
     fg = written(three(y=["a", "b", "c"]))
     store = FeatureStore()

@@ -69,7 +69,8 @@ class Mover:
         Args:
             record: The group.
             number: The version.
-            ask: What to load.
+            ask: What to load, besides what was requested of the versions that tables leave for this one. All of time if that
+                is nothing.
             own: The move of a table that this call registers, or that the caller registers next.
             targets: Load into these online stores only; empty: into all.
 
@@ -83,7 +84,7 @@ class Mover:
         names = sorted({table.target for table in tables} or targets or {DEFAULT})
         done = []
         for alike in self._stores.grouped(names):
-            spans = (*ask.spans, *self._carried(record, number, alike[0], moves))
+            spans = (*ask.spans, *self._carried(record, number, alike[0], moves)) or (Interval(),)
             done.append(self.load(record, number, alike, replace(ask, spans=spans), tables))
         self.settle([move for move in moves if move.known != move.table])
         self.sweep(record, names, number, tables)

@@ -197,9 +197,9 @@ class OnlineTables:
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
             # A load covers all intervals that were requested before, so to request the last one again adds none.
-            known = self.loads(record, number, table.target)
-            interval = Interval() if ask.full or not known else known[-1].interval
-            return self._mover.bring(record, number, replace(ask, spans=(interval,)), targets=[table.target])[0]
+            known = [load.interval for load in self.loads(record, number, table.target)]
+            spans = (Interval(),) if ask.full else tuple(known[-1:])
+            return self._mover.bring(record, number, replace(ask, spans=spans), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [
