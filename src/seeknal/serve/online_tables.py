@@ -386,7 +386,12 @@ class OnlineTables:
         return [table for table in self._registry.tables() if uses(table, record)]
 
     def drop(self, record: GroupRecord) -> None:
-        """Remove all rows of a group from the online stores, and the tables that use it from the registry."""
+        """Remove all rows of a group from the online stores, and the tables that use it from the registry.
+
+        Raises:
+            StoreError: A store does not answer, and nothing was removed; or it fails midway.
+        """
+        self.require(record)
         for load in self._registry.loads(record):
             self._mover.drop(record, load.version, load.target)
         for table in self.of(record):
