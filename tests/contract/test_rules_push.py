@@ -307,7 +307,7 @@ class Interrupted(LmdbStore):
 def replacing(store: FeatureStore, online: LmdbStore) -> Target:
     """The online store of a home, with another in place of the one that it opens."""
     loads = partial(store.online_tables.loads, store.catalog.group("spend"), 1, DEFAULT)
-    return Target((DEFAULT,), "home", None, online, loads, None)
+    return Target((DEFAULT,), "home", None, online, loads, str, None)
 
 
 def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):

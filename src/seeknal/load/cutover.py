@@ -282,10 +282,23 @@ class Mover:
         """
         from seeknal.load.loading import Loader, Target
 
-        name, known = names[0], partial(self.loads, record, number, names[0])
-        kept = self._kept(record, number, name, more)
-        target = Target(tuple(names), self._stores.shown(name), self._owner(name), self.store(name), known, kept)
+        name = names[0]
+        target = Target(
+            tuple(names),
+            self._stores.shown(name),
+            self._owner(name),
+            self.store(name),
+            partial(self.loads, record, number, name),
+            partial(self._taking_over, record, number, name),
+            self._kept(record, number, name, more),
+        )
         return Loader(self._catalog, self._engine()).load(record, number, target, ask)
+
+    def _taking_over(self, record: GroupRecord, number: int, name: str) -> str:
+        """Return the command that takes a version in an online store over: that of a table which uses it or is to use it."""
+        tables = [move.table for move in self._moves(record, number, None)]
+        labels = [table.label for table in tables if self._stores.same(table.target, name)]
+        return f"seeknal refresh {labels[0]} --take-over" if labels else "in Python, serve(..., take_over=True)"
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:
         """Return how long the tables that use a version need its rows, in microseconds; None: forever."""

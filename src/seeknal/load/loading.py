@@ -41,6 +41,7 @@ class Target:
         owner: This home, if other homes may use the online store as well; else None.
         online: The online store.
         loads: Returns the loads of the version into it, by whichever name.
+        taking_over: Returns the command that takes the version over, if the rows in the store are not this home's.
         kept: How long a store that drops expired rows is to keep a row after its event time, in microseconds; None: forever.
     """
 
@@ -49,6 +50,7 @@ class Target:
     owner: Identity | None
     online: OnlineStore
     loads: Callable[[], list[Load]]
+    taking_over: Callable[[], str]
     kept: int | None
 
 
@@ -222,7 +224,7 @@ class _Load:
         raise StoreError(
             f"{self.target.place} has version {self.number} of {self.record.label} of another home, or of a group that was "
             "deleted, and nothing was loaded over it. Choose another database or folder. If this home is to have it from now "
-            "on, and the other one no longer: seeknal refresh TABLE --take-over."
+            f"on, and the other one no longer: {self.target.taking_over()}."
         )
 
     def _changed(self, before: State, wanted: _LoadGoal) -> pa.Table | None:

@@ -269,6 +269,7 @@ class OnlineTables:
         ttl: timedelta | None = None,
         at: int | None = None,
         on_progress: OnProgress = no_progress,
+        take_over: bool = False,
     ) -> ServedTable:
         """Create an online table of some features, and load it.
 
@@ -283,6 +284,7 @@ class OnlineTables:
             ttl: How long values are valid, in place of the groups' own ttl.
             at: The time that counts as now, in microseconds since 1970; the system clock if None.
             on_progress: Called with the progress of the load.
+            take_over: Whether this home is to own rows that another home, or a group that was deleted, loaded into the store.
         """
         check_ttl(ttl)
         if name is None and len(sources) > 1:
@@ -299,7 +301,7 @@ class OnlineTables:
             target=self._checked_target(target),
             created_at=now(),
         )
-        ask = _ask((Interval(),), at, on_progress)
+        ask = _ask((Interval(),), at, on_progress, take_over=take_over)
         before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
