@@ -12,9 +12,9 @@ import pytest
 
 from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
-from seeknal import FeatureLookup, FeatureStore, SeeknalWarning, StoreError
+from seeknal import FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
 from seeknal.home.backup import backup, restore
-from seeknal.online import Entries, connect
+from seeknal.online import Entries, LoadAttempt, connect
 from seeknal.registry.home_identity import identify
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production
 
 def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, home, monkeypatch):
     monkeypatch.setenv("SEEKNAL_HOME", str(copy.home))
-    assert "--take-over" in seeknal("refresh", "serving").stderr
+    assert "no longer: seeknal refresh shop/serving --take-over.\n" in seeknal("refresh", "serving").stderr
     assert seeknal("refresh", "serving", "--take-over").returncode == 0
     assert (online(copy), copy.verify("serving").equal) == (1, True)
     push(copy, 5)
@@ -98,6 +98,39 @@ def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, h
     assert online(copy) == 5
     production.refresh(["serving"], take_over=True)
     assert (online(production), production.verify("serving").equal) == (6, True)
+
+
+def test_a_home_without_a_table_takes_a_store_over_as_the_error_says(production, copy):
+    copy.delete_table("serving")
+    for load in (lambda: copy.load("spend"), lambda: copy.serve([FeatureLookup("spend")], "serving")):
+        with pytest.raises(
+            StoreError, match=r"of another home.* no longer: in Python, serve\(\.\.\., take_over=True\)\.$"
+        ):
+            load()
+    copy.serve([FeatureLookup("spend")], "serving", take_over=True)
+    push(copy, 5)
+    assert (online(copy), copy.verify("serving").equal) == (5, True)
+    with pytest.raises(StoreError, match=r"of another home.* no longer: seeknal refresh shop/serving --take-over\.$"):
+        production.load("spend")
+
+
+def test_a_group_that_was_made_again_is_served_over_what_an_older_dump_has_of_the_first(production, place):
+    store = connect(place)
+    text, values = store.get(SPACE, keys := sorted(store.keys(SPACE)))
+    production.delete_table("serving")
+    production.delete_group("spend")
+    again = group()
+    write(again, rows(2))
+    store.replace(SPACE, [LoadAttempt([Entries(keys, values)], None, text)])
+    features = HistoricalFeaturesDuckDB([FeatureLookup(again)])
+    with pytest.raises(
+        StoreError, match=r"of a group that was deleted.*: in Python, serve\(\.\.\., take_over=True\)\.$"
+    ):
+        features.serve("serving")
+    features.serve("serving", take_over=True)
+    assert (online(production), production.verify("serving").equal) == (2, True)
+    push(production, 3)
+    assert online(production) == 3
 
 
 def test_a_restore_that_is_to_take_the_place_of_the_home_takes_its_store_over(production, tmp_path):

@@ -13,7 +13,8 @@ import pytest
 
 from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
-from seeknal import DefinitionError, FeatureStore, SeeknalWarning, StoreError
+from seeknal import DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.online import connect
 from seeknal.serve.open_tables import ServedTable
 from seeknal.values.times import instant
@@ -99,13 +100,73 @@ def test_an_entity_is_erased_everywhere_or_nowhere(store, redis):
     store.load("spend")
     redis.stop()
     for erase in (store.erase, lambda _, keys: store.erase_entity("spend_entity", keys)):
-        with pytest.raises(StoreError, match=r"Nothing was erased from shop/spend offline: .* Erase it again"):
+        with pytest.raises(StoreError, match=r"Nothing was erased from shop/spend: .* Erase it again"):
             erase("spend", {"user_id": 1})
     assert stored(store) == 2
     redis.start()
     store.load("spend")
     assert store.erase("spend", {"user_id": 1}).rows == 1
     assert (online(store), online(store, 2), store.verify("spend").equal) == (None, 2, True)
+
+
+@pytest.fixture
+def in_two_stores(redis, home) -> FeatureStore:
+    """A home with two groups of one entity: "spend" is online in a folder, and "visits" in the folder and in Redis."""
+    store = FeatureStore(home, online_store=str(home / "online"))
+    for name in ("spend", "visits"):
+        definition = FeatureGroup(name, Entity("user", ["user_id"]), Materialization("at"), "shop")
+        store.write(definition, pa.concat_tables([rows(1), rows(2, user=2)]))
+        store.serve([FeatureLookup(name)], name)
+    store.serve([FeatureLookup("visits")], "far", target=redis.url)
+    return store
+
+
+ERASE = {
+    "group": lambda store: store.erase("visits", {"user_id": 1}),
+    "entity": lambda store: store.erase_entity("user", {"user_id": 1}),
+}
+
+
+@pytest.mark.parametrize("way", ERASE)
+def test_an_entity_is_erased_nowhere_if_one_of_several_online_stores_is_away(in_two_stores, redis, way):
+    store = in_two_stores
+    redis.stop()
+    with pytest.raises(StoreError, match=r"Nothing was erased from (shop/spend, )?shop/visits: .* Erase it again"):
+        ERASE[way](store)
+    for name in ("spend", "visits"):
+        assert (store.version(name).rows, store.verify(name).equal) == (2, True)
+    redis.start()
+    assert ERASE[way](store).rows == (1 if way == "group" else 2)
+
+
+def test_a_group_is_deleted_nowhere_if_one_of_several_online_stores_is_away(in_two_stores, redis):
+    store = in_two_stores
+    for target in (redis.url, None):  # the first leaves rows of the current version there
+        with pytest.warns(SeeknalWarning, match="is now another"):
+            store.serve([FeatureLookup("spend")], "spend", target=target)
+    redis.stop()
+    with pytest.raises(StoreError, match="could not be read"):
+        store.delete_group("spend")
+    assert store.verify("spend").equal
+    redis.start()
+    store.delete_group("spend")
+    assert [table.name for table in store.registry.tables()] == ["far", "visits"]
+
+
+def test_an_erasure_that_one_of_several_online_stores_refuses_says_what_is_gone(in_two_stores, redis):
+    store = in_two_stores
+    with redis.client() as client:
+        client.config_set("min-replicas-to-write", 1)  # from now on it can be read, but not written
+    told = r"Nothing was erased from shop/visits offline, but its row may be gone from some online stores: .* by seeknal refresh"
+    with pytest.raises(StoreError, match=told):
+        store.erase("visits", {"user_id": 1})
+    assert (store.version("visits").rows, store.verify("visits").different) == (2, 1)
+    with redis.client() as client:
+        client.config_set("min-replicas-to-write", 0)
+    store.refresh()
+    assert [store.verify(name).equal for name in ("visits", "far")] == [True, True]
+    assert store.erase("visits", {"user_id": 1}).rows == 1
+    assert [store.verify(name).equal for name in ("visits", "far")] == [True, True]
 
 
 HEAL = {

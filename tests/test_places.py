@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from contract.world import HOUR, NOON, rows, written
-from seeknal import FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, OnlineFeaturesDuckDB, config
+from seeknal import (
+    Entity,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    OnlineFeaturesDuckDB,
+    SeeknalWarning,
+    config,
+)
+from seeknal.define.feature_group import FeatureGroup
 from seeknal.errors import DefinitionError
+from seeknal.online import connect
+from seeknal.serve.open_tables import ServedTable
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +63,80 @@ def test_a_folder_of_online_rows_by_two_names_is_one_store(home, tmp_path):
         store.push("spend", {"user_id": 1, "at": NOON + (1 + number) * HOUR, "x": 10 + number})
         assert OnlineFeaturesDuckDB(name).get_features([{"user_id": 1}], "dicts")[0]["x"] == 10 + number
     assert {table.target for table in store.registry.tables()} == {"", str(tmp_path / "real")}
+
+
+@pytest.fixture(params=["folder", "redis"])
+def names(request, tmp_path) -> tuple[str, str]:
+    """Two names of one online store."""
+    if request.param == "folder":
+        (tmp_path / "rows").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "rows")
+        return str(tmp_path / "rows"), str(tmp_path / "link")
+    url = request.getfixturevalue("valkey_url")
+    address, _, database = url.rpartition("/")
+    return url, f"{address.replace('127.0.0.1', 'localhost')}?db={database}&socket_timeout=4"
+
+
+def defined(ttl: timedelta | None = None) -> FeatureGroup:
+    return FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at", ttl=ttl), "shop")
+
+
+@pytest.fixture(params=["the default one is named", "two targets", "the settings changed", "earlier release"])
+def two(request, home, names) -> tuple[FeatureStore, ServedTable, ServedTable]:
+    """A home in which two tables are in one online store by two names: "a" pinned and with a long ttl, "b" with the group's own."""
+    of_default = FeatureStore(home, online_store=names[0])
+    of_default.write(defined(timedelta(days=2)), rows(1, times=[datetime.now(UTC) - timedelta(days=10)]))
+    store, target = (FeatureStore(home), names[0]) if request.param == "two targets" else (of_default, None)
+    if request.param == "the settings changed":
+        FeatureStore(home).serve([FeatureLookup("spend")], "b", target=names[1])
+    store.serve([FeatureLookup("spend", version=1)], "a", target=target, ttl=timedelta(days=5000))
+    if request.param != "the settings changed":
+        store.serve([FeatureLookup("spend")], "b", target=names[1])
+    if request.param == "earlier release":  # which kept the target as it was given
+        with closing(sqlite3.connect(home / "registry.db")) as registry, registry:
+            registry.execute("UPDATE online_table SET target = ? WHERE name = 'b'", [names[1]])
+            registry.execute("UPDATE load SET target = ? WHERE id > 1", [names[1]])
+    return store, store.online_table("a"), store.online_table("b")
+
+
+def x_of(table: ServedTable, user: int = 1) -> int | None:
+    return table.get_features([{"user_id": user}], "dicts")[0]["x"]
+
+
+def test_tables_in_one_online_store_by_two_names_do_not_take_their_rows_from_each_other(two, names):
+    store, a, b = two
+    assert (x_of(a), x_of(b)) == (1, None)
+    store.refresh(["b"])
+    assert x_of(a) == 1
+    with pytest.warns(SeeknalWarning, match="is now at version 2"):
+        store.write(defined(timedelta(days=2)), rows(2, y=[1], times=[datetime.now(UTC)]), mode="append")
+    store.refresh(["b"])
+    assert (x_of(a), x_of(b)) == (1, 2)
+    store.serve([FeatureLookup("spend", version=1)], "c", target=names[1])
+    store.delete_table("c")
+    assert (x_of(a), x_of(b), store.verify("a").equal, store.verify("b").equal) == (1, 2, True, True)
+    assert [line.version for line in store.ledger("spend")] == [1, 2]
+    assert store.erase("spend", {"user_id": 1}).online == 1
+    for name in "ab":
+        store.delete_table(name)
+    assert store.loads("spend") == []
+    for version in (1, 2):
+        with pytest.raises(KeyError):
+            connect(names[0]).get(f"shop/spend/{version}", [])
+
+
+def test_what_was_asked_of_an_online_store_by_one_name_stays_when_another_name_is_used(home, names):
+    far, near = FeatureStore(home), FeatureStore(home, online_store=names[0])
+    far.write(defined(), pa.concat_tables([rows(1), rows(2, user=2)]))
+    table = far.serve([FeatureLookup("spend")], "table", target=names[1])
+    with pytest.warns(SeeknalWarning, match="is now at version 2"):
+        near.write(defined(), rows(3, user=2, y=[1], times=[NOON + HOUR]), mode="append")
+    near.serve([FeatureLookup("spend")], "other")
+    near.push("spend", {"user_id": 2, "at": NOON + 2 * HOUR, "x": 4, "y": 1})
+    assert (x_of(table), x_of(table, 2)) == (1, 4)
+    far.push("spend", {"user_id": 2, "at": NOON + 3 * HOUR, "x": 5, "y": 1})
+    assert (x_of(table), x_of(table, 2)) == (x_of(near.online_table("other")), x_of(near.online_table("other"), 2))
+    assert (x_of(table), x_of(table, 2), far.verify("table").equal) == (1, 5, True)
 
 
 def test_links_that_lead_nowhere_are_refused(tmp_path):

@@ -206,6 +206,47 @@ def test_a_reader_moves_on_at_once_though_its_old_rows_are_still_there(place):
     assert online_versions() == [1, 2]
 
 
+@pytest.fixture
+def no_clock(monkeypatch):
+    """Open tables look at the registry only when their rows online have changed, however long a test takes."""
+    monkeypatch.setattr("seeknal.serve.open_tables._LOOK", 3600.0)
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_reader_moves_on_at_once_though_another_lookup_of_the_table_stays_at_the_version(place):
+    fg = written(three())
+    lookups = [FeatureLookup(fg), FeatureLookup(fg, prefix="then_", version=1)]
+    table = HistoricalFeaturesDuckDB(lookups).serve("model")
+    assert xs(table, 2) == [2]
+    changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
+    fg.push({"user_id": 2, "at": LATER, "x": 8, "y": "c"})
+    assert table.get_features([{"user_id": 2}], "dicts") == [{"user_id": 2, "x": 8, "then_x": 2}]
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_deleted_table_is_an_error_at_once_though_another_table_keeps_its_rows(place):
+    fg = written(three())
+    table, other = served(fg), served(fg, "other")
+    copy = pickle.loads(pickle.dumps(table._table))  # noqa: SLF001 - our own
+    assert xs(table, 1) == xs(copy, 1) == xs(other, 1) == [1]
+    FeatureStore().delete_table("model")
+    for reader in (table, copy):
+        with pytest.raises(NotOnlineError, match="it was deleted"):
+            xs(reader, 1)
+    assert xs(other, 1) == [1]
+
+
+def test_a_table_whose_rows_another_one_uses_is_deleted_though_the_store_is_away(tmp_path, monkeypatch):
+    server = Valkey(tmp_path / "valkey").start()
+    monkeypatch.setenv("SEEKNAL_ONLINE_STORE", server.url)
+    fg = written(three())
+    served(fg)
+    served(fg, "other")
+    server.kill()
+    FeatureStore().delete_table("model")
+    assert [table.name for table in FeatureStore().registry.tables()] == ["other"]
+
+
 READER = """
 from seeknal import OnlineFeaturesDuckDB
 table, seen = OnlineFeaturesDuckDB("model"), 0
@@ -291,6 +332,20 @@ def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
         2,
         [str(Interval.between(NOON + HOUR, None))],
     )
+
+
+def test_a_refresh_onto_another_version_asks_for_no_more_than_was_asked_for(place):
+    fg = written(three())
+    store, since = FeatureStore(), Interval.between(NOON + HOUR, None)
+    store.load("spend", interval=since)
+    table = OnlineFeaturesDuckDB("spend")
+    changed(fg, rows(9, user=3, y=["z"], times=[LATER]), mode="append")
+    assert table.refresh().groups[0].interval == since
+    assert [xs(one, 1, 2, 3) for one in (table, OnlineFeaturesDuckDB("spend"))] == [[None, 2, 9]] * 2
+    assert [(load.version, load.interval) for load in store.loads("spend")] == [(2, since)]
+    store.rollback("spend", 1)
+    assert as_json("refresh", "spend")[0] == 0
+    assert xs(OnlineFeaturesDuckDB("spend"), 1, 2, 3) == [None, 2, 3]
 
 
 def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_last(place):

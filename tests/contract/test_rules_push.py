@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +21,7 @@ from seeknal import (
     StoreError,
 )
 from seeknal.load.loading import Ask, Loader, Target
-from seeknal.online import LmdbStore
+from seeknal.online import DEFAULT, LmdbStore
 from seeknal.registry.catalog import Catalog
 from seeknal.system.duck import Duck
 from seeknal.values.times import Interval
@@ -303,6 +304,12 @@ class Interrupted(LmdbStore):
         return super().replace(space, interrupted())
 
 
+def replacing(store: FeatureStore, online: LmdbStore) -> Target:
+    """The online store of a home, with another in place of the one that it opens."""
+    loads = partial(store.online_tables.loads, store.catalog.group("spend"), 1, DEFAULT)
+    return Target((DEFAULT,), "home", None, online, loads, str, None)
+
+
 def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
     fg = written(rows(1))
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
@@ -314,7 +321,7 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = Target("", "home", None, Interrupted(home / "online", push), None)
+    target = replacing(store, Interrupted(home / "online", push))
     loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
     assert (list(pushes), loaded.online) == ([], 2)
     assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
@@ -335,7 +342,7 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
             optimized.join(timeout=3)  # it waits for the load
 
     store = FeatureStore()
-    target = Target("", "home", None, Interrupted(home / "online", optimize), None)
+    target = replacing(store, Interrupted(home / "online", optimize))
     loaded = Loader(store.catalog, store.engine).load(store.catalog.group(fg.name), 1, target, Ask())
     optimized.join()
     assert loaded.online == 2
@@ -366,7 +373,7 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = Target("", "home", None, Overtaken(home / "online", push), None)
+    target = replacing(store, Overtaken(home / "online", push))
     Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
     newest = max(seen(fg, NOON + 9 * HOUR))
     assert newest >= 11

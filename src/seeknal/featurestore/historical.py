@@ -280,6 +280,8 @@ class HistoricalFeaturesDuckDB:
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         on_progress: OnProgress | None = None,
+        *,
+        take_over: bool = False,
     ) -> OnlineFeaturesDuckDB:
         """Put the newest row of every entity online, as a table of these features.
 
@@ -288,17 +290,19 @@ class HistoricalFeaturesDuckDB:
 
         Args:
             name: The table's name; the group's own if there is but one group.
-            target: Another online store than the one set: a folder, or the URL of Redis, without a password.
+            target: Another online store than the one set: a folder, or the URL of Redis, without a password. The one set
+                counts as None, however it is spelled.
             ttl: How long values are good for, in place of the groups' own.
             on_progress: As in `to_dataframe`.
+            take_over: Also over rows that another home, or a group that was deleted, left in the store. They are this home's
+                from then on.
         """
         from seeknal.system.progress import working
 
         store = self._store
         with working("Loading", on_progress) as report:
-            return OnlineFeaturesDuckDB._of(  # noqa: SLF001 - this is where they are made
-                store, store.serve(self.lookups, name, target=target, ttl=ttl, on_progress=report)
-            )
+            table = store.serve(self.lookups, name, target=target, ttl=ttl, on_progress=report, take_over=take_over)
+        return OnlineFeaturesDuckDB._of(store, table)  # noqa: SLF001 - this is where they are made
 
     @property
     def _store(self) -> FeatureStore:

@@ -23,7 +23,7 @@ from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home.home import Home
 from seeknal.offline.entries import latest, packs
 from seeknal.offline.log import mentioned_files, read_snapshot
-from seeknal.online import LmdbStore, shown
+from seeknal.online import DEFAULT, LmdbStore, shown
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.home_identity import mark_as_copy
 from seeknal.system import folders
@@ -33,8 +33,6 @@ from seeknal.values.times import now
 _FORMAT = 1
 _MANIFEST, _REGISTRY = "backup.json", "registry.db"
 _LOG_ENTRY = re.compile(r"(\d{20})(\.json|\.checkpoint(\.\d{10}\.\d{10})?\.parquet)")
-_OWN = ""
-"""The registry's name for the home's configured online store, which tables use unless they name another."""
 
 
 @dataclass(frozen=True)
@@ -366,13 +364,13 @@ def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
     try:
         for record in made.registry.groups():
             made.catalog.catch_up(record)
-            for number in sorted({load.version for load in made.registry.loads(record, target=_OWN)}):
+            for number in sorted({load.version for load in made.registry.loads(record) if load.target == DEFAULT}):
                 try:
                     made.catalog.read(record, number)
                 except StoreError as error:  # it was unreadable before the backup, too: restore the rest
                     notice(f"Version {number} of {record.label} cannot be loaded: {error}")
                     continue
-                made.online_tables.reload(record, number, _OWN, on_progress)
+                made.online_tables.reload(record, number, DEFAULT, on_progress)
     finally:
         made.close()
         LmdbStore(part / "online").close()
@@ -386,7 +384,7 @@ def _load_others(home: Home, on_progress: OnProgress) -> None:
     """
     for record in home.registry.groups():
         for target in sorted({load.target for load in home.registry.loads(record)}):
-            if target == _OWN and _has_own_store(home):
+            if target == DEFAULT and _has_own_store(home):
                 continue
             try:
                 home.online_tables.reload(record, target=target, on_progress=on_progress, take_over=True)
@@ -401,7 +399,7 @@ def _load_others(home: Home, on_progress: OnProgress) -> None:
 
 def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
     """Return what to report about an online table that a restore did not load; None if the restore loaded it."""
-    if table.target == _OWN and _has_own_store(home):
+    if table.target == DEFAULT and _has_own_store(home):
         return None
     place = shown(table.target or str(home.settings.online_store))
     return Elsewhere(table.label, place, (f"seeknal refresh {table.label} --take-over",))

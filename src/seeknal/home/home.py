@@ -126,10 +126,11 @@ class Home:
     @locked_cached_property
     def online_tables(self) -> OnlineTables:
         """The online tables."""
+        from seeknal.online import Stores
         from seeknal.serve.online_tables import OnlineTables
 
-        queries, place = self._queries, self.settings.online_store or str(self.home / "online")
-        return OnlineTables(self.catalog, lambda: queries.engine, place)
+        queries, stores = self._queries, Stores(self.settings.online_store or str(self.home / "online"))
+        return OnlineTables(self.catalog, lambda: queries.engine, stores)
 
     @locked_cached_property
     def training_sets(self) -> TrainingSets:

@@ -122,12 +122,15 @@ def holding(places: Places, records: Sequence[GroupRecord], keys: Mapping[str, A
 def erase(
     places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any], delete_training_sets: bool
 ) -> ErasedEntity:
-    """Erase an entity from the given groups, offline and online. Keys and training sets are checked before anything is erased.
+    """Erase an entity from the given groups, offline and online.
+
+    Keys, training sets and online stores are checked before anything is erased.
 
     Raises:
         DefinitionError: Training sets contain the entity, and `delete_training_sets` is false.
         DataError: The keys have wrong names or types.
-        StoreError: The entity was erased from some of the groups only, which the message names.
+        StoreError: An online store does not answer, and nothing was erased; or the entity was erased from some of the groups
+            or stores only, as the message says.
     """
     entities = [places.catalog.entity(record, keys) for record in records]
     doomed = holding(places, records, keys)
@@ -136,6 +139,9 @@ def erase(
             f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
             "Delete it too: erase(..., delete_training_sets=True), or --yes on the command line."
         )
+    with unfinished(f"Nothing was erased from {', '.join(record.label for record in records)}", "Erase it again"):
+        for record in records:
+            places.online_tables.require(record)
     done: list[Erased] = []
     for record, entity in zip(records, entities, strict=True):
         try:
@@ -161,7 +167,10 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
     (digest,) = digests(entity)
     with catalog.deleting():
         at = now()
-        with unfinished(f"Nothing was erased from {record.label} offline", "Erase it again"):
+        with unfinished(
+            f"Nothing was erased from {record.label} offline, but its row may be gone from some online stores",
+            "Erase it again, or bring it back by seeknal refresh,",
+        ):
             places.online_tables.take_out(record, entity, at)  # first, since a store that is away now may be back later
         with unfinished(
             f"The entity was removed online, but perhaps not offline, from {record.label}",
@@ -177,8 +186,7 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
         f"Run seeknal materialize {record.label}",
     ):
         places.online_tables.reload(record)
-    stores = {load.target for load in catalog.registry.loads(record)}
-    return replace(receipt, online=len(stores), training_sets=tuple(doomed))
+    return replace(receipt, online=places.online_tables.count_stores(record), training_sets=tuple(doomed))
 
 
 def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> list[str]:

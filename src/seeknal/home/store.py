@@ -416,10 +416,8 @@ class FeatureStore(Home):
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
         """Load the newest row of each entity of a version into the online store; see `OnlineTables.load`."""
-        moment = None if at is None else instant(at)
-        return self.online_tables.load(
-            self.catalog.group(name, project), interval, version, at=moment, on_progress=on_progress
-        )
+        record, moment = self.catalog.group(name, project), None if at is None else instant(at)
+        return self.online_tables.load(record, interval, version, at=moment, on_progress=on_progress)
 
     def refresh(
         self,
@@ -455,9 +453,12 @@ class FeatureStore(Home):
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         on_progress: OnProgress = no_progress,
+        take_over: bool = False,
     ) -> ServedTable:
         """Create an online table of the looked-up features, and load it; see `OnlineTables.serve`."""
-        return self.online_tables.serve(self.sources(lookups), name, target=target, ttl=ttl, on_progress=on_progress)
+        return self.online_tables.serve(
+            self.sources(lookups), name, target=target, ttl=ttl, on_progress=on_progress, take_over=take_over
+        )
 
     def online_table(self, name: str, project: str | None = None) -> ServedTable:
         """Open an online table."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from seeknal import online
 from seeknal.errors import StoreError, notice
 from seeknal.load.feeds import feed, feeds, lack, uses
-from seeknal.online import Codec, Entries, OnlineStore, State
-from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
+from seeknal.online import DEFAULT, Codec, Entries, OnlineStore, State, Stores
+from seeknal.registry import GroupRecord, Load, OnlineTableRecord, TableLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity, identify
 from seeknal.registry.records import space_of
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from seeknal.engine import Engine
     from seeknal.load.loading import Ask, Loaded
 
-DEFAULT = ""
-"""The registry's name for the default online store, which holds the tables that name no other."""
 _GRACE = DAY
 """How much longer than its ttl a store that drops expired rows keeps a row.
 
@@ -49,14 +46,14 @@ class Mover:
     Args:
         catalog: The content of the home.
         engine: Returns the engine that reads rows; called when something is loaded.
-        place: The default online store, for tables that name no other.
+        stores: The online stores.
     """
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], place: str) -> None:
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], stores: Stores) -> None:
         self._catalog = catalog
         self._registry = catalog.registry
         self._engine = engine
-        self._place = place
+        self._stores = stores
 
     def bring(
         self,
@@ -74,7 +71,8 @@ class Mover:
         Args:
             record: The group.
             number: The version.
-            ask: What to load.
+            ask: What to load, besides what was requested of the versions that tables leave for this one. All of time if that
+                is nothing.
             own: The move of a table that this call registers, or that the caller registers next.
             targets: Load into these online stores only; empty: into all.
 
@@ -82,13 +80,14 @@ class Mover:
             Conflict: Another process changed a table meanwhile.
         """
         moves = [*self._moves(record, number, own), *([own] if own else [])]
-        moves = [move for move in moves if not targets or move.table.target in targets]
-        names = sorted({move.table.target for move in moves} or targets or {DEFAULT})
+        addresses = {self._stores.address(name) for name in targets}
+        moves = [move for move in moves if not targets or self._stores.address(move.table.target) in addresses]
         tables = [move.table for move in moves]
+        names = sorted({table.target for table in tables} or targets or {DEFAULT})
         done = []
-        for name in names:
-            spans = (*ask.spans, *self._carried(record, number, name, moves))
-            done.append(self.load(record, number, name, replace(ask, spans=spans), tables))
+        for alike in self._stores.grouped(names):
+            spans = (*ask.spans, *self._carried(record, number, alike[0], moves)) or (Interval(),)
+            done.append(self.load(record, number, alike, replace(ask, spans=spans), tables))
         self.settle([move for move in moves if move.known != move.table])
         self.sweep(record, names, number, tables)
         return done
@@ -126,13 +125,11 @@ class Mover:
         left = {
             old.version
             for move in moves
-            if move.known and move.known.target == move.table.target == name
+            if move.known and self._stores.same(move.table.target, name)
             for old, new in zip(move.known.lookups, move.table.lookups, strict=True)
             if new.is_of(record) and new.version == number and old.version != number and not new.pinned
         }
-        return union(
-            [load.interval for version in sorted(left) for load in self._registry.loads(record, version, name)]
-        )
+        return union([load.interval for version in sorted(left) for load in self.loads(record, version, name)])
 
     def settle(self, moves: Sequence[Move]) -> None:
         """Register tables as they are to be, after their rows were loaded.
@@ -152,7 +149,8 @@ class Mover:
                     saved.append(move)
         for move in saved:
             self._tell_of_loss(move)
-            self._nudge(move)
+            if move.known:
+                self.nudge(move.known)
         if len(saved) < len(moves):
             raise Conflict("Another process changed an online table first.")
 
@@ -166,18 +164,17 @@ class Mover:
         if problem := lack(record, old, *versions):
             notice(f"Online table {move.table.label!r} has all features of its group, and is now another: {problem}.")
 
-    def _nudge(self, move: Move) -> None:
-        """Change the state of the spaces that a table has left, so that readers with the table open look up where it is now."""
-        places = [
-            {(table.target, lookup.space) for lookup in table.lookups} if table else set()
-            for table in (move.known, move.table)
-        ]
-        for target, space in places[0] - places[1]:
-            text = self.state(space, target)
-            if text and self.is_ours(state := State.loads(text), target):
+    def nudge(self, before: OnlineTableRecord) -> None:
+        """Change the state of the spaces that a table read before it changed, so that readers with it open look at it again.
+
+        Among them are spaces that it still reads, as one lookup may stay where another has left.
+        """
+        for space in {lookup.space for lookup in before.lookups}:
+            text = self.state(space, before.target)
+            if text and self.is_ours(state := State.loads(text), before.target):
                 with suppress(Conflict):  # another writer changed the state, which readers notice as well
                     nudged = replace(state, left=state.left + 1).dumps()
-                    self.store(target).change(space, text, nudged, Entries([], []))
+                    self.store(before.target).change(space, text, nudged, Entries([], []))
 
     def doubt(self, space: str, target: str, seen: State) -> None:
         """Mark a space so that the next load rewrites all its rows, unless its state is no longer the one that was seen."""
@@ -235,11 +232,14 @@ class Mover:
         """
 
         def spare() -> list[tuple[int, str]]:
-            tables = [*self._registry.tables(), *more]
-            used = {(one.version, table.target) for table in tables for one in table.lookups if one.is_of(record)}
             kept = {number, *(one.number for one in self._catalog.versions(record) if one.is_current)}
-            loaded = {(load.version, load.target) for load in self._registry.loads(record) if load.target in targets}
-            return sorted(one for one in loaded - used if one[0] not in kept)
+            loaded = {(load.version, name) for name in targets for load in self.loads(record, target=name)}
+            tables = [*self._registry.tables(), *more]
+            return sorted(
+                (version, name)
+                for version, name in loaded
+                if version not in kept and not self.users(tables, space_of(record.project, record.name, version), name)
+            )
 
         if not spare():
             return
@@ -253,7 +253,8 @@ class Mover:
     def remove(self, record: GroupRecord, version: int, target: str) -> None:
         """Remove the rows of a version from an online store, and the records of its loads there."""
         self.drop(record, version, target)
-        self._registry.forget_loads(record, version, target)
+        names = {load.target for load in self.loads(record, version, target)}
+        self._registry.forget_loads(record, version, names)
 
     def drop(self, record: GroupRecord, version: int, target: str) -> None:
         """Remove the rows of a version from an online store, unless they are of another home or group; see `is_ours`."""
@@ -275,28 +276,65 @@ class Mover:
 
     def _owner(self, target: str) -> Identity | None:
         """Return the identity of this home, if other homes may use an online store as well; else None."""
-        return None if (target or self._place) == str(self._catalog.home / "online") else identify(self._catalog.home)
+        is_own = self._stores.same(target, str(self._catalog.home / "online"))
+        return None if is_own else identify(self._catalog.home)
 
     def load(
-        self, record: GroupRecord, number: int, name: str, ask: Ask, more: Sequence[OnlineTableRecord] = ()
+        self, record: GroupRecord, number: int, names: Sequence[str], ask: Ask, more: Sequence[OnlineTableRecord] = ()
     ) -> Loaded:
-        """Load a version into an online store, for the tables that use it there and for those in `more`, which will."""
+        """Load a version into an online store, for the tables that use it there and for those in `more`, which will.
+
+        Args:
+            record: The group.
+            number: The version.
+            names: The names of the store by which the load is recorded.
+            ask: What to load.
+            more: Tables that are about to be registered.
+        """
         from seeknal.load.loading import Loader, Target
 
-        place = name or self._place
-        kept = self._kept(record, number, name, more)
-        target = Target(name, online.shown(place), self._owner(name), self.store(name), kept)
+        name = names[0]
+        target = Target(
+            tuple(names),
+            self._stores.shown(name),
+            self._owner(name),
+            self.store(name),
+            partial(self.loads, record, number, name),
+            partial(self._taking_over, record, number, name),
+            self._kept(record, number, name, more),
+        )
         return Loader(self._catalog, self._engine()).load(record, number, target, ask)
+
+    def _taking_over(self, record: GroupRecord, number: int, name: str) -> str:
+        """Return the command that takes a version in an online store over: that of a table which uses it or is to use it."""
+        tables = [move.table for move in self._moves(record, number, None)]
+        labels = [table.label for table in tables if self._stores.same(table.target, name)]
+        return f"seeknal refresh {labels[0]} --take-over" if labels else "in Python, serve(..., take_over=True)"
 
     def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:
         """Return how long the tables that use a version need its rows, in microseconds; None: forever."""
-        space = space_of(record.project, record.name, number)
         tables = [*self._registry.tables(), *more]
-        mine = [one for one in tables if one.target == name and any(lookup.space == space for lookup in one.lookups)]
+        mine = self.users(tables, space_of(record.project, record.name, number), name)
         own = self._catalog.group(record.name, record.project).group.materialization.lifetime
         lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
         known = [lifetime for lifetime in lifetimes if lifetime is not None]
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
+
+    def users(self, tables: Sequence[OnlineTableRecord], space: str, target: str) -> list[OnlineTableRecord]:
+        """Return those of some tables that use a space of an online store."""
+        mine = [table for table in tables if any(lookup.space == space for lookup in table.lookups)]
+        return [table for table in mine if self._stores.same(table.target, target)]
+
+    def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
+        """Return the loads of a group, of one version or into one online store if it is given, oldest first."""
+        found = self._registry.loads(record, version)
+        return [load for load in found if target is None or self._stores.same(load.target, target)]
+
+    def last_loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
+        """Return the last load of each version into each online store; see `loads`."""
+        loads = self.loads(record, version, target)
+        found = {(load.version, self._stores.address(load.target)): load for load in loads}
+        return sorted(found.values(), key=lambda load: (load.version, load.target))
 
     def hold(self) -> AbstractContextManager[object]:
         """Take the exclusive lock for registering tables, and for removing rows that no table uses."""
@@ -311,4 +349,4 @@ class Mover:
 
     def store(self, name: str) -> OnlineStore:
         """Return the online store with a name."""
-        return online.connect(name or self._place)
+        return self._stores.connect(name)

@@ -8,7 +8,7 @@ overlap with another load.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 
@@ -18,7 +18,7 @@ from seeknal.engine import Engine
 from seeknal.errors import StoreError, plural
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
-from seeknal.registry import GroupRecord, Version
+from seeknal.registry import GroupRecord, Load, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity
 from seeknal.registry.records import space_of
@@ -36,17 +36,21 @@ class Target:
     """The online store that a version is loaded into, and how it is to be kept there.
 
     Args:
-        name: The name of the online store in the registry.
+        names: The names by which the registry is to know it for this load.
         place: Its name for people.
         owner: This home, if other homes may use the online store as well; else None.
         online: The online store.
+        loads: Returns the loads of the version into it, by whichever name.
+        taking_over: Returns the command that takes the version over, if the rows in the store are not this home's.
         kept: How long a store that drops expired rows is to keep a row after its event time, in microseconds; None: forever.
     """
 
-    name: str
+    names: tuple[str, ...]
     place: str
     owner: Identity | None
     online: OnlineStore
+    loads: Callable[[], list[Load]]
+    taking_over: Callable[[], str]
     kept: int | None
 
 
@@ -131,7 +135,9 @@ class Loader:
 
         def step() -> Loaded:
             # The intervals are recorded before the load, which brings all recorded ones. A retry uses the same records.
-            begun[:] = begun or [registry.begin_load(record, number, target.name, interval) for interval in ask.spans]
+            begun[:] = begun or [
+                registry.begin_load(record, number, name, interval) for name in target.names for interval in ask.spans
+            ]
             changed, online, snapshot = load.run()
             seconds = time.perf_counter() - started
             known = [registry.end_load(one, snapshot, online, seconds) for one in begun]
@@ -186,12 +192,11 @@ class _Load:
         # An erasure is recorded online before it is in the registry; see `Mover.take_out`.
         cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
         version, snapshot = self.catalog.read(record, self.number)
-        notes = registry.loads(record, self.number, self.target.name)
         state = State(
             origin=record.created_at,
             snapshot=snapshot.number,
             files=snapshot.fingerprint,
-            spans=tuple(union([note.interval for note in notes])),
+            spans=tuple(union([load.interval for load in self.target.loads()])),
             ttl=record.group.materialization.lifetime,
             kept=self.target.kept if self.target.online.forgets else None,
             at=self.at,
@@ -219,7 +224,7 @@ class _Load:
         raise StoreError(
             f"{self.target.place} has version {self.number} of {self.record.label} of another home, or of a group that was "
             "deleted, and nothing was loaded over it. Choose another database or folder. If this home is to have it from now "
-            "on, and the other one no longer: seeknal refresh TABLE --take-over."
+            f"on, and the other one no longer: {self.target.taking_over()}."
         )
 
     def _changed(self, before: State, wanted: _LoadGoal) -> pa.Table | None:

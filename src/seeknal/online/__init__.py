@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seeknal.online.codec import Codec, WireRow, to_wire
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, LoadAttempt, OnlineStore
 from seeknal.online.redis import RedisStore
 from seeknal.online.single import SingleRow
 from seeknal.online.state import Events, State
+from seeknal.online.stores import DEFAULT, Stores, connect
 from seeknal.system.redis_url import shown
 
 __all__ = [
+    "DEFAULT",
     "Codec",
     "Entries",
     "Events",
@@ -22,14 +22,10 @@ __all__ = [
     "RedisStore",
     "SingleRow",
     "State",
+    "Stores",
     "WireRow",
     "close_all",
     "connect",
     "shown",
     "to_wire",
 ]
-
-
-def connect(place: str) -> OnlineStore:
-    """Return the online store at a place: LMDB for a folder, Redis for a URL."""
-    return RedisStore.of(place) if "://" in place else LmdbStore(Path(place))

@@ -62,7 +62,8 @@ class State:
         ttl: How long the group's values are valid, in microseconds.
         kept: How long a store that drops expired rows keeps them at least, in microseconds; None: forever.
         at: When the rows were loaded.
-        left: How many tables have left the version since. It changes the state, so that readers of those tables take notice.
+        left: How many tables that use the version have changed since. It changes the state, so that readers of those tables
+            take notice.
         home: The name of the home that loaded the rows; "" if a release without such names did, or if the store is in the home.
         cleared: The time of the last erasure from the group that the rows take into account, in microseconds since 1970; 0: there
             was none; None: they were loaded by a release that did not record it. A store that was restored may bring erased

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -220,24 +220,20 @@ class Registry(Database):
         return True
 
     @reading
-    def loads(
-        self, db: Connection, record: GroupRecord, version: int | None = None, target: str | None = None
-    ) -> list[Load]:
-        """Return the loads of a group, of one version or online store if it is given, oldest first."""
+    def loads(self, db: Connection, record: GroupRecord, version: int | None = None) -> list[Load]:
+        """Return the loads of a group, of one version if it is given, oldest first."""
         query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
         if version is not None:
             query = query.where(t.load.c.version == version)
-        if target is not None:
-            query = query.where(t.load.c.target == target)
         return [
             Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
             for r in db.execute(query)
         ]
 
     @writing
-    def forget_loads(self, db: Connection, record: GroupRecord, version: int, target: str) -> None:
-        """Remove the records of loads of a version into an online store."""
-        mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & (t.load.c.target == target)
+    def forget_loads(self, db: Connection, record: GroupRecord, version: int, targets: Collection[str]) -> None:
+        """Remove the records of loads of a version into an online store, by all names that the store has."""
+        mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & t.load.c.target.in_(targets)
         db.execute(delete(t.load).where(mine))
 
     @writing

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seeknal import online
 from seeknal.config import checked_store
 from seeknal.define.feature_group import check_ttl
 from seeknal.errors import DefinitionError, NotOnlineError, SeeknalError, StoreError, notice
-from seeknal.load.cutover import DEFAULT, Move, Mover
+from seeknal.load.cutover import Move, Mover
 from seeknal.load.feeds import Feed, feeds, uses, whole
 from seeknal.names import check_name
-from seeknal.online import State
-from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
+from seeknal.online import DEFAULT, State, Stores, shown
+from seeknal.registry import GroupRecord, Load, OnlineTableRecord, TableLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.registry.records import space_of
@@ -103,20 +103,20 @@ class OnlineTables:
     Args:
         catalog: The home's catalog.
         engine: Returns the engine that reads rows. It is called only when an engine is needed, as for a load.
-        place: The online store of all tables that name no other.
+        stores: The online stores.
     """
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], place: str) -> None:
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], stores: Stores) -> None:
         self._catalog = catalog
         self._registry = catalog.registry
         self._engine = engine
-        self._place = place
-        self._mover = Mover(catalog, engine, place)
-        self._opener = Opener(catalog, place)
+        self._stores = stores
+        self._mover = Mover(catalog, engine, stores)
+        self._opener = Opener(catalog, stores)
 
     def at_once(self) -> OnlineTables:
         """Return these tables on a catalog that reads the registry once, for inspecting many tables."""
-        return OnlineTables(Overview(self._catalog), self._engine, self._place)
+        return OnlineTables(Overview(self._catalog), self._engine, self._stores)
 
     # Loading
 
@@ -199,9 +199,9 @@ class OnlineTables:
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
             # A load covers all intervals that were requested before, so to request the last one again adds none.
-            known = self._registry.loads(record, number, table.target)
-            interval = Interval() if ask.full or not known else known[-1].interval
-            return self._mover.bring(record, number, replace(ask, spans=(interval,)), targets=[table.target])[0]
+            known = [load.interval for load in self.loads(record, number, table.target)]
+            spans = (Interval(),) if ask.full else tuple(known[-1:])
+            return self._mover.bring(record, number, replace(ask, spans=spans), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [
@@ -224,8 +224,7 @@ class OnlineTables:
         take_over: bool = False,
     ) -> None:
         """Bring up to date what is online of a version, or of all, in one online store, or in all; not what another home loaded."""
-        loads = self._registry.loads(record, number, target)
-        for load in {(load.version, load.target): load for load in loads}.values():
+        for load in self._mover.last_loads(record, number, target):
             if not take_over and self._mover.is_foreign(record, load.version, load.target):
                 place = self.place(load.target)
                 notice(
@@ -233,7 +232,10 @@ class OnlineTables:
                 )
                 continue
             self._mover.load(
-                record, load.version, load.target, _ask((load.interval,), on_progress=on_progress, take_over=take_over)
+                record,
+                load.version,
+                [load.target],
+                _ask((load.interval,), on_progress=on_progress, take_over=take_over),
             )
 
     def require(self, record: GroupRecord) -> None:
@@ -269,6 +271,7 @@ class OnlineTables:
         ttl: timedelta | None = None,
         at: int | None = None,
         on_progress: OnProgress = no_progress,
+        take_over: bool = False,
     ) -> ServedTable:
         """Create an online table of some features, and load it.
 
@@ -278,10 +281,12 @@ class OnlineTables:
         Args:
             sources: The features.
             name: The table's name. None: the name of the group, if there is only one.
-            target: An online store other than the home's: a folder, or the URL of Redis, without a password.
+            target: An online store other than the home's: a folder, or the URL of Redis, without a password. The home's own
+                counts as None, however it is spelled.
             ttl: How long values are valid, in place of the groups' own ttl.
             at: The time that counts as now, in microseconds since 1970; the system clock if None.
             on_progress: Called with the progress of the load.
+            take_over: Whether this home is to own rows that another home, or a group that was deleted, loaded into the store.
         """
         check_ttl(ttl)
         if name is None and len(sources) > 1:
@@ -296,14 +301,26 @@ class OnlineTables:
             name=check_name("online table", first.group.name if name is None else name),
             lookups=tuple(_looked_up(source) for source in sources),
             ttl=None if ttl is None else microseconds(ttl),
-            target=_checked_target(target),
+            target=self._checked_target(target),
             created_at=now(),
         )
-        ask = _ask((Interval(),), at, on_progress)
+        ask = _ask((Interval(),), at, on_progress, take_over=take_over)
         before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
         return self.served(table)
+
+    def _checked_target(self, target: str | Path | None) -> str:
+        """Return the name of an online store for the registry, which is the default one's if it is that."""
+        if target is None:
+            return DEFAULT
+        place = checked_store(str(target), "target")
+        if has_password(place):
+            raise DefinitionError(
+                f"target={shown(place)!r} would put a password into the registry. Set online_store in seeknal.toml, or "
+                "SEEKNAL_ONLINE_STORE, to that URL, and leave target out."
+            )
+        return DEFAULT if self._stores.same(place, DEFAULT) else place
 
     def _serve(self, sources: Sequence[Source], table: OnlineTableRecord, ask: Ask) -> OnlineTableRecord | None:
         """Load a table and register it in place of the one with its name; return that one, or None."""
@@ -320,8 +337,8 @@ class OnlineTables:
         """Return whether a table that was served again is the same, apart from the versions that it follows."""
         old = self.feeds(before)
         goals = tuple(replace(one.goal, whole=False) for one in old)
-        same = replace(before, lookups=goals, created_at=table.created_at) == table
-        return same and not any(one.cut_off for one in old)
+        same = replace(before, lookups=goals, target=table.target, created_at=table.created_at) == table
+        return same and self._stores.same(before.target, table.target) and not any(one.cut_off for one in old)
 
     def served(self, table: OnlineTableRecord) -> ServedTable:
         """Open an online table for lookups, for as long as the table exists."""
@@ -361,19 +378,25 @@ class OnlineTables:
         """Delete an online table and the rows that no other table uses: the table last, so that a retry can finish."""
         with self._mover.hold():
             others = [one for one in self._registry.tables() if one.label != table.label]
-            used = {(other.target, lookup.space) for other in others for lookup in other.lookups}
             for lookup in table.lookups:
-                if (table.target, lookup.space) not in used:
+                if not self._mover.users(others, lookup.space, table.target):
                     record = self._catalog.group(lookup.group, lookup.project)
                     self._mover.remove(record, lookup.version, table.target)
             self._registry.delete_table(table.project, table.name)
+        with suppress(StoreError):  # the table is deleted all the same: readers see that by the clock, a little later
+            self._mover.nudge(table)
 
     def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
         """List the online tables that use a group."""
         return [table for table in self._registry.tables() if uses(table, record)]
 
     def drop(self, record: GroupRecord) -> None:
-        """Remove all rows of a group from the online stores, and the tables that use it from the registry."""
+        """Remove all rows of a group from the online stores, and the tables that use it from the registry.
+
+        Raises:
+            StoreError: A store does not answer, and nothing was removed; or it fails midway.
+        """
+        self.require(record)
         for load in self._registry.loads(record):
             self._mover.drop(record, load.version, load.target)
         for table in self.of(record):
@@ -410,12 +433,19 @@ class OnlineTables:
 
     def place(self, target: str) -> str:
         """Return the location of a store, without its password."""
-        return online.shown(target or self._place)
+        return self._stores.shown(target)
+
+    def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
+        """Return the loads of a group, of one version or into one store if it is given; see `Mover.loads`."""
+        return self._mover.loads(record, version, target)
+
+    def count_stores(self, record: GroupRecord) -> int:
+        """Return the number of stores that rows of a group were loaded into."""
+        return len(self._stores.grouped({load.target for load in self.loads(record)}))
 
     def ledger(self, record: GroupRecord) -> list[LoadStatus]:
         """Return the load status of each version of a group, in each store that it was ever loaded into."""
-        loads = {(load.version, load.target) for load in self._registry.loads(record)}
-        return [self.line(record, version, name) for version, name in sorted(loads)]
+        return [self.line(record, load.version, load.target) for load in self._mover.last_loads(record)]
 
     def newest(self, record: GroupRecord, line: LoadStatus, name: str, at: int) -> int | None:
         """Return the newest event time of a version's rows in a store, up to a moment; None if there is none."""
@@ -453,15 +483,3 @@ def _looked_up(source: Source) -> TableLookup:
     record, keys, features = source.record, tuple(source.keys.items()), tuple(source.features.items())
     pinned = source.lookup.version is not None
     return TableLookup(record.project, record.name, source.version.number, keys, features, pinned)
-
-
-def _checked_target(target: str | Path | None) -> str:
-    if target is None:
-        return DEFAULT
-    place = checked_store(str(target), "target")
-    if has_password(place):
-        raise DefinitionError(
-            f"target={online.shown(place)!r} would put a password into the registry. Set online_store in seeknal.toml, or "
-            "SEEKNAL_ONLINE_STORE, to that URL, and leave target out."
-        )
-    return place

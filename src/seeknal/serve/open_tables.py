@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from seeknal import online
 from seeknal.errors import NotOnlineError
-from seeknal.online import Codec
+from seeknal.online import Codec, Stores
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
@@ -79,15 +78,15 @@ class Opener:
 
     Args:
         catalog: The home's catalog.
-        place: The online store of all tables that name no other.
+        stores: The online stores.
     """
 
-    def __init__(self, catalog: Catalog, place: str) -> None:
+    def __init__(self, catalog: Catalog, stores: Stores) -> None:
         self._catalog = catalog
-        self._place = place
+        self._stores = stores
 
-    def __reduce__(self) -> tuple[object, tuple[Path, str]]:
-        return _opener_of, (self._catalog.home, self._place)
+    def __reduce__(self) -> tuple[object, tuple[Path, Stores]]:
+        return _opener_of, (self._catalog.home, self._stores)
 
     def open(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
         """Open a table at the versions that its record names.
@@ -97,10 +96,10 @@ class Opener:
             view: What the caller knows of the registry, and keeps up to date. None: what the registry says now.
         """
         view, parts = view or View(self._catalog.registry.last_erasures()), []
+        place, store = self._stores.shown(table.target), self._stores.connect(table.target)
         for lookup in table.lookups:
             record = self._catalog.group(lookup.group, lookup.project)
             codec = Codec(self._catalog.version(record, lookup.version).schema)
-            place, store = online.shown(table.target or self._place), online.connect(table.target or self._place)
             parts.append(Part(lookup, codec, store, table, place, record, view))
         return OnlineTable(table, parts)
 
@@ -128,8 +127,8 @@ class Opener:
         return table, watch
 
 
-def _opener_of(home: Path, place: str) -> Opener:
-    return Opener(Catalog(home, Registry(home / "registry.db"), Duck(scratch_of(home))), place)
+def _opener_of(home: Path, stores: Stores) -> Opener:
+    return Opener(Catalog(home, Registry(home / "registry.db"), Duck(scratch_of(home))), stores)
 
 
 def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:

@@ -174,7 +174,7 @@ class Definitions:
                 refuse_erased(state, erased, group, table)
             if state:
                 continue
-            loads = registry.loads(group, lookup.version, target) if group else []
+            loads = tables.loads(group, lookup.version, target) if group else []
             is_served = registry.tables(table.project, table.name) == [table]  # neither deleted nor moved meanwhile
             if is_served and any(load.snapshot is not None for load in loads):
                 raise StoreError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from urllib.parse import parse_qsl, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 from seeknal.names import did_you_mean
 
@@ -15,6 +15,8 @@ _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?|\s*rediss?[:/].*|.*@[^/]*:\d+(/.*)?",
 _UNREADABLE = "it cannot be read; write signs other than letters and digits in a password as %40, say."
 _WITHOUT_BEGINNING = re.compile(r".*@(?=[^/]*:\d+(/|$))", re.DOTALL)
 _DATABASE = re.compile(r"(/\d*)?")
+_PORT = 6379
+_THIS_MACHINE = {"", "127.0.0.1", "::1"}
 
 
 def _seconds(text: str) -> None:
@@ -101,6 +103,18 @@ def _problem_of(scheme: str, name: str, value: str) -> str | None:
     except ValueError:
         return f"{name}={value!r} is no number that it can be."
     return None
+
+
+def address(url: str) -> str:
+    """Return the server and database of a URL: the same for each URL that leads to them, whatever else is in it.
+
+    >>> address("redis://me@HOST"), address("rediss://host:6379/0?socket_timeout=1"), address("redis://127.0.0.1?db=1")
+    ('host:6379/0', 'host:6379/0', 'localhost:6379/1')
+    """
+    parts = urlsplit(url)
+    host = unquote(parts.hostname or "")
+    database = dict(reversed(parse_qsl(parts.query))).get("db") or parts.path.strip("/") or 0
+    return f"{'localhost' if host in _THIS_MACHINE else host}:{parts.port or _PORT}/{int(database)}"
 
 
 def has_password(url: str) -> bool:
