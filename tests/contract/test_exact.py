@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from itertools import count
 from typing import Any
@@ -75,6 +76,14 @@ def test_values_fit_a_known_type_exactly_or_are_refused_by_name_and_row(values, 
     column.validate(full=True)
     assert column.type == kind
     assert answered(column) == rounded(values, kind)
+
+
+@pytest.mark.parametrize("kind", [None, pa.decimal128(38, 9)], ids=str)
+@pytest.mark.parametrize("exponent", [-999_999_999, 999_999_999])
+def test_a_decimal_far_beyond_all_digits_is_refused_and_a_zero_of_such_an_exponent_is_zero(kind, exponent):
+    with pytest.raises(DataError):
+        exact.column("x", [Decimal(f"1E{exponent}")], kind)
+    assert exact.column("x", [Decimal(f"0E{exponent}"), Decimal(5)], kind).to_pylist() == [0, 5]
 
 
 def rounded(values, kind) -> list[Any]:
