@@ -213,7 +213,7 @@ def test_columns_beside_the_keys_are_passed_over_in_a_table_of_keys(http):
     assert answer.json() == {"rows": [{"user_id": str(2**60), "small": -1}, {"user_id": 1, "small": 1}]}
     misspelt = stream_of(keys.rename_columns(["user", "userid", "note", "box"]).select(["userid", "note"]))
     answer = http.post("/v1/online/all", content=misspelt, headers={"content-type": ARROW})
-    assert "Did you mean 'user_id'?" in answer.json()["detail"]
+    assert "the frame has no column 'user_id'. Did you mean 'userid'?" in answer.json()["detail"]
 
 
 def test_other_methods_kinds_and_answers_are_refused_by_name(http):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ from seeknal.registry import tokens
 from servers import Server, wait_for
 
 JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"
+TYPED = "application/vnd.seeknal.msgpack"
 pytestmark = pytest.mark.slow
 FORM = "multipart/form-data; boundary=x"
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -358,8 +360,25 @@ BAD_MSGPACK = {
 
 @pytest.mark.parametrize("name", BAD_MSGPACK)
 def test_messagepack_that_is_none_is_refused(attacked, name):
-    for path in (ONLINE, PUSH):
-        attacked.refused(path, BAD_MSGPACK[name].replace(b"keys", b"rows" if path == PUSH else b"keys"), MSGPACK)
+    for path, kind in product((ONLINE, PUSH), (MSGPACK, TYPED)):
+        attacked.refused(path, BAD_MSGPACK[name].replace(b"keys", b"rows" if path == PUSH else b"keys"), kind)
+
+
+BAD_TYPED = {
+    "of no kind": (99, b"1"), "a kind below": (-5, b"1"), "no number": (1, b"ann"), "no bytes": (4, b""), "digits without end": (1, b"9" * 2**20),
+    "no decimal": (2, b"1.5.5"), "a far decimal": (2, b"1E-999999999"), "a far zero": (2, b"0E-999999999"), "a long decimal": (2, b"9" * 2**20),
+    "NaN": (2, b"NaN"), "a far moment": (4, b"9" * 40), "a far day": (3, b"-" + b"9" * 30), "a moment of no zone": (4, b"1 ../../etc/passwd"),
+    "nul in a zone": (4, b"1 \0"), "not utf-8": (4, b"1 \xff"), "a moment beyond Python": (4, b"9" * 18 + b"0" * 9), "24:00": (5, b"86400000000000"),
+    "a span beyond Python": (6, b"9" * 18 + b"0" * 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_TYPED)
+def test_values_that_no_client_sends_are_refused(attacked, name):
+    row = {"customer": msgspec.msgpack.Ext(*BAD_TYPED[name])}
+    attacked.refused(ONLINE, msgspec.msgpack.encode({"keys": [row]}), TYPED)
+    whole = row | {"at": "2024-01-01", "score": 0.5, "tags": ["a"], "raw": b"x"}
+    attacked.refused(PUSH, msgspec.msgpack.encode({"rows": [whole]}), TYPED)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +403,7 @@ def test_other_kinds_and_encodings_are_refused(attacked, kind, headers):
 GOOD = {
     "json": (ONLINE, JSON, b'{"keys":[{"customer":"ann"}],"features":["score"]}'),
     "messagepack": (ONLINE, MSGPACK, msgspec.msgpack.encode({"keys": [{"customer": "ann"}], "features": ["score"]})),
+    "typed": (ONLINE, TYPED, msgspec.msgpack.encode({"keys": [{"customer": "ann"}], "features": ["score"]})),
     "arrow": (ONLINE, ARROW, stream_of(KEYS)),
     "pushed json": (PUSH, JSON, b'{"rows":[{"customer":"ann","at":"2024-01-01T12:00:00Z","score":0.5,"tags":["a"],"raw":"eA=="}]}'),
     "pushed arrow": (PUSH, ARROW, stream_of(ROWS)),
@@ -499,11 +519,28 @@ def test_what_swells_when_it_is_unpacked_is_refused(attacked, kind):
     attacked.refused(PUSH, stream_of(ROWS.set_column(0, "customer", swollen(kind)), "zstd"), ARROW)
 
 
-def test_values_that_take_no_bytes_do_not_hold_up_the_others(attacked):
-    endless = pa.ListArray.from_arrays(pa.array([0, 2**25], pa.int32()), pa.nulls(2**25))
-    body = stream_of(pa.RecordBatch.from_arrays([endless], ["customer"]))
+def lists(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+MANY = 2**25
+NO_BYTES = {
+    "nulls": [lists(pa.nulls(MANY))],
+    "nulls in structs": [lists(pa.StructArray.from_arrays([pa.nulls(MANY)], ["a"]))],
+    "nulls in many columns": [lists(pa.nulls(2**16))] * 1000,
+    "empty lists": [lists(pa.Array.from_buffers(pa.list_(pa.int64(), 0), MANY, [None], children=[pa.array([], pa.int64())]))],
+    "empty bytes": [lists(pa.Array.from_buffers(pa.binary(0), MANY, [None, pa.py_buffer(b"")]))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_BYTES)
+def test_values_that_take_no_bytes_do_not_hold_up_the_others(attacked, name):
+    columns = NO_BYTES[name]
+    names = ["customer", *(f"x{i}" for i in range(1, len(columns)))]
+    body = stream_of(pa.RecordBatch.from_arrays(columns, names))
     before = attacked.server.cpu_seconds
-    attacked.refused(ONLINE, body, ARROW)
+    for path in (ONLINE, PUSH):
+        attacked.refused(path, body, ARROW)
     assert attacked.server.cpu_seconds - before < 3
 
 

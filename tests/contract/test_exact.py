@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from itertools import count
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -75,6 +77,35 @@ def test_values_fit_a_known_type_exactly_or_are_refused_by_name_and_row(values, 
     column.validate(full=True)
     assert column.type == kind
     assert answered(column) == rounded(values, kind)
+
+
+def sent(values) -> list[Any]:
+    """Return values as a server gets them from a client."""
+    text = msgspec.msgpack.encode([exact.packed(value) for value in values])
+    return msgspec.msgpack.decode(text, ext_hook=exact.unpacked)
+
+
+def outcome(read: Callable[..., Any], values, kind) -> Any:
+    try:
+        return answered(read("x", values, kind))
+    except (DataError, ValueError):  # the second of values that cannot be sent, which the client names
+        return "refused"
+
+
+@MANY
+@given(values=some.columns, kind=st.sampled_from(TYPES))
+def test_values_that_a_client_sends_are_taken_and_refused_as_they_are_without_it(values, kind):
+    for read in (exact.column, exact.read_keys):
+        own = outcome(read, values, kind)
+        assert outcome(lambda name, given, kind, read=read: read(name, sent(given), kind), values, kind) == own
+
+
+@pytest.mark.parametrize("kind", [None, pa.decimal128(38, 9)], ids=str)
+@pytest.mark.parametrize("exponent", [-999_999_999, 999_999_999])
+def test_a_decimal_far_beyond_all_digits_is_refused_and_a_zero_of_such_an_exponent_is_zero(kind, exponent):
+    with pytest.raises(DataError):
+        exact.column("x", [Decimal(f"1E{exponent}")], kind)
+    assert exact.column("x", [Decimal(f"0E{exponent}"), Decimal(5)], kind).to_pylist() == [0, 5]
 
 
 def rounded(values, kind) -> list[Any]:

@@ -18,13 +18,15 @@ from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, StoreError
 from seeknal.names import check_name, split_label
 from seeknal.registry.catalog import AsOf
-from seeknal.values import exact, frames
+from seeknal.values import exact, frames, types
 from seeknal.values.times import Interval, instant, moment_of
 from seeknal.write.push import Pushed
 
 _ARROW = "application/vnd.apache.arrow.stream"
-_MSGPACK = "application/msgpack"
 _BYTES = "application/octet-stream"
+_decode = msgspec.msgpack.Decoder(ext_hook=exact.unpacked).decode
+TYPED = "application/vnd.seeknal.msgpack"
+"""Content type of the keys and rows that clients send: MessagePack in which values keep their Python types."""
 KEYS = b"seeknal.keys"
 """Key in the schema metadata of Arrow responses. Its value is the names of the join-key columns, as JSON."""
 
@@ -115,27 +117,48 @@ def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes
 
     Returns:
         The body, its content type, and the query.
+
+    Raises:
+        DataError: A value has no type that the server knows; the message names its column and row.
     """
     if isinstance(given, list | tuple):
         try:
-            return msgspec.msgpack.encode({name: list(given), **options}, enc_hook=_plain), _MSGPACK, {}
-        except (OverflowError, UnicodeEncodeError) as error:
-            raise DataError(f"A value cannot be sent: {error}.") from None
+            return msgspec.msgpack.encode({name: [exact.packed(row) for row in given], **options}), TYPED, {}
+        except _UNSENDABLE as error:
+            raise _unsendable(given) or DataError(f"{exact.shown(given)} cannot be sent: {error}.") from None
     query = {key: value for key, value in options.items() if value is not None}
     if "with_status" in query:
         query["with_status"] = "true" if query["with_status"] else "false"
-    return frames.to_stream(frames.to_arrow(given)), _ARROW, query
+    return frames.to_stream(_standard(frames.to_arrow(given))), _ARROW, query
 
 
-def _plain(value: Any) -> Any:
-    """Return a value that MessagePack cannot encode, such as a NumPy number or a pandas time, as one that it can."""
-    try:
-        plain = exact.plain(value)
-    except (ValueError, OverflowError) as error:
-        raise DataError(f"{exact.shown(value)} cannot be sent: it {error}.") from None
-    if plain is value:
-        raise DataError(f"{exact.shown(value)} cannot be sent. Give numbers, text, bytes, moments, lists or mappings.")
-    return plain
+def _standard(table: pa.Table) -> pa.Table:
+    """Return a table in the layouts that the server takes: categories, say, are sent as their values."""
+
+    def standard(kind: pa.DataType) -> pa.DataType:
+        try:
+            return types.standard(kind)
+        except DataError:  # the server names the column, if it is one that it looks at
+            return kind
+
+    return types.recast(table, [standard(kind) for kind in table.schema.types])
+
+
+_UNSENDABLE = ValueError, OverflowError, TypeError, RecursionError
+
+
+def _unsendable(rows: Sequence[Any]) -> DataError | None:
+    """Return the error that names the first value of some rows that cannot be sent, if there is one."""
+    for row, given in enumerate(rows):
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            try:
+                msgspec.msgpack.encode(exact.packed(value))
+            except _UNSENDABLE as error:
+                is_text = isinstance(error, UnicodeEncodeError)
+                why = "has half of a character (a lone surrogate), which is no text" if is_text else error
+                said = f"{name} in row {row} cannot be sent: {exact.shown(value)} {why}."
+                return DataError(said, column=name, row=row)
+    return None
 
 
 def read_table(body: IO[bytes]) -> pa.Table:
@@ -159,7 +182,7 @@ def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
     Raises:
         OtherAnswer: It has the rows of other entities.
     """
-    keys = read_table(io.BytesIO(content)) if kind == _ARROW else msgspec.msgpack.decode(content)["keys"]
+    keys = read_table(io.BytesIO(content)) if kind == _ARROW else _decode(content)["keys"]
     if len(found) != len(keys):
         raise OtherAnswer(f"it has {len(found):,} rows, and {len(keys):,} entities were asked for")
     if not len(keys):
@@ -167,7 +190,7 @@ def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
     if isinstance(keys, pa.Table):  # the caller's frame, which may have more columns than the join keys
         names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
         for name in names or found.column_names[:1]:
-            _check_key(name, keys[name].to_pylist() if name in keys.column_names else [], found)
+            _check_key(name, exact.values(keys[name]) if name in keys.column_names else [], found)
         return
     for name in keys[0]:
         _check_key(name, [key[name] for key in keys], found)
@@ -178,14 +201,9 @@ def _check_key(name: str, given: Sequence[Any], found: pa.Table) -> None:
         raise OtherAnswer(f"it lacks the key {name!r}")
     answered = found[name].combine_chunks()
     kind = answered.type
-    # MessagePack carries such values as text, so they are read into the key's type before they are compared.
-    is_read = is_.is_temporal(kind) or is_.is_decimal(kind)
     try:
-        values = [exact.read(name, one, kind) if is_read and isinstance(one, str) else one for one in given]
-        asked = exact.read_keys(name, values, kind)
+        asked = exact.read_keys(name, given, kind)
     except DataError:
-        if is_.is_duration(kind):  # only the server can read the text forms of durations
-            return
         raise OtherAnswer(f"{name} is {kind}, and {exact.shown(given[0])} was asked for") from None
     if not asked.equals(answered):
         pairs = zip(asked, answered, strict=True)

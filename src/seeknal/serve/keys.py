@@ -11,7 +11,7 @@ from seeknal.errors import DataError
 from seeknal.names import misfit
 from seeknal.online import to_wire
 from seeknal.values import frames
-from seeknal.values.exact import read_keys
+from seeknal.values.exact import read_keys, values
 from seeknal.values.matching import match
 
 _PLAIN: tuple[tuple[Callable[[pa.DataType], bool], type], ...] = (
@@ -106,9 +106,7 @@ def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> d
     if len(missing) > 1:
         raise DataError(f"{_asked_by(names, table)}; the frame lacks {', '.join(map(repr, missing))}.")
     frame.require(missing, f"{_asked_by(names, table)}; the frame")
-    return {
-        name: column.to_pylist() for name, column in zip(names, frame.typed(kinds).table(names).columns, strict=True)
-    }
+    return {name: values(column) for name, column in zip(names, frame.typed(kinds).table(names).columns, strict=True)}
 
 
 def _check(key: object, names: Sequence[str], table: str) -> None:

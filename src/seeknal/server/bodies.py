@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types as is_
 
+from seeknal.client.calls import TYPED
 from seeknal.errors import DataError
 from seeknal.server.http import ARROW, JSON, MSGPACK, Problem
+from seeknal.values import exact, types
 
 _DICTIONARY, _BATCH = 2, 3
+_MOST_NULLS = 2**16
 
 
 class Decoder:
@@ -30,8 +33,11 @@ class Decoder:
 
     def __init__(self, shape: type[Any], example: str) -> None:
         self._example = example
-        self._json = msgspec.json.Decoder(shape)
-        self._msgpack = msgspec.msgpack.Decoder(shape, ext_hook=_refuse_extension)
+        self._decoders = {
+            JSON: msgspec.json.Decoder(shape).decode,
+            MSGPACK: msgspec.msgpack.Decoder(shape, ext_hook=_refuse_extension).decode,
+            TYPED: msgspec.msgpack.Decoder(shape, ext_hook=exact.unpacked).decode,
+        }
 
     def __call__(self, body: bytes, kind: str) -> Any:
         """Decode a body.
@@ -41,10 +47,8 @@ class Decoder:
             DataError: It has another shape.
         """
         try:
-            if kind == JSON:
-                return self._json.decode(body)
-            if kind == MSGPACK:
-                return self._msgpack.decode(body)
+            if kind in self._decoders:
+                return self._decoders[kind](body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             problem = f"does not fit: {error}" if body else "is empty"
             raise DataError(f"The body {problem}. It looks like {self._example}.") from None
@@ -70,7 +74,7 @@ def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
         Problem: The table has too many rows.
         DataError: The body is not an Arrow stream, or is a small encoding of a large table.
     """
-    batches, rows = [], 0
+    batches, rows, nulls = [], 0, 0
     try:
         # Messages are inspected first, since Arrow would decompress a batch before its rows could be counted.
         for message in pa.ipc.MessageReader.open_stream(body):
@@ -83,6 +87,8 @@ def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
             for batch in reader:
                 check_count(rows := rows + batch.num_rows, most)
                 batch.validate(full=True)
+                if (nulls := nulls + _nulls_in_lists(batch)) > _MOST_NULLS:
+                    raise DataError("The Arrow stream has lists with a great many values of type null. Cast them.")
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, struct.error) as error:
@@ -105,18 +111,20 @@ def _check_schema(schema: pa.Schema) -> None:
 
 
 def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
-    """Return whether values of a type can take no bytes, or share them.
-
-    Null and empty binary values take none. A column has as many as there are rows, which is limited. Inside a list,
-    there is no limit.
-    """
+    """Return whether values of a type can share their bytes, or take none inside a list, where their number has no limit."""
     shared = is_.is_dictionary, is_.is_run_end_encoded, is_.is_string_view, is_.is_binary_view, is_.is_list_view
-    if any(test(kind) for test in shared):
+    if any(test(kind) for test in shared) or (inside and types.has_no_width(kind)):
         return True
     if is_.is_nested(kind):
         fields = [kind.field(i).type for i in range(kind.num_fields)]
         return not fields or any(_is_endless(one, inside=True) for one in fields)
-    return inside and (is_.is_null(kind) or kind == pa.binary(0))
+    return False
+
+
+def _nulls_in_lists(batch: pa.RecordBatch) -> int:
+    """Return how many values of type null, which take no bytes, are in the lists and structs of a batch."""
+    nested = [column for column in batch.columns if is_.is_nested(column.type)]
+    return sum(len(leaf) for column in nested for leaf in types.leaves(column) if is_.is_null(leaf.type))
 
 
 def rows_in(file: Path) -> int:

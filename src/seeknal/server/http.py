@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"
+TEXTUAL = JSON, MSGPACK
+"""Content types of keys and rows in which times and decimals are text."""
 PROBLEM = "application/problem+json"
 _LONGEST_DETAIL = 1000
 SOON = (b"retry-after", b"1")

@@ -18,7 +18,7 @@ from seeknal.names import did_you_mean, misfit
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
-from seeknal.server.http import ARROW, JSON, SOON, Problem, Request, Response
+from seeknal.server.http import ARROW, JSON, SOON, TEXTUAL, Problem, Request, Response
 from seeknal.server.service import Service
 from seeknal.values import exact, frames
 
@@ -44,11 +44,12 @@ async def post(service: Service, request: Request) -> Response:
     body = await request.body()
     if kind == ARROW:
         asked = _options(request.query)
-        asked.keys = read_arrow(body, service.limits.keys, held.table.keys).to_pylist()
+        keys: Any = read_arrow(body, service.limits.keys, held.table.keys)
     else:
         request.refuse_query()
         asked = _decode(body, kind)
-    request.keys = len(asked.keys)
+        keys = asked.keys
+    request.keys = len(keys)
     check_count(request.keys, service.limits.keys)
     # The fast path: the most common request, to a store in this process, takes neither a thread nor Arrow.
     if kind == request.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
@@ -56,8 +57,8 @@ async def post(service: Service, request: Request) -> Response:
         if quick is not None:
             request.reads = quick[1]
             return Response(HTTPStatus.OK, _json({"rows": quick[0]}))
-    columns = held.table.columns(asked.keys)
-    if kind != ARROW:
+    columns = held.table.columns(keys)
+    if kind in TEXTUAL:
         kinds = held.key_kinds
         columns = {
             name: values

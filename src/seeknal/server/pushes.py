@@ -12,7 +12,7 @@ from seeknal.define.schema import Schema
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
-from seeknal.server.http import ARROW, JSON, Request, Response
+from seeknal.server.http import ARROW, JSON, TEXTUAL, Request, Response
 from seeknal.server.service import Service
 
 
@@ -41,7 +41,7 @@ async def post(service: Service, request: Request) -> Response:
 
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> dict[str, Any]:
-    if kind != ARROW:
+    if kind in TEXTUAL:
         rows = _read(rows, service.store.version(record.name, record.project).schema, text=kind == JSON)
     pushed = asdict(service.store.push(record.name, rows, record.project))
     return pushed | {"first": None if pushed["first"] is None else forms.moment_text(pushed["first"])}

@@ -5,34 +5,22 @@ All such conversions go through here: object columns of pandas, pushed rows, key
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
 from seeknal.values import types
 from seeknal.values.exact.conversion import convert
-from seeknal.values.exact.families import Family, Unfit, family, settled, shown
+from seeknal.values.exact.families import Unfit, settled, shown
 from seeknal.values.exact.inference import is_text, narrowest
-from seeknal.values.exact.moments import DAY, SECOND, is_zoned, nanoseconds
+from seeknal.values.exact.portable import packed, unpacked
 
-__all__ = ["column", "plain", "read", "read_keys", "series", "shown"]
+__all__ = ["column", "packed", "read", "read_keys", "series", "shown", "unpacked", "values"]
 
-_AS_TEXT = {Family.DATE, Family.MOMENT, Family.TIME, Family.SPAN}
-_PLAIN: dict[Family, Callable[[Any], Any]] = {
-    Family.BOOL: bool,
-    Family.WHOLE: int,
-    Family.FLOAT: float,
-    Family.TEXT: str,
-    Family.BYTES: bytes,
-    Family.LIST: list,
-    Family.STRUCT: dict,
-}
-_UNITS = (("s", SECOND), ("ms", 10**6), ("us", 10**3), ("ns", 1))
 _AT_ONCE = 2**16
 """Rows converted at a time: one Arrow array has room for 2 GB of text, and for as many values of lists."""
 
@@ -131,30 +119,12 @@ def _check_kind(values: Sequence[Any], kind: pa.DataType) -> pa.DataType:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return a value as an equal value of a built-in Python type.
+def values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column as Python has them, and times as Arrow has them.
 
-    Dates, timestamps, times of day and durations become ISO 8601 text, since Python's own types have no nanoseconds. A
-    value without a built-in equal is returned as it is.
-
-    Raises:
-        ValueError: A duration has no fixed length, or a time is finer than a nanosecond.
+    Python's times have no nanoseconds, and end with the year 9999.
     """
-    (one,) = settled([value], nan=False)
-    of = Family.NULL if one is None else family(one)
-    if of in _AS_TEXT:
-        return _text_of(nanoseconds(one), of, "Z" if of == Family.MOMENT and is_zoned(one) else "")
-    return _PLAIN.get(of, lambda value: value)(one)
-
-
-def _text_of(nanos: int, of: Family, zone: str) -> str:
-    if of == Family.DATE:
-        return str(np.datetime64(nanos // DAY, "D"))
-    if of == Family.SPAN:
-        return f"{'-' if nanos < 0 else ''}PT{abs(nanos) // SECOND}.{abs(nanos) % SECOND:09}S"
-    unit, length = next((unit, length) for unit, length in _UNITS if nanos % length == 0)
-    text = f"{np.int64(nanos // length).astype(f'datetime64[{unit}]')}{zone}"
-    return text[len("1970-01-01T") :] if of == Family.TIME else text
+    return list(column) if is_.is_temporal(column.type) else column.to_pylist()
 
 
 def read(name: str, text: str, kind: pa.DataType) -> pa.Scalar:

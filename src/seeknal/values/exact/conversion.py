@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
+from seeknal.values import types
 from seeknal.values.exact.families import Family, Unfit, families_of, family, settled
 from seeknal.values.exact.inference import by_list, fields_of, flattened, is_exact_float, numbers_of
 from seeknal.values.exact.moments import DAY, SECOND, nanoseconds
@@ -117,7 +119,15 @@ def _floats(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
 def _decimals(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
     if infinite := [(i, v) for i, v in enumerate(values) if family(v) == Family.DECIMAL and not v.is_finite()]:
         raise Unfit(*infinite[0], "is no finite number")
-    plain = [int(value) if family(value) == Family.WHOLE else value for value in values]
+    # Arrow writes out all digits of a decimal, and ends the process for lack of memory at 1E-999999999.
+    plain: list[Any] = []
+    for row, value in enumerate(values):
+        if not isinstance(value, Decimal) or not value:
+            plain.append(None if value is None else int(value))
+        elif abs(value.adjusted()) <= types.LONGEST_DECIMAL:
+            plain.append(value)
+        else:
+            raise Unfit(row, value, _NO_PLACE)
     return _as_they_are(plain, kind, nan)
 
 

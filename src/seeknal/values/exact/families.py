@@ -124,7 +124,12 @@ def shown(value: Any) -> str:
     """Return a value as text for a message, shortened if it is long."""
     if isinstance(value, int) and value.bit_length() > _HUGE:
         return f"a whole number of {value.bit_length():,} bits"
-    return str(value) if isinstance(value, pa.Scalar) else reprlib.repr(value)
+    if not isinstance(value, pa.Scalar):
+        return reprlib.repr(value)
+    try:
+        return str(value)
+    except (OverflowError, ValueError):  # a time that Python does not have
+        return f"{value.value} in {value.type}"
 
 
 class Unfit(Exception):  # noqa: N818 - internal: the caller turns it into an error that names the column

@@ -143,7 +143,13 @@ def _zone_of(values: Sequence[Any]) -> str | None:
     for row, value in enumerate(values):
         if value is not None:
             first.setdefault(_zone_key(value), (row, value))
-    names = {None if key is None else _zone_name(*one) for key, one in first.items()}
+    names: set[str | None] = set()
+    for key, (row, value) in first.items():
+        name = None if key is None else zone_name(value)
+        if key is not None and name is None:
+            why = "has a zone that cannot be read back. Convert it to UTC: value.astimezone(datetime.UTC)"
+            raise Unfit(row, value, why)
+        names.add(name)
     return names.pop() if len(names) == 1 else "UTC" if names else None
 
 
@@ -154,9 +160,9 @@ def _zone_key(value: Any) -> object:
     return id(value.tzinfo) if is_zoned(value) else None
 
 
-def _zone_name(row: int, value: Any) -> str:
+def zone_name(value: Any) -> str | None:
+    """Return the name of a moment's zone by which every library finds it, or None if there is no such name."""
     with suppress(pa.ArrowException, ValueError):
         name = value.type.tz if isinstance(value, pa.Scalar) else pa.lib.tzinfo_to_string(value.tzinfo)
-        if known := types.known_zone(str(name)):
-            return known
-    raise Unfit(row, value, "has a zone that cannot be read back. Convert it to UTC: value.astimezone(datetime.UTC)")
+        return types.known_zone(str(name))
+    return None

@@ -1,0 +1,119 @@
+"""Values as MessagePack carries them between a client and a server: exact, and each of the family that it was.
+
+MessagePack has no decimals, dates, times or durations, and no whole numbers of more than 64 bits. Here they are
+extensions of it, whose data is a number as text: a time is its nanoseconds, and a moment names its zone after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from seeknal.values import types
+from seeknal.values.exact.families import Family, family, settled
+from seeknal.values.exact.moments import SECOND, is_zoned, nanoseconds, zone_name
+
+_AS_IS = {type(None), bool, float, str, bytes}
+_SAME: Mapping[Family, Callable[[Any], Any]] = {
+    Family.BOOL: bool,
+    Family.FLOAT: float,
+    Family.TEXT: str,
+    Family.BYTES: bytes,
+}
+_EXTENSIONS = {1: Family.WHOLE, 2: Family.DECIMAL, 3: Family.DATE, 4: Family.MOMENT, 5: Family.TIME, 6: Family.SPAN}
+_CODES = {of: code for code, of in _EXTENSIONS.items()}
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""The whole numbers that MessagePack has itself."""
+_LENGTHS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
+_ODD_ZONE = "unknown"
+
+
+def packed(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
+    """Return a value in a form that MessagePack encodes, and from which `unpacked` reads an equal one.
+
+    Raises:
+        ValueError: The value has no type here, or is of a type but beyond its range.
+    """
+    kind = type(value)
+    if kind in _AS_IS or (kind is int and _LEAST <= value <= _MOST):
+        return value
+    if kind is dict:  # before the checks for nulls, which would take most of the time
+        return _fields(value)
+    (one,) = settled([value], nan=False)
+    if one is None:
+        return None
+    of = family(one)
+    if of == Family.WHOLE and _LEAST <= one <= _MOST:
+        return int(one)
+    if of in _CODES:
+        return msgspec.msgpack.Ext(_CODES[of], _text_of(one, of).encode())
+    if of == Family.LIST and getattr(one, "ndim", 1) == 0:
+        raise ValueError("is no list")
+    if of == Family.LIST:
+        return [packed(item) for item in one]
+    if of == Family.STRUCT:
+        return _fields(one)
+    if of in _SAME:
+        return _SAME[of](one)
+    raise ValueError(f"is {of}")
+
+
+def _fields(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {name if type(name) is str else _name(name): packed(value) for name, value in values.items()}
+
+
+def _name(name: object) -> str:
+    if isinstance(name, str):
+        return str(name)
+    raise ValueError(f"has a field {name!r}, which is no name: text")
+
+
+def _text_of(value: Any, of: Family) -> str:
+    if of in {Family.WHOLE, Family.DECIMAL}:
+        return str(value)
+    nanos = nanoseconds(value)
+    zone = (zone_name(value) or _ODD_ZONE) if of == Family.MOMENT and is_zoned(value) else ""
+    _time(of, nanos, zone)
+    return f"{nanos} {zone}"
+
+
+def unpacked(code: int, data: memoryview) -> Any:
+    """Return the value that an extension stands for.
+
+    Raises:
+        msgspec.ValidationError: It is none that `packed` makes.
+    """
+    of = _EXTENSIONS.get(code)
+    with suppress(ValueError, InvalidOperation):
+        number, _, zone = bytes(data).decode().partition(" ")
+        if of == Family.DECIMAL:
+            return Decimal(number)
+        if of is not None:
+            return int(number) if of == Family.WHOLE else _time(of, int(number), zone)
+    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which stands for nothing here")
+
+
+def _time(of: Family, nanos: int, zone: str) -> pa.Scalar:
+    """Return a time as a scalar of the coarsest unit in which it is exact, since that reaches farthest.
+
+    Raises:
+        ValueError: It is beyond the range of that unit.
+    """
+    unit = next(unit for unit, length in _LENGTHS.items() if nanos % length == 0)
+    # A date may have a time of day, as Arrow's date64 can: the library refuses it where it does not fit.
+    unit = {Family.DATE: "ms", Family.TIME: "ns"}.get(of, unit)
+    kinds = {
+        Family.DATE: pa.date64(),
+        Family.TIME: pa.time64("ns"),
+        Family.SPAN: pa.duration(unit),
+        Family.MOMENT: pa.timestamp(unit, zone and (types.known_zone(zone) or _ODD_ZONE)),
+    }
+    try:
+        return pa.scalar(nanos // _LENGTHS[unit], pa.int64()).cast(kinds[of])
+    except (OverflowError, pa.ArrowInvalid):
+        raise ValueError("is too far away") from None
