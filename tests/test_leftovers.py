@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.home import doctor
 from seeknal.registry import Question
+from seeknal.system import folders
 from seeknal.system.duck import Duck
 from seeknal.values.times import instant
 from seeknal.write import leftovers
@@ -39,6 +43,7 @@ FeatureStore().save_training_set("may", [FeatureLookup("spend")], Question("spin
 SPILL = """
 import sys
 from pathlib import Path
+from seeknal.system import folders
 from seeknal.system.duck import Duck
 duck = Duck(Path(sys.argv[1]))
 print(duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0], flush=True)
@@ -178,3 +183,21 @@ def test_what_does_not_fit_in_memory_needs_no_folder_until_then(tmp_path):
     (tmp_path / "scratch").touch()
     duck = Duck(tmp_path / "scratch")
     assert duck.connection.sql("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_new_folder_that_others_remove_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    """Beside one that makes temporary folders, another removes what nobody holds, so that it meets folders in the making."""
+    whole, met = os.open, []
+
+    def slow(path: object, flags: int, *mode: int) -> int:
+        file = whole(path, flags, *mode)
+        if not met and ".part/" in str(path):
+            met.append(path)
+            shutil.rmtree(Path(str(path)).parent)
+        return file
+
+    monkeypatch.setattr(os, "open", slow)
+    with folders.temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+    assert met
+    gc.collect()  # a lock that was not closed is told of now, as an error

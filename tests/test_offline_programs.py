@@ -30,8 +30,9 @@ steps = st.one_of(
 class World:
     """A table, and beside it the rows that it should hold: ((user, day), n), in the order in which they count as written.
 
-    When another program appends rows and then updates them, the update puts all of them in one commit, and nothing tells
-    which of two rows of one user and day was first. Any of them may then be the answer.
+    When another program appends or updates rows and then rewrites their files, nothing tells any more which of two rows of one
+    user and day was first. Nor does anything where it gives some rows of a commit the numbers of others. Any of them may then be
+    the answer.
 
     Args:
         home: Where the store is.
@@ -43,7 +44,7 @@ class World:
         self.numbers = count()
         self.rows: list[tuple[tuple[int, int], int]] = []
         self.adopted = self.rows
-        self.appended: set[tuple[int, int]] = set()
+        self.changed: set[tuple[int, int]] = set()  # what the other program appended or updated
         self.unordered = self.unordered_when_adopted = frozenset[tuple[int, int]]()
         self.write("append", [(1, 0), (2, 0)])
 
@@ -62,13 +63,16 @@ class World:
         elif what == "foreign delete":
             DeltaTable(self.root).delete(f"user_id = {argument}")
             self.rows = [row for row in self.rows if row[0][0] != argument]
+            self.unordered |= self.changed
         elif what == "foreign update":
             DeltaTable(self.root).update(predicate=f"user_id = {argument}", updates={"n": "n + 1000"})
             same = [row for row in self.rows if row[0][0] != argument]
             self.rows = same + [(key, n + 1000) for key, n in self.rows if key[0] == argument]
-            self.unordered |= {key for key in self.appended if key[0] == argument}
+            self.unordered |= self.changed
+            self.changed |= {key for key, _ in self.rows if key[0] == argument}
         elif what == "compact":
             DeltaTable(self.root).optimize.compact()
+            self.unordered |= self.changed
         elif what == "vacuum" and self.rows == self.adopted:
             DeltaTable(self.root).vacuum(0, dry_run=False, enforce_retention_duration=False)
         elif what == "optimize":
@@ -79,7 +83,7 @@ class World:
                 self.latest()
             exec(f"from deltalake import DeltaTable\n{str(caught.value).partition('with deltalake: ')[2].rstrip('.')}")
             self.rows, self.unordered = self.adopted, self.unordered_when_adopted
-            self.appended = set()
+            self.changed = set()
         self.check()
 
     def write(self, mode: str, keys: list[tuple[int, int]]) -> None:
@@ -103,7 +107,9 @@ class World:
         write_deltalake(self.root, made, mode="append", schema_mode="merge")
         self.rows = [*self.rows, *zip(keys, made["n"].to_pylist(), strict=True)]
         self.unordered -= set(keys)
-        self.appended |= set(keys)
+        self.changed |= set(keys)
+        if copied:
+            self.unordered |= {key for key in keys if keys.count(key) > 1}
 
     def latest(self) -> dict[tuple[int, int], int]:
         """Give the value of each user and day that reads show."""
@@ -116,7 +122,7 @@ class World:
             return
         self.store.adopt("visits")
         self.adopted, self.unordered_when_adopted = self.rows, self.unordered
-        self.appended = set()
+        self.changed = set()
         self.check()
 
     def check(self) -> None:

@@ -256,9 +256,10 @@ def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
         part = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.part"
         made.append(part)
         part.mkdir()
-        lock = _try_lock(part, unknown=True)
-        if lock is not None and part.exists():
-            return part, lock
+        if (lock := _try_lock(part, unknown=True)) is not None:
+            if part.exists():
+                return part, lock
+            lock.close()
 
 
 def _sweep(place: Path) -> None:
