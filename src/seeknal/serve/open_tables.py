@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from seeknal import online
 from seeknal.errors import NotOnlineError
+from seeknal.names import check_features
 from seeknal.online import Codec
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.catalog import Catalog
@@ -197,6 +198,7 @@ class ServedTable:
         Raises:
             NotOnlineError: The table was deleted, or created again without features that it had.
         """
+        features = check_features(features)
         table = self._now[0] if time.monotonic() < self._due else self._look()
         while True:
             try:
