@@ -685,11 +685,25 @@ def test_what_cannot_be_sent_is_refused_in_the_librarys_words():
         Client("http://x:port")
 
 
-def test_an_empty_list_of_features_is_refused_wherever_it_is_said(client, store):
+def test_lists_of_names_are_taken_and_refused_alike_wherever_they_are_given(client, store):
     for keys in (KEYS, pa.Table.from_pylist(KEYS)):
         for table in (store.online_table("all", "shop"), Remote(client)):
             with pytest.raises(DefinitionError, match="features is an empty list"):
                 table.get_features(keys, features=[])
+            for odd in (5, [1], [["small"]], [None], "small", b"small"):
+                with pytest.raises(DefinitionError, match=r"^features.*Write .*features=\["):
+                    table.get_features(keys, features=odd)
+            for given in (iter(["small"]), np.array(["small"]), pd.Index(["small"])):
+                assert list(table.get_features(keys, "dicts", given)[0]) == ["user_id", "small"]
+    spine = pa.table({"user_id": [1], "t": [NOON], "y": [1]})
+    for it in (client, store):
+        for odd in (5, [1], "y", [None]):
+            with pytest.raises(DefinitionError, match=r"^keep.*Write .*keep.*=\["):
+                it.training_set(LOOKUPS, spine, "t", keep=odd)
+        with pytest.raises(DefinitionError, match=r"^date_col=5 is no text"):
+            it.training_set(LOOKUPS, spine, 5)
+        lookup = FeatureLookup("shop/everything", np.array(["whole"]), rename={np.str_("whole"): np.str_("w")})
+        assert it.training_set(lookup, spine, "t", keep=iter(["y"])).column_names == ["user_id", "t", "y", "w"]
 
 
 def test_a_value_beyond_python_is_told_and_comes_as_arrow(client, store):

@@ -189,9 +189,9 @@ def test_a_new_folder_that_others_remove_before_it_is_locked_is_made_anew(tmp_pa
     """Beside one that makes temporary folders, another removes what nobody holds, so that it meets folders in the making."""
     whole, met = os.open, []
 
-    def slow(path: object, flags: int, *mode: int) -> int:
-        file = whole(path, flags, *mode)
-        if not met and ".part/" in str(path):
+    def slow(path: object, *arguments: int, **options: int) -> int:
+        file = whole(path, *arguments, **options)
+        if not met and str(path).endswith(".part/_making.lock"):
             met.append(path)
             shutil.rmtree(Path(str(path)).parent)
         return file

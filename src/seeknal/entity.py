@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seeknal.errors import DefinitionError, notice
-from seeknal.names import check_name, is_generic
+from seeknal.names import check_name, check_names, is_generic
 
 
 @dataclass(frozen=True, init=False)
@@ -46,7 +46,7 @@ class Entity:
             check_name("entity", name),
             _columns("join_keys", join_keys),
             description,
-            _columns("pii_keys", pii_keys) if pii_keys else (),
+            () if pii_keys is None else _columns("pii_keys", pii_keys),
         )
         if not self.join_keys:
             raise DefinitionError(f'Entity {name!r} has no join keys. Write join_keys=["{name}_id"], say.')
@@ -72,11 +72,12 @@ class Entity:
 
 
 def _columns(argument: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-        raise DefinitionError(f"{argument} takes a list of column names, not {names!r}.")
-    if len(set(names)) != len(names):
-        raise DefinitionError(f"{argument} names a column twice: {', '.join(names)}.")
-    return tuple(names)
+    found = check_names(argument, names)
+    if "" in found:
+        raise DefinitionError(f"{argument} has an empty name in it: {found!r}. Leave it out.")
+    if len(set(found)) != len(found):
+        raise DefinitionError(f"{argument} names a column twice: {', '.join(found)}.")
+    return found
 
 
 def _advise(entity: Entity) -> None:

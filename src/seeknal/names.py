@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from seeknal.errors import DefinitionError
+from seeknal.errors import DataError, DefinitionError
 
 _MANY = 10
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
@@ -32,6 +33,74 @@ def check_name(kind: str, name: object) -> str:
     )
 
 
+def is_text(value: object) -> bool:
+    """Return whether a value is text that can be encoded: without lone surrogates."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def check_text(argument: str, given: object) -> str:
+    """Return an argument that is one name of a column, or a part of one.
+
+    Raises:
+        DefinitionError: It is no text.
+    """
+    if isinstance(given, str) and is_text(given):
+        return str(given)  # a text of NumPy is a `str` that not everything can encode
+    raise DefinitionError(f"{argument}={reprlib.repr(given)} is no text. Write {argument}='x', say.")
+
+
+def check_names(argument: str, given: object, example: str = "['x']") -> tuple[str, ...]:
+    """Return an argument that is a list of names of columns. It may be any iterable of text, and is read once.
+
+    Args:
+        argument: The name of the argument.
+        given: The argument.
+        example: What to write instead.
+
+    Raises:
+        DefinitionError: It is a single name or no list, or one of the names is no text.
+    """
+    if isinstance(given, str):
+        raise DefinitionError(f"{argument}={given!r} is no list. Write {argument}=[{given!r}].")
+    try:
+        names = None if isinstance(given, bytes | bytearray | Mapping) else iter(given)  # type: ignore[call-overload]
+    except TypeError:
+        names = None
+    if names is None:
+        raise DefinitionError(f"{argument}={reprlib.repr(given)} is no list of names. Write {argument}={example}, say.")
+    found = tuple(names)
+    if odd := [name for name in found if not is_text(name)]:
+        raise DefinitionError(
+            f"{argument} has {reprlib.repr(odd[0])} in it, which is no name. Write names as text: {argument}={example}, say."
+        )
+    return tuple(map(str, found))
+
+
+def check_features(given: object) -> tuple[str, ...] | None:
+    """Return the argument `features`: a list that names some features, or None for all of them.
+
+    Raises:
+        DefinitionError: It is neither, or an empty list.
+    """
+    names = None if given is None else check_names("features", given)
+    if names == ():
+        raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
+    return names
+
+
+def check_entity(keys: object) -> None:
+    """Check that the keys of one entity are a mapping, or a row of pandas, which has names too.
+
+    Raises:
+        DataError: They are not.
+    """
+    if not hasattr(keys, "keys"):
+        raise DataError(f"keys={reprlib.repr(keys)} is no mapping. Write the name of each key with its value.")
+
+
 class Named(Protocol):
     """An object that belongs to a project and has a name there."""
 
@@ -53,9 +122,13 @@ def split_label(kind: str, label: str, project: str | None) -> tuple[str | None,
     >>> split_label("table", "shop/spend", None), split_label("table", "spend", None)
     (('shop', 'spend'), (None, 'spend'))
     """
+    if not isinstance(label, str):
+        check_name(kind, label)
     within, _, name = label.rpartition("/")
     for what, text in (("project", project or within), (kind, name)):
-        if not text.isascii():  # no stored name has such characters, and a database cannot even look some of them up
+        if (
+            not isinstance(text, str) or not text.isascii()
+        ):  # no stored name has such characters, and a database cannot even look some of them up
             check_name(what, text)
     if within and project and within != project:
         raise DefinitionError(f"{label!r} is of project {within!r}, not of {project!r}. Name one of them.", name=name)
@@ -98,7 +171,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     'spend'
     """
     by_folded = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name.lower(), by_folded, n=1)
+    near = difflib.get_close_matches(str(name).lower(), by_folded, n=1)
     return by_folded[near[0]] if near else None
 
 

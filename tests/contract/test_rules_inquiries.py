@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, TrainingSet
+from seeknal import (
+    DefinitionError,
+    Entity,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    Materialization,
+    SeeknalError,
+    TrainingSet,
+)
 from seeknal.values.content_hash import content_hash
 
-from .world import HOUR, NOON, rows, write, written
+from .world import HOUR, NOON, group, rows, write, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
@@ -113,10 +124,72 @@ def test_one_lookup_is_a_list_of_one():
         HistoricalFeaturesDuckDB(fg)
 
 
-def test_columns_to_keep_are_a_list():
-    _, features = asked()
-    with pytest.raises(DefinitionError, match=r"Write keep_cols=\['label'\]"):
-        features.using_spine(SPINE, "when", keep_cols="label")
+def group_of(features) -> list[str]:
+    fg = group("declared").set_dataframe(rows(1)).set_features(features)
+    fg.write()
+    return fg.features
+
+
+def looked_up(fg, **options) -> list[str]:
+    lookup = FeatureLookup(fg, **options)
+    return FeatureStore().training_set(lookup, SPINE, "when", keep=()).column_names[2:]
+
+
+LISTS = {
+    "features": {
+        "of a lookup": lambda fg, given: looked_up(fg, features=given),
+        "online": lambda fg, given: list(
+            FeatureStore().serve([FeatureLookup(fg)], "t").get_features([{"user_id": 1}], "dicts", given)[0]
+        )[1:],
+        "of a group": lambda _, given: group_of(given),
+        "of a write": lambda _, given: FeatureStore().write(group("declared").definition, rows(1), features=given) and ["x"],
+    },
+    "keep_cols": {
+        "": lambda fg, given: HistoricalFeaturesDuckDB(FeatureLookup(fg, prefix="f_")).using_spine(
+            SPINE.rename_columns(["user_id", "when", "x", "y"]), "when", given).to_dataframe().column_names[2:-1],
+    },
+    "join_keys": {"": lambda _, given: list(Entity("user", given).join_keys)},
+    "pii_keys": {"": lambda _, given: list(Entity("user", ["x"], pii_keys=given).pii_keys)},
+    "names": {"": lambda fg, given: FeatureStore().serve([FeatureLookup(fg)], "x") and [one.table.rpartition("/")[2] for one in FeatureStore().refresh(given)]},
+}  # fmt: skip
+"""Arguments that are lists of names, and which names are taken from each where "x" is given."""
+
+
+@pytest.mark.parametrize(("argument", "where"), [(name, where) for name, calls in LISTS.items() for where in calls])
+def test_a_list_of_names_is_anything_that_gives_text_and_else_an_error_that_shows_how(argument, where):
+    fg, call = written(rows(1, 2)), LISTS[argument][where]
+    for given in (["x"], ("x",), iter(["x"]), (name for name in ["x"]), np.array(["x"]), pd.Index(["x"])):
+        assert call(fg, given) == ["x"]
+    for given in (5, 1.5, True, b"x", object(), NOON, np.array(5)):
+        with pytest.raises(DefinitionError, match=rf"^{argument}=.* is no list of names. Write {argument}=\['x'\]"):
+            call(fg, given)
+    for given in ([1], [["x"]], [None], ["x", b"x"], iter([1]), ["\ud800"], np.array([1])):
+        with pytest.raises(DefinitionError, match=rf"^{argument} has .* in it, which is no name. .*{argument}=\['x'\]"):
+            call(fg, given)
+    with pytest.raises(DefinitionError, match=rf"^{argument}='x' is no list. Write {argument}=\['x'\]"):
+        call(fg, "x")
+
+
+@pytest.mark.parametrize("given", [5, b"x", ["x"], None, object, np.array(["x"]), "\ud800"], ids=repr)
+def test_other_arguments_that_name_something_are_refused_if_they_are_no_text(given):
+    fg = written(rows(1))
+    store, lookup = FeatureStore(), FeatureLookup(fg)
+    for ask in (
+        lambda: FeatureLookup(fg, rename={"x": given}),
+        lambda: FeatureLookup(fg, rename=given or 0),
+        lambda: FeatureLookup(fg, prefix=given or 0),
+        lambda: store.training_set([lookup], SPINE, given),
+        lambda: Materialization(given or 0),
+        lambda: Materialization("at", given or 0),
+        lambda: group("other").set_features({"x": given}),
+        lambda: store.write(fg.definition, rows(1), declared={"x": given}),
+        lambda: store.online_table(given),
+        lambda: store.push(given, []),
+        lambda: store.erase("spend", given),
+        lambda: store.explain([lookup], given, NOON),
+    ):
+        with pytest.raises(SeeknalError):
+            ask()
 
 
 def test_the_span_that_was_asked_for_is_kept_and_shown():

@@ -16,7 +16,7 @@ from pyarrow import types as is_
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, StoreError
-from seeknal.names import check_name, split_label
+from seeknal.names import check_name, check_names, check_text, split_label
 from seeknal.registry.catalog import AsOf
 from seeknal.values import exact, frames, types
 from seeknal.values.times import Interval, instant, moment_of
@@ -306,8 +306,8 @@ def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as
     """Return the options of a training set as JSON in the form that the server expects."""
     moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
     return {
-        "date_col": date_col,
-        "keep": None if keep is None else list(keep),
+        "date_col": check_text("date_col", date_col),
+        "keep": None if keep is None else check_names("keep", keep),
         "start": None if interval.start is None else moment_of(interval.start).isoformat(),
         "end": None if interval.end is None else moment_of(interval.end).isoformat(),
         "as_of": dict(moment) if isinstance(moment, Mapping) else moment,

@@ -28,9 +28,10 @@ from seeknal.client.calls import (
 )
 from seeknal.client.sending import Sender, httpx2
 from seeknal.define.feature_group import FeatureLookup, check_lookups
+from seeknal.names import check_features
 from seeknal.registry.catalog import AsOf
 from seeknal.serve.keys import check_keys
-from seeknal.serve.online_table import as_python, check_features, check_output
+from seeknal.serve.online_table import as_python, check_output
 from seeknal.system.progress import OnProgress
 from seeknal.values import frames
 from seeknal.values.times import Interval
@@ -45,11 +46,9 @@ class _Calls(Sender):
         table: str, keys: object, output: str, features: Sequence[str] | None, project: str | None, *, with_status: bool
     ) -> PreparedRequest:
         check_output(output)
-        check_features(features)
+        names = check_features(features)
         check_keys(keys)
-        content, kind, params = body_of(
-            "keys", keys, {"features": None if features is None else list(features), "with_status": with_status}
-        )
+        content, kind, params = body_of("keys", keys, {"features": names, "with_status": with_status})
 
         def read(body: IO[bytes]) -> Any:
             found = read_table(body)

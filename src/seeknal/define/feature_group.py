@@ -9,7 +9,7 @@ from typing import Protocol
 
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
-from seeknal.names import check_name
+from seeknal.names import check_features, check_name, check_names, check_text
 from seeknal.values.times import microseconds
 
 
@@ -27,7 +27,8 @@ class Materialization:
         online: Load the newest row of each entity into the online store after every write.
 
     Raises:
-        DefinitionError: The ttl is not a positive timedelta, it is longer than 3,660,000 days, or `offline` is false.
+        DefinitionError: The name of a column is no text, the ttl is not a positive timedelta, it is longer than 3,660,000 days,
+            or `offline` is false.
     """
 
     event_time_col: str | None = None
@@ -42,6 +43,9 @@ class Materialization:
         return None if self.ttl is None else microseconds(self.ttl)
 
     def __post_init__(self) -> None:
+        for argument in ("event_time_col", "created_time_col"):
+            if (name := getattr(self, argument)) is not None:
+                check_text(argument, name)
         check_ttl(self.ttl)
         if not self.offline:
             raise DefinitionError(
@@ -149,8 +153,11 @@ class FeatureLookup:
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) and not (hasattr(self.source, "name") and hasattr(self.source, "project")):
             raise DefinitionError(f"source={self.source!r} is neither a feature group nor the name of one.")
-        if isinstance(self.features, str) or (self.features is not None and not self.features):
-            raise DefinitionError(f"features={self.features!r} is no list of names. Leave it out to get all features.")
+        object.__setattr__(self, "features", check_features(self.features))
+        if self.prefix is not None:
+            check_text("prefix", self.prefix)
+        if self.rename is not None:
+            object.__setattr__(self, "rename", _renames(self.rename))
         if self.version is not None and (not isinstance(self.version, int) or isinstance(self.version, bool)):
             raise DefinitionError(f"version={self.version!r} is no number. Write version=1, say.")
 
@@ -169,6 +176,14 @@ class FeatureLookup:
     def output_name(self, feature: str) -> str:
         """Return the name of a feature in the result."""
         return (self.rename or {}).get(feature, f"{self.prefix or ''}{feature}")
+
+
+def _renames(rename: object) -> dict[str, str]:
+    example = "{'old': 'new'}"
+    if not isinstance(rename, Mapping):
+        raise DefinitionError(f"rename={rename!r} is no mapping. Write rename={example}, say.")
+    old, new = (check_names("rename", names, example) for names in (list(rename), rename.values()))
+    return dict(zip(old, new, strict=True))
 
 
 def check_lookups(lookups: object) -> tuple[FeatureLookup, ...]:

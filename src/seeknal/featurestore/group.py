@@ -11,7 +11,7 @@ from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.featurestore import Binding
-from seeknal.names import check_name
+from seeknal.names import check_features, check_name
 from seeknal.values.times import Interval, Moment, moment_of
 
 if TYPE_CHECKING:
@@ -133,16 +133,19 @@ class FeatureGroupDuckDB:
             names: Their names, or their types by name, or a `pyarrow.Schema`. None: all columns of the
                 frame but keys, event time and created time.
         """
-        if isinstance(names, str):
-            raise DefinitionError(f"features={names!r} is no list. Write features=[{names!r}].")
-        self._features, self._declared = None if names is None else list(names), {}
-        if names is None or isinstance(names, Sequence):
-            return self
-        from seeknal.values.types import parse
+        declared: dict[str, pa.DataType] = {}
+        if not (names is None or isinstance(names, Sequence)):
+            import pyarrow as pa
 
-        pairs = names.items() if isinstance(names, Mapping) else [(field.name, field.type) for field in names]
-        self._declared = {name: parse(kind) for name, kind in pairs}
-        self._features = list(self._declared)
+            from seeknal.values.types import parse_each
+
+            if isinstance(names, pa.Schema):
+                names = dict(zip(names.names, names.types, strict=True))
+            if isinstance(names, Mapping):
+                declared = parse_each("features", names)
+                names = list(declared)
+        found = check_features(names)
+        self._features, self._declared = None if found is None else list(found), declared
         return self
 
     def write(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from seeknal.errors import DataError, DefinitionError
 from seeknal.home.home import Home
 from seeknal.join.inquiry import SPINE, Inquiry
-from seeknal.names import quoted
+from seeknal.names import check_entity, quoted
 from seeknal.registry import TrainingSetRecord
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.times import Moment, instant
@@ -91,6 +91,7 @@ def explain(
     """
     from seeknal.join import explanation
 
+    check_entity(keys)
     found = []
     for source in sources(home, asked):
         if missing := [name for name in source.keys.values() if name not in keys]:

@@ -14,6 +14,7 @@ from seeknal.errors import plural, unfinished
 from seeknal.home import reading
 from seeknal.home.home import Home
 from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
+from seeknal.names import check_features, check_names
 from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
 from seeknal.registry.catalog import AsOf
 from seeknal.system.progress import OnProgress, no_progress
@@ -110,7 +111,7 @@ class FeatureStore(Home):
                 online, as the message says, with `snapshot` and `rows` as attributes.
         """
         from seeknal.define.schema import Roles
-        from seeknal.values import frames
+        from seeknal.values import frames, types
         from seeknal.write import writing
 
         roles = Roles(
@@ -118,13 +119,13 @@ class FeatureStore(Home):
             group.entity.join_keys,
             group.event_time_col,
             group.materialization.created_time_col,
-            None if features is None else tuple(features),
-            declared,
+            check_features(features),
+            None if declared is None else types.parse_each("declared", declared),
         )
         given = frames.opened(frame)
         given.require(roles.named, f"The frame for group {group.name!r}")
         known = self.registry.group(group.project, group.name)
-        rows = writing.rows_of(self.catalog, known, given, features and roles.named, declared)
+        rows = writing.rows_of(self.catalog, known, given, roles.features and roles.named, roles.declared)
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
         online, written = group.materialization.online, None
         # If all that is stored is online, no earlier append failed after it was stored, and this one is no retry.
@@ -440,6 +441,7 @@ class FeatureStore(Home):
             take_over: Take ownership of rows that another home loaded into an online store that both homes use.
         """
         moment = None if at is None else instant(at)
+        names = names if names is None else check_names("names", names)
         tables = (
             self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
         )

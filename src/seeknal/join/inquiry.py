@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from seeknal.define.feature_group import FeatureLookup, check_lookups
-from seeknal.errors import DefinitionError
+from seeknal.names import check_names, check_text
 from seeknal.values.times import Interval, Moment, instant, now
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ class Inquiry:
     as_of: AsOf | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, str):
-            raise DefinitionError(f"keep_cols={self.keep!r} is no list. Write keep_cols=[{self.keep!r}].")
         object.__setattr__(self, "lookups", check_lookups(self.lookups))
-        object.__setattr__(self, "keep", None if self.keep is None else tuple(self.keep))
+        object.__setattr__(self, "keep", None if self.keep is None else check_names("keep_cols", self.keep))
+        check_text("date_col", self.date_col)
 
     def of_spine(self, spine: object, date_col: str, keep: Sequence[str] | None) -> Inquiry:
         """Return the same request for the rows of a frame."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
-from seeknal.names import did_you_mean, not_the_only, quoted, split_label
+from seeknal.names import check_entity, did_you_mean, not_the_only, quoted, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.registry.records import SnapshotRecord
 from seeknal.registry.rows import snapshot_of
@@ -327,6 +327,7 @@ class Catalog:
 
         from seeknal.values.exact import read_keys
 
+        check_entity(keys)
         fields = self._widest_keys(record)
         names = [field.name for field in fields]
         lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]

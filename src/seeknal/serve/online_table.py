@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
-from seeknal.names import did_you_mean, quoted
+from seeknal.names import check_features, did_you_mean, quoted
 from seeknal.registry import OnlineTableRecord, TableLookup
 from seeknal.serve.keys import Key, columns_of, exact_columns
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
@@ -260,17 +260,16 @@ class OnlineTable:
         Raises:
             DefinitionError: A feature is unknown, or none is named.
         """
-        if features is None:
+        asked = check_features(features)
+        if asked is None:
             return self._all
-        check_features(features)
-        if unknown := [name for name in features if name not in self.features]:
+        if unknown := [name for name in asked if name not in self.features]:
             hint = did_you_mean(unknown[0], self.features)
             raise DefinitionError(f"Online table {self.record.name!r} has no feature {quoted(unknown)}.{hint}")
-        asked = tuple(features)
         if (known := self._selections.get(asked)) is None:
             if len(self._selections) >= _MOST_SELECTIONS:  # callers may request any number of combinations
                 self._selections.clear()
-            known = self._selections[asked] = self._select(features)
+            known = self._selections[asked] = self._select(asked)
         return known
 
     def _select(self, features: Sequence[str]) -> Selection:
@@ -291,18 +290,6 @@ def check_output(output: object) -> None:
     if output not in ONLINE_OUTPUTS:
         raise DefinitionError(f"output={output!r} is unknown. Choose one of {', '.join(ONLINE_OUTPUTS)}.")
     frames.check_installed(str(output))
-
-
-def check_features(features: Sequence[str] | None) -> None:
-    """Check that features are a list that names some, or None.
-
-    Raises:
-        DefinitionError: They are a single name, or an empty list.
-    """
-    if isinstance(features, str):
-        raise DefinitionError(f"features={features!r} is no list. Write features=[{features!r}].")
-    if features is not None and not len(features):
-        raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
 
 
 @contextmanager

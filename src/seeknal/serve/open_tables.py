@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from seeknal.errors import NotOnlineError
+from seeknal.names import check_features
 from seeknal.online import Codec, Stores
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.catalog import Catalog
@@ -196,6 +197,7 @@ class ServedTable:
         Raises:
             NotOnlineError: The table was deleted, or created again without features that it had.
         """
+        features = check_features(features)
         table = self._now[0] if time.monotonic() < self._due else self._look()
         while True:
             try:

@@ -7,7 +7,8 @@ The *logical* type is the one a user gets back, the *stored* type the nearest ex
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
+from seeknal.names import check_names
 
 UTC = pa.timestamp("us", tz="UTC")
 """The type of an instant, and the stored type of event times and created times."""
@@ -370,13 +372,27 @@ def parse(name: str | pa.DataType) -> pa.DataType:
     """
     if isinstance(name, pa.DataType):
         return logical(name)
-    try:
-        return logical(pa.type_for_alias(name))
-    except ValueError:
-        raise DefinitionError(
-            f"{name!r} is no type. Write int64, float64, bool, string, date32, timestamp[us], "
-            "or give a pyarrow type such as pyarrow.list_(pyarrow.float32(), 64)."
-        ) from None
+    with suppress(ValueError):
+        if isinstance(name, str):
+            return logical(pa.type_for_alias(name))
+    raise DefinitionError(
+        f"{name!r} is no type. Write int64, float64, bool, string, date32, timestamp[us], "
+        "or give a pyarrow type such as pyarrow.list_(pyarrow.float32(), 64)."
+    )
+
+
+def parse_each(argument: str, given: object) -> dict[str, pa.DataType]:
+    """Return an argument that has types by the names of columns as logical types; see `parse`.
+
+    Raises:
+        DefinitionError: It is no mapping from names to types.
+        DataError: Seeknal cannot store values of a type.
+    """
+    example = "{'x': 'int64'}"
+    if not isinstance(given, Mapping):
+        raise DefinitionError(f"{argument}={given!r} is no mapping. Write {argument}={example}, say.")
+    names = check_names(argument, list(given), example)
+    return dict(zip(names, map(parse, given.values()), strict=True))
 
 
 def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:

@@ -13,10 +13,11 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
+from seeknal.names import is_text
 from seeknal.values import types
 from seeknal.values.exact.conversion import convert
 from seeknal.values.exact.families import Unfit, settled, shown
-from seeknal.values.exact.inference import is_text, narrowest
+from seeknal.values.exact.inference import narrowest
 from seeknal.values.exact.portable import packed, unpacked
 
 __all__ = ["column", "packed", "read", "read_keys", "series", "shown", "unpacked", "values"]

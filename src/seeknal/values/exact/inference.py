@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from seeknal.names import is_text
 from seeknal.values import types
 from seeknal.values.exact.families import Family, Unfit, families_of, family, settled
 from seeknal.values.exact.moments import moment_type, span_type, time_type
@@ -200,14 +201,6 @@ def _struct(values: Sequence[Any], *, nan: bool, depth: int) -> pa.DataType:
 def fields_of(values: Sequence[Mapping[str, Any] | None], name: str) -> list[Any]:
     """Return one field of some mappings, with None where a mapping is null or lacks the field."""
     return [None if value is None else value.get(name) for value in values]
-
-
-def is_text(value: object) -> bool:
-    """Return whether a value is text that can be encoded: without lone surrogates."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 _TOGETHER: tuple[tuple[set[Family], Callable[[Sequence[Any]], pa.DataType]], ...] = (
