@@ -12,6 +12,7 @@ from dateutil.tz import tzoffset
 from contract.world import HOUR, NOON, group, history, look, rows, snapshots, write, written
 from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, TrainingSet
 from seeknal.values import frames, types
+from seeknal.values.casting import recast
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def test_lists_of_one_length_are_cast_beside_nulls():
     table = pa.table(
         {"x": pa.chunked_array([pa.array(values[i : i + 7], pa.list_(kind.value_type)) for i in range(0, 200, 7)])}
     )
-    found = types.recast(table, [kind])
+    found = recast(table, [kind])
     found.validate(full=True)
     assert (found["x"].type, found["x"].to_pylist()) == (kind, values)
 
@@ -192,3 +193,14 @@ def test_names_that_would_lose_values_are_refused(name):
 def test_sparse_columns_are_read_as_what_they_stand_for():
     frame = pd.DataFrame({"user_id": [1, 2], "at": [NOON] * 2, "x": pd.arrays.SparseArray([0, 7])})
     assert history(written(frame))["x"].to_pylist() == [0, 7]
+
+
+def test_slices_of_lists_of_lists_of_nulls_are_cast_as_they_are():
+    nulls = pa.ListArray.from_arrays([0, 2, 2], pa.nulls(2))
+    for outer in (pa.LargeListArray, pa.ListArray):
+        lists = outer.from_arrays([0, 1, 2], nulls)
+        for column in (pa.chunked_array([part]) for part in (lists, lists.slice(1), lists.slice(0, 1))):
+            for kind in (pa.list_(pa.list_(pa.null())), pa.list_(pa.list_(pa.int64()))):
+                (cast,) = recast(pa.table({"x": column}), [kind]).columns
+                cast.validate(full=True)
+                assert cast.to_pylist() == column.to_pylist()

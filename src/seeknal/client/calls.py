@@ -19,6 +19,7 @@ from seeknal.errors import DataError, StoreError
 from seeknal.names import check_name, check_names, check_text, split_label
 from seeknal.registry.catalog import AsOf
 from seeknal.values import exact, frames, types
+from seeknal.values.casting import recast
 from seeknal.values.times import Interval, instant, moment_of
 from seeknal.write.push import Pushed
 
@@ -141,7 +142,7 @@ def _standard(table: pa.Table) -> pa.Table:
         except DataError:  # the server names the column, if it is one that it looks at
             return kind
 
-    return types.recast(table, [standard(kind) for kind in table.schema.types])
+    return recast(table, [standard(kind) for kind in table.schema.types])
 
 
 _UNSENDABLE = ValueError, OverflowError, TypeError, RecursionError

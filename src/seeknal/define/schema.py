@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from seeknal.errors import DataError, DefinitionError
 from seeknal.values import types
+from seeknal.values.casting import fits, shortest
 
 ROW_ID = "_seeknal_row_id"
 """Column of every stored row with its number in the order of writing, which breaks ties."""
@@ -264,19 +265,19 @@ def _next_type(column: pa.ChunkedArray, kind: pa.DataType, now: pa.DataType) -> 
     That is the known type if all values fit it, else the narrowest type for both. If there is none, it is the type of
     the new values, which `check_evolution` then refuses.
     """
-    if types.widens(kind, now) or types.fits(column, now):
+    if types.widens(kind, now) or fits(column, now):
         return now
     if not (pa.types.is_decimal(kind) and pa.types.is_decimal(now)):
         return types.together(now, kind) or kind
     # Both declared types together may need more than 38 digits although the values need fewer.
-    short = types.shortest(column)
+    short = shortest(column)
     return types.together(now, kind) or types.together(now, short) or short
 
 
 def _declared_type(column: pa.ChunkedArray, kind: pa.DataType, declared: pa.Field) -> pa.DataType:
     # Numbers are checked value by value when the rows are cast for storage.
     numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (kind, declared.type))
-    if numbers or types.widens(kind, declared.type) or types.fits(column, declared.type):
+    if numbers or types.widens(kind, declared.type) or fits(column, declared.type):
         return declared.type
     raise DataError(
         f"Column {declared.name!r} is {kind} but declared as {declared.type}. Cast it, or declare {kind}.",

@@ -441,10 +441,10 @@ class FeatureStore(Home):
             take_over: Take ownership of rows that another home loaded into an online store that both homes use.
         """
         moment = None if at is None else instant(at)
-        names = names if names is None else check_names("names", names)
-        tables = (
-            self.registry.tables(project) if names is None else [self.catalog.online_table(n, project) for n in names]
-        )
+        if names is None:
+            tables = self.registry.tables(project)
+        else:
+            tables = [self.catalog.online_table(name, project) for name in check_names("names", names)]
         return self.online_tables.refresh(tables, full=full, at=moment, on_progress=on_progress, take_over=take_over)
 
     def serve(
@@ -481,9 +481,8 @@ class FeatureStore(Home):
 
     def delete_table(self, name: str, project: str | None = None) -> None:
         """Delete an online table, and the rows that no other table uses."""
-        table = self.catalog.online_table(name, project)
         with self.catalog.deleting():
-            self.online_tables.delete(table)
+            self.online_tables.delete(self.catalog.online_table(name, project))
 
     def ledger(self, name: str, project: str | None = None) -> list[LoadStatus]:
         """Return what is loaded of each version of a group, and what is not."""

@@ -15,6 +15,7 @@ from seeknal.registry import Question
 from seeknal.registry.source import Source
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames, types
+from seeknal.values.casting import recast
 from seeknal.values.frames import Frame
 from seeknal.values.matching import match, there_and_back
 from seeknal.values.moments import utc
@@ -275,7 +276,7 @@ def history(engine: Engine, sources: Sequence[Source], interval: Interval) -> pa
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
     moments = engine.moments([source.rows(interval) for source in sources]).rename_columns([*keys, time])
-    moments = types.recast(moments, [*_key_types(sources), UTC])
+    moments = recast(moments, [*_key_types(sources), UTC])
     # The interval limits the moments, not what was known at them: values from before it still count.
     found = look_up(engine, sources, moments, moments[time], Interval())
     return _beside(_cast(moments, time, _time_type(sources)), found)
@@ -300,7 +301,7 @@ def latest(engine: Engine, sources: Sequence[Source], interval: Interval, now: i
     together = found[0]
     if len(found) > 1:
         kinds = [*_key_types(sources), UTC]
-        alike = pa.concat_tables([types.recast(table, kinds) for table in found])
+        alike = pa.concat_tables([recast(table, kinds) for table in found])
         grouped = alike.group_by(keys).aggregate([(time, "max")])
         together = grouped.rename_columns([*keys, time]).sort_by([(name, "ascending") for name in keys])
     # The features are looked up as of now, not taken from the rows found, so that the ttl of each group counts.

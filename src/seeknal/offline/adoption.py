@@ -14,7 +14,7 @@ from seeknal.errors import DataError, StoreError
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.offline.log import label_of
 from seeknal.offline.plan import same_values, values_sql
-from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.sql import quote, scan
 
 _NONE = -1
@@ -57,7 +57,7 @@ def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
             for name, kind in zip(names, kinds, strict=True)
         ]
         try:
-            tables.append(types.recast(pa.Table.from_arrays(columns, names=names), kinds))
+            tables.append(recast(pa.Table.from_arrays(columns, names=names), kinds))
         except (DataError, pa.ArrowNotImplementedError) as error:
             raise DataError(f"Rows of another program do not fit {label_of(foreign.root)}: {error}") from None
     rows = pa.concat_tables(tables)

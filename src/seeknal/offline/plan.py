@@ -16,7 +16,7 @@ from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import DataError
 from seeknal.offline.log import DataFile, Snapshot
 from seeknal.system.parallel import parallel_map
-from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.times import DAY, Interval
 
@@ -307,7 +307,7 @@ def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schem
     """
     table = pa.Table.from_batches([batch])
     # Widening is defined on logical types: cast to the old stored types, the old logical, the new logical, and the new stored ones.
-    had = types.recast(types.recast(table.select(old.names), old.stored_types), old.logical_types)
+    had = recast(recast(table.select(old.names), old.stored_types), old.logical_types)
     columns = []
     for new_field in new:
         try:
@@ -319,7 +319,7 @@ def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schem
                 "Cast the new rows to the stored type, give the column another name, or write to a new group.",
                 column=new_field.name,
             ) from None
-    stored = types.recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
+    stored = recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
     # Row numbers do not change with the schema, so that ties keep their winners and snapshots their rows.
     arrays = [column.combine_chunks() for column in (*stored.columns, table[ROW_ID])]
     return pa.RecordBatch.from_arrays([_whole(array) for array in arrays], schema=layout)

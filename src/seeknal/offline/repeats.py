@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal.define.schema import Schema
-from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.frames import records
 from seeknal.values.sql import comma, quote
 from seeknal.values.times import show
@@ -57,8 +57,8 @@ def find_repeats(
     # Ordered by the values too, so that the example does not depend on how DuckDB runs the query.
     query = f"SELECT sum(most - 1) OVER () AS hidden, * FROM ({shared}) ORDER BY most DESC, {comma(places)} LIMIT 1"
     found = engine.sql(query).to_arrow_table()
-    keys = types.recast(  # from DuckDB's types to the stored ones, and from these to the logical ones
-        types.recast(
+    keys = recast(  # from DuckDB's types to the stored ones, and from these to the logical ones
+        recast(
             found.select(places[: len(schema.keys)]).rename_columns(schema.key_names),
             schema.stored_types[: len(schema.keys)],
         ),

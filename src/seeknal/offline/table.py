@@ -61,7 +61,7 @@ from seeknal.system.duck import Duck
 from seeknal.system.folders import check_writable, make
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
-from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.sql import comma, literal, quote
 from seeknal.values.times import Interval
 
@@ -249,7 +249,7 @@ class OfflineTable:
         keys = comma(map(quote, schema.key_names))
         every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
         with self._cursor() as cursor:
-            return types.recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+            return recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
 
     def repeats(self, rows: pa.Table, schema: Schema, *, with_created: bool = False) -> Repeats:
         """Count the rows, given in stored types, that share join keys and event time; see `find_repeats`."""

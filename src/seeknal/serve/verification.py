@@ -24,6 +24,7 @@ from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Entities, Part, Read
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, moment_of
 from seeknal.values.types import UTC
@@ -311,7 +312,7 @@ def _places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> 
         # Beside those that `together` knows, only dates widen, to timestamps.
         dated = online.type if pa.types.is_date(offline.type) else offline.type
         kind = types.together(online.type, offline.type) or dated
-        online, offline = (types.recast(pa.table({"": column}), [kind])[0] for column in (online, offline))
+        online, offline = (recast(pa.table({"": column}), [kind])[0] for column in (online, offline))
     if not _FLOATS.search(str(online.type)) and online.equals(offline):
         return []
     pairs = zip(to_wire(online, online.type), to_wire(offline, offline.type), strict=True)

@@ -18,6 +18,7 @@ from seeknal.client.calls import TYPED
 from seeknal.errors import DataError
 from seeknal.server.http import ARROW, JSON, MSGPACK, Problem
 from seeknal.values import exact, types
+from seeknal.values.casting import leaves
 
 _DICTIONARY, _BATCH = 2, 3
 _MOST_NULLS = 2**16
@@ -124,7 +125,7 @@ def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
 def _nulls_in_lists(batch: pa.RecordBatch) -> int:
     """Return how many values of type null, which take no bytes, are in the lists and structs of a batch."""
     nested = [column for column in batch.columns if is_.is_nested(column.type)]
-    return sum(len(leaf) for column in nested for leaf in types.leaves(column) if is_.is_null(leaf.type))
+    return sum(len(leaf) for column in nested for leaf in leaves(column) if is_.is_null(leaf.type))
 
 
 def rows_in(file: Path) -> int:

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
-from seeknal.values.types import decoded, standard
+from seeknal.values.casting import decoded
+from seeknal.values.types import standard
 
 
 def content_hash(table: pa.Table) -> str:

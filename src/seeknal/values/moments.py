@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from seeknal.errors import DataError
 from seeknal.system.parallel import parallel_map
 from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.types import UTC
 
 _PIECE = 2**17
@@ -96,7 +97,7 @@ def _utc(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.Chunked
     if column.null_count == len(column) > 0:
         return pa.chunked_array([pa.nulls(len(column), UTC)])
     if pa.types.is_dictionary(kind):
-        return utc(name, types.recast(pa.table({name: column}), [types.standard(kind)])[name], up=up, first=first)
+        return utc(name, recast(pa.table({name: column}), [types.standard(kind)])[name], up=up, first=first)
     if is_text(kind):
         return utc(name, _read_text(name, column, first), up=up)
     if pa.types.is_timestamp(kind):

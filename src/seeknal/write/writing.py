@@ -17,7 +17,7 @@ from seeknal.registry import GroupRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import WRITES
 from seeknal.system.retry import Conflict, retry_on_conflict
-from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.content_hash import content_hash
 from seeknal.values.display import Shown
 from seeknal.values.frames import Frame, check_times_of_day
@@ -194,7 +194,7 @@ def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: J
     # A sample begins with the row written last, so its order is reversed to compare it with the frame.
     stored = engine.sample(base.within(schema), len(rows)).select(schema.names)
     stored = stored.take(pa.array(range(len(stored) - 1, -1, -1), pa.int64()))
-    if content_hash(stored) != content_hash(types.recast(rows, [field.type for field in stored.schema])):
+    if content_hash(stored) != content_hash(recast(rows, [field.type for field in stored.schema])):
         return None
     notice(
         f"{job.label}: the {plural(len(rows))} given are stored already, by the write before, and were not stored again."
@@ -225,7 +225,7 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
         position = rows.column_names.index(field.name)
         rows = rows.set_column(position, field.name, utc(field.name, rows[field.name], up=True))
     check_times_of_day(rows)
-    rows = types.recast(types.recast(rows, _logical_but_times(schema)), schema.stored_types)
+    rows = recast(recast(rows, _logical_but_times(schema)), schema.stored_types)
     rows = _without_null_times(rows, schema.event_time.name, drop_nulls)
     _check_range(rows, schema.event_time.name)
     kept = _within(rows, schema.event_time.name, interval)

@@ -25,6 +25,7 @@ from seeknal.offline.plan import stored_sql, within
 from seeknal.system.duck import Duck
 from seeknal.system.interrupts import raise_interrupt
 from seeknal.values import types
+from seeknal.values.casting import recast
 from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.types import UTC
 
@@ -152,8 +153,8 @@ class DuckDBEngine:
             for name, view in views.items():
                 cursor.register(name, view)
             for batch in _read(cursor.sql(query).to_arrow_reader(_BATCH)):
-                table = types.recast(pa.Table.from_batches([batch]), rows.schema.stored_types)
-                yield from types.recast(table, rows.schema.logical_types).combine_chunks().to_batches()
+                table = recast(pa.Table.from_batches([batch]), rows.schema.stored_types)
+                yield from recast(table, rows.schema.logical_types).combine_chunks().to_batches()
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
         finally:
@@ -205,7 +206,7 @@ class DuckDBEngine:
             return pa.schema(fields).empty_table()
         names = comma(quote(field.name) for field in fields)
         found = self._query(f"SELECT {names} FROM ({_rows_sql(rows)}) {tail}", **views)
-        return types.recast(types.recast(found, [*schema.stored_types, *extra]), [*schema.logical_types, *extra])
+        return recast(recast(found, [*schema.stored_types, *extra]), [*schema.logical_types, *extra])
 
     def _query(self, sql: str, **views: pa.Table) -> pa.Table:
         cursor = self._duck.connection.cursor()
@@ -232,7 +233,7 @@ def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Cast a batch of stored features, by position, to their names and logical types."""
     table = pa.Table.from_batches([batch]).rename_columns(schema.names)
-    table = types.recast(types.recast(table, [types.stored(field.type) for field in schema]), list(schema.types))
+    table = recast(recast(table, [types.stored(field.type) for field in schema]), list(schema.types))
     # A table without rows has no batch to take.
     return table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
-from seeknal.values import types
+from seeknal.values.casting import leaves
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MOST, _MOST_DAYS = 2**63 - 1, 2**31 - 1
@@ -27,7 +27,7 @@ def check(table: pa.Table, kind: str) -> None:
     """
     for field, column in zip(table.schema, table.columns, strict=True):
         for chunk in column.chunks if any(word in str(field.type) for word in ("time", "date", "duration")) else ():
-            for leaf in types.leaves(chunk):
+            for leaf in leaves(chunk):
                 if (number := _misfit(leaf, _RANGES[kind](leaf.type, leaf.type != field.type))) is not None:
                     raise DataError(
                         f"Column {field.name!r} is {field.type}, and a value of it, {number:,} in units of {leaf.type}, has no "
@@ -44,7 +44,7 @@ def check_times_of_day(table: pa.Table) -> None:
     """
     for field, column in zip(table.schema, table.columns, strict=True):
         for chunk in column.chunks if "time32" in str(field.type) or "time64" in str(field.type) else ():
-            for leaf in types.leaves(chunk):
+            for leaf in leaves(chunk):
                 if _misfit(leaf, _of_a_day(leaf.type)) is not None:
                     raise DataError(
                         f"Column {field.name!r} is {field.type}, and a time of it lies before 00:00 or at 24:00 or later. "

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from seeknal.values import types
+from seeknal.values.casting import recast, with_readable_zones
 from seeknal.values.frames import limits
 from seeknal.values.frames.libraries import library
 
@@ -22,9 +23,9 @@ def to_polars(table: pa.Table) -> Any:
             not within a day.
     """
     limits.check(table, "polars")
-    readable = types.with_readable_zones(table, offsets=False)
+    readable = with_readable_zones(table, offsets=False)
     kinds = [types.without_seconds(kind) for kind in readable.schema.types]
-    return library("polars").from_arrow(types.recast(readable, kinds))
+    return library("polars").from_arrow(recast(readable, kinds))
 
 
 def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
@@ -36,7 +37,7 @@ def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
         DataError: A time would become NaT, or another time.
     """
     pd = library("pandas")
-    table = types.with_readable_zones(table)
+    table = with_readable_zones(table)
     if arrow_backed:
         return table.to_pandas(types_mapper=pd.ArrowDtype)
     limits.check(table, "pandas")

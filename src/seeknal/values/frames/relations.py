@@ -18,6 +18,7 @@ from pyarrow import types as is_
 from seeknal.errors import DataError
 from seeknal.system.interrupts import interruptible
 from seeknal.values import types
+from seeknal.values.casting import leaves, recast
 from seeknal.values.frames import limits
 from seeknal.values.sql import comma, quote
 
@@ -164,7 +165,7 @@ def _database(_process: int) -> duckdb.DuckDBPyConnection:
 def without_halves(table: pa.Table) -> pa.Table:
     """Return a table with 16-bit floats widened to 32 bits, because DuckDB does not have them."""
     kinds = [types.without_halves(kind) if "halffloat" in str(kind) else kind for kind in table.schema.types]
-    return types.recast(table, kinds)
+    return recast(table, kinds)
 
 
 def _in_arrow(name: str, kind: Any, place: int) -> str:
@@ -191,7 +192,7 @@ def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
             column.validate(full=True)
     except pa.ArrowInvalid as error:
         raise _no_place(name, kind, f" ({str(error).rpartition('Invalid: ')[2]})") from None
-    if any(_has_infinite(leaf) for chunk in column.chunks for leaf in types.leaves(chunk)):
+    if any(_has_infinite(leaf) for chunk in column.chunks for leaf in leaves(chunk)):
         raise _no_place(name, kind, " (one is infinite)")
 
 
