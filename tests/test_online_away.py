@@ -15,7 +15,6 @@ from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
 from seeknal import DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.online import connect
 from seeknal.serve.open_tables import ServedTable
 from seeknal.values.times import instant
 from seeknal.write import maintenance
@@ -258,8 +257,8 @@ def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(
     write(group(), rows(1))
     store.load("spend")
     record = store.catalog.group("spend")
-    key = next(connect(redis.url).keys("shop/spend/1"))
-    store.online_tables.take_out(record, key, instant("2024-06-01"))  # and then the process ends
+    entity = store.catalog.entity(record, {"user_id": 1})
+    store.online_tables.take_out(record, entity, instant("2024-06-01"))  # and then the process ends
     assert online(store) is None
     assert not store.online_tables.ledger(record)[0].is_fresh
     store.refresh(["spend"])
