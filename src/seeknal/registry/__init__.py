@@ -2,6 +2,7 @@
 
 from seeknal.registry.records import (
     GroupRecord,
+    GroupState,
     Load,
     OnlineTableRecord,
     Pin,
@@ -16,6 +17,7 @@ from seeknal.registry.registry import Registry
 
 __all__ = [
     "GroupRecord",
+    "GroupState",
     "Load",
     "OnlineTableRecord",
     "Pin",

@@ -118,6 +118,32 @@ class Load:
 
 
 @dataclass(frozen=True)
+class GroupState:
+    """What the registry knew of a group at one moment.
+
+    Args:
+        record: The group.
+        versions: Its versions, oldest first.
+        last_snapshot: Number of its newest snapshot; -1 if there is none.
+        loads: The loads of all its versions, oldest first.
+        tables: The online tables that use it, ordered by project and name.
+        erased: When an entity was last erased from it, in microseconds since 1970; 0 if none was.
+    """
+
+    record: GroupRecord
+    versions: tuple[Version, ...]
+    last_snapshot: int
+    loads: tuple[Load, ...]
+    tables: tuple[OnlineTableRecord, ...]
+    erased: int
+
+    @property
+    def current(self) -> Version | None:
+        """The current version; None if nothing was written to the group yet."""
+        return next((version for version in self.versions if version.is_current), None)
+
+
+@dataclass(frozen=True)
 class TableLookup:
     """The features that an online table takes from one version of a group.
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    bindparam,
     delete,
     func,
     insert,
@@ -32,6 +33,7 @@ from seeknal.registry import upgrade, writes
 from seeknal.registry.database import Database, reading, writing
 from seeknal.registry.records import (
     GroupRecord,
+    GroupState,
     Load,
     OnlineTableRecord,
     SnapshotRecord,
@@ -122,6 +124,12 @@ class Registry(Database):
         query = _named(_GROUPS, t.feature_group, project, name)
         return [group_of(row) for row in db.execute(query)]
 
+    @reading
+    def states(self, db: Connection, project: str | None, name: str) -> list[GroupState]:
+        """Return what is known of the groups of a name, of one project if it is given, ordered by project."""
+        query = _named(_GROUPS, t.feature_group, project, name)
+        return [_state(db, group_of(row)) for row in db.execute(query).all()]
+
     @writing
     def delete_group(self, db: Connection, record: GroupRecord) -> None:
         """Remove a group with its versions and loads, and its entity if no other group has it."""
@@ -141,17 +149,14 @@ class Registry(Database):
     @reading
     def last_snapshot(self, db: Connection, record: GroupRecord) -> int:
         """Return the newest snapshot of a group that the registry knows; -1 if none."""
-        newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
-        return -1 if newest is None else int(newest)
-
-    def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> None:
-        """Record commits; those already known are left as they are."""
-        if commits:
-            self._add_commits(record, commits)
+        return _last_snapshot(db, record)
 
     @writing
-    def _add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> None:
-        writes.add(db, record.id, commits)
+    def add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
+        """Record commits, except those already known, and return what is known of the group then."""
+        if commits:
+            writes.add(db, record.id, commits)
+        return _state(db, record)
 
     @reading
     def versions(
@@ -222,13 +227,7 @@ class Registry(Database):
     @reading
     def loads(self, db: Connection, record: GroupRecord, version: int | None = None) -> list[Load]:
         """Return the loads of a group, of one version if it is given, oldest first."""
-        query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
-        if version is not None:
-            query = query.where(t.load.c.version == version)
-        return [
-            Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
-            for r in db.execute(query)
-        ]
+        return _loads(db, record, version)
 
     @writing
     def forget_loads(self, db: Connection, record: GroupRecord, version: int, targets: Collection[str]) -> None:
@@ -252,7 +251,7 @@ class Registry(Database):
     @reading
     def last_erasure(self, db: Connection, record: GroupRecord) -> int:
         """Return when an entity was last erased from a group; 0 if none was."""
-        return int(db.scalar(select(func.max(t.erasure.c.at)).where(t.erasure.c.group_id == record.id)) or 0)
+        return _last_erasure(db, record)
 
     @reading
     def last_erasures(self, db: Connection) -> dict[int, int]:
@@ -382,6 +381,23 @@ _GROUPS = select(
 ).join(t.entity)
 
 
+_lookup = func.json_each(t.online_table.c.lookups).table_valued("value", name="lookup")
+_USERS = (
+    select(t.online_table)
+    .where(
+        select(1)
+        .where(
+            func.json_extract(_lookup.c.value, "$.project") == bindparam("project"),
+            func.json_extract(_lookup.c.value, "$.group") == bindparam("name"),
+        )
+        .select_from(_lookup)
+        .exists()
+    )
+    .order_by(t.online_table.c.project, t.online_table.c.name)
+)
+"""The online tables that use a group."""
+
+
 def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
     """Return the ids of old records of loads whose intervals others cover; the newest records are kept for people to see."""
     spare: list[int] = []
@@ -400,6 +416,37 @@ def _found(value: T | None) -> T:
 def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...]] | None:
     query = _GROUPS.where(t.feature_group.c.project == project, t.feature_group.c.name == name)
     return db.execute(query).one_or_none()
+
+
+def _state(db: Connection, record: GroupRecord) -> GroupState:
+    """Return what is known of a group."""
+    return GroupState(
+        record,
+        tuple(writes.versions(db, record.id, None, ())),
+        _last_snapshot(db, record),
+        tuple(_loads(db, record)),
+        tuple(online_table_of(row) for row in db.execute(_USERS, {"project": record.project, "name": record.name})),
+        _last_erasure(db, record),
+    )
+
+
+def _last_snapshot(db: Connection, record: GroupRecord) -> int:
+    newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
+    return -1 if newest is None else int(newest)
+
+
+def _loads(db: Connection, record: GroupRecord, version: int | None = None) -> list[Load]:
+    query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
+    if version is not None:
+        query = query.where(t.load.c.version == version)
+    return [
+        Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
+        for r in db.execute(query)
+    ]
+
+
+def _last_erasure(db: Connection, record: GroupRecord) -> int:
+    return int(db.scalar(select(func.max(t.erasure.c.at)).where(t.erasure.c.group_id == record.id)) or 0)
 
 
 def _named(query: Select[Any], table: Table, project: str | None, name: str | None) -> Select[Any]:
