@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from functools import partial
 
 import pandas as pd
 import pyarrow as pa
@@ -304,10 +303,9 @@ class Interrupted(LmdbStore):
         return super().replace(space, interrupted())
 
 
-def replacing(store: FeatureStore, online: LmdbStore) -> Target:
+def replacing(online: LmdbStore) -> Target:
     """The online store of a home, with another in place of the one that it opens."""
-    loads = partial(store.online_tables.loads, store.catalog.group("spend"), 1, DEFAULT)
-    return Target((DEFAULT,), "home", None, online, loads, str, None)
+    return Target((DEFAULT,), "home", None, online, DEFAULT.__eq__, str, lambda state: None)
 
 
 def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
@@ -321,8 +319,8 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = replacing(store, Interrupted(home / "online", push))
-    loaded = Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
+    target = replacing(Interrupted(home / "online", push))
+    loaded = Loader(store.catalog, store.engine).load(store.catalog.state("spend"), 1, target, Ask())
     assert (list(pushes), loaded.online) == ([], 2)
     assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
         {"user_id": 1, "x": 12},
@@ -342,8 +340,8 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
             optimized.join(timeout=3)  # it waits for the load
 
     store = FeatureStore()
-    target = replacing(store, Interrupted(home / "online", optimize))
-    loaded = Loader(store.catalog, store.engine).load(store.catalog.group(fg.name), 1, target, Ask())
+    target = replacing(Interrupted(home / "online", optimize))
+    loaded = Loader(store.catalog, store.engine).load(store.catalog.state(fg.name), 1, target, Ask())
     optimized.join()
     assert loaded.online == 2
     assert len(list((home / "offline").glob("*/*/*.parquet"))) == 1
@@ -373,8 +371,8 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
             fg.push({"user_id": 1, "at": NOON + hour * HOUR, "x": 10 + hour})
 
     store = FeatureStore()
-    target = replacing(store, Overtaken(home / "online", push))
-    Loader(store.catalog, store.engine).load(store.catalog.group("spend"), 1, target, Ask())
+    target = replacing(Overtaken(home / "online", push))
+    Loader(store.catalog, store.engine).load(store.catalog.state("spend"), 1, target, Ask())
     newest = max(seen(fg, NOON + 9 * HOUR))
     assert newest >= 11
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": newest}]

@@ -54,7 +54,7 @@ class FeatureStore(Home):
             DefinitionError: The group is registered with another entity or other time columns.
         """
         known = self.registry.group(group.project, group.name)
-        record = self.catalog.register(group)
+        record = self.catalog.register(group, known)
         with _offline(record, f"The new ttl of {record.label} is registered"):
             self.online_tables.follow_ttl(known, record)
         return record
@@ -124,22 +124,21 @@ class FeatureStore(Home):
         )
         given = frames.opened(frame)
         given.require(roles.named, f"The frame for group {group.name!r}")
-        known = self.registry.group(group.project, group.name)
-        rows = writing.rows_of(self.catalog, known, given, roles.features and roles.named, roles.declared)
+        known = self.catalog.known_state(group)
+        rows = writing.rows_of(known, given, roles.features and roles.named, roles.declared)
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
-        online, written = group.materialization.online, None
+        online, done = group.materialization.online, None
         # If all that is stored is online, no earlier append failed after it was stored, and this one is no retry.
-        if mode == "append" and online and known and self.versions(group.name, group.project):
-            is_behind = self.online_tables.is_behind(known)
-            written = writing.already_stored(self.catalog, self.engine, known, job) if is_behind else None
-        written = written or writing.write(self.catalog, job, self.settings.lookback_days)
-        record = self.catalog.group(group.name, group.project)
-        done = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
-        with _offline(record, done, snapshot=written.snapshot, rows=written.rows):
-            self.online_tables.follow_ttl(known, record)
+        if mode == "append" and online and known and known.versions and self.online_tables.is_behind(known):
+            done = writing.already_stored(self.catalog, self.engine, known, job)
+        written, state = done or writing.write(self.catalog, job, self.settings.lookback_days, known)
+        record = state.record
+        told = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
+        with _offline(record, told, snapshot=written.snapshot, rows=written.rows):
+            self.online_tables.follow_ttl(known.record if known else None, record)
             if written.changes:
                 self.online_tables.tell_of_cut_off(record)
-            return replace(written, online_rows=self.online_tables.follow(record).online) if online else written
+            return replace(written, online_rows=self.online_tables.follow(state).online) if online else written
 
     def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
         """Store rows of a group's current version and load them, in one idempotent call.
@@ -160,14 +159,14 @@ class FeatureStore(Home):
         from seeknal.write import push
 
         record = self.catalog.group(name, project)
-        pushed = push.push(self.catalog, record, rows)
+        pushed, state = push.push(self.catalog, record, rows)
         if pushed.first is None:
             return pushed
         with unfinished(
             f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
             "Push it again, which stores nothing twice, or load the group",
         ):
-            loaded = self.online_tables.follow(record, Interval(pushed.first, None), pushed.version)
+            loaded = self.online_tables.follow(state, Interval(pushed.first, None), pushed.version)
         return replace(pushed, online=loaded.online)
 
     def clean(self, name: str, before: int, project: str | None = None, *, dry_run: bool = False) -> int:
@@ -206,7 +205,7 @@ class FeatureStore(Home):
         with _offline(record, f"Version {number} of {record.label} is the current one again"):
             self.online_tables.tell_of_cut_off(record)
             if record.group.materialization.online:
-                self.online_tables.follow(record)
+                self.online_tables.follow(self.catalog.state(record.name, record.project))
         return version
 
     def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:

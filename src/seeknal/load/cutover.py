@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from seeknal.errors import StoreError, notice
-from seeknal.load.feeds import feed, feeds, lack, uses
+from seeknal.load.feeds import feed, feeds, lack
 from seeknal.online import DEFAULT, Codec, Entries, OnlineStore, State, Stores
-from seeknal.registry import GroupRecord, Load, OnlineTableRecord, TableLookup
+from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, TableLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity, identify
 from seeknal.registry.records import space_of
@@ -57,7 +57,7 @@ class Mover:
 
     def bring(
         self,
-        record: GroupRecord,
+        state: GroupState,
         number: int,
         ask: Ask,
         *,
@@ -69,7 +69,7 @@ class Mover:
         A process that is killed midway leaves each table whole: as it was, or moved.
 
         Args:
-            record: The group.
+            state: What is known of the group.
             number: The version.
             ask: What to load, besides what was requested of the versions that tables leave for this one. All of time if that
                 is nothing.
@@ -79,39 +79,44 @@ class Mover:
         Raises:
             Conflict: Another process changed a table meanwhile.
         """
-        moves = [*self._moves(record, number, own), *([own] if own else [])]
+        moves = [*self._moves(state, number, own), *([own] if own else [])]
         addresses = {self._stores.address(name) for name in targets}
         moves = [move for move in moves if not targets or self._stores.address(move.table.target) in addresses]
         tables = [move.table for move in moves]
         names = sorted({table.target for table in tables} or targets or {DEFAULT})
         done = []
         for alike in self._stores.grouped(names):
-            spans = (*ask.spans, *self._carried(record, number, alike[0], moves)) or (Interval(),)
-            done.append(self.load(record, number, alike, replace(ask, spans=spans), tables))
+            spans = (*ask.spans, *self._carried(state, number, alike[0], moves)) or (Interval(),)
+            done.append(self.load(state, number, alike, replace(ask, spans=spans), tables))
         self.settle([move for move in moves if move.known != move.table])
-        self.sweep(record, names, number, tables)
+        self.sweep(state, names, number, tables)
         return done
 
-    def own(self, record: GroupRecord, lookup: TableLookup) -> Move | None:
+    def own(self, state: GroupState, lookup: TableLookup) -> Move | None:
         """Return the move to a lookup of the table that is named after a group.
 
         None if that table has the lookup already, or if another table has the name.
         """
-        found = next(iter(self._registry.tables(record.project, record.name)), None)
+        label = state.record.label
+        # A table of that name may be one of other groups.
+        found = next((table for table in state.tables if table.label == label), None) or next(
+            iter(self._registry.tables(state.record.project, state.record.name)), None
+        )
         if found is None:
-            return Move(None, OnlineTableRecord(record.project, record.name, (lookup,), None, DEFAULT, now()))
+            return Move(
+                None, OnlineTableRecord(state.record.project, state.record.name, (lookup,), None, DEFAULT, now())
+            )
         is_own = all(one.goal.whole for one in feeds(self._catalog, found))
         return Move(found, replace(found, lookups=(lookup,))) if is_own and found.lookups != (lookup,) else None
 
-    def _moves(self, record: GroupRecord, number: int, own: Move | None) -> list[Move]:
+    def _moves(self, state: GroupState, number: int, own: Move | None) -> list[Move]:
         """Return the moves of the tables that use a version or are to use it, except for the table of `own`."""
-        versions = self._catalog.versions(record)
-        moves = []
-        for table in self._registry.tables():
-            if not uses(table, record) or (own and table.label == own.table.label):
+        record, moves = state.record, []
+        for table in state.tables:
+            if own and table.label == own.table.label:
                 continue
             goals = [
-                feed(self._catalog, record, versions, table, lookup).goal if lookup.is_of(record) else lookup
+                feed(self._catalog, record, state.versions, table, lookup).goal if lookup.is_of(record) else lookup
                 for lookup in table.lookups
             ]
             pairs = zip(table.lookups, goals, strict=True)
@@ -120,16 +125,17 @@ class Mover:
                 moves.append(Move(table, replace(table, lookups=lookups)))
         return moves
 
-    def _carried(self, record: GroupRecord, number: int, name: str, moves: Sequence[Move]) -> list[Interval]:
+    def _carried(self, state: GroupState, number: int, name: str, moves: Sequence[Move]) -> list[Interval]:
         """Return the intervals that were requested of the versions that tables leave for this one, to request them again."""
         left = {
             old.version
             for move in moves
             if move.known and self._stores.same(move.table.target, name)
             for old, new in zip(move.known.lookups, move.table.lookups, strict=True)
-            if new.is_of(record) and new.version == number and old.version != number and not new.pinned
+            if new.is_of(state.record) and new.version == number and old.version != number and not new.pinned
         }
-        return union([load.interval for version in sorted(left) for load in self.loads(record, version, name)])
+        found = [load for load in state.loads if load.version in left and self._stores.same(load.target, name)]
+        return union([load.interval for load in found])
 
     def settle(self, moves: Sequence[Move]) -> None:
         """Register tables as they are to be, after their rows were loaded.
@@ -217,7 +223,7 @@ class Mover:
 
     def sweep(
         self,
-        record: GroupRecord,
+        state: GroupState,
         targets: Collection[str],
         number: int | None = None,
         more: Sequence[OnlineTableRecord] = (),
@@ -225,26 +231,28 @@ class Mover:
         """Remove from some online stores the versions of a group that no online table uses.
 
         Args:
-            record: The group.
+            state: What is known of the group.
             targets: The online stores.
             number: A version that stays, besides the current one.
             more: Tables that are about to be registered.
         """
+        record, kept = state.record, {number}
 
-        def spare() -> list[tuple[int, str]]:
-            kept = {number, *(one.number for one in self._catalog.versions(record) if one.is_current)}
-            loaded = {(load.version, name) for name in targets for load in self.loads(record, target=name)}
-            tables = [*self._registry.tables(), *more]
+        def spare(state: GroupState) -> list[tuple[int, str]]:
+            stay = kept | {one.number for one in state.versions if one.is_current}
+            same, tables = self._stores.same, [*state.tables, *more]
+            loaded = {(load.version, name) for name in targets for load in state.loads if same(load.target, name)}
             return sorted(
                 (version, name)
                 for version, name in loaded
-                if version not in kept and not self.users(tables, space_of(record.project, record.name, version), name)
+                if version not in stay and not self.users(tables, space_of(record.project, record.name, version), name)
             )
 
-        if not spare():
+        if not spare(state):
             return
         with self.hold():
-            for version, target in spare():  # again, under the lock: a table may use a version by now
+            again = self._catalog.state(record.name, record.project)
+            for version, target in spare(again):  # under the lock: a table may use a version by now
                 try:
                     self.remove(record, version, target)
                 except StoreError as error:
@@ -280,12 +288,12 @@ class Mover:
         return None if is_own else identify(self._catalog.home)
 
     def load(
-        self, record: GroupRecord, number: int, names: Sequence[str], ask: Ask, more: Sequence[OnlineTableRecord] = ()
+        self, state: GroupState, number: int, names: Sequence[str], ask: Ask, more: Sequence[OnlineTableRecord] = ()
     ) -> Loaded:
         """Load a version into an online store, for the tables that use it there and for those in `more`, which will.
 
         Args:
-            record: The group.
+            state: What is known of the group.
             number: The version.
             names: The names of the store by which the load is recorded.
             ask: What to load.
@@ -299,23 +307,23 @@ class Mover:
             self._stores.shown(name),
             self._owner(name),
             self.store(name),
-            partial(self.loads, record, number, name),
-            partial(self._taking_over, record, number, name),
-            self._kept(record, number, name, more),
+            partial(self._stores.same, name),
+            partial(self._taking_over, state, number, name),
+            partial(self._kept, number, name, more),
         )
-        return Loader(self._catalog, self._engine()).load(record, number, target, ask)
+        return Loader(self._catalog, self._engine()).load(state, number, target, ask)
 
-    def _taking_over(self, record: GroupRecord, number: int, name: str) -> str:
+    def _taking_over(self, state: GroupState, number: int, name: str) -> str:
         """Return the command that takes a version in an online store over: that of a table which uses it or is to use it."""
-        tables = [move.table for move in self._moves(record, number, None)]
+        tables = [move.table for move in self._moves(state, number, None)]
         labels = [table.label for table in tables if self._stores.same(table.target, name)]
         return f"seeknal refresh {labels[0]} --take-over" if labels else "in Python, serve(..., take_over=True)"
 
-    def _kept(self, record: GroupRecord, number: int, name: str, more: Sequence[OnlineTableRecord]) -> int | None:
+    def _kept(self, number: int, name: str, more: Sequence[OnlineTableRecord], state: GroupState) -> int | None:
         """Return how long the tables that use a version need its rows, in microseconds; None: forever."""
-        tables = [*self._registry.tables(), *more]
-        mine = self.users(tables, space_of(record.project, record.name, number), name)
-        own = self._catalog.group(record.name, record.project).group.materialization.lifetime
+        record = state.record
+        mine = self.users([*state.tables, *more], space_of(record.project, record.name, number), name)
+        own = record.group.materialization.lifetime
         lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
         known = [lifetime for lifetime in lifetimes if lifetime is not None]
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
@@ -330,9 +338,8 @@ class Mover:
         found = self._registry.loads(record, version)
         return [load for load in found if target is None or self._stores.same(load.target, target)]
 
-    def last_loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
-        """Return the last load of each version into each online store; see `loads`."""
-        loads = self.loads(record, version, target)
+    def last_loads(self, loads: Sequence[Load]) -> list[Load]:
+        """Return the last of some loads of each version into each online store."""
         found = {(load.version, self._stores.address(load.target)): load for load in loads}
         return sorted(found.values(), key=lambda load: (load.version, load.target))
 

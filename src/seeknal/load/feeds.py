@@ -42,10 +42,10 @@ def feeds(catalog: Catalog, table: OnlineTableRecord) -> list[Feed]:
     Raises:
         DefinitionError: A group no longer exists.
     """
-    records = [catalog.group(lookup.group, lookup.project) for lookup in table.lookups]
-    versions = {record.id: catalog.versions(record) for record in records}
-    pairs = zip(records, table.lookups, strict=True)
-    return [feed(catalog, record, versions[record.id], table, lookup) for record, lookup in pairs]
+    known = {
+        one: catalog.group_and_versions(*one) for one in {(lookup.group, lookup.project) for lookup in table.lookups}
+    }
+    return [feed(catalog, *known[lookup.group, lookup.project], table, lookup) for lookup in table.lookups]
 
 
 def feed(

@@ -18,7 +18,7 @@ from seeknal.engine import Engine
 from seeknal.errors import StoreError, plural
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
-from seeknal.registry import GroupRecord, Load, Version
+from seeknal.registry import GroupRecord, GroupState, Load, SnapshotRecord, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity
 from seeknal.registry.records import space_of
@@ -40,18 +40,19 @@ class Target:
         place: Its name for people.
         owner: This home, if other homes may use the online store as well; else None.
         online: The online store.
-        loads: Returns the loads of the version into it, by whichever name.
+        has: Returns whether the registry means this store by a name.
         taking_over: Returns the command that takes the version over, if the rows in the store are not this home's.
-        kept: How long a store that drops expired rows is to keep a row after its event time, in microseconds; None: forever.
+        kept: Returns for how long a store that drops expired rows is to keep a row after its event time, in microseconds, by
+            what is known of the group; None: forever.
     """
 
     names: tuple[str, ...]
     place: str
     owner: Identity | None
     online: OnlineStore
-    loads: Callable[[], list[Load]]
+    has: Callable[[str], bool]
     taking_over: Callable[[], str]
-    kept: int | None
+    kept: Callable[[GroupState], int | None]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class _LoadGoal:
     version: Version
     snapshot: Snapshot
     state: State
+    writes: Sequence[SnapshotRecord]
+    """The writes to the group from the state on that changes are to be found from."""
 
 
 class Loader:
@@ -118,35 +121,42 @@ class Loader:
         self._catalog = catalog
         self._engine = engine
 
-    def load(self, record: GroupRecord, number: int, target: Target, ask: Ask) -> Loaded:
+    def load(self, state: GroupState, number: int, target: Target, ask: Ask) -> Loaded:
         """Load some intervals of a version, in addition to those loaded before.
 
         Args:
-            record: The group.
+            state: What is known of the group.
             number: The version.
             target: Where to load it.
             ask: What to load.
         """
         started = time.perf_counter()
-        registry = self._catalog.registry
+        registry, record = self._catalog.registry, state.record
         at = now() if ask.at is None else ask.at
         load = _Load(self._catalog, self._engine, record, number, target, at, ask)
-        begun: list[int] = []
+        asked = [(name, interval) for name in target.names for interval in ask.spans]
+        known, begun = [state.loads], dict[tuple[str, Interval], int]()
 
         def step() -> Loaded:
             # The intervals are recorded before the load, which brings all recorded ones. A retry uses the same records.
-            begun[:] = begun or [
-                registry.begin_load(record, number, name, interval) for name in target.names for interval in ask.spans
-            ]
+            loads = [load for load in (known.pop() if known else registry.loads(record)) if load.version == number]
+            new = [one for one in asked if one not in begun and not _covers(loads, *one)]
+            if new:
+                begun.update(zip(new, registry.begin_loads(record, number, new), strict=True))
             changed, online, snapshot = load.run()
             seconds = time.perf_counter() - started
-            known = [registry.end_load(one, snapshot, online, seconds) for one in begun]
-            if not all(known):
+            done = [(*one, begun.get(one)) for one in asked]
+            if not registry.end_loads(record, number, done, snapshot, online, seconds):
                 begun.clear()
                 raise Conflict(f"Version {number} of {record.label} was removed from {target.place} meanwhile.")
             return Loaded(record.label, number, snapshot, ask.spans[0], changed, online, seconds)
 
         return retry_on_conflict(record.label, step)
+
+
+def _covers(loads: Sequence[Load], target: str, interval: Interval) -> bool:
+    """Return whether an interval was requested of an online store by loads that the registry has by this name of it."""
+    return not without([interval], [load.interval for load in loads if load.target == target])
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ class _Load:
 
     def _run(self) -> tuple[int, int, int]:
         text, before = self._before()
-        wanted = self._wanted(before)
+        wanted = self._wanted(before, before)
         entities = None if before is None or self.ask.full else self._changed(before, wanted)
         # Without a state to compare with, or with more changes than one transaction takes, replace all rows.
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
@@ -187,23 +197,31 @@ class _Load:
         online = self.target.online.change(self.space, text, state.dumps(), entries)
         return len(entries), online, wanted.snapshot.number
 
-    def _wanted(self, before: State | None) -> _LoadGoal:
-        record, registry = self.catalog.group(self.record.name, self.record.project), self.catalog.registry
+    def _wanted(self, before: State | None, made: State | None) -> _LoadGoal:
+        """Return the version as it is to be online.
+
+        Args:
+            before: The state that is online; None if there is none to build on.
+            made: The state that changes are to be found from; None: none.
+        """
+        known = self.catalog.state(self.record.name, self.record.project, made.snapshot if made else None)
+        record = known.record
         # An erasure is recorded online before it is in the registry; see `Mover.take_out`.
-        cleared = max(registry.last_erasure(record), (before.cleared if before else None) or 0)
-        version, snapshot = self.catalog.read(record, self.number)
+        cleared = max(known.erased, (before.cleared if before else None) or 0)
+        version, snapshot = self.catalog.read_of(known, self.number)
+        loads = [load for load in known.loads if load.version == self.number and self.target.has(load.target)]
         state = State(
             origin=record.created_at,
             snapshot=snapshot.number,
             files=snapshot.fingerprint,
-            spans=tuple(union([load.interval for load in self.target.loads()])),
+            spans=tuple(union([load.interval for load in loads])),
             ttl=record.group.materialization.lifetime,
-            kept=self.target.kept if self.target.online.forgets else None,
+            kept=self.target.kept(known) if self.target.online.forgets else None,
             at=self.at,
             home=self.target.owner.name if self.target.owner else "",
             cleared=cleared,
         )
-        return _LoadGoal(version, snapshot, state)
+        return _LoadGoal(version, snapshot, state, known.snapshots)
 
     def _before(self) -> tuple[bytes | None, State | None]:
         """Return the state that is online, as bytes and, if this load can build on it, as an object.
@@ -233,7 +251,7 @@ class _Load:
         if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
             return None
         # With the same files, only intervals that were not loaded before can bring changes.
-        old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted.snapshot)
+        old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted)
         if old is None:
             return None
         fresh = without(wanted.state.spans, before.spans)
@@ -245,9 +263,9 @@ class _Load:
         found = offline.changed(old, wanted.snapshot, wanted.version.schema, wanted.state.spans, fresh)
         return None if found is None else found.drop_null()
 
-    def _old(self, before: State, now: Snapshot) -> Snapshot | None:
+    def _old(self, before: State, wanted: _LoadGoal) -> Snapshot | None:
         """Return the snapshot that is online, or one with the same rows; None if it is no longer known."""
-        return _made_from(self.catalog, self.record, before, now)
+        return _made_from(self.catalog, self.record, before, wanted.snapshot, wanted.writes)
 
     def _events(self, wanted: _LoadGoal, before: State | None = None, entries: Entries | None = None) -> Events:
         """Return the event times of the rows online; if possible, derived from the previous ones and the entries that are put."""
@@ -278,7 +296,7 @@ class _Load:
         yield LoadAttempt(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
         for _ in range(_ROUNDS):
             made, (text, before) = wanted, self._before()
-            wanted = self._wanted(before)
+            wanted = self._wanted(before, made.state)
             entities = self._changed(made.state, wanted)
             if entities is None:
                 return
@@ -297,13 +315,15 @@ class _Load:
             )
 
 
-def _made_from(catalog: Catalog, record: GroupRecord, state: State, now: Snapshot) -> Snapshot | None:
+def _made_from(
+    catalog: Catalog, record: GroupRecord, state: State, now: Snapshot, writes: Sequence[SnapshotRecord]
+) -> Snapshot | None:
     """Return the snapshot that online rows were made from, or one with the same rows; None if it is no longer known.
 
     `now` has the same rows only if every snapshot in between is known to have merely rearranged rows. An unknown snapshot counts
     as a change of rows.
     """
-    known = {one.number: one for one in catalog.snapshots(record, state.snapshot)}
+    known = {one.number: one for one in writes}
     if state.snapshot not in known:
         return None
     old = catalog.stored(record, state.snapshot, known[state.snapshot].files)
@@ -332,7 +352,8 @@ def events_online(
     state = State.loads(online.get(space, [])[0])
     with catalog.offline(record.project, record.name).reading():
         version, now = catalog.read(record, number)
-        old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now)
+        writes = catalog.snapshots(record, state.snapshot)
+        old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now, writes)
         if old is not None and old.is_whole:
             return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
     codec, keys, times = Codec(version.schema), iter(online.keys(space)), set[int]()

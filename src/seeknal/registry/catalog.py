@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import date
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.names import check_entity, did_you_mean, not_the_only, quoted, split_label
-from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, Version
+from seeknal.registry import GroupRecord, GroupState, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.registry.records import SnapshotRecord
-from seeknal.registry.rows import snapshot_of
+from seeknal.registry.writes import snapshots_after, state_after
 from seeknal.system.delta_log import newest
 from seeknal.system.duck import Duck
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
@@ -108,9 +109,15 @@ class Catalog:
             return found[0]
         raise not_the_only(kind, name, project, find(), str(self.home))
 
-    def register(self, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or update what may change of it, with a notice if its ttl or `online` changed."""
-        known = self.registry.group(group.project, group.name)
+    def register(self, group: FeatureGroup, known: GroupRecord | None) -> GroupRecord:
+        """Register a group, or update what may change of it, with a notice if its ttl or `online` changed.
+
+        Args:
+            group: The group.
+            known: The group as it is registered; None: it is not, as far as the caller knows.
+        """
+        if known and known.group == _completed(group, known.group):
+            return known
         record = self.registry.save_group(group)
         old, new = (one.group.materialization for one in (known or record, record))
         for what in ("ttl", "online"):
@@ -157,7 +164,8 @@ class Catalog:
 
         commits = read_commits(root, heard)
         try:
-            self.registry.add_commits(record, commits)
+            if commits:
+                self.registry.add_commits(record, commits)
         except StoreError:
             return commits
         return []
@@ -178,6 +186,52 @@ class Catalog:
                     with lock:
                         trimming.trim(root)
 
+    def state(self, name: str, project: str | None = None, since: int | None = None) -> GroupState:
+        """Return what is known of a group, by its name; see `group`.
+
+        Args:
+            name: The name, or project/name.
+            project: The project. None: the only one that has such a group.
+            since: The first snapshot whose write is asked for. None: none is.
+
+        Raises:
+            DefinitionError: There is no such group, or several projects have one.
+        """
+        project, own = split_label("feature group", name, project)
+        found = self.registry.states(project, own, since)
+        if len(found) != 1:
+            raise not_the_only("feature group", own, project, self.registry.groups(), str(self.home))
+        return self._caught_up(found[0], since)
+
+    def group_and_versions(self, name: str, project: str | None = None) -> tuple[GroupRecord, Sequence[Version]]:
+        """Return a group by its name, with its versions, oldest first; see `group`."""
+        state = self.state(name, project)
+        return state.record, state.versions
+
+    def known_state(self, group: FeatureGroup) -> GroupState | None:
+        """Return what is known of a group; None if it is not registered."""
+        found = self.registry.states(group.project, group.name)
+        return self._caught_up(found[0], None) if found else None
+
+    def _caught_up(self, state: GroupState, since: int | None) -> GroupState:
+        """Return a state with the commits that the registry had not heard of."""
+        record = state.record
+        if state.last_snapshot == newest(self._root(record.project, record.name)):
+            return state
+        unheard = self.catch_up(record)
+        again = self.registry.states(record.project, record.name, since)
+        return state_after(again[0] if again else state, unheard, since)
+
+    def committed(self, state: GroupState) -> GroupState:
+        """Add to the registry what was committed to a group since a state, and return its state then."""
+        from seeknal.offline.log import read_commits
+
+        commits = read_commits(self._root(state.record.project, state.record.name), state.last_snapshot)
+        try:
+            return self.registry.add_commits(state.record, commits)
+        except StoreError:  # the disk is full, say: they are stored all the same, and the registry hears of them later
+            return state_after(state, commits, None)
+
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """Return a group's versions, oldest first; if `until` is given, as they were after that snapshot."""
         return self.registry.versions(record, until, self.catch_up(record))
@@ -185,14 +239,7 @@ class Catalog:
     def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """Return the writes to a group from the snapshot `first` on, oldest first, as its log has them."""
         unheard = self.catch_up(record)
-        noted = self.registry.snapshots(record, first)
-        if not unheard:
-            return noted
-        # Merge the commits that could not be recorded, with the files that they replaced in older snapshots.
-        rewritten = {int(number): tuple(files) for one in unheard for number, files in one.rewritten.items()}
-        every = {one.snapshot: snapshot_of(one) for one in unheard if one.snapshot >= first}
-        every = {one.number: one for one in noted} | every
-        return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
+        return snapshots_after(self.registry.snapshots(record, first), unheard, first)
 
     def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
         """Return the types of the join keys and features of a group's current version; none if it has no version yet."""
@@ -239,9 +286,22 @@ class Catalog:
         Raises:
             DefinitionError: There is none.
         """
-        return self._version(record, self.versions(record, until), number)
+        return self.version_among(record, self.versions(record, until), number)
 
-    def _version(self, record: GroupRecord, versions: list[Version], number: int | None) -> Version:
+    def version_of(self, state: GroupState, number: int | None = None) -> Version:
+        """Return the version with a number, as of a state; without a number, the current one.
+
+        Raises:
+            DefinitionError: There is none.
+        """
+        return self.version_among(state.record, state.versions, number)
+
+    def version_among(self, record: GroupRecord, versions: Sequence[Version], number: int | None = None) -> Version:
+        """Return the version with a number among those of a group; without a number, the current one.
+
+        Raises:
+            DefinitionError: There is none.
+        """
         for version in versions:
             if version.number == number or (number is None and version.is_current):
                 return version
@@ -273,11 +333,27 @@ class Catalog:
             from seeknal.offline import Snapshot
 
             return first, Snapshot(self._root(record.project, record.name), 0, None, ())
-        version = self._version(record, versions, number)
+        version = self.version_among(record, versions, number)
         return version, self.snapshot(record, version)
 
-    def fingerprint(self, record: GroupRecord, number: int) -> bytes:
+    def read_of(self, state: GroupState, number: int | None) -> tuple[Version, Snapshot]:
+        """Return a version and its last snapshot, as of a state; without a number, the current one.
+
+        Raises:
+            DefinitionError: There is no such version.
+            StoreError: The snapshot was vacuumed, or another program changed the table.
+        """
+        version = self.version_of(state, number)
+        self._refuse_foreign(state.record, state.last_snapshot, None)
+        return version, self.snapshot(state.record, version)
+
+    def fingerprint(self, record: GroupRecord, number: int, versions: Sequence[Version] | None = None) -> bytes:
         """Return the fingerprint of the files of a version's last snapshot. If it was recorded, the list of files is not read.
+
+        Args:
+            record: The group.
+            number: The version.
+            versions: The versions of the group, if the caller has them.
 
         Raises:
             DefinitionError: There is no such version.
@@ -285,8 +361,8 @@ class Catalog:
         """
         from seeknal.offline.log import fingerprint_of, mark_of
 
-        versions = self.versions(record)
-        version, last = self._version(record, versions, number), max(one.snapshot for one in versions)
+        versions = self.versions(record) if versions is None else versions
+        version, last = self.version_among(record, versions, number), max(one.snapshot for one in versions)
         self._refuse_foreign(record, last, None)
         if version.files is not None:
             return fingerprint_of(version.files)
@@ -342,16 +418,11 @@ class Catalog:
         """Return the join keys in the types that hold those of all versions; writes widen the types, and rollbacks narrow them."""
         from seeknal.values import types
 
-        current, *others = self.key_schemas(record)
+        current, versions = self.version(record), self.versions(record)
         return [
             reduce(lambda wide, other: wide.with_type(types.together(wide.type, other.type) or wide.type), fields)
-            for fields in zip(current, *others, strict=True)
+            for fields in zip(*(one.schema.keys for one in (current, *versions)), strict=True)
         ]
-
-    def key_schemas(self, record: GroupRecord) -> list[tuple[pa.Field, ...]]:
-        """Return the join keys with their types, as the current version has them, then as other versions had them otherwise."""
-        versions = sorted(self.versions(record), key=lambda one: not one.is_current)
-        return list(dict.fromkeys(one.schema.keys for one in versions or [self.version(record)]))
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
         """Return a version's last snapshot.
@@ -382,11 +453,24 @@ class Catalog:
         """Return the rows that a lookup refers to: those of its version, as stored now or as of `as_of`."""
         from seeknal.registry.source import Source
 
-        record = self.group(lookup.name, lookup.project)
+        state = None if as_of is not None else self.state(lookup.name, lookup.project)
+        record = state.record if state else self.group(lookup.name, lookup.project)
         given = getattr(lookup.source, "materialization", None)
         if isinstance(given, Materialization) and given.ttl != record.group.materialization.ttl:
             notice(
                 f"{record.label} is registered with ttl={record.group.materialization.ttl}, which holds here, not the "
                 f"{given.ttl} of this definition. Call write() or get_or_create() to register it."
             )
-        return Source(lookup, record, *self.read(record, lookup.version, as_of))
+        read = self.read_of(state, lookup.version) if state else self.read(record, lookup.version, as_of)
+        return Source(lookup, record, *read)
+
+
+def _completed(group: FeatureGroup, known: FeatureGroup) -> FeatureGroup:
+    """Return a group with what it leaves out as it is registered: its description, and that and the `pii_keys` of its entity."""
+    entity, before = group.entity, known.entity
+    description, pii_keys = entity.description or before.description, entity.pii_keys or before.pii_keys
+    return replace(
+        group,
+        entity=Entity.stored(entity.name, entity.join_keys, description, pii_keys),
+        description=known.description if group.description is None else group.description,
+    )

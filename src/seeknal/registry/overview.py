@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from seeknal.names import split_label
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog
@@ -36,6 +38,11 @@ class Overview(Catalog):
         within, own = split_label("feature group", name, project)
         found = None if within is None else self._groups.get((within, own))
         return super().group(name, project) if found is None else found
+
+    def group_and_versions(self, name: str, project: str | None = None) -> tuple[GroupRecord, Sequence[Version]]:
+        """Return a group by its name, with its versions; see `Catalog.group_and_versions`."""
+        record = self.group(name, project)
+        return record, self.versions(record)
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """Return a group's versions; see `Catalog.versions`."""

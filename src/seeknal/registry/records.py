@@ -128,6 +128,7 @@ class GroupState:
         loads: The loads of all its versions, oldest first.
         tables: The online tables that use it, ordered by project and name.
         erased: When an entity was last erased from it, in microseconds since 1970; 0 if none was.
+        snapshots: The writes to it, oldest first, from the snapshot on that was asked for; none if none was.
     """
 
     record: GroupRecord
@@ -136,6 +137,7 @@ class GroupState:
     loads: tuple[Load, ...]
     tables: tuple[OnlineTableRecord, ...]
     erased: int
+    snapshots: tuple[SnapshotRecord, ...] = ()
 
     @property
     def current(self) -> Version | None:

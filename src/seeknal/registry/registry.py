@@ -28,8 +28,8 @@ from sqlalchemy.exc import IntegrityError
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
+from seeknal.registry import loads, upgrade, writes
 from seeknal.registry import tables as t
-from seeknal.registry import upgrade, writes
 from seeknal.registry.database import Database, reading, writing
 from seeknal.registry.records import (
     GroupRecord,
@@ -43,7 +43,6 @@ from seeknal.registry.records import (
 )
 from seeknal.registry.rows import (
     entity_of,
-    files_of,
     group_of,
     online_table_of,
     token_of,
@@ -125,10 +124,13 @@ class Registry(Database):
         return [group_of(row) for row in db.execute(query)]
 
     @reading
-    def states(self, db: Connection, project: str | None, name: str) -> list[GroupState]:
-        """Return what is known of the groups of a name, of one project if it is given, ordered by project."""
+    def states(self, db: Connection, project: str | None, name: str, since: int | None = None) -> list[GroupState]:
+        """Return what is known of the groups of a name, of one project if it is given, ordered by project.
+
+        If `since` is given, that includes the writes from that snapshot on.
+        """
         query = _named(_GROUPS, t.feature_group, project, name)
-        return [_state(db, group_of(row)) for row in db.execute(query).all()]
+        return [_state(db, group_of(row), since) for row in db.execute(query).all()]
 
     @writing
     def delete_group(self, db: Connection, record: GroupRecord) -> None:
@@ -154,8 +156,7 @@ class Registry(Database):
     @writing
     def add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
         """Record commits, except those already known, and return what is known of the group then."""
-        if commits:
-            writes.add(db, record.id, commits)
+        writes.add(db, record.id, commits)
         return _state(db, record)
 
     @reading
@@ -176,13 +177,7 @@ class Registry(Database):
     @reading
     def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """Return the writes to a group from the snapshot `first` on, oldest first."""
-        names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")
-        query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == record.id)
-        query = query.where(t.snapshot.c.number >= first)
-        return [
-            SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": files_of(row.files)})
-            for row in db.execute(query.order_by(t.snapshot.c.number))
-        ]
+        return writes.snapshots(db, record.id, first)
 
     @writing
     def forget_snapshots(self, db: Connection, record: GroupRecord) -> None:
@@ -203,31 +198,43 @@ class Registry(Database):
         return sorted({newest for newest in db.scalars(query) if newest is not None})
 
     @writing
-    def begin_load(self, db: Connection, record: GroupRecord, version: int, target: str, interval: Interval) -> int:
-        """Record that an interval is to be online; return the id of this record."""
-        values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
-        done = db.execute(insert(t.load).values(group_id=record.id, **values))
-        return int(_found(done.inserted_primary_key)[0])
+    def begin_loads(
+        self, db: Connection, record: GroupRecord, version: int, intervals: Sequence[tuple[str, Interval]]
+    ) -> list[int]:
+        """Record that intervals are to be online, each in an online store by its name; return the ids of these records."""
+        return [loads.add(db, record.id, version, target, interval) for target, interval in intervals]
 
     @writing
-    def end_load(self, db: Connection, load: int, snapshot: int, rows: int, seconds: float) -> bool:
-        """Record the outcome of a load; return False if meanwhile the version, with its records, was removed from the store."""
-        values = {"snapshot": snapshot, "rows": rows, "seconds": seconds, "at": now()}
-        db.execute(update(t.load).where(t.load.c.id == load).values(**values))
-        mine = db.execute(select(t.load).where(t.load.c.id == load)).one_or_none()
-        if mine is None:
-            return False
-        alike = (t.load.c[name] == getattr(mine, name) for name in ("group_id", "version", "target"))
-        notes = list(db.execute(select(t.load).where(*alike, t.load.c.at.is_not(None)).order_by(t.load.c.id)))
-        spare = _spare([(note.id, Interval(note.start, note.end)) for note in notes])
-        if spare:
-            db.execute(delete(t.load).where(t.load.c.id.in_(spare)))
-        return True
+    def end_loads(
+        self,
+        db: Connection,
+        record: GroupRecord,
+        version: int,
+        intervals: Sequence[tuple[str, Interval, int | None]],
+        snapshot: int,
+        rows: int,
+        seconds: float,
+    ) -> bool:
+        """Record the outcome of the load of some intervals, each in an online store by its name.
+
+        Args:
+            db: The connection.
+            record: The group.
+            version: The version.
+            intervals: The name of a store, the interval, and the id of its record; without an id, earlier records cover it.
+            snapshot: The snapshot that was loaded.
+            rows: How many rows are online.
+            seconds: How long it took.
+
+        Returns:
+            False if meanwhile the version, with its records, was removed from one of the stores.
+        """
+        return loads.end(db, record.id, version, intervals, {"snapshot": snapshot, "rows": rows, "seconds": seconds})
 
     @reading
     def loads(self, db: Connection, record: GroupRecord, version: int | None = None) -> list[Load]:
         """Return the loads of a group, of one version if it is given, oldest first."""
-        return _loads(db, record, version)
+        return loads.of(db, record.id, version)
 
     @writing
     def forget_loads(self, db: Connection, record: GroupRecord, version: int, targets: Collection[str]) -> None:
@@ -369,8 +376,6 @@ class Registry(Database):
 T = TypeVar("T")
 _WAL = 2
 """The version of the file format of a database with a write-ahead log."""
-_NOTES = 50
-"""How many records of loads to keep per version and online store, besides those that say which intervals were requested."""
 
 _GROUPS = select(
     t.feature_group,
@@ -398,15 +403,6 @@ _USERS = (
 """The online tables that use a group."""
 
 
-def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
-    """Return the ids of old records of loads whose intervals others cover; the newest records are kept for people to see."""
-    spare: list[int] = []
-    for number, interval in notes[:-_NOTES]:
-        if any(interval.intersect(other) == interval for one, other in notes if one not in {number, *spare}):
-            spare.append(number)
-    return spare
-
-
 def _found(value: T | None) -> T:
     if value is None:
         raise StoreError("The registry lost a row that it had just written.")
@@ -418,31 +414,22 @@ def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...
     return db.execute(query).one_or_none()
 
 
-def _state(db: Connection, record: GroupRecord) -> GroupState:
-    """Return what is known of a group."""
+def _state(db: Connection, record: GroupRecord, since: int | None = None) -> GroupState:
+    """Return what is known of a group, with its writes from the snapshot `since` on, if that is given."""
     return GroupState(
         record,
         tuple(writes.versions(db, record.id, None, ())),
         _last_snapshot(db, record),
-        tuple(_loads(db, record)),
+        tuple(loads.of(db, record.id)),
         tuple(online_table_of(row) for row in db.execute(_USERS, {"project": record.project, "name": record.name})),
         _last_erasure(db, record),
+        () if since is None else tuple(writes.snapshots(db, record.id, since)),
     )
 
 
 def _last_snapshot(db: Connection, record: GroupRecord) -> int:
     newest = db.scalar(select(func.max(t.snapshot.c.number)).where(t.snapshot.c.group_id == record.id))
     return -1 if newest is None else int(newest)
-
-
-def _loads(db: Connection, record: GroupRecord, version: int | None = None) -> list[Load]:
-    query = select(t.load).where(t.load.c.group_id == record.id).order_by(t.load.c.id)
-    if version is not None:
-        query = query.where(t.load.c.version == version)
-    return [
-        Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
-        for r in db.execute(query)
-    ]
 
 
 def _last_erasure(db: Connection, record: GroupRecord) -> int:

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, TextClause, insert, select, text, update
 from sqlalchemy.schema import CreateIndex
 
 from seeknal.registry import tables as t
-from seeknal.registry.records import NEW_ROWS, Version
-from seeknal.registry.rows import files_of, values_of
+from seeknal.registry.records import NEW_ROWS, GroupState, SnapshotRecord, Version
+from seeknal.registry.rows import files_of, snapshot_of, values_of
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit
@@ -81,14 +81,50 @@ def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
 def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Commit]) -> list[Version]:
     """Return a group's versions, oldest first; see `Registry.versions`."""
     rows = db.execute(_ONE, {"record": group, "until": _NEVER if until is None else until})
-    found = {row.version: _version(row) for row in rows}
-    for commit in unheard:
+    found = _with_current({row.version: _version(row) for row in rows})
+    return versions_after(found, unheard, until) if unheard else found
+
+
+def versions_after(versions: Sequence[Version], commits: Sequence[Commit], until: int | None = None) -> list[Version]:
+    """Return versions as they are after further commits, or after those up to the snapshot `until` if it is given."""
+    found = {version.number: version for version in versions}
+    for commit in commits:
         if until is None or commit.snapshot <= until:
             found[commit.version] = _after(commit, found.get(commit.version))
-    for one in unheard:
-        rewritten = {int(number): tuple(files) for number, files in one.rewritten.items()}
-        found = {n: _made_of(version, rewritten) for n, version in found.items()}
-    return _with_current(found)
+    rewritten = _rewritten(commits)
+    return _with_current({number: _made_of(version, rewritten) for number, version in found.items()})
+
+
+def snapshots(db: Connection, group: int, first: int) -> list[SnapshotRecord]:
+    """Return the writes to a group from the snapshot `first` on, oldest first."""
+    names = ("number", "version", "mode", "written", "rows", "next_row_id", "at", "files")
+    query = select(*(t.snapshot.c[name] for name in names)).where(t.snapshot.c.group_id == group)
+    query = query.where(t.snapshot.c.number >= first)
+    return [
+        SnapshotRecord(**{**dict(zip(names, row, strict=True)), "files": files_of(row.files)})
+        for row in db.execute(query.order_by(t.snapshot.c.number))
+    ]
+
+
+def snapshots_after(known: Sequence[SnapshotRecord], commits: Sequence[Commit], first: int) -> list[SnapshotRecord]:
+    """Return the writes from the snapshot `first` on as they are after further commits."""
+    every = {one.snapshot: snapshot_of(one) for one in commits if one.snapshot >= first}
+    every = {one.number: one for one in known} | every
+    rewritten = _rewritten(commits)
+    return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
+
+
+def state_after(state: GroupState, commits: Sequence[Commit], since: int | None) -> GroupState:
+    """Return the state of a group as it is after commits that the registry could not record."""
+    last = max([state.last_snapshot, *(one.snapshot for one in commits)])
+    versions = tuple(versions_after(state.versions, commits))
+    snapshots = () if since is None else tuple(snapshots_after(state.snapshots, commits, since))
+    return replace(state, versions=versions, last_snapshot=last, snapshots=snapshots)
+
+
+def _rewritten(commits: Sequence[Commit]) -> dict[int, Any]:
+    """Return the files that commits put in place of those of older snapshots, by the numbers of these; later commits win."""
+    return {int(number): tuple(files) for one in commits for number, files in one.rewritten.items()}
 
 
 def every_version(db: Connection) -> dict[int, list[Version]]:

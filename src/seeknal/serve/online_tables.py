@@ -17,7 +17,7 @@ from seeknal.load.cutover import Move, Mover
 from seeknal.load.feeds import Feed, feeds, uses, whole
 from seeknal.names import check_name
 from seeknal.online import DEFAULT, State, Stores, shown
-from seeknal.registry import GroupRecord, Load, OnlineTableRecord, TableLookup
+from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, TableLookup, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.registry.records import space_of
@@ -137,26 +137,34 @@ class OnlineTables:
         """
 
         def step() -> Loaded:
-            found = self._catalog.version(record, version)
-            own = self._mover.own(record, whole(record, found, pinned=version is not None))
-            return self._mover.bring(record, found.number, _ask((interval,), at, on_progress), own=own)[0]
+            state = self._catalog.state(record.name, record.project)
+            found = self._catalog.version_of(state, version)
+            own = self._mover.own(state, whole(record, found, pinned=version is not None))
+            return self._mover.bring(state, found.number, _ask((interval,), at, on_progress), own=own)[0]
 
         loaded = retry_on_conflict(record.label, step)
         self.tell_of_cut_off(record)
         return loaded
 
-    def follow(self, record: GroupRecord, interval: Interval = Interval(), version: int | None = None) -> Loaded:
+    def follow(self, state: GroupState, interval: Interval = Interval(), version: int | None = None) -> Loaded:
         """Load what was written to a version, as `load` does.
 
         The default table, which is named after the group, is created if no table has that name. Otherwise it is treated
         like every other table.
+
+        Args:
+            state: What is known of the group after the write.
+            interval: The interval of event time to load.
+            version: The version. None: the current one.
         """
+        record, known = state.record, [state]
 
         def step() -> Loaded:
-            found = self._catalog.version(record, version)
-            is_there = self._registry.tables(record.project, record.name)
-            own = None if is_there else self._mover.own(record, whole(record, found))
-            return self._mover.bring(record, found.number, _ask((interval,)), own=own)[0]
+            state = known.pop() if known else self._catalog.state(record.name, record.project)
+            found = self._catalog.version_of(state, version)
+            has_own = any(table.label == record.label for table in state.tables)
+            own = None if has_own else self._mover.own(state, whole(record, found))
+            return self._mover.bring(state, found.number, _ask((interval,)), own=own)[0]
 
         return retry_on_conflict(record.label, step)
 
@@ -198,10 +206,11 @@ class OnlineTables:
 
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
+            state = self._catalog.state(record.name, record.project)
             # A load covers all intervals that were requested before, so to request the last one again adds none.
             known = [load.interval for load in self.loads(record, number, table.target)]
             spans = (Interval(),) if ask.full else tuple(known[-1:])
-            return self._mover.bring(record, number, replace(ask, spans=spans), targets=[table.target])[0]
+            return self._mover.bring(state, number, replace(ask, spans=spans), targets=[table.target])[0]
 
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [
@@ -224,19 +233,16 @@ class OnlineTables:
         take_over: bool = False,
     ) -> None:
         """Bring up to date what is online of a version, or of all, in one online store, or in all; not what another home loaded."""
-        for load in self._mover.last_loads(record, number, target):
+        state = self._catalog.state(record.name, record.project)
+        for load in self._mover.last_loads(self.loads(record, number, target)):
             if not take_over and self._mover.is_foreign(record, load.version, load.target):
                 place = self.place(load.target)
                 notice(
                     f"What {place} has of {record.label} is of another home, or of a group that was deleted, and stays as it is."
                 )
                 continue
-            self._mover.load(
-                record,
-                load.version,
-                [load.target],
-                _ask((load.interval,), on_progress=on_progress, take_over=take_over),
-            )
+            ask = _ask((load.interval,), on_progress=on_progress, take_over=take_over)
+            self._mover.load(state, load.version, [load.target], ask)
 
     def require(self, record: GroupRecord) -> None:
         """Check that every online store into which rows of a group were loaded can be read.
@@ -247,12 +253,12 @@ class OnlineTables:
         for load in self._registry.loads(record):
             self._mover.state(space_of(record.project, record.name, load.version), load.target)
 
-    def is_behind(self, record: GroupRecord) -> bool:
+    def is_behind(self, state: GroupState) -> bool:
         """Return whether the current version is not online as it is stored. If a store does not answer, return True."""
-        number = self._catalog.version(record).number
-        targets = {load.target for load in self._registry.loads(record, number)}
+        number = self._catalog.version_of(state).number
+        targets = {load.target for load in state.loads if load.version == number}
         try:
-            return not targets or not all(self.line(record, number, target).is_fresh for target in targets)
+            return not targets or not all(self._line(state, number, target).is_fresh for target in targets)
         except StoreError:
             return True
 
@@ -326,11 +332,12 @@ class OnlineTables:
         """Load a table and register it in place of the one with its name; return that one, or None."""
         known = next(iter(self._registry.tables(table.project, table.name)), None)
         for source in sources:
-            self._mover.bring(source.record, source.version.number, ask, own=Move(table, table), targets=[table.target])
+            state = self._catalog.state(source.record.name, source.record.project)
+            self._mover.bring(state, source.version.number, ask, own=Move(table, table), targets=[table.target])
         self._mover.settle([Move(known, table)])
         for lookup in known.lookups if known else ():
-            if known and (record := self._registry.group(lookup.project, lookup.group)):
-                self._mover.sweep(record, [known.target])
+            if known and self._registry.group(lookup.project, lookup.group):
+                self._mover.sweep(self._catalog.state(lookup.group, lookup.project), [known.target])
         return known
 
     def _goes_on(self, before: OnlineTableRecord, table: OnlineTableRecord) -> bool:
@@ -445,7 +452,8 @@ class OnlineTables:
 
     def ledger(self, record: GroupRecord) -> list[LoadStatus]:
         """Return the load status of each version of a group, in each store that it was ever loaded into."""
-        return [self.line(record, load.version, load.target) for load in self._mover.last_loads(record)]
+        state = self._catalog.state(record.name, record.project)
+        return [self._line(state, load.version, load.target) for load in self._mover.last_loads(state.loads)]
 
     def newest(self, record: GroupRecord, line: LoadStatus, name: str, at: int) -> int | None:
         """Return the newest event time of a version's rows in a store, up to a moment; None if there is none."""
@@ -462,8 +470,14 @@ class OnlineTables:
 
     def line(self, record: GroupRecord, version: int, name: str) -> LoadStatus:
         """Return the load status of a version in the store that the registry calls `name`."""
+        return self._line_of(record, self._catalog.versions(record), version, name)
+
+    def _line(self, known: GroupState, version: int, name: str) -> LoadStatus:
+        return self._line_of(known.record, known.versions, version, name)
+
+    def _line_of(self, record: GroupRecord, versions: Sequence[Version], version: int, name: str) -> LoadStatus:
         state = self.state(space_of(record.project, record.name, version), name)
-        mark = self._catalog.fingerprint(record, version)
+        mark = self._catalog.fingerprint(record, version, versions)
         return LoadStatus(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
 
 

@@ -99,8 +99,8 @@ class Opener:
         view, parts = view or View(self._catalog.registry.last_erasures()), []
         place, store = self._stores.shown(table.target), self._stores.connect(table.target)
         for lookup in table.lookups:
-            record = self._catalog.group(lookup.group, lookup.project)
-            codec = Codec(self._catalog.version(record, lookup.version).schema)
+            record, versions = self._catalog.group_and_versions(lookup.group, lookup.project)
+            codec = Codec(self._catalog.version_among(record, versions, lookup.version).schema)
             parts.append(Part(lookup, codec, store, table, place, record, view))
         return OnlineTable(table, parts)
 

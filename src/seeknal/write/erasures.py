@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from seeknal.define.schema import Schema
 from seeknal.errors import notice, plural
 from seeknal.online import Codec, to_wire
-from seeknal.registry import GroupRecord
+from seeknal.registry import GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.values.types import LONGEST_DECIMAL
 
@@ -53,22 +53,22 @@ def _earlier_digest(key: bytes) -> str:
     return blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest()
 
 
-def is_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Table) -> pa.BooleanArray | None:
+def is_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> pa.BooleanArray | None:
     """Return a mask of the rows dated at or before the erasure of their entity; None if there are no such rows.
 
     Args:
         catalog: The catalog of the group's home.
-        record: The group.
+        state: What is known of the group.
         schema: The rows' schema.
         rows: The rows, in stored types.
     """
-    erased = catalog.registry.erasures(record)
-    if not erased or not len(rows):
+    if not state.erased or not len(rows):
         return None
+    erased = catalog.registry.erasures(state.record)
     keys = rows.select(schema.key_names).cast(pa.schema(schema.keys))
     names = [digests(keys)]
     # A release that digested encoded keys did so in the types of that time.
-    for fields in catalog.key_schemas(record):
+    for fields in dict.fromkeys(version.schema.keys for version in state.versions):
         encoded = Codec(replace(schema, keys=fields)).keys(keys)
         names.append([_earlier_digest(key) for key in encoded])
     moments = rows[schema.event_time.name].cast(pa.int64()).to_pylist()
@@ -79,11 +79,11 @@ def is_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Ta
     return pa.array(found, pa.bool_()) if any(found) else None
 
 
-def warn_of_return(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Table) -> None:
+def warn_of_return(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> None:
     """Warn about rows that bring erased entities back."""
-    back = is_erased(catalog, record, schema, rows)
+    back = is_erased(catalog, state, schema, rows)
     if back is not None:
         notice(
-            f"{record.label}: {plural(pc.sum(back).as_py())} happened to entities before they were erased, and are stored "
+            f"{state.record.label}: {plural(pc.sum(back).as_py())} happened to entities before they were erased, and are stored "
             "again. Leave them out of the frame and erase the entities once more, unless that was meant."
         )

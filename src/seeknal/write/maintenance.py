@@ -125,7 +125,8 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
     offline = catalog.offline(record.project, record.name)
 
     def step() -> Adopted:
-        version = catalog.version(record)
+        state = catalog.state(record.name, record.project)
+        version = catalog.version_of(state)
         foreign = offline.foreign()
         before = foreign.commit
         if before is None or not foreign.harmful:
@@ -144,11 +145,11 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
                 f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
             ) from None
         done = offline.adopt(foreign, replace(found, rows=rows))
-        catalog.catch_up(record)
+        state = catalog.committed(state)
         catalog.tidy(record, done.snapshot)
         write = Write(rows, before.schema, version.number, "append", Interval())
         notices.warn_about_write(record.label, offline.snapshot(done.snapshot), write, 0, lookback_days)
-        warn_of_return(catalog, record, before.schema, rows)
+        warn_of_return(catalog, state, before.schema, rows)
         return Adopted(
             record.label,
             done.version,

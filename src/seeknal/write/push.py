@@ -14,7 +14,7 @@ from seeknal.define.schema import Roles, Schema, difference, infer
 from seeknal.errors import DataError, plural
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Write
-from seeknal.registry import GroupRecord
+from seeknal.registry import GroupRecord, GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values import exact, frames
@@ -65,8 +65,10 @@ class Pushed(Shown):
         return "; ".join(parts)
 
 
-def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
+def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, GroupState]:
     """Store those of the given rows that the group's current version does not hold yet.
+
+    Returns the outcome, and what is known of the group afterwards.
 
     Args:
         catalog: The catalog of the group's home.
@@ -77,32 +79,35 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> Pushed:
         DefinitionError: Nothing was written to the group yet.
         DataError: The rows do not fit the version; nothing was stored.
     """
-    given = rows if isinstance(rows, Mapping | list | tuple) else rows_of(catalog, record, frames.opened(rows))
+    given = rows
+    if not isinstance(rows, Mapping | list | tuple):
+        given = rows_of(catalog.state(record.name, record.project), frames.opened(rows))
 
-    def step() -> Pushed:
-        schema = catalog.version(record).schema
+    def step() -> tuple[Pushed, GroupState]:
         offline = catalog.offline(record.project, record.name)
-        base = offline.snapshot()
-        version = catalog.version(record)  # after the snapshot: a version made in between means a retry
-        if version.schema != schema or base.commit is None or base.commit.version != version.number:
+        base = offline.snapshot() if offline.exists() else None
+        # Read after the snapshot, so that no erasure is overlooked: one that comes later is a conflict.
+        state = catalog.state(record.name, record.project)
+        version = catalog.version_of(state)
+        if base is None or base.commit is None or base.commit.version != version.number:
             raise Conflict(f"Another writer changed {record.label} first.")
+        schema = version.schema
         stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=False)
         for name in schema.key_names:
             if missing := stored[name].null_count:
                 raise DataError(
                     f"{plural(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
                 )
-        left = _not_erased(catalog, record, schema, stored)
+        left = _not_erased(catalog, state, schema, stored)
         new = offline.unknown(base, left, schema)
         snapshot = base.number
         if len(new):
             snapshot = offline.write(base, Write(new, schema, version.number, "append", Interval())).snapshot
-            catalog.catch_up(record)
+            state = catalog.committed(state)
             catalog.tidy(record, snapshot)
         first = pc.min(left[schema.event_time.name].cast(pa.int64())).as_py()
-        return Pushed(
-            record.label, version.number, snapshot, len(new), len(left) - len(new), len(stored) - len(left), first
-        )
+        known, erased = len(left) - len(new), len(stored) - len(left)
+        return Pushed(record.label, version.number, snapshot, len(new), known, erased, first), state
 
     return retry_on_conflict(record.label, step)
 
@@ -172,7 +177,7 @@ def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> N
         )
 
 
-def _not_erased(catalog: Catalog, record: GroupRecord, schema: Schema, rows: pa.Table) -> pa.Table:
+def _not_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> pa.Table:
     """Return the rows without those dated at or before the erasure of their entity, which would bring it back."""
-    gone = is_erased(catalog, record, schema, rows)
+    gone = is_erased(catalog, state, schema, rows)
     return rows if gone is None else rows.filter(pc.invert(gone))

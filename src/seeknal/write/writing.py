@@ -13,7 +13,7 @@ from seeknal.define.schema import Change, Roles, Schema, check_evolution, differ
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, notice, plural
 from seeknal.offline import Write
-from seeknal.registry import GroupRecord
+from seeknal.registry import GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import WRITES
 from seeknal.system.retry import Conflict, retry_on_conflict
@@ -101,8 +101,7 @@ class Job:
 
 
 def rows_of(
-    catalog: Catalog,
-    record: GroupRecord | None,
+    state: GroupState | None,
     frame: Frame,
     names: Sequence[str] | None = None,
     declared: Mapping[str, pa.DataType] | None = None,
@@ -115,29 +114,51 @@ def rows_of(
         DataError: A column cannot be read.
     """
     if frame.has_text:
-        frame = frame.typed(catalog.kinds(record) | dict(declared or {}))
+        version = state.current if state else None
+        fields = (*version.schema.keys, *version.schema.features) if version else ()
+        frame = frame.typed({field.name: field.type for field in fields} | dict(declared or {}))
     return frame.table(names)
 
 
-def write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
+def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | None) -> tuple[Written, GroupState]:
     """Write rows as one snapshot, all or none; re-plan and retry when another writer committed first.
+
+    Args:
+        catalog: The catalog of the group's home.
+        job: What to write.
+        lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
+        known: What is known of the group; None: it is not registered yet.
+
+    Returns:
+        The outcome, and what is known of the group afterwards.
 
     Raises:
         DataError: The frame does not fit; nothing was stored.
         StoreError: Other writers committed first on every attempt.
     """
-    return retry_on_conflict(job.label, lambda: _try_to_write(catalog, job, lookback_days))
+    first = [known]
+
+    def step() -> tuple[Written, GroupState]:
+        known = first.pop() if first else catalog.known_state(job.group)
+        return _try_to_write(catalog, job, lookback_days, known)
+
+    return retry_on_conflict(job.label, step)
 
 
-def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
+def _try_to_write(
+    catalog: Catalog, job: Job, lookback_days: int, known: GroupState | None
+) -> tuple[Written, GroupState]:
     group = job.group
     offline = catalog.offline(group.project, group.name)
     base = offline.snapshot() if offline.exists() else None
     old = base.commit if base else None
+    if old and (known is None or known.last_snapshot < old.snapshot):  # another writer committed in between
+        known = catalog.known_state(group)
     schema = infer(job.rows, job.roles, old.schema if old else None)
     changes = check_evolution(group.name, old.schema, schema) if old else []
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
-    record = catalog.register(group)
+    record = catalog.register(group, known.record if known else None)
+    state = known if known and known.record.id == record.id else catalog.state(record.name, record.project)
     if base is None:
         # Another writer may have created and filled the table since, which `create` leaves as it is.
         offline.create(schema)
@@ -146,7 +167,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
             raise Conflict(f"Another writer made {job.label} first.")
     if changes or old is None:
         # After a rollback the current version is not the highest one.
-        number = max((version.number for version in catalog.versions(record)), default=0) + 1
+        number = max((version.number for version in state.versions), default=0) + 1
     else:
         number = old.version
     repeats = offline.repeats(rows, schema)
@@ -154,7 +175,7 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
     unsettled = offline.repeats(rows, schema, with_created=True) if repeats.rows and schema.created_time else repeats
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
-    catalog.catch_up(record)
+    state = catalog.committed(state)
     catalog.tidy(record, commit.snapshot)
     # A merge does not store its superseded rows. What is missing from old and new rows together was replaced.
     stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
@@ -163,19 +184,21 @@ def _try_to_write(catalog: Catalog, job: Job, lookback_days: int) -> Written:
         notice(f"{job.label}: {plural(outside)} outside {job.interval} and not written.")
     notices.warn_about_write(job.label, base, plan, replaced, lookback_days)
     notices.on_repeats(job.label, plan, unsettled)
-    warn_of_return(catalog, record, schema, rows)
+    warn_of_return(catalog, state, schema, rows)
     if changes:
         notices.on_version(job.label, number, changes)
-    return Written(
+    written = Written(
         job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes), superseded=commit.superseded
     )
+    return written, state
 
 
-def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: Job) -> Written | None:
+def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job) -> tuple[Written, GroupState] | None:
     """Return the result of an append whose rows are exactly those of the last write, which stores nothing; None otherwise.
 
     This makes such an append safe to retry: if it was stored and then failed, a repeated call does not store its rows twice.
     """
+    record = state.record
     offline = catalog.offline(record.project, record.name)
     base = offline.snapshot() if job.mode == "append" and offline.exists() else None
     if base is None or base.commit is None:
@@ -199,7 +222,7 @@ def already_stored(catalog: Catalog, engine: Engine, record: GroupRecord, job: J
     notice(
         f"{job.label}: the {plural(len(rows))} given are stored already, by the write before, and were not stored again."
     )
-    return Written(job.label, last.version, last.number, 0, 0, outside, ())
+    return Written(job.label, last.version, last.number, 0, 0, outside, ()), state
 
 
 def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:

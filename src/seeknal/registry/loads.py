@@ -1,0 +1,76 @@
+"""The recorded loads of a group: which intervals of event time were requested of which online store, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from seeknal.registry import tables as t
+from seeknal.registry.records import Load
+from seeknal.values.times import Interval, now, without
+
+_NOTES = 50
+"""How many records of loads to keep per version and online store, besides those that say which intervals were requested."""
+
+
+def of(db: Connection, group: int, version: int | None = None) -> list[Load]:
+    """Return the loads of a group, of one version if it is given, oldest first."""
+    query = select(t.load).where(t.load.c.group_id == group).order_by(t.load.c.id)
+    if version is not None:
+        query = query.where(t.load.c.version == version)
+    return [
+        Load(r.id, r.version, r.target, Interval(r.start, r.end), r.snapshot, r.rows, r.seconds, r.at)
+        for r in db.execute(query)
+    ]
+
+
+def add(db: Connection, group: int, version: int, target: str, interval: Interval) -> int:
+    """Record that an interval is to be online in a store; return the id of the record."""
+    values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
+    done = db.execute(insert(t.load).values(group_id=group, **values))
+    return int(done.inserted_primary_key[0])  # type: ignore[index]  # an insert of one row has one
+
+
+def end(
+    db: Connection,
+    group: int,
+    version: int,
+    intervals: Sequence[tuple[str, Interval, int | None]],
+    outcome: dict[str, Any],
+) -> bool:
+    """Record the outcome of loads; see `Registry.end_loads`."""
+    found = [_end(db, group, version, *one, outcome | {"at": now()}) for one in intervals]
+    return all(found)
+
+
+def _end(
+    db: Connection,
+    group: int,
+    version: int,
+    target: str,
+    interval: Interval,
+    begun: int | None,
+    outcome: dict[str, Any],
+) -> bool:
+    known = {load.id: load for load in of(db, group, version) if load.target == target}
+    if begun is None and without([interval], [load.interval for load in known.values()]):
+        return False
+    if begun is not None and begun not in known:
+        return False
+    number = add(db, group, version, target, interval) if begun is None else begun
+    db.execute(update(t.load).where(t.load.c.id == number).values(**outcome))
+    ended = [(load.id, load.interval) for load in known.values() if load.at is not None and load.id != number]
+    if spare := _spare([*ended, (number, interval)]):
+        db.execute(delete(t.load).where(t.load.c.id.in_(spare)))
+    return True
+
+
+def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
+    """Return the ids of old records of loads whose intervals others cover; the newest records are kept for people to see."""
+    spare: list[int] = []
+    for number, interval in notes[:-_NOTES]:
+        if any(interval.intersect(other) == interval for one, other in notes if one not in {number, *spare}):
+            spare.append(number)
+    return spare

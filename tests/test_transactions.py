@@ -1,0 +1,84 @@
+"""What the calls of every day cost in transactions of the registry, each of which opens the database."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal.define.feature_group import FeatureGroup
+
+GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at", online=True))
+
+
+def moment(day: int) -> datetime:
+    return datetime(2024, 1, day, tzinfo=UTC)
+
+
+def frame(day: int) -> pa.Table:
+    return pa.table({"user_id": [1, 2], "at": [moment(day)] * 2, "x": [day, day]})
+
+
+def event_of(day: int) -> dict[str, object]:
+    return {"user_id": 1, "at": moment(day), "x": day}
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the statements by their first words: BEGIN for a transaction that reads, BEGIN IMMEDIATE for one that writes."""
+    found: Counter[str] = Counter()
+
+    def count(connection: Connection, cursor: object, statement: str, *rest: object) -> None:
+        found[statement if statement.startswith("BEGIN") else "statements"] += 1
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+@pytest.fixture
+def store() -> FeatureStore:
+    """A store whose group is online and in use."""
+    made = FeatureStore()
+    made.write(GROUP, frame(1), mode="append")
+    made.write(GROUP, frame(2), mode="append")
+    made.push("spend", event_of(3))
+    return made
+
+
+CALLS: list[tuple[str, Callable[[FeatureStore], object], int, int]] = [
+    ("append", lambda store: store.write(GROUP, frame(4), mode="append"), 3, 2),
+    ("push", lambda store: store.push("spend", event_of(5)), 3, 2),
+    ("replay", lambda store: store.push("spend", event_of(3)), 3, 2),
+    ("serve", lambda store: store.serve([FeatureLookup("spend")], "t"), 5, 2),
+    ("join", lambda store: store.training_set([FeatureLookup("spend")], frame(9).drop("x"), "at"), 1, 0),
+    ("open", lambda store: store.online_table("spend"), 2, 0),
+]
+
+
+@pytest.mark.parametrize(("call", "reads", "writes"), [one[1:] for one in CALLS], ids=[one[0] for one in CALLS])
+def test_a_call_makes_few_transactions_however_many_snapshots_there_are(store, call, reads, writes):
+    for day in range(10, 20):
+        store.push("spend", event_of(day))
+    with counted() as few:
+        call(store)
+    assert few["BEGIN"] <= reads
+    assert few["BEGIN IMMEDIATE"] <= writes
+
+
+def test_the_statements_of_a_push_do_not_grow_with_the_snapshots(store):
+    with counted() as before:
+        store.push("spend", event_of(4))
+    for hour in range(30):
+        store.push("spend", event_of(5) | {"at": moment(5).replace(hour=hour % 24, minute=hour)})
+    with counted() as after:
+        store.push("spend", event_of(6))
+    assert after == before
