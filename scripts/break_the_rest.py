@@ -229,8 +229,15 @@ MUTATIONS = (
         "a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_one_that_does_not_is_none",
     ),
     edge(
+        "a write goes by versions that were read before another writer committed",
+        "known.last_snapshot < old.snapshot",
+        "False",
+        "write/writing.py",
+        "a_version_that_another_writer_makes_meanwhile_keeps_its_number",
+    ),
+    edge(
         "a number of a version is given twice",
-        "number = max((version.number for version in catalog.versions(record)), default=0) + 1",
+        "number = max((version.number for version in state.versions), default=0) + 1",
         "number = (old.version if old else 0) + 1",
         "write/writing.py",
         "a_version_made_after_going_back_has_a_number_of_its_own",

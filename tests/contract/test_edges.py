@@ -247,6 +247,25 @@ class Racing(Catalog):
         return super().register(definition, known)
 
 
+def test_a_version_that_another_writer_makes_meanwhile_keeps_its_number():
+    class Late(Catalog):
+        """In which another writer commits just after the group was read."""
+
+        def known_state(self, group):
+            found = super().known_state(group)
+            if happen := list(others):
+                others.clear()
+                happen[0]()
+            return found
+
+    store, others = FeatureStore(), []
+    write(group(), rows(1))
+    store.__dict__["catalog"] = Late(store.home, store.registry, Duck(store.home / "scratch"))
+    others.append(lambda: write(group(), rows(2).append_column("y", pa.array([2]))))
+    done = store.write(group().definition, rows(3).append_column("z", pa.array([3])))
+    assert (done.version, [version.number for version in store.versions("spend")]) == (3, [1, 2, 3])
+
+
 @pytest.mark.parametrize("late", [rows(2, user=2), rows("text", user=2)], ids=["the same schema", "another"])
 def test_the_first_of_two_first_writes_counts_and_the_second_sees_it(late):
     store = FeatureStore()

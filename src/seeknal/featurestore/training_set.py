@@ -68,7 +68,8 @@ class TrainingSet:
     @property
     def snapshots(self) -> dict[str, int]:
         """The snapshot that was read of each group, by project and name; `as_of` takes it."""
-        return {f"{pin.project}/{pin.group}": pin.snapshot for pin in self._record.pins}
+        pins = [(f"{pin.project}/{pin.group}", pin.snapshot) for pin in self._record.pins]
+        return {label: snapshot for label, snapshot in pins if snapshot is not None}
 
     def __repr__(self) -> str:
         return f"TrainingSet({self._record.label}, {plural(self.rows)}, {self.content_hash[:12]})"

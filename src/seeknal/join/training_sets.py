@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from seeknal.define.feature_group import FeatureLookup
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.join import retrieval
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
-from seeknal.registry import GroupRecord, Pin, Question, TrainingSetRecord
+from seeknal.registry import GroupRecord, PinnedLookup, Question, TrainingSetRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.system.folders import check_writable, make, share
@@ -139,20 +138,11 @@ class TrainingSets:
 
     def users(self, record: GroupRecord) -> list[TrainingSetRecord]:
         """Return the training sets that read a group."""
-        return [
-            one
-            for one in self._catalog.registry.training_sets()
-            if any((pin.project, pin.group) == (record.project, record.name) for pin in one.pins)
-        ]
+        return [one for one in self._catalog.registry.training_sets() if any(pin.is_of(record) for pin in one.pins)]
 
     def snapshots(self, record: GroupRecord) -> list[Snapshot]:
         """Return the snapshots of a group that training sets need."""
-        mine = {
-            pin
-            for one in self.users(record)
-            for pin in one.pins
-            if (pin.project, pin.group) == (record.project, record.name)
-        }
+        mine = {pin for one in self.users(record) for pin in one.pins if pin.is_of(record)}
         return [self._source(pin).snapshot for pin in mine]
 
     def holding(self, record: GroupRecord, users: Sequence[TrainingSetRecord], entity: pa.Table) -> list[str]:
@@ -163,7 +153,7 @@ class TrainingSets:
         # An answer to a spine has the spine's entities, so there is no need to reproduce it.
         rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one))
         for pin in one.pins:
-            if (pin.project, pin.group) == (record.project, record.name):
+            if pin.is_of(record):
                 names = dict(pin.keys)
                 same = [_equal(rows[names[name]], entity[name][0]) for name in entity.column_names]
                 if pc.any(reduce(pc.and_, same)).as_py():
@@ -174,27 +164,21 @@ class TrainingSets:
         spine = _read_spine(folder) if question.kind == "spine" else None
         return retrieval.answer(self._engine, sources, question, spine, on_progress)
 
-    def _source(self, pin: Pin) -> Source:
+    def _source(self, pin: PinnedLookup) -> Source:
         """Return the source that a training set read: the pinned version and snapshot of a group."""
         record = self._catalog.group(pin.group, pin.project)
         # The ttl of the time of saving, since the registered one may have changed.
         ttl = None if pin.ttl is None else timedelta(microseconds=pin.ttl)
         group = replace(record.group, materialization=replace(record.group.materialization, ttl=ttl))
-        lookup = FeatureLookup(
-            f"{pin.project}/{pin.group}", [own for own, _ in pin.features], rename=dict((*pin.keys, *pin.features))
-        )
         version = self._catalog.version(record, pin.version, pin.snapshot)
-        return Source(lookup, replace(record, group=group), version, self._catalog.snapshot(record, version))
+        return Source(pin.lookup, replace(record, group=group), version, self._catalog.snapshot(record, version))
 
     def _place(self, record: TrainingSetRecord) -> Path:
         return self._catalog.home / "datasets" / record.folder
 
 
-def _pin(source: Source) -> Pin:
-    keys, features = tuple(source.keys.items()), tuple(source.features.items())
-    ttl = source.record.group.materialization.lifetime
-    place = source.record.project, source.record.name, source.version.number, source.snapshot.number
-    return Pin(*place, keys, features, ttl)
+def _pin(source: Source) -> PinnedLookup:
+    return source.pin(snapshot=source.snapshot.number, ttl=source.record.group.materialization.lifetime)
 
 
 def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:

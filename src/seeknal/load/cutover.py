@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seeknal.errors import StoreError, notice
 from seeknal.load.feeds import feed, feeds, lack
 from seeknal.online import DEFAULT, Codec, Entries, OnlineStore, State, Stores
-from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, TableLookup
+from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, PinnedLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity, identify
 from seeknal.registry.records import space_of
@@ -92,7 +92,7 @@ class Mover:
         self.sweep(state, names, number, tables)
         return done
 
-    def own(self, state: GroupState, lookup: TableLookup) -> Move | None:
+    def own(self, state: GroupState, lookup: PinnedLookup) -> Move | None:
         """Return the move to a lookup of the table that is named after a group.
 
         None if that table has the lookup already, or if another table has the name.

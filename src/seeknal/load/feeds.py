@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup, Version
+from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup, Version
 from seeknal.registry.catalog import Catalog
 
 
@@ -21,8 +21,8 @@ class Feed:
     """
 
     record: GroupRecord
-    now: TableLookup
-    goal: TableLookup
+    now: PinnedLookup
+    goal: PinnedLookup
     cut_off: str | None = None
 
     @property
@@ -49,7 +49,7 @@ def feeds(catalog: Catalog, table: OnlineTableRecord) -> list[Feed]:
 
 
 def feed(
-    catalog: Catalog, record: GroupRecord, versions: Sequence[Version], table: OnlineTableRecord, lookup: TableLookup
+    catalog: Catalog, record: GroupRecord, versions: Sequence[Version], table: OnlineTableRecord, lookup: PinnedLookup
 ) -> Feed:
     """Return which version feeds a lookup of a table.
 
@@ -79,16 +79,16 @@ def uses(table: OnlineTableRecord, record: GroupRecord) -> bool:
     return any(lookup.is_of(record) for lookup in table.lookups)
 
 
-def whole(record: GroupRecord, version: Version, *, pinned: bool = False) -> TableLookup:
+def whole(record: GroupRecord, version: Version, *, pinned: bool = False) -> PinnedLookup:
     """Return the lookup of all features of a version, under their own names."""
     schema = version.schema
     keys, features = (tuple((name, name) for name in names) for names in (schema.key_names, schema.feature_names))
-    return TableLookup(record.project, record.name, version.number, keys, features, pinned, whole=True)
+    return PinnedLookup(record.project, record.name, version.number, keys, features, pinned, whole=True)
 
 
 def _meant(
-    catalog: Catalog, record: GroupRecord, table: OnlineTableRecord, lookup: TableLookup, version: Version
-) -> TableLookup:
+    catalog: Catalog, record: GroupRecord, table: OnlineTableRecord, lookup: PinnedLookup, version: Version
+) -> PinnedLookup:
     """Return a lookup with `pinned` and `whole` filled in, if it was registered before these were recorded.
 
     If its version was not the current one when the table was made, the caller had named that version, so the lookup is pinned.
@@ -104,7 +104,7 @@ def _meant(
     return all_of_it if is_own and plain == all_of_it else replace(lookup, pinned=pinned)
 
 
-def lack(record: GroupRecord, lookup: TableLookup, old: Version, new: Version) -> str | None:
+def lack(record: GroupRecord, lookup: PinnedLookup, old: Version, new: Version) -> str | None:
     """Return which feature of a lookup at one version another version lacks, or has in another type; None if it has all."""
     if old.number == new.number:
         return None

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from seeknal.define.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.system.redis_url import shown
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, moment_of
@@ -146,18 +146,21 @@ class GroupState:
 
 
 @dataclass(frozen=True)
-class TableLookup:
-    """The features that an online table takes from one version of a group.
+class PinnedLookup:
+    """A lookup that is bound to a version of its group: what an online table serves, or what a training set read.
 
     Args:
         project: Project of the group.
         group: Name of the group.
         version: Number of the version.
-        keys: Join keys, as (name in the group, name in a request).
+        keys: Join keys, as (name in the group, name in a spine or request).
         features: Features, as (name in the group, name in the result).
-        pinned: Whether it stays at the version, because the caller named one. Otherwise it follows the group to later
-            versions. None: the table was made before this was recorded; see `seeknal.load.feeds`.
-        whole: Whether it takes all features of a version, whichever these are. The table that loads create by themselves does.
+        pinned: For an online table, whether it stays at the version, because the caller named one. Otherwise it follows the
+            group to later versions. None: the table was made before this was recorded; see `seeknal.load.feeds`.
+        whole: For an online table, whether it takes all features of a version, whichever these are. The table that loads
+            create by themselves does.
+        snapshot: For a training set, the number of the snapshot that it read. None: the version's last one.
+        ttl: For a training set, how long the group's values were valid, in microseconds; None: forever.
     """
 
     project: str
@@ -167,38 +170,24 @@ class TableLookup:
     features: tuple[tuple[str, str], ...]
     pinned: bool | None = None
     whole: bool = False
+    snapshot: int | None = None
+    ttl: int | None = None
 
     @property
     def space(self) -> str:
         """The space of the version's rows in the online store."""
         return space_of(self.project, self.group, self.version)
 
+    @property
+    def lookup(self) -> FeatureLookup:
+        """The lookup of these features of this version, under these names."""
+        names = [own for own, _ in self.features]
+        rename = dict((*self.keys, *self.features))
+        return FeatureLookup(f"{self.project}/{self.group}", names, rename=rename, version=self.version)
+
     def is_of(self, record: GroupRecord) -> bool:
         """Return whether it takes features from a group."""
         return (self.project, self.group) == (record.project, record.name)
-
-
-@dataclass(frozen=True)
-class Pin:
-    """What a training set read from one group.
-
-    Args:
-        project: Project of the group.
-        group: Name of the group.
-        version: Number of the version.
-        snapshot: Number of the snapshot.
-        keys: Join keys, as (name in the group, name in the spine).
-        features: Features, as (name in the group, name in the result).
-        ttl: How long the group's values were valid, in microseconds.
-    """
-
-    project: str
-    group: str
-    version: int
-    snapshot: int
-    keys: tuple[tuple[str, str], ...]
-    features: tuple[tuple[str, str], ...]
-    ttl: int | None
 
 
 @dataclass(frozen=True)
@@ -238,7 +227,7 @@ class TrainingSetRecord:
 
     project: str
     name: str
-    pins: tuple[Pin, ...]
+    pins: tuple[PinnedLookup, ...]
     question: Question
     rows: int
     content_hash: str
@@ -263,7 +252,7 @@ class OnlineTableRecord:
 
     project: str
     name: str
-    lookups: tuple[TableLookup, ...]
+    lookups: tuple[PinnedLookup, ...]
     ttl: int | None
     target: str
     created_at: int

@@ -13,10 +13,9 @@ from seeknal.entity import Entity
 from seeknal.registry.records import (
     GroupRecord,
     OnlineTableRecord,
-    Pin,
+    PinnedLookup,
     Question,
     SnapshotRecord,
-    TableLookup,
     TokenRecord,
     TrainingSetRecord,
 )
@@ -49,7 +48,7 @@ def group_of(row: Row[tuple[object, ...]]) -> GroupRecord:
 
 def online_table_of(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
     """Return the online table in a row."""
-    lookups = msgspec.json.decode(row.lookups, type=tuple[TableLookup, ...])
+    lookups = msgspec.json.decode(row.lookups, type=tuple[PinnedLookup, ...])
     return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
 
 
@@ -58,7 +57,7 @@ def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
     return TrainingSetRecord(
         row.project,
         row.name,
-        msgspec.json.decode(row.pins, type=tuple[Pin, ...]),
+        msgspec.json.decode(row.pins, type=tuple[PinnedLookup, ...]),
         msgspec.json.decode(row.question, type=Question),
         row.rows,
         row.content_hash,

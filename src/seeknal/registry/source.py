@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.engine import FeatureRequest
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Rows, Snapshot
-from seeknal.registry import GroupRecord, Version
+from seeknal.registry import GroupRecord, PinnedLookup, Version
 from seeknal.values.times import EMPTY_INTERVAL, Interval
 
 
@@ -34,6 +35,16 @@ class Source:
                 f"rename names {quoted(unknown)}, which group {self.record.name!r} does not have."
                 f"{did_you_mean(unknown[0], columns)}"
             )
+
+    def pin(self, **options: Any) -> PinnedLookup:
+        """Return the lookup bound to the version.
+
+        Args:
+            **options: Further arguments of `PinnedLookup`.
+        """
+        project, name = self.record.project, self.record.name
+        keys, features = tuple(self.keys.items()), tuple(self.features.items())
+        return PinnedLookup(project, name, self.version.number, keys, features, **options)
 
     @property
     def features(self) -> dict[str, str]:

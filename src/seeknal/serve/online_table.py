@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import check_features, did_you_mean, quoted
-from seeknal.registry import OnlineTableRecord, TableLookup
+from seeknal.registry import OnlineTableRecord, PinnedLookup
 from seeknal.serve.keys import Key, columns_of, exact_columns
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.values import frames, types
@@ -317,7 +317,7 @@ def _widest(keys: Sequence[Key]) -> dict[str, Key]:
     return found
 
 
-def _labels(lookups: Sequence[TableLookup]) -> list[str]:
+def _labels(lookups: Sequence[PinnedLookup]) -> list[str]:
     """Return the label of each part, for its status columns: its group, and if that is ambiguous its keys, version and project.
 
     Lookups of one version by the same keys read the same rows, and share a label.

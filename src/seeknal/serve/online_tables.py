@@ -17,7 +17,7 @@ from seeknal.load.cutover import Move, Mover
 from seeknal.load.feeds import Feed, feeds, uses, whole
 from seeknal.names import check_name
 from seeknal.online import DEFAULT, State, Stores, shown
-from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, TableLookup, Version
+from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, PinnedLookup, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.registry.records import space_of
@@ -305,7 +305,7 @@ class OnlineTables:
         table = OnlineTableRecord(
             project=first.project,
             name=check_name("online table", first.group.name if name is None else name),
-            lookups=tuple(_looked_up(source) for source in sources),
+            lookups=tuple(source.pin(pinned=source.lookup.version is not None) for source in sources),
             ttl=None if ttl is None else microseconds(ttl),
             target=self._checked_target(target),
             created_at=now(),
@@ -365,7 +365,7 @@ class OnlineTables:
         """
         from seeknal.serve import verification
 
-        def doubt(lookup: TableLookup, seen: State) -> None:
+        def doubt(lookup: PinnedLookup, seen: State) -> None:
             try:
                 self._mover.doubt(lookup.space, table.target, seen)
             except StoreError as error:
@@ -491,9 +491,3 @@ def _ask(
     from seeknal.load.loading import Ask  # imported here, because it needs the engine, which lookups do without
 
     return Ask(spans, at, on_progress, full, take_over)
-
-
-def _looked_up(source: Source) -> TableLookup:
-    record, keys, features = source.record, tuple(source.keys.items()), tuple(source.features.items())
-    pinned = source.lookup.version is not None
-    return TableLookup(record.project, record.name, source.version.number, keys, features, pinned)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from seeknal.errors import StoreError
 from seeknal.online import Codec, OnlineStore, SingleRow, State, WireRow
-from seeknal.registry import GroupRecord, OnlineTableRecord, TableLookup
+from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup
 from seeknal.serve.keys import Key
 from seeknal.system.locks import locked_cached_property
 from seeknal.values import frames
@@ -86,7 +86,7 @@ class Part:
 
     def __init__(
         self,
-        lookup: TableLookup,
+        lookup: PinnedLookup,
         codec: Codec,
         online: OnlineStore,
         table: OnlineTableRecord,

@@ -13,11 +13,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from seeknal.define.feature_group import FeatureLookup
 from seeknal.engine import Engine
 from seeknal.load.feeds import feeds
 from seeknal.online import State, WireRow, to_wire
-from seeknal.registry import TableLookup
+from seeknal.registry import PinnedLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.serve.online_table import OnlineTable
@@ -117,7 +116,7 @@ class Verified(Shown):
         return "\n  ".join([f"{compared}, {told}", *reasons, *map(str, self.differences)])
 
 
-Doubt = Callable[[TableLookup, State], None]
+Doubt = Callable[[PinnedLookup, State], None]
 """Called with the lookup and the state of rows that are not what the state says, at most once per lookup."""
 
 
@@ -176,15 +175,11 @@ class _Comparison:
     """The comparison of one part of a table."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, goal: TableLookup, at: int
+        self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, goal: PinnedLookup, at: int
     ) -> None:
-        lookup = part.lookup
         self._engine, self._table, self._part, self._at = engine, table, part, at
-        record = catalog.group(lookup.group, lookup.project)
-        rename = dict([*goal.features, *goal.keys])
-        wanted = FeatureLookup(record, [own for own, _ in goal.features], rename=rename, version=goal.version)
-        self._source: Source = catalog.source(wanted)
-        self._ttl = record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
+        self._source: Source = catalog.source(goal.lookup)
+        self._ttl = self._source.record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
         self._asked = Entities([part], [key.name for key in part.keys])
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
