@@ -80,7 +80,11 @@ class Registry(Database):
             self.leave_wal()
         # Only an upgrade takes the write lock.
         if not self.take("BEGIN", upgrade.is_current):
-            self.take("BEGIN IMMEDIATE", upgrade.upgrade)
+            try:
+                self.take("BEGIN IMMEDIATE", upgrade.upgrade)
+            except StoreError:
+                if not self.take("BEGIN", upgrade.is_readable):
+                    raise
 
     @writing
     def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:

@@ -67,7 +67,7 @@ snapshot = Table(
 recorded them."""
 
 snapshot_of_version = Index("snapshot_of_version", snapshot.c.group_id, snapshot.c.version, snapshot.c.number)
-"""The next write to a home of an earlier release creates this index; the home can be read without it."""
+"""By it, the last snapshot of each version is found without reading those before it."""
 
 load = Table(
     "load",

@@ -1,48 +1,63 @@
-"""Upgrade of the registry of an earlier release to the tables of this one."""
+"""The version of the registry's tables: new ones, those of an earlier release, and those of a later one."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from pathlib import Path
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.schema import CreateColumn, CreateTable, DropTable
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
+from seeknal.errors import StoreError
 from seeknal.registry import tables as t
 
-_COLUMNS = "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'"
+HEAD = "0002"
+"""The number of the last migration."""
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_alembic_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Where Alembic keeps the number of the last migration that a database has had."""
 
 
 def is_current(db: Connection) -> bool:
-    """Return whether a registry has all tables, with all columns."""
-    return not any(names for _, names in _lacking(db))
+    """Return whether a registry has the tables of this release.
+
+    Raises:
+        StoreError: It has those of a later release.
+    """
+    if not inspect(db).has_table(_alembic_version.name):
+        return False
+    number = db.scalar(select(_alembic_version.c.version_num))
+    if number is not None and number > HEAD:
+        raise StoreError(
+            f"The registry has been changed by a later release of Seeknal (migration {number}; this release has up to {HEAD}). "
+            "Install that release, or set SEEKNAL_HOME to another home."
+        )
+    return bool(number == HEAD)
+
+
+def is_readable(db: Connection) -> bool:
+    """Return whether a registry of an earlier release has all tables, with all columns, so that it can be read as it is."""
+    found = inspect(db)
+    return all(
+        found.has_table(table.name)
+        and {column.name for column in table.columns} <= {one["name"] for one in found.get_columns(table.name)}
+        for table in t.metadata.sorted_tables
+    )
 
 
 def upgrade(db: Connection) -> None:
-    """Create the tables and columns that are missing; nothing is lost."""
-    # The snapshot table is an index of the logs, and is filled again from them. So one without this column is dropped.
-    if "next_row_id" in dict(_lacking(db))[t.snapshot]:
-        db.execute(DropTable(t.snapshot, if_exists=True))
-    for table in t.metadata.sorted_tables:
-        db.execute(CreateTable(table, if_not_exists=True))
-    # Releases without this column kept a training set in the folder project/name.
-    if "folder" in dict(_lacking(db))[t.training_set]:
-        _add(db, "training_set", "folder TEXT NOT NULL DEFAULT ''")
-        db.exec_driver_sql("UPDATE training_set SET folder = project || '/' || name")
-    for table, names in _lacking(db):
-        for name in names:
-            _add(db, table.name, str(CreateColumn(table.columns[name]).compile(db)))
+    """Bring a registry to the tables of this release; one without tables gets them. The caller holds the write lock."""
+    if is_current(db):  # another process was faster
+        return
+    if not inspect(db).get_table_names():
+        t.metadata.create_all(db)
+        _alembic_version.create(db)
+        db.execute(insert(_alembic_version).values(version_num=HEAD))
+        return
+    # Imported here, because it takes longer than opening a registry, and is seldom needed.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
 
-
-def _add(db: Connection, table: str, column: str) -> None:
-    db.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
-
-
-def _lacking(db: Connection) -> list[tuple[Table, list[str]]]:
-    """Return all tables, each with the columns that the registry lacks."""
-    there = defaultdict[str, set[str]](set)
-    for table, column in db.exec_driver_sql(_COLUMNS):
-        there[table].add(column)
-    return [
-        (table, [column.name for column in table.columns if column.name not in there[table.name]])
-        for table in t.metadata.sorted_tables
-    ]
+    scripts = ScriptDirectory(str(_MIGRATIONS), version_locations=[str(_MIGRATIONS)])
+    with EnvironmentContext(Config(), scripts, fn=lambda known, _: scripts._upgrade_revs("head", known)) as context:  # noqa: SLF001
+        context.configure(connection=db)
+        context.run_migrations()

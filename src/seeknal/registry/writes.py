@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import Connection, TextClause, insert, select, text, update
-from sqlalchemy.schema import CreateIndex
 
 from seeknal.registry import tables as t
 from seeknal.registry.records import NEW_ROWS, GroupState, SnapshotRecord, Version
@@ -63,7 +62,6 @@ _ALL = _query("SELECT id, (SELECT min(version) FROM snapshot WHERE group_id = id
 
 def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
     """Record commits to a group, except those already known. The schema of a version is stored with its first snapshot only."""
-    db.execute(CreateIndex(t.snapshot_of_version, if_not_exists=True))
     mine = t.snapshot.c.group_id == group
     first = min(commit.snapshot for commit in commits)
     known = set(db.scalars(select(t.snapshot.c.number).where(mine, t.snapshot.c.number >= first)))
