@@ -162,3 +162,41 @@ def test_files_and_functions_keep_to_their_budgets():
     assert max(lengths) <= 500
     assert statistics.median(lengths) <= 150
     assert max(functions) <= 60
+
+
+FACES = (
+    "FeatureStore",
+    "FeatureGroupDuckDB",
+    "HistoricalFeaturesDuckDB",
+    "OnlineFeaturesDuckDB",
+    "TrainingSet",
+    "Client",
+    "AsyncClient",
+)
+INNER = {"Catalog", "Engine", "OnlineTables", "Places", "Registry", "Source", "TrainingSets"}
+"""Parts of a store that are not meant for users."""
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_what_public_calls_take_and_return_can_be_imported_from_the_package(face):
+    named = set()
+    for kind in getattr(seeknal, face).__mro__[:-1]:
+        tree = ast.parse(Path(sys.modules[kind.__module__].__file__).read_text())
+        (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__]
+        for call in (node for node in found.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            if not call.name.startswith("_"):
+                each = [*call.args.args, *call.args.kwonlyargs, call.args.vararg, call.args.kwarg]
+                annotations = [one.annotation for one in each if one and one.annotation] + [call.returns]
+                named |= {node.id for one in annotations if one for node in ast.walk(one) if isinstance(node, ast.Name)}
+    own = {name for name in named if name in {part for file in FILES for part in classes(file)}}
+    assert own - INNER <= set(seeknal.__all__)
+
+
+def classes(file: Path) -> set[str]:
+    """Give the names of the classes of a module."""
+    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(seeknal, name).__name__ == name for name in seeknal.__all__)
+    assert set(seeknal.__all__) <= set(dir(seeknal))
