@@ -18,7 +18,7 @@ _GENERIC = re.compile(
 
 
 def check_name(kind: str, name: object) -> str:
-    """Return the name if it follows the rule for names, on which every path and listing relies.
+    """Return a name, after checking the rule for names, on which every path and listing relies.
 
     Raises:
         DefinitionError: The name is not text, or breaks the rule.
@@ -34,7 +34,7 @@ def check_name(kind: str, name: object) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Return whether a value is text that can be encoded: without lone surrogates."""
+    """Return whether a value is text that can be encoded, that is, without lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -42,23 +42,23 @@ def is_text(value: object) -> bool:
 
 
 def check_text(argument: str, given: object) -> str:
-    """Return an argument that is one name of a column, or a part of one.
+    """Return an argument that is the name of a column, or a part of one, after checking that it is text.
 
     Raises:
         DefinitionError: It is no text.
     """
     if isinstance(given, str) and is_text(given):
-        return str(given)  # a text of NumPy is a `str` that not everything can encode
+        return str(given)  # NumPy's subclass of `str` is not accepted by every encoder
     raise DefinitionError(f"{argument}={reprlib.repr(given)} is no text. Write {argument}='x', say.")
 
 
 def check_names(argument: str, given: object, example: str = "['x']") -> tuple[str, ...]:
-    """Return an argument that is a list of names of columns. It may be any iterable of text, and is read once.
+    """Return an argument that is a list of column names, as a tuple. It may be any iterable of text, and is read once.
 
     Args:
         argument: The name of the argument.
         given: The argument.
-        example: What to write instead.
+        example: A correct argument, for the message.
 
     Raises:
         DefinitionError: It is a single name or no list, or one of the names is no text.
@@ -80,7 +80,7 @@ def check_names(argument: str, given: object, example: str = "['x']") -> tuple[s
 
 
 def check_features(given: object) -> tuple[str, ...] | None:
-    """Return the argument `features`: a list that names some features, or None for all of them.
+    """Return the argument `features`, after checking that it is a list of some names, or None for all features.
 
     Raises:
         DefinitionError: It is neither, or an empty list.
@@ -92,10 +92,10 @@ def check_features(given: object) -> tuple[str, ...] | None:
 
 
 def check_entity(keys: object) -> None:
-    """Check that the keys of one entity are a mapping, or a row of pandas, which has names too.
+    """Check that the keys of one entity come with their names: as a mapping, or as a row of pandas.
 
     Raises:
-        DataError: They are not.
+        DataError: They do not.
     """
     if not hasattr(keys, "keys"):
         raise DataError(f"keys={reprlib.repr(keys)} is no mapping. Write the name of each key with its value.")
@@ -114,7 +114,7 @@ class Named(Protocol):
 
 
 def split_label(kind: str, label: str, project: str | None) -> tuple[str | None, str]:
-    """Return the project and name that a label and a project argument stand for; the label "shop/spend" contains both.
+    """Return the project and name that a label and a project argument stand for. The label "shop/spend" contains both.
 
     Raises:
         DefinitionError: The label and the argument name different projects, or a name is not ASCII.
@@ -126,9 +126,8 @@ def split_label(kind: str, label: str, project: str | None) -> tuple[str | None,
         check_name(kind, label)
     within, _, name = label.rpartition("/")
     for what, text in (("project", project or within), (kind, name)):
-        if (
-            not isinstance(text, str) or not text.isascii()
-        ):  # no stored name has such characters, and a database cannot even look some of them up
+        # Stored names are ASCII, and the database cannot even look up some of the other characters.
+        if not isinstance(text, str) or not text.isascii():
             check_name(what, text)
     if within and project and within != project:
         raise DefinitionError(f"{label!r} is of project {within!r}, not of {project!r}. Name one of them.", name=name)
@@ -142,7 +141,7 @@ def not_the_only(kind: str, name: str, project: str | None, known: Sequence[Name
         kind: The kind of object, such as "feature group".
         name: The name that was looked up.
         project: The project that was searched. None: all of them.
-        known: All objects of this kind that the caller may know of.
+        known: All objects of this kind that the message may mention.
         where: What was searched if no project is named, for the message.
     """
     same = [f"{one.project}/{one.name}" for one in known if one.name == name]

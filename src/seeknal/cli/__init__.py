@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call on the store, a rendering out."""
+"""The command line: each command parses its arguments, calls the store, and renders the result."""
 
 from seeknal.cli.app import main
 

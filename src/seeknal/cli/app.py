@@ -1,4 +1,4 @@
-"""All commands, and the one place where errors become a line and an exit code."""
+"""The application: it registers all commands, and turns errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -65,21 +65,22 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
-    """Take the options that belong to no command."""
+    """Declare the options that belong to no command."""
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 1 an error (told once, on stderr), 2 wrong usage.
+    Exit codes: 0 for success, 1 for an error, which is printed once on stderr, 2 for wrong usage.
     """
     if "serve" in sys.argv[1:2]:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the workers are there that it replaces
+        # SIGHUP means to replace the workers; until they run, its default action would end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what its encoding lacks is written as a code
+            stream.reconfigure(errors="backslashreplace")  # a character that the encoding lacks is escaped
     warnings.simplefilter("always", SeeknalWarning)
-    warnings.showwarning = _show_notice  # type: ignore[assignment]  # it takes more than it needs
+    warnings.showwarning = _show_notice  # type: ignore[assignment]  # it ignores the other arguments
     try:
         app()
     except SeeknalError as error:

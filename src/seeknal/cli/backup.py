@@ -1,4 +1,4 @@
-"""Commands that save a home and bring it back."""
+"""Commands that back up a home and restore it."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def _not_loaded(done: Restored) -> list[dict[str, str]]:
 
 @contextmanager
 def _tidily() -> Iterator[None]:
-    """Let what is under way be undone when the process is told to end."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that a backup or restore in progress removes what it made."""
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
     before = {number: signal.signal(number, end) for number in heeded}
     try:
         yield

@@ -32,7 +32,7 @@ def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> N
 
 
 def line(one: TrainingSetRecord) -> dict[str, Any]:
-    """Return a training set as a line of a list."""
+    """Return a training set as one record of a list."""
     return {
         "project": one.project,
         "training_set": one.name,
@@ -93,7 +93,7 @@ def _write(rows: pa.Table, output: Path) -> None:
     """Write rows to a Parquet file.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Commands that delete one thing, or all that is in it."""
+"""Commands that delete one object, or a project or an entity with everything in it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def delete_table(name: Table, project: InProject = None, yes: Yes = False, form:
 
 @dataclass(frozen=True)
 class _Doomed:
-    """What is deleted together, in the order in which it can be."""
+    """The objects that one command deletes, in the order of deletion: nothing is deleted before the objects that need it."""
 
     tables: Sequence[OnlineTableRecord]
     sets: Sequence[TrainingSetRecord]
@@ -62,14 +62,14 @@ class _Doomed:
         return ", ".join(plural(len(some), noun) for some, noun in kinds if some)
 
     def check(self, store: FeatureStore) -> None:
-        """Refuse while something that stays needs one of the groups.
+        """Check that no object that stays needs one of the groups.
 
         Raises:
-            DefinitionError: Something does.
+            DefinitionError: An online table or a training set that stays needs one.
         """
         for group in self.groups:
             users = [one for one in store.online_tables.of(group) if one not in self.tables]
-            if others := [one for one in users if one.label != group.label]:  # its own goes with it
+            if others := [one for one in users if one.label != group.label]:  # the table of its name goes with it
                 raise DefinitionError(
                     f"Feature group {group.label!r} is served by online table {others[0].label!r}. "
                     f"Delete that first: seeknal delete online-table {others[0].label}."
@@ -81,7 +81,7 @@ class _Doomed:
                 )
 
     def delete(self, store: FeatureStore, on_progress: Callable[[str], None]) -> None:
-        """Delete it; what is left when the process is killed can be deleted again."""
+        """Delete the objects. If the process is killed midway, the same command deletes the rest."""
         for table in self.tables:
             on_progress(f"Deleting {table.label}")
             store.delete_table(table.name, table.project)
@@ -93,7 +93,7 @@ class _Doomed:
             store.delete_group(group.name, group.project)
 
     def record(self) -> dict[str, list[str]]:
-        """Name what was deleted."""
+        """Return the labels of the deleted objects, by kind."""
         return {
             "online_tables": [one.label for one in self.tables],
             "datasets": [one.label for one in self.sets],

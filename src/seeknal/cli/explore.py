@@ -1,4 +1,4 @@
-"""Commands that look and change nothing."""
+"""Read-only commands: list, show, info, explain and debug."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LOADS = 10
 
 
 def listed(project: str | None, lines: Callable[[FeatureStore], list[Line]]) -> list[Line]:
-    """Return the lines of a list, of one project if one is named. An absent home has none, and is not created."""
+    """Return the records of a list, of one project if one is named. A home that does not exist has none, and is not created."""
     from seeknal.home import session
 
     return [] if project is None and not session.store().exists else lines(session.existing(project))
@@ -125,24 +125,24 @@ def show_project(name: Project, form: AsFormat = Format.table) -> None:
 
 
 class Registered(NamedTuple):
-    """An entity, and the project that it is registered in."""
+    """An entity, with the project in which it is registered."""
 
     project: str
     entity: entity.Entity
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the entity."""
         return self.entity.name
 
     @property
     def label(self) -> str:
-        """Project and name."""
+        """Project and name, as in "shop/user"."""
         return f"{self.project}/{self.name}"
 
 
 def find_entity(store: FeatureStore, label: str, project: str | None) -> Registered:
-    """Find an entity by its name; without a project, over all of them. "shop/user" says both.
+    """Return an entity by its name; without a project, search all of them. "shop/user" names project and entity.
 
     Raises:
         DefinitionError: There is none, or several projects have one.
@@ -310,7 +310,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
     )
 
 
-def explain(  # noqa: PLR0913, PLR0917 - a command has as many as there are options
+def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     group: Group,
     keys: Keys,
     at: Annotated[str, typer.Option("--at", help="The moment to look from, as 2024-01-31T12:30.")],

@@ -1,4 +1,4 @@
-"""Commands that make, clean and erase."""
+"""Commands that create a project, run the demo, maintain groups, and erase entities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seeknal.write.maintenance import Erased
 
 _LONGEST_TTL = 700_000
-"""In days: no longer ago than the year 1."""
+"""In days. A longer ttl could reach back before the year 1."""
 _TOML = """\
 # Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.
 
@@ -49,7 +49,11 @@ def init(form: AsFormat = Format.table) -> None:
 
 
 def _ignore_data(folder: Path) -> None:
-    """Keep git from the data, unless a line of .gitignore does."""
+    """Add the data folder to .gitignore, unless a line of it names that folder already.
+
+    Raises:
+        StoreError: The file cannot be read or written.
+    """
     file = folder / ".gitignore"
     try:
         text = file.read_bytes() if file.exists() else b""

@@ -1,4 +1,4 @@
-"""Commands about what is online."""
+"""Commands that load, look up and verify online tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that many commands share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How to print an answer."""
+    """The output formats."""
 
     table = "table"
     json = "json"
@@ -34,7 +34,11 @@ Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online 
 
 
 def check_pairs(texts: list[str]) -> list[str]:
-    """Refuse texts that are not all KEY=VALUE."""
+    """Return the arguments, after checking that each is KEY=VALUE.
+
+    Raises:
+        typer.BadParameter: One is not.
+    """
     for text in texts:
         if "=" not in text:
             raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
@@ -48,10 +52,10 @@ Keys = Annotated[
 
 
 def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any]:
-    """Read the join keys of one entity, as they are typed or were printed, in their types.
+    """Return the join keys of one entity in their types, parsed from text as users type it or commands print it.
 
     Raises:
-        DataError: The names are not those of the keys, one comes twice, or a text does not fit its key's type.
+        DataError: The names are not those of the keys, a name occurs twice, or a text does not fit its key's type.
     """
     kinds = {field.name: field.type for field in fields}
     pairs = [(name, text) for name, _, text in (one.partition("=") for one in texts)]
@@ -64,7 +68,7 @@ def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> di
 
 
 def _read(name: str, text: str, kind: pa.DataType) -> Any:
-    """Read a value as it is typed; bytes and booleans as they are printed too."""
+    """Parse a value as users type it. Booleans and bytes are accepted as commands print them, too: yes, no, 0x6a6b."""
     from pyarrow import types as is_
 
     from seeknal.values.exact import read
@@ -79,5 +83,5 @@ def _read(name: str, text: str, kind: pa.DataType) -> Any:
     value = read(name, text, kind)
     try:
         return value.as_py()
-    except (ValueError, OverflowError):  # Python has no nanoseconds, and no year 12000
+    except (ValueError, OverflowError):  # Python has no time in nanoseconds, and no year 12000
         return value

@@ -1,4 +1,4 @@
-"""Printing: the same answer as a table for people, or as JSON or YAML for programs."""
+"""Output: the same result as a table for people, or as JSON or YAML for programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there.") -> None:
-    """Print records, one row each: as wide as the terminal, or in full, a line each, where no person reads."""
+    """Print records.
+
+    On a terminal they are the rows of a table or, if that would be too wide, blocks of one line per field. There, long lists
+    are shortened. In a pipe or a file, each record is one line, with all values in full.
+    """
     if form is not Format.table:
         _dump([_plain(record) for record in records], form)
     elif not records:
@@ -49,7 +53,7 @@ def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there
 
 
 def record(fields: Record, form: Format) -> None:
-    """Print one record, a line a field; fields that are lists of records become tables below it."""
+    """Print one record, one line per field. Fields that are lists of records become tables below it."""
     if form is not Format.table:
         _dump(_plain(fields), form)
         return
@@ -67,6 +71,7 @@ def note(text: str) -> None:
 
 
 def _dump(value: Any, form: Format) -> None:
+    # Other encodings lack most characters, which JSON and YAML can write as escapes.
     has_all = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     if form is Format.json:
         typer.echo(json.dumps(value, indent=2, ensure_ascii=not has_all))
@@ -77,7 +82,7 @@ def _dump(value: Any, form: Format) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into what JSON can say; what it cannot is written as text."""
+    """Return a value in the types of JSON. A value of another type becomes text."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -104,12 +109,12 @@ def _text(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Write control characters as codes, so that no value can command the terminal, or take more than a line."""
+    """Escape control characters, so that no value can send commands to the terminal, or take more than one line."""
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def _glance(value: Any) -> str:
-    """Write a value for a table on a terminal: a long list by its first items."""
+    """Return a value as text for a table on a terminal. A long list is cut to its first items."""
     if isinstance(value, list | tuple) and len(value) > _MANY:
         return f"{_text(value[:_MANY])}, ... ({len(value)} in all)"
     return _text(value)
@@ -124,7 +129,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _fits(records: Sequence[Record]) -> bool:
-    """Tell whether all columns have room beside each other with no word broken."""
+    """Return whether all columns fit beside each other on the terminal without breaking a word."""
     widths = [max(map(len, _words(records, name))) for name in records[0]]
     return sum(widths) + len(_GAP) * (len(widths) - 1) <= stdout.width
 
@@ -134,7 +139,7 @@ def _words(records: Sequence[Record], name: str) -> list[str]:
 
 
 def _print_lines(records: Sequence[Record]) -> None:
-    """Print a line a record, in columns, with every value whole, for programs such as grep."""
+    """Print one line per record, in aligned columns, with every value in full, for programs such as grep."""
     columns = []
     for name in records[0]:
         cells = [printable(name), *(_text(record[name]) for record in records)]
@@ -162,7 +167,7 @@ def _table(records: Sequence[Record]) -> Table:
 
 
 def _print_sheet(fields: Mapping[str, str]) -> None:
-    """Print a line a field; a long value is left whole, so that it can be copied."""
+    """Print one line per field. Long values are not wrapped, so that they can be copied."""
     width = max((len(printable(name)) for name in fields), default=0)
     for name, value in zip(map(printable, fields), fields.values(), strict=True):
         line = Text.assemble((name.ljust(width), "bold"), _GAP, value)
@@ -171,20 +176,20 @@ def _print_sheet(fields: Mapping[str, str]) -> None:
 
 
 def keys(entity: Mapping[str, Any]) -> str:
-    """Write the join keys of an entity so that they can be pasted into a command."""
+    """Return the join keys of an entity as text that can be pasted into a command."""
     return shlex.join(f"{name}={_text(value)}" for name, value in entity.items())
 
 
 def when(instant: int | None) -> str:
-    """Write when something happened, in UTC, to the second."""
+    """Return an instant, given in microseconds since 1970, as text in UTC, to the second; "" for None."""
     return "" if instant is None else show(instant - instant % 1_000_000)
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before something is lost.
+    """Ask the user to confirm that data may be deleted; do nothing if `yes` is true.
 
     Raises:
-        DefinitionError: Nobody is there to answer.
+        DefinitionError: No user can answer, because stdin is not a terminal.
     """
     if yes:
         return

@@ -1,4 +1,4 @@
-"""Commands about the server: running it, its tokens, and how fresh what it serves is."""
+"""Commands about the server: running it, managing its tokens, and showing how fresh the online tables are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the to
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
 
 
-def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
+def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     host: Annotated[
         str,
         typer.Option(envvar="SEEKNAL_HOST", help="Address to listen at; others than this machine's own need a token."),
@@ -55,7 +55,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
         from seeknal.server.run import serve as run
     except ImportError as error:
         raise DefinitionError(f"The server needs {error.name}. {how_to_install('server')}") from None
-    if isnan(timeout):  # which is neither below nor above a bound
+    if isnan(timeout):  # NaN passes the check of the bounds
         raise typer.BadParameter("It is no number.", param_hint="--timeout")
     limits = Limits(
         keys=max_keys,
@@ -69,7 +69,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each option is one argument
     )
     options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
     store = session.existing()
-    memory = store.settings.memory_limit or f"{50 // workers or 1}%"  # half of the machine's for all together
+    memory = store.settings.memory_limit or f"{50 // workers or 1}%"  # all workers together get half of the machine's
     run(options, replace(store.settings, memory_limit=memory), store.registry)
 
 
@@ -101,7 +101,7 @@ def status(
     for one in tables:
         try:
             found.append(freshness(online, one, at, erased))
-        except StoreError as error:  # the other tables are worth a line all the same
+        except StoreError as error:  # the other tables are still shown
             found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]
     render.rows(

@@ -111,7 +111,7 @@ def diff_versions(
 
 @dataclass(frozen=True)
 class _Nulls:
-    """The rows of a version, and how many of them are null in each column."""
+    """The number of rows of a version, and the number of nulls in each of its columns."""
 
     rows: int
     nulls: dict[str, int]

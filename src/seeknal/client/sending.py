@@ -1,7 +1,7 @@
 """Sending requests to a server, with retries, over connections that only this process uses.
 
-How a request is sent is written once, as a coroutine. `AsyncClient` awaits it. In `Client` nothing that it awaits
-suspends it, so it runs to its end in one step.
+Both clients share one implementation, which is a coroutine. `AsyncClient` awaits it. In `Client`, nothing that the coroutine
+awaits ever suspends it, so it runs to its end in one step.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = ["Sender", "httpx2"]
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
 _IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
-"""Errors for which a retry would not help."""
+"""Errors after which a retry would not help."""
 _NEVER_SENT = httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.LocalProtocolError
-"""Errors after which the server has received nothing of the request."""
+"""Errors after which it is certain that the server received nothing of the request."""
 
 
 class Sender(ABC):
@@ -46,9 +46,9 @@ class Sender(ABC):
         url: The address of the server.
         token: The token to authenticate with.
         timeout: How long to wait for the server to accept or send data, in seconds.
-        retries: How often a request is sent again if the server is not reached or is unavailable. A request that is
-            rejected because too many are at work is sent again for `retries` half minutes, after the pauses that the
-            server asks for.
+        retries: How often a request is sent again if the server cannot be reached or is unavailable. A request that is
+            rejected because the server has too many at work is retried for up to `retries` times 30 seconds, after the
+            pauses that the server asks for.
         on_progress: Called before each retry with its reason. None: retries are shown on a terminal if they take more
             than a second.
     """
@@ -81,10 +81,10 @@ class Sender(ABC):
         return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
 
     async def _answer(self, call: PreparedRequest) -> Any:
-        """Send a request until it succeeds or is rejected, and read the response.
+        """Send a request, with retries where they may help, and return its parsed response.
 
         Raises:
-            SeeknalError: There is no response, and a retry would not help or no retries are left.
+            SeeknalError: The request failed or was rejected, and a retry would not help or no retries are left.
         """
         began, failures, is_unsure = time.monotonic(), 0, False
         with call.sending() as request, ExitStack() as shown:
@@ -95,7 +95,7 @@ class Sender(ABC):
                     response = await self._begin({**request(), "timeout": self._timeouts(call)})
                     if response.is_success:
                         body = call.body()
-                        if not call.is_long:  # so a short answer that breaks off is asked for again
+                        if not call.is_long:  # within the try: a short response that breaks off is retried
                             await self._take(response, body)
                         break
                     await self._take(response, told := io.BytesIO())
@@ -133,12 +133,16 @@ class Sender(ABC):
         return self._connections()
 
     def _forget(self) -> Any:
-        """Close the client, and return its connections in this process."""
+        """Mark the client as closed, and return its connections in this process, which the caller closes."""
         self._is_closed = True
         return self._connections.forget()
 
     async def _finish(self, call: PreparedRequest, response: httpx2.Response, body: IO[bytes]) -> Any:
-        """Read an answer that has begun; a long one that breaks off is not asked for again."""
+        """Read a response that has begun. A long one that breaks off is not requested again.
+
+        Raises:
+            StoreError: The response broke off, is not from a Seeknal server, or answers another request.
+        """
         try:
             if call.is_long:
                 await self._take(response, body)
@@ -166,14 +170,14 @@ class Sender(ABC):
 
     @abstractmethod
     async def _take(self, response: httpx2.Response, body: IO[bytes]) -> None:
-        """Write the rest of a response into `body`, and release its connection."""
+        """Write the rest of a response into `body`, and release the connection."""
 
     @abstractmethod
     async def _sleep(self, seconds: float) -> None:
-        """Wait for some seconds."""
+        """Wait for the given number of seconds."""
 
     def _unreached(self, problem: httpx2.RequestError) -> SeeknalError:
-        """Return the error that says why there is no response."""
+        """Return the error to raise for a request without a response; it says why there is none."""
         if isinstance(problem, httpx2.LocalProtocolError):
             return DefinitionError(f"What is asked of {self.url} cannot be sent over HTTP.")
         if isinstance(problem, httpx2.ReadTimeout | httpx2.WriteTimeout):
@@ -186,7 +190,7 @@ class Sender(ABC):
         return StoreError(f"{self.url} cannot be reached: {_said(problem)}. Look whether the server runs there.")
 
     def _told(self, status: int, content: bytes) -> SeeknalError:
-        """Return the error of a response, as the library itself would have raised it."""
+        """Return the error that a response reports, in the class in which the library itself would raise it."""
         try:
             told = msgspec.json.decode(content, type=_Problem)
         except (msgspec.DecodeError, UnicodeDecodeError):

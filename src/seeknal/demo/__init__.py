@@ -1,4 +1,4 @@
-"""The demo: the main job of a feature store on real data, told on the terminal."""
+"""The demo: the main tasks of a feature store on real data, explained on the terminal."""
 
 from seeknal.demo.story import run
 

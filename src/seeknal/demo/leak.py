@@ -1,4 +1,4 @@
-"""What a join by date does to a model: it looks better when tested, and is worse in use."""
+"""The effect of a join by date on a model: it scores better when tested, and worse in use."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import pandas as pd
 import pyarrow as pa
 
 LATE = 30
-"""A flight that arrives more than so many minutes late is late."""
+"""A flight counts as late if its arrival is more than this many minutes late."""
 
 VALIDATE_FROM = pd.Timestamp("2013-10-01", tz="UTC")
-"""Models learn from the flights before, and are tested on those after."""
+"""Models are trained on the flights to predict before this moment, and tested on the others."""
 
 _GROUP = ["carrier", "origin", "day_of_flight"]
 _FEATURES = ["hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "delay_last_20"]
 
 
 def join_by_date(landed: pa.Table) -> pd.Series[float]:
-    """Give each flight the mean delay of its carrier at its airport over its day, as a join by date would."""
+    """Return, for each flight, the mean delay of its carrier at its airport on its day, as a join by date would add it."""
     flights: pd.DataFrame = landed.to_pandas()
     return flights.groupby(_GROUP)["arr_delay"].transform("mean")
 
 
 @dataclass(frozen=True)
 class Future:
-    """How much of the future such a mean has in it.
+    """How much of the future the means of `join_by_date` contain.
 
     Args:
-        rows: Share of the rows whose mean has at least one flight that had not landed yet.
-        flights: Share of the flights in a row's mean that had not landed yet, over all rows.
+        rows: Share of the rows whose mean includes at least one flight that had not landed yet.
+        flights: Share of the flights in a row's mean that had not landed yet, averaged over all rows.
     """
 
     rows: float
@@ -39,10 +39,15 @@ class Future:
 
 
 def measure(landed: pa.Table) -> Future:
-    """Count, for each flight, how many of its carrier's flights of the day had landed when it was predicted."""
+    """Measure how many of the flights in each mean of `join_by_date` had landed at the moment of prediction.
+
+    For example, a carrier has four flights from an airport on a day, and only one of them has landed when the third is to be
+    predicted. Then three quarters of the flights in the mean that a join by date gives the third are still in the future.
+    """
     flights: pd.DataFrame = landed.to_pandas()
     landings = flights.sort_values("landed_at")[[*_GROUP, "landed_at"]]
     landings["so_far"] = landings.groupby(_GROUP).cumcount() + 1
+    # The running number of the last landing at or before the moment of prediction is the number of flights known by then.
     asked = flights.sort_values("predict_at")[[*_GROUP, "predict_at"]]
     known = pd.merge_asof(asked, landings, left_on="predict_at", right_on="landed_at", by=_GROUP)["so_far"].fillna(0)
     whole = asked.groupby(_GROUP)["predict_at"].transform("size").to_numpy()
@@ -54,8 +59,8 @@ class Score:
     """Areas under the ROC curve: 0.5 is guessing, 1 is perfect.
 
     Args:
-        tested: On the columns as they were joined.
-        in_use: On what is known at the moment of prediction.
+        tested: With the columns as they were joined.
+        in_use: With what is known at the moment of prediction.
     """
 
     tested: float
@@ -63,16 +68,16 @@ class Score:
 
 
 def can_train() -> bool:
-    """Tell whether scikit-learn is installed."""
+    """Return whether scikit-learn is installed."""
     return find_spec("sklearn") is not None
 
 
 def compare(training: pa.Table, landed: pa.Table) -> dict[str, Score]:
-    """Train two models whose columns differ in `delay_today` only, and score both.
+    """Train two models whose columns differ only in `delay_today`, and score both.
 
     Args:
-        training: The training set, joined point in time.
-        landed: The flights in the same order, with what came of them.
+        training: The training set, from the point-in-time join.
+        landed: The flights, in the same order, with their actual arrivals.
     """
     honest = training.to_pandas()
     naive = honest.assign(delay_today=join_by_date(landed))

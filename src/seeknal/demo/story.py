@@ -1,4 +1,4 @@
-"""The demo's story: what it does to the store, step by step, and what it says about it."""
+"""The steps of the demo: what each does to the store, and what the demo prints about it."""
 
 from __future__ import annotations
 
@@ -60,14 +60,15 @@ LOOKUPS = (
 def run(folder: Path, console: Console) -> None:
     """Run the demo in a folder, and leave it there as a project to explore.
 
-    What an earlier run made there is made afresh; nothing else in the folder is touched.
+    What an earlier run created there is created again; nothing else in the folder is touched.
 
     Args:
-        folder: The project's folder; made if it is missing.
-        console: Where to tell the story.
+        folder: The project's folder; created if it is missing.
+        console: Where to print.
 
     Raises:
-        DefinitionError: The data is not installed, or the folder has groups of these names that the demo did not make.
+        DefinitionError: The data is not installed, `folder` is a file, or the folder has groups or an online table of the
+            demo's names that the demo did not create.
     """
     teller = _Teller(console)
     store = FeatureStore(folder / ".seeknal")
@@ -83,7 +84,7 @@ def run(folder: Path, console: Console) -> None:
 
 
 class _Teller:
-    """Prints headings, sentences and small tables, never wider than eighty columns."""
+    """Prints headings, sentences and small tables, at most eighty columns wide."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -152,7 +153,11 @@ def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
 
 
 def _clear(store: FeatureStore) -> None:
-    """Remove what an earlier run made, and nothing else."""
+    """Delete what an earlier run created, and nothing else.
+
+    Raises:
+        DefinitionError: A group or an online table has a name of the demo's, but the demo did not create it.
+    """
     groups = [found for group in (WEATHER, CARRIER_DELAYS) for found in store.registry.groups(PROJECT, group.name)]
     ours = [found.group.name for found in groups if (found.group.description or "").startswith(_OURS)]
     tables = store.registry.tables(PROJECT, ONLINE_TABLE)
@@ -330,7 +335,7 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
 
 
 def _on_path() -> list[str]:
-    """Give the command that makes `seeknal` known to the shell, where it is not."""
+    """Return the command that activates the virtual environment, if the shell does not find `seeknal` without it."""
     activate = Path(sys.prefix) / "bin" / "activate"
     if shutil.which("seeknal") or not activate.exists():
         return []

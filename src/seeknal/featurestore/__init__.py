@@ -1,4 +1,4 @@
-"""The classes of the user's guide; each of their verbs is one call on the store that they are bound to."""
+"""The classes of the user's guide. Each of their methods is one call on the store that the object is bound to."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ _binding = Lock()
 
 
 def current_store() -> FeatureStore:
-    """Return the store of this folder and environment; what it needs is loaded now, not when the classes are."""
+    """Return the store of the current folder and environment. Its modules are imported by this call, not with the classes."""
     from seeknal.home import session
 
     return session.store()
 
 
 class Binding:
-    """Which store a handle belongs to: none yet, or one for good."""
+    """The store that an object belongs to. It is unset at first, and never changes once it is set."""
 
     def __init__(self, store: FeatureStore | None = None) -> None:
         self.bound = store
 
     def store(self, *others: Binding) -> FeatureStore:
-        """Return the store, which is the current one if none is bound yet; all bindings given are bound to it then.
+        """Return the store that these bindings have in common, and bind to it those that are not bound yet.
+
+        If none of them is bound yet, it is the current store.
 
         Raises:
-            DefinitionError: They are bound to different homes.
+            DefinitionError: The bindings are bound to different homes.
         """
         with _binding:
             bindings = self, *others
@@ -46,10 +48,10 @@ class Binding:
             return store
 
     def look(self) -> FeatureStore | None:
-        """Return the store, or the current one without binding to it; None if there is nothing in its home yet."""
+        """Return the bound store, or the current one without binding to it; None if its home has nothing in it yet."""
         store = self.bound or current_store()
         return store if store.exists else None
 
     def bind(self, store: FeatureStore) -> None:
-        """Bind to a store, unless there is one already."""
+        """Bind to a store, unless this binding has one already."""
         self.bound = self.bound or store

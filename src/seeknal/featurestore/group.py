@@ -1,4 +1,4 @@
-"""A feature group in a notebook: a definition plus the frame at hand; each verb is one call on the store."""
+"""Feature groups in a notebook: a definition and the frame to write. Each method is one call on the store."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class FeatureGroupDuckDB:
 
     Args:
         name: Name of the group, unique in its project.
-        entity: What the features describe. With `get_or_create()` it may be left out for a group that exists.
-        materialization: How rows are dated and kept; may be left out likewise.
+        entity: The entity that the features describe. If the group exists, `get_or_create()` can fill it in.
+        materialization: How rows are dated and stored. If the group exists, `get_or_create()` can fill it in as well.
         project: Name of the project.
-        description: A sentence for people.
+        description: A sentence for readers.
         features: The columns that are features: their names, or their types by name
             (`{"x": "int64"}`), or a `pyarrow.Schema`.
 
     Raises:
-        DefinitionError: A name breaks the rule, or a type is unknown.
+        DefinitionError: A name breaks the rule for names, or a type is unknown.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FeatureGroupDuckDB:
         self._binding = Binding()
         self._frame: object = None
         if entity is not None:
-            _ = self.definition
+            _ = self.definition  # checks the arguments now, not at the first write
         self._features: list[str] | None = None
         self._declared: dict[str, pa.DataType] = {}
         if features is not None:
@@ -83,7 +83,7 @@ class FeatureGroupDuckDB:
         return sheet(f"Feature group {self.project}/{self.name}", facts | self._glance())
 
     def _glance(self) -> dict[str, object]:
-        """Look at what is stored of the group, without binding it; nothing if it is not there or cannot be read."""
+        """Return facts about the current version for display, without binding to a store; none if it cannot be read."""
         with suppress(SeeknalError):
             store = self._binding.look()
             record = store.registry.group(self.project, self.name) if store else None
@@ -96,10 +96,10 @@ class FeatureGroupDuckDB:
 
     @property
     def definition(self) -> FeatureGroup:
-        """The group without its frame.
+        """The definition of the group, without its frame.
 
         Raises:
-            DefinitionError: The entity is missing.
+            DefinitionError: The group has no entity.
         """
         if self.entity is None:
             raise DefinitionError(
@@ -111,15 +111,15 @@ class FeatureGroupDuckDB:
         )
 
     def set_dataframe(self, frame: object) -> FeatureGroupDuckDB:
-        """Take a frame to be written.
+        """Set the frame to write, and return this object.
 
         Args:
-            frame: pandas, Polars, PyArrow, a DuckDB relation, any object that gives its columns to Arrow, or the path of
-                Parquet or CSV: a file, a folder or a glob of files, in folders that may be named key=value. A stream,
-                which can be read only once, is read now; files and lazy frames are read by each write.
+            frame: A frame of pandas, Polars or PyArrow, a DuckDB relation, any object that exports its columns to Arrow, or
+                the path of Parquet or CSV: a file, a folder or a glob of files, in folders that may be named key=value. A
+                stream can be read only once, so this call reads it. Files and lazy frames are read by each write.
 
         Raises:
-            DataError: It is no frame.
+            DataError: The object is not a frame.
         """
         from seeknal.values.frames import kept
 
@@ -127,11 +127,11 @@ class FeatureGroupDuckDB:
         return self
 
     def set_features(self, names: Sequence[str] | Mapping[str, str] | pa.Schema | None = None) -> FeatureGroupDuckDB:
-        """Say which columns are features.
+        """Set which columns are features, and return this object.
 
         Args:
-            names: Their names, or their types by name, or a `pyarrow.Schema`. None: all columns of the
-                frame but keys, event time and created time.
+            names: The names of the features, their types by name, or a `pyarrow.Schema`. None: all columns of the
+                frame except keys, event time and created time.
         """
         declared: dict[str, pa.DataType] = {}
         if not (names is None or isinstance(names, Sequence)):
@@ -157,20 +157,21 @@ class FeatureGroupDuckDB:
         drop_nulls: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Written:
-        """Write the frame to the offline table, as one snapshot, all or none; then load it if the group is online.
+        """Write the frame to the offline table as one snapshot, all rows or none, and then load it if the group is online.
 
         Args:
             feature_start_time: First event time to write, inclusive. None: no bound.
             feature_end_time: Last event time to write, inclusive; a date covers its whole day. None: no bound.
-            mode: "overwrite" replaces what is stored in that interval (all, if it has no bounds), "append"
-                adds, "merge" replaces rows of equal keys and event time.
+            mode: "overwrite" replaces the stored rows in that interval (all rows, if it has no bounds), "append"
+                adds rows, "merge" replaces rows of equal keys and event time.
             drop_nulls: Leave out rows without an event time instead of refusing them.
-            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
+            on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
+                than a second.
 
         Raises:
             DefinitionError: No frame was set, there is no event time column, or the mode is unknown.
             DataError: The frame does not fit; nothing was stored.
-            StoreError: The machine is in the way; nothing was stored.
+            StoreError: Nothing was stored; or the rows are stored but not online, as the message says. See `FeatureStore.write`.
         """
         if self._frame is None:
             raise DefinitionError(
@@ -191,7 +192,7 @@ class FeatureGroupDuckDB:
             )
 
     def push(self, rows: object) -> Pushed:
-        """Store rows of the current version and bring them online, in one call; see `FeatureStore.push`.
+        """Store rows of the current version and load them online, in one idempotent call; see `FeatureStore.push`.
 
         Args:
             rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
@@ -203,11 +204,11 @@ class FeatureGroupDuckDB:
         return self._store.push(self.name, rows, self.project)
 
     def get_or_create(self) -> FeatureGroupDuckDB:
-        """Register the group, or take what the registry knows for what was left out here.
+        """Register the group and return this object. What was left out of it is filled in if the group is registered already.
 
         Raises:
-            DefinitionError: The group exists with another entity or other time columns, or does not
-                exist and the entity is missing.
+            DefinitionError: The group is registered with another entity or other time columns; or it is not
+                registered, and this object has no entity.
         """
         store = self._store
         found = store.registry.group(self.project, self.name)
@@ -224,7 +225,7 @@ class FeatureGroupDuckDB:
         return self
 
     def rollback(self, to: int) -> None:
-        """Make an earlier version current again, as it stands since its last write. Nothing is deleted.
+        """Make an earlier version current again, as its last write left it. Nothing is deleted.
 
         Raises:
             DefinitionError: There is no such version, or it is the current one.
@@ -232,14 +233,14 @@ class FeatureGroupDuckDB:
         self._store.rollback(self.name, to, self.project)
 
     def delete(self) -> None:
-        """Remove the group: its rows, its versions, and what of it is online."""
+        """Delete the group: its rows, its versions, and its online rows."""
         self._store.delete_group(self.name, self.project)
 
     def head(self, n: int = 5, output: str = "pandas") -> Any:
         """Return the rows of the current version that were written last, the very last first.
 
         Args:
-            n: How many.
+            n: Maximum number of rows.
             output: "pandas", "polars", "arrow" or "duckdb".
 
         Raises:
@@ -265,7 +266,7 @@ class FeatureGroupDuckDB:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """Names and types of the current version's columns: keys, times and features. None before the first write."""
+        """Names and types of the current version's columns: keys, times and features; None before the first write."""
         current = next((version for version in self.versions if version.is_current), None)
         if current is None:
             return None
@@ -275,7 +276,7 @@ class FeatureGroupDuckDB:
 
     @property
     def features(self) -> list[str]:
-        """Names of the current version's features; before the first write those that were set."""
+        """Names of the current version's features or, before the first write, of those that were set."""
         current = next((version for version in self.versions if version.is_current), None)
         if current is None:
             return list(self._features or [])
@@ -289,11 +290,11 @@ class FeatureGroupDuckDB:
 
     @property
     def _store(self) -> FeatureStore:
-        """The store of the group: the current one at its first verb, and from then on."""
+        """The store of the group: the one that was current at the first use. It never changes afterwards."""
         return self._binding.store()
 
     def _stored(self) -> tuple[FeatureStore, GroupRecord] | None:
-        """Find the group, which binds it to the store that has it; None, and nothing made, if it is not there."""
+        """Return the group's store and record, and bind to that store; None if the group is not registered. Nothing is created."""
         store = self._binding.look()
         record = store.registry.group(self.project, self.name) if store else None
         if store is None or record is None:

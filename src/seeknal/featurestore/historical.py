@@ -1,4 +1,4 @@
-"""Features of one or more groups, as they were known: what is asked, put together step by step, then answered by the store."""
+"""Features of one or more groups, as they were known: a request that is built step by step, and that the store answers."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 class HistoricalFeaturesDuckDB:
     """Features of one or more groups, as they were known at moments of the past.
 
-    It never changes: `using_spine` and `using_latest` return another one. All verbs see the same rows when they are given
-    the same arguments.
+    An object never changes: `using_spine` and `using_latest` return another one. All methods see the same rows if they are
+    called with the same arguments.
 
     Args:
-        lookups: Which features of which groups: a list, or one lookup.
+        lookups: The lookups, which select features of groups: a list of them, or a single one.
 
     Raises:
-        DefinitionError: They are no lookups.
+        DefinitionError: The argument is not a lookup or a list of lookups.
     """
 
     def __init__(self, lookups: FeatureLookup | Sequence[FeatureLookup]) -> None:
-        self._asked = Inquiry(lookups)  # type: ignore[arg-type]  # it makes a list of one
+        self._asked = Inquiry(lookups)  # type: ignore[arg-type]  # a single lookup becomes a list of one
         self._binding = Binding()
 
     @property
     def lookups(self) -> tuple[FeatureLookup, ...]:
-        """Which features of which groups."""
+        """The lookups, which select features of groups."""
         return tuple(self._asked.lookups)
 
     def __repr__(self) -> str:
@@ -72,24 +72,24 @@ class HistoricalFeaturesDuckDB:
     def using_spine(
         self, spine: object, date_col: str, keep_cols: Sequence[str] | None = None
     ) -> HistoricalFeaturesDuckDB:
-        """Return the same features, asked for as known at each row of a frame; this object stays as it is.
+        """Return the same features, as known at the moment of each row of a frame. This object stays as it is.
 
         Args:
-            spine: A frame with the join keys and a moment in each row. A stream, which can be read only once, is read now.
+            spine: A frame with the join keys and a moment in each row. A stream can be read only once, so this call reads it.
             date_col: The column with the moments.
-            keep_cols: Columns to keep beside keys and moment; no others are read. None: all.
+            keep_cols: Columns to keep besides keys and moment; no others are read. None: all.
         """
         from seeknal.values.frames import kept
 
         return self._asking(self._asked.of_spine(kept(spine), date_col, keep_cols))
 
     def using_latest(self, now: Moment | None = None) -> HistoricalFeaturesDuckDB:
-        """Return the same features, asked for of every entity as known now, or at another moment."""
+        """Return the same features, for every entity, as known at a moment. None: now."""
         return self._asking(self._asked.of_latest(now))
 
     def _asking(self, asked: Inquiry) -> HistoricalFeaturesDuckDB:
         made = HistoricalFeaturesDuckDB.__new__(type(self))
-        made._asked, made._binding = asked, self._binding  # noqa: SLF001 - its own
+        made._asked, made._binding = asked, self._binding  # noqa: SLF001 - attributes of this class
         return made
 
     def to_dataframe(
@@ -103,22 +103,23 @@ class HistoricalFeaturesDuckDB:
     ) -> Any:
         """Return the features as a frame.
 
-        With a spine: its rows and columns, in order, and beside them what was known at each moment.
+        With a spine: the spine's rows and columns, in order, then the features as known at each row's moment.
         With `using_latest`: one row per entity. Otherwise the history: one row per entity and event
         time at which any of the groups changed, each as known at that moment.
 
         Args:
-            feature_start_time: First event time to look at, inclusive. None: no bound.
-            feature_end_time: Last event time to look at, inclusive; a date covers its whole day. None: no bound.
-            as_of: Look only at what was stored by then: a moment, or the number of a snapshot (of several groups:
-                a mapping from name to number). The same call gives the same answer for ever, whatever is written later.
-            output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, pandas without one.
-            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
+            feature_start_time: First event time that is visible, inclusive. None: no bound.
+            feature_end_time: Last event time that is visible, inclusive; a date covers its whole day. None: no bound.
+            as_of: Only rows stored by then are visible: a moment, or the number of a snapshot (for several groups, a
+                mapping from name to number). The same call always returns the same rows, whatever is written later.
+            output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, or pandas without a spine.
+            on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
+                than a second.
 
         Raises:
             DefinitionError: A group, feature, snapshot or output does not exist, or names clash.
             DataError: The spine lacks a column, or a key's type cannot match.
-            StoreError: The snapshot asked for was vacuumed.
+            StoreError: The requested snapshot was vacuumed.
         """
         from seeknal.home import reading
         from seeknal.system import progress
@@ -135,9 +136,10 @@ class HistoricalFeaturesDuckDB:
         as_of: AsOf | None = None,
         on_progress: OnProgress | None = None,
     ) -> pa.RecordBatchReader:
-        """Return the training set as a stream of Arrow batches, so that neither spine nor groups need to fit in memory.
+        """Return the training set as a stream of Arrow batches, so that neither the spine nor the groups need to fit in memory.
 
-        A spine that is the path of a Parquet file is read batch by batch. The arguments are those of `to_dataframe`.
+        A spine that is the path of a Parquet file is read batch by batch. The arguments are those of `to_dataframe`, but
+        without `on_progress` no steps are shown.
 
         Raises:
             DefinitionError: There is no spine.
@@ -157,12 +159,12 @@ class HistoricalFeaturesDuckDB:
         as_of: AsOf | None = None,
         on_progress: OnProgress | None = None,
     ) -> int:
-        """Write the training set to a Parquet file, in bounded memory; the file appears when it is whole.
+        """Write the training set to a Parquet file, in bounded memory. The file appears when it is complete.
 
         The arguments are those of `to_dataframe`; see `to_batches`.
 
         Returns:
-            How many rows were written.
+            The number of rows written.
 
         Raises:
             DefinitionError: There is no spine.
@@ -186,19 +188,19 @@ class HistoricalFeaturesDuckDB:
         rows: bool = False,
         on_progress: OnProgress | None = None,
     ) -> TrainingSet:
-        """Build the training set and keep what it takes to build it again, to the byte.
+        """Build the training set, and save all that is needed to rebuild it byte for byte.
 
         Args:
-            name: A new name; what is saved does not change.
-            feature_start_time: As in `to_dataframe`; kept with the rest.
-            feature_end_time: As in `to_dataframe`; kept with the rest.
+            name: A new name: a saved training set never changes.
+            feature_start_time: As in `to_dataframe`; saved with the rest.
+            feature_end_time: As in `to_dataframe`; saved with the rest.
             as_of: As in `to_dataframe`.
-            rows: Keep the rows too, as a Parquet file.
+            rows: Save the rows as well, as a Parquet file.
             on_progress: As in `to_dataframe`.
 
         Raises:
             DefinitionError: The name is taken.
-            DataError: A column of the spine cannot be kept in a Parquet file.
+            DataError: A column of the spine cannot be stored in a Parquet file.
         """
         from seeknal.home import reading
         from seeknal.system import progress
@@ -216,21 +218,21 @@ class HistoricalFeaturesDuckDB:
         as_of: AsOf | None = None,
         limit: int | None = 10,
     ) -> pd.DataFrame:
-        """Return, for one row of the spine, the stored row of each group that counts, and why the nearest others do not.
+        """Explain for one row of the spine which stored row of each group wins, and why the nearest others do not.
 
         Args:
             row: The join keys and the moment, named as in the spine: `spine.iloc[0]`, or a mapping.
             feature_start_time: As in `to_dataframe`.
             feature_end_time: As in `to_dataframe`.
             as_of: As in `to_dataframe`.
-            limit: How many rows of each group to show: the one that counts, then those nearest to the moment. None: all.
+            limit: Maximum number of rows of each group: the winner, then those nearest to the moment. None: all.
 
         Returns:
-            The stored rows of that entity: group, verdict, event_time, created_time, snapshot, written_at, and features
-            as a mapping.
+            The stored rows of that entity, with the columns group, verdict, event_time, created_time, snapshot, written_at,
+            and features, which is a mapping.
 
         Raises:
-            DefinitionError: No spine was set, which says which column is the moment.
+            DefinitionError: No spine was set, so it is not known which column has the moment.
             DataError: The row lacks a join key or the moment.
         """
         from seeknal.home import reading
@@ -257,12 +259,12 @@ class HistoricalFeaturesDuckDB:
         as_of: AsOf | None = None,
         on_progress: OnProgress | None = None,
     ) -> Findings:
-        """Look for leaks that a correct join cannot see, because they are in the data; see `seeknal.join.leaks`.
+        """Look for leaks that a correct join cannot prevent, because they are in the data; see `seeknal.join.leaks`.
 
         The arguments are those of `to_dataframe`.
 
         Returns:
-            A list with a sentence for each, which is also given as a notice. Its `report` says what was looked at.
+            A list with one sentence for each leak, which is also issued as a notice. Its `report` says what was checked, too.
         """
         from seeknal.home import reading
         from seeknal.system import progress
@@ -283,29 +285,29 @@ class HistoricalFeaturesDuckDB:
         *,
         take_over: bool = False,
     ) -> OnlineFeaturesDuckDB:
-        """Put the newest row of every entity online, as a table of these features.
+        """Create an online table of these features, and load the newest row of every entity into it.
 
-        The table keeps these features and their types, and takes in what is written later, as long as each group has them.
-        A lookup with `version=` stays as that version stands.
+        The table keeps these features and their types, and follows what is written later, as long as each group has the
+        features. A lookup with `version=` stays at that version.
 
         Args:
-            name: The table's name; the group's own if there is but one group.
-            target: Another online store than the one set: a folder, or the URL of Redis, without a password. The one set
-                counts as None, however it is spelled.
-            ttl: How long values are good for, in place of the groups' own.
+            name: Name of the table. None: the name of the group, if there is only one.
+            target: An online store other than the configured one: a folder, or the URL of Redis, without a password. The
+                configured one counts as None, however it is spelled.
+            ttl: How long values are valid, in place of the groups' own ttl.
             on_progress: As in `to_dataframe`.
-            take_over: Also over rows that another home, or a group that was deleted, left in the store. They are this home's
-                from then on.
+            take_over: Also load over rows that another home, or a group that was deleted, left in the store. From then on
+                they belong to this home.
         """
         from seeknal.system.progress import working
 
         store = self._store
         with working("Loading", on_progress) as report:
             table = store.serve(self.lookups, name, target=target, ttl=ttl, on_progress=report, take_over=take_over)
-        return OnlineFeaturesDuckDB._of(store, table)  # noqa: SLF001 - this is where they are made
+        return OnlineFeaturesDuckDB._of(store, table)  # noqa: SLF001 - a class of the same package
 
     @property
     def _store(self) -> FeatureStore:
-        """The store of these features: that of the groups, else the current one at the first verb; from then on the same."""
+        """The store of these features: that of the groups, or else the current one at the first use. It never changes afterwards."""
         groups = (one.source for one in self._asked.lookups if isinstance(one.source, FeatureGroupDuckDB))
         return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package

@@ -1,4 +1,4 @@
-"""A served table in a notebook: each verb is one call on the store that has it."""
+"""Online tables in a notebook: each method is one call on the store that has the table."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 class OnlineFeaturesDuckDB:
-    """A served table: newest features by key. It belongs to the store in which it was found, whatever is set later.
+    """An online table, which returns the newest features by key.
+
+    It belongs to the store in which it was found, even if the settings change later.
 
     Args:
-        name: The table's name.
-        project: Its project. None: the one project that has such a table.
+        name: Name of the table.
+        project: Project of the table. None: the only project that has such a table.
 
     Raises:
-        DefinitionError: There is no such table.
+        DefinitionError: There is no such table, or several projects have one.
     """
 
     def __init__(self, name: str, project: str | None = None) -> None:
@@ -33,7 +35,7 @@ class OnlineFeaturesDuckDB:
     @classmethod
     def _of(cls, store: FeatureStore, table: ServedTable) -> Self:
         made = cls.__new__(cls)
-        made._take(store, table)  # noqa: SLF001 - its own
+        made._take(store, table)  # noqa: SLF001 - a method of this class
         return made
 
     def _take(self, store: FeatureStore, table: ServedTable) -> None:
@@ -62,28 +64,30 @@ class OnlineFeaturesDuckDB:
         features: Sequence[str] | None = None,
         with_status: bool = False,
     ) -> Any:
-        """Return the newest features of some entities.
+        """Return the newest features of the given entities.
 
         Args:
             keys: A list of mappings from join key to value, or a frame with the join keys.
             output: "pandas", "polars", "arrow" or "dicts".
-            features: Names of the features wanted, in order. None: all of them.
+            features: Names of the features to return, in order. None: all of them.
             with_status: Add GROUP_status ("found", "not_found" or "expired") and GROUP_event_time for each group.
 
         Returns:
-            One row per entity asked for, in order: keys, features, status. Unknown and expired entities have nulls.
+            One row per requested entity, in order: keys, features, status. Unknown and expired entities have nulls.
 
         Raises:
-            DataError: The keys have wrong names or types; DefinitionError: the output or a feature is unknown.
+            DataError: The keys have wrong names or types.
+            DefinitionError: The output or a feature is unknown.
         """
         return self._table.get_features(keys, output, features, with_status=with_status)
 
     def verify(self, sample: int | None = None, on_progress: OnProgress | None = None) -> Verified:
-        """Compare what the table answers with the offline join as of now, value by value.
+        """Compare the values that the table returns with the offline join as of now, one by one.
 
         Args:
-            sample: How many entities of each group to draw by lot. None: all of them.
-            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
+            sample: Number of entities of each group to compare, chosen at random. None: all of them.
+            on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
+                than a second.
         """
         from seeknal.system.progress import working
 
@@ -91,14 +95,15 @@ class OnlineFeaturesDuckDB:
             return self._store.verify(self.name, self.project, sample=sample, on_progress=report)
 
     def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
-        """Bring all groups of the table online, as far as they changed since the last load.
+        """Load all groups of the table, as far as they changed since the last load.
 
         Args:
-            full: Write all rows of all time anew, whatever is online: `verify` finds no difference then.
-            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
+            full: Rewrite all rows of all time, whatever is online, so that `verify` finds no difference.
+            on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
+                than a second.
 
         Returns:
-            What was loaded, group by group.
+            The load of each group.
         """
         from seeknal.system.progress import working
 
@@ -106,5 +111,5 @@ class OnlineFeaturesDuckDB:
             return self._store.refresh([self.name], self.project, full=full, on_progress=report)[0]
 
     def delete(self) -> None:
-        """Remove the table, and rows that no other one uses."""
+        """Delete the table, and the rows that no other table uses."""
         self._store.delete_table(self.name, self.project)

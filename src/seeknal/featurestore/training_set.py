@@ -1,4 +1,4 @@
-"""A training set that was saved, and comes back."""
+"""Saved training sets, which can be rebuilt exactly as they were."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class TrainingSet:
-    """A training set that was saved, and can be built again to the byte.
+    """A saved training set, which can be rebuilt byte for byte.
 
-    Made by `HistoricalFeaturesDuckDB.save`, found again by `TrainingSet.load`. It belongs to the store that keeps it,
-    whatever is set later.
+    `HistoricalFeaturesDuckDB.save` creates it, and `TrainingSet.load` finds it again. It belongs to the store that keeps
+    it, even if the settings change later.
     """
 
     def __init__(self, record: TrainingSetRecord, store: FeatureStore | None = None) -> None:
@@ -28,46 +28,46 @@ class TrainingSet:
 
     @classmethod
     def load(cls, name: str, project: str | None = None) -> TrainingSet:
-        """Find a saved training set.
+        """Return a saved training set.
 
         Args:
-            name: Its name.
-            project: Its project. None: the one project that has such a training set.
+            name: Name of the training set.
+            project: Project of the training set. None: the only project that has such a training set.
 
         Raises:
-            DefinitionError: There is none.
+            DefinitionError: There is none, or several projects have one.
         """
         store = current_store()
         return cls(store.catalog.training_set(name, project), store)
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the training set."""
         return self._record.name
 
     @property
     def project(self) -> str:
-        """Its project."""
+        """Project of the training set."""
         return self._record.project
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return self._record.rows
 
     @property
     def content_hash(self) -> str:
-        """Hash of names, types and values, in order."""
+        """Hash of the names, types and values of the columns, in order."""
         return self._record.content_hash
 
     @property
     def created(self) -> datetime:
-        """When it was saved, in UTC."""
+        """Time at which it was saved, in UTC."""
         return moment_of(self._record.created_at)
 
     @property
     def snapshots(self) -> dict[str, int]:
-        """The snapshot that was read of each group, by project and name; `as_of` takes it."""
+        """Number of the snapshot read of each group, by "project/name". The mapping can be passed as `as_of`."""
         pins = [(f"{pin.project}/{pin.group}", pin.snapshot) for pin in self._record.pins]
         return {label: snapshot for label, snapshot in pins if snapshot is not None}
 
@@ -90,14 +90,15 @@ class TrainingSet:
         return sheet(f"Training set {self._record.label}", facts)
 
     def reproduce(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
-        """Build it again from the store, and prove that it is the same.
+        """Rebuild the training set from the store, and prove by its content hash that it is the same.
 
         Args:
             output: "pandas", "polars", "arrow" or "duckdb".
-            on_progress: Called with each step, in words. None: shown on a terminal if it takes more than a second.
+            on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
+                than a second.
 
         Raises:
-            StoreError: What it read is gone, or the answer is another one.
+            StoreError: Data that it was built from is gone, or the result differs from what was saved.
         """
         from seeknal.system.progress import working
         from seeknal.values import frames
@@ -107,7 +108,7 @@ class TrainingSet:
             return frames.from_arrow(self._store.training_sets.reproduce(self._record, report), kind)
 
     def to_dataframe(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
-        """Return its rows: those that were kept, else `reproduce` them."""
+        """Return the rows: those saved with the training set or, if there are none, the result of `reproduce`."""
         from seeknal.system.progress import working
         from seeknal.values import frames
 
@@ -116,5 +117,5 @@ class TrainingSet:
             return frames.from_arrow(self._store.training_sets.rows(self._record, report), kind)
 
     def delete(self) -> None:
-        """Forget it, with its spine and rows. The groups it read stay."""
+        """Delete the training set, its spine and its rows. The groups that it read stay."""
         self._store.delete_training_set(self._record)

@@ -1,8 +1,8 @@
 """Backups: consistent copies of a whole home, taken while it is in use, and how to restore one.
 
 A backup holds the state as of the moment at which the registry is copied. Nothing stored by then is deleted before the backup
-is done (`Catalog.keeping`), and tables only grow, so each table can be copied later as it stood at that moment. Online rows
-are not copied, because they can be rebuilt from the rest: a restore loads them again.
+is done (`Catalog.keeping`), and otherwise tables only grow. So each table can be copied later, as it stood at that moment.
+Online rows are not copied, because they can be rebuilt from the rest: a restore loads them again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BackedUp:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """An online table whose rows are outside the home's own folder, and were left alone by a restore.
+    """An online table that a restore did not load, because its rows are outside the home's own folder.
 
     Args:
         table: Project and name of the table.
@@ -84,7 +84,7 @@ class Restored:
         at: The moment whose state it holds, in microseconds since 1970.
         groups: Number of feature groups.
         loaded: The online tables that were loaded.
-        elsewhere: The online tables that were not loaded, because other homes may use the stores of their rows as well.
+        elsewhere: The online tables that were not loaded, because other homes may use the same online stores.
         training_sets: Number of saved training sets.
         seconds: Duration of the restore.
     """
@@ -107,7 +107,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Manifest:
-    """The manifest of a backup. `sha256` is the hash of its list of files."""
+    """The manifest of a backup. `sha256` is the hash of its list of files, so that an edited list is noticed."""
 
     format: int
     seeknal: str
@@ -120,9 +120,6 @@ class _Manifest:
         return sum(file.size for file in self.files)
 
 
-# Taking a backup
-
-
 def backup(home: Home, place: str | Path, *, on_progress: OnProgress | None = None) -> BackedUp:
     """Copy a whole home, as of one moment, into a new folder. Reads and writes go on in the meantime.
 
@@ -130,12 +127,12 @@ def backup(home: Home, place: str | Path, *, on_progress: OnProgress | None = No
 
     Args:
         home: The home, such as a `FeatureStore`.
-        place: The folder, which is renamed into place when the backup is complete.
-        on_progress: Called with each step. Without it, the steps are shown on a terminal.
+        place: The folder to create. It is renamed into place when the backup is complete.
+        on_progress: Called with each step. None: the steps are shown on a terminal.
 
     Raises:
-        DefinitionError: There is something at the place already, or there is no home.
-        StoreError: The home could not be read, or the folder could not be written; then there is no folder.
+        DefinitionError: `place` exists already, is inside the home, or has no parent folder; or there is no home.
+        StoreError: The home could not be read, or the folder could not be written; then no folder is left behind.
     """
     started = time.perf_counter()
     target = folders.named(place)
@@ -174,7 +171,8 @@ class _Taking:
 
     def run(self) -> tuple[int, int, int, int, int, int]:
         """Take the backup, and return the fields of `BackedUp` from `at` to `size`."""
-        # Read before the registry: a table may have commits that a killed process did not add to the registry.
+        # A table may have commits that a killed process did not add to the registry; they belong to the backup too. They are
+        # read before the registry, so that commits after the registry's moment do not get into the backup.
         tables = {root: latest(root) for root in self._home.glob("offline/*/*") if list(root.glob("_delta_log/*.json"))}
         self._copy_registry()
         at = now()
@@ -197,11 +195,15 @@ class _Taking:
             closing(sqlite3.connect(self._home / _REGISTRY, timeout=60)) as old,
             closing(sqlite3.connect(self._part / _REGISTRY)) as new,
         ):
-            old.backup(new, progress=lambda *_: None)  # Python handles Ctrl-C in the callback
+            old.backup(new, progress=lambda *_: None)  # lets Python handle a Ctrl-C
         folders.same_access(self._home / _REGISTRY, self._part / _REGISTRY)
 
     def _copy_table(self, root: Path, last: int) -> None:
-        """Copy a table as it stood after a snapshot, with the files of all earlier snapshots that can still be read."""
+        """Copy a table as it stood after a snapshot, with the files of all earlier snapshots that can still be read.
+
+        Raises:
+            StoreError: A file of that snapshot is missing.
+        """
         log = root / "_delta_log"
         entries = [found for path in sorted(log.glob("*")) if (found := _LOG_ENTRY.fullmatch(path.name))]
         entries = [entry for entry in entries if int(entry[1]) <= last]
@@ -212,7 +214,7 @@ class _Taking:
         for entry in entries:
             self._copy(log / entry[0])
         copied = self._part / root.relative_to(self._home)
-        # A vacuum may have removed files of earlier snapshots; only those of the last one have to be there.
+        # A vacuum may have removed files of earlier snapshots. Only the files of the last one must exist.
         for name in sorted(mentioned_files(copied)):
             if (root / name).exists():
                 self._copy(root / name)
@@ -240,32 +242,29 @@ def _hash_of(files: Sequence[_File]) -> str:
     return sha256(msgspec.json.encode(files)).hexdigest()
 
 
-# Restoring a backup
-
-
 def restore(
     source: str | Path, home: Home, *, load_shared: bool = False, on_progress: OnProgress | None = None
 ) -> Restored:
-    """Make a home from a backup, and load what was online in its own folder. The home is renamed into place when it is complete.
+    """Create a home from a backup, and load the online rows of its own folder. It is renamed into place when it is complete.
 
     Online rows in Redis, or in another folder, are left alone, because the home that was backed up may still use them.
 
     Args:
         source: The folder of the backup.
-        home: The home to make, such as a `FeatureStore`; its folder is empty or does not exist yet.
-        load_shared: Load the rows in other stores too, once the home is in place.
-        on_progress: Called with each step. Without it, the steps are shown on a terminal.
+        home: The home to create, such as a `FeatureStore`. Its folder is empty or does not exist yet.
+        load_shared: Also load the rows of other online stores, once the home is in place.
+        on_progress: Called with each step. None: the steps are shown on a terminal.
 
     Raises:
-        DefinitionError: The home is not empty, or there is no backup.
-        StoreError: The backup was changed or damaged, or the home could not be written; then no home was made. With
+        DefinitionError: The home is not empty or is a mount point, or `source` is no backup that this release can read.
+        StoreError: The backup was changed or damaged, or the home could not be written; then no home was created. With
             `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
     started = time.perf_counter()
     backed_up, target = folders.named(source), home.home.resolve()
     manifest = _read_manifest(backed_up)
     _check_home(target)
-    home.close()  # left open, both would go on reading the files of an earlier home in this folder
+    home.close()  # else both would keep reading the files of an earlier home in this folder
     LmdbStore(home.home / "online").close()
     with working("Restoring", on_progress) as told:
         with (
@@ -292,7 +291,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     """Read and check the manifest of a backup.
 
     Raises:
-        DefinitionError: The folder is no backup, or a release with another backup format made it.
+        DefinitionError: The folder is no backup, or it has the backup format of another release.
         StoreError: The manifest was changed or damaged.
     """
     file = folder / _MANIFEST
@@ -308,7 +307,7 @@ def _read_manifest(folder: Path) -> _Manifest:
         raise DefinitionError(
             f"{folder} was made by seeknal {text.get('seeknal')}, in another format. Restore it with that release."
         )
-    for one in found.files:  # no path may lead out of the home
+    for one in found.files:  # a forged path must not lead out of the home
         name = PurePosixPath(one.name)
         if name.is_absolute() or ".." in name.parts:
             raise damaged
@@ -341,7 +340,11 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: OnProgress) -> None:
-    """Copy all files of a backup, and check their sizes and hashes."""
+    """Copy all files of a backup, and check their sizes and hashes.
+
+    Raises:
+        StoreError: A file is missing, or is not as it was written.
+    """
     done = 0
     for file in manifest.files:
         try:
@@ -359,7 +362,7 @@ def _has_own_store(home: Home) -> bool:
 
 
 def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
-    """Load what was online in the home's own folder, before the home is renamed into place."""
+    """Load the online rows of the home's own folder, before the home is renamed into place."""
     made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
     try:
         for record in made.registry.groups():
@@ -367,7 +370,7 @@ def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
             for number in sorted({load.version for load in made.registry.loads(record) if load.target == DEFAULT}):
                 try:
                     made.catalog.read(record, number)
-                except StoreError as error:  # it was unreadable before the backup, too: restore the rest
+                except StoreError as error:  # it was unreadable before the backup too, so restore the rest
                     notice(f"Version {number} of {record.label} cannot be loaded: {error}")
                     continue
                 made.online_tables.reload(record, number, DEFAULT, on_progress)
@@ -377,10 +380,10 @@ def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
 
 
 def _load_others(home: Home, on_progress: OnProgress) -> None:
-    """Load what was online in other stores, from a home that is in place.
+    """Load the online rows of other stores, once the home is in place.
 
     Raises:
-        StoreError: Rows could not be loaded; the home stays.
+        StoreError: Rows could not be loaded. The home stays.
     """
     for record in home.registry.groups():
         for target in sorted({load.target for load in home.registry.loads(record)}):
@@ -407,7 +410,14 @@ def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Raise an error of the disk or of SQLite as a StoreError that says what failed and what state was left."""
+    """Turn an error of the disk or of SQLite into a StoreError.
+
+    Args:
+        what: The start of the message: what failed, and what state was left.
+
+    Raises:
+        StoreError: The block raised such an error.
+    """
     try:
         yield
     except (OSError, sqlite3.Error) as error:

@@ -1,4 +1,4 @@
-"""The feature store: the one object with all operations. The other interfaces only call it."""
+"""The feature store: the one object with all operations. The other interfaces only call its methods."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FeatureStore(Home):
     """
 
     def get_or_create(self, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or return the registered one with its description, ttl and online flag updated.
+        """Register a group, or return the registered one with its description, ttl and `online` updated.
 
         Raises:
             DefinitionError: The group is registered with another entity or other time columns.
@@ -96,7 +96,7 @@ class FeatureStore(Home):
         An append that was stored but failed to load can be retried: the rows are not stored again.
 
         Args:
-            group: The group; registered if it is new.
+            group: The group. It is registered if it is new.
             frame: The rows.
             features: The feature columns. Default: all columns without another role.
             declared: Types of features, in place of the frame's own.
@@ -107,8 +107,8 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: The group has no event time, or the mode is unknown.
             DataError: The frame does not fit; nothing was stored.
-            StoreError: Other writers committed first on every attempt, or the disk failed; or the rows are stored but not
-                online, as the message says, with `snapshot` and `rows` as attributes.
+            StoreError: Other writers committed first on every attempt, or the disk failed. Or the rows are stored but not
+                online, as the message says; then the error has the attributes `snapshot` and `rows`.
         """
         from seeknal.define.schema import Roles
         from seeknal.values import frames, types
@@ -128,7 +128,7 @@ class FeatureStore(Home):
         rows = writing.rows_of(known, given, roles.features and roles.named, roles.declared)
         job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
         online, done = group.materialization.online, None
-        # If all that is stored is online, no earlier append failed after it was stored, and this one is no retry.
+        # Only if stored rows are not online can this be the retry of an append that was stored but failed to load.
         if mode == "append" and online and known and known.versions and self.online_tables.is_behind(known):
             done = writing.already_stored(self.catalog, self.engine, known, job)
         written, state = done or writing.write(self.catalog, job, self.settings.lookback_days, known)
@@ -143,8 +143,8 @@ class FeatureStore(Home):
     def push(self, name: str, rows: object, project: str | None = None) -> Pushed:
         """Store rows of a group's current version and load them, in one idempotent call.
 
-        A row that is stored already, with equal values, changes nothing. An older event never hides a newer one. Rows dated at
-        or before the erasure of their entity are left out.
+        A row that is stored already, with equal values, changes nothing. An older event never hides a newer one. Rows with an
+        event time at or before the erasure of their entity are left out.
 
         Args:
             name: The group.
@@ -154,7 +154,7 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: There is no such group, or nothing was written to it yet.
             DataError: The rows do not fit the version; nothing was stored.
-            StoreError: The rows could not be stored, or are stored but not online, as the message says; push them again.
+            StoreError: The rows could not be stored, or are stored but not online, as the message says. Push them again.
         """
         from seeknal.write import push
 
@@ -178,7 +178,7 @@ class FeatureStore(Home):
             The number of rows that were removed, or that a dry run would remove.
 
         Raises:
-            StoreError: No row was removed; or the rows are removed offline but not online, as the message says.
+            StoreError: No row was removed, or the rows were removed offline but not online, as the message says.
         """
         from seeknal.write import maintenance
 
@@ -187,13 +187,13 @@ class FeatureStore(Home):
             with unfinished(f"No row of {record.label} was removed", "Clean it again"):
                 self.online_tables.require(record)
         version, count = maintenance.clean(self.catalog, self.engine, record, before, dry_run=dry_run)
-        if not dry_run:  # even if no row was removed now: one that an earlier call removed may still be online
+        if not dry_run:  # even without removed rows: those of an earlier call that failed here may still be online
             with unfinished(f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"):
                 self.online_tables.reload(record, version.number)
         return count
 
     def rollback(self, name: str, number: int, project: str | None = None) -> Version:
-        """Make a version of a group current again, and load it if the group is online. What was written since stays as it is.
+        """Make a version of a group current again, and load it if the group is online. Later versions and snapshots stay.
 
         Raises:
             DefinitionError: There is no such version, or it is the current one.
@@ -209,14 +209,14 @@ class FeatureStore(Home):
         return version
 
     def optimize(self, name: str, project: str | None = None, *, keep_days: int = 30) -> Optimized:
-        """Compact a group's small files, and delete files that are not needed any more.
+        """Compact a group's small files, and delete the files that are no longer needed.
 
         The last snapshot of each version, the snapshots of training sets, and those of the last `keep_days` days stay.
 
         Args:
             name: The group.
             project: The group's project.
-            keep_days: How many days back `as_of` still reaches.
+            keep_days: The number of past days that `as_of` can still reach.
         """
         from seeknal.write import maintenance
 
@@ -259,7 +259,7 @@ class FeatureStore(Home):
         Raises:
             DefinitionError: There is no such entity; or training sets contain it, and `delete_training_sets` is false.
             DataError: The keys have wrong names or types for one of the groups; nothing was erased.
-            StoreError: The entity was erased from some groups only, as the message says; erase it again.
+            StoreError: The entity was erased from only some of the groups, as the message says. Erase it again.
         """
         from seeknal.home import removal
 
@@ -290,9 +290,9 @@ class FeatureStore(Home):
             lookups: The features.
             spine: A frame with the join keys and a moment in each row.
             date_col: The column with the moments.
-            keep: Columns to keep beside keys and moment. None: all.
+            keep: Columns to keep besides keys and moment. None: all.
             interval: Only rows with an event time inside it are visible.
-            as_of: Only rows stored by then are visible: a moment, a snapshot's number, or numbers by the groups' names.
+            as_of: Only rows stored by then are visible: a moment, a snapshot's number, or a mapping from group to number.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, which is pandas for a path.
 
         Returns:
@@ -484,7 +484,7 @@ class FeatureStore(Home):
             self.online_tables.delete(self.catalog.online_table(name, project))
 
     def ledger(self, name: str, project: str | None = None) -> list[LoadStatus]:
-        """Return what is loaded of each version of a group, and what is not."""
+        """Return for each version of a group how much of it is loaded, in each online store."""
         return self.online_tables.ledger(self.catalog.group(name, project))
 
     def loads(self, name: str, project: str | None = None) -> list[Load]:
@@ -493,7 +493,7 @@ class FeatureStore(Home):
 
 
 def _offline(record: GroupRecord, done: str, **facts: object) -> AbstractContextManager[None]:
-    """Add to an error of the online store what was done offline all the same, and how to load it."""
+    """Return a context in which an error of the online store also says what was done offline, and how to load it."""
     return unfinished(
         f"{done}, but not all is online", f"Do not repeat it: run seeknal materialize {record.label}", **facts
     )

@@ -1,4 +1,4 @@
-"""Cutover of online tables: the rows of a version are loaded first, then the tables that are to use it move to it."""
+"""Cutover of online tables: the rows of a version are loaded first, and then the tables that should use it move to it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ Clocks differ, and "expired" tells a reader more than "not found".
 
 @dataclass(frozen=True)
 class Move:
-    """A change of an online table: as it is registered (None: it is not), and as it is to be registered."""
+    """A change of an online table.
+
+    Args:
+        known: The table as it is registered. None: it is not registered.
+        table: The table as it is to be registered.
+    """
 
     known: OnlineTableRecord | None
     table: OnlineTableRecord
@@ -45,7 +50,7 @@ class Mover:
 
     Args:
         catalog: The content of the home.
-        engine: Returns the engine that reads rows; called when something is loaded.
+        engine: Returns the engine that reads rows. It is called only when rows are loaded.
         stores: The online stores.
     """
 
@@ -64,17 +69,17 @@ class Mover:
         own: Move | None = None,
         targets: Collection[str] = (),
     ) -> list[Loaded]:
-        """Load a version into each online store where a table needs it, then move these tables to it.
+        """Load a version into each online store where a table needs it, and then move these tables to it.
 
-        A process that is killed midway leaves each table whole: as it was, or moved.
+        If the process is killed midway, each table is complete: it is as before, or it has moved.
 
         Args:
-            state: What is known of the group.
+            state: The state of the group.
             number: The version.
-            ask: What to load, besides what was requested of the versions that tables leave for this one. All of time if that
-                is nothing.
-            own: The move of a table that this call registers, or that the caller registers next.
-            targets: Load into these online stores only; empty: into all.
+            ask: What to load, in addition to the intervals that were requested of the versions that tables leave for this
+                one. If there are no intervals at all, all of time is loaded.
+            own: The move of a table that this call registers or, if it changes nothing, that the caller registers next.
+            targets: Load into these online stores only. Empty: into all.
 
         Raises:
             Conflict: Another process changed a table meanwhile.
@@ -83,22 +88,24 @@ class Mover:
         addresses = {self._stores.address(name) for name in targets}
         moves = [move for move in moves if not targets or self._stores.address(move.table.target) in addresses]
         tables = [move.table for move in moves]
+        # A store may have several names. It is loaded once, and the load is recorded under each name.
         names = sorted({table.target for table in tables} or targets or {DEFAULT})
         done = []
         for alike in self._stores.grouped(names):
             spans = (*ask.spans, *self._carried(state, number, alike[0], moves)) or (Interval(),)
             done.append(self.load(state, number, alike, replace(ask, spans=spans), tables))
+        # Only now: readers that follow a table must find all of its rows, and the old rows stay until no table uses them.
         self.settle([move for move in moves if move.known != move.table])
         self.sweep(state, names, number, tables)
         return done
 
     def own(self, state: GroupState, lookup: PinnedLookup) -> Move | None:
-        """Return the move to a lookup of the table that is named after a group.
+        """Return the move of the default table of a group, which is named after it, to a lookup.
 
-        None if that table has the lookup already, or if another table has the name.
+        Return None if that table has the lookup already, or if a table that is not the default one has the name.
         """
         label = state.record.label
-        # A table of that name may be one of other groups.
+        # `state.tables` has only the tables that use the group. A table of its name may use other groups.
         found = next((table for table in state.tables if table.label == label), None) or next(
             iter(self._registry.tables(state.record.project, state.record.name)), None
         )
@@ -106,11 +113,12 @@ class Mover:
             return Move(
                 None, OnlineTableRecord(state.record.project, state.record.name, (lookup,), None, DEFAULT, now())
             )
+        # Only the table that loads create by themselves takes all features of a version, whichever these are.
         is_own = all(one.goal.whole for one in feeds(self._catalog, found))
         return Move(found, replace(found, lookups=(lookup,))) if is_own and found.lookups != (lookup,) else None
 
     def _moves(self, state: GroupState, number: int, own: Move | None) -> list[Move]:
-        """Return the moves of the tables that use a version or are to use it, except for the table of `own`."""
+        """Return the moves of the tables that use a version or should move to it, except for the table of `own`."""
         record, moves = state.record, []
         for table in state.tables:
             if own and table.label == own.table.label:
@@ -126,7 +134,10 @@ class Mover:
         return moves
 
     def _carried(self, state: GroupState, number: int, name: str, moves: Sequence[Move]) -> list[Interval]:
-        """Return the intervals that were requested of the versions that tables leave for this one, to request them again."""
+        """Return the intervals that were requested of the versions that tables leave for this one, to request them again.
+
+        For example, a table moves from version 1, of which May and July were loaded, to version 2. May and July are returned.
+        """
         left = {
             old.version
             for move in moves
@@ -138,10 +149,10 @@ class Mover:
         return union([load.interval for load in found])
 
     def settle(self, moves: Sequence[Move]) -> None:
-        """Register tables as they are to be, after their rows were loaded.
+        """Register tables in their new form, after their rows were loaded.
 
         Raises:
-            Conflict: Another process changed a table, or removed its rows, meanwhile.
+            Conflict: Another process changed a table, or removed its rows, in the meantime.
         """
         if not moves:
             return
@@ -149,7 +160,7 @@ class Mover:
         with self.hold():
             for move in moves:
                 fresh = [lookup for lookup in move.table.lookups if not move.known or lookup not in move.known.lookups]
-                # Another process may have swept rows that no registered table used yet.
+                # Another process may have swept the rows, because no registered table used them yet.
                 is_there = all(self.state(lookup.space, move.table.target) for lookup in fresh)
                 if is_there and self._registry.save_table(move.table, move.known):
                     saved.append(move)
@@ -161,7 +172,7 @@ class Mover:
             raise Conflict("Another process changed an online table first.")
 
     def _tell_of_loss(self, move: Move) -> None:
-        """Warn of features that a table with all features of its group lost, or has in another type now."""
+        """Issue a notice if a table with all features of its group lost a feature, or has one in another type now."""
         if move.known is None or not move.table.lookups[0].whole or move.table.lookups[0].pinned:
             return
         old, new = move.known.lookups[0], move.table.lookups[0]
@@ -171,19 +182,19 @@ class Mover:
             notice(f"Online table {move.table.label!r} has all features of its group, and is now another: {problem}.")
 
     def nudge(self, before: OnlineTableRecord) -> None:
-        """Change the state of the spaces that a table read before it changed, so that readers with it open look at it again.
+        """Change the state of the spaces that a table read before it changed, so that readers that have it open check it again.
 
-        Among them are spaces that it still reads, as one lookup may stay where another has left.
+        That includes spaces that the table still reads, because one lookup may stay while another one moves.
         """
         for space in {lookup.space for lookup in before.lookups}:
             text = self.state(space, before.target)
             if text and self.is_ours(state := State.loads(text), before.target):
-                with suppress(Conflict):  # another writer changed the state, which readers notice as well
+                with suppress(Conflict):  # another writer changed the state, and readers notice that as well
                     nudged = replace(state, left=state.left + 1).dumps()
                     self.store(before.target).change(space, text, nudged, Entries([], []))
 
     def doubt(self, space: str, target: str, seen: State) -> None:
-        """Mark a space so that the next load rewrites all its rows, unless its state is no longer the one that was seen."""
+        """Mark a space so that the next load rewrites all of its rows, unless its state has changed since it was read."""
         text = self.state(space, target)
         if text and not seen.doubted and State.loads(text) == seen and self.is_ours(seen, target):
             with suppress(Conflict):
@@ -192,7 +203,7 @@ class Mover:
     def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
         """Remove the row of an entity that is about to be erased from all online stores, and record the time there.
 
-        If the erasure does not come about, the next load brings the row back.
+        If the erasure fails afterwards, the next load brings the row back.
 
         Args:
             record: The group.
@@ -200,7 +211,7 @@ class Mover:
             at: The time of the erasure, in microseconds since 1970.
 
         Raises:
-            StoreError: An online store cannot be written; the row is removed from some of the others at most.
+            StoreError: An online store cannot be written. The row may have been removed from some of the others.
         """
 
         def step(version: int, target: str) -> None:
@@ -213,7 +224,7 @@ class Mover:
                 return
             state = State.loads(text)
             if self.is_ours(state, target, record):
-                # Marked as doubted, so that the next load writes all rows: it would not see that this one is missing.
+                # In doubt, so that the next load rewrites all rows. By the snapshot alone, it would not notice the missing row.
                 cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
                 gone = Entries([], []) if row is None else Entries(key, [None])
                 self.store(target).change(space, text, cleared.dumps(), gone)
@@ -231,10 +242,10 @@ class Mover:
         """Remove from some online stores the versions of a group that no online table uses.
 
         Args:
-            state: What is known of the group.
+            state: The state of the group.
             targets: The online stores.
-            number: A version that stays, besides the current one.
-            more: Tables that are about to be registered.
+            number: A version to keep, besides the current one.
+            more: Tables that are about to be registered, whose versions are kept too.
         """
         record, kept = state.record, {number}
 
@@ -252,7 +263,7 @@ class Mover:
             return
         with self.hold():
             again = self._catalog.state(record.name, record.project)
-            for version, target in spare(again):  # under the lock: a table may use a version by now
+            for version, target in spare(again):  # again under the lock: a table may use a version by now
                 try:
                     self.remove(record, version, target)
                 except StoreError as error:
@@ -272,30 +283,30 @@ class Mover:
             self.store(target).drop(space)
 
     def is_foreign(self, record: GroupRecord, version: int, target: str) -> bool:
-        """Whether what is online of a version was loaded by another home, or from a group that was deleted."""
+        """Return whether the online rows of a version were loaded by another home, or from a group that was deleted."""
         text = self.state(space_of(record.project, record.name, version), target)
         return text is not None and not self.is_ours(State.loads(text), target, record)
 
     def is_ours(self, state: State, target: str, record: GroupRecord | None = None) -> bool:
-        """Return whether rows in an online store were loaded by this home, and from the group if one is given."""
+        """Return whether rows in an online store were loaded by this home and, if a group is given, from that group."""
         owner = self._owner(target)
         is_same = record is None or record.created_at == state.origin
         return owner is None or (is_same and owner.owns(state.home))
 
     def _owner(self, target: str) -> Identity | None:
-        """Return the identity of this home, if other homes may use an online store as well; else None."""
+        """Return the identity of this home for an online store that other homes may use as well; None for its own folder."""
         is_own = self._stores.same(target, str(self._catalog.home / "online"))
         return None if is_own else identify(self._catalog.home)
 
     def load(
         self, state: GroupState, number: int, names: Sequence[str], ask: Ask, more: Sequence[OnlineTableRecord] = ()
     ) -> Loaded:
-        """Load a version into an online store, for the tables that use it there and for those in `more`, which will.
+        """Load a version into an online store, for the tables that use it there and for those in `more`, which will use it.
 
         Args:
-            state: What is known of the group.
+            state: The state of the group.
             number: The version.
-            names: The names of the store by which the load is recorded.
+            names: The names of the store under which the load is recorded.
             ask: What to load.
             more: Tables that are about to be registered.
         """
@@ -314,13 +325,13 @@ class Mover:
         return Loader(self._catalog, self._engine()).load(state, number, target, ask)
 
     def _taking_over(self, state: GroupState, number: int, name: str) -> str:
-        """Return the command that takes a version in an online store over: that of a table which uses it or is to use it."""
+        """Return the command that takes over a version in an online store, by way of a table that uses it or should move to it."""
         tables = [move.table for move in self._moves(state, number, None)]
         labels = [table.label for table in tables if self._stores.same(table.target, name)]
         return f"seeknal refresh {labels[0]} --take-over" if labels else "in Python, serve(..., take_over=True)"
 
     def _kept(self, number: int, name: str, more: Sequence[OnlineTableRecord], state: GroupState) -> int | None:
-        """Return how long the tables that use a version need its rows, in microseconds; None: forever."""
+        """Return for how long after their event time the tables that use a version need its rows, in microseconds; None: forever."""
         record = state.record
         mine = self.users([*state.tables, *more], space_of(record.project, record.name, number), name)
         own = record.group.materialization.lifetime
@@ -329,22 +340,22 @@ class Mover:
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
 
     def users(self, tables: Sequence[OnlineTableRecord], space: str, target: str) -> list[OnlineTableRecord]:
-        """Return those of some tables that use a space of an online store."""
+        """Return the tables, among those given, that use a space of an online store."""
         mine = [table for table in tables if any(lookup.space == space for lookup in table.lookups)]
         return [table for table in mine if self._stores.same(table.target, target)]
 
     def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
-        """Return the loads of a group, of one version or into one online store if it is given, oldest first."""
+        """Return the loads of a group, oldest first; only those of a version or into an online store, if given."""
         found = self._registry.loads(record, version)
         return [load for load in found if target is None or self._stores.same(load.target, target)]
 
     def last_loads(self, loads: Sequence[Load]) -> list[Load]:
-        """Return the last of some loads of each version into each online store."""
+        """Return, among the given loads, the last one of each version into each online store."""
         found = {(load.version, self._stores.address(load.target)): load for load in loads}
         return sorted(found.values(), key=lambda load: (load.version, load.target))
 
     def hold(self) -> AbstractContextManager[object]:
-        """Take the exclusive lock for registering tables, and for removing rows that no table uses."""
+        """Take the exclusive lock to hold while tables are registered, or rows that no table uses are removed."""
         return exclusive_lock(self._catalog.home / "_tables.lock")
 
     def state(self, space: str, name: str) -> bytes | None:
@@ -355,5 +366,5 @@ class Mover:
             return None
 
     def store(self, name: str) -> OnlineStore:
-        """Return the online store with a name."""
+        """Return the online store that a name stands for."""
         return self._stores.connect(name)

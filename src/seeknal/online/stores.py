@@ -1,4 +1,4 @@
-"""The online stores of a home, by the names that its registry has for them."""
+"""The online stores of a home, by the names under which its registry lists them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seeknal.online.redis import RedisStore
 from seeknal.system import redis_url
 
 DEFAULT = ""
-"""The name of the default online store, which holds the tables that name no other."""
+"""The name of the default online store, which holds the tables that name no other one."""
 
 
 def connect(place: str) -> OnlineStore:
@@ -25,8 +25,8 @@ def connect(place: str) -> OnlineStore:
 class Stores:
     """The online stores of a home.
 
-    A store has several names if the default one is named as well, if a URL or a folder is spelled in two ways, or if the
-    settings changed since a table was registered. So names are for connecting; what is compared is the address.
+    A store has several names if a table names the default one explicitly, if a URL or a folder is spelled in two ways, or if
+    the settings changed since a table was registered. So a name is used to connect, and addresses are used to compare stores.
 
     Args:
         default: The folder or URL of the default store.
@@ -35,7 +35,7 @@ class Stores:
     default: str = field(repr=False)
 
     def connect(self, name: str) -> OnlineStore:
-        """Return the store with a name."""
+        """Return the store that a name stands for."""
         return connect(name or self.default)
 
     def shown(self, name: str) -> str:
@@ -43,16 +43,16 @@ class Stores:
         return redis_url.shown(name or self.default)
 
     def address(self, name: str) -> str:
-        """Return the address of a store, which is the same whatever name it has."""
+        """Return the address of a store, which is the same for all of its names."""
         place = name or self.default
         return redis_url.address(place) if "://" in place else os.path.realpath(place)
 
     def same(self, name: str, other: str) -> bool:
-        """Return whether two names are of one store."""
+        """Return whether two names stand for the same store."""
         return name == other or self.address(name) == self.address(other)
 
     def grouped(self, names: Iterable[str]) -> list[list[str]]:
-        """Return some names, those of one store together, in the order of the first of each."""
+        """Group names by the store that they stand for. The groups are in the order of their first names."""
         found: dict[str, list[str]] = {}
         for name in names:
             found.setdefault(self.address(name), []).append(name)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from seeknal.registry.source import Source
 
 AsOf = Moment | int | Mapping[str, int]
-"""Selects what was stored by then: a moment, a snapshot's number, or the numbers of several groups by their names."""
+"""Selects what was stored by then: a moment, a snapshot's number, or a mapping from the names of groups to numbers."""
 
 _DELETIONS, _TURN, _SAVING = "_deletions.lock", "_turn.lock", "datasets/_saving.lock"
 
@@ -44,8 +44,8 @@ class SnapshotGone(StoreError):  # noqa: N818 - a state, not an error of the cal
 class Catalog:
     """The content of a home: the registry and the offline tables, kept in sync.
 
-    The log of an offline table says what was written, and the registry is an index of it. If a process is killed between a
-    commit and its entry in the registry, the entry is added when the group is next used.
+    The log of an offline table is the record of what was written, and the registry is an index of it. If a process is killed
+    between a commit and its entry in the registry, the entry is added when the group is next used.
     """
 
     def __init__(self, home: Path, registry: Registry, duck: Duck) -> None:
@@ -54,26 +54,26 @@ class Catalog:
         self._duck = duck
 
     def deleting(self) -> AbstractContextManager[object]:
-        """Take the exclusive lock for deletions and erasures, so that no backup sees one half done."""
+        """Take the exclusive lock for deletions and erasures, so that no backup copies a half-finished one."""
         # A backup that waits in `keeping` holds this lock, and goes first: later deletions cannot starve it.
         with exclusive_lock(self.home / _TURN):
             pass
         return exclusive_lock(self.home / _DELETIONS)
 
     def try_deleting(self) -> AbstractContextManager[object] | None:
-        """Take the lock of `deleting` if that is possible without waiting; None if it is not."""
+        """Take the lock of `deleting` without waiting; return None if it is not free."""
         return try_exclusive_lock(self.home / _DELETIONS)
 
     def saving(self) -> AbstractContextManager[object]:
-        """Take the shared lock to hold while a training set is in its folder but not yet in the registry."""
+        """Take the shared lock that protects a training set while it is in its folder but not yet in the registry."""
         return shared_lock(self.home / _SAVING)
 
     def try_saved(self) -> AbstractContextManager[object] | None:
-        """Take the exclusive lock against saving training sets, if none is being saved; None if one is."""
+        """Take the exclusive lock against saving training sets without waiting; return None if one is being saved."""
         return try_exclusive_lock(self.home / _SAVING)
 
     def keeping(self) -> AbstractContextManager[object]:
-        """Take the shared lock against deletions and erasures; other processes may hold it at the same time."""
+        """Take the shared lock that keeps deletions and erasures out. Several processes can hold it at the same time."""
         with shared_lock(self.home / _TURN):
             return shared_lock(self.home / _DELETIONS)
 
@@ -102,7 +102,7 @@ class Catalog:
         return self._only("training set", name, project, self.registry.training_sets)
 
     def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
-        """Return the only record with a label, which is a name or project/name."""
+        """Return the only record with a label, which is a name or "project/name"."""
         project, name = split_label(kind, label, project)
         found = find(project, name)
         if len(found) == 1:
@@ -110,11 +110,11 @@ class Catalog:
         raise not_the_only(kind, name, project, find(), str(self.home))
 
     def register(self, group: FeatureGroup, known: GroupRecord | None) -> GroupRecord:
-        """Register a group, or update what may change of it, with a notice if its ttl or `online` changed.
+        """Register a group, or update the parts of it that may change. A changed ttl or `online` gives a notice.
 
         Args:
             group: The group.
-            known: The group as it is registered; None: it is not, as far as the caller knows.
+            known: The group as it is registered. None: the caller knows of none.
         """
         if known and known.group == _completed(group, known.group):
             return known
@@ -147,10 +147,10 @@ class Catalog:
         return Path(self.home, "offline", project, name)
 
     def catch_up(self, record: GroupRecord) -> list[Commit]:
-        """Add the commits that are missing in the registry.
+        """Add to the registry the commits of a group that it does not have yet.
 
         Returns:
-            Those that it cannot record now, for example because the disk is full; they are stored all the same.
+            The commits that could not be added now, for example because the disk is full. They are stored all the same.
         """
         root = self._root(record.project, record.name)
         heard = self.registry.last_snapshot(record)
@@ -171,7 +171,7 @@ class Catalog:
         return []
 
     def tidy(self, record: GroupRecord, number: int) -> None:
-        """Trim the table of a group after a write, if due; while a backup or a deletion runs, leave it to the next write.
+        """Trim the table of a group after a write, if it is due. While a backup or a deletion runs, the next write does it.
 
         Args:
             record: The group.
@@ -187,12 +187,12 @@ class Catalog:
                         trimming.trim(root)
 
     def state(self, name: str, project: str | None = None, since: int | None = None) -> GroupState:
-        """Return what is known of a group, by its name; see `group`.
+        """Return the state of a group by its name; see `group`.
 
         Args:
-            name: The name, or project/name.
+            name: The name, or "project/name".
             project: The project. None: the only one that has such a group.
-            since: The first snapshot whose write is asked for. None: none is.
+            since: Include the writes from this snapshot on. None: include no writes.
 
         Raises:
             DefinitionError: There is no such group, or several projects have one.
@@ -209,12 +209,12 @@ class Catalog:
         return state.record, state.versions
 
     def known_state(self, group: FeatureGroup) -> GroupState | None:
-        """Return what is known of a group; None if it is not registered."""
+        """Return the state of a group; None if it is not registered."""
         found = self.registry.states(group.project, group.name)
         return self._caught_up(found[0], None) if found else None
 
     def _caught_up(self, state: GroupState, since: int | None) -> GroupState:
-        """Return a state with the commits that the registry had not heard of."""
+        """Return a state completed by the commits that the registry does not have yet."""
         record = state.record
         if state.last_snapshot == newest(self._root(record.project, record.name)):
             return state
@@ -223,26 +223,26 @@ class Catalog:
         return state_after(again[0] if again else state, unheard, since)
 
     def committed(self, state: GroupState) -> GroupState:
-        """Add to the registry what was committed to a group since a state, and return its state then."""
+        """Add to the registry the commits to a group since a state, and return the state after them."""
         from seeknal.offline.log import read_commits
 
         commits = read_commits(self._root(state.record.project, state.record.name), state.last_snapshot)
         try:
             return self.registry.add_commits(state.record, commits)
-        except StoreError:  # the disk is full, say: they are stored all the same, and the registry hears of them later
+        except StoreError:  # a full disk, for example: the commits are stored, and `catch_up` adds them later
             return state_after(state, commits, None)
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
-        """Return a group's versions, oldest first; if `until` is given, as they were after that snapshot."""
+        """Return a group's versions, oldest first. If `until` is given, return them as they were after that snapshot."""
         return self.registry.versions(record, until, self.catch_up(record))
 
     def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
-        """Return the writes to a group from the snapshot `first` on, oldest first, as its log has them."""
+        """Return the writes to a group from the snapshot `first` on, oldest first, including those not in the registry yet."""
         unheard = self.catch_up(record)
         return snapshots_after(self.registry.snapshots(record, first), unheard, first)
 
     def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
-        """Return the types of the join keys and features of a group's current version; none if it has no version yet."""
+        """Return the types of the join keys and features of a group's current version, by name; empty if it has no version."""
         versions = self.versions(record) if record else []
         schemas = [version.schema for version in versions if version.is_current]
         return {field.name: field.type for schema in schemas for field in (*schema.keys, *schema.features)}
@@ -252,10 +252,10 @@ class Catalog:
 
         Args:
             record: The group.
-            as_of: A moment that is not in the future; or a snapshot's number; or those of several groups by their names.
+            as_of: A moment that is not in the future, a snapshot's number, or a mapping from the names of groups to numbers.
 
         Raises:
-            DefinitionError: There is no such snapshot, or the moment is in the future, so what is stored by then is not settled.
+            DefinitionError: There is no such snapshot; or the moment is in the future, so more may still be stored by then.
         """
         offline = self.offline(record.project, record.name)
         if isinstance(as_of, Mapping):
@@ -275,32 +275,32 @@ class Catalog:
         moment = instant(as_of)
         if moment > now():
             raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
-        if offline.exists():  # a commit that is under way may be dated before the moment
+        if offline.exists():  # a commit in progress may get a time before the moment
             offline.wait_for_commits()
         unheard = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
         return max([self.registry.snapshot_at(record, moment), *unheard])
 
     def version(self, record: GroupRecord, number: int | None = None, until: int | None = None) -> Version:
-        """Return the version with a number; without a number, the current one.
+        """Return the version with the given number; without a number, the current one.
 
         Raises:
-            DefinitionError: There is none.
+            DefinitionError: There is no such version.
         """
         return self.version_among(record, self.versions(record, until), number)
 
     def version_of(self, state: GroupState, number: int | None = None) -> Version:
-        """Return the version with a number, as of a state; without a number, the current one.
+        """Return the version with the given number, as of a state; without a number, the current one.
 
         Raises:
-            DefinitionError: There is none.
+            DefinitionError: There is no such version.
         """
         return self.version_among(state.record, state.versions, number)
 
     def version_among(self, record: GroupRecord, versions: Sequence[Version], number: int | None = None) -> Version:
-        """Return the version with a number among those of a group; without a number, the current one.
+        """Return the version with the given number among those of a group; without a number, the current one.
 
         Raises:
-            DefinitionError: There is none.
+            DefinitionError: There is no such version.
         """
         for version in versions:
             if version.number == number or (number is None and version.is_current):
@@ -324,10 +324,11 @@ class Catalog:
         """
         until = None if as_of is None else self.snapshot_at(record, as_of)
         versions = self.versions(record, until)
-        # A read by a snapshot's number needs no check: the number says which commits count.
+        # By a moment, or as of now, commits of other programs could count too. A snapshot's number excludes them.
         if versions and (as_of is None or isinstance(as_of, date | str)):
             last = max(version.snapshot for version in versions)
             self._refuse_foreign(record, last, None if as_of is None else instant(as_of))
+        # Nothing was written by then: return the empty snapshot, in the schema of the requested version, or of the first.
         if until is not None and not versions:
             first = self.version(record, 1 if number is None else number)
             from seeknal.offline import Snapshot
@@ -372,12 +373,12 @@ class Catalog:
         )
 
     def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
-        """Refuse rows that other programs changed after Seeknal's last commit.
+        """Check that no other program changed the table after Seeknal's last commit.
 
         Args:
             record: The group.
             last: The number of Seeknal's last commit.
-            until: Only changes committed by this instant count; None: all.
+            until: Only changes committed by this instant count. None: all changes count.
 
         Raises:
             StoreError: Another program changed the rows or the layout.
@@ -394,7 +395,7 @@ class Catalog:
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
         """Return the join keys of one entity of a group, as a table with one row, in types that hold the keys of all versions.
 
-        A value outside the range of its key keeps a wider type.
+        A value outside the range of its key's type keeps a wider type.
 
         Raises:
             DataError: The keys have wrong names or types.
@@ -415,7 +416,7 @@ class Catalog:
         return pa.Table.from_arrays(columns, names=names)
 
     def _widest_keys(self, record: GroupRecord) -> list[pa.Field]:
-        """Return the join keys in the types that hold those of all versions; writes widen the types, and rollbacks narrow them."""
+        """Return the join keys in types that hold those of all versions. Writes widen the types, and rollbacks narrow them."""
         from seeknal.values import types
 
         current, versions = self.version(record), self.versions(record)
@@ -427,7 +428,8 @@ class Catalog:
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
         """Return a version's last snapshot.
 
-        If its files were vacuumed after another program compacted the table, it has the files as that program left them.
+        If its files were vacuumed after another program compacted the table, the result has the compacted files, with the
+        same rows.
 
         Raises:
             SnapshotGone: The snapshot was vacuumed.
@@ -446,11 +448,11 @@ class Catalog:
         raise SnapshotGone(f"Snapshot {version.snapshot} of {record.label} is gone: {culprit} removed its rows.")
 
     def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
-        """Return a snapshot by its number, with the files that replaced its own when entities were erased, if any were."""
+        """Return a snapshot by its number. If entities were erased from it, `files` are those that replaced its own."""
         return self.offline(record.project, record.name).snapshot(number, files)
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
-        """Return the rows that a lookup refers to: those of its version, as stored now or as of `as_of`."""
+        """Return the source of a lookup: the rows of its version, as stored now or as of `as_of`."""
         from seeknal.registry.source import Source
 
         state = None if as_of is not None else self.state(lookup.name, lookup.project)
@@ -466,7 +468,10 @@ class Catalog:
 
 
 def _completed(group: FeatureGroup, known: FeatureGroup) -> FeatureGroup:
-    """Return a group with what it leaves out as it is registered: its description, and that and the `pii_keys` of its entity."""
+    """Return a group with what it leaves out filled in from the registered one.
+
+    That is its description, and the description and the `pii_keys` of its entity.
+    """
     entity, before = group.entity, known.entity
     description, pii_keys = entity.description or before.description, entity.pii_keys or before.pii_keys
     return replace(

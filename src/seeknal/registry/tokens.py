@@ -1,4 +1,4 @@
-"""Tokens: which requests a server authorizes. Only their hashes are stored."""
+"""Access tokens, by which a server authenticates and authorizes requests. Only their hashes are stored."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PREFIX = "snk"
 
 
 def create(registry: Registry, name: str, project: str, rights: Sequence[str], *, new_project: bool = False) -> str:
-    """Create a token and return it. It cannot be read again later.
+    """Create a token and return its text, which cannot be read again later.
 
     Args:
-        registry: Where its hash is stored.
-        name: A name for people. No two tokens ever have the same, revoked ones included.
-        project: The project that it gives access to; "*" for all.
+        registry: The registry that stores the token's hash.
+        name: A name for people. It is unique among all tokens ever created, revoked ones included.
+        project: The project that the token gives access to; "*" for all projects.
         rights: "read" (online features, training data, the catalog), "push", "admin" (both, and the metrics).
-        new_project: Accept a project that has nothing yet.
+        new_project: Whether to accept a project in which nothing is registered yet.
 
     Raises:
         DefinitionError: A name breaks the naming rule or is taken, or the project or a right is unknown.
@@ -76,7 +76,7 @@ def revoke(registry: Registry, name: str) -> None:
 
 
 class Authenticator:
-    """The authentication of requests by the issued tokens.
+    """Authenticates requests by the issued tokens.
 
     Args:
         tokens: All tokens ever issued, revoked ones included.
@@ -89,9 +89,9 @@ class Authenticator:
         """Whether requests need no token, because none was ever issued. Revoking the last one does not open access."""
 
     def find(self, text: str) -> TokenRecord | None:
-        """Return the valid token with a text, or None. The time it takes does not depend on how much of the secret is right."""
+        """Return the valid token with this text, or None. The time it takes does not depend on how much of the secret is right."""
         token = self._tokens.get(text[len(_PREFIX) + 1 :].partition("_")[0])
-        # A token that is not known is compared too, so that it takes as long as one that is.
+        # An unknown token is compared as well, so that it takes as long as a known one.
         fits = compare_digest(_digest(text), token.digest if token else "0" * 64)
         return token if fits else None
 
@@ -102,4 +102,5 @@ def allows(token: TokenRecord, right: str, project: str) -> bool:
 
 
 def _digest(text: str) -> str:
+    # Text with lone surrogates is no token, but must be rejected like any other instead of raising.
     return sha256(text.encode(errors="surrogatepass")).hexdigest()

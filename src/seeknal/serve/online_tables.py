@@ -46,10 +46,10 @@ class LoadStatus:
 
     Args:
         version: The version.
-        place: The location of the store.
-        state: The state of the rows there, which says what they are made from; None if there are none.
+        place: The location of the store, without its password.
+        state: The state of the rows there, which says what they were made from; None if there are no rows.
         mark: Fingerprint of the files of the version's last snapshot, from which a load would make the rows now.
-        read: Reads that snapshot.
+        read: Returns that snapshot.
     """
 
     version: int
@@ -60,12 +60,12 @@ class LoadStatus:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the rows are made from the version's last snapshot, as far as is known."""
+        """Whether the rows were made from the version's last snapshot, and their state is not in doubt."""
         return self.state is not None and not self.state.doubted and self.state.files == self.mark
 
     @property
     def holes(self) -> list[Interval]:
-        """Intervals of event time in which rows are stored, but were never loaded."""
+        """Intervals of event time, from the oldest to the newest stored row, that were never loaded."""
         files = self.read().files
         starts = [file.start for file in files if file.start is not None]
         ends = [file.end for file in files if file.end is not None]
@@ -80,7 +80,7 @@ class Refreshed(Shown):
     Args:
         table: Project and name of the table.
         groups: The load of each version of a group that feeds the table.
-        cut_off: Why groups no longer feed the table; see `seeknal.load.feeds`.
+        cut_off: The reasons why groups no longer feed the table; see `seeknal.load.feeds`.
     """
 
     table: str
@@ -102,7 +102,7 @@ class OnlineTables:
 
     Args:
         catalog: The home's catalog.
-        engine: Returns the engine that reads rows. It is called only when an engine is needed, as for a load.
+        engine: Returns the engine that reads rows. It is called only when rows are read, as for a load.
         stores: The online stores.
     """
 
@@ -115,10 +115,8 @@ class OnlineTables:
         self._opener = Opener(catalog, stores)
 
     def at_once(self) -> OnlineTables:
-        """Return these tables on a catalog that reads the registry once, for inspecting many tables."""
+        """Return these tables on a catalog that reads the registry once, to inspect many tables quickly."""
         return OnlineTables(Overview(self._catalog), self._engine, self._stores)
-
-    # Loading
 
     def load(
         self,
@@ -129,7 +127,7 @@ class OnlineTables:
         at: int | None = None,
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
-        """Load the newest row of each entity of a version online, of the rows with an event time in an interval.
+        """Load into the online stores the newest row of each entity of a version, among the rows with event times in an interval.
 
         Every online table that uses the version is refreshed. If the version is the current one, the tables that follow
         the group move to it. The default table, which is named after the group, takes all features of the version, and
@@ -153,13 +151,14 @@ class OnlineTables:
         like every other table.
 
         Args:
-            state: What is known of the group after the write.
+            state: The state of the group after the write.
             interval: The interval of event time to load.
             version: The version. None: the current one.
         """
         record, known = state.record, [state]
 
         def step() -> Loaded:
+            # The given state is used once: a retry has to plan on a new one.
             state = known.pop() if known else self._catalog.state(record.name, record.project)
             found = self._catalog.version_of(state, version)
             has_own = any(table.label == record.label for table in state.tables)
@@ -179,15 +178,14 @@ class OnlineTables:
     ) -> list[Refreshed]:
         """Load all groups of some tables, in the intervals that were requested before. No table is created.
 
-        A lookup whose group no longer feeds it stays as its version stands. If one table cannot be refreshed, the
-        others still are.
+        A lookup whose group no longer feeds it stays at its version. If one table cannot be refreshed, the others still are.
 
         Args:
             tables: The tables.
             full: Whether to rewrite all rows, of all event times.
             at: The time that counts as now, in microseconds since 1970; the system clock if None.
             on_progress: Called with the progress of the loads.
-            take_over: Whether this home is to own rows that another home loaded into a store that both use.
+            take_over: Whether this home takes ownership of rows that another home loaded into a store that both use.
 
         Raises:
             StoreError: Some tables could not be refreshed. If only one table is given, its own error is raised instead.
@@ -207,11 +205,12 @@ class OnlineTables:
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
             state = self._catalog.state(record.name, record.project)
-            # A load covers all intervals that were requested before, so to request the last one again adds none.
+            # A load covers all intervals requested before. To request the last of them again adds nothing to them.
             known = [load.interval for load in self.loads(record, number, table.target)]
             spans = (Interval(),) if ask.full else tuple(known[-1:])
             return self._mover.bring(state, number, replace(ask, spans=spans), targets=[table.target])[0]
 
+        # Several lookups can be of one version, which is loaded once.
         wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
         done = [
             retry_on_conflict(record.label, partial(step, record, number)) for (_, number), record in wanted.items()
@@ -219,7 +218,7 @@ class OnlineTables:
         return Refreshed(table.label, tuple(done), self.cut_off(table))
 
     def follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
-        """Apply a changed ttl online as well."""
+        """Reload the online rows of a group if its ttl changed, so that the new one applies online as well."""
         if known and known.group.materialization.ttl != record.group.materialization.ttl:
             self.reload(record)
 
@@ -232,7 +231,10 @@ class OnlineTables:
         *,
         take_over: bool = False,
     ) -> None:
-        """Bring up to date what is online of a version, or of all, in one online store, or in all; not what another home loaded."""
+        """Bring the online rows of a group up to date, of one version or of all, in one online store or in all.
+
+        Rows that another home loaded, or that are of a deleted group, are left alone, with a notice, unless `take_over`.
+        """
         state = self._catalog.state(record.name, record.project)
         for load in self._mover.last_loads(self.loads(record, number, target)):
             if not take_over and self._mover.is_foreign(record, load.version, load.target):
@@ -254,7 +256,7 @@ class OnlineTables:
             self._mover.state(space_of(record.project, record.name, load.version), load.target)
 
     def is_behind(self, state: GroupState) -> bool:
-        """Return whether the current version is not online as it is stored. If a store does not answer, return True."""
+        """Return whether the online rows of the current version are missing or outdated. If a store does not answer, return True."""
         number = self._catalog.version_of(state).number
         targets = {load.target for load in state.loads if load.version == number}
         try:
@@ -265,8 +267,6 @@ class OnlineTables:
     def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
         """Remove an entity that is about to be erased; see `Mover.take_out`."""
         self._mover.take_out(record, entity, at)
-
-    # Tables
 
     def serve(
         self,
@@ -287,12 +287,12 @@ class OnlineTables:
         Args:
             sources: The features.
             name: The table's name. None: the name of the group, if there is only one.
-            target: An online store other than the home's: a folder, or the URL of Redis, without a password. The home's own
-                counts as None, however it is spelled.
+            target: An online store other than the configured one: a folder, or the URL of Redis, without a password. The
+                configured one counts as None, however it is spelled.
             ttl: How long values are valid, in place of the groups' own ttl.
             at: The time that counts as now, in microseconds since 1970; the system clock if None.
             on_progress: Called with the progress of the load.
-            take_over: Whether this home is to own rows that another home, or a group that was deleted, loaded into the store.
+            take_over: Whether this home takes ownership of rows of another home, or of a deleted group, in the store.
         """
         check_ttl(ttl)
         if name is None and len(sources) > 1:
@@ -317,7 +317,7 @@ class OnlineTables:
         return self.served(table)
 
     def _checked_target(self, target: str | Path | None) -> str:
-        """Return the name of an online store for the registry, which is the default one's if it is that."""
+        """Return the name under which the registry lists an online store: DEFAULT if it is the default one, however spelled."""
         if target is None:
             return DEFAULT
         place = checked_store(str(target), "target")
@@ -329,8 +329,9 @@ class OnlineTables:
         return DEFAULT if self._stores.same(place, DEFAULT) else place
 
     def _serve(self, sources: Sequence[Source], table: OnlineTableRecord, ask: Ask) -> OnlineTableRecord | None:
-        """Load a table and register it in place of the one with its name; return that one, or None."""
+        """Load a table, and register it in place of the table of the same name. Return that table; None if there was none."""
         known = next(iter(self._registry.tables(table.project, table.name)), None)
+        # The rows are loaded before the table is registered, so that no reader opens a table without rows.
         for source in sources:
             state = self._catalog.state(source.record.name, source.record.project)
             self._mover.bring(state, source.version.number, ask, own=Move(table, table), targets=[table.target])
@@ -341,7 +342,7 @@ class OnlineTables:
         return known
 
     def _goes_on(self, before: OnlineTableRecord, table: OnlineTableRecord) -> bool:
-        """Return whether a table that was served again is the same, apart from the versions that it follows."""
+        """Return whether a table that was served again is the same as before, apart from the versions that it follows."""
         old = self.feeds(before)
         goals = tuple(replace(one.goal, whole=False) for one in old)
         same = replace(before, lookups=goals, target=table.target, created_at=table.created_at) == table
@@ -358,10 +359,9 @@ class OnlineTables:
     def verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress = no_progress
     ) -> Verified:
-        """Compare a table's values with the offline join as of a moment, or of now if None.
+        """Compare a table's values with the offline join as of a moment. None: now. See `seeknal.serve.verification`.
 
         If rows differ as of now although the store says that they are up to date, the next load rewrites all of them.
-        See `seeknal.serve.verification`.
         """
         from seeknal.serve import verification
 
@@ -379,10 +379,10 @@ class OnlineTables:
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise
-        return self.verify(found[0], at, sample, on_progress)  # the table moved to other rows during the comparison
+        return self.verify(found[0], at, sample, on_progress)  # the table moved to other rows meanwhile: compare those
 
     def delete(self, table: OnlineTableRecord) -> None:
-        """Delete an online table and the rows that no other table uses: the table last, so that a retry can finish."""
+        """Delete an online table, and the rows that no other table uses. The table goes last, so that a retry can finish."""
         with self._mover.hold():
             others = [one for one in self._registry.tables() if one.label != table.label]
             for lookup in table.lookups:
@@ -390,18 +390,18 @@ class OnlineTables:
                     record = self._catalog.group(lookup.group, lookup.project)
                     self._mover.remove(record, lookup.version, table.target)
             self._registry.delete_table(table.project, table.name)
-        with suppress(StoreError):  # the table is deleted all the same: readers see that by the clock, a little later
+        with suppress(StoreError):  # the table is deleted all the same: readers notice it at their next regular check
             self._mover.nudge(table)
 
     def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
-        """List the online tables that use a group."""
+        """Return the online tables that use a group."""
         return [table for table in self._registry.tables() if uses(table, record)]
 
     def drop(self, record: GroupRecord) -> None:
         """Remove all rows of a group from the online stores, and the tables that use it from the registry.
 
         Raises:
-            StoreError: A store does not answer, and nothing was removed; or it fails midway.
+            StoreError: A store did not answer, and nothing was removed; or a store failed midway.
         """
         self.require(record)
         for load in self._registry.loads(record):
@@ -409,10 +409,8 @@ class OnlineTables:
         for table in self.of(record):
             self._registry.delete_table(table.project, table.name)
 
-    # Status
-
     def feeds(self, table: OnlineTableRecord) -> list[Feed]:
-        """Return the feed of each lookup of a table."""
+        """Return the feed of each lookup of a table; see `seeknal.load.feeds`."""
         return feeds(self._catalog, table)
 
     def cut_off(self, table: OnlineTableRecord) -> tuple[str, ...]:
@@ -430,7 +428,7 @@ class OnlineTables:
                 )
 
     def state(self, space: str, target: str) -> State | None:
-        """Return what is online in a space of a store; None if nothing is."""
+        """Return the state of a space in a store; None if there is no such space."""
         text = self._mover.state(space, target)
         return State.loads(text) if text else None
 
@@ -443,7 +441,7 @@ class OnlineTables:
         return self._stores.shown(target)
 
     def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
-        """Return the loads of a group, of one version or into one store if it is given; see `Mover.loads`."""
+        """Return the loads of a group, oldest first; see `Mover.loads`."""
         return self._mover.loads(record, version, target)
 
     def count_stores(self, record: GroupRecord) -> int:
@@ -460,7 +458,8 @@ class OnlineTables:
         if line.state is None:
             return None
         known = line.state.events
-        # The state notes it as of the load. Rows may have come since, and an earlier release noted nothing.
+        # The state has the event times as of its load. Future rows may have become visible since, and states of earlier
+        # releases have no event times.
         if known is None or not known.holds(at):
             from seeknal.load.loading import events_online
 
@@ -488,6 +487,6 @@ def _ask(
     full: bool = False,
     take_over: bool = False,
 ) -> Ask:
-    from seeknal.load.loading import Ask  # imported here, because it needs the engine, which lookups do without
+    from seeknal.load.loading import Ask  # imported here, because it imports the engine, which lookups do not need
 
     return Ask(spans, at, on_progress, full, take_over)

@@ -1,1 +1,1 @@
-"""The classes of the user's guide on DuckDB."""
+"""The import path that the user's guide has for its classes on DuckDB."""

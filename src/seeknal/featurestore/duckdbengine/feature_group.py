@@ -1,4 +1,4 @@
-"""The classes of the user's guide, at the path that it imports them from."""
+"""The classes of the user's guide, at the path from which the guide imports them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Values as MessagePack carries them between a client and a server: exact, and each of the family that it was.
+"""Python values in MessagePack, as clients and servers exchange them: exact, and in the family that they had.
 
-MessagePack has no decimals, dates, times or durations, and no whole numbers of more than 64 bits. Here they are
-extensions of it, whose data is a number as text: a time is its nanoseconds, and a moment names its zone after them.
+MessagePack has no decimals, dates, times or durations, and no whole numbers of more than 64 bits. These are encoded as
+extensions, whose data is a number as text: for a time its nanoseconds, followed by the zone if it is a moment. So Decimal("1.10")
+is extension 2 with "1.10", and 1970-01-01 00:00:01 in UTC is extension 4 with "1000000000 UTC".
 """
 
 from __future__ import annotations
@@ -28,21 +29,23 @@ _SAME: Mapping[Family, Callable[[Any], Any]] = {
 _EXTENSIONS = {1: Family.WHOLE, 2: Family.DECIMAL, 3: Family.DATE, 4: Family.MOMENT, 5: Family.TIME, 6: Family.SPAN}
 _CODES = {of: code for code, of in _EXTENSIONS.items()}
 _LEAST, _MOST = -(2**63), 2**64 - 1
-"""The whole numbers that MessagePack has itself."""
+"""The range of whole numbers that MessagePack has itself."""
 _LENGTHS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
+"""Nanoseconds in each unit, the coarsest first."""
 _ODD_ZONE = "unknown"
+"""Stands for a zone that no library can read back. The receiver refuses the value for that."""
 
 
-def packed(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
-    """Return a value in a form that MessagePack encodes, and from which `unpacked` reads an equal one.
+def packed(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind of value
+    """Return a value in a form that MessagePack encodes, and that `unpacked` turns back into an equal value.
 
     Raises:
-        ValueError: The value has no type here, or is of a type but beyond its range.
+        ValueError: The value is of no type that is known here, or is outside the range of its type.
     """
     kind = type(value)
     if kind in _AS_IS or (kind is int and _LEAST <= value <= _MOST):
         return value
-    if kind is dict:  # before the checks for nulls, which would take most of the time
+    if kind is dict:  # a shortcut for rows: the checks for nulls would take most of the time
         return _fields(value)
     (one,) = settled([value], nan=False)
     if one is None:
@@ -53,7 +56,7 @@ def packed(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     if of in _CODES:
         return msgspec.msgpack.Ext(_CODES[of], _text_of(one, of).encode())
     if of == Family.LIST and getattr(one, "ndim", 1) == 0:
-        raise ValueError("is no list")
+        raise ValueError("is no list")  # a NumPy array without dimensions is one value
     if of == Family.LIST:
         return [packed(item) for item in one]
     if of == Family.STRUCT:
@@ -86,7 +89,7 @@ def unpacked(code: int, data: memoryview) -> Any:
     """Return the value that an extension stands for.
 
     Raises:
-        msgspec.ValidationError: It is none that `packed` makes.
+        msgspec.ValidationError: `packed` does not create such an extension.
     """
     of = _EXTENSIONS.get(code)
     with suppress(ValueError, InvalidOperation):
@@ -99,13 +102,13 @@ def unpacked(code: int, data: memoryview) -> Any:
 
 
 def _time(of: Family, nanos: int, zone: str) -> pa.Scalar:
-    """Return a time as a scalar of the coarsest unit in which it is exact, since that reaches farthest.
+    """Return a time as a scalar in the coarsest unit in which it is exact, because that unit has the widest range.
 
     Raises:
-        ValueError: It is beyond the range of that unit.
+        ValueError: It is outside the range of that unit.
     """
     unit = next(unit for unit, length in _LENGTHS.items() if nanos % length == 0)
-    # A date may have a time of day, as Arrow's date64 can: the library refuses it where it does not fit.
+    # A date may have a time of day, as Arrow's date64 can. It is kept, and refused where it does not fit a column.
     unit = {Family.DATE: "ms", Family.TIME: "ns"}.get(of, unit)
     kinds = {
         Family.DATE: pa.date64(),
