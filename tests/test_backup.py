@@ -238,8 +238,20 @@ def test_a_version_that_somebody_else_removed_keeps_nobody_from_the_rest(home, t
     first.unlink()
     backup(FeatureStore(), tmp_path / "saved")
     with pytest.warns(SeeknalWarning, match="Version 1 of shop/spend cannot be loaded: Snapshot 1 .* is gone"):
-        restore(tmp_path / "saved", other)
+        done = restore(tmp_path / "saved", other)
+    assert done.loaded == ("shop/newer",)
     assert other.verify("newer").equal
+
+
+def test_a_home_whose_own_folder_is_named_by_a_link_is_restored_with_its_rows(home, tmp_path):
+    fg = written(rows(1))
+    FeatureStore().serve([FeatureLookup(fg)], "answers")
+    backup(FeatureStore(), tmp_path / "saved")
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    other = FeatureStore(tmp_path / "other", online_store=str(tmp_path / "link" / "online"))
+    done = restore(tmp_path / "saved", other)
+    assert (done.loaded, done.elsewhere) == (("shop/answers",), ())
+    assert other.verify("answers").equal
 
 
 # Where to, and where from

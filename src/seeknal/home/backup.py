@@ -23,9 +23,10 @@ from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.home.home import Home
 from seeknal.offline.entries import latest, packs
 from seeknal.offline.log import mentioned_files, read_snapshot
-from seeknal.online import DEFAULT, LmdbStore, shown
+from seeknal.online import DEFAULT, LmdbStore, Stores, shown
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.home_identity import mark_as_copy
+from seeknal.registry.records import space_of
 from seeknal.system import folders
 from seeknal.system.progress import OnProgress, working
 from seeknal.values.times import now
@@ -275,13 +276,13 @@ def restore(
             folders.same_access(backed_up, part)
             _copy_back(backed_up, manifest, part, told)
             mark_as_copy(part)
-            if _has_own_store(home):
-                _load_own(part, home, told)
+            unread = _load_own(part, home, told) if _has_own_store(home) else set()
         if load_shared:
             _load_others(home, told)
     registry = home.registry
     others = () if load_shared else tuple(filter(None, (_elsewhere(home, table) for table in registry.tables())))
     names = {one.table for one in others}
+    names |= {one.label for one in registry.tables() if unread & {lookup.space for lookup in one.lookups}}
     loaded = tuple(table.label for table in registry.tables() if table.label not in names)
     groups, sets = len(registry.groups()), len(registry.training_sets())
     return Restored(home.home, manifest.at, groups, loaded, others, sets, time.perf_counter() - started)
@@ -357,12 +358,22 @@ def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: On
         on_progress(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
 
 
+def _stores(home: Home) -> Stores:
+    return Stores(home.settings.online_store or str(home.home / "online"))
+
+
 def _has_own_store(home: Home) -> bool:
-    return home.settings.online_store in (None, str(home.home / "online"))
+    """Return whether the default online store is the folder in the home."""
+    return _stores(home).same(DEFAULT, str(home.home / "online"))
 
 
-def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
-    """Load the online rows of the home's own folder, before the home is renamed into place."""
+def _load_own(part: Path, home: Home, on_progress: OnProgress) -> set[str]:
+    """Load the online rows of the home's own folder, before the home is renamed into place.
+
+    Returns:
+        The spaces of the versions that cannot be read.
+    """
+    unread: set[str] = set()
     made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
     try:
         for record in made.registry.groups():
@@ -372,11 +383,13 @@ def _load_own(part: Path, home: Home, on_progress: OnProgress) -> None:
                     made.catalog.read(record, number)
                 except StoreError as error:  # it was unreadable before the backup too, so restore the rest
                     notice(f"Version {number} of {record.label} cannot be loaded: {error}")
+                    unread.add(space_of(record.project, record.name, number))
                     continue
                 made.online_tables.reload(record, number, DEFAULT, on_progress)
     finally:
         made.close()
         LmdbStore(part / "online").close()
+    return unread
 
 
 def _load_others(home: Home, on_progress: OnProgress) -> None:
@@ -393,7 +406,8 @@ def _load_others(home: Home, on_progress: OnProgress) -> None:
                 home.online_tables.reload(record, target=target, on_progress=on_progress, take_over=True)
             except StoreError as error:
                 place = shown(target or str(home.settings.online_store))
-                tables = " ".join(table.label for table in home.online_tables.of(record) if table.target == target)
+                same = _stores(home).same
+                tables = " ".join(one.label for one in home.online_tables.of(record) if same(one.target, target))
                 raise StoreError(
                     f"The home is restored to {home.home}, but {record.label} was not loaded into {place}: {error} "
                     f"Then run: seeknal refresh {tables} --take-over."
