@@ -1,5 +1,6 @@
 """Every test has a home of its own."""
 
+import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,10 @@ from seeknal.home import session
 from servers import Valkey
 
 pytest_plugins = ["examples"]
+
+# A shell starts commands in the background with SIGINT ignored, and the tests that send it would wait forever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _databases = count(1)
 
