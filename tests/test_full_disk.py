@@ -114,17 +114,18 @@ def test_what_verify_sees_the_next_load_mends(home, group):
 
 def test_a_failed_note_of_a_load_is_an_error_and_the_load_can_be_repeated(home, group):
     group.write()
-    HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
     store = FeatureStore()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     store.push("spend", {"customer_id": 1, "at": "2024-06-01", "total": 7})
+    target = str(home.parent / "second")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(StoreError, match="registry"):
-            store.load("spend")
+            store.serve([FeatureLookup("spend")], "spending", target=target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    store.load("spend")
+    assert not store.registry.tables("default", "spending")
+    store.serve([FeatureLookup("spend")], "spending", target=target)
     assert store.verify("spending").equal
 
 

@@ -400,14 +400,14 @@ def test_many_loads_leave_few_notes():
 
 
 class Busy(Catalog):
-    """A catalog in which something happens after a version was looked up."""
+    """A catalog in which something happens after a group was looked up."""
 
     def __init__(self, store, happen):
         super().__init__(store.home, store.registry, Duck(store.home / "scratch"))
         self._happen = happen
 
-    def version(self, record, number=None, until=None):
-        found = super().version(record, number, until)
+    def state(self, name, project=None, since=None):
+        found = super().state(name, project, since)
         self._happen()
         return found
 

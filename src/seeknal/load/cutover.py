@@ -95,7 +95,10 @@ class Mover:
             spans = (*ask.spans, *self._carried(state, number, alike[0], moves)) or (Interval(),)
             done.append(self.load(state, number, alike, replace(ask, spans=spans), tables))
         # Only now: readers that follow a table must find all of its rows, and the old rows stay until no table uses them.
-        self.settle([move for move in moves if move.known != move.table])
+        moved = [move for move in moves if move.known != move.table]
+        self.settle(moved)
+        # Tables that have moved may have left a version that no other table uses.
+        state = self._catalog.state(state.record.name, state.record.project) if moved else state
         self.sweep(state, names, number, tables)
         return done
 

@@ -162,7 +162,8 @@ class OnlineTables:
             state = known.pop() if known else self._catalog.state(record.name, record.project)
             found = self._catalog.version_of(state, version)
             has_own = any(table.label == record.label for table in state.tables)
-            own = None if has_own else self._mover.own(state, whole(record, found))
+            is_taken = has_own or self._registry.tables(record.project, record.name)
+            own = None if is_taken else self._mover.own(state, whole(record, found))
             return self._mover.bring(state, found.number, _ask((interval,)), own=own)[0]
 
         return retry_on_conflict(record.label, step)
