@@ -241,12 +241,6 @@ class Catalog:
         unheard = self.catch_up(record)
         return snapshots_after(self.registry.snapshots(record, first), unheard, first)
 
-    def kinds(self, record: GroupRecord | None) -> dict[str, pa.DataType]:
-        """Return the types of the join keys and features of a group's current version, by name; empty if it has no version."""
-        versions = self.versions(record) if record else []
-        schemas = [version.schema for version in versions if version.is_current]
-        return {field.name: field.type for schema in schemas for field in (*schema.keys, *schema.features)}
-
     def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
         """Return the number of the newest snapshot at a moment; 0, the empty snapshot, if there was none.
 
@@ -419,10 +413,10 @@ class Catalog:
         """Return the join keys in types that hold those of all versions. Writes widen the types, and rollbacks narrow them."""
         from seeknal.values import types
 
-        current, versions = self.version(record), self.versions(record)
+        state = self.state(record.name, record.project)
         return [
             reduce(lambda wide, other: wide.with_type(types.together(wide.type, other.type) or wide.type), fields)
-            for fields in zip(*(one.schema.keys for one in (current, *versions)), strict=True)
+            for fields in zip(*(one.schema.keys for one in (self.version_of(state), *state.versions)), strict=True)
         ]
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:

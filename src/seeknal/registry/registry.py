@@ -260,11 +260,6 @@ class Registry(Database):
         return {row.entity: row.at for row in db.execute(query)}
 
     @reading
-    def last_erasure(self, db: Connection, record: GroupRecord) -> int:
-        """Return when an entity was last erased from a group; 0 if none was."""
-        return _last_erasure(db, record)
-
-    @reading
     def last_erasures(self, db: Connection) -> dict[int, int]:
         """Return when an entity was last erased from each group that any was erased from, by the groups' numbers."""
         query = select(t.erasure.c.group_id, func.max(t.erasure.c.at)).group_by(t.erasure.c.group_id)

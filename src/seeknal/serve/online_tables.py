@@ -261,7 +261,9 @@ class OnlineTables:
         number = self._catalog.version_of(state).number
         targets = {load.target for load in state.loads if load.version == number}
         try:
-            return not targets or not all(self._line(state, number, target).is_fresh for target in targets)
+            return not targets or not all(
+                self.line(state.record, number, target, state.versions).is_fresh for target in targets
+            )
         except StoreError:
             return True
 
@@ -452,7 +454,8 @@ class OnlineTables:
     def ledger(self, record: GroupRecord) -> list[LoadStatus]:
         """Return the load status of each version of a group, in each store that it was ever loaded into."""
         state = self._catalog.state(record.name, record.project)
-        return [self._line(state, load.version, load.target) for load in self._mover.last_loads(state.loads)]
+        last = self._mover.last_loads(state.loads)
+        return [self.line(record, load.version, load.target, state.versions) for load in last]
 
     def newest(self, record: GroupRecord, line: LoadStatus, name: str, at: int) -> int | None:
         """Return the newest event time of a version's rows in a store, up to a moment; None if there is none."""
@@ -468,14 +471,17 @@ class OnlineTables:
             known = events_online(self._catalog, self._engine(), record, line.version, store, at)
         return known.newest
 
-    def line(self, record: GroupRecord, version: int, name: str) -> LoadStatus:
-        """Return the load status of a version in the store that the registry calls `name`."""
-        return self._line_of(record, self._catalog.versions(record), version, name)
+    def line(
+        self, record: GroupRecord, version: int, name: str, versions: Sequence[Version] | None = None
+    ) -> LoadStatus:
+        """Return the load status of a version in the store that the registry calls `name`.
 
-    def _line(self, known: GroupState, version: int, name: str) -> LoadStatus:
-        return self._line_of(known.record, known.versions, version, name)
-
-    def _line_of(self, record: GroupRecord, versions: Sequence[Version], version: int, name: str) -> LoadStatus:
+        Args:
+            record: The group.
+            version: The version.
+            name: The name of the store.
+            versions: The versions of the group, if the caller has them.
+        """
         state = self.state(space_of(record.project, record.name, version), name)
         mark = self._catalog.fingerprint(record, version, versions)
         return LoadStatus(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])

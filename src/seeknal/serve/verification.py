@@ -25,6 +25,7 @@ from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import types
 from seeknal.values.casting import recast
 from seeknal.values.display import Shown
+from seeknal.values.matching import stored_keys
 from seeknal.values.times import Interval, moment_of
 from seeknal.values.types import UTC
 
@@ -213,8 +214,7 @@ class _Comparison:
     def _offline(self, keys: pa.Table) -> dict[str, pa.ChunkedArray]:
         """Return the values of a training set with spine time now, by the features that the version has."""
         source = self._source
-        stored = source.version.schema.stored_types[: len(source.version.schema.keys)]
-        columns = [keys[name].cast(kind) for name, kind in zip(source.version.schema.key_names, stored, strict=True)]
+        columns = stored_keys(keys, [field.type for field in source.version.schema.keys]).columns
         moments = pa.Table.from_arrays(
             [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
@@ -255,12 +255,8 @@ class _Comparison:
     def _winners(self, entities: pa.Table) -> dict[bytes, int]:
         """Return the event time of each entity's winning row offline, expired or not, by encoded key."""
         schema = self._source.version.schema
-        kinds = schema.stored_types[: len(schema.keys)]
-        entities = pa.Table.from_arrays(
-            [entities[name].cast(kind) for name, kind in zip(schema.key_names, kinds, strict=True)],
-            names=schema.key_names,
-        )
-        found = self._engine.latest(self._source.rows(Interval(None, self._at)), entities=entities).read_all()
+        stored = stored_keys(entities, [field.type for field in schema.keys])
+        found = self._engine.latest(self._source.rows(Interval(None, self._at)), entities=stored).read_all()
         times = found[schema.event_time.name].cast(UTC).cast(pa.int64()).to_pylist()
         return dict(zip(self._part.codec.keys(found), times, strict=True))
 
