@@ -55,7 +55,7 @@ def _home(home: Path, groups: int) -> Path:
     store = FeatureStore(home)
     for number in range(groups):
         group = FeatureGroup(f"g{number}", Entity("user", ["user_id"]), Materialization("at", online=True), "bench")
-        store.write(group, pa.table({"user_id": [1, 2], "at": [_AT] * 2, "amount": [1.0, number]}))
+        store.groups.write(group, pa.table({"user_id": [1, 2], "at": [_AT] * 2, "amount": [1.0, number]}))
     store.close()
     return home
 

@@ -33,13 +33,13 @@ def write(home: str, rows: int) -> None:
     for i in range(0, rows, 1_000_000):
         part = frame(min(1_000_000, rows - i), seed=i)
         part = part.set_column(0, "person_id", [[value + i for value in part["person_id"].to_pylist()]])
-        store.write(GROUP, part, mode="append")
+        store.groups.write(GROUP, part, mode="append")
 
 
 def load(home: str, results: Connection) -> None:
     """Load them, and report seconds and memory."""
     store = FeatureStore(home)
-    store.versions(GROUP.name)
+    store.groups.versions(GROUP.name)
     before, most, done = anonymous(), [0], threading.Event()
 
     def watch() -> None:
@@ -49,7 +49,7 @@ def load(home: str, results: Connection) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     started = time.perf_counter()
-    store.serve([FeatureLookup(GROUP)], "clicks_online")
+    store.tables.serve([FeatureLookup(GROUP)], "clicks_online")
     seconds = time.perf_counter() - started
     done.set()
     watcher.join()

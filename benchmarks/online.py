@@ -92,13 +92,13 @@ def raw_redis(online: RedisStore, space: str, keys: list[int]) -> Callable[[], o
 def measure(store: FeatureStore, rows: int, rounds: int) -> None:
     """Print the table of one store."""
     started = time.perf_counter()
-    table = store.serve([FeatureLookup(GROUP)], "clicks_online")
+    table = store.tables.serve([FeatureLookup(GROUP)], "clicks_online")
     seconds = time.perf_counter() - started
     online = table.parts[0].online
     name = type(online).__name__.removesuffix("Store")
     print(f"\n{name}: {rows:,} rows of 10 features loaded in {seconds:.2f} s, {rows / seconds:,.0f} rows a second\n")
     started = time.perf_counter()
-    store.load(GROUP.name)
+    store.groups.load(GROUP.name)
     print(f"loaded again, nothing changed: {(time.perf_counter() - started) * 1000:.0f} ms\n")
     heading("keys")
     raw = raw_lmdb if isinstance(online, LmdbStore) else raw_redis
@@ -131,7 +131,7 @@ def measure_wide(store: FeatureStore, counts: list[int], width: int, rounds: int
 
     def write(name: str, features: dict[str, Any]) -> FeatureLookup:
         group = FeatureGroup(name, GROUP.entity, GROUP.materialization, "bench")
-        store.write(group, pa.table(keys | features))
+        store.groups.write(group, pa.table(keys | features))
         return FeatureLookup(group)
 
     lookups = [write(f"g{i}", {f"g{i}_{j}": rng.random(people) for j in range(5)}) for i in range(max(counts))]
@@ -141,12 +141,12 @@ def measure_wide(store: FeatureStore, counts: list[int], width: int, rounds: int
     print("\nOne key, groups of 5 features:\n")
     heading("groups")
     for count in counts:
-        table = store.serve(lookups[:count], f"of_{count}")
+        table = store.tables.serve(lookups[:count], f"of_{count}")
         reads = [raw_lmdb(part.online, part.space, [7]) for part in table.parts]
         line(f"{count:,}", table, [{"person_id": 7}], lambda reads=reads: [read() for read in reads], rounds, 100)
     print("\nOne key, one group:\n")
     heading("features")
-    table = store.serve([wide], "wide")
+    table = store.tables.serve([wide], "wide")
     line(f"{width:,}", table, [{"person_id": 7}], raw_lmdb(table.parts[0].online, "bench/wide/1", [7]), rounds, 20)
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=1000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        FeatureStore(folder).write(GROUP, frame(options.rows))
+        FeatureStore(folder).groups.write(GROUP, frame(options.rows))
         measure(FeatureStore(folder), options.rows, options.rounds)
         measure_wide(FeatureStore(folder), options.groups, options.features, options.rounds)
         if options.redis:

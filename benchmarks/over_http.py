@@ -68,8 +68,8 @@ def _start(folder: Path, rows: int, peers: list[str]) -> dict[str, Server]:
     os.environ |= {"STACKS_FOLDER": str(folder / "bare"), "SEEKNAL_HOME": str(folder / "home")}
     stacks.fill(str(folder / "bare"))
     store = FeatureStore()
-    store.write(GROUP, frame(rows))
-    store.serve([FeatureLookup(GROUP)], "people")
+    store.groups.write(GROUP, frame(rows))
+    store.tables.serve([FeatureLookup(GROUP)], "people")
     store.close()
     servers: dict[str, Server] = {name: (*serving.start(name, 1), None) for name in ("bare", "seeknal", "no log")}
     if "feast" in peers:

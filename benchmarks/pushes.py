@@ -46,7 +46,7 @@ def _grown(folder: Path, counts: list[int]) -> Iterator[tuple[int, Path]]:
     """Push, and give a copy of the home after each of some numbers of pushes."""
     home, done = folder / "home", 0
     with_first = pa.table({"user_id": [0], "at": [_START], "amount": [0.0]})
-    FeatureStore(home).write(_GROUP, with_first)
+    FeatureStore(home).groups.write(_GROUP, with_first)
     for count in sorted(counts):
         _push(home, done, count - done)
         done = count
@@ -56,10 +56,10 @@ def _grown(folder: Path, counts: list[int]) -> Iterator[tuple[int, Path]]:
 def _push(home: Path, first: int, count: int) -> Outcome:
     """Push rows, and tell what one push took."""
     store = FeatureStore(home)
-    store.push("spend", _row(first + 1))  # what is loaded once is not timed
+    store.groups.push("spend", _row(first + 1))  # what is loaded once is not timed
     began, processor = time.perf_counter(), time.process_time()
     for number in range(first + 2, first + count + 1):
-        store.push("spend", _row(number))
+        store.groups.push("spend", _row(number))
     took, worked = time.perf_counter() - began, time.process_time() - processor
     store.close()
     return Outcome(took / max(count - 1, 1), worked / max(count - 1, 1))

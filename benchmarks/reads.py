@@ -36,7 +36,7 @@ def measure_all(rows: int, peers: list[str], rounds: int, root: Path) -> Iterato
     )
     with tempfile.TemporaryDirectory(dir=root) as folder, _valkey(folder) as redis:
         table = frame(rows)
-        FeatureStore(folder).write(GROUP, table)
+        FeatureStore(folder).groups.write(GROUP, table)
         for name, place in (("LMDB", None), ("Redis", redis)):
             _measure(loads, reads, name, FeatureStore(folder, online_store=place), table, rounds)
         yield loads
@@ -65,7 +65,7 @@ def _valkey(folder: str) -> Iterator[str]:
 def _measure(loads: Section, reads: Section, name: str, store: FeatureStore, table: pa.Table, rounds: int) -> None:
     rows = len(table)
     started = time.perf_counter()
-    served = store.serve([FeatureLookup(GROUP)], f"clicks_{name.lower()}")
+    served = store.tables.serve([FeatureLookup(GROUP)], f"clicks_{name.lower()}")
     loads.add("load", f"seeknal, {name}", rows / (time.perf_counter() - started))
     raw = online.raw_lmdb if name == "LMDB" else online.raw_redis
     below: Any = served.parts[0].online

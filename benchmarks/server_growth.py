@@ -41,8 +41,8 @@ def _home(home: Path, tables: int) -> Path:
     store = FeatureStore(home)
     for i in range(tables):
         group = FeatureGroup(f"g{i}", Entity("person", ["person_id"]), Materialization("at"), "bench")
-        store.write(group, pa.table({"person_id": [1], "at": [_AT], "x": [i]}))
-        store.serve([FeatureLookup(f"bench/g{i}")], f"g{i}")
+        store.groups.write(group, pa.table({"person_id": [1], "at": [_AT], "x": [i]}))
+        store.tables.serve([FeatureLookup(f"bench/g{i}")], f"g{i}")
     store.close()
     return home
 

@@ -34,7 +34,7 @@ def measure_all(peers: list[str], rounds: int) -> Iterator[Section]:
     with tempfile.TemporaryDirectory() as home:
         group = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization("seen_at"), "bench")
         moments = pa.array([0], pa.timestamp("us", "UTC"))
-        FeatureStore(home).write(group, pa.table({"person_id": [1], "seen_at": moments, "clicks": [1]}))
+        FeatureStore(home).groups.write(group, pa.table({"person_id": [1], "seen_at": moments, "clicks": [1]}))
         for _ in range(rounds + 1):
             _once(section, home, peers)
     for row in section.rows:

@@ -34,7 +34,7 @@ def join(home: str, spine: pa.Table) -> tuple[float, pstats.Stats]:
     """Join once, and say how long it took and where that went."""
     profile, started = cProfile.Profile(), time.perf_counter()
     with profile:
-        FeatureStore(home).training_set([FeatureLookup("bench/seen")], spine, "at")
+        FeatureStore(home).features.training_set([FeatureLookup("bench/seen")], spine, "at")
     return time.perf_counter() - started, pstats.Stats(profile)
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     root = HERE / ".data"
     root.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as home:
-        FeatureStore(home).write(_GROUP, pq.read_table(data.rows(root, options.rows, options.keys).file))
+        FeatureStore(home).groups.write(_GROUP, pq.read_table(data.rows(root, options.rows, options.keys).file))
         for count in options.spines:
             spine = pq.read_table(data.spine(root, count, options.keys).file)
             runs = sorted((join(home, spine) for _ in range(_ROUNDS)), key=lambda run: run[0])

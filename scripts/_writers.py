@@ -72,7 +72,7 @@ class Step:
         entity, dated = Entity("user", ["user_id"]), Materialization(event_time_col="at")
         ends = [None, None] if self.interval is None else [START + minute * MINUTE for minute in self.interval]
         group = FeatureGroup(self.group, entity, dated, "shop")
-        return store.write(group, self.frame(), interval=Interval(*ends), mode=self.mode)
+        return store.groups.write(group, self.frame(), interval=Interval(*ends), mode=self.mode)
 
 
 def step_of(kind: str, number: int) -> Step:
@@ -127,7 +127,7 @@ def cells_of(table: pa.Table) -> np.ndarray:
 def read(store: FeatureStore, group: str) -> np.ndarray | None:
     """Read all rows of a group; None if it is not known or was never written."""
     try:
-        return cells_of(store.history([FeatureLookup(f"shop/{group}")], output="arrow"))
+        return cells_of(store.features.history([FeatureLookup(f"shop/{group}")], output="arrow"))
     except DefinitionError:
         return None
 
@@ -150,20 +150,20 @@ def check(home: Path, group: str, *states: State) -> State:
 
 
 def _check_versions(store: FeatureStore, group: str, state: State) -> None:
-    record = store.registry.group("shop", group)
+    record = store.core.registry.group("shop", group)
     if record is None or not state.versions:
-        versions = record and store.catalog.versions(record)
+        versions = record and store.core.catalog.versions(record)
         expect(not versions and not state.versions, f"{group} has versions {versions} after {state.writes} writes")
         return
-    found = [(version.number, version.rows) for version in store.versions(group, "shop")]
+    found = [(version.number, version.rows) for version in store.groups.versions(group, project="shop")]
     wanted = [(i + 1, len(rows)) for i, rows in enumerate(state.versions)]
     expect(found == wanted, f"the versions are {found[-5:]} (number, rows), not {wanted[-5:]}")
-    root = store.catalog.offline("shop", group).root
-    written, newest = writes_of(root), store.catalog.snapshot_at(record, datetime.now(UTC))
+    root = store.core.catalog.offline("shop", group).root
+    written, newest = writes_of(root), store.core.catalog.snapshot_at(record, datetime.now(UTC))
     expect(len(written) == state.writes, f"the log has {len(written)} writes after {state.writes}")
     expect(newest == last_of(root), f"the newest snapshot is {newest}, the log's {last_of(root)}")
     for number in range(max(1, len(found) - 2), len(found) + 1):
-        kept = cells_of(store.sample(group, "shop", limit=10**9, version=number))
+        kept = cells_of(store.groups.sample(group, project="shop", limit=10**9, version=number))
         expect(_same(kept, state.versions[number - 1]), f"version {number} holds {_told(kept)}")
 
 

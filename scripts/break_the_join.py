@@ -30,7 +30,7 @@ SUITES = {
     "by a directed test": ("contract/test_rules_time.py", "contract/test_rules_frames.py"),
 }
 
-WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duck.connection)\n", "", "home/home.py")
+WITHOUT_SELFTEST = Mutation("no self-test", "        selftest.check(self._duck.connection)\n", "", "home/core.py")
 SELFTEST = """
 import duckdb
 from seeknal.engine import selftest

@@ -456,8 +456,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a training set loses its group",
-        "if sets := [one.label for one in places.training_sets.users(record)]:",
-        "if sets := list[str]():",
+        "if kept := [one.label for one in self.core.training_sets.users(group) if one not in self.sets]:",
+        "if kept := list[str]():",
         "home/removal.py",
         ("test_training_sets.py::test_a_group_that_a_training_set_needs_cannot_be_deleted_before_it",),
     ),

@@ -103,16 +103,16 @@ class Deed:
     def do(self, store: FeatureStore) -> None:
         """Do it."""
         steps: Mapping[str, Callable[[], object]] = {
-            "push": lambda: store.push("spend", self.frame()),
-            "append": lambda: store.write(group(), self.frame(), mode="append"),
-            "overwrite": lambda: store.write(group(), self.frame()),
-            "clean": lambda: store.clean("spend", START + (self.number - KEPT) * SECOND),
-            "erase": lambda: store.erase("spend", {"user": self.users[0]}, delete_training_sets=True),
-            "load": lambda: store.refresh([TABLE], full=self.number % 2 == 0),
-            "optimize": lambda: store.optimize("spend", keep_days=0),
-            "token": lambda: tokens.create(store.registry, f"t{self.number}", "shop", ["read"]),
+            "push": lambda: store.groups.push("spend", self.frame()),
+            "append": lambda: store.groups.write(group(), self.frame(), mode="append"),
+            "overwrite": lambda: store.groups.write(group(), self.frame()),
+            "clean": lambda: store.groups.clean("spend", START + (self.number - KEPT) * SECOND),
+            "erase": lambda: store.groups.erase("spend", {"user": self.users[0]}, delete_training_sets=True),
+            "load": lambda: store.tables.refresh([TABLE], full=self.number % 2 == 0),
+            "optimize": lambda: store.groups.optimize("spend", keep_days=0),
+            "token": lambda: tokens.create(store.core.registry, f"t{self.number}", "shop", ["read"]),
             "revoke": lambda: revoke(store),
-            "describe": lambda: store.get_or_create(group(f"of {self.number}")),
+            "describe": lambda: store.groups.register(group(f"of {self.number}")),
         }
         steps[self.kind]()
 
@@ -133,22 +133,22 @@ def group(description: str | None = None) -> FeatureGroup:
 
 def revoke(store: FeatureStore) -> None:
     """Revoke the first token, if there is one."""
-    for name in sorted(one.name for one in store.registry.tokens() if one.revoked_at is None)[:1]:
-        tokens.revoke(store.registry, name)
+    for name in sorted(one.name for one in store.core.registry.tokens() if one.revoked_at is None)[:1]:
+        tokens.revoke(store.core.registry, name)
 
 
 def online(store: FeatureStore) -> dict[int, int]:
     """Ask for all users; return the number of the row of each that is there."""
-    answers = store.online_table(TABLE).get_features([{"user": user} for user in range(USERS)], "dicts")
+    answers = store.tables.open(TABLE).get_features([{"user": user} for user in range(USERS)], "dicts")
     return {row["user"]: row["x"] for row in answers if row["x"] is not None}
 
 
 def furnish(home: str, _: Connection) -> None:
     """Make a home with a row of each user."""
     store = FeatureStore(home)
-    store.get_or_create(group("made"))
-    store.write(group(), Deed("append", 1, tuple(range(USERS))).frame())
-    store.serve([FeatureLookup(group())], TABLE)
+    store.groups.register(group("made"))
+    store.groups.write(group(), Deed("append", 1, tuple(range(USERS))).frame())
+    store.tables.serve([FeatureLookup(group())], TABLE)
 
 
 def carry_out(home: str, told: Connection, deed: Deed, expected: Reckoning) -> None:
@@ -168,24 +168,26 @@ def check(home: str, told: Connection, expected: Reckoning, is_online: bool) -> 
     """Compare a home with the reckoning."""
     store = FeatureStore(home)
     stored = (
-        store.latest([FeatureLookup("spend")], output="arrow") if expected.rows else pa.table({"user": [], "x": []})
+        store.features.latest([FeatureLookup("spend")], output="arrow")
+        if expected.rows
+        else pa.table({"user": [], "x": []})
     )
-    every = store.history([FeatureLookup("spend")], output="arrow")
-    record = store.catalog.group("spend")
-    noted, last = store.registry.last_snapshot(record), store.version("spend").snapshot
+    every = store.features.history([FeatureLookup("spend")], output="arrow")
+    record = store.core.catalog.group("spend")
+    noted, last = store.core.registry.last_snapshot(record), store.groups.version("spend").snapshot
     found = {
         "rows": frozenset(zip(every["user"].to_pylist(), every["x"].to_pylist(), strict=True)) == expected.rows,
-        "counted rows": store.version("spend").rows == len(expected.rows),
+        "counted rows": store.groups.version("spend").rows == len(expected.rows),
         "latest rows": dict(zip(stored["user"].to_pylist(), stored["x"].to_pylist(), strict=True)) == expected.newest(),
         "notes of the registry": noted >= last,
-        "tokens": {one.name for one in store.registry.tokens() if one.revoked_at is None} == expected.tokens,
+        "tokens": {one.name for one in store.core.registry.tokens() if one.revoked_at is None} == expected.tokens,
         "the description": record.group.description == expected.description,
         "what is online, as it was left": not is_online
-        or (store.verify(TABLE).equal and online(store) == expected.newest()),
+        or (store.tables.verify(TABLE).equal and online(store) == expected.newest()),
         "erased entities online": not expected.gone & online(store).keys(),
     }
-    store.refresh([TABLE])
-    found["what is online after a refresh"] = store.verify(TABLE).equal and online(store) == expected.newest()
+    store.tables.refresh([TABLE])
+    found["what is online after a refresh"] = store.tables.verify(TABLE).equal and online(store) == expected.newest()
     told.send([name for name, holds in found.items() if not holds])
 
 

@@ -67,8 +67,8 @@ def add_ballast(home: Path, rows: int) -> None:
     store = FeatureStore(home)
     at = pa.array(np.full(rows, 1_704_067_200_000_000), pa.timestamp("us", "UTC"))
     noise = np.random.default_rng(1).integers(0, 2**62, rows)
-    store.write(definition("ballast"), pa.table({"user id": np.arange(rows), "at": at, "noise": noise}))
-    store.serve([FeatureLookup("shop/ballast")], "ballast_online")
+    store.groups.write(definition("ballast"), pa.table({"user id": np.arange(rows), "at": at, "noise": noise}))
+    store.tables.serve([FeatureLookup("shop/ballast")], "ballast_online")
     store.close()
 
 

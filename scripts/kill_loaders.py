@@ -61,20 +61,20 @@ def load(
     """Write a round and load it, as changes or as a whole; tell when the loading begins."""
     store = FeatureStore(home, online_store=place)
     if number:
-        store.write(GROUP, frame(options.entities, number, options.moves), mode="overwrite")
+        store.groups.write(GROUP, frame(options.entities, number, options.moves), mode="overwrite")
     if whole:
         LmdbStore.most_changes = 0
     if begun:
         begun.send(number)
     if number == 1:
-        store.serve([FeatureLookup(GROUP)], TABLE)
+        store.tables.serve([FeatureLookup(GROUP)], TABLE)
     else:
-        store.load(GROUP.name)
+        store.groups.load(GROUP.name)
     if not begun:
-        found = store.verify(TABLE, sample=2000)
+        found = store.tables.verify(TABLE, sample=2000)
         if not found.equal:
             sys.exit(str(found))
-        if left := {one.version for one in store.loads(GROUP.name)} - {store.version(GROUP.name).number}:
+        if left := {one.version for one in store.groups.loads(GROUP.name)} - {store.groups.version(GROUP.name).number}:
             sys.exit(f"versions {left} are online still")
 
 
@@ -99,7 +99,7 @@ def read(
     times: dict[bool, list[float]] = {False: [], True: []}
     newest = 0
     try:
-        table = FeatureStore(home, online_store=place).online_table(TABLE)
+        table = FeatureStore(home, online_store=place).tables.open(TABLE)
         while not stop.is_set():
             keys = [{"item_id": rng.randrange(entities)} for _ in range(ASKED)]
             with_loads = loading.is_set()

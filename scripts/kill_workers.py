@@ -72,8 +72,8 @@ def fill(home: Path) -> None:
     numbers = np.arange(ENTITIES)
     at = pa.array([datetime(2024, 1, 1, tzinfo=UTC)] * ENTITIES)
     store = FeatureStore(home)
-    store.write(group, pa.table({"item_id": numbers, "at": at, "number": 3 * numbers}))
-    store.serve([FeatureLookup("kill/numbers")], "answers")
+    store.groups.write(group, pa.table({"item_id": numbers, "at": at, "number": 3 * numbers}))
+    store.tables.serve([FeatureLookup("kill/numbers")], "answers")
     store.close()
 
 

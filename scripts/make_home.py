@@ -88,16 +88,16 @@ def furnish() -> str | None:
     store, token = FeatureStore(), None
     for step in (
         lambda: spend.rollback(to=1),
-        lambda: store.erase("visits", {"user_id": 9}),
+        lambda: store.groups.erase("visits", {"user_id": 9}),
         lambda: spend.push({"user_id": 5, "at": NOON + 4 * HOUR, "x": 8}),
-        lambda: store.optimize("kinds", keep_days=0),
+        lambda: store.groups.optimize("kinds", keep_days=0),
     ):
         with suppress(AttributeError):
             step()
     with suppress(ImportError):
         from seeknal.registry import tokens
 
-        token = tokens.create(store.registry, "web", "shop", ["read", "push"])
+        token = tokens.create(store.core.registry, "web", "shop", ["read", "push"])
     return token
 
 
@@ -112,13 +112,13 @@ def answers() -> dict[str, Any]:
     for name in GROUPS:
         lookups = {f"{name} now": FeatureLookup(f"shop/{name}")}
         with suppress(TypeError):  # a lookup had no version once
-            for one in store.versions(name):
+            for one in store.groups.versions(name):
                 lookups[f"{name} {one.number}"] = FeatureLookup(f"shop/{name}", version=one.number)
         for label, lookup in lookups.items():
             found[label] = plain(HistoricalFeaturesDuckDB([lookup]).to_dataframe(output="arrow"))
     users = [{"user_id": user} for user in range(1, 10)]
     found["both"] = plain(OnlineFeaturesDuckDB("both").get_features(users, "arrow"))
-    sets: Callable[[], list[Any]] = getattr(store.registry, "training_sets", list)
+    sets: Callable[[], list[Any]] = getattr(store.core.registry, "training_sets", list)
     for one in sets():
         found[f"training set {one.name}"] = [one.content_hash, plain(store.training_sets.reproduce(one))]
     return found

@@ -25,8 +25,9 @@ import pyarrow as pa
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
 from seeknal.define.feature_group import FeatureGroup
+from seeknal.join.inquiry import Inquiry
 from seeknal.online import close_all
-from seeknal.registry import GroupRecord, Question
+from seeknal.registry import GroupRecord
 from seeknal.values.sql import quote
 from seeknal.values.times import instant
 from seeknal.write.erasures import digests
@@ -55,48 +56,48 @@ def furnish(home: Path) -> None:
     """Make the home: two groups in one table, one with many versions, one that comes and goes."""
     store = FeatureStore(home)
     for name in ("first", "second", "versions"):
-        store.write(definition(name), frame(1))
+        store.groups.write(definition(name), frame(1))
     features = [FeatureLookup("shop/first"), FeatureLookup("shop/second", rename={'the "round"': "second's"})]
-    store.serve(features, "both")
-    store.load("versions")
-    store.save_training_set("kept", features, Question("history"), keep_rows=True)
+    store.tables.serve(features, "both")
+    store.groups.load("versions")
+    store.training_sets.save("kept", Inquiry(features), keep_rows=True)
     store.close()
 
 
 def write(store: FeatureStore, number: int) -> None:
     """Write a round to one group and then to the other, so that the first is never behind."""
-    store.write(definition("first"), frame(number), mode="append")
-    store.write(definition("second"), frame(number), mode="merge")
+    store.groups.write(definition("first"), frame(number), mode="append")
+    store.groups.write(definition("second"), frame(number), mode="merge")
     time.sleep(0.3)  # so that the home stays small enough to be looked at in a moment
     if number % _KEPT == 0:
         for name in ("first", "second"):
-            store.clean(name, _START + (number - _KEPT) * _SECOND)
+            store.groups.clean(name, _START + (number - _KEPT) * _SECOND)
 
 
 def push_and_erase(store: FeatureStore, number: int) -> None:
     """Push a user, write on, and erase the user."""
     for later in (0, 1):
-        store.push("first", frame(number + later, range(10_000 + number, 10_001 + number)))
-    store.erase("first", {"user id": 10_000 + number}, delete_training_sets=True)
+        store.groups.push("first", frame(number + later, range(10_000 + number, 10_001 + number)))
+    store.groups.erase("first", {"user id": 10_000 + number}, delete_training_sets=True)
 
 
 def tidy(store: FeatureStore, number: int) -> None:
     """Put files together, and remove those that nothing needs."""
-    store.optimize(["first", "second", "versions"][number % 3], keep_days=0)
+    store.groups.optimize(["first", "second", "versions"][number % 3], keep_days=0)
 
 
 def change(store: FeatureStore, number: int) -> None:
     """Make a version, go back, keep a training set and delete it, make a group and delete it."""
-    store.write(definition("versions"), frame(number, **{f"x{number % 2}": number}))
-    store.load("versions")
+    store.groups.write(definition("versions"), frame(number, **{f"x{number % 2}": number}))
+    store.groups.load("versions")
     if number % 3 == 0:
-        store.rollback("versions", 1)
-        store.load("versions", version=1)
-    store.save_training_set(f"set{number}", [FeatureLookup("shop/versions")], Question("latest", moment=_START * 2))
-    store.write(definition("passing"), frame(number))
-    store.load("passing")
-    store.delete_training_set(store.catalog.training_set(f"set{number}"))
-    store.delete_group("passing")
+        store.groups.rollback("versions", 1)
+        store.groups.load("versions", version=1)
+    store.training_sets.save(f"set{number}", Inquiry([FeatureLookup("shop/versions")], "latest", at=_START * 2))
+    store.groups.write(definition("passing"), frame(number))
+    store.groups.load("passing")
+    store.training_sets.delete(store.core.catalog.training_set(f"set{number}"))
+    store.groups.delete("passing")
 
 
 ROLES: dict[str, Callable[[FeatureStore, int], None]] = {
@@ -180,17 +181,17 @@ def check(home: Path) -> dict[str, int]:
     store = FeatureStore(home)
     seen = dict.fromkeys(("versions", "snapshots", "tables", "values", "training sets", "erased"), 0)
     try:
-        for record in store.registry.groups():
+        for record in store.core.registry.groups():
             _check_group(store, record, seen)
-        for table in store.registry.tables():
-            store.refresh(
-                [table.name], table.project
+        for table in store.core.registry.tables():
+            store.tables.refresh(
+                [table.name], project=table.project
             )  # a backup may lie between a write and the load that moves its tables
-            found = store.verify(table.name, table.project)
+            found = store.tables.verify(table.name, project=table.project)
             assert found.equal, str(found)
             seen["tables"] += 1
             seen["values"] += found.values
-        for one in store.registry.training_sets():
+        for one in store.core.registry.training_sets():
             assert len(store.training_sets.reproduce(one)) == len(store.training_sets.rows(one)) == one.rows
             seen["training sets"] += 1
     finally:
@@ -200,15 +201,15 @@ def check(home: Path) -> dict[str, int]:
 
 
 def _check_group(store: FeatureStore, record: GroupRecord, seen: dict[str, int]) -> None:
-    if not store.catalog.offline(record.project, record.name).exists():
-        assert store.registry.last_snapshot(record) == -1
+    if not store.core.catalog.offline(record.project, record.name).exists():
+        assert store.core.registry.last_snapshot(record) == -1
         return
-    for version in _some(store.catalog.versions(record)):
-        assert store.counts(record.name, version.number, record.project)[0] == version.rows
+    for version in _some(store.core.catalog.versions(record)):
+        assert store.groups.counts(record.name, version.number, project=record.project)[0] == version.rows
         seen["versions"] += 1
-    root = store.catalog.offline(record.project, record.name).root
-    for one in _some(store.registry.snapshots(record)):
-        stored = store.catalog.stored(record, one.number, one.files)
+    root = store.core.catalog.offline(record.project, record.name).root
+    for one in _some(store.core.registry.snapshots(record)):
+        stored = store.core.catalog.stored(record, one.number, one.files)
         if stored.is_whole:
             rows = sum(_rows(root / file.path, file.below) for file in stored.files)
             assert rows == one.rows or one.files is not None, f"snapshot {one.number} of {record.label}"
@@ -229,9 +230,9 @@ def _rows(file: Path, below: int | None) -> int:
 
 def _check_erased(store: FeatureStore, record: GroupRecord, root: Path) -> int:
     """See that no file at all holds an entity that the registry says was erased."""
-    erased = store.registry.erasures(record)
+    erased = store.core.registry.erasures(record)
     if erased:
-        schema = store.catalog.version(record).schema
+        schema = store.core.catalog.version(record).schema
         names = ", ".join(map(quote, schema.key_names))
         keys = duckdb.sql(f"SELECT DISTINCT {names} FROM read_parquet('{root}/*.parquet')").to_arrow_table()
         assert not erased.keys() & set(digests(keys.cast(pa.schema(schema.keys))))
@@ -242,7 +243,9 @@ def rounds_of(home: Path) -> tuple[int, int]:
     """Give the last rounds that are in the first and in the second group."""
     store = FeatureStore(home)
     try:
-        tables = [store.history([FeatureLookup(f"shop/{name}")], output="arrow") for name in ("first", "second")]
+        tables = [
+            store.features.history([FeatureLookup(f"shop/{name}")], output="arrow") for name in ("first", "second")
+        ]
         return tuple(max(row['the "round"'] for row in t.to_pylist() if row["user id"] < USERS) for t in tables)
     finally:
         store.close()

@@ -24,8 +24,8 @@ import pyarrow as pa
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.home.backup import backup
+from seeknal.join.inquiry import Inquiry
 from seeknal.join.streaming import write_parquet
-from seeknal.registry import Question
 from seeknal.values.times import instant
 
 USERS = 50
@@ -48,7 +48,7 @@ def rows(number: int) -> pa.Table:
 def verbs(store: FeatureStore) -> dict[str, Callable[[], object]]:
     """List what is done in the home."""
     lookups = [FeatureLookup("kept"), FeatureLookup("changed", rename={"n": "m"})]
-    spine, question = rows(500).select(["user", "at"]), Question("spine", date_col="at")
+    spine = rows(500).select(["user", "at"])
     pushed = [{"user": user, "at": "2024-01-01T00:00:00Z", "n": 0} for user in range(3)]
     copy, export = store.home.with_name("copy"), store.home.with_name("export.parquet")
 
@@ -57,20 +57,20 @@ def verbs(store: FeatureStore) -> dict[str, Callable[[], object]]:
         backup(store, copy)
 
     return {
-        "append": lambda: store.write(group("kept"), rows(next(_numbers)), mode="append"),
-        "merge": lambda: store.write(group("kept"), rows(next(_numbers)), mode="merge"),
-        "overwrite": lambda: store.write(group("changed"), rows(next(_numbers)), mode="overwrite"),
-        "push": lambda: store.push("changed", pushed),
-        "serve": lambda: store.serve(lookups, "table"),
-        "refresh": lambda: store.refresh(["table"], full=True),
-        "verify": lambda: store.verify("table"),
-        "erase": lambda: store.erase("changed", {"user": 1}),
-        "save": lambda: store.save_training_set(f"set{next(_numbers)}", lookups, question, spine),
-        "stream": lambda: store.stream(lookups, spine, "at").read_all(),
-        "sample": lambda: store.sample("kept", limit=5),
-        "optimize": lambda: store.optimize("kept", keep_days=0),
+        "append": lambda: store.groups.write(group("kept"), rows(next(_numbers)), mode="append"),
+        "merge": lambda: store.groups.write(group("kept"), rows(next(_numbers)), mode="merge"),
+        "overwrite": lambda: store.groups.write(group("changed"), rows(next(_numbers)), mode="overwrite"),
+        "push": lambda: store.groups.push("changed", pushed),
+        "serve": lambda: store.tables.serve(lookups, "table"),
+        "refresh": lambda: store.tables.refresh(["table"], full=True),
+        "verify": lambda: store.tables.verify("table"),
+        "erase": lambda: store.groups.erase("changed", {"user": 1}),
+        "save": lambda: store.training_sets.save(f"set{next(_numbers)}", Inquiry(lookups, "spine", spine, "at")),
+        "stream": lambda: store.features.stream(lookups, spine, "at").read_all(),
+        "sample": lambda: store.groups.sample("kept", limit=5),
+        "optimize": lambda: store.groups.optimize("kept", keep_days=0),
         "backup": back_up,
-        "export": lambda: write_parquet(store.stream(lookups, spine, "at"), export),
+        "export": lambda: write_parquet(store.features.stream(lookups, spine, "at"), export),
     }
 
 
@@ -122,7 +122,7 @@ def main(home: Path, seed: str) -> None:
     warnings.simplefilter("ignore")
     chance, store = random.Random(seed), FeatureStore(home)
     for name in ("kept", "changed"):
-        store.write(group(name), rows(next(_numbers)))
+        store.groups.write(group(name), rows(next(_numbers)))
     for name, verb in verbs(store).items():
         began = monotonic()
         verb()
@@ -131,9 +131,9 @@ def main(home: Path, seed: str) -> None:
             sys.last_value = interrupted(verb, chance.random() * took)
             if not isinstance(sys.last_value, KeyboardInterrupt | None):
                 say(f"{name}: {sys.last_value!r}")
-            for lock in locks(home, store._duck._work.folder):  # noqa: SLF001 - it is open from the first write on
+            for lock in locks(home, store.core._duck._work.folder):  # noqa: SLF001 - it is open from the first write on
                 say(f"{name}: {lock} is locked, after {sys.last_value!r}")
-        store.write(group("kept"), rows(next(_numbers)), mode="append")
+        store.groups.write(group("kept"), rows(next(_numbers)), mode="append")
     say("done")
     sys.stdin.read()
 

@@ -85,10 +85,10 @@ def test_addresses_that_are_right_are_taken_as_they_are():
 def test_an_address_that_an_earlier_release_stored_is_shown_without_its_password(home):
     write(group(), rows(1))
     store = FeatureStore(home)
-    store.serve([FeatureLookup("spend")], "other")
-    table = store.registry.tables(name="other")[0]
+    store.tables.serve([FeatureLookup("spend")], "other")
+    table = store.core.registry.tables(name="other")[0]
     url = f"redis://127.0.0.1:{free_port()}/0?password={SECRET}&nonsense=1"
-    store.registry.save_table(type(table)(**{**vars(table), "target": url}), table)
+    store.core.registry.save_table(type(table)(**{**vars(table), "target": url}), table)
     assert "password=***" in seeknal("show", "online-table", "other").stdout
     for command in (("show", "online-table", "other"), ("status",), ("lookup", "other", "user_id=1"), ("doctor",)):
         answer = seeknal(*command)
@@ -128,9 +128,9 @@ def test_the_rights_that_are_written_down_are_enough(servers, home):
     writing.erase("spend", {"user_id": 2})
     reading = FeatureStore(home, online_store=url_of(servers, "reader", READER))
     for store in (writing, reading):
-        assert store.verify("spending").equal
+        assert store.tables.verify("spending").equal
         asked = [{"user_id": 1}, {"user_id": 2}, {"user_id": 3}]
-        assert [row["x"] for row in store.online_table("spending").get_features(asked, "dicts")] == [1, None, 6]
+        assert [row["x"] for row in store.tables.open("spending").get_features(asked, "dicts")] == [1, None, 6]
     with pytest.raises(StoreError, match=r"[Nn]o permissions"):
         reading.refresh(full=True)
     writing.delete_table("spending")
@@ -144,4 +144,4 @@ def test_a_user_without_the_rights_is_told_which(servers, home):
     write(group(), rows(1))
     store = FeatureStore(home, online_store=url_of(servers, "nobody", "~other:* +info +get"))
     with pytest.raises(StoreError, match=r"[Pp]ermissions"):
-        store.serve([FeatureLookup("spend")], "spending")
+        store.tables.serve([FeatureLookup("spend")], "spending")

@@ -45,9 +45,17 @@ ORDER = [
 ]
 
 
+INTERFACES = {"featurestore", "demo", "client", "server", "cli"}
+
+
 def part_of(module: str) -> str:
     """Give the part of the package that a module belongs to."""
     return [*module.split("."), ""][1]
+
+
+def module_of(file: Path) -> str:
+    """Give the dotted name of a module."""
+    return ".".join(["seeknal", *file.relative_to(PACKAGE).with_suffix("").parts])
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -106,7 +114,7 @@ def test_a_command_loads_nothing_that_it_does_not_need(command, unneeded, tmp_pa
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path))
     group = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization("seen_at"))
     seen = pa.array([0], pa.timestamp("us", "UTC"))
-    FeatureStore(tmp_path).write(group, pa.table({"person_id": [1], "seen_at": seen, "clicks": [1]}))
+    FeatureStore(tmp_path).groups.write(group, pa.table({"person_id": [1], "seen_at": seen, "clicks": [1]}))
     code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from seeknal.cli import main"
     loaded = run(f"{code}; sys.argv[1:] = {command.split()}; main()").splitlines()[-1].split()
     assert "seeknal.cli.app" in loaded
@@ -116,8 +124,8 @@ def test_a_command_loads_nothing_that_it_does_not_need(command, unneeded, tmp_pa
 def test_an_online_read_loads_no_query_engine(tmp_path):
     group = FeatureGroup("clicks", Entity("person", ["person_id"]), Materialization("seen_at", online=True))
     seen = pa.array([0], pa.timestamp("us", "UTC"))
-    FeatureStore(tmp_path).write(group, pa.table({"person_id": [1], "seen_at": seen, "clicks": [1]}))
-    read = f"seeknal.FeatureStore({str(tmp_path)!r}).online_table('clicks').get_features([{{'person_id': 1}}], 'dicts')"
+    FeatureStore(tmp_path).groups.write(group, pa.table({"person_id": [1], "seen_at": seen, "clicks": [1]}))
+    read = f"seeknal.FeatureStore({str(tmp_path)!r}).tables.open('clicks').get_features([{{'person_id': 1}}], 'dicts')"
     answer, loaded = run(f"import sys, seeknal; print({read}); print(*sys.modules)").splitlines()
     assert answer == "[{'person_id': 1, 'clicks': 1}]"
     assert not {"duckdb", "deltalake", "pandas"} & set(loaded.split())
@@ -151,6 +159,20 @@ def test_all_names_at_once_have_the_clients_where_their_extra_is_installed():
     assert run("from seeknal import *; print(Client.__name__, AsyncClient.__name__)") == "Client AsyncClient\n"
 
 
+@pytest.mark.parametrize("file", [f for f in FILES if part_of(module_of(f)) in INTERFACES], ids=str)
+def test_the_interfaces_use_only_the_public_parts_of_a_store(file):
+    uses = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]
+    assert not [node.lineno for node in uses if node.attr == "core"]
+
+
+def test_the_reference_lists_all_calls_of_every_part_of_a_store():
+    page = (PACKAGE.parents[1] / "docs/api/featurestore.md").read_text()
+    for part in ("projects", "entities", "groups", "features", "training_sets", "tables", "tokens"):
+        (told,) = re.findall(rf"^\| `store\.{part}` \| (.*) \|$", page, re.MULTILINE)
+        calls = {name for name in dir(type(getattr(FeatureStore(), part))) if not name.startswith("_")}
+        assert set(re.findall(r"`([a-z_]+)`", told)) == calls, part
+
+
 def test_files_and_functions_keep_to_their_budgets():
     lengths = [len(file.read_text().splitlines()) for file in FILES]
     functions = [
@@ -172,9 +194,16 @@ FACES = (
     "TrainingSet",
     "Client",
     "AsyncClient",
+    "Entities",
+    "Features",
+    "Groups",
+    "OnlineTables",
+    "Projects",
+    "Tokens",
+    "TrainingSets",
 )
-INNER = {"Catalog", "Engine", "OnlineTables", "Places", "Registry", "Source", "TrainingSets"}
-"""Parts of a store that are not meant for users."""
+INNER = {"Core", "Catalog", "Engine", "Erasures", "OnlineTable", "Registry", "Snapshot", "Source", "Stores", "View"}
+"""What the parts of a store use among themselves. It is not meant for users."""
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -25,7 +25,7 @@ from commands import seeknal
 from contract.world import HOUR, NOON, group, history, rows, write, written
 from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
 from seeknal.home.backup import backup, restore
-from seeknal.registry import Question
+from seeknal.join.inquiry import Inquiry
 from seeknal.values.times import Interval, instant
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -57,38 +57,40 @@ def furnish() -> None:
     spine = pa.table({"user_id": [1, 2], "at": [NOON + HOUR] * 2, "label": [0, 1]})
     hist.using_spine(spine, "at", keep_cols=["label"]).save("with_spine")
     store = FeatureStore()
-    store.save_training_set("with_rows", [FeatureLookup(spend)], Question("history"), keep_rows=True)
+    store.training_sets.save("with_rows", Inquiry([FeatureLookup(spend)]), keep_rows=True)
     write(spend, rows(4, 5, user=3, **{ODD: ["d", "e"], "more": [1.5, None]}), mode="append")
-    store.load("spend")
+    store.groups.load("spend")
     spend.push({"user_id": 7, "at": NOON, "x": 1, ODD: "pushed", "more": None})
     spend.push([{"user_id": 8, "at": NOON + i * HOUR, "x": i, ODD: "b", "more": 2.0} for i in range(3)])
-    store.erase("spend", {"user_id": 3})
+    store.groups.erase("spend", {"user_id": 3})
     spend.rollback(to=1)
-    store.load("spend", version=1)
-    store.optimize("visits", keep_days=0)
+    store.groups.load("spend", version=1)
+    store.groups.optimize("visits", keep_days=0)
     visits.push({"user_id": 9, "at": NOON, "x": "w"})
     group("never_written").get_or_create()
 
 
 def state(store: FeatureStore) -> dict[str, object]:
     """Give all that people can ask a home."""
-    registry, users = store.registry, [{"user_id": i} for i in range(10)]
+    registry, users = store.core.registry, [{"user_id": i} for i in range(10)]
     groups = registry.groups()
-    tables = {table.label: store.online_table(table.name, table.project) for table in registry.tables()}
+    tables = {table.label: store.tables.open(table.name, project=table.project) for table in registry.tables()}
     return {
         "groups": groups,
         "entities": store.entities(),
         "tables": [table.record for table in tables.values()],
-        "versions": [store.versions(one.name) for one in groups],
+        "versions": [store.groups.versions(one.name) for one in groups],
         "snapshots": [registry.snapshots(one) for one in groups],
         "rows": [
-            store.sample(one.name, limit=99, version=v.number) for one in groups for v in store.versions(one.name)
+            store.groups.sample(one.name, limit=99, version=v.number)
+            for one in groups
+            for v in store.groups.versions(one.name)
         ],
         "erased": [registry.erasures(one) for one in groups],
         "sets": registry.training_sets(),
         "built again": [store.training_sets.reproduce(one) for one in registry.training_sets()],
         "online": {label: table.get_features(users, "dicts", with_status=True) for label, table in tables.items()},
-        "verified": {label: store.verify(label).equal for label in tables},
+        "verified": {label: store.tables.verify(label).equal for label in tables},
     }
 
 
@@ -119,14 +121,14 @@ def test_a_restored_home_holds_and_answers_what_the_home_did(saved, other):
 
 def test_a_restored_home_goes_on_like_the_home(saved, other):
     restore(saved, other)
-    assert other.push("visits", {"user_id": 9, "at": NOON, "x": "w"}).rows == 0
-    assert other.push("visits", {"user_id": 9, "at": NOON + HOUR, "x": "v"}).snapshot == 3
-    assert other.write(group("spend").definition, rows(1, **{ODD: ["a"]}), mode="append").version == 1
-    assert other.erase("visits", {"user_id": 2}, delete_training_sets=True).rows == 3
-    assert [one.name for one in other.registry.training_sets()] == ["with_rows"]
+    assert other.groups.push("visits", {"user_id": 9, "at": NOON, "x": "w"}).rows == 0
+    assert other.groups.push("visits", {"user_id": 9, "at": NOON + HOUR, "x": "v"}).snapshot == 3
+    assert other.groups.write(group("spend").definition, rows(1, **{ODD: ["a"]}), mode="append").version == 1
+    assert other.groups.erase("visits", {"user_id": 2}, delete_training_sets=True).rows == 3
+    assert [one.name for one in other.core.registry.training_sets()] == ["with_rows"]
     for name in ("both", "spend", "visits"):
-        other.load("spend", version=1)
-        assert other.verify(name).equal
+        other.groups.load("spend", version=1)
+        assert other.tables.verify(name).equal
 
 
 def test_the_commands_say_what_they_did(home, tmp_path, monkeypatch):
@@ -146,10 +148,10 @@ def test_the_commands_say_what_they_did(home, tmp_path, monkeypatch):
 
 
 def test_an_empty_home_can_be_saved(tmp_path, other):
-    assert FeatureStore().registry.groups() == []
+    assert FeatureStore().core.registry.groups() == []
     assert backup(FeatureStore(), tmp_path / "saved").files == 1  # the registry
     assert restore(tmp_path / "saved", other).groups == 0
-    assert other.registry.groups() == []
+    assert other.core.registry.groups() == []
 
 
 def test_a_home_into_which_only_its_owner_may_look_is_saved_and_restored_as_such(home, tmp_path, other):
@@ -165,12 +167,12 @@ def test_a_home_into_which_only_its_owner_may_look_is_saved_and_restored_as_such
 def test_what_was_erased_is_not_in_a_backup_and_stays_erased(tmp_path, other):
     fg = written(rows(1, 2, **{ODD: ["secret", "secret"]}))
     write(fg, rows(3, user=2, **{ODD: ["b"]}), mode="append")
-    FeatureStore().erase("spend", {"user_id": 1})
+    FeatureStore().groups.erase("spend", {"user_id": 1})
     backup(FeatureStore(), tmp_path / "saved")
     for file in (tmp_path / "saved").rglob("*.parquet"):
         assert b"secret" not in file.read_bytes()
     restore(tmp_path / "saved", other)
-    assert other.push("spend", {"user_id": 1, "at": NOON, "x": 1, ODD: "secret"}).erased == 1
+    assert other.groups.push("spend", {"user_id": 1, "at": NOON, "x": 1, ODD: "secret"}).erased == 1
 
 
 def test_a_write_that_the_registry_has_not_heard_of_is_saved_too(home, tmp_path, other):
@@ -180,8 +182,8 @@ def test_a_write_that_the_registry_has_not_heard_of_is_saved_too(home, tmp_path,
         db.execute("DELETE FROM snapshot WHERE number = 2")  # as if the writer had been killed before it could say
     backup(FeatureStore(), tmp_path / "saved")
     restore(tmp_path / "saved", other)
-    assert len(other.history([FeatureLookup("spend")], output="arrow")) == 2
-    assert [one.number for one in other.registry.snapshots(other.catalog.group("spend"))] == [1, 2]
+    assert len(other.features.history([FeatureLookup("spend")], output="arrow")) == 2
+    assert [one.number for one in other.core.registry.snapshots(other.core.catalog.group("spend"))] == [1, 2]
 
 
 def test_files_of_writers_who_were_killed_and_of_queries_are_left_out(home, tmp_path):
@@ -201,57 +203,57 @@ def test_as_of_reads_the_same_in_a_restored_home(tmp_path, other):
     backup(FeatureStore(), tmp_path / "saved")
     restore(tmp_path / "saved", other)
     for as_of in (moment, 1, 2):
-        assert other.history([FeatureLookup("spend")], as_of=as_of, output="arrow") == history(fg, as_of=as_of)
+        assert other.features.history([FeatureLookup("spend")], as_of=as_of, output="arrow") == history(fg, as_of=as_of)
 
 
 def test_a_span_that_was_loaded_is_what_is_loaded_again(tmp_path, other):
     written(rows(1, 2, 3))
     store = FeatureStore()
     interval = Interval(instant(NOON), instant(NOON + HOUR))
-    store.load("spend", interval=interval)
+    store.groups.load("spend", interval=interval)
     backup(store, tmp_path / "saved")
     restore(tmp_path / "saved", other)
     for one in (store, other):
-        assert one.online_table("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2}]
-        assert one.ledger("spend")[0].state.spans == (interval,)
+        assert one.tables.open("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2}]
+        assert one.groups.load_statuses("spend")[0].state.spans == (interval,)
 
 
 def test_a_group_whose_deletion_was_killed_can_be_deleted_in_the_restored_home(home, tmp_path, other):
     written(rows(1))
     written(rows(2), name="visits")
     for name in ("spend", "visits"):
-        FeatureStore().load(name)
+        FeatureStore().groups.load(name)
     (home / "offline/shop/spend").rename(tmp_path / "trash")
     backup(FeatureStore(), tmp_path / "saved")
     restore(tmp_path / "saved", other)
-    assert other.verify("visits").equal
-    other.delete_group("spend")
-    assert [one.name for one in other.registry.groups()] == ["visits"]
+    assert other.tables.verify("visits").equal
+    other.groups.delete("spend")
+    assert [one.name for one in other.core.registry.groups()] == ["visits"]
 
 
 def test_a_version_that_somebody_else_removed_keeps_nobody_from_the_rest(home, tmp_path, other):
     fg = written(rows(1))
-    FeatureStore().serve([FeatureLookup(fg, version=1)], "answers")
+    FeatureStore().tables.serve([FeatureLookup(fg, version=1)], "answers")
     first = next((home / "offline/shop/spend").glob("*.parquet"))
     write(fg, rows(2, y=[1]))
-    FeatureStore().serve([FeatureLookup(fg)], "newer")
+    FeatureStore().tables.serve([FeatureLookup(fg)], "newer")
     first.unlink()
     backup(FeatureStore(), tmp_path / "saved")
     with pytest.warns(SeeknalWarning, match="Version 1 of shop/spend cannot be loaded: Snapshot 1 .* is gone"):
         done = restore(tmp_path / "saved", other)
     assert done.loaded == ("shop/newer",)
-    assert other.verify("newer").equal
+    assert other.tables.verify("newer").equal
 
 
 def test_a_home_whose_own_folder_is_named_by_a_link_is_restored_with_its_rows(home, tmp_path):
     fg = written(rows(1))
-    FeatureStore().serve([FeatureLookup(fg)], "answers")
+    FeatureStore().tables.serve([FeatureLookup(fg)], "answers")
     backup(FeatureStore(), tmp_path / "saved")
     (tmp_path / "link").symlink_to(tmp_path / "other")
     other = FeatureStore(tmp_path / "other", online_store=str(tmp_path / "link" / "online"))
     done = restore(tmp_path / "saved", other)
     assert (done.loaded, done.elsewhere) == (("shop/answers",), ())
-    assert other.verify("answers").equal
+    assert other.tables.verify("answers").equal
 
 
 # Where to, and where from
@@ -273,11 +275,11 @@ def test_without_a_home_there_is_no_backup(home, tmp_path):
 
 def test_a_restore_replaces_nothing(home, saved):
     assert f"{home} is not empty" in failure("restore", str(saved))
-    assert FeatureStore().verify("both").equal
+    assert FeatureStore().tables.verify("both").equal
     shutil.rmtree(home)
     home.mkdir()
     answer("restore", str(saved))
-    assert FeatureStore().verify("both").equal
+    assert FeatureStore().tables.verify("both").equal
 
 
 def test_a_folder_that_is_no_backup_is_refused(home, tmp_path):
@@ -292,7 +294,7 @@ def test_where_a_link_leads_there_the_home_is_made(saved, tmp_path):
     store = FeatureStore(tmp_path / "link")
     restore(saved, store)
     assert (tmp_path / "disk/home/registry.db").exists()
-    assert store.verify("both").equal
+    assert store.tables.verify("both").equal
 
 
 def test_a_restored_home_can_be_moved(saved, other, tmp_path):
@@ -303,8 +305,8 @@ def test_a_restored_home_can_be_moved(saved, other, tmp_path):
 
 def test_a_store_that_was_open_reads_the_restored_home(home, saved):
     store = FeatureStore()
-    store.push("visits", {"user_id": 9, "at": NOON + HOUR, "x": "later"})
-    table = store.online_table("visits")
+    store.groups.push("visits", {"user_id": 9, "at": NOON + HOUR, "x": "later"})
+    table = store.tables.open("visits")
     assert table.get_features([{"user_id": 9}], "dicts") == [{"user_id": 9, "x": "later"}]
     home.rename(home.with_name("away"))
     restore(saved, store)
@@ -362,7 +364,7 @@ def test_a_table_that_has_lost_a_file_is_not_saved_as_if_it_were_whole(home, tmp
 def test_rows_in_redis_are_left_alone_unless_it_is_asked_for(home, tmp_path, valkey_url, monkeypatch):
     monkeypatch.setenv("SEEKNAL_ONLINE_STORE", valkey_url)
     fg = written(rows(1))
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     backup(FeatureStore(), tmp_path / "saved")
     fg.push({"user_id": 1, "at": NOON + HOUR, "x": 2})
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "look"))
@@ -370,44 +372,44 @@ def test_rows_in_redis_are_left_alone_unless_it_is_asked_for(home, tmp_path, val
     assert looked["tables_online"] == []
     assert looked["not_loaded"][0]["place"] == valkey_url
     users = [{"user_id": 1}]
-    production = FeatureStore(home).online_table("spend")
+    production = FeatureStore(home).tables.open("spend")
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 2}]
 
     program, *arguments = looked["not_loaded"][0]["load_with"].split()
     assert (program, seeknal(*arguments).returncode) == ("seeknal", 0)
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 1}]
-    assert FeatureStore().verify("spend").equal
+    assert FeatureStore().tables.verify("spend").equal
 
     with pytest.raises(StoreError, match=r"of another home.*--take-over"):
-        FeatureStore(home).load("spend")
-    FeatureStore(home).refresh(["spend"], take_over=True)
+        FeatureStore(home).groups.load("spend")
+    FeatureStore(home).tables.refresh(["spend"], take_over=True)
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 2}]
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "again"))
     assert answer("restore", str(tmp_path / "saved"), "--load-shared")["tables_online"] == ["shop/spend"]
-    assert FeatureStore().verify("spend").equal
+    assert FeatureStore().tables.verify("spend").equal
 
 
 def test_rows_in_another_folder_are_left_alone_and_the_home_has_its_own(tmp_path, other):
     fg = written(rows(1))
     store = FeatureStore()
-    store.serve([FeatureLookup(fg)], "inside")
-    store.serve([FeatureLookup(fg)], "outside", target=tmp_path / "rows")
+    store.tables.serve([FeatureLookup(fg)], "inside")
+    store.tables.serve([FeatureLookup(fg)], "outside", target=tmp_path / "rows")
     backup(store, tmp_path / "saved")
     before = (tmp_path / "rows" / "data.mdb").read_bytes()
     done = restore(tmp_path / "saved", other)
     assert (done.loaded, [one.table for one in done.elsewhere]) == (("shop/inside",), ["shop/outside"])
     assert (tmp_path / "rows" / "data.mdb").read_bytes() == before
     assert done.elsewhere[0].commands == ("seeknal refresh shop/outside --take-over",)
-    assert other.verify("inside").equal
+    assert other.tables.verify("inside").equal
 
 
 def test_a_home_is_restored_even_if_rows_elsewhere_cannot_be_loaded(tmp_path, other, valkey_url, monkeypatch):
-    FeatureStore(online_store=valkey_url).serve([FeatureLookup(written(rows(1)))], "answers")
+    FeatureStore(online_store=valkey_url).tables.serve([FeatureLookup(written(rows(1)))], "answers")
     backup(FeatureStore(), tmp_path / "saved")
     away = FeatureStore(other.home, online_store="redis://127.0.0.1:1/0")
     with pytest.raises(StoreError, match=r"is restored to .* Then run: seeknal refresh shop/answers"):
         restore(tmp_path / "saved", away, load_shared=True)
-    assert len(other.history([FeatureLookup("spend")], output="arrow")) == 1
+    assert len(other.features.history([FeatureLookup("spend")], output="arrow")) == 1
 
 
 # Others at work
@@ -417,18 +419,18 @@ def test_who_deletes_waits_for_a_backup(tmp_path):
     fg = written(rows(1, 2))
     write(fg, rows(3, user=2), mode="append")
     store = FeatureStore()
-    store.save_training_set("kept", [FeatureLookup(fg)], Question("history"))
-    store.serve([FeatureLookup(fg)], "answers")
+    store.training_sets.save("kept", Inquiry([FeatureLookup(fg)]))
+    store.tables.serve([FeatureLookup(fg)], "answers")
     deletes = [
-        lambda: store.optimize("spend", keep_days=0),
-        lambda: store.delete_training_set(store.catalog.training_set("kept")),
-        lambda: store.erase("spend", {"user_id": 1}),
-        lambda: store.delete_table("answers"),
-        lambda: store.delete_group("spend"),
+        lambda: store.groups.optimize("spend", keep_days=0),
+        lambda: store.training_sets.delete(store.core.catalog.training_set("kept")),
+        lambda: store.groups.erase("spend", {"user_id": 1}),
+        lambda: store.tables.delete("answers"),
+        lambda: store.groups.delete("spend"),
     ]
     for delete in deletes:
         thread = threading.Thread(target=delete)
-        with store.catalog.keeping():
+        with store.core.catalog.keeping():
             thread.start()
             thread.join(0.3)
             assert thread.is_alive()
@@ -441,7 +443,7 @@ def test_a_backup_waits_for_who_deletes(tmp_path):
     written(rows(1))
     store = FeatureStore()
     thread = threading.Thread(target=lambda: backup(store, tmp_path / "saved"))
-    with store.catalog.deleting():
+    with store.core.catalog.deleting():
         thread.start()
         thread.join(0.3)
         assert not (tmp_path / "saved").exists()
@@ -465,7 +467,7 @@ def test_what_is_written_while_a_backup_runs_is_in_the_next_one(tmp_path, other)
     later = group("later")
     later.get_or_create()
     store = FeatureStore()
-    store.load("first")
+    store.groups.load("first")
     heard = []
 
     def on_progress(text: str) -> None:
@@ -473,14 +475,14 @@ def test_what_is_written_while_a_backup_runs_is_in_the_next_one(tmp_path, other)
         if len(heard) == 2:  # the first file is about to be copied
             write(first, rows(2, user=2), mode="append")
             write(later, rows(3))
-            store.load("later")
+            store.groups.load("later")
 
     backup(store, tmp_path / "saved", on_progress=on_progress)
     assert heard[1].startswith("Backing up offline/shop/first/_delta_log")
     restore(tmp_path / "saved", other)
-    assert other.sample("first", limit=9)["x"].to_pylist() == [1]
-    assert other.registry.last_snapshot(other.catalog.group("later")) == -1
-    assert [table.name for table in other.registry.tables()] == ["first"]
+    assert other.groups.sample("first", limit=9)["x"].to_pylist() == [1]
+    assert other.core.registry.last_snapshot(other.core.catalog.group("later")) == -1
+    assert [table.name for table in other.core.registry.tables()] == ["first"]
     busy.check(other.home)
     backup(store, tmp_path / "next")
     again = FeatureStore(tmp_path / "again")
@@ -569,7 +571,7 @@ def test_a_backup_under_nohup_outlives_its_terminal(tmp_path, other):
     written(rows(1))
     command = ["nohup", *COMMAND, "backup", str(tmp_path / "saved")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with FeatureStore().catalog.deleting():
+    with FeatureStore().core.catalog.deleting():
         while not list(tmp_path.glob(".saved.*.part")):
             time.sleep(0.001)
         process.send_signal(signal.SIGHUP)
@@ -588,7 +590,7 @@ def test_on_a_full_disk_there_is_no_backup_and_no_home(tmp_path, monkeypatch):
     noise = [values.getrandbits(62) for _ in range(count)]
     write(group(), pa.table({"user_id": range(count), "at": [NOON] * count, "x": noise}))
     store, saved = FeatureStore(), tmp_path / "saved"
-    store.load("spend")
+    store.groups.load("spend")
     backup(store, saved)
     with Disk.small(tmp_path / "disk") as disk:
         if not disk.mounted:
@@ -616,14 +618,14 @@ def test_on_a_full_disk_there_is_no_backup_and_no_home(tmp_path, monkeypatch):
 def test_a_table_named_after_a_group_shows_a_version_when_its_rows_are_there():
     fg = written(rows(1))
     store, shown = FeatureStore(), []
-    store.load("spend")
+    store.groups.load("spend")
     write(fg, rows(2, times=[NOON + HOUR], y=[1]))
 
     def look(_: str) -> None:
-        table = store.online_table("spend")
+        table = store.tables.open("spend")
         shown.append((table.record.lookups[0].version, table.get_features([{"user_id": 1}], "dicts")[0]["x"]))
 
-    store.load("spend", on_progress=look)
+    store.groups.load("spend", on_progress=look)
     assert set(shown) == {(1, 1)}
     look("")
     assert shown[-1] == (2, 2)

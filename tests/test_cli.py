@@ -15,7 +15,6 @@ from deltalake import write_deltalake
 
 from commands import seeknal, seeknal_process, seeknal_terminal
 from seeknal import Entity, FeatureGroupDuckDB, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, Materialization
-from seeknal.registry import tokens
 
 pytestmark = pytest.mark.slow
 
@@ -319,7 +318,7 @@ def test_one_grammar_lists_shows_and_deletes_all_things():
     features = HistoricalFeaturesDuckDB([FeatureLookup(group)])
     features.serve("online")
     features.using_latest().save("may")
-    tokens.create(FeatureStore().registry, "web", "shop", ["read"])
+    FeatureStore().tokens.create("web", "shop", ["read"])
     things = {
         "project": "shop",
         "entity": "user",
@@ -350,7 +349,7 @@ def test_a_project_is_deleted_with_all_that_is_in_it():
     features = HistoricalFeaturesDuckDB([FeatureLookup(group)])
     features.serve("online")
     features.using_latest().save("may")
-    tokens.create(FeatureStore().registry, "web", "shop", ["read"])
+    FeatureStore().tokens.create("web", "shop", ["read"])
     shown = answer("show", "project", "shop")
     assert [len(shown[kind]) for kind in ("feature_groups", "entities", "online_tables", "datasets")] == [1, 1, 1, 1]
     both = [FeatureLookup(other, rename={"total": "other"}), FeatureLookup(group)]

@@ -19,8 +19,7 @@ from contract.profiles import PROFILE
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.cli.app import app
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.registry import Question, tokens
-from seeknal.values.times import Interval
+from seeknal.join.inquiry import Inquiry
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -101,11 +100,11 @@ def filled(home) -> FeatureStore:
     values = ["a", 1, True, date(2024, 1, 1), datetime(2024, 1, 1, 12), b"x", Decimal("1.50")]
     keys = {name: pa.array([value], kinds.get(name)) for name, value in zip(entity.join_keys, values, strict=True)}
     rows = pa.table({**keys, "seen": pa.array([NOON]), "total": [1]})
-    store.write(group, rows)
-    store.serve([FeatureLookup("shop/spend")], "online")
-    store.save_training_set("may", [FeatureLookup("shop/spend")], Question("latest", Interval()))
-    store.write(group, rows.append_column("more", pa.array([2])))
-    tokens.create(store.registry, "web", "shop", ["read"])
+    store.groups.write(group, rows)
+    store.tables.serve([FeatureLookup("shop/spend")], "online")
+    store.training_sets.save("may", Inquiry([FeatureLookup("shop/spend")], "latest"))
+    store.groups.write(group, rows.append_column("more", pa.array([2])))
+    store.tokens.create("web", "shop", ["read"])
     return store
 
 
@@ -197,7 +196,7 @@ def test_a_password_is_not_told(monkeypatch):
 def test_text_that_the_terminal_has_no_letters_for_is_printed_as_codes(form, home):
     group = FeatureGroup("spend", Entity("user", ["user"]), Materialization("seen"))
     rows = pa.table({"user": ["\U0001f600"], "seen": pa.array([NOON]), "total": [1]})
-    FeatureStore(home).write(group, rows)
+    FeatureStore(home).groups.write(group, rows)
     done = seeknal_process("debug", "spend", "-f", form, env={"PYTHONIOENCODING": "latin-1"})
     assert done.returncode == 0, done.stderr
     read = {"json": json.loads, "yaml": yaml.safe_load, "table": lambda text: [{"user": text.split()[3]}]}[form]

@@ -36,7 +36,6 @@ from seeknal import (
     StoreError,
 )
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.registry import tokens
 from seeknal.values import frames
 from seeknal.values.times import Interval
 from servers import Server, Valkey, free_port, wait_for
@@ -55,20 +54,20 @@ KEYS = [{"user_id": 1}, {"user_id": 2**60}, {"user_id": 77}]
 def store(tmp_path_factory):
     store = FeatureStore(tmp_path_factory.mktemp("asked") / "home")
     group = FeatureGroup("everything", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
-    store.write(group, EVERYTHING)
-    store.serve([FeatureLookup("shop/everything")], "all")
+    store.groups.write(group, EVERYTHING)
+    store.tables.serve([FeatureLookup("shop/everything")], "all")
     many = FeatureGroup(
         "by_kind", Entity("parcel", ["day", "price", "raw", "zoned"]), Materialization(event_time_col="at"), "shop"
     )
-    store.write(many, EVERYTHING.select(["day", "price", "raw", "zoned", "at", "whole"]).slice(0, 2))
-    store.serve([FeatureLookup("shop/by_kind")], "by_kind")
+    store.groups.write(many, EVERYTHING.select(["day", "price", "raw", "zoned", "at", "whole"]).slice(0, 2))
+    store.tables.serve([FeatureLookup("shop/by_kind")], "by_kind")
     yield store
     store.close()
 
 
 @pytest.fixture(scope="module")
 def server(store):
-    token = tokens.create(store.registry, "test", "shop", ["read", "push"])
+    token = store.tokens.create("test", "shop", ["read", "push"])
     with Server(store.home) as server:
         server.token = token
         yield server
@@ -83,7 +82,7 @@ def client(server):
 @pytest.mark.parametrize("output", ["pandas", "polars", "arrow", "dicts"])
 @pytest.mark.parametrize("with_status", [False, True])
 def test_features_come_back_as_the_library_gives_them(client, store, output, with_status):
-    own = store.online_table("all", "shop").get_features(KEYS, output, with_status=with_status)
+    own = store.tables.open("all", project="shop").get_features(KEYS, output, with_status=with_status)
     for keys in (KEYS, tuple(KEYS), pd.DataFrame(KEYS), pl.DataFrame(KEYS), pa.Table.from_pylist(KEYS)):
         found = client.get_features("shop/all", keys, output, with_status=with_status)
         assert type(found) is type(own)
@@ -113,7 +112,7 @@ def same(one, other) -> bool:
 
 def test_keys_of_every_kind_are_found(client, store):
     keys = EVERYTHING.select(["day", "price", "raw", "zoned"]).slice(0, 2)
-    own = store.online_table("by_kind", "shop").get_features(keys, "dicts")
+    own = store.tables.open("by_kind", project="shop").get_features(keys, "dicts")
     assert [row["whole"] for row in own] == [2**53 - 1, 2**53]
     assert client.get_features("by_kind", keys, "dicts", project="shop") == own
     assert client.get_features("by_kind", keys.to_pylist(), "dicts", project="shop") == own
@@ -141,8 +140,8 @@ def kinds(store):
     """Groups keyed by one kind each."""
     for name, (kind, value) in KINDS.items():
         group = FeatureGroup(f"by_{name}", Entity(f"of_{name}", ["k"]), Materialization(event_time_col="at"), "shop")
-        store.write(group, pa.table({"k": pa.array([value], kind), "at": [NOON], "x": pa.array([value], kind)}))
-        store.serve([FeatureLookup(f"shop/by_{name}")], f"by_{name}")
+        store.groups.write(group, pa.table({"k": pa.array([value], kind), "at": [NOON], "x": pa.array([value], kind)}))
+        store.tables.serve([FeatureLookup(f"shop/by_{name}")], f"by_{name}")
 
 
 def said(ask) -> object:
@@ -156,7 +155,7 @@ def said(ask) -> object:
 @pytest.mark.parametrize("name", KINDS)
 def test_keys_and_rows_are_refused_for_their_types_where_the_library_refuses_them(client, store, kinds, name):
     _, known = KINDS[name]
-    own = store.online_table(f"by_{name}", "shop")
+    own = store.tables.open(f"by_{name}", project="shop")
     for value in GIVEN:
         keys = [{"k": known}, {"k": value}]
         far = said(lambda keys=keys: client.get_features(f"shop/by_{name}", keys, "arrow"))
@@ -164,13 +163,15 @@ def test_keys_and_rows_are_refused_for_their_types_where_the_library_refuses_the
         for column in ("k", "x"):
             rows = [{"k": known, "at": NOON, "x": known}, {"k": known, "at": NOON, "x": known, column: value}]
             far = said(lambda rows=rows: client.push(f"shop/by_{name}", rows).known >= 0)
-            assert far == said(lambda rows=rows: store.push(f"by_{name}", rows, "shop").known == len(rows)), value
+            assert far == said(
+                lambda rows=rows: store.groups.push(f"by_{name}", rows, project="shop").known == len(rows)
+            ), value
 
 
 def served(store, label: str, key: str, table: pa.Table):
     group = FeatureGroup(label, Entity(f"of_{label}", [key]), Materialization(event_time_col="at"), "shop")
-    store.write(group, table.append_column("at", pa.array([NOON] * len(table))))
-    return store.serve([FeatureLookup(f"shop/{label}")], label)
+    store.groups.write(group, table.append_column("at", pa.array([NOON] * len(table))))
+    return store.tables.serve([FeatureLookup(f"shop/{label}")], label)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -219,7 +220,7 @@ def test_numbers_of_numpy_and_moments_of_pandas_are_taken(client):
 def test_training_sets_come_back_as_the_library_gives_them(client, store, form, output):
     spine = form({"user_id": [2, 1, 9, 1], "t": [NOON, NOON - timedelta(hours=1), NOON, NOON], "y": [1, 2, 3, 4]})
     for options in ({}, {"keep": []}, {"interval": Interval.between("2025-01-01", None)}, {"as_of": 1}):
-        own = store.training_set(LOOKUPS, spine, "t", output=output, **options)
+        own = store.features.training_set(LOOKUPS, spine, "t", output=output, **options)
         found = client.training_set(LOOKUPS, spine, "t", output=output, **options)
         assert type(found) is type(own)
         assert found.equals(own)
@@ -227,7 +228,7 @@ def test_training_sets_come_back_as_the_library_gives_them(client, store, form, 
 
 def test_an_index_of_pandas_is_kept(client, store):
     spine = pd.DataFrame({"user_id": [2, 1], "t": [NOON, NOON]}, index=["b", "a"])
-    assert client.training_set(LOOKUPS, spine, "t").equals(store.training_set(LOOKUPS, spine, "t"))
+    assert client.training_set(LOOKUPS, spine, "t").equals(store.features.training_set(LOOKUPS, spine, "t"))
 
 
 def test_a_parquet_file_is_sent_as_it_is_and_comes_back_in_batches(client, store, tmp_path):
@@ -236,20 +237,20 @@ def test_a_parquet_file_is_sent_as_it_is_and_comes_back_in_batches(client, store
     pq.write_table(spine, tmp_path / "spine.parquet")
     batches = list(client.stream(LOOKUPS, tmp_path / "spine.parquet", "t"))
     assert len(batches) > 1
-    assert pa.Table.from_batches(batches).equals(store.training_set(LOOKUPS, spine, "t"))
+    assert pa.Table.from_batches(batches).equals(store.features.training_set(LOOKUPS, spine, "t"))
 
 
 def test_pushed_rows_are_taken_exactly_and_once(client, store):
     row = EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": 5, "at": NOON, "span": timedelta(days=1, microseconds=1)}
     pushed = client.push("shop/everything", row)
     assert (pushed.group, pushed.rows, pushed.known, pushed.online) == ("shop/everything", 1, 0, 4)
-    assert store.push("everything", row, "shop").known == 1
+    assert store.groups.push("everything", row, project="shop").known == 1
     assert client.push("everything", pa.Table.from_pylist([row], EVERYTHING.schema), "shop").known == 1
     found = client.get_features("shop/all", [{"user_id": 5}], "dicts")[0]
     assert {name: found[name] for name in ("price", "raw", "day", "zoned", "span", "fine")} == {
         "price": Decimal("1.50"), "raw": b"", "day": date(2024, 2, 29), "zoned": NOON, "span": row["span"], "fine": row["fine"],
     }  # fmt: skip
-    assert store.verify("all", "shop").equal
+    assert store.tables.verify("all", project="shop").equal
 
 
 def test_values_of_numpy_pandas_and_arrow_are_sent_exactly_or_not_at_all(client, store):
@@ -262,7 +263,7 @@ def test_values_of_numpy_pandas_and_arrow_are_sent_exactly_or_not_at_all(client,
     assert client.push("shop/everything", given).rows == 1
     same_here = plain | {"whole": 5, "half": float(np.float32(0.1)), "span": timedelta(minutes=3), "fine": fine, "zoned": NOON,
                          "list": [0.5, math.nan], "clock": clock(1, 2, 3, 4), "yes": None, "day": date(2024, 2, 29)}  # fmt: skip
-    assert store.push("everything", same_here, "shop").known == 1
+    assert store.groups.push("everything", same_here, project="shop").known == 1
     for odd in (
         1j,
         object(),
@@ -285,7 +286,7 @@ def test_errors_are_those_of_the_library(client, server, store):
         lambda it: it.get_features([{"user_id": 1}], "arrows"),
     ):
         with pytest.raises((DataError, DefinitionError)) as own:
-            call(store.online_table("all", "shop"))
+            call(store.tables.open("all", project="shop"))
         with pytest.raises(type(own.value)) as found:
             call(Remote(client))
         if "output=" not in str(own.value):
@@ -308,8 +309,8 @@ def test_without_a_project_names_lead_where_the_librarys_do(tmp_path):
     for project in ("bank", "shop"):
         for name in ("both", f"only_{project}"):
             group = FeatureGroup(name, Entity("user", ["user_id"]), Materialization(event_time_col="at"), project)
-            store.write(group, pa.table({"user_id": [1], "at": [NOON], f"{project}_{name}": [1]}))
-            store.serve([FeatureLookup(f"{project}/{name}")], name)
+            store.groups.write(group, pa.table({"user_id": [1], "at": [NOON], f"{project}_{name}": [1]}))
+            store.tables.serve([FeatureLookup(f"{project}/{name}")], name)
     with Server(store.home) as server, Client(server.url) as client:
         for name in ("only_shop", "bank/both", "both", "only_shpo"):
             rows = pa.table({"user_id": [1], "at": [NOON], f"{name.partition('_')[2]}_{name}": [1]})
@@ -322,13 +323,13 @@ def test_without_a_project_names_lead_where_the_librarys_do(tmp_path):
             ):
                 assert outcome(call, client) == outcome(call, store)
         both = [FeatureLookup("only_shop"), FeatureLookup("bank/both", prefix="b_")]
-        assert client.training_set(both, spine, "at") == store.training_set(both, spine, "at")
+        assert client.training_set(both, spine, "at") == store.features.training_set(both, spine, "at")
         with pytest.raises(DefinitionError, match="is of project 'shop', not of 'bank'"):
             client.get_features("shop/both", [{"user_id": 1}], project="bank")
 
 
 def table_of(store, name: str):
-    return Remote(store, name) if isinstance(store, Client) else store.online_table(name)
+    return Remote(store, name) if isinstance(store, Client) else store.tables.open(name)
 
 
 def outcome(call, store) -> object:
@@ -361,8 +362,8 @@ def test_a_request_is_sent_again_while_the_store_is_away(tmp_path):
     valkey = Valkey(tmp_path / "valkey").start()
     store = FeatureStore(tmp_path / "other", online_store=valkey.url)
     group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"))
-    store.write(group, pa.table({"user_id": [1], "at": [NOON], "x": [3]}))
-    store.serve([FeatureLookup("spend")], "spend")
+    store.groups.write(group, pa.table({"user_id": [1], "at": [NOON], "x": [3]}))
+    store.tables.serve([FeatureLookup("spend")], "spend")
     with Server(store.home, env={"SEEKNAL_ONLINE_STORE": valkey.url}) as server, Client(server.url, retries=0) as once:
         valkey.pause()
         with pytest.raises(StoreError):
@@ -389,7 +390,7 @@ def test_the_async_client_gives_the_same(server, client, store, tmp_path):
     found, training, streamed, pushed, catalog = asyncio.run(run())
     assert all(one.equals(client.get_features("shop/all", KEYS[:2], "arrow", ["whole"])) for one in found)
     assert training.equals(streamed)
-    assert training.equals(store.training_set(LOOKUPS, spine, "t"))
+    assert training.equals(store.features.training_set(LOOKUPS, spine, "t"))
     assert pushed.known == 1
     assert catalog == client.catalog()
 
@@ -512,8 +513,8 @@ def test_after_a_push_that_broke_off_the_error_says_what_may_be_stored(peer, cal
 def test_many_threads_that_push_all_get_their_turn(tmp_path):
     store = FeatureStore(tmp_path / "home")
     group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"))
-    store.write(group, pa.table({"user_id": [1], "at": [NOON], "x": [3]}))
-    store.serve([FeatureLookup("spend")], "spend")
+    store.groups.write(group, pa.table({"user_id": [1], "at": [NOON], "x": [3]}))
+    store.tables.serve([FeatureLookup("spend")], "spend")
     with Server(store.home, "--max-jobs", "1", "--timeout", "1") as server, Client(server.url) as client:
         with ThreadPoolExecutor(32) as threads:
             rows = [{"user_id": user, "at": NOON, "x": user} for user in range(100, 164)]
@@ -534,7 +535,9 @@ def test_an_answer_that_is_none_of_seeknals_is_told_as_such(peer, call, text):
 
 
 def test_a_forked_process_gets_its_own_answers_and_leaves_the_parent_its_own(client, store):
-    store.push("everything", [EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": i} for i in range(100, 140)], "shop")
+    store.groups.push(
+        "everything", [EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": i} for i in range(100, 140)], project="shop"
+    )
 
     def whose(i):
         return client.get_features("shop/all", [{"user_id": i}], "dicts")[0]["user_id"]
@@ -687,7 +690,7 @@ def test_what_cannot_be_sent_is_refused_in_the_librarys_words():
 
 def test_lists_of_names_are_taken_and_refused_alike_wherever_they_are_given(client, store):
     for keys in (KEYS, pa.Table.from_pylist(KEYS)):
-        for table in (store.online_table("all", "shop"), Remote(client)):
+        for table in (store.tables.open("all", project="shop"), Remote(client)):
             with pytest.raises(DefinitionError, match="features is an empty list"):
                 table.get_features(keys, features=[])
             for odd in (5, [1], [["small"]], [None], "small", b"small"):
@@ -709,8 +712,8 @@ def test_lists_of_names_are_taken_and_refused_alike_wherever_they_are_given(clie
 def test_a_value_beyond_python_is_told_and_comes_as_arrow(client, store):
     group = FeatureGroup("ages", Entity("star", ["star_id"]), Materialization(event_time_col="at"), "shop")
     ages = pa.table({"star_id": [1], "at": [NOON], "age": pa.array([10**14], pa.duration("s"))})
-    store.write(group, ages)
-    own = store.serve([FeatureLookup("shop/ages")], "ages")
+    store.groups.write(group, ages)
+    own = store.tables.serve([FeatureLookup("shop/ages")], "ages")
     for ask in (own.get_features, partial(client.get_features, "shop/ages")):
         with pytest.raises(DataError, match=r"beyond what Python has .* output=\"arrow\""):
             ask([{"star_id": 1}], "dicts")
@@ -721,8 +724,8 @@ def test_moments_and_durations_of_numpy_and_pandas_are_sent_with_their_nanosecon
     group = FeatureGroup("waits", Entity("queue", ["queue_id"]), Materialization(event_time_col="at"), "shop")
     kinds = {"wait": pa.duration("ns"), "since": pa.timestamp("ns")}
     nothing = {name: pa.array([0], pa.int64()).cast(kind) for name, kind in kinds.items()}
-    store.write(group, pa.table({"queue_id": [0], "at": [NOON], **nothing}))
-    store.serve([FeatureLookup("shop/waits")], "waits")
+    store.groups.write(group, pa.table({"queue_id": [0], "at": [NOON], **nothing}))
+    store.tables.serve([FeatureLookup("shop/waits")], "waits")
     waits = [np.timedelta64(1_500_000_001, "ns"), pd.Timedelta(-1), np.timedelta64(-2, "s"), np.timedelta64("NaT")]
     times = [np.datetime64(1_700_000_000_000_000_001, "ns"), pd.Timestamp(-1), np.datetime64(3, "s"), pd.NaT]
     rows = enumerate(zip(waits, times, strict=True), 1)

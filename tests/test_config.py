@@ -35,14 +35,14 @@ def test_a_home_that_delta_lake_could_not_find_again_is_refused(name, tmp_path):
 def test_a_home_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be made"):
-        _ = FeatureStore(tmp_path / "file" / "home").registry
+        _ = FeatureStore(tmp_path / "file" / "home").core.registry
 
 
 def test_a_registry_that_is_none_is_named(home):
     home.mkdir()
     (home / "registry.db").write_text("no database at all")
     with pytest.raises(StoreError, match="cannot be used: file is not a database"):
-        _ = FeatureStore(home).registry
+        _ = FeatureStore(home).core.registry
 
 
 def test_without_anything_the_home_is_the_users(monkeypatch):

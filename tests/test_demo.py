@@ -63,7 +63,7 @@ def landed(year):
 
 @pytest.fixture(scope="module")
 def training(store, year):
-    return store.training_set(story.LOOKUPS, year.spine, "predict_at")
+    return store.features.training_set(story.LOOKUPS, year.spine, "predict_at")
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +190,9 @@ def test_online_values_are_those_of_the_newest_rows(store, year):
     weather = year.weather.to_pandas().sort_values("known_at").groupby("airport").tail(1)
     delays = year.carrier_delays.to_pandas().sort_values("landed_at").groupby(["carrier", "origin"]).tail(1)
     newest = delays.merge(weather, left_on="origin", right_on="airport")
-    table = store.online_table(story.ONLINE_TABLE, story.PROJECT)
-    store.refresh(
-        [story.ONLINE_TABLE], story.PROJECT
+    table = store.tables.open(story.ONLINE_TABLE, project=story.PROJECT)
+    store.tables.refresh(
+        [story.ONLINE_TABLE], project=story.PROJECT
     )  # The weather's second version is the readings without the one that was pushed.
     served = table.get_features(newest[["origin", "carrier"]])
     pd.testing.assert_frame_equal(served, newest[["origin", "carrier", *WEATHER, *DELAYS]], check_dtype=False)
@@ -201,7 +201,7 @@ def test_online_values_are_those_of_the_newest_rows(store, year):
 @needs_data
 def test_another_run_starts_afresh_without_scikit_learn_and_leaves_the_rest_alone(folder, store, monkeypatch):
     mine = FeatureGroup("mine", Entity("gate", ["gate"]), Materialization("at"), story.PROJECT)
-    store.write(mine, pa.table({"gate": ["A1"], "at": ["2013-01-01"], "open": [True]}))
+    store.groups.write(mine, pa.table({"gate": ["A1"], "at": ["2013-01-01"], "open": [True]}))
     (folder / "seeknal.toml").write_text("lookback_days = 7\n")
     monkeypatch.setitem(sys.modules, "sklearn", None)
     text = told(folder)
@@ -218,10 +218,10 @@ def test_another_run_starts_afresh_without_scikit_learn_and_leaves_the_rest_alon
 def test_a_group_that_the_demo_did_not_make_is_left_alone(tmp_path):
     store = FeatureStore(tmp_path / ".seeknal")
     mine = FeatureGroup("weather", Entity("city", ["city"]), Materialization("at"), story.PROJECT)
-    store.write(mine, pa.table({"city": ["Oslo"], "at": ["2013-01-01"], "temp": [3.0]}))
+    store.groups.write(mine, pa.table({"city": ["Oslo"], "at": ["2013-01-01"], "temp": [3.0]}))
     with pytest.raises(DefinitionError, match=r"Feature group 'flights/weather' in .* was not made by the demo"):
         told(tmp_path)
-    assert len(store.sample("weather", limit=5)) == 1
+    assert len(store.groups.sample("weather", limit=5)) == 1
 
 
 def test_without_its_data_the_demo_says_what_to_install(tmp_path, monkeypatch):

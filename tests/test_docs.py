@@ -34,7 +34,7 @@ def second_version():
     group.set_dataframe(frame).set_features().write(feature_start_time="2024-01-16")
 
 
-BEFORE_COMMANDS = {"cli.md": lambda: FeatureStore().registry, "feature-store-guide.md": second_version}
+BEFORE_COMMANDS = {"cli.md": lambda: FeatureStore().core.registry, "feature-store-guide.md": second_version}
 
 
 class Served:

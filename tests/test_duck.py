@@ -51,7 +51,7 @@ def test_one_that_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
 
 def test_a_limit_that_duckdb_does_not_take_is_one_clear_error():
     with pytest.raises(StoreError, match="could not be opened"):
-        _ = FeatureStore(memory_limit="9" * 30 + "GB").engine
+        _ = FeatureStore(memory_limit="9" * 30 + "GB").core.engine()
 
 
 def test_one_that_was_begun_and_never_asked_ends_in_silence(tmp_path):

@@ -19,6 +19,7 @@ from seeknal import (
     Materialization,
     StoreError,
 )
+from seeknal.join.inquiry import Inquiry
 from seeknal.online import Entries, LmdbStore
 from seeknal.registry.records import space_of
 from seeknal.values.times import DAY
@@ -48,16 +49,16 @@ def full(file: Path) -> Iterator[None]:
 
 def pushes_until_no_note_fits(home: Path, store: FeatureStore) -> int:
     """Push until a snapshot is stored of which the registry has not heard; return how many rows were pushed."""
-    record = store.catalog.group("spend")
+    record = store.core.catalog.group("spend")
     for user in range(USERS):
-        store.push("spend", {"customer_id": user, "at": "2024-06-01", "total": 7})
-        if store.registry.last_snapshot(record) < store.version("spend").snapshot:
+        store.groups.push("spend", {"customer_id": user, "at": "2024-06-01", "total": 7})
+        if store.core.registry.last_snapshot(record) < store.groups.version("spend").snapshot:
             return user + 1
     raise AssertionError("all notes fitted")
 
 
 def total(store: FeatureStore, user: int) -> int:
-    return store.online_table("spending").get_features([{"customer_id": user}], "dicts")[0]["total"]
+    return store.tables.open("spending").get_features([{"customer_id": user}], "dicts")[0]["total"]
 
 
 def test_a_push_that_is_acknowledged_is_online_though_the_registry_could_not_note_it(home, group):
@@ -67,15 +68,23 @@ def test_a_push_that_is_acknowledged_is_online_though_the_registry_could_not_not
     with full(home / "registry.db"):
         count = pushes_until_no_note_fits(home, store)
         assert [total(store, user) for user in range(count + 1)] == [7] * count + [0]
-        assert store.verify("spending").equal
-        pushed = [one.number for one in store.catalog.snapshots(store.catalog.group("spend")) if one.mode == "append"]
+        assert store.tables.verify("spending").equal
+        pushed = [
+            one.number
+            for one in store.core.catalog.snapshots(store.core.catalog.group("spend"))
+            if one.mode == "append"
+        ]
         assert len(pushed) == count  # the others only rearrange files
-        assert store.watermarks("spend")[-1] - store.watermarks("spend")[0] == 31 * DAY
+        assert store.groups.watermarks("spend")[-1] - store.groups.watermarks("spend")[0] == 31 * DAY
         lookups = [FeatureLookup(group)]
-        assert store.explain(lookups, {"customer_id": count - 1}, "2024-07-01")[0].snapshot == pushed[-1]
-    store.push("spend", {"customer_id": 99, "at": "2024-06-02", "total": 8})
-    assert store.registry.last_snapshot(store.catalog.group("spend")) == store.version("spend").snapshot
-    assert (total(store, 99), store.verify("spending").equal) == (8, True)
+        assert (
+            store.features.explain(Inquiry(lookups), {"customer_id": count - 1}, "2024-07-01")[0].snapshot == pushed[-1]
+        )
+    store.groups.push("spend", {"customer_id": 99, "at": "2024-06-02", "total": 8})
+    assert (
+        store.core.registry.last_snapshot(store.core.catalog.group("spend")) == store.groups.version("spend").snapshot
+    )
+    assert (total(store, 99), store.tables.verify("spending").equal) == (8, True)
 
 
 def test_a_vacuum_keeps_what_as_of_reads_though_the_registry_could_not_note_it(home, group):
@@ -83,11 +92,15 @@ def test_a_vacuum_keeps_what_as_of_reads_though_the_registry_could_not_note_it(h
     store = FeatureStore()
     with full(home / "registry.db"):
         for user in range(USERS):
-            store.push("spend", {"customer_id": user, "at": "2024-06-01", "total": 7}) if user else store.load("spend")
-            if store.registry.last_snapshot(store.catalog.group("spend")) < (last := store.version("spend").snapshot):
+            store.groups.push(
+                "spend", {"customer_id": user, "at": "2024-06-01", "total": 7}
+            ) if user else store.groups.load("spend")
+            if store.core.registry.last_snapshot(store.core.catalog.group("spend")) < (
+                last := store.groups.version("spend").snapshot
+            ):
                 break
-        store.optimize("spend", keep_days=1)
-        kept = store.history([FeatureLookup(group)], as_of=last, output="arrow")
+        store.groups.optimize("spend", keep_days=1)
+        kept = store.features.history([FeatureLookup(group)], as_of=last, output="arrow")
     assert kept["total"].to_pylist().count(7) == user
 
 
@@ -101,39 +114,39 @@ def test_what_verify_sees_the_next_load_mends(home, group):
         text, _ = online.get(space, [])
         online.change(space, text, text, Entries([key], [None]))
 
-    for load in (lambda: store.refresh(["spending"]), lambda: store.load("spend"), store.refresh):
+    for load in (lambda: store.tables.refresh(["spending"]), lambda: store.groups.load("spend"), store.tables.refresh):
         lose_a_row()
-        seen = store.verify("spending")
+        seen = store.tables.verify("spending")
         assert (seen.different, seen.differences[0].cause) == (1, "missing")
-        assert not store.online_tables.ledger(store.catalog.group("spend"))[0].is_fresh
-        assert store.verify("spending").differences == seen.differences
+        assert not store.tables.ledger(store.core.catalog.group("spend"))[0].is_fresh
+        assert store.tables.verify("spending").differences == seen.differences
         load()
-        assert store.verify("spending").equal
-        assert store.refresh(["spending"])[0].changed == 0
+        assert store.tables.verify("spending").equal
+        assert store.tables.refresh(["spending"])[0].changed == 0
 
 
 def test_a_failed_note_of_a_load_is_an_error_and_the_load_can_be_repeated(home, group):
     group.write()
     store = FeatureStore()
-    store.push("spend", {"customer_id": 1, "at": "2024-06-01", "total": 7})
+    store.groups.push("spend", {"customer_id": 1, "at": "2024-06-01", "total": 7})
     target = str(home.parent / "second")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(StoreError, match="registry"):
-            store.serve([FeatureLookup("spend")], "spending", target=target)
+            store.tables.serve([FeatureLookup("spend")], "spending", target=target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not store.registry.tables("default", "spending")
-    store.serve([FeatureLookup("spend")], "spending", target=target)
-    assert store.verify("spending").equal
+    assert not store.core.registry.tables("default", "spending")
+    store.tables.serve([FeatureLookup("spend")], "spending", target=target)
+    assert store.tables.verify("spending").equal
 
 
 def erased_until_no_note_fits(store: FeatureStore) -> tuple[int, str]:
     """Erase until one is refused; return whose, and what was said."""
     for user in range(USERS):
         try:
-            store.erase("spend", {"customer_id": user})
+            store.groups.erase("spend", {"customer_id": user})
         except StoreError as error:
             return user, str(error)
     raise AssertionError("all notes fitted")
@@ -147,8 +160,8 @@ def test_an_erasure_that_no_note_fits_of_says_what_is_done_and_how_to_go_on(home
         user, told = erased_until_no_note_fits(store)
     assert "removed online, but perhaps not offline, from default/spend" in told
     assert "bring it back by seeknal materialize default/spend" in told
-    assert store.online_table("spending").get_features([{"customer_id": user}], "dicts")[0]["total"] is None
-    store.load("spend")
+    assert store.tables.open("spending").get_features([{"customer_id": user}], "dicts")[0]["total"] is None
+    store.groups.load("spend")
     assert total(store, user) == 0
-    assert store.verify("spending").equal
-    assert store.erase("spend", {"customer_id": user}).rows
+    assert store.tables.verify("spending").equal
+    assert store.groups.erase("spend", {"customer_id": user}).rows

@@ -15,11 +15,12 @@ from deltalake import DeltaTable
 from seeknal import DefinitionError, Entity, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.home.backup import backup, restore
+from seeknal.join.inquiry import Inquiry
 from seeknal.offline import DataFile
 from seeknal.offline.entries import Pack, history, pack_entries, packed, packs
 from seeknal.offline.files import due
 from seeknal.offline.log import read_commits, read_snapshot
-from seeknal.registry import Question, Version
+from seeknal.registry import Version
 from seeknal.registry.overview import Overview
 from seeknal.registry.records import NEW_ROWS
 from seeknal.values.times import Interval
@@ -45,22 +46,22 @@ def row(number: int) -> dict[str, object]:
 def store(tmp_path: Path) -> FeatureStore:
     """A store with one group of one row."""
     made = FeatureStore(tmp_path / "home")
-    made.write(GROUP, table([0]))
+    made.groups.write(GROUP, table([0]))
     return made
 
 
 def test_versions_are_those_that_a_pass_over_all_writes_would_tell(store: FeatureStore) -> None:
-    store.push("spend", row(1))
-    store.write(GROUP, table([2], kind=pa.array(["a"])), mode="append")
-    store.optimize("spend")
-    store.rollback("spend", 1)
-    store.push("spend", row(3))
-    store.erase("spend", {"user_id": 2})
-    record = store.catalog.group("spend")
-    writes = store.registry.snapshots(record)
+    store.groups.push("spend", row(1))
+    store.groups.write(GROUP, table([2], kind=pa.array(["a"])), mode="append")
+    store.groups.optimize("spend")
+    store.groups.rollback("spend", 1)
+    store.groups.push("spend", row(3))
+    store.groups.erase("spend", {"user_id": 2})
+    record = store.core.catalog.group("spend")
+    writes = store.core.registry.snapshots(record)
     for until in [None, *(one.number for one in writes)]:
         seen = [one for one in writes if until is None or one.number <= until]
-        found = store.registry.versions(record, until)
+        found = store.core.registry.versions(record, until)
         assert [one.number for one in found] == sorted({one.version for one in seen})
         for version in found:
             mine = [one for one in seen if one.version == version.number]
@@ -75,8 +76,8 @@ def test_versions_are_those_that_a_pass_over_all_writes_would_tell(store: Featur
 
 def test_the_schema_of_a_version_is_kept_once_however_often_it_is_written_to(store: FeatureStore) -> None:
     for number in range(1, 6):
-        store.push("spend", row(number))
-    versions: list[Version] = store.versions("spend")
+        store.groups.push("spend", row(number))
+    versions: list[Version] = store.groups.versions("spend")
     with sqlite3.connect(store.registry_file) as db:
         texts = [text for (text,) in db.execute("SELECT schema_text FROM snapshot ORDER BY number")]
     assert [bool(text) for text in texts] == [True, *[False] * 5]
@@ -100,21 +101,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def told(store: FeatureStore, number: int | None = None) -> list[dict[str, object]]:
     """List what is known of all users, as of a snapshot."""
-    return list(store.history([FeatureLookup("spend")], as_of=number, output="arrow").to_pylist())
+    return list(store.features.history([FeatureLookup("spend")], as_of=number, output="arrow").to_pylist())
 
 
 def root_of(store: FeatureStore) -> Path:
     """Name the folder of the table."""
-    return store.catalog.offline("shop", "spend").root
+    return store.core.catalog.offline("shop", "spend").root
 
 
 def push(store: FeatureStore, numbers: range) -> dict[int, list[dict[str, object]]]:
     """Push a row for each number, and tell what was known after each fourth, by the number of the snapshot."""
     then = {}
     for number in numbers:
-        store.push("spend", row(number))
+        store.groups.push("spend", row(number))
         if number % 4 == 0:
-            then[store.registry.last_snapshot(store.catalog.group("spend"))] = told(store)
+            then[store.core.registry.last_snapshot(store.core.catalog.group("spend"))] = told(store)
     return then
 
 
@@ -141,7 +142,7 @@ def test_a_moment_before_the_log_was_packed_answers_as_it_did(store: FeatureStor
     push(store, range(1, 5))
     moment, before = datetime.now(UTC), told(store)
     push(store, range(5, 30))
-    assert list(store.history([FeatureLookup("spend")], as_of=moment, output="arrow").to_pylist()) == before
+    assert list(store.features.history([FeatureLookup("spend")], as_of=moment, output="arrow").to_pylist()) == before
 
 
 @pytest.mark.usefixtures("quick")
@@ -149,19 +150,19 @@ def test_rows_that_were_rewritten_are_never_read_from_the_file_that_others_were_
     then, more = {}, {}
     for number in range(1, 60):
         if number % 11 == 0:
-            store.write(GROUP, table([number - 5], **more), mode="merge")
+            store.groups.write(GROUP, table([number - 5], **more), mode="merge")
         elif number % 13 == 0:
             interval = Interval.between(START, START + timedelta(hours=number // 2))
-            store.write(GROUP, table([number // 3], **more), mode="overwrite", interval=interval)
+            store.groups.write(GROUP, table([number // 3], **more), mode="overwrite", interval=interval)
         elif number == 20:
             more = {"kind": pa.array(["a"])}
-            store.write(GROUP, table([number], **more), mode="append")
+            store.groups.write(GROUP, table([number], **more), mode="append")
         elif number == 35:
             more = {}
-            store.rollback("spend", 1)
+            store.groups.rollback("spend", 1)
         else:
-            store.write(GROUP, table([number], **more), mode="append")
-        then[store.registry.last_snapshot(store.catalog.group("spend"))] = told(store)
+            store.groups.write(GROUP, table([number], **more), mode="append")
+        then[store.core.registry.last_snapshot(store.core.catalog.group("spend"))] = told(store)
     assert packed(root_of(store)) > 40
     assert {number: told(store, number) for number in then} == then
 
@@ -173,7 +174,7 @@ def test_packed_entries_tell_of_snapshots_what_deltalake_did(
     with monkeypatch.context() as patch:
         patch.setattr("seeknal.offline.trimming._KEPT", 1000)
         push(store, range(1, 12))
-        store.write(GROUP, table([3, 4]), mode="merge")
+        store.groups.write(GROUP, table([3, 4]), mode="merge")
         push(store, range(12, 30))
         root = root_of(store)
         then = {
@@ -195,10 +196,10 @@ def test_packed_entries_tell_of_snapshots_what_deltalake_did(
 @pytest.mark.usefixtures("quick")
 def test_a_snapshot_that_is_being_read_keeps_its_files(store: FeatureStore) -> None:
     push(store, range(1, 8))
-    held = store.catalog.offline("shop", "spend").snapshot()
+    held = store.core.catalog.offline("shop", "spend").snapshot()
     push(store, range(8, 40))
     assert held.is_whole
-    assert store.engine.count(held.within(store.version("spend").schema)) == [8]
+    assert store.core.engine().count(held.within(store.groups.version("spend").schema)) == [8]
     path = held.root / held.files[-1].path
     del held
     push(store, range(40, 60))
@@ -220,11 +221,11 @@ def test_what_a_killed_process_left_of_the_packing_is_removed_and_nothing_is_los
 
 @pytest.mark.usefixtures("quick")
 def test_the_registry_is_filled_again_from_packed_entries(store: FeatureStore) -> None:
-    then, record = push(store, range(1, 40)), store.catalog.group("spend")
-    writes = store.registry.snapshots(record)
-    store.registry.forget_snapshots(record)
-    assert store.versions("spend")[0].rows == 40
-    assert store.registry.snapshots(record) == writes
+    then, record = push(store, range(1, 40)), store.core.catalog.group("spend")
+    writes = store.core.registry.snapshots(record)
+    store.core.registry.forget_snapshots(record)
+    assert store.groups.versions("spend")[0].rows == 40
+    assert store.core.registry.snapshots(record) == writes
     assert {number: told(store, number) for number in then} == then
 
 
@@ -254,7 +255,7 @@ def test_a_backup_has_the_packed_entries_and_is_as_readable_as_the_home(store: F
 
 @pytest.mark.usefixtures("quick")
 def test_nothing_is_removed_while_a_backup_is_taken(store: FeatureStore) -> None:
-    with store.catalog.keeping():
+    with store.core.catalog.keeping():
         push(store, range(1, 40))
         assert packs(root_of(store)) == []
     push(store, range(40, 41))
@@ -265,15 +266,14 @@ def test_nothing_is_removed_while_a_backup_is_taken(store: FeatureStore) -> None
 def test_an_erased_entity_is_gone_from_snapshots_read_from_files_that_others_were_put_into(store: FeatureStore) -> None:
     push(store, range(1, 10))
     spine = pa.table({"user_id": pa.array([1, 2], pa.int64()), "at": [START + timedelta(hours=50)] * 2})
-    question = Question("spine", Interval(), "at")
-    store.save_training_set("others", [FeatureLookup("spend")], question, spine.slice(1), keep_rows=False)
+    store.training_sets.save("others", Inquiry([FeatureLookup("spend")], "spine", spine.slice(1), "at"))
     before = told(store)
-    number = store.registry.last_snapshot(store.catalog.group("spend"))
+    number = store.core.registry.last_snapshot(store.core.catalog.group("spend"))
     push(store, range(10, 40))
-    receipt = store.erase("spend", {"user_id": 1})
+    receipt = store.groups.erase("spend", {"user_id": 1})
     assert receipt.rows == sum(number % 7 == 1 for number in range(40))
     assert told(store, number) == [row for row in before if row["user_id"] != 1]
-    assert store.training_sets.reproduce(store.registry.training_sets()[0])["amount"].to_pylist() == [9.0]
+    assert store.training_sets.reproduce(store.core.registry.training_sets()[0])["amount"].to_pylist() == [9.0]
     for file in root_of(store).glob("*.parquet"):
         assert 1 not in pq.read_table(file)["user_id"].to_pylist()
     push(store, range(40, 60))
@@ -289,12 +289,12 @@ def test_files_of_few_rows_are_put_together_before_those_of_many() -> None:
 
 
 def test_a_short_log_tells_what_deltalake_tells_of_it(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.push("spend", [row(number) for number in range(1, 9)])
-    store.write(GROUP, table([3, 4]), mode="merge")
-    store.write(GROUP, table([5], kind=pa.array(["a"])), mode="append")
-    store.erase("spend", {"user_id": 2})
+    store.groups.push("spend", [row(number) for number in range(1, 9)])
+    store.groups.write(GROUP, table([3, 4]), mode="merge")
+    store.groups.write(GROUP, table([5], kind=pa.array(["a"])), mode="append")
+    store.groups.erase("spend", {"user_id": 2})
     root = root_of(store)
-    last = store.registry.last_snapshot(store.catalog.group("spend"))
+    last = store.core.registry.last_snapshot(store.core.catalog.group("spend"))
     by_entries = [read_snapshot(root, number) for number in range(last + 1)]
     monkeypatch.setattr("seeknal.offline.log._SHORT", 0)
     for one in by_entries:
@@ -308,10 +308,10 @@ def test_a_short_log_tells_what_deltalake_tells_of_it(store: FeatureStore, monke
 def test_the_fingerprint_of_a_version_is_that_of_its_files_whether_noted_or_not(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write(GROUP, table([1], kind=pa.array(["a"])), mode="append")
-    store.erase("spend", {"user_id": 1})
-    store.push("spend", row(2) | {"kind": "b"})
-    record, catalog = store.catalog.group("spend"), store.catalog
+    store.groups.write(GROUP, table([1], kind=pa.array(["a"])), mode="append")
+    store.groups.erase("spend", {"user_id": 1})
+    store.groups.push("spend", row(2) | {"kind": "b"})
+    record, catalog = store.core.catalog.group("spend"), store.core.catalog
     expected = {one.number: catalog.snapshot(record, one).fingerprint for one in catalog.versions(record)}
     assert {number: catalog.fingerprint(record, number) for number in expected} == expected
     monkeypatch.setattr("seeknal.offline.log.mark_of", lambda *_: None)  # as if an earlier release had made the commits
@@ -320,17 +320,17 @@ def test_the_fingerprint_of_a_version_is_that_of_its_files_whether_noted_or_not(
 
 def test_a_look_at_all_groups_sees_what_each_look_would_and_later_writes_too(store: FeatureStore) -> None:
     other = FeatureGroup("other", GROUP.entity, GROUP.materialization, "shop")
-    store.write(other, table([1, 2]))
-    store.get_or_create(FeatureGroup("empty", GROUP.entity, GROUP.materialization, "shop"))
-    overview = Overview(store.catalog)
-    assert overview.groups == store.registry.groups()
+    store.groups.write(other, table([1, 2]))
+    store.groups.register(FeatureGroup("empty", GROUP.entity, GROUP.materialization, "shop"))
+    overview = Overview(store.core.catalog)
+    assert overview.groups == store.core.registry.groups()
     for record in overview.groups:
         assert overview.group(record.name) == overview.group(record.label) == record
-        assert overview.versions(record) == store.catalog.versions(record)
-    store.push("spend", row(9))
+        assert overview.versions(record) == store.core.catalog.versions(record)
+    store.groups.push("spend", row(9))
     later = FeatureGroup("later", GROUP.entity, GROUP.materialization, "shop")
-    store.write(later, table([1]))
-    assert overview.versions(overview.group("spend")) == store.versions("spend")
-    assert overview.versions(overview.group("later")) == store.versions("later")
+    store.groups.write(later, table([1]))
+    assert overview.versions(overview.group("spend")) == store.groups.versions("spend")
+    assert overview.versions(overview.group("later")) == store.groups.versions("later")
     with pytest.raises(DefinitionError, match="No feature group named 'none'"):
         overview.group("none")

@@ -46,7 +46,7 @@ def load_again() -> bool:
     did = False
     while True:
         try:
-            FeatureStore().online_table("both").get_features([{"user_id": 1}], "dicts")
+            FeatureStore().tables.open("both").get_features([{"user_id": 1}], "dicts")
         except NotOnlineError as error:
             command = re.search(r"run: seeknal (refresh [\w/]+)", str(error))[1]
             done = seeknal(*command.split())
@@ -91,15 +91,15 @@ def wrong(store: FeatureStore) -> list[str]:
 
 
 def assert_parity(store: FeatureStore) -> None:
-    for table in store.registry.tables():
-        found = store.verify(table.name, table.project)
+    for table in store.core.registry.tables():
+        found = store.tables.verify(table.name, project=table.project)
         assert found.equal, str(found)
 
 
 def test_it_is_written_to_pushed_to_and_served_anew(made, answers):
     store = FeatureStore()
     before = answers()
-    spend, names = group("spend"), [field.name for field in store.version("spend").schema.features]
+    spend, names = group("spend"), [field.name for field in store.groups.version("spend").schema.features]
 
     def rows(hour: int, x: int) -> pa.Table:
         more = {"y": pa.array([0.5])} if "y" in names else {}
@@ -113,10 +113,10 @@ def test_it_is_written_to_pushed_to_and_served_anew(made, answers):
     assert [row["x"] for row in table.get_features([{"user_id": 7}, {"user_id": 3}], "dicts")] == [72, 5]
     saved = HistoricalFeaturesDuckDB([FeatureLookup(spend)]).save("later")
     assert saved.reproduce("arrow").num_rows == len(before["spend now"]) + 2
-    assert store.erase("spend", {"user_id": 7}, delete_training_sets=True).rows == 2
+    assert store.groups.erase("spend", {"user_id": 7}, delete_training_sets=True).rows == 2
     assert answers()["spend now"] == before["spend now"]
     for name in ("spend", "kinds", "visits"):
-        store.optimize(name, keep_days=0)
+        store.groups.optimize(name, keep_days=0)
     after = answers()
     for label in made["answers"].keys() - {"both"}:  # which moves to the current version with the write
         assert after[label] == made["answers"][label], label

@@ -33,7 +33,7 @@ def production(home, place, monkeypatch) -> FeatureStore:
     monkeypatch.setenv("SEEKNAL_ONLINE_STORE", place)
     store = FeatureStore(home)
     write(group(), rows(1))
-    store.serve([FeatureLookup("spend")], "serving")
+    store.tables.serve([FeatureLookup("spend")], "serving")
     return store
 
 
@@ -51,11 +51,11 @@ def copy(request, production, tmp_path) -> FeatureStore:
 
 
 def push(store: FeatureStore, x: int) -> None:
-    store.push("spend", {"user_id": 1, "at": NOON + x * HOUR, "x": x})
+    store.groups.push("spend", {"user_id": 1, "at": NOON + x * HOUR, "x": x})
 
 
 def online(store: FeatureStore) -> int:
-    return store.online_table("serving").get_features([{"user_id": 1}], "dicts")[0]["x"]
+    return store.tables.open("serving").get_features([{"user_id": 1}], "dicts")[0]["x"]
 
 
 def states(place: str) -> dict[str, object]:
@@ -66,12 +66,16 @@ def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, cop
     assert identify(copy.home).name != identify(production.home).name
     with pytest.raises(StoreError, match=r"stored offline, in snapshot 2, but not online: .*take-over"):
         push(copy, -9)
-    for load in (lambda: copy.load("spend"), copy.refresh, lambda: copy.serve([FeatureLookup("spend")], "another")):
+    for load in (
+        lambda: copy.groups.load("spend"),
+        copy.tables.refresh,
+        lambda: copy.tables.serve([FeatureLookup("spend")], "another"),
+    ):
         with pytest.raises(StoreError, match=r"of another home.* nothing was loaded over it"):
             load()
-    copy.verify("serving")
-    copy.delete_table("serving")
-    copy.delete_group("spend")
+    copy.tables.verify("serving")
+    copy.tables.delete("serving")
+    copy.groups.delete("spend")
     assert (online(production), production.verify("serving").equal) == (2, True)
     push(production, 3)
     assert online(production) == 3
@@ -79,8 +83,8 @@ def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, cop
 
 def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production, copy):
     with pytest.warns(SeeknalWarning, match=r"is of another home, .*stays as it is"):
-        assert copy.erase("spend", {"user_id": 1}).rows
-    assert copy.version("spend").rows == 0
+        assert copy.groups.erase("spend", {"user_id": 1}).rows
+    assert copy.groups.version("spend").rows == 0
     assert (online(production), production.verify("serving").equal) == (2, True)
     with pytest.raises(StoreError, match="may hold entities that were erased since"):
         online(copy)
@@ -90,7 +94,7 @@ def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, h
     monkeypatch.setenv("SEEKNAL_HOME", str(copy.home))
     assert "no longer: seeknal refresh shop/serving --take-over.\n" in seeknal("refresh", "serving").stderr
     assert seeknal("refresh", "serving", "--take-over").returncode == 0
-    assert (online(copy), copy.verify("serving").equal) == (1, True)
+    assert (online(copy), copy.tables.verify("serving").equal) == (1, True)
     push(copy, 5)
     assert online(copy) == 5
     with pytest.raises(StoreError, match=r"not online.*of another home"):
@@ -101,15 +105,15 @@ def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, h
 
 
 def test_a_home_without_a_table_takes_a_store_over_as_the_error_says(production, copy):
-    copy.delete_table("serving")
-    for load in (lambda: copy.load("spend"), lambda: copy.serve([FeatureLookup("spend")], "serving")):
+    copy.tables.delete("serving")
+    for load in (lambda: copy.groups.load("spend"), lambda: copy.tables.serve([FeatureLookup("spend")], "serving")):
         with pytest.raises(
             StoreError, match=r"of another home.* no longer: in Python, serve\(\.\.\., take_over=True\)\.$"
         ):
             load()
-    copy.serve([FeatureLookup("spend")], "serving", take_over=True)
+    copy.tables.serve([FeatureLookup("spend")], "serving", take_over=True)
     push(copy, 5)
-    assert (online(copy), copy.verify("serving").equal) == (5, True)
+    assert (online(copy), copy.tables.verify("serving").equal) == (5, True)
     with pytest.raises(StoreError, match=r"of another home.* no longer: seeknal refresh shop/serving --take-over\.$"):
         production.load("spend")
 
@@ -161,7 +165,7 @@ def test_rows_that_an_early_release_loaded_are_of_the_home_that_goes_on_and_of_n
     restore(tmp_path / "saved", copy := FeatureStore(tmp_path / "staging"))
     as_before()
     with pytest.raises(StoreError, match="of another home"):
-        copy.load("spend")
+        copy.groups.load("spend")
     push(production, 2)
     assert (online(production), states(place)["home"]) == (2, identify(production.home).name)
 
@@ -183,6 +187,6 @@ def test_one_home_used_by_several_processes_at_once_has_one_identity(tmp_path: P
 
 def test_only_a_store_that_others_can_reach_needs_an_identity(home):
     write(group(), rows(1))
-    FeatureStore(home).load("spend")
+    FeatureStore(home).groups.load("spend")
     assert not (home / "identity.json").exists()
     assert states(str(home / "online"))["home"] == ""

@@ -110,14 +110,14 @@ def test_interrupts_at_any_moment_leave_no_lock_and_no_half(tmp_path):
             if line == "done\n":
                 break
         store = FeatureStore(home)
-        store.write(interrupted.group("kept"), interrupted.rows(1000), mode="append")  # while it lives
+        store.groups.write(interrupted.group("kept"), interrupted.rows(1000), mode="append")  # while it lives
         process.stdin.close()
     assert (said, process.returncode) == (["done"], 0), f"seed {seed}"
-    stored = Counter(store.sample("kept", limit=10**6)["n"].to_pylist())
+    stored = Counter(store.groups.sample("kept", limit=10**6)["n"].to_pylist())
     assert set(stored.values()) == {interrupted.USERS}, f"seed {seed}"
-    assert set(home.rglob("*.part")) == {store._duck._work.folder}  # noqa: SLF001 - this process spills into it
-    store.refresh(full=True)
-    assert store.verify("table").differences == (), f"seed {seed}"
+    assert set(home.rglob("*.part")) == {store.core._duck._work.folder}  # noqa: SLF001 - this process spills into it
+    store.tables.refresh(full=True)
+    assert store.tables.verify("table").differences == (), f"seed {seed}"
 
 
 def test_ctrl_c_is_noticed_while_duckdb_waits_for_its_own_threads(tmp_path):

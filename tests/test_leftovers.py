@@ -17,7 +17,7 @@ import pytest
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.home import doctor
-from seeknal.registry import Question
+from seeknal.join.inquiry import Inquiry
 from seeknal.system import folders
 from seeknal.system.duck import Duck
 from seeknal.values.times import instant
@@ -29,7 +29,7 @@ import sys
 import pyarrow as pa
 import seeknal.join.training_sets
 from seeknal import FeatureLookup, FeatureStore
-from seeknal.registry import Question
+from seeknal.join.inquiry import Inquiry
 
 def wait(answer):
     print("kept", flush=True)
@@ -38,7 +38,7 @@ def wait(answer):
 
 whole, seeknal.join.training_sets.content_hash = seeknal.join.training_sets.content_hash, wait
 spine = pa.table({"user": [1], "at": pa.array([1714608000000000], pa.timestamp("us", "UTC"))})
-FeatureStore().save_training_set("may", [FeatureLookup("spend")], Question("spine", date_col="at"), spine)
+FeatureStore().training_sets.save("may", Inquiry([FeatureLookup("spend")], "spine", spine, "at"))
 """
 SPILL = """
 import sys
@@ -55,9 +55,9 @@ import os, sys
 from pathlib import Path
 from seeknal import FeatureStore
 store = FeatureStore()
-place = Path(store._duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0])
+place = Path(store.core._duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0])
 if not (child := os.fork()):
-    _ = store.engine
+    _ = store.core.engine()
     sys.exit()
 print(os.waitpid(child, 0)[1], place.exists(), flush=True)
 store.close()
@@ -76,7 +76,7 @@ def store(home) -> FeatureStore:
     """A store with two groups."""
     store, at = FeatureStore(home), pa.array([instant("2024-05-01")] * 3, pa.timestamp("us", "UTC"))
     for name in ("spend", "visits"):
-        store.write(group(name), pa.table({"user": [1, 2, 3], "at": at, name: [1, 2, 3]}))
+        store.groups.write(group(name), pa.table({"user": [1, 2, 3], "at": at, name: [1, 2, 3]}))
     return store
 
 
@@ -111,34 +111,34 @@ def told(store: FeatureStore) -> list[str]:
 
 def removals(store: FeatureStore) -> Iterator[Callable[[], object]]:
     """List what removes it."""
-    yield lambda: store.erase("spend", {"user": 1}, delete_training_sets=True)
-    yield lambda: store.optimize("spend")
-    yield lambda: store.delete_group("visits")
-    yield lambda: store.delete_training_set(store.registry.training_sets()[0])
+    yield lambda: store.groups.erase("spend", {"user": 1}, delete_training_sets=True)
+    yield lambda: store.groups.optimize("spend")
+    yield lambda: store.groups.delete("visits")
+    yield lambda: store.training_sets.delete(store.core.registry.training_sets()[0])
 
 
 @pytest.mark.parametrize("number", range(4))
 def test_what_a_killed_save_kept_goes_with_the_next_removal_of_anything(store, number):
-    store.save_training_set("april", [FeatureLookup("spend")], Question("latest", moment=MOMENT), None)
+    store.training_sets.save("april", Inquiry([FeatureLookup("spend")], "latest", at=MOMENT))
     with running(SAVE) as (process, line):
         assert line == "kept"
         assert len(kept(store)) == 2
         assert told(store) == []
-        assert leftovers.find(store.catalog) == []
+        assert leftovers.find(store.core.catalog) == []
         kill(process)
     assert told(store)[0].startswith("2 folders, ")  # also its folder for what does not fit in memory
     list(removals(store))[number]()
     assert told(store) == []
-    assert kept(store) == [one.folder for one in store.registry.training_sets()]
+    assert kept(store) == [one.folder for one in store.core.registry.training_sets()]
 
 
 def test_what_is_being_saved_stays(store):
     with running(SAVE) as (process, line):
         assert line == "kept"
-        store.erase("visits", {"user": 1})
+        store.groups.erase("visits", {"user": 1})
         process.communicate("", timeout=60)
         assert process.returncode == 0
-    saved = store.registry.training_sets()
+    saved = store.core.registry.training_sets()
     assert kept(store) == [saved[0].folder]
     assert len(store.training_sets.reproduce(saved[0])) == 1
 
@@ -148,9 +148,9 @@ def test_a_group_that_was_half_deleted_goes_for_good(store):
     trash.mkdir(parents=True)
     (trash / "rows.parquet").write_bytes(b"rows of somebody")
     assert told(store)[0].startswith("1 folder, ")
-    with store.catalog.deleting():
-        assert leftovers.find(store.catalog) == []
-    store.erase("spend", {"user": 1})
+    with store.core.catalog.deleting():
+        assert leftovers.find(store.core.catalog) == []
+    store.groups.erase("spend", {"user": 1})
     assert not trash.exists()
     assert told(store) == []
 
@@ -161,7 +161,7 @@ def test_each_process_spills_into_a_folder_of_its_own(store):
         assert Path(first).parent == Path(second).parent == scratch
         assert first != second
         kill(one)
-        assert leftovers.find(store.catalog) == [Path(first)]
+        assert leftovers.find(store.core.catalog) == [Path(first)]
         other.communicate("", timeout=60)
     assert not Path(second).exists()
     (Path(first) / "spilled").write_bytes(b"rows of somebody")

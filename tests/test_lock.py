@@ -91,8 +91,8 @@ def test_a_part_is_made_by_one_thread_for_which_others_wait():
 
 def test_threads_that_use_a_store_first_share_its_parts():
     store = FeatureStore()
-    assert len({id(one) for one in at_once(lambda: store.online_tables)}) == 1
-    assert len({id(one) for one in at_once(lambda: store.engine)}) == 1
+    assert len({id(one) for one in at_once(lambda: store.tables)}) == 1
+    assert len({id(one) for one in at_once(store.core.engine)}) == 1
 
 
 def test_a_lock_ends_though_a_process_was_forked_meanwhile(tmp_path):

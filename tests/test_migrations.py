@@ -67,8 +67,8 @@ def test_the_registry_of_an_earlier_release_gets_the_tables_that_a_new_one_has(n
     file = earlier(name, home)
     assert migration(file) is None
     groups = {
-        record.label: len(FeatureStore(home).versions(record.name, record.project))
-        for record in FeatureStore(home).registry.groups()
+        record.label: len(FeatureStore(home).groups.versions(record.name, project=record.project))
+        for record in FeatureStore(home).core.registry.groups()
     }
     assert migration(file) == upgrade.HEAD
     assert layout(file) == layout(new.registry.path)
@@ -89,20 +89,20 @@ def test_a_migration_that_fails_changes_nothing_and_is_done_by_the_next_process(
     monkeypatch.setattr(upgrade, "upgrade", fail)
     readable = before.keys() >= {"token", "training_set", "erasure"} and ("files", "TEXT", 0, 0) in before["snapshot"]
     if readable:  # as it is on a full disk: what has all tables is read as it is
-        assert FeatureStore(home).registry.groups()
+        assert FeatureStore(home).core.registry.groups()
     else:
         with pytest.raises(StoreError, match="no_such_table"):
-            FeatureStore(home).registry.groups()
+            FeatureStore(home).core.registry.groups()
     assert layout(file) == before
     monkeypatch.undo()
     monkeypatch.setenv("SEEKNAL_HOME", str(home))
-    assert FeatureStore(home).registry.groups()
+    assert FeatureStore(home).core.registry.groups()
     assert migration(file) == upgrade.HEAD
 
 
 def test_many_processes_may_open_an_earlier_home_at_once(home):
     file = earlier("bbebae5", home)
-    code = "import sys; from seeknal import FeatureStore; sys.stdin.readline(); print(len(FeatureStore().registry.groups()))"
+    code = "import sys; from seeknal import FeatureStore; sys.stdin.readline(); print(len(FeatureStore().core.registry.groups()))"
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
@@ -118,7 +118,7 @@ def test_an_earlier_home_that_cannot_be_written_is_read_as_it_is(home):
     file = earlier("1dbfeef", home)
     make_read_only(home)
     try:
-        code = f"from seeknal import FeatureStore; print(len(FeatureStore({str(home)!r}).registry.groups()))"
+        code = f"from seeknal import FeatureStore; print(len(FeatureStore({str(home)!r}).core.registry.groups()))"
         assert run_unprivileged(code) == "3\n"
     finally:
         make_writable(home)
@@ -126,12 +126,12 @@ def test_an_earlier_home_that_cannot_be_written_is_read_as_it_is(home):
 
 
 def test_a_home_of_a_later_release_is_refused_before_anything_is_read_or_written(home):
-    FeatureStore(home).registry.groups()
+    FeatureStore(home).core.registry.groups()
     with sqlite3.connect(home / "registry.db") as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
     before = layout(home / "registry.db")
     with pytest.raises(StoreError, match=r"by a later release of Seeknal \(migration 9999; .*Install that release"):
-        FeatureStore(home).registry  # noqa: B018 - opening it is what is refused
+        FeatureStore(home).core.registry  # noqa: B018 - opening it is what is refused
     told = seeknal("list", "feature-groups")
     assert (told.returncode, "later release" in told.stderr) == (1, True)
     assert layout(home / "registry.db") == before

@@ -43,7 +43,7 @@ def receipts():
     yield fg.push({"user_id": 2, "at": NOON, "x": 3})
     table = HistoricalFeaturesDuckDB(FeatureLookup(fg)).serve("table")
     yield table.verify()
-    yield FeatureStore().erase("spend", {"user_id": 2})
+    yield FeatureStore().groups.erase("spend", {"user_id": 2})
     yield from fg.versions
 
 
@@ -66,7 +66,7 @@ def test_receipts_have_their_moments_as_datetimes():
 def test_what_differs_is_a_table_of_its_own_and_no_value_is_html():
     fg = written(pa.table({"user_id": [1], "at": [NOON], "x": ["<b>1</b>"]}))
     table = HistoricalFeaturesDuckDB(FeatureLookup(fg)).serve("table")
-    FeatureStore().write(fg.definition, pa.table({"user_id": [1], "at": [NOON], "x": ["<i>"]}))
+    FeatureStore().groups.write(fg.definition, pa.table({"user_id": [1], "at": [NOON], "x": ["<i>"]}))
     found = table.verify()
     assert not found.equal
     assert "&lt;i&gt;" in found._repr_html_()
@@ -149,7 +149,7 @@ def test_all_that_is_missing_is_named(tmp_path):
     with pytest.raises(DataError, match=f"lacks {both}"):
         fg.push({"at": NOON, "x": 1, "y": 1})
     with pytest.raises(DataError, match=f"{both} (is|are) missing"):
-        FeatureStore().erase("two", {})
+        FeatureStore().groups.erase("two", {})
     with pytest.raises(DefinitionError, match="no feature named 'a' and 'b'"):
         HistoricalFeaturesDuckDB(FeatureLookup(fg, features=["a", "b"])).to_dataframe()
     with pytest.raises(DefinitionError, match="no feature 'a' and 'b'"):

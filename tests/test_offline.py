@@ -59,10 +59,10 @@ def test_other_programs_can_read_the_table(home):
 
 def test_a_write_planned_on_an_old_snapshot_is_refused_and_leaves_no_file(home):
     visits().set_dataframe(frame(1)).write()
-    catalog = session.store().catalog
+    catalog = session.store().core.catalog
     offline = catalog.offline("default", "visits")
     base = offline.snapshot()
-    rows = session.store().engine.sample(base.within(base.commit.schema), 1)
+    rows = session.store().core.engine().sample(base.within(base.commit.schema), 1)
     rows = rows.cast(rows.schema.set(1, rows.schema.field(1).with_type(base.commit.schema.stored_types[1])))
     write = Write(rows, base.commit.schema, 1, "append", Interval())
     offline.write(base, write)
@@ -93,7 +93,7 @@ def test_a_registry_that_was_lost_is_rebuilt_from_the_tables(home):
     for file in home.glob("registry.db*"):
         file.unlink()
     visits().get_or_create()
-    assert [version.rows for version in session.store().versions("visits")] == [1, 2]
+    assert [version.rows for version in session.store().groups.versions("visits")] == [1, 2]
     assert stored() == [1, 2]
 
 
@@ -170,9 +170,9 @@ def test_with_little_memory_answers_are_exact_or_an_error_of_the_store():
     spine = pa.table({"user_id": [i % 6000 for i in numbers], "at": moments})
     lookups = [FeatureLookup("visits")]
     ways = {
-        "join": lambda store: store.training_set(lookups, spine, "at"),
-        "stream": lambda store: store.stream(lookups, spine, "at").read_all(),
-        "history": lambda store: store.history(lookups, output="arrow"),
+        "join": lambda store: store.features.training_set(lookups, spine, "at"),
+        "stream": lambda store: store.features.stream(lookups, spine, "at").read_all(),
+        "history": lambda store: store.features.history(lookups, output="arrow"),
     }
     whole = {name: ask(FeatureStore()) for name, ask in ways.items()}
     refused = set()
@@ -244,7 +244,7 @@ def test_a_push_beside_files_that_cannot_be_read_says_so(home):
     for file in (home / "offline" / "default" / "visits").glob("*.parquet"):
         file.write_bytes(b"PAR1 no more")
     with pytest.raises(StoreError, match="could not read"):
-        FeatureStore().push("visits", {"user_id": 1, "at": "2024-01-01T00:01:00", "n": 5})
+        FeatureStore().groups.push("visits", {"user_id": 1, "at": "2024-01-01T00:01:00", "n": 5})
 
 
 WRITER = """
@@ -279,11 +279,11 @@ def test_a_group_whose_log_cannot_be_read_is_not_taken_for_a_deleted_one(home):
     DeltaTable(log.parent).create_checkpoint()
     for entry in log.glob("*.json"):
         entry.unlink()
-    assert [version.rows for version in store.versions("visits")] == [2]
+    assert [version.rows for version in store.groups.versions("visits")] == [2]
     shutil.move(log, log.with_name("elsewhere"))
     log.touch()
     with pytest.raises(StoreError, match="cannot be read"):
-        store.versions("visits")
+        store.groups.versions("visits")
     log.unlink()
     shutil.move(log.with_name("elsewhere"), log)
-    assert [version.rows for version in store.versions("visits")] == [2]
+    assert [version.rows for version in store.groups.versions("visits")] == [2]

@@ -18,8 +18,8 @@ from commands import seeknal
 from seeknal import DataError, DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, StoreError
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.home.doctor import examine
+from seeknal.join.inquiry import Inquiry
 from seeknal.offline.files import FileWriter
-from seeknal.registry import Question
 from seeknal.values.times import instant
 
 pytestmark = pytest.mark.slow
@@ -41,8 +41,8 @@ def rows(**users: int) -> pa.Table:
 def store(home: Path) -> FeatureStore:
     """A store with two writes of three rows: of users 1 and 2, and of user 3."""
     made = FeatureStore(home)
-    made.write(GROUP, rows(u1=10, u2=20))
-    made.write(GROUP, rows(u3=30), mode="append")
+    made.groups.write(GROUP, rows(u1=10, u2=20))
+    made.groups.write(GROUP, rows(u3=30), mode="append")
     return made
 
 
@@ -54,7 +54,7 @@ def root(home: Path, store: FeatureStore) -> Path:
 
 def latest(store: FeatureStore) -> dict[int, int]:
     """Give each user's n."""
-    found = store.latest([FeatureLookup("visits")], output="arrow")
+    found = store.features.latest([FeatureLookup("visits")], output="arrow")
     return dict(zip(found["user_id"].to_pylist(), found["n"].to_pylist(), strict=True))
 
 
@@ -109,24 +109,24 @@ def change(request: pytest.FixtureRequest) -> tuple[Callable[[Path], object], di
 
 USES: dict[str, Callable[[FeatureStore], object]] = {
     "latest": latest,
-    "history": lambda store: store.history([FeatureLookup("visits")]),
-    "training set": lambda store: store.training_set(
+    "history": lambda store: store.features.history([FeatureLookup("visits")]),
+    "training set": lambda store: store.features.training_set(
         [FeatureLookup("visits")], pd.DataFrame({"user_id": [1], "m": [LATER]}), "m"
     ),
-    "as of now": lambda store: store.history([FeatureLookup("visits")], as_of=datetime.now(UTC)),
-    "count": lambda store: store.counts("visits", 1),
-    "sample": lambda store: store.sample("visits", limit=1),
-    "explain": lambda store: store.explain([FeatureLookup("visits")], {"user_id": 1}, LATER),
-    "save": lambda store: store.sources([FeatureLookup("visits")]),
-    "append": lambda store: store.write(GROUP, rows(u9=9), mode="append"),
-    "merge": lambda store: store.write(GROUP, rows(u9=9), mode="merge"),
-    "overwrite": lambda store: store.write(GROUP, rows(u9=9)),
-    "push": lambda store: store.push("visits", {"user_id": 1, "at": START, "n": 5}),
-    "clean": lambda store: store.clean("visits", 0),
-    "optimize": lambda store: store.optimize("visits"),
-    "erase": lambda store: store.erase("visits", {"user_id": 1}),
-    "load": lambda store: store.load("visits"),
-    "serve": lambda store: store.serve([FeatureLookup("visits")], "table"),
+    "as of now": lambda store: store.features.history([FeatureLookup("visits")], as_of=datetime.now(UTC)),
+    "count": lambda store: store.groups.counts("visits", 1),
+    "sample": lambda store: store.groups.sample("visits", limit=1),
+    "explain": lambda store: store.features.explain(Inquiry([FeatureLookup("visits")]), {"user_id": 1}, LATER),
+    "save": lambda store: store.features.sources(Inquiry([FeatureLookup("visits")])),
+    "append": lambda store: store.groups.write(GROUP, rows(u9=9), mode="append"),
+    "merge": lambda store: store.groups.write(GROUP, rows(u9=9), mode="merge"),
+    "overwrite": lambda store: store.groups.write(GROUP, rows(u9=9)),
+    "push": lambda store: store.groups.push("visits", {"user_id": 1, "at": START, "n": 5}),
+    "clean": lambda store: store.groups.clean("visits", 0),
+    "optimize": lambda store: store.groups.optimize("visits"),
+    "erase": lambda store: store.groups.erase("visits", {"user_id": 1}),
+    "load": lambda store: store.groups.load("visits"),
+    "serve": lambda store: store.tables.serve([FeatureLookup("visits")], "table"),
 }
 
 
@@ -138,21 +138,21 @@ def test_no_read_and_no_write_passes_over_rows_that_another_program_wrote(store,
         USES[use](store)
     assert [one.number for one in caught.value.commits] == [3]
     assert DeltaTable(root).version() == before
-    store.adopt("visits")
+    store.groups.adopt("visits")
     USES[use](store)
 
 
 def test_online_loads_and_proofs_see_the_same_rule(store, root):
-    table = store.serve([FeatureLookup("visits")], "table")
+    table = store.tables.serve([FeatureLookup("visits")], "table")
     append(root, rows(u1=11), schema_mode="merge")
-    for use in (lambda: store.verify("table"), lambda: store.load("visits")):
+    for use in (lambda: store.tables.verify("table"), lambda: store.groups.load("visits")):
         with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
             use()
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "n": 10}]
-    store.adopt("visits")
-    store.load("visits")
+    store.groups.adopt("visits")
+    store.groups.load("visits")
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "n": 11}]
-    assert store.verify("table").equal
+    assert store.tables.verify("table").equal
 
 
 def test_each_change_is_refused_and_right_once_adopted(store, root, change):
@@ -160,14 +160,14 @@ def test_each_change_is_refused_and_right_once_adopted(store, root, change):
     make(root)
     with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
         latest(store)
-    adopted = store.adopt("visits")
+    adopted = store.groups.adopt("visits")
     assert latest(store) == expected
     assert (adopted.snapshot, adopted.version) == (4, 1)
-    store.write(GROUP, rows(u2=777), mode="append")
+    store.groups.write(GROUP, rows(u2=777), mode="append")
     assert latest(store) == expected | {2: 777}
-    store.write(GROUP, rows(u3=888), mode="merge")
+    store.groups.write(GROUP, rows(u3=888), mode="merge")
     assert latest(store) == expected | {2: 777, 3: 888}
-    assert store.history([FeatureLookup("visits")], as_of=2, output="arrow")["n"].to_pylist() == [10, 20, 30]
+    assert store.features.history([FeatureLookup("visits")], as_of=2, output="arrow")["n"].to_pylist() == [10, 20, 30]
     ids = DeltaTable(root).to_pyarrow_table(columns=["_seeknal_row_id"])["_seeknal_row_id"].to_pylist()
     assert len(set(ids)) == len(ids)
 
@@ -179,14 +179,14 @@ def test_each_change_can_be_undone_as_the_error_says(store, root, change):
         latest(store)
     exec(f"from deltalake import DeltaTable\n{str(caught.value).partition('with deltalake: ')[2].rstrip('.')}")
     assert latest(store) == {1: 10, 2: 20, 3: 30}
-    store.write(GROUP, rows(u2=777), mode="append")
+    store.groups.write(GROUP, rows(u2=777), mode="append")
     assert latest(store) == {1: 10, 2: 777, 3: 30}
 
 
 def test_a_row_that_was_only_copied_to_another_file_stays_in_its_place_among_ties(store, root):
-    store.write(GROUP, rows(u1=99), mode="append")
+    store.groups.write(GROUP, rows(u1=99), mode="append")
     DeltaTable(root).delete("user_id = 2")  # which writes the first row of user 1 again
-    adopted = store.adopt("visits")
+    adopted = store.groups.adopt("visits")
     assert (adopted.rows, adopted.kept, adopted.removed) == (0, 1, 1)
     assert latest(store) == {1: 99, 3: 30}
 
@@ -194,7 +194,7 @@ def test_a_row_that_was_only_copied_to_another_file_stays_in_its_place_among_tie
 def test_rows_of_several_programs_count_in_the_order_of_their_commits(store, root):
     for n in (11, 12, 13):
         append(root, rows(u1=n), schema_mode="merge")
-    adopted = store.adopt("visits")
+    adopted = store.groups.adopt("visits")
     assert (adopted.rows, len(adopted.commits)) == (3, 3)
     assert latest(store) == {1: 13, 2: 20, 3: 30}
 
@@ -204,7 +204,7 @@ def test_compaction_of_rows_that_nobody_adopted_does_not_hide_them(store, root):
     DeltaTable(root).optimize.compact()
     with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
         latest(store)
-    store.adopt("visits")
+    store.groups.adopt("visits")
     assert latest(store) == {1: 11, 2: 20, 3: 30}
 
 
@@ -233,23 +233,23 @@ def test_what_leaves_rows_as_they_are_stops_no_read_and_no_write(store, root, us
     assert latest(store) == {1: 10, 2: 20, 3: 30}
     USES[use](store)
     with pytest.raises(DefinitionError, match="nothing to adopt"):
-        store.adopt("visits")
+        store.groups.adopt("visits")
 
 
 def test_a_saved_training_set_comes_back_after_compaction_and_vacuum_by_another_program(store, root):
-    record = store.save_training_set("may", [FeatureLookup("visits")], Question("latest", moment=instant(LATER)))
+    record = store.training_sets.save("may", Inquiry([FeatureLookup("visits")], "latest", at=instant(LATER)))
     leave_as_it_is(root)
     vacuum(root)
     assert store.training_sets.reproduce(record)["n"].to_pylist() == [10, 20, 30]
 
 
 def test_what_another_program_vacuumed_is_told(store, root):
-    store.write(GROUP, rows(u1=1))
+    store.groups.write(GROUP, rows(u1=1))
     vacuum(root)
     with pytest.raises(StoreError, match=r"Snapshot 2 of .* is gone: another program's vacuum, commit \d \(VACUUM"):
-        store.history([FeatureLookup("visits")], as_of=2)
-    store.optimize("visits")
-    store.erase("visits", {"user_id": 1})
+        store.features.history([FeatureLookup("visits")], as_of=2)
+    store.groups.optimize("visits")
+    store.groups.erase("visits", {"user_id": 1})
     assert latest(store) == {}
 
 
@@ -267,7 +267,7 @@ def test_a_compaction_that_is_none_is_refused_until_it_is_adopted(store, root, l
     for use in ("latest", "append"):
         with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
             USES[use](store)
-    adopted = store.adopt("visits")
+    adopted = store.groups.adopt("visits")
     assert (adopted.rows, adopted.removed) == ((0, 1) if loses == "a row" else (3, 3))
     assert latest(store) == ({2: 20, 3: 30} if loses == "a row" else {1: 10, 2: 20, 3: 30})
 
@@ -285,13 +285,13 @@ def more_columns(root: Path) -> None:
 @pytest.mark.parametrize("make", [other_columns, more_columns])
 def test_another_schema_is_refused_and_can_be_undone(store, root, make):
     make(root)
-    for use in (lambda: latest(store), lambda: store.write(GROUP, rows(u1=1))):
+    for use in (lambda: latest(store), lambda: store.groups.write(GROUP, rows(u1=1))):
         with pytest.raises(
             StoreError, match=rf"(?i){CHANGED}.*Read what you need of them with that program, then go back"
         ):
             use()
     with pytest.raises(DataError, match="other columns or types") as caught:
-        store.adopt("visits")
+        store.groups.adopt("visits")
     way = str(caught.value).partition("with deltalake: ")[2].partition(", and")[0]
     exec(f"from deltalake import DeltaTable\n{way}")
     assert latest(store) == {1: 10, 2: 20, 3: 30}
@@ -301,25 +301,25 @@ def test_rows_without_a_time_are_not_adopted(store, root):
     kinds = pa.schema(DeltaTable(root).schema().to_arrow())
     append(root, pa.Table.from_pylist([{"user_id": 4, "n": 4}], kinds))
     with pytest.raises(DataError, match=r"1 of 1 rows have no 'at'.*restore\(2\)"):
-        store.adopt("visits")
+        store.groups.adopt("visits")
 
 
 def test_values_that_do_not_fit_the_type_are_not_adopted(store, root):
     small = FeatureGroup("small", Entity("user", ["user_id"]), Materialization("at"))
-    store.write(small, rows(u1=1).set_column(2, "n", pa.array([1], pa.uint8())))
+    store.groups.write(small, rows(u1=1).set_column(2, "n", pa.array([1], pa.uint8())))
     root = root.with_name("small")
     append(root, rows(u1=300).set_column(2, "n", pa.array([300], pa.int16())), schema_mode="merge")
     with pytest.raises(DataError, match="'n' does not fit its type uint8"):
-        store.adopt("small")
+        store.groups.adopt("small")
     with pytest.raises(StoreError, match="Another program"):
-        store.latest([FeatureLookup("small")])
+        store.features.latest([FeatureLookup("small")])
 
 
 def test_a_table_that_another_program_made_is_not_written_over(home, store):
     root = home / "offline" / "default" / "mine"
     write_deltalake(root, rows(u1=1))
     with pytest.raises(StoreError, match=r"rows that Seeknal did not write: commit 0 \(WRITE"):
-        store.write(FeatureGroup("mine", Entity("user", ["user_id"]), Materialization("at")), rows(u2=2))
+        store.groups.write(FeatureGroup("mine", Entity("user", ["user_id"]), Materialization("at")), rows(u2=2))
     assert DeltaTable(root).to_pyarrow_table()["user_id"].to_pylist() == [1]
 
 
@@ -335,9 +335,9 @@ def test_rows_that_another_program_commits_during_a_write_are_not_passed_over(st
     with monkeypatch.context() as patch:
         patch.setattr(FileWriter, "write", beaten)
         with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
-            store.write(GROUP, rows(u1=11), mode=mode)
+            store.groups.write(GROUP, rows(u1=11), mode=mode)
     assert DeltaTable(root).to_pyarrow_table().num_rows == 4
-    store.adopt("visits")
+    store.groups.adopt("visits")
     assert latest(store) == {1: 10, 2: 20, 3: 30, 4: 40}
 
 
@@ -361,14 +361,14 @@ def test_a_property_that_forbids_a_write_is_named_at_once_with_its_way_out(store
     way = str(caught.value).partition(": DeltaTable")[2].partition(". Erase it again")[0].removesuffix(".")
     assert advice in way
     exec(f"from deltalake import DeltaTable\nDeltaTable{way}")
-    store.write(GROUP, rows(u1=11), mode="merge")
+    store.groups.write(GROUP, rows(u1=11), mode="merge")
     assert latest(store) == {1: 11, 2: 20, 3: 30}
 
 
 def test_a_table_that_takes_appends_alone_takes_appends(store, root):
     DeltaTable(root).alter.set_table_properties({"delta.appendOnly": "true"})
     for number in range(20):
-        store.write(GROUP, rows(u1=number), mode="append")
+        store.groups.write(GROUP, rows(u1=number), mode="append")
     assert latest(store) == {1: 19, 2: 20, 3: 30}
 
 
@@ -377,12 +377,12 @@ def test_what_was_stored_before_another_programs_commit_can_be_read_as_of_then(s
     append(root, rows(u1=11), schema_mode="merge")
     lookups = [FeatureLookup("visits")]
     for as_of in (2, before):
-        assert store.history(lookups, as_of=as_of, output="arrow")["n"].to_pylist() == [10, 20, 30]
+        assert store.features.history(lookups, as_of=as_of, output="arrow")["n"].to_pylist() == [10, 20, 30]
     with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
-        store.history(lookups, as_of=(between := datetime.now(UTC)))
-    store.adopt("visits")
-    assert store.history(lookups, as_of=between, output="arrow")["n"].to_pylist() == [10, 20, 30]
-    assert store.history(lookups, as_of=datetime.now(UTC), output="arrow")["n"].to_pylist() == [11, 20, 30]
+        store.features.history(lookups, as_of=(between := datetime.now(UTC)))
+    store.groups.adopt("visits")
+    assert store.features.history(lookups, as_of=between, output="arrow")["n"].to_pylist() == [10, 20, 30]
+    assert store.features.history(lookups, as_of=datetime.now(UTC), output="arrow")["n"].to_pylist() == [11, 20, 30]
 
 
 def test_doctor_and_the_command_line_tell_of_other_programs(home, store, root):

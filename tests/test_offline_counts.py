@@ -37,16 +37,16 @@ def table(rows: list[tuple[int | None, int, int]]) -> pa.Table:
 def write(store: FeatureStore, fg: FeatureGroup, rows: pa.Table, **options: object):
     """Write rows, whatever notice is given."""
     with warnings.catch_warnings(action="ignore"):
-        return store.write(fg, rows, **options)  # type: ignore[arg-type]
+        return store.groups.write(fg, rows, **options)  # type: ignore[arg-type]
 
 
 def test_merging_raw_rows_tells_how_many_of_them_are_kept(home):
     store = FeatureStore(home)
     raw = table([(n % 7, n % 3, 0) for n in range(1000)]).drop_columns("made")
     with pytest.warns(SeeknalWarning) as told:
-        first = store.write(group(), raw, mode="merge")
+        first = store.groups.write(group(), raw, mode="merge")
     assert (first.rows, first.superseded, first.replaced) == (1000, 979, 0)
-    assert store.versions("card")[0].rows == 21
+    assert store.groups.versions("card")[0].rows == 21
     assert str(first) == (
         "default/card version 1, snapshot 1: 1,000 rows written; 979 of them superseded by others of the same keys and time"
     )
@@ -63,24 +63,24 @@ def test_merging_raw_rows_tells_how_many_of_them_are_kept(home):
 def test_other_modes_keep_such_rows_and_say_that_reads_show_one(home, mode):
     store, raw = FeatureStore(home), table([(1, 0, 0)] * 30).drop_columns("made")
     with pytest.warns(SeeknalWarning, match="30 rows are at card=1, at=2024-01-01, say; reads show the last of each"):
-        done = store.write(group(), raw, mode=mode)
-    assert (done.rows, done.superseded, done.replaced, store.versions("card")[0].rows) == (30, 29, 0, 30)
-    assert store.latest([FeatureLookup("card")], output="arrow")["n"].to_pylist() == [29]
+        done = store.groups.write(group(), raw, mode=mode)
+    assert (done.rows, done.superseded, done.replaced, store.groups.versions("card")[0].rows) == (30, 29, 0, 30)
+    assert store.features.latest([FeatureLookup("card")], output="arrow")["n"].to_pylist() == [29]
 
 
 def test_a_few_such_rows_are_counted_without_a_notice(home):
-    done = FeatureStore(home).write(group(), table([(1, 0, 0), (1, 0, 0), (2, 0, 0)]).drop_columns("made"))
+    done = FeatureStore(home).groups.write(group(), table([(1, 0, 0), (1, 0, 0), (2, 0, 0)]).drop_columns("made"))
     assert done.superseded == 1
 
 
 def test_a_created_time_that_settles_nothing_is_told_of(home):
     with pytest.warns(SeeknalWarning, match="29 of 30 rows give way to a later one of the same join keys and times"):
-        done = FeatureStore(home).write(group("made"), table([(1, 0, 5)] * 30))
+        done = FeatureStore(home).groups.write(group("made"), table([(1, 0, 5)] * 30))
     assert done.superseded == 29
 
 
 def test_corrections_with_a_created_time_are_counted_without_a_notice(home):
-    done = FeatureStore(home).write(group("made"), table([(1, 0, n) for n in range(30)]), mode="merge")
+    done = FeatureStore(home).groups.write(group("made"), table([(1, 0, n) for n in range(30)]), mode="merge")
     assert (done.rows, done.superseded) == (30, 29)
 
 
@@ -115,7 +115,7 @@ def test_counts_are_those_of_a_plain_loop(tmp_path_factory, writes, created):
             replaced = len(stored) if mode == "overwrite" else 0
             stored = [*([] if mode == "overwrite" else stored), *new]
         assert (done.rows, done.superseded, done.replaced) == (len(new), hidden, replaced)
-        assert store.versions("card")[0].rows == len(stored)
+        assert store.groups.versions("card")[0].rows == len(stored)
     store.close()
 
 
@@ -131,7 +131,7 @@ def zeros(home: Path) -> tuple[FeatureStore, pa.Table]:
         "struct": pa.array([{"a": value} for value in values]),
     }
     store, made = FeatureStore(home), pa.table(columns)
-    store.write(group(), made)
+    store.groups.write(group(), made)
     return store, made
 
 
@@ -143,30 +143,32 @@ def shown(found: pa.Table) -> list[str]:
 def test_a_merge_keeps_the_sign_of_zero(home):
     store, made = zeros(home)
     for some in (made.slice(0, 1), made.slice(1, 2), made):
-        store.write(group(), some, mode="merge")
-        assert shown(store.latest([FeatureLookup("card")], output="arrow")) == shown(made)
+        store.groups.write(group(), some, mode="merge")
+        assert shown(store.features.latest([FeatureLookup("card")], output="arrow")) == shown(made)
 
 
 def test_so_do_compaction_a_new_version_and_an_overwrite_of_an_interval(home):
     store, made = zeros(home)
-    store.write(group(), made.set_column(1, "at", pa.array([START + timedelta(days=1)] * 3, MOMENT)), mode="append")
-    store.optimize("card")
-    assert shown(store.latest([FeatureLookup("card")], output="arrow")) == shown(made)
+    store.groups.write(
+        group(), made.set_column(1, "at", pa.array([START + timedelta(days=1)] * 3, MOMENT)), mode="append"
+    )
+    store.groups.optimize("card")
+    assert shown(store.features.latest([FeatureLookup("card")], output="arrow")) == shown(made)
     with pytest.warns(SeeknalWarning, match="version 2"):
-        store.write(group(), made.append_column("more", pa.array([-0.0] * 3)), mode="append")
-    latest = store.latest([FeatureLookup("card")], output="arrow")
+        store.groups.write(group(), made.append_column("more", pa.array([-0.0] * 3)), mode="append")
+    latest = store.features.latest([FeatureLookup("card")], output="arrow")
     assert shown(latest.drop_columns("more")) == shown(made)
 
 
 def test_a_pushed_zero_of_the_other_sign_is_another_value_and_the_same_one_is_known(home):
     store, made = zeros(home)
     row = {**made.to_pylist()[0], "at": START}
-    assert store.push("card", row).rows == 0
+    assert store.groups.push("card", row).rows == 0
     for change in ({"x": -0.0}, {"list": [-0.0]}, {"struct": {"a": -0.0}}):
-        assert store.push("card", row | change).rows == 1
-        assert store.push("card", row | change).rows == 0
-    assert store.push("card", made).rows == 0
-    assert store.push("card", [row | {"small": -0.0}, row | {"small": -0.0}]).rows == 1
+        assert store.groups.push("card", row | change).rows == 1
+        assert store.groups.push("card", row | change).rows == 0
+    assert store.groups.push("card", made).rows == 0
+    assert store.groups.push("card", [row | {"small": -0.0}, row | {"small": -0.0}]).rows == 1
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("ms"), pa.timestamp("ns")], ids=str)
@@ -183,4 +185,4 @@ def test_stored_rows_that_do_not_fit_a_wider_type_are_told_of_by_the_column(home
     finer = rows.set_column(2, "n", pa.array([1], pa.timestamp("ns", "UTC")))
     with pytest.raises(DataError, match=r"Column 'n' holds stored values .* that have no place in timestamp\[ns"):
         write(store, group(), finer, mode="append")
-    assert store.versions("card")[0].rows == 1
+    assert store.groups.versions("card")[0].rows == 1

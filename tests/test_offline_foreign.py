@@ -37,7 +37,7 @@ def group() -> FeatureGroup:
 def write(user: int, at: datetime = datetime(2024, 1, 1, tzinfo=UTC), n: int = 0, **options: object) -> None:
     """Write one row."""
     frame = pd.DataFrame({"user_id": [user], "at": [pd.Timestamp(at)], "n": [n]})
-    FeatureStore().write(group(), frame, **{"mode": "append", **options})  # type: ignore[arg-type]
+    FeatureStore().groups.write(group(), frame, **{"mode": "append", **options})  # type: ignore[arg-type]
 
 
 def write_elsewhere(root: Path, user: int, at: datetime | None) -> None:
@@ -73,7 +73,7 @@ def stored() -> dict[int, int]:
 
 def offline() -> OfflineTable:
     """Give the table."""
-    return FeatureStore().catalog.offline("default", "visits")
+    return FeatureStore().core.catalog.offline("default", "visits")
 
 
 def test_a_commit_whose_checkpoint_fails_is_stored(root: Path) -> None:
@@ -116,7 +116,7 @@ def test_rows_that_others_wrote_without_a_time_stay(root: Path, monkeypatch: pyt
     monkeypatch.setattr("seeknal.offline.plan.FILE_ROWS", 1)
     for user in range(3, 9):
         write(user, datetime(2024, 1, user, tzinfo=UTC))
-    FeatureStore().optimize("visits")
+    FeatureStore().groups.optimize("visits")
     assert sorted(stored()) == list(range(1, 9))
 
 
@@ -155,5 +155,5 @@ def test_a_file_whose_name_is_encoded_in_the_log_can_be_adopted(root: Path) -> N
     (root / "my file.parquet").write_bytes(source.read_bytes())
     add = AddAction("my file.parquet", source.stat().st_size, {}, 0, True, json.dumps({"numRecords": 1}))
     table.create_write_transaction([add], mode="append", schema=table.schema())
-    assert FeatureStore().adopt("visits").rows == 1
+    assert FeatureStore().groups.adopt("visits").rows == 1
     assert offline().snapshot().rows == 2

@@ -77,7 +77,7 @@ class World:
             DeltaTable(self.root).vacuum(0, dry_run=False, enforce_retention_duration=False)
         elif what == "optimize":
             self.settle()
-            self.store.optimize("visits")
+            self.store.groups.optimize("visits")
         elif what == "undo" and self.rows != self.adopted:
             with pytest.raises(StoreError) as caught:
                 self.latest()
@@ -90,7 +90,7 @@ class World:
         """Write through Seeknal."""
         made = self.table(keys)
         with warnings.catch_warnings(action="ignore"):
-            self.store.write(GROUP, made, mode=mode)
+            self.store.groups.write(GROUP, made, mode=mode)
         new = list(zip(keys, made["n"].to_pylist(), strict=True))
         stays = [row for row in self.rows if mode == "append" or (mode == "merge" and row[0] not in keys)]
         self.rows = self.adopted = stays + new
@@ -113,14 +113,14 @@ class World:
 
     def latest(self) -> dict[tuple[int, int], int]:
         """Give the value of each user and day that reads show."""
-        found = self.store.history([FeatureLookup("visits")], output="arrow").to_pylist()
+        found = self.store.features.history([FeatureLookup("visits")], output="arrow").to_pylist()
         return {(row["user_id"], (row["at"].replace(tzinfo=UTC) - START).days): row["n"] for row in found}
 
     def settle(self) -> None:
         """Adopt what another program changed, if it changed anything."""
         if self.rows == self.adopted:
             return
-        self.store.adopt("visits")
+        self.store.groups.adopt("visits")
         self.adopted, self.unordered_when_adopted = self.rows, self.unordered
         self.changed = set()
         self.check()

@@ -81,7 +81,7 @@ def stored(home: Path, tables: list[pa.Table]) -> Path:
     store = FeatureStore(home)
     with warnings.catch_warnings(action="ignore"):  # some rows are dated after now
         for table in tables:
-            store.write(group, table, mode="append")
+            store.groups.write(group, table, mode="append")
     store.close()
     return home / "offline" / "default" / "visits"
 
@@ -134,7 +134,7 @@ def spend(home: Path) -> Path:
     ]
     store = FeatureStore(home)
     for table in made:
-        store.write(FeatureGroup("spend", Entity("user", ["user"]), Materialization("at")), table, mode="append")
+        store.groups.write(FeatureGroup("spend", Entity("user", ["user"]), Materialization("at")), table, mode="append")
     return home / "offline" / "default" / "spend"
 
 
@@ -172,24 +172,24 @@ def test_a_table_of_an_earlier_release_is_mended_by_the_next_write_or_by_optimiz
     store, rule = FeatureStore(home), [("amount", "=", 2.0)]
     group = FeatureGroup("spend", Entity("user", ["user"]), Materialization("at"))
     assert len(DeltaTable(root).to_pandas(filters=rule)) == 0
-    assert store.latest([FeatureLookup(group)])["amount"].tolist() == [1.0, 2.0]
+    assert store.features.latest([FeatureLookup(group)])["amount"].tolist() == [1.0, 2.0]
     [found] = [one.found for one in examine(store) if not one.fine and one.what == "default/spend"]
     assert found.startswith("the table lacks the properties delta.dataSkippingStatsColumns: filters of other readers")
     if mend == "optimize":
-        store.optimize("spend")
+        store.groups.optimize("spend")
     else:
-        store.write(
+        store.groups.write(
             group,
             pa.table({"user": [3], "at": pa.array([3], pa.timestamp("us", "UTC")), "amount": [3.0]}),
             mode="append",
         )
     assert len(DeltaTable(root).to_pandas(filters=rule)) == 1
-    assert store.latest([FeatureLookup(group)])["amount"].tolist()[:2] == [1.0, 2.0]
+    assert store.features.latest([FeatureLookup(group)])["amount"].tolist()[:2] == [1.0, 2.0]
     assert all(one.fine for one in examine(store) if one.what == "default/spend")
 
 
 def test_a_property_that_another_program_took_away_is_set_again(home):
     root = spend(home)
     DeltaTable(root).alter.set_table_properties({"delta.enableExpiredLogCleanup": "true"})
-    FeatureStore(home).optimize("spend")
+    FeatureStore(home).groups.optimize("spend")
     assert DeltaTable(root).metadata().configuration["delta.enableExpiredLogCleanup"] == "false"

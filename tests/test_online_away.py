@@ -37,11 +37,11 @@ def store(redis, home) -> FeatureStore:
 
 
 def online(store: FeatureStore, user: int = 1) -> int | None:
-    return store.online_table("spend").get_features([{"user_id": user}], "dicts")[0]["x"]
+    return store.tables.open("spend").get_features([{"user_id": user}], "dicts")[0]["x"]
 
 
 def stored(store: FeatureStore) -> int:
-    return store.versions("spend")[0].rows
+    return store.groups.versions("spend")[0].rows
 
 
 @pytest.mark.parametrize("mode", ["append", "merge", "overwrite"])
@@ -55,11 +55,11 @@ def test_a_write_that_is_stored_says_so_and_can_be_repeated(store, redis, mode):
         ):
             write(fg, frame, mode=mode)
     assert stored(store) == (2 if mode == "merge" else 3)
-    assert caught.value.snapshot == store.versions("spend")[0].snapshot
+    assert caught.value.snapshot == store.groups.versions("spend")[0].snapshot
     assert "run seeknal materialize shop/spend" in str(caught.value)
     redis.start()
     assert seeknal("materialize", "shop/spend").returncode == 0
-    assert (online(store), online(store, 2), store.verify("spend").equal) == (1, 3, True)
+    assert (online(store), online(store, 2), store.tables.verify("spend").equal) == (1, 3, True)
 
 
 def test_a_repeated_append_stores_nothing_again_and_brings_the_rows_online(store, redis):
@@ -84,28 +84,28 @@ def test_only_exactly_the_last_rows_are_taken_for_a_repetition(store, redis):
     for frame in (rows(1), rows(1, user=2), rows(1), pa.concat_tables([rows(1), rows(2)])):
         with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match="stored offline"):
             write(fg, frame, mode="append")
-        counts.append(store.version("spend").rows)
+        counts.append(store.groups.version("spend").rows)
     assert counts == [2, 3, 4, 6]  # the first write was an overwrite
     redis.start()
-    store.load("spend")
+    store.groups.load("spend")
     with warnings.catch_warnings(action="ignore"):  # all is online: rows that are appended twice are meant so
         assert write(fg, pa.concat_tables([rows(1), rows(2)]), mode="append").rows == 2
-    assert (store.version("spend").rows, online(store)) == (8, 2)
+    assert (store.groups.version("spend").rows, online(store)) == (8, 2)
 
 
 def test_an_entity_is_erased_everywhere_or_nowhere(store, redis):
     write(group(), rows(1))
     write(group(), rows(2, user=2), mode="append")
-    store.load("spend")
+    store.groups.load("spend")
     redis.stop()
-    for erase in (store.erase, lambda _, keys: store.erase_entity("spend_entity", keys)):
+    for erase in (store.groups.erase, lambda _, keys: store.entities.erase("spend_entity", keys)):
         with pytest.raises(StoreError, match=r"Nothing was erased from shop/spend: .* Erase it again"):
             erase("spend", {"user_id": 1})
     assert stored(store) == 2
     redis.start()
-    store.load("spend")
-    assert store.erase("spend", {"user_id": 1}).rows == 1
-    assert (online(store), online(store, 2), store.verify("spend").equal) == (None, 2, True)
+    store.groups.load("spend")
+    assert store.groups.erase("spend", {"user_id": 1}).rows == 1
+    assert (online(store), online(store, 2), store.tables.verify("spend").equal) == (None, 2, True)
 
 
 @pytest.fixture
@@ -114,15 +114,15 @@ def in_two_stores(redis, home) -> FeatureStore:
     store = FeatureStore(home, online_store=str(home / "online"))
     for name in ("spend", "visits"):
         definition = FeatureGroup(name, Entity("user", ["user_id"]), Materialization("at"), "shop")
-        store.write(definition, pa.concat_tables([rows(1), rows(2, user=2)]))
-        store.serve([FeatureLookup(name)], name)
-    store.serve([FeatureLookup("visits")], "far", target=redis.url)
+        store.groups.write(definition, pa.concat_tables([rows(1), rows(2, user=2)]))
+        store.tables.serve([FeatureLookup(name)], name)
+    store.tables.serve([FeatureLookup("visits")], "far", target=redis.url)
     return store
 
 
 ERASE = {
-    "group": lambda store: store.erase("visits", {"user_id": 1}),
-    "entity": lambda store: store.erase_entity("user", {"user_id": 1}),
+    "group": lambda store: store.groups.erase("visits", {"user_id": 1}),
+    "entity": lambda store: store.entities.erase("user", {"user_id": 1}),
 }
 
 
@@ -133,7 +133,7 @@ def test_an_entity_is_erased_nowhere_if_one_of_several_online_stores_is_away(in_
     with pytest.raises(StoreError, match=r"Nothing was erased from (shop/spend, )?shop/visits: .* Erase it again"):
         ERASE[way](store)
     for name in ("spend", "visits"):
-        assert (store.version(name).rows, store.verify(name).equal) == (2, True)
+        assert (store.groups.version(name).rows, store.tables.verify(name).equal) == (2, True)
     redis.start()
     assert ERASE[way](store).rows == (1 if way == "group" else 2)
 
@@ -142,14 +142,14 @@ def test_a_group_is_deleted_nowhere_if_one_of_several_online_stores_is_away(in_t
     store = in_two_stores
     for target in (redis.url, None):  # the first leaves rows of the current version there
         with pytest.warns(SeeknalWarning, match="is now another"):
-            store.serve([FeatureLookup("spend")], "spend", target=target)
+            store.tables.serve([FeatureLookup("spend")], "spend", target=target)
     redis.stop()
     with pytest.raises(StoreError, match="could not be read"):
-        store.delete_group("spend")
-    assert store.verify("spend").equal
+        store.groups.delete("spend")
+    assert store.tables.verify("spend").equal
     redis.start()
-    store.delete_group("spend")
-    assert [table.name for table in store.registry.tables()] == ["far", "visits"]
+    store.groups.delete("spend")
+    assert [table.name for table in store.core.registry.tables()] == ["far", "visits"]
 
 
 def test_an_erasure_that_one_of_several_online_stores_refuses_says_what_is_gone(in_two_stores, redis):
@@ -158,21 +158,21 @@ def test_an_erasure_that_one_of_several_online_stores_refuses_says_what_is_gone(
         client.config_set("min-replicas-to-write", 1)  # from now on it can be read, but not written
     told = r"Nothing was erased from shop/visits offline, but its row may be gone from some online stores: .* by seeknal refresh"
     with pytest.raises(StoreError, match=told):
-        store.erase("visits", {"user_id": 1})
-    assert (store.version("visits").rows, store.verify("visits").different) == (2, 1)
+        store.groups.erase("visits", {"user_id": 1})
+    assert (store.groups.version("visits").rows, store.tables.verify("visits").different) == (2, 1)
     with redis.client() as client:
         client.config_set("min-replicas-to-write", 0)
-    store.refresh()
-    assert [store.verify(name).equal for name in ("visits", "far")] == [True, True]
-    assert store.erase("visits", {"user_id": 1}).rows == 1
-    assert [store.verify(name).equal for name in ("visits", "far")] == [True, True]
+    store.tables.refresh()
+    assert [store.tables.verify(name).equal for name in ("visits", "far")] == [True, True]
+    assert store.groups.erase("visits", {"user_id": 1}).rows == 1
+    assert [store.tables.verify(name).equal for name in ("visits", "far")] == [True, True]
 
 
 HEAL = {
-    "refresh": lambda store: store.refresh(["spend"]),
-    "materialize": lambda store: store.load("spend"),
-    "push": lambda store: store.push("spend", {"user_id": 3, "at": NOON, "x": 3}),
-    "erase": lambda store: store.erase("spend", {"user_id": 1}),
+    "refresh": lambda store: store.tables.refresh(["spend"]),
+    "materialize": lambda store: store.groups.load("spend"),
+    "push": lambda store: store.groups.push("spend", {"user_id": 3, "at": NOON, "x": 3}),
+    "erase": lambda store: store.groups.erase("spend", {"user_id": 1}),
 }
 
 
@@ -181,22 +181,22 @@ HEAL = {
 def test_a_store_that_comes_back_as_it_was_never_serves_who_was_erased(store, redis, heal):
     write(group(), rows(1))
     write(group(), rows(2, user=2), mode="append")
-    store.load("spend")
-    held_open = store.online_table("spend")
-    store.push("spend", {"user_id": 2, "at": NOON + HOUR, "x": 4})
+    store.groups.load("spend")
+    held_open = store.tables.open("spend")
+    store.groups.push("spend", {"user_id": 2, "at": NOON + HOUR, "x": 4})
     with redis.client() as client:
         client.save()  # what it comes back with
-    store.erase("spend", {"user_id": 1})
+    store.groups.erase("spend", {"user_id": 1})
     assert [row["x"] for row in held_open.get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [None, 4]
     redis.kill()
     redis.start()
-    for table in (held_open, store.online_table("spend"), FeatureStore(store.home).online_table("spend")):
+    for table in (held_open, store.tables.open("spend"), FeatureStore(store.home).tables.open("spend")):
         with pytest.raises(StoreError, match=r"may hold entities that were erased since.*seeknal refresh shop/spend"):
             table.get_features([{"user_id": 1}])
     HEAL[heal](store)
-    for table in (held_open, store.online_table("spend")):
+    for table in (held_open, store.tables.open("spend")):
         assert [row["x"] for row in table.get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [None, 4]
-    assert store.verify("spend").equal
+    assert store.tables.verify("spend").equal
 
 
 def asked(server: Server, path: str) -> tuple[int, str]:
@@ -210,15 +210,15 @@ def asked(server: Server, path: str) -> tuple[int, str]:
 
 def test_a_server_and_who_watches_it_refuse_a_store_that_comes_back_as_it_was(store, redis):
     write(group(), rows(1))
-    store.load("spend")
-    idle = store.online_table("spend")
+    store.groups.load("spend")
+    idle = store.tables.open("spend")
     path = "/v1/online/shop/spend?user_id=1"
     with Server(store.home) as running:
         assert asked(running, path)[0] == 200
         assert idle.get_features([{"user_id": 1}], "dicts")[0]["x"] == 1
         with redis.client() as client:
             client.save()
-        store.erase("spend", {"user_id": 1})  # which neither of them sees online
+        store.groups.erase("spend", {"user_id": 1})  # which neither of them sees online
         redis.kill()
         redis.start()
         wait_for(lambda: asked(running, path)[0] == 503)
@@ -255,45 +255,47 @@ def refuses(table: ServedTable) -> bool:
 
 def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(store, redis):
     write(group(), rows(1))
-    store.load("spend")
-    record = store.catalog.group("spend")
-    entity = store.catalog.entity(record, {"user_id": 1})
-    store.online_tables.take_out(record, entity, instant("2024-06-01"))  # and then the process ends
+    store.groups.load("spend")
+    record = store.core.catalog.group("spend")
+    entity = store.core.catalog.entity(record, {"user_id": 1})
+    store.tables.take_out(record, entity, instant("2024-06-01"))  # and then the process ends
     assert online(store) is None
-    assert not store.online_tables.ledger(record)[0].is_fresh
-    store.refresh(["spend"])
-    assert (online(store), store.verify("spend").equal) == (1, True)
+    assert not store.tables.ledger(record)[0].is_fresh
+    store.tables.refresh(["spend"])
+    assert (online(store), store.tables.verify("spend").equal) == (1, True)
 
 
 def test_rows_are_cleaned_everywhere_or_it_is_said_and_can_be_repeated(store, redis):
     write(group(), rows(1))
     write(group(), rows(2, user=2, times=[NOON + HOUR]), mode="append")
-    store.load("spend")
+    store.groups.load("spend")
     limit = instant(NOON + HOUR)
     redis.stop()
     with pytest.raises(StoreError, match=r"No row of shop/spend was removed.*Clean it again"):
-        store.clean("spend", limit)
-    assert (stored(store), store.clean("spend", limit, dry_run=True)) == (2, 1)
+        store.groups.clean("spend", limit)
+    assert (stored(store), store.groups.clean("spend", limit, dry_run=True)) == (2, 1)
     redis.start()
-    store.load("spend")
-    maintenance.clean(store.catalog, store.engine, store.catalog.group("spend"), limit, dry_run=False)  # then it ended
+    store.groups.load("spend")
+    maintenance.clean(
+        store.core.catalog, store.core.engine(), store.core.catalog.group("spend"), limit, dry_run=False
+    )  # then it ended
     assert seeknal("clean", "spend", "--before", "2024-01-01T13:00:00", "--yes").returncode == 0
     assert (stored(store), online(store), online(store, 2)) == (1, None, 2)
 
 
 def test_a_group_is_deleted_everywhere_or_nowhere(store, redis):
     write(group(), rows(1))
-    store.load("spend")
+    store.groups.load("spend")
     redis.stop()
     with pytest.raises(StoreError):
-        store.delete_group("spend")
+        store.groups.delete("spend")
     assert stored(store) == 1
     redis.start()
-    store.load("spend")
+    store.groups.load("spend")
     assert online(store) == 1
-    store.delete_group("spend")
+    store.groups.delete("spend")
     with pytest.raises(DefinitionError, match="No online table"):
-        store.online_table("spend")
+        store.tables.open("spend")
 
 
 def test_other_verbs_say_what_is_done_although_the_store_is_away(store, redis):
@@ -301,15 +303,15 @@ def test_other_verbs_say_what_is_done_although_the_store_is_away(store, redis):
     write(fg, rows(1))
     with warnings.catch_warnings(action="ignore"):
         write(fg, rows(2, y=[1]))
-    store.load("spend", version=1)
+    store.groups.load("spend", version=1)
     redis.stop()
     with pytest.raises(StoreError, match="Version 1 of shop/spend is the current one again, but not all is online"):
-        store.rollback("spend", 1)
-    assert store.version("spend").number == 1
+        store.groups.rollback("spend", 1)
+    assert store.groups.version("spend").number == 1
     told = "The new ttl of shop/spend is registered, but not all is online"
     with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match=told):
         group(online=True, ttl=timedelta(hours=1)).get_or_create()
     redis.start()
     with warnings.catch_warnings(action="ignore"):
         assert seeknal("materialize", "shop/spend").returncode == 0
-    assert (online(store), store.verify("spend").equal) == (None, True)  # it has expired
+    assert (online(store), store.tables.verify("spend").equal) == (None, True)  # it has expired

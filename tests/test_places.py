@@ -37,14 +37,14 @@ SEEKNAL = [sys.executable, "-c", "from seeknal.cli import main; main()"]
 
 def test_a_home_by_two_names_is_one_home(home, tmp_path, monkeypatch):
     fg = written(rows(1))
-    FeatureStore(home).serve([FeatureLookup(fg)], "serving")
+    FeatureStore(home).tables.serve([FeatureLookup(fg)], "serving")
     (tmp_path / "link").symlink_to(home)
     (tmp_path / "parent").symlink_to(tmp_path)
     stores = [FeatureStore(path) for path in (home, tmp_path / "link", tmp_path / "parent" / "home", f"{home}/../home")]
     assert {store.home for store in stores} == {home}
-    tables = [store.online_table("serving") for store in stores]
+    tables = [store.tables.open("serving") for store in stores]
     for number, store in enumerate(stores):
-        store.push("spend", {"user_id": 1, "at": NOON + (1 + number) * HOUR, "x": number})
+        store.groups.push("spend", {"user_id": 1, "at": NOON + (1 + number) * HOUR, "x": number})
         answers = [table.get_features([{"user_id": 1}], "dicts")[0]["x"] for table in tables]
         assert answers == [number] * len(stores)
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "link"))
@@ -59,10 +59,10 @@ def test_a_folder_of_online_rows_by_two_names_is_one_store(home, tmp_path):
     written(rows(1))
     store = FeatureStore(home)
     for number, name in enumerate(("real", "link")):
-        store.serve([FeatureLookup("spend")], name, target=tmp_path / name)
-        store.push("spend", {"user_id": 1, "at": NOON + (1 + number) * HOUR, "x": 10 + number})
+        store.tables.serve([FeatureLookup("spend")], name, target=tmp_path / name)
+        store.groups.push("spend", {"user_id": 1, "at": NOON + (1 + number) * HOUR, "x": 10 + number})
         assert OnlineFeaturesDuckDB(name).get_features([{"user_id": 1}], "dicts")[0]["x"] == 10 + number
-    assert {table.target for table in store.registry.tables()} == {"", str(tmp_path / "real")}
+    assert {table.target for table in store.core.registry.tables()} == {"", str(tmp_path / "real")}
 
 
 @pytest.fixture(params=["folder", "redis"])
@@ -88,15 +88,15 @@ def two(request, home, names) -> tuple[FeatureStore, ServedTable, ServedTable]:
     of_default.write(defined(timedelta(days=2)), rows(1, times=[datetime.now(UTC) - timedelta(days=10)]))
     store, target = (FeatureStore(home), names[0]) if request.param == "two targets" else (of_default, None)
     if request.param == "the settings changed":
-        FeatureStore(home).serve([FeatureLookup("spend")], "b", target=names[1])
-    store.serve([FeatureLookup("spend", version=1)], "a", target=target, ttl=timedelta(days=5000))
+        FeatureStore(home).tables.serve([FeatureLookup("spend")], "b", target=names[1])
+    store.tables.serve([FeatureLookup("spend", version=1)], "a", target=target, ttl=timedelta(days=5000))
     if request.param != "the settings changed":
-        store.serve([FeatureLookup("spend")], "b", target=names[1])
+        store.tables.serve([FeatureLookup("spend")], "b", target=names[1])
     if request.param == "earlier release":  # which kept the target as it was given
         with closing(sqlite3.connect(home / "registry.db")) as registry, registry:
             registry.execute("UPDATE online_table SET target = ? WHERE name = 'b'", [names[1]])
             registry.execute("UPDATE load SET target = ? WHERE id > 1", [names[1]])
-    return store, store.online_table("a"), store.online_table("b")
+    return store, store.tables.open("a"), store.tables.open("b")
 
 
 def x_of(table: ServedTable, user: int = 1) -> int | None:
@@ -106,20 +106,20 @@ def x_of(table: ServedTable, user: int = 1) -> int | None:
 def test_tables_in_one_online_store_by_two_names_do_not_take_their_rows_from_each_other(two, names):
     store, a, b = two
     assert (x_of(a), x_of(b)) == (1, None)
-    store.refresh(["b"])
+    store.tables.refresh(["b"])
     assert x_of(a) == 1
     with pytest.warns(SeeknalWarning, match="is now at version 2"):
-        store.write(defined(timedelta(days=2)), rows(2, y=[1], times=[datetime.now(UTC)]), mode="append")
-    store.refresh(["b"])
+        store.groups.write(defined(timedelta(days=2)), rows(2, y=[1], times=[datetime.now(UTC)]), mode="append")
+    store.tables.refresh(["b"])
     assert (x_of(a), x_of(b)) == (1, 2)
-    store.serve([FeatureLookup("spend", version=1)], "c", target=names[1])
-    store.delete_table("c")
-    assert (x_of(a), x_of(b), store.verify("a").equal, store.verify("b").equal) == (1, 2, True, True)
-    assert [line.version for line in store.ledger("spend")] == [1, 2]
-    assert store.erase("spend", {"user_id": 1}).online == 1
+    store.tables.serve([FeatureLookup("spend", version=1)], "c", target=names[1])
+    store.tables.delete("c")
+    assert (x_of(a), x_of(b), store.tables.verify("a").equal, store.tables.verify("b").equal) == (1, 2, True, True)
+    assert [line.version for line in store.groups.load_statuses("spend")] == [1, 2]
+    assert store.groups.erase("spend", {"user_id": 1}).online == 1
     for name in "ab":
-        store.delete_table(name)
-    assert store.loads("spend") == []
+        store.tables.delete(name)
+    assert store.groups.loads("spend") == []
     for version in (1, 2):
         with pytest.raises(KeyError):
             connect(names[0]).get(f"shop/spend/{version}", [])
@@ -153,7 +153,7 @@ fg = FeatureGroupDuckDB("spend", Entity("user", ["user_id"]), Materialization(ev
 fg.set_dataframe(pd.DataFrame({"user_id": [1], "at": pd.to_datetime(["2024-05-01"]), "x": [1]})).write()
 features = HistoricalFeaturesDuckDB([FeatureLookup(fg)])
 table = features.serve("serving")
-FeatureStore().push("spend", {"user_id": 1, "at": "2024-05-02", "x": 2})
+FeatureStore().groups.push("spend", {"user_id": 1, "at": "2024-05-02", "x": 2})
 features.save("may")
 TrainingSet.load("may").reproduce()
 print(features.to_dataframe()["x"].tolist(), table.get_features([{"user_id": 1}], "dicts"), table.verify().equal)

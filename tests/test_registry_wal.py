@@ -15,7 +15,8 @@ import pytest
 from contract.world import rows, written
 from seeknal import FeatureLookup, FeatureStore
 from seeknal.home.backup import backup, restore
-from seeknal.registry import Registry, tokens
+from seeknal.registry import Registry
+from seeknal.registry.tokens import Authenticator, Tokens
 from servers import Server, wait_for
 
 
@@ -36,17 +37,17 @@ def mode(file: Path) -> str:
 @pytest.fixture
 def registry(home) -> Registry:
     written(rows(1))
-    return FeatureStore(home).registry
+    return FeatureStore(home).core.registry
 
 
 def test_every_change_shows_in_the_stamp_while_another_program_keeps_a_write_ahead_log(registry):
-    token = tokens.create(registry, "a", "shop", ["read"])
+    token = Tokens(registry).create("a", "shop", ["read"])
     with with_wal(registry.path):
         before = registry.stamp()
-        tokens.revoke(registry, "a")
+        Tokens(registry).revoke("a")
         assert registry.stamp() != before
-        assert tokens.Authenticator(registry.tokens(), may_be_open=True).find(token) is None
-        tokens.create(Registry(registry.path), "b", "shop", ["read"])
+        assert Authenticator(registry.tokens(), may_be_open=True).find(token) is None
+        Tokens(Registry(registry.path)).create("b", "shop", ["read"])
         assert len(registry.tokens()) == 2
     assert registry.stamp() == registry.stamp()
     assert mode(registry.path) == "delete"
@@ -55,12 +56,12 @@ def test_every_change_shows_in_the_stamp_while_another_program_keeps_a_write_ahe
 
 def test_a_registry_is_converted_when_it_is_opened(registry, tmp_path):
     with with_wal(registry.path):
-        tokens.create(registry, "a", "shop", ["read"])
+        Tokens(registry).create("a", "shop", ["read"])
     Registry(registry.path)
     assert mode(registry.path) == "delete"
     assert {path.name for path in registry.path.parent.glob("registry.db*")} == {"registry.db"}
     with with_wal(registry.path):
-        tokens.create(registry, "b", "shop", ["read"])
+        Tokens(registry).create("b", "shop", ["read"])
         backup(FeatureStore(), tmp_path / "saved")
     restored = restore(tmp_path / "saved", FeatureStore(tmp_path / "restored")).home / "registry.db"
     assert (mode(restored), len(Registry(restored).tokens())) == ("delete", 2)
@@ -81,8 +82,8 @@ def test_a_registry_that_was_copied_over_another_has_another_stamp(registry, tmp
 
 @pytest.mark.slow
 def test_a_server_takes_no_revoked_token_and_each_new_one_whatever_the_journal(home, registry):
-    FeatureStore(home).serve([FeatureLookup("spend")], "serving")
-    revoked = tokens.create(registry, "a", "shop", ["read"])
+    FeatureStore(home).tables.serve([FeatureLookup("spend")], "serving")
+    revoked = Tokens(registry).create("a", "shop", ["read"])
 
     def status(server: Server, token: str) -> int:
         url = f"{server.url}/v1/online/shop/serving?user_id=1"
@@ -90,7 +91,7 @@ def test_a_server_takes_no_revoked_token_and_each_new_one_whatever_the_journal(h
 
     with Server(home) as server, with_wal(registry.path):
         assert status(server, revoked) == 200
-        tokens.revoke(registry, "a")
+        Tokens(registry).revoke("a")
         wait_for(lambda: status(server, revoked) == 401, 10)
-        given = tokens.create(registry, "b", "shop", ["read"])
+        given = Tokens(registry).create("b", "shop", ["read"])
         wait_for(lambda: status(server, given) == 200, 10)

@@ -61,13 +61,13 @@ def files_of(home):
 def test_all_that_reads_works_in_a_home_that_is_read_only(read_only_home, tmp_path):
     before = files_of(read_only_home)
     code = f"""{BEGIN}
-print(store.online_table("spend").get_features([{{"user_id": 1}}], "dicts"))
+print(store.tables.open("spend").get_features([{{"user_id": 1}}], "dicts"))
 print(features.to_dataframe()["x"].tolist())
 print(pd.concat([batch.to_pandas() for batch in features.to_batches()])["x"].tolist())
 print(features.to_parquet({str(tmp_path / "out.parquet")!r}))
 print(features.check(), len(features.explain({{"user_id": 1, "at": day}})))
 print(TrainingSet.load("may").reproduce()["x"].tolist())
-print(store.verify("spend").equal, len(spend.head()), [one.number for one in spend.versions])
+print(store.tables.verify("spend").equal, len(spend.head()), [one.number for one in spend.versions])
 """
     assert run_unprivileged(code).splitlines() == [
         "[{'user_id': 1, 'x': 10}]",
@@ -113,10 +113,10 @@ def test_all_that_writes_says_that_a_home_is_read_only_and_changes_nothing(read_
         'FeatureGroupDuckDB("other", Entity("user", ["user_id"]), Materialization("at")).set_dataframe(frame).write()',
         'features.save("june")',
         'features.serve("other")',
-        'store.load("spend")',
-        "store.refresh()",
-        'store.erase("spend", {"user_id": 2})',
-        'store.delete_table("spend")',
+        'store.groups.load("spend")',
+        "store.tables.refresh()",
+        'store.groups.erase("spend", {"user_id": 2})',
+        'store.tables.delete("spend")',
     )
     code = f"""{BEGIN}
 for write in {writes!r}:
@@ -205,9 +205,9 @@ user = os.getuid()
 spend.set_dataframe(frame.assign(x=user)).write()
 pushed = spend.push({"user_id": 3, "at": day + pd.Timedelta(seconds=user), "x": user})
 features.save(f"of_{user}")
-store.optimize("spend")
+store.groups.optimize("spend")
 list(features.to_batches())
-print(pushed.rows, store.online_table("spend").get_features([{"user_id": 3}, {"user_id": 1}], "dicts"))
+print(pushed.rows, store.tables.open("spend").get_features([{"user_id": 3}, {"user_id": 1}], "dicts"))
 """
     )
     as_user = "setpriv --reuid {} --regid {} --groups 4242 --inh-caps +dac_read_search --ambient-caps +dac_read_search"

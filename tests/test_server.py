@@ -57,12 +57,12 @@ EVERYTHING = pa.table(
 def store(tmp_path_factory):
     """A home with a few tables, for all tests here."""
     store = FeatureStore(tmp_path_factory.mktemp("served") / "home")
-    store.write(FeatureGroup("everything", USER, AT, "shop"), EVERYTHING)
-    store.serve([FeatureLookup("shop/everything")], "all")
+    store.groups.write(FeatureGroup("everything", USER, AT, "shop"), EVERYTHING)
+    store.tables.serve([FeatureLookup("shop/everything")], "all")
     spend = pa.table({"user_id": [1, 2], "at": [NOON, NOON], "spent": [10, None]})
-    store.write(FeatureGroup("spend", USER, AT, "shop"), spend)
-    store.serve([FeatureLookup("shop/spend"), FeatureLookup("shop/everything", ["whole", "share"])], "both")
-    store.serve([FeatureLookup("shop/spend")], "brief", ttl=timedelta(days=1))
+    store.groups.write(FeatureGroup("spend", USER, AT, "shop"), spend)
+    store.tables.serve([FeatureLookup("shop/spend"), FeatureLookup("shop/everything", ["whole", "share"])], "both")
+    store.tables.serve([FeatureLookup("shop/spend")], "brief", ttl=timedelta(days=1))
     yield store
     store.close()
 
@@ -141,7 +141,7 @@ def test_arrow_has_the_same_table_that_the_library_gives(http, store):
             "/v1/online/shop/all", content=content, params=query, headers={"content-type": kind, "accept": ARROW}
         )
         found = pa.ipc.open_stream(answer.content).read_all()
-        own = store.online_table("all", "shop").get_features(keys, "arrow", with_status=True)
+        own = store.tables.open("all", project="shop").get_features(keys, "arrow", with_status=True)
         assert found.schema.equals(own.schema)
         assert repr(found.to_pylist()) == repr(own.to_pylist())  # NaN is not equal to itself
 
@@ -198,8 +198,8 @@ def test_what_does_not_fit_is_told_in_the_librarys_words(http, status, said, pat
 
 def test_all_keys_that_are_missing_are_named(http, store):
     group = FeatureGroup("visits", Entity("visit", ["shop_id", "user_id", "till"]), AT, "shop")
-    store.write(group, pa.table({"shop_id": [1], "user_id": [2], "till": [3], "at": [NOON], "n": [1]}))
-    store.serve([FeatureLookup("shop/visits")], "visits")
+    store.groups.write(group, pa.table({"shop_id": [1], "user_id": [2], "till": [3], "at": [NOON], "n": [1]}))
+    store.tables.serve([FeatureLookup("shop/visits")], "visits")
     asked = http.post("/v1/online/shop/visits", json={"keys": [{"till": 3}]}), http.get("/v1/online/visits?till=3")
     for answer in asked:
         assert answer.status_code == 400
@@ -226,16 +226,16 @@ def test_other_methods_kinds_and_answers_are_refused_by_name(http):
 
 
 def test_a_push_is_stored_and_online_at_once(http, store):
-    store.write(
+    store.groups.write(
         FeatureGroup("seen", USER, AT, "shop"), pa.table({"user_id": [1], "at": [NOON], "price": [Decimal("1.00")]})
     )
-    store.serve([FeatureLookup("shop/seen")], "seen")
+    store.tables.serve([FeatureLookup("shop/seen")], "seen")
     row = {"user_id": 5, "at": "2024-01-02T00:00:00Z", "price": "2.50"}
     told = http.post("/v1/push/shop/seen", json={"rows": [row]}).json()
     assert (told["rows"], told["known"], told["first"]) == (1, 0, "2024-01-02T00:00:00.000000Z")
     assert http.post("/v1/push/shop/seen", json={"rows": [row]}).json()["known"] == 1
     assert ask(http, "seen", [{"user_id": 5}]) == [{"user_id": 5, "price": "2.50"}]
-    assert store.verify("seen", "shop").equal
+    assert store.tables.verify("seen", project="shop").equal
 
 
 TOLD = {
@@ -254,7 +254,7 @@ TOLD = {
 @pytest.mark.parametrize("name", TOLD)
 def test_a_pushed_value_that_would_be_changed_is_refused(http, store, name):
     kind, refused, taken = TOLD[name]
-    store.write(
+    store.groups.write(
         FeatureGroup(name, USER, AT, "told"), pa.table({"user_id": [1], "at": [NOON], "x": pa.array([None], kind)})
     )
     for value in [*refused, taken]:
@@ -295,7 +295,7 @@ def test_a_training_set_comes_back_as_the_library_gives_it(http, store, form):
     answer = historical(http, form(spine))
     assert answer.status_code == 200, answer.text
     found = pa.ipc.open_stream(answer.content).read_all()
-    assert found.equals(store.training_set([FeatureLookup("shop/spend")], spine, "t"))
+    assert found.equals(store.features.training_set([FeatureLookup("shop/spend")], spine, "t"))
 
 
 @pytest.mark.parametrize(
@@ -363,16 +363,16 @@ def test_the_description_names_every_route_and_is_a_page_too(http):
 @pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 def test_a_table_served_anew_is_answered_anew_without_a_request_that_fails(http, store):
     group = FeatureGroup("changing", USER, AT, "shop")
-    store.write(group, pa.table({"user_id": [1], "at": [NOON], "a": [1]}))
-    store.serve([FeatureLookup("shop/changing")], "changing")
+    store.groups.write(group, pa.table({"user_id": [1], "at": [NOON], "a": [1]}))
+    store.tables.serve([FeatureLookup("shop/changing")], "changing")
     assert ask(http, "changing", [{"user_id": 1}]) == [{"user_id": 1, "a": 1}]
-    store.write(group, pa.table({"user_id": [1], "at": [NOON], "a": [1], "b": [2]}))
-    store.serve([FeatureLookup("shop/changing")], "changing")
+    store.groups.write(group, pa.table({"user_id": [1], "at": [NOON], "a": [1], "b": [2]}))
+    store.tables.serve([FeatureLookup("shop/changing")], "changing")
     wait_for(lambda: ask(http, "changing", [{"user_id": 1}]) == [{"user_id": 1, "a": 1, "b": 2}])
-    store.delete_table("changing", "shop")
-    store.delete_group("changing", "shop")
-    store.write(group, pa.table({"user_id": [1], "at": [NOON], "c": [3]}))
-    store.serve([FeatureLookup("shop/changing")], "changing")
+    store.tables.delete("changing", project="shop")
+    store.groups.delete("changing", project="shop")
+    store.groups.write(group, pa.table({"user_id": [1], "at": [NOON], "c": [3]}))
+    store.tables.serve([FeatureLookup("shop/changing")], "changing")
     assert ask(http, "changing", [{"user_id": 1}]) == [{"user_id": 1, "c": 3}]
 
 
@@ -443,7 +443,7 @@ def nested(inner):
 def pushed_back(tmp_path_factory):
     """A home in which each example has a group of its own."""
     store = FeatureStore(tmp_path_factory.mktemp("pushed-back") / "home")
-    store.write(FeatureGroup("first", USER, AT), pa.table({"user_id": [1], "at": [NOON], "x": [1]}))
+    store.groups.write(FeatureGroup("first", USER, AT), pa.table({"user_id": [1], "at": [NOON], "x": [1]}))
     with Server(store.home) as server, httpx2.Client(base_url=server.url) as http:
         yield store, http, count()
     store.close()
@@ -459,8 +459,8 @@ def test_what_the_server_gives_can_be_pushed_back_and_is_the_same(pushed_back, d
         for i, (kind, values) in enumerate(drawn)
     }
     name = f"g{next(numbers)}"
-    store.write(FeatureGroup(name, USER, AT), pa.table({"user_id": [1, 2], "at": [NOON, NOON], **columns}))
-    own = store.serve([FeatureLookup(name)], name)
+    store.groups.write(FeatureGroup(name, USER, AT), pa.table({"user_id": [1, 2], "at": [NOON, NOON], **columns}))
+    own = store.tables.serve([FeatureLookup(name)], name)
     for user, (kind, codec) in enumerate((("application/json", msgspec.json), (MSGPACK, msgspec.msgpack)), 1):
         body = codec.encode({"keys": [{"user_id": user}]})
         path, headers = f"/v1/online/default/{name}", {"content-type": kind, "accept": kind}

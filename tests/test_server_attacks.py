@@ -31,7 +31,6 @@ from schemathesis.specs.openapi import checks
 from contract.profiles import IS_LONG
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.registry import tokens
 from servers import Server, wait_for
 
 JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"
@@ -69,8 +68,8 @@ def entities(*projects: str, home: Path) -> FeatureStore:
             "tags": [["a"], []],
             "raw": [b"x", b""],
         }
-        store.write(definition, pa.table(rows if project == "bank" else {**rows, key: ["ann", "bob"]}))
-        store.serve([FeatureLookup(f"{project}/{group}")], table)
+        store.groups.write(definition, pa.table(rows if project == "bank" else {**rows, key: ["ann", "bob"]}))
+        store.tables.serve([FeatureLookup(f"{project}/{group}")], table)
     return store
 
 
@@ -132,7 +131,7 @@ def target(folder: Path, *projects: str, token: bool) -> Iterator[Target]:
     (folder / "cwd").mkdir()
     (folder / "canary.txt").write_text("tweet-98")
     store = entities(*projects, home=folder / "home")
-    text = tokens.create(store.registry, "web", "shop", ["read", "push", "admin"]) if token else None
+    text = store.tokens.create("web", "shop", ["read", "push", "admin"]) if token else None
     served = Server(store.home, "--timeout", "3", env={"TMPDIR": str(folder / "cwd")})
     with chdir(folder / "cwd"), served as server, httpx2.Client(timeout=30, trust_env=False) as client:
         yield Target(server, client, text, around(folder))
@@ -856,7 +855,7 @@ def test_what_another_project_has_looks_as_if_it_were_not_there(attacked):
 
 
 def test_a_token_of_one_project_counts_and_lists_nothing_of_another(attacked):
-    other = tokens.create(FeatureStore(attacked.server.home).registry, f"bank-{time.time_ns()}", "bank", ["admin"])
+    other = FeatureStore(attacked.server.home).tokens.create(f"bank-{time.time_ns()}", "bank", ["admin"])
     headers = {"authorization": f"Bearer {other}"}
     keys = {"keys": [{"holder": "sesame-open"}]}
 

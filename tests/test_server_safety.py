@@ -53,9 +53,9 @@ def filled(home: Path, *projects: str, **settings) -> FeatureStore:
     store = FeatureStore(home, **settings)
     for project in projects:
         group = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event_time_col="at"), project)
-        store.write(group, pa.table({"user_id": [1, 2], "at": [NOON, NOON], "spent": [10, 7]}))
-        store.serve([FeatureLookup(f"{project}/spend")], "spend")
-        store.serve([FeatureLookup(f"{project}/spend")], f"only_in_{project}")
+        store.groups.write(group, pa.table({"user_id": [1, 2], "at": [NOON, NOON], "spent": [10, 7]}))
+        store.tables.serve([FeatureLookup(f"{project}/spend")], "spend")
+        store.tables.serve([FeatureLookup(f"{project}/spend")], f"only_in_{project}")
     return store
 
 
@@ -75,8 +75,8 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(store):
     """Tokens, by what they are for."""
-    made = {right: tokens.create(store.registry, right, "shop", [right]) for right in tokens.RIGHTS}
-    return made | {"all": tokens.create(store.registry, "everything", "*", ["admin"])}
+    made = {right: store.tokens.create(right, "shop", [right]) for right in tokens.RIGHTS}
+    return made | {"all": store.tokens.create("everything", "*", ["admin"])}
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +176,11 @@ def test_a_token_with_one_wrong_letter_opens_nothing(server, shown):
 
 def test_a_revoked_token_soon_opens_nothing_and_the_last_does_not_open_the_door(tmp_path):
     store = filled(tmp_path / "other", "shop")
-    token = tokens.create(store.registry, "web", "shop", ["read"])
+    token = store.tokens.create("web", "shop", ["read"])
     with Server(store.home) as server:
         assert ask(server.url).status_code == 401
         assert ask(server.url, token=token).status_code == 200
-        tokens.revoke(store.registry, "web")
+        store.tokens.revoke("web")
         wait_for(lambda: ask(server.url, token=token).status_code == 401)
         assert ask(server.url).status_code == 401
 
@@ -218,7 +218,7 @@ def test_others_are_let_in_only_with_tokens(tmp_path):
 
 def test_an_address_that_is_taken_is_named(tmp_path, home):
     assert "There is no feature store in" in seeknal("serve").stderr
-    _ = FeatureStore(home).registry
+    _ = FeatureStore(home).core.registry
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -326,8 +326,8 @@ def test_slow_clients_are_let_go(tmp_path):
 def test_who_does_not_read_a_large_answer_is_let_go(tmp_path):
     store = filled(tmp_path / "other", "shop")
     notes = FeatureGroup("notes", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
-    store.write(notes, pa.table({"user_id": [1], "at": [NOON], "note": ["x" * 200_000]}))
-    store.serve([FeatureLookup("shop/notes")], "notes")
+    store.groups.write(notes, pa.table({"user_id": [1], "at": [NOON], "note": ["x" * 200_000]}))
+    store.tables.serve([FeatureLookup("shop/notes")], "notes")
     body = json.dumps({"keys": [{"user_id": 1}] * 100}).encode()
     with Server(store.home, "--timeout", "1") as server:
         assert (
@@ -355,8 +355,8 @@ def is_given_up(connection: socket.socket) -> bool:
 
 def test_deadlines_hold_while_somebody_holds_the_registry(tmp_path):
     store = filled(tmp_path / "other", "shop")
-    with Server(store.home, "--timeout", "1") as server, closing(sqlite3.connect(store.registry.path)) as db:
-        tokens.create(store.registry, "web", "shop", ["read"])
+    with Server(store.home, "--timeout", "1") as server, closing(sqlite3.connect(store.core.registry.path)) as db:
+        store.tokens.create("web", "shop", ["read"])
         db.execute("BEGIN EXCLUSIVE")
         for _ in range(3):  # the server looks at the registry some times a second, and so waits for it by the second
             assert raw(server.url, POST + b"Content-Length: 100\r\n\r\n", seconds=30).startswith(b"HTTP/1.1 408")
@@ -364,7 +364,7 @@ def test_deadlines_hold_while_somebody_holds_the_registry(tmp_path):
 
 
 def test_looking_at_the_registry_keeps_the_locks_that_this_process_holds_on_it(tmp_path):
-    registry = filled(tmp_path / "other", "shop").registry
+    registry = filled(tmp_path / "other", "shop").core.registry
     command = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
     with closing(sqlite3.connect(registry.path)) as db:
         db.execute("BEGIN IMMEDIATE")
@@ -394,7 +394,7 @@ def test_a_certificate_that_is_none_ends_it_before_it_begins(tmp_path, workers):
 
 def test_a_home_without_tokens_in_the_place_of_one_with_tokens_is_not_open(tmp_path):
     one, other = filled(tmp_path / "one", "shop"), filled(tmp_path / "other", "shop")
-    token = tokens.create(one.registry, "web", "shop", ["read"])
+    token = one.tokens.create("web", "shop", ["read"])
     with Server(one.home) as server:
         assert ask(server.url).status_code == 401
         one.home.rename(tmp_path / "before")
@@ -535,7 +535,7 @@ def test_not_ready_while_the_registry_or_a_store_cannot_be_read(tmp_path, valkey
         valkey.start()  # with nothing in it
         assert httpx2.get(f"{server.url}/readyz", timeout=20).status_code == 503
         assert "Load it again: seeknal refresh shop/" in server.errors.read_text()
-        store.load("spend")
+        store.groups.load("spend")
         assert httpx2.get(f"{server.url}/readyz", timeout=20).status_code == 200
         valkey.stop()
 
@@ -721,7 +721,7 @@ def test_workers_end_with_the_first_process_however_it_ends(tmp_path):
 def test_tables_beyond_those_opened_at_the_start_are_opened_when_they_are_asked_for(tmp_path):
     store = filled(tmp_path / "home", "shop")
     for i in range(30):
-        store.serve([FeatureLookup("shop/spend")], f"z{i:02}")
+        store.tables.serve([FeatureLookup("shop/spend")], f"z{i:02}")
     with Server(store.home) as server:
         for i in range(30):
             answer = httpx2.get(f"{server.url}/v1/online/shop/z{i:02}?user_id=1")

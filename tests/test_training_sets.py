@@ -46,8 +46,8 @@ def test_a_saved_training_set_is_what_to_dataframe_gives_and_stays_it_whatever_c
     write(spend, rows(7, times=[NOON], y=["new"]))
     spend.materialization = group(ttl=HOUR / 60).materialization
     spend.get_or_create()
-    FeatureStore().optimize("spend", keep_days=0)
-    FeatureStore().clean("spend", (2**62))
+    FeatureStore().groups.optimize("spend", keep_days=0)
+    FeatureStore().groups.clean("spend", (2**62))
     spend.rollback(to=1)
     again = TrainingSet.load("march").reproduce("arrow")
     assert again.equals(expected)
@@ -150,15 +150,15 @@ def test_erasing_another_entity_leaves_a_training_set_of_the_newest_snapshot_as_
     fg = written(pa.table({"user_id": [1, 2], "at": [NOON, NOON], "x": [1, 2]}))
     spine = pa.table({"user_id": pa.array([2], pa.int32()), "at": [NOON]})
     saved = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).using_spine(spine, "at").save("two", rows=True)
-    assert FeatureStore().erase("spend", {"user_id": 1}).rows == 1
+    assert FeatureStore().groups.erase("spend", {"user_id": 1}).rows == 1
     assert saved.reproduce("arrow")["x"].to_pylist() == [2]
-    FeatureStore().optimize("spend", keep_days=0)
+    FeatureStore().groups.optimize("spend", keep_days=0)
     assert saved.reproduce("arrow")["x"].to_pylist() == [2]
     with pytest.raises(DefinitionError, match="holds that entity"):
-        FeatureStore().erase("spend", {"user_id": 2})
+        FeatureStore().groups.erase("spend", {"user_id": 2})
 
 
 def test_erasing_an_entity_that_no_key_can_be_erases_nothing():
     fg = written(pa.table({"user_id": pa.array([1], pa.int32()), "at": [NOON], "x": [1]}))
-    assert FeatureStore().erase("spend", {"user_id": 2**40}).rows == 0
+    assert FeatureStore().groups.erase("spend", {"user_id": 2**40}).rows == 0
     assert HistoricalFeaturesDuckDB([FeatureLookup(fg)]).to_dataframe()["x"].tolist() == [1]

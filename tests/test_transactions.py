@@ -48,26 +48,26 @@ def counted() -> Iterator[Counter[str]]:
 def store() -> FeatureStore:
     """A store whose group is online and in use."""
     made = FeatureStore()
-    made.write(GROUP, frame(1), mode="append")
-    made.write(GROUP, frame(2), mode="append")
-    made.push("spend", event_of(3))
+    made.groups.write(GROUP, frame(1), mode="append")
+    made.groups.write(GROUP, frame(2), mode="append")
+    made.groups.push("spend", event_of(3))
     return made
 
 
 CALLS: list[tuple[str, Callable[[FeatureStore], object], int, int]] = [
-    ("append", lambda store: store.write(GROUP, frame(4), mode="append"), 3, 2),
-    ("push", lambda store: store.push("spend", event_of(5)), 3, 2),
-    ("replay", lambda store: store.push("spend", event_of(3)), 3, 2),
-    ("serve", lambda store: store.serve([FeatureLookup("spend")], "t"), 5, 2),
-    ("join", lambda store: store.training_set([FeatureLookup("spend")], frame(9).drop("x"), "at"), 1, 0),
-    ("open", lambda store: store.online_table("spend"), 2, 0),
+    ("append", lambda store: store.groups.write(GROUP, frame(4), mode="append"), 3, 2),
+    ("push", lambda store: store.groups.push("spend", event_of(5)), 3, 2),
+    ("replay", lambda store: store.groups.push("spend", event_of(3)), 3, 2),
+    ("serve", lambda store: store.tables.serve([FeatureLookup("spend")], "t"), 5, 2),
+    ("join", lambda store: store.features.training_set([FeatureLookup("spend")], frame(9).drop("x"), "at"), 1, 0),
+    ("open", lambda store: store.tables.open("spend"), 2, 0),
 ]
 
 
 @pytest.mark.parametrize(("call", "reads", "writes"), [one[1:] for one in CALLS], ids=[one[0] for one in CALLS])
 def test_a_call_makes_few_transactions_however_many_snapshots_there_are(store, call, reads, writes):
     for day in range(10, 20):
-        store.push("spend", event_of(day))
+        store.groups.push("spend", event_of(day))
     with counted() as few:
         call(store)
     assert few["BEGIN"] <= reads
@@ -76,9 +76,9 @@ def test_a_call_makes_few_transactions_however_many_snapshots_there_are(store, c
 
 def test_the_statements_of_a_push_do_not_grow_with_the_snapshots(store):
     with counted() as before:
-        store.push("spend", event_of(4))
+        store.groups.push("spend", event_of(4))
     for hour in range(30):
-        store.push("spend", event_of(5) | {"at": moment(5).replace(hour=hour % 24, minute=hour)})
+        store.groups.push("spend", event_of(5) | {"at": moment(5).replace(hour=hour % 24, minute=hour)})
     with counted() as after:
-        store.push("spend", event_of(6))
+        store.groups.push("spend", event_of(6))
     assert after == before

@@ -69,7 +69,7 @@ def write(task: Task) -> Job:
     rows, defined = pq.read_table(task["rows"]), group_of(task, task["groups"][0])
 
     def job() -> dict[str, Any]:
-        FeatureStore(task["home"]).write(defined, rows, mode=task["mode"], interval=Interval(*task["interval"]))
+        FeatureStore(task["home"]).groups.write(defined, rows, mode=task["mode"], interval=Interval(*task["interval"]))
         return {}
 
     return job
@@ -92,7 +92,7 @@ def optimize(task: Task) -> Job:
     """Put the files of a group together."""
 
     def job() -> dict[str, Any]:
-        FeatureStore(task["home"]).optimize(task["groups"][0]["name"], "bench")
+        FeatureStore(task["home"]).groups.optimize(task["groups"][0]["name"], project="bench")
         return {}
 
     return job

@@ -18,13 +18,22 @@ if TYPE_CHECKING:
         OnlineFeaturesDuckDB,
     )
     from seeknal.featurestore.training_set import TrainingSet
-    from seeknal.home.removal import ErasedEntity
+    from seeknal.home.entities import Entities, RegisteredEntity
+    from seeknal.home.groups import Groups
+    from seeknal.home.projects import Projects
+    from seeknal.home.removal import Deletion, ErasedEntity
     from seeknal.home.store import FeatureStore
     from seeknal.join.explanation import Candidate
+    from seeknal.join.features import Features
+    from seeknal.join.inquiry import Inquiry
     from seeknal.join.leaks import Findings
+    from seeknal.join.training_sets import TrainingSets
     from seeknal.load.loading import Loaded
-    from seeknal.registry import GroupRecord, Load, Question, TrainingSetRecord, Version
-    from seeknal.serve.online_tables import LoadStatus, Refreshed
+    from seeknal.load.status import LoadStatus
+    from seeknal.registry import GroupRecord, Load, OnlineTableRecord, Question, TokenRecord, TrainingSetRecord, Version
+    from seeknal.registry.tokens import Tokens
+    from seeknal.serve.freshness import Freshness
+    from seeknal.serve.online_tables import OnlineTables, Refreshed
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Difference, Verified
     from seeknal.values.times import Interval
@@ -40,7 +49,9 @@ __all__ = [
     "Change",
     "DataError",
     "DefinitionError",
+    "Deletion",
     "Difference",
+    "Entities",
     "Entity",
     "Erased",
     "ErasedEntity",
@@ -48,9 +59,13 @@ __all__ = [
     "FeatureGroupDuckDB",
     "FeatureLookup",
     "FeatureStore",
+    "Features",
     "Findings",
+    "Freshness",
     "GroupRecord",
+    "Groups",
     "HistoricalFeaturesDuckDB",
+    "Inquiry",
     "Interval",
     "Load",
     "LoadStatus",
@@ -58,16 +73,23 @@ __all__ = [
     "Materialization",
     "NotOnlineError",
     "OnlineFeaturesDuckDB",
+    "OnlineTableRecord",
+    "OnlineTables",
     "Optimized",
+    "Projects",
     "Pushed",
     "Question",
     "Refreshed",
+    "RegisteredEntity",
     "SeeknalError",
     "SeeknalWarning",
     "ServedTable",
     "StoreError",
+    "TokenRecord",
+    "Tokens",
     "TrainingSet",
     "TrainingSetRecord",
+    "TrainingSets",
     "Verified",
     "Version",
     "Written",
@@ -95,13 +117,30 @@ _MODULES = {
         "OnlineFeaturesDuckDB",
     ),
     "seeknal.featurestore.training_set": ("TrainingSet",),
-    "seeknal.home.removal": ("ErasedEntity",),
+    "seeknal.home.entities": ("Entities", "RegisteredEntity"),
+    "seeknal.home.groups": ("Groups",),
+    "seeknal.home.projects": ("Projects",),
+    "seeknal.home.removal": ("Deletion", "ErasedEntity"),
     "seeknal.home.store": ("FeatureStore",),
     "seeknal.join.explanation": ("Candidate",),
+    "seeknal.join.features": ("Features",),
+    "seeknal.join.inquiry": ("Inquiry",),
     "seeknal.join.leaks": ("Findings",),
+    "seeknal.join.training_sets": ("TrainingSets",),
     "seeknal.load.loading": ("Loaded",),
-    "seeknal.registry": ("GroupRecord", "Load", "Question", "TrainingSetRecord", "Version"),
-    "seeknal.serve.online_tables": ("LoadStatus", "Refreshed"),
+    "seeknal.load.status": ("LoadStatus",),
+    "seeknal.registry": (
+        "GroupRecord",
+        "Load",
+        "OnlineTableRecord",
+        "Question",
+        "TokenRecord",
+        "TrainingSetRecord",
+        "Version",
+    ),
+    "seeknal.registry.tokens": ("Tokens",),
+    "seeknal.serve.freshness": ("Freshness",),
+    "seeknal.serve.online_tables": ("OnlineTables", "Refreshed"),
     "seeknal.serve.open_tables": ("ServedTable",),
     "seeknal.serve.verification": ("Difference", "Verified"),
     "seeknal.values.times": ("Interval",),

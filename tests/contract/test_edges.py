@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
+from seeknal.join.inquiry import Inquiry
 from seeknal.join.training_sets import TrainingSets
 from seeknal.offline import table
 from seeknal.offline.log import read_snapshot
 from seeknal.online import Entries, LmdbStore, LoadAttempt, RedisStore, State
-from seeknal.registry import Question, tokens
+from seeknal.registry import tokens
 from seeknal.registry.catalog import Catalog
-from seeknal.serve.freshness import freshness
 from seeknal.server.bodies import read_arrow
 from seeknal.system.duck import Duck
 from seeknal.values.content_hash import content_hash
@@ -33,7 +33,7 @@ def ago(interval: timedelta) -> datetime:
 
 
 def answers(store: FeatureStore, table: str, *users: object) -> list[object]:
-    found = store.online_table(table).get_features([{"user_id": user} for user in users], "dicts")
+    found = store.tables.open(table).get_features([{"user_id": user} for user in users], "dicts")
     return [row["x"] for row in found]
 
 
@@ -43,16 +43,16 @@ def answers(store: FeatureStore, table: str, *users: object) -> list[object]:
 def test_a_store_that_forgets_keeps_rows_as_long_as_the_table_with_the_longest_ttl_needs_them(valkey_url):
     store = FeatureStore(online_store=valkey_url)
     lookup = FeatureLookup(written(rows(1, times=[ago(timedelta(days=3))]), ttl=HOUR))
-    store.serve([lookup], "long", ttl=timedelta(days=30))
+    store.tables.serve([lookup], "long", ttl=timedelta(days=30))
     assert answers(store, "long", 1) == [1]
 
 
 def test_a_table_with_a_longer_ttl_brings_back_rows_that_the_store_has_forgotten(valkey_url):
     store = FeatureStore(online_store=valkey_url)
     lookup = FeatureLookup(written(rows(1, times=[ago(timedelta(days=3))]), ttl=HOUR))
-    store.load("spend")
+    store.groups.load("spend")
     assert answers(store, "spend", 1) == [None]
-    store.serve([lookup], "long", ttl=timedelta(days=30))
+    store.tables.serve([lookup], "long", ttl=timedelta(days=30))
     assert answers(store, "long", 1) == [1]
 
 
@@ -60,17 +60,17 @@ def test_a_load_refreshes_a_version_in_every_store_that_has_it(tmp_path):
     store, fg = FeatureStore(), written(rows(1))
     places = [None, tmp_path / "a", tmp_path / "b"]
     for number, place in enumerate(places):
-        store.serve([FeatureLookup(fg)], f"table{number}", target=place)
+        store.tables.serve([FeatureLookup(fg)], f"table{number}", target=place)
     write(fg, rows(2, times=[NOON + HOUR]), mode="append")
-    store.load("spend")
+    store.groups.load("spend")
     assert [answers(store, f"table{number}", 1) for number in range(len(places))] == [[2]] * 3
 
 
 def test_rows_that_another_table_uses_stay_when_a_table_is_deleted():
     store, fg = FeatureStore(), written(rows(1))
     for name in ("one", "other"):
-        store.serve([FeatureLookup(fg)], name)
-    store.delete_table("one")
+        store.tables.serve([FeatureLookup(fg)], name)
+    store.tables.delete("one")
     assert answers(store, "other", 1) == [1]
 
 
@@ -114,15 +114,15 @@ def test_how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and
         write(fg, rows(hour, times=[NOON + hour * HOUR]), mode="append")
     for end, newest in ((HOUR, HOUR), (HOUR - MICROSECOND, timedelta(0)), (2 * HOUR, 2 * HOUR)):
         store = FeatureStore()
-        store.load("spend", interval=Interval.between(NOON, NOON + end))
-        found = freshness(store.online_tables, store.catalog.online_table("spend"), now())
+        store.groups.load("spend", interval=Interval.between(NOON, NOON + end))
+        found = store.tables.freshness(store.tables.get("spend"), now())
         assert (found.newest, found.is_behind) == (instant(NOON + newest), False)
-        store.delete_table("spend")
+        store.tables.delete("spend")
 
 
 def newest_of(store: FeatureStore, at: datetime | None = None) -> int | None:
     moment = now() if at is None else instant(at)
-    return freshness(store.online_tables, store.catalog.online_table("spend"), moment).newest
+    return store.tables.freshness(store.tables.get("spend"), moment).newest
 
 
 def users(times: dict[int | None, datetime]) -> pa.Table:
@@ -132,50 +132,50 @@ def users(times: dict[int | None, datetime]) -> pa.Table:
 
 def test_how_fresh_a_table_is_counts_the_rows_that_it_serves_and_no_others():
     fg, store = written(users({1: NOON, 2: NOON + HOUR, None: NOON + 5 * HOUR})), FeatureStore()
-    store.load("spend")
+    store.groups.load("spend")
     assert newest_of(store) == instant(NOON + HOUR)
     write(fg, users({3: NOON + 2 * HOUR, None: NOON + 6 * HOUR}), mode="append")
-    store.load("spend")
+    store.groups.load("spend")
     assert newest_of(store) == instant(NOON + 2 * HOUR)
-    store.erase("spend", {"user_id": 3})
+    store.groups.erase("spend", {"user_id": 3})
     assert newest_of(store) == instant(NOON + HOUR)
     write(fg, users({1: NOON - HOUR}))
-    store.load("spend")
+    store.groups.load("spend")
     assert newest_of(store) == instant(NOON - HOUR)
     write(fg, users({1: NOON})[:0])
-    store.load("spend")
+    store.groups.load("spend")
     assert newest_of(store) is None
 
 
 def test_how_fresh_a_table_is_moves_on_when_rows_come_that_were_loaded_before():
     written(users({1: datetime.now(UTC) - HOUR, 2: (ahead := datetime.now(UTC) + HOUR)}))
     store = FeatureStore()
-    store.load("spend")
+    store.groups.load("spend")
     assert newest_of(store, ahead - MICROSECOND) < instant(datetime.now(UTC))
     assert [newest_of(store, ahead + late) for late in (timedelta(0), HOUR)] == [instant(ahead)] * 2
 
 
 def test_how_fresh_a_table_is_that_an_earlier_release_loaded():
     fg, store = written(users({1: NOON, 2: NOON + HOUR})), FeatureStore()
-    store.load("spend")
+    store.groups.load("spend")
     online, space = LmdbStore(store.home / "online"), "shop/spend/1"
     text, _ = online.get(space, [])
     online.change(space, text, replace(State.loads(text), events=None).dumps(), Entries([], []))
     assert newest_of(store) == instant(NOON + HOUR)
     write(fg, users({1: NOON - HOUR}))
-    store.optimize("spend", keep_days=0)
+    store.groups.optimize("spend", keep_days=0)
     assert newest_of(store) == instant(NOON + HOUR), (
         "from the rows online, since those that they were made from are gone"
     )
-    store.load("spend")
+    store.groups.load("spend")
     assert newest_of(store) == instant(NOON - HOUR)
 
 
 def test_a_table_whose_rows_have_all_expired_is_stale():
     written(rows(1, times=[ago(2 * HOUR)]), ttl=HOUR)
     store = FeatureStore()
-    store.load("spend")
-    found = freshness(store.online_tables, store.catalog.online_table("spend"), now())
+    store.groups.load("spend")
+    found = store.tables.freshness(store.tables.get("spend"), now())
     assert found.is_stale(now(), 3 * HOUR)
     assert answers(store, "spend", 1) == [None]
 
@@ -185,8 +185,8 @@ def test_a_table_whose_rows_have_all_expired_is_stale():
 
 def test_what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_after_it_was_not():
     fg, store = written(rows(1, 2)), FeatureStore()
-    store.erase("spend", {"user_id": 1})
-    (erased,) = store.registry.erasures(store.catalog.group("spend")).values()
+    store.groups.erase("spend", {"user_id": 1})
+    (erased,) = store.core.registry.erasures(store.core.catalog.group("spend")).values()
     at = moment_of(erased)
     assert (fg.push({"user_id": 1, "at": at, "x": 3}).erased, len(history(fg))) == (1, 0)
     assert (fg.push({"user_id": 1, "at": at + MICROSECOND, "x": 4}).erased, len(history(fg))) == (0, 1)
@@ -208,11 +208,11 @@ def test_a_training_set_that_is_saved_during_an_erasure_is_erased_with_the_rest(
     fg = written(rows("secret", user=1))
     write(fg, rows("other", user=2), mode="append")
     store, other = FeatureStore(), FeatureStore()
-    saving = Saving(store.catalog, store.engine)
-    saving.happen = lambda: other.save_training_set("late", [FeatureLookup(fg)], Question("history"), keep_rows=True)
-    store.__dict__["training_sets"] = saving
-    assert store.erase("spend", {"user_id": 1}).training_sets == ("shop/late",)
-    assert store.registry.training_sets() == []
+    saving = Saving(store.core.catalog, store.core.engine)
+    saving.happen = lambda: other.training_sets.save("late", Inquiry([FeatureLookup(fg)]), keep_rows=True)
+    store.core.__dict__["training_sets"] = saving
+    assert store.groups.erase("spend", {"user_id": 1}).training_sets == ("shop/late",)
+    assert store.core.registry.training_sets() == []
     assert not [file for file in store.home.rglob("*.parquet") if b"secret" in file.read_bytes()]
 
 
@@ -221,8 +221,8 @@ def test_a_training_set_that_is_saved_during_an_erasure_is_erased_with_the_rest(
 
 def test_a_commit_is_never_dated_before_the_one_it_follows():
     fg, store = written(rows(1)), FeatureStore()
-    record = store.catalog.group("spend")
-    entry = store.catalog.offline("shop", "spend").root / "_delta_log" / f"{1:020}.json"
+    record = store.core.catalog.group("spend")
+    entry = store.core.catalog.offline("shop", "spend").root / "_delta_log" / f"{1:020}.json"
     ahead = now() + 3_600_000_000  # by a machine whose clock is an hour ahead
     told = json.loads(
         json.loads(next(line for line in entry.read_text().splitlines() if "commitInfo" in line))["commitInfo"][
@@ -232,7 +232,7 @@ def test_a_commit_is_never_dated_before_the_one_it_follows():
     entry.write_text(re.sub(rf'\\"at\\": ?{told["at"]}\b', f'\\\\"at\\\\": {ahead}', entry.read_text()))
     write(fg, rows(2, times=[NOON + HOUR]), mode="append")
     assert read_snapshot(entry.parent.parent, 1).commit.at == ahead
-    assert store.registry.snapshots(record)[-1].at == ahead
+    assert store.core.registry.snapshots(record)[-1].at == ahead
 
 
 class Racing(Catalog):
@@ -260,26 +260,26 @@ def test_a_version_that_another_writer_makes_meanwhile_keeps_its_number():
 
     store, others = FeatureStore(), []
     write(group(), rows(1))
-    store.__dict__["catalog"] = Late(store.home, store.registry, Duck(store.home / "scratch"))
+    store.core.__dict__["catalog"] = Late(store.home, store.core.registry, Duck(store.home / "scratch"))
     others.append(lambda: write(group(), rows(2).append_column("y", pa.array([2]))))
-    done = store.write(group().definition, rows(3).append_column("z", pa.array([3])))
-    assert (done.version, [version.number for version in store.versions("spend")]) == (3, [1, 2, 3])
+    done = store.groups.write(group().definition, rows(3).append_column("z", pa.array([3])))
+    assert (done.version, [version.number for version in store.groups.versions("spend")]) == (3, [1, 2, 3])
 
 
 @pytest.mark.parametrize("late", [rows(2, user=2), rows("text", user=2)], ids=["the same schema", "another"])
 def test_the_first_of_two_first_writes_counts_and_the_second_sees_it(late):
     store = FeatureStore()
-    racing = Racing(store.home, store.registry, Duck(store.home / "scratch"))
+    racing = Racing(store.home, store.core.registry, Duck(store.home / "scratch"))
     racing.happen = lambda: write(group(), rows(1))
-    store.__dict__["catalog"] = racing
+    store.core.__dict__["catalog"] = racing
     if late["x"].type == pa.int64():
-        done = store.write(group().definition, late, mode="append")
+        done = store.groups.write(group().definition, late, mode="append")
         assert (done.version, done.snapshot, done.changes) == (1, 2, ())
     else:
         with pytest.raises(DataError, match="'x' of group 'spend' is int64 and cannot become string"):
-            store.write(group().definition, late, mode="append")
+            store.groups.write(group().definition, late, mode="append")
     assert history(group())["user_id"].to_pylist() == [1, *([2] if late["x"].type == pa.int64() else [])]
-    assert [one.number for one in store.versions("spend")] == [1]
+    assert [one.number for one in store.groups.versions("spend")] == [1]
 
 
 def test_a_group_whose_deletion_was_killed_starts_anew_with_the_next_write(home, tmp_path):
@@ -290,8 +290,8 @@ def test_a_group_whose_deletion_was_killed_starts_anew_with_the_next_write(home,
     write(fg, rows(9))
     store = FeatureStore()
     assert history(fg)["x"].to_pylist() == [9]
-    assert [(one.number, one.rows) for one in store.versions("spend")] == [(1, 1)]
-    assert [one.number for one in store.registry.snapshots(store.catalog.group("spend"))] == [1]
+    assert [(one.number, one.rows) for one in store.groups.versions("spend")] == [(1, 1)]
+    assert [one.number for one in store.core.registry.snapshots(store.core.catalog.group("spend"))] == [1]
 
 
 def test_a_file_whose_last_time_was_cut_to_milliseconds_keeps_its_last_row(home):
@@ -301,7 +301,7 @@ def test_a_file_whose_last_time_was_cut_to_milliseconds_keeps_its_last_row(home)
     entry = home / "offline/shop/spend/_delta_log" / f"{1:020}.json"
     assert ".123456Z" in entry.read_text()
     entry.write_text(entry.read_text().replace(".123456Z", ".123Z"))
-    FeatureStore().write(fg.definition, rows(2, times=[NOON]), interval=Interval.between(NOON, cut))
+    FeatureStore().groups.write(fg.definition, rows(2, times=[NOON]), interval=Interval.between(NOON, cut))
     assert sorted(history(fg)["x"].to_pylist()) == [1, 2]
 
 
@@ -316,7 +316,7 @@ def test_a_write_that_was_overtaken_leaves_no_file_of_its_first_try(monkeypatch)
     monkeypatch.setattr(table, "commit_files", overtaken)
     assert write(fg, rows(3, user=3), mode="append").snapshot == 3
     assert history(fg)["x"].to_pylist() == [1, 2, 3]
-    assert store.catalog.offline("shop", "spend").orphans() == []
+    assert store.core.catalog.offline("shop", "spend").orphans() == []
 
 
 def test_a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_one_that_does_not_is_none(recwarn):
@@ -325,11 +325,11 @@ def test_a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_on
 
     def told(days: timedelta) -> list[str]:
         recwarn.clear()
-        store.write(fg.definition, rows(1), interval=Interval.between(NOON - days, NOON))
+        store.groups.write(fg.definition, rows(1), interval=Interval.between(NOON - days, NOON))
         return [str(one.message) for one in recwarn if "The interval starts on" in str(one.message)]
 
     with pytest.warns(SeeknalWarning, match="set lookback_days .now 30."):
-        store.write(fg.definition, rows(1), interval=Interval.between(NOON - timedelta(days=31), NOON))
+        store.groups.write(fg.definition, rows(1), interval=Interval.between(NOON - timedelta(days=31), NOON))
     assert told(timedelta(days=30)) == []
     assert len(told(timedelta(days=30) + MICROSECOND)) == 1
 
@@ -339,7 +339,7 @@ def test_a_version_made_after_going_back_has_a_number_of_its_own():
     write(fg, rows(1, y=[1]))
     fg.rollback(to=1)
     assert write(fg, rows(1, z=[1])).version == 3
-    assert [(one.number, one.is_current) for one in FeatureStore().versions("spend")] == [
+    assert [(one.number, one.is_current) for one in FeatureStore().groups.versions("spend")] == [
         (1, False),
         (2, False),
         (3, True),
@@ -351,33 +351,33 @@ def test_the_days_that_are_kept_can_be_read_after_a_vacuum_and_others_not():
     for number in (2, 3):
         write(fg, rows(number))
     store = FeatureStore()
-    assert store.optimize("spend", keep_days=1).removed == 0
+    assert store.groups.optimize("spend", keep_days=1).removed == 0
     assert history(fg, as_of=1)["x"].to_pylist() == [1]
-    assert store.optimize("spend", keep_days=0).removed == 2
+    assert store.groups.optimize("spend", keep_days=0).removed == 2
     with pytest.raises(StoreError, match="Snapshot 1 of shop/spend is gone"):
         history(fg, as_of=1)
 
 
 def test_a_training_set_comes_back_after_a_vacuum_though_nothing_else_needs_its_rows():
     fg, store = written(rows(1)), FeatureStore()
-    store.save_training_set("kept", [FeatureLookup(fg)], Question("history"))
+    store.training_sets.save("kept", Inquiry([FeatureLookup(fg)]))
     for number in (2, 3):
         write(fg, rows(number))
-    assert store.optimize("spend", keep_days=0).removed == 1
-    assert store.training_sets.reproduce(store.catalog.training_set("kept"))["x"].to_pylist() == [1]
+    assert store.groups.optimize("spend", keep_days=0).removed == 1
+    assert store.training_sets.reproduce(store.core.catalog.training_set("kept"))["x"].to_pylist() == [1]
 
 
 # Joins
 
 
 def test_rows_that_do_not_fit_in_memory_are_joined_in_as_many_passes_as_they_need():
-    engine = FeatureStore(memory_limit="64MB").engine
-    schema = FeatureStore().catalog.version(FeatureStore().catalog.group(written(rows(1)).name)).schema
+    engine = FeatureStore(memory_limit="64MB").core.engine()
+    schema = FeatureStore().core.catalog.version(FeatureStore().core.catalog.group(written(rows(1)).name)).schema
     few, some, many = (engine._passes(schema, rows) for rows in (1, 4_000_000, 40_000_000))  # noqa: SLF001 - no other sign
     assert few == 1
     assert 8 <= some <= 12
     assert 80 <= many <= 120
-    assert FeatureStore().engine._passes(schema, 1_000_000) == 1  # noqa: SLF001 - where there is room, one
+    assert FeatureStore().core.engine()._passes(schema, 1_000_000) == 1  # noqa: SLF001 - where there is room, one
 
 
 # What is told of data
@@ -431,8 +431,8 @@ def test_arrow_whose_text_is_none_is_refused():
 
 
 def test_a_revoked_token_is_found_no_more_and_the_door_stays_shut(store):
-    text = tokens.create(store.registry, "web", "shop", ["read"], new_project=True)
-    assert tokens.Authenticator(store.registry.tokens(), may_be_open=True).find(text).name == "web"
-    tokens.revoke(store.registry, "web")
-    doorkeeper = tokens.Authenticator(store.registry.tokens(), may_be_open=True)
+    text = store.tokens.create("web", "shop", ["read"], new_project=True)
+    assert tokens.Authenticator(store.core.registry.tokens(), may_be_open=True).find(text).name == "web"
+    store.tokens.revoke("web")
+    doorkeeper = tokens.Authenticator(store.core.registry.tokens(), may_be_open=True)
     assert (doorkeeper.find(text), doorkeeper.is_open) == (None, False)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from commands import seeknal
 from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
+from seeknal.join.inquiry import Inquiry
 from seeknal.values.times import moment_of
 
 from . import strategies as some
@@ -32,9 +33,11 @@ def test_the_row_that_is_said_to_have_won_is_the_one_the_join_gives(store: Featu
     for frame in frames:
         pair.write(frame)
     asked = list(zip([1, 1, 2], moments, strict=True))
-    joined = store.training_set([pair.lookup()], spine_of(asked, "UTC", user_id=pa.int64()), "at")["n"].to_pylist()
+    joined = store.features.training_set([pair.lookup()], spine_of(asked, "UTC", user_id=pa.int64()), "at")[
+        "n"
+    ].to_pylist()
     for (who, moment), n in zip(asked, joined, strict=True):
-        found = store.explain([pair.lookup()], {"user_id": who}, moment_of(moment))
+        found = store.features.explain(Inquiry([pair.lookup()]), {"user_id": who}, moment_of(moment))
         assert [one.features["n"] for one in found if one.verdict == "won"] == ([] if n is None else [n])
         assert {one.event_time for one in found} == {row.time for row in pair.oracle.rows if row.keys == (who,)}
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from seeknal import DataError, DefinitionError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
 from seeknal.define.feature_group import FeatureGroup
+from seeknal.load.loads import Loads
 from seeknal.online import Codec
-from seeknal.serve.online_tables import OnlineTables
 
 from .profiles import PROFILE
 
@@ -55,21 +55,21 @@ def event(key: object) -> dict[str, object]:
 @pytest.mark.parametrize("back", [False, True], ids=["widened", "rolled back"])
 def test_an_erased_entity_stays_erased_through_versions_with_keys_of_other_types(narrow, key, wide, other, back):
     store, g = FeatureStore(), group("g")
-    store.write(g, rows(key, narrow))
-    table = store.serve([FeatureLookup("g")], "t")
+    store.groups.write(g, rows(key, narrow))
+    table = store.tables.serve([FeatureLookup("g")], "t")
     if back:
-        store.write(g, rows(other, wide, 2), mode="append")
-        store.erase("g", {"k": key})
-        store.rollback("g", 1)
+        store.groups.write(g, rows(other, wide, 2), mode="append")
+        store.groups.erase("g", {"k": key})
+        store.groups.rollback("g", 1)
     else:
-        store.erase("g", {"k": key})
-        store.write(g, rows(other, wide, 2), mode="append")
-    store.refresh(["t"])
-    pushed = store.push("g", event(key))
+        store.groups.erase("g", {"k": key})
+        store.groups.write(g, rows(other, wide, 2), mode="append")
+    store.tables.refresh(["t"])
+    pushed = store.groups.push("g", event(key))
     assert (pushed.rows, pushed.erased) == (0, 1)
     assert table.get_features([{"k": key}], "dicts")[0]["x"] is None
     with pytest.warns(SeeknalWarning, match="before they were erased"):
-        store.write(g, rows(key, narrow if back else wide), mode="append")
+        store.groups.write(g, rows(key, narrow if back else wide), mode="append")
 
 
 @pytest.mark.parametrize(("narrow", "key", "wide", "other"), WIDENED)
@@ -77,61 +77,61 @@ def test_an_erasure_that_ends_halfway_is_not_served_by_tables_of_versions_with_k
     narrow, key, wide, other, monkeypatch
 ):
     store, g = FeatureStore(), group("g")
-    store.write(g, rows(key, narrow))
-    store.serve([FeatureLookup("g", version=1)], "pinned")
-    store.write(g, rows(other, wide, 2), mode="append")
+    store.groups.write(g, rows(key, narrow))
+    store.tables.serve([FeatureLookup("g", version=1)], "pinned")
+    store.groups.write(g, rows(other, wide, 2), mode="append")
 
     def end(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OnlineTables, "reload", end)
+    monkeypatch.setattr(Loads, "reload", end)
     with pytest.raises(KeyboardInterrupt):
-        store.erase("g", {"k": key})
-    assert FeatureStore(store.home).online_table("pinned").get_features([{"k": key}], "dicts")[0]["x"] is None
+        store.groups.erase("g", {"k": key})
+    assert FeatureStore(store.home).tables.open("pinned").get_features([{"k": key}], "dicts")[0]["x"] is None
 
 
 def test_an_entity_of_a_wider_version_is_erased_after_a_rollback():
     store, g = FeatureStore(), group("g")
-    store.write(g, rows(Decimal("1.5"), pa.decimal128(3, 1)))
-    store.write(g, rows(Decimal("2.25"), pa.decimal128(4, 2), 2), mode="append")
-    store.rollback("g", 1)
-    store.erase("g", {"k": Decimal("2.25")})
+    store.groups.write(g, rows(Decimal("1.5"), pa.decimal128(3, 1)))
+    store.groups.write(g, rows(Decimal("2.25"), pa.decimal128(4, 2), 2), mode="append")
+    store.groups.rollback("g", 1)
+    store.groups.erase("g", {"k": Decimal("2.25")})
     spine = pa.table({"k": pa.array([Decimal("2.25"), Decimal("1.5")]), "t": [LATER] * 2})
-    found = store.training_set([FeatureLookup("g", version=2)], spine, "t")
+    found = store.features.training_set([FeatureLookup("g", version=2)], spine, "t")
     assert found["x"].to_pylist() == [None, 1]
 
 
 def test_what_an_earlier_release_erased_stays_erased():
     store, g = FeatureStore(), group("g")
-    store.write(
+    store.groups.write(
         g, pa.concat_tables([rows(Decimal("1.5"), pa.decimal128(3, 1)), rows(Decimal("3.5"), pa.decimal128(3, 1))])
     )
-    store.erase("g", {"k": Decimal("1.5")})
-    record = store.catalog.group("g")
-    (erased,) = store.registry.erasures(record).values()
+    store.groups.erase("g", {"k": Decimal("1.5")})
+    record = store.core.catalog.group("g")
+    (erased,) = store.core.registry.erasures(record).values()
     # Earlier releases digested the encoded key of the version of that time.
-    key = Codec(store.version("g").schema).keys(rows(Decimal("3.5"), pa.decimal128(3, 1)))[0]
-    store.registry.add_erasure(record, blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest(), erased)
-    store.write(g, rows(Decimal("2.25"), pa.decimal128(4, 2), 2), mode="append")
-    pushed = [store.push("g", event(Decimal(text))) for text in ("1.5", "3.5", "4.5")]
+    key = Codec(store.groups.version("g").schema).keys(rows(Decimal("3.5"), pa.decimal128(3, 1)))[0]
+    store.core.registry.add_erasure(record, blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest(), erased)
+    store.groups.write(g, rows(Decimal("2.25"), pa.decimal128(4, 2), 2), mode="append")
+    pushed = [store.groups.push("g", event(Decimal(text))) for text in ("1.5", "3.5", "4.5")]
     assert [(one.rows, one.erased) for one in pushed] == [(0, 1), (0, 1), (1, 0)]
 
 
 def test_equal_counts_of_other_units_are_other_keys_of_an_erasure():
     store, g = FeatureStore(), group("g")
-    store.write(g, rows(EPOCH + timedelta(seconds=5), pa.timestamp("s")))
-    store.erase("g", {"k": EPOCH + timedelta(seconds=5)})
-    store.write(g, rows(EPOCH, pa.timestamp("us"), 2), mode="append")
-    store.write(g, rows(EPOCH + timedelta(microseconds=7), pa.timestamp("us"), 2), mode="append")
-    assert store.push("g", event(EPOCH + timedelta(microseconds=5))).rows == 1
-    assert store.push("g", event(EPOCH + timedelta(seconds=5))).erased == 1
+    store.groups.write(g, rows(EPOCH + timedelta(seconds=5), pa.timestamp("s")))
+    store.groups.erase("g", {"k": EPOCH + timedelta(seconds=5)})
+    store.groups.write(g, rows(EPOCH, pa.timestamp("us"), 2), mode="append")
+    store.groups.write(g, rows(EPOCH + timedelta(microseconds=7), pa.timestamp("us"), 2), mode="append")
+    assert store.groups.push("g", event(EPOCH + timedelta(microseconds=5))).rows == 1
+    assert store.groups.push("g", event(EPOCH + timedelta(seconds=5))).erased == 1
 
 
 def test_a_key_cannot_become_another_kind():
     store, g = FeatureStore(), group("g")
-    store.write(g, rows(date(2024, 1, 1), pa.date32()))
+    store.groups.write(g, rows(date(2024, 1, 1), pa.date32()))
     with pytest.raises(DataError, match="cannot become timestamp"):
-        store.write(g, rows(datetime(2024, 1, 1, 5), pa.timestamp("us")), mode="append")
+        store.groups.write(g, rows(datetime(2024, 1, 1, 5), pa.timestamp("us")), mode="append")
 
 
 VALUES = [
@@ -149,37 +149,37 @@ VALUES = [
 @pytest.mark.parametrize(("narrow", "old", "wide", "new"), VALUES, ids=str)
 def test_a_table_whose_feature_was_widened_meanwhile_is_verified_value_by_value(narrow, old, wide, new):
     store, g = FeatureStore(), group("g")
-    store.write(g, pa.concat_tables([rows(1, None, old, narrow), rows(2, None, old, narrow)]))
-    store.load("g")
-    store.write(g, rows(1, None, new, wide), mode="append")
-    verified = store.verify("g")
+    store.groups.write(g, pa.concat_tables([rows(1, None, old, narrow), rows(2, None, old, narrow)]))
+    store.groups.load("g")
+    store.groups.write(g, rows(1, None, new, wide), mode="append")
+    verified = store.tables.verify("g")
     assert [(one.keys, one.online, one.offline, one.cause) for one in verified.differences] == [
         ({"k": 1}, old, new, "not loaded yet")
     ]
-    store.refresh()
-    assert store.verify("g").equal
+    store.tables.refresh()
+    assert store.tables.verify("g").equal
 
 
 @pytest.mark.parametrize(("narrow", "key", "wide", "other"), WIDENED)
 def test_a_table_whose_key_was_widened_meanwhile_is_verified_entity_by_entity(narrow, key, wide, other):
     store, g = FeatureStore(), group("g")
-    store.write(g, rows(key, narrow))
-    table = store.serve([FeatureLookup("g")], "t")
-    store.write(g, rows(other, wide, 2), mode="append")
-    (difference,) = store.verify("t").differences
+    store.groups.write(g, rows(key, narrow))
+    table = store.tables.serve([FeatureLookup("g")], "t")
+    store.groups.write(g, rows(other, wide, 2), mode="append")
+    (difference,) = store.tables.verify("t").differences
     assert (difference.online, difference.offline, difference.cause) == (None, 2, "not loaded yet")
     assert [row["x"] for row in table.get_features([{"k": key}, {"k": other}], "dicts")] == [1, None]
-    store.refresh(["t"])
-    assert store.verify("t").equal
+    store.tables.refresh(["t"])
+    assert store.tables.verify("t").equal
     assert [row["x"] for row in table.get_features([{"k": key}, {"k": other}], "dicts")] == [1, 2]
 
 
 def test_a_zero_of_another_sign_is_a_difference():
     store = FeatureStore()
-    store.write(group("g"), rows(1, None, 0.0))
-    store.load("g")
-    store.write(group("g"), rows(1, None, -0.0), mode="append")
-    assert store.verify("g").different == 1
+    store.groups.write(group("g"), rows(1, None, 0.0))
+    store.groups.load("g")
+    store.groups.write(group("g"), rows(1, None, -0.0), mode="append")
+    assert store.tables.verify("g").different == 1
 
 
 SECONDS = st.integers(0, 3).map(lambda seconds: EPOCH + timedelta(seconds=seconds))
@@ -211,11 +211,11 @@ def test_a_table_of_groups_with_keys_of_several_types_answers_as_the_join_does(d
         kind, values = data.draw(st.sampled_from(kinds))
         keys = data.draw(st.lists(values, min_size=1, max_size=4, unique=True))
         frame = pa.table({"k": pa.array(keys, kind), "at": [NOON] * len(keys), name: list(range(len(keys)))})
-        store.write(group(name, f"entity_{name}", project), frame)
+        store.groups.write(group(name, f"entity_{name}", project), frame)
         stored.append(dict(zip(keys, range(len(keys)), strict=True)))
     asked = [*stored[0], *stored[1], *data.draw(st.lists(st.sampled_from(kinds).flatmap(itemgetter(1)), max_size=2))]
     lookups = [FeatureLookup(f"{project}/{name}") for name in "ab"]
-    table = store.serve(lookups, "t")
+    table = store.tables.serve(lookups, "t")
     huge = [key for key in asked if isinstance(key, int) and key >= 2**63]  # no one type has these and negative numbers
     for some, kind in ([key for key in asked if key not in huge], None), (huge, pa.uint64()):
         expected = [(key, stored[0].get(key), stored[1].get(key)) for key in some]
@@ -225,15 +225,15 @@ def test_a_table_of_groups_with_keys_of_several_types_answers_as_the_join_does(d
             assert [(row["k"], row["a"], row["b"]) for row in rows_found] == expected
         if some:
             spine = pa.table({"k": pa.array(some, kind), "t": [LATER] * len(some)})
-            joined = store.training_set(lookups, spine, "t").to_pylist()
+            joined = store.features.training_set(lookups, spine, "t").to_pylist()
             assert [(row["k"], row["a"], row["b"]) for row in joined] == expected
-    assert store.verify("t", project).equal
+    assert store.tables.verify("t", project=project).equal
 
 
 def test_keys_of_one_name_and_different_kinds_are_not_served_together():
     store = FeatureStore()
-    store.write(group("a", "ea"), rows(5, pa.int64()))
-    store.write(group("b", "eb"), rows("5", pa.string()))
+    store.groups.write(group("a", "ea"), rows(5, pa.int64()))
+    store.groups.write(group("b", "eb"), rows("5", pa.string()))
     with pytest.raises(DefinitionError, match=r"k is int64 in default/a and string in default/b.*rename=\{'k'"):
-        store.serve([FeatureLookup("a", ["x"]), FeatureLookup("b", rename={"x": "y"})], "t")
-    assert not store.registry.tables()
+        store.tables.serve([FeatureLookup("a", ["x"]), FeatureLookup("b", rename={"x": "y"})], "t")
+    assert not store.core.registry.tables()

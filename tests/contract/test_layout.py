@@ -52,7 +52,7 @@ def test_files_cut_by_days_and_put_together_hold_what_was_written(
     for number, (frame, names) in enumerate(zip(frames, features, strict=False)):
         pair.write(frame, names)
         if number == optimized:
-            store.optimize("seen", pair.group.project)
+            store.groups.optimize("seen", project=pair.group.project)
         snapshot = pair_snapshot(pair)
         assert snapshot.rows == len(pair.oracle.rows)
         assert told(store, pair) == expected(pair.oracle)
@@ -67,12 +67,12 @@ def test_files_cut_by_days_and_put_together_hold_what_was_written(
 
 def pair_snapshot(pair: Pair) -> Snapshot:
     """Give the newest snapshot of the group."""
-    return pair.store.catalog.offline(pair.group.project, "seen").snapshot()
+    return pair.store.core.catalog.offline(pair.group.project, "seen").snapshot()
 
 
 def told(store: FeatureStore, pair: Pair, number: int | None = None) -> list[tuple[object, ...]]:
     """List what the store tells of a group's history, as of a snapshot."""
-    found = store.history([pair.lookup()], as_of=number, output="arrow").to_pylist()
+    found = store.features.history([pair.lookup()], as_of=number, output="arrow").to_pylist()
     return sorted(((row["user_id"], row["n"], row.get("x")) for row in found), key=repr)
 
 
@@ -146,10 +146,10 @@ def test_optimizing_cuts_a_file_that_is_too_large_and_then_leaves_it(
         patch.setattr("seeknal.offline.plan.FILE_ROWS", 1000)
         pair.write(frame([*[0] * 10, *[1] * 10]))
     assert spans(pair) == [(0, 1)]
-    pair.store.optimize("seen", pair.group.project)
+    pair.store.groups.optimize("seen", project=pair.group.project)
     assert spans(pair) == [(0, 0), (1, 1)]
     number = pair_snapshot(pair).number
-    pair.store.optimize("seen", pair.group.project)
+    pair.store.groups.optimize("seen", project=pair.group.project)
     assert pair_snapshot(pair).number == number
 
 

@@ -125,7 +125,7 @@ class World:
         rows = self.rows(schema, drawn)
         kinds = {"user_id": pa.int64(), "seen_at": pa.timestamp("us", "UTC")} | {n: KINDS[k] for n, k in schema.items()}
         table = pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
-        self.store.write(self.definition(group), table, features=list(schema), mode=mode)
+        self.store.groups.write(self.definition(group), table, features=list(schema), mode=mode)
         if schema != known:
             kept = [replace(row, values=dict(row.values)) for row in group.oracles[group.current].rows] if known else []
             group.current = max(group.schemas, default=0) + 1
@@ -141,7 +141,7 @@ class World:
         group.oracles[group.current].write(made, mode)
 
     def load(self, group: Group, version: int | None = None) -> None:
-        self.store.load(group.name, self.project, version=version)
+        self.store.groups.load(group.name, project=self.project, version=version)
         number = version or group.current
         own = Lookup(group, dict(group.schemas[number]), number, pinned=version is not None, whole=True)
         self.tables[group.name] = [own]
@@ -169,13 +169,13 @@ class World:
             )
             version = number if number != group.current else None
             asked.append(FeatureLookup(self.definition(group), taken, prefix, version=version))
-        self.store.serve(asked, name, target=self.target(name) or None)
+        self.store.tables.serve(asked, name, target=self.target(name) or None)
         self.tables[name] = lookups
         for lookup in lookups:
             self.moved(lookup.group, lookup.fed, self.target(name))
 
     def refresh(self, name: str) -> None:
-        self.store.refresh([f"{self.project}/{name}"])
+        self.store.tables.refresh([f"{self.project}/{name}"])
         for lookup in self.tables[name]:
             if not lookup.pinned and not lookup.is_cut_off:
                 self.moved(lookup.group, lookup.group.current, self.target(name))
@@ -191,16 +191,16 @@ class World:
                 found = {}
             if outs <= set(found):
                 return self.handles[name]
-        self.handles[name] = self.store.online_table(label)
+        self.handles[name] = self.store.tables.open(label)
         return self.handles[name]
 
     def check(self, fresh: set[str], refreshed: set[str]) -> None:
         """Compare all tables with the oracle: what of them must be fresh by value, the rest by what verify says."""
         for name, lookups in self.tables.items():
             label = f"{self.project}/{name}"
-            found = self.store.verify(label)
-            record = self.store.catalog.online_table(label)
-            status = freshness(self.store.online_tables, record, now())
+            found = self.store.tables.verify(label)
+            record = self.store.core.catalog.online_table(label)
+            status = freshness(self.store.tables, record, now())
             is_cut_off = any(lookup.is_cut_off for lookup in lookups)
             assert bool(found.cut_off) == bool(status.cut_off) == is_cut_off, (name, str(found))
             assert len(status.pinned) == sum(lookup.pinned for lookup in lookups)
@@ -249,7 +249,7 @@ def change_table(world: World, what: str, name: str, *rest: Any) -> set[str]:
         world.refresh(name)
         return {name}
     if name in world.tables:
-        world.store.delete_table(f"{world.project}/{name}")
+        world.store.tables.delete(f"{world.project}/{name}")
         world.handles.pop(name, None)
         del world.tables[name]
     return set()
@@ -262,23 +262,23 @@ def change(world: World, group: Group, what: str, rest: Sequence[Any]) -> None:
         world.write(group, *rest)
     elif what == "push":
         rows = world.rows(group.schema, rest[0])
-        store.push(group.name, rows, project)
+        store.groups.push(group.name, rows, project=project)
         world.to_oracle(group, [row for row in rows if row["user_id"] not in group.erased], "append")
     elif what in {"load", "load version"}:
         world.load(group, group.version(rest[0]) if rest else None)
     elif what == "rollback" and (number := group.version(rest[0])) != group.current:
-        store.rollback(group.name, number, project)
+        store.groups.rollback(group.name, number, project=project)
         group.current = number
     elif what == "online":
         group.online = not group.online
-        store.get_or_create(world.definition(group))
+        store.groups.register(world.definition(group))
     elif what == "erase":
-        store.erase(group.name, {"user_id": rest[0]}, project)
+        store.groups.erase(group.name, {"user_id": rest[0]}, project=project)
         group.erased.add(rest[0])
         for oracle in group.oracles.values():
             oracle.rows = [row for row in oracle.rows if row.keys != (rest[0],)]
     elif what == "optimize":
-        store.optimize(group.name, project, keep_days=0)
+        store.groups.optimize(group.name, project=project, keep_days=0)
 
 
 def play(store: FeatureStore, far: str, drawn: Sequence[tuple[Any, ...]]) -> None:
@@ -300,7 +300,7 @@ def play(store: FeatureStore, far: str, drawn: Sequence[tuple[Any, ...]]) -> Non
     loaded = {
         (load.version, load.target)
         for group in world.groups.values()
-        for load in store.loads(group.name, world.project)
+        for load in store.groups.loads(group.name, project=world.project)
     }
     used = {(lookup.fed, world.target(name)) for name, lookups in world.tables.items() for lookup in lookups}
     kept = {(group.current, target) for group in world.groups.values() for target in ("", far)}

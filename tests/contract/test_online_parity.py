@@ -109,7 +109,7 @@ class Pair:
     def write(self, drawn: Sequence[tuple[Any, ...]], mode: str, interval: tuple[int | None, int | None]) -> None:
         start, end = (None if hour is None else START + hour * HOUR for hour in interval)
         rows = self.rows(drawn)
-        self.store.write(
+        self.store.groups.write(
             self.group, self.table_of(rows), features=self.features, mode=mode, interval=Interval(start, end)
         )
         self.to_oracle(rows, mode, start, end)
@@ -117,7 +117,7 @@ class Pair:
     def push(self, drawn: Sequence[tuple[Any, ...]]) -> None:
         self.pushed = self.rows(drawn)
         before = self.loaded
-        self.store.push("seen", self.pushed, self.project)
+        self.store.groups.push("seen", self.pushed, project=self.project)
         times = [instant(row["seen_at"]) for row in self.pushed]
         self.loaded = [*before, (min(times, default=None), None)]
         if self.table is None:
@@ -132,20 +132,18 @@ class Pair:
         self.oracle.take_features(self.features)
 
     def serve(self) -> None:
-        self.table = self.store.online_tables.serve(
-            self.store.sources([FeatureLookup(self.group)]), "answers", at=self.now
-        )
+        self.table = self.store.tables.serve([FeatureLookup(self.group)], "answers", at=moment_of(self.now))
         self.loaded = [(None, None)]
 
     def load(self, interval: tuple[int | None, int | None]) -> None:
         start, end = (None if hour is None else START + hour * HOUR for hour in interval)
-        self.store.load("seen", self.project, interval=Interval(start, end), at=moment_of(self.now))
+        self.store.groups.load("seen", project=self.project, interval=Interval(start, end), at=moment_of(self.now))
         self.loaded.append((start, end))
 
     def check(self, *, fresh: bool) -> None:
         """Compare: with the oracle if all is loaded, and otherwise let every difference say that it is not."""
         self.check_freshness()
-        found = self.store.verify("answers", self.project, at=moment_of(self.now))
+        found = self.store.tables.verify("answers", project=self.project, at=moment_of(self.now))
         if not fresh:
             assert {one.cause for one in found.differences} <= {NOT_LOADED}, str(found)
             return
@@ -162,8 +160,8 @@ class Pair:
         """Compare how fresh the table is said to be with the rows that it answers."""
         rows = self.table.get_features([{"user_id": user} for user in USERS], "dicts", with_status=True, at=self.now)
         times = [instant(row["seen_event_time"]) for row in rows if row["seen_event_time"]]
-        record = self.store.catalog.online_table("answers", self.project)
-        found = freshness(self.store.online_tables, record, self.now)
+        record = self.store.core.catalog.online_table("answers", self.project)
+        found = freshness(self.store.tables, record, self.now)
         assert found.newest == max(times, default=None)
         assert found.is_expired == (bool(times) and all(row["seen_status"] != "found" for row in rows))
 
@@ -190,7 +188,7 @@ def take(pair: Pair, what: str, arguments: Sequence[Any]) -> bool:
         pair.push(*arguments)
         return True
     if what == "push again":
-        pushed = pair.store.push("seen", pair.pushed, pair.project) if fits(pair) else None
+        pushed = pair.store.groups.push("seen", pair.pushed, project=pair.project) if fits(pair) else None
         assert pushed is None or pair.oracle is None or pushed.rows <= len(pair.pushed)
         if pushed and pushed.rows:  # what was replaced or cleaned since comes again
             known = {repr(row.values) for row in pair.oracle.rows}
@@ -221,25 +219,25 @@ def change(pair: Pair, what: str, arguments: Sequence[Any]) -> bool:
         pair.write([(2, 0, 1, None)], "append", (None, None))
         pair.serve()
     elif what == "rollback" and pair.version != 1:
-        store.rollback("seen", 1, project)
+        store.groups.rollback("seen", 1, project=project)
         pair.version, pair.features = 1, ["n", "x"]
         pair.serve()
     elif what == "erase":
-        store.erase("seen", {"user_id": arguments[0]}, project)
+        store.groups.erase("seen", {"user_id": arguments[0]}, project=project)
         for oracle in pair.oracles.values():
             oracle.rows = [row for row in oracle.rows if row.keys != (arguments[0],)]
         pair.erased[arguments[0]] = instant(datetime.now(UTC))
     elif what == "clean":
         limit = START + arguments[0] * HOUR
-        store.clean("seen", limit, project)
+        store.groups.clean("seen", limit, project=project)
         pair.oracle.rows = [row for row in pair.oracle.rows if row.time >= limit]
     elif what == "optimize":
-        store.optimize("seen", project, keep_days=0)
+        store.groups.optimize("seen", project=project, keep_days=0)
     elif what == "ttl":
         pair.ttl = arguments[0]
-        store.get_or_create(pair.group)
+        store.groups.register(pair.group)
     elif what == "drop":
-        store.delete_table("answers", project)
+        store.tables.delete("answers", project=project)
         pair.serve()
     return True
 

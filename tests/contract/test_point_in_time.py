@@ -57,7 +57,9 @@ class Pair:
     def write(self, frame: some.Frame, features: Sequence[str] = ("n", "x")) -> None:
         """Write the same rows to both."""
         table = some.table(frame, self.keys, self._numbers, features)
-        self.store.write(self.group, table, features=features, interval=Interval(*frame.interval), mode=frame.mode)
+        self.store.groups.write(
+            self.group, table, features=features, interval=Interval(*frame.interval), mode=frame.mode
+        )
         self.oracle.take_features(features)
         self.oracle.write(some.rows(frame, table, features, created=self.created), frame.mode, *frame.interval)
 
@@ -133,12 +135,12 @@ def test_a_spine_gets_what_the_oracle_says(
     for rows in (asked, everything):
         spine = spine_of(rows, form, user_id=pa.int64(), place_id=pa.string())
         expected = [NEITHER | pair.oracle.at((who, where), moment, *interval) for who, where, moment in rows]
-        result = store.training_set([pair.lookup()], spine, "at", interval=Interval(*interval))
+        result = store.features.training_set([pair.lookup()], spine, "at", interval=Interval(*interval))
         assert result.select(spine.column_names).equals(spine)
         assert result.select(["n", "x"]).to_pylist() == expected
         given = KINDS[options["kind"]](spine)
         result = frames_of_users.to_arrow(
-            store.training_set([pair.lookup()], given, "at", interval=Interval(*interval))
+            store.features.training_set([pair.lookup()], given, "at", interval=Interval(*interval))
         )
         if options["kind"] == "pandas on numpy":  # which has no whole numbers beside nulls
             expected = [values for values, (who, *_) in zip(expected, rows, strict=True) if who is not None]
@@ -176,7 +178,7 @@ def test_groups_with_different_keys_and_one_group_in_two_roles_are_looked_up_sid
         planes.lookup(),
         weather.lookup(rename={"user_id": "dest", "x": "there"}, prefix="dest_"),
     ]
-    result = store.training_set(lookups, spine, "at")
+    result = store.features.training_set(lookups, spine, "at")
     assert result.column_names == [*spine.column_names, "origin_n", "origin_x", "n", "x", "dest_n", "there"]
     for row, (origin, dest, plane, moment) in zip(result.to_pylist(), rows, strict=True):
         there = NEITHER | weather.oracle.at((dest,), moment)
@@ -194,7 +196,7 @@ def test_the_history_of_one_group_is_its_rows_without_those_that_lost_a_tie(
     pair = Pair(store, "user_id", "place_id", project=fresh_project(), ttl=ttl)
     for frame in frames:
         pair.write(frame)
-    result = store.history([pair.lookup()], interval=Interval(*interval), output="arrow")
+    result = store.features.history([pair.lookup()], interval=Interval(*interval), output="arrow")
     assert result.column_names == ["user_id", "place_id", "seen_at", "n", "x"]
     found = [_event(row, "seen_at", ("user_id", "place_id")) for row in result.to_pylist()]
     assert sorted(found, key=repr) == sorted(
@@ -231,7 +233,7 @@ def test_the_history_of_two_groups_has_a_row_wherever_one_of_them_changed(
         for frame in frames:
             pair.write(frame)
     lookups = [pair.lookup(prefix=f"{pair.group.name}_") for pair in pairs]
-    result = store.history(lookups, interval=Interval(*interval), output="arrow")
+    result = store.features.history(lookups, interval=Interval(*interval), output="arrow")
     events = sorted({(row.keys, row.time) for pair in pairs for row in pair.oracle.history(*interval)})
     expected = [
         [keys, time, *(value for pair in pairs for value in (NEITHER | pair.oracle.at(keys, time)).values())]
@@ -257,7 +259,7 @@ def test_online_answers_are_the_offline_answers_of_now(
     pair = Pair(store, "user_id", "place_id", project=fresh_project(), ttl=ttl)
     for frame in frames:
         pair.write(frame)
-    latest = store.latest([pair.lookup()], at=moment_of(now), output="arrow").to_pylist()
+    latest = store.features.latest([pair.lookup()], at=moment_of(now), output="arrow").to_pylist()
     newest = pair.oracle.newest(now)
     assert [(row["user_id"], row["place_id"]) for row in latest] == sorted(newest)
     for row in latest:
@@ -266,7 +268,7 @@ def test_online_answers_are_the_offline_answers_of_now(
         assert {"n": row["n"], "x": row["x"]} == NEITHER | pair.oracle.at(keys, now)
     after_all = max(now, some.START + some.DAY)
     asked = [{"user_id": who, "place_id": where} for who in (1, 2, 3, None) for where in ("", "1", "12", None)]
-    online = store.serve([pair.lookup()]).get_features(asked, "dicts", at=after_all)
+    online = store.tables.serve([pair.lookup()]).get_features(asked, "dicts", at=after_all)
     assert online == [key | NEITHER | pair.oracle.at((key["user_id"], key["place_id"]), after_all) for key in asked]
 
 
@@ -289,10 +291,10 @@ def test_parts_of_a_microsecond_never_move_an_event_to_the_past(
     rows = some.Frame(tuple(((1,), -(-event // 1000), None, 0) for event in events), "append", (None, None), "UTC")
     table = some.table(rows, ["user_id"], count()).drop(["seen_at"])
     table = table.append_column("seen_at", pa.array(events, pa.int64()).cast(kinds[0]))
-    store.write(pair.group, table, features=["n", "x"], mode="append")
+    store.groups.write(pair.group, table, features=["n", "x"], mode="append")
     pair.oracle.write(some.rows(rows, table, created=False), "append")
     spine = pa.table({"user_id": pa.array([1] * len(asked)), "at": pa.array(asked, pa.int64()).cast(kinds[1])})
-    result = store.training_set([pair.lookup()], spine, "at")
+    result = store.features.training_set([pair.lookup()], spine, "at")
     assert result["at"].equals(spine["at"])
     assert result.select(["n", "x"]).to_pylist() == [NEITHER | pair.oracle.at((1,), moment // 1000) for moment in asked]
 
@@ -314,9 +316,9 @@ def test_a_feature_that_comes_or_goes_is_null_in_the_rows_written_without_it(
     for frame, features in steps:
         pair.write(frame, features)
     names, asked = steps[-1][1], list(product([1, 2, 3, None], some.all_moments))
-    result = store.training_set([pair.lookup()], spine_of(asked, "UTC", user_id=pa.int64()), "at")
+    result = store.features.training_set([pair.lookup()], spine_of(asked, "UTC", user_id=pa.int64()), "at")
     nothing = dict.fromkeys(names)
     found = result.select(list(names)).to_pylist()
     assert found == [nothing | pair.oracle.at((who,), moment) for who, moment in asked]
     changes = sum(set(one) != set(other) for (_, one), (_, other) in pairwise(steps))
-    assert len(store.versions("seen", pair.group.project)) == 1 + changes
+    assert len(store.groups.versions("seen", project=pair.group.project)) == 1 + changes

@@ -51,30 +51,32 @@ def test_the_same_question_as_of_a_moment_has_the_same_answer_for_ever(store: Fe
         else:
             _maintain(store, step, pair)
         now = datetime.now(UTC)
-        record = store.catalog.group(pair.group.name, pair.group.project)
+        record = store.core.catalog.group(pair.group.name, pair.group.project)
         lookup = pair.lookup()
         answers = [
-            content_hash(store.training_set([lookup], spine, "at")),
-            content_hash(store.history([lookup], output="arrow")),
-            content_hash(store.latest([lookup], at=now, output="arrow")),
+            content_hash(store.features.training_set([lookup], spine, "at")),
+            content_hash(store.features.history([lookup], output="arrow")),
+            content_hash(store.features.latest([lookup], at=now, output="arrow")),
         ]
-        known.append((now, store.registry.last_snapshot(record), answers))
+        known.append((now, store.core.registry.last_snapshot(record), answers))
         for moment, snapshot, expected in known:
             for as_of in (moment, snapshot):
-                assert content_hash(store.training_set([lookup], spine, "at", as_of=as_of)) == expected[0]
-                assert content_hash(store.history([lookup], as_of=as_of, output="arrow")) == expected[1]
-                assert content_hash(store.latest([lookup], at=moment, as_of=as_of, output="arrow")) == expected[2]
+                assert content_hash(store.features.training_set([lookup], spine, "at", as_of=as_of)) == expected[0]
+                assert content_hash(store.features.history([lookup], as_of=as_of, output="arrow")) == expected[1]
+                assert (
+                    content_hash(store.features.latest([lookup], at=moment, as_of=as_of, output="arrow")) == expected[2]
+                )
 
 
 def _maintain(store: FeatureStore, step: str, pair: Pair) -> None:
     name, project = pair.group.name, pair.group.project
     if step == "optimize":
-        store.optimize(name, project)
+        store.groups.optimize(name, project=project)
     elif step == "clean":
-        store.clean(name, some.START, project)
-    elif len(versions := store.versions(name, project)) > 1:
+        store.groups.clean(name, some.START, project=project)
+    elif len(versions := store.groups.versions(name, project=project)) > 1:
         others = [version.number for version in versions if not version.is_current]
-        store.rollback(name, others[0], project)
+        store.groups.rollback(name, others[0], project=project)
 
 
 def test_a_row_that_came_late_is_not_seen_as_of_a_moment_before():
@@ -187,14 +189,14 @@ def test_optimizing_makes_few_files_of_many_and_changes_no_answer():
     fg = many_writes()
     before, count = history(fg), snapshots(fg)
     older = [history(fg, as_of=number) for number in range(count + 1)]
-    done = FeatureStore().optimize("spend")
+    done = FeatureStore().groups.optimize("spend")
     assert (done.files_before, done.files, done.removed) == (12, 1, 0)
     assert history(fg).equals(before)
     assert [history(fg, as_of=number) for number in range(count + 1)] == older
-    assert FeatureStore().optimize("spend", keep_days=0).removed == 12
+    assert FeatureStore().groups.optimize("spend", keep_days=0).removed == 12
     assert [history(fg, as_of=number) for number in range(count + 1)] == older
     assert history(fg, as_of=count).equals(before)
-    assert FeatureStore().optimize("spend").snapshot == done.snapshot
+    assert FeatureStore().groups.optimize("spend").snapshot == done.snapshot
     write(fg, rows(99, times=[NOON]), mode="append")
     assert seen(fg, NOON) == [99]
 
@@ -206,7 +208,7 @@ def test_a_vacuum_keeps_last_snapshots_and_training_sets_and_says_what_is_gone()
     write(fg, rows(5, times=[NOON + 20 * HOUR], y=[1]), mode="append")
     write(fg, rows(6, times=[NOON + 21 * HOUR], y=[2]), mode="append")
     first, second = history(FeatureLookup(fg, version=1)), history(fg)
-    done = FeatureStore().optimize("spend", keep_days=0)
+    done = FeatureStore().groups.optimize("spend", keep_days=0)
     assert done.removed > 0
     assert history(FeatureLookup(fg, version=1)).equals(first)
     assert history(fg).equals(second)
@@ -214,7 +216,7 @@ def test_a_vacuum_keeps_last_snapshots_and_training_sets_and_says_what_is_gone()
     assert saved.content_hash == TrainingSet.load("march").content_hash
     with pytest.raises(StoreError, match="Snapshot 13 of shop/spend is gone"):
         history(fg, as_of=13)
-    assert FeatureStore().optimize("spend", keep_days=0).removed == 0
+    assert FeatureStore().groups.optimize("spend", keep_days=0).removed == 0
 
 
 @pytest.mark.slow
@@ -222,7 +224,7 @@ def test_a_vacuum_waits_for_a_writer_that_is_at_work():
     fg = many_writes()
     writer = python(WRITER)
     while writer.poll() is None:
-        FeatureStore().optimize("spend", keep_days=0)
+        FeatureStore().groups.optimize("spend", keep_days=0)
     finished(writer)
     assert sorted(history(fg)["x"].to_pylist()) == [*range(1, 12), 39]
 
@@ -239,9 +241,9 @@ def test_an_erased_entity_is_gone_from_everything_that_can_be_read_and_from_the_
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("scores")
     store = FeatureStore()
     with pytest.raises(DefinitionError, match="Training set 'shop/with_it' holds that entity"):
-        store.erase("spend", {"user_id": secret})
+        store.groups.erase("spend", {"user_id": secret})
     assert with_it.reproduce("arrow").num_rows == 1
-    receipt = store.erase("spend", {"user_id": secret}, delete_training_sets=True)
+    receipt = store.groups.erase("spend", {"user_id": secret}, delete_training_sets=True)
     assert (receipt.rows, receipt.training_sets, receipt.online) == (3, ("shop/with_it",), 1)
     for version in (1, 2):
         assert set(history(FeatureLookup(fg, version=version))["user_id"].to_pylist()) == {"b", "c"}
@@ -254,7 +256,7 @@ def test_an_erased_entity_is_gone_from_everything_that_can_be_read_and_from_the_
     with pytest.raises(StoreError, match="is gone"):
         history(fg, as_of=2)
     assert [f for f in store.home.rglob("*.parquet") if secret.encode() in f.read_bytes()] == []
-    assert store.erase("spend", {"user_id": secret}).rows == 0
+    assert store.groups.erase("spend", {"user_id": secret}).rows == 0
 
 
 def test_an_entity_of_several_keys_is_erased_by_all_of_them():
@@ -262,7 +264,7 @@ def test_an_entity_of_several_keys_is_erased_by_all_of_them():
         pa.table({"user_id": [1, 1, 2], "shop_id": ["a", "b", "a"], "at": [NOON] * 3, "x": [1, 2, 3]}),
         keys=("user_id", "shop_id"),
     )
-    assert FeatureStore().erase("spend", {"user_id": 1, "shop_id": "a"}).rows == 1
+    assert FeatureStore().groups.erase("spend", {"user_id": 1, "shop_id": "a"}).rows == 1
     assert history(fg)["x"].to_pylist() == [2, 3]
     with pytest.raises(Exception, match="keyed by user_id, shop_id; 'shop_id' is missing"):
-        FeatureStore().erase("spend", {"user_id": 1})
+        FeatureStore().groups.erase("spend", {"user_id": 1})

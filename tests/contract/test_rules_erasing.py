@@ -52,11 +52,11 @@ def test_an_entity_is_erased_from_all_its_groups_with_one_receipt():
     HistoricalFeaturesDuckDB([FeatureLookup(spend), FeatureLookup(visits)]).using_spine(spine, "at").save("with_it")
     store = FeatureStore()
     with pytest.raises(DefinitionError, match="Several projects have an entity named 'customer': office, shop"):
-        store.erase_entity("customer", {"customer_id": 1})
+        store.entities.erase("customer", {"customer_id": 1})
     with pytest.raises(DefinitionError, match="'shop/with_it' holds that entity"):
-        store.erase_entity("shop/customer", {"customer_id": 1})
+        store.entities.erase("shop/customer", {"customer_id": 1})
     assert TrainingSet.load("with_it").reproduce("arrow").num_rows == 1
-    receipt = store.erase_entity("customer", {"customer_id": 1}, "shop", delete_training_sets=True)
+    receipt = store.entities.erase("customer", {"customer_id": 1}, project="shop", delete_training_sets=True)
     assert [(one.group, one.rows, one.online) for one in receipt.groups] == [
         ("shop/spend", 1, 1),
         ("shop/visits", 1, 1),
@@ -65,7 +65,7 @@ def test_an_entity_is_erased_from_all_its_groups_with_one_receipt():
     assert str(receipt).startswith("2 rows of customer_id=1 erased from 2 feature groups\n  shop/spend: 1 row of")
     assert [ids(one) for one in (spend, visits, other, elsewhere)] == [[2], [2], [1, 2], [1, 2]]
     assert table.get_features([{"customer_id": 1}], "dicts") == [{"customer_id": 1, "spend": None, "visits": None}]
-    assert store.erase_entity("customer", {"customer_id": 1}, "shop").rows == 0
+    assert store.entities.erase("customer", {"customer_id": 1}, project="shop").rows == 0
     assert never.version is None
 
 
@@ -73,18 +73,18 @@ def test_nothing_is_erased_if_the_keys_do_not_fit_one_of_the_groups():
     spend, texts = keyed("spend"), keyed("texts", ids=("1", "2"))
     store = FeatureStore()
     with pytest.raises(DataError, match="customer_id is string"):
-        store.erase_entity("customer", {"customer_id": 1})
+        store.entities.erase("customer", {"customer_id": 1})
     with pytest.raises(DataError, match="'customer_id' is missing and 'id' is no key"):
-        store.erase_entity("customer", {"id": 1})
+        store.entities.erase("customer", {"id": 1})
     with pytest.raises(DefinitionError, match=r"No entity named 'custommer' in .* Did you mean 'customer'"):
-        store.erase_entity("custommer", {"customer_id": 1})
+        store.entities.erase("custommer", {"customer_id": 1})
     assert [ids(one) for one in (spend, texts)] == [[1, 2], ["1", "2"]]
 
 
 def test_an_entity_that_was_never_written_cannot_be_erased():
     FeatureGroupDuckDB("spend", CUSTOMER, Materialization("at"), "shop").get_or_create()
     with pytest.raises(DefinitionError, match="Nothing was written yet"):
-        FeatureStore().erase_entity("customer", {"customer_id": 1})
+        FeatureStore().entities.erase("customer", {"customer_id": 1})
 
 
 def test_an_erasure_that_ends_half_way_says_how_far_it_came_and_can_be_repeated(tmp_path):
@@ -94,11 +94,11 @@ def test_an_erasure_that_ends_half_way_says_how_far_it_came_and_can_be_repeated(
     with server.client() as client:
         client.config_set("min-replicas-to-write", 1)  # it can be read, but not written
     with pytest.raises(StoreError, match=r"is erased from shop/spend, but not yet from shop/visits: .* Erase it again"):
-        FeatureStore().erase_entity("customer", {"customer_id": 1})
+        FeatureStore().entities.erase("customer", {"customer_id": 1})
     assert (ids(spend), ids(visits)) == ([2], [1, 2])
     with server.client() as client:
         client.config_set("min-replicas-to-write", 0)
-    FeatureStore().erase_entity("customer", {"customer_id": 1})
+    FeatureStore().entities.erase("customer", {"customer_id": 1})
     server.stop()
     assert ids(visits) == [2]
 
@@ -124,7 +124,7 @@ def test_groups_of_other_entities_that_may_hold_the_entity_are_named(home):
     items = FeatureGroupDuckDB("items", Entity("bought", ["customer_id", "item"]), Materialization("at"), "shop")
     write(items, pa.table({"customer_id": [1], "item": [7], "at": [NOON], "n": [1]}))
     keyed("shadow", entity=Entity("client", ["customer_id"]))
-    receipt = FeatureStore().erase_entity("customer", {"customer_id": 1})
+    receipt = FeatureStore().entities.erase("customer", {"customer_id": 1})
     assert receipt.beside == ("shop/items", "shop/shadow")
     assert "nothing was erased from shop/items, shop/shadow" in str(receipt)
     told = json.loads(seeknal("erase", "--entity", "customer", "customer_id=2", "--yes", "--format", "json").stdout)
@@ -133,7 +133,7 @@ def test_groups_of_other_entities_that_may_hold_the_entity_are_named(home):
 
 def test_a_write_that_brings_an_erased_entity_back_gives_notice():
     spend = keyed("spend")
-    FeatureStore().erase("spend", {"customer_id": 1})
+    FeatureStore().groups.erase("spend", {"customer_id": 1})
     frame = pa.table({"customer_id": [1, 2], "at": [NOON] * 2, "spend": [10, 20]})
     with pytest.warns(SeeknalWarning, match="1 row happened to entities before they were erased"):
         write(spend, frame, mode="merge")

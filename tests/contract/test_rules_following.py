@@ -77,7 +77,7 @@ def as_json(*command):
 
 def online_versions(name="spend"):
     store = FeatureStore()
-    record = store.catalog.group(name)
+    record = store.core.catalog.group(name)
     spaces = [f"{record.project}/{record.name}/{number}" for number in range(1, 6)]
     there = []
     for number, space in enumerate(spaces, 1):
@@ -153,7 +153,7 @@ def test_a_table_whose_feature_is_gone_or_retyped_is_cut_off_and_everything_says
     assert as_json("verify", "model")[0] == as_json("doctor")[0] == 1
     code, (line,) = as_json("refresh", "model")
     assert (code, line["cut_off"], line["version"]) == (1, [reason], 1)
-    noticed(lambda: FeatureStore().load("spend"), "'shop/model' is cut off")
+    noticed(lambda: FeatureStore().groups.load("spend"), "'shop/model' is cut off")
     assert online_versions() == [1, 2]
 
 
@@ -163,7 +163,7 @@ def test_a_table_that_was_cut_off_follows_again_when_its_features_come_back(plac
     changed(fg, pa.table({"user_id": [1], "at": [LATER], "y": [5]}), "is cut off", mode="append")
     changed(fg, rows(9, user=2, times=[LATER], y=[6]), mode="append")
     assert (table.refresh().cut_off, xs(table, 2, 3), table.verify().equal) == ((), [9, None], True)
-    FeatureStore().rollback("spend", 1)
+    FeatureStore().groups.rollback("spend", 1)
     assert table.verify().different
     table.refresh()
     assert (xs(table, 1, 2, 3), table.verify().equal) == ([1, 2, 3], True)
@@ -187,7 +187,7 @@ def test_a_lookup_that_names_a_version_stays_at_it_and_is_shown_as_pinned(place)
     fg.push({"user_id": 2, "at": LATER, "x": 8, "y": "c"})
     for _ in range(2):
         assert (xs(pinned, 1, 2), xs(table, 1, 2)) == ([1, 2], [7, 8])
-        FeatureStore().refresh()
+        FeatureStore().tables.refresh()
     assert (pinned.verify().equal, online_versions()) == (True, [1, 2])
     code, lines = as_json("status")
     assert code == 0
@@ -201,7 +201,7 @@ def test_a_reader_moves_on_at_once_though_its_old_rows_are_still_there(place):
     copy = pickle.loads(pickle.dumps(table._table))  # noqa: SLF001 - our own
     assert xs(table, 1) == xs(copy, 1) == [1]
     changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     assert xs(table, 1) == xs(copy, 1) == [7]
     assert online_versions() == [1, 2]
 
@@ -229,7 +229,7 @@ def test_a_deleted_table_is_an_error_at_once_though_another_table_keeps_its_rows
     table, other = served(fg), served(fg, "other")
     copy = pickle.loads(pickle.dumps(table._table))  # noqa: SLF001 - our own
     assert xs(table, 1) == xs(copy, 1) == xs(other, 1) == [1]
-    FeatureStore().delete_table("model")
+    FeatureStore().tables.delete("model")
     for reader in (table, copy):
         with pytest.raises(NotOnlineError, match="it was deleted"):
             xs(reader, 1)
@@ -243,8 +243,8 @@ def test_a_table_whose_rows_another_one_uses_is_deleted_though_the_store_is_away
     served(fg)
     served(fg, "other")
     server.kill()
-    FeatureStore().delete_table("model")
-    assert [table.name for table in FeatureStore().registry.tables()] == ["other"]
+    FeatureStore().tables.delete("model")
+    assert [table.name for table in FeatureStore().core.registry.tables()] == ["other"]
 
 
 READER = """
@@ -270,7 +270,7 @@ def test_a_reader_in_another_process_moves_on_with_the_table(place, shared):
     for number in range(2, 6):
         more = {"y": [number]} if number % 2 == 0 else {}
         changed(fg, rows(number, user=1, times=[NOON + number * HOUR], **more), mode="append")
-        FeatureStore().refresh(["model"])
+        FeatureStore().tables.refresh(["model"])
         assert reader.stdout.readline() == f"{number}\n"
     finished(reader)
 
@@ -286,7 +286,7 @@ def test_a_server_moves_on_with_the_table(place, home, shared):
         ask = lambda: httpx2.get(f"{server.url}/v1/online/shop/model?user_id=1").json()["rows"]  # noqa: E731
         assert ask() == [{"user_id": 1, "x": 1}]
         changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
-        FeatureStore().refresh(["model"])
+        FeatureStore().tables.refresh(["model"])
         while shared and ask() == [{"user_id": 1, "x": 1}]:  # until the server has looked at the registry again
             pass
         assert ask() == [{"user_id": 1, "x": 7}]
@@ -306,7 +306,7 @@ def test_a_reader_of_a_table_that_became_another_is_told_so(place):
     for _ in range(2):
         with pytest.raises(NotOnlineError, match=r"is now another: z of spend version 2\. It was"):
             table.get_features([{"user_id": 1}])
-    FeatureStore().delete_table("model")
+    FeatureStore().tables.delete("model")
     with pytest.raises(DefinitionError, match="it was deleted"):
         table.get_features([{"user_id": 1}])
 
@@ -321,13 +321,13 @@ def test_serving_again_what_moved_on_by_itself_needs_no_notice():
 def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
     fg = written(three())
     store = FeatureStore()
-    store.load("spend", interval=Interval.between(NOON + HOUR, None))
+    store.groups.load("spend", interval=Interval.between(NOON + HOUR, None))
     table = OnlineFeaturesDuckDB("spend")
     assert xs(table, 1, 2, 3) == [None, 2, 3]
     changed(fg, rows(9, user=9, y=["z"], times=[LATER]), mode="append")
     fg.push({"user_id": 3, "at": LATER + HOUR, "x": 8, "y": "c"})
     assert xs(table, 1, 2, 3, 9) == [None, 2, 8, 9]
-    (ledger,) = store.ledger("spend")
+    (ledger,) = store.groups.load_statuses("spend")
     assert (ledger.version, [str(interval) for interval in ledger.state.spans]) == (
         2,
         [str(Interval.between(NOON + HOUR, None))],
@@ -337,13 +337,13 @@ def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
 def test_a_refresh_onto_another_version_asks_for_no_more_than_was_asked_for(place):
     fg = written(three())
     store, since = FeatureStore(), Interval.between(NOON + HOUR, None)
-    store.load("spend", interval=since)
+    store.groups.load("spend", interval=since)
     table = OnlineFeaturesDuckDB("spend")
     changed(fg, rows(9, user=3, y=["z"], times=[LATER]), mode="append")
     assert table.refresh().groups[0].interval == since
     assert [xs(one, 1, 2, 3) for one in (table, OnlineFeaturesDuckDB("spend"))] == [[None, 2, 9]] * 2
-    assert [(load.version, load.interval) for load in store.loads("spend")] == [(2, since)]
-    store.rollback("spend", 1)
+    assert [(load.version, load.interval) for load in store.groups.loads("spend")] == [(2, since)]
+    store.groups.rollback("spend", 1)
     assert as_json("refresh", "spend")[0] == 0
     assert xs(OnlineFeaturesDuckDB("spend"), 1, 2, 3) == [None, 2, 3]
 
@@ -351,26 +351,26 @@ def test_a_refresh_onto_another_version_asks_for_no_more_than_was_asked_for(plac
 def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_last(place):
     fg = written(three(y=["a", "b", "c"]))
     store = FeatureStore()
-    store.load("spend")
+    store.groups.load("spend")
     changed(fg, rows(5, user=1, times=[LATER], z=[1.5]), mode="append")
     table = OnlineFeaturesDuckDB("spend")
     assert {(one.feature, one.offline, one.cause) for one in table.verify().differences} == {
         ("x", 5, "not loaded yet"),
         *(("y", None, "not loaded yet") for _ in range(3)),
     }
-    noticed(lambda: store.refresh(["spend"]), "is now another: version 2 of shop/spend lacks 'y'")
+    noticed(lambda: store.tables.refresh(["spend"]), "is now another: version 2 of shop/spend lacks 'y'")
     table = OnlineFeaturesDuckDB("spend")
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 5, "z": 1.5}]
-    store.load("spend", version=1)
+    store.groups.load("spend", version=1)
     fg.push({"user_id": 1, "at": LATER + HOUR, "x": 6, "z": 2.5})
     assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1, "y": "a"}]
-    noticed(lambda: store.load("spend"), "is now another")
+    noticed(lambda: store.groups.load("spend"), "is now another")
     assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 6, "z": 2.5}]
 
 
 def test_tables_that_were_registered_before_this_was_noted_follow_unless_a_version_was_named(home):
     fg = written(three())
-    early, own = served(fg, "early"), FeatureStore().load("spend")
+    early, own = served(fg, "early"), FeatureStore().groups.load("spend")
     changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
     late = served(fg, "late", version=1)
     with sqlite3.connect(home / "registry.db") as registry:
@@ -411,11 +411,11 @@ def test_a_table_in_another_store_moves_there(tmp_path):
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("far", target=tmp_path / "far")
     near = served(fg, "near")
     changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
-    FeatureStore().refresh(["near"])
+    FeatureStore().tables.refresh(["near"])
     assert (xs(near, 1), xs(table, 1)) == ([7], [1])
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     assert (xs(near, 1), xs(table, 1)) == ([7], [7])
-    assert {(load.version, load.target) for load in FeatureStore().loads("spend")} == {
+    assert {(load.version, load.target) for load in FeatureStore().groups.loads("spend")} == {
         (2, ""),
         (2, str(tmp_path / "far")),
     }
@@ -441,7 +441,7 @@ def test_refresh_loads_what_changed_in_all_tables_and_makes_none():
         [("shop/one", 1, 3), ("shop/two", 0, 3)],
     )
     assert (xs(one, 1), xs(two, 1)) == ([7], [7])
-    assert [table.name for table in FeatureStore().registry.tables()] == ["one", "two"]
+    assert [table.name for table in FeatureStore().core.registry.tables()] == ["one", "two"]
     assert str(one.refresh()).startswith(
         "shop/one refreshed\n  shop/spend version 1, snapshot 2: 0 rows changed online"
     )
@@ -469,9 +469,9 @@ def test_refresh_repairs_what_verify_finds_and_in_full_what_nobody_looked_for(pl
 def test_refresh_in_full_also_asks_for_what_was_never_asked_for():
     written(three())
     store = FeatureStore()
-    store.load("spend", interval=Interval.between(NOON + HOUR, None))
-    assert [store.refresh(full=full)[0].groups[0].online for full in (False, True)] == [2, 3]
-    assert store.verify("spend").equal
+    store.groups.load("spend", interval=Interval.between(NOON + HOUR, None))
+    assert [store.tables.refresh(full=full)[0].groups[0].online for full in (False, True)] == [2, 3]
+    assert store.tables.verify("spend").equal
 
 
 def test_a_table_that_cannot_be_refreshed_does_not_hold_up_the_others(tmp_path, valkey_url):
@@ -482,7 +482,7 @@ def test_a_table_that_cannot_be_refreshed_does_not_hold_up_the_others(tmp_path, 
     server.kill()
     write(fg, rows(7, user=1, times=[LATER]), mode="append")
     with pytest.raises(StoreError, match=r"Of 2 online tables these could not be refreshed. shop/far: "):
-        FeatureStore().refresh()
+        FeatureStore().tables.refresh()
     assert xs(near, 1) == [7]
 
 
@@ -490,4 +490,4 @@ def test_materialize_without_dates_loads_all_of_time():
     written(three())
     code, line = as_json("materialize", "spend")
     assert (code, line["rows"]) == (0, 3)
-    assert FeatureStore().ledger("spend")[0].holes == []
+    assert FeatureStore().groups.load_statuses("spend")[0].holes == []

@@ -33,11 +33,11 @@ def furnished(home: Path, value: int) -> None:
     """Fill a home with a group, a training set and an online table, all of one value."""
     store = FeatureStore(home)
     lookups = [FeatureLookup("shop/spend")]
-    store.write(group().definition, rows(value))
-    store.write(group().definition, rows(value, y=[value]))
-    store.serve(lookups, "table")
+    store.groups.write(group().definition, rows(value))
+    store.groups.write(group().definition, rows(value, y=[value]))
+    store.tables.serve(lookups, "table")
     asked = {"date_col": "when"}
-    assert store.training_set(lookups, SPINE, **asked)["x"].to_pylist() == [value]
+    assert store.features.training_set(lookups, SPINE, **asked)["x"].to_pylist() == [value]
 
 
 @pytest.fixture
@@ -54,11 +54,13 @@ def seen(home: Path) -> dict[str, object]:
     """Say what is in a home."""
     store = FeatureStore(home)
     return {
-        "groups": [one.label for one in store.registry.groups()],
-        "tables": [one.label for one in store.registry.tables()],
-        "sets": [one.label for one in store.registry.training_sets()],
-        "version": store.version("spend").number if store.registry.groups() else None,
-        "writes": len(store.registry.snapshots(store.registry.groups()[0])) if store.registry.groups() else 0,
+        "groups": [one.label for one in store.core.registry.groups()],
+        "tables": [one.label for one in store.core.registry.tables()],
+        "sets": [one.label for one in store.core.registry.training_sets()],
+        "version": store.groups.version("spend").number if store.core.registry.groups() else None,
+        "writes": len(store.core.registry.snapshots(store.core.registry.groups()[0]))
+        if store.core.registry.groups()
+        else 0,
     }
 
 
@@ -100,7 +102,7 @@ GROUP_VERBS = {
 @pytest.mark.parametrize("verb", GROUP_VERBS)
 def test_a_group_stays_in_the_home_of_its_first_verb(homes, tmp_path, verb):
     fg = moved_group(homes)
-    FeatureStore(tmp_path / "first").delete_table("table")  # which needs the group
+    FeatureStore(tmp_path / "first").tables.delete("table")  # which needs the group
     before, first = seen(tmp_path / "second"), seen(tmp_path / "first")
     GROUP_VERBS[verb](fg)
     assert seen(tmp_path / "second") == before
@@ -175,7 +177,7 @@ TABLE_VERBS = {
 @pytest.mark.parametrize("close", [False, True], ids=["open", "closed"])
 def test_a_table_stays_in_the_home_in_which_it_was_found(homes, tmp_path, verb, close):
     table = moved_table(homes)
-    FeatureStore(tmp_path / "second").write(group().definition, rows(3, y=[3]), mode="append")  # would differ
+    FeatureStore(tmp_path / "second").groups.write(group().definition, rows(3, y=[3]), mode="append")  # would differ
     if close:
         session.close()
     assert TABLE_VERBS[verb](table)

@@ -20,6 +20,7 @@ from seeknal import (
     SeeknalError,
     TrainingSet,
 )
+from seeknal.join.inquiry import Inquiry
 from seeknal.values.content_hash import content_hash
 
 from .world import HOUR, NOON, group, rows, write, written
@@ -118,7 +119,7 @@ def test_one_lookup_is_a_list_of_one():
     assert HistoricalFeaturesDuckDB(lookup).lookups == (lookup,)
     expected = HistoricalFeaturesDuckDB([lookup]).using_spine(SPINE, "when").to_dataframe()
     assert HistoricalFeaturesDuckDB(lookup).using_spine(SPINE, "when").to_dataframe().equals(expected)
-    assert FeatureStore().training_set(lookup, SPINE, "when").equals(expected)
+    assert FeatureStore().features.training_set(lookup, SPINE, "when").equals(expected)
     assert HistoricalFeaturesDuckDB(lookup).serve().get_features([{"user_id": 1}], "dicts")[0]["x"] == 40
     with pytest.raises(DefinitionError, match="takes a list with at least one FeatureLookup, not FeatureGroupDuckDB"):
         HistoricalFeaturesDuckDB(fg)
@@ -132,17 +133,17 @@ def group_of(features) -> list[str]:
 
 def looked_up(fg, **options) -> list[str]:
     lookup = FeatureLookup(fg, **options)
-    return FeatureStore().training_set(lookup, SPINE, "when", keep=()).column_names[2:]
+    return FeatureStore().features.training_set(lookup, SPINE, "when", keep=()).column_names[2:]
 
 
 LISTS = {
     "features": {
         "of a lookup": lambda fg, given: looked_up(fg, features=given),
         "online": lambda fg, given: list(
-            FeatureStore().serve([FeatureLookup(fg)], "t").get_features([{"user_id": 1}], "dicts", given)[0]
+            FeatureStore().tables.serve([FeatureLookup(fg)], "t").get_features([{"user_id": 1}], "dicts", given)[0]
         )[1:],
         "of a group": lambda _, given: group_of(given),
-        "of a write": lambda _, given: FeatureStore().write(group("declared").definition, rows(1), features=given) and ["x"],
+        "of a write": lambda _, given: FeatureStore().groups.write(group("declared").definition, rows(1), features=given) and ["x"],
     },
     "keep_cols": {
         "": lambda fg, given: HistoricalFeaturesDuckDB(FeatureLookup(fg, prefix="f_")).using_spine(
@@ -150,7 +151,7 @@ LISTS = {
     },
     "join_keys": {"": lambda _, given: list(Entity("user", given).join_keys)},
     "pii_keys": {"": lambda _, given: list(Entity("user", ["x"], pii_keys=given).pii_keys)},
-    "names": {"": lambda fg, given: FeatureStore().serve([FeatureLookup(fg)], "x") and [one.table.rpartition("/")[2] for one in FeatureStore().refresh(given)]},
+    "names": {"": lambda fg, given: FeatureStore().tables.serve([FeatureLookup(fg)], "x") and [one.table.rpartition("/")[2] for one in FeatureStore().tables.refresh(given)]},
 }  # fmt: skip
 """Arguments that are lists of names, and which names are taken from each where "x" is given."""
 
@@ -178,15 +179,15 @@ def test_other_arguments_that_name_something_are_refused_if_they_are_no_text(giv
         lambda: FeatureLookup(fg, rename={"x": given}),
         lambda: FeatureLookup(fg, rename=given or 0),
         lambda: FeatureLookup(fg, prefix=given or 0),
-        lambda: store.training_set([lookup], SPINE, given),
+        lambda: store.features.training_set([lookup], SPINE, given),
         lambda: Materialization(given or 0),
         lambda: Materialization("at", given or 0),
         lambda: group("other").set_features({"x": given}),
-        lambda: store.write(fg.definition, rows(1), declared={"x": given}),
-        lambda: store.online_table(given),
-        lambda: store.push(given, []),
-        lambda: store.erase("spend", given),
-        lambda: store.explain([lookup], given, NOON),
+        lambda: store.groups.write(fg.definition, rows(1), declared={"x": given}),
+        lambda: store.tables.open(given),
+        lambda: store.groups.push(given, []),
+        lambda: store.groups.erase("spend", given),
+        lambda: store.features.explain(Inquiry([lookup]), given, NOON),
     ):
         with pytest.raises(SeeknalError):
             ask()

@@ -105,7 +105,7 @@ def test_a_mapping_with_a_default_lacks_the_keys_that_it_has_not():
 
 def test_groups_of_one_name_in_two_projects_have_a_status_each():
     elsewhere = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"), "elsewhere")
-    FeatureStore().write(elsewhere, rows(2, user=2))
+    FeatureStore().groups.write(elsewhere, rows(2, user=2))
     lookups = [FeatureLookup(written(rows(1))), FeatureLookup("elsewhere/spend", prefix="t_")]
     table = HistoricalFeaturesDuckDB(lookups).serve("both")
     found = table.get_features([{"user_id": 1}], "dicts", with_status=True)[0]
@@ -167,11 +167,11 @@ def test_a_row_that_was_overwritten_is_gone_after_the_next_load():
     fg = written(rows(1, 2))
     table = serve(fg)
     write(fg, rows(5, times=[NOON]))
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     assert answer(table, 1) == [5]
     with pytest.warns(SeeknalWarning, match="1 row of shop/spend gave way to 0 rows"):
         write(fg, rows(5, times=[NOON]).slice(0, 0))
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     assert answer(table, 1) == [None]
 
 
@@ -190,7 +190,7 @@ def test_a_ttl_counts_online_to_the_microsecond(form):
     }
     zoned = pa.array([datetime(2024, 1, 1, tzinfo=UTC)]).cast(pa.timestamp("us", tz=form if "/" in form else "UTC"))
     fg = written(rows(1, times=made.get(form, zoned)), ttl=HOUR)
-    table = FeatureStore().serve([FeatureLookup(fg)])
+    table = FeatureStore().tables.serve([FeatureLookup(fg)])
     edge = instant("2024-01-01") + microseconds(HOUR)
     found = [table.get_features([{"user_id": 1}], "dicts", at=moment)[0]["x"] for moment in (edge, edge + 1)]
     assert found == [1, None]
@@ -255,7 +255,7 @@ def test_a_served_table_keeps_its_features_until_it_is_served_again():
 def test_a_table_whose_rows_were_deleted_says_so_instead_of_answering_nulls():
     fg = written(rows(1))
     table = serve(fg)
-    FeatureStore().delete_table("spend")
+    FeatureStore().tables.delete("spend")
     with pytest.raises(DefinitionError, match="'shop/spend' is not online"):
         answer(table, 1)
     again = serve(fg)
@@ -354,10 +354,10 @@ def test_a_reader_in_another_thread_sees_each_load_whole():
 def test_a_span_that_is_loaded_stands_beside_those_loaded_before():
     fg = written(pa.table({"user_id": [1, 2, 3], "at": [NOON, NOON + HOUR, NOON + 2 * HOUR], "x": [1, 2, 3]}))
     store = FeatureStore()
-    store.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
+    store.groups.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
     table = OnlineFeaturesDuckDB("spend")
     assert answer(table, 1, 2, 3) == [None, 2, None]
-    store.load("spend", interval=Interval.between(NOON, NOON + HOUR - MICROSECOND))
+    store.groups.load("spend", interval=Interval.between(NOON, NOON + HOUR - MICROSECOND))
     assert answer(table, 1, 2, 3) == [1, 2, None]
     assert fg.version == 1
 

@@ -55,7 +55,7 @@ def causes(table, **options):
 def tamper(place, changes):
     """Change rows behind the loader's back: event time and value by user, or None to remove one."""
     online = connect(place)
-    codec = Codec(FeatureStore().version("spend").schema)
+    codec = Codec(FeatureStore().groups.version("spend").schema)
     state, _ = online.get(SPACE, [])
     values = []
     for user, change in changes.items():
@@ -77,7 +77,7 @@ def test_what_was_written_since_is_not_loaded_yet(place):
     write(fg, rows(9, 8, times=[NOON + 3 * HOUR] * 2, user=1), mode="append")
     write(fg, rows(5, user=4), mode="append")
     assert causes(table) == {(1, "not loaded yet"), (4, "not loaded yet")}
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     assert table.verify().equal
 
 
@@ -86,23 +86,23 @@ def test_what_was_deleted_since_is_not_loaded_yet(place):
     table = serve(fg)
     write(fg, rows(1, user=1))
     assert causes(table) == {(2, "not loaded yet"), (3, "not loaded yet")}
-    FeatureStore().load("spend")
+    FeatureStore().groups.load("spend")
     assert table.verify().equal
 
 
 def test_spans_that_were_never_asked_for_are_not_loaded_yet_and_shown_as_holes(place):
     three()
     store = FeatureStore()
-    store.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
+    store.groups.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
     table = OnlineFeaturesDuckDB("spend")
     assert causes(table) == {(1, "not loaded yet"), (3, "not loaded yet")}
-    (ledger,) = store.ledger("spend")
+    (ledger,) = store.groups.load_statuses("spend")
     assert [str(hole) for hole in ledger.holes] == [
         "2024-01-01 12:00:00 to 2024-01-01 12:59:59.999999",
         "2024-01-01 13:00:00.000001 to 2024-01-01 14:00:00",
     ]
-    store.load("spend")
-    assert (store.ledger("spend")[0].holes, table.verify().equal) == ([], True)
+    store.groups.load("spend")
+    assert (store.groups.load_statuses("spend")[0].holes, table.verify().equal) == ([], True)
 
 
 def test_rows_that_are_missing_other_or_too_many_are_found(place):
@@ -156,7 +156,7 @@ def test_nan_equals_nan_and_null_is_not_nan(place):
     assert table.verify().equal
     fg = written(rows(float("nan")), name="other")
     other = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("others")
-    assert other.verify().equal
+    assert other.tables.verify().equal
 
 
 def test_tables_of_several_groups_keys_and_versions_are_verified(place):
@@ -250,27 +250,27 @@ def test_versions_are_online_side_by_side_and_a_refresh_reaches_every_table(plac
 def test_only_what_changed_is_loaded(place):
     fg = written(pa.table({"user_id": range(100), "at": [NOON] * 100, "x": range(100)}))
     store = FeatureStore()
-    assert store.load("spend").changed == 100
-    assert store.load("spend").changed == 0
+    assert store.groups.load("spend").changed == 100
+    assert store.groups.load("spend").changed == 0
     write(fg, rows(5, 6, user=7, times=[NOON + HOUR, NOON - HOUR]), mode="append")
     write(fg, rows(5, user=200), mode="append")
-    assert store.load("spend").changed == 2
+    assert store.groups.load("spend").changed == 2
     write(fg, rows(8, user=8), mode="merge")
-    assert store.load("spend").changed == 1
-    store.optimize("spend")
-    assert store.load("spend").changed == 0
-    store.optimize("spend", keep_days=0)
-    loaded = store.load("spend")
+    assert store.groups.load("spend").changed == 1
+    store.groups.optimize("spend")
+    assert store.groups.load("spend").changed == 0
+    store.groups.optimize("spend", keep_days=0)
+    loaded = store.groups.load("spend")
     assert (loaded.changed, loaded.online) == (0, 101)
-    store.clean("spend", 1_704_110_400_000_000 + 1)
-    assert store.online_table("spend").get_features([{"user_id": 7}, {"user_id": 8}], "dicts")[1]["x"] is None
+    store.groups.clean("spend", 1_704_110_400_000_000 + 1)
+    assert store.tables.open("spend").get_features([{"user_id": 7}, {"user_id": 8}], "dicts")[1]["x"] is None
 
 
 def test_late_rows_of_old_days_are_picked_up(place):
     fg = written(rows(1, times=[NOON]))
     table = serve(fg)
     write(fg, rows(2, user=2, times=[NOON - 365 * 24 * HOUR]), mode="append")
-    FeatureStore().load("spend", interval=Interval.between(NOON, None))
+    FeatureStore().groups.load("spend", interval=Interval.between(NOON, None))
     assert table.get_features([{"user_id": 2}], "dicts")[0]["x"] == 2
 
 
@@ -279,8 +279,8 @@ def test_a_load_by_a_clock_that_was_ahead_is_mended_by_the_next(place):
     with pytest.warns(SeeknalWarning, match="dated after now"):
         fg = written(rows(1, 2, times=[datetime.now(UTC) - HOUR, ahead - timedelta(days=1)]))
     store = FeatureStore()
-    store.load("spend", at=ahead)
-    store.load("spend")
+    store.groups.load("spend", at=ahead)
+    store.groups.load("spend")
     table = OnlineFeaturesDuckDB("spend")
     assert table.get_features([{"user_id": 1}], "dicts")[0]["x"] == 1
     assert (table.verify().equal, fg.version) == (True, 1)
@@ -317,12 +317,12 @@ def test_two_homes_with_a_project_of_one_name_cannot_share_a_database(tmp_path, 
     first, second = (FeatureStore(tmp_path / name, online_store=valkey_url) for name in ("one", "two"))
     definition = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"), "shop")
     for i, store in enumerate((first, second)):
-        store.write(definition, rows(i))
-    first.serve([FeatureLookup(definition)], "a")
+        store.groups.write(definition, rows(i))
+    first.tables.serve([FeatureLookup(definition)], "a")
     for target in (None, valkey_url):
         with pytest.raises(StoreError, match=r"redis://127.0.0.1:\d+/\d+ has version 1 of shop/spend of another home"):
-            second.serve([FeatureLookup(definition)], "a", target=target)
-    assert first.online_table("a").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 0}]
+            second.tables.serve([FeatureLookup(definition)], "a", target=target)
+    assert first.tables.open("a").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 0}]
 
 
 def test_a_target_with_a_password_is_refused_and_other_urls_too():

@@ -114,7 +114,7 @@ def test_the_greatest_created_time_wins_a_push_too():
 
 def test_a_row_of_the_future_shows_when_its_time_has_come():
     fg = written(rows(1))
-    table = FeatureStore().serve([FeatureLookup(fg)])
+    table = FeatureStore().tables.serve([FeatureLookup(fg)])
     soon = datetime.now(UTC) + timedelta(hours=1)
     fg.push({"user_id": 1, "at": soon, "x": 2})
     moments = [int((soon + timedelta(microseconds=i)).timestamp() * 1e6) for i in (-1_000_000, 1_000_000)]
@@ -124,7 +124,7 @@ def test_a_row_of_the_future_shows_when_its_time_has_come():
 def test_what_was_erased_stays_erased():
     fg = written(rows(1, 2))
     event = {"user_id": 1, "at": NOON, "x": 1}
-    FeatureStore().erase("spend", {"user_id": 1})
+    FeatureStore().groups.erase("spend", {"user_id": 1})
     pushed = fg.push([event, {"user_id": 2, "at": NOON, "x": 7}])
     assert (pushed.rows, pushed.erased) == (1, 1)
     assert online(fg, 1, 2) == [None, 7]
@@ -320,7 +320,7 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
 
     store = FeatureStore()
     target = replacing(Interrupted(home / "online", push))
-    loaded = Loader(store.catalog, store.engine).load(store.catalog.state("spend"), 1, target, Ask())
+    loaded = Loader(store.core.catalog, store.core.engine()).load(store.core.catalog.state("spend"), 1, target, Ask())
     assert (list(pushes), loaded.online) == ([], 2)
     assert table.get_features([{"user_id": 1}, {"user_id": 5}], "dicts") == [
         {"user_id": 1, "x": 12},
@@ -332,7 +332,7 @@ def test_a_push_during_a_load_that_replaces_everything_is_not_lost(home):
 def test_files_stay_as_long_as_a_load_reads_them(home):
     fg = written(rows(1))
     write(fg, rows(7, user=5), mode="append")
-    optimized = threading.Thread(target=lambda: FeatureStore(home).optimize(fg.name, keep_days=0))
+    optimized = threading.Thread(target=lambda: FeatureStore(home).groups.optimize(fg.name, keep_days=0))
 
     def optimize() -> None:
         if optimized.ident is None:
@@ -341,7 +341,7 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
 
     store = FeatureStore()
     target = replacing(Interrupted(home / "online", optimize))
-    loaded = Loader(store.catalog, store.engine).load(store.catalog.state(fg.name), 1, target, Ask())
+    loaded = Loader(store.core.catalog, store.core.engine()).load(store.core.catalog.state(fg.name), 1, target, Ask())
     optimized.join()
     assert loaded.online == 2
     assert len(list((home / "offline").glob("*/*/*.parquet"))) == 1
@@ -372,7 +372,7 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
 
     store = FeatureStore()
     target = replacing(Overtaken(home / "online", push))
-    Loader(store.catalog, store.engine).load(store.catalog.state("spend"), 1, target, Ask())
+    Loader(store.core.catalog, store.core.engine()).load(store.core.catalog.state("spend"), 1, target, Ask())
     newest = max(seen(fg, NOON + 9 * HOUR))
     assert newest >= 11
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": newest}]
@@ -382,12 +382,13 @@ def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
 def test_a_push_that_stores_nothing_loads_nothing():
     fg = written(pa.table({"user_id": [1, 2], "at": [NOON, NOON + HOUR], "x": [1, 2]}))
     store = FeatureStore()
-    store.load("spend", interval=Interval.between(NOON + HOUR, None))
+    store.groups.load("spend", interval=Interval.between(NOON + HOUR, None))
     assert fg.push([]).online is None
-    store.load("spend", interval=Interval.between(NOON + HOUR, None))
-    assert [
-        row["x"] for row in store.online_table("spend").get_features([{"user_id": 1}, {"user_id": 2}], "dicts")
-    ] == [None, 2]
+    store.groups.load("spend", interval=Interval.between(NOON + HOUR, None))
+    assert [row["x"] for row in store.tables.open("spend").get_features([{"user_id": 1}, {"user_id": 2}], "dicts")] == [
+        None,
+        2,
+    ]
 
 
 def test_many_loads_leave_few_notes():
@@ -395,15 +396,15 @@ def test_many_loads_leave_few_notes():
     for i in range(60):
         fg.push({"user_id": 1, "at": NOON + i * MICROSECOND, "x": i})
     store = FeatureStore()
-    assert len(store.loads("spend")) <= 52
-    assert store.ledger("spend")[0].holes == []
+    assert len(store.groups.loads("spend")) <= 52
+    assert store.groups.load_statuses("spend")[0].holes == []
 
 
 class Busy(Catalog):
     """A catalog in which something happens after a group was looked up."""
 
     def __init__(self, store, happen):
-        super().__init__(store.home, store.registry, Duck(store.home / "scratch"))
+        super().__init__(store.home, store.core.registry, Duck(store.home / "scratch"))
         self._happen = happen
 
     def state(self, name, project=None, since=None):
@@ -424,12 +425,12 @@ def test_a_push_that_is_overtaken_by_a_new_version_does_not_bring_the_old_one_ba
 
     catalog = Busy(store, new_version)
     with pytest.raises(DataError, match="lacks 'y'"):
-        push.push(catalog, store.catalog.group("spend"), {"user_id": 2, "at": NOON, "x": 5})
-    assert [(one.number, one.is_current) for one in store.versions("spend")] == [(1, False), (2, True)]
+        push.push(catalog, store.core.catalog.group("spend"), {"user_id": 2, "at": NOON, "x": 5})
+    assert [(one.number, one.is_current) for one in store.groups.versions("spend")] == [(1, False), (2, True)]
 
 
 def test_what_is_pushed_is_loaded_from_its_event_time_on():
     fg = written(pa.table({"user_id": [1, 2, 3], "at": [NOON, NOON + HOUR, NOON + 2 * HOUR], "x": [1, 2, 3]}))
     fg.push({"user_id": 4, "at": NOON + HOUR, "x": 4})
-    found = FeatureStore().online_table("spend").get_features([{"user_id": i} for i in (1, 2, 3, 4)], "dicts")
+    found = FeatureStore().tables.open("spend").get_features([{"user_id": i} for i in (1, 2, 3, 4)], "dicts")
     assert [row["x"] for row in found] == [None, 2, 3, 4]

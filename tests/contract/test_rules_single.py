@@ -74,9 +74,9 @@ def serve(store: FeatureStore, frames: list[pa.Table], **options: Any) -> Any:
         group = FeatureGroup(
             f"g{number}", Entity("user", ["user_id"]), Materialization(event_time_col="at", **options), project
         )
-        store.write(group, frame)
+        store.groups.write(group, frame)
         lookups.append(FeatureLookup(group))
-    return store.serve(lookups, "all")
+    return store.tables.serve(lookups, "all")
 
 
 def check(table: Any, key: object, features: list[str] | None) -> None:

@@ -230,7 +230,7 @@ def test_of_equal_event_times_the_later_write_wins_and_in_one_write_the_later_ro
     write(fg, rows(5, 4, times=[NOON] * 2), mode="append")
     assert seen(fg, NOON) == [4]
     assert history(fg)["x"].to_pylist() == [4]
-    assert FeatureStore().latest([FeatureLookup(fg)], output="arrow")["x"].to_pylist() == [4]
+    assert FeatureStore().features.latest([FeatureLookup(fg)], output="arrow")["x"].to_pylist() == [4]
 
 
 def test_the_later_row_wins_among_many_that_several_threads_read():

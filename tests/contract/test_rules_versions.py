@@ -31,8 +31,8 @@ def changed(fg, frame, *args, **options) -> list[str]:
 def online(fg, version: int) -> list[object]:
     """Load a version and give what is online of one user."""
     store = FeatureStore()
-    store.load(fg.name, fg.project, version=version)
-    return store.online_table(fg.name).get_features([{"user_id": 1}], "dicts")
+    store.groups.load(fg.name, project=fg.project, version=version)
+    return store.tables.open(fg.name).get_features([{"user_id": 1}], "dicts")
 
 
 def test_writing_the_same_schema_makes_no_version():
@@ -68,10 +68,10 @@ def test_other_zones_and_units_of_the_event_time_make_no_version():
 
 def test_schemas_as_they_were_written_at_first_are_still_read(home):
     fg = written(rows(1, 2, y=["a", "b"]))
-    (now,) = FeatureStore().versions(fg.name, fg.project)
+    (now,) = FeatureStore().groups.versions(fg.name, project=fg.project)
     with closing(sqlite3.connect(home / "registry.db")) as db, db:
         db.execute("UPDATE snapshot SET schema_text = ?", [json.loads(now.schema_text)["arrow"]])
-    (then,) = FeatureStore().versions(fg.name, fg.project)
+    (then,) = FeatureStore().groups.versions(fg.name, project=fg.project)
     assert not then.schema_text.startswith("{")
     assert (then.schema, then.columns) == (now.schema, now.columns)
     assert now.columns == now.schema.describe()
@@ -99,7 +99,7 @@ def test_a_description_that_is_left_out_stays():
     fg.description = "What a user spends."
     fg.get_or_create()
     write(group(), rows(2))
-    assert FeatureStore().catalog.group("spend").group.description == "What a user spends."
+    assert FeatureStore().core.catalog.group("spend").group.description == "What a user spends."
 
 
 def test_whole_numbers_are_written_to_a_float_feature_if_each_is_exact():
@@ -353,7 +353,7 @@ def test_decimals_that_need_too_many_digits_are_refused_with_advice_that_works_w
     advised = re.search(r"pandas: \.(map\(.*na_action='ignore'\))", str(error.value))[1]
     rounded = frame.assign(x=eval(f"frame['x'].{advised}", {"frame": frame, "Decimal": Decimal, "Context": Context}))
     assert write(fg, rounded, mode="append").changes == ()
-    assert [row["x"] for row in FeatureStore().sample(fg.name, limit=9).to_pylist()].count(
+    assert [row["x"] for row in FeatureStore().groups.sample(fg.name, limit=9).to_pylist()].count(
         Decimal("9" * 20 + ".1235")
     ) == 1
 
@@ -419,7 +419,7 @@ def test_merging_with_another_schema_merges():
     fg = written(rows(1, 2))
     changed(fg, rows(9, times=LATER, y=["n"]), mode="merge")
     assert history(fg)["x"].to_pylist() == [1, 9]
-    assert FeatureStore().versions(fg.name)[-1].rows == 2
+    assert FeatureStore().groups.versions(fg.name)[-1].rows == 2
 
 
 def test_ties_keep_their_order_when_the_schema_changes():
@@ -437,14 +437,14 @@ def test_a_version_keeps_its_data_whatever_is_written_later():
     assert online(fg, 1) == [{"user_id": 1, "x": 2, "y": "b"}]
     assert online(fg, 2) == [{"user_id": 1, "x": 4}]
     assert online(fg, 3) == [{"user_id": 1, "x": 5, "z": True}]
-    assert [version.number for version in FeatureStore().versions(fg.name)] == [1, 2, 3]
-    assert list(map(str, FeatureStore().diff(fg.name, 1, 3))) == ["removed y", "added z (bool)"]
+    assert [version.number for version in FeatureStore().groups.versions(fg.name)] == [1, 2, 3]
+    assert list(map(str, FeatureStore().groups.diff(fg.name, 1, 3))) == ["removed y", "added z (bool)"]
 
 
 def test_an_older_versions_sample_can_be_looked_at():
     fg = written(rows(1, y=["a"]))
     changed(fg, rows(3))
-    assert FeatureStore().sample(fg.name, limit=5, version=1).column_names == ["user_id", "at", "x", "y"]
+    assert FeatureStore().groups.sample(fg.name, limit=5, version=1).column_names == ["user_id", "at", "x", "y"]
 
 
 def test_a_written_subset_of_the_columns_is_the_schema():

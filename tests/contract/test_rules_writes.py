@@ -112,7 +112,7 @@ def test_append_adds_and_keeps_what_is_there():
     fg = written(rows(1, 2))
     report = write(fg, rows(3, 4, times=[NOON, NOON + 5 * HOUR]), mode="append")
     assert report.rows == 2
-    assert FeatureStore().versions("spend")[0].rows == 4
+    assert FeatureStore().groups.versions("spend")[0].rows == 4
     assert stored(fg) == [(NOON, 3), (NOON + HOUR, 2), (NOON + 5 * HOUR, 4)]
 
 
@@ -120,7 +120,7 @@ def test_merge_puts_new_rows_in_place_of_those_with_equal_keys_and_event_time():
     fg = written(pa.table({"user_id": [1, 1, 2], "at": [NOON, NOON + HOUR, NOON], "x": [1, 2, 3]}))
     write(fg, pa.table({"user_id": [1, 3], "at": [NOON, NOON], "x": [None, 4]}), mode="merge")
     assert history(fg)["x"].to_pylist() == [None, 2, 3, 4]
-    assert FeatureStore().versions("spend")[0].rows == 4
+    assert FeatureStore().groups.versions("spend")[0].rows == 4
 
 
 def test_merging_twice_changes_nothing():
@@ -128,13 +128,13 @@ def test_merging_twice_changes_nothing():
     for _ in range(2):
         write(fg, rows(7, times=[NOON + HOUR]), mode="merge")
         assert stored(fg) == [(NOON, 1), (NOON + HOUR, 7)]
-        assert FeatureStore().versions("spend")[0].rows == 2
+        assert FeatureStore().groups.versions("spend")[0].rows == 2
 
 
 def test_of_repeated_rows_in_one_merge_the_last_wins():
     fg = group()
     write(fg, rows(1, 2, times=[NOON, NOON]), mode="merge")
-    assert FeatureStore().versions("spend")[0].rows == 1
+    assert FeatureStore().groups.versions("spend")[0].rows == 1
     assert stored(fg) == [(NOON, 2)]
 
 
@@ -200,8 +200,10 @@ def test_an_empty_untyped_pandas_frame_fits_what_is_known():
 def test_an_empty_group_is_served_as_nothing_known():
     fg = written(EMPTY)
     store = FeatureStore()
-    assert len(store.latest([FeatureLookup(fg)], output="arrow")) == 0
-    assert store.serve([FeatureLookup(fg)]).get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": None}]
+    assert len(store.features.latest([FeatureLookup(fg)], output="arrow")) == 0
+    assert store.tables.serve([FeatureLookup(fg)]).get_features([{"user_id": 1}], "dicts") == [
+        {"user_id": 1, "x": None}
+    ]
 
 
 MODES = ("overwrite", "append", "merge")
@@ -251,7 +253,7 @@ def test_wrong_input_of_a_new_group_leaves_no_trace(home):
         frame, message = WRONG[what]
         with pytest.raises(DataError, match=message):
             write(fg, frame)
-    assert FeatureStore().registry.groups() == []
+    assert FeatureStore().core.registry.groups() == []
     assert list(home.glob("offline/*/*")) == []
 
 
@@ -347,9 +349,9 @@ def test_threads_that_share_a_store_get_their_own_answers_and_lose_no_writes(sto
     def work(who: int) -> None:
         for i in range(4):
             moment = NOON + i * HOUR
-            store.write(definition, rows(i, user=who, times=[moment]), mode="append")
+            store.groups.write(definition, rows(i, user=who, times=[moment]), mode="append")
             spine = pa.table({"user_id": [who], "at": [moment]})
-            answers[who, i] = store.training_set([FeatureLookup("spend")], spine, "at")["x"].to_pylist()
+            answers[who, i] = store.features.training_set([FeatureLookup("spend")], spine, "at")["x"].to_pylist()
 
     threads = [threading.Thread(target=work, args=[who]) for who in range(4)]
     for thread in threads:
@@ -357,7 +359,7 @@ def test_threads_that_share_a_store_get_their_own_answers_and_lose_no_writes(sto
     for thread in threads:
         thread.join()
     assert answers == {(who, i): [i] for who in range(4) for i in range(4)}
-    assert store.versions("spend")[0].rows == 17
+    assert store.groups.versions("spend")[0].rows == 17
 
 
 def test_readers_see_the_old_or_the_new_and_never_a_mix():
@@ -367,7 +369,7 @@ def test_readers_see_the_old_or_the_new_and_never_a_mix():
     def read() -> None:
         store = FeatureStore()
         while not stop.is_set():
-            found = store.history([FeatureLookup("shop/spend")], output="arrow")["x"].to_pylist()
+            found = store.features.history([FeatureLookup("shop/spend")], output="arrow")["x"].to_pylist()
             seen_values.add((len(found), len(set(found))))
 
     reader = threading.Thread(target=read)

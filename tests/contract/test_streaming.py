@@ -51,7 +51,8 @@ class InManyPasses(DuckDBEngine):
 @pytest.mark.slow
 def test_a_stream_in_many_passes_gives_what_the_oracle_says(home, frames, form, ttls, created):
     store = FeatureStore(home)
-    store.__dict__["_queries"] = SimpleNamespace(engine=InManyPasses(Duck(home / "scratch")))
+    engine = InManyPasses(Duck(home / "scratch"))
+    store.core.__dict__["_queries"] = SimpleNamespace(engine=lambda: engine)
     project = fresh_project()
     seen = Pair(store, "user_id", "place_id", project=project, ttl=ttls[0], created=created)
     users = Pair(store, "user_id", project=project, name="users", ttl=ttls[1])
@@ -61,8 +62,8 @@ def test_a_stream_in_many_passes_gives_what_the_oracle_says(home, frames, form, 
     asked = list(product([3, 1, None, 2], ["12", None, "1", ""], some.all_moments))
     spine = spine_of(asked, form, user_id=pa.int64(), place_id=pa.string())
     lookups = [seen.lookup(), users.lookup(prefix="u_")]
-    result = store.stream(lookups, spine, "at").read_all()
-    assert result.equals(store.training_set(lookups, spine, "at"))
+    result = store.features.stream(lookups, spine, "at").read_all()
+    assert result.equals(store.features.training_set(lookups, spine, "at"))
     assert result.select(spine.column_names).equals(spine)
     for row, (who, where, moment) in zip(result.to_pylist(), asked, strict=True):
         assert {"n": row["n"], "x": row["x"]} == NEITHER | seen.oracle.at((who, where), moment)

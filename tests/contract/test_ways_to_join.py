@@ -173,13 +173,13 @@ def test_a_table_of_many_small_parts_is_joined_as_in_plain_loops(store, writes, 
         users, hours = zip(*some, strict=True)
         values = [10 * number + place for place in range(len(some))]
         stored += zip(users, hours, [None] * len(some), values, strict=True)
-        store.write(
+        store.groups.write(
             group, pa.table({"user": users, "at": [NOON + hour * HOUR for hour in hours], "x": values}), mode="append"
         )
     users, hours = zip(*asked, strict=True) if asked else ((), ())
     at = pa.array([None if hour is None else NOON + hour * HOUR for hour in hours], pa.timestamp("us"))
     spine = pa.table({"user": pa.array(users, pa.int64()), "m": at})
     with patch.multiple(log, _PART=1, _WORTH_IT=1), patch.multiple(joins, _FEW=0):
-        found = store.training_set([FeatureLookup(group)], spine, "m")
-        assert store.stream([FeatureLookup(group)], spine, "m").read_all()["x"].equals(found["x"])
+        found = store.features.training_set([FeatureLookup(group)], spine, "m")
+        assert store.features.stream([FeatureLookup(group)], spine, "m").read_all()["x"].equals(found["x"])
     assert found["x"].to_pylist() == [seen(stored, user, hour, ttl) for user, hour in asked]

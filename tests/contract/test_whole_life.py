@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from seeknal import FeatureStore, SeeknalWarning, StoreError
+from seeknal.join.inquiry import Inquiry
 from seeknal.online import close_all
-from seeknal.registry import Question
 from seeknal.values.times import Interval
 
 from . import strategies as some
@@ -74,7 +74,7 @@ class Life:
     def note(self, store: FeatureStore) -> None:
         """Remember what the newest snapshot and the current version hold."""
         self.is_fresh = False
-        number = store.catalog.offline(self.pair.group.project, self.pair.group.name).snapshot().number
+        number = store.core.catalog.offline(self.pair.group.project, self.pair.group.name).snapshot().number
         held = self.features, deepcopy(self.rows)
         self.versions[self.version] = self.snapshots[number] = held
 
@@ -135,7 +135,7 @@ class WholeLife(RuleBasedStateMachine):
         pair = life.pair
         table = some.table(frame, pair.keys, self.numbers, features)
         interval = Interval(*frame.interval)
-        self.store.write(pair.group, table, features=features, interval=interval, mode=frame.mode)
+        self.store.groups.write(pair.group, table, features=features, interval=interval, mode=frame.mode)
         pair.oracle.take_features(features)
         pair.oracle.write(some.rows(frame, table, features, created=pair.created), frame.mode, *frame.interval)
         life.note(self.store)
@@ -147,7 +147,7 @@ class WholeLife(RuleBasedStateMachine):
         at = some.times([moment], "UTC")[0].as_py()
         row = {"user_id": who, "seen_at": at, **values} | ({"made_at": None} if life.pair.created else {})
         new = Row((who,), moment, None, values)
-        done = self.store.push(name, row, "life")
+        done = self.store.groups.push(name, row, project="life")
         assert done.erased == (who in life.erased)
         same = [
             old for old in life.rows if (old.keys, old.time, old.created, old.values) == ((who,), moment, None, values)
@@ -162,7 +162,7 @@ class WholeLife(RuleBasedStateMachine):
     def clean(self, name: str, before: int) -> None:
         life = self.lives[name]
         kept = [row for row in life.rows if row.time >= before]
-        assert self.store.clean(name, before, "life") == len(life.rows) - len(kept)
+        assert self.store.groups.clean(name, before, project="life") == len(life.rows) - len(kept)
         life.pair.oracle.rows = kept
         life.note(self.store)
 
@@ -172,7 +172,7 @@ class WholeLife(RuleBasedStateMachine):
         life = self.lives[name]
         if others := sorted(set(life.versions) - {life.version}):
             life.version = data.draw(st.sampled_from(others))
-            self.store.rollback(name, life.version, "life")
+            self.store.groups.rollback(name, life.version, project="life")
             life.features, rows = deepcopy(life.versions[life.version])
             life.pair.oracle.rows = rows
             life.note(self.store)
@@ -180,14 +180,14 @@ class WholeLife(RuleBasedStateMachine):
     @rule(name=GROUPS, keep_days=st.sampled_from([0, 30]))
     def optimize(self, name: str, keep_days: int) -> None:
         life = self.lives[name]
-        self.store.optimize(name, "life", keep_days=keep_days)
+        self.store.groups.optimize(name, project="life", keep_days=keep_days)
         life.may_be_gone |= set(life.snapshots) if keep_days == 0 else set()
         life.note(self.store)
 
     @rule(name=GROUPS, who=PEOPLE)
     def erase(self, name: str, who: int) -> None:
         life = self.lives[name]
-        done = self.store.erase(name, {"user_id": who}, "life", delete_training_sets=True)
+        done = self.store.groups.erase(name, {"user_id": who}, project="life", delete_training_sets=True)
         assert done.rows == sum(row.keys == (who,) for row in life.rows)
         held = {label for label, (group, _, users) in self.sets.items() if group == name and who in users}
         assert {label.partition("/")[2] for label in done.training_sets} == held
@@ -204,13 +204,13 @@ class WholeLife(RuleBasedStateMachine):
 
     @rule(name=GROUPS)
     def load(self, name: str) -> None:
-        self.store.load(name, "life")
+        self.store.groups.load(name, project="life")
         self.lives[name].is_fresh = True
 
     @rule(target=saved, name=GROUPS)
     def save(self, name: str) -> str:
         label = f"set{next(self.numbers)}"
-        record = self.store.save_training_set(label, [self.lives[name].pair.lookup()], Question("history"))
+        record = self.store.training_sets.save(label, Inquiry([self.lives[name].pair.lookup()]))
         users = {row.keys[0] for row in self.lives[name].rows}
         self.sets[label] = name, record.content_hash, users
         return label
@@ -220,7 +220,7 @@ class WholeLife(RuleBasedStateMachine):
     @rule(label=saved)
     def reproduce(self, label: str) -> None:
         if label in self.sets:
-            record = self.store.catalog.training_set(label, "life")
+            record = self.store.core.catalog.training_set(label, "life")
             assert len(self.store.training_sets.reproduce(record)) == record.rows
             assert record.content_hash == self.sets[label][1]
 
@@ -230,7 +230,7 @@ class WholeLife(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(life.snapshots)))
         features, rows = life.snapshots[number]
         try:
-            found = self.store.history([life.pair.lookup()], as_of={name: number}, output="arrow")
+            found = self.store.features.history([life.pair.lookup()], as_of={name: number}, output="arrow")
         except StoreError as error:
             assert "is gone" in str(error)  # noqa: PT017 - either is right
             assert number in life.may_be_gone
@@ -244,9 +244,9 @@ class WholeLife(RuleBasedStateMachine):
         spine = KINDS[kind](spine_of(asked, form, user_id=pa.int64()))
         lookup = self.lives[name].pair.lookup()
         if streamed:
-            found = self.store.stream([lookup], spine, "at").read_all()
+            found = self.store.features.stream([lookup], spine, "at").read_all()
         else:
-            found = self.store.training_set([lookup], spine, "at", output="arrow")
+            found = self.store.features.training_set([lookup], spine, "at", output="arrow")
         nothing = dict.fromkeys(self.lives[name].features)
         expected = [nothing | self.lives[name].pair.oracle.at((who,), moment) for who, moment in asked]
         assert found.select(list(nothing)).to_pylist() == expected
@@ -255,7 +255,7 @@ class WholeLife(RuleBasedStateMachine):
     def join_both(self) -> None:
         one, other = (self.lives[name] for name in NAMES)
         lookups = [one.pair.lookup(features=["n"]), other.pair.lookup(features=["n"], prefix="o_")]
-        found = self.store.training_set(lookups, spine_of(ASKED, "UTC", user_id=pa.int64()), "at")
+        found = self.store.features.training_set(lookups, spine_of(ASKED, "UTC", user_id=pa.int64()), "at")
         for row, (who, moment) in zip(found.to_pylist(), ASKED, strict=True):
             assert row["n"] == (NEITHER | one.pair.oracle.at((who,), moment))["n"]
             assert row["o_n"] == (NEITHER | other.pair.oracle.at((who,), moment))["n"]
@@ -263,13 +263,13 @@ class WholeLife(RuleBasedStateMachine):
     @rule(name=GROUPS)
     def versions(self, name: str) -> None:
         life = self.lives[name]
-        found = self.store.versions(name, "life")
+        found = self.store.groups.versions(name, project="life")
         assert {one.number for one in found} == set(life.versions)
         for one in found:
             assert one.rows == len(life.versions[one.number][1])
         assert [one.number for one in found if one.is_current] == [life.version]
         for number, (features, rows) in life.versions.items():
-            kept = self.store.history([life.pair.lookup(version=number)], output="arrow")
+            kept = self.store.features.history([life.pair.lookup(version=number)], output="arrow")
             assert read(kept, features) == told(one_per_event(rows), features)
 
     @precondition(lambda self: any(life.is_fresh for life in self.lives.values()))
@@ -277,12 +277,12 @@ class WholeLife(RuleBasedStateMachine):
     def online(self) -> None:
         for name, life in self.lives.items():
             if life.is_fresh:
-                table = self.store.online_table(name, "life")
+                table = self.store.tables.open(name, project="life")
                 asked = [{"user_id": who} for who in (1, 2, 3, None)]
                 nothing, now = dict.fromkeys(life.features), some.LAST
                 found = table.get_features(asked, "dicts", at=now)
                 assert found == [key | nothing | life.pair.oracle.at((key["user_id"],), now) for key in asked]
-                checked = self.store.verify(name, "life")
+                checked = self.store.tables.verify(name, project="life")
                 assert checked.equal, str(checked)
 
     @rule(name=GROUPS)
@@ -296,7 +296,7 @@ class WholeLife(RuleBasedStateMachine):
     @invariant()
     def the_history_is_what_was_written(self) -> None:
         for life in self.lives.values():
-            found = self.store.history([life.pair.lookup()], output="arrow")
+            found = self.store.features.history([life.pair.lookup()], output="arrow")
             assert read(found, life.features) == told(one_per_event(life.rows), life.features)
 
 

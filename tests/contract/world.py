@@ -70,8 +70,8 @@ def history(*sources: object, **options: Any) -> pa.Table:
 def snapshots(fg: FeatureGroupDuckDB) -> int:
     """Count the writes that a group's table has seen."""
     store = FeatureStore()
-    found = store.registry.group(fg.project, fg.name)
-    return -1 if found is None else store.registry.last_snapshot(found)
+    found = store.core.registry.group(fg.project, fg.name)
+    return -1 if found is None else store.core.registry.last_snapshot(found)
 
 
 def python(code: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

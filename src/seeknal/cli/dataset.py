@@ -27,7 +27,7 @@ def list_datasets(project: OfProject = None, form: AsFormat = Format.table) -> N
     """List the saved training sets."""
     from seeknal.cli.explore import listed
 
-    records = listed(project, lambda store: [line(one) for one in store.registry.training_sets(project)])
+    records = listed(project, lambda store: [line(one) for one in store.training_sets.all(project=project)])
     render.rows(records, form, empty="No training sets yet: HistoricalFeaturesDuckDB(...).save(NAME) keeps one.")
 
 
@@ -48,7 +48,7 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
     """Show a training set: what was asked, which snapshots were read, and the hash of the answer."""
     from seeknal.home import session
 
-    one = session.existing().catalog.training_set(name, project)
+    one = session.existing().training_sets.get(name, project=project)
     question = one.question
     render.record(
         {
@@ -77,7 +77,7 @@ def reproduce(
     from seeknal.home import session
 
     store = session.existing()
-    one = store.catalog.training_set(name, project)
+    one = store.training_sets.get(name, project=project)
     with working(f"Reproducing {one.label}"):
         rows = store.training_sets.reproduce(one)
         if output is not None:
@@ -110,7 +110,7 @@ def delete_dataset(name: Name, project: InProject = None, yes: Yes = False, form
     from seeknal.home import session
 
     store = session.existing()
-    one = store.catalog.training_set(name, project)
+    one = store.training_sets.get(name, project=project)
     render.confirm(f"Delete training set {one.label}?", yes)
-    store.delete_training_set(one)
+    store.training_sets.delete(one)
     render.record({"deleted": one.label}, form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,16 +21,15 @@ from seeknal.cli.options import (
     read_keys,
 )
 from seeknal.errors import StoreError, notice
-from seeknal.names import not_the_only, split_label
 from seeknal.system.progress import working
 from seeknal.values.times import show
 
 if TYPE_CHECKING:
-    from seeknal import entity
+    from seeknal.home.entities import RegisteredEntity
+    from seeknal.home.groups import Groups
     from seeknal.home.store import FeatureStore
+    from seeknal.load.status import LoadStatus
     from seeknal.registry import GroupRecord, OnlineTableRecord
-    from seeknal.registry.catalog import Catalog
-    from seeknal.serve.online_tables import LoadStatus
 
 list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
@@ -75,8 +74,8 @@ def info(form: AsFormat = Format.table) -> None:
             "seeknal": version("seeknal"),
             "duckdb": version("duckdb"),
             "deltalake": version("deltalake"),
-            "feature_groups": len(store.registry.groups()) if store.exists else 0,
-            "online_tables": len(store.registry.tables()) if store.exists else 0,
+            "feature_groups": len(store.groups.all()) if store.exists else 0,
+            "online_tables": len(store.tables.all()) if store.exists else 0,
             "settings": settings,
         },
         form,
@@ -88,8 +87,8 @@ def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> N
     """List the projects."""
 
     def lines(store: FeatureStore) -> list[Line]:
-        groups, tables = store.registry.groups(project), store.registry.tables(project)
-        names = sorted({group.project for group in groups} | {table.project for table in tables})
+        groups, tables = store.groups.all(project=project), store.tables.all(project=project)
+        names = [project] if project else store.projects.all()
         return [_project_line(name, groups, tables) for name in names]
 
     render.rows(
@@ -111,48 +110,17 @@ def show_project(name: Project, form: AsFormat = Format.table) -> None:
     from seeknal.home import session
 
     store = session.existing(name)
-    groups, tables = store.registry.groups(name), store.registry.tables(name)
+    groups, tables = store.groups.all(project=name), store.tables.all(project=name)
     render.record(
         {
             "project": name,
             "feature_groups": _group_lines(store, groups),
-            "entities": [_entity_line(where, entity) for where, entity in store.entities(name)],
+            "entities": [_entity_line(one) for one in store.entities.all(project=name)],
             "online_tables": [_table_line(one) for one in tables],
-            "datasets": [dataset.line(one) for one in store.registry.training_sets(name)],
+            "datasets": [dataset.line(one) for one in store.training_sets.all(project=name)],
         },
         form,
     )
-
-
-class Registered(NamedTuple):
-    """An entity, with the project in which it is registered."""
-
-    project: str
-    entity: entity.Entity
-
-    @property
-    def name(self) -> str:
-        """Name of the entity."""
-        return self.entity.name
-
-    @property
-    def label(self) -> str:
-        """Project and name, as in "shop/user"."""
-        return f"{self.project}/{self.name}"
-
-
-def find_entity(store: FeatureStore, label: str, project: str | None) -> Registered:
-    """Return an entity by its name; without a project, search all of them. "shop/user" names project and entity.
-
-    Raises:
-        DefinitionError: There is none, or several projects have one.
-    """
-    within, name = split_label("entity", label, project)
-    known = [Registered(*one) for one in store.entities()]
-    found = [one for one in known if one.name == name and within in {None, one.project}]
-    if len(found) == 1:
-        return found[0]
-    raise not_the_only("entity", name, within, known, str(store.home))
 
 
 @show_app.command("entity")
@@ -161,14 +129,15 @@ def show_entity(name: Entity, project: InProject = None, form: AsFormat = Format
     from seeknal.home import session
 
     store = session.existing()
-    found = find_entity(store, name, project)
-    groups = [one for one in store.registry.groups(found.project) if one.group.entity.name == found.name]
-    render.record({**_entity_line(found.project, found.entity), "feature_groups": _group_lines(store, groups)}, form)
+    found = store.entities.get(name, project=project)
+    groups = store.entities.groups(name, project=project)
+    render.record({**_entity_line(found), "feature_groups": _group_lines(store, groups)}, form)
 
 
-def _entity_line(project: str, entity: entity.Entity) -> dict[str, Any]:
+def _entity_line(found: RegisteredEntity) -> dict[str, Any]:
+    entity = found.entity
     return {
-        "project": project,
+        "project": found.project,
         "entity": entity.name,
         "join_keys": list(entity.join_keys),
         "pii_keys": list(entity.pii_keys),
@@ -179,26 +148,24 @@ def _entity_line(project: str, entity: entity.Entity) -> dict[str, Any]:
 @list_app.command("entities")
 def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the entities."""
-    records = listed(project, lambda store: [_entity_line(*one) for one in store.entities(project)])
+    records = listed(project, lambda store: [_entity_line(one) for one in store.entities.all(project=project)])
     render.rows(records, form, empty="No entities yet: one is registered with the first feature group that has it.")
 
 
 @list_app.command("feature-groups")
 def list_feature_groups(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the feature groups."""
-    records = listed(project, lambda store: _group_lines(store, store.registry.groups(project)))
+    records = listed(project, lambda store: _group_lines(store, store.groups.all(project=project)))
     render.rows(records, form, empty="No feature groups yet. README.md shows how to write one.")
 
 
 def _group_lines(store: FeatureStore, records: Sequence[GroupRecord]) -> list[dict[str, Any]]:
-    from seeknal.registry.overview import Overview
-
-    catalog = Overview(store.catalog)
-    return [_group_line(catalog, record) for record in records]
+    groups = store.overview().groups
+    return [_group_line(groups, record) for record in records]
 
 
-def _group_line(catalog: Catalog, record: GroupRecord) -> dict[str, Any]:
-    versions = catalog.versions(record)
+def _group_line(groups: Groups, record: GroupRecord) -> dict[str, Any]:
+    versions = groups.versions_of(record)
     current = next((version for version in versions if version.is_current), None)
     return {
         "project": record.project,
@@ -213,7 +180,7 @@ def _group_line(catalog: Catalog, record: GroupRecord) -> dict[str, Any]:
 @list_app.command("online-tables")
 def list_online_tables(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the online tables."""
-    records = listed(project, lambda store: [_table_line(table) for table in store.registry.tables(project)])
+    records = listed(project, lambda store: [_table_line(table) for table in store.tables.all(project=project)])
     render.rows(records, form, empty="No online tables yet: seeknal materialize GROUP --start-date DATE makes one.")
 
 
@@ -233,8 +200,8 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
     from seeknal.home import session
 
     store = session.existing()
-    record = store.catalog.group(name, project)
-    group, line = record.group, _group_line(store.catalog, record)
+    record = store.groups.get(name, project=project)
+    group, line = record.group, _group_line(store.groups, record)
     loads = [
         {
             "version": load.version,
@@ -244,9 +211,9 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
             "seconds": None if load.seconds is None else round(load.seconds, 2),
             "loaded": render.when(load.at) or "not finished",
         }
-        for load in store.loads(name, record.project)[-_LOADS:]
+        for load in store.groups.loads(name, project=record.project)[-_LOADS:]
     ]
-    schema = store.version(name, record.project).columns if line["version"] else []
+    schema = store.groups.version(name, project=record.project).columns if line["version"] else []
     render.record(
         {
             **line,
@@ -266,7 +233,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
 
 def _ledger_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
     try:
-        return [_ledger_line(one) for one in store.ledger(record.name, record.project)]
+        return [_ledger_line(one) for one in store.groups.load_statuses(record.name, project=record.project)]
     except StoreError as error:
         return [{"problem": str(error)}]
 
@@ -292,7 +259,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
     from seeknal.home import session
     from seeknal.online import shown
 
-    table = session.existing().online_table(name, project)
+    table = session.existing().tables.open(name, project=project)
     record = table.record
     render.record(
         {
@@ -323,12 +290,17 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     """Show which row of an entity counts at a moment, and why the nearest others do not."""
     from seeknal.define.feature_group import FeatureLookup
     from seeknal.home import session
+    from seeknal.join.inquiry import Inquiry
 
     store = session.existing()
-    record = store.catalog.group(group, project)
-    entity = read_keys(record.label, store.catalog.version(record, version).schema.keys, keys)
+    record = store.groups.get(group, project=project)
+    entity = read_keys(
+        record.label, store.groups.version(record.name, version, project=record.project).schema.keys, keys
+    )
     snapshot = int(as_of) if as_of is not None and as_of.isdecimal() else as_of
-    found = store.explain([FeatureLookup(record, version=version)], entity, at, as_of=snapshot, limit=limit + 1)
+    found = store.features.explain(
+        Inquiry([FeatureLookup(record, version=version)], as_of=snapshot), entity, at, limit + 1
+    )
     rows = [
         {
             "verdict": one.verdict,
@@ -356,9 +328,9 @@ def debug(
     from seeknal.values.frames import records
 
     store = session.existing()
-    record = store.catalog.group(group, project)
+    record = store.groups.get(group, project=project)
     secret = set(record.group.entity.pii_keys)
     with working(f"Reading {group}"):
-        sample = records(store.sample(group, record.project, limit=limit, version=version))
+        sample = records(store.groups.sample(group, project=record.project, limit=limit, version=version))
     shown = [{name: _MASK if name in secret else value for name, value in row.items()} for row in sample]
     render.rows(shown, form, empty=f"{record.label} has no rows.")

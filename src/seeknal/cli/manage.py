@@ -93,10 +93,10 @@ def optimize(
     from seeknal.home import session
 
     store = session.existing()
-    record = store.catalog.group(group, project)
+    record = store.groups.get(group, project=project)
     render.confirm(f"Delete what only snapshots of {record.label} older than {keep_days} days need?", yes)
     with working(f"Optimizing {record.label}"):
-        done = store.optimize(group, project, keep_days=keep_days)
+        done = store.groups.optimize(group, project=project, keep_days=keep_days)
     render.record(
         {
             "feature_group": done.group,
@@ -116,7 +116,7 @@ def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table
 
     store = session.existing()
     with working(f"Adopting what other programs wrote to {group}"):
-        done = store.adopt(group, project)
+        done = store.groups.adopt(group, project=project)
     render.record(
         {
             "feature_group": done.group,
@@ -145,32 +145,38 @@ def erase(
     form: AsFormat = Format.table,
 ) -> None:
     """Erase an entity: from all versions, older snapshots, training sets and what is online. Prints a receipt."""
-    from seeknal.home import removal, session
+    from seeknal.home import session
 
     store = session.existing()
     group, texts = (what[0], what[1:]) if entity is None else (None, what)
     if not check_pairs(texts) or (group and "=" in group):
         raise typer.BadParameter("Write seeknal erase GROUP KEY=VALUE..., or seeknal erase --entity NAME KEY=VALUE...")
     records = (
-        [store.catalog.group(group, project)] if group else removal.groups_of(store.catalog, entity or "", project)
+        [store.groups.get(group, project=project)]
+        if group
+        else store.entities.written_groups(entity or "", project=project)
     )
-    keys = read_keys(records[0].label, store.catalog.version(records[0]).schema.keys, texts)
-    doomed = removal.holding(store.places, records, keys)
+    keys = read_keys(
+        records[0].label, store.groups.version(records[0].name, project=records[0].project).schema.keys, texts
+    )
+    doomed = store.entities.training_sets_with(records, keys)
     also = f" That deletes {plural(len(doomed), 'training set')} with its rows: {', '.join(doomed)}." if doomed else ""
     told = render.keys(keys)
     labels = ", ".join(record.label for record in records)
     render.confirm(f"Erase {told} from {labels} for good?{also}", yes)
     with working(f"Erasing {told}"):
         if group:
-            receipts = [store.erase(group, keys, project, delete_training_sets=bool(doomed))]
+            receipts = [store.groups.erase(group, keys, project=project, delete_training_sets=bool(doomed))]
         else:
-            receipts = list(store.erase_entity(entity or "", keys, project, delete_training_sets=bool(doomed)).groups)
+            receipts = list(
+                store.entities.erase(entity or "", keys, project=project, delete_training_sets=bool(doomed)).groups
+            )
     lines = [_erased(one, told) for one in receipts]
     if group:
         render.record(lines[0], form)
         return
     sets = list(dict.fromkeys(name for one in receipts for name in one.training_sets))
-    rows, beside = sum(one.rows for one in receipts), removal.groups_beside(store.catalog, records[0])
+    rows, beside = sum(one.rows for one in receipts), store.entities.groups_beside(records[0])
     receipt = {"entity": entity, "erased": told, "at": render.when(receipts[-1].at), "rows": rows}
     render.record(receipt | {"training_sets_deleted": sets, "not_erased_from": beside, "feature_groups": lines}, form)
 
@@ -209,13 +215,13 @@ def clean(
         raise typer.BadParameter("Say either --before DATE or --ttl DAYS.")
     limit = instant(before) if before is not None else now() - (ttl or 0) * DAY
     store = session.existing()
-    record = store.catalog.group(group, project)
+    record = store.groups.get(group, project=project)
     with working(f"Counting old rows of {record.label}"):
-        count = store.clean(group, limit, record.project, dry_run=True)
+        count = store.groups.clean(group, limit, project=record.project, dry_run=True)
     if not dry_run:
         if count:
             render.confirm(f"Remove {count:,} rows of {record.label} that are older than {show(limit)}?", yes)
         with working(f"Cleaning {record.label}"):
-            count = store.clean(group, limit, record.project)
+            count = store.groups.clean(group, limit, project=record.project)
     done = "would_be_removed" if dry_run else "removed"
     render.record({"feature_group": record.label, "before": show(limit), done: count}, form)

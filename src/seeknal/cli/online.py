@@ -31,7 +31,9 @@ def materialize(
 
     interval = Interval.between(start, end)
     with working(f"Loading {group}") as on_progress:
-        loaded = session.existing().load(group, project, interval=interval, version=version, on_progress=on_progress)
+        loaded = session.existing().groups.load(
+            group, project=project, interval=interval, version=version, on_progress=on_progress
+        )
     render.record(
         {
             "feature_group": loaded.group,
@@ -69,7 +71,9 @@ def refresh(
 
     store = session.existing(project)
     with working("Refreshing") as on_progress:
-        done = store.refresh(tables or None, project, full=full, on_progress=on_progress, take_over=take_over)
+        done = store.tables.refresh(
+            tables or None, project=project, full=full, on_progress=on_progress, take_over=take_over
+        )
     render.rows(
         [
             {
@@ -100,7 +104,7 @@ def lookup(
     """Show the online features of one entity, and for each group whether it was found, and of when it is."""
     from seeknal.home import session
 
-    online = session.existing().online_table(table, project)
+    online = session.existing().tables.open(table, project=project)
     answer = online.get_features(
         [read_keys(f"Online table {online.record.name!r}", online.key_fields, keys)], output="dicts", with_status=True
     )
@@ -122,7 +126,7 @@ def verify(
     from seeknal.home import session
 
     with working(f"Verifying {table}") as on_progress:
-        found = session.existing().verify(table, project, sample=sample, on_progress=on_progress)
+        found = session.existing().tables.verify(table, project=project, sample=sample, on_progress=on_progress)
     render.record(
         {
             "online_table": found.table,

@@ -70,7 +70,7 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
     store = session.existing()
     memory = store.settings.memory_limit or f"{50 // workers or 1}%"  # all workers together get half of the machine's
-    run(options, replace(store.settings, memory_limit=memory), store.registry)
+    run(store, options, replace(store.settings, memory_limit=memory))
 
 
 def status(
@@ -88,7 +88,7 @@ def status(
     """
     from seeknal.errors import StoreError
     from seeknal.home import session
-    from seeknal.serve.freshness import Freshness, freshness
+    from seeknal.serve.freshness import Freshness
     from seeknal.values.times import now, span_of
 
     wanted = None if target is None else span_of(target)
@@ -96,11 +96,11 @@ def status(
         raise typer.BadParameter(f"{target!r} is no span of time. Write 90m, 6h or 2d, say.", param_hint="--target")
     store, at = session.existing(project), now()
     allowed = store.settings.freshness if wanted is None else wanted
-    tables = store.registry.tables(project) if table is None else [store.catalog.online_table(table, project)]
-    online, erased, found = store.online_tables.at_once(), store.registry.last_erasures(), []
+    tables = store.tables.all(project=project) if table is None else [store.tables.get(table, project=project)]
+    online, found = store.overview().tables, []
     for one in tables:
         try:
-            found.append(freshness(online, one, at, erased))
+            found.append(online.freshness(one, at))
         except StoreError as error:  # the other tables are still shown
             found.append(Freshness(one.project, one.name, None, None, is_behind=True, cut_off=(str(error),)))
     stale = [allowed is not None and one.is_stale(at, allowed) for one in found]
@@ -140,11 +140,10 @@ def create(
     """Make a token, and print it. Only its hash is kept: it cannot be shown again."""
     from seeknal.errors import notice
     from seeknal.home import session
-    from seeknal.registry import tokens
 
-    registry = (session.store() if new_project else session.existing()).registry
-    is_first = not registry.tokens()
-    typer.echo(tokens.create(registry, name, project, right, new_project=new_project))
+    tokens = (session.store() if new_project else session.existing()).tokens
+    is_first = not tokens.all()
+    typer.echo(tokens.create(name, project, right, new_project=new_project))
     if is_first:
         notice("It is the first token: from now on, every request to this home's server needs one.")
 
@@ -154,7 +153,7 @@ def list_tokens(form: AsFormat = Format.table) -> None:
     """List the tokens that were ever made."""
     from seeknal.cli.explore import listed
 
-    rows = listed(None, lambda store: [_token_line(token) for token in store.registry.tokens()])
+    rows = listed(None, lambda store: [_token_line(token) for token in store.tokens.all()])
     render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
 
 
@@ -172,28 +171,25 @@ def _token_line(token: TokenRecord) -> dict[str, Any]:
 def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
     """Show a token: the project it opens, and its rights. Its text cannot be shown again."""
     from seeknal.home import session
-    from seeknal.registry import tokens
 
-    render.record(_token_line(tokens.find(session.existing().registry, name)), form)
+    render.record(_token_line(session.existing().tokens.get(name)), form)
 
 
 @token_app.command("revoke")
 def revoke(name: _NAME) -> None:
     """Let a token open nothing any more; a server notices it within a second."""
     from seeknal.home import session
-    from seeknal.registry import tokens
 
-    tokens.revoke(session.existing().registry, name)
+    session.existing().tokens.revoke(name)
     typer.echo(f"Token {name!r} is revoked.")
 
 
 def delete_token(name: _NAME, yes: Yes = False, form: AsFormat = Format.table) -> None:
     """Revoke a token: it opens nothing any more. Its name stays taken."""
     from seeknal.home import session
-    from seeknal.registry import tokens
 
-    registry = session.existing().registry
-    token = tokens.find(registry, name)
+    tokens = session.existing().tokens
+    token = tokens.get(name)
     render.confirm(f"Revoke token {token.name!r} of project {token.project!r}?", yes)
-    tokens.revoke(registry, name)
+    tokens.revoke(name)
     render.record({"revoked": token.name}, form)

@@ -28,7 +28,7 @@ def list_versions(group: Group, project: InProject = None, form: AsFormat = Form
             "last_write": render.when(version.written_at),
             "current": version.is_current,
         }
-        for version in session.existing().versions(group, project)
+        for version in session.existing().groups.versions(group, project=project)
     ]
     render.rows(records, form, empty=f"Nothing was written to {group} yet.")
 
@@ -45,7 +45,7 @@ def show_version(
     """Show one version of a feature group: its schema and its last write."""
     from seeknal.home import session
 
-    version = session.existing().version(group, project, number)
+    version = session.existing().groups.version(group, number, project=project)
     render.record(
         {
             "group": group,
@@ -73,9 +73,9 @@ def diff_versions(
     from seeknal.home import session
 
     store = session.existing()
-    changes = store.diff(group, old, new, project)
+    changes = store.groups.diff(group, old, new, project=project)
     with working(f"Counting nulls of {group}"):
-        before, after = _Nulls(*store.counts(group, old, project)), _Nulls(*store.counts(group, new, project))
+        before, after = (_Nulls(*store.groups.counts(group, one, project=project)) for one in (old, new))
     if form is Format.table:
         kinds = {"added": [c for c in changes if c.old is None], "removed": [c for c in changes if c.new is None]}
         kinds["modified"] = [c for c in changes if c.old and c.new]
@@ -135,5 +135,5 @@ def rollback(
     from seeknal.home import session
 
     with working(f"Going back to version {number} of {group}"):
-        version = session.existing().rollback(group, number, project)
+        version = session.existing().groups.rollback(group, number, project=project)
     render.record({"group": group, "version": version.number, "snapshot": version.snapshot, "rows": version.rows}, form)

@@ -158,22 +158,22 @@ def _clear(store: FeatureStore) -> None:
     Raises:
         DefinitionError: A group or an online table has a name of the demo's, but the demo did not create it.
     """
-    groups = [found for group in (WEATHER, CARRIER_DELAYS) for found in store.registry.groups(PROJECT, group.name)]
+    groups = [one for group in (WEATHER, CARRIER_DELAYS) if (one := store.groups.find(group.name, project=PROJECT))]
     ours = [found.group.name for found in groups if (found.group.description or "").startswith(_OURS)]
-    tables = store.registry.tables(PROJECT, ONLINE_TABLE)
+    tables = store.tables.all(project=PROJECT, name=ONLINE_TABLE)
     strange = [f"Feature group {found.label!r}" for found in groups if found.group.name not in ours]
     if any(lookup.group not in ours for table in tables for lookup in table.lookups):
         strange.append(f"Online table '{PROJECT}/{ONLINE_TABLE}'")
     if strange:
         raise DefinitionError(f"{strange[0]} in {store.home} was not made by the demo. Give the demo another folder.")
     for table in tables:
-        store.delete_table(table.name, PROJECT)
+        store.tables.delete(table.name, project=PROJECT)
     for name in ours:
-        store.delete_group(name, PROJECT)
+        store.groups.delete(name, project=PROJECT)
 
 
 def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading("Write a feature group: the weather", "store.write(weather, readings)")
+    teller.heading("Write a feature group: the weather", "store.groups.write(weather, readings)")
     teller.say(
         "Each row is dated by the moment it was known. The reading for 06:00 was taken "
         "somewhere between 06:00 and 07:00, so it counts from 07:00 on."
@@ -181,12 +181,14 @@ def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     columns = ["airport", "known_at", "temp", "humid", "wind_speed", "precip", "visib"]
     teller.table(year.weather.select(columns).slice(0, 3).to_pylist())
     started = time.perf_counter()
-    written = store.write(WEATHER, year.weather)
+    written = store.groups.write(WEATHER, year.weather)
     teller.say(f"{written} in {time.perf_counter() - started:.2f} s.")
 
 
 def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading("Write another: how late a carrier's flights have been", "store.write(carrier_delays, landings)")
+    teller.heading(
+        "Write another: how late a carrier's flights have been", "store.groups.write(carrier_delays, landings)"
+    )
     first = year.landed.slice(0, 1).to_pylist()[0]
     teller.say(
         f"A delay is known when the flight lands. {first['carrier']} {first['flight']} from {first['origin']} was "
@@ -196,7 +198,7 @@ def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> N
     )
     teller.table(year.carrier_delays.slice(len(year.carrier_delays) // 2, 3).to_pylist())
     started = time.perf_counter()
-    written = store.write(CARRIER_DELAYS, year.carrier_delays)
+    written = store.groups.write(CARRIER_DELAYS, year.carrier_delays)
     teller.say(f"{written} in {time.perf_counter() - started:.2f} s.")
 
 
@@ -205,11 +207,11 @@ def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table
         "Make a training set: what was known at each moment",
         'lookups = [FeatureLookup(weather, rename={"airport": "origin"}),',
         "           FeatureLookup(carrier_delays)]",
-        'store.training_set(lookups, flights, "predict_at")',
+        'store.features.training_set(lookups, flights, "predict_at")',
     )
     spine = year.spine
     started = time.perf_counter()
-    training = store.training_set(LOOKUPS, spine, "predict_at")
+    training = store.features.training_set(LOOKUPS, spine, "predict_at")
     seconds = time.perf_counter() - started
     teller.say(
         "The spine is the list of flights with the moment of prediction, two hours before scheduled departure. "
@@ -261,9 +263,9 @@ def _verdict(naive: leak.Score, honest: leak.Score) -> str:
 
 
 def _serve(store: FeatureStore, teller: _Teller) -> None:
-    teller.heading("Serve the newest values online", f'table = store.serve(lookups, "{ONLINE_TABLE}")')
+    teller.heading("Serve the newest values online", f'table = store.tables.serve(lookups, "{ONLINE_TABLE}")')
     started = time.perf_counter()
-    table = store.serve(LOOKUPS, ONLINE_TABLE)
+    table = store.tables.serve(LOOKUPS, ONLINE_TABLE)
     seconds = time.perf_counter() - started
     teller.say(
         f"The same lookups become an online table, {ONLINE_TABLE!r}, with the newest values of each key, here those of "
@@ -279,21 +281,21 @@ def _serve(store: FeatureStore, teller: _Teller) -> None:
 def _push(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
     teller.heading(
         "Push what just happened, and prove that online equals offline",
-        'store.push("weather", reading)',
-        f'store.verify("{ONLINE_TABLE}")',
+        'store.groups.push("weather", reading)',
+        f'store.tables.verify("{ONLINE_TABLE}")',
     )
     last = year.weather.filter(pc.equal(year.weather["airport"], "JFK")).sort_by("known_at").to_pylist()[-1]
     reading = last | {"known_at": last["known_at"] + timedelta(hours=1), "wind_speed": 40.0}
-    pushed, again = (store.push(WEATHER.name, reading, PROJECT) for _ in range(2))
+    pushed, again = (store.groups.push(WEATHER.name, reading, project=PROJECT) for _ in range(2))
     key = {"origin": "JFK", "carrier": "B6"}
-    answer = store.online_table(ONLINE_TABLE, PROJECT).get_features([key], output="dicts", with_status=True)[0]
+    answer = store.tables.open(ONLINE_TABLE, project=PROJECT).get_features([key], output="dicts", with_status=True)[0]
     teller.say(
         f"A reading at JFK that we made up, an hour after the last real one: {pushed.rows} row pushed; when it is delivered again, "
         f"{again.rows}. It is in the offline table and online:"
     )
     columns = ["origin", "wind_speed", "weather_status", "weather_event_time"]
     teller.table([{name: answer[name] for name in columns}])
-    found = store.verify(ONLINE_TABLE, PROJECT)
+    found = store.tables.verify(ONLINE_TABLE, project=PROJECT)
     teller.say(
         f"Every value that is online beside a training set as of now: {found.values:,} values of {found.entities} "
         f"entities compared, {found.different} differ."
@@ -310,10 +312,12 @@ def _microseconds(table: ServedTable, key: Mapping[str, str]) -> float:
 
 
 def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
-    teller.heading("Change a schema: add wind chill to the weather", "store.write(weather, readings_with_wind_chill)")
+    teller.heading(
+        "Change a schema: add wind chill to the weather", "store.groups.write(weather, readings_with_wind_chill)"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SeeknalWarning)
-        written = store.write(WEATHER, year.weather_with_chill)
+        written = store.groups.write(WEATHER, year.weather_with_chill)
     teller.say(f"Writing the readings with one more column makes version {written.version} by itself.")
     teller.table(
         [
@@ -324,10 +328,10 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
                 "written": show(version.written_at)[:16],
                 "current": "yes" if version.is_current else "",
             }
-            for version in store.versions(WEATHER.name, PROJECT)
+            for version in store.groups.versions(WEATHER.name, project=PROJECT)
         ]
     )
-    changes = store.diff(WEATHER.name, written.version - 1, written.version, PROJECT)
+    changes = store.groups.diff(WEATHER.name, written.version - 1, written.version, project=PROJECT)
     teller.say(
         f"The difference: {', '.join(map(str, changes))}. Version {written.version - 1} stays as it was, and "
         f"{ONLINE_TABLE!r} keeps its features and their types, and takes in what is written from now on."

@@ -86,8 +86,8 @@ class FeatureGroupDuckDB:
         """Return facts about the current version for display, without binding to a store; none if it cannot be read."""
         with suppress(SeeknalError):
             store = self._binding.look()
-            record = store.registry.group(self.project, self.name) if store else None
-            for one in store.catalog.versions(record) if store and record else []:
+            record = store.groups.find(self.name, project=self.project) if store else None
+            for one in store.groups.versions_of(record) if store and record else []:
                 if one.is_current:
                     columns = [{"column": name, "type": kind, "role": role} for name, kind, role in one.columns]
                     written = moment_of(one.written_at)
@@ -171,7 +171,7 @@ class FeatureGroupDuckDB:
         Raises:
             DefinitionError: No frame was set, there is no event time column, or the mode is unknown.
             DataError: The frame does not fit; nothing was stored.
-            StoreError: Nothing was stored; or the rows are stored but not online, as the message says. See `FeatureStore.write`.
+            StoreError: Nothing was stored; or the rows are stored but not online, as the message says. See `Groups.write`.
         """
         if self._frame is None:
             raise DefinitionError(
@@ -181,7 +181,7 @@ class FeatureGroupDuckDB:
 
         definition, interval = self.definition, Interval.between(feature_start_time, feature_end_time)
         with working(f"Writing {self.project}/{self.name}", on_progress):
-            return self._store.write(
+            return self._store.groups.write(
                 definition,
                 self._frame,
                 features=self._features,
@@ -192,7 +192,7 @@ class FeatureGroupDuckDB:
             )
 
     def push(self, rows: object) -> Pushed:
-        """Store rows of the current version and load them online, in one idempotent call; see `FeatureStore.push`.
+        """Store rows of the current version and load them online, in one idempotent call; see `Groups.push`.
 
         Args:
             rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
@@ -201,7 +201,7 @@ class FeatureGroupDuckDB:
             DefinitionError: There is no such group, or nothing was written to it yet.
             DataError: The rows do not fit the version; nothing was stored.
         """
-        return self._store.push(self.name, rows, self.project)
+        return self._store.groups.push(self.name, rows, project=self.project)
 
     def get_or_create(self) -> FeatureGroupDuckDB:
         """Register the group and return this object. What was left out of it is filled in if the group is registered already.
@@ -211,17 +211,17 @@ class FeatureGroupDuckDB:
                 registered, and this object has no entity.
         """
         store = self._store
-        found = store.registry.group(self.project, self.name)
+        found = store.groups.find(self.name, project=self.project)
         if found is None and self.entity is None:
             try:
-                store.catalog.group(self.name, self.project)
+                store.groups.get(self.name, project=self.project)
             except DefinitionError as error:
                 raise DefinitionError(f"{error} To make it, pass entity=Entity(...).") from None
         if found:
             self.entity = self.entity or found.group.entity
             self.materialization = self.materialization or found.group.materialization
             self.description = self.description or found.group.description
-        store.get_or_create(self.definition)
+        store.groups.register(self.definition)
         return self
 
     def rollback(self, to: int) -> None:
@@ -230,11 +230,11 @@ class FeatureGroupDuckDB:
         Raises:
             DefinitionError: There is no such version, or it is the current one.
         """
-        self._store.rollback(self.name, to, self.project)
+        self._store.groups.rollback(self.name, to, project=self.project)
 
     def delete(self) -> None:
         """Delete the group: its rows, its versions, and its online rows."""
-        self._store.delete_group(self.name, self.project)
+        self._store.groups.delete(self.name, project=self.project)
 
     def head(self, n: int = 5, output: str = "pandas") -> Any:
         """Return the rows of the current version that were written last, the very last first.
@@ -251,7 +251,7 @@ class FeatureGroupDuckDB:
         if not isinstance(n, int) or n < 1:
             raise DefinitionError(f"head({n!r}) takes a number of rows, from 1 on.")
         kind = frames.output_kind(None, output)
-        return frames.from_arrow(self._store.sample(self.name, self.project, limit=n), kind)
+        return frames.from_arrow(self._store.groups.sample(self.name, project=self.project, limit=n), kind)
 
     @property
     def version(self) -> int | None:
@@ -262,7 +262,7 @@ class FeatureGroupDuckDB:
     def versions(self) -> list[Version]:
         """The versions, the oldest first."""
         found = self._stored()
-        return found[0].catalog.versions(found[1]) if found else []
+        return found[0].groups.versions_of(found[1]) if found else []
 
     @property
     def schema(self) -> pa.Schema | None:
@@ -286,7 +286,11 @@ class FeatureGroupDuckDB:
     def offline_watermarks(self) -> list[datetime]:
         """Newest event time of each write to the current version, in UTC, oldest first."""
         found = self._stored()
-        return [moment_of(moment) for moment in found[0].watermarks(self.name, self.project)] if found else []
+        return (
+            [moment_of(moment) for moment in found[0].groups.watermarks(self.name, project=self.project)]
+            if found
+            else []
+        )
 
     @property
     def _store(self) -> FeatureStore:
@@ -296,7 +300,7 @@ class FeatureGroupDuckDB:
     def _stored(self) -> tuple[FeatureStore, GroupRecord] | None:
         """Return the group's store and record, and bind to that store; None if the group is not registered. Nothing is created."""
         store = self._binding.look()
-        record = store.registry.group(self.project, self.name) if store else None
+        record = store.groups.find(self.name, project=self.project) if store else None
         if store is None or record is None:
             return None
         self._binding.bind(store)

@@ -121,12 +121,11 @@ class HistoricalFeaturesDuckDB:
             DataError: The spine lacks a column, or a key's type cannot match.
             StoreError: The requested snapshot was vacuumed.
         """
-        from seeknal.home import reading
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Building the training set", on_progress) as report:
-            return reading.frame(self._store, asked, output, report)
+            return self._store.features.frame(asked, output, report)
 
     def to_batches(
         self,
@@ -144,11 +143,10 @@ class HistoricalFeaturesDuckDB:
         Raises:
             DefinitionError: There is no spine.
         """
-        from seeknal.home import reading
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        return reading.batches(self._store, asked, on_progress or progress.no_progress)
+        return self._store.features.batches(asked, on_progress or progress.no_progress)
 
     def to_parquet(
         self,
@@ -170,13 +168,12 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: There is no spine.
             StoreError: The file cannot be written.
         """
-        from seeknal.home import reading
         from seeknal.join.streaming import write_parquet
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Building the training set", on_progress) as report:
-            return write_parquet(reading.batches(self._store, asked, report), Path(path))
+            return write_parquet(self._store.features.batches(asked, report), Path(path))
 
     def save(
         self,
@@ -202,12 +199,11 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: The name is taken.
             DataError: A column of the spine cannot be stored in a Parquet file.
         """
-        from seeknal.home import reading
         from seeknal.system import progress
 
         asked, store = self._asked.within(feature_start_time, feature_end_time, as_of), self._store
         with progress.working("Building the training set", on_progress) as report:
-            return TrainingSet(reading.save(store, name, asked, keep_rows=rows, on_progress=report), store)
+            return TrainingSet(store.training_sets.save(name, asked, keep_rows=rows, on_progress=report), store)
 
     def explain(
         self,
@@ -235,7 +231,6 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: No spine was set, so it is not known which column has the moment.
             DataError: The row lacks a join key or the moment.
         """
-        from seeknal.home import reading
         from seeknal.join.explanation import to_pandas
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
@@ -249,7 +244,7 @@ class HistoricalFeaturesDuckDB:
             )
         if asked.date_col not in row:
             raise DataError(f"The row has no {asked.date_col!r}, which is the moment to explain.")
-        return to_pandas(reading.explain(self._store, asked, row, row[asked.date_col], limit))
+        return to_pandas(self._store.features.explain(asked, row, row[asked.date_col], limit))
 
     def check(
         self,
@@ -266,12 +261,11 @@ class HistoricalFeaturesDuckDB:
         Returns:
             A list with one sentence for each leak, which is also issued as a notice. Its `report` says what was checked, too.
         """
-        from seeknal.home import reading
         from seeknal.system import progress
 
         asked = self._asked.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Looking for leaks", on_progress) as report:
-            found = reading.check(self._store, asked, report)
+            found = self._store.features.check(asked, report)
         for text in found:
             notice(text)
         return found
@@ -303,7 +297,9 @@ class HistoricalFeaturesDuckDB:
 
         store = self._store
         with working("Loading", on_progress) as report:
-            table = store.serve(self.lookups, name, target=target, ttl=ttl, on_progress=report, take_over=take_over)
+            table = store.tables.serve(
+                self.lookups, name, target=target, ttl=ttl, on_progress=report, take_over=take_over
+            )
         return OnlineFeaturesDuckDB._of(store, table)  # noqa: SLF001 - a class of the same package
 
     @property

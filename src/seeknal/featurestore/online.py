@@ -30,7 +30,7 @@ class OnlineFeaturesDuckDB:
 
     def __init__(self, name: str, project: str | None = None) -> None:
         store = current_store()
-        self._take(store, store.online_table(name, project))
+        self._take(store, store.tables.open(name, project=project))
 
     @classmethod
     def _of(cls, store: FeatureStore, table: ServedTable) -> Self:
@@ -92,7 +92,7 @@ class OnlineFeaturesDuckDB:
         from seeknal.system.progress import working
 
         with working(f"Verifying {self.project}/{self.name}", on_progress) as report:
-            return self._store.verify(self.name, self.project, sample=sample, on_progress=report)
+            return self._store.tables.verify(self.name, project=self.project, sample=sample, on_progress=report)
 
     def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
         """Load all groups of the table, as far as they changed since the last load.
@@ -108,8 +108,8 @@ class OnlineFeaturesDuckDB:
         from seeknal.system.progress import working
 
         with working(f"Refreshing {self.project}/{self.name}", on_progress) as report:
-            return self._store.refresh([self.name], self.project, full=full, on_progress=report)[0]
+            return self._store.tables.refresh([self.name], project=self.project, full=full, on_progress=report)[0]
 
     def delete(self) -> None:
         """Delete the table, and the rows that no other table uses."""
-        self._store.delete_table(self.name, self.project)
+        self._store.tables.delete(self.name, project=self.project)

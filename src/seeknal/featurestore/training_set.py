@@ -38,7 +38,7 @@ class TrainingSet:
             DefinitionError: There is none, or several projects have one.
         """
         store = current_store()
-        return cls(store.catalog.training_set(name, project), store)
+        return cls(store.training_sets.get(name, project=project), store)
 
     @property
     def name(self) -> str:
@@ -118,4 +118,4 @@ class TrainingSet:
 
     def delete(self) -> None:
         """Delete the training set, its spine and its rows. The groups that it read stay."""
-        self._store.delete_training_set(self._record)
+        self._store.training_sets.delete(self._record)

@@ -20,10 +20,10 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from seeknal.errors import DefinitionError, StoreError, notice
-from seeknal.home.home import Home
+from seeknal.home.store import FeatureStore
 from seeknal.offline.entries import latest, packs
 from seeknal.offline.log import mentioned_files, read_snapshot
-from seeknal.online import DEFAULT, LmdbStore, Stores, shown
+from seeknal.online import DEFAULT, LmdbStore, shown
 from seeknal.registry import OnlineTableRecord, Registry
 from seeknal.registry.home_identity import mark_as_copy
 from seeknal.registry.records import space_of
@@ -121,13 +121,13 @@ class _Manifest:
         return sum(file.size for file in self.files)
 
 
-def backup(home: Home, place: str | Path, *, on_progress: OnProgress | None = None) -> BackedUp:
+def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | None = None) -> BackedUp:
     """Copy a whole home, as of one moment, into a new folder. Reads and writes go on in the meantime.
 
     Erasures, optimizations and deletions that begin later wait for the backup, and the backup waits for those that began before.
 
     Args:
-        home: The home, such as a `FeatureStore`.
+        store: The store to back up.
         place: The folder to create. It is renamed into place when the backup is complete.
         on_progress: Called with each step. None: the steps are shown on a terminal.
 
@@ -137,24 +137,24 @@ def backup(home: Home, place: str | Path, *, on_progress: OnProgress | None = No
     """
     started = time.perf_counter()
     target = folders.named(place)
-    _check_target(home, target)
+    _check_target(store, target)
     with (
         working("Waiting for those who delete", on_progress) as told,
-        _saying(f"The home {home.home} could not be backed up to {target}, and nothing is there"),
+        _saying(f"The home {store.home} could not be backed up to {target}, and nothing is there"),
         folders.atomic_folder(target) as part,
-        home.catalog.keeping(),
+        store.core.catalog.keeping(),
     ):
-        folders.same_access(home.home, part)
-        taken = _Taking(home.home, part, told).run()
+        folders.same_access(store.home, part)
+        taken = _Taking(store.home, part, told).run()
     return BackedUp(target, *taken, seconds=time.perf_counter() - started)
 
 
-def _check_target(home: Home, target: Path) -> None:
-    if not (home.home / _REGISTRY).exists():
-        raise DefinitionError(f"There is no home at {home.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
+def _check_target(store: FeatureStore, target: Path) -> None:
+    if not (store.home / _REGISTRY).exists():
+        raise DefinitionError(f"There is no home at {store.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
     if target.exists() or target.is_symlink():
         raise DefinitionError(f"{target} exists. Name a folder that does not, for a backup replaces nothing.")
-    if target.resolve().is_relative_to(home.home.resolve()):
+    if target.resolve().is_relative_to(store.home.resolve()):
         raise DefinitionError(f"{target} is in the home, and would be lost with it. Name a folder elsewhere.")
     if not target.parent.is_dir():
         raise DefinitionError(f"There is no folder {target.parent}. Make it first, or name another.")
@@ -244,7 +244,7 @@ def _hash_of(files: Sequence[_File]) -> str:
 
 
 def restore(
-    source: str | Path, home: Home, *, load_shared: bool = False, on_progress: OnProgress | None = None
+    source: str | Path, store: FeatureStore, *, load_shared: bool = False, on_progress: OnProgress | None = None
 ) -> Restored:
     """Create a home from a backup, and load the online rows of its own folder. It is renamed into place when it is complete.
 
@@ -252,7 +252,7 @@ def restore(
 
     Args:
         source: The folder of the backup.
-        home: The home to create, such as a `FeatureStore`. Its folder is empty or does not exist yet.
+        store: The store to create. Its folder is empty or does not exist yet.
         load_shared: Also load the rows of other online stores, once the home is in place.
         on_progress: Called with each step. None: the steps are shown on a terminal.
 
@@ -262,11 +262,11 @@ def restore(
             `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
     started = time.perf_counter()
-    backed_up, target = folders.named(source), home.home.resolve()
+    backed_up, target = folders.named(source), store.home.resolve()
     manifest = _read_manifest(backed_up)
     _check_home(target)
-    home.close()  # else both would keep reading the files of an earlier home in this folder
-    LmdbStore(home.home / "online").close()
+    store.close()  # else both would keep reading the files of an earlier home in this folder
+    LmdbStore(store.home / "online").close()
     with working("Restoring", on_progress) as told:
         with (
             _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
@@ -276,16 +276,16 @@ def restore(
             folders.same_access(backed_up, part)
             _copy_back(backed_up, manifest, part, told)
             mark_as_copy(part)
-            unread = _load_own(part, home, told) if _has_own_store(home) else set()
+            unread = _load_own(part, store, told) if _has_own_store(store) else set()
         if load_shared:
-            _load_others(home, told)
-    registry = home.registry
-    others = () if load_shared else tuple(filter(None, (_elsewhere(home, table) for table in registry.tables())))
+            _load_others(store, told)
+    registry = store.core.registry
+    others = () if load_shared else tuple(filter(None, (_elsewhere(store, table) for table in registry.tables())))
     names = {one.table for one in others}
     names |= {one.label for one in registry.tables() if unread & {lookup.space for lookup in one.lookups}}
     loaded = tuple(table.label for table in registry.tables() if table.label not in names)
     groups, sets = len(registry.groups()), len(registry.training_sets())
-    return Restored(home.home, manifest.at, groups, loaded, others, sets, time.perf_counter() - started)
+    return Restored(store.home, manifest.at, groups, loaded, others, sets, time.perf_counter() - started)
 
 
 def _read_manifest(folder: Path) -> _Manifest:
@@ -358,67 +358,63 @@ def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: On
         on_progress(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
 
 
-def _stores(home: Home) -> Stores:
-    return Stores(home.settings.online_store or str(home.home / "online"))
-
-
-def _has_own_store(home: Home) -> bool:
+def _has_own_store(store: FeatureStore) -> bool:
     """Return whether the default online store is the folder in the home."""
-    return _stores(home).same(DEFAULT, str(home.home / "online"))
+    return store.core.stores.same(DEFAULT, str(store.home / "online"))
 
 
-def _load_own(part: Path, home: Home, on_progress: OnProgress) -> set[str]:
+def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[str]:
     """Load the online rows of the home's own folder, before the home is renamed into place.
 
     Returns:
         The spaces of the versions that cannot be read.
     """
     unread: set[str] = set()
-    made = Home(part, memory_limit=home.settings.memory_limit, online_store=str(part / "online"))
+    made = FeatureStore(part, memory_limit=store.settings.memory_limit, online_store=str(part / "online"))
     try:
-        for record in made.registry.groups():
-            made.catalog.catch_up(record)
-            for number in sorted({load.version for load in made.registry.loads(record) if load.target == DEFAULT}):
+        for record in made.core.registry.groups():
+            made.core.catalog.catch_up(record)
+            for number in sorted({load.version for load in made.core.registry.loads(record) if load.target == DEFAULT}):
                 try:
-                    made.catalog.read(record, number)
+                    made.core.catalog.read(record, number)
                 except StoreError as error:  # it was unreadable before the backup too, so restore the rest
                     notice(f"Version {number} of {record.label} cannot be loaded: {error}")
                     unread.add(space_of(record.project, record.name, number))
                     continue
-                made.online_tables.reload(record, number, DEFAULT, on_progress)
+                made.core.loads.reload(record, number, DEFAULT, on_progress)
     finally:
         made.close()
         LmdbStore(part / "online").close()
     return unread
 
 
-def _load_others(home: Home, on_progress: OnProgress) -> None:
+def _load_others(store: FeatureStore, on_progress: OnProgress) -> None:
     """Load the online rows of other stores, once the home is in place.
 
     Raises:
         StoreError: Rows could not be loaded. The home stays.
     """
-    for record in home.registry.groups():
-        for target in sorted({load.target for load in home.registry.loads(record)}):
-            if target == DEFAULT and _has_own_store(home):
+    for record in store.core.registry.groups():
+        for target in sorted({load.target for load in store.core.registry.loads(record)}):
+            if target == DEFAULT and _has_own_store(store):
                 continue
             try:
-                home.online_tables.reload(record, target=target, on_progress=on_progress, take_over=True)
+                store.core.loads.reload(record, target=target, on_progress=on_progress, take_over=True)
             except StoreError as error:
-                place = shown(target or str(home.settings.online_store))
-                same = _stores(home).same
-                tables = " ".join(one.label for one in home.online_tables.of(record) if same(one.target, target))
+                place = shown(target or str(store.settings.online_store))
+                same = store.core.stores.same
+                tables = " ".join(one.label for one in store.tables.of(record) if same(one.target, target))
                 raise StoreError(
-                    f"The home is restored to {home.home}, but {record.label} was not loaded into {place}: {error} "
+                    f"The home is restored to {store.home}, but {record.label} was not loaded into {place}: {error} "
                     f"Then run: seeknal refresh {tables} --take-over."
                 ) from error
 
 
-def _elsewhere(home: Home, table: OnlineTableRecord) -> Elsewhere | None:
+def _elsewhere(store: FeatureStore, table: OnlineTableRecord) -> Elsewhere | None:
     """Return what to report about an online table that a restore did not load; None if the restore loaded it."""
-    if table.target == DEFAULT and _has_own_store(home):
+    if table.target == DEFAULT and _has_own_store(store):
         return None
-    place = shown(table.target or str(home.settings.online_store))
+    place = shown(table.target or str(store.settings.online_store))
     return Elsewhere(table.label, place, (f"seeknal refresh {table.label} --take-over",))
 
 

@@ -14,7 +14,6 @@ from seeknal.errors import SeeknalError, plural
 from seeknal.home.store import FeatureStore
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.commit import lacking
-from seeknal.registry.overview import Overview
 from seeknal.serve.parts import View
 from seeknal.write import leftovers
 
@@ -48,19 +47,19 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
     size, free = _bytes_of(store.home), shutil.disk_usage(store.home).free
     yield Finding("home", True, f"{store.home}, {_size(size)}")
     yield Finding("free disk", free > size, _size(free))
-    if left := leftovers.find(store.catalog):
+    if left := leftovers.find(store.core.catalog):
         found = f"{plural(len(left), 'folder')}, {_size(sum(map(_bytes_of, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
         yield Finding("left behind", False, found)
     try:
-        store.check_engine()
+        store.core.check_engine()
         yield Finding("point-in-time join", True, "answers its test cases rightly")
     except SeeknalError as error:
         yield Finding("point-in-time join", False, str(error))
 
 
 def _groups(store: FeatureStore) -> Iterator[Finding]:
-    catalog = Overview(store.catalog)
-    for record in catalog.groups:
+    catalog = store.core.overview().catalog
+    for record in catalog.groups():
         offline = catalog.offline(record.project, record.name)
         try:
             if not offline.exists():
@@ -103,12 +102,13 @@ def _foreign(label: str, offline: OfflineTable, newest: Snapshot) -> Iterator[Fi
 
 
 def _online(store: FeatureStore) -> Iterator[Finding]:
-    online, view = store.online_tables.at_once(), View(store.registry.last_erasures())
-    for table in store.registry.tables():
+    core = store.core.overview()
+    online, view = core.tables, View(core.catalog.last_erasures())
+    for table in online.all():
         try:
             for reason in online.cut_off(table):
                 yield Finding(table.label, False, f"cut off: {reason}")
-            for part in online.open(table, view).parts:
+            for part in online.open_as_registered(table, view).parts:
                 there = part.is_online()
                 what = (
                     f"version {part.lookup.version} of {part.lookup.group} is {'' if there else 'not '}in {part.place}"

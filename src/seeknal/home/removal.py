@@ -1,4 +1,4 @@
-"""Removal from several places at once: of an entity, from one group or from all groups that it keys; and of a whole group."""
+"""Removal from several places at once: erasing an entity from its groups, and deleting groups with what is made of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, plural, unfinished
+from seeknal.home.core import Core
 from seeknal.join.training_sets import TrainingSets
-from seeknal.names import did_you_mean
-from seeknal.registry import GroupRecord
-from seeknal.registry.catalog import Catalog
-from seeknal.serve.online_tables import OnlineTables
+from seeknal.registry import GroupRecord, OnlineTableRecord, TrainingSetRecord
 from seeknal.system import folders
+from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.display import Shown
 from seeknal.values.times import moment_of, now
 from seeknal.write import leftovers, maintenance
@@ -61,66 +60,24 @@ class ErasedEntity(Shown):
         return "\n  ".join([told, *map(str, self.groups), *left])
 
 
-@dataclass(frozen=True)
-class Places:
-    """The parts of a home that rows are removed from.
-
-    Args:
-        catalog: The groups and their offline rows.
-        training_sets: The training sets.
-        online_tables: The online tables and their rows.
-    """
-
-    catalog: Catalog
-    training_sets: TrainingSets
-    online_tables: OnlineTables
-
-
-def groups_of(catalog: Catalog, name: str, project: str | None) -> list[GroupRecord]:
-    """Return the groups that are keyed by an entity and have been written to.
-
-    Raises:
-        DefinitionError: There is no such entity, several projects have one, or nothing was written to its groups yet.
-    """
-    within, _, own = name.rpartition("/")
-    project = project or within or None
-    every = catalog.registry.entities(project)
-    projects = [where for where, entity in every if entity.name == own]
-    if len(projects) > 1:
-        raise DefinitionError(
-            f"Several projects have an entity named {own!r}: {', '.join(projects)}. Name the project."
-        )
-    if not projects:
-        hint = did_you_mean(own, [entity.name for _, entity in every])
-        where = f"project {project!r}" if project else str(catalog.home)
-        raise DefinitionError(f"No entity named {own!r} in {where}.{hint}", name=own)
-    keyed = [one for one in catalog.registry.groups(projects[0]) if one.group.entity.name == own]
-    written = [one for one in keyed if catalog.versions(one)]
-    if not written:
-        raise DefinitionError(
-            f"Nothing was written yet to a feature group of entity {own!r}, so there is nothing to erase."
-        )
-    return written
-
-
-def groups_beside(catalog: Catalog, record: GroupRecord) -> list[str]:
+def groups_beside(core: Core, record: GroupRecord) -> list[str]:
     """Return the groups of the project that are keyed by another entity, but whose keys include those of this group's entity."""
-    entity, every = record.group.entity, catalog.registry.groups(record.project)
+    entity, every = record.group.entity, core.catalog.groups(record.project)
     others = (one for one in every if one.group.entity.name != entity.name)
     return [one.label for one in others if set(entity.join_keys) <= set(one.group.entity.join_keys)]
 
 
-def holding(places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any]) -> list[str]:
+def holding(core: Core, records: Sequence[GroupRecord], keys: Mapping[str, Any]) -> list[str]:
     """Return the training sets made from the given groups that contain the entity."""
     found: dict[str, None] = {}
     for record in records:
-        entity = places.catalog.entity(record, keys)
-        found |= dict.fromkeys(places.training_sets.holding(record, places.training_sets.users(record), entity))
+        entity = core.catalog.entity(record, keys)
+        found |= dict.fromkeys(core.training_sets.holding(record, core.training_sets.users(record), entity))
     return list(found)
 
 
 def erase(
-    places: Places, records: Sequence[GroupRecord], keys: Mapping[str, Any], delete_training_sets: bool
+    core: Core, records: Sequence[GroupRecord], keys: Mapping[str, Any], delete_training_sets: bool
 ) -> ErasedEntity:
     """Erase an entity from the given groups, offline and online.
 
@@ -132,8 +89,8 @@ def erase(
         StoreError: An online store does not answer, and nothing was erased; or the entity was erased from some of the groups
             or stores only, as the message says.
     """
-    entities = [places.catalog.entity(record, keys) for record in records]
-    doomed = holding(places, records, keys)
+    entities = [core.catalog.entity(record, keys) for record in records]
+    doomed = holding(core, records, keys)
     if doomed and not delete_training_sets:
         raise DefinitionError(
             f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
@@ -141,11 +98,11 @@ def erase(
         )
     with unfinished(f"Nothing was erased from {', '.join(record.label for record in records)}", "Erase it again"):
         for record in records:
-            places.online_tables.require(record)
+            core.loads.require(record)
     done: list[Erased] = []
     for record, entity in zip(records, entities, strict=True):
         try:
-            done.append(_erase(places, record, entity))
+            done.append(_erase(core, record, entity))
         except SeeknalError as error:
             if not done:
                 raise
@@ -157,13 +114,13 @@ def erase(
         labels = ", ".join(one.group for one in done)
         notice(f"No row of that entity was stored in {labels}. If there should be some, look at the keys.")
     sets = tuple(dict.fromkeys(name for one in done for name in one.training_sets))
-    beside = tuple(groups_beside(places.catalog, records[0]))
+    beside = tuple(groups_beside(core, records[0]))
     return ErasedEntity(done[-1].keys, done[-1].at, tuple(done), sets, beside)
 
 
-def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
+def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
     """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
-    catalog, sets = places.catalog, places.training_sets
+    catalog, sets = core.catalog, core.training_sets
     (digest,) = digests(entity)
     with catalog.deleting():
         at = now()
@@ -171,7 +128,7 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
             f"Nothing was erased from {record.label} offline, but its row may be gone from some online stores",
             "Erase it again, or bring it back by seeknal refresh,",
         ):
-            places.online_tables.take_out(record, entity, at)  # first, since a store that is away now may be back later
+            core.loads.take_out(record, entity, at)  # first, since a store that is away now may be back later
         with unfinished(
             f"The entity was removed online, but perhaps not offline, from {record.label}",
             f"Erase it again, or bring it back by seeknal materialize {record.label},",
@@ -185,8 +142,8 @@ def _erase(places: Places, record: GroupRecord, entity: pa.Table) -> Erased:
         f"The entity is erased from {record.label} offline, and its row is removed online, but not all is loaded anew",
         f"Run seeknal materialize {record.label}",
     ):
-        places.online_tables.reload(record)
-    return replace(receipt, online=places.online_tables.count_stores(record), training_sets=tuple(doomed))
+        core.loads.reload(record)
+    return replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
 
 
 def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> list[str]:
@@ -194,31 +151,75 @@ def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> l
     labels = sets.holding(record, users, entity)
     for one in users:
         if one.label in labels:
-            sets.delete(one)
+            sets.discard(one)
     return labels
 
 
-def delete_group(places: Places, record: GroupRecord) -> None:
-    """Delete a group: its rows, its versions, and its online rows.
+@dataclass(frozen=True)
+class Deletion:
+    """The objects that one call deletes, in the order of deletion: nothing is deleted before the objects that need it.
+
+    Args:
+        core: What the parts of the store share.
+        groups: The feature groups.
+        tables: The online tables.
+        sets: The training sets.
 
     Raises:
-        DefinitionError: An online table or a training set needs the group.
+        DefinitionError: An online table or a training set that stays needs one of the groups.
     """
-    catalog, users = places.catalog, places.online_tables.of(record)
-    if others := [table.label for table in users if table.label != record.label]:
-        raise DefinitionError(
-            f"Feature group {record.label!r} is served by online table {', '.join(map(repr, others))}. "
-            f"Delete that first: seeknal delete-table {others[0]}."
-        )
-    if sets := [one.label for one in places.training_sets.users(record)]:
-        raise DefinitionError(
-            f"Training set {sets[0]!r} was made from feature group {record.label!r} and needs its rows. "
-            f"Delete that first: seeknal dataset delete {sets[0]}."
-        )
+
+    core: Core
+    groups: Sequence[GroupRecord]
+    tables: Sequence[OnlineTableRecord] = ()
+    sets: Sequence[TrainingSetRecord] = ()
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            users = [one for one in self.core.tables.of(group) if one not in self.tables]
+            if others := [one.label for one in users if one.label != group.label]:  # the table of its name goes with it
+                raise DefinitionError(
+                    f"Feature group {group.label!r} is served by online table {', '.join(map(repr, others))}. "
+                    f"Delete that first: seeknal delete online-table {others[0]}."
+                )
+            if kept := [one.label for one in self.core.training_sets.users(group) if one not in self.sets]:
+                raise DefinitionError(
+                    f"Training set {kept[0]!r} was made from feature group {group.label!r} and needs its rows. "
+                    f"Delete that first: seeknal delete dataset {kept[0]}."
+                )
+
+    def __str__(self) -> str:
+        kinds = (self.tables, "online table"), (self.sets, "training set"), (self.groups, "feature group")
+        return ", ".join(plural(len(some), noun) for some, noun in kinds if some)
+
+    def labels(self) -> dict[str, list[str]]:
+        """Return the labels of the objects, by kind."""
+        return {
+            "online_tables": [one.label for one in self.tables],
+            "datasets": [one.label for one in self.sets],
+            "feature_groups": [one.label for one in self.groups],
+        }
+
+    def run(self, on_progress: OnProgress = no_progress) -> None:
+        """Delete the objects. If the process is killed midway, the same deletion deletes the rest."""
+        for table in self.tables:
+            on_progress(f"Deleting {table.label}")
+            self.core.tables.delete(table.name, project=table.project)
+        for one in self.sets:
+            on_progress(f"Deleting {one.label}")
+            self.core.training_sets.delete(one)
+        for group in self.groups:
+            on_progress(f"Deleting {group.label}")
+            _delete_group(self.core, group)
+
+
+def _delete_group(core: Core, record: GroupRecord) -> None:
+    """Delete a group: its rows, its versions, and its online rows."""
+    catalog = core.catalog
     root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
     with catalog.deleting():
         # First: a store that is down could serve the rows again once it is back, so nothing is deleted without it.
-        places.online_tables.drop(record)
+        core.loads.drop(record)
         # An atomic rename, so that a killed deletion leaves no table with half of its files.
         if root.exists():
             folders.make(trash.parent)

@@ -40,7 +40,7 @@ def existing(project: str | None = None) -> FeatureStore:
             f"There is no feature store in {found.home}. Write a feature group first, or set SEEKNAL_HOME to another."
         )
     if project is not None:
-        found.catalog.project(project)
+        found.projects.get(project)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.join import retrieval
+from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
 from seeknal.registry import GroupRecord, PinnedLookup, Question, TrainingSetRecord
@@ -30,32 +31,41 @@ from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.content_hash import check_types, content_hash
 from seeknal.values.times import now
+from seeknal.write import leftovers
 
 
 class TrainingSets:
-    """The saved training sets of a home: their spines and rows in files, the rest in the registry."""
+    """The saved training sets of a store: their spines and rows in files, the rest in the registry.
 
-    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+    Args:
+        catalog: The home's catalog.
+        engine: Returns the engine that joins rows. It is called only when rows are joined.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine]) -> None:
         self._catalog = catalog
         self._engine = engine
 
+    def all(self, *, project: str | None = None) -> list[TrainingSetRecord]:
+        """Return the saved training sets, of one project or of all."""
+        return self._catalog.registry.training_sets(project)
+
+    def get(self, name: str, *, project: str | None = None) -> TrainingSetRecord:
+        """Return the training set of a name; without a project, the only one.
+
+        Raises:
+            DefinitionError: There is none, or several projects have one.
+        """
+        return self._catalog.training_set(name, project)
+
     def save(
-        self,
-        name: str,
-        sources: Sequence[Source],
-        question: Question,
-        spine: pa.Table | None,
-        *,
-        keep_rows: bool,
-        on_progress: OnProgress = no_progress,
+        self, name: str, asked: Inquiry, *, keep_rows: bool = False, on_progress: OnProgress = no_progress
     ) -> TrainingSetRecord:
         """Build a training set and save what is needed to rebuild it.
 
         Args:
             name: The name of the training set, new in the project of the first lookup.
-            sources: The lookups, with the snapshots to read.
-            question: The question.
-            spine: The spine, if the question has one.
+            asked: The features, and the rows for which they are requested.
             keep_rows: Save the answer's rows too.
             on_progress: Called with each step.
 
@@ -63,6 +73,9 @@ class TrainingSets:
             DefinitionError: The name is taken, or is not a valid name.
             DataError: A column of the spine cannot be saved.
         """
+        sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
+        question = asked.question
+        spine = retrieval.spine_table(sources, asked.spine, question) if asked.kind == SPINE else None
         project = sources[0].record.project
         check_name("training set", name)
         if self._catalog.registry.training_sets(project, name):
@@ -132,7 +145,13 @@ class TrainingSets:
         )
 
     def delete(self, record: TrainingSetRecord) -> None:
-        """Delete a training set, its spine and its rows."""
+        """Delete a training set, its spine and its rows. The groups that it read stay."""
+        with self._catalog.deleting():
+            self.discard(record)
+            leftovers.remove(self._catalog)
+
+    def discard(self, record: TrainingSetRecord) -> None:
+        """Delete a training set for a caller that holds the lock for deletions."""
         shutil.rmtree(self._place(record), ignore_errors=True)
         self._catalog.registry.delete_training_set(record)
 
@@ -151,7 +170,7 @@ class TrainingSets:
 
     def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
         # An answer to a spine has the spine's entities, so there is no need to reproduce it.
-        rows = self.rows(one) if one.question.kind != "spine" else _read_spine(self._place(one))
+        rows = self.rows(one) if one.question.kind != SPINE else _read_spine(self._place(one))
         for pin in one.pins:
             if pin.is_of(record):
                 names = dict(pin.keys)
@@ -161,8 +180,8 @@ class TrainingSets:
         return False
 
     def _answer(self, sources: Sequence[Source], question: Question, folder: Path, on_progress: OnProgress) -> pa.Table:
-        spine = _read_spine(folder) if question.kind == "spine" else None
-        return retrieval.answer(self._engine, sources, question, spine, on_progress)
+        spine = _read_spine(folder) if question.kind == SPINE else None
+        return retrieval.answer(self._engine(), sources, question, spine, on_progress)
 
     def _source(self, pin: PinnedLookup) -> Source:
         """Return the source that a training set read: the pinned version and snapshot of a group."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from seeknal.errors import StoreError, notice
+from seeknal.load.ask import Ask
 from seeknal.load.feeds import feed, feeds, lack
 from seeknal.online import DEFAULT, Codec, Entries, OnlineStore, State, Stores
 from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, PinnedLookup
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from seeknal.engine import Engine
-    from seeknal.load.loading import Ask, Loaded
+    from seeknal.load.loading import Loaded
 
 _GRACE = DAY
 """How much longer than its ttl a store that drops expired rows keeps a row.

@@ -48,6 +48,11 @@ def feeds(catalog: Catalog, table: OnlineTableRecord) -> list[Feed]:
     return [feed(catalog, *known[lookup.group, lookup.project], table, lookup) for lookup in table.lookups]
 
 
+def cut_off(catalog: Catalog, table: OnlineTableRecord) -> tuple[str, ...]:
+    """Return the reasons why groups no longer feed a table; empty if all do."""
+    return tuple(dict.fromkeys(one.cut_off for one in feeds(catalog, table) if one.cut_off))
+
+
 def feed(
     catalog: Catalog, record: GroupRecord, versions: Sequence[Version], table: OnlineTableRecord, lookup: PinnedLookup
 ) -> Feed:

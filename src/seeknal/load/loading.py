@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from seeknal.engine import Engine
 from seeknal.errors import StoreError, plural
+from seeknal.load.ask import Ask
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
 from seeknal.registry import GroupRecord, GroupState, Load, SnapshotRecord, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.home_identity import Identity
 from seeknal.registry.records import space_of
-from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now, union, without
 
@@ -53,25 +53,6 @@ class Target:
     has: Callable[[str], bool]
     taking_over: Callable[[], str]
     kept: Callable[[GroupState], int | None]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a load is asked to do.
-
-    Args:
-        spans: Intervals of event time, in addition to those requested before.
-        at: The instant that counts as now, in microseconds since 1970; None: the time of the clock.
-        on_progress: Called with a message as the load proceeds.
-        full: Whether to rewrite all rows, instead of those that changed.
-        take_over: Whether to replace the present rows even if another home loaded them.
-    """
-
-    spans: Sequence[Interval] = (Interval(),)
-    at: int | None = None
-    on_progress: OnProgress = no_progress
-    full: bool = False
-    take_over: bool = False
 
 
 @dataclass(frozen=True)

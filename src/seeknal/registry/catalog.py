@@ -109,6 +109,14 @@ class Catalog:
             return found[0]
         raise not_the_only(kind, name, project, find(), str(self.home))
 
+    def groups(self, project: str | None = None, name: str | None = None) -> Sequence[GroupRecord]:
+        """Return the groups, ordered by project and name; only those of a project or of a name, if given."""
+        return self.registry.groups(project, name)
+
+    def last_erasures(self) -> Mapping[int, int]:
+        """Return the time of the last erasure from each group, by the group's id."""
+        return self.registry.last_erasures()
+
     def register(self, group: FeatureGroup, known: GroupRecord | None) -> GroupRecord:
         """Register a group, or update the parts of it that may change. A changed ttl or `online` gives a notice.
 
@@ -125,15 +133,17 @@ class Catalog:
                 notice(f"{record.label} now has {what}={getattr(new, what)}; it had {what}={getattr(old, what)}.")
         return record
 
+    def projects(self) -> list[str]:
+        """Return the projects that a group or an online table names, ordered."""
+        return sorted({one.project for one in self.groups()} | {one.project for one in self.registry.tables()})
+
     def project(self, name: str) -> str:
         """Check that a project exists, and return its name.
 
         Raises:
             DefinitionError: There is none.
         """
-        groups, tables = self.registry.groups(), self.registry.tables()
-        known = {group.project for group in groups} | {table.project for table in tables}
-        if name in known:
+        if name in (known := self.projects()):
             return name
         raise DefinitionError(f"No project named {name!r} in {self.home}.{did_you_mean(name, known)}", name=name)
 

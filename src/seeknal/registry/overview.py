@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seeknal.names import split_label
 from seeknal.registry import GroupRecord, Version
@@ -28,10 +28,17 @@ class Overview(Catalog):
     def _versions(self) -> dict[int, list[Version]]:
         return self.registry.every_version()
 
-    @property
-    def groups(self) -> list[GroupRecord]:
-        """The groups, ordered by project and name."""
-        return list(self._groups.values())
+    @locked_cached_property
+    def _erased(self) -> Mapping[int, int]:
+        return self.registry.last_erasures()
+
+    def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
+        """Return the groups; see `Catalog.groups`."""
+        return [one for one in self._groups.values() if project in {None, one.project} and name in {None, one.name}]
+
+    def last_erasures(self) -> Mapping[int, int]:
+        """Return the time of the last erasure from each group; see `Catalog.last_erasures`."""
+        return self._erased
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Return a group by its name; see `Catalog.group`."""

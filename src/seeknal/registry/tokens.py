@@ -17,62 +17,73 @@ EVERY_PROJECT = "*"
 _PREFIX = "snk"
 
 
-def create(registry: Registry, name: str, project: str, rights: Sequence[str], *, new_project: bool = False) -> str:
-    """Create a token and return its text, which cannot be read again later.
+class Tokens:
+    """The access tokens of a home.
 
     Args:
-        registry: The registry that stores the token's hash.
-        name: A name for people. It is unique among all tokens ever created, revoked ones included.
-        project: The project that the token gives access to; "*" for all projects.
-        rights: "read" (online features, training data, the catalog), "push", "admin" (both, and the metrics).
-        new_project: Whether to accept a project in which nothing is registered yet.
-
-    Raises:
-        DefinitionError: A name breaks the naming rule or is taken, or the project or a right is unknown.
+        registry: The registry of the home.
     """
-    check_name("token", name)
-    if project != EVERY_PROJECT:
-        check_name("project", project)
-        known = {one.project for one in registry.groups()} | {one.project for one in registry.tables()}
-        if project not in known and not new_project:
-            raise DefinitionError(
-                f"There is no project {project!r}, and no token was made.{did_you_mean(project, known)} "
-                "Add --new-project for one that is to come.",
-                project=project,
-            )
-    for right in rights or ["none"]:
-        if right not in RIGHTS:
-            raise DefinitionError(
-                f"There is no right {right!r}. Give {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
-            )
-    ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-    text = f"{_PREFIX}_{ident}_{secret}"
-    ordered = tuple(right for right in RIGHTS if right in rights)
-    registry.add_token(TokenRecord(ident, name, project, ordered, _digest(text), now(), None))
-    return text
 
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
-def find(registry: Registry, name: str) -> TokenRecord:
-    """Return a token by its name.
+    def all(self) -> list[TokenRecord]:
+        """Return all tokens ever created, revoked ones included."""
+        return self._registry.tokens()
 
-    Raises:
-        DefinitionError: There is no such token.
-    """
-    known = {token.name: token for token in registry.tokens()}
-    if name not in known:
-        raise DefinitionError(f"There is no token named {name!r}.{did_you_mean(name, known)}")
-    return known[name]
+    def get(self, name: str) -> TokenRecord:
+        """Return a token by its name.
 
+        Raises:
+            DefinitionError: There is no such token.
+        """
+        known = {token.name: token for token in self.all()}
+        if name not in known:
+            raise DefinitionError(f"There is no token named {name!r}.{did_you_mean(name, known)}")
+        return known[name]
 
-def revoke(registry: Registry, name: str) -> None:
-    """Revoke a token. Running servers notice it within a second.
+    def create(self, name: str, project: str, rights: Sequence[str], *, new_project: bool = False) -> str:
+        """Create a token and return its text, which cannot be read again later.
 
-    Raises:
-        DefinitionError: There is no such token, or it is revoked already.
-    """
-    if find(registry, name).revoked_at is not None:
-        raise DefinitionError(f"Token {name!r} is revoked already.")
-    registry.revoke_token(name, now())
+        Args:
+            name: A name for people. It is unique among all tokens ever created, revoked ones included.
+            project: The project that the token gives access to; "*" for all projects.
+            rights: "read" (online features, training data, the catalog), "push", "admin" (both, and the metrics).
+            new_project: Whether to accept a project in which nothing is registered yet.
+
+        Raises:
+            DefinitionError: A name breaks the naming rule or is taken, or the project or a right is unknown.
+        """
+        check_name("token", name)
+        if project != EVERY_PROJECT:
+            check_name("project", project)
+            known = {one.project for one in self._registry.groups()} | {one.project for one in self._registry.tables()}
+            if project not in known and not new_project:
+                raise DefinitionError(
+                    f"There is no project {project!r}, and no token was made.{did_you_mean(project, known)} "
+                    "Add --new-project for one that is to come.",
+                    project=project,
+                )
+        for right in rights or ["none"]:
+            if right not in RIGHTS:
+                raise DefinitionError(
+                    f"There is no right {right!r}. Give {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
+                )
+        ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        text = f"{_PREFIX}_{ident}_{secret}"
+        ordered = tuple(right for right in RIGHTS if right in rights)
+        self._registry.add_token(TokenRecord(ident, name, project, ordered, _digest(text), now(), None))
+        return text
+
+    def revoke(self, name: str) -> None:
+        """Revoke a token. Running servers notice it within a second.
+
+        Raises:
+            DefinitionError: There is no such token, or it is revoked already.
+        """
+        if self.get(name).revoked_at is not None:
+            raise DefinitionError(f"Token {name!r} is revoked already.")
+        self._registry.revoke_token(name, now())
 
 
 class Authenticator:

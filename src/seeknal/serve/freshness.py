@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from seeknal.load.feeds import Feed
+from seeknal.load.feeds import Feed, feeds
+from seeknal.load.loads import Loads
 from seeknal.registry import OnlineTableRecord
-from seeknal.serve.online_tables import OnlineTables
+from seeknal.registry.catalog import Catalog
 from seeknal.serve.parts import refuse_erased
 
 
@@ -19,9 +20,9 @@ class Freshness:
     Args:
         project: Name of the table's project.
         table: Name of the table.
-        newest: Event time of the newest row online, in microseconds since 1970. None if a group has no row online.
-        loaded_at: Time of the last load. None if the table is not online.
-        is_behind: Whether newer rows are stored than are online.
+        newest: Event time of the newest row online, in microseconds since 1970. None if a group has no row onstatus.
+        loaded_at: Time of the last load. None if the table is not onstatus.
+        is_behind: Whether newer rows are stored than are onstatus.
         pinned: The groups of which the caller named a version that the table stays at, with that version.
         cut_off: Why groups no longer feed the table, so that its values are those of a past version.
         is_expired: Whether the ttl of all rows of a group has passed, so that lookups return nulls.
@@ -51,24 +52,21 @@ class Freshness:
         return age is None or age > target or self.is_expired
 
 
-def freshness(
-    tables: OnlineTables, table: OnlineTableRecord, at: int, erased: Mapping[int, int] | None = None
-) -> Freshness:
+def freshness(catalog: Catalog, loads: Loads, table: OnlineTableRecord, at: int) -> Freshness:
     """Return the freshness of a table.
 
     Args:
-        tables: The online tables of the home.
+        catalog: The home's catalog.
+        loads: The loads of its groups.
         table: The table.
         at: What counts as now, in microseconds since 1970: events after it are still to come.
-        erased: The time of the last erasure from each group, by the group's id. None: it is read from the registry.
 
     Raises:
         DefinitionError: A group is gone.
         StoreError: A store cannot be read, or may hold erased entities.
     """
-    every = tables.feeds(table)
-    known = tables.erased() if erased is None else erased
-    found = [_of_feed(tables, table, one, at, known) for one in every]
+    every, erased = feeds(catalog, table), catalog.last_erasures()
+    found = [_of_feed(loads, table, one, at, erased) for one in every]
     newest = [one.newest for one in found]
     loaded = [one.loaded_at for one in found]
     return Freshness(
@@ -83,15 +81,13 @@ def freshness(
     )
 
 
-def _of_feed(
-    tables: OnlineTables, table: OnlineTableRecord, fed: Feed, at: int, erased: Mapping[int, int]
-) -> Freshness:
-    line = tables.line(fed.record, fed.now.version, table.target)
-    if line.state is None:
+def _of_feed(loads: Loads, table: OnlineTableRecord, fed: Feed, at: int, erased: Mapping[int, int]) -> Freshness:
+    status = loads.status(fed.record, fed.now.version, table.target)
+    if status.state is None:
         return Freshness(table.project, table.name, None, None, is_behind=True)
-    refuse_erased(line.state, erased, fed.record, table)
-    newest = tables.newest(fed.record, line, table.target, at)
-    ttl = line.state.ttl if table.ttl is None else table.ttl
+    refuse_erased(status.state, erased, fed.record, table)
+    newest = loads.newest(fed.record, status, table.target, at)
+    ttl = status.state.ttl if table.ttl is None else table.ttl
     is_expired = ttl is not None and newest is not None and newest < at - ttl
-    is_behind = fed.has_moved or bool(fed.cut_off) or not line.is_fresh
-    return Freshness(table.project, table.name, newest, line.state.at, is_behind, is_expired=is_expired)
+    is_behind = fed.has_moved or bool(fed.cut_off) or not status.is_fresh
+    return Freshness(table.project, table.name, newest, status.state.at, is_behind, is_expired=is_expired)

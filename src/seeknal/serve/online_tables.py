@@ -1,4 +1,4 @@
-"""Online tables: creating, loading, opening and deleting them."""
+"""The online tables: creating them, refreshing them, opening them for lookups, verifying them and deleting them."""
 
 from __future__ import annotations
 
@@ -11,66 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seeknal.config import checked_store
-from seeknal.define.feature_group import check_ttl
+from seeknal.define.feature_group import FeatureLookup, check_lookups, check_ttl
 from seeknal.errors import DefinitionError, NotOnlineError, SeeknalError, StoreError, notice
+from seeknal.load.ask import Ask
 from seeknal.load.cutover import Move, Mover
-from seeknal.load.feeds import Feed, feeds, uses, whole
-from seeknal.names import check_name
+from seeknal.load.feeds import cut_off, feeds, uses
+from seeknal.load.loads import Loads
+from seeknal.names import check_name, check_names
 from seeknal.online import DEFAULT, State, Stores, shown
-from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, PinnedLookup, Version
+from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup
 from seeknal.registry.catalog import Catalog
-from seeknal.registry.overview import Overview
-from seeknal.registry.records import space_of
+from seeknal.serve.freshness import Freshness, freshness
 from seeknal.serve.online_table import OnlineTable
-from seeknal.serve.open_tables import Opener, ServedTable
-from seeknal.serve.parts import View
+from seeknal.serve.open_tables import Erasures, Opener, ServedTable
+from seeknal.serve.parts import View, refuse_erased
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
 from seeknal.values.display import Shown
-from seeknal.values.times import Interval, microseconds, now, without
+from seeknal.values.times import Interval, Moment, instant, microseconds, now
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from seeknal.engine import Engine
-    from seeknal.load.loading import Ask, Loaded
-    from seeknal.offline import Snapshot
+    from seeknal.load.loading import Loaded
     from seeknal.registry.source import Source
     from seeknal.serve.verification import Verified
-
-
-@dataclass(frozen=True)
-class LoadStatus:
-    """How much of a version is loaded into one online store.
-
-    Args:
-        version: The version.
-        place: The location of the store, without its password.
-        state: The state of the rows there, which says what they were made from; None if there are no rows.
-        mark: Fingerprint of the files of the version's last snapshot, from which a load would make the rows now.
-        read: Returns that snapshot.
-    """
-
-    version: int
-    place: str
-    state: State | None
-    mark: bytes
-    read: Callable[[], Snapshot]
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the rows were made from the version's last snapshot, and their state is not in doubt."""
-        return self.state is not None and not self.state.doubted and self.state.files == self.mark
-
-    @property
-    def holes(self) -> list[Interval]:
-        """Intervals of event time, from the oldest to the newest stored row, that were never loaded."""
-        files = self.read().files
-        starts = [file.start for file in files if file.start is not None]
-        ends = [file.end for file in files if file.end is not None]
-        stored = [Interval(min(starts), max(ends))] if starts and ends else []
-        return without(stored, self.state.spans if self.state else ())
 
 
 @dataclass(frozen=True)
@@ -98,7 +63,7 @@ class Refreshed(Shown):
 
 
 class OnlineTables:
-    """The online tables of a home, and the loads that feed them.
+    """The online tables of a store.
 
     Args:
         catalog: The home's catalog.
@@ -112,173 +77,49 @@ class OnlineTables:
         self._engine = engine
         self._stores = stores
         self._mover = Mover(catalog, engine, stores)
+        self._loads = Loads(catalog, engine, stores)
         self._opener = Opener(catalog, stores)
 
-    def at_once(self) -> OnlineTables:
-        """Return these tables on a catalog that reads the registry once, to inspect many tables quickly."""
-        return OnlineTables(Overview(self._catalog), self._engine, self._stores)
+    def all(self, *, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
+        """Return the registered tables; only those of a project or of a name, if given."""
+        return self._registry.tables(project, name)
 
-    def load(
-        self,
-        record: GroupRecord,
-        interval: Interval = Interval(),
-        version: int | None = None,
-        *,
-        at: int | None = None,
-        on_progress: OnProgress = no_progress,
-    ) -> Loaded:
-        """Load into the online stores the newest row of each entity of a version, among the rows with event times in an interval.
-
-        Every online table that uses the version is refreshed. If the version is the current one, the tables that follow
-        the group move to it. The default table, which is named after the group, takes all features of the version, and
-        stays at it if the caller names a version.
-        """
-
-        def step() -> Loaded:
-            state = self._catalog.state(record.name, record.project)
-            found = self._catalog.version_of(state, version)
-            own = self._mover.own(state, whole(record, found, pinned=version is not None))
-            return self._mover.bring(state, found.number, _ask((interval,), at, on_progress), own=own)[0]
-
-        loaded = retry_on_conflict(record.label, step)
-        self.tell_of_cut_off(record)
-        return loaded
-
-    def follow(self, state: GroupState, interval: Interval = Interval(), version: int | None = None) -> Loaded:
-        """Load what was written to a version, as `load` does.
-
-        The default table, which is named after the group, is created if no table has that name. Otherwise it is treated
-        like every other table.
-
-        Args:
-            state: The state of the group after the write.
-            interval: The interval of event time to load.
-            version: The version. None: the current one.
-        """
-        record, known = state.record, [state]
-
-        def step() -> Loaded:
-            # The given state is used once: a retry has to plan on a new one.
-            state = known.pop() if known else self._catalog.state(record.name, record.project)
-            found = self._catalog.version_of(state, version)
-            has_own = any(table.label == record.label for table in state.tables)
-            is_taken = has_own or self._registry.tables(record.project, record.name)
-            own = None if is_taken else self._mover.own(state, whole(record, found))
-            return self._mover.bring(state, found.number, _ask((interval,)), own=own)[0]
-
-        return retry_on_conflict(record.label, step)
-
-    def refresh(
-        self,
-        tables: Sequence[OnlineTableRecord],
-        *,
-        full: bool = False,
-        at: int | None = None,
-        on_progress: OnProgress = no_progress,
-        take_over: bool = False,
-    ) -> list[Refreshed]:
-        """Load all groups of some tables, in the intervals that were requested before. No table is created.
-
-        A lookup whose group no longer feeds it stays at its version. If one table cannot be refreshed, the others still are.
-
-        Args:
-            tables: The tables.
-            full: Whether to rewrite all rows, of all event times.
-            at: The time that counts as now, in microseconds since 1970; the system clock if None.
-            on_progress: Called with the progress of the loads.
-            take_over: Whether this home takes ownership of rows that another home loaded into a store that both use.
+    def get(self, name: str, *, project: str | None = None) -> OnlineTableRecord:
+        """Return the registered table of a name; without a project, the only one. "shop/model" names project and table.
 
         Raises:
-            StoreError: Some tables could not be refreshed. If only one table is given, its own error is raised instead.
+            DefinitionError: There is no such table, or several projects have one.
         """
-        done, failed = [], []
-        for table in tables:
-            try:
-                done.append(self._refresh(table, _ask((), at, on_progress, full, take_over)))
-            except SeeknalError as error:
-                if len(tables) == 1:
-                    raise
-                failed.append(f"{table.label}: {error}")
-        if failed:
-            raise StoreError(f"Of {len(tables)} online tables these could not be refreshed. {' '.join(failed)}")
-        return done
+        return self._catalog.online_table(name, project)
 
-    def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
-        def step(record: GroupRecord, number: int) -> Loaded:
-            state = self._catalog.state(record.name, record.project)
-            # A load covers all intervals requested before. To request the last of them again adds nothing to them.
-            known = [load.interval for load in self.loads(record, number, table.target)]
-            spans = (Interval(),) if ask.full else tuple(known[-1:])
-            return self._mover.bring(state, number, replace(ask, spans=spans), targets=[table.target])[0]
+    def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
+        """Return the registered tables that use a group."""
+        return [table for table in self._registry.tables() if uses(table, record)]
 
-        # Several lookups can be of one version, which is loaded once.
-        wanted = {(one.record.id, one.goal.version): one.record for one in self.feeds(table)}
-        done = [
-            retry_on_conflict(record.label, partial(step, record, number)) for (_, number), record in wanted.items()
-        ]
-        return Refreshed(table.label, tuple(done), self.cut_off(table))
-
-    def follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
-        """Reload the online rows of a group if its ttl changed, so that the new one applies online as well."""
-        if known and known.group.materialization.ttl != record.group.materialization.ttl:
-            self.reload(record)
-
-    def reload(
-        self,
-        record: GroupRecord,
-        number: int | None = None,
-        target: str | None = None,
-        on_progress: OnProgress = no_progress,
-        *,
-        take_over: bool = False,
-    ) -> None:
-        """Bring the online rows of a group up to date, of one version or of all, in one online store or in all.
-
-        Rows that another home loaded, or that are of a deleted group, are left alone, with a notice, unless `take_over`.
-        """
-        state = self._catalog.state(record.name, record.project)
-        for load in self._mover.last_loads(self.loads(record, number, target)):
-            if not take_over and self._mover.is_foreign(record, load.version, load.target):
-                place = self.place(load.target)
-                notice(
-                    f"What {place} has of {record.label} is of another home, or of a group that was deleted, and stays as it is."
-                )
-                continue
-            ask = _ask((load.interval,), on_progress=on_progress, take_over=take_over)
-            self._mover.load(state, load.version, [load.target], ask)
-
-    def require(self, record: GroupRecord) -> None:
-        """Check that every online store into which rows of a group were loaded can be read.
+    def open(self, name: str, *, project: str | None = None) -> ServedTable:
+        """Open a table for lookups, for as long as it exists.
 
         Raises:
-            StoreError: A store cannot be read.
+            DefinitionError: There is no such table, or several projects have one.
         """
-        for load in self._registry.loads(record):
-            self._mover.state(space_of(record.project, record.name, load.version), load.target)
+        return ServedTable(self._opener, self.get(name, project=project))
 
-    def is_behind(self, state: GroupState) -> bool:
-        """Return whether the online rows of the current version are missing or outdated. If a store does not answer, return True."""
-        number = self._catalog.version_of(state).number
-        targets = {load.target for load in state.loads if load.version == number}
-        try:
-            return not targets or not all(
-                self.line(state.record, number, target, state.versions).is_fresh for target in targets
-            )
-        except StoreError:
-            return True
+    def open_as_registered(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
+        """Open a table at the versions that its record names; see `Opener.open`."""
+        return self._opener.open(table, view)
 
-    def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
-        """Remove an entity that is about to be erased; see `Mover.take_out`."""
-        self._mover.take_out(record, entity, at)
+    def erasures(self) -> Erasures:
+        """Return the times of the last erasures, for a caller that keeps tables open and refreshes the times itself."""
+        return Erasures(self._registry)
 
     def serve(
         self,
-        sources: Sequence[Source],
+        lookups: Sequence[FeatureLookup],
         name: str | None = None,
         *,
         target: str | Path | None = None,
         ttl: timedelta | None = None,
-        at: int | None = None,
+        at: Moment | None = None,
         on_progress: OnProgress = no_progress,
         take_over: bool = False,
     ) -> ServedTable:
@@ -288,15 +129,20 @@ class OnlineTables:
         the features. A lookup that names a version stays at it.
 
         Args:
-            sources: The features.
+            lookups: The features.
             name: The table's name. None: the name of the group, if there is only one.
             target: An online store other than the configured one: a folder, or the URL of Redis, without a password. The
                 configured one counts as None, however it is spelled.
             ttl: How long values are valid, in place of the groups' own ttl.
-            at: The time that counts as now, in microseconds since 1970; the system clock if None.
+            at: The time that counts as now. None: the clock.
             on_progress: Called with the progress of the load.
             take_over: Whether this home takes ownership of rows of another home, or of a deleted group, in the store.
+
+        Raises:
+            DefinitionError: A group, feature or version does not exist, or an argument has the wrong form.
+            StoreError: The online store cannot be written, or has rows of another home.
         """
+        sources = [self._catalog.source(lookup) for lookup in check_lookups(lookups)]
         check_ttl(ttl)
         if name is None and len(sources) > 1:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
@@ -313,11 +159,11 @@ class OnlineTables:
             target=self._checked_target(target),
             created_at=now(),
         )
-        ask = _ask((Interval(),), at, on_progress, take_over=take_over)
+        ask = Ask((Interval(),), _instant(at), on_progress, take_over=take_over)
         before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
-        return self.served(table)
+        return ServedTable(self._opener, table)
 
     def _checked_target(self, target: str | Path | None) -> str:
         """Return the name under which the registry lists an online store: DEFAULT if it is the default one, however spelled."""
@@ -346,26 +192,92 @@ class OnlineTables:
 
     def _goes_on(self, before: OnlineTableRecord, table: OnlineTableRecord) -> bool:
         """Return whether a table that was served again is the same as before, apart from the versions that it follows."""
-        old = self.feeds(before)
+        old = feeds(self._catalog, before)
         goals = tuple(replace(one.goal, whole=False) for one in old)
         same = replace(before, lookups=goals, target=table.target, created_at=table.created_at) == table
         return same and self._stores.same(before.target, table.target) and not any(one.cut_off for one in old)
 
-    def served(self, table: OnlineTableRecord) -> ServedTable:
-        """Open an online table for lookups, for as long as the table exists."""
-        return ServedTable(self._opener, table)
+    def refresh(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        project: str | None = None,
+        full: bool = False,
+        at: Moment | None = None,
+        on_progress: OnProgress = no_progress,
+        take_over: bool = False,
+    ) -> list[Refreshed]:
+        """Load what changed in the groups of online tables, in the intervals that were requested before.
 
-    def open(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
-        """Open an online table at the versions that its record names; see `Opener.open`."""
-        return self._opener.open(table, view)
+        A lookup whose group no longer feeds it stays at its version. If one table cannot be refreshed, the others still are.
+
+        Args:
+            names: The tables. None: all tables, of the project if one is given.
+            project: Their project.
+            full: Rewrite all rows of all time, whatever is online, so that `verify` finds no difference.
+            at: The time that counts as now. None: the clock.
+            on_progress: Called with each step.
+            take_over: Take ownership of rows that another home loaded into an online store that both homes use.
+
+        Raises:
+            DefinitionError: There is no such table, or several projects have one.
+            StoreError: Some tables could not be refreshed. If only one table is given, its own error is raised instead.
+        """
+        ask = Ask((), _instant(at), on_progress, full, take_over)
+        given = None if names is None else check_names("names", names)
+        tables = self.all(project=project) if given is None else [self.get(one, project=project) for one in given]
+        done, failed = [], []
+        for table in tables:
+            try:
+                done.append(self._refresh(table, ask))
+            except SeeknalError as error:
+                if len(tables) == 1:
+                    raise
+                failed.append(f"{table.label}: {error}")
+        if failed:
+            raise StoreError(f"Of {len(tables)} online tables these could not be refreshed. {' '.join(failed)}")
+        return done
+
+    def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
+        def step(record: GroupRecord, number: int) -> Loaded:
+            state = self._catalog.state(record.name, record.project)
+            # A load covers all intervals requested before. To request the last of them again adds nothing to them.
+            known = [load.interval for load in self._loads.of(record, number, table.target)]
+            spans = (Interval(),) if ask.full else tuple(known[-1:])
+            return self._mover.bring(state, number, replace(ask, spans=spans), targets=[table.target])[0]
+
+        # Several lookups can be of one version, which is loaded once.
+        wanted = {(one.record.id, one.goal.version): one.record for one in feeds(self._catalog, table)}
+        done = [
+            retry_on_conflict(record.label, partial(step, record, number)) for (_, number), record in wanted.items()
+        ]
+        return Refreshed(table.label, tuple(done), self.cut_off(table))
 
     def verify(
-        self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress = no_progress
+        self,
+        name: str,
+        *,
+        project: str | None = None,
+        sample: int | None = None,
+        at: Moment | None = None,
+        on_progress: OnProgress = no_progress,
     ) -> Verified:
-        """Compare a table's values with the offline join as of a moment. None: now. See `seeknal.serve.verification`.
+        """Compare a table's values with the offline join as of a moment; see `seeknal.serve.verification`.
 
         If rows differ as of now although the store says that they are up to date, the next load rewrites all of them.
+
+        Args:
+            name: The table.
+            project: Its project.
+            sample: Number of entities of each group to compare, chosen at random. None: all of them.
+            at: The moment. None: now.
+            on_progress: Called with each step.
         """
+        return self._verify(self.get(name, project=project), _instant(at), sample, on_progress)
+
+    def _verify(
+        self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress
+    ) -> Verified:
         from seeknal.serve import verification
 
         def doubt(lookup: PinnedLookup, seen: State) -> None:
@@ -377,123 +289,66 @@ class OnlineTables:
         moment, told = (now(), doubt) if at is None else (at, None)
         try:
             return verification.verify(
-                self._catalog, self._engine(), self.open(table), moment, sample, on_progress, told
+                self._catalog, self._engine(), self.open_as_registered(table), moment, sample, on_progress, told
             )
         except NotOnlineError:
             if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
                 raise
-        return self.verify(found[0], at, sample, on_progress)  # the table moved to other rows meanwhile: compare those
+        return self._verify(found[0], at, sample, on_progress)  # the table moved to other rows meanwhile: compare those
 
-    def delete(self, table: OnlineTableRecord) -> None:
-        """Delete an online table, and the rows that no other table uses. The table goes last, so that a retry can finish."""
-        with self._mover.hold():
-            others = [one for one in self._registry.tables() if one.label != table.label]
-            for lookup in table.lookups:
-                if not self._mover.users(others, lookup.space, table.target):
-                    record = self._catalog.group(lookup.group, lookup.project)
-                    self._mover.remove(record, lookup.version, table.target)
-            self._registry.delete_table(table.project, table.name)
-        with suppress(StoreError):  # the table is deleted all the same: readers notice it at their next regular check
-            self._mover.nudge(table)
-
-    def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
-        """Return the online tables that use a group."""
-        return [table for table in self._registry.tables() if uses(table, record)]
-
-    def drop(self, record: GroupRecord) -> None:
-        """Remove all rows of a group from the online stores, and the tables that use it from the registry.
-
-        Raises:
-            StoreError: A store did not answer, and nothing was removed; or a store failed midway.
-        """
-        self.require(record)
-        for load in self._registry.loads(record):
-            self._mover.drop(record, load.version, load.target)
-        for table in self.of(record):
-            self._registry.delete_table(table.project, table.name)
-
-    def feeds(self, table: OnlineTableRecord) -> list[Feed]:
-        """Return the feed of each lookup of a table; see `seeknal.load.feeds`."""
-        return feeds(self._catalog, table)
+    def freshness(self, table: OnlineTableRecord, at: int) -> Freshness:
+        """Return the freshness of a table at a moment, in microseconds since 1970; see `seeknal.serve.freshness`."""
+        return freshness(self._catalog, self._loads, table, at)
 
     def cut_off(self, table: OnlineTableRecord) -> tuple[str, ...]:
         """Return the reasons why groups no longer feed a table; empty if all do."""
-        return tuple(dict.fromkeys(one.cut_off for one in self.feeds(table) if one.cut_off))
+        return cut_off(self._catalog, table)
 
-    def tell_of_cut_off(self, record: GroupRecord) -> None:
-        """Issue a notice for each table of a group that is cut off."""
-        for table in self.of(record):
-            if reasons := self.cut_off(table):
-                notice(
-                    f"Online table {table.label!r} is cut off: {'; '.join(reasons)}. It keeps the values it has, and is no "
-                    "longer refreshed. Write the feature again, in its old type, or serve the table with the features that "
-                    "there are."
+    def check(self) -> None:
+        """Check that the online stores can be read, hold what was loaded for each table, and nothing that was erased since.
+
+        Raises:
+            StoreError: One cannot, or has not, or has.
+        """
+        registry = self._registry
+        erased, groups = registry.last_erasures(), {(one.project, one.name): one for one in registry.groups()}
+        needed = {
+            (table.target, lookup.space): (table, lookup) for table in registry.tables() for lookup in table.lookups
+        }
+        for (target, space), (table, lookup) in needed.items():
+            text, group = self._mover.state(space, target), groups.get((lookup.project, lookup.group))
+            if text and group:
+                refuse_erased(State.loads(text), erased, group, table)
+            if text:
+                continue
+            loads = self._loads.of(group, lookup.version, target) if group else []
+            is_served = registry.tables(table.project, table.name) == [table]  # neither deleted nor moved meanwhile
+            if is_served and any(load.snapshot is not None for load in loads):
+                raise StoreError(
+                    f"What was loaded for online table {table.label!r} is no longer in {self._stores.shown(target)}. "
+                    f"Load it again: seeknal refresh {table.label}."
                 )
 
-    def state(self, space: str, target: str) -> State | None:
-        """Return the state of a space in a store; None if there is no such space."""
-        text = self._mover.state(space, target)
-        return State.loads(text) if text else None
+    def delete(self, name: str, *, project: str | None = None) -> None:
+        """Delete an online table, and the rows that no other table uses. The table goes last, so that a retry can finish.
 
-    def erased(self) -> dict[int, int]:
-        """Return the time of the last erasure from each group, by the group's id."""
-        return self._registry.last_erasures()
-
-    def place(self, target: str) -> str:
-        """Return the location of a store, without its password."""
-        return self._stores.shown(target)
-
-    def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
-        """Return the loads of a group, oldest first; see `Mover.loads`."""
-        return self._mover.loads(record, version, target)
-
-    def count_stores(self, record: GroupRecord) -> int:
-        """Return the number of stores that rows of a group were loaded into."""
-        return len(self._stores.grouped({load.target for load in self.loads(record)}))
-
-    def ledger(self, record: GroupRecord) -> list[LoadStatus]:
-        """Return the load status of each version of a group, in each store that it was ever loaded into."""
-        state = self._catalog.state(record.name, record.project)
-        last = self._mover.last_loads(state.loads)
-        return [self.line(record, load.version, load.target, state.versions) for load in last]
-
-    def newest(self, record: GroupRecord, line: LoadStatus, name: str, at: int) -> int | None:
-        """Return the newest event time of a version's rows in a store, up to a moment; None if there is none."""
-        if line.state is None:
-            return None
-        known = line.state.events
-        # The state has the event times as of its load. Future rows may have become visible since, and states of earlier
-        # releases have no event times.
-        if known is None or not known.holds(at):
-            from seeknal.load.loading import events_online
-
-            store = self._mover.store(name)
-            known = events_online(self._catalog, self._engine(), record, line.version, store, at)
-        return known.newest
-
-    def line(
-        self, record: GroupRecord, version: int, name: str, versions: Sequence[Version] | None = None
-    ) -> LoadStatus:
-        """Return the load status of a version in the store that the registry calls `name`.
-
-        Args:
-            record: The group.
-            version: The version.
-            name: The name of the store.
-            versions: The versions of the group, if the caller has them.
+        Raises:
+            DefinitionError: There is no such table, or several projects have one.
         """
-        state = self.state(space_of(record.project, record.name, version), name)
-        mark = self._catalog.fingerprint(record, version, versions)
-        return LoadStatus(version, self.place(name), state, mark, lambda: self._catalog.read(record, version)[1])
+        table = self.get(name, project=project)
+        with self._catalog.deleting():
+            with self._mover.hold():
+                others = [one for one in self._registry.tables() if one.label != table.label]
+                for lookup in table.lookups:
+                    if not self._mover.users(others, lookup.space, table.target):
+                        record = self._catalog.group(lookup.group, lookup.project)
+                        self._mover.remove(record, lookup.version, table.target)
+                self._registry.delete_table(table.project, table.name)
+            with suppress(
+                StoreError
+            ):  # the table is deleted all the same: readers notice it at their next regular check
+                self._mover.nudge(table)
 
 
-def _ask(
-    spans: tuple[Interval, ...],
-    at: int | None = None,
-    on_progress: OnProgress = no_progress,
-    full: bool = False,
-    take_over: bool = False,
-) -> Ask:
-    from seeknal.load.loading import Ask  # imported here, because it imports the engine, which lookups do not need
-
-    return Ask(spans, at, on_progress, full, take_over)
+def _instant(moment: Moment | None) -> int | None:
+    return None if moment is None else instant(moment)

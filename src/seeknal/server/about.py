@@ -13,7 +13,6 @@ import msgspec
 
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
-from seeknal.registry.overview import Overview
 from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
 from seeknal.server.http import SOON, Problem, Request, Response
@@ -34,7 +33,7 @@ async def ready(service: Service, request: Request) -> Response:
         Problem: One cannot be read.
     """
     try:
-        await service.elsewhere(request, service.definitions.check)
+        await service.elsewhere(request, service.store.tables.check)
     except SeeknalError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the operator only: the route is open to all, and the message has locations
         detail = "The registry or an online store cannot be read. The server's stderr says which."
@@ -81,12 +80,12 @@ async def catalog(service: Service, request: Request) -> Response:
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
-    registry, found = service.store.registry, Overview(service.store.catalog)
-    tables = registry.tables(project)
+    store = service.store.overview()
+    tables = store.tables.all(project=project)
     # A table may take features from groups of other projects. Only the types of its features are read from these.
     served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
-    known = [one for one in registry.groups() if project in {None, one.project} or (one.project, one.name) in served]
-    versions = {(one.project, one.name): found.versions(one) for one in known}
+    known = [one for one in store.groups.all() if project in {None, one.project} or (one.project, one.name) in served]
+    versions = {(one.project, one.name): store.groups.versions_of(one) for one in known}
     schemas = {(*group, version.number): version for group, some in versions.items() for version in some}
     groups = [(one, versions[one.project, one.name]) for one in known if project in {None, one.project}]
     names = sorted({group.project for group, _ in groups} | {table.project for table in tables})

@@ -9,14 +9,13 @@ from http import HTTPStatus
 from threading import Lock
 from typing import Any, TypeVar
 
-from seeknal.errors import DefinitionError, SeeknalError, StoreError
+from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.home.store import FeatureStore
 from seeknal.names import check_name, not_the_only, split_label
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.registry.tokens import Authenticator
 from seeknal.serve.online_table import Found, OnlineTable
-from seeknal.serve.open_tables import Erasures
-from seeknal.serve.parts import Read, Selection, View, filled, refuse_erased
+from seeknal.serve.parts import Read, Selection, View, filled
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Problem, Request
 from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
@@ -91,7 +90,7 @@ class Definitions:
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
-        self._erased = Erasures(store.registry)
+        self._erased = store.tables.erasures()
         self.authenticator = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
@@ -100,16 +99,16 @@ class Definitions:
         Raises:
             StoreError: The registry cannot be read.
         """
-        registry = self.store.registry
-        if (stamp := registry.stamp()) == self._stamp:
+        store = self.store
+        if (stamp := store.stamp()) == self._stamp:
             return
         with self._changing:
-            tokens = registry.tokens()
+            tokens = store.tokens.all()
             self._may_be_open = self._may_be_open and not tokens
             self.authenticator = Authenticator(tokens, may_be_open=self._may_be_open)
             self._erased.refresh()
-            records = {(one.project, one.name): one for one in registry.tables()}
-            origins = {(one.project, one.name): one.created_at for one in registry.groups()}
+            records = {(one.project, one.name): one for one in store.tables.all()}
+            origins = {(one.project, one.name): one.created_at for one in store.groups.all()}
             held = {}
             for name, known in self._held.items():
                 with suppress(SeeknalError):  # the next request for it opens it again, and reports the error
@@ -140,7 +139,7 @@ class Definitions:
             Problem: There is no such table, or several projects have one.
         """
         with self._changing:
-            record = _only("online table", project, name, self.store.registry.tables, scope)
+            record = _only("online table", project, name, self.store.tables.all, scope)
             held = self._open(record)
             self._held = {**self._held, (record.project, record.name): held}
         return held
@@ -155,39 +154,14 @@ class Definitions:
         """
         project, name = split_label("feature group", label, request.project)
         scope = request.scope_of_token
-        return _only("feature group", project or scope, name, self.store.registry.groups, scope)
-
-    def check(self) -> None:
-        """Check that the online stores can be read, hold what was loaded for each table, and nothing that was erased since.
-
-        Raises:
-            StoreError: One cannot, or has not, or has.
-        """
-        registry, tables = self.store.registry, self.store.online_tables
-        erased, groups = registry.last_erasures(), {(one.project, one.name): one for one in registry.groups()}
-        needed = {
-            (table.target, lookup.space): (table, lookup) for table in registry.tables() for lookup in table.lookups
-        }
-        for (target, space), (table, lookup) in needed.items():
-            state, group = tables.state(space, target), groups.get((lookup.project, lookup.group))
-            if state and group:
-                refuse_erased(state, erased, group, table)
-            if state:
-                continue
-            loads = tables.loads(group, lookup.version, target) if group else []
-            is_served = registry.tables(table.project, table.name) == [table]  # neither deleted nor moved meanwhile
-            if is_served and any(load.snapshot is not None for load in loads):
-                raise StoreError(
-                    f"What was loaded for online table {table.label!r} is no longer in {tables.place(target)}. "
-                    f"Load it again: seeknal refresh {table.label}."
-                )
+        return _only("feature group", project or scope, name, self.store.groups.all, scope)
 
     def _open(self, record: OnlineTableRecord) -> Held:
-        table = self.store.online_tables.open(record, View(self._erased))
+        table = self.store.tables.open_as_registered(record, View(self._erased))
         return Held(record, table, [part.origin for part in table.parts])
 
 
-def _only(kind: str, project: str | None, name: str, find: Callable[..., list[T]], scope: str | None) -> T:
+def _only(kind: str, project: str | None, name: str, find: Callable[..., Sequence[T]], scope: str | None) -> T:
     """Return the only record of that name among those that the caller may see, by the library's rule.
 
     Raises:
@@ -197,10 +171,10 @@ def _only(kind: str, project: str | None, name: str, find: Callable[..., list[T]
     may_be = (
         scope in {None, within} and f"{within}{name}".isascii()
     )  # all names are ASCII, and the database rejects some other text
-    found = find(within, name) if may_be else []
+    found = find(project=within, name=name) if may_be else []
     if len(found) == 1:
         return found[0]
     if project is not None:
         check_name("project", project)
-    error = not_the_only(kind, check_name(kind, name), project, find(scope), "any project")
+    error = not_the_only(kind, check_name(kind, name), project, find(project=scope), "any project")
     raise Problem(HTTPStatus.BAD_REQUEST if found else HTTPStatus.NOT_FOUND, str(error), DefinitionError.__name__)

@@ -54,7 +54,7 @@ _decode = Decoder(Query, '{"lookups": [{"group": "..."}], "date_col": "..."}')
 async def post(service: Service, request: Request) -> Response:
     """Return the rows of a spine with the features known at their moments."""
     request.refuse_query()
-    service.store.registry.stamp()  # raises if the home is gone, so that no folder is created there
+    service.store.stamp()  # raises if the home is gone, so that no folder is created there
     with ExitStack() as stack:
         fill = stack.enter_context(service.spines.one())
         with kept_in(service.store.scratch):
@@ -124,7 +124,7 @@ def _batches(
         if gone.done():
             raise Problem(HTTPStatus.BAD_REQUEST, "Nobody waits for the answer any more.")
 
-    found = service.store.stream(
+    found = service.store.features.stream(
         lookups,
         spine,
         query.date_col,

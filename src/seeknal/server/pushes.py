@@ -42,8 +42,8 @@ async def post(service: Service, request: Request) -> Response:
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> dict[str, Any]:
     if kind in TEXTUAL:
-        rows = _read(rows, service.store.version(record.name, record.project).schema, text=kind == JSON)
-    pushed = asdict(service.store.push(record.name, rows, record.project))
+        rows = _read(rows, service.store.groups.version(record.name, project=record.project).schema, text=kind == JSON)
+    pushed = asdict(service.store.groups.push(record.name, rows, project=record.project))
     return pushed | {"first": None if pushed["first"] is None else forms.moment_text(pushed["first"])}
 
 

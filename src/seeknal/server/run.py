@@ -19,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from seeknal.config import Settings
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.registry import Registry
+from seeknal.home.store import FeatureStore
 from seeknal.server.app import App
 from seeknal.server.options import Options
 from seeknal.server.service import telemetry
@@ -139,20 +139,20 @@ def _watch(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
         loop.call_later(1, _watch, loop, connections)
 
 
-def serve(options: Options, settings: Settings, registry: Registry) -> None:
+def serve(store: FeatureStore, options: Options, settings: Settings) -> None:
     """Serve a home until SIGINT or SIGTERM, and then finish the requests in flight.
 
     Args:
-        options: How.
-        settings: Where the home is, and how it is used.
-        registry: The home's registry.
+        store: The store of the home.
+        options: How to serve it.
+        settings: The settings that each worker opens the store with.
 
     Raises:
         DefinitionError: Other machines could reach the server and there are no tokens, or certificate and key cannot be
             used.
         StoreError: The address is taken, or the workers do not start.
     """
-    if not options.is_local and not registry.tokens():
+    if not options.is_local and not store.tokens.all():
         raise DefinitionError(
             f"At {options.host} others could read every feature, since there are no tokens. Make one first: "
             "seeknal token create NAME --project PROJECT --right read."
@@ -164,7 +164,7 @@ def serve(options: Options, settings: Settings, registry: Registry) -> None:
     with _listen(options) as listening:
         scheme, (host, port) = "https" if options.certificate else "http", listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"Serving {registry.path.parent} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - for the operator
+        print(f"Serving {store.home} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - for the operator
         _work(_config(options, settings), options, listening)
 
 

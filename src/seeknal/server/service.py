@@ -19,7 +19,7 @@ import pyarrow as pa
 from seeknal import online
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.home.store import FeatureStore
-from seeknal.serve.freshness import Freshness, freshness
+from seeknal.serve.freshness import Freshness
 from seeknal.server.access import AccessLog
 from seeknal.server.ages import Ages
 from seeknal.server.definitions import Definitions, Held
@@ -88,11 +88,10 @@ class Service:
 
     def _ages(self) -> Iterator[Freshness]:
         """Yield the freshness of each table."""
-        at, online = time.time_ns() // 1000, self.store.online_tables.at_once()
-        erased = self.store.registry.last_erasures()
-        for table in self.store.registry.tables():
+        at, online = time.time_ns() // 1000, self.store.overview().tables
+        for table in online.all():
             with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
-                yield freshness(online, table, at, erased)
+                yield online.freshness(table, at)
 
     # Lifecycle
 
@@ -105,7 +104,7 @@ class Service:
             SeeknalError: The home cannot be opened.
         """
         self.definitions.refresh()
-        for record in self.store.registry.tables()[:_AT_START]:
+        for record in self.store.tables.all()[:_AT_START]:
             with suppress(SeeknalError, Problem):  # the first request for the table reports the error
                 self.definitions.open(record.project, record.name)
         exact.read("", "1", pa.int64())  # a warm-up, since Arrow takes half a second for its first cast

@@ -1,0 +1,197 @@
+"""What the parts of a feature store share: its settings, registry, query engine and online stores."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from seeknal import config
+from seeknal.registry import Registry
+from seeknal.registry.catalog import Catalog
+from seeknal.registry.overview import Overview
+from seeknal.system.duck import Duck
+from seeknal.system.folders import scratch_of, share
+from seeknal.system.locks import locked_cached_property
+
+if TYPE_CHECKING:
+    from seeknal.engine import Engine
+    from seeknal.join.features import Features
+    from seeknal.join.training_sets import TrainingSets
+    from seeknal.load.loads import Loads
+    from seeknal.online import Stores
+    from seeknal.serve.online_tables import OnlineTables
+
+_cores: WeakSet[Core] = WeakSet()
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    """Make a forked process open a query engine of its own, because DuckDB does not survive a fork.
+
+    The inherited engine is kept alive: closing it would wait for threads that do not exist in the child.
+    """
+    for core in _cores:
+        _inherited.extend(core._forget())  # noqa: SLF001 - its own module
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Core:
+    """What the parts of a feature store share: the settings, the registry, the query engine and the online stores.
+
+    Each is opened on its first use, and opened again on the next use after `close` or in a forked process.
+
+    Args:
+        settings: The settings of the store.
+    """
+
+    def __init__(self, settings: config.Settings) -> None:
+        self.settings = settings
+        self.home = settings.home
+        _cores.add(self)
+
+    def __reduce__(self) -> tuple[type[Core], tuple[config.Settings]]:
+        return Core, (self.settings,)
+
+    @locked_cached_property
+    def registry(self) -> Registry:
+        """The registry, which records what exists."""
+        return Registry(self.registry_file)
+
+    @property
+    def registry_file(self) -> Path:
+        """Path of the registry, whether it exists yet or not."""
+        return self.home / "registry.db"
+
+    @locked_cached_property
+    def scratch(self) -> Path:
+        """Folder that queries spill to when they do not fit in memory."""
+        return scratch_of(self.home)
+
+    @locked_cached_property
+    def _duck(self) -> Duck:
+        return Duck(self.scratch, self.settings.memory_limit)
+
+    @locked_cached_property
+    def _queries(self) -> _Queries:
+        return _Queries(self.home, self._duck)
+
+    def engine(self) -> Engine:
+        """Return the query engine. Each release of it is tested when a home first uses it."""
+        return self._queries.engine()
+
+    def check_engine(self) -> None:
+        """Check that the query engine answers a few test cases correctly.
+
+        Raises:
+            StoreError: An answer is wrong.
+        """
+        self._queries.check()
+
+    @locked_cached_property
+    def catalog(self) -> Catalog:
+        """The catalog, which finds groups, versions, snapshots and tables."""
+        return Catalog(self.home, self.registry, self._duck)
+
+    @locked_cached_property
+    def stores(self) -> Stores:
+        """The online stores."""
+        from seeknal.online import Stores
+
+        return Stores(self.settings.online_store or str(self.home / "online"))
+
+    @locked_cached_property
+    def loads(self) -> Loads:
+        """The loads into the online stores."""
+        from seeknal.load.loads import Loads
+
+        return Loads(self.catalog, self._queries.engine, self.stores)
+
+    @locked_cached_property
+    def tables(self) -> OnlineTables:
+        """The online tables."""
+        from seeknal.serve.online_tables import OnlineTables
+
+        return OnlineTables(self.catalog, self._queries.engine, self.stores)
+
+    @locked_cached_property
+    def features(self) -> Features:
+        """The features as they were known."""
+        from seeknal.join.features import Features
+
+        return Features(self.catalog, self._queries.engine, self.home)
+
+    @locked_cached_property
+    def training_sets(self) -> TrainingSets:
+        """The saved training sets."""
+        from seeknal.join.training_sets import TrainingSets
+
+        return TrainingSets(self.catalog, self._queries.engine)
+
+    def overview(self) -> Core:
+        """Return this core with a catalog that reads the registry once; see `seeknal.registry.overview`."""
+        return _Overview(self)
+
+    def close(self) -> None:
+        """Close the query engine and release its memory; it opens again on the next use."""
+        for part in self._forget():
+            if isinstance(part, Duck):
+                part.close()
+
+    def _forget(self) -> list[object]:
+        names = ("_queries", "catalog", "loads", "features", "training_sets", "tables", "_duck")
+        return [self.__dict__.pop(name) for name in names if name in self.__dict__]
+
+
+class _Overview(Core):
+    """A core that shares the registry, the engine and the online stores of another, on a catalog that reads the registry once."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core.settings)
+        self.registry = core.registry
+        self.stores = core.stores
+        self._core = core
+
+    @property
+    def _queries(self) -> _Queries:
+        return self._core._queries  # noqa: SLF001 - an attribute of the base class
+
+    @locked_cached_property
+    def catalog(self) -> Catalog:
+        return Overview(self._core.catalog)
+
+
+class _Queries:
+    """The query engine of a home, created on first use: a process that only looks up online rows never starts it."""
+
+    def __init__(self, home: Path, duck: Duck) -> None:
+        self._home = home
+        self._duck = duck
+
+    def engine(self) -> Engine:
+        return self._engine
+
+    @locked_cached_property
+    def _engine(self) -> Engine:
+        from seeknal.engine import selftest
+        from seeknal.engine.duckdb.engine import DuckDBEngine
+
+        self._duck.begin()
+        checked = self._home / f"checked-{selftest.VERSIONS.replace(', ', '-').replace(' ', '-')}"
+        # A home that cannot be written keeps no marker, so there each process runs the test.
+        if not checked.exists():
+            self.check()
+            with suppress(OSError):
+                self._home.mkdir(parents=True, exist_ok=True)
+                checked.touch()
+                share(checked)
+        return DuckDBEngine(self._duck)
+
+    def check(self) -> None:
+        from seeknal.engine import selftest
+
+        selftest.check(self._duck.connection)

@@ -1,0 +1,321 @@
+"""The feature groups of a store: writing them, pushing to them, loading them, and changing what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.errors import plural, unfinished
+from seeknal.home.core import Core
+from seeknal.names import check_features
+from seeknal.registry import GroupRecord, Load, Version
+from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values.times import Interval, Moment, instant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.define.schema import Change
+    from seeknal.load.loading import Loaded
+    from seeknal.load.status import LoadStatus
+    from seeknal.write.maintenance import Adopted, Erased, Optimized
+    from seeknal.write.push import Pushed
+    from seeknal.write.writing import Written
+
+
+class Groups:
+    """The feature groups of a store.
+
+    A group is named by its name and `project`. Without `project`, it is the only group of that name; "shop/spend" names both.
+
+    Args:
+        core: What the parts of the store share.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # Finding groups and their versions
+
+    def all(self, *, project: str | None = None, name: str | None = None) -> Sequence[GroupRecord]:
+        """Return the registered groups, ordered by project and name; only those of a project or of a name, if given."""
+        return self._core.catalog.groups(project, name)
+
+    def get(self, name: str, *, project: str | None = None) -> GroupRecord:
+        """Return a registered group.
+
+        Raises:
+            DefinitionError: There is no such group, or several projects have one.
+        """
+        return self._core.catalog.group(name, project)
+
+    def find(self, name: str, *, project: str) -> GroupRecord | None:
+        """Return the group of that name in a project, or None."""
+        return self._core.registry.group(project, name)
+
+    def versions(self, name: str, *, project: str | None = None) -> list[Version]:
+        """Return a group's versions, oldest first."""
+        return self.versions_of(self.get(name, project=project))
+
+    def versions_of(self, record: GroupRecord) -> list[Version]:
+        """Return the versions of a group that the caller has found, oldest first."""
+        return self._core.catalog.versions(record)
+
+    def version(self, name: str, number: int | None = None, *, project: str | None = None) -> Version:
+        """Return one version of a group; without a number, the current one.
+
+        Raises:
+            DefinitionError: There is no such version, or nothing was written to the group yet.
+        """
+        return self._core.catalog.version(self.get(name, project=project), number)
+
+    def diff(self, name: str, old: int, new: int, *, project: str | None = None) -> list[Change]:
+        """Return the changes from one version of a group to another."""
+        from seeknal.define.schema import difference
+
+        catalog, record = self._core.catalog, self.get(name, project=project)
+        return difference(catalog.version(record, old).schema, catalog.version(record, new).schema)
+
+    def watermarks(self, name: str, *, project: str | None = None) -> list[int]:
+        """Return the newest event time of each write to a group's current version, in microseconds since 1970, without repeats."""
+        catalog, record = self._core.catalog, self.get(name, project=project)
+        current = [version.number for version in catalog.versions(record) if version.is_current]
+        noted = self._core.registry.watermarks(record, current[0]) if current else []
+        # Commits that the registry could not note, because the disk is full for example, count as well.
+        unheard = [one.newest for one in catalog.catch_up(record) if one.version in current]
+        return sorted({*noted, *(newest for newest in unheard if newest is not None)})
+
+    def counts(self, name: str, number: int, *, project: str | None = None) -> tuple[int, dict[str, int]]:
+        """Return the number of rows of a version, and the number of nulls in each of its columns."""
+        version, snapshot = self._core.catalog.read(self.get(name, project=project), number)
+        rows, *nulls = self._core.engine().count(snapshot.within(version.schema), version.schema.names)
+        return rows, dict(zip(version.schema.names, nulls, strict=True))
+
+    def sample(self, name: str, *, project: str | None = None, limit: int, version: int | None = None) -> pa.Table:
+        """Return the rows written last to a version of a group, the very last first."""
+        found, snapshot = self._core.catalog.read(self.get(name, project=project), version)
+        return self._core.engine().sample(snapshot.within(found.schema), limit).select(found.schema.names)
+
+    # Writing
+
+    def register(self, group: FeatureGroup) -> GroupRecord:
+        """Register a group, or return the registered one with its description, ttl and `online` updated.
+
+        Raises:
+            DefinitionError: The group is registered with another entity or other time columns.
+        """
+        known = self.find(group.name, project=group.project)
+        record = self._core.catalog.register(group, known)
+        with _offline(record, f"The new ttl of {record.label} is registered"):
+            self._core.loads.follow_ttl(known, record)
+        return record
+
+    def write(
+        self,
+        group: FeatureGroup,
+        frame: object,
+        *,
+        features: Sequence[str] | None = None,
+        declared: Mapping[str, pa.DataType] | None = None,
+        interval: Interval = Interval(),
+        mode: str = "overwrite",
+        drop_nulls: bool = False,
+    ) -> Written:
+        """Write rows to a group as one snapshot, all or none, and load them if the group is online.
+
+        An append that was stored but failed to load can be retried: the rows are not stored again.
+
+        Args:
+            group: The group. It is registered if it is new.
+            frame: The rows.
+            features: The feature columns. Default: all columns without another role.
+            declared: Types of features, in place of the frame's own.
+            interval: Rows outside it are not written; `overwrite` replaces the stored rows inside it.
+            mode: "overwrite", "append" or "merge" (on keys and event time).
+            drop_nulls: Leave out rows without an event time instead of refusing them.
+
+        Raises:
+            DefinitionError: The group has no event time, or the mode is unknown.
+            DataError: The frame does not fit; nothing was stored.
+            StoreError: Other writers committed first on every attempt, or the disk failed. Or the rows are stored but not
+                online, as the message says; then the error has the attributes `snapshot` and `rows`.
+        """
+        from seeknal.define.schema import Roles
+        from seeknal.values import frames, types
+        from seeknal.write import writing
+
+        roles = Roles(
+            group.name,
+            group.entity.join_keys,
+            group.event_time_col,
+            group.materialization.created_time_col,
+            check_features(features),
+            None if declared is None else types.parse_each("declared", declared),
+        )
+        given = frames.opened(frame)
+        given.require(roles.named, f"The frame for group {group.name!r}")
+        catalog, loads = self._core.catalog, self._core.loads
+        known = catalog.known_state(group)
+        rows = writing.rows_of(known, given, roles.features and roles.named, roles.declared)
+        job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
+        online, done = group.materialization.online, None
+        # Only if stored rows are not online can this be the retry of an append that was stored but failed to load.
+        if mode == "append" and online and known and known.versions and loads.is_behind(known):
+            done = writing.already_stored(catalog, self._core.engine(), known, job)
+        written, state = done or writing.write(catalog, job, self._core.settings.lookback_days, known)
+        record = state.record
+        told = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
+        with _offline(record, told, snapshot=written.snapshot, rows=written.rows):
+            loads.follow_ttl(known.record if known else None, record)
+            if written.changes:
+                loads.tell_of_cut_off(record)
+            return replace(written, online_rows=loads.follow(state).online) if online else written
+
+    def push(self, name: str, rows: object, *, project: str | None = None) -> Pushed:
+        """Store rows of a group's current version and load them, in one idempotent call.
+
+        A row that is stored already, with equal values, changes nothing. An older event never hides a newer one. Rows with an
+        event time at or before the erasure of their entity are left out.
+
+        Args:
+            name: The group.
+            rows: A mapping from column to value, a list of them, or a frame, with all columns of the version.
+            project: The group's project.
+
+        Raises:
+            DefinitionError: There is no such group, or nothing was written to it yet.
+            DataError: The rows do not fit the version; nothing was stored.
+            StoreError: The rows could not be stored, or are stored but not online, as the message says. Push them again.
+        """
+        from seeknal.write import push
+
+        record = self.get(name, project=project)
+        pushed, state = push.push(self._core.catalog, record, rows)
+        if pushed.first is None:
+            return pushed
+        with unfinished(
+            f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
+            "Push it again, which stores nothing twice, or load the group",
+        ):
+            loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
+        return replace(pushed, online=loaded.online)
+
+    # Loading
+
+    def load(
+        self,
+        name: str,
+        *,
+        project: str | None = None,
+        interval: Interval = Interval(),
+        version: int | None = None,
+        at: Moment | None = None,
+        on_progress: OnProgress = no_progress,
+    ) -> Loaded:
+        """Load the newest row of each entity of a version into the online store; see `Loads.load`."""
+        record, moment = self.get(name, project=project), None if at is None else instant(at)
+        return self._core.loads.load(record, interval, version, at=moment, on_progress=on_progress)
+
+    def loads(self, name: str, *, project: str | None = None) -> list[Load]:
+        """Return the loads of a group, oldest first."""
+        return self._core.registry.loads(self.get(name, project=project))
+
+    def load_statuses(self, name: str, *, project: str | None = None) -> list[LoadStatus]:
+        """Return for each version of a group how much of it is loaded, in each online store."""
+        return self._core.loads.statuses(self.get(name, project=project))
+
+    # Changing what is stored
+
+    def clean(self, name: str, before: int, *, project: str | None = None, dry_run: bool = False) -> int:
+        """Remove the rows of a group's current version that are older than an instant.
+
+        Earlier snapshots keep their rows, and so do other versions.
+
+        Returns:
+            The number of rows that were removed, or that a dry run would remove.
+
+        Raises:
+            StoreError: No row was removed, or the rows were removed offline but not online, as the message says.
+        """
+        from seeknal.write import maintenance
+
+        core, record = self._core, self.get(name, project=project)
+        if not dry_run:
+            with unfinished(f"No row of {record.label} was removed", "Clean it again"):
+                core.loads.require(record)
+        version, count = maintenance.clean(core.catalog, core.engine(), record, before, dry_run=dry_run)
+        if not dry_run:  # even without removed rows: those of an earlier call that failed here may still be online
+            with unfinished(f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"):
+                core.loads.reload(record, version.number)
+        return count
+
+    def rollback(self, name: str, number: int, *, project: str | None = None) -> Version:
+        """Make a version of a group current again, and load it if the group is online. Later versions and snapshots stay.
+
+        Raises:
+            DefinitionError: There is no such version, or it is the current one.
+        """
+        from seeknal.write import maintenance
+
+        catalog, record = self._core.catalog, self.get(name, project=project)
+        version = maintenance.rollback(catalog, record, number)
+        with _offline(record, f"Version {number} of {record.label} is the current one again"):
+            self._core.loads.tell_of_cut_off(record)
+            if record.group.materialization.online:
+                self._core.loads.follow(catalog.state(record.name, record.project))
+        return version
+
+    def optimize(self, name: str, *, project: str | None = None, keep_days: int = 30) -> Optimized:
+        """Compact a group's small files, and delete the files that are no longer needed.
+
+        The last snapshot of each version, the snapshots of training sets, and those of the last `keep_days` days stay.
+
+        Args:
+            name: The group.
+            project: The group's project.
+            keep_days: The number of past days that `as_of` can still reach.
+        """
+        from seeknal.write import maintenance
+
+        core, record = self._core, self.get(name, project=project)
+        return maintenance.optimize(core.catalog, record, lambda: core.training_sets.snapshots(record), keep_days)
+
+    def adopt(self, name: str, *, project: str | None = None) -> Adopted:
+        """Adopt the rows that another program wrote to a group's table; see `seeknal.write.maintenance.adopt`."""
+        from seeknal.write import maintenance
+
+        record = self.get(name, project=project)
+        adopted = maintenance.adopt(self._core.catalog, record, self._core.settings.lookback_days)
+        if not record.group.materialization.online:
+            return adopted
+        with _offline(record, f"{plural(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"):
+            return replace(adopted, online_rows=self._core.loads.load(record).online)
+
+    def erase(
+        self, name: str, keys: Mapping[str, Any], *, project: str | None = None, delete_training_sets: bool = False
+    ) -> Erased:
+        """Erase an entity from all versions, older snapshots and online rows of a group; see `Entities.erase`."""
+        from seeknal.home import removal
+
+        records = [self.get(name, project=project)]
+        return removal.erase(self._core, records, keys, delete_training_sets).groups[0]
+
+    def delete(self, name: str, *, project: str | None = None) -> None:
+        """Delete a group: its rows, its versions, and its online rows.
+
+        Raises:
+            DefinitionError: There is no such group, or an online table or a training set needs it.
+        """
+        from seeknal.home import removal
+
+        removal.Deletion(self._core, [self.get(name, project=project)]).run()
+
+
+def _offline(record: GroupRecord, done: str, **facts: object) -> AbstractContextManager[None]:
+    """Return a context in which an error of the online store also says what was done offline, and how to load it."""
+    return unfinished(
+        f"{done}, but not all is online", f"Do not repeat it: run seeknal materialize {record.label}", **facts
+    )

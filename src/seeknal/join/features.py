@@ -1,0 +1,188 @@
+"""Features as they were known: as a frame, as a stream, explained for one entity, or checked for leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeknal.define.feature_group import FeatureLookup
+from seeknal.errors import DataError, DefinitionError
+from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
+from seeknal.names import check_entity, quoted
+from seeknal.registry.catalog import AsOf, Catalog
+from seeknal.system.folders import scratch_of
+from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values.times import Interval, Moment, instant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.engine import Engine
+    from seeknal.join.explanation import Candidate
+    from seeknal.join.leaks import Findings
+    from seeknal.registry.source import Source
+
+
+class Features:
+    """The features of a store's groups, as they were known at moments of the past.
+
+    Args:
+        catalog: The home's catalog.
+        engine: Returns the engine that joins rows. It is called only when rows are joined.
+        home: The folder of the store, in which rows that do not fit in memory are spilled.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], home: Path) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._home = home
+
+    def training_set(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        keep: Sequence[str] | None = None,
+        interval: Interval = Interval(),
+        as_of: AsOf | None = None,
+        output: str | None = None,
+    ) -> Any:
+        """Return the rows of a spine with the features that were known at each row's moment; see `seeknal.join.retrieval`.
+
+        Args:
+            lookups: The features.
+            spine: A frame with the join keys and a moment in each row.
+            date_col: The column with the moments.
+            keep: Columns to keep besides keys and moment. None: all.
+            interval: Only rows with an event time inside it are visible.
+            as_of: Only rows stored by then are visible: a moment, a snapshot's number, or a mapping from group to number.
+            output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, which is pandas for a path.
+
+        Returns:
+            A frame with the spine's rows and columns, then the features.
+
+        Raises:
+            DefinitionError: A group, feature, snapshot or output does not exist, or names clash.
+            DataError: The spine lacks a column, or a key's type cannot match.
+        """
+        return self.frame(Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), output)
+
+    def history(
+        self,
+        lookups: Sequence[FeatureLookup],
+        *,
+        interval: Interval = Interval(),
+        as_of: AsOf | None = None,
+        output: str | None = None,
+    ) -> Any:
+        """Return one row per entity and event time at which any looked-up group changed."""
+        return self.frame(Inquiry(lookups, HISTORY, interval=interval, as_of=as_of), output)
+
+    def latest(
+        self,
+        lookups: Sequence[FeatureLookup],
+        *,
+        interval: Interval = Interval(),
+        at: Moment | None = None,
+        as_of: AsOf | None = None,
+        output: str | None = None,
+    ) -> Any:
+        """Return one row per entity, as known at a moment. Default: now."""
+        return self.frame(Inquiry(lookups, interval=interval, as_of=as_of).of_latest(at), output)
+
+    def stream(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        keep: Sequence[str] | None = None,
+        interval: Interval = Interval(),
+        as_of: AsOf | None = None,
+        on_progress: OnProgress = no_progress,
+    ) -> pa.RecordBatchReader:
+        """Return a training set in batches, so that neither the spine nor the groups need to fit in memory.
+
+        The arguments are those of `training_set`; `on_progress` is called with each step.
+        """
+        return self.batches(Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), on_progress)
+
+    def frame(self, asked: Inquiry, output: str | None = None, on_progress: OnProgress = no_progress) -> Any:
+        """Return the requested features as a frame of the spine's kind, or of the kind given by `output`."""
+        from seeknal.join import retrieval
+        from seeknal.values import frames
+
+        kind = frames.output_kind(asked.spine, output)
+        sources = self.sources(asked)
+        if asked.kind != SPINE:
+            answer = retrieval.answer(self._engine(), sources, asked.question, None, on_progress)
+            return frames.from_arrow(answer, kind)
+        given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
+        spine = retrieval.read_spine(sources, given)
+        names, features = retrieval.training_set(self._engine(), sources, spine, asked.interval, on_progress)
+        with retrieval.leaving_out([asked.date_col]):
+            return frames.with_columns(spine.frame, names, features, kind)
+
+    def batches(self, asked: Inquiry, on_progress: OnProgress = no_progress) -> pa.RecordBatchReader:
+        """Return the requested features as a stream of batches, so that neither the spine nor the groups need to fit in memory.
+
+        Raises:
+            DefinitionError: There is no spine.
+        """
+        from seeknal.join import streaming
+        from seeknal.values import frames
+
+        if asked.kind != SPINE:
+            raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
+        stream = streaming.Stream(
+            self.sources(asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.interval
+        )
+        return streaming.stream(self._engine(), stream, scratch_of(self._home), on_progress)
+
+    def explain(
+        self, asked: Inquiry, keys: Mapping[str, Any], moment: Moment, limit: int | None = None
+    ) -> list[Candidate]:
+        """Explain for one entity and moment which row of each group wins, and why the others do not.
+
+        Args:
+            asked: The requested features.
+            keys: The join keys, by their names in the spine.
+            moment: The moment to look from.
+            limit: Maximum number of rows of each group. None: all.
+
+        Returns:
+            The rows of the entity, group by group: the winner first, then the others by distance from the moment.
+
+        Raises:
+            DataError: A join key is missing.
+        """
+        from seeknal.join import explanation
+
+        check_entity(keys)
+        found = []
+        for source in self.sources(asked):
+            if missing := [name for name in source.keys.values() if name not in keys]:
+                raise DataError(f"The row has no {quoted(missing)}, which {source.record.label} is looked up by.")
+            entity = self._catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
+            found += explanation.explain(
+                self._catalog, self._engine(), source, entity, instant(moment), asked.interval, limit
+            )
+        return found
+
+    def check(self, asked: Inquiry, on_progress: OnProgress = no_progress) -> Findings:
+        """Look for leaks that a correct join cannot prevent; see `seeknal.join.leaks`."""
+        from seeknal.join import leaks, retrieval
+
+        sources, question = self.sources(asked), asked.question
+        spine = retrieval.spine_table(sources, asked.spine, question) if asked.kind == SPINE else None
+        return leaks.check(self._engine(), sources, spine, question, on_progress)
+
+    def sources(self, asked: Inquiry) -> list[Source]:
+        """Return the source of each lookup: its group, version and snapshot.
+
+        Raises:
+            DefinitionError: A group, feature, version or snapshot does not exist.
+        """
+        return [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
