@@ -78,10 +78,12 @@ class SeeknalWarning(UserWarning):
 def plural(count: int, noun: str = "row") -> str:
     """Return a count with its noun, in the plural unless the count is one.
 
-    >>> plural(1), plural(1200), plural(2, "file")
-    ('1 row', '1,200 rows', '2 files')
+    >>> plural(1), plural(1200), plural(2, "entity")
+    ('1 row', '1,200 rows', '2 entities')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    if count != 1:
+        noun = f"{noun.removesuffix('y')}ies" if noun.endswith("ty") else f"{noun}s"
+    return f"{count:,} {noun}"
 
 
 def notice(text: str) -> None:

@@ -80,7 +80,7 @@ class Loaded:
     def __str__(self) -> str:
         return (
             f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.changed)} changed online; "
-            f"{self.online:,} entities online"
+            f"{plural(self.online, 'entity')} online"
         )
 
 

@@ -110,7 +110,7 @@ class Adopted(Shown):
     def __str__(self) -> str:
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} adopted"]
         parts += [f"{plural(self.removed)} removed"] if self.removed else []
-        parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
+        parts += [f"{plural(self.online_rows, 'entity')} online"] if self.online_rows is not None else []
         return "; ".join([*parts, *self.commits])
 
 

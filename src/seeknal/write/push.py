@@ -61,7 +61,7 @@ class Pushed(Shown):
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} pushed"]
         parts += [f"{self.known:,} known already"] if self.known else []
         parts += [f"{self.erased:,} of erased entities left out"] if self.erased else []
-        parts += [f"{self.online:,} entities online"] if self.online is not None else []
+        parts += [f"{plural(self.online, 'entity')} online"] if self.online is not None else []
         return "; ".join(parts)
 
 

@@ -66,7 +66,7 @@ class Written(Shown):
         )
         parts += [f"{plural(self.replaced)} replaced"] if self.replaced else []
         parts += [f"{plural(self.outside)} outside the interval"] if self.outside else []
-        parts += [f"{self.online_rows:,} entities online"] if self.online_rows is not None else []
+        parts += [f"{plural(self.online_rows, 'entity')} online"] if self.online_rows is not None else []
         return "; ".join(parts + [str(change) for change in self.changes])
 
 
