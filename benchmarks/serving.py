@@ -68,8 +68,8 @@ def main() -> None:
         os.environ |= {"STACKS_FOLDER": f"{folder}/bare", "SEEKNAL_HOME": f"{folder}/home"}
         stacks.fill(f"{folder}/bare")
         with_rows = FeatureStore()
-        with_rows.write(GROUP, frame(ROWS))
-        with_rows.serve([FeatureLookup(GROUP)], "people")
+        with_rows.groups.write(GROUP, frame(ROWS))
+        with_rows.tables.serve([FeatureLookup(GROUP)], "people")
         with_rows.close()
         servers = {name: start(name, args.workers) for name in ("bare", "seeknal", "no log")}
         try:

@@ -120,20 +120,20 @@ def url_of(servers: list[Valkey], user: str, rights: str) -> str:
 def test_the_rights_that_are_written_down_are_enough(servers, home):
     writing = FeatureStore(home, online_store=url_of(servers, "writer", WRITER))
     write(group(ttl=1000 * 365 * 24 * HOUR), rows(1))
-    writing.serve([FeatureLookup("spend")], "spending")
-    writing.push("spend", {"user_id": 2, "at": NOON, "x": 2})
+    writing.tables.serve([FeatureLookup("spend")], "spending")
+    writing.groups.push("spend", {"user_id": 2, "at": NOON, "x": 2})
     with warnings.catch_warnings(action="ignore"):
         write(group(ttl=1000 * 365 * 24 * HOUR), rows(5, 6, user=3), mode="append")
-    writing.refresh(full=True)
-    writing.erase("spend", {"user_id": 2})
+    writing.tables.refresh(full=True)
+    writing.groups.erase("spend", {"user_id": 2})
     reading = FeatureStore(home, online_store=url_of(servers, "reader", READER))
     for store in (writing, reading):
         assert store.tables.verify("spending").equal
         asked = [{"user_id": 1}, {"user_id": 2}, {"user_id": 3}]
         assert [row["x"] for row in store.tables.open("spending").get_features(asked, "dicts")] == [1, None, 6]
     with pytest.raises(StoreError, match=r"[Nn]o permissions"):
-        reading.refresh(full=True)
-    writing.delete_table("spending")
+        reading.tables.refresh(full=True)
+    writing.tables.delete("spending")
     for server in servers:
         with server.client() as client:
             assert [entry for entry in client.acl_log() if "writer" in str(entry)] == []

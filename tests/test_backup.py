@@ -77,7 +77,7 @@ def state(store: FeatureStore) -> dict[str, object]:
     tables = {table.label: store.tables.open(table.name, project=table.project) for table in registry.tables()}
     return {
         "groups": groups,
-        "entities": store.entities(),
+        "entities": store.entities.all(),
         "tables": [table.record for table in tables.values()],
         "versions": [store.groups.versions(one.name) for one in groups],
         "snapshots": [registry.snapshots(one) for one in groups],
@@ -487,7 +487,7 @@ def test_what_is_written_while_a_backup_runs_is_in_the_next_one(tmp_path, other)
     backup(store, tmp_path / "next")
     again = FeatureStore(tmp_path / "again")
     restore(tmp_path / "next", again)
-    assert [len(again.sample(name, limit=9)) for name in ("first", "later")] == [2, 1]
+    assert [len(again.groups.sample(name, limit=9)) for name in ("first", "later")] == [2, 1]
 
 
 def test_of_two_backups_to_one_place_one_is_whole_and_the_other_says_so(tmp_path, other):
@@ -606,13 +606,13 @@ def test_on_a_full_disk_there_is_no_backup_and_no_home(tmp_path, monkeypatch):
                         refused.append(name)
                         assert [path.name for path in disk.folder.iterdir()] == ["ballast"]
                 if name == "home" and (disk.folder / name).exists():
-                    assert small.verify("spend").equal
+                    assert small.tables.verify("spend").equal
                 shutil.rmtree(disk.folder / name, ignore_errors=True)
         assert refused.count("saved") > 4
         assert refused.count("home") > refused.count("saved")
         backup(store, disk.folder / "saved")
         restore(disk.folder / "saved", small)
-        assert small.verify("spend").equal
+        assert small.tables.verify("spend").equal
 
 
 def test_a_table_named_after_a_group_shows_a_version_when_its_rows_are_there():

@@ -209,8 +209,8 @@ def test_another_run_starts_afresh_without_scikit_learn_and_leaves_the_rest_alon
     assert "1 row pushed; when it is delivered again, 0." in text.replace("\n", " ")
     assert "compared, 0 differ." in text.replace("\n", " ")
     again = FeatureStore(folder / ".seeknal")
-    assert [version.number for version in again.versions("weather", story.PROJECT)] == [1, 2]
-    assert len(again.sample("mine", limit=5)) == 1
+    assert [version.number for version in again.groups.versions("weather", project=story.PROJECT)] == [1, 2]
+    assert len(again.groups.sample("mine", limit=5)) == 1
     assert (folder / "seeknal.toml").read_text() == "lookback_days = 7\n"
 
 

@@ -76,7 +76,7 @@ def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, cop
     copy.tables.verify("serving")
     copy.tables.delete("serving")
     copy.groups.delete("spend")
-    assert (online(production), production.verify("serving").equal) == (2, True)
+    assert (online(production), production.tables.verify("serving").equal) == (2, True)
     push(production, 3)
     assert online(production) == 3
 
@@ -85,7 +85,7 @@ def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production
     with pytest.warns(SeeknalWarning, match=r"is of another home, .*stays as it is"):
         assert copy.groups.erase("spend", {"user_id": 1}).rows
     assert copy.groups.version("spend").rows == 0
-    assert (online(production), production.verify("serving").equal) == (2, True)
+    assert (online(production), production.tables.verify("serving").equal) == (2, True)
     with pytest.raises(StoreError, match="may hold entities that were erased since"):
         online(copy)
 
@@ -100,8 +100,8 @@ def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, h
     with pytest.raises(StoreError, match=r"not online.*of another home"):
         push(production, 6)
     assert online(copy) == 5
-    production.refresh(["serving"], take_over=True)
-    assert (online(production), production.verify("serving").equal) == (6, True)
+    production.tables.refresh(["serving"], take_over=True)
+    assert (online(production), production.tables.verify("serving").equal) == (6, True)
 
 
 def test_a_home_without_a_table_takes_a_store_over_as_the_error_says(production, copy):
@@ -115,14 +115,14 @@ def test_a_home_without_a_table_takes_a_store_over_as_the_error_says(production,
     push(copy, 5)
     assert (online(copy), copy.tables.verify("serving").equal) == (5, True)
     with pytest.raises(StoreError, match=r"of another home.* no longer: seeknal refresh shop/serving --take-over\.$"):
-        production.load("spend")
+        production.groups.load("spend")
 
 
 def test_a_group_that_was_made_again_is_served_over_what_an_older_dump_has_of_the_first(production, place):
     store = connect(place)
     text, values = store.get(SPACE, keys := sorted(store.keys(SPACE)))
-    production.delete_table("serving")
-    production.delete_group("spend")
+    production.tables.delete("serving")
+    production.groups.delete("spend")
     again = group()
     write(again, rows(2))
     store.replace(SPACE, [LoadAttempt([Entries(keys, values)], None, text)])
@@ -132,7 +132,7 @@ def test_a_group_that_was_made_again_is_served_over_what_an_older_dump_has_of_th
     ):
         features.serve("serving")
     features.serve("serving", take_over=True)
-    assert (online(production), production.verify("serving").equal) == (2, True)
+    assert (online(production), production.tables.verify("serving").equal) == (2, True)
     push(production, 3)
     assert online(production) == 3
 
@@ -144,7 +144,7 @@ def test_a_restore_that_is_to_take_the_place_of_the_home_takes_its_store_over(pr
     assert [one.commands for one in restored.elsewhere] == [("seeknal refresh shop/serving --take-over",)]
     restore(tmp_path / "saved", FeatureStore(tmp_path / "newer"), load_shared=True)
     push(newer := FeatureStore(tmp_path / "newer"), 4)
-    assert (online(newer), newer.verify("serving").equal) == (4, True)
+    assert (online(newer), newer.tables.verify("serving").equal) == (4, True)
 
 
 def test_a_home_that_is_renamed_keeps_its_store(production, tmp_path):
@@ -173,10 +173,10 @@ def test_rows_that_an_early_release_loaded_are_of_the_home_that_goes_on_and_of_n
 def test_a_damaged_identity_is_an_error_that_says_what_to_do(production):
     (production.home / "identity.json").write_text("{")
     with pytest.raises(StoreError, match="If it is damaged, remove it"):
-        production.load("spend")
+        production.groups.load("spend")
     (production.home / "identity.json").unlink()
-    production.refresh(["serving"], take_over=True)
-    assert production.verify("serving").equal
+    production.tables.refresh(["serving"], take_over=True)
+    assert production.tables.verify("serving").equal
 
 
 def test_one_home_used_by_several_processes_at_once_has_one_identity(tmp_path: Path):

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 import interrupted
 from seeknal import FeatureStore
-from seeknal.registry import Registry
+from seeknal.registry.sqlite.implementation import SqliteRegistry
 from seeknal.system.duck import Duck
 from seeknal.values.frames.relations import read
 
@@ -33,7 +33,7 @@ def _handler():
 
 @pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE"])
 def test_an_interrupted_transaction_ends_though_its_traceback_is_kept(tmp_path, begin):
-    registry = Registry(tmp_path / "registry.db")
+    registry = SqliteRegistry(tmp_path / "registry.db")
 
     def step(db):
         rows = db.execute(text("SELECT name FROM sqlite_master"))

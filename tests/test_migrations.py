@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from commands import seeknal
 from seeknal import FeatureStore, StoreError
-from seeknal.registry import migrations, upgrade
+from seeknal.registry.sqlite import migrations, upgrade
 from unprivileged import make_read_only, make_writable, run_unprivileged
 
 FOLDER = Path(__file__).parent / "homes"
@@ -71,7 +71,7 @@ def test_the_registry_of_an_earlier_release_gets_the_tables_that_a_new_one_has(n
         for record in FeatureStore(home).core.registry.groups()
     }
     assert migration(file) == upgrade.HEAD
-    assert layout(file) == layout(new.registry.path)
+    assert layout(file) == layout(new.core.registry.path)
     assert len(groups) == 3
     assert min(groups.values()) > 0
 

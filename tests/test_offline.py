@@ -29,7 +29,7 @@ from seeknal import (
 )
 from seeknal.home import session
 from seeknal.offline import Write
-from seeknal.registry import Registry
+from seeknal.registry.sqlite.implementation import SqliteRegistry
 from seeknal.system.retry import Conflict
 from seeknal.values.times import Interval
 
@@ -233,7 +233,7 @@ def test_a_training_set_that_is_interrupted_when_it_was_registered_keeps_its_spi
     spine = pd.DataFrame({"user_id": [1], "at": [pd.Timestamp("2025-01-01")]})
     asked = HistoricalFeaturesDuckDB([FeatureLookup("visits")]).using_spine(spine, "at")
     with monkeypatch.context() as patch:
-        patch.setattr(Registry, "add_training_set", after(Registry.add_training_set, ctrl_c))
+        patch.setattr(SqliteRegistry, "add_training_set", after(SqliteRegistry.add_training_set, ctrl_c))
         with pytest.raises(KeyboardInterrupt):
             asked.save("march")
     assert TrainingSet.load("march").reproduce()["n"].tolist() == [1]

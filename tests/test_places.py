@@ -127,16 +127,16 @@ def test_tables_in_one_online_store_by_two_names_do_not_take_their_rows_from_eac
 
 def test_what_was_asked_of_an_online_store_by_one_name_stays_when_another_name_is_used(home, names):
     far, near = FeatureStore(home), FeatureStore(home, online_store=names[0])
-    far.write(defined(), pa.concat_tables([rows(1), rows(2, user=2)]))
-    table = far.serve([FeatureLookup("spend")], "table", target=names[1])
+    far.groups.write(defined(), pa.concat_tables([rows(1), rows(2, user=2)]))
+    table = far.tables.serve([FeatureLookup("spend")], "table", target=names[1])
     with pytest.warns(SeeknalWarning, match="is now at version 2"):
-        near.write(defined(), rows(3, user=2, y=[1], times=[NOON + HOUR]), mode="append")
-    near.serve([FeatureLookup("spend")], "other")
-    near.push("spend", {"user_id": 2, "at": NOON + 2 * HOUR, "x": 4, "y": 1})
+        near.groups.write(defined(), rows(3, user=2, y=[1], times=[NOON + HOUR]), mode="append")
+    near.tables.serve([FeatureLookup("spend")], "other")
+    near.groups.push("spend", {"user_id": 2, "at": NOON + 2 * HOUR, "x": 4, "y": 1})
     assert (x_of(table), x_of(table, 2)) == (1, 4)
-    far.push("spend", {"user_id": 2, "at": NOON + 3 * HOUR, "x": 5, "y": 1})
-    assert (x_of(table), x_of(table, 2)) == (x_of(near.online_table("other")), x_of(near.online_table("other"), 2))
-    assert (x_of(table), x_of(table, 2), far.verify("table").equal) == (1, 5, True)
+    far.groups.push("spend", {"user_id": 2, "at": NOON + 3 * HOUR, "x": 5, "y": 1})
+    assert (x_of(table), x_of(table, 2)) == (x_of(near.tables.open("other")), x_of(near.tables.open("other"), 2))
+    assert (x_of(table), x_of(table, 2), far.tables.verify("table").equal) == (1, 5, True)
 
 
 def test_links_that_lead_nowhere_are_refused(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from contract.world import rows, written
 from seeknal import FeatureLookup, FeatureStore
 from seeknal.home.backup import backup, restore
-from seeknal.registry import Registry
+from seeknal.registry.sqlite.implementation import SqliteRegistry
 from seeknal.registry.tokens import Authenticator, Tokens
 from servers import Server, wait_for
 
@@ -35,7 +35,7 @@ def mode(file: Path) -> str:
 
 
 @pytest.fixture
-def registry(home) -> Registry:
+def registry(home) -> SqliteRegistry:
     written(rows(1))
     return FeatureStore(home).core.registry
 
@@ -47,7 +47,7 @@ def test_every_change_shows_in_the_stamp_while_another_program_keeps_a_write_ahe
         Tokens(registry).revoke("a")
         assert registry.stamp() != before
         assert Authenticator(registry.tokens(), may_be_open=True).find(token) is None
-        Tokens(Registry(registry.path)).create("b", "shop", ["read"])
+        Tokens(SqliteRegistry(registry.path)).create("b", "shop", ["read"])
         assert len(registry.tokens()) == 2
     assert registry.stamp() == registry.stamp()
     assert mode(registry.path) == "delete"
@@ -57,14 +57,14 @@ def test_every_change_shows_in_the_stamp_while_another_program_keeps_a_write_ahe
 def test_a_registry_is_converted_when_it_is_opened(registry, tmp_path):
     with with_wal(registry.path):
         Tokens(registry).create("a", "shop", ["read"])
-    Registry(registry.path)
+    SqliteRegistry(registry.path)
     assert mode(registry.path) == "delete"
     assert {path.name for path in registry.path.parent.glob("registry.db*")} == {"registry.db"}
     with with_wal(registry.path):
         Tokens(registry).create("b", "shop", ["read"])
         backup(FeatureStore(), tmp_path / "saved")
     restored = restore(tmp_path / "saved", FeatureStore(tmp_path / "restored")).home / "registry.db"
-    assert (mode(restored), len(Registry(restored).tokens())) == ("delete", 2)
+    assert (mode(restored), len(SqliteRegistry(restored).tokens())) == ("delete", 2)
 
 
 def test_a_registry_that_was_copied_over_another_has_another_stamp(registry, tmp_path):

@@ -42,11 +42,11 @@ def store(task: Task) -> Job:
                 several = -(-_AT_ONCE // file.metadata.row_group(0).num_rows)
                 for number in range(0, file.num_row_groups, several):
                     part = file.read_row_groups(list(range(number, min(number + several, file.num_row_groups))))
-                    opened.write(defined, part, mode="append" if number else "overwrite")
+                    opened.groups.write(defined, part, mode="append" if number else "overwrite")
             seconds[group["name"]] = time.perf_counter() - started
             files[group["name"]] = DeltaTable(f"{task['home']}/offline/bench/{group['name']}").file_uris()
             one = pq.ParquetFile(group["file"]).schema_arrow.empty_table().select([*group["keys"], "seen_at"])
-            opened.training_set([FeatureLookup(defined)], one, "seen_at")
+            opened.features.training_set([FeatureLookup(defined)], one, "seen_at")
         return {"files": files, "written": seconds}
 
     return job
@@ -82,7 +82,7 @@ def trickle(task: Task) -> Job:
     def job() -> dict[str, Any]:
         opened = FeatureStore(task["home"])
         for start in range(0, len(rows), size):
-            opened.write(defined, rows.slice(start, size), mode="append")
+            opened.groups.write(defined, rows.slice(start, size), mode="append")
         return {}
 
     return job
@@ -109,7 +109,7 @@ def grow(task: Task) -> Job:
         opened = FeatureStore(task["home"])
         for start in range(0, task["days"], task["step"]):
             interval = range(start, min(start + task["step"], task["days"]))
-            opened.write(
+            opened.groups.write(
                 defined,
                 pa.concat_tables([data.day(one, task["a_day"], task["people"])[1] for one in interval]),
                 mode="append",
@@ -132,14 +132,14 @@ def join(task: Task) -> Job:
         opened = FeatureStore(task["home"], memory_limit=task.get("limit"))
         if how == "converted":
             table = pa.Table.from_pandas(spine, preserve_index=False)
-            return opened.training_set(lookups, table, "at").to_pandas()
+            return opened.features.training_set(lookups, table, "at").to_pandas()
         if how == "to_pandas":
-            return opened.training_set(lookups, spine, "at", output="pandas")
+            return opened.features.training_set(lookups, spine, "at", output="pandas")
         if how == "singly":
             for lookup in lookups:
-                opened.training_set([lookup], spine, "at")
+                opened.features.training_set([lookup], spine, "at")
             return None
-        return opened.training_set(lookups, spine, "at")
+        return opened.features.training_set(lookups, spine, "at")
 
     return job
 

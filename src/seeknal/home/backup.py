@@ -8,10 +8,9 @@ Online rows are not copied, because they can be rebuilt from the rest: a restore
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from importlib.metadata import version
@@ -24,7 +23,7 @@ from seeknal.home.store import FeatureStore
 from seeknal.offline.entries import latest, packs
 from seeknal.offline.log import mentioned_files, read_snapshot
 from seeknal.online import DEFAULT, LmdbStore, shown
-from seeknal.registry import OnlineTableRecord, Registry
+from seeknal.registry import REGISTRY_FILE, OnlineTableRecord, copy_registry, has_registry
 from seeknal.registry.home_identity import mark_as_copy
 from seeknal.registry.records import space_of
 from seeknal.system import folders
@@ -32,7 +31,7 @@ from seeknal.system.progress import OnProgress, working
 from seeknal.values.times import now
 
 _FORMAT = 1
-_MANIFEST, _REGISTRY = "backup.json", "registry.db"
+_MANIFEST = "backup.json"
 _LOG_ENTRY = re.compile(r"(\d{20})(\.json|\.checkpoint(\.\d{10}\.\d{10})?\.parquet)")
 
 
@@ -150,7 +149,7 @@ def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | 
 
 
 def _check_target(store: FeatureStore, target: Path) -> None:
-    if not (store.home / _REGISTRY).exists():
+    if not has_registry(store.home):
         raise DefinitionError(f"There is no home at {store.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
     if target.exists() or target.is_symlink():
         raise DefinitionError(f"{target} exists. Name a folder that does not, for a backup replaces nothing.")
@@ -175,9 +174,8 @@ class _Taking:
         # A table may have commits that a killed process did not add to the registry; they belong to the backup too. They are
         # read before the registry, so that commits after the registry's moment do not get into the backup.
         tables = {root: latest(root) for root in self._home.glob("offline/*/*") if list(root.glob("_delta_log/*.json"))}
-        self._copy_registry()
+        registry = copy_registry(self._home, self._part)
         at = now()
-        registry = Registry(self._part / _REGISTRY)
         groups, sets = registry.groups(), registry.training_sets()
         for record in groups:
             root = self._home / "offline" / record.project / record.name
@@ -185,19 +183,10 @@ class _Taking:
         for one in sets:
             for file in sorted((self._home / "datasets" / one.folder).glob("*")):
                 self._copy(file)
-        self._note(self._part / _REGISTRY)
+        self._note(self._part / REGISTRY_FILE)
         manifest = _manifest(at, self._files)
         (self._part / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         return at, len(groups), len(registry.tables()), len(sets), len(manifest.files), manifest.size
-
-    def _copy_registry(self) -> None:
-        """Copy the registry in a single step, so that the copy is of one moment."""
-        with (
-            closing(sqlite3.connect(self._home / _REGISTRY, timeout=60)) as old,
-            closing(sqlite3.connect(self._part / _REGISTRY)) as new,
-        ):
-            old.backup(new, progress=lambda *_: None)  # lets Python handle a Ctrl-C
-        folders.same_access(self._home / _REGISTRY, self._part / _REGISTRY)
 
     def _copy_table(self, root: Path, last: int) -> None:
         """Copy a table as it stood after a snapshot, with the files of all earlier snapshots that can still be read.
@@ -420,7 +409,7 @@ def _elsewhere(store: FeatureStore, table: OnlineTableRecord) -> Elsewhere | Non
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Turn an error of the disk or of SQLite into a StoreError.
+    """Turn an error of the disk into a StoreError.
 
     Args:
         what: The start of the message: what failed, and what state was left.
@@ -430,10 +419,9 @@ def _saying(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        raise StoreError(f"{what}: {reason}{where}.") from error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StoreError(f"{what}: {error.strerror or error}{where}.") from error
 
 
 def _megabytes(size: int) -> str:

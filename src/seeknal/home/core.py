@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from seeknal import config
-from seeknal.registry import Registry
+from seeknal.registry import Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.system.duck import Duck
@@ -60,12 +60,7 @@ class Core:
     @locked_cached_property
     def registry(self) -> Registry:
         """The registry, which records what exists."""
-        return Registry(self.registry_file)
-
-    @property
-    def registry_file(self) -> Path:
-        """Path of the registry, whether it exists yet or not."""
-        return self.home / "registry.db"
+        return open_registry(self.home)
 
     @locked_cached_property
     def scratch(self) -> Path:
@@ -153,12 +148,15 @@ class _Overview(Core):
     def __init__(self, core: Core) -> None:
         super().__init__(core.settings)
         self.registry = core.registry
-        self.stores = core.stores
         self._core = core
 
     @property
     def _queries(self) -> _Queries:
         return self._core._queries  # noqa: SLF001 - an attribute of the base class
+
+    @property
+    def stores(self) -> Stores:
+        return self._core.stores
 
     @locked_cached_property
     def catalog(self) -> Catalog:

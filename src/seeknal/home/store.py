@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from seeknal import config
 from seeknal.home import moved
 from seeknal.home.core import Core
+from seeknal.registry import has_registry
 from seeknal.system.locks import locked_cached_property
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class FeatureStore:
     @property
     def exists(self) -> bool:
         """Whether the home holds anything yet. Reading this property creates nothing."""
-        return self.core.registry_file.exists()
+        return has_registry(self.home)
 
     @locked_cached_property
     def projects(self) -> Projects:

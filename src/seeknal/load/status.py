@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from seeknal.offline import Snapshot
 from seeknal.online import State
 from seeknal.values.times import Interval, without
+
+if TYPE_CHECKING:
+    from seeknal.offline import Snapshot
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
 from seeknal.names import check_entity, did_you_mean, not_the_only, quoted, split_label
 from seeknal.registry import GroupRecord, GroupState, OnlineTableRecord, Registry, TrainingSetRecord, Version
+from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.records import SnapshotRecord
-from seeknal.registry.writes import snapshots_after, state_after
 from seeknal.system.delta_log import newest
 from seeknal.system.duck import Duck
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock

@@ -12,7 +12,7 @@ import pyarrow as pa
 from seeknal.errors import NotOnlineError
 from seeknal.names import check_features
 from seeknal.online import Codec, Stores
-from seeknal.registry import OnlineTableRecord, Registry
+from seeknal.registry import OnlineTableRecord, Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Part, View
@@ -129,7 +129,7 @@ class Opener:
 
 
 def _opener_of(home: Path, stores: Stores) -> Opener:
-    return Opener(Catalog(home, Registry(home / "registry.db"), Duck(scratch_of(home))), stores)
+    return Opener(Catalog(home, open_registry(home), Duck(scratch_of(home))), stores)
 
 
 def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:

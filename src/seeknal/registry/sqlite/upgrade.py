@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
 from seeknal.errors import StoreError
-from seeknal.registry import tables as t
+from seeknal.registry.sqlite import tables as t
 
 HEAD = "0002"
 """The number of the last migration."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import Connection, TextClause, insert, select, text, update
 
-from seeknal.registry import tables as t
-from seeknal.registry.records import NEW_ROWS, GroupState, SnapshotRecord, Version
-from seeknal.registry.rows import files_of, snapshot_of, values_of
+from seeknal.registry.history import versions_after, with_current
+from seeknal.registry.records import NEW_ROWS, SnapshotRecord, Version
+from seeknal.registry.sqlite import tables as t
+from seeknal.registry.sqlite.rows import files_of, values_of
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit
@@ -79,18 +79,8 @@ def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
 def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Commit]) -> list[Version]:
     """Return a group's versions, oldest first; see `Registry.versions`."""
     rows = db.execute(_ONE, {"record": group, "until": _NEVER if until is None else until})
-    found = _with_current({row.version: _version(row) for row in rows})
+    found = with_current({row.version: _version(row) for row in rows})
     return versions_after(found, unheard, until) if unheard else found
-
-
-def versions_after(versions: Sequence[Version], commits: Sequence[Commit], until: int | None = None) -> list[Version]:
-    """Return versions as they are after further commits, or after those up to the snapshot `until` if it is given."""
-    found = {version.number: version for version in versions}
-    for commit in commits:
-        if until is None or commit.snapshot <= until:
-            found[commit.version] = _after(commit, found.get(commit.version))
-    rewritten = _rewritten(commits)
-    return _with_current({number: _made_of(version, rewritten) for number, version in found.items()})
 
 
 def snapshots(db: Connection, group: int, first: int) -> list[SnapshotRecord]:
@@ -104,38 +94,12 @@ def snapshots(db: Connection, group: int, first: int) -> list[SnapshotRecord]:
     ]
 
 
-def snapshots_after(known: Sequence[SnapshotRecord], commits: Sequence[Commit], first: int) -> list[SnapshotRecord]:
-    """Return the writes from the snapshot `first` on as they are after further commits."""
-    every = {one.snapshot: snapshot_of(one) for one in commits if one.snapshot >= first}
-    every = {one.number: one for one in known} | every
-    rewritten = _rewritten(commits)
-    return [replace(one, files=rewritten.get(one.number, one.files)) for _, one in sorted(every.items())]
-
-
-def state_after(state: GroupState, commits: Sequence[Commit], since: int | None) -> GroupState:
-    """Return the state of a group as it is after commits that the registry could not record."""
-    last = max([state.last_snapshot, *(one.snapshot for one in commits)])
-    versions = tuple(versions_after(state.versions, commits))
-    snapshots = () if since is None else tuple(snapshots_after(state.snapshots, commits, since))
-    return replace(state, versions=versions, last_snapshot=last, snapshots=snapshots)
-
-
-def _rewritten(commits: Sequence[Commit]) -> dict[int, Any]:
-    """Return the files that commits put in place of those of older snapshots, by the numbers of these; later commits win."""
-    return {int(number): tuple(files) for one in commits for number, files in one.rewritten.items()}
-
-
 def every_version(db: Connection) -> dict[int, list[Version]]:
     """Return the versions of all groups, by the ids of the groups."""
     found: dict[int, dict[int, Version]] = {}
     for row in db.execute(_ALL, {"until": _NEVER}):
         found.setdefault(row.record, {})[row.version] = _version(row)
-    return {group: _with_current(versions) for group, versions in found.items()}
-
-
-def _with_current(versions: dict[int, Version]) -> list[Version]:
-    last = max((version.snapshot for version in versions.values()), default=0)
-    return [replace(version, is_current=version.snapshot == last) for _, version in sorted(versions.items())]
+    return {group: with_current(versions) for group, versions in found.items()}
 
 
 def _version(row: Any) -> Version:
@@ -144,16 +108,3 @@ def _version(row: Any) -> Version:
     count = row.rows if files is None else sum(file.rows for file in files)
     times = row.created_at, row.number, count, row.written_at
     return Version(row.version, row.schema_text, *times, is_current=False, files=files)
-
-
-def _after(commit: Commit, before: Version | None) -> Version:
-    """Return a version as it is after another commit to it."""
-    created = before.created_at if before else commit.at
-    written = commit.at if commit.mode in NEW_ROWS or before is None else before.written_at
-    return Version(commit.version, commit.schema_text, created, commit.snapshot, commit.rows, written, is_current=False)
-
-
-def _made_of(version: Version, rewritten: dict[int, Any]) -> Version:
-    if (files := rewritten.get(version.snapshot)) is None:
-        return version
-    return replace(version, files=files, rows=sum(file.rows for file in files))

@@ -1,10 +1,11 @@
-"""The registry in a SQLite database: short transactions, by any number of processes at once."""
+"""The registry in a SQLite database: short transactions, by any number of processes at once. `registry.protocol` says what each does."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,9 +29,6 @@ from sqlalchemy.exc import IntegrityError
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, StoreError
-from seeknal.registry import loads, upgrade, writes
-from seeknal.registry import tables as t
-from seeknal.registry.database import Database, reading, writing
 from seeknal.registry.records import (
     GroupRecord,
     GroupState,
@@ -41,21 +39,24 @@ from seeknal.registry.records import (
     TrainingSetRecord,
     Version,
 )
-from seeknal.registry.rows import (
+from seeknal.registry.sqlite import loads, upgrade, writes
+from seeknal.registry.sqlite import tables as t
+from seeknal.registry.sqlite.database import Database, reading, writing
+from seeknal.registry.sqlite.rows import (
     entity_of,
     group_of,
     online_table_of,
     token_of,
     training_set_of,
 )
-from seeknal.system.folders import share
+from seeknal.system.folders import same_access, share
 from seeknal.values.times import Interval, now
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit
 
 
-class Registry(Database):
+class SqliteRegistry(Database):
     """The groups, versions, loads, online tables, training sets and tokens of a home, in a SQLite database.
 
     Args:
@@ -88,13 +89,6 @@ class Registry(Database):
 
     @writing
     def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or update what may change of it: ttl, online and description.
-
-        A description or `pii_keys` that are not given stay as they are.
-
-        Raises:
-            DefinitionError: The registered group or entity has other join keys, or other time columns.
-        """
         materialization = group.materialization
         entity_id = _save_entity(db, group.project, group.entity)
         row = _group_row(db, group.project, group.name)
@@ -117,28 +111,21 @@ class Registry(Database):
 
     @reading
     def group(self, db: Connection, project: str, name: str) -> GroupRecord | None:
-        """Return a group; None if it does not exist."""
         row = _group_row(db, project, name)
         return group_of(row) if row else None
 
     @reading
     def groups(self, db: Connection, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
-        """Return the groups, of one project or name if it is given, ordered by project and name."""
         query = _named(_GROUPS, t.feature_group, project, name)
         return [group_of(row) for row in db.execute(query)]
 
     @reading
     def states(self, db: Connection, project: str | None, name: str, since: int | None = None) -> list[GroupState]:
-        """Return what is known of the groups of a name, of one project if it is given, ordered by project.
-
-        If `since` is given, that includes the writes from that snapshot on.
-        """
         query = _named(_GROUPS, t.feature_group, project, name)
         return [_state(db, group_of(row), since) for row in db.execute(query).all()]
 
     @writing
     def delete_group(self, db: Connection, record: GroupRecord) -> None:
-        """Remove a group with its versions and loads, and its entity if no other group has it."""
         row = _group_row(db, record.project, record.name)
         db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
         if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
@@ -146,7 +133,6 @@ class Registry(Database):
 
     @reading
     def entities(self, db: Connection, project: str | None = None) -> list[tuple[str, Entity]]:
-        """Return the entities with their projects, of one project if it is given, ordered by project and name."""
         query = select(t.entity).order_by(t.entity.c.project, t.entity.c.name)
         if project is not None:
             query = query.where(t.entity.c.project == project)
@@ -154,12 +140,10 @@ class Registry(Database):
 
     @reading
     def last_snapshot(self, db: Connection, record: GroupRecord) -> int:
-        """Return the newest snapshot of a group that the registry knows; -1 if none."""
         return _last_snapshot(db, record)
 
     @writing
     def add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
-        """Record commits, except those already known, and return what is known of the group then."""
         writes.add(db, record.id, commits)
         return _state(db, record)
 
@@ -167,37 +151,28 @@ class Registry(Database):
     def versions(
         self, db: Connection, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()
     ) -> list[Version]:
-        """Return a group's versions, oldest first.
-
-        If `until` is given, they are as they were after that snapshot. The commits in `unheard` count, though not recorded.
-        """
         return writes.versions(db, record.id, until, unheard)
 
     @reading
     def every_version(self, db: Connection) -> dict[int, list[Version]]:
-        """Return the versions of all groups, by the ids of their records; those of a group are ordered oldest first."""
         return writes.every_version(db)
 
     @reading
     def snapshots(self, db: Connection, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
-        """Return the writes to a group from the snapshot `first` on, oldest first."""
         return writes.snapshots(db, record.id, first)
 
     @writing
     def forget_snapshots(self, db: Connection, record: GroupRecord) -> None:
-        """Remove the records of writes to a group whose table is another or gone, and of its loads."""
         for table in (t.snapshot, t.load):
             db.execute(delete(table).where(table.c.group_id == record.id))
 
     @reading
     def snapshot_at(self, db: Connection, record: GroupRecord, instant: int) -> int:
-        """Return the newest snapshot at an instant; 0, the empty snapshot, if there was none."""
         mine = (t.snapshot.c.group_id == record.id) & (t.snapshot.c.at <= instant)
         return int(db.scalar(select(func.max(t.snapshot.c.number)).where(mine)) or 0)
 
     @reading
     def watermarks(self, db: Connection, record: GroupRecord, version: int) -> list[int]:
-        """Return the newest event times of the writes to a version, without duplicates, in order of time."""
         query = select(t.snapshot.c.newest).where(t.snapshot.c.group_id == record.id, t.snapshot.c.version == version)
         return sorted({newest for newest in db.scalars(query) if newest is not None})
 
@@ -205,7 +180,6 @@ class Registry(Database):
     def begin_loads(
         self, db: Connection, record: GroupRecord, version: int, intervals: Sequence[tuple[str, Interval]]
     ) -> list[int]:
-        """Record that intervals are to be online, each in an online store by its name; return the ids of these records."""
         return [loads.add(db, record.id, version, target, interval) for target, interval in intervals]
 
     @writing
@@ -219,55 +193,35 @@ class Registry(Database):
         rows: int,
         seconds: float,
     ) -> bool:
-        """Record the outcome of the load of some intervals, each in an online store by its name.
-
-        Args:
-            db: The connection.
-            record: The group.
-            version: The version.
-            intervals: The name of a store, the interval, and the id of its record; without an id, earlier records cover it.
-            snapshot: The snapshot that was loaded.
-            rows: How many rows are online.
-            seconds: How long it took.
-
-        Returns:
-            False if meanwhile the version, with its records, was removed from one of the stores.
-        """
         return loads.end(db, record.id, version, intervals, {"snapshot": snapshot, "rows": rows, "seconds": seconds})
 
     @reading
     def loads(self, db: Connection, record: GroupRecord, version: int | None = None) -> list[Load]:
-        """Return the loads of a group, of one version if it is given, oldest first."""
         return loads.of(db, record.id, version)
 
     @writing
     def forget_loads(self, db: Connection, record: GroupRecord, version: int, targets: Collection[str]) -> None:
-        """Remove the records of loads of a version into an online store, by all names that the store has."""
         mine = (t.load.c.group_id == record.id) & (t.load.c.version == version) & t.load.c.target.in_(targets)
         db.execute(delete(t.load).where(mine))
 
     @writing
     def add_erasure(self, db: Connection, record: GroupRecord, entity: str, at: int) -> None:
-        """Record that an entity, identified by a digest of its keys, was erased."""
         mine = (t.erasure.c.group_id == record.id) & (t.erasure.c.entity == entity)
         db.execute(delete(t.erasure).where(mine))
         db.execute(insert(t.erasure).values(group_id=record.id, entity=entity, at=at))
 
     @reading
     def erasures(self, db: Connection, record: GroupRecord) -> dict[str, int]:
-        """Return when entities were erased from a group, by the digests of their keys."""
         query = select(t.erasure.c.entity, t.erasure.c.at).where(t.erasure.c.group_id == record.id)
         return {row.entity: row.at for row in db.execute(query)}
 
     @reading
     def last_erasures(self, db: Connection) -> dict[int, int]:
-        """Return when an entity was last erased from each group that any was erased from, by the groups' numbers."""
         query = select(t.erasure.c.group_id, func.max(t.erasure.c.at)).group_by(t.erasure.c.group_id)
         return {int(row[0]): int(row[1]) for row in db.execute(query)}
 
     @writing
     def save_table(self, db: Connection, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
-        """Register an online table in place of the known one, or of none; return False if the one there is another by now."""
         values = asdict(table) | {"lookups": msgspec.json.encode(table.lookups).decode()}
         mine = _is_table(table.project, table.name)
         found = db.execute(select(t.online_table).where(mine)).one_or_none()
@@ -279,22 +233,15 @@ class Registry(Database):
 
     @reading
     def tables(self, db: Connection, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
-        """Return the online tables, of one project or name if it is given, ordered by project and name."""
         query = _named(select(t.online_table), t.online_table, project, name)
         return [online_table_of(row) for row in db.execute(query)]
 
     @writing
     def delete_table(self, db: Connection, project: str, name: str) -> None:
-        """Remove an online table."""
         db.execute(delete(t.online_table).where(_is_table(project, name)))
 
     @writing
     def add_training_set(self, db: Connection, made: TrainingSetRecord) -> None:
-        """Register a training set.
-
-        Raises:
-            DefinitionError: The project has a training set of that name.
-        """
         texts = {name: msgspec.json.encode(getattr(made, name)).decode() for name in ("pins", "question")}
         try:
             db.execute(insert(t.training_set).values(**(asdict(made) | texts)))
@@ -305,23 +252,16 @@ class Registry(Database):
     def training_sets(
         self, db: Connection, project: str | None = None, name: str | None = None
     ) -> list[TrainingSetRecord]:
-        """Return the training sets, of one project or name if it is given, ordered by project and name."""
         query = _named(select(t.training_set), t.training_set, project, name)
         return [training_set_of(row) for row in db.execute(query)]
 
     @writing
     def delete_training_set(self, db: Connection, record: TrainingSetRecord) -> None:
-        """Remove a training set."""
         mine = (t.training_set.c.project == record.project) & (t.training_set.c.name == record.name)
         db.execute(delete(t.training_set).where(mine))
 
     @writing
     def add_token(self, db: Connection, token: TokenRecord) -> None:
-        """Register a token.
-
-        Raises:
-            DefinitionError: There is a token of that name, or was one.
-        """
         try:
             db.execute(insert(t.token).values(**asdict(token) | {"rights": _json(token.rights)}))
         except IntegrityError:
@@ -329,12 +269,10 @@ class Registry(Database):
 
     @reading
     def tokens(self, db: Connection) -> list[TokenRecord]:
-        """Return all tokens ever issued, revoked ones included, ordered by name."""
         return [token_of(row) for row in db.execute(select(t.token).order_by(t.token.c.name))]
 
     @writing
     def revoke_token(self, db: Connection, name: str, at: int) -> None:
-        """Mark a token as revoked."""
         db.execute(update(t.token).where(t.token.c.name == name).values(revoked_at=at))
 
     def stamp(self) -> bytes:
@@ -370,6 +308,20 @@ class Registry(Database):
         if self._opened is None or os.fstat(self._opened).st_ino != inode:
             self._opened = os.open(self.path, os.O_RDONLY)
         return os.pread(self._opened, 10, 18)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a registry in a single step, so that the copy is of one moment.
+
+    Raises:
+        OSError: The registry cannot be read, or the copy cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(source, timeout=60)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new, progress=lambda *_: None)  # lets Python handle a Ctrl-C
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from error
+    same_access(source, target)
 
 
 T = TypeVar("T")

@@ -15,7 +15,6 @@ from seeknal.registry.records import (
     OnlineTableRecord,
     PinnedLookup,
     Question,
-    SnapshotRecord,
     TokenRecord,
     TrainingSetRecord,
 )
@@ -86,11 +85,6 @@ def values_of(commit: Commit) -> dict[str, object]:
         "start": commit.interval.start,
         "end": commit.interval.end,
     }
-
-
-def snapshot_of(one: Commit) -> SnapshotRecord:
-    """Return the record of a commit as the registry would return it."""
-    return SnapshotRecord(one.snapshot, one.version, one.mode, one.written, one.rows, one.next_row_id, one.at, None)
 
 
 def token_of(row: Row[tuple[object, ...]]) -> TokenRecord:

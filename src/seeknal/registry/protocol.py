@@ -1,0 +1,196 @@
+"""What a registry does, one protocol for each concern.
+
+Each call is one transaction: it sees one state of the registry, and changes all of it or nothing. Records that the caller passes
+identify a group by its id, so a group of the same name that was registered later is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from seeknal.define.feature_group import FeatureGroup
+from seeknal.entity import Entity
+from seeknal.registry.records import (
+    GroupRecord,
+    GroupState,
+    Load,
+    OnlineTableRecord,
+    SnapshotRecord,
+    TokenRecord,
+    TrainingSetRecord,
+    Version,
+)
+from seeknal.values.times import Interval
+
+if TYPE_CHECKING:
+    from seeknal.offline import Commit
+
+
+class Groups(Protocol):
+    """The feature groups and their entities."""
+
+    def save_group(self, group: FeatureGroup) -> GroupRecord:
+        """Register a group, or update what may change of it: ttl, online and description.
+
+        A description or `pii_keys` that are not given stay as they are.
+
+        Raises:
+            DefinitionError: The registered group or entity has other join keys, or other time columns.
+        """
+
+    def group(self, project: str, name: str) -> GroupRecord | None:
+        """Return a group; None if it does not exist."""
+
+    def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
+        """Return the groups, of one project or name if it is given, ordered by project and name."""
+
+    def states(self, project: str | None, name: str, since: int | None = None) -> list[GroupState]:
+        """Return what is known of the groups of a name, of one project if it is given, ordered by project.
+
+        If `since` is given, that includes the writes from that snapshot on.
+        """
+
+    def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
+        """Return the entities with their projects, of one project if it is given, ordered by project and name."""
+
+    def delete_group(self, record: GroupRecord) -> None:
+        """Remove a group with its versions and loads, and its entity if no other group has it."""
+
+
+class Commits(Protocol):
+    """The commits to the groups' offline tables, as an index of the tables' logs. No call takes longer the more there are."""
+
+    def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
+        """Record commits, except those already known, and return what is known of the group then."""
+
+    def last_snapshot(self, record: GroupRecord) -> int:
+        """Return the newest snapshot of a group that the registry knows; -1 if none."""
+
+    def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
+        """Return a group's versions, oldest first.
+
+        If `until` is given, they are as they were after that snapshot. The commits in `unheard` count, though not recorded.
+        """
+
+    def every_version(self) -> dict[int, list[Version]]:
+        """Return the versions of all groups, by the ids of their records; those of a group are ordered oldest first."""
+
+    def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
+        """Return the writes to a group from the snapshot `first` on, oldest first."""
+
+    def snapshot_at(self, record: GroupRecord, instant: int) -> int:
+        """Return the newest snapshot at an instant; 0, the empty snapshot, if there was none."""
+
+    def watermarks(self, record: GroupRecord, version: int) -> list[int]:
+        """Return the newest event times of the writes to a version, without duplicates, in order of time."""
+
+    def forget_snapshots(self, record: GroupRecord) -> None:
+        """Remove the records of writes to a group whose table is another or gone, and of its loads."""
+
+
+class Loads(Protocol):
+    """The loads into online stores."""
+
+    def begin_loads(self, record: GroupRecord, version: int, intervals: Sequence[tuple[str, Interval]]) -> list[int]:
+        """Record that intervals are to be online, each in an online store by its name; return the ids of these records."""
+
+    def end_loads(
+        self,
+        record: GroupRecord,
+        version: int,
+        intervals: Sequence[tuple[str, Interval, int | None]],
+        snapshot: int,
+        rows: int,
+        seconds: float,
+    ) -> bool:
+        """Record the outcome of the load of some intervals, each in an online store by its name.
+
+        Args:
+            record: The group.
+            version: The version.
+            intervals: The name of a store, the interval, and the id of its record; without an id, earlier records cover it.
+            snapshot: The snapshot that was loaded.
+            rows: How many rows are online.
+            seconds: How long it took.
+
+        Returns:
+            False if meanwhile the version, with its records, was removed from one of the stores.
+        """
+
+    def loads(self, record: GroupRecord, version: int | None = None) -> list[Load]:
+        """Return the loads of a group, of one version if it is given, oldest first."""
+
+    def forget_loads(self, record: GroupRecord, version: int, targets: Collection[str]) -> None:
+        """Remove the records of loads of a version into an online store, by all names that the store has."""
+
+
+class Erasures(Protocol):
+    """The erasures of entities."""
+
+    def add_erasure(self, record: GroupRecord, entity: str, at: int) -> None:
+        """Record that an entity, identified by a digest of its keys, was erased."""
+
+    def erasures(self, record: GroupRecord) -> dict[str, int]:
+        """Return when entities were erased from a group, by the digests of their keys."""
+
+    def last_erasures(self) -> dict[int, int]:
+        """Return when an entity was last erased from each group that any was erased from, by the groups' ids."""
+
+
+class Tables(Protocol):
+    """The online tables."""
+
+    def save_table(self, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
+        """Register an online table in place of the known one, or of none; return False if the one there is another by now."""
+
+    def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
+        """Return the online tables, of one project or name if it is given, ordered by project and name."""
+
+    def delete_table(self, project: str, name: str) -> None:
+        """Remove an online table."""
+
+
+class TrainingSets(Protocol):
+    """The saved training sets."""
+
+    def add_training_set(self, made: TrainingSetRecord) -> None:
+        """Register a training set.
+
+        Raises:
+            DefinitionError: The project has a training set of that name.
+        """
+
+    def training_sets(self, project: str | None = None, name: str | None = None) -> list[TrainingSetRecord]:
+        """Return the training sets, of one project or name if it is given, ordered by project and name."""
+
+    def delete_training_set(self, record: TrainingSetRecord) -> None:
+        """Remove a training set."""
+
+
+class Tokens(Protocol):
+    """The access tokens."""
+
+    def add_token(self, token: TokenRecord) -> None:
+        """Register a token.
+
+        Raises:
+            DefinitionError: There is a token of that name, or was one.
+        """
+
+    def tokens(self) -> list[TokenRecord]:
+        """Return all tokens ever issued, revoked ones included, ordered by name."""
+
+    def revoke_token(self, name: str, at: int) -> None:
+        """Mark a token as revoked."""
+
+
+class Registry(Groups, Commits, Loads, Erasures, Tables, TrainingSets, Tokens, Protocol):
+    """The registry of a home. Any number of threads and processes may use it at once."""
+
+    def stamp(self) -> bytes:
+        """Return a stamp that differs after each change of the registry. Reading it takes microseconds.
+
+        Raises:
+            StoreError: The registry is not there, or cannot be read.
+        """
