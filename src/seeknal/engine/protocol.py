@@ -32,7 +32,7 @@ class FeatureRequest:
 class Engine(Protocol):
     """Reads stored rows. Results are in logical types; instants and durations are whole microseconds, and all bounds are inclusive."""
 
-    def as_of(self, wanted: FeatureRequest, moments: pa.Table | Path) -> pa.RecordBatchReader:
+    def as_of(self, wanted: FeatureRequest, moments: pa.Table) -> pa.Table:
         """Return the features as known at each moment.
 
         The row with the latest event time at or before the moment wins; among several, the one with the latest created time, then
@@ -50,11 +50,22 @@ class Engine(Protocol):
         Args:
             wanted: The features.
             moments: The entities, as join keys k0, k1, ... in the group's order and in stored types, and the moments `t`, in
-                microseconds since 1970. If they do not fit in memory, the path of a Parquet file of them, which also has their
-                positions `i`; the engine spills into the folder of that file.
+                microseconds since 1970.
 
         Returns:
             One row per moment, in the order of the moments, in logical types.
+        """
+
+    def as_of_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
+        """Return the features as known at each moment, as `as_of` does, in bounded memory.
+
+        Args:
+            wanted: The features.
+            moments: A Parquet file of the entities and moments, with the columns of `as_of` and their positions `i`. The engine
+                spills into its folder.
+
+        Returns:
+            A stream of one row per moment, in the order of the positions, in logical types.
         """
 
     def moments(self, groups: Sequence[Rows]) -> pa.Table:

@@ -146,7 +146,7 @@ def look_around(
         shifted = moments.set_column(len(moments.column_names) - 1, "t", pc.add(moments["t"], shift))
         bounds = bounds_of(shifted)
         seen = bounds and interval.intersect(Interval((bounds.start or 0) - period, bounds.end))
-        found = engine.as_of(FeatureRequest(source.rows(seen or EMPTY_INTERVAL), tuple(names), ttl), shifted).read_all()
+        found = engine.as_of(FeatureRequest(source.rows(seen or EMPTY_INTERVAL), tuple(names), ttl), shifted)
         return [numbers(found[name]) for name in names]
 
     every = zip(look(0), look(-period), look(period), strict=True)

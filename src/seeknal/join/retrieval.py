@@ -169,7 +169,7 @@ def look_up(
         on_progress(f"Joining {source.record.label}")
         moments = moments_of(source, table, at)
         # The bounds let the engine skip files whose rows are later than all moments, or expired before the first.
-        found = engine.as_of(source.request(bounds_of(moments), interval), moments).read_all()
+        found = engine.as_of(source.request(bounds_of(moments), interval), moments)
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 

@@ -80,7 +80,7 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
             for source, file in zip(asked.sources, files, strict=True):
                 on_progress(f"Joining {source.record.label}")
                 with kept_in(scratch):
-                    readers.append(_Rows(engine.as_of(source.request(bounds, asked.interval), file)))
+                    readers.append(_Rows(engine.as_of_streamed(source.request(bounds, asked.interval), file)))
             on_progress("Putting it together")
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]

@@ -223,7 +223,7 @@ class _Comparison:
         wanted = replace(source.request(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
         if self._ttl is not None:
             wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
-        found = self._engine.as_of(wanted, moments).read_all()
+        found = self._engine.as_of(wanted, moments)
         return dict(zip(source.features.values(), found.columns, strict=True))
 
     def _compare(self, keys: pa.Table, read: Read, offline: Mapping[str, pa.ChunkedArray]) -> _Compared:

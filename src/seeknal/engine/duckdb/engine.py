@@ -52,26 +52,20 @@ class DuckDBEngine:
     def __init__(self, duck: Duck) -> None:
         self._duck = duck
 
-    def as_of(self, wanted: FeatureRequest, moments: pa.Table | Path) -> pa.RecordBatchReader:
+    def as_of(self, wanted: FeatureRequest, moments: pa.Table) -> pa.Table:
         """See `Engine.as_of`."""
-        by_name = {field.name: field for field in wanted.rows.schema.features}
-        schema = pa.schema([by_name[name] for name in wanted.features])
-        if isinstance(moments, Path):
-            found = self._as_of_passes(wanted, moments)
-        elif not wanted.rows.is_empty:
-            parts, most = (
-                tuple(_rows_sql(part) for part in wanted.parts if not part.is_empty),
-                max(one.count for one in wanted.parts or (wanted.rows,)),
-            )
-            # One part is in memory at a time, so the largest one decides into how many partitions the entities are cut.
-            shares = self._passes(wanted.rows.schema, most + len(moments))
-            found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer().to_reader()
-        else:
-            found = pa.table([pa.nulls(len(moments), field.type) for field in schema], schema=schema).to_reader()
-        return pa.RecordBatchReader.from_batches(schema, (_logical(batch, schema) for batch in _read(found)))
+        if wanted.rows.is_empty:
+            schema = _features(wanted)
+            return pa.table([pa.nulls(len(moments), kind) for kind in schema.types], schema=schema)
+        parts = tuple(_rows_sql(part) for part in wanted.parts if not part.is_empty)
+        # One part is in memory at a time, so the largest one decides into how many partitions the entities are cut.
+        most = max(one.count for one in wanted.parts or (wanted.rows,))
+        shares = self._passes(wanted.rows.schema, most + len(moments))
+        found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer()
+        return _logical(wanted, found.to_reader()).read_all()
 
-    def _as_of_passes(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
-        """Join a spine that does not fit in memory, and stream the result.
+    def as_of_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
+        """See `Engine.as_of_streamed`.
 
         Neither the rows of the group nor their features have to fit in memory, and features are sorted once, in the spine's order:
 
@@ -85,7 +79,7 @@ class DuckDBEngine:
         try:
             if rows.is_empty:
                 nothing = comma(f"NULL AS f{i}" for i in range(len(wanted.features)))
-                return cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH)
+                return _logical(wanted, cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH))
             passes = self._passes(rows.schema, rows.count + count)
             winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
             for number, file in enumerate(winners):
@@ -97,7 +91,7 @@ class DuckDBEngine:
                 file.unlink()
             features = comma(f"g.f{i}" for i in range(len(wanted.features)))
             query = f"SELECT {features} FROM {spine} AS s LEFT JOIN {scan([str(found)])} AS g USING (i) ORDER BY s.i"
-            return cursor.sql(query).to_arrow_reader(_BATCH)
+            return _logical(wanted, cursor.sql(query).to_arrow_reader(_BATCH))
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
@@ -230,12 +224,23 @@ def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         raise StoreError(f"DuckDB could not read the rows: {error}") from error
 
 
-def _logical(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Cast a batch of stored features, by position, to their names and logical types."""
-    table = pa.Table.from_batches([batch]).rename_columns(schema.names)
-    table = recast(recast(table, [types.stored(field.type) for field in schema]), list(schema.types))
-    # A table without rows has no batch to take.
-    return table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
+def _features(wanted: FeatureRequest) -> pa.Schema:
+    """Return the schema of a result: the features, in logical types."""
+    return pa.schema([wanted.rows.schema.feature(name) for name in wanted.features])
+
+
+def _logical(wanted: FeatureRequest, found: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Cast batches of stored features, by position, to their names and logical types."""
+    schema = _features(wanted)
+    stored = [types.stored(field.type) for field in schema]
+
+    def cast(batch: pa.RecordBatch) -> pa.RecordBatch:
+        table = recast(pa.Table.from_batches([batch]).rename_columns(schema.names), stored)
+        table = recast(table, list(schema.types))
+        # A table without rows has no batch to take.
+        return table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema)
+
+    return pa.RecordBatchReader.from_batches(schema, map(cast, _read(found)))
 
 
 def _rows_sql(rows: Rows) -> str:
