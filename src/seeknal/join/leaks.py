@@ -116,7 +116,7 @@ def _own_periods(
     period, times = dated
     name = periods.span_of(period)
     at = utc(question.date_col, spine[question.date_col], up=False)
-    moments = retrieval.moments_of(source, spine, at)
+    (moments,) = retrieval.moments_of([source], spine, at)
     known = np.flatnonzero(np.asarray(pc.is_valid(moments["t"])))
     if not len(known):
         return [], f"{label}: no row of the spine has a moment"

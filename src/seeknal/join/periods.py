@@ -144,7 +144,7 @@ def look_around(
 
     def look(shift: int) -> list[Floats]:
         shifted = moments.set_column(len(moments.column_names) - 1, "t", pc.add(moments["t"], shift))
-        bounds = bounds_of(shifted)
+        bounds = bounds_of(shifted["t"])
         seen = bounds and interval.intersect(Interval((bounds.start or 0) - period, bounds.end))
         found = engine.as_of(FeatureRequest(source.rows(seen or EMPTY_INTERVAL), tuple(names), ttl), shifted)
         return [numbers(found[name]) for name in names]

@@ -165,25 +165,36 @@ def look_up(
 ) -> pa.Table:
     """Return the features of all sources, side by side, for the entities of a table at the given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
-    for source in sources:
+    bounds = bounds_of(at)
+    for source, moments in zip(sources, moments_of(sources, table, at), strict=True):
         on_progress(f"Joining {source.record.label}")
-        moments = moments_of(source, table, at)
         # The bounds let the engine skip files whose rows are later than all moments, or expired before the first.
-        found = engine.as_of(source.request(bounds_of(moments), interval), moments)
+        found = engine.as_of(source.request(bounds, interval), moments)
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 
 
-def moments_of(source: Source, table: pa.Table, at: pa.ChunkedArray) -> pa.Table:
-    """Return the entities and moments of a spine as an engine compares them: keys k0, k1, ... in stored types, and times t."""
-    fields = zip(source.keys.values(), source.version.schema.keys, strict=True)
-    keys = [_key(table, name, field, source) for name, field in fields]
-    return pa.Table.from_arrays([*keys, at.cast(pa.int64())], names=[*(f"k{i}" for i in range(len(keys))), "t"])
+def moments_of(sources: Sequence[Source], table: pa.Table, at: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """Yield for each source the entities and moments of a spine as an engine compares them.
+
+    A key column that several sources have in the same type is converted once.
+
+    Yields:
+        Keys k0, k1, ... in the source's order and in stored types, and the moments t, in microseconds since 1970.
+    """
+    times, known = at.cast(pa.int64()), dict[tuple[str, pa.DataType], pa.ChunkedArray]()
+    for source in sources:
+        keys = []
+        for name, field in zip(source.keys.values(), source.version.schema.keys, strict=True):
+            if (name, field.type) not in known:
+                known[name, field.type] = _key(table, name, field, source)
+            keys.append(known[name, field.type])
+        yield pa.Table.from_arrays([*keys, times], names=[*(f"k{i}" for i in range(len(keys))), "t"])
 
 
-def bounds_of(moments: pa.Table) -> Interval | None:
+def bounds_of(moments: pa.ChunkedArray) -> Interval | None:
     """Return the interval from the first to the last moment; None if there are no moments."""
-    bounds = pc.min_max(moments["t"]).as_py()
+    bounds = pc.min_max(moments.cast(pa.int64())).as_py()
     return None if bounds["max"] is None else Interval(bounds["min"], bounds["max"])
 
 

@@ -103,15 +103,14 @@ def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tu
         for batch in batches:
             table = pa.Table.from_batches([batch])
             at, known = _moments(asked.date_col, table[asked.date_col], known, position)
-            spooled = [moments_of(source, table, at) for source in asked.sources]
             numbers = pa.array(range(position, position + len(table)), pa.int64())
-            spooled = [moments.append_column("i", numbers) for moments in spooled]
+            spooled = [moments.append_column("i", numbers) for moments in moments_of(asked.sources, table, at)]
             if not writers:
                 pairs = zip(files, spooled, strict=True)
                 writers = [stack.enter_context(pq.ParquetWriter(file, moments.schema)) for file, moments in pairs]
             for writer, moments in zip(writers, spooled, strict=True):
                 writer.write_table(moments)
-            here = bounds_of(spooled[0])  # the moments are the same for all sources
+            here = bounds_of(at)
             bounds = here if bounds is None else bounds.hull(here) if here else bounds
             position += len(table)
     return files, bounds
