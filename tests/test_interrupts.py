@@ -142,3 +142,38 @@ def test_ctrl_c_before_a_query_begins_leaves_the_connection_free(tmp_path):
                 cursor.sql("SELECT sum(range) FROM range(1000)").to_arrow_table()
         pressing.join()
         assert cursor.sql("SELECT 1 AS one").to_arrow_table().to_pydict() == {"one": [1]}
+
+
+STARTED = """
+import os, signal, sys, threading
+import pyarrow as pa
+from seeknal import Entity, FeatureGroup, FeatureLookup, FeatureStore, Materialization
+
+start, number = threading.Thread.start, int(sys.argv[1])
+
+def started(thread):
+    global number
+    start(thread)
+    number -= threading.current_thread() is threading.main_thread()
+    if number == -1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread.start = started
+store, rows = FeatureStore(), range(300_000)
+group = FeatureGroup("spend", Entity("user", ["user"]), Materialization("at"))
+table = pa.table({"user": rows, "at": pa.array(rows, pa.timestamp("us", "UTC")), "x": rows})
+try:
+    store.groups.write(group, table, mode="merge")
+    store.features.training_set([FeatureLookup(group)], table.select(["user", "at"]), "at")
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+def test_ctrl_c_while_a_thread_starts_ends_the_call_and_the_process(tmp_path, monkeypatch):
+    numbers, codes = iter(range(20)), []
+    while 0 not in codes:  # until so many threads are not started at all
+        monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / str(number := next(numbers))))
+        codes.append(subprocess.run([sys.executable, "-c", STARTED, str(number)], timeout=120, check=False).returncode)
+    assert len(codes) > 3
+    assert set(codes[:-1]) == {7}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
 from seeknal.system.forks import PerProcess
@@ -84,7 +84,7 @@ def _run_beside(step: Callable[[], T], interrupt: Callable[[], object]) -> T:
     beside = _Beside(step)
     try:
         try:
-            _pool().submit(beside)
+            _worker().put(beside)
         except RuntimeError:  # the interpreter starts no threads while it shuts down
             return step()
         beside.done.wait()
@@ -134,12 +134,24 @@ class _Beside(Generic[T]):
         return cast("T", self._result)
 
 
-def _make_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "seeknal-duckdb")
+def _start_worker() -> SimpleQueue[Callable[[], object]]:
+    """Start the thread beside the main one, and return the queue of its steps.
+
+    It is no thread pool: one that a Ctrl-C interrupts while it starts a thread forgets that thread, and then the process waits for
+    it when it ends. A daemon thread is not waited for, and this one is idle by then: a caller waits for its step to end.
+    """
+    steps = SimpleQueue[Callable[[], object]]()
+
+    def work() -> None:
+        while True:
+            steps.get()()
+
+    threading.Thread(target=work, name="seeknal-duckdb", daemon=True).start()
+    return steps
 
 
 _QUICK = {"close", "cursor", "register", "unregister"}
 """Methods that run no query. They stay in the calling thread, which saves them a tenth of a millisecond."""
 _BETWEEN = 0.05
 """Seconds between two interrupts of a step, the first of which may come before its query begins."""
-_pool = PerProcess(_make_pool)
+_worker = PerProcess(_start_worker)
