@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from seeknal import (
+    Client,
     DefinitionError,
     Entity,
     FeatureLookup,
     FeatureStore,
     HistoricalFeaturesDuckDB,
+    Interval,
     Materialization,
     SeeknalError,
     TrainingSet,
@@ -197,3 +199,22 @@ def test_the_span_that_was_asked_for_is_kept_and_shown():
     _, features = asked()
     saved = features.using_spine(SPINE, "when").save("it", NOON + HOUR, as_of=datetime.now(UTC))
     assert "2024-01-01 13:00:00 to ..." in saved._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: Interval("2024-05-01"), lambda: Interval(None, NOON), lambda: ("2024-05-01", None)]
+)
+def test_what_is_no_interval_is_refused_with_the_call_that_makes_one(made):
+    fg = written(rows(1))
+    store, lookups, spine = FeatureStore(), [FeatureLookup(fg)], pa.table({"user_id": [1], "t": [NOON]})
+    for ask in (
+        lambda interval: store.features.training_set(lookups, spine, "t", interval=interval),
+        lambda interval: store.features.history(lookups, interval=interval),
+        lambda interval: store.features.latest(lookups, interval=interval),
+        lambda interval: store.features.stream(lookups, spine, "t", interval=interval),
+        lambda interval: store.groups.write(fg.definition, rows(1), interval=interval),
+        lambda interval: store.groups.load("spend", interval=interval),
+        lambda interval: Client("http://127.0.0.1:9").training_set(lookups, spine, "t", interval=interval),
+    ):
+        with pytest.raises(DefinitionError, match=r"Interval\.between\(start, end\)"):
+            ask(made())

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from commands import seeknal
 from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
 
 from .world import HOUR, NOON, group, history, look, rows, seen, snapshots, write, written
@@ -112,8 +113,12 @@ def test_whole_numbers_are_written_to_a_float_feature_if_each_is_exact():
 
 def test_a_feature_that_seems_renamed_is_pointed_out():
     fg = written(rows(1, balance=[1.0]))
-    with pytest.warns(SeeknalWarning, match="Is 'Balanse' meant to be 'balance'?"):
+    with pytest.warns(SeeknalWarning, match=r"Is 'Balanse' meant to be 'balance'\? Then run: (.*), and write") as told:
         write(fg, rows(2, times=LATER, Balanse=[2.0]), mode="append")
+    _, *command = re.search("Then run: (.*), and write", str(told[0].message))[1].split()
+    assert seeknal(*command).returncode == 0  # the advice, followed, loses no row
+    write(fg, rows(2, times=LATER, balance=[2.0]), mode="append")
+    assert history(fg)["balance"].to_pylist() == [1.0, 2.0]
 
 
 def test_an_added_feature_makes_a_version_in_which_older_rows_read_null():

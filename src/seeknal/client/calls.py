@@ -306,6 +306,7 @@ def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
 def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as_of: AsOf | None) -> dict[str, Any]:
     """Return the options of a training set as JSON in the form that the server expects."""
     moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
+    Interval.check(interval)
     return {
         "date_col": check_text("date_col", date_col),
         "keep": None if keep is None else check_names("keep", keep),

@@ -147,6 +147,7 @@ class Groups:
         from seeknal.values import frames, types
         from seeknal.write import writing
 
+        Interval.check(interval)
         roles = Roles(
             group.name,
             group.entity.join_keys,
@@ -217,7 +218,7 @@ class Groups:
     ) -> Loaded:
         """Load the newest row of each entity of a version into the online store; see `Loads.load`."""
         record, moment = self.get(name, project=project), None if at is None else instant(at)
-        return self._core.loads.load(record, interval, version, at=moment, on_progress=on_progress)
+        return self._core.loads.load(record, Interval.check(interval), version, at=moment, on_progress=on_progress)
 
     def loads(self, name: str, *, project: str | None = None) -> list[Load]:
         """Return the loads of a group, oldest first."""

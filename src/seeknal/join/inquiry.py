@@ -48,6 +48,7 @@ class Inquiry:
         object.__setattr__(self, "lookups", check_lookups(self.lookups))
         object.__setattr__(self, "keep", None if self.keep is None else check_names("keep_cols", self.keep))
         check_text("date_col", self.date_col)
+        Interval.check(self.interval)
 
     def of_spine(self, spine: object, date_col: str, keep: Sequence[str] | None) -> Inquiry:
         """Return the same request for the rows of a frame."""

@@ -112,10 +112,26 @@ def show(instant: int | None) -> str:
 
 @dataclass(frozen=True, order=True)
 class Interval:
-    """A closed interval between two instants. None leaves that side unbounded."""
+    """A closed interval between two instants. None leaves that side unbounded.
+
+    Args:
+        start: The first instant, in microseconds since 1970 in UTC. `between` takes dates, datetimes and text.
+        end: The last instant.
+
+    Raises:
+        DefinitionError: One of them is not a whole number.
+    """
 
     start: int | None = None
     end: int | None = None
+
+    def __post_init__(self) -> None:
+        for bound in (self.start, self.end):
+            if not (bound is None or hasattr(bound, "__index__")):
+                raise DefinitionError(
+                    f"Interval takes microseconds since 1970, not {bound!r}. For a date, a datetime or text, write "
+                    "Interval.between(start, end)."
+                )
 
     @classmethod
     def between(cls, start: Moment | None, end: Moment | None) -> Interval:
@@ -131,6 +147,17 @@ class Interval:
         if interval.start is not None and interval.end is not None and interval.end < interval.start:
             raise DefinitionError(f"The interval ends ({end}) before it starts ({start}). Swap the two.")
         return interval
+
+    @staticmethod
+    def check(given: object) -> Interval:
+        """Return an argument that is an interval.
+
+        Raises:
+            DefinitionError: It is none.
+        """
+        if not isinstance(given, Interval):
+            raise DefinitionError(f"interval={given!r} is no Interval. Write interval=Interval.between(start, end).")
+        return given
 
     @property
     def is_unbounded(self) -> bool:

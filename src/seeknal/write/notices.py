@@ -82,12 +82,13 @@ def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
     )
 
 
-def on_version(label: str, number: int, changes: Sequence[Change]) -> None:
+def on_version(label: str, before: int, number: int, changes: Sequence[Change]) -> None:
     """Warn about a new version, and about an added feature that may be a removed one under a misspelt name."""
     removed = [change.name for change in changes if change.new is None]
     guesses = {change.name: nearest(change.name, removed) for change in changes if change.old is None}
     hint = "".join(
-        f" Is {name!r} meant to be {guess!r}? Then write it again with that name, in mode='overwrite'."
+        f" Is {name!r} meant to be {guess!r}? Then run: seeknal version rollback {label} --to {before}, and write these rows again "
+        "with that name."
         for name, guess in guesses.items()
         if guess
     )

@@ -185,8 +185,8 @@ def _try_to_write(
     notices.warn_about_write(job.label, base, plan, replaced, lookback_days)
     notices.on_repeats(job.label, plan, unsettled)
     warn_of_return(catalog, state, schema, rows)
-    if changes:
-        notices.on_version(job.label, number, changes)
+    if changes and old:
+        notices.on_version(job.label, old.version, number, changes)
     written = Written(
         job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes), superseded=commit.superseded
     )
