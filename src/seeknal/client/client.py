@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self, TypedDict, Unpack, overload
 
 import msgspec
 import pyarrow as pa
@@ -36,6 +36,18 @@ from seeknal.system.progress import OnProgress
 from seeknal.values import frames
 from seeknal.values.times import Interval
 from seeknal.write.push import Pushed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    from duckdb import DuckDBPyRelation
+
+    from seeknal.join.inquiry import OfSpine
+    from seeknal.values.frames.outputs import Arrow, Dicts, DuckDB, Pandas, Polars
+
+    class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
+        with_status: bool
+        project: str | None
 
 
 class _Calls(Sender):
@@ -143,6 +155,32 @@ class Client(_Calls):
         if http := self._forget():
             http.close()
 
+    @overload
+    def get_features(
+        self,
+        table: str,
+        keys: object,
+        output: Pandas = "pandas",
+        features: Sequence[str] | None = None,
+        **rest: Unpack[_Rest],
+    ) -> pd.DataFrame: ...
+    @overload
+    def get_features(
+        self, table: str, keys: object, output: Polars, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pl.DataFrame: ...
+    @overload
+    def get_features(
+        self, table: str, keys: object, output: Arrow, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pa.Table: ...
+    @overload
+    def get_features(
+        self, table: str, keys: object, output: Dicts, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    def get_features(
+        self, table: str, keys: object, output: str, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> Any: ...
+
     def get_features(
         self,
         table: str,
@@ -173,6 +211,33 @@ class Client(_Calls):
     def push(self, group: str, rows: object, project: str | None = None) -> Pushed:
         """Store rows of a group's current version, and load them online; see `FeatureStore.push`."""
         return self._send(self._push(group, rows, project))  # type: ignore[no-any-return]
+
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Pandas, **rest: Unpack[OfSpine]
+    ) -> pd.DataFrame: ...
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Polars, **rest: Unpack[OfSpine]
+    ) -> pl.DataFrame: ...
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Arrow, **rest: Unpack[OfSpine]
+    ) -> pa.Table: ...
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: DuckDB, **rest: Unpack[OfSpine]
+    ) -> DuckDBPyRelation: ...
+    @overload
+    def training_set(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        output: str | None = None,
+        **rest: Unpack[OfSpine],
+    ) -> Any: ...
 
     def training_set(
         self,
@@ -276,6 +341,32 @@ class AsyncClient(_Calls):
         if http := (self._forget() or {}).get(asyncio.get_running_loop()):
             await http.aclose()
 
+    @overload
+    async def get_features(
+        self,
+        table: str,
+        keys: object,
+        output: Pandas = "pandas",
+        features: Sequence[str] | None = None,
+        **rest: Unpack[_Rest],
+    ) -> pd.DataFrame: ...
+    @overload
+    async def get_features(
+        self, table: str, keys: object, output: Polars, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pl.DataFrame: ...
+    @overload
+    async def get_features(
+        self, table: str, keys: object, output: Arrow, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pa.Table: ...
+    @overload
+    async def get_features(
+        self, table: str, keys: object, output: Dicts, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    async def get_features(
+        self, table: str, keys: object, output: str, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> Any: ...
+
     async def get_features(
         self,
         table: str,
@@ -292,6 +383,33 @@ class AsyncClient(_Calls):
     async def push(self, group: str, rows: object, project: str | None = None) -> Pushed:
         """See `Client.push`."""
         return await self._answer(self._push(group, rows, project))  # type: ignore[no-any-return]
+
+    @overload
+    async def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Pandas, **rest: Unpack[OfSpine]
+    ) -> pd.DataFrame: ...
+    @overload
+    async def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Polars, **rest: Unpack[OfSpine]
+    ) -> pl.DataFrame: ...
+    @overload
+    async def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Arrow, **rest: Unpack[OfSpine]
+    ) -> pa.Table: ...
+    @overload
+    async def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: DuckDB, **rest: Unpack[OfSpine]
+    ) -> DuckDBPyRelation: ...
+    @overload
+    async def training_set(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        output: str | None = None,
+        **rest: Unpack[OfSpine],
+    ) -> Any: ...
 
     async def training_set(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.entity import Entity
@@ -15,11 +15,15 @@ from seeknal.names import check_features, check_name
 from seeknal.values.times import Interval, Moment, moment_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
+    from duckdb import DuckDBPyRelation
 
     from seeknal.home.store import FeatureStore
     from seeknal.registry import GroupRecord, Version
     from seeknal.system.progress import OnProgress
+    from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
     from seeknal.write.push import Pushed
     from seeknal.write.writing import Written
 
@@ -235,6 +239,23 @@ class FeatureGroupDuckDB:
     def delete(self) -> None:
         """Delete the group: its rows, its versions, and its online rows."""
         self._store.groups.delete(self.name, project=self.project)
+
+    @overload
+    def head(self, n: int = 5, output: Pandas = "pandas") -> pd.DataFrame: ...
+    @overload
+    def head(self, n: int = 5, *, output: Polars) -> pl.DataFrame: ...
+    @overload
+    def head(self, n: int, output: Polars) -> pl.DataFrame: ...
+    @overload
+    def head(self, n: int = 5, *, output: Arrow) -> pa.Table: ...
+    @overload
+    def head(self, n: int, output: Arrow) -> pa.Table: ...
+    @overload
+    def head(self, n: int = 5, *, output: DuckDB) -> DuckDBPyRelation: ...
+    @overload
+    def head(self, n: int, output: DuckDB) -> DuckDBPyRelation: ...
+    @overload
+    def head(self, n: int = 5, output: str = "pandas") -> Any: ...
 
     def head(self, n: int = 5, output: str = "pandas") -> Any:
         """Return the rows of the current version that were written last, the very last first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError, notice
@@ -18,12 +18,21 @@ from seeknal.values.times import Moment
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
+    from duckdb import DuckDBPyRelation
 
     from seeknal.home.store import FeatureStore
     from seeknal.join.leaks import Findings
     from seeknal.registry.catalog import AsOf
     from seeknal.system.progress import OnProgress
+    from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
+
+    _Time = Moment | None
+
+    class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
+        as_of: AsOf | None
+        on_progress: OnProgress | None
 
 
 class HistoricalFeaturesDuckDB:
@@ -91,6 +100,32 @@ class HistoricalFeaturesDuckDB:
         made = HistoricalFeaturesDuckDB.__new__(type(self))
         made._asked, made._binding = asked, self._binding  # noqa: SLF001 - attributes of this class
         return made
+
+    @overload
+    def to_dataframe(
+        self, feature_start_time: _Time = None, feature_end_time: _Time = None, *, output: Pandas, **rest: Unpack[_Rest]
+    ) -> pd.DataFrame: ...
+    @overload
+    def to_dataframe(
+        self, feature_start_time: _Time = None, feature_end_time: _Time = None, *, output: Polars, **rest: Unpack[_Rest]
+    ) -> pl.DataFrame: ...
+    @overload
+    def to_dataframe(
+        self, feature_start_time: _Time = None, feature_end_time: _Time = None, *, output: Arrow, **rest: Unpack[_Rest]
+    ) -> pa.Table: ...
+    @overload
+    def to_dataframe(
+        self, feature_start_time: _Time = None, feature_end_time: _Time = None, *, output: DuckDB, **rest: Unpack[_Rest]
+    ) -> DuckDBPyRelation: ...
+    @overload
+    def to_dataframe(
+        self,
+        feature_start_time: _Time = None,
+        feature_end_time: _Time = None,
+        *,
+        output: str | None = None,
+        **rest: Unpack[_Rest],
+    ) -> Any: ...
 
     def to_dataframe(
         self,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from seeknal.featurestore import current_store
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
     from seeknal.home.store import FeatureStore
     from seeknal.serve.online_tables import Refreshed
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Verified
     from seeknal.system.progress import OnProgress
+    from seeknal.values.frames.outputs import Arrow, Dicts, Pandas, Polars
 
 
 class OnlineFeaturesDuckDB:
@@ -56,6 +61,27 @@ class OnlineFeaturesDuckDB:
         ]
         facts = {"keys": self._table.keys, "home": str(self._store.home), "features": features}
         return sheet(f"Online table {self.project}/{self.name}", facts)
+
+    @overload
+    def get_features(
+        self, keys: object, output: Pandas = "pandas", features: Sequence[str] | None = None, with_status: bool = False
+    ) -> pd.DataFrame: ...
+    @overload
+    def get_features(
+        self, keys: object, output: Polars, features: Sequence[str] | None = None, with_status: bool = False
+    ) -> pl.DataFrame: ...
+    @overload
+    def get_features(
+        self, keys: object, output: Arrow, features: Sequence[str] | None = None, with_status: bool = False
+    ) -> pa.Table: ...
+    @overload
+    def get_features(
+        self, keys: object, output: Dicts, features: Sequence[str] | None = None, with_status: bool = False
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    def get_features(
+        self, keys: object, output: str, features: Sequence[str] | None = None, with_status: bool = False
+    ) -> Any: ...
 
     def get_features(
         self,

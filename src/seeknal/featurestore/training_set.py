@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from seeknal.errors import plural
 from seeknal.featurestore import current_store
 from seeknal.values.times import moment_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+    from duckdb import DuckDBPyRelation
+
     from seeknal.home.store import FeatureStore
     from seeknal.registry import TrainingSetRecord
     from seeknal.system.progress import OnProgress
+    from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
 
 
 class TrainingSet:
@@ -89,6 +95,17 @@ class TrainingSet:
         }
         return sheet(f"Training set {self._record.label}", facts)
 
+    @overload
+    def reproduce(self, output: Pandas = "pandas", on_progress: OnProgress | None = None) -> pd.DataFrame: ...
+    @overload
+    def reproduce(self, output: Polars, on_progress: OnProgress | None = None) -> pl.DataFrame: ...
+    @overload
+    def reproduce(self, output: Arrow, on_progress: OnProgress | None = None) -> pa.Table: ...
+    @overload
+    def reproduce(self, output: DuckDB, on_progress: OnProgress | None = None) -> DuckDBPyRelation: ...
+    @overload
+    def reproduce(self, output: str, on_progress: OnProgress | None = None) -> Any: ...
+
     def reproduce(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
         """Rebuild the training set from the store, and prove by its content hash that it is the same.
 
@@ -106,6 +123,17 @@ class TrainingSet:
         kind = frames.output_kind(None, output)
         with working(f"Reproducing {self._record.label}", on_progress) as report:
             return frames.from_arrow(self._store.training_sets.reproduce(self._record, report), kind)
+
+    @overload
+    def to_dataframe(self, output: Pandas = "pandas", on_progress: OnProgress | None = None) -> pd.DataFrame: ...
+    @overload
+    def to_dataframe(self, output: Polars, on_progress: OnProgress | None = None) -> pl.DataFrame: ...
+    @overload
+    def to_dataframe(self, output: Arrow, on_progress: OnProgress | None = None) -> pa.Table: ...
+    @overload
+    def to_dataframe(self, output: DuckDB, on_progress: OnProgress | None = None) -> DuckDBPyRelation: ...
+    @overload
+    def to_dataframe(self, output: str, on_progress: OnProgress | None = None) -> Any: ...
 
     def to_dataframe(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
         """Return the rows: those saved with the training set or, if there are none, the result of `reproduce`."""

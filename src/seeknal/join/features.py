@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError
@@ -16,12 +16,17 @@ from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.times import Interval, Moment, instant
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
+    from duckdb import DuckDBPyRelation
 
     from seeknal.engine import Engine
     from seeknal.join.explanation import Candidate
+    from seeknal.join.inquiry import Bounds, Latest, OfSpine
     from seeknal.join.leaks import Findings
     from seeknal.registry.source import Source
+    from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
 
 
 class Features:
@@ -37,6 +42,33 @@ class Features:
         self._catalog = catalog
         self._engine = engine
         self._home = home
+
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Pandas, **rest: Unpack[OfSpine]
+    ) -> pd.DataFrame: ...
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Polars, **rest: Unpack[OfSpine]
+    ) -> pl.DataFrame: ...
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: Arrow, **rest: Unpack[OfSpine]
+    ) -> pa.Table: ...
+    @overload
+    def training_set(
+        self, lookups: Sequence[FeatureLookup], spine: object, date_col: str, *, output: DuckDB, **rest: Unpack[OfSpine]
+    ) -> DuckDBPyRelation: ...
+    @overload
+    def training_set(
+        self,
+        lookups: Sequence[FeatureLookup],
+        spine: object,
+        date_col: str,
+        *,
+        output: str | None = None,
+        **rest: Unpack[OfSpine],
+    ) -> Any: ...
 
     def training_set(
         self,
@@ -69,6 +101,21 @@ class Features:
         """
         return self.frame(Inquiry(lookups, SPINE, spine, date_col, keep, interval=interval, as_of=as_of), output)
 
+    @overload
+    def history(self, lookups: Sequence[FeatureLookup], *, output: Pandas, **rest: Unpack[Bounds]) -> pd.DataFrame: ...
+    @overload
+    def history(self, lookups: Sequence[FeatureLookup], *, output: Polars, **rest: Unpack[Bounds]) -> pl.DataFrame: ...
+    @overload
+    def history(self, lookups: Sequence[FeatureLookup], *, output: Arrow, **rest: Unpack[Bounds]) -> pa.Table: ...
+    @overload
+    def history(
+        self, lookups: Sequence[FeatureLookup], *, output: DuckDB, **rest: Unpack[Bounds]
+    ) -> DuckDBPyRelation: ...
+    @overload
+    def history(
+        self, lookups: Sequence[FeatureLookup], *, output: str | None = None, **rest: Unpack[Bounds]
+    ) -> Any: ...
+
     def history(
         self,
         lookups: Sequence[FeatureLookup],
@@ -79,6 +126,19 @@ class Features:
     ) -> Any:
         """Return one row per entity and event time at which any looked-up group changed."""
         return self.frame(Inquiry(lookups, HISTORY, interval=interval, as_of=as_of), output)
+
+    @overload
+    def latest(self, lookups: Sequence[FeatureLookup], *, output: Pandas, **rest: Unpack[Latest]) -> pd.DataFrame: ...
+    @overload
+    def latest(self, lookups: Sequence[FeatureLookup], *, output: Polars, **rest: Unpack[Latest]) -> pl.DataFrame: ...
+    @overload
+    def latest(self, lookups: Sequence[FeatureLookup], *, output: Arrow, **rest: Unpack[Latest]) -> pa.Table: ...
+    @overload
+    def latest(
+        self, lookups: Sequence[FeatureLookup], *, output: DuckDB, **rest: Unpack[Latest]
+    ) -> DuckDBPyRelation: ...
+    @overload
+    def latest(self, lookups: Sequence[FeatureLookup], *, output: str | None = None, **rest: Unpack[Latest]) -> Any: ...
 
     def latest(
         self,

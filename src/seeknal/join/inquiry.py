@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from seeknal.define.feature_group import FeatureLookup, check_lookups
 from seeknal.names import check_names, check_text
@@ -13,6 +13,23 @@ from seeknal.values.times import Interval, Moment, instant, now
 if TYPE_CHECKING:
     from seeknal.registry import Question
     from seeknal.registry.catalog import AsOf
+
+    class Bounds(TypedDict, total=False):
+        """The keyword arguments that say which rows are visible, for the overloads of `history`."""
+
+        interval: Interval
+        as_of: AsOf | None
+
+    class Latest(Bounds, total=False):
+        """The same, for the overloads of `latest`."""
+
+        at: Moment | None
+
+    class OfSpine(Bounds, total=False):
+        """The same, for the overloads of `training_set`."""
+
+        keep: Sequence[str] | None
+
 
 SPINE, HISTORY, LATEST = "spine", "history", "latest"
 

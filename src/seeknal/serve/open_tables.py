@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import pyarrow as pa
 
@@ -18,6 +18,17 @@ from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Part, View
 from seeknal.system.duck import Duck
 from seeknal.system.folders import scratch_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    from seeknal.values.frames.outputs import Arrow, Dicts, Pandas, Polars
+
+    class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
+        with_status: bool
+        at: int | None
+
 
 _LOOK = 1.0
 """Seconds after which the registry is checked again, even if nothing in the online store has changed."""
@@ -182,6 +193,27 @@ class ServedTable:
     def key_fields(self) -> list[pa.Field]:
         """The join keys with their types."""
         return self._now[0].key_fields
+
+    @overload
+    def get_features(
+        self, keys: object, output: Pandas = "pandas", features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pd.DataFrame: ...
+    @overload
+    def get_features(
+        self, keys: object, output: Polars, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pl.DataFrame: ...
+    @overload
+    def get_features(
+        self, keys: object, output: Arrow, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> pa.Table: ...
+    @overload
+    def get_features(
+        self, keys: object, output: Dicts, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    def get_features(
+        self, keys: object, output: str, features: Sequence[str] | None = None, **rest: Unpack[_Rest]
+    ) -> Any: ...
 
     def get_features(
         self,
