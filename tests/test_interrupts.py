@@ -177,3 +177,30 @@ def test_ctrl_c_while_a_thread_starts_ends_the_call_and_the_process(tmp_path, mo
         codes.append(subprocess.run([sys.executable, "-c", STARTED, str(number)], timeout=120, check=False).returncode)
     assert len(codes) > 3
     assert set(codes[:-1]) == {7}
+
+
+DROPPED = """
+import os, signal, sys, time
+from seeknal.cli import main
+
+class Dropping:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == "pyarrow":
+            sys.meta_path.remove(self)
+            Dropping()  # Python prints the exception of a finalizer, and goes on
+            time.sleep(600)
+
+sys.meta_path.insert(0, Slow())
+main()
+"""
+
+
+def test_a_ctrl_c_that_is_dropped_in_a_library_ends_a_command_all_the_same(home):
+    store = FeatureStore(home)
+    store.groups.write(interrupted.group("spend"), interrupted.rows(0))
+    done = subprocess.run([sys.executable, "-c", DROPPED, "show", "feature-group", "spend"], check=False)
+    assert done.returncode == 130

@@ -24,7 +24,7 @@ from seeknal.values.content_hash import content_hash
 from . import strategies as some
 from .profiles import PROFILE
 from .test_point_in_time import Pair, fresh_project, spine_of
-from .world import HOUR, NOON, finished, history, look, python, rows, seen, snapshots, write, written
+from .world import HOUR, NOON, finished, group, history, look, python, rows, seen, snapshots, write, written
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
@@ -268,3 +268,15 @@ def test_an_entity_of_several_keys_is_erased_by_all_of_them():
     assert history(fg)["x"].to_pylist() == [2, 3]
     with pytest.raises(Exception, match="keyed by user_id, shop_id; 'shop_id' is missing"):
         FeatureStore().groups.erase("spend", {"user_id": 1})
+
+
+def test_a_snapshots_number_is_of_one_group():
+    fg, other = written(rows(1)), group("other")
+    write(other, rows(2))
+    features = HistoricalFeaturesDuckDB([FeatureLookup(fg), FeatureLookup(other, prefix="other_")])
+    for ask in (features.to_dataframe, features.check, lambda as_of: features.save("may", as_of=as_of)):
+        with pytest.raises(DefinitionError, match=r"as_of=1 is a snapshot of one group.*as_of=\{'other': 1, \.\.\.\}"):
+            ask(as_of=1)
+    assert len(features.to_dataframe(as_of={"spend": 1, "other": 1})) == 1
+    twice = HistoricalFeaturesDuckDB([FeatureLookup(fg), FeatureLookup("shop/spend", prefix="again_")])
+    assert len(twice.to_dataframe(as_of=1)) == 1

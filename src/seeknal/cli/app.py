@@ -15,6 +15,7 @@ from seeknal import __version__
 from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
+from seeknal.system.interrupts import insistent, is_interrupted
 
 app = typer.Typer(
     name="seeknal",
@@ -71,7 +72,7 @@ def _options(
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 for success, 1 for an error, which is printed once on stderr, 2 for wrong usage.
+    Exit codes: 0 for success, 1 for an error, which is printed once on stderr, 2 for wrong usage, 130 for Ctrl-C.
     """
     if "serve" in sys.argv[1:2]:
         # SIGHUP means to replace the workers; until they run, its default action would end the process.
@@ -82,13 +83,19 @@ def main() -> None:
     warnings.simplefilter("always", SeeknalWarning)
     warnings.showwarning = _show_notice  # type: ignore[assignment]  # it ignores the other arguments
     try:
-        app()
+        with insistent():
+            app()
     except SeeknalError as error:
         _fail(str(error))
     except Exception as error:  # noqa: BLE001 - the outermost handler
+        if is_interrupted(error):  # a library has made an error of its own of the Ctrl-C
+            sys.exit(_INTERRUPTED)
         _fail(
             f"Unexpected {type(error).__name__}: {error}. This is a bug in Seeknal; please report it with the command."
         )
+
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def _fail(message: str) -> None:

@@ -335,8 +335,8 @@ def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
         is_finer = wide and field not in old.keys and _is_time_to_finer(field.type, wide)
         if wide and not (types.widens(field.type, wide) or is_finer):
             raise DataError(
-                f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide}: rows already stored "
-                f"would not fit. {_way_out(field.type, wide)} it another name, or write to a new group.",
+                f"{field.name!r} of group {group!r} is {field.type} and cannot become {wide}, to which it does not "
+                f"widen. {_way_out(field.type, wide)} it another name, or write to a new group.",
                 column=field.name,
                 old=str(field.type),
                 new=str(wide),
@@ -359,7 +359,8 @@ def _way_out(old: pa.DataType, new: pa.DataType) -> str:
     if pa.types.is_integer(old) and pa.types.is_integer(new):
         return f"A value lies beyond the range of {old}. Give the column"
     if not (pa.types.is_decimal(old) and pa.types.is_decimal(new)):
-        cast = next((f"pandas: .astype({name!r})" for is_it, name in _IN_PANDAS if is_it(old)), f"to {old}")
+        rounded = ".round()" if pa.types.is_integer(old) and pa.types.is_floating(new) else ""
+        cast = next((f"pandas: {rounded}.astype({name!r})" for is_it, name in _IN_PANDAS if is_it(old)), f"to {old}")
         return f"Cast the column ({cast}), give"
     # Rounding the values to the old scale helps only if their digits before the point then leave room for it.
     if max(old.precision - old.scale, new.precision - new.scale) + old.scale > types.LONGEST_DECIMAL:

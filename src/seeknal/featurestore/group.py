@@ -305,7 +305,7 @@ class FeatureGroupDuckDB:
 
     @property
     def offline_watermarks(self) -> list[datetime]:
-        """Newest event time of each write to the current version, in UTC, oldest first."""
+        """Newest event times of the writes to the current version, in UTC, each once, in order of time."""
         found = self._stored()
         return (
             [moment_of(moment) for moment in found[0].groups.watermarks(self.name, project=self.project)]

@@ -147,7 +147,6 @@ class Groups:
         from seeknal.values import frames, types
         from seeknal.write import writing
 
-        Interval.check(interval)
         roles = Roles(
             group.name,
             group.entity.join_keys,
@@ -161,7 +160,7 @@ class Groups:
         catalog, loads = self._core.catalog, self._core.loads
         known = catalog.known_state(group)
         rows = writing.rows_of(known, given, roles.features and roles.named, roles.declared)
-        job = writing.Job(group, rows, roles, mode, interval, drop_nulls)
+        job = writing.Job(group, rows, roles, mode, Interval.check(interval), drop_nulls)
         online, done = group.materialization.online, None
         # Only if stored rows are not online can this be the retry of an append that was stored but failed to load.
         if mode == "append" and online and known and known.versions and loads.is_behind(known):

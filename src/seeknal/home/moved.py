@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seeknal.registry.catalog import AsOf
     from seeknal.values.times import Moment
 
-_CALLS = {
+CALLS = {
     "get_or_create": ("groups.register", 1),
     "counts": ("groups.counts", 2),
     "sample": ("groups.sample", 1),
@@ -62,13 +62,14 @@ def find(store: FeatureStore, name: str) -> Any:
     """
     if name in _PARTS:
         return _follow(store, _warned(name, _PARTS[name]))
-    if name in _CALLS:
-        place, count = _CALLS[name]
+    if name in CALLS:
+        place, count = CALLS[name]
         return _with_project(_follow(store, _warned(f"{name}(...)", place)), count)
     if name == "engine":
         return _follow(store, _warned(name, "core.engine"))()
     if name in _REQUESTS:
-        return partial(_REQUESTS[name], _follow(store, _warned(f"{name}(...)", _PLACES[name])))
+        part = _warned(f"{name}(...)", _PLACES[name]).partition(".")[0]
+        return partial(_REQUESTS[name], getattr(store, part))
     raise AttributeError(f"'FeatureStore' object has no attribute {name!r}")
 
 

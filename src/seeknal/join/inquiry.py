@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, TypedDict
 
 from seeknal.define.feature_group import FeatureLookup, check_lookups
-from seeknal.names import check_names, check_text
+from seeknal.errors import DefinitionError
+from seeknal.names import check_names, check_text, quoted
 from seeknal.values.times import Interval, Moment, instant, now
 
 if TYPE_CHECKING:
@@ -66,6 +68,12 @@ class Inquiry:
         object.__setattr__(self, "keep", None if self.keep is None else check_names("keep_cols", self.keep))
         check_text("date_col", self.date_col)
         Interval.check(self.interval)
+        groups = {lookup.name for lookup in self.lookups}
+        if isinstance(self.as_of, Integral) and len(groups) > 1:
+            raise DefinitionError(
+                f"as_of={self.as_of} is a snapshot of one group, and the lookups are of {quoted(sorted(groups))}. Pass a mapping "
+                f"from each group to its number, such as as_of={{{min(groups)!r}: {self.as_of}, ...}}, or a moment."
+            )
 
     def of_spine(self, spine: object, date_col: str, keep: Sequence[str] | None) -> Inquiry:
         """Return the same request for the rows of a frame."""

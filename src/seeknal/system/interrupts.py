@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,42 @@ def raise_interrupt(error: Exception) -> None:
     """Raise KeyboardInterrupt if this error is how a library reports an interrupt; otherwise return."""
     if _MADE_OF_ONE.search(str(error)):
         raise KeyboardInterrupt from None
+
+
+@contextmanager
+def insistent() -> Iterator[None]:
+    """Within the block, raise the KeyboardInterrupt of a Ctrl-C again and again until it has ended the block.
+
+    Some libraries drop an exception that is raised within them: pandas while it is imported, for example, or Python itself in a
+    finalizer. While a KeyboardInterrupt is being handled, no other one is raised, so that it can clean up.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def press(*_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        if not is_interrupted(sys.exception()):
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, press)
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGALRM, before)
+
+
+def is_interrupted(error: BaseException | None) -> bool:
+    """Return whether an error is a KeyboardInterrupt, or was raised while one was handled."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def interruptible_calls(made: T) -> T:
@@ -154,4 +192,6 @@ _QUICK = {"close", "cursor", "register", "unregister"}
 """Methods that run no query. They stay in the calling thread, which saves them a tenth of a millisecond."""
 _BETWEEN = 0.05
 """Seconds between two interrupts of a step, the first of which may come before its query begins."""
+_AGAIN = 0.5
+"""Seconds until a Ctrl-C that had no effect is raised again."""
 _worker = PerProcess(_start_worker)

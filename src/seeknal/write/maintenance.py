@@ -139,7 +139,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             )
         found = read_changed(foreign, before.schema)
         try:
-            rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=False)
+            rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=None)
         except DataError as error:
             raise DataError(
                 f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."

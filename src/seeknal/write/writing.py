@@ -225,14 +225,14 @@ def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job
     return Written(job.label, last.version, last.number, 0, 0, outside, ()), state
 
 
-def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool) -> tuple[pa.Table, int]:
+def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_nulls: bool | None) -> tuple[pa.Table, int]:
     """Convert a frame's rows to the stored types of a schema, and cut them to an interval.
 
     Args:
         table: The frame; columns that are not in the schema are left out.
         schema: The schema to convert to.
         interval: Only rows with an event time inside it are kept.
-        drop_nulls: Leave out rows without an event time instead of refusing them.
+        drop_nulls: Leave out rows without an event time instead of refusing them; None: the user has no such choice.
 
     Returns:
         The rows, in the frame's order, and the number of rows outside the interval.
@@ -262,7 +262,7 @@ def _logical_but_times(schema: Schema) -> list[pa.DataType]:
     return [stored if field.name in times else field.type for field, stored in kinds]
 
 
-def _without_null_times(rows: pa.Table, name: str, drop_nulls: bool) -> pa.Table:
+def _without_null_times(rows: pa.Table, name: str, drop_nulls: bool | None) -> pa.Table:
     missing = rows[name].null_count
     if not missing:
         return rows
@@ -270,7 +270,7 @@ def _without_null_times(rows: pa.Table, name: str, drop_nulls: bool) -> pa.Table
         return rows.filter(pc.is_valid(rows[name]))
     raise DataError(
         f"{missing:,} of {len(rows):,} rows have no {name!r}, so nobody could tell when they became true. "
-        "Fill it in, or leave those rows out with write(drop_nulls=True).",
+        + ("Fill it in." if drop_nulls is None else "Fill it in, or leave those rows out with write(drop_nulls=True)."),
         column=name,
         rows=missing,
     )
