@@ -191,6 +191,12 @@ class Slow:
     def find_spec(self, name, path, target=None):
         if name == "pyarrow":
             sys.meta_path.remove(self)
+            if ENDS_IN_AN_ERROR:
+                try:
+                    signal.raise_signal(signal.SIGINT)
+                except KeyboardInterrupt:
+                    pass
+                raise AttributeError("partially initialized module")
             Dropping()  # Python prints the exception of a finalizer, and goes on
             time.sleep(600)
 
@@ -199,8 +205,11 @@ main()
 """
 
 
-def test_a_ctrl_c_that_is_dropped_in_a_library_ends_a_command_all_the_same(home):
+@pytest.mark.parametrize("is_error", [False, True], ids=["dropped", "an error of its own"])
+def test_a_ctrl_c_that_a_library_drops_or_makes_an_error_of_ends_a_command_all_the_same(home, is_error):
     store = FeatureStore(home)
     store.groups.write(interrupted.group("spend"), interrupted.rows(0))
-    done = subprocess.run([sys.executable, "-c", DROPPED, "show", "feature-group", "spend"], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"ENDS_IN_AN_ERROR = {is_error}{DROPPED}", "show", "feature-group", "spend"], check=False
+    )
     assert done.returncode == 130

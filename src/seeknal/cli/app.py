@@ -15,7 +15,7 @@ from seeknal import __version__
 from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
-from seeknal.system.interrupts import insistent, is_interrupted
+from seeknal.system.interrupts import insistent
 
 app = typer.Typer(
     name="seeknal",
@@ -82,13 +82,14 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a character that the encoding lacks is escaped
     warnings.simplefilter("always", SeeknalWarning)
     warnings.showwarning = _show_notice  # type: ignore[assignment]  # it ignores the other arguments
+    pressed: list[int] = []
     try:
-        with insistent():
+        with insistent() as pressed:
             app()
     except SeeknalError as error:
         _fail(str(error))
     except Exception as error:  # noqa: BLE001 - the outermost handler
-        if is_interrupted(error):  # a library has made an error of its own of the Ctrl-C
+        if pressed:  # a library has made an error of its own of the Ctrl-C
             sys.exit(_INTERRUPTED)
         _fail(
             f"Unexpected {type(error).__name__}: {error}. This is a bug in Seeknal; please report it with the command."

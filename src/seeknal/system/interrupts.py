@@ -38,33 +38,39 @@ def raise_interrupt(error: Exception) -> None:
 
 
 @contextmanager
-def insistent() -> Iterator[None]:
+def insistent() -> Iterator[list[int]]:
     """Within the block, raise the KeyboardInterrupt of a Ctrl-C again and again until it has ended the block.
 
-    Some libraries drop an exception that is raised within them: pandas while it is imported, for example, or Python itself in a
-    finalizer. While a KeyboardInterrupt is being handled, no other one is raised, so that it can clean up.
+    Some libraries drop an exception that is raised within them, or make an error of their own of it: pandas while it is imported,
+    for example, or Python itself in a finalizer. While a KeyboardInterrupt is being handled, no other one is raised, so that the
+    handlers can clean up.
+
+    Yields:
+        The signals received so far.
     """
+    pressed: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
+        yield pressed
         return
 
-    def press(*_: object) -> None:
+    def press(number: int, _frame: object) -> None:
+        pressed.append(number)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
-        if not is_interrupted(sys.exception()):
+        if not _is_ending(sys.exception()):
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, press)
     signal.signal(signal.SIGINT, press)
     try:
-        yield
+        yield pressed
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGALRM, before)
 
 
-def is_interrupted(error: BaseException | None) -> bool:
+def _is_ending(error: BaseException | None) -> bool:
     """Return whether an error is a KeyboardInterrupt, or was raised while one was handled."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
