@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from seeknal import (
     DataError,
     DefinitionError,
     Entity,
+    FeatureGroup,
     FeatureGroupDuckDB,
     FeatureLookup,
     FeatureStore,
@@ -24,7 +26,7 @@ from seeknal import (
 )
 from servers import Valkey
 
-from .world import NOON, history, write
+from .world import HOUR, NOON, history, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
@@ -137,3 +139,26 @@ def test_a_write_that_brings_an_erased_entity_back_gives_notice():
     frame = pa.table({"customer_id": [1, 2], "at": [NOON] * 2, "spend": [10, 20]})
     with pytest.warns(SeeknalWarning, match="1 row happened to entities before they were erased"):
         write(spend, frame, mode="merge")
+
+
+def test_an_entity_whose_key_python_has_no_value_for_is_erased_from_all_groups_and_verified():
+    far = pa.array([10_000_000, 1], pa.int32()).cast(pa.date32())  # a day in the year 29349
+    store, entity = FeatureStore(), Entity("day", ["day"])
+    for name in ("first", "second"):
+        table = pa.table({"day": far, "at": [NOON, NOON], "x": [1, 2]})
+        store.groups.write(FeatureGroup(name, entity, Materialization("at")), table)
+    store.tables.serve([FeatureLookup("second")], "second")
+    later = pa.table({"day": far, "at": [NOON + HOUR] * 2, "x": far})
+    store.groups.write(FeatureGroup("far", entity, Materialization("at")), later)
+    store.tables.serve([FeatureLookup("far")], "far")
+    store.groups.write(FeatureGroup("far", entity, Materialization("at")), later.set_column(2, "x", far[::-1]))
+    found = store.tables.verify("far")
+    assert [(one.keys, one.online) for one in found.differences] == [
+        ({"day": "1970-01-02"}, date(1970, 1, 2)),
+        ({"day": "29349-01-26"}, "29349-01-26"),
+    ]
+    receipt = store.entities.erase("day", {"day": far[0]})
+    assert [(one.group, one.keys, one.rows) for one in receipt.groups] == [
+        (f"default/{name}", {"day": "29349-01-26"}, 1) for name in ("far", "first", "second")
+    ]
+    assert store.tables.verify("second").equal

@@ -325,7 +325,7 @@ def debug(
 ) -> None:
     """Show the rows of a feature group that were written last. Keys that are personal data are masked."""
     from seeknal.home import session
-    from seeknal.values.frames import records
+    from seeknal.values.display import records
 
     store = session.existing()
     record = store.groups.get(group, project=project)

@@ -16,7 +16,8 @@ from seeknal.engine import Engine
 from seeknal.registry import SnapshotRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
-from seeknal.values.frames import library, records
+from seeknal.values.display import records
+from seeknal.values.frames import library
 from seeknal.values.matching import stored_keys
 from seeknal.values.times import Interval, show
 from seeknal.values.types import UTC

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from seeknal.define.schema import Schema
 from seeknal.values.casting import recast
-from seeknal.values.frames import records
+from seeknal.values.display import records
 from seeknal.values.sql import comma, quote
 from seeknal.values.times import show
 

@@ -19,6 +19,7 @@ from seeknal.define.schema import Schema
 from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.values import types
+from seeknal.values.display import shown_values
 from seeknal.values.matching import match
 from seeknal.values.types import UTC
 
@@ -63,11 +64,11 @@ class Codec:
         return self._kinds[i]
 
     def value(self, i: int, value: Any) -> Any:
-        """Return a wire value of the feature at position `i` as a Python value."""
-        return _unwired(pa.array([value], self._row[i].type), self._kinds[i])[0].as_py()
+        """Return a wire value of the feature at position `i` as a Python value for display."""
+        return shown_values(_unwired(pa.array([value], self._row[i].type), self._kinds[i]))[0]
 
     def entity(self, key: bytes) -> dict[str, Any]:
-        """Return the join keys of an encoded entity, by name.
+        """Return the join keys of an encoded entity, by name, for display.
 
         If the entity was too long to be encoded whole, return the first 32 bytes of its key, under the first join key's name.
         """
@@ -77,7 +78,8 @@ class Codec:
             return {field.name: key[:32] for field in fields[:1]}
         columns = zip(values, fields, strict=True)
         return {
-            field.name: pa.array([one], types.wire(field.type)).cast(field.type)[0].as_py() for one, field in columns
+            field.name: shown_values(pa.array([one], types.wire(field.type)).cast(field.type))[0]
+            for one, field in columns
         }
 
     def stored_keys(self, table: pa.Table) -> list[bytes]:

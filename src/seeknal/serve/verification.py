@@ -24,7 +24,7 @@ from seeknal.serve.parts import Entities, Part, Read
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import types
 from seeknal.values.casting import recast
-from seeknal.values.display import Shown
+from seeknal.values.display import Shown, records, shown_values
 from seeknal.values.matching import stored_keys
 from seeknal.values.times import Interval, moment_of
 from seeknal.values.types import UTC
@@ -246,11 +246,12 @@ class _Comparison:
         rows = sorted({i for i, *_ in differing})
         asked = keys.take(pa.array(rows, pa.int64()))
         winners = self._winners(asked)
-        entities = dict(zip(rows, asked.to_pylist(), strict=True))
+        entities = dict(zip(rows, records(asked), strict=True))
         encoded = dict(zip(rows, self._part.codec.keys(asked), strict=True))
         for i, name, online, offline in differing:
             cause = self._cause(read.state, read.rows[i], winners.get(encoded[i]))
-            yield self._difference(entities[i], name, online.as_py(), offline.as_py(), cause)
+            (there,), (here,) = (shown_values(pa.repeat(one, 1)) for one in (online, offline))
+            yield self._difference(entities[i], name, there, here, cause)
 
     def _winners(self, entities: pa.Table) -> dict[bytes, int]:
         """Return the event time of each entity's winning row offline, expired or not, by encoded key."""

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from html import escape
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def sheet(title: str, facts: Mapping[str, object]) -> str:
@@ -71,3 +74,26 @@ def _listed(value: object) -> object:
     if isinstance(value, Sequence) and value and isinstance(value[0], Shown):
         return [{name: _listed(one) for name, one in item._facts().items()} for item in value]  # noqa: SLF001 - its own
     return value
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """Return a table's rows as dictionaries for display; see `shown_values`."""
+    columns = [shown_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def shown_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return values as Python objects for display.
+
+    If Python has no object for one of them, such as a date in the year 12000, all of them become text.
+    """
+    import pyarrow as pa
+
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except pa.ArrowException:  # a nested value
+        return [column.slice(i, 1).to_string(skip_new_lines=True).strip("[]") for i in range(len(column))]

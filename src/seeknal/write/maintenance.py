@@ -17,7 +17,7 @@ from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog, SnapshotGone
 from seeknal.system.retry import Conflict, retry_on_conflict
-from seeknal.values.display import Shown
+from seeknal.values.display import Shown, records
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
 from seeknal.write.erasures import warn_of_return
@@ -301,5 +301,4 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
         removed = offline.forget(entity, kept)
     left = len(_readable(catalog, record))
     numbers = tuple(sorted(one.number for one in kept()))
-    keys = dict(entity.to_pylist()[0])
-    return Erased(record.label, keys, now(), rows, numbers, len(removed), max(readable - left, 0))
+    return Erased(record.label, records(entity)[0], now(), rows, numbers, len(removed), max(readable - left, 0))

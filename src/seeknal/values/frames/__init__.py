@@ -10,7 +10,6 @@ from seeknal.values.frames.answers import (
     empty_batch,
     from_arrow,
     output_kind,
-    records,
     to_stream,
     with_columns,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "library",
     "opened",
     "output_kind",
-    "records",
     "to_arrow",
     "to_stream",
     "with_columns",

@@ -93,29 +93,6 @@ def _misfit(table: pa.Table, kind: str, errors: tuple[type[BaseException], ...],
     return DataError(f'The answer cannot be given as {kind}: {error}. Ask for output="arrow".')
 
 
-def records(table: pa.Table) -> list[dict[str, Any]]:
-    """Return a table's rows as dictionaries for display.
-
-    A column that Python cannot represent, such as one of nanoseconds, becomes text.
-
-    Raises:
-        DataError: A column cannot be displayed.
-    """
-    columns = [_shown(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
-    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _shown(name: str, column: pa.ChunkedArray) -> list[Any]:
-    try:
-        return list(column.to_pylist())
-    except (OverflowError, ValueError):
-        pass
-    try:
-        return list(column.cast(pa.string()).to_pylist())
-    except pa.ArrowException as error:
-        raise DataError(f"Column {name!r} is {column.type} and cannot be shown: {error}", column=name) from None
-
-
 def with_columns(frame: Frame, names: Sequence[str], features: pa.Table, kind: str) -> Any:
     """Return a frame with columns added at its right.
 
