@@ -118,7 +118,7 @@ def test_what_verify_sees_the_next_load_mends(home, group):
         lose_a_row()
         seen = store.tables.verify("spending")
         assert (seen.different, seen.differences[0].cause) == (1, "missing")
-        assert not store.tables.ledger(store.core.catalog.group("spend"))[0].is_fresh
+        assert not store.core.loads.statuses(store.core.catalog.group("spend"))[0].is_fresh
         assert store.tables.verify("spending").differences == seen.differences
         load()
         assert store.tables.verify("spending").equal

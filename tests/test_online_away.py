@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pyarrow as pa
@@ -140,14 +141,14 @@ def test_an_entity_is_erased_nowhere_if_one_of_several_online_stores_is_away(in_
 
 def test_a_group_is_deleted_nowhere_if_one_of_several_online_stores_is_away(in_two_stores, redis):
     store = in_two_stores
-    for target in (redis.url, None):  # the first leaves rows of the current version there
-        with pytest.warns(SeeknalWarning, match="is now another"):
-            store.tables.serve([FeatureLookup("spend")], "spend", target=target)
+    with pytest.warns(SeeknalWarning, match="is now another"):
+        store.tables.serve([FeatureLookup("spend")], "spend", target=redis.url)
     redis.stop()
     with pytest.raises(StoreError, match="could not be read"):
         store.groups.delete("spend")
-    assert store.tables.verify("spend").equal
     redis.start()
+    store.tables.refresh(["spend"])
+    assert store.tables.verify("spend").equal
     store.groups.delete("spend")
     assert [table.name for table in store.core.registry.tables()] == ["far", "visits"]
 
@@ -258,9 +259,9 @@ def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(
     store.groups.load("spend")
     record = store.core.catalog.group("spend")
     entity = store.core.catalog.entity(record, {"user_id": 1})
-    store.tables.take_out(record, entity, instant("2024-06-01"))  # and then the process ends
+    store.core.loads.take_out(record, entity, instant("2024-06-01"))  # and then the process ends
     assert online(store) is None
-    assert not store.tables.ledger(record)[0].is_fresh
+    assert not store.core.loads.statuses(record)[0].is_fresh
     store.tables.refresh(["spend"])
     assert (online(store), store.tables.verify("spend").equal) == (1, True)
 
@@ -315,3 +316,37 @@ def test_other_verbs_say_what_is_done_although_the_store_is_away(store, redis):
     with warnings.catch_warnings(action="ignore"):
         assert seeknal("materialize", "shop/spend").returncode == 0
     assert (online(store), store.tables.verify("spend").equal) == (None, True)  # it has expired
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["there", "switched off"])
+def test_a_store_that_all_tables_have_left_is_emptied_or_else_not_needed_any_more(redis, home, tmp_path, is_away):
+    store, old = FeatureStore(home), Valkey(tmp_path / "left").start()
+    another = pytest.warns(SeeknalWarning, match="is now another")
+    try:
+        write(group(), pa.concat_tables([rows(1), rows(2, user=2)]))
+        store.tables.serve([FeatureLookup("shop/spend")], "table", target=old.url)
+        if is_away:
+            old.stop()
+            with another, pytest.warns(SeeknalWarning, match=f"Version 1 .* could not be removed: .*:{old.port}"):
+                store.tables.serve([FeatureLookup("shop/spend")], "table")
+        else:
+            with another:
+                store.tables.serve([FeatureLookup("shop/spend")], "table")
+            assert not old.client().keys("*")
+            old.stop()
+        store.tables.refresh()
+        told = (
+            pytest.warns(SeeknalWarning, match="Version 1 of shop/spend stays where no table uses it")
+            if is_away
+            else nullcontext()
+        )
+        with told:
+            assert store.groups.erase("spend", {"user_id": 1}).rows == 1
+        with told:
+            assert store.groups.clean("spend", instant("2030-01-01")) == 1
+        store.tables.delete("table")
+        with told:
+            store.groups.delete("spend")
+        assert store.groups.all() == []
+    finally:
+        old.stop()

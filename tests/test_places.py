@@ -85,7 +85,7 @@ def defined(ttl: timedelta | None = None) -> FeatureGroup:
 def two(request, home, names) -> tuple[FeatureStore, ServedTable, ServedTable]:
     """A home in which two tables are in one online store by two names: "a" pinned and with a long ttl, "b" with the group's own."""
     of_default = FeatureStore(home, online_store=names[0])
-    of_default.write(defined(timedelta(days=2)), rows(1, times=[datetime.now(UTC) - timedelta(days=10)]))
+    of_default.groups.write(defined(timedelta(days=2)), rows(1, times=[datetime.now(UTC) - timedelta(days=10)]))
     store, target = (FeatureStore(home), names[0]) if request.param == "two targets" else (of_default, None)
     if request.param == "the settings changed":
         FeatureStore(home).tables.serve([FeatureLookup("spend")], "b", target=names[1])

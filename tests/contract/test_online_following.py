@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.errors import NotOnlineError
-from seeknal.serve.freshness import freshness
 from seeknal.serve.verification import NOT_LOADED
 from seeknal.values.times import instant, moment_of, now
 
@@ -200,7 +199,7 @@ class World:
             label = f"{self.project}/{name}"
             found = self.store.tables.verify(label)
             record = self.store.core.catalog.online_table(label)
-            status = freshness(self.store.tables, record, now())
+            status = self.store.tables.freshness(record, now())
             is_cut_off = any(lookup.is_cut_off for lookup in lookups)
             assert bool(found.cut_off) == bool(status.cut_off) == is_cut_off, (name, str(found))
             assert len(status.pinned) == sum(lookup.pinned for lookup in lookups)

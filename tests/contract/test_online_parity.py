@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.serve.freshness import freshness
 from seeknal.serve.verification import NOT_LOADED
 from seeknal.values.times import Interval, instant, moment_of
 
@@ -161,7 +160,7 @@ class Pair:
         rows = self.table.get_features([{"user_id": user} for user in USERS], "dicts", with_status=True, at=self.now)
         times = [instant(row["seen_event_time"]) for row in rows if row["seen_event_time"]]
         record = self.store.core.catalog.online_table("answers", self.project)
-        found = freshness(self.store.tables, record, self.now)
+        found = self.store.tables.freshness(record, self.now)
         assert found.newest == max(times, default=None)
         assert found.is_expired == (bool(times) and all(row["seen_status"] != "found" for row in rows))
 

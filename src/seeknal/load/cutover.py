@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -191,9 +191,10 @@ class Mover:
         That includes spaces that the table still reads, because one lookup may stay while another one moves.
         """
         for space in {lookup.space for lookup in before.lookups}:
-            text = self.state(space, before.target)
-            if text and self.is_ours(state := State.loads(text), before.target):
-                with suppress(Conflict):  # another writer changed the state, and readers notice that as well
+            # If another writer changed the state, readers notice that as well. If the store is away, they look again once a second.
+            with suppress(Conflict, StoreError):
+                text = self.state(space, before.target)
+                if text and self.is_ours(state := State.loads(text), before.target):
                     nudged = replace(state, left=state.left + 1).dumps()
                     self.store(before.target).change(space, text, nudged, Entries([], []))
 
@@ -234,7 +235,8 @@ class Mover:
                 self.store(target).change(space, text, cleared.dumps(), gone)
 
         for version, target in sorted({(load.version, load.target) for load in self._registry.loads(record)}):
-            retry_on_conflict(record.label, partial(step, version, target))
+            with self.needed_by_tables(record, version, target):
+                retry_on_conflict(record.label, partial(step, version, target))
 
     def sweep(
         self,
@@ -245,23 +247,25 @@ class Mover:
     ) -> None:
         """Remove from some online stores the versions of a group that no online table uses.
 
+        The current version stays in a store that some table of the group uses, since other tables move to it next.
+
         Args:
             state: The state of the group.
             targets: The online stores.
             number: A version to keep, besides the current one.
             more: Tables that are about to be registered, whose versions are kept too.
         """
-        record, kept = state.record, {number}
+        record, same = state.record, self._stores.same
 
         def spare(state: GroupState) -> list[tuple[int, str]]:
-            stay = kept | {one.number for one in state.versions if one.is_current}
-            same, tables = self._stores.same, [*state.tables, *more]
-            loaded = {(load.version, name) for name in targets for load in state.loads if same(load.target, name)}
-            return sorted(
-                (version, name)
-                for version, name in loaded
-                if version not in stay and not self.users(tables, space_of(record.project, record.name, version), name)
-            )
+            tables, found = [*state.tables, *more], set()
+            current = {one.number for one in state.versions if one.is_current}
+            for name in targets:
+                stay = current if any(same(table.target, name) for table in tables) else set()
+                for version in {load.version for load in state.loads if same(load.target, name)} - stay - {number}:
+                    if not self.users(tables, space_of(record.project, record.name, version), name):
+                        found.add((version, name))
+            return sorted(found)
 
         if not spare(state):
             return
@@ -272,6 +276,19 @@ class Mover:
                     self.remove(record, version, target)
                 except StoreError as error:
                     notice(f"Version {version} of {record.label} is no longer used, and could not be removed: {error}")
+
+    @contextmanager
+    def needed_by_tables(self, record: GroupRecord, version: int, target: str) -> Iterator[None]:
+        """Within the block, an error of an online store counts only if a table uses the version there; else it becomes a notice.
+
+        A store that tables have left may be switched off for good. No table serves what it still has.
+        """
+        try:
+            yield
+        except StoreError as error:
+            if self.users(self._registry.tables(), space_of(record.project, record.name, version), target):
+                raise
+            notice(f"Version {version} of {record.label} stays where no table uses it: {error}")
 
     def remove(self, record: GroupRecord, version: int, target: str) -> None:
         """Remove the rows of a version from an online store, and the records of its loads there."""

@@ -111,23 +111,25 @@ class Loads:
         """
         state = self._catalog.state(record.name, record.project)
         for load in self._mover.last_loads(self.of(record, number, target)):
-            if not take_over and self._mover.is_foreign(record, load.version, load.target):
+            ask = Ask((load.interval,), on_progress=on_progress, take_over=take_over)
+            with self._mover.needed_by_tables(record, load.version, load.target):
+                if take_over or not self._mover.is_foreign(record, load.version, load.target):
+                    self._mover.load(state, load.version, [load.target], ask)
+                    continue
                 place = self._stores.shown(load.target)
                 notice(
                     f"What {place} has of {record.label} is of another home, or of a group that was deleted, and stays as it is."
                 )
-                continue
-            ask = Ask((load.interval,), on_progress=on_progress, take_over=take_over)
-            self._mover.load(state, load.version, [load.target], ask)
 
     def require(self, record: GroupRecord) -> None:
-        """Check that every online store into which rows of a group were loaded can be read.
+        """Check that every online store in which tables use rows of a group can be read.
 
         Raises:
             StoreError: A store cannot be read.
         """
         for load in self._registry.loads(record):
-            self._mover.state(space_of(record.project, record.name, load.version), load.target)
+            with self._mover.needed_by_tables(record, load.version, load.target):
+                self._mover.state(space_of(record.project, record.name, load.version), load.target)
 
     def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
         """Remove an entity that is about to be erased; see `Mover.take_out`."""
@@ -141,7 +143,8 @@ class Loads:
         """
         self.require(record)
         for load in self._registry.loads(record):
-            self._mover.drop(record, load.version, load.target)
+            with self._mover.needed_by_tables(record, load.version, load.target):
+                self._mover.drop(record, load.version, load.target)
         for table in self._registry.tables():
             if uses(table, record):
                 self._registry.delete_table(table.project, table.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -344,10 +343,7 @@ class OnlineTables:
                         record = self._catalog.group(lookup.group, lookup.project)
                         self._mover.remove(record, lookup.version, table.target)
                 self._registry.delete_table(table.project, table.name)
-            with suppress(
-                StoreError
-            ):  # the table is deleted all the same: readers notice it at their next regular check
-                self._mover.nudge(table)
+            self._mover.nudge(table)
 
 
 def _instant(moment: Moment | None) -> int | None:
