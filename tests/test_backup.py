@@ -647,3 +647,16 @@ def test_every_backup_of_a_home_in_use_is_whole(home, tmp_path):
             for name in ("saved", "other"):
                 shutil.rmtree(tmp_path / name)
     assert lag <= {0, 1}  # one moment for all groups: what was written later is not there without what was before
+
+
+def test_a_table_that_was_behind_when_the_backup_was_taken_passes_verify_in_the_restored_home(home, tmp_path):
+    fg = written(rows(1))
+    store = FeatureStore(home)
+    store.tables.serve([FeatureLookup(fg, features=["x"])], "answers")
+    write(fg, rows(2, y=["new"]), mode="append")  # a version that is not online
+    assert not store.tables.verify("answers").equal
+    backup(store, tmp_path / "taken")
+    other = FeatureStore(tmp_path / "other")
+    restore(tmp_path / "taken", other)
+    assert other.tables.verify("answers").equal
+    assert other.tables.open("answers").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2}]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from importlib.metadata import version
@@ -371,6 +371,11 @@ def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[s
                     unread.add(space_of(record.project, record.name, number))
                     continue
                 made.core.loads.reload(record, number, DEFAULT, on_progress)
+        # Tables that were behind when the backup was taken catch up, so that they pass `verify`.
+        for table in made.tables.all():
+            if table.target == DEFAULT and not unread & {lookup.space for lookup in table.lookups}:
+                with suppress(DefinitionError):  # the group was being deleted, and can be deleted again
+                    made.tables.refresh([table.label], on_progress=on_progress)
     finally:
         made.close()
         LmdbStore(part / "online").close()
