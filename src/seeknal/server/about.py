@@ -1,29 +1,34 @@
-"""Endpoints about the server and the home: health, the description of the API, metrics, the catalog."""
+"""Endpoints about the server and the home: health, metrics, the catalog."""
 
 from __future__ import annotations
 
 import sys
 import time
 from datetime import timedelta
-from functools import cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from starlette.responses import Response
 
 from seeknal.errors import SeeknalError, StoreError
 from seeknal.registry import GroupRecord, OnlineTableRecord, Version
-from seeknal.server.description import describe, show
 from seeknal.server.forms import moment_text
-from seeknal.server.http import SOON, Problem, Request, Response
+from seeknal.server.http import SOON, Problem, Reply, Request
 from seeknal.server.service import Service
 
 _encode = msgspec.json.Encoder().encode
 
 
+class Health(msgspec.Struct):
+    """The state of a worker that works."""
+
+    status: Literal["ok"]
+
+
 async def healthy(_service: Service, _exchange: Request) -> Response:
-    """Respond that the worker is running."""
-    return Response(HTTPStatus.OK, b'{"status":"ok"}')
+    """Check that the worker responds."""
+    return Reply(_encode(Health("ok")))
 
 
 async def ready(service: Service, request: Request) -> Response:
@@ -38,28 +43,7 @@ async def ready(service: Service, request: Request) -> Response:
         print(error, file=sys.stderr)  # noqa: T201 - for the operator only: the route is open to all, and the message has locations
         detail = "The registry or an online store cannot be read. The server's stderr says which."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON) from None
-    return Response(HTTPStatus.OK, b'{"status":"ok"}')
-
-
-async def openapi(_service: Service, request: Request) -> Response:
-    """Return the description of the API as OpenAPI."""
-    request.refuse_query()
-    return Response(HTTPStatus.OK, _description())
-
-
-async def page(_service: Service, _exchange: Request) -> Response:
-    """Return the description of the API as a web page."""
-    return Response(HTTPStatus.OK, _page(), "text/html; charset=utf-8")
-
-
-@cache
-def _description() -> bytes:
-    return _encode(describe())
-
-
-@cache
-def _page() -> bytes:
-    return show(describe()).encode()
+    return Reply(_encode(Health("ok")))
 
 
 async def metrics(service: Service, request: Request) -> Response:
@@ -69,14 +53,14 @@ async def metrics(service: Service, request: Request) -> Response:
     ages = [one for one in await service.ages.get(request) if project in {None, one.project}]
     service.metrics.flush()
     text = await service.elsewhere(request, service.metrics.text, project, ages, time.time_ns() // 1000)
-    return Response(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
+    return Reply(text, "text/plain; version=0.0.4; charset=utf-8")
 
 
 async def catalog(service: Service, request: Request) -> Response:
     """Return the projects, groups, versions and tables that the token may read."""
     request.refuse_query()
     found = await service.elsewhere(request, _catalog, service, request.scope_of_token)
-    return Response(HTTPStatus.OK, _encode(found))
+    return Reply(_encode(found))
 
 
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:

@@ -1,27 +1,32 @@
-"""The ASGI application: routes, authorizes and counts requests, and turns errors into responses."""
+"""The ASGI application: deadlines, counts, logs and errors of all requests, around the routes that answer them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
 import traceback
 import uuid
-from functools import lru_cache
+from functools import partial
 from http import HTTPStatus
 from multiprocessing import parent_process
 from time import perf_counter
 
 import pyarrow as pa
+from starlette import routing
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from seeknal.config import Settings
-from seeknal.errors import SeeknalError, StoreError
+from seeknal.errors import NotOnlineError, SeeknalError, StoreError
 from seeknal.home.store import FeatureStore
-from seeknal.server.http import SOON, Problem, Receive, Request, Response, Scope, Send, send_answer
-from seeknal.server.options import Options, is_loopback
-from seeknal.server.routes import OPEN, ROUTES, Endpoint, Route
+from seeknal.server import description
+from seeknal.server.http import SOON, Problem, Request
+from seeknal.server.options import Options
+from seeknal.server.routes import ONLINE, ROUTES, Route
 from seeknal.server.service import Service
 
 
@@ -29,9 +34,10 @@ class App:
     """The ASGI application of a worker.
 
     Args:
-        options: How the server is to run.
-        settings: Where the home is, and how it is used; a worker that comes later has the same.
-        entrance: Where the first process takes what its workers counted; None if there is but one.
+        options: The options of the server.
+        settings: The settings that the store of the home is opened with.
+        entrance: The socket over which the first process receives the counts of its workers; None if this is the only
+            process.
     """
 
     def __init__(self, options: Options, settings: Settings, entrance: socket.socket | None = None) -> None:
@@ -39,16 +45,15 @@ class App:
         self._options = options
         self._settings = settings
         self._entrance = entrance
-        self._service: Service | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or start and stop the worker."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif self._service:
-            await _exchange(self._service, Request(scope, receive, self.limits), send)
+            await self._live(scope, receive, send)
+        else:
+            await _exchange(scope["state"]["service"], Request(scope, receive, self.limits), receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         _end_with_parent()
         try:
@@ -57,7 +62,7 @@ class App:
         except SeeknalError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        self._service = service
+        scope["state"]["service"] = service
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await service.stop()
@@ -80,142 +85,90 @@ def _end_with_parent() -> None:
     loop.add_reader(parent.sentinel, end)
 
 
-_FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}
-
-
-async def _exchange(service: Service, request: Request, send: Send) -> None:
+async def _exchange(service: Service, request: Request, receive: Receive, send: Send) -> None:
     """Answer one request, and record it in the metrics, the access log and the traces."""
-    route = ROUTES.get(_shape(request))
     request.task = asyncio.current_task()
     service.running.add(request)
-    is_sent = False
+    send = partial(request.forward, send)
     try:
-        answer = await _answer(service, request, route)
-        is_sent = True
-        await send_answer(answer, request, send)
+        await _answer(service, request, receive, send)
     except asyncio.CancelledError:
         if request.late is None:
             raise
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a request runs in a task
-        if not is_sent:  # else the connection is closed, which tells the client that the response is incomplete
-            answer = request.late.answer
-            await send_answer(answer, request, send)
+        if request.status is None:  # else closing the connection tells the client that the response is incomplete
+            await request.late.answer(request.scope, receive, send)
     finally:
         service.running.discard(request)
-    seconds = perf_counter() - request.started
-    service.metrics.answered(route.path if route else "none", answer.status)
-    if request.table and answer.status == HTTPStatus.OK:
+        request.scope["state"].clear()  # breaks a reference cycle, which the garbage collector would take long to free
+    seconds, status = perf_counter() - request.started, request.status or 0
+    service.metrics.answered(request.route, status)
+    if request.table and status == HTTPStatus.OK:
         request.table.answered(request.keys, request.reads, seconds)
     if service.log:
-        service.log.add(request, answer.status, seconds)
+        service.log.add(request, status, seconds)
     if service.telemetry:
-        service.telemetry.add(request, route.path if route else "none", answer.status, seconds)
+        service.telemetry.add(request, request.route, status, seconds)
 
 
-def _shape(request: Request) -> tuple[str, int]:
-    """Take the names out of a path, and return what is left and how many names there were: the key of its route."""
-    _, *parts = request.path.split("/")
-    if len(parts) > 2 and parts[0] == "v1":  # noqa: PLR2004 - /v1/KIND/PROJECT
-        request.names = parts[2:]
-        return parts[1], len(request.names)
-    return request.path, 0
-
-
-async def _answer(service: Service, request: Request, route: Route | None) -> Response:
-    """Return the response to one request; every error becomes one."""
+async def _answer(service: Service, request: Request, receive: Receive, send: Send) -> None:
+    """Answer one request. Every error becomes a response, unless one has begun."""
+    scope = request.scope
     try:
-        return await _endpoint(service, request, route)(service, request)
-    except Problem as problem:
-        return problem.answer
-    except SeeknalError as error:
-        if isinstance(error, StoreError):
-            print(error, file=sys.stderr)  # noqa: T201 - for the operator
-        return Problem.of(error).answer
-    except (pa.ArrowException, OverflowError, UnicodeError) as error:
-        return Problem(HTTPStatus.BAD_REQUEST, f"A value in the body cannot be read: {error}", "DataError").answer
-    except RecursionError:
-        return Problem(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.", "DataError").answer
-    except Exception:  # noqa: BLE001 - the outermost handler of the server
-        mark = uuid.uuid4().hex
-        print(f"Unexpected error {mark}:\n{traceback.format_exc()}", file=sys.stderr)  # noqa: T201 - it is reported nowhere else
-        detail = f"Unexpected error {mark}; the server's stderr has more. This is a bug in Seeknal; please report it."
-        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).answer
+        # Online reads are found by a dictionary, as a router would try its patterns one by one.
+        parts = request.path.split("/")
+        if parts[1:3] == ["v1", "online"] and (route := ONLINE.get(len(parts))):
+            response = await route.respond(service, request, parts[3:])
+            await response(scope, receive, send)
+        else:
+            scope["state"]["request"] = request
+            await ROUTER(scope, receive, send)
+    except Exception as error:
+        if request.status is not None:
+            raise
+        await _problem(error).answer(scope, receive, send)
 
 
-def _endpoint(service: Service, request: Request, route: Route | None) -> Endpoint:
-    """Return the endpoint of a request, once the request is authorized.
+def _problem(error: Exception) -> Problem:
+    """Return the problem that an error is for the client, and print it if the operator has to know it."""
+    match error:
+        case Problem():
+            return error
+        case HTTPException():
+            return Problem(error.status_code, error.detail, None, error.headers)
+        case SeeknalError():
+            may_pass = isinstance(error, StoreError | NotOnlineError)
+            if isinstance(error, StoreError):
+                print(error, file=sys.stderr)  # noqa: T201 - for the operator
+            status, headers = (HTTPStatus.SERVICE_UNAVAILABLE, SOON) if may_pass else (HTTPStatus.BAD_REQUEST, None)
+            return Problem(status, str(error), type(error).__name__, headers)
+        case pa.ArrowException() | OverflowError() | UnicodeError():
+            return Problem(HTTPStatus.BAD_REQUEST, f"A value in the body cannot be read: {error}", "DataError")
+        case RecursionError():
+            return Problem(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.", "DataError")
+    mark = uuid.uuid4().hex
+    print(f"Unexpected error {mark}:\n{''.join(traceback.format_exception(error))}", file=sys.stderr)  # noqa: T201 - it is reported nowhere else
+    detail = f"Unexpected error {mark}; the server's stderr has more. This is a bug in Seeknal; please report it."
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
-    Raises:
-        Problem: There is no such endpoint, the request is not authorized, or too many are at work.
+
+class _Path(routing.Route):
+    """A route with a stricter pattern.
+
+    Starlette's also match a path with a line break at its end. They match no empty name, which the endpoint rejects with
+    a better error than that there is nothing.
     """
-    if len(service.running) > service.limits.requests:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are at work.", None, SOON)
-    if route is None:
-        raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {request.path[:200]!r}. See /openapi.json.")
-    endpoint = route.methods.get("GET" if request.method == "HEAD" else request.method)
-    if endpoint is None:
-        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {route.allowed}.", None, (b"allow", route.allowed.encode()))
-    request.project = request.names[0] if route.has_project else None
-    if route.right != OPEN:
-        _authorize(service, request, route)
-    return endpoint
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(route.path, route)
+        self.path_regex = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]*)", route.path) + r"\Z")
 
 
-def _authorize(service: Service, request: Request, route: Route) -> None:
-    """Check that the request has a token with the route's right to the project.
-
-    Raises:
-        Problem: There is no valid token, or it lacks the right.
-    """
-    authenticator = service.definitions.authenticator
-    if authenticator.is_open:
-        _require_loopback(request)
-        return
-    given = [value for name, value in request.scope["headers"] if name == b"authorization"]
-    scheme, _, text = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
-    is_bearer = scheme.lower() == "bearer"
-    token = authenticator.find(text.strip()) if is_bearer else None
-    if token is None:
-        several = "The request has several" if len(given) > 1 else "The request's does not begin with Bearer"
-        problem = "That one is unknown, or revoked" if is_bearer else several if given else "The request has none"
-        raise Problem(
-            HTTPStatus.UNAUTHORIZED,
-            f"A token is needed: Authorization: Bearer TOKEN. {problem}.",
-            None,
-            (b"www-authenticate", b"Bearer"),
-        )
-    request.token = token
-    request.check_right(route.right, request.project or token.project)
+async def _nowhere(scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {scope['path'][:200]!r}. See /openapi.json.")
 
 
-def _require_loopback(request: Request) -> None:
-    """Check, while there are no tokens, that a request addresses this machine by a loopback name, and directly.
-
-    Otherwise it may come from another machine through a proxy, or from another site's web page in a browser here.
-
-    Raises:
-        Problem: It has another host or origin, or was forwarded.
-    """
-    headers = request.headers
-    host = headers.get(b"host", b"localhost")
-    hosts = [name for name, _ in request.scope["headers"] if name == b"host"]
-    if len(hosts) > 1 or not _is_here(host):
-        wrong = b"host"
-    elif headers.get(b"origin", host).rpartition(b"//")[2] != host:
-        wrong = b"origin"
-    elif _FORWARDED.isdisjoint(headers):
-        return
-    else:
-        wrong = min(_FORWARDED & headers.keys())
-    raise Problem(
-        HTTPStatus.FORBIDDEN,
-        "Without tokens the server answers to its own machine only, which the request is not from by "
-        f"{wrong.decode()}: {headers[wrong][:200].decode('latin-1')!r}. Make one: "
-        "seeknal token create NAME --project PROJECT --right read.",
-    )
-
-
-@lru_cache(1000)
-def _is_here(host: bytes) -> bool:
-    name = host.decode("latin-1")
-    return is_loopback(name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0])
+ROUTER = routing.Router(
+    [_Path(one) for one in (*ROUTES, *description.ROUTES)], redirect_slashes=False, default=_nowhere
+)
+"""Web pages go here: static files as `routing.Mount`, open to all, and each page that requires a right as a `Route`."""

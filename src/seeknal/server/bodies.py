@@ -33,6 +33,7 @@ class Decoder:
     """
 
     def __init__(self, shape: type[Any], example: str) -> None:
+        self.shape = shape
         self._example = example
         self._decoders = {
             JSON: msgspec.json.Decoder(shape).decode,
@@ -60,7 +61,7 @@ class Decoder:
 
 
 def _refuse_extension(code: int, _data: memoryview) -> None:
-    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which stands for nothing here")
+    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which has no meaning here")
 
 
 def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
@@ -89,7 +90,7 @@ def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
                 check_count(rows := rows + batch.num_rows, most)
                 batch.validate(full=True)
                 if (nulls := nulls + _nulls_in_lists(batch)) > _MOST_NULLS:
-                    raise DataError("The Arrow stream has lists with a great many values of type null. Cast them.")
+                    raise DataError("The Arrow stream has lists with too many values of type null. Cast them.")
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, struct.error) as error:
@@ -107,7 +108,7 @@ def _check_schema(schema: pa.Schema) -> None:
     for field in schema:
         if _is_endless(field.type):
             raise DataError(
-                f"Column {field.name[:128]!r} is {field.type}, of which a few bytes can be a great many values. Cast it."
+                f"Column {field.name[:128]!r} is {field.type}, a type whose values can be far larger than its bytes. Cast it."
             )
 
 
@@ -181,5 +182,5 @@ def check_count(rows: int, most: int) -> None:
     if rows > most:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{rows:,} rows in one request are over the limit of {most:,}. Ask in parts.",
+            f"{rows:,} rows in one request are over the limit of {most:,}. Split the request.",
         )

@@ -7,19 +7,22 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import msgspec
 import pyarrow as pa
+from msgspec import Meta
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.responses import Response
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import split_label
 from seeknal.server.bodies import Decoder, rows_in
-from seeknal.server.http import ARROW, JSON, Problem, Request, Response
+from seeknal.server.http import ARROW, JSON, Problem, Request, Stream
 from seeknal.server.service import Service
 from seeknal.system.folders import kept_in, temporary_folder
 from seeknal.values.times import Interval
@@ -28,31 +31,34 @@ _LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
 
 
 class Lookup(msgspec.Struct, forbid_unknown_fields=True):
-    """The requested features of a group; see `FeatureLookup`."""
+    """The features wanted of a group."""
 
-    group: str
-    features: list[str] | None = None
-    prefix: str | None = None
-    rename: dict[str, str] | None = None
-    version: int | None = None
-
-
-class Query(msgspec.Struct, forbid_unknown_fields=True):
-    """The query of a training set, without its spine; see `FeatureStore.training_set`."""
-
-    lookups: Annotated[list[Lookup], msgspec.Meta(min_length=1, max_length=_MOST_LOOKUPS)]
-    date_col: str
-    keep: list[str] | None = None
-    start: str | None = None
-    end: str | None = None
-    as_of: str | int | dict[str, int] | None = None
+    group: Annotated[str, Meta(description="The group's name, or PROJECT/NAME.")]
+    features: Annotated[list[str] | None, Meta(description="The features to return; all by default.")] = None
+    prefix: Annotated[str | None, Meta(description="Text to put before the name of each feature.")] = None
+    rename: Annotated[dict[str, str] | None, Meta(description="New names of features, by their own names.")] = None
+    version: Annotated[int | None, Meta(description="The version to read; the current one by default.")] = None
 
 
-_decode = Decoder(Query, '{"lookups": [{"group": "..."}], "date_col": "..."}')
+class TrainingQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """A training set, without its spine."""
+
+    lookups: Annotated[list[Lookup], Meta(min_length=1, max_length=_MOST_LOOKUPS)]
+    date_col: Annotated[str, Meta(description="The spine's column with the moments.")]
+    keep: Annotated[list[str] | None, Meta(description="Columns of the spine to keep; all by default.")] = None
+    start: Annotated[str | None, Meta(description="The first event time that is visible.")] = None
+    end: Annotated[str | None, Meta(description="The last event time that is visible.")] = None
+    as_of: Annotated[
+        str | int | dict[str, int] | None,
+        Meta(description="Read only what was stored by then: a moment, a snapshot, or snapshots by group."),
+    ] = None
+
+
+BODY = Decoder(TrainingQuery, '{"lookups": [{"group": "..."}], "date_col": "..."}')
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Return the rows of a spine with the features known at their moments."""
+    """Return the rows of a spine with the features known at their moments, as an Arrow stream."""
     request.refuse_query()
     service.store.stamp()  # raises if the home is gone, so that no folder is created there
     with ExitStack() as stack:
@@ -71,8 +77,8 @@ async def post(service: Service, request: Request) -> Response:
         except DataError as error:
             raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
         # The stream goes on after this function, so it takes over what is to be released.
-        stream = _pieces(service, request, batches, gone, stack.pop_all())
-    return Response(HTTPStatus.OK, first, ARROW, stream=stream)
+        pieces = _pieces(service, request, chain([first], batches), gone, stack.pop_all())
+    return Stream(pieces, media_type=ARROW)
 
 
 async def _pieces(
@@ -96,11 +102,11 @@ def _check_rows(spine: Path, most: int) -> None:
     if (rows := rows_in(spine)) > most:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The spine's {rows:,} rows are over the limit of {most:,}. Ask for less at a time.",
+            f"The spine's {rows:,} rows are over the limit of {most:,}. Send fewer at a time.",
         )
 
 
-def _lookups(service: Service, request: Request, query: Query) -> list[FeatureLookup]:
+def _lookups(service: Service, request: Request, query: TrainingQuery) -> list[FeatureLookup]:
     """Return the lookups of a query, of groups that the request's token may read.
 
     Raises:
@@ -116,13 +122,13 @@ def _lookups(service: Service, request: Request, query: Query) -> list[FeatureLo
 
 
 def _batches(
-    service: Service, lookups: list[FeatureLookup], spine: Path, query: Query, gone: asyncio.Future[None]
+    service: Service, lookups: list[FeatureLookup], spine: Path, query: TrainingQuery, gone: asyncio.Future[None]
 ) -> Iterator[bytes]:
     """Return the join as the pieces of an Arrow stream. It stops between two steps once the client has disconnected."""
 
     def stop_if_gone(_step: str) -> None:
         if gone.done():
-            raise Problem(HTTPStatus.BAD_REQUEST, "Nobody waits for the answer any more.")
+            raise Problem(HTTPStatus.BAD_REQUEST, "The client has disconnected.")
 
     found = service.store.features.stream(
         lookups,
@@ -147,7 +153,7 @@ def _written(batches: pa.RecordBatchReader) -> Iterator[bytes]:
     yield sink.getvalue()
 
 
-async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) -> tuple[Query, Path]:
+async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) -> tuple[TrainingQuery, Path]:
     """Receive the parts of a request: "query" into memory, and "spine" into a file.
 
     Args:
@@ -171,10 +177,10 @@ async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) 
                     parser.write(part)
             parser.finalize()
         except FormParserError as error:
-            raise DataError(f"The body is no multipart/form-data: {error}") from None
+            raise DataError(f"The body is not multipart/form-data: {error}") from None
     if missing := {"query", "spine"} - form.complete:
         raise DataError(f"The form lacks the part {min(missing)!r}, or ends within it.")
-    return _decode(bytes(form.query), JSON), form.named()
+    return BODY(bytes(form.query), JSON), form.named()
 
 
 class Upload:
@@ -193,16 +199,7 @@ class Upload:
         self._value = bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._name = ""
-        names = (
-            "part_begin",
-            "part_data",
-            "part_end",
-            "header_field",
-            "header_value",
-            "header_end",
-            "headers_finished",
-        )
-        self.callbacks: Any = {f"on_{name}": getattr(self, f"_on_{name}") for name in names}
+        self.callbacks: Any = {name[1:]: getattr(self, name) for name in dir(self) if name.startswith("_on_")}
 
     def __enter__(self) -> Self:
         return self

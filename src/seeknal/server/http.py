@@ -1,10 +1,9 @@
-"""Requests and responses over ASGI: what every endpoint needs of HTTP, and no more."""
+"""Requests and problems: the limits, deadlines and content types that all endpoints share."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 from math import inf
 from time import perf_counter
@@ -12,37 +11,49 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from seeknal.errors import DataError, DefinitionError, SeeknalError, StoreError
 from seeknal.registry import TokenRecord
 from seeknal.registry.tokens import EVERY_PROJECT, allows
 from seeknal.serve.parts import Read
 from seeknal.server.options import Limits
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 JSON, MSGPACK, ARROW = "application/json", "application/msgpack", "application/vnd.apache.arrow.stream"
 TEXTUAL = JSON, MSGPACK
 """Content types of keys and rows in which times and decimals are text."""
 PROBLEM = "application/problem+json"
 _LONGEST_DETAIL = 1000
-SOON = (b"retry-after", b"1")
-_STATUS = {DataError: HTTPStatus.BAD_REQUEST, DefinitionError: HTTPStatus.BAD_REQUEST}
+SOON = {"retry-after": "1"}
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass
-class Response:
-    """A response to a request."""
+class Reply(Response):
+    """A whole response. It writes its two headers itself, since Starlette takes as long for them as a read takes."""
 
+    def __init__(self, body: bytes, kind: str = JSON) -> None:
+        self.status_code, self.body, self.background = HTTPStatus.OK, body, None
+        self.raw_headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+
+
+class Stream(StreamingResponse):
+    """A response in pieces, whose source checks itself whether the client has disconnected.
+
+    Starlette would cancel the source, while a thread still computes the next piece in a folder that is then deleted.
+    """
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send the response."""
+        await self.stream_response(send)
+
+
+class ProblemDetails(msgspec.Struct):
+    """Why a request failed (RFC 9457)."""
+
+    type: str
+    title: str
     status: int
-    body: bytes = b""
-    kind: str = JSON
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    stream: AsyncIterator[bytes] | None = None
-    """The pieces that follow the body."""
+    detail: str
 
 
 class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
@@ -55,25 +66,21 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
         headers: Headers of the response.
     """
 
-    def __init__(self, status: int, detail: str, title: str | None = None, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(
+        self, status: int, detail: str, title: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.title = title or HTTPStatus(status).phrase
-        self.headers = list(headers)
-
-    @classmethod
-    def of(cls, error: SeeknalError) -> Problem:
-        """Return the problem of an error that the library raised."""
-        status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
-        return cls(status, str(error), type(error).__name__, *([SOON] if isinstance(error, StoreError) else []))
+        self.headers = headers
 
     @property
     def answer(self) -> Response:
         """The response."""
         detail = str(self)
         detail = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…"
-        text = {"type": "about:blank", "title": self.title, "status": int(self.status), "detail": detail}
-        return Response(self.status, _encode(text), PROBLEM, self.headers)
+        text = _encode(ProblemDetails("about:blank", self.title, int(self.status), detail))
+        return Response(text, self.status, self.headers, PROBLEM)
 
 
 class Request:
@@ -85,7 +92,12 @@ class Request:
         limits: The limits of the server.
     """
 
+    route = "none"
+    """The path of the route, with the names in it as {parameters}."""
+    status: int | None = None
+    """The status of the response; None before it begins."""
     names: Sequence[str] = ()
+    """The names in the path."""
     project: str | None = None
     """The project that the path names."""
     token: TokenRecord | None = None
@@ -131,8 +143,8 @@ class Request:
     def end(self) -> None:
         """End the request, because its deadline has passed."""
         why, status = self._waits_for
-        header = (b"connection", b"close") if status == HTTPStatus.REQUEST_TIMEOUT else SOON
-        self.late = Problem(status, why, None, header)
+        headers = {"connection": "close"} if status == HTTPStatus.REQUEST_TIMEOUT else SOON
+        self.late = Problem(status, why, None, headers)
         if self.task:
             self.task.cancel()
 
@@ -162,7 +174,7 @@ class Request:
                 return found
             kinds.append(kind[:200])
         raise Problem(
-            HTTPStatus.NOT_ACCEPTABLE, f"Accept is {', '.join(kinds)}. There are {JSON}, {MSGPACK} and {ARROW}."
+            HTTPStatus.NOT_ACCEPTABLE, f"Accept is {', '.join(kinds)}. The server has {JSON}, {MSGPACK} and {ARROW}."
         )
 
     @property
@@ -184,7 +196,7 @@ class Request:
             )
         except ValueError:
             raise Problem(
-                HTTPStatus.BAD_REQUEST, "The query is no UTF-8, percent-encoded, of 1,000 fields at most."
+                HTTPStatus.BAD_REQUEST, "The query string is not percent-encoded UTF-8, or has more than 1,000 fields."
             ) from None
 
     def refuse_query(self) -> None:
@@ -194,10 +206,12 @@ class Request:
             Problem: There is one.
         """
         if self.scope["query_string"]:
-            raise Problem(HTTPStatus.BAD_REQUEST, "The query is not looked at here. Leave it out, or ask in the body.")
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, "This route takes no query string. Remove it, or put its fields into the body."
+            )
 
     async def body(self) -> bytes:
-        """Return the whole body.
+        """Return the whole body, for which there is one deadline.
 
         Raises:
             Problem: The body is too long, has a content encoding, or ends early.
@@ -211,21 +225,20 @@ class Request:
         return body
 
     async def parts(self, most: int) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, in parts.
+        """Yield the body as it arrives, with a new deadline for each part.
 
         Raises:
             Problem: The body is too long, has a content encoding, or ends early.
         """
-        message = await self._next(0, most)
-        got = len(message["body"])
-        yield message["body"]
-        while message["more_body"]:
-            self.wait(*_BODY)
+        got, is_more = 0, True
+        while is_more:
             message = await self._next(got, most)
             got += len(message["body"])
             yield message["body"]
+            self.wait(*_BODY)
+            is_more = message["more_body"]
 
-    async def _next(self, got: int, most: int) -> dict[str, Any]:
+    async def _next(self, got: int, most: int) -> Message:
         """Receive the next part of the body."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Problem(
@@ -241,11 +254,25 @@ class Request:
             raise _too_large(most)
         return message
 
+    async def forward(self, send: Send, message: Message) -> None:
+        """Send a message of the response. A large body goes in pieces, each with a deadline for the client to read it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif len(body := message.get("body", b"")) > _AT_ONCE or message.get("more_body"):
+            for start in range(0, len(body), _AT_ONCE):
+                self.wait("The client did not read the response in time.")
+                piece = body[start : start + _AT_ONCE]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if message.get("more_body"):
+                return
+            message = {"type": "http.response.body"}
+        await send(message)
+
 
 _JSON = JSON.encode()
 _NEVER = {"q=0", "q=0.0", "q=0.00", "q=0.000"}
 _ANY = {b"*/*", b"", _JSON}
-_BODY = "Its body did not come in time.", HTTPStatus.REQUEST_TIMEOUT
+_BODY = "The body did not arrive in time.", HTTPStatus.REQUEST_TIMEOUT
 _AT_ONCE = 2**18
 """Most bytes of a response that wait in memory for the client to read them."""
 _KINDS = {
@@ -261,27 +288,4 @@ _KINDS = {
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {most:,} bytes. Ask for less at a time.")
-
-
-async def send_answer(answer: Response, request: Request, send: Send) -> None:
-    """Send a response. A large one is sent in pieces, as fast as the client reads them."""
-    headers = [(b"content-type", answer.kind.encode()), *answer.headers]
-    if answer.stream is None:
-        headers.append((b"content-length", str(len(answer.body)).encode()))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    last = answer.body
-    if answer.stream is not None or len(last) > _AT_ONCE:
-        async for part in _pieces(answer):
-            request.wait("The answer was not taken in time.")
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        last = b""
-    await send({"type": "http.response.body", "body": last})
-
-
-async def _pieces(answer: Response) -> AsyncIterator[bytes]:
-    for start in range(0, len(answer.body), _AT_ONCE):
-        yield answer.body[start : start + _AT_ONCE]
-    if answer.stream is not None:
-        async for part in answer.stream:
-            yield part
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {most:,} bytes. Send less at a time.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
+from msgspec import Meta
 from pyarrow import types as is_
+from starlette.responses import Response
 
 from seeknal.client.calls import KEYS
 from seeknal.errors import DataError, NotOnlineError
@@ -18,27 +19,30 @@ from seeknal.names import did_you_mean, misfit
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
-from seeknal.server.http import ARROW, JSON, SOON, TEXTUAL, Problem, Request, Response
+from seeknal.server.http import ARROW, JSON, TEXTUAL, Reply, Request
 from seeknal.server.service import Service
 from seeknal.values import exact, frames
 
 
-class Asked(msgspec.Struct, forbid_unknown_fields=True):
-    """A lookup in an online table; see `OnlineTable.get_features`."""
+class OnlineRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The entities whose features are wanted."""
 
-    keys: list[dict[str, Any]]
-    features: list[str] | None = None
-    with_status: bool = False
+    keys: Annotated[list[dict[str, Any]], Meta(description="One object per entity: join key to value.")]
+    features: Annotated[list[str] | None, Meta(description="The features to return, in order; all by default.")] = None
+    with_status: Annotated[
+        bool,
+        Meta(description="Add GROUP_status (found, not_found, expired) and GROUP_event_time for each group."),
+    ] = False
 
 
 _BOOLEAN, _WHOLE = re.compile("true|false"), re.compile("-?(0|[1-9][0-9]{0,19})")
-_decode = Decoder(Asked, '{"keys": [{"NAME": ...}], "features": ["..."], "with_status": false}')
+BODY = Decoder(OnlineRequest, '{"keys": [{"NAME": ...}], "features": ["..."], "with_status": false}')
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Return the features of many entities."""
+    """Return the newest features of several entities, one row for each, in order."""
     held = await service.table(request)
     kind = request.kind
     body = await request.body()
@@ -47,7 +51,7 @@ async def post(service: Service, request: Request) -> Response:
         keys: Any = read_arrow(body, service.limits.keys, held.table.keys)
     else:
         request.refuse_query()
-        asked = _decode(body, kind)
+        asked = BODY(body, kind)
         keys = asked.keys
     request.keys = len(keys)
     check_count(request.keys, service.limits.keys)
@@ -56,7 +60,7 @@ async def post(service: Service, request: Request) -> Response:
         quick = held.quick(asked.keys, time.time_ns() // 1000)
         if quick is not None:
             request.reads = quick[1]
-            return Response(HTTPStatus.OK, _json({"rows": quick[0]}))
+            return Reply(_json({"rows": quick[0]}))
     columns = held.table.columns(keys)
     if kind in TEXTUAL:
         kinds = held.key_kinds
@@ -70,7 +74,7 @@ async def post(service: Service, request: Request) -> Response:
 
 
 async def get(service: Service, request: Request) -> Response:
-    """Return the features of one entity, whose keys are fields of the query."""
+    """Return the newest features of one entity, whose join keys are fields of the query."""
     held = await service.table(request)
     given = [(name, text) for name, text in request.query if name in held.key_kinds]
     own = dict(given)
@@ -101,7 +105,7 @@ def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
     return exact.read(name, value, kind) if isinstance(value, str) else value
 
 
-def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
+def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> OnlineRequest:
     """Return the lookup that a query describes, without its keys.
 
     Args:
@@ -111,7 +115,7 @@ def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
     Raises:
         DataError: The query has an unknown field, or `with_status` is neither true nor false.
     """
-    asked = Asked([])
+    asked = OnlineRequest([])
     for name, text in query:
         if name == "features":
             asked.features = [*(asked.features or []), text]
@@ -121,14 +125,14 @@ def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> Asked:
             raise DataError(f"with_status is true or false, not {text[:40]!r}.")
         else:
             raise DataError(
-                f"The query has {name[:128]!r}, which is no key of the table, nor features or with_status."
+                f"The query has {name[:128]!r}, which is not a key of the table, features or with_status."
                 f"{did_you_mean(name, [*keys, 'features', 'with_status'])}"
             )
     return asked
 
 
 async def _answer(
-    service: Service, request: Request, held: Held, asked: Asked, columns: dict[str, list[Any]]
+    service: Service, request: Request, held: Held, asked: OnlineRequest, columns: dict[str, list[Any]]
 ) -> Response:
     try:
         if held.waits:
@@ -136,18 +140,15 @@ async def _answer(
         return _look_up(request, held, asked, columns)
     except NotOnlineError:  # the table may have been served again, after this worker's last refresh
         held = await service.elsewhere(request, service.definitions.open, held.record.project, held.record.name)
-    try:
-        return await service.elsewhere(request, _look_up, request, held, asked, columns)
-    except NotOnlineError as error:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), NotOnlineError.__name__, SOON) from None
+    return await service.elsewhere(request, _look_up, request, held, asked, columns)
 
 
-def _look_up(request: Request, held: Held, asked: Asked, columns: dict[str, list[Any]]) -> Response:
+def _look_up(request: Request, held: Held, asked: OnlineRequest, columns: dict[str, list[Any]]) -> Response:
     kind = request.accepts
     found = held.table.find(columns, asked.features, time.time_ns() // 1000)
     request.reads = found.reads
     if kind == ARROW:
         table = found.arrow(asked.with_status).replace_schema_metadata({KEYS: _json(list(found.columns))})
-        return Response(HTTPStatus.OK, frames.to_stream(table), ARROW)
+        return Reply(frames.to_stream(table), ARROW)
     rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}
-    return Response(HTTPStatus.OK, _json(rows) if kind == JSON else _msgpack(rows), kind)
+    return Reply(_json(rows) if kind == JSON else _msgpack(rows), kind)

@@ -3,48 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
+from starlette.responses import Response
 
 from seeknal.define.schema import Schema
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
-from seeknal.server.http import ARROW, JSON, TEXTUAL, Request, Response
+from seeknal.server.http import ARROW, JSON, TEXTUAL, Reply, Request
 from seeknal.server.service import Service
 
 
 class Rows(msgspec.Struct, forbid_unknown_fields=True):
-    """Rows to push to a group; see `FeatureStore.push`."""
+    """Rows of a group, or of an online table."""
 
-    rows: list[dict[str, Any]]
+    rows: Annotated[list[dict[str, Any]], Meta(description="One object per row: column to value.")]
 
 
-_decode = Decoder(Rows, '{"rows": [{"NAME": ...}]}')
+class PushResult(msgspec.Struct):
+    """What a push has stored."""
+
+    group: Annotated[str, Meta(description="Project and name of the group.")]
+    version: int
+    snapshot: Annotated[int, Meta(description="The newest snapshot, which has the rows.")]
+    rows: Annotated[int, Meta(description="Rows that were stored.")]
+    known: Annotated[int, Meta(description="Rows that were stored already, and not again.")]
+    erased: Annotated[int, Meta(description="Rows left out, at or before the erasure of their entity.")]
+    first: Annotated[str | None, Meta(description="Earliest event time of the rows that were not left out.")]
+    online: Annotated[int | None, Meta(description="Entities online now; null if nothing was to be loaded.")]
+
+
+BODY = Decoder(Rows, '{"rows": [{"NAME": ...}]}')
 _json = msgspec.json.Encoder().encode
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Store rows, and load them online."""
+    """Store rows in the current version of a group, and load them online."""
     kind = request.kind
     request.refuse_query()
     body = await request.body()
     record = await service.elsewhere(request, service.definitions.group, request.names[-1], request)
-    rows = read_arrow(body, service.limits.keys) if kind == ARROW else _decode(body, kind).rows
+    rows = read_arrow(body, service.limits.keys) if kind == ARROW else BODY(body, kind).rows
     check_count(len(rows), service.limits.keys)
     request.keys = len(rows)
     with await service.pushes.place(request):
         pushed = await service.pushes.run(_push, service, record, rows, kind)
-    return Response(HTTPStatus.OK, _json(pushed))
+    return Reply(_json(pushed))
 
 
-def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> dict[str, Any]:
+def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> PushResult:
     if kind in TEXTUAL:
         rows = _read(rows, service.store.groups.version(record.name, project=record.project).schema, text=kind == JSON)
-    pushed = asdict(service.store.groups.push(record.name, rows, project=record.project))
-    return pushed | {"first": None if pushed["first"] is None else forms.moment_text(pushed["first"])}
+    pushed = service.store.groups.push(record.name, rows, project=record.project)
+    first = None if pushed.first is None else forms.moment_text(pushed.first)
+    return PushResult(**asdict(pushed) | {"first": first})
 
 
 def _read(rows: list[dict[str, Any]], schema: Schema, *, text: bool) -> list[dict[str, Any]]:

@@ -1,56 +1,145 @@
-"""The routes: which endpoints are at a path, and the right that they take."""
+"""The routes: all that authorizes, answers and describes the requests to each path is written here, once."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Set as AbstractSet
+from dataclasses import KW_ONLY, dataclass, field, replace
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from seeknal.server import about, historical, lookups, pushes
-from seeknal.server.http import Request, Response
+from seeknal.server.authorization import authorize
+from seeknal.server.bodies import Decoder
+from seeknal.server.http import ARROW, JSON, MSGPACK, SOON, Problem, Request
 from seeknal.server.service import Service
 
-Endpoint = Callable[[Service, Request], Awaitable[Response]]
 OPEN = ""
+FORM, TEXT = "multipart/form-data", "text/plain"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A method of a route.
+
+    Args:
+        endpoint: Returns the response to a request.
+        name: The operation's name in generated clients.
+        answers: The content types of the response, each with the type that it encodes if that has a schema.
+        body: The decoder of the body; None if the operation takes none.
+        is_form: Whether the body is a form, of what `body` decodes and a spine.
+        query: The decoder whose fields can be given in the query, with each key as a field.
+        problems: The statuses of its problems, beside those of every route, every right and every body.
+        example: What follows the URL in an example for curl.
+    """
+
+    endpoint: Callable[[Service, Request], Awaitable[Response]]
+    name: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    _: KW_ONLY
+    body: Decoder | None = None
+    is_form: bool = False
+    query: Decoder | None = None
+    problems: AbstractSet[int] = frozenset()
+    example: str = ""
+
+    @property
+    def summary(self) -> str:
+        """What the operation does, in a sentence: that of its endpoint's docstring."""
+        return (self.endpoint.__doc__ or "").partition("\n")[0]
 
 
 @dataclass(frozen=True)
 class Route:
-    """The endpoints at a path.
+    """The operations at a path.
 
     Args:
         path: The path, with the names in it as {parameters}.
         right: The right that a token must have; empty if the route is open to all.
-        methods: The endpoint of each method.
+        operations: The operation of each method.
     """
 
     path: str
     right: str
-    methods: Mapping[str, Endpoint]
+    operations: Mapping[str, Operation]
 
-    @property
-    def allowed(self) -> str:
-        """The methods of the route, as the header `Allow` lists them."""
-        return ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that the router has found the route of."""
+        state, names = scope["state"], [*scope["path_params"].values()]
+        response = await self.respond(state["service"], state["request"], names)
+        await response(scope, receive, send)
 
-    @cached_property
-    def has_project(self) -> bool:
-        """Whether the first name in the path is that of a project."""
-        return "{project}" in self.path
+    async def respond(self, service: Service, request: Request, names: list[str]) -> Response:
+        """Return the response to a request, once it is authorized.
+
+        Raises:
+            Problem: Too many requests are running, the path has other methods, or the request is not authorized.
+        """
+        request.route, request.names = self.path, names
+        if len(service.running) > service.limits.requests:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are running.", None, SOON)
+        operation = self.operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            allowed = ", ".join([*self.operations, *(["HEAD"] if "GET" in self.operations else [])])
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"Use {allowed}.", None, {"allow": allowed})
+        request.project = names[0] if "{project}" in self.path else None
+        if self.right != OPEN:
+            authorize(service, request, self.right)
+        return await operation.endpoint(service, request)
 
 
-ROUTES: Mapping[tuple[str, int], Route] = {
-    ("online", 2): Route("/v1/online/{project}/{table}", "read", {"POST": lookups.post, "GET": lookups.get}),
-    ("online", 1): Route("/v1/online/{table}", "read", {"POST": lookups.post, "GET": lookups.get}),
-    ("push", 2): Route("/v1/push/{project}/{group}", "push", {"POST": pushes.post}),
-    ("push", 1): Route("/v1/push/{group}", "push", {"POST": pushes.post}),
-    ("historical", 1): Route("/v1/historical/{project}", "read", {"POST": historical.post}),
-    ("/v1/historical", 0): Route("/v1/historical", "read", {"POST": historical.post}),
-    ("/v1/catalog", 0): Route("/v1/catalog", "read", {"GET": about.catalog}),
-    ("/metrics", 0): Route("/metrics", "admin", {"GET": about.metrics}),
-    ("/healthz", 0): Route("/healthz", OPEN, {"GET": about.healthy}),
-    ("/readyz", 0): Route("/readyz", OPEN, {"GET": about.ready}),
-    ("/openapi.json", 0): Route("/openapi.json", OPEN, {"GET": about.openapi}),
-    ("/", 0): Route("/", OPEN, {"GET": about.page}),
-}
-"""The routes by what is left of their paths without the names, and the number of names."""
+def _ways(path: str, right: str, operations: Mapping[str, Operation]) -> list[Route]:
+    """Return a route, and the one without the project in its path, which finds the only project that has the name."""
+    by_name = {method: replace(one, name=f"{one.name}_by_name") for method, one in operations.items()}
+    return [Route(path, right, operations), Route(path.replace("/{project}", ""), right, by_name)]
+
+
+_ROWS = {JSON: pushes.Rows, MSGPACK: None, ARROW: None}
+_get_features = Operation(
+    lookups.post,
+    "get_features",
+    _ROWS,
+    body=lookups.BODY,
+    problems={404, 406},
+    example="""-H 'Content-Type: application/json' -d '{"keys": [{"customer_id": 1}]}'""",
+)
+_get_features_of_one = Operation(
+    lookups.get,
+    "get_features_of_one",
+    _ROWS,
+    query=lookups.BODY,
+    problems={404, 406},
+    example="?customer_id=1&features=total",
+)
+_push_rows = Operation(
+    pushes.post,
+    "push_rows",
+    {JSON: pushes.PushResult},
+    body=pushes.BODY,
+    problems={404, 429},
+    example="""-H 'Content-Type: application/json' -d '{"rows": [{"customer_id": 2, "at": "2024-05-04T10:30:00Z", "total": 27}]}'""",
+)
+_get_training_data = Operation(
+    historical.post,
+    "get_training_data",
+    {ARROW: None},
+    body=historical.BODY,
+    is_form=True,
+    problems={404, 429},
+    example="""-F 'query={"lookups": [{"group": "spend"}], "date_col": "at"}' -F spine=@spine.parquet -o training.arrows""",
+)
+_online = _ways("/v1/online/{project}/{table}", "read", {"POST": _get_features, "GET": _get_features_of_one})
+ROUTES = (
+    *_online,
+    *_ways("/v1/push/{project}/{group}", "push", {"POST": _push_rows}),
+    *_ways("/v1/historical/{project}", "read", {"POST": _get_training_data}),
+    Route("/v1/catalog", "read", {"GET": Operation(about.catalog, "get_catalog", {JSON: dict})}),
+    Route("/metrics", "admin", {"GET": Operation(about.metrics, "get_metrics", {TEXT: None})}),
+    Route("/healthz", OPEN, {"GET": Operation(about.healthy, "get_health", {JSON: about.Health})}),
+    Route("/readyz", OPEN, {"GET": Operation(about.ready, "get_readiness", {JSON: about.Health})}),
+)
+ONLINE = {one.path.count("/") + 1: one for one in _online}
+"""The routes of online reads, by the number of pieces into which slashes split a path."""
