@@ -47,12 +47,12 @@ class Ages:
             self._now = asyncio.ensure_future(self._look())
             self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # read, else asyncio logs it
         if (now := self._now) is not None:
-            request.wait("The stores did not tell in time how fresh the tables are.")
+            request.wait("The stores did not report the freshness of the tables in time.")
             await asyncio.wait([now], timeout=None if self._last is None else _SOON)
             if now.done():
                 return now.result()
         if self._last is None or time.monotonic() > self._ended + _LONGEST:
-            raise StoreError("The stores do not tell how fresh the tables are; look whether one hangs.")
+            raise StoreError("The stores do not report the freshness of the tables. Check whether one hangs.")
         return self._last
 
     async def _look(self) -> list[Freshness]:

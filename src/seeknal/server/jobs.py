@@ -24,7 +24,7 @@ class Jobs:
 
     def __init__(self, kind: str, places: int) -> None:
         self._full = (
-            f"{places} {kind} are at work, and no more at once. Nothing was done.",
+            f"All {places} slots for {kind} are taken. Nothing was done.",
             HTTPStatus.TOO_MANY_REQUESTS,
         )
         self._free = asyncio.Semaphore(places)
@@ -80,11 +80,11 @@ class Spines:
         def fill(more: int) -> None:
             nonlocal mine
             if self._filled + more > self._room:
-                raise _full("The spines of other requests fill all the room that there is for them.")
+                raise _full("The spines of other requests use all the disk space that spines may use.")
             mine, self._filled = mine + more, self._filled + more
 
         if self._number >= self._most:
-            raise _full(f"{self._most} spines are on their way or joined, and no more at once.")
+            raise _full(f"{self._most} spines are being received or joined, and no more are accepted at once.")
         self._number += 1
         try:
             yield fill

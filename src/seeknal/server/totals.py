@@ -122,4 +122,6 @@ class SharedTotals:
                 mine.settimeout(_PATIENCE)
                 return dict(_decode(b"".join(iter(lambda: mine.recv(2**16), b""))))
         except (OSError, msgspec.DecodeError) as error:
-            raise StoreError(f"The first process does not tell what the workers counted: {error}. Ask again.") from None
+            raise StoreError(
+                f"The first process did not return the counts of the workers: {error}. Try again."
+            ) from None
