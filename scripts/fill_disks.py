@@ -36,7 +36,6 @@ from kill_writers import Disk
 
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning, StoreError
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.registry import tokens
 from seeknal.values.times import instant
 
 USERS, SECOND, KEPT = 200, 1_000_000, 20
@@ -110,7 +109,7 @@ class Deed:
             "erase": lambda: store.groups.erase("spend", {"user": self.users[0]}, delete_training_sets=True),
             "load": lambda: store.tables.refresh([TABLE], full=self.number % 2 == 0),
             "optimize": lambda: store.groups.optimize("spend", keep_days=0),
-            "token": lambda: tokens.create(store.core.registry, f"t{self.number}", "shop", ["read"]),
+            "token": lambda: store.tokens.create(f"t{self.number}", "shop", ["read"]),
             "revoke": lambda: revoke(store),
             "describe": lambda: store.groups.register(group(f"of {self.number}")),
         }
@@ -133,8 +132,8 @@ def group(description: str | None = None) -> FeatureGroup:
 
 def revoke(store: FeatureStore) -> None:
     """Revoke the first token, if there is one."""
-    for name in sorted(one.name for one in store.core.registry.tokens() if one.revoked_at is None)[:1]:
-        tokens.revoke(store.core.registry, name)
+    for name in sorted(one.name for one in store.tokens.all() if one.revoked_at is None)[:1]:
+        store.tokens.revoke(name)
 
 
 def online(store: FeatureStore) -> dict[int, int]:
@@ -180,7 +179,7 @@ def check(home: str, told: Connection, expected: Reckoning, is_online: bool) -> 
         "counted rows": store.groups.version("spend").rows == len(expected.rows),
         "latest rows": dict(zip(stored["user"].to_pylist(), stored["x"].to_pylist(), strict=True)) == expected.newest(),
         "notes of the registry": noted >= last,
-        "tokens": {one.name for one in store.core.registry.tokens() if one.revoked_at is None} == expected.tokens,
+        "tokens": {one.name for one in store.tokens.all() if one.revoked_at is None} == expected.tokens,
         "the description": record.group.description == expected.description,
         "what is online, as it was left": not is_online
         or (store.tables.verify(TABLE).equal and online(store) == expected.newest()),

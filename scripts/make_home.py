@@ -94,10 +94,8 @@ def furnish() -> str | None:
     ):
         with suppress(AttributeError):
             step()
-    with suppress(ImportError):
-        from seeknal.registry import tokens
-
-        token = tokens.create(store.core.registry, "web", "shop", ["read", "push"])
+    with suppress(AttributeError):
+        token = store.tokens.create("web", "shop", ["read", "push"])
     return token
 
 

@@ -177,7 +177,7 @@ def test_a_deleted_group_is_gone_and_can_be_made_anew(home):
 
 def test_a_group_that_is_served_cannot_be_deleted():
     HistoricalFeaturesDuckDB([FeatureLookup(spend())]).serve("online")
-    assert "delete-table shop/online" in failure("delete", "feature-group", "spend", "--yes")
+    assert "delete online-table shop/online" in failure("delete", "feature-group", "spend", "--yes")
     assert answer("delete-table", "online", "--yes") == {"deleted": "shop/online"}
     answer("delete", "feature-group", "spend", "--yes")
 

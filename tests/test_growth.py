@@ -78,7 +78,7 @@ def test_the_schema_of_a_version_is_kept_once_however_often_it_is_written_to(sto
     for number in range(1, 6):
         store.groups.push("spend", row(number))
     versions: list[Version] = store.groups.versions("spend")
-    with sqlite3.connect(store.registry_file) as db:
+    with sqlite3.connect(store.home / "registry.db") as db:
         texts = [text for (text,) in db.execute("SELECT schema_text FROM snapshot ORDER BY number")]
     assert [bool(text) for text in texts] == [True, *[False] * 5]
     assert versions[0].schema.feature_names == ["amount"]
@@ -323,8 +323,8 @@ def test_a_look_at_all_groups_sees_what_each_look_would_and_later_writes_too(sto
     store.groups.write(other, table([1, 2]))
     store.groups.register(FeatureGroup("empty", GROUP.entity, GROUP.materialization, "shop"))
     overview = Overview(store.core.catalog)
-    assert overview.groups == store.core.registry.groups()
-    for record in overview.groups:
+    assert overview.groups() == store.core.registry.groups()
+    for record in overview.groups():
         assert overview.group(record.name) == overview.group(record.label) == record
         assert overview.versions(record) == store.core.catalog.versions(record)
     store.groups.push("spend", row(9))

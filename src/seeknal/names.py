@@ -147,7 +147,8 @@ def not_the_only(kind: str, name: str, project: str | None, known: Sequence[Name
     same = [f"{one.project}/{one.name}" for one in known if one.name == name]
     if same and project is None:
         choices = " or ".join(map(repr, same))
-        return DefinitionError(f"Several projects have a {kind} named {name!r}. Say {choices}.", name=name)
+        article = "an" if kind[0] in "aeiou" else "a"
+        return DefinitionError(f"Several projects have {article} {kind} named {name!r}. Say {choices}.", name=name)
     near = [one.name for one in known if project in {None, one.project}]
     hint = f" There is {' and '.join(map(repr, same))}." if same else did_you_mean(name, near)
     place = where if project is None else f"project {project!r}"

@@ -156,7 +156,7 @@ def test_nan_equals_nan_and_null_is_not_nan(place):
     assert table.verify().equal
     fg = written(rows(float("nan")), name="other")
     other = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve("others")
-    assert other.tables.verify().equal
+    assert other.verify().equal
 
 
 def test_tables_of_several_groups_keys_and_versions_are_verified(place):

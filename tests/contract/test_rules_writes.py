@@ -216,9 +216,18 @@ WRONG = {
         "'user_id' is double, which cannot serve as a key. Make it a whole number or text",
     ),
     "null event time": (rows(1, times=pa.array([None], US)), "1 of 1 rows have no 'at'.* write.drop_nulls=True"),
-    "narrower": (rows(1.5), "'x' of group 'spend' is int64 and cannot become double: .* Cast the column"),
-    "other kind": (rows("a"), "'x' of group 'spend' is int64 and cannot become string: .* Cast the column"),
-    "key of another kind": (rows(1, user="1"), "'user_id' of group 'spend' is int64 .* string: .* Cast the column"),
+    "narrower": (
+        rows(1.5),
+        "'x' of group 'spend' is int64 and cannot become double, to which it does not widen. Cast the column",
+    ),
+    "other kind": (
+        rows("a"),
+        "'x' of group 'spend' is int64 and cannot become string, to which it does not widen. Cast the column",
+    ),
+    "key of another kind": (
+        rows(1, user="1"),
+        "'user_id' of group 'spend' is int64 and cannot become string, to which it does not widen. Cast the column",
+    ),
     "time out of range": (rows(1, times=pa.array([2**62], pa.int64()).cast(US)), "'at' holds times .* Check its unit"),
     "differing in case": (rows(1, X=[1]), "'x' and 'X' differ in case only. Rename one"),
     "reserved": (rows(1, _seeknal_row_id=[1]), "cannot be named '_seeknal_row_id' or nothing. Rename it"),
