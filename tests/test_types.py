@@ -1,11 +1,13 @@
 """Types at their edges: where a library has none of the kind, or another one."""
 
 from datetime import UTC, date, time
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dateutil.tz import tzoffset
 
@@ -204,3 +206,75 @@ def test_slices_of_lists_of_lists_of_nulls_are_cast_as_they_are():
                 (cast,) = recast(pa.table({"x": column}), [kind]).columns
                 cast.validate(full=True)
                 assert cast.to_pylist() == column.to_pylist()
+
+
+TIMES_OF_DAY = pa.array([123_456_789]).cast(pa.time64("ns"))
+FAR_TIME = pa.array([2**40]).cast(pa.timestamp("s"))
+FAR_DATE = pa.array([10**7], pa.int32()).cast(pa.date32())
+
+
+@pytest.mark.parametrize("values", [TIMES_OF_DAY, FAR_TIME, FAR_DATE], ids=lambda values: str(values.type))
+@pytest.mark.parametrize("nothing", [pa.nulls(1), pa.array([[None]]), pa.array([[]], pa.list_(pa.null()))])
+def test_a_value_beside_nulls_without_a_type_stays_as_it_is(values, nothing):
+    """Python has no nanoseconds and no years beyond 9999, so no value may go through it."""
+    known = pa.array([1]) if pa.types.is_null(nothing.type) else pa.array([[1]])
+    fg = written(rows(1).set_column(2, "x", pa.StructArray.from_arrays([known, values], ["a", "b"])))
+    again = rows(1, user=2).set_column(2, "x", pa.StructArray.from_arrays([nothing, values], ["a", "b"]))
+    write(fg, again, mode="append")
+    found = history(fg)["x"].combine_chunks()
+    assert found.field("b").equals(pa.concat_arrays([values, values]))
+    assert (fg.version, found.field("a").to_pylist()) == (1, [*known.to_pylist(), *nothing.to_pylist()])
+
+
+@pytest.mark.parametrize("inside", [pa.null(), pa.list_(pa.field("element", pa.null()))], ids=str)
+@pytest.mark.parametrize(
+    "outer", [lambda of: pa.list_(pa.field("element", of)), pa.large_list, lambda of: pa.list_(of, 2)]
+)
+def test_a_slice_of_lists_of_nulls_is_written_as_it_is(outer, inside):
+    lists = pa.array([[None, None], [None, None], None, [None, None]], outer(inside)).slice(1, 2)
+    fg = written(rows(1, 2).set_column(2, "x", lists))
+    assert history(fg)["x"].to_pylist() == lists.to_pylist()
+
+
+def in_parts(table):
+    """Put a table between two without rows, which have categories of their own."""
+    return pa.concat_tables([table.slice(0, 0), table, table.slice(0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("known", "values"),
+    [
+        (pa.float64(), pa.array([3])),
+        (pa.float64(), pa.array([3]).dictionary_encode()),
+        (pa.decimal128(5, 2), pa.array([Decimal("3.0")])),
+        (pa.list_(pa.float64()), pa.array([[3]])),
+        (pa.struct([("a", pa.float64())]), pa.array([{"a": 3}])),
+    ],
+    ids=str,
+)
+def test_a_part_without_rows_changes_nothing(known, values, tmp_path):
+    fg = written(rows(1).set_column(2, "x", pa.nulls(1, known)))
+    write(fg, in_parts(rows(1, user=2).set_column(2, "x", values)), mode="append")
+    fg.push(in_parts(rows(1, user=3).set_column(2, "x", values)))
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    whole = rows(1, user=4).set_column(2, "x", values)
+    for number, part in enumerate((whole.slice(0, 0), whole, whole.slice(0, 0))):
+        pq.write_table(part, folder / f"{number}.parquet")
+    write(fg, folder, mode="append")
+    found = history(fg)["x"]
+    assert (fg.version, found.type, found.to_pylist()) == (1, known, [None, *values.to_pylist() * 3])
+
+
+def test_frames_of_pandas_put_together_with_an_empty_one_are_written():
+    fg = written(rows(0.5))
+    frame = pd.DataFrame({"user_id": [2], "at": [NOON], "x": pd.array([1], dtype="int64[pyarrow]")})
+    write(fg, pd.concat([frame, frame[:0]]), mode="append")
+    assert history(fg)["x"].to_pylist() == [0.5, 1.0]
+
+
+def test_a_category_of_no_row_need_not_fit():
+    fg = written(rows(1).set_column(2, "x", pa.array([Decimal(1)], pa.decimal128(3, 0))))
+    categories = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), pa.array([Decimal("0.5"), Decimal("2.0")]))
+    write(fg, rows(1, user=2).set_column(2, "x", categories), mode="append")
+    assert (fg.version, history(fg)["x"].to_pylist()) == (1, [1, 2])

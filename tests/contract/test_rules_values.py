@@ -245,6 +245,12 @@ COLUMNS = {
     "embedding": pa.array([[1.5, 0.1, nan], None, [0.0, None, 1.0]], EMBEDDING),
     "embedding without nulls": pa.array([[1.5, 0.1, 2.0], [0.0, 3.0, 1.0]], EMBEDDING),
     "struct with embedding": pa.array([{"e": [1, 2, 3]}, None, {"e": None}], pa.struct([("e", EMBEDDING)])),
+    "list of nulls": pa.array([[None, None], [None], None, []], pa.list_(pa.null())),
+    "list of lists of nulls": pa.array([[[None, None], []], None, [None]], pa.list_(pa.list_(pa.null()))),
+    "embedding of nulls": pa.FixedSizeListArray.from_arrays(pa.nulls(4), 2, mask=pa.array([False, True])),
+    "struct with nulls": pa.array(
+        [{"l": [None, None], "n": None}, None], pa.struct([("l", pa.list_(pa.null())), ("n", pa.null())])
+    ),
     "dates in a struct": pa.array([{"d": date(2024, 1, 1)}, None], pa.struct([("d", pa.date32())])),
 }
 

@@ -16,7 +16,7 @@ from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import DataError
 from seeknal.offline.log import DataFile, Snapshot
 from seeknal.system.parallel import parallel_map
-from seeknal.values.casting import recast
+from seeknal.values.casting import cast, recast
 from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.times import DAY, Interval
 
@@ -312,7 +312,9 @@ def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schem
     for new_field in new:
         try:
             is_old = new_field.name in had.column_names
-            columns.append(had[new_field.name].cast(new_field.type) if is_old else pa.nulls(len(table), new_field.type))
+            columns.append(
+                cast(had[new_field.name], new_field.type) if is_old else pa.nulls(len(table), new_field.type)
+            )
         except pa.ArrowInvalid:
             raise DataError(
                 f"Column {new_field.name!r} holds stored values of type {had[new_field.name].type} that have no place in {new_field.type}. "

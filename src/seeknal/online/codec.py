@@ -19,6 +19,7 @@ from seeknal.define.schema import Schema
 from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.values import types
+from seeknal.values.casting import cast
 from seeknal.values.display import shown_values
 from seeknal.values.matching import match
 from seeknal.values.types import UTC
@@ -65,7 +66,7 @@ class Codec:
 
     def value(self, i: int, value: Any) -> Any:
         """Return a wire value of the feature at position `i` as a Python value for display."""
-        return shown_values(_unwired(pa.array([value], self._row[i].type), self._kinds[i]))[0]
+        return shown_values(cast(pa.array([value], self._row[i].type), self._kinds[i]))[0]
 
     def entity(self, key: bytes) -> dict[str, Any]:
         """Return the join keys of an encoded entity, by name, for display.
@@ -132,7 +133,7 @@ class Codec:
     def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
         """Return the features at some positions as columns; a row that is None becomes nulls."""
         columns = pa.array(rows, self._row).flatten()
-        return [_unwired(columns[i], self._kinds[i]) for i in wanted]
+        return [cast(columns[i], self._kinds[i]) for i in wanted]
 
     @property
     def width(self) -> int:
@@ -162,10 +163,6 @@ class Codec:
         return list(zip(*columns, strict=True))
 
 
-def _unwired(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    return array if array.type == kind else _nulls_inside(array).cast(kind)
-
-
 def _come(row: WireRow, at: int) -> WireRow | None:
     """Return the latest of an entity's rows that is visible at `at`; None if all of them are in the future."""
     return next((tuple(one) for one in row[:-1] if one[-1] <= at), None) if row[-1] is None else None
@@ -175,18 +172,7 @@ def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
     """Return a column of a logical type as Python values that MessagePack can represent."""
     whole = pa.types.is_integer(kind) and pa.types.is_integer(column.type)
     wire = types.wire(kind)
-    return list((column if whole or column.type == wire else column.cast(wire)).to_pylist())
-
-
-def _nulls_inside(array: pa.Array) -> pa.Array:
-    """Set the fields of null structs to null as well, also inside lists, so that a cast ignores the values that lie there."""
-    if pa.types.is_list(array.type):
-        inside = _nulls_inside(array.values)
-        return pa.ListArray.from_arrays(array.offsets, inside, type=array.type, mask=array.is_null())
-    if not pa.types.is_struct(array.type):
-        return array
-    fields = [_nulls_inside(field) for field in array.flatten()]
-    return pa.StructArray.from_arrays(fields, fields=list(array.type), mask=array.is_null())
+    return list((column if whole or column.type == wire else cast(column, wire)).to_pylist())
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
 from seeknal.values.types import LONGEST_DECIMAL, is_any_list, readable, standard, together, widens
+
+Column = TypeVar("Column", pa.Array, pa.ChunkedArray)
 
 
 def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
@@ -21,7 +24,7 @@ def recast(table: pa.Table, kinds: list[pa.DataType]) -> pa.Table:
     columns = []
     for name, column, kind in zip(table.column_names, table.columns, kinds, strict=True):
         try:
-            columns.append(_renamed(column, kind) if column.type == kind else _cast(column, kind))
+            columns.append(cast(column, kind))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"Column {name!r} does not fit its type {kind}: {error}", column=name) from None
     return pa.Table.from_arrays(columns, schema=pa.schema(map(pa.field, table.column_names, kinds)))
@@ -36,7 +39,7 @@ def fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
     if not _may_fit(standard(column.type), kind):
         return False
     try:
-        _cast(column, kind)
+        cast(column, kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return False
     return True
@@ -46,7 +49,7 @@ def with_readable_zones(table: pa.Table, *, offsets: bool = True) -> pa.Table:
     """Return a table in which each zone that cannot be read is replaced by UTC; see `types.readable`."""
     for i, field in enumerate(table.schema):
         if (kind := readable(field.type, offsets=offsets)) != field.type:
-            table = table.set_column(i, field.with_type(kind), _cast(table.column(i), kind))
+            table = table.set_column(i, field.with_type(kind), cast(table.column(i), kind))
     return table
 
 
@@ -65,12 +68,16 @@ def shortest(column: pa.ChunkedArray) -> pa.DataType:
     return pa.decimal128(min(LONGEST_DECIMAL, max(1, whole + scale)), scale)
 
 
-def decoded(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a dictionary-encoded column as plain values of a type. Each chunk has a dictionary of its own."""
-    chunks = [_cast(pa.chunked_array([chunk.dictionary]), kind) for chunk in column.chunks]
-    pairs = zip(column.chunks, chunks, strict=True)
-    taken = [categories.take(chunk.indices) for chunk, categories in pairs]
-    return pa.chunked_array([part for one in taken for part in one.chunks], kind)
+def cast(column: Column, kind: pa.DataType) -> Column:
+    """Cast a column, as `recast` casts each of a table. Categories, of which each chunk has its own, become plain values.
+
+    Raises:
+        pa.ArrowInvalid: A value does not fit the type.
+        pa.ArrowNotImplementedError: No value of the column's type fits it.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        return pa.chunked_array([_cast_array(chunk, kind) for chunk in column.chunks], kind)
+    return _cast_array(column, kind)
 
 
 def leaves(values: pa.Array) -> Iterator[pa.Array]:
@@ -100,42 +107,54 @@ def _may_fit(one: pa.DataType, other: pa.DataType) -> bool:
     return decimal or (is_.is_integer(one) and is_.is_floating(other)) or widens(one, other)
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Cast a column.
+def _cast_array(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast an array: lists and structs by casting what is inside, so that each rule below holds at any depth.
 
-    Nulls are taken out before a cast to fixed-size lists, and put back afterwards: Arrow 26.0.1 reads values beside
-    them that do not exist.
+    Arrow 26.0.1 casts nested arrays itself, but takes wrong offsets from slices of lists of nulls, and reads values
+    beside the nulls of fixed-size lists that do not exist.
     """
-    if column.null_count == len(column) and not is_.is_null(kind):
-        return pa.chunked_array([pa.nulls(len(column), kind)])
-    if is_.is_dictionary(column.type):
-        return decoded(column, kind)
-    if is_.is_integer(column.type) and is_.is_decimal(kind):
-        # Arrow refuses a decimal too short for the largest value of the integer type, whatever the values are.
-        return column.cast(pa.decimal128(LONGEST_DECIMAL)).cast(kind)
-    if is_.is_fixed_size_list(kind) and column.null_count:
-        import pyarrow.compute as pc
+    if str(values.type) == str(kind):  # types are equal for Arrow if only the names in their lists differ
+        return values
+    if values.null_count == len(values):
+        return pa.nulls(len(values), kind)
+    if is_.is_dictionary(values.type):
+        # Categories are cast after they are taken, because those of no row need not fit.
+        categories = _cast_array(values.dictionary, standard(values.type))
+        return _cast_array(categories.take(values.indices), kind)
+    if is_any_list(kind) and (is_any_list(values.type) or is_.is_large_list(values.type)):
+        return _cast_lists(values, kind)
+    if is_.is_struct(kind) and is_.is_struct(values.type) and [f.name for f in kind] == [f.name for f in values.type]:
+        parts = [_cast_array(part, field.type) for part, field in zip(values.flatten(), kind, strict=True)]
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=values.is_null())
+    return _cast_plain(values, kind)
 
-        valid = column.is_valid()
-        # For the rows "a", null, "b": places 0, null, 1 in the column without nulls.
-        places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(valid.cast(pa.int64())), 1), None)
-        return _cast(column.drop_null(), kind).take(places)
-    if column.type.num_fields and _has_nulls_only(column.type):
-        # Arrow 26.0.1 takes wrong offsets from slices of lists of such lists.
-        found = pa.chunked_array([pa.array(chunk.to_pylist(), kind) for chunk in column.chunks], kind)
-    else:
-        found = column.cast(kind, safe=not is_.is_floating(kind))
-    if any(name in str(kind) for name in ("float", "double")) and not widens(column.type, kind):
-        for before, after in zip(column.chunks, found.chunks, strict=True):
-            for one, other in zip(leaves(before), leaves(after), strict=True):
-                _check_floats(one, other)
+
+def _cast_plain(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    if is_.is_integer(values.type) and is_.is_decimal(kind):
+        # Arrow refuses a decimal too short for the largest value of the integer type, whatever the values are.
+        return values.cast(pa.decimal128(LONGEST_DECIMAL)).cast(kind)
+    found = values.cast(kind, safe=not is_.is_floating(kind))
+    _check_floats(values, found)
     return found
 
 
-def _has_nulls_only(kind: pa.DataType) -> bool:
-    """Return whether a type is null, or has lists or fields of that type inside."""
-    inside = (kind.field(i).type for i in range(kind.num_fields))
-    return is_.is_null(kind) or any(map(_has_nulls_only, inside))
+def _cast_lists(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast lists of any layout. For example, [1, 2], null, [3] has the values 1, 2, 3 and the lengths 2, 0, 1."""
+    import pyarrow.compute as pc
+
+    inside = _cast_array(values.flatten(), kind.value_type)
+    lengths = pc.fill_null(pc.list_value_length(values), 0)
+    if not is_.is_fixed_size_list(kind):
+        ends = pc.cumulative_sum(lengths.cast(pa.int64()))
+        offsets = pa.concat_arrays([pa.array([0]), ends]).cast(pa.int32())
+        return pa.ListArray.from_arrays(offsets, inside, type=kind, mask=values.is_null())
+    is_valid = values.is_valid()
+    if pc.any(pc.and_(is_valid, pc.not_equal(lengths, kind.list_size))).as_py():
+        raise pa.ArrowInvalid(f"a list does not have {kind.list_size} values")
+    # For the rows "a", null, "b": places 0, null, 1 in the lists without nulls.
+    places = pc.if_else(is_valid, pc.subtract(pc.cumulative_sum(is_valid.cast(pa.int64())), 1), None)
+    found = pa.FixedSizeListArray.from_arrays(inside, type=kind)
+    return found.take(places) if values.null_count else found
 
 
 def _check_floats(before: pa.Array, after: pa.Array) -> None:
@@ -159,13 +178,3 @@ def _check_floats(before: pa.Array, after: pa.Array) -> None:
         wrong, why = pc.and_(pc.is_inf(near), pc.is_finite(before.cast(pa.float64()))), "is beyond its range"
     if pc.any(wrong).as_py():
         raise pa.ArrowInvalid(f"{before.filter(wrong)[0]} {why}")
-
-
-def _renamed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a column whose inner list fields are named as in the type.
-
-    Arrow calls types equal that differ in such names only, but users would see `list<l: int64>`.
-    """
-    if str(column.type) == str(kind):
-        return column
-    return pa.chunked_array([chunk.view(kind) for chunk in column.chunks], kind)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from seeknal.errors import DataError
-from seeknal.values.casting import decoded
+from seeknal.values.casting import cast
 from seeknal.values.types import standard
 
 
@@ -30,7 +30,7 @@ def content_hash(table: pa.Table) -> str:
     for field, kind, given in zip(table.schema, check_types(table.schema), table.columns, strict=True):
         # The length of the name comes first, so that a name with blanks cannot pass for another name and type.
         digest.update(f"{len(field.name)} {field.name} {kind} {len(given)};".encode())
-        column = decoded(given, kind) if is_.is_dictionary(field.type) else given
+        column = cast(given, kind) if is_.is_dictionary(field.type) else given
         _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
     return digest.hexdigest()
 
@@ -85,7 +85,7 @@ def _feed_texts(digest: Any, values: pa.Array) -> None:
 
 def _decoded(array: pa.DictionaryArray) -> pa.Array:
     """Return a dictionary-encoded array as plain values."""
-    return pa.concat_arrays(decoded(pa.chunked_array([array]), standard(array.type)).chunks)
+    return pa.concat_arrays(cast(pa.chunked_array([array]), standard(array.type)).chunks)
 
 
 def _dense(values: pa.Array) -> memoryview:

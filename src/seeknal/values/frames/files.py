@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from seeknal.errors import DataError
 from seeknal.values import types
-from seeknal.values.casting import decoded
+from seeknal.values.casting import cast
 from seeknal.values.frames import texts
 from seeknal.values.frames.csv import read_text
 from seeknal.values.frames.given import Batches, Frame, InArrow, Kinds, Text
@@ -332,7 +332,7 @@ def for_parquet(table: pa.Table) -> pa.Table:
     """Return a table that Parquet can write, with plain values for dictionaries of nested values or of views."""
     for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
         if pa.types.is_dictionary(field.type) and _is_view_or_nested(field.type.value_type):
-            table = table.set_column(place, field.name, decoded(column, types.standard(field.type)))
+            table = table.set_column(place, field.name, cast(column, types.standard(field.type)))
     return table
 
 
