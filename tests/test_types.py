@@ -273,6 +273,29 @@ def test_frames_of_pandas_put_together_with_an_empty_one_are_written():
     assert history(fg)["x"].to_pylist() == [0.5, 1.0]
 
 
+DECIMALS = [pa.array([Decimal("1.5")]).cast(pa.decimal128(5, 1)).cast(kind(5, 1)) for kind in
+            (pa.decimal32, pa.decimal64, pa.decimal128, pa.decimal256)]  # fmt: skip
+DECIMALS += [pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), values) for values in DECIMALS]
+
+
+@pytest.mark.parametrize("values", DECIMALS, ids=lambda values: str(values.type))
+def test_decimals_of_every_width_and_layout_widen_a_feature(values):
+    fg = written(rows(1).set_column(2, "x", pa.array([Decimal(1)], pa.decimal128(3, 0))))
+    wider = rows(1, user=2).set_column(2, "x", values)
+    with pytest.raises(DataError, match="makes no new version"):
+        fg.push(wider)
+    with pytest.warns(match="version 2"):
+        write(fg, wider, mode="append")
+    assert history(fg)["x"].equals(pa.chunked_array([[Decimal("1.0"), Decimal("1.5")]], pa.decimal128(5, 1)))
+
+
+def test_decimals_that_pandas_keeps_as_categories_widen_a_feature():
+    fg = written(rows(Decimal(1)))
+    with pytest.warns(match="version 2"):
+        write(fg, pd.DataFrame({"user_id": [2], "at": [NOON], "x": pd.Categorical([Decimal("1.5")])}), mode="append")
+    assert history(fg)["x"].to_pylist() == [Decimal("1.0"), Decimal("1.5")]
+
+
 def test_a_category_of_no_row_need_not_fit():
     fg = written(rows(1).set_column(2, "x", pa.array([Decimal(1)], pa.decimal128(3, 0))))
     categories = pa.DictionaryArray.from_arrays(pa.array([1], pa.int8()), pa.array([Decimal("0.5"), Decimal("2.0")]))

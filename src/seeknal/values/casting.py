@@ -57,6 +57,7 @@ def shortest(column: pa.ChunkedArray) -> pa.DataType:
     """Return the shortest decimal type in which all values of a decimal column are exact."""
     import pyarrow.compute as pc
 
+    column = cast(column, standard(column.type))  # Arrow finds no extremes among shorter decimals and categories
     bounds = pc.min_max(column).as_py()
     largest = max((abs(value) for value in bounds.values() if value), default=Decimal(0))
     whole = max(0, largest.adjusted() + 1) if largest else 0
