@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
+from enum import Enum
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -208,6 +209,36 @@ def test_keys_beyond_pythons_years_are_found(client, store):
         for keys in (pa.table({"k": values}), [{"k": values[0]}]):
             assert own.get_features(keys, "arrow")["n"].to_pylist() == [7]
             assert client.get_features(label, keys, "arrow")["n"].to_pylist() == [7]
+
+
+class Color(str, Enum):  # noqa: UP042 - not StrEnum, whose `str` is its content
+    RED = "red"
+
+
+class Column(str, Enum):  # noqa: UP042
+    KEY = "k"
+    TIME = "at"
+
+
+def test_enums_of_text_are_their_text_as_keys_as_values_and_as_names(client, store):
+    given = pa.table({"k": ["red"], "x": ["a"], "list": [["a"]], "struct": [{"red": 1}]})
+    own = served(store, "enums", "k", given)
+    for ask in (own.get_features, partial(client.get_features, "enums")):
+        assert ask([{Column.KEY: Color.RED}], "dicts", ["x"]) == [{"k": "red", "x": "a"}]
+        with pytest.raises(DataError, match="lacks 'k'"):
+            ask([{Color.RED: 1}], "dicts")
+    row = {
+        Column.KEY: Color.RED,
+        Column.TIME: NOON + timedelta(days=1),
+        "x": Color.RED,
+        "list": [Color.RED],
+        "struct": {Color.RED: 2},
+    }
+    assert client.push("enums", row).rows == 1
+    assert store.groups.push("enums", row, project="shop").known == 1
+    assert client.get_features("enums", [{"k": "red"}], "dicts") == [
+        {"k": "red", "x": "red", "list": ["red"], "struct": {"red": 2}}
+    ]
 
 
 def test_numbers_of_numpy_and_moments_of_pandas_are_taken(client):

@@ -24,7 +24,7 @@ def check_name(kind: str, name: object) -> str:
         DefinitionError: The name is not text, or breaks the rule.
     """
     if isinstance(name, str) and _RULE.fullmatch(name):
-        return name
+        return str.__str__(name)  # an enum of text has its content in messages and paths, not its own name
     raise DefinitionError(
         f"{kind.capitalize()} name {name!r} breaks the rule: a letter first, then letters, digits, '_' and '-', "
         "at most 128 in all.",
@@ -48,7 +48,7 @@ def check_text(argument: str, given: object) -> str:
         DefinitionError: It is no text.
     """
     if isinstance(given, str) and is_text(given):
-        return str(given)  # NumPy's subclass of `str` is not accepted by every encoder
+        return str.__str__(given)  # NumPy's subclass of `str` is not accepted by every encoder
     raise DefinitionError(f"{argument}={reprlib.repr(given)} is no text. Write {argument}='x', say.")
 
 
@@ -76,7 +76,7 @@ def check_names(argument: str, given: object, example: str = "['x']") -> tuple[s
         raise DefinitionError(
             f"{argument} has {reprlib.repr(odd[0])} in it, which is no name. Write names as text: {argument}={example}, say."
         )
-    return tuple(map(str, found))
+    return tuple(map(str.__str__, found))
 
 
 def check_features(given: object) -> tuple[str, ...] | None:

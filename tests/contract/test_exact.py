@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum, IntEnum
 from functools import partial
 from itertools import count
 from typing import Any
@@ -98,6 +100,90 @@ def test_values_that_a_client_sends_are_taken_and_refused_as_they_are_without_it
     for read in (exact.column, exact.read_keys):
         own = outcome(read, values, kind)
         assert outcome(lambda name, given, kind, read=read: read(name, sent(given), kind), values, kind) == own
+
+
+@MANY
+@given(column=some.arrow)
+def test_scalars_of_arrow_become_exactly_what_their_column_has_or_are_refused(column):
+    scalars = list(column)
+    own = outcome(lambda name, values, _: exact.column(name, values), scalars, None)
+    if own != "refused":
+        assert own == answered(column)
+    assert outcome(lambda name, values, _: exact.column(name, sent(values)), scalars, None) == own
+
+
+class Color(str, Enum):  # noqa: UP042 - not StrEnum, whose `str` is its content
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 2**63
+
+
+class Label(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return f"<{super().__str__()}>"
+
+
+class Whole(int):
+    __int__ = __str__ = __repr__ = lambda self: "no number"
+
+
+class Real(float):
+    __float__ = __str__ = __repr__ = lambda self: "no number"
+
+
+class Amount(Decimal):
+    __str__ = __repr__ = __int__ = lambda self: "no number"
+
+
+class Raw(bytes):
+    def __bytes__(self) -> bytes:
+        return b"other"
+
+
+class Moment(datetime):
+    __sub__ = replace = lambda self, *_, **__: None
+
+
+class Day(date):
+    def toordinal(self) -> int:
+        return 1
+
+
+class Span(timedelta):
+    def __floordiv__(self, _):
+        return 1
+
+
+OWN_CLASSES = [
+    (Color.RED, "red"),
+    (Level.HIGH, 2**63),
+    (Label("a"), "a"),
+    (Whole(5), 5),
+    (Whole(2**63), 2**63),
+    (Real(0.5), 0.5),
+    (Amount("1.10"), Decimal("1.10")),
+    (Raw(b"raw"), b"raw"),
+    (Moment(2024, 5, 1, 12), datetime(2024, 5, 1, 12)),
+    (Moment(2024, 5, 1, 12, tzinfo=UTC), datetime(2024, 5, 1, 12, tzinfo=UTC)),
+    (Day(2024, 5, 1), date(2024, 5, 1)),
+    (Span(seconds=1), timedelta(seconds=1)),
+]
+
+
+@pytest.mark.parametrize(("value", "plain"), OWN_CLASSES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "wrap", [lambda one: one, lambda one: [one], lambda one: {"a": one}, lambda one: {Color.RED: {Label("a"): one}}]
+)
+def test_a_value_of_a_subclass_is_its_content_whatever_its_methods_return(value, plain, wrap):
+    expected = exact.column("x", [wrap(plain)])
+    assert exact.column("x", [wrap(value)]).equals(expected)
+    assert exact.column("x", [wrap(value), None], expected.type).slice(0, 1).equals(expected)
+    assert exact.column("x", sent([wrap(value)])).equals(expected)
+    assert exact.series("x", objects([wrap(value)])).equals(expected)
 
 
 @pytest.mark.parametrize("kind", [None, pa.decimal128(38, 9)], ids=str)

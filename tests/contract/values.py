@@ -169,6 +169,9 @@ def answered(column: pa.ChunkedArray) -> list[Any]:
     return [_in_arrow(one, column.type) for one in column]
 
 
+_LISTS = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view
+
+
 def _in_arrow(one: pa.Scalar, kind: pa.DataType) -> Any:  # noqa: PLR0911 - one for each kind of type
     if not one.is_valid:
         return None
@@ -180,7 +183,7 @@ def _in_arrow(one: pa.Scalar, kind: pa.DataType) -> Any:  # noqa: PLR0911 - one 
     if pa.types.is_struct(kind):
         found = {field.name: _in_arrow(one[field.name], field.type) for field in kind}
         return ("mapping", {name: value for name, value in found.items() if value is not None})
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+    if any(test(kind) for test in _LISTS):
         return ("list", [_in_arrow(item, kind.value_type) for item in one.values])
     if pa.types.is_time(kind):
         return ("time", one.value * {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[kind.unit], None)

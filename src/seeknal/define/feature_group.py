@@ -92,8 +92,8 @@ class FeatureGroup:
     description: str | None = None
 
     def __post_init__(self) -> None:
-        check_name("feature group", self.name)
-        check_name("project", self.project)
+        object.__setattr__(self, "name", check_name("feature group", self.name))
+        object.__setattr__(self, "project", check_name("project", self.project))
         for argument, kind in (("entity", Entity), ("materialization", Materialization)):
             if not isinstance(value := getattr(self, argument), kind):
                 raise DefinitionError(
@@ -155,7 +155,7 @@ class FeatureLookup:
             raise DefinitionError(f"source={self.source!r} is neither a feature group nor the name of one.")
         object.__setattr__(self, "features", check_features(self.features))
         if self.prefix is not None:
-            check_text("prefix", self.prefix)
+            object.__setattr__(self, "prefix", check_text("prefix", self.prefix))
         if self.rename is not None:
             object.__setattr__(self, "rename", _renames(self.rename))
         if self.version is not None and (not isinstance(self.version, int) or isinstance(self.version, bool)):

@@ -114,7 +114,10 @@ def _check(key: object, names: Sequence[str], table: str) -> None:
     if not isinstance(key, Mapping):
         raise DataError(f"{key!r} is no mapping. Write {{{names[0]!r}: {key!r}}}.")
     if set(key) != set(names):
-        problem = misfit(map(str, key), names) or "has a name that is no text."
+        problem = (
+            misfit((str.__str__(name) if isinstance(name, str) else str(name) for name in key), names)
+            or "has a name that is no text."
+        )
         raise DataError(f"{_asked_by(names, table)}; a key {problem}", key=dict(key))
 
 

@@ -76,7 +76,7 @@ def _alone(value: Any, kind: pa.DataType) -> Any:
 
 
 def _bytes(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
-    return _as_they_are([None if value is None else bytes(value) for value in values], kind, nan)
+    return _as_they_are([None if value is None else bytes(memoryview(value)) for value in values], kind, nan)
 
 
 def _wholes(values: Sequence[Any], kind: pa.DataType, _nan: bool) -> pa.Array:

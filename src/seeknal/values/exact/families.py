@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ _FAMILIES: tuple[tuple[type | tuple[type, ...], Family], ...] = (
     ((time, pa.Time32Scalar, pa.Time64Scalar), Family.TIME),
     (str, Family.TEXT),
     ((bytes, bytearray, memoryview), Family.BYTES),
+    ((pa.MonthDayNano, pa.MapScalar), Family.OTHER),  # a tuple and a mapping, of which no column can be made
     ((list, tuple, set, frozenset, np.ndarray), Family.LIST),
     (Mapping, Family.STRUCT),
 )
@@ -85,7 +87,7 @@ def families_of(values: Sequence[Any]) -> set[Family]:
 
 
 def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
-    """Return values with None in place of every null, and with Arrow scalars as Python values.
+    """Return values with None in place of every null, and each as the plain value that it stands for.
 
     Arrow scalars of dates, times and durations stay, because Python has no exact equal of them.
 
@@ -93,14 +95,59 @@ def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
         values: The values.
         nan: Take NaN as null, as pandas columns do.
     """
+    found = {kind: plain for kind in set(map(type, values)) if (plain := _plain_of(kind))}
+    if found:
+        values = [plain(value) if (plain := found.get(type(value))) else value for value in values]
     kinds = set(map(type, values))
     is_mixed = len(set(map(family_of, kinds)) - {Family.NULL}) > 1
     checks = {kind: check for kind in kinds if (check := _null_check(kind, nan=nan, is_mixed=is_mixed))}
-    if any(issubclass(kind, pa.Scalar) and family_of(kind) == Family.OTHER for kind in kinds):
-        return settled([value.as_py() if isinstance(value, pa.Scalar) else value for value in values], nan=nan)
     if not checks:
         return values
     return [None if (check := checks.get(type(value))) and check(value) else value for value in values]
+
+
+@cache
+def _plain_of(kind: type[object]) -> Callable[[Any], Any] | None:
+    """Return the function that turns values of a type into plain ones, or None if they are plain already.
+
+    A subclass, such as an enum of text, may have a `__str__` or `__int__` that returns something else than its content.
+    """
+    if issubclass(kind, pa.Scalar):
+        return _of_scalar
+    if family_of(kind) == Family.STRUCT:
+        return _with_plain_names
+    if kind in {bool, np.float64}:
+        return None
+    return next((plain for base, plain in _CONTENT.items() if kind is not base and issubclass(kind, base)), None)
+
+
+_CONTENT: Mapping[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__index__,
+    float: float.__float__,
+    Decimal: Decimal,
+    bytes: lambda value: bytes(memoryview(value)),
+}
+"""For each type, the function that returns the content of a value of a subclass as a value of the type itself."""
+
+
+def _of_scalar(value: pa.Scalar) -> Any:
+    """Return an Arrow scalar as a Python value, but times as they are, also inside lists: Python would lose nanoseconds."""
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.StructScalar) and len(set(value)) < len(value):
+        return value.type  # two fields of one name, of which Python can read none: refused as an object
+    if isinstance(value, pa.DictionaryScalar | pa.RunEndEncodedScalar | pa.UnionScalar):
+        return _of_scalar(value.value)
+    if family_of(type(value)) != Family.OTHER or isinstance(value, pa.ExtensionScalar | pa.MapScalar):
+        return value
+    return list(value.values) if isinstance(value, pa.ListScalar) else value.as_py()
+
+
+def _with_plain_names(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    if set(map(type, value)) <= {str}:
+        return value
+    return {str.__str__(name) if isinstance(name, str) else name: item for name, item in value.items()}
 
 
 def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[Any], bool] | None:
@@ -111,8 +158,6 @@ def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[A
     of = family_of(kind)
     if of == Family.NULL:
         return None if kind is type(None) else lambda _: True
-    if issubclass(kind, pa.Scalar):
-        return lambda value: not value.is_valid
     if issubclass(kind, np.datetime64 | np.timedelta64):
         return np.isnat
     if nan and of == Family.DECIMAL:
@@ -129,7 +174,7 @@ def shown(value: Any) -> str:
     try:
         return str(value)
     except (OverflowError, ValueError):  # a time that Python does not have
-        return f"{value.value} in {value.type}"
+        return f"{value.value} in {value.type}" if hasattr(value, "value") else f"a value of {value.type}"
 
 
 class Unfit(Exception):  # noqa: N818 - internal: the caller turns it into an error that names the column

@@ -52,12 +52,13 @@ def nanoseconds(value: Any) -> int:
 
 def _of_python(value: Any) -> int:
     if isinstance(value, datetime):
-        since = value - _EPOCH if is_zoned(value) else value.replace(tzinfo=None) - _NAIVE_EPOCH
+        # A subclass may subtract in a way of its own.
+        since = datetime.__sub__(value, _EPOCH if is_zoned(value) else _NAIVE_EPOCH)
         return since // _MICROSECOND * 1000
     if isinstance(value, date):
-        return (value.toordinal() - _FIRST_DAY) * DAY
+        return (date.toordinal(value) - _FIRST_DAY) * DAY
     if not isinstance(value, time):
-        return value // _MICROSECOND * 1000  # type: ignore[no-any-return]
+        return timedelta.__floordiv__(value, _MICROSECOND) * 1000
     if value.tzinfo is not None:
         raise ValueError("has a zone, which a time of day has not")
     return ((value.hour * 60 + value.minute) * 60 + value.second) * SECOND + value.microsecond * 1000

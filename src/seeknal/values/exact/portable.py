@@ -24,8 +24,9 @@ _SAME: Mapping[Family, Callable[[Any], Any]] = {
     Family.BOOL: bool,
     Family.FLOAT: float,
     Family.TEXT: str,
-    Family.BYTES: bytes,
+    Family.BYTES: lambda value: bytes(memoryview(value)),
 }
+"""For each family that MessagePack has too, how values of other libraries become Python's own; see `settled`."""
 _EXTENSIONS = {1: Family.WHOLE, 2: Family.DECIMAL, 3: Family.DATE, 4: Family.MOMENT, 5: Family.TIME, 6: Family.SPAN}
 _CODES = {of: code for code, of in _EXTENSIONS.items()}
 _LEAST, _MOST = -(2**63), 2**64 - 1
@@ -72,7 +73,7 @@ def _fields(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _name(name: object) -> str:
     if isinstance(name, str):
-        return str(name)
+        return str.__str__(name)
     raise ValueError(f"has a field {name!r}, which is no name: text")
 
 

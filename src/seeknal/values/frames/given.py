@@ -55,7 +55,7 @@ class Frame(ABC):
             raise DataError(f"The frame's column {odd[0]!r} has a name that is not text. Rename it.", column=odd[0])
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
-        return names
+        return list(map(str.__str__, names))
 
     def require(self, names: Iterable[str], what: str) -> None:
         """Check that the frame has these columns.
