@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum
 from functools import partial
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 
 from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, SeeknalError
 from seeknal.values import exact
+from seeknal.values.exact.moments import nanoseconds
 
 from . import values as some
 from .profiles import PROFILE
@@ -184,6 +187,42 @@ def test_a_value_of_a_subclass_is_its_content_whatever_its_methods_return(value,
     assert exact.column("x", [wrap(value), None], expected.type).slice(0, 1).equals(expected)
     assert exact.column("x", sent([wrap(value)])).equals(expected)
     assert exact.series("x", objects([wrap(value)])).equals(expected)
+
+
+class Offset(tzinfo):
+    """A zone with an offset and without a name."""
+
+    def utcoffset(self, _):
+        return timedelta(hours=7)
+
+
+def nameless() -> ZoneInfo:
+    # The content of a file of version 1 for a zone that is UTC always.
+    return ZoneInfo.from_file(
+        io.BytesIO(b"TZif" + b"\0" * 16 + bytes([0, 0, 0, 0] * 4 + [0, 0, 0, 1, 0, 0, 0, 4]) + b"\0" * 6 + b"UTC\0")
+    )
+
+
+@pytest.mark.parametrize("zone", [nameless(), Offset(), tzinfo()], ids=["of a file", "of a class", "without an offset"])
+def test_a_moment_in_a_zone_without_a_name_is_exact_in_a_known_type_and_else_refused(zone):
+    moment, kind = datetime(2024, 5, 1, tzinfo=zone), pa.timestamp("us", "UTC")
+    known = outcome(exact.column, [None, moment], kind)
+    assert known == ("refused" if type(zone) is tzinfo else [None, ("moment", nanoseconds(moment))])
+    assert outcome(lambda *given: exact.column(given[0], sent(given[1]), given[2]), [None, moment], kind) == known
+    for read in (
+        exact.read_keys,
+        lambda name, values, _: exact.column(name, values),
+        lambda name, values, _: exact.series(name, objects(values)),
+    ):
+        with pytest.raises(
+            DataError, match=r"in row 1 .*has a zone (that cannot be read back.*astimezone|without an offset)"
+        ):
+            read("x", [None, moment], kind)
+    frame = pd.Series(pd.to_datetime(["2024-05-01"])).dt.tz_localize(zone) if type(zone) is ZoneInfo else None
+    if frame is not None:
+        with pytest.raises(DataError, match=r"zone .* cannot be read back.*tz_convert"):
+            exact.series("x", frame)
+        assert exact.series("x", frame.dt.tz_convert("UTC")).to_pylist() == [moment]
 
 
 @pytest.mark.parametrize("kind", [None, pa.decimal128(38, 9)], ids=str)

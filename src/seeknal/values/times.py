@@ -45,7 +45,7 @@ def _parse(moment: Moment, whole_day: bool) -> datetime:
     if isinstance(moment, datetime):
         try:
             plain = datetime.fromisoformat(moment.isoformat(timespec="microseconds"))
-        except ValueError:
+        except (ValueError, TypeError, NotImplementedError):  # the last two of a zone without an offset
             raise DefinitionError(f"{moment!r} is no moment.") from None
         return plain if plain.tzinfo else plain.replace(tzinfo=UTC)
     if isinstance(moment, date):

@@ -18,6 +18,7 @@ from seeknal.values import types
 from seeknal.values.exact.conversion import convert
 from seeknal.values.exact.families import Unfit, settled, shown
 from seeknal.values.exact.inference import narrowest
+from seeknal.values.exact.moments import RAISED_BY_ZONES
 from seeknal.values.exact.portable import packed, unpacked
 
 __all__ = ["column", "packed", "read", "read_keys", "series", "shown", "unpacked", "values"]
@@ -75,8 +76,11 @@ def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
             codes = given.cat.codes.to_numpy()
             return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), values)
         return pa.array(given, from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"Column {name!r} cannot be read: {error}", column=name) from None
+    except (*RAISED_BY_ZONES, OverflowError) as error:
+        why = str(error)
+        if (zone := getattr(dtype, "tz", None)) is not None:
+            why = f'its zone {zone} cannot be read back. Convert it to UTC first: .dt.tz_convert("UTC").'
+        raise DataError(f"Column {name!r} cannot be read: {why}", column=name) from None
 
 
 def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = "the keys asked for") -> pa.Array:

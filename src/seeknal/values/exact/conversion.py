@@ -17,7 +17,7 @@ from pyarrow import types as is_
 from seeknal.values import types
 from seeknal.values.exact.families import Family, Unfit, families_of, family, settled
 from seeknal.values.exact.inference import by_list, fields_of, flattened, is_exact_float, numbers_of
-from seeknal.values.exact.moments import DAY, SECOND, nanoseconds
+from seeknal.values.exact.moments import DAY, RAISED_BY_ZONES, SECOND, nanoseconds
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _NO_PLACE = "has no exact place there"
@@ -139,7 +139,7 @@ def _in_units(of: pa.DataType, values: Sequence[Any], kind: pa.DataType, _nan: b
     # Arrow converts Python's own dates and datetimes exactly to types of the same unit, and much faster than the loop.
     own = date if is_.is_date32(kind) else datetime if is_.is_timestamp(kind) and kind.unit == "us" else None
     if set(map(type, values)) <= {own, type(None)}:
-        with suppress(pa.ArrowException, ValueError, OverflowError):
+        with suppress(*RAISED_BY_ZONES, OverflowError):
             return pa.array(values, kind)
     unit = DAY if is_.is_date(kind) else SECOND // _PER_SECOND[kind.unit]
     limits = np.iinfo(of.to_pandas_dtype())

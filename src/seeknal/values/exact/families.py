@@ -16,6 +16,8 @@ import pyarrow as pa
 
 _HUGE = 256
 """Bits beyond which a whole number is not printed in a message: Python refuses to print very long ones."""
+_SHORT = reprlib.Repr()
+_SHORT.maxother = 100  # a moment with its zone
 
 
 class Family(StrEnum):
@@ -170,7 +172,7 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > _HUGE:
         return f"a whole number of {value.bit_length():,} bits"
     if not isinstance(value, pa.Scalar):
-        return reprlib.repr(value)
+        return _SHORT.repr(value)
     try:
         return str(value)
     except (OverflowError, ValueError):  # a time that Python does not have

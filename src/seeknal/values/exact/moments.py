@@ -28,6 +28,8 @@ _PARTS = {"ps": 10**3, "fs": 10**6, "as": 10**9}
 _OF_PYTHON = {datetime, date, type(None)}
 """Types whose values are whole microseconds, and always in range for 64 bits of them."""
 _RANGE = {"us": 2**63 * 1000, "ns": 2**63}
+RAISED_BY_ZONES = pa.ArrowException, ValueError, TypeError, NotImplementedError, AttributeError
+"""What a zone may raise when it is asked for an offset or a name. It may be of any class, and lack either."""
 
 
 def nanoseconds(value: Any) -> int:
@@ -36,8 +38,8 @@ def nanoseconds(value: Any) -> int:
     A naive moment is taken as UTC, a date as its midnight.
 
     Raises:
-        ValueError: The value is finer than a nanosecond or too far away, a duration has no unit or no fixed length, or
-            a time of day has a zone.
+        ValueError: The value is finer than a nanosecond or too far away, a duration has no unit or no fixed length, a
+            time of day has a zone, or a zone has no offset.
     """
     if isinstance(value, np.datetime64 | np.timedelta64):
         return _of_numpy(value)
@@ -90,10 +92,17 @@ def _of_numpy(value: np.datetime64 | np.timedelta64) -> int:
 
 
 def is_zoned(value: Any) -> bool:
-    """Return whether a moment has a zone."""
+    """Return whether a moment has a zone.
+
+    Raises:
+        ValueError: Its zone has no offset.
+    """
     if isinstance(value, pa.TimestampScalar):
         return bool(value.type.tz)
-    return getattr(value, "tzinfo", None) is not None and value.utcoffset() is not None
+    try:
+        return getattr(value, "tzinfo", None) is not None and value.utcoffset() is not None
+    except RAISED_BY_ZONES:
+        raise ValueError("has a zone without an offset") from None
 
 
 def moment_type(values: Sequence[Any]) -> pa.DataType:
@@ -142,8 +151,11 @@ def _zone_of(values: Sequence[Any]) -> str | None:
     """Return the zone that all moments have, or None if all are naive, or UTC if they differ: a naive moment is UTC."""
     first: dict[Any, tuple[int, Any]] = {}
     for row, value in enumerate(values):
-        if value is not None:
-            first.setdefault(_zone_key(value), (row, value))
+        try:
+            if value is not None:
+                first.setdefault(_zone_key(value), (row, value))
+        except ValueError as error:
+            raise Unfit(row, value, str(error)) from None
     names: set[str | None] = set()
     for key, (row, value) in first.items():
         name = None if key is None else zone_name(value)
@@ -163,7 +175,7 @@ def _zone_key(value: Any) -> object:
 
 def zone_name(value: Any) -> str | None:
     """Return the name of a moment's zone by which every library finds it, or None if there is no such name."""
-    with suppress(pa.ArrowException, ValueError):
+    with suppress(*RAISED_BY_ZONES):
         name = value.type.tz if isinstance(value, pa.Scalar) else pa.lib.tzinfo_to_string(value.tzinfo)
         return types.known_zone(str(name))
     return None
