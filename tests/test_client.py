@@ -241,6 +241,15 @@ def test_enums_of_text_are_their_text_as_keys_as_values_and_as_names(client, sto
     ]
 
 
+def test_event_times_and_keys_beyond_their_type_come_back_alike(client, store):
+    own = served(store, "alike", "k", pa.table({"k": pa.array([5], pa.int8()), "x": [1]}))
+    for keys in ([{"k": 5}, {"k": 6}], [{"k": np.uint8(200)}], [{"k": np.uint64(2**63)}]):
+        for output in ("dicts", "arrow"):
+            mine = own.get_features(keys, output, with_status=True)
+            theirs = client.get_features("alike", keys, output, with_status=True)
+            assert (theirs, repr(theirs)) == (mine, repr(mine))
+
+
 def test_numbers_of_numpy_and_moments_of_pandas_are_taken(client):
     found = client.get_features("shop/all", [{"user_id": np.int64(1)}], "dicts", ["small"])
     assert found == [{"user_id": 1, "small": 1}]

@@ -225,6 +225,15 @@ def test_a_moment_in_a_zone_without_a_name_is_exact_in_a_known_type_and_else_ref
         assert exact.series("x", frame.dt.tz_convert("UTC")).to_pylist() == [moment]
 
 
+def test_a_key_beyond_its_type_has_one_type_whether_it_came_from_numpy_or_over_http():
+    for value in (np.uint8(200), np.int16(200), np.uint64(200), 200, pa.scalar(200, pa.uint8())):
+        assert (
+            exact.read_keys("x", [value], pa.int8()).type
+            == exact.read_keys("x", sent([value]), pa.int8()).type
+            == pa.int64()
+        )
+
+
 @pytest.mark.parametrize("kind", [None, pa.decimal128(38, 9)], ids=str)
 @pytest.mark.parametrize("exponent", [-999_999_999, 999_999_999])
 def test_a_decimal_far_beyond_all_digits_is_refused_and_a_zero_of_such_an_exponent_is_zero(kind, exponent):

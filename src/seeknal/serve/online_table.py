@@ -17,7 +17,6 @@ from seeknal.serve.keys import Key, columns_of, exact_columns
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
 from seeknal.values import frames, types
 from seeknal.values.row_builder import compile_row_builder
-from seeknal.values.times import moment_of
 from seeknal.values.types import UTC
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
@@ -80,7 +79,7 @@ class Found(NamedTuple):
         # The dictionaries are built part by part; copy them only if the requested order is another.
         rows = whole if names == own else [{name: row[name] for name in names} for row in whole]
         if with_status:
-            self.add_statuses(rows, moment_of)
+            self.add_statuses(rows, lambda moment: pa.scalar(moment, UTC).as_py())  # as all moments of a row
         return rows
 
     def add_statuses(self, rows: Sequence[dict[str, Any]], form: Callable[[int], object]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
@@ -16,13 +17,14 @@ from seeknal.errors import DataError
 from seeknal.names import is_text
 from seeknal.values import types
 from seeknal.values.exact.conversion import convert
-from seeknal.values.exact.families import Unfit, settled, shown
+from seeknal.values.exact.families import Family, Unfit, family_of, settled, shown
 from seeknal.values.exact.inference import narrowest
 from seeknal.values.exact.moments import RAISED_BY_ZONES
 from seeknal.values.exact.portable import packed, unpacked
 
 __all__ = ["column", "packed", "read", "read_keys", "series", "shown", "unpacked", "values"]
 
+_NUMBERS = {Family.WHOLE, Family.FLOAT}
 _AT_ONCE = 2**16
 """Rows converted at a time: one Arrow array has room for 2 GB of text, and for as many values of lists."""
 
@@ -117,7 +119,13 @@ def _check_kind(values: Sequence[Any], kind: pa.DataType) -> pa.DataType:
     Raises:
         Unfit: Values of that type can never equal the key's, as text never equals a number.
     """
-    found = narrowest(values)
+    # NumPy's numbers have widths, which a request over HTTP does not carry.
+    found = narrowest(
+        [
+            value.item() if family_of(type(value)) in _NUMBERS and isinstance(value, np.generic) else value
+            for value in values
+        ]
+    )
     if not types.same_kind(found, kind):
         row, value = next((i, v) for i, v in enumerate(settled(values, nan=False)) if v is not None)
         raise Unfit(row, value, f"is of type {found}")
