@@ -250,6 +250,21 @@ def test_event_times_and_keys_beyond_their_type_come_back_alike(client, store):
             assert (theirs, repr(theirs)) == (mine, repr(mine))
 
 
+def test_the_advice_about_a_feature_that_the_output_cannot_hold_is_the_same_and_works(client, store):
+    far = pa.array([2**62]).cast(pa.duration("s"))
+    served(store, "far", "k", pa.table({"k": [5], "x": [1], "far": far}))
+    spine = pl.DataFrame({"k": [5], "t": [NOON]})
+    said = []
+    for join in (client.training_set, store.features.training_set):
+        with pytest.raises(DataError, match=r"'far'.*FeatureLookup\(\.\.\., features=") as error:
+            join([FeatureLookup("shop/far")], spine, "t")
+        said.append(str(error.value))
+        assert join([FeatureLookup("shop/far", features=["x"])], spine, "t")["x"].to_list() == [1]
+        assert join([FeatureLookup("shop/far")], spine, "t", output="arrow")["far"].combine_chunks().equals(far)
+    assert said[0] == said[1]
+    assert "keep_cols" not in said[0]
+
+
 def test_numbers_of_numpy_and_moments_of_pandas_are_taken(client):
     found = client.get_features("shop/all", [{"user_id": np.int64(1)}], "dicts", ["small"])
     assert found == [{"user_id": 1, "small": 1}]

@@ -425,5 +425,18 @@ def test_seconds_beyond_milliseconds_are_refused_by_polars_by_name():
     fg = written(pa.table({"user_id": [1, 2], "at": [NOON] * 2, "x": long}))
     features = HistoricalFeaturesDuckDB([FeatureLookup(fg)])
     assert features.to_dataframe(output="arrow")["x"].cast(pa.int64()).to_pylist() == [2**62, 5]
-    with pytest.raises(DataError, match="Column 'x' does not fit its type duration"):
+    with pytest.raises(DataError, match=r"Column 'x' is duration\[s\], .* has no exact place in polars"):
         features.to_dataframe(output="polars")
+
+
+def test_a_column_that_no_keep_cols_can_leave_out_is_refused_without_that_advice():
+    """The key is needed, and a feature is no column of the spine."""
+    near, far = (pa.array([number]).cast(pa.timestamp("s")) for number in (0, 2**61))
+    long = pa.array([2**61]).cast(pa.duration("s"))
+    fg = written(pa.table({"user_id": near, "at": [NOON], "x": long}))
+    for spine, column in (({"user_id": far}, "user_id"), ({"user_id": near}, "x")):
+        with pytest.raises(DataError, match=f"Column '{column}'") as error:
+            look(fg, pa.table(spine | {"at": [NOON]}), output="polars")
+        assert "keep_cols" not in str(error.value)
+    with pytest.raises(DataError, match=r"Column 'note'.*keep_cols="):
+        look(fg, pa.table({"user_id": near, "at": [NOON], "note": long}), output="polars")

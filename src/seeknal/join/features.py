@@ -182,7 +182,8 @@ class Features:
         given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
         spine = retrieval.read_spine(sources, given)
         names, features = retrieval.training_set(self._engine(), sources, spine, asked.interval, on_progress)
-        with retrieval.leaving_out([asked.date_col]):
+        used, _ = retrieval.spine_columns(sources, spine)
+        with retrieval.leaving_out([*used, *features.column_names]):
             return frames.with_columns(spine.frame, names, features, kind)
 
     def batches(self, asked: Inquiry, on_progress: OnProgress = no_progress) -> pa.RecordBatchReader:

@@ -114,7 +114,10 @@ def spine_table(sources: Sequence[Source], given: object, question: Question) ->
 
 @contextmanager
 def leaving_out(used: Sequence[str] = ()) -> Iterator[None]:
-    """Add advice to the error for a column that cannot be read: how to leave it out, unless it is one of the `used` columns.
+    """Add advice to the error for a column that cannot be read: how to leave it out.
+
+    Args:
+        used: Columns that the result has in any case: those that the lookups use, and the features.
 
     Raises:
         DataError: A column cannot be read.

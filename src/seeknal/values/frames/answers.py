@@ -103,11 +103,18 @@ def with_columns(frame: Frame, names: Sequence[str], features: pa.Table, kind: s
         kind: The kind of the result. If it is the kind of the frame, the frame's columns stay as they are.
 
     Raises:
-        DataError: A column cannot be represented exactly in this kind.
+        DataError: A column cannot be represented exactly in this kind; for a feature, the message says how to leave it out.
     """
-    if kind == frame.kind:
-        return frame.beside(names, features)
-    table = frame.table(names)
-    for field, column in zip(features.schema, features.columns, strict=True):
-        table = table.append_column(field, column)
-    return from_arrow(table, kind)
+    try:
+        if kind == frame.kind:
+            return frame.beside(names, features)
+        table = frame.table(names)
+        for field, column in zip(features.schema, features.columns, strict=True):
+            table = table.append_column(field, column)
+        return from_arrow(table, kind)
+    except DataError as error:
+        column = getattr(error, "column", None)
+        if column not in features.column_names:
+            raise
+        advice = "Or leave it out: FeatureLookup(..., features=[...]) names the features to look up."
+        raise DataError(f"{error} {advice}", column=column) from None

@@ -91,6 +91,9 @@ def _in_duckdb(kind: pa.DataType, _is_inside: bool) -> Range | None:
 
 
 def _in_polars(kind: pa.DataType, _is_inside: bool) -> Range | None:
+    """Return the range of Polars, which has milliseconds in place of seconds."""
+    if (is_.is_timestamp(kind) or is_.is_duration(kind)) and kind.unit == "s":
+        return -(_MOST // 1000), _MOST // 1000, 1
     return _of_a_day(kind)
 
 
