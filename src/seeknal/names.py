@@ -6,7 +6,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from seeknal.errors import DataError, DefinitionError
 
@@ -113,6 +113,9 @@ class Named(Protocol):
         """Its name within the project."""
 
 
+T = TypeVar("T", bound=Named)
+
+
 def split_label(kind: str, label: str, project: str | None) -> tuple[str | None, str]:
     """Return the project and name that a label and a project argument stand for. The label "shop/spend" contains both.
 
@@ -134,25 +137,33 @@ def split_label(kind: str, label: str, project: str | None) -> tuple[str | None,
     return project or within or None, name
 
 
-def not_the_only(kind: str, name: str, project: str | None, known: Sequence[Named], where: str) -> DefinitionError:
-    """Return the error for a name that matches no object, or several, with suggestions.
+def the_only(kind: str, name: str, project: str | None, known: Sequence[T], where: str) -> T:
+    """Return the only object of a name.
 
     Args:
         kind: The kind of object, such as "feature group".
-        name: The name that was looked up.
-        project: The project that was searched. None: all of them.
+        name: The name to look up.
+        project: The project to search. None: all of them.
         known: All objects of this kind that the message may mention.
         where: What was searched if no project is named, for the message.
+
+    Raises:
+        DefinitionError: The name matches no object, or several, which are its attribute `found`; the message has suggestions.
     """
+    found = [one for one in known if one.name == name and project in {None, one.project}]
+    if len(found) == 1:
+        return found[0]
     same = [f"{one.project}/{one.name}" for one in known if one.name == name]
-    if same and project is None:
+    if found:
         choices = " or ".join(map(repr, same))
         article = "an" if kind[0] in "aeiou" else "a"
-        return DefinitionError(f"Several projects have {article} {kind} named {name!r}. Say {choices}.", name=name)
+        raise DefinitionError(
+            f"Several projects have {article} {kind} named {name!r}. Say {choices}.", name=name, found=same
+        )
     near = [one.name for one in known if project in {None, one.project}]
     hint = f" There is {' and '.join(map(repr, same))}." if same else did_you_mean(name, near)
     place = where if project is None else f"project {project!r}"
-    return DefinitionError(f"No {kind} named {name!r} in {place}.{hint}", name=name)
+    raise DefinitionError(f"No {kind} named {name!r} in {place}.{hint}", name=name, found=[])
 
 
 def is_generic(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.home.core import Core
-from seeknal.names import not_the_only, split_label
+from seeknal.names import split_label, the_only
 from seeknal.registry import GroupRecord
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ class Entities:
             DefinitionError: There is no such entity, or several projects have one.
         """
         within, own = split_label("entity", name, project)
-        known = self.all()
-        found = [one for one in known if one.name == own and within in {None, one.project}]
-        if len(found) == 1:
-            return found[0]
-        raise not_the_only("entity", own, within, known, str(self._core.home))
+        return the_only("entity", own, within, self.all(), str(self._core.home))
 
     def groups(self, name: str, *, project: str | None = None) -> list[GroupRecord]:
         """Return the groups that are keyed by an entity.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError, StoreError, notice
-from seeknal.names import check_entity, did_you_mean, not_the_only, quoted, split_label
+from seeknal.names import check_entity, did_you_mean, quoted, split_label, the_only
 from seeknal.registry import GroupRecord, GroupState, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.records import SnapshotRecord
@@ -105,9 +105,8 @@ class Catalog:
         """Return the only record with a label, which is a name or "project/name"."""
         project, name = split_label(kind, label, project)
         found = find(project, name)
-        if len(found) == 1:
-            return found[0]
-        raise not_the_only(kind, name, project, find(), str(self.home))
+        # Decided by one read: between two of them, the object may appear or go.
+        return found[0] if len(found) == 1 else the_only(kind, name, project, find(), str(self.home))
 
     def groups(self, project: str | None = None, name: str | None = None) -> Sequence[GroupRecord]:
         """Return the groups, ordered by project and name; only those of a project or of a name, if given."""
@@ -210,7 +209,8 @@ class Catalog:
         project, own = split_label("feature group", name, project)
         found = self.registry.states(project, own, since)
         if len(found) != 1:
-            raise not_the_only("feature group", own, project, self.registry.groups(), str(self.home))
+            record = self.group(own, project)
+            return self.state(record.name, record.project, since)
         return self._caught_up(found[0], since)
 
     def group_and_versions(self, name: str, project: str | None = None) -> tuple[GroupRecord, Sequence[Version]]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.home.store import FeatureStore
-from seeknal.names import check_name, not_the_only, split_label
+from seeknal.names import check_name, split_label, the_only
 from seeknal.registry import GroupRecord, OnlineTableRecord
 from seeknal.registry.tokens import Authenticator
 from seeknal.serve.online_table import Found, OnlineTable
@@ -176,5 +176,9 @@ def _only(kind: str, project: str | None, name: str, find: Callable[..., Sequenc
         return found[0]
     if project is not None:
         check_name("project", project)
-    error = not_the_only(kind, check_name(kind, name), project, find(project=scope), "any project")
-    raise Problem(HTTPStatus.BAD_REQUEST if found else HTTPStatus.NOT_FOUND, str(error), DefinitionError.__name__)
+    check_name(kind, name)
+    try:
+        return the_only(kind, name, project, find(project=scope), "any project")
+    except DefinitionError as error:
+        status = HTTPStatus.BAD_REQUEST if error.found else HTTPStatus.NOT_FOUND  # type: ignore[attr-defined]  # a fact of it
+        raise Problem(status, str(error), DefinitionError.__name__) from None
