@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 
@@ -252,7 +253,10 @@ class _Load:
         """Return the event times of the rows online; if possible, derived from the previous ones and the entries that are put."""
         if entries is not None and before is not None and before.events is not None:
             codec = Codec(wanted.version.schema)
-            _, gone = self.target.online.get(self.space, entries.keys)
+            try:
+                _, gone = self.target.online.get(self.space, entries.keys)
+            except KeyError:  # another session has removed the rows since their state was read
+                raise Conflict(f"{self.space} was removed from {self.target.place} meanwhile.") from None
             known = before.events.after(codec.times(gone), codec.times(entries.values), self.at)
             if known is not None:
                 return known
@@ -317,7 +321,7 @@ def _made_from(
 def events_online(
     catalog: Catalog, engine: Engine, record: GroupRecord, number: int, online: OnlineStore, at: int
 ) -> Events:
-    """Return the event times of the online rows of a version, as of an instant.
+    """Return the event times of the online rows of a version, as of an instant; none if the rows were removed.
 
     They are read from the offline rows that the online rows were made from or, if those are gone, from the online rows one by one.
 
@@ -330,15 +334,26 @@ def events_online(
         at: The instant, in microseconds since 1970.
     """
     space = space_of(record.project, record.name, number)
-    state = State.loads(online.get(space, [])[0])
+    try:
+        state = State.loads(online.get(space, [])[0])
+    except KeyError:
+        return Events(None, None)
     with catalog.offline(record.project, record.name).reading():
         version, now = catalog.read(record, number)
         writes = catalog.snapshots(record, state.snapshot)
         old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now, writes)
         if old is not None and old.is_whole:
             return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
-    codec, keys, times = Codec(version.schema), iter(online.keys(space)), set[int]()
-    while some := list(islice(keys, _AT_ONCE)):
-        times |= codec.times(online.get(space, some)[1])
+    times = _times_online(Codec(version.schema), online, space)
     newest, following = [time for time in times if time <= at], [time for time in times if time > at]
     return Events(max(newest, default=None), min(following, default=None))
+
+
+def _times_online(codec: Codec, online: OnlineStore, space: str) -> set[int]:
+    """Return the event times of the online rows of a space, read row by row."""
+    times = set[int]()
+    with suppress(KeyError):  # they were removed meanwhile
+        keys = iter(online.keys(space))
+        while some := list(islice(keys, _AT_ONCE)):
+            times |= codec.times(online.get(space, some)[1])
+    return times
