@@ -2,7 +2,8 @@
 
 SeeknalError
 ├── DefinitionError   the code asks for something impossible: change the code
-│   └── NotOnlineError   the requested table was never loaded, or was deleted
+│   ├── NotOnlineError   the requested table was never loaded, or was deleted
+│   └── GroupDeletedError   the feature group was deleted while it was in use
 ├── DataError         the data cannot be accepted as it is: change the data
 └── StoreError        the machine or the files prevent it: look at the machine
 
@@ -40,6 +41,15 @@ class NotOnlineError(DefinitionError):
     """The requested table is not in the online store: load it."""
 
 
+class GroupDeletedError(DefinitionError):
+    """The feature group was deleted while it was in use, even if one of its name was created since."""
+
+    @classmethod
+    def of(cls, label: str) -> GroupDeletedError:
+        """Return the error for a group, by its project and name."""
+        return cls(f"Feature group {label!r} was deleted meanwhile, with all that was stored in it.", label=label)
+
+
 class DataError(SeeknalError):
     """The data does not fit: change the data."""
 
@@ -58,7 +68,7 @@ def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
         **facts: More attributes for the error, which keeps its class and its own attributes.
 
     Raises:
-        SeeknalError: The error of the block, with the longer message.
+        SeeknalError: The error of the block, with the longer message. A `GroupDeletedError` stays as it is.
 
     >>> with unfinished("The rows are stored as snapshot 3, but not online", "Run seeknal materialize spend"):
     ...     raise StoreError("Redis is away.")
@@ -67,6 +77,8 @@ def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
     """
     try:
         yield
+    except GroupDeletedError:  # nothing is left of what was done, and no step completes it
+        raise
     except SeeknalError as error:
         raise type(error)(f"{done}: {error} {then} when that is mended.", **vars(error) | facts) from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +90,23 @@ class Groups:
 
     def counts(self, name: str, number: int, *, project: str | None = None) -> tuple[int, dict[str, int]]:
         """Return the number of rows of a version, and the number of nulls in each of its columns."""
-        version, snapshot = self._core.catalog.read(self.get(name, project=project), number)
-        rows, *nulls = self._core.engine().count(snapshot.within(version.schema), version.schema.names)
+        with self._using(name, project) as record:
+            version, snapshot = self._core.catalog.read(record, number)
+            rows, *nulls = self._core.engine().count(snapshot.within(version.schema), version.schema.names)
         return rows, dict(zip(version.schema.names, nulls, strict=True))
 
     def sample(self, name: str, *, project: str | None = None, limit: int, version: int | None = None) -> pa.Table:
         """Return the rows written last to a version of a group, the very last first."""
-        found, snapshot = self._core.catalog.read(self.get(name, project=project), version)
-        return self._core.engine().sample(snapshot.within(found.schema), limit).select(found.schema.names)
+        with self._using(name, project) as record:
+            found, snapshot = self._core.catalog.read(record, version)
+            return self._core.engine().sample(snapshot.within(found.schema), limit).select(found.schema.names)
+
+    @contextmanager
+    def _using(self, name: str, project: str | None) -> Iterator[GroupRecord]:
+        """Find a group for a call. If it is deleted during the call, the error of the call says so."""
+        record = self.get(name, project=project)
+        with self._core.catalog.lifetimes.using(record):
+            yield record
 
     # Writing
 
@@ -168,7 +177,7 @@ class Groups:
         written, state = done or writing.write(catalog, job, self._core.settings.lookback_days, known)
         record = state.record
         told = f"What was written to {record.label} is stored offline, as snapshot {written.snapshot}"
-        with _offline(record, told, snapshot=written.snapshot, rows=written.rows):
+        with catalog.lifetimes.using(record), _offline(record, told, snapshot=written.snapshot, rows=written.rows):
             loads.follow_ttl(known.record if known else None, record)
             if written.changes:
                 loads.tell_of_cut_off(record)
@@ -192,16 +201,16 @@ class Groups:
         """
         from seeknal.write import push
 
-        record = self.get(name, project=project)
-        pushed, state = push.push(self._core.catalog, record, rows)
-        if pushed.first is None:
-            return pushed
-        with unfinished(
-            f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
-            "Push it again, which stores nothing twice, or load the group",
-        ):
-            loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
-        return replace(pushed, online=loaded.online)
+        with self._using(name, project) as record:
+            pushed, state = push.push(self._core.catalog, record, rows)
+            if pushed.first is None:
+                return pushed
+            with unfinished(
+                f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
+                "Push it again, which stores nothing twice, or load the group",
+            ):
+                loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
+            return replace(pushed, online=loaded.online)
 
     # Loading
 
@@ -216,8 +225,9 @@ class Groups:
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
         """Load the newest row of each entity of a version into the online store; see `Loads.load`."""
-        record, moment = self.get(name, project=project), None if at is None else instant(at)
-        return self._core.loads.load(record, Interval.check(interval), version, at=moment, on_progress=on_progress)
+        asked, moment = Interval.check(interval), None if at is None else instant(at)
+        with self._using(name, project) as record:
+            return self._core.loads.load(record, asked, version, at=moment, on_progress=on_progress)
 
     def loads(self, name: str, *, project: str | None = None) -> list[Load]:
         """Return the loads of a group, oldest first."""
@@ -225,7 +235,8 @@ class Groups:
 
     def load_statuses(self, name: str, *, project: str | None = None) -> list[LoadStatus]:
         """Return for each version of a group how much of it is loaded, in each online store."""
-        return self._core.loads.statuses(self.get(name, project=project))
+        with self._using(name, project) as record:
+            return self._core.loads.statuses(record)
 
     # Changing what is stored
 
@@ -242,14 +253,17 @@ class Groups:
         """
         from seeknal.write import maintenance
 
-        core, record = self._core, self.get(name, project=project)
-        if not dry_run:
-            with unfinished(f"No row of {record.label} was removed", "Clean it again"):
-                core.loads.require(record)
-        version, count = maintenance.clean(core.catalog, core.engine(), record, before, dry_run=dry_run)
-        if not dry_run:  # even without removed rows: those of an earlier call that failed here may still be online
-            with unfinished(f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"):
-                core.loads.reload(record, version.number)
+        core = self._core
+        with self._using(name, project) as record:
+            if not dry_run:
+                with unfinished(f"No row of {record.label} was removed", "Clean it again"):
+                    core.loads.require(record)
+            version, count = maintenance.clean(core.catalog, core.engine(), record, before, dry_run=dry_run)
+            if not dry_run:  # even without removed rows: those of an earlier call that failed here may still be online
+                with unfinished(
+                    f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"
+                ):
+                    core.loads.reload(record, version.number)
         return count
 
     def rollback(self, name: str, number: int, *, project: str | None = None) -> Version:
@@ -260,12 +274,13 @@ class Groups:
         """
         from seeknal.write import maintenance
 
-        catalog, record = self._core.catalog, self.get(name, project=project)
-        version = maintenance.rollback(catalog, record, number)
-        with _offline(record, f"Version {number} of {record.label} is the current one again"):
-            self._core.loads.tell_of_cut_off(record)
-            if record.group.materialization.online:
-                self._core.loads.follow(catalog.state(record.name, record.project))
+        catalog = self._core.catalog
+        with self._using(name, project) as record:
+            version = maintenance.rollback(catalog, record, number)
+            with _offline(record, f"Version {number} of {record.label} is the current one again"):
+                self._core.loads.tell_of_cut_off(record)
+                if record.group.materialization.online:
+                    self._core.loads.follow(catalog.state_of(record))
         return version
 
     def optimize(self, name: str, *, project: str | None = None, keep_days: int = 30) -> Optimized:
@@ -280,19 +295,21 @@ class Groups:
         """
         from seeknal.write import maintenance
 
-        core, record = self._core, self.get(name, project=project)
-        return maintenance.optimize(core.catalog, record, lambda: core.training_sets.snapshots(record), keep_days)
+        core = self._core
+        with self._using(name, project) as record:
+            return maintenance.optimize(core.catalog, record, lambda: core.training_sets.snapshots(record), keep_days)
 
     def adopt(self, name: str, *, project: str | None = None) -> Adopted:
         """Adopt the rows that another program wrote to a group's table; see `seeknal.write.maintenance.adopt`."""
         from seeknal.write import maintenance
 
-        record = self.get(name, project=project)
-        adopted = maintenance.adopt(self._core.catalog, record, self._core.settings.lookback_days)
-        if not record.group.materialization.online:
-            return adopted
-        with _offline(record, f"{plural(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"):
-            return replace(adopted, online_rows=self._core.loads.load(record).online)
+        with self._using(name, project) as record:
+            adopted = maintenance.adopt(self._core.catalog, record, self._core.settings.lookback_days)
+            if not record.group.materialization.online:
+                return adopted
+            told = f"{plural(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"
+            with _offline(record, told):
+                return replace(adopted, online_rows=self._core.loads.load(record).online)
 
     def erase(
         self, name: str, keys: Mapping[str, Any], *, project: str | None = None, delete_training_sets: bool = False
@@ -300,8 +317,8 @@ class Groups:
         """Erase an entity from all versions, older snapshots and online rows of a group; see `Entities.erase`."""
         from seeknal.home import removal
 
-        records = [self.get(name, project=project)]
-        return removal.erase(self._core, records, keys, delete_training_sets).groups[0]
+        with self._using(name, project) as record:
+            return removal.erase(self._core, [record], keys, delete_training_sets).groups[0]
 
     def delete(self, name: str, *, project: str | None = None) -> None:
         """Delete a group: its rows, its versions, and its online rows.

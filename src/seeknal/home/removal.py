@@ -14,7 +14,6 @@ from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, pl
 from seeknal.home.core import Core
 from seeknal.join.training_sets import TrainingSets
 from seeknal.registry import GroupRecord, OnlineTableRecord, TrainingSetRecord
-from seeknal.system import folders
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.display import Shown
 from seeknal.values.times import moment_of, now
@@ -122,7 +121,8 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
     """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
     catalog, sets = core.catalog, core.training_sets
     (digest,) = digests(entity)
-    with catalog.deleting():
+    with catalog.deleting(), catalog.lifetimes.using(record):
+        catalog.lifetimes.check(record)
         at = now()
         with unfinished(
             f"Nothing was erased from {record.label} offline, but its row may be gone from some online stores",
@@ -138,9 +138,12 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
             receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
             doomed += _delete_sets(sets, record, entity)
         leftovers.remove(catalog)
-    with unfinished(
-        f"The entity is erased from {record.label} offline, and its row is removed online, but not all is loaded anew",
-        f"Run seeknal materialize {record.label}",
+    with (
+        catalog.lifetimes.using(record),
+        unfinished(
+            f"The entity is erased from {record.label} offline, and its row is removed online, but not all is loaded anew",
+            f"Run seeknal materialize {record.label}",
+        ),
     ):
         core.loads.reload(record)
     return replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
@@ -201,7 +204,13 @@ class Deletion:
         }
 
     def run(self, on_progress: OnProgress = no_progress) -> None:
-        """Delete the objects. If the process is killed midway, the same deletion deletes the rest."""
+        """Delete the objects. If the process is killed midway, the same deletion deletes the rest.
+
+        Raises:
+            GroupDeletedError: A group was deleted since.
+        """
+        for group in self.groups:
+            self.core.catalog.lifetimes.check(group)
         for table in self.tables:
             on_progress(f"Deleting {table.label}")
             self.core.tables.delete(table.name, project=table.project)
@@ -214,15 +223,16 @@ class Deletion:
 
 
 def _delete_group(core: Core, record: GroupRecord) -> None:
-    """Delete a group: its rows, its versions, and its online rows."""
+    """Delete a group: its rows, its versions, and its online rows.
+
+    Raises:
+        GroupDeletedError: It was deleted already.
+    """
     catalog = core.catalog
     root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
     with catalog.deleting():
+        catalog.lifetimes.check(record)
         # First: a store that is down could serve the rows again once it is back, so nothing is deleted without it.
         core.loads.drop(record)
-        # An atomic rename, so that a killed deletion leaves no table with half of its files.
-        if root.exists():
-            folders.make(trash.parent)
-            root.rename(trash)
-        catalog.registry.delete_group(record)
+        catalog.lifetimes.end(record, root, trash, lambda load: core.loads.drop_rest(record, load))
         leftovers.remove(catalog)

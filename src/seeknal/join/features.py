@@ -176,12 +176,15 @@ class Features:
 
         kind = frames.output_kind(asked.spine, output)
         sources = self.sources(asked)
+        using = self._catalog.lifetimes.using(*(source.record for source in sources))
         if asked.kind != SPINE:
-            answer = retrieval.answer(self._engine(), sources, asked.question, None, on_progress)
+            with using:
+                answer = retrieval.answer(self._engine(), sources, asked.question, None, on_progress)
             return frames.from_arrow(answer, kind)
         given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
         spine = retrieval.read_spine(sources, given)
-        names, features = retrieval.training_set(self._engine(), sources, spine, asked.interval, on_progress)
+        with using:
+            names, features = retrieval.training_set(self._engine(), sources, spine, asked.interval, on_progress)
         used, _ = retrieval.spine_columns(sources, spine)
         with retrieval.leaving_out([*used, *features.column_names]):
             return frames.with_columns(spine.frame, names, features, kind)

@@ -99,7 +99,7 @@ class Mover:
         moved = [move for move in moves if move.known != move.table]
         self.settle(moved)
         # Tables that have moved may have left a version that no other table uses.
-        state = self._catalog.state(state.record.name, state.record.project) if moved else state
+        state = self._catalog.state_of(state.record) if moved else state
         self.sweep(state, names, number, tables)
         return done
 
@@ -270,7 +270,7 @@ class Mover:
         if not spare(state):
             return
         with self.hold():
-            again = self._catalog.state(record.name, record.project)
+            again = self._catalog.state_of(record)
             for version, target in spare(again):  # again under the lock: a table may use a version by now
                 try:
                     self.remove(record, version, target)

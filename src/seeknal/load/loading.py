@@ -16,7 +16,7 @@ from itertools import islice, repeat
 import pyarrow as pa
 
 from seeknal.engine import Engine
-from seeknal.errors import StoreError, plural
+from seeknal.errors import GroupDeletedError, StoreError, plural
 from seeknal.load.ask import Ask
 from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
@@ -111,6 +111,9 @@ class Loader:
             number: The version.
             target: Where to load it.
             ask: What to load.
+
+        Raises:
+            GroupDeletedError: The group was deleted; none of its rows is left in the store.
         """
         started = time.perf_counter()
         registry, record = self._catalog.registry, state.record
@@ -133,7 +136,12 @@ class Loader:
                 raise Conflict(f"Version {number} of {record.label} was removed from {target.place} meanwhile.")
             return Loaded(record.label, number, snapshot, ask.spans[0], changed, online, seconds)
 
-        return retry_on_conflict(record.label, step)
+        try:
+            with self._catalog.lifetimes.using(record):
+                return retry_on_conflict(record.label, step)
+        except GroupDeletedError:
+            load.withdraw()
+            raise
 
 
 def _covers(loads: Sequence[Load], target: str, interval: Interval) -> bool:
@@ -156,6 +164,12 @@ class _Load:
     @property
     def space(self) -> str:
         return space_of(self.record.project, self.record.name, self.number)
+
+    def withdraw(self) -> None:
+        """Remove the rows of the group, which was deleted: the deletion may have removed those that were there before."""
+        with suppress(KeyError):
+            if State.loads(self.target.online.get(self.space, [])[0]).origin == self.record.created_at:
+                self.target.online.drop(self.space)
 
     def run(self) -> tuple[int, int, int]:
         """Make one attempt; return how many rows changed, how many are online, and the number of their snapshot.
@@ -186,7 +200,7 @@ class _Load:
             before: The state that is online; None if there is none to build on.
             made: The state that changes are to be found from; None: none.
         """
-        known = self.catalog.state(self.record.name, self.record.project, made.snapshot if made else None)
+        known = self.catalog.state_of(self.record, made.snapshot if made else None)
         record = known.record
         # An erasure is recorded online before it is in the registry; see `Mover.take_out`.
         cleared = max(known.erased, (before.cleared if before else None) or 0)

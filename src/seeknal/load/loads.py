@@ -58,7 +58,7 @@ class Loads:
         """
 
         def step() -> Loaded:
-            state = self._catalog.state(record.name, record.project)
+            state = self._catalog.state_of(record)
             found = self._catalog.version_of(state, version)
             own = self._mover.own(state, whole(record, found, pinned=version is not None))
             return self._mover.bring(state, found.number, Ask((interval,), at, on_progress), own=own)[0]
@@ -82,7 +82,7 @@ class Loads:
 
         def step() -> Loaded:
             # The given state is used once: a retry has to plan on a new one.
-            state = known.pop() if known else self._catalog.state(record.name, record.project)
+            state = known.pop() if known else self._catalog.state_of(record)
             found = self._catalog.version_of(state, version)
             has_own = any(table.label == record.label for table in state.tables)
             is_taken = has_own or self._registry.tables(record.project, record.name)
@@ -109,7 +109,7 @@ class Loads:
 
         Rows that another home loaded, or that are of a deleted group, are left alone, with a notice, unless `take_over`.
         """
-        state = self._catalog.state(record.name, record.project)
+        state = self._catalog.state_of(record)
         for load in self._mover.last_loads(self.of(record, number, target)):
             ask = Ask((load.interval,), on_progress=on_progress, take_over=take_over)
             with self._mover.needed_by_tables(record, load.version, load.target):
@@ -149,6 +149,14 @@ class Loads:
             if uses(table, record):
                 self._registry.delete_table(table.project, table.name)
 
+    def drop_rest(self, record: GroupRecord, load: Load) -> None:
+        """Remove the rows that a load has put into its online store after `drop`. If the store fails, issue a notice."""
+        try:
+            if self._mover.state(space_of(record.project, record.name, load.version), load.target):
+                self._mover.drop(record, load.version, load.target)
+        except StoreError as error:
+            notice(f"{record.label} is deleted, but {self._stores.shown(load.target)} still has rows of it: {error}")
+
     def tell_of_cut_off(self, record: GroupRecord) -> None:
         """Issue a notice for each table of a group that is cut off."""
         for table in self._registry.tables():
@@ -169,7 +177,7 @@ class Loads:
 
     def statuses(self, record: GroupRecord) -> list[LoadStatus]:
         """Return the load status of each version of a group, in each store that it was ever loaded into."""
-        state = self._catalog.state(record.name, record.project)
+        state = self._catalog.state_of(record)
         last = self._mover.last_loads(state.loads)
         return [self.status(record, load.version, load.target, state.versions) for load in last]
 

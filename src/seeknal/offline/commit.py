@@ -21,9 +21,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from seeknal.define.schema import ROW_ID, Schema
 from seeknal.errors import StoreError
-from seeknal.offline.entries import latest
+from seeknal.offline.entries import check_table, latest
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
-from seeknal.system.folders import share
+from seeknal.system.folders import make, refused, share
 from seeknal.system.locks import exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.values.times import Interval, moment_of, now
@@ -120,6 +120,17 @@ def refuse_properties(base: Snapshot, *, removes: bool, adds: bool = True) -> No
         )
 
 
+def check_newest(base: Snapshot) -> None:
+    """Check that a snapshot is still the newest of its table.
+
+    Raises:
+        Conflict: Another writer committed since, or the table was deleted.
+    """
+    check_table(base.root, base.identity)
+    if latest(base.root) != base.number:
+        raise Conflict(f"Another writer changed {base.root} first.")
+
+
 def commit_files(base: Snapshot, step: Step, undo: ExitStack) -> Commit:
     """Commit the next snapshot, and keep its files unless it is certain that the commit did not happen.
 
@@ -182,8 +193,7 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
     with exclusive_lock(base.root / "_commit.lock"):
         commit = _commit_of(base, step)
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
-        if latest(base.root) != base.number:
-            raise Conflict(f"Another writer changed {base.root} first.")
+        check_newest(base)
         # From here on `undo` no longer cleans up. On success or an interrupt, `files` is dropped without running its callbacks.
         table, files = _opened(base), undo.pop_all()
         try:
@@ -208,6 +218,23 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
         return commit
 
 
+def discard(root: Path, trash: Path) -> None:
+    """Delete the table in a folder, if there is one, by an atomic rename. A commit that waits for its turn is then a conflict.
+
+    Args:
+        root: The folder of the table.
+        trash: The folder that it becomes.
+    """
+    make(trash.parent)
+    with exclusive_lock(root / "_commit.lock"):
+        try:
+            root.rename(trash)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise refused(root, error) from error
+
+
 def share_log(root: Path, number: int) -> None:
     """Share a table's log, and the entry of a snapshot, with the Unix group of the table's folder; see `seeknal.system.folders.share`."""
     share(root / "_delta_log")
@@ -215,9 +242,16 @@ def share_log(root: Path, number: int) -> None:
 
 
 def _opened(base: Snapshot) -> DeltaTable:
-    """Return the Delta table at the version of a snapshot, reusing the one that the snapshot was read from if it still stands there."""
+    """Return the Delta table at the version of a snapshot, reusing the one that the snapshot was read from if it still stands there.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
     table = base.table
-    return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
+    try:
+        return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
+    except DeltaError as error:
+        raise StoreError(f"{base.root} could not be opened; nothing was stored: {error}") from error
 
 
 def _commit_of(base: Snapshot, step: Step) -> Commit:

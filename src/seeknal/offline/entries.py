@@ -10,6 +10,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from seeknal.errors import StoreError
 from seeknal.system.delta_log import newest
 from seeknal.system.folders import make, put
 from seeknal.system.locks import hold
+from seeknal.system.retry import Conflict
 
 _PACK = re.compile(r"(\d{20})-(\d{20})\.jsonl\.gz")
 
@@ -85,6 +87,48 @@ def latest(root: Path) -> int:
 def exists(root: Path) -> bool:
     """Return whether the table has a log."""
     return has_entry(root, 0)
+
+
+def table_id(root: Path) -> str:
+    """Return the identity of the table in a folder, which no other table has, not even one made there later; "" if there is none.
+
+    It is the id that Delta Lake gives a new table, from the first entry of the log.
+    """
+    for file in (entry_of(root, 0), *(pack.path(root) for pack in packs(root)[:1])):
+        with suppress(OSError, StoreError):
+            found = file.stat()
+            return _table_id(root, file, found.st_ino, found.st_mtime_ns)
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _table_id(root: Path, _file: Path, _inode: int, _changed: int) -> str:
+    return next((action["metaData"]["id"] for action in actions_of(root, 0) if "metaData" in action), "")
+
+
+@contextmanager
+def one_table(root: Path) -> Iterator[str]:
+    """Yield the identity of a table. If the block fails, and the table was deleted meanwhile, that is the error.
+
+    Raises:
+        Conflict: The table in the folder is another now, or there is none.
+    """
+    identity = table_id(root)
+    try:
+        yield identity
+    except (OSError, StoreError) as error:
+        check_table(root, identity, error)
+        raise
+
+
+def check_table(root: Path, identity: str, cause: Exception | None = None) -> None:
+    """Check that the table in a folder is still the one of an identity.
+
+    Raises:
+        Conflict: It is another, or there is none.
+    """
+    if table_id(root) != identity:
+        raise Conflict(f"The table {root} was deleted meanwhile.") from cause
 
 
 def has_entry(root: Path, number: int) -> bool:

@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 
 from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
-from seeknal.offline.entries import actions_of, entries, entry_of, latest, packed
+from seeknal.offline.entries import actions_of, check_table, entries, entry_of, latest, one_table, packed
 from seeknal.system.delta_log import newest
 from seeknal.values.times import Interval, instant
 
@@ -151,6 +151,8 @@ class Snapshot:
     """The fingerprint that it had before its files were compacted away; None: compute it from `files`."""
     held: object = field(default=None, compare=False, repr=False)
     """The lock that protects its files from removal while this object exists."""
+    identity: str = field(default="", compare=False, repr=False)
+    """The identity of its table; see `seeknal.offline.entries.table_id`."""
 
     @property
     def rows(self) -> int:
@@ -245,12 +247,17 @@ def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, 
         files: The files that replace those of the snapshot since entities were erased from it; None if none were.
 
     Raises:
+        Conflict: The table was deleted meanwhile.
         StoreError: The log cannot be read, or another program turned on a feature of Delta Lake that Seeknal cannot read.
     """
-    if number is None:
-        return _opened(root)
-    found = _as_of(root, number)
-    return _put_together(found if files is None else replace(found, files=files))
+    with one_table(root) as identity:
+        if number is None:
+            found = _opened(root)
+        else:
+            found = _as_of(root, number)
+            found = _put_together(found if files is None else replace(found, files=files))
+    check_table(root, identity)  # else its entries may be of two tables
+    return replace(found, identity=identity)
 
 
 def _opened(root: Path, number: int | None = None) -> Snapshot:
@@ -259,12 +266,15 @@ def _opened(root: Path, number: int | None = None) -> Snapshot:
     if 0 <= last < _SHORT:
         with suppress(StoreError):  # if an entry is missing, deltalake may still start from a checkpoint
             return _by_entries(root, last)
-    table = _open(root, number)
-    _refuse_features(root, table.protocol().reader_features or ())
-    commit = newest_commit(root, table.version())
-    times = commit.schema.event_time.name if commit else ""
-    files = tuple(_files(root, table, times))
-    return Snapshot(root, table.version(), commit, files, table, table.metadata().configuration)
+    try:
+        table = DeltaTable(root, version=number)
+        _refuse_features(root, table.protocol().reader_features or ())
+        commit = newest_commit(root, table.version())
+        times = commit.schema.event_time.name if commit else ""
+        files = tuple(_files(root, table, times))
+        return Snapshot(root, table.version(), commit, files, table, table.metadata().configuration)
+    except DeltaError as error:
+        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
 def _as_of(root: Path, number: int) -> Snapshot:
@@ -417,13 +427,6 @@ def mentioned_files(root: Path) -> set[str]:
         if commit := commit_in(actions, number):
             found |= {file.path for files in commit.rewritten.values() for file in files}
     return found
-
-
-def _open(root: Path, number: int | None = None) -> DeltaTable:
-    try:
-        return DeltaTable(root, version=number)
-    except DeltaError as error:
-        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
 def mark_of(root: Path, number: int) -> bytes | None:

@@ -6,7 +6,6 @@ re-plans on the new snapshot, so concurrent writes are serializable.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +24,7 @@ from seeknal.offline.commit import (
     ADOPTED,
     REARRANGED,
     Step,
+    check_newest,
     commit_files,
     commit_properties,
     delta_schema,
@@ -34,7 +34,7 @@ from seeknal.offline.commit import (
     share_log,
 )
 from seeknal.offline.entities import as_stored, holds
-from seeknal.offline.entries import exists, held, latest
+from seeknal.offline.entries import check_table, exists, held
 from seeknal.offline.files import FileWriter, are_added, due
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
 from seeknal.offline.log import Commit, DataFile, Snapshot, mentioned_files, read_snapshot
@@ -59,6 +59,7 @@ from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.trimming import unswept
 from seeknal.system.duck import Duck
 from seeknal.system.folders import check_writable, make
+from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.values.casting import recast
@@ -70,24 +71,12 @@ _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
 _DUE = 16
 """A write that finds this many small files compacts them."""
 
-_processes: set[int] = set()
-
-
-def _refuse_forked() -> None:
-    """Raise an error that names the cause, before `deltalake` panics: its threads do not survive a fork."""
-    _processes.add(os.getpid())
-    if len(_processes) > 1:
-        raise StoreError(
-            "This process was forked from one that has used offline tables, and cannot use them itself. Start it with "
-            'multiprocessing.get_context("spawn"), or fork before the first use. Online tables work either way.'
-        )
-
 
 class OfflineTable:
     """The rows of a group, stored as a Delta Lake table that any engine can read."""
 
     def __init__(self, root: Path, duck: Duck) -> None:
-        _refuse_forked()
+        refuse_fork("offline tables", "Online tables work either way.")
         self.root = root
         self._duck = duck
 
@@ -95,8 +84,17 @@ class OfflineTable:
         """Return whether the table was ever created."""
         return exists(self.root)
 
+    def newest(self) -> Snapshot | None:
+        """Return the newest snapshot; None if there is no table. See `snapshot`."""
+        try:
+            return self.snapshot() if self.exists() else None
+        except StoreError:
+            if self.exists():
+                raise
+            return None  # it was deleted meanwhile
+
     def create(self, schema: Schema) -> None:
-        """Create an empty table, unless there is one."""
+        """Create an empty table, unless there is one. Call it by `Lifetimes.begin`, so that the table belongs to a group."""
         make(self.root)
         try:
             with exclusive_lock(self.root / "_commit.lock"):
@@ -479,15 +477,18 @@ class OfflineTable:
         """Yield a clean-up stack that removes files which were written but not committed. The caller holds the shared write lock.
 
         Raises:
-            Conflict: `base` is no longer the newest snapshot, so its files may be gone.
+            Conflict: `base` is no longer the newest snapshot, so its files may be gone; or the table was deleted meanwhile.
+            StoreError: The rows could not be read or written.
         """
         check_writable(self.root)
         try:
             with ExitStack() as undo:
-                if latest(self.root) != base.number:
-                    raise Conflict(f"Another writer changed {self.root} first.")
+                check_newest(base)
                 yield undo
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError, StoreError) as error:
+            check_table(self.root, base.identity, error)
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import reduce
@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.entity import Entity
-from seeknal.errors import DataError, DefinitionError, StoreError, notice
+from seeknal.errors import DataError, DefinitionError, GroupDeletedError, StoreError, notice
 from seeknal.names import check_entity, did_you_mean, quoted, split_label, the_only
 from seeknal.registry import GroupRecord, GroupState, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.registry.history import snapshots_after, state_after
+from seeknal.registry.home_locks import HomeLocks
+from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
 from seeknal.system.delta_log import newest
 from seeknal.system.duck import Duck
-from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.values.times import Moment, instant, now
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 AsOf = Moment | int | Mapping[str, int]
 """Selects what was stored by then: a moment, a snapshot's number, or a mapping from the names of groups to numbers."""
 
-_DELETIONS, _TURN, _SAVING = "_deletions.lock", "_turn.lock", "datasets/_saving.lock"
-
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
 
@@ -41,7 +40,7 @@ class SnapshotGone(StoreError):  # noqa: N818 - a state, not an error of the cal
     """The files of a snapshot were removed."""
 
 
-class Catalog:
+class Catalog(HomeLocks):
     """The content of a home: the registry and the offline tables, kept in sync.
 
     The log of an offline table is the record of what was written, and the registry is an index of it. If a process is killed
@@ -49,33 +48,10 @@ class Catalog:
     """
 
     def __init__(self, home: Path, registry: Registry, duck: Duck) -> None:
-        self.home = home
+        super().__init__(home)
         self.registry = registry
+        self.lifetimes = Lifetimes(home, registry)
         self._duck = duck
-
-    def deleting(self) -> AbstractContextManager[object]:
-        """Take the exclusive lock for deletions and erasures, so that no backup copies a half-finished one."""
-        # A backup that waits in `keeping` holds this lock, and goes first: later deletions cannot starve it.
-        with exclusive_lock(self.home / _TURN):
-            pass
-        return exclusive_lock(self.home / _DELETIONS)
-
-    def try_deleting(self) -> AbstractContextManager[object] | None:
-        """Take the lock of `deleting` without waiting; return None if it is not free."""
-        return try_exclusive_lock(self.home / _DELETIONS)
-
-    def saving(self) -> AbstractContextManager[object]:
-        """Take the shared lock that protects a training set while it is in its folder but not yet in the registry."""
-        return shared_lock(self.home / _SAVING)
-
-    def try_saved(self) -> AbstractContextManager[object] | None:
-        """Take the exclusive lock against saving training sets without waiting; return None if one is being saved."""
-        return try_exclusive_lock(self.home / _SAVING)
-
-    def keeping(self) -> AbstractContextManager[object]:
-        """Take the shared lock that keeps deletions and erasures out. Several processes can hold it at the same time."""
-        with shared_lock(self.home / _TURN):
-            return shared_lock(self.home / _DELETIONS)
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Return a group by its name; without a project, search all of them. "shop/spend" names project and group.
@@ -171,7 +147,8 @@ class Catalog:
             return []
         from seeknal.offline.log import read_commits
 
-        commits = read_commits(root, heard)
+        with self.lifetimes.using(record):
+            commits = read_commits(root, heard)
         try:
             if commits:
                 self.registry.add_commits(record, commits)
@@ -209,9 +186,19 @@ class Catalog:
         project, own = split_label("feature group", name, project)
         found = self.registry.states(project, own, since)
         if len(found) != 1:
-            record = self.group(own, project)
-            return self.state(record.name, record.project, since)
+            return self.state_of(self.group(own, project), since)
         return self._caught_up(found[0], since)
+
+    def state_of(self, record: GroupRecord, since: int | None = None) -> GroupState:
+        """Return the state of a group that the caller has found before; see `state`.
+
+        Raises:
+            GroupDeletedError: It was deleted, even if there is a group of its name again.
+        """
+        for state in self.registry.states(record.project, record.name, since):
+            if state.record.id == record.id:
+                return self._caught_up(state, since)
+        raise GroupDeletedError.of(record.label)
 
     def group_and_versions(self, name: str, project: str | None = None) -> tuple[GroupRecord, Sequence[Version]]:
         """Return a group by its name, with its versions, oldest first; see `group`."""
@@ -219,9 +206,14 @@ class Catalog:
         return state.record, state.versions
 
     def known_state(self, group: FeatureGroup) -> GroupState | None:
-        """Return the state of a group; None if it is not registered."""
-        found = self.registry.states(group.project, group.name)
-        return self._caught_up(found[0], None) if found else None
+        """Return the state of a group that is to be written, with its table; None if it is not registered."""
+        from seeknal.offline.entries import table_id
+
+        table = table_id(self._root(group.project, group.name))
+        with suppress(GroupDeletedError):
+            for state in self.registry.states(group.project, group.name):
+                return replace(self._caught_up(state, None), table=table)
+        return None
 
     def _caught_up(self, state: GroupState, since: int | None) -> GroupState:
         """Return a state completed by the commits that the registry does not have yet."""
@@ -229,14 +221,21 @@ class Catalog:
         if state.last_snapshot == newest(self._root(record.project, record.name)):
             return state
         unheard = self.catch_up(record)
-        again = self.registry.states(record.project, record.name, since)
-        return state_after(again[0] if again else state, unheard, since)
+        for again in self.registry.states(record.project, record.name, since):
+            if again.record.id == record.id:
+                return state_after(again, unheard, since)
+        raise GroupDeletedError.of(record.label)
 
     def committed(self, state: GroupState) -> GroupState:
-        """Add to the registry the commits to a group since a state, and return the state after them."""
+        """Add to the registry the commits to a group since a state, and return the state after them.
+
+        Raises:
+            GroupDeletedError: The group was deleted after the commits, and they with it.
+        """
         from seeknal.offline.log import read_commits
 
-        commits = read_commits(self._root(state.record.project, state.record.name), state.last_snapshot)
+        with self.lifetimes.using(state.record):
+            commits = read_commits(self._root(state.record.project, state.record.name), state.last_snapshot)
         try:
             return self.registry.add_commits(state.record, commits)
         except StoreError:  # a full disk, for example: the commits are stored, and `catch_up` adds them later
@@ -423,7 +422,7 @@ class Catalog:
         """Return the join keys in types that hold those of all versions. Writes widen the types, and rollbacks narrow them."""
         from seeknal.values import types
 
-        state = self.state(record.name, record.project)
+        state = self.state_of(record)
         return [
             reduce(lambda wide, other: wide.with_type(types.together(wide.type, other.type) or wide.type), fields)
             for fields in zip(*(one.schema.keys for one in (self.version_of(state), *state.versions)), strict=True)
@@ -437,12 +436,14 @@ class Catalog:
 
         Raises:
             SnapshotGone: The snapshot was vacuumed.
+            GroupDeletedError: The group was deleted.
         """
         found = self.stored(record, version.snapshot, version.files)
         if found.is_whole:
             return found
         from seeknal.offline.foreign import foreign_commits, vacuumed_by
 
+        self.lifetimes.check(record)  # else the files are gone because the group was deleted
         later = foreign_commits(found.root, found.commit).same if version.files is None else ()
         for number in later:
             if (again := self.stored(record, number, None)).is_whole:
@@ -453,7 +454,8 @@ class Catalog:
 
     def stored(self, record: GroupRecord, number: int, files: tuple[DataFile, ...] | None) -> Snapshot:
         """Return a snapshot by its number. If entities were erased from it, `files` are those that replaced its own."""
-        return self.offline(record.project, record.name).snapshot(number, files)
+        with self.lifetimes.using(record):
+            return self.offline(record.project, record.name).snapshot(number, files)
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Return the source of a lookup: the rows of its version, as stored now or as of `as_of`."""

@@ -1,7 +1,8 @@
 """What a registry does, one protocol for each concern.
 
 Each call is one transaction: it sees one state of the registry, and changes all of it or nothing. Records that the caller passes
-identify a group by its id, so a group of the same name that was registered later is another one.
+identify a group by its id, which no other group ever gets. So a group of the same name that was registered later is another one:
+the record of a deleted group has no versions, and what is to be added to it is a `GroupDeletedError`.
 """
 
 from __future__ import annotations
@@ -54,15 +55,23 @@ class Groups(Protocol):
     def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
         """Return the entities with their projects, of one project if it is given, ordered by project and name."""
 
-    def delete_group(self, record: GroupRecord) -> None:
-        """Remove a group with its versions and loads, and its entity if no other group has it."""
+    def delete_group(self, record: GroupRecord) -> list[Load]:
+        """Remove a group with its versions, loads and online tables, and its entity if no other group has it.
+
+        Returns:
+            Its loads; none, and nothing was removed, if the group was deleted before.
+        """
 
 
 class Commits(Protocol):
     """The commits to the groups' offline tables, as an index of the tables' logs. No call takes longer the more there are."""
 
     def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
-        """Record commits, except those already known, and return what is known of the group then."""
+        """Record commits, except those already known, and return what is known of the group then.
+
+        Raises:
+            GroupDeletedError: The group was deleted.
+        """
 
     def last_snapshot(self, record: GroupRecord) -> int:
         """Return the newest snapshot of a group that the registry knows; -1 if none."""
@@ -93,7 +102,11 @@ class Loads(Protocol):
     """The loads into online stores."""
 
     def begin_loads(self, record: GroupRecord, version: int, intervals: Sequence[tuple[str, Interval]]) -> list[int]:
-        """Record that intervals are to be online, each in an online store by its name; return the ids of these records."""
+        """Record that intervals are to be online, each in an online store by its name; return the ids of these records.
+
+        Raises:
+            GroupDeletedError: The group was deleted.
+        """
 
     def end_loads(
         self,
@@ -129,7 +142,11 @@ class Erasures(Protocol):
     """The erasures of entities."""
 
     def add_erasure(self, record: GroupRecord, entity: str, at: int) -> None:
-        """Record that an entity, identified by a digest of its keys, was erased."""
+        """Record that an entity, identified by a digest of its keys, was erased.
+
+        Raises:
+            GroupDeletedError: The group was deleted.
+        """
 
     def erasures(self, record: GroupRecord) -> dict[str, int]:
         """Return when entities were erased from a group, by the digests of their keys."""
@@ -142,7 +159,10 @@ class Tables(Protocol):
     """The online tables."""
 
     def save_table(self, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
-        """Register an online table in place of the known one, or of none; return False if the one there is another by now."""
+        """Register an online table in place of the known one, or of none.
+
+        Return False, and do nothing, if the one there is another by now, or if a group of the table was deleted.
+        """
 
     def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
         """Return the online tables, of one project or name if it is given, ordered by project and name."""

@@ -129,6 +129,7 @@ class GroupState:
         tables: The online tables that use it, ordered by project and name.
         erased: When an entity was last erased from it, in microseconds since 1970; 0 if none was.
         snapshots: The writes to it, oldest first, from the snapshot on that was asked for; none if none was.
+        table: The identity of its offline table, read before the rest; "" if there was none, or if it was not asked for.
     """
 
     record: GroupRecord
@@ -138,6 +139,7 @@ class GroupState:
     tables: tuple[OnlineTableRecord, ...]
     erased: int
     snapshots: tuple[SnapshotRecord, ...] = ()
+    table: str = ""
 
     @property
     def current(self) -> Version | None:

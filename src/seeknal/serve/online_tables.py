@@ -159,7 +159,8 @@ class OnlineTables:
             created_at=now(),
         )
         ask = Ask((Interval(),), _instant(at), on_progress, take_over=take_over)
-        before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
+        with self._catalog.lifetimes.using(*(source.record for source in sources)):
+            before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
         return ServedTable(self._opener, table)
@@ -181,7 +182,7 @@ class OnlineTables:
         known = next(iter(self._registry.tables(table.project, table.name)), None)
         # The rows are loaded before the table is registered, so that no reader opens a table without rows.
         for source in sources:
-            state = self._catalog.state(source.record.name, source.record.project)
+            state = self._catalog.state_of(source.record)
             self._mover.bring(state, source.version.number, ask, own=Move(table, table), targets=[table.target])
         self._mover.settle([Move(known, table)])
         for lookup in known.lookups if known else ():
@@ -239,7 +240,7 @@ class OnlineTables:
 
     def _refresh(self, table: OnlineTableRecord, ask: Ask) -> Refreshed:
         def step(record: GroupRecord, number: int) -> Loaded:
-            state = self._catalog.state(record.name, record.project)
+            state = self._catalog.state_of(record)
             # A load covers all intervals requested before. To request the last of them again adds nothing to them.
             known = [load.interval for load in self._loads.of(record, number, table.target)]
             spans = (Interval(),) if ask.full else tuple(known[-1:])
@@ -247,9 +248,10 @@ class OnlineTables:
 
         # Several lookups can be of one version, which is loaded once.
         wanted = {(one.record.id, one.goal.version): one.record for one in feeds(self._catalog, table)}
-        done = [
-            retry_on_conflict(record.label, partial(step, record, number)) for (_, number), record in wanted.items()
-        ]
+        with self._catalog.lifetimes.using(*wanted.values()):
+            done = [
+                retry_on_conflict(record.label, partial(step, record, number)) for (_, number), record in wanted.items()
+            ]
         return Refreshed(table.label, tuple(done), self.cut_off(table))
 
     def verify(
@@ -334,8 +336,8 @@ class OnlineTables:
         Raises:
             DefinitionError: There is no such table, or several projects have one.
         """
-        table = self.get(name, project=project)
         with self._catalog.deleting():
+            table = self.get(name, project=project)
             with self._mover.hold():
                 others = [one for one in self._registry.tables() if one.label != table.label]
                 for lookup in table.lookups:

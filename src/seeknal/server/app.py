@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from seeknal.config import Settings
-from seeknal.errors import NotOnlineError, SeeknalError, StoreError
+from seeknal.errors import GroupDeletedError, NotOnlineError, SeeknalError, StoreError
 from seeknal.home.store import FeatureStore
 from seeknal.server import description
 from seeknal.server.http import SOON, Problem, Request
@@ -136,6 +136,8 @@ def _problem(error: Exception) -> Problem:
             return error
         case HTTPException():
             return Problem(error.status_code, error.detail, None, error.headers)
+        case GroupDeletedError():
+            return Problem(HTTPStatus.NOT_FOUND, str(error), type(error).__name__)
         case SeeknalError():
             may_pass = isinstance(error, StoreError | NotOnlineError)
             if isinstance(error, StoreError):

@@ -9,6 +9,8 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from seeknal.errors import StoreError
+
 T = TypeVar("T")
 
 
@@ -49,6 +51,24 @@ class PerProcess(Generic[T]):
             keep(inherited)
 
 
+def refuse_fork(user: str, advice: str) -> None:
+    """Raise an error that names the cause, before a library panics whose threads do not survive a fork.
+
+    Args:
+        user: What uses the library.
+        advice: What works all the same.
+
+    Raises:
+        StoreError: This process was forked from one that has called this.
+    """
+    _users.add(os.getpid())
+    if len(_users) > 1:
+        raise StoreError(
+            f"This process was forked from one that has used {user}, and cannot use them itself. Start it with "
+            f'multiprocessing.get_context("spawn"), or fork before the first use. {advice}'
+        )
+
+
 def keep(inherited: object) -> None:
     """Leak a reference so that an inherited object is never freed.
 
@@ -59,6 +79,8 @@ def keep(inherited: object) -> None:
 
 
 _every: WeakSet[PerProcess[Any]] = WeakSet()
+_users: set[int] = set()
+"""The processes that have called `refuse_fork`: this one, and those that it was forked from."""
 
 
 def _after_fork() -> None:

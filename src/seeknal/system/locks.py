@@ -132,13 +132,21 @@ def hold(path: Path, *, make: bool = False) -> object:
         make: Create the file if it does not exist.
     """
     known = _holds.get(path)
-    if (file := known() if known else None) is None and (
-        file := _tried(path, fcntl.LOCK_SH, os.O_CREAT if make else 0)
-    ):
+    file = known() if known else None
+    if file is None or not _is_at(file, path):  # the file may have been replaced, with its whole folder
+        file = _tried(path, fcntl.LOCK_SH, os.O_CREAT if make else 0)
         for gone in [path for path, one in list(_holds.items()) if one() is None]:
             _holds.pop(gone, None)
-        _holds[path] = ref(file)
+        if file:
+            _holds[path] = ref(file)
     return file
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (OSError, ValueError):  # ValueError: another thread is closing it, because its last holder is gone
+        return False
 
 
 class _Quiet(FileIO):

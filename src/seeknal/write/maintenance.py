@@ -125,9 +125,10 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
     offline = catalog.offline(record.project, record.name)
 
     def step() -> Adopted:
-        state = catalog.state(record.name, record.project)
-        version = catalog.version_of(state)
         foreign = offline.foreign()
+        # Here as in the other calls: the table is that of the group if the group is still there after the table was read.
+        state = catalog.state_of(record)
+        version = catalog.version_of(state)
         before = foreign.commit
         if before is None or not foreign.harmful:
             foreign.refuse()
@@ -195,8 +196,8 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
     offline = catalog.offline(record.project, record.name)
 
     def step() -> tuple[Version, int]:
-        version = catalog.version(record)
         snapshot = offline.snapshot()
+        version = catalog.version(record)
         # Both were read one after the other, so another writer may have committed in between.
         if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
             raise Conflict(f"Another writer changed {record.label} first.")
@@ -244,6 +245,7 @@ def optimize(
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
 
     with catalog.deleting():
+        catalog.lifetimes.check(record)
         removed = offline.vacuum(needed, at_once=not keep_days)
         leftovers.remove(catalog)
     after = offline.snapshot()

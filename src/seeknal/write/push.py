@@ -81,13 +81,13 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
     """
     given = rows
     if not isinstance(rows, Mapping | list | tuple):
-        given = rows_of(catalog.state(record.name, record.project), frames.opened(rows))
+        given = rows_of(catalog.state_of(record), frames.opened(rows))
 
     def step() -> tuple[Pushed, GroupState]:
         offline = catalog.offline(record.project, record.name)
-        base = offline.snapshot() if offline.exists() else None
-        # Read after the snapshot, so that no erasure is overlooked: one that comes later is a conflict.
-        state = catalog.state(record.name, record.project)
+        base = offline.newest()
+        # Read after the snapshot, so that no erasure or deletion is overlooked: one that comes later is a conflict.
+        state = catalog.state_of(record)
         version = catalog.version_of(state)
         if base is None or base.commit is None or base.commit.version != version.number:
             raise Conflict(f"Another writer changed {record.label} first.")

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import Change, Roles, Schema, check_evolution, difference, infer
 from seeknal.engine import Engine
-from seeknal.errors import DataError, DefinitionError, notice, plural
-from seeknal.offline import Write
+from seeknal.errors import DataError, DefinitionError, GroupDeletedError, notice, plural
+from seeknal.offline import Snapshot, Write
 from seeknal.registry import GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import WRITES
@@ -135,6 +135,7 @@ def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | No
     Raises:
         DataError: The frame does not fit; nothing was stored.
         StoreError: Other writers committed first on every attempt.
+        GroupDeletedError: The group was deleted after the commit. Before it, the write creates the group again.
     """
     first = [known]
 
@@ -145,26 +146,61 @@ def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | No
     return retry_on_conflict(job.label, step)
 
 
+def _registered(catalog: Catalog, job: Job, known: GroupState | None, base: Snapshot | None) -> GroupState:
+    """Register the group of a write, and return its state, which is not older than a snapshot of its table.
+
+    So the table is that of the group if the write can be committed on the snapshot: no other table is ever in its place then.
+
+    Raises:
+        Conflict: The group was deleted meanwhile.
+    """
+    try:
+        known = catalog.known_state(job.group) if _is_behind(known, base) else known
+        record = catalog.register(job.group, known.record if known else None)
+        return known if known and known.record.id == record.id else catalog.state_of(record)
+    except GroupDeletedError as error:
+        raise Conflict(str(error)) from error
+
+
+def _is_behind(known: GroupState | None, base: Snapshot | None) -> bool:
+    """Return whether what is known of a group is of another table than a snapshot, or of a moment before its commit."""
+    commit = base.commit if base else None
+    if known is None:
+        return commit is not None
+    is_other = known.table != (base.identity if base else "")
+    return is_other or (commit is not None and known.last_snapshot < commit.snapshot)
+
+
+def _created(catalog: Catalog, state: GroupState, schema: Schema) -> Snapshot:
+    """Create the table of a group, and return its empty snapshot.
+
+    Raises:
+        Conflict: Another writer created and filled it first, or the group was deleted meanwhile.
+    """
+    record = state.record
+    offline = catalog.offline(record.project, record.name)
+    try:
+        catalog.lifetimes.begin(record, offline, schema)
+    except GroupDeletedError as error:
+        raise Conflict(str(error)) from error
+    base = offline.newest()
+    if base is None or base.commit:
+        raise Conflict(f"Another writer made {record.label} first.")
+    return base
+
+
 def _try_to_write(
     catalog: Catalog, job: Job, lookback_days: int, known: GroupState | None
 ) -> tuple[Written, GroupState]:
     group = job.group
     offline = catalog.offline(group.project, group.name)
-    base = offline.snapshot() if offline.exists() else None
+    base = offline.newest()
     old = base.commit if base else None
-    if old and (known is None or known.last_snapshot < old.snapshot):  # another writer committed in between
-        known = catalog.known_state(group)
     schema = infer(job.rows, job.roles, old.schema if old else None)
     changes = check_evolution(group.name, old.schema, schema) if old else []
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
-    record = catalog.register(group, known.record if known else None)
-    state = known if known and known.record.id == record.id else catalog.state(record.name, record.project)
-    if base is None:
-        # Another writer may have created and filled the table since, which `create` leaves as it is.
-        offline.create(schema)
-        base = offline.snapshot()
-        if base.commit:
-            raise Conflict(f"Another writer made {job.label} first.")
+    state = _registered(catalog, job, known, base)
+    base = base or _created(catalog, state, schema)
     if changes or old is None:
         # After a rollback the current version is not the highest one.
         number = max((version.number for version in state.versions), default=0) + 1
@@ -176,7 +212,7 @@ def _try_to_write(
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
     state = catalog.committed(state)
-    catalog.tidy(record, commit.snapshot)
+    catalog.tidy(state.record, commit.snapshot)
     # A merge does not store its superseded rows. What is missing from old and new rows together was replaced.
     stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
     replaced = base.rows + stored - commit.rows
@@ -200,7 +236,7 @@ def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job
     """
     record = state.record
     offline = catalog.offline(record.project, record.name)
-    base = offline.snapshot() if job.mode == "append" and offline.exists() else None
+    base = offline.newest() if job.mode == "append" else None
     if base is None or base.commit is None:
         return None
     recent = catalog.snapshots(record, base.commit.snapshot - _RECENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
@@ -28,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.entity import Entity
-from seeknal.errors import DefinitionError, StoreError
+from seeknal.errors import DefinitionError, GroupDeletedError, StoreError
 from seeknal.registry.records import (
     GroupRecord,
     GroupState,
@@ -95,7 +96,8 @@ class SqliteRegistry(Database):
         if row is None:
             values = {"project": group.project, "name": group.name, "entity_id": entity_id, "created_at": now()}
             times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
-            db.execute(insert(t.feature_group).values(**values, **times, online=0))
+            # SQLite would give the id of a deleted group to the next one, and old records would stand for that.
+            db.execute(insert(t.feature_group).values(**values, **times, online=0, id=secrets.randbits(_ID_BITS)))
         else:
             _refuse_changes(group, group_of(row).group)
         db.execute(
@@ -125,11 +127,15 @@ class SqliteRegistry(Database):
         return [_state(db, group_of(row), since) for row in db.execute(query).all()]
 
     @writing
-    def delete_group(self, db: Connection, record: GroupRecord) -> None:
-        row = _group_row(db, record.project, record.name)
-        db.execute(delete(t.feature_group).where(t.feature_group.c.id == record.id))
-        if row and not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == row.entity_id)):
-            db.execute(delete(t.entity).where(t.entity.c.id == row.entity_id))
+    def delete_group(self, db: Connection, record: GroupRecord) -> list[Load]:
+        mine = t.feature_group.c.id == record.id
+        entity_id, found = db.scalar(select(t.feature_group.c.entity_id).where(mine)), loads.of(db, record.id)
+        for table in _users(db, record) if entity_id is not None else ():
+            db.execute(delete(t.online_table).where(_is_table(table.project, table.name)))
+        db.execute(delete(t.feature_group).where(mine))
+        if not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == entity_id)):
+            db.execute(delete(t.entity).where(t.entity.c.id == entity_id))
+        return found
 
     @reading
     def entities(self, db: Connection, project: str | None = None) -> list[tuple[str, Entity]]:
@@ -144,6 +150,7 @@ class SqliteRegistry(Database):
 
     @writing
     def add_commits(self, db: Connection, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
+        _check(db, record)
         writes.add(db, record.id, commits)
         return _state(db, record)
 
@@ -180,6 +187,7 @@ class SqliteRegistry(Database):
     def begin_loads(
         self, db: Connection, record: GroupRecord, version: int, intervals: Sequence[tuple[str, Interval]]
     ) -> list[int]:
+        _check(db, record)
         return [loads.add(db, record.id, version, target, interval) for target, interval in intervals]
 
     @writing
@@ -206,6 +214,7 @@ class SqliteRegistry(Database):
 
     @writing
     def add_erasure(self, db: Connection, record: GroupRecord, entity: str, at: int) -> None:
+        _check(db, record)
         mine = (t.erasure.c.group_id == record.id) & (t.erasure.c.entity == entity)
         db.execute(delete(t.erasure).where(mine))
         db.execute(insert(t.erasure).values(group_id=record.id, entity=entity, at=at))
@@ -226,6 +235,8 @@ class SqliteRegistry(Database):
         mine = _is_table(table.project, table.name)
         found = db.execute(select(t.online_table).where(mine)).one_or_none()
         if (None if found is None else online_table_of(found)) != known:
+            return False
+        if any(_group_row(db, lookup.project, lookup.group) is None for lookup in table.lookups):
             return False
         db.execute(delete(t.online_table).where(mine))
         db.execute(insert(t.online_table).values(**values))
@@ -325,6 +336,8 @@ def copy(source: Path, target: Path) -> None:
 
 
 T = TypeVar("T")
+_ID_BITS = 62
+"""The size of the random ids of groups, which fit into the 63 bits that SQLite has for them."""
 _WAL = 2
 """The version of the file format of a database with a write-ahead log."""
 
@@ -365,6 +378,11 @@ def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...
     return db.execute(query).one_or_none()
 
 
+def _check(db: Connection, record: GroupRecord) -> None:
+    if db.scalar(select(t.feature_group.c.id).where(t.feature_group.c.id == record.id)) is None:
+        raise GroupDeletedError.of(record.label)
+
+
 def _state(db: Connection, record: GroupRecord, since: int | None = None) -> GroupState:
     """Return what is known of a group, with its writes from the snapshot `since` on, if that is given."""
     return GroupState(
@@ -372,10 +390,15 @@ def _state(db: Connection, record: GroupRecord, since: int | None = None) -> Gro
         tuple(writes.versions(db, record.id, None, ())),
         _last_snapshot(db, record),
         tuple(loads.of(db, record.id)),
-        tuple(online_table_of(row) for row in db.execute(_USERS, {"project": record.project, "name": record.name})),
+        tuple(_users(db, record)),
         _last_erasure(db, record),
         () if since is None else tuple(writes.snapshots(db, record.id, since)),
     )
+
+
+def _users(db: Connection, record: GroupRecord) -> list[OnlineTableRecord]:
+    rows = db.execute(_USERS, {"project": record.project, "name": record.name})
+    return [online_table_of(row) for row in rows]
 
 
 def _last_snapshot(db: Connection, record: GroupRecord) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from seeknal.registry.records import Load
 from seeknal.registry.sqlite import tables as t
@@ -28,9 +28,11 @@ def of(db: Connection, group: int, version: int | None = None) -> list[Load]:
 
 def add(db: Connection, group: int, version: int, target: str, interval: Interval) -> int:
     """Record that an interval is to be online in a store; return the id of the record."""
+    # Ids are in the order of time, and are not used again, so that a load never ends the record of another that was removed.
+    number = max(now(), 1 + (db.scalar(select(func.max(t.load.c.id))) or 0))
     values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
-    done = db.execute(insert(t.load).values(group_id=group, **values))
-    return int(done.inserted_primary_key[0])  # type: ignore[index]  # an insert of one row has one
+    db.execute(insert(t.load).values(id=number, group_id=group, **values))
+    return number
 
 
 def end(

@@ -1,0 +1,95 @@
+"""The lifetimes of groups: a group's table is created while the group is registered, and both are deleted in one step.
+
+A group that was deleted and created again is another group, with another id and another table. A call that began on the old one
+must neither change the new one nor leave a table that no group has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seeknal.errors import GroupDeletedError, SeeknalError
+from seeknal.registry.protocol import Registry
+from seeknal.registry.records import GroupRecord, Load
+from seeknal.system.locks import exclusive_lock, shared_lock
+
+if TYPE_CHECKING:
+    from seeknal.define.schema import Schema
+    from seeknal.offline import OfflineTable
+
+
+class Lifetimes:
+    """The lifetimes of the groups of a home.
+
+    Args:
+        home: The folder of the home.
+        registry: Its registry.
+    """
+
+    def __init__(self, home: Path, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = home / "_groups.lock"
+
+    def check(self, record: GroupRecord) -> None:
+        """Check that a group is still registered. If it is being deleted, wait until it is.
+
+        Raises:
+            GroupDeletedError: It was deleted.
+        """
+        with shared_lock(self._lock):
+            self._check(record)
+
+    @contextmanager
+    def using(self, *records: GroupRecord) -> Iterator[None]:
+        """Say so if an error of the block comes from the deletion of a group that it works on.
+
+        Raises:
+            GroupDeletedError: The block raised an error, and one of the groups was deleted.
+        """
+        try:
+            yield
+        except SeeknalError as error:
+            for record in records:
+                try:
+                    self.check(record)
+                except GroupDeletedError as deleted:
+                    raise deleted from error
+            raise
+
+    def begin(self, record: GroupRecord, offline: OfflineTable, schema: Schema) -> None:
+        """Create the table of a registered group, unless there is one.
+
+        Raises:
+            GroupDeletedError: The group was deleted.
+        """
+        with shared_lock(self._lock):
+            self._check(record)
+            offline.create(schema)
+
+    def end(self, record: GroupRecord, root: Path, trash: Path, drop: Callable[[Load], None]) -> None:
+        """Move the table of a group to the trash, and remove the group from the registry.
+
+        If the process is killed in between, the group has no table, and deleting it again removes the rest.
+
+        Args:
+            record: The group.
+            root: The folder of its table.
+            trash: The folder that becomes of it.
+            drop: Removes the rows of a load from its online store. It is called before another group can take the name, and
+                for all loads: one may have ended after the caller removed the online rows. A load that ends later removes its
+                rows itself.
+        """
+        from seeknal.offline.commit import discard
+
+        with exclusive_lock(self._lock):
+            discard(root, trash)
+            for load in self._registry.delete_group(record):
+                drop(load)
+
+    def _check(self, record: GroupRecord) -> None:
+        known = self._registry.group(record.project, record.name)
+        if known is None or known.id != record.id:
+            raise GroupDeletedError.of(record.label)
