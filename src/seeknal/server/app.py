@@ -136,13 +136,12 @@ def _problem(error: Exception) -> Problem:
             return error
         case HTTPException():
             return Problem(error.status_code, error.detail, None, error.headers)
-        case GroupDeletedError():
-            return Problem(HTTPStatus.NOT_FOUND, str(error), type(error).__name__)
         case SeeknalError():
-            may_pass = isinstance(error, StoreError | NotOnlineError)
             if isinstance(error, StoreError):
                 print(error, file=sys.stderr)  # noqa: T201 - for the operator
-            status, headers = (HTTPStatus.SERVICE_UNAVAILABLE, SOON) if may_pass else (HTTPStatus.BAD_REQUEST, None)
+            may_pass, is_gone = isinstance(error, StoreError | NotOnlineError), isinstance(error, GroupDeletedError)
+            status = HTTPStatus.NOT_FOUND if is_gone else HTTPStatus.BAD_REQUEST
+            status, headers = (HTTPStatus.SERVICE_UNAVAILABLE, SOON) if may_pass else (status, None)
             return Problem(status, str(error), type(error).__name__, headers)
         case pa.ArrowException() | OverflowError() | UnicodeError():
             return Problem(HTTPStatus.BAD_REQUEST, f"A value in the body cannot be read: {error}", "DataError")
