@@ -115,6 +115,25 @@ def test_scalars_of_arrow_become_exactly_what_their_column_has_or_are_refused(co
     assert outcome(lambda name, values, _: exact.column(name, sent(values)), scalars, None) == own
 
 
+BEYOND_PYTHON = [
+    pa.array([123_456_789]).cast(pa.time64("ns")),
+    pa.array([10**7], pa.int32()).cast(pa.date32()),
+    pa.array([2**40]).cast(pa.timestamp("s", "UTC")),
+]
+
+
+@pytest.mark.parametrize("values", BEYOND_PYTHON, ids=lambda values: str(values.type))
+def test_scalars_of_arrow_that_python_cannot_hold_stay_exact_in_lists_and_beside_other_nulls(values):
+    lists, nulls = pa.ListArray.from_arrays([0, 1], values), [pa.scalar(None, pa.int64()), None]
+    structs = pa.StructArray.from_arrays([lists], ["a"])
+    categories = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), values)
+    for column in (values, lists, structs, categories):
+        kind = column.type.value_type if column is categories else column.type
+        for scalars in ([column[0], *nulls], sent([column[0], *nulls])):
+            found = exact.column("x", scalars, kind).combine_chunks()
+            assert found.equals(pa.concat_arrays([values if column is categories else column, pa.nulls(2, kind)]))
+
+
 class Color(str, Enum):  # noqa: UP042 - not StrEnum, whose `str` is its content
     RED = "red"
 
