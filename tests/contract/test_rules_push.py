@@ -407,8 +407,8 @@ class Busy(Catalog):
         super().__init__(store.home, store.core.registry, Duck(store.home / "scratch"))
         self._happen = happen
 
-    def state(self, name, project=None, since=None):
-        found = super().state(name, project, since)
+    def state_of(self, record, since=None):
+        found = super().state_of(record, since)
         self._happen()
         return found
 
