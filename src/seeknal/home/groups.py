@@ -13,7 +13,7 @@ from seeknal.home.core import Core
 from seeknal.names import check_features
 from seeknal.registry import GroupRecord, Load, Version
 from seeknal.system.progress import OnProgress, no_progress
-from seeknal.values.times import Interval, Moment, instant
+from seeknal.values.times import Interval, Moment, instant_or_none
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -225,7 +225,7 @@ class Groups:
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
         """Load the newest row of each entity of a version into the online store; see `Loads.load`."""
-        asked, moment = Interval.check(interval), None if at is None else instant(at)
+        asked, moment = Interval.check(interval), instant_or_none(at)
         with self._using(name, project) as record:
             return self._core.loads.load(record, asked, version, at=moment, on_progress=on_progress)
 

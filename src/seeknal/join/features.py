@@ -240,7 +240,7 @@ class Features:
         from seeknal.join import leaks, retrieval
 
         sources, question = self.sources(asked), asked.question
-        spine = retrieval.spine_table(sources, asked.spine, question) if asked.kind == SPINE else None
+        spine = retrieval.spine_table(sources, asked.spine, question)
         return leaks.check(self._engine(), sources, spine, question, on_progress)
 
     def sources(self, asked: Inquiry) -> list[Source]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from seeknal.define.feature_group import FeatureLookup, check_lookups
 from seeknal.errors import DefinitionError
 from seeknal.names import check_names, check_text, quoted
-from seeknal.values.times import Interval, Moment, instant, now
+from seeknal.values.times import Interval, Moment, instant_or_none, now
 
 if TYPE_CHECKING:
     from seeknal.registry import Question
@@ -81,8 +81,7 @@ class Inquiry:
 
     def of_latest(self, at: Moment | None) -> Inquiry:
         """Return the same request for the latest row of each entity, as known at a moment. None: now."""
-        moment = None if at is None else instant(at)
-        return replace(self, kind=LATEST, spine=None, date_col="", keep=None, at=moment)
+        return replace(self, kind=LATEST, spine=None, date_col="", keep=None, at=instant_or_none(at))
 
     def within(self, start: Moment | None, end: Moment | None, as_of: AsOf | None) -> Inquiry:
         """Return the same request for an interval of event time, as stored by `as_of`."""

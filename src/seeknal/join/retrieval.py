@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError
+from seeknal.join.inquiry import SPINE
 from seeknal.registry import Question
 from seeknal.registry.source import Source
 from seeknal.system.progress import OnProgress, no_progress
@@ -100,12 +101,14 @@ def read_spine(sources: Sequence[Source], spine: Spine) -> Spine:
     return replace(spine, frame=frame)
 
 
-def spine_table(sources: Sequence[Source], given: object, question: Question) -> pa.Table:
-    """Read the columns of a question's spine that are used or kept into an Arrow table.
+def spine_table(sources: Sequence[Source], given: object, question: Question) -> pa.Table | None:
+    """Read the columns of a question's spine that are used or kept into an Arrow table; None if the question has no spine.
 
     Raises:
         DataError: A column cannot be read; if it is kept but not used, the message says how to leave it out.
     """
+    if question.kind != SPINE:
+        return None
     spine = Spine(frames.opened(given), question.date_col, question.keep)
     used, kept = spine_columns(sources, spine)
     with leaving_out(used):

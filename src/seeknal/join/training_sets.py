@@ -75,7 +75,7 @@ class TrainingSets:
         """
         sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
         question = asked.question
-        spine = retrieval.spine_table(sources, asked.spine, question) if asked.kind == SPINE else None
+        spine = retrieval.spine_table(sources, asked.spine, question)
         project = sources[0].record.project
         check_name("training set", name)
         if self._catalog.registry.training_sets(project, name):

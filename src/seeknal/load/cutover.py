@@ -367,8 +367,15 @@ class Mover:
 
     def loads(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
         """Return the loads of a group, oldest first; only those of a version or into an online store, if given."""
-        found = self._registry.loads(record, version)
-        return [load for load in found if target is None or self._stores.same(load.target, target)]
+        return self.among(self._registry.loads(record), version, target)
+
+    def among(self, loads: Sequence[Load], version: int | None = None, target: str | None = None) -> list[Load]:
+        """Return, of the loads of a group, those of a version or into an online store, if given."""
+        return [
+            load
+            for load in loads
+            if version in {None, load.version} and (target is None or self._stores.same(load.target, target))
+        ]
 
     def last_loads(self, loads: Sequence[Load]) -> list[Load]:
         """Return, among the given loads, the last one of each version into each online store."""

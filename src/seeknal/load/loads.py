@@ -110,7 +110,7 @@ class Loads:
         Rows that another home loaded, or that are of a deleted group, are left alone, with a notice, unless `take_over`.
         """
         state = self._catalog.state_of(record)
-        for load in self._mover.last_loads(self.of(record, number, target)):
+        for load in self._mover.last_loads(self._mover.among(state.loads, number, target)):
             ask = Ask((load.interval,), on_progress=on_progress, take_over=take_over)
             with self._mover.needed_by_tables(record, load.version, load.target):
                 if take_over or not self._mover.is_foreign(record, load.version, load.target):

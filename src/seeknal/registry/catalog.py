@@ -22,7 +22,7 @@ from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
 from seeknal.system.delta_log import newest
 from seeknal.system.duck import Duck
-from seeknal.values.times import Moment, instant, now
+from seeknal.values.times import Moment, instant, instant_or_none, now
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -330,7 +330,7 @@ class Catalog(HomeLocks):
         # By a moment, or as of now, commits of other programs could count too. A snapshot's number excludes them.
         if versions and (as_of is None or isinstance(as_of, date | str)):
             last = max(version.snapshot for version in versions)
-            self._refuse_foreign(record, last, None if as_of is None else instant(as_of))
+            self._refuse_foreign(record, last, instant_or_none(as_of))
         # Nothing was written by then: return the empty snapshot, in the schema of the requested version, or of the first.
         if until is not None and not versions:
             first = self.version(record, 1 if number is None else number)

@@ -28,7 +28,7 @@ from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
 from seeknal.values.display import Shown
-from seeknal.values.times import Interval, Moment, instant, microseconds, now
+from seeknal.values.times import Interval, Moment, instant_or_none, microseconds, now
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
@@ -158,7 +158,7 @@ class OnlineTables:
             target=self._checked_target(target),
             created_at=now(),
         )
-        ask = Ask((Interval(),), _instant(at), on_progress, take_over=take_over)
+        ask = Ask((Interval(),), instant_or_none(at), on_progress, take_over=take_over)
         with self._catalog.lifetimes.using(*(source.record for source in sources)):
             before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
@@ -223,7 +223,7 @@ class OnlineTables:
             DefinitionError: There is no such table, or several projects have one.
             StoreError: Some tables could not be refreshed. If only one table is given, its own error is raised instead.
         """
-        ask = Ask((), _instant(at), on_progress, full, take_over)
+        ask = Ask((), instant_or_none(at), on_progress, full, take_over)
         given = None if names is None else check_names("names", names)
         tables = self.all(project=project) if given is None else [self.get(one, project=project) for one in given]
         done, failed = [], []
@@ -242,7 +242,7 @@ class OnlineTables:
         def step(record: GroupRecord, number: int) -> Loaded:
             state = self._catalog.state_of(record)
             # A load covers all intervals requested before. To request the last of them again adds nothing to them.
-            known = [load.interval for load in self._loads.of(record, number, table.target)]
+            known = [load.interval for load in self._mover.among(state.loads, number, table.target)]
             spans = (Interval(),) if ask.full else tuple(known[-1:])
             return self._mover.bring(state, number, replace(ask, spans=spans), targets=[table.target])[0]
 
@@ -274,7 +274,7 @@ class OnlineTables:
             at: The moment. None: now.
             on_progress: Called with each step.
         """
-        return self._verify(self.get(name, project=project), _instant(at), sample, on_progress)
+        return self._verify(self.get(name, project=project), instant_or_none(at), sample, on_progress)
 
     def _verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress
@@ -346,7 +346,3 @@ class OnlineTables:
                         self._mover.remove(record, lookup.version, table.target)
                 self._registry.delete_table(table.project, table.name)
             self._mover.nudge(table)
-
-
-def _instant(moment: Moment | None) -> int | None:
-    return None if moment is None else instant(moment)

@@ -39,6 +39,11 @@ def instant(moment: Moment, *, whole_day: bool = False) -> int:
     return found
 
 
+def instant_or_none(moment: Moment | None) -> int | None:
+    """Return a moment as `instant` does; None for None."""
+    return None if moment is None else instant(moment)
+
+
 def _parse(moment: Moment, whole_day: bool) -> datetime:
     if isinstance(moment, str):
         return _parse(_from_text(moment), whole_day)
@@ -141,7 +146,7 @@ class Interval:
             DefinitionError: The end is before the start, or one of them is not a moment.
         """
         interval = cls(
-            None if start is None else instant(start),
+            instant_or_none(start),
             None if end is None else instant(end, whole_day=True),
         )
         if interval.start is not None and interval.end is not None and interval.end < interval.start:
