@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB, SeeknalError
@@ -72,6 +72,7 @@ def test_objects_become_a_column_of_exactly_these_values_or_are_refused_by_name_
 
 
 @MANY
+@example(values=[[-0.0]], kind=pa.list_(pa.int64()))
 @given(values=some.columns, kind=st.sampled_from(TYPES))
 def test_values_fit_a_known_type_exactly_or_are_refused_by_name_and_row(values, kind):
     try:
@@ -263,15 +264,20 @@ def test_a_decimal_far_beyond_all_digits_is_refused_and_a_zero_of_such_an_expone
 
 def rounded(values, kind) -> list[Any]:
     """Return what the values are once floats are rounded as a user expects, the nearest float of the type."""
+    return meanings([fitted(value, kind) for value in values], nan_too=False)
+
+
+def fitted(value, kind) -> Any:
+    if some.is_missing(value, nan_too=False):
+        return None
     if pa.types.is_floating(kind):
-        near = kind.to_pandas_dtype()
-        return meanings([v if some.is_missing(v, nan_too=False) else near(v) for v in values], nan_too=False)
-    if pa.types.is_fixed_size_list(kind):
-        return [
-            None if some.is_missing(v, nan_too=False) else ("list", rounded(list(v), kind.value_type)) for v in values
-        ]
-    plain = (0 if isinstance(value, float) and value == 0 and pa.types.is_integer(kind) else value for value in values)
-    return meanings(plain, nan_too=False)
+        return kind.to_pandas_dtype()(value)
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [fitted(one, kind.value_type) for one in value]
+    if pa.types.is_struct(kind):
+        return {name: fitted(one, kind.field(name).type) for name, one in value.items()}
+    is_zero = isinstance(value, float | np.floating) and value == 0
+    return 0 if is_zero and pa.types.is_integer(kind) else value  # whole numbers have no -0.0
 
 
 def comes_out_of_duckdb(ask: Callable[[], Any], count: int) -> None:
