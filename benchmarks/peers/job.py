@@ -6,6 +6,7 @@ from the start of the job.
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import sys
@@ -57,6 +58,7 @@ def work(jobs: dict[str, Callable[[Task], Job]]) -> None:
     job = jobs[task["job"]](task)
     if (had := task.get("had", 0)) is not None:  # None: who counts its children's memory, this would count as well
         touch_memory(had)
+    gc.collect()  # or a collection of what the imports left may fall into the time of one worker and not of another
     forget_peak()
     started, processor = time.perf_counter(), time.process_time()
     answer = job()
