@@ -183,6 +183,6 @@ def test_stored_rows_that_do_not_fit_a_wider_type_are_told_of_by_the_column(home
     rows = pa.table({"card": [1], "at": pa.array([START], MOMENT), "n": pa.array([253_402_214_400_000_000], MOMENT)})
     write(store, group(), rows)
     finer = rows.set_column(2, "n", pa.array([1], pa.timestamp("ns", "UTC")))
-    with pytest.raises(DataError, match=r"Column 'n' holds stored values .* that have no place in timestamp\[ns"):
+    with pytest.raises(DataError, match=r"Column 'n' has stored values .* that do not fit timestamp\[ns"):
         write(store, group(), finer, mode="append")
     assert store.groups.versions("card")[0].rows == 1

@@ -18,7 +18,7 @@ def as_stored(cursor: duckdb.DuckDBPyConnection, path: Path, entities: pa.Table)
     found = cursor.sql(f"SELECT {keys} FROM {scan([str(path)])} LIMIT 0").types
 
     def kind(of: pa.DataType, there: object) -> pa.DataType:
-        # DuckDB compares numbers of all types. Timestamps are stored as such, except for nanoseconds.
+        # DuckDB compares numbers of different types by value. Of timestamps, only those in nanoseconds are stored as integers.
         return pa.timestamp("ns" if there == BIGINT else "us", of.tz) if pa.types.is_timestamp(of) else of
 
     return stored_keys(entities, [kind(*pair) for pair in zip(entities.schema.types, found, strict=True)])

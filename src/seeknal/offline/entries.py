@@ -1,7 +1,7 @@
 """The entries of a table's log, by number: new ones are files in the Delta log, old ones are packed into archives.
 
 Entries are packed so that neither disk usage nor the time to open a table grows with their number. None is dropped, because `as_of`
-answers from old entries for ever: a pack is `_history/FIRST-LAST.jsonl.gz`, with one line of JSON per entry.
+can read every old snapshot. A pack is the file `_history/FIRST-LAST.jsonl.gz`, with one line of JSON per entry.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ def packed(root: Path) -> int:
 def held(root: Path) -> object:
     """Take a shared lock that protects the files of all snapshots read from now on, held until the returned object is gone."""
     *_, newest_lock = locks(root)
+    # Only the lock file is created: a pack that disappeared must not come back as an empty file.
     return hold(newest_lock, make=newest_lock.suffix == ".lock")
 
 
 def locks(root: Path) -> list[Path]:
-    """List the files that readers lock, oldest first: a reader locks the last one of its time; see `seeknal.offline.trimming`."""
+    """List the files that readers lock, oldest first. A reader locks the newest one when it begins; see `seeknal.offline.trimming`."""
     return [root / "_read.lock", *(pack.path(root) for pack in packs(root))]
 
 
@@ -90,10 +91,11 @@ def exists(root: Path) -> bool:
 
 
 def table_id(root: Path) -> str:
-    """Return the identity of the table in a folder, which no other table has, not even one made there later; "" if there is none.
+    """Return the identity of the table in a folder; "" if there is none. A table created there later has another identity.
 
     It is the id that Delta Lake gives a new table, from the first entry of the log.
     """
+    # The first entry is a file until it is packed, and then the first line of the first pack.
     for file in (entry_of(root, 0), *(pack.path(root) for pack in packs(root)[:1])):
         with suppress(OSError, StoreError):
             found = file.stat()
@@ -101,17 +103,17 @@ def table_id(root: Path) -> str:
     return ""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # inode and time are in the key, so that a table created again at the same path is read again
 def _table_id(root: Path, _file: Path, _inode: int, _changed: int) -> str:
     return next((action["metaData"]["id"] for action in actions_of(root, 0) if "metaData" in action), "")
 
 
 @contextmanager
 def one_table(root: Path) -> Iterator[str]:
-    """Yield the identity of a table. If the block fails, and the table was deleted meanwhile, that is the error.
+    """Yield the identity of a table. If the block fails because the table was deleted meanwhile, raise a conflict instead.
 
     Raises:
-        Conflict: The table in the folder is another now, or there is none.
+        Conflict: The block raised an error, and the folder now has another table or none.
     """
     identity = table_id(root)
     try:
@@ -122,10 +124,10 @@ def one_table(root: Path) -> Iterator[str]:
 
 
 def check_table(root: Path, identity: str, cause: Exception | None = None) -> None:
-    """Check that the table in a folder is still the one of an identity.
+    """Check that a folder still has the table of this identity.
 
     Raises:
-        Conflict: It is another, or there is none.
+        Conflict: It has another table, or none.
     """
     if table_id(root) != identity:
         raise Conflict(f"The table {root} was deleted meanwhile.") from cause

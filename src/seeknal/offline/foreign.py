@@ -1,4 +1,4 @@
-"""Commits of other programs after Seeknal's newest one: telling those that change rows from those that only rearrange files.
+"""Commits of other programs after Seeknal's newest one: which of them change rows, and which only rearrange files.
 
 A table is tracked as a sequence of states: the files added and removed since Seeknal's commit, and the layout of the columns. A state
 that occurs again is judged as it was the first time, so a change can be undone by restoring the table with another program.
@@ -50,8 +50,8 @@ class ForeignCommit:
     engine: str
 
     def __str__(self) -> str:
-        told = [self.operation, *([] if self.at is None else [show(self.at)]), self.engine]
-        return f"commit {self.number} ({', '.join(told)})"
+        details = [self.operation, *([] if self.at is None else [show(self.at)]), self.engine]
+        return f"commit {self.number} ({', '.join(details)})"
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class ForeignCommits:
         commit: Seeknal's commit; None if it has made none yet.
         every: All commits of other programs.
         harmful: Those whose changes to rows or layout are still in effect.
-        same: The numbers of those after which the rows were the same as after Seeknal's commit.
+        same: The numbers of the commits after which the table had the same rows as after Seeknal's commit.
         added: The files with changed rows that the table has now, each with the number of the commit that added it.
         removed: The files of Seeknal's commit that the table no longer has.
         has_layout: Whether the columns are still those that Seeknal gave the table.
-        is_open: Whether Seeknal has made no later commit, which would have taken these in.
+        is_open: Whether Seeknal has made no later commit, which would include their changes.
     """
 
     root: Path
@@ -100,10 +100,10 @@ class ForeignCommits:
         if not (harmful and self.is_open):
             return
         label, made = label_of(self.root), self.commit
-        told = ", ".join(map(str, harmful[:_SHOWN])) + (", ..." if len(harmful) > _SHOWN else "")
+        listed = ", ".join(map(str, harmful[:_SHOWN])) + (", ..." if len(harmful) > _SHOWN else "")
         if made is None:
             raise StoreError(
-                f"The folder {self.root} has a table with rows that Seeknal did not write: {told}. Move the folder away, and "
+                f"The folder {self.root} has a table with rows that Seeknal did not write: {listed}. Move the folder away, and "
                 "write the rows to the group, or use another name.",
                 commits=tuple(harmful),
             )
@@ -114,7 +114,7 @@ class ForeignCommits:
         else:
             way_out = f"Read what you need of them with that program, then {self.way_back}"
         raise StoreError(
-            f"Another program changed the rows or columns of {label} after snapshot {made.snapshot}: {told}. They were neither "
+            f"Another program changed the rows or columns of {label} after snapshot {made.snapshot}: {listed}. They were neither "
             f"checked nor numbered, so answers could be wrong. {way_out}.",
             commits=tuple(harmful),
         )
@@ -138,6 +138,7 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
     harmful: tuple[ForeignCommit, ...] = ()
     is_open = True
     if commit is None:
+        # Seeknal creates a table without rows. If the first entry has some, another program created the table.
         made = list(actions_of(root, 0))
         harmful = () if state.apply(made, 0, is_clean=True) else (_foreign(0, made),)
     seen = {state.key: harmful}
@@ -150,9 +151,10 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
             break
         every.append(_foreign(number, actions))
         is_harmless = state.apply(actions, number, is_clean=not harmful)
+        # A state that occurred before keeps its first verdict, so a restore undoes a harmful commit.
         harmful = seen.setdefault(state.key, harmful if is_harmless else (*harmful, every[-1]))
         same += [] if harmful else [number]
-    # A program may mark a commit as a mere rearrangement although rows were lost or have no numbers. Then its commits are harmful.
+    # A program may declare that a commit only rearranges rows, although it lost some or dropped their numbers. Then it is harmful.
     if commit and state.came and not harmful and not _holds(root, every[-1].number, commit, state.came):
         harmful = tuple(one for one in every if one.number in state.came.values())
         same, state.changed = [number for number in same if number < harmful[0].number], dict(state.came)
@@ -190,7 +192,7 @@ class _State:
 
     @property
     def key(self) -> object:
-        """The identity of the state: two states with equal keys have the same files, columns and unreadable features."""
+        """The identity of the state: states with equal keys have the same files, columns and unreadable Delta Lake features."""
         layout = None if self.layout == self.expected else json.dumps(self.layout)
         return frozenset(self.came), frozenset(self.gone), layout, frozenset(self._features)
 
@@ -221,17 +223,17 @@ class _State:
         return not changes
 
     def _add(self, path: str, number: int, is_arranged: bool) -> None:
-        if path in self.gone:  # a file of Seeknal's commit comes back, as a restore brings it
+        if path in self.gone:  # a restore brought back a file of Seeknal's commit
             self.gone.remove(path)
             return
         self.came[path] = number
-        if is_arranged:  # remembered, so that the file is still known to be harmless when a restore brings it back
+        if is_arranged:  # remembered, so that the file still counts as harmless when a restore brings it back
             self._arranged.add(path)
         if path not in self._arranged:
             self.changed[path] = number
 
     def _lay_out(self, layout: object) -> bool:
-        if self.expected is None:
+        if self.expected is None:  # the layout of Seeknal's commit; without a commit, that of the first entry
             fields = delta_schema(self._commit.schema).to_json() if self._commit else None
             self.layout = self.expected = _layout({"schemaString": fields}) if fields else layout
         changed, self.layout = layout != self.layout, layout
@@ -247,7 +249,7 @@ def _layout(metadata: dict[str, Any]) -> object:
 
 
 def _holds(root: Path, number: int, commit: Commit, added: Iterable[str]) -> bool:
-    """Return whether a claimed rearrangement is plausible: the row count is that of Seeknal's commit, and each row has a number."""
+    """Return whether a declared rearrangement is plausible: as many rows as Seeknal's commit has, each with a number."""
     files = [root / path for path in added]
     numbered = all(_has_numbers(file) for file in files if file.exists())
     return numbered and read_snapshot(root, number).rows == commit.rows

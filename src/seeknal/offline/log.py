@@ -26,7 +26,7 @@ from seeknal.values.times import Interval, instant
 
 METADATA = "seeknal"
 UNREADABLE = {"deletionVectors", "columnMapping", "typeWidening", "typeWidening-preview"}
-"""Delta Lake features with which a Parquet file alone no longer tells what the rows are."""
+"""Delta Lake features under which the rows can no longer be read from the Parquet files alone."""
 _SHORT = 32
 """A log with fewer entries than this is replayed entry by entry, which is faster than opening the table with deltalake."""
 
@@ -87,11 +87,11 @@ class Commit:
     next_row_id: int
     at: int
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
-    """By the number of an older snapshot, the files that replace its own since this commit erased entities from them."""
+    """For each older snapshot from whose files this commit erased entities, by its number: the files that replace them."""
     superseded: int = 0
-    """How many of the rows written are hidden by others of the same join keys and event time; see `seeknal.write.writing.Written`."""
+    """Number of written rows that others with the same join keys and event time supersede; see `seeknal.write.writing.Written`."""
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By the name of a compacted file, the names of the files that went into it: older snapshots are read from the former."""
+    """For each file made by a compaction, by its name: the names of the files that it replaces when older snapshots are read."""
     mark: str = ""
     """The fingerprint of the snapshot's files, in hexadecimal; "" if an earlier release made the commit."""
 
@@ -132,7 +132,7 @@ class Rows:
 
 
 _PART, _WORTH_IT = 1_000_000, 4_000_000
-"""The fewest rows of the latest part, and the fewest rows for which a group is cut into parts at all."""
+"""Minimum number of rows of the latest part, and of a group for it to be cut into parts at all."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Snapshot:
         for file in files if is_worth_it else ():
             start = file.start or 0
             if end is not None and start > end:
-                continue  # it begins where the part cut last does, and so belongs to that part
+                continue  # it begins at the same time as the part cut last, and so belongs to that part
             rows += file.rows
             if rows >= max(seen, _PART) and start < first and (interval.start is None or start > interval.start):
                 found.append(self.within(schema, Interval(start, end)))
@@ -256,7 +256,8 @@ def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, 
         else:
             found = _as_of(root, number)
             found = _put_together(found if files is None else replace(found, files=files))
-    check_table(root, identity)  # else its entries may be of two tables
+    # The entries could come from two tables, of which one was deleted and one created while they were read.
+    check_table(root, identity)
     return replace(found, identity=identity)
 
 
@@ -283,7 +284,7 @@ def _as_of(root: Path, number: int) -> Snapshot:
         try:
             return _opened(root, number)
         except StoreError:
-            if number > packed(root):  # else another process packed the entry meanwhile, and it is read from there
+            if number > packed(root):  # otherwise another process packed the entry meanwhile, and the pack has it
                 raise
     return _by_entries(root, number)
 
@@ -294,9 +295,9 @@ def _by_entries(root: Path, number: int) -> Snapshot:
     commit: Commit | None = None
     settings: dict[str, str] = {}
     features: list[str] = []
-    for n, actions in entries(root, 0, number):
+    for entry, actions in entries(root, 0, number):
         _apply(actions, live)
-        commit = commit_in(actions, n) or commit  # an entry of another program has no note
+        commit = commit_in(actions, entry) or commit  # an entry of another program has no note
         for action in actions:
             settings = (action.get("metaData") or {}).get("configuration", settings)
             features = (action.get("protocol") or {}).get("readerFeatures", features)
@@ -330,8 +331,9 @@ def _file_of(root: Path, path: str, add: Mapping[str, Any], event_time: str) -> 
     return DataFile(path, add["size"], _count(root / path, stats.get("numRecords")), *bounds)
 
 
-def _count(file: Path, told: int | None) -> int:
-    return told if told is not None else int(pq.read_metadata(file).num_rows)
+def _count(file: Path, recorded: int | None) -> int:
+    # Other programs may commit a file without its row count.
+    return recorded if recorded is not None else int(pq.read_metadata(file).num_rows)
 
 
 def _put_together(snapshot: Snapshot) -> Snapshot:
@@ -365,7 +367,7 @@ def _joined(path: str, size: int, below: int, files: Sequence[DataFile]) -> Data
     starts, ends = [file.start for file in files], [file.end for file in files]
     start = None if None in starts else min(start for start in starts if start is not None)
     end = None if None in ends else max(end for end in ends if end is not None)
-    # Rows are those of the snapshot, which are fewer than the file has; the size is that of the file, which is read in full.
+    # The row count is that of the snapshot, which is less than the file's. The size is that of the file, which is read in full.
     return DataFile(path, size, sum(file.rows for file in files), start, end, below)
 
 
@@ -389,7 +391,7 @@ def newest_commit(root: Path, number: int) -> Commit | None:
 
 
 def read_file_lists(root: Path, wanted: Mapping[int, Sequence[DataFile] | None]) -> Iterator[Snapshot]:
-    """Yield several snapshots in one pass through the log, with paths and sizes of their files and nothing else.
+    """Yield several snapshots in one pass through the log, with only the paths and sizes of their files.
 
     Args:
         root: The folder of the table.

@@ -21,9 +21,10 @@ from seeknal.values.sql import comma, literal, quote, scan
 from seeknal.values.times import DAY, Interval
 
 FILE_ROWS = 2**18
-"""The fewest rows of a file, if a write has so many: a file takes whole days (UTC), as few as have this many rows together."""
+"""Target number of rows of a file. It holds whole days (UTC), as few as have at least so many rows; the last one may have half of them."""
 
 _BLOCK, _AT_ONCE = 2**17, 8
+"""The rows of a block, which is sorted at once, and the number of intervals whose rows are gathered at once."""
 _YEAR_1 = 719_162 * DAY
 """Microseconds from the start of year 1 to 1970. No event is older than year 1, so days counted from there are never negative."""
 
@@ -38,7 +39,7 @@ class Write:
         version: The version of the group that they belong to.
         mode: How they combine with stored rows: "append", "overwrite" or "merge".
         interval: The interval of event time that was given; an overwrite replaces it.
-        superseded: How many of the rows are hidden by others among them.
+        superseded: Number of the rows that other rows of the write supersede.
     """
 
     rows: pa.Table
@@ -71,11 +72,11 @@ class Plan:
     write: Write
     rows: pa.Table
     misfits: list[DataError] = field(default_factory=list)
-    """The errors about stored rows that do not fit the new schema. They are kept, because DuckDB raises its own error in their place."""
+    """The errors about stored rows that do not fit the new schema. They are kept here, because DuckDB replaces them by its own error."""
 
     @property
     def changes_schema(self) -> bool:
-        """Whether the write has another schema than the table, so that all files have to be rewritten."""
+        """Whether the schema of the write differs from that of the table, so that all files have to be rewritten."""
         return self.base.commit is None or self.base.commit.schema != self.write.schema
 
     @cached_property
@@ -87,16 +88,16 @@ class Plan:
             return []
         if self.write.mode == "overwrite":
             return [file for file in self.base.files if file.overlaps(self.write.interval)]
-        # A merge can only replace stored rows at the very event times of its rows.
+        # A merge replaces stored rows only at event times that its own rows have.
         moments = np.sort(_moments(self.rows, self.write.schema))
         return [file for file in self.base.files if file.has_any(moments)]
 
     def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[Part]:
-        """Yield the contents of each new file: the new rows, and the stored rows that stay, of some whole days.
+        """Yield the contents of each new file: the new rows of some whole days, and the stored rows of these days that stay.
 
         For example, an overwrite of 3 May with files A (1 to 3 May) and B (4 and 5 May) replaces A alone. If the rows suffice for one
-        file only, its part is the union of the new rows of 3 May and those rows of A that are not within 3 May. A merge with a row of
-        4 May replaces B alone; its part is all rows of B and the new row, except those that lose to another one.
+        file only, its part is the union of the new rows of 3 May and the rows that A has of 1 and 2 May. A merge with a row of 4 May
+        replaces B alone; its part is all rows of B and the new row, except those that lose to another one.
         """
         spans = self._spans(engine)
         for interval, new in zip(spans, split(self.rows, self.write.schema, spans), strict=True):
@@ -117,20 +118,21 @@ class Plan:
         counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // DAY)
         if stored and self.base.commit:
             old = self.base.commit.schema
-            more = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}")
-            size = max(len(counts), len(more))  # both count from the same first day, up to their own last
-            counts = np.pad(counts, (0, size - len(counts))) + np.pad(more, (0, size - len(more)))
+            kept = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}")
+            # Both begin with the first day of year 1, but each ends with its own last day.
+            size = max(len(counts), len(kept))
+            counts = np.pad(counts, (0, size - len(counts))) + np.pad(kept, (0, size - len(kept)))
         return cut(counts)
 
     @cached_property
     def _stored(self) -> list[DataFile]:
-        """The replaced files that may have rows that stay: files wholly within an overwritten interval have none and are not read."""
+        """The replaced files that may have rows that stay. Files wholly within an overwritten interval have none, and are not read."""
         drops = self.write.mode == "overwrite"
         return [file for file in self.replaced if not (drops and file.lies_within(self.write.interval))]
 
     @property
     def _stays(self) -> str:
-        """The SQL condition that a stored row of a replaced file stays."""
+        """The SQL condition under which a stored row of a replaced file stays."""
         if self.write.mode != "overwrite" or self.base.commit is None:
             return "true"
         # IS NOT TRUE rather than NOT: a row without an event time is in no interval, and must stay.
@@ -154,7 +156,7 @@ class Plan:
     def _merged_sql(self, rows: str) -> str:
         """Write the query that keeps only the winner for each entity and event time of the new rows.
 
-        Stored rows of other entities and event times all stay, hidden ones too, because a push that is repeated has to find them.
+        Stored rows of other entities and event times all stay, even hidden ones, because a repeated push has to find them.
         For example, when row 4 is merged:
 
             number   key   event time   created   x
@@ -164,15 +166,15 @@ class Plan:
             3        b     10:00        4         4   kept, although row 2 hides it
             4        a     10:00        4         5   the new row, dropped: it loses to row 0
 
-        The window gets only keys, times and row numbers, and the losers are removed by number: DuckDB's windows take equal values,
-        such as 0.0 and -0.0, for one value.
+        The window gets only keys, times and row numbers, and the losers are removed by number, because a window in DuckDB may return
+        one of two equal values, such as 0.0 and -0.0, in place of the other.
         """
         schema, row_id = self.write.schema, quote(ROW_ID)
         entity = [quote(name) for name in (*schema.key_names, schema.event_time.name)]
         created = [quote(schema.created_time.name)] if schema.created_time else []
-        # Null keys must meet each other, as they do in the window's partitions.
+        # Null keys must match each other, as they do in the window's partitions.
         same = " AND ".join(f"e.{name} IS NOT DISTINCT FROM n.{name}" for name in entity)
-        # MATERIALIZED, because it is read twice, and stored rows that are converted come from a stream that can be read once.
+        # MATERIALIZED, because it is read twice, and converted rows come from a stream that can be read only once.
         return f"""
             WITH every AS MATERIALIZED ({rows}),
                  met AS (SELECT {comma([*entity, *created, row_id])} FROM every AS e SEMI JOIN new_rows AS n ON {same}),
@@ -224,7 +226,8 @@ def split(rows: pa.Table, schema: Schema, spans: Sequence[Interval]) -> Iterator
 
     Rows that are already in the order of the intervals are sliced without a copy. Others are sorted block by block, since a block fits
     in the processor's cache, and gathered for a few intervals at a time, so that few rows are in memory twice. Rows of one interval
-    keep their order.
+    keep their order. For example, rows a to d with event times on days 1, 3, 1 and 2, and intervals that end with day 1 and begin with
+    day 2, give the tables (a, c) and (b, d).
 
     Args:
         rows: The rows; none lacks an event time.
@@ -307,17 +310,17 @@ def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schem
     """
     table = pa.Table.from_batches([batch])
     # Widening is defined on logical types: cast to the old stored types, the old logical, the new logical, and the new stored ones.
-    had = recast(recast(table.select(old.names), old.stored_types), old.logical_types)
+    stored_columns = recast(recast(table.select(old.names), old.stored_types), old.logical_types)
     columns = []
     for new_field in new:
         try:
-            is_old = new_field.name in had.column_names
+            is_old = new_field.name in stored_columns.column_names
             columns.append(
-                cast(had[new_field.name], new_field.type) if is_old else pa.nulls(len(table), new_field.type)
+                cast(stored_columns[new_field.name], new_field.type) if is_old else pa.nulls(len(table), new_field.type)
             )
         except pa.ArrowInvalid:
             raise DataError(
-                f"Column {new_field.name!r} holds stored values of type {had[new_field.name].type} that have no place in {new_field.type}. "
+                f"Column {new_field.name!r} has stored values of type {stored_columns[new_field.name].type} that do not fit {new_field.type}. "
                 "Cast the new rows to the stored type, give the column another name, or write to a new group.",
                 column=new_field.name,
             ) from None
@@ -356,7 +359,7 @@ def newest_first(schema: Schema) -> str:
 
 
 def values_sql(schema: Schema) -> str:
-    """Write the columns c0, c1, ... that tell rows apart, value by value.
+    """Write the columns c0, c1, ... by which rows are compared, value by value.
 
     Columns with floats are added as text too, because 0.0 and -0.0 are equal as numbers and differ only in their text.
     """
@@ -375,7 +378,7 @@ def same_values(schema: Schema, one: str, other: str) -> str:
 
 
 def _has_floats(kind: pa.DataType) -> bool:
-    """Return whether values of a type contain floats, of which two can be equal and yet differ."""
+    """Return whether values of a type contain floats: equal ones can still differ, as 0.0 and -0.0 do."""
     return pa.types.is_floating(kind) or any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
 
 
@@ -415,7 +418,12 @@ def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], lis
 def changed_sql(schema: Schema, sets: Sequence[str], spans: Sequence[Interval]) -> str:
     """Write the query that finds the entities with a row in one of two sets of files but not in the other.
 
-    A row that only moved to another file has the same number in both sets, so it is counted twice and drops out.
+    A row that only moved to another file has the same number in both sets, so it is counted twice and drops out. For example:
+
+        first set          second set                     result
+        row 1 of user a    row 1 of user a (it moved)
+        row 2 of user b                                   b, as row 2 was removed
+                           row 3 of user c                c, as row 3 was added
 
     Args:
         schema: The schema of both sets.

@@ -23,6 +23,8 @@ class Repeats:
         rows: How many rows there are in excess of one per join keys and event time.
         example: The join keys and the event time that the most rows share, as text.
         most: How many rows share them.
+
+    For example, three rows of user a and two rows of user b, all at noon, are 3 rows in excess (2 and 1); `most` is 3.
     """
 
     rows: int = 0
@@ -51,6 +53,7 @@ def find_repeats(
     hashes = np.sort(engine.execute(f"SELECT hash({comma(columns)}) AS h FROM new_rows").fetchnumpy()["h"])
     if not (hashes[1:] == hashes[:-1]).any():
         return Repeats()
+    # Different rows can have equal hashes, so the rows are now compared by value.
     places = [f"c{i}" for i in range(len(names))]
     named = comma(f"{column} AS {place}" for column, place in zip(columns, places, strict=True))
     shared = f"SELECT {named}, count(*) AS most FROM new_rows GROUP BY ALL"
@@ -64,6 +67,6 @@ def find_repeats(
         ),
         [field.type for field in schema.keys],
     )
-    told = [f"{name}={value!r}" for name, value in records(keys)[0].items()]
-    told += [f"{names[-1]}={show(found[places[-1]].cast(pa.int64())[0].as_py())}"]
-    return Repeats(int(found["hidden"][0].as_py()), ", ".join(told), found["most"][0].as_py())
+    example = [f"{name}={value!r}" for name, value in records(keys)[0].items()]
+    example += [f"{names[-1]}={show(found[places[-1]].cast(pa.int64())[0].as_py())}"]
+    return Repeats(int(found["hidden"][0].as_py()), ", ".join(example), found["most"][0].as_py())
