@@ -127,7 +127,7 @@ def test_a_feature_that_equals_the_label_is_pointed_out():
         {"user_id": [1] * 20, "when": [NOON + i * HOUR for i in range(20)], "label": list(range(20)), "other": [0] * 20}
     )
     assert found_by_check(fg, spine) == [
-        "x equals label wherever both are known. If label is the label, the feature gives it away."
+        "x equals label wherever both are known. If label is the label, the feature leaks it."
     ]
 
 

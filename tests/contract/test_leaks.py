@@ -109,14 +109,14 @@ def test_sums_dated_by_the_start_of_their_day_are_found_and_by_its_end_they_are_
     texts = found(world, frame, timedelta(0), y=y)
     assert len(texts) == 1
     assert texts[0].startswith("shop/spend: spent ")
-    assert "If a row sums up the day that begins at its at, it is seen before that is over" in texts[0]
+    assert "If a row sums up the day that begins at its at, a training set sees it before that day is over" in texts[0]
     write(group(), frame.assign(at=frame["at"] + timedelta(days=1))[["user_id", "at", "spent"]])
     spine = world.spine[["user_id", "when"]].assign(y=y)
     again = HistoricalFeaturesDuckDB(FeatureLookup("shop/spend")).using_spine(spine, "when").check()
     assert again == []
     assert "Found: nothing." in again.report
     assert (
-        "whether the rows, one for each day, are made of the day they are dated by: how spent agrees with y"
+        "whether the rows, one for each day, are computed from the day they are dated by: how spent agrees with y"
         in again.report
     )
 
@@ -125,7 +125,7 @@ def test_sums_dated_by_the_start_of_their_day_are_found_and_by_its_end_they_are_
 def test_sums_that_follow_from_labels_are_found_although_they_bound_none():
     world = World.of(7, 100, 100, 0.8, "event")
     (text,) = found(world, world.dense(), timedelta(0), y=world.label("a_large_one"))
-    assert "spent goes with each y of the day it is dated by, but they do not go with each other" in text
+    assert "spent correlates with each y of the day it is dated by, but these do not correlate with each other" in text
     write(group(), world.dense().assign(at=world.dense()["at"] + timedelta(days=1))[["user_id", "at", "spent"]])
     spine = world.spine[["user_id", "when"]].assign(y=world.label("a_large_one"))
     assert HistoricalFeaturesDuckDB(FeatureLookup("shop/spend")).using_spine(spine, "when").check() == []

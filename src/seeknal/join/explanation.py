@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST = 100_000_000
+"""Maximum number of rows read for one entity, large enough for all of them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def explain(
     judged = [
         replace(one, verdict=hidden.get(one.row_id) or _why_lost(one, best, moment, lifetime)) for one in seen
     ] + [replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}") for one in later]
+    # An expired newest row is listed first too, with the verdict that it expired.
     winner = best.row_id if best else None
     return sorted(judged, key=lambda one: (one.row_id != winner, abs(moment - one.event_time)))[:limit]
 
@@ -109,7 +111,8 @@ def explain(
 def _near(rows: pa.Table, schema: Schema, moment: int, interval: Interval, limit: int | None) -> pa.Table:
     """Return the rows that can be among the first `limit`: the nearest to the moment, and all at the newest visible event time.
 
-    If any row wins, it is among the latter, even if more than `limit` other rows are nearer to the moment.
+    The winner, if there is one, is among the latter, even if more than `limit` other rows are nearer to the moment. For example, for
+    the moment 10:00 and a limit of 1, of rows at 08:00, 09:00 and 10:01 those at 09:00 (newest visible) and 10:01 (nearest) are kept.
     """
     if limit is None or len(rows) <= limit:
         return rows

@@ -64,10 +64,12 @@ class Inquiry:
     as_of: AsOf | None = None
 
     def __post_init__(self) -> None:
+        # The dataclass is frozen, so checked values can only be stored by way of `object`.
         object.__setattr__(self, "lookups", check_lookups(self.lookups))
         object.__setattr__(self, "keep", None if self.keep is None else check_names("keep_cols", self.keep))
         check_text("date_col", self.date_col)
         Interval.check(self.interval)
+        # Each group numbers its snapshots itself, so one number says nothing about a second group.
         groups = {lookup.name for lookup in self.lookups}
         if isinstance(self.as_of, Integral) and len(groups) > 1:
             raise DefinitionError(

@@ -25,8 +25,9 @@ from seeknal.values.types import UTC
 
 _SAMPLE = 100_000
 _SPINE = 500_000
+"""Maximum number of spine rows in the check for rows computed from their own period."""
 _SHARE = 0.01
-"""Of late rows, a greater share is a finding. Of rows in which two columns differ, this share still counts as equal."""
+"""A greater share of late rows is a finding. Two columns that differ in no greater share of rows still count as equal."""
 _ENOUGH = 10
 """Minimum number of rows in which both columns are known for them to count as equal."""
 
@@ -72,9 +73,9 @@ def check(
     )
     for source in sources:
         on_progress(f"Looking at how {source.record.label} is dated")
-        accused, told = _own_periods(engine, source, spine.slice(0, _SPINE), question, labels)
-        found += accused
-        looked_at.append(told)
+        findings, what = _own_periods(engine, source, spine.slice(0, _SPINE), question, labels)
+        found += findings
+        looked_at.append(what)
     return Findings([*found, *copied], looked_at)
 
 
@@ -100,8 +101,8 @@ def late_records(engine: Engine, source: Source, interval: Interval) -> Iterator
         median = timedelta(microseconds=int(pc.quantile(late, 0.5, interpolation="lower")[0].as_py()))
         yield (
             f"{source.record.label}: {len(late) / len(lags):.0%} of the rows were recorded more than a day after their "
-            f"{schema.event_time.name} (half of those {median} or more). A training set sees them before anybody "
-            f"could. If {schema.created_time.name} is when they became known, make that the event time."
+            f"{schema.event_time.name} (half of those {median} or more). A training set sees them before they "
+            f"were known. If {schema.created_time.name} is when they became known, make that the event time."
         )
 
 
@@ -124,22 +125,22 @@ def _own_periods(
     cells = periods.Cells.of(moments, period, times)
     around = periods.look_around(engine, source, moments, question.span, period)
     columns = periods.labels_of(spine.take(pa.array(known)), labels)
-    told = list(periods.made_of_their_own(around, columns, cells, period))
+    evidence = list(periods.made_of_their_own(around, columns, cells, period))
     seen = (
-        f"{label}: whether the rows, one for each {name}, are made of the {name} they are dated by: how {', '.join(around) or 'no number'} "
+        f"{label}: whether the rows, one for each {name}, are computed from the {name} they are dated by: how {', '.join(around) or 'no number'} "
         f"agrees with {', '.join(columns) or 'the number of rows'} in {len(cells.first):,} cases of an entity and a {name}"
     )
-    # A label of two values has few different sums, so a feature can agree with them by chance.
+    # A label with two values has few different sums, so a feature can agree with them by chance.
     if columns and all(len(np.unique(one[~np.isnan(one)])) <= 2 for one in columns.values()):  # noqa: PLR2004
-        seen += f"; a label of two values shows few sums: to be surer, give the spine a column of amounts or counts of its {name}s"
+        seen += f"; a label with two values has few different sums: for a surer result, add a column of amounts or counts per {name}"
     if cells.periods < periods.FEWEST:
         seen += f"; the spine has {cells.periods} {name}s, too few to tell"
-    accused = [
-        f"{label}: {one}. If a row sums up the {name} that begins at its {time}, it is seen before that is over. Date it by "
-        f"the end of its {name}."
-        for one in told
+    findings = [
+        f"{label}: {one}. If a row sums up the {name} that begins at its {time}, a training set sees it before that {name} is "
+        f"over. Date it by the end of its {name}."
+        for one in evidence
     ]
-    return accused, seen
+    return findings, seen
 
 
 def copies(answer: pa.Table, spine: pa.Table, spine_columns: Sequence[str], features: Sequence[str]) -> Iterator[str]:
@@ -147,7 +148,7 @@ def copies(answer: pa.Table, spine: pa.Table, spine_columns: Sequence[str], feat
     for name in features:
         for label in spine_columns:
             if _is_copy(answer[name], spine[label]):
-                yield f"{name} equals {label} wherever both are known. If {label} is the label, the feature gives it away."
+                yield f"{name} equals {label} wherever both are known. If {label} is the label, the feature leaks it."
 
 
 def _is_copy(feature: pa.ChunkedArray, label: pa.ChunkedArray) -> bool:
@@ -157,6 +158,6 @@ def _is_copy(feature: pa.ChunkedArray, label: pa.ChunkedArray) -> bool:
         same = pc.equal(feature, label).drop_null()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return False
-    # Two constant columns are equal without one giving the other away.
+    # Two constant columns are equal without one being copied from the other.
     varied = pc.count_distinct(label, mode="only_valid").as_py() > 1
     return varied and len(same) >= _ENOUGH and pc.sum(same).as_py() >= (1 - _SHARE) * len(same)

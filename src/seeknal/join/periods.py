@@ -37,11 +37,11 @@ Ints = NDArray[np.int64]
 _SAMPLE = 100_000
 _HOUR, _QUARTER = 3_600_000_000, 900_000_000
 FEWEST = 10
-"""Minimum number of periods in a spine before anything is concluded: the days of a single sale say nothing."""
+"""Minimum number of periods in a spine for a conclusion: a few days of one sale are no evidence."""
 _BREAKS = 40
-"""How often other rows must break a bound that a period's own rows satisfy: by accident that happens once in 2^40 times."""
+"""How often other rows must break a bound that a period's own rows satisfy. By chance, that happens once in 2^40 times."""
 _EXCEPTIONS, _SHARE = 2000, 0.05
-"""A bound may fail once in so many cases for a period's own rows, and must fail in this share of the cases for other rows."""
+"""A period's own rows may break a bound once in so many cases, and other rows must break it in this share of the cases."""
 _DEVIATIONS, _DEVIATIONS_WITHIN = 6.0, 4.0
 """How many standard errors a difference must exceed to be more than chance: between periods, and within cells."""
 _DETERMINED, _RELATED = 0.95, 0.7
@@ -53,8 +53,8 @@ _CELLS, _VALUES = 100, 5
 def period_of(engine: Engine, source: Source, interval: Interval) -> tuple[int, Ints] | None:
     """Return the length of a group's period in microseconds, and its event times in order; None if it is not dated by periods.
 
-    It is if all event times of a sample are whole quarters of an hour, as midnights are in any zone, and the most common step
-    between them is an hour or more.
+    It is dated by periods if all event times of a sample are whole quarters of an hour, as midnights are in any zone, and the most
+    common step between them is an hour or more.
     """
     schema = source.version.schema
     rows = engine.sample(source.rows(interval), _SAMPLE)
@@ -95,11 +95,12 @@ class Cells:
         """Group the rows of a spine, given as keys k0, k1, ... and moments t, which have no nulls."""
         at = np.asarray(moments["t"], np.int64)
         is_even = not ((times - times[0]) % period).any()
-        # Off the grid, as midnights are after a change to summer time, a period begins at the last time before the moment.
+        # If times are off the grid, as midnights are after a change to summer time, a period begins at the last time before the moment.
         begun = times[np.maximum(np.searchsorted(times, at, "right") - 1, 0)]
         starts, start = np.unique(at - (at - times[0]) % period if is_even else begun, return_inverse=True)
         entity = np.zeros(len(at), np.int64)
-        for name in moments.column_names[:-1]:  # renumbered without gaps after each key, so that no product overflows
+        # After each key, entities are renumbered without gaps, so that no product overflows.
+        for name in moments.column_names[:-1]:
             codes = np.asarray(pc.dictionary_encode(moments[name].combine_chunks(), null_encoding="encode").indices)
             entity = np.unique(entity + codes * (entity.max(initial=0) + 1), return_inverse=True)[1]
         cell = np.unique(entity * len(starts) + start, return_inverse=True)[1]
@@ -117,7 +118,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Around:
-    """The values of a feature in the period of each row of a spine, in the period before and in the one after; NaN if none."""
+    """The values of a feature in the period of each spine row, in the period before and in the period after; NaN where there is none."""
 
     own: Floats
     before: Floats
@@ -139,7 +140,7 @@ def look_around(
     """Return the numeric features of a group in the period of each moment, in the period before and in the one after."""
     names = [own for own in source.features if is_number(source.version.schema.feature(own).type)]
     lifetime = source.record.group.materialization.lifetime
-    # Less than a period, so that a period without a row has no value, rather than that of the period before.
+    # Less than a period, so that a period without a row has no value instead of the value of the period before.
     ttl = min(period - 1, period if lifetime is None else lifetime)
 
     def look(shift: int) -> list[Floats]:
@@ -187,7 +188,7 @@ def labels_of(spine: pa.Table, names: Sequence[str]) -> dict[str, Floats]:
 def made_of_their_own(
     features: Mapping[str, Around], labels: Mapping[str, Floats], cells: Cells, period: int
 ) -> Iterator[str]:
-    """Yield a sentence with the evidence for each feature that only rows computed from their own period could have.
+    """Yield a sentence of evidence for each feature that agrees with a label as only rows computed from their own period do.
 
     If the spine has fewer than `FEWEST` periods, nothing is yielded.
     """
@@ -197,11 +198,11 @@ def made_of_their_own(
     for name, feature in features.items():
         for label, values in {**labels, **counted}.items():
             known = ~np.isnan(values)
-            told = _bounded(feature, np.where(known, values, 0), cells)
-            if told is None and label not in counted:
-                told = _related(feature.at(known), values[known], cells.at(known))
-            if told:
-                yield told.format(feature=name, label=label, period=span_of(period))
+            evidence = _bounded(feature, np.where(known, values, 0), cells)
+            if evidence is None and label not in counted:
+                evidence = _related(feature.at(known), values[known], cells.at(known))
+            if evidence:
+                yield evidence.format(feature=name, label=label, period=span_of(period))
                 break
 
 
@@ -217,9 +218,10 @@ def span_of(period: int) -> str:
 
 
 def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:
-    """Return a sentence if a feature is never below what the label comes to in its own period, as a sum would be; else None.
+    """Return a sentence if a feature is never below a bound that the label sets in its own period; else None.
 
-    Three bounds are tried: the label's sum in the period, its greatest value, and whether it is above 0 at all.
+    Three bounds are tried: the label's sum in the period, its greatest value, and whether it is above 0 at all. A sum over the
+    whole period satisfies all three.
     """
     # A sum is a lower bound only where nothing is negative.
     if label.min() < 0 or np.nanmin(feature.own, initial=0) < 0:
@@ -232,14 +234,14 @@ def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:
     for bound, what in ((total, "sum"), (most, "greatest")):
         if broken := _only_own_keeps(there.at(known), bound[known]):
             return (
-                f"{{feature}} is never below the {what} of {{label}} of the {{period}} it is dated by; that of the {{period}} "
-                f"before is in {broken:.0%} of the cases"
+                f"{{feature}} is never below the {what} of {{label}} in the {{period}} it is dated by; the value of the {{period}} "
+                f"before is below it in {broken:.0%} of the cases"
             )
     some = Around(*((np.nan_to_num(one) > 0).astype(float) for one in (there.own, there.before, there.after)))
     if broken := _only_own_keeps(some, (total > 0).astype(float)):
         return (
-            f"{{feature}} is there and above 0 whenever {{label}} is in the {{period}} it is dated by; that of the {{period}} "
-            f"before is not in {broken:.0%} of the cases"
+            f"{{feature}} is present and above 0 whenever {{label}} is above 0 in the {{period}} it is dated by; the value of the "
+            f"{{period}} before is not in {broken:.0%} of the cases"
         )
     return None
 
@@ -250,13 +252,13 @@ def _only_own_keeps(feature: Around, bound: Floats) -> float | None:
     None if the own period breaks it too, or if the period before, the period after or other cells seldom break it.
     """
     others = np.random.default_rng(0).permutation(feature.own)  # values of other entities and periods
-    asked = bound > 0  # a bound of 0 holds for any feature that is not negative
+    is_tested = bound > 0  # a bound of 0 holds for any feature that is not negative
     # The tolerance allows for rounding errors of sums.
     own, *broken = (
-        int((bound > one * (1 + 1e-9) + 1e-9)[asked].sum())
+        int((bound > one * (1 + 1e-9) + 1e-9)[is_tested].sum())
         for one in (feature.own, feature.before, feature.after, others)
     )
-    count = int(asked.sum())
+    count = int(is_tested.sum())
     is_kept = own <= count // _EXCEPTIONS and min(broken) >= max(_BREAKS, _SHARE * count)
     return broken[0] / count if is_kept else None
 
@@ -287,7 +289,7 @@ def _related(feature: Around, label: Floats, cells: Cells) -> str | None:
     leeway = _DEVIATIONS_WITHIN / np.sqrt(pairs + 1) + 2 * len(np.unique(cells.entity)) / len(label)
     if _is_sharp(own, around, count) and own**2 - among > leeway:
         return (
-            "{feature} goes with each {label} of the {period} it is dated by, but they do not go with each other"
+            "{feature} correlates with each {label} of the {period} it is dated by, but these do not correlate with each other"
             + shown.format(own, *around)
         )
     return None
@@ -329,9 +331,9 @@ def _highest(one: Floats, other: Floats) -> float:
 
 
 def _within(places: Floats, cell: Ints) -> tuple[float, int]:
-    """Return the correlation of centred values with others of the same cell, and from how many pairs it is.
+    """Return the correlation of centred values with others of the same cell, and the number of pairs that it is computed from.
 
-    The pairs are neighbours in the order of cells. Without a pair the correlation counts as 1, from which nothing follows.
+    The pairs are neighbours in the order of cells. Without a pair, the correlation counts as 1, which is never evidence.
     """
     order = np.argsort(cell, kind="stable")
     pairs = cell[order[1:]] == cell[order[:-1]]

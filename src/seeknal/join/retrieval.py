@@ -71,6 +71,7 @@ def training_set(
     """
     used, kept = spine_columns(sources, spine)
     table = spine.frame.table(used)
+    # Rounded down, so that a spine row never sees an event within the same microsecond but later.
     at = utc(spine.date_col, table[spine.date_col], up=False)
     return kept, look_up(engine, sources, table, at, interval, on_progress)
 
@@ -97,6 +98,7 @@ def read_spine(sources: Sequence[Source], spine: Spine) -> Spine:
         DefinitionError: Two columns of the result would have the same name.
     """
     _, kept = spine_columns(sources, spine)  # the columns that are used are always kept
+    # A key that has several types in the groups is left untyped: text of a file could fit only one of them.
     frame = spine.frame.typed(key_kinds(sources)).only(kept)
     return replace(spine, frame=frame)
 
@@ -213,7 +215,7 @@ def _key(table: pa.Table, name: str, field: pa.Field, source: Source) -> pa.Chun
             f"Cast one of them{hint}.",
             column=name,
         )
-    # A date64 is a date with room for a time of day. One that has such a time equals no date.
+    # A date64 can have a time of day. One that does equals no date.
     standard = there_and_back(column, kind) if pa.types.is_date64(column.type) else column.cast(kind)
     return match(standard, field.type).cast(types.stored(field.type))
 
@@ -226,6 +228,7 @@ def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts:
     """
 
     def folded(name: str) -> str:
+        # DuckDB takes names that differ in case only for one name.
         return name if case_counts else name.lower()
 
     owners = {folded(name): "the spine" for name in taken}
@@ -288,7 +291,7 @@ def history(engine: Engine, sources: Sequence[Source], interval: Interval) -> pa
     check_names(sources, [*keys, time])
     if len(sources) == 1:
         source = sources[0]
-        # All event times count as future ones, each of which has a winner of its own.
+        # If all event times count as future, the engine returns the winner of each event time, which is the history.
         rows = engine.latest(source.rows(interval), future_after=_BEFORE_ALL).read_all()
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}
         return rows.select(list(names)).rename_columns(list(names.values()))
