@@ -372,7 +372,7 @@ def test_a_project_is_deleted_with_all_that_is_in_it():
 def test_a_token_is_made_for_a_project_that_there_is(home):
     spend()
     for command in (["--project", "shp"], ["--project", "nope"]):
-        assert "no token was made" in failure("token", "create", "web", *command, "--right", "read")
+        assert "no token was created" in failure("token", "create", "web", *command, "--right", "read")
     assert "Did you mean 'shop'?" in failure("token", "create", "web", "--project", "shp", "--right", "read")
     assert answer("list", "tokens") == []
     assert seeknal("token", "create", "web", "--project", "shop", "--right", "read").stdout.startswith("snk_")

@@ -34,7 +34,7 @@ def test_a_home_that_delta_lake_could_not_find_again_is_refused(name, tmp_path):
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         _ = FeatureStore(tmp_path / "file" / "home").core.registry
 
 

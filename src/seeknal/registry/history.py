@@ -1,4 +1,4 @@
-"""What further commits make of the versions and snapshots that the registry knows. It knows nothing of databases."""
+"""Pure functions that apply further commits to the versions and snapshots that the registry knows, without a database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 def versions_after(versions: Sequence[Version], commits: Sequence[Commit], until: int | None = None) -> list[Version]:
-    """Return versions as they are after further commits, or after those up to the snapshot `until` if it is given."""
+    """Return versions as they are after further commits, or after those up to the snapshot `until` if it is given.
+
+    For example, with version 1 at snapshot 1:
+
+        commit   mode      to version   version 1 is at   version 2 is at   current
+        2        append    1            2                                   1
+        3        append    2            2                 3                 2
+        4        rollback  1            4                 3                 1
+    """
     found = {version.number: version for version in versions}
     for commit in commits:
         if until is None or commit.snapshot <= until:
@@ -39,7 +47,7 @@ def state_after(state: GroupState, commits: Sequence[Commit], since: int | None)
 
 
 def _rewritten(commits: Sequence[Commit]) -> dict[int, Any]:
-    """Return the files that commits put in place of those of older snapshots, by the numbers of these; later commits win."""
+    """Return the files by which erasures replaced those of older snapshots, by snapshot number; later commits win."""
     return {int(number): tuple(files) for one in commits for number, files in one.rewritten.items()}
 
 
@@ -52,11 +60,13 @@ def with_current(versions: dict[int, Version]) -> list[Version]:
 def _after(commit: Commit, before: Version | None) -> Version:
     """Return a version as it is after another commit to it."""
     created = before.created_at if before else commit.at
+    # A rollback or a compaction stores no new rows, so it does not change the time of the last write.
     written = commit.at if commit.mode in NEW_ROWS or before is None else before.written_at
     return Version(commit.version, commit.schema_text, created, commit.snapshot, commit.rows, written, is_current=False)
 
 
 def _made_of(version: Version, rewritten: dict[int, Any]) -> Version:
+    # The commit counted the rows before the erasure, so they are counted again.
     if (files := rewritten.get(version.snapshot)) is None:
         return version
     return replace(version, files=files, rows=sum(file.rows for file in files))

@@ -1,4 +1,4 @@
-"""The registry read at once, for callers that look at many groups and would query each of them again and again."""
+"""A catalog that reads the registry in bulk, for callers that look at many groups."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class Overview(Catalog):
         """Return a group's versions; see `Catalog.versions`."""
         known = self._versions.get(record.id, [])
         heard = max((version.snapshot for version in known), default=-1)
+        # If the log ends with the last recorded commit, nothing was written since the registry was read.
         if until is None and heard == newest(self._root(record.project, record.name)):
             return known
         return super().versions(record, until)

@@ -1,8 +1,8 @@
-"""What a registry does, one protocol for each concern.
+"""The protocols of a registry, one for each concern.
 
-Each call is one transaction: it sees one state of the registry, and changes all of it or nothing. Records that the caller passes
-identify a group by its id, which no other group ever gets. So a group of the same name that was registered later is another one:
-the record of a deleted group has no versions, and what is to be added to it is a `GroupDeletedError`.
+Each call is one transaction: it sees one state of the registry, and makes all of its changes or none. A record identifies its group
+by an id that no other group ever gets, so a group of the same name that was registered later is another one. For the record of a
+deleted group, reads find nothing, and calls that would add to the group raise `GroupDeletedError`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Groups(Protocol):
     """The feature groups and their entities."""
 
     def save_group(self, group: FeatureGroup) -> GroupRecord:
-        """Register a group, or update what may change of it: ttl, online and description.
+        """Register a group, or update the parts that may change: ttl, online and description.
 
         A description or `pii_keys` that are not given stay as they are.
 
@@ -47,9 +47,9 @@ class Groups(Protocol):
         """Return the groups, of one project or name if it is given, ordered by project and name."""
 
     def states(self, project: str | None, name: str, since: int | None = None) -> list[GroupState]:
-        """Return what is known of the groups of a name, of one project if it is given, ordered by project.
+        """Return the states of the groups with a name, of one project if it is given, ordered by project.
 
-        If `since` is given, that includes the writes from that snapshot on.
+        If `since` is given, they include the writes from that snapshot on.
         """
 
     def entities(self, project: str | None = None) -> list[tuple[str, Entity]]:
@@ -59,15 +59,15 @@ class Groups(Protocol):
         """Remove a group with its versions, loads and online tables, and its entity if no other group has it.
 
         Returns:
-            Its loads; none, and nothing was removed, if the group was deleted before.
+            Its loads. If the group was deleted before, the call removes nothing and returns none.
         """
 
 
 class Commits(Protocol):
-    """The commits to the groups' offline tables, as an index of the tables' logs. No call takes longer the more there are."""
+    """The commits to the groups' offline tables, as an index of the tables' logs. The time of a call does not grow with the log."""
 
     def add_commits(self, record: GroupRecord, commits: Sequence[Commit]) -> GroupState:
-        """Record commits, except those already known, and return what is known of the group then.
+        """Record commits, except those already known, and return the group's state after them.
 
         Raises:
             GroupDeletedError: The group was deleted.
@@ -79,7 +79,7 @@ class Commits(Protocol):
     def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
         """Return a group's versions, oldest first.
 
-        If `until` is given, they are as they were after that snapshot. The commits in `unheard` count, though not recorded.
+        If `until` is given, they are as they were after that snapshot. `unheard` are commits that are not recorded, and count too.
         """
 
     def every_version(self) -> dict[int, list[Version]]:
@@ -95,14 +95,14 @@ class Commits(Protocol):
         """Return the newest event times of the writes to a version, without duplicates, in order of time."""
 
     def forget_snapshots(self, record: GroupRecord) -> None:
-        """Remove the records of writes to a group whose table is another or gone, and of its loads."""
+        """Remove the records of the writes and loads of a group whose table was replaced or removed."""
 
 
 class Loads(Protocol):
     """The loads into online stores."""
 
     def begin_loads(self, record: GroupRecord, version: int, intervals: Sequence[tuple[str, Interval]]) -> list[int]:
-        """Record that intervals are to be online, each in an online store by its name; return the ids of these records.
+        """Record the requests to load intervals, each with the name of its online store; return the ids of the records.
 
         Raises:
             GroupDeletedError: The group was deleted.
@@ -117,18 +117,18 @@ class Loads(Protocol):
         rows: int,
         seconds: float,
     ) -> bool:
-        """Record the outcome of the load of some intervals, each in an online store by its name.
+        """Record the outcome of a load of some intervals, each with the name of its online store.
 
         Args:
             record: The group.
             version: The version.
-            intervals: The name of a store, the interval, and the id of its record; without an id, earlier records cover it.
+            intervals: The name of a store, the interval, and the id of its request; None if earlier requests cover the interval.
             snapshot: The snapshot that was loaded.
             rows: How many rows are online.
             seconds: How long it took.
 
         Returns:
-            False if meanwhile the version, with its records, was removed from one of the stores.
+            False if the version was removed from one of the stores meanwhile, together with its records.
         """
 
     def loads(self, record: GroupRecord, version: int | None = None) -> list[Load]:
@@ -149,19 +149,19 @@ class Erasures(Protocol):
         """
 
     def erasures(self, record: GroupRecord) -> dict[str, int]:
-        """Return when entities were erased from a group, by the digests of their keys."""
+        """Return the times at which entities were erased from a group, by the digests of their keys."""
 
     def last_erasures(self) -> dict[int, int]:
-        """Return when an entity was last erased from each group that any was erased from, by the groups' ids."""
+        """Return the time of the last erasure from each group, by the groups' ids; groups without an erasure are left out."""
 
 
 class Tables(Protocol):
     """The online tables."""
 
     def save_table(self, table: OnlineTableRecord, known: OnlineTableRecord | None) -> bool:
-        """Register an online table in place of the known one, or of none.
+        """Register an online table by compare-and-swap: only if the registered table is still the known one (None: not registered).
 
-        Return False, and do nothing, if the one there is another by now, or if a group of the table was deleted.
+        Return False, and change nothing, if it is not, or if a group of the table was deleted.
         """
 
     def tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
@@ -195,7 +195,7 @@ class Tokens(Protocol):
         """Register a token.
 
         Raises:
-            DefinitionError: There is a token of that name, or was one.
+            DefinitionError: A token of that name exists or existed.
         """
 
     def tokens(self) -> list[TokenRecord]:

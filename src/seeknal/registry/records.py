@@ -1,4 +1,4 @@
-"""The records that the registry returns."""
+"""The records that the registry returns. Their times are in microseconds since 1970, in UTC."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seeknal.offline import DataFile
 
 WRITES = ("overwrite", "append", "merge")
-"""The modes of snapshots that write a caller's rows; the other modes only arrange what is there."""
+"""The modes of snapshots that write a caller's rows; the other modes only rearrange stored rows."""
 NEW_ROWS = (*WRITES, "adopt")
 """The modes of snapshots with new rows, including rows that another program wrote."""
 
@@ -105,7 +105,7 @@ class SnapshotRecord:
 
 @dataclass(frozen=True)
 class Load:
-    """An interval of a version that was loaded, or is to be loaded: then `snapshot`, `rows`, `seconds` and `at` are None."""
+    """An interval of a version that was requested for an online store. `snapshot`, `rows`, `seconds` and `at` are None until it is loaded."""
 
     id: int
     version: int
@@ -128,8 +128,8 @@ class GroupState:
         loads: The loads of all its versions, oldest first.
         tables: The online tables that use it, ordered by project and name.
         erased: When an entity was last erased from it, in microseconds since 1970; 0 if none was.
-        snapshots: The writes to it, oldest first, from the snapshot on that was asked for; none if none was.
-        table: The identity of its offline table, read before the rest; "" if there was none, or if it was not asked for.
+        snapshots: The writes to it, oldest first, from the snapshot on that the caller requested; empty without such a request.
+        table: The identity of its offline table, read before the rest; "" if there was none, or if the caller did not request it.
     """
 
     record: GroupRecord
@@ -158,9 +158,9 @@ class PinnedLookup:
         keys: Join keys, as (name in the group, name in a spine or request).
         features: Features, as (name in the group, name in the result).
         pinned: For an online table, whether it stays at the version, because the caller named one. Otherwise it follows the
-            group to later versions. None: the table was made before this was recorded; see `seeknal.load.feeds`.
-        whole: For an online table, whether it takes all features of a version, whichever these are. The table that loads
-            create by themselves does.
+            group to later versions. None: the table was created before this was recorded; see `seeknal.load.feeds`.
+        whole: For an online table, whether it takes all features of each version that it moves to. The table that loads
+            create automatically does.
         snapshot: For a training set, the number of the snapshot that it read. None: the version's last one.
         ttl: For a training set, how long the group's values were valid, in microseconds; None: forever.
     """
@@ -201,7 +201,7 @@ class Question:
         span: The interval of event time; only rows within it are visible.
         date_col: Column of the spine with the moments.
         keep: Columns of the spine to keep besides keys and moment. None: all.
-        moment: The instant that counts as now, for "latest".
+        moment: The time that counts as now, for "latest".
     """
 
     kind: str
@@ -250,7 +250,7 @@ def space_of(project: str, group: str, version: int) -> str:
 
 @dataclass(frozen=True)
 class OnlineTableRecord:
-    """A registered online table. A ttl, in microseconds, takes the place of the groups' own."""
+    """A registered online table. Its ttl, in microseconds, overrides those of the groups; None: it has none."""
 
     project: str
     name: str
@@ -279,10 +279,10 @@ class TokenRecord:
     """An issued token. Its secret is known to its holder only.
 
     Args:
-        id: The public part of the token, by which it is found.
+        id: The public part of the token, by which the server finds it.
         name: Its name.
         project: Name of the project that it gives access to; "*" for all.
-        rights: What it permits there.
+        rights: The rights that it grants there; see `seeknal.registry.tokens.RIGHTS`.
         digest: SHA-256 of the token, in hexadecimal.
         created_at: When it was created.
         revoked_at: When it was revoked; None: it is valid.

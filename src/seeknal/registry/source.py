@@ -58,7 +58,7 @@ class Source:
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
     def request(self, moments: Interval | None, interval: Interval) -> FeatureRequest:
-        """Return the request to an engine, without rows that no moment can see: later than the last, or expired by the first.
+        """Return the request to an engine, without rows that no moment can see: later than the last one, or expired at the first.
 
         Args:
             moments: The first and the last moment; None if there are none.

@@ -60,14 +60,14 @@ class Tokens:
             known = {one.project for one in self._registry.groups()} | {one.project for one in self._registry.tables()}
             if project not in known and not new_project:
                 raise DefinitionError(
-                    f"There is no project {project!r}, and no token was made.{did_you_mean(project, known)} "
-                    "Add --new-project for one that is to come.",
+                    f"There is no project {project!r}, so no token was created.{did_you_mean(project, known)} "
+                    "Add --new-project (new_project=True) if the project will be created later.",
                     project=project,
                 )
         for right in rights or ["none"]:
             if right not in RIGHTS:
                 raise DefinitionError(
-                    f"There is no right {right!r}. Give {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
+                    f"There is no right {right!r}. Choose from {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
                 )
         ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         text = f"{_PREFIX}_{ident}_{secret}"
@@ -102,9 +102,9 @@ class Authenticator:
     def find(self, text: str) -> TokenRecord | None:
         """Return the valid token with this text, or None. The time it takes does not depend on how much of the secret is right."""
         token = self._tokens.get(text[len(_PREFIX) + 1 :].partition("_")[0])
-        # An unknown token is compared as well, so that it takes as long as a known one.
-        fits = compare_digest(_digest(text), token.digest if token else "0" * 64)
-        return token if fits else None
+        # An unknown token is compared too, so that the time of the check does not reveal which tokens exist.
+        is_valid = compare_digest(_digest(text), token.digest if token else "0" * 64)
+        return token if is_valid else None
 
 
 def allows(token: TokenRecord, right: str, project: str) -> bool:

@@ -27,7 +27,7 @@ D = TypeVar("D", bound="Database")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# An interrupt during a close is raised; the pool need not print it as well.
+# An interrupt during a close is raised, so the pool does not have to log it as well.
 logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
@@ -120,5 +120,5 @@ class _Connection(sqlite3.Connection):
 
 
 def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None
+    connection.isolation_level = None  # the driver begins no transactions of its own: `take` begins them
     connection.execute("PRAGMA foreign_keys = ON")

@@ -1,4 +1,4 @@
-"""The registry in a SQLite database: short transactions, by any number of processes at once. `registry.protocol` says what each does."""
+"""The registry in a SQLite database: short transactions, by any number of processes at once. `registry.protocol` documents the calls."""
 
 from __future__ import annotations
 
@@ -75,16 +75,20 @@ class SqliteRegistry(Database):
                     path.touch(exist_ok=False)
                     share(path)
         except OSError as error:
-            raise StoreError(f"The home {path.parent} cannot be made: {error}. Set SEEKNAL_HOME to another.") from None
+            raise StoreError(
+                f"The home {path.parent} cannot be created: {error}. Set SEEKNAL_HOME to another folder."
+            ) from None
         super().__init__(path)
         self._opened: int | None = None
+        # With a write-ahead log, even readers have to write, and the change counter that `stamp` reads stands still.
         if _WAL in self._head(path.stat().st_ino)[:2]:
             self.leave_wal()
-        # Only an upgrade takes the write lock.
+        # Only an upgrade takes the write lock, so that a home that cannot be written can be opened.
         if not self.take("BEGIN", upgrade.is_current):
             try:
                 self.take("BEGIN IMMEDIATE", upgrade.upgrade)
             except StoreError:
+                # A registry of an earlier release that cannot be written is read as it is, if it has all tables and columns.
                 if not self.take("BEGIN", upgrade.is_readable):
                     raise
 
@@ -96,7 +100,7 @@ class SqliteRegistry(Database):
         if row is None:
             values = {"project": group.project, "name": group.name, "entity_id": entity_id, "created_at": now()}
             times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
-            # SQLite would give the id of a deleted group to the next one, and old records would stand for that.
+            # Random, because SQLite would reuse the id of a deleted group, and records of that group would then refer to this one.
             db.execute(insert(t.feature_group).values(**values, **times, online=0, id=secrets.randbits(_ID_BITS)))
         else:
             _refuse_changes(group, group_of(row).group)
@@ -130,9 +134,10 @@ class SqliteRegistry(Database):
     def delete_group(self, db: Connection, record: GroupRecord) -> list[Load]:
         mine = t.feature_group.c.id == record.id
         entity_id, found = db.scalar(select(t.feature_group.c.entity_id).where(mine)), loads.of(db, record.id)
+        # Tables refer to groups by name. If the group is gone already, those found belong to a later group of its name.
         for table in _users(db, record) if entity_id is not None else ():
             db.execute(delete(t.online_table).where(_is_table(table.project, table.name)))
-        db.execute(delete(t.feature_group).where(mine))
+        db.execute(delete(t.feature_group).where(mine))  # its snapshots, loads and erasures are deleted by cascade
         if not db.scalar(select(func.count()).where(t.feature_group.c.entity_id == entity_id)):
             db.execute(delete(t.entity).where(t.entity.c.id == entity_id))
         return found
@@ -234,7 +239,7 @@ class SqliteRegistry(Database):
         values = asdict(table) | {"lookups": msgspec.json.encode(table.lookups).decode()}
         mine = _is_table(table.project, table.name)
         found = db.execute(select(t.online_table).where(mine)).one_or_none()
-        if (None if found is None else online_table_of(found)) != known:
+        if (None if found is None else online_table_of(found)) != known:  # another process changed the table first
             return False
         if any(_group_row(db, lookup.project, lookup.group) is None for lookup in table.lookups):
             return False
@@ -289,10 +294,10 @@ class SqliteRegistry(Database):
     def stamp(self) -> bytes:
         """Return a stamp that differs after each change of the registry. Only a few bytes are read for it.
 
-        It has the "file change counter" of the SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7). It also
-        has the inode, size and modification time of the file, which reveal a file that was put in its place or copied over it.
-        With a write-ahead log, the counter stands still while the database changes. Such a database is converted back. As
-        long as that is not possible, each call returns a new stamp.
+        It contains the "file change counter" of the SQLite database (https://sqlite.org/fileformat2.html, section 1.3.7), and the
+        inode, size and modification time of the file, which reveal that another file replaced it or was copied over it. With a
+        write-ahead log, the counter stands still while the database changes, so such a database is converted back. As long as
+        that is not possible, each call returns a new stamp.
 
         Raises:
             StoreError: The registry is not there, or cannot be read.
@@ -305,7 +310,7 @@ class SqliteRegistry(Database):
                 found = self.path.stat()
                 head = self._head(found.st_ino)
             if _WAL in head[:2]:
-                return os.urandom(16)
+                return os.urandom(16)  # changes cannot be detected, so callers have to assume one
             return head[6:] + f"{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode()
         except OSError as error:
             raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
@@ -337,9 +342,9 @@ def copy(source: Path, target: Path) -> None:
 
 T = TypeVar("T")
 _ID_BITS = 62
-"""The size of the random ids of groups, which fit into the 63 bits that SQLite has for them."""
+"""The size of the random ids of groups; SQLite has room for 63 bits."""
 _WAL = 2
-"""The version of the file format of a database with a write-ahead log."""
+"""The version of the file format by which SQLite marks a database with a write-ahead log."""
 
 _GROUPS = select(
     t.feature_group,
@@ -369,7 +374,7 @@ _USERS = (
 
 def _found(value: T | None) -> T:
     if value is None:
-        raise StoreError("The registry lost a row that it had just written.")
+        raise StoreError("The registry lost a row that this transaction had just written.")
     return value
 
 
@@ -384,7 +389,7 @@ def _check(db: Connection, record: GroupRecord) -> None:
 
 
 def _state(db: Connection, record: GroupRecord, since: int | None = None) -> GroupState:
-    """Return what is known of a group, with its writes from the snapshot `since` on, if that is given."""
+    """Return the state of a group, with its writes from the snapshot `since` on, if that is given."""
     return GroupState(
         record,
         tuple(writes.versions(db, record.id, None, ())),
@@ -427,7 +432,7 @@ def _save_entity(db: Connection, project: str, entity: Entity) -> int:
     known = Entity.stored(entity.name, entity.join_keys) if row is None else entity_of(row)
     values = {
         "pii_keys": _json(entity.pii_keys or known.pii_keys),
-        "description": entity.description or known.description,
+        "description": entity.description or known.description,  # parts that are not given stay as registered
     }
     if row is None:
         named = {"project": project, "name": entity.name, "join_keys": _json(entity.join_keys)}

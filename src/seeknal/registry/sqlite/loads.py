@@ -1,4 +1,4 @@
-"""The recorded loads of a group: which intervals of event time were requested of which online store, and what came of it."""
+"""The recorded loads of a group: the intervals of event time that were requested for each online store, and the outcomes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seeknal.registry.sqlite import tables as t
 from seeknal.values.times import Interval, now, without
 
 _NOTES = 50
-"""How many records of loads to keep per version and online store, besides those that say which intervals were requested."""
+"""How many of the newest records to keep per version and online store. Older ones are kept while they tell what was requested."""
 
 
 def of(db: Connection, group: int, version: int | None = None) -> list[Load]:
@@ -27,8 +27,8 @@ def of(db: Connection, group: int, version: int | None = None) -> list[Load]:
 
 
 def add(db: Connection, group: int, version: int, target: str, interval: Interval) -> int:
-    """Record that an interval is to be online in a store; return the id of the record."""
-    # Ids are in the order of time, and are not used again, so that a load never ends the record of another that was removed.
+    """Record the request to load an interval into a store; return the id of the record."""
+    # Ids ascend with time and are never reused, so that a load whose record was removed cannot end the record of another load.
     number = max(now(), 1 + (db.scalar(select(func.max(t.load.c.id))) or 0))
     values = {"version": version, "target": target, "start": interval.start, "end": interval.end}
     db.execute(insert(t.load).values(id=number, group_id=group, **values))
@@ -57,9 +57,10 @@ def _end(
     outcome: dict[str, Any],
 ) -> bool:
     known = {load.id: load for load in of(db, group, version) if load.target == target}
+    # Without an id, earlier requests covered the interval. If they no longer do, the version was removed from the store meanwhile.
     if begun is None and without([interval], [load.interval for load in known.values()]):
         return False
-    if begun is not None and begun not in known:
+    if begun is not None and begun not in known:  # removed meanwhile too
         return False
     number = add(db, group, version, target, interval) if begun is None else begun
     db.execute(update(t.load).where(t.load.c.id == number).values(**outcome))
@@ -70,7 +71,10 @@ def _end(
 
 
 def _spare(notes: Sequence[tuple[int, Interval]]) -> list[int]:
-    """Return the ids of old records of loads whose intervals others cover; the newest records are kept for people to see."""
+    """Return the ids of old records whose intervals others cover. The newest records are kept for users to look at.
+
+    For example, of old records of January, January to March, and May, that of January is returned.
+    """
     spare: list[int] = []
     for number, interval in notes[:-_NOTES]:
         if any(interval.intersect(other) == interval for one, other in notes if one not in {number, *spare}):

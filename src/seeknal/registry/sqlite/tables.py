@@ -67,7 +67,7 @@ snapshot = Table(
 recorded them."""
 
 snapshot_of_version = Index("snapshot_of_version", snapshot.c.group_id, snapshot.c.version, snapshot.c.number)
-"""By it, the last snapshot of each version is found without reading those before it."""
+"""With it, a query finds the last snapshot of each version without reading the earlier ones."""
 
 load = Table(
     "load",
@@ -83,6 +83,7 @@ load = Table(
     Column("seconds", Float),
     Column("at", BigInteger),
 )
+"""A row without `at` is a request whose load has not ended. The name of the online store is the `target`."""
 
 erasure = Table(
     "erasure",

@@ -1,4 +1,4 @@
-"""The version of the registry's tables: new ones, those of an earlier release, and those of a later one."""
+"""The version of the registry's tables: creating them, migrating those of earlier releases, and refusing those of later ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = "0002"
 """The number of the last migration."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _alembic_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
-"""Where Alembic keeps the number of the last migration that a database has had."""
+"""The table in which Alembic stores the number of a database's last migration."""
 
 
 def is_current(db: Connection) -> bool:
@@ -44,15 +44,15 @@ def is_readable(db: Connection) -> bool:
 
 
 def upgrade(db: Connection) -> None:
-    """Bring a registry to the tables of this release; one without tables gets them. The caller holds the write lock."""
-    if is_current(db):  # another process was faster
+    """Migrate a registry to the tables of this release, or create them. The caller holds the write lock."""
+    if is_current(db):  # another process migrated it while this one waited for the lock
         return
     if not inspect(db).get_table_names():
         t.metadata.create_all(db)
         _alembic_version.create(db)
         db.execute(insert(_alembic_version).values(version_num=HEAD))
         return
-    # Imported here, because it takes longer than opening a registry, and is seldom needed.
+    # Imported here, because importing Alembic takes longer than opening a registry, and is rarely needed.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory

@@ -1,4 +1,4 @@
-"""The recorded writes to a group. The time of a query does not depend on how many there are."""
+"""The recorded writes to a group. The time of a query for versions does not depend on their number."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
         if commit.snapshot in known:
             continue
         of_version = select(t.snapshot.c.number).where(mine, t.snapshot.c.version == commit.version).limit(1)
-        spared = {"schema_text": ""} if db.scalar(of_version) is not None else {}
-        db.execute(insert(t.snapshot).values(group_id=group, **values_of(commit) | spared))
+        omitted = {"schema_text": ""} if db.scalar(of_version) is not None else {}
+        db.execute(insert(t.snapshot).values(group_id=group, **values_of(commit) | omitted))
+        # After an erasure, older snapshots are read from the files that it wrote.
         for number, files in commit.rewritten.items():
             older = mine & (t.snapshot.c.number == int(number))
             db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
