@@ -348,7 +348,7 @@ def test_rows_that_another_program_commits_during_a_write_are_not_passed_over(st
         ("delta.constraints.small", 'drop_constraint("small")'),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.* happened to entities before they were erased:seeknal.SeeknalWarning")
+@pytest.mark.filterwarnings("ignore:.* of erased entities, dated at or before the erasure:seeknal.SeeknalWarning")
 def test_a_property_that_forbids_a_write_is_named_at_once_with_its_way_out(store, root, name, advice):
     if name == "delta.appendOnly":
         DeltaTable(root).alter.set_table_properties({name: "true"})

@@ -51,8 +51,8 @@ def test_merging_raw_rows_tells_how_many_of_them_are_kept(home):
         "default/card version 1, snapshot 1: 1,000 rows written; 979 of them superseded by others of the same keys and time"
     )
     assert str(told[0].message) == (
-        "default/card: 979 of 1,000 rows give way to a later one of the same join keys and event time: 48 rows are at card=0, "
-        "at=2024-01-01, say; the write kept the last of each. Aggregate them first, add the column that tells them apart to the join keys, or name a "
+        "default/card: 979 of 1,000 rows are superseded by a later one with the same join keys and event time (for example, 48 rows have card=0, "
+        "at=2024-01-01); the write kept the last of each. Aggregate them first, add the column that tells them apart to the join keys, or name a "
         "created_time_col that says which one counts."
     )
     again = write(store, group(), raw, mode="merge")
@@ -62,7 +62,7 @@ def test_merging_raw_rows_tells_how_many_of_them_are_kept(home):
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 def test_other_modes_keep_such_rows_and_say_that_reads_show_one(home, mode):
     store, raw = FeatureStore(home), table([(1, 0, 0)] * 30).drop_columns("made")
-    with pytest.warns(SeeknalWarning, match="30 rows are at card=1, at=2024-01-01, say; reads show the last of each"):
+    with pytest.warns(SeeknalWarning, match=r"30 rows have card=1, at=2024-01-01\); reads show the last of each"):
         done = store.groups.write(group(), raw, mode=mode)
     assert (done.rows, done.superseded, done.replaced, store.groups.versions("card")[0].rows) == (30, 29, 0, 30)
     assert store.features.latest([FeatureLookup("card")], output="arrow")["n"].to_pylist() == [29]
@@ -74,7 +74,9 @@ def test_a_few_such_rows_are_counted_without_a_notice(home):
 
 
 def test_a_created_time_that_settles_nothing_is_told_of(home):
-    with pytest.warns(SeeknalWarning, match="29 of 30 rows give way to a later one of the same join keys and times"):
+    with pytest.warns(
+        SeeknalWarning, match="29 of 30 rows are superseded by a later one with the same join keys and times"
+    ):
         done = FeatureStore(home).groups.write(group("made"), table([(1, 0, 5)] * 30))
     assert done.superseded == 29
 

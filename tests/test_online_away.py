@@ -72,7 +72,7 @@ def test_a_repeated_append_stores_nothing_again_and_brings_the_rows_online(store
         with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match="stored offline, as snapshot 2"):
             write(fg, more, mode="append")
     redis.start()
-    with pytest.warns(SeeknalWarning, match="the 1 row given are stored already"):
+    with pytest.warns(SeeknalWarning, match="the previous write stored exactly the same 1 row"):
         done = write(fg, more, mode="append")
     assert (done.rows, done.snapshot, done.online_rows) == (0, 2, 2)
 

@@ -68,7 +68,7 @@ def test_an_erased_entity_stays_erased_through_versions_with_keys_of_other_types
     pushed = store.groups.push("g", event(key))
     assert (pushed.rows, pushed.erased) == (0, 1)
     assert table.get_features([{"k": key}], "dicts")[0]["x"] is None
-    with pytest.warns(SeeknalWarning, match="before they were erased"):
+    with pytest.warns(SeeknalWarning, match="of erased entities, dated at or before the erasure"):
         store.groups.write(g, rows(key, narrow if back else wide), mode="append")
 
 

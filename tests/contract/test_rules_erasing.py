@@ -137,7 +137,7 @@ def test_a_write_that_brings_an_erased_entity_back_gives_notice():
     spend = keyed("spend")
     FeatureStore().groups.erase("spend", {"customer_id": 1})
     frame = pa.table({"customer_id": [1, 2], "at": [NOON] * 2, "spend": [10, 20]})
-    with pytest.warns(SeeknalWarning, match="1 row happened to entities before they were erased"):
+    with pytest.warns(SeeknalWarning, match="1 row of erased entities, dated at or before the erasure, stored again"):
         write(spend, frame, mode="merge")
 
 

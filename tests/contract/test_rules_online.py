@@ -118,11 +118,11 @@ def test_groups_of_one_name_in_two_projects_have_a_status_each():
 def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
     wrong = [
-        ({"user_id": 1}, "keys is one mapping. Give a list"),
+        ({"user_id": 1}, "keys is a single mapping. Pass a list"),
         ([{"user": 1}], "asked by user_id; a key has 'user', which is no key of it"),
         ([{}], "asked by user_id; a key lacks 'user_id'"),
         ([{"user_id": 1, "more": 2}], "a key has 'more', which is no key of it"),
-        ([1], "1 is no mapping. Write {'user_id'"),
+        ([1], "1 is not a mapping. Pass {'user_id'"),
         ([{"user_id": "1"}], "user_id is int64, and '1' in row 0 of the keys asked for does not fit"),
         ([{"user_id": 1.0}], "user_id is int64, and 1.0 in row 0 of the keys asked for does not fit"),
         ([{"user_id": []}], "user_id is int64, and .* in row 0 of the keys asked for does not fit"),
@@ -169,7 +169,7 @@ def test_a_row_that_was_overwritten_is_gone_after_the_next_load():
     write(fg, rows(5, times=[NOON]))
     FeatureStore().groups.load("spend")
     assert answer(table, 1) == [5]
-    with pytest.warns(SeeknalWarning, match="1 row of shop/spend gave way to 0 rows"):
+    with pytest.warns(SeeknalWarning, match="An overwrite replaced 1 row of shop/spend by 0 rows"):
         write(fg, rows(5, times=[NOON]).slice(0, 0))
     FeatureStore().groups.load("spend")
     assert answer(table, 1) == [None]

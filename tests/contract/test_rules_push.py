@@ -148,7 +148,7 @@ def test_what_was_erased_stays_erased():
         (pa.table({"user_id": pa.array([None], pa.int64()), "at": [NOON], "x": [1]}), "without 'user_id'"),
         ({"user_id": 1, "at": None, "x": 1}, "no 'at'"),
         ({"user_id": 1, "at": "noon", "x": 1}, "noon"),
-        ([1], "no row"),
+        ([1], "1 is not a row"),
         (pa.table({"user_id": [1], "at": [NOON], "x": [0.5]}), "no new version"),
         (pa.table({"user_id": [1], "at": [NOON]}), "lacks 'x'"),
     ],

@@ -179,13 +179,13 @@ def test_an_empty_frame_is_a_typed_write_of_nothing(empty):
 
 def test_an_empty_overwrite_empties_its_interval():
     fg = written(rows(1, 2, 3))
-    with pytest.warns(SeeknalWarning, match="gave way to 0 rows"):
+    with pytest.warns(SeeknalWarning, match="replaced .* by 0 rows"):
         write(fg, EMPTY, NOON + HOUR, NOON + HOUR)
     assert stored(fg) == [(NOON, 1), (NOON + 2 * HOUR, 3)]
     for mode in ("append", "merge"):
         assert write(fg, EMPTY, mode=mode).rows == 0
     assert stored(fg) == [(NOON, 1), (NOON + 2 * HOUR, 3)]
-    with pytest.warns(SeeknalWarning, match="gave way to 0 rows"):
+    with pytest.warns(SeeknalWarning, match="replaced .* by 0 rows"):
         write(fg, EMPTY)
     assert stored(fg) == []
 
@@ -322,7 +322,7 @@ def test_a_writer_that_is_killed_leaves_whole_writes_and_no_lock():
     found = history(fg)["x"].to_pylist()
     assert len(found) == 500
     assert set(found) in ({last}, {last + 1})
-    with pytest.warns(SeeknalWarning, match="500 rows of shop/spend gave way to 1 row"):
+    with pytest.warns(SeeknalWarning, match="An overwrite replaced 500 rows of shop/spend by 1 row"):
         write(fg, rows(7))
     assert stored(fg) == [(NOON, 7)]
     assert snapshots(fg) in (last + 1, last + 2)

@@ -1,4 +1,4 @@
-"""The entities of a lookup in an online table, given by their join keys as mappings or as a frame."""
+"""Reading the join keys of a lookup in an online table, which the caller passes as mappings or as a frame."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Key:
         return values if self.is_plain(values) else to_wire(match(self.array(values), self.kind), self.kind)
 
     def shown(self, values: list[Any]) -> list[Any]:
-        """Return values as the Python objects of the key's type."""
+        """Return values as Python objects of the key's type, as results show them."""
         return values if self.is_plain(values) else list(self.array(values).to_pylist())
 
     def array(self, values: list[Any]) -> pa.Array:
-        """Return values that `wire` accepts as a column, of the key's type, or of a wider one if they are not exact in that."""
+        """Return values that `wire` accepts as a column of the key's type, or of a wider type if only that holds them exactly."""
         return read_keys(self.name, values, self.kind)
 
     def is_plain(self, values: list[Any]) -> bool:
@@ -60,7 +60,7 @@ def check_keys(keys: object) -> None:
         DataError: They are a single mapping.
     """
     if isinstance(keys, Mapping):
-        raise DataError(f"keys is one mapping. Give a list: keys=[{dict(keys)!r}].")
+        raise DataError(f"keys is a single mapping. Pass a list: keys=[{dict(keys)!r}].")
 
 
 def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> dict[str, list[Any]]:
@@ -79,7 +79,7 @@ def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> di
     names = list(kinds)
     if (columns := exact_columns(keys, names)) is not None:
         return dict(zip(names, columns, strict=True))
-    for key in keys:  # one by one, to name the wrong one
+    for key in keys:  # one by one, so that the error names the wrong one
         _check(key, names, table)
     return {name: [key[name] for key in keys] for name in names}
 
@@ -100,7 +100,7 @@ def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> d
     check_keys(keys)
     names = list(kinds)
     if isinstance(keys, str | bytes | int | float):
-        raise DataError(f"keys is {keys!r}. Give a list of mappings: keys=[{{{names[0]!r}: {keys!r}}}].")
+        raise DataError(f"keys is {keys!r}. Pass a list of mappings: keys=[{{{names[0]!r}: {keys!r}}}].")
     frame = frames.opened(keys)
     missing = [name for name in names if name not in frame.names]
     if len(missing) > 1:
@@ -112,11 +112,11 @@ def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> d
 def _check(key: object, names: Sequence[str], table: str) -> None:
     """Check that an entity is a mapping with exactly the join keys."""
     if not isinstance(key, Mapping):
-        raise DataError(f"{key!r} is no mapping. Write {{{names[0]!r}: {key!r}}}.")
+        raise DataError(f"{key!r} is not a mapping. Pass {{{names[0]!r}: {key!r}}}.")
     if set(key) != set(names):
         problem = (
             misfit((str.__str__(name) if isinstance(name, str) else str(name) for name in key), names)
-            or "has a name that is no text."
+            or "has a name that is not text."
         )
         raise DataError(f"{_asked_by(names, table)}; a key {problem}", key=dict(key))
 

@@ -38,7 +38,7 @@ def digests(keys: pa.Table) -> list[str]:
 
 
 def _canonical(column: pa.ChunkedArray) -> list[Any]:
-    """Return keys as values that are the same for every type that has them."""
+    """Return keys in a form that does not depend on their type, so that equal keys of two versions have one digest."""
     values = to_wire(column, column.type)
     if pa.types.is_decimal(column.type):
         return [value and str(Decimal(value).normalize(_EXACT)) for value in values]
@@ -67,11 +67,12 @@ def is_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Tabl
     erased = catalog.registry.erasures(state.record)
     keys = rows.select(schema.key_names).cast(pa.schema(schema.keys))
     names = [digests(keys)]
-    # A release that digested encoded keys did so in the types of that time.
+    # Earlier releases digested encoded keys, in the types that the version of that time had.
     for fields in dict.fromkeys(version.schema.keys for version in state.versions):
         encoded = Codec(replace(schema, keys=fields)).keys(keys)
         names.append([_earlier_digest(key) for key in encoded])
     moments = rows[schema.event_time.name].cast(pa.int64()).to_pylist()
+    # An entity that was never erased compares with a time before its own row.
     found = [
         any(moment <= erased.get(name, moment - 1) for name in each)
         for each, moment in zip(zip(*names, strict=True), moments, strict=True)
@@ -80,10 +81,10 @@ def is_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Tabl
 
 
 def warn_of_return(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> None:
-    """Warn about rows that bring erased entities back."""
+    """Warn about written rows that bring erased entities back."""
     back = is_erased(catalog, state, schema, rows)
     if back is not None:
         notice(
-            f"{state.record.label}: {plural(pc.sum(back).as_py())} happened to entities before they were erased, and are stored "
-            "again. Leave them out of the frame and erase the entities once more, unless that was meant."
+            f"{state.record.label}: {plural(pc.sum(back).as_py())} of erased entities, dated at or before the erasure, stored "
+            "again. If that was not intended, erase the entities again, and leave these rows out of the frame."
         )

@@ -126,7 +126,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
 
     def step() -> Adopted:
         foreign = offline.foreign()
-        # Here as in the other calls: the table is that of the group if the group is still there after the table was read.
+        # Read after the table, as in the other calls: if the group still exists then, the table that was read is its own.
         state = catalog.state_of(record)
         version = catalog.version_of(state)
         before = foreign.commit
@@ -191,22 +191,20 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
     Returns:
         The version, and the number of rows that were removed, or that a dry run would remove.
     """
-    interval = Interval(None, before - 1)
-
+    interval = Interval(None, before - 1)  # intervals are closed
     offline = catalog.offline(record.project, record.name)
 
     def step() -> tuple[Version, int]:
         snapshot = offline.snapshot()
         version = catalog.version(record)
-        # Both were read one after the other, so another writer may have committed in between.
+        # The snapshot and the version are read one after the other, so another writer may have committed in between.
         if snapshot.commit is None or snapshot.commit.snapshot != version.snapshot:
             raise Conflict(f"Another writer changed {record.label} first.")
         count = engine.count(snapshot.within(version.schema, interval))[0]
         if count and not dry_run:
+            # An overwrite without rows empties its interval.
             columns = [pa.array([], kind) for kind in version.schema.stored_types]
-            empty = pa.Table.from_arrays(
-                columns, names=version.schema.names
-            )  # an overwrite with no rows empties the interval
+            empty = pa.Table.from_arrays(columns, names=version.schema.names)
             offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", interval))
         return version, count
 
@@ -222,13 +220,13 @@ def optimize(
         catalog: The catalog of the group's home.
         record: The group.
         pinned: Returns the snapshots that must stay readable; the last snapshot of each version stays readable too.
-        keep_days: What `as_of` can read for moments up to so many days back stays readable as well.
+        keep_days: Snapshots that `as_of` reads for moments up to this many days back stay readable too.
 
     Raises:
         DefinitionError: `keep_days` is negative, or nothing was written yet.
     """
     if keep_days < 0:
-        raise DefinitionError(f"keep_days={keep_days} is less than nothing. Write keep_days=0 to keep no days.")
+        raise DefinitionError(f"keep_days={keep_days} is negative. Pass the number of days to keep, or 0.")
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
@@ -240,11 +238,12 @@ def optimize(
     def needed() -> list[Snapshot]:
         last = _last_of_versions(catalog, record)
         writes = catalog.snapshots(record)
-        # `as_of=start` reads the snapshot that was the newest then, which was written before `start`.
+        # `as_of=start` reads the snapshot that was the newest at `start`, which was written at or before it.
         seen_from_start = max((one.number for one in writes if one.at <= start), default=0)
         return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]
 
     with catalog.deleting():
+        # While this call waited for the lock, the group may have been deleted, and another one created in its place.
         catalog.lifetimes.check(record)
         removed = offline.vacuum(needed, at_once=not keep_days)
         leftovers.remove(catalog)
@@ -254,7 +253,7 @@ def optimize(
 
 
 def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = True) -> list[Snapshot]:
-    """Return the last snapshot of each version, or of each but the current one, without those that were vacuumed."""
+    """Return the last snapshot of each version, or of each but the current one, except those that were vacuumed."""
     found = []
     for version in catalog.versions(record):
         with suppress(SnapshotGone):
@@ -266,7 +265,7 @@ def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Sna
     """Return the snapshots from number `first` on whose files all exist, as their numbers and the files' paths and sizes."""
     files = {one.number: one.files for one in catalog.snapshots(record, first)}
     found = list(read_file_lists(catalog.offline(record.project, record.name).root, files))
-    # Snapshots share files, so each file is looked for once.
+    # Snapshots share files, so each file is checked only once.
     paths = {file.path: one.root / file.path for one in found for file in one.files}
     gone = {name for name, path in paths.items() if not path.exists()}
     return [one for one in found if not any(file.path in gone for file in one.files)]

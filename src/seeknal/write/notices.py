@@ -15,11 +15,11 @@ from seeknal.offline import Repeats, Snapshot, Write
 from seeknal.values.times import now, show
 
 _MANY = 10
-"""A write that hides so many of its own rows draws a warning: that is seldom meant."""
+"""Number of superseded rows in one write from which on they draw a warning, because so many are rarely intended."""
 
 
 def warn_about_write(label: str, before: Snapshot, write: Write, replaced: int, lookback_days: int) -> None:
-    """Warn about whatever is unusual in a committed write.
+    """Warn about anything unusual in a committed write.
 
     Args:
         label: Project and name of the group.
@@ -33,7 +33,9 @@ def warn_about_write(label: str, before: Snapshot, write: Write, replaced: int, 
         if missing := write.rows[name].null_count:
             notice(f"{label}: {plural(missing)} without {name!r}. They are kept, but no lookup will find them.")
     if later := pc.sum(pc.greater(moments, now())).as_py():
-        notice(f"{label}: {plural(later)} dated after now. They are not the latest before their time has come.")
+        notice(
+            f"{label}: {plural(later)} dated after now. They count as the latest only once their event time is reached."
+        )
     if write.mode == "overwrite" and replaced:
         _on_loss(label, before, write, moments, replaced)
     if write.interval.start is not None and len(moments):
@@ -47,12 +49,12 @@ def _on_loss(label: str, before: Snapshot, write: Write, moments: pa.ChunkedArra
     lost = None
     # An empty write always takes the first branch, so the second has a least event time to compare with.
     if 10 * len(moments) < replaced:
-        lost = f"{plural(replaced)} of {label} gave way to {plural(len(moments))}"
+        lost = f"An overwrite replaced {plural(replaced)} of {label} by {plural(len(moments))}"
     elif write.interval.is_unbounded and start is not None and start < times["min"]:
         lost = f"An overwrite without an interval replaced all of {label}, which began on {show(start)}"
     if lost:
         notice(
-            f"{lost}. Was that meant? mode='append' and mode='merge' keep what is stored, and "
+            f"{lost}. Was that intended? mode='append' and mode='merge' keep what is stored, and "
             f"feature_start_time= limits what is replaced. The rows are still in snapshot {before.number}."
         )
 
@@ -76,14 +78,14 @@ def on_repeats(label: str, write: Write, repeats: Repeats) -> None:
     times = "times" if write.schema.created_time else "event time"
     kept = "the write kept the last of each" if write.mode == "merge" else "reads show the last of each"
     notice(
-        f"{label}: {repeats.rows:,} of {plural(len(write.rows))} give way to a later one of the same join keys and "
-        f"{times}: {plural(repeats.most)} are at {repeats.example}, say; {kept}. Aggregate them first, add the column that tells them apart to the "
+        f"{label}: {repeats.rows:,} of {plural(len(write.rows))} are superseded by a later one with the same join keys and "
+        f"{times} (for example, {plural(repeats.most)} have {repeats.example}); {kept}. Aggregate them first, add the column that tells them apart to the "
         "join keys, or name a created_time_col that says which one counts."
     )
 
 
 def on_version(label: str, before: int, number: int, changes: Sequence[Change]) -> None:
-    """Warn about a new version, and about an added feature that may be a removed one under a misspelt name."""
+    """Warn about a new version, and about an added feature that may be a misspelling of a removed one."""
     removed = [change.name for change in changes if change.new is None]
     guesses = {change.name: nearest(change.name, removed) for change in changes if change.old is None}
     hint = "".join(

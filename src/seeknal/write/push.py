@@ -37,7 +37,8 @@ class Pushed(Shown):
         rows: Number of rows that were stored.
         known: Number of rows that were stored already, with equal values, and were not stored again.
         erased: Number of rows left out because they are dated at or before the erasure of their entity.
-        first: Earliest event time of the rows that were not left out, in microseconds since 1970; None if there are none.
+        first: Earliest event time of the rows that were not left out, known ones included, in microseconds since 1970; None if there
+            are none.
         online: Number of entities of the version that are online now; None if there was nothing to load.
     """
 
@@ -66,14 +67,15 @@ class Pushed(Shown):
 
 
 def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, GroupState]:
-    """Store those of the given rows that the group's current version does not hold yet.
-
-    Returns the outcome, and what is known of the group afterwards.
+    """Store the rows that the group's current version does not hold yet.
 
     Args:
         catalog: The catalog of the group's home.
         record: The group.
         rows: A mapping, a list of mappings, or a frame, with all columns of the version.
+
+    Returns:
+        The outcome, and the state of the group afterwards.
 
     Raises:
         DefinitionError: Nothing was written to the group yet.
@@ -86,7 +88,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
     def step() -> tuple[Pushed, GroupState]:
         offline = catalog.offline(record.project, record.name)
         base = offline.newest()
-        # Read after the snapshot, so that no erasure or deletion is overlooked: one that comes later is a conflict.
+        # The state is read after the snapshot, so that no erasure or deletion is overlooked: a later one makes the commit a conflict.
         state = catalog.state_of(record)
         version = catalog.version_of(state)
         if base is None or base.commit is None or base.commit.version != version.number:
@@ -99,12 +101,14 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
                     f"{plural(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
                 )
         left = _not_erased(catalog, state, schema, stored)
+        # Rows that are stored with equal values are not stored again, so a push can be retried.
         new = offline.unknown(base, left, schema)
         snapshot = base.number
         if len(new):
             snapshot = offline.write(base, Write(new, schema, version.number, "append", Interval())).snapshot
             state = catalog.committed(state)
             catalog.tidy(record, snapshot)
+        # Rows known already count too: the push that stored them may have failed before it loaded them.
         first = pc.min(left[schema.event_time.name].cast(pa.int64())).as_py()
         known, erased = len(left) - len(new), len(stored) - len(left)
         return Pushed(record.label, version.number, snapshot, len(new), known, erased, first), state
@@ -136,7 +140,7 @@ def _fitting(rows: object, schema: Schema, record: GroupRecord) -> pa.Table:
 def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: GroupRecord) -> pa.Table:
     for row in rows:
         if not isinstance(row, Mapping):
-            raise DataError(f"{row!r} is no row. Push a mapping from column to value, a list of them, or a frame.")
+            raise DataError(f"{row!r} is not a row. Push a mapping from column to value, a list of them, or a frame.")
         _check_names(list(row), schema, record)
     columns = {}
     for field in schema:
@@ -151,13 +155,14 @@ def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: Gr
 
 
 def _moments(name: str, values: list[Any]) -> pa.ChunkedArray:
-    """Read event times, each of which may be in a form of its own: text with a zone, text without one, or a Python value."""
+    """Read times of which each may have another form: text with a zone, text without one, or a Python value."""
     texts = [value if isinstance(value, str) else None for value in values]
     others = utc(name, exact.column(name, [None if isinstance(value, str) else value for value in values]), up=True)
     whole = exact.column(name, texts, pa.string())
     try:
         read = utc(name, whole, up=True)
-    except DataError:  # zoned and naive texts are mixed, which is fine one by one; or one is invalid, which this names
+    except DataError:
+        # Zoned and naive texts cannot be read as one column, but one by one. An invalid text is then named by its row.
         each = [utc(name, whole.slice(row, 1), up=True, first=row) for row in range(len(whole))]
         read = pa.chunked_array([chunk for one in each for chunk in one.chunks], UTC)
     return pc.coalesce(read, others)

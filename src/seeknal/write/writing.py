@@ -27,7 +27,7 @@ from seeknal.write import notices
 from seeknal.write.erasures import warn_of_return
 
 _RECENT = 10
-"""How many snapshots back to look for the last write: compactions and the like may follow it."""
+"""How many snapshots back to look for the last write, which compactions and other rearrangements may follow."""
 _FIRST, _LAST = instant("0001-01-01"), instant("9999-12-31", whole_day=True)
 
 
@@ -127,15 +127,15 @@ def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | No
         catalog: The catalog of the group's home.
         job: What to write.
         lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
-        known: What is known of the group; None: it is not registered yet.
+        known: The known state of the group; None: it is not registered yet.
 
     Returns:
-        The outcome, and what is known of the group afterwards.
+        The outcome, and the state of the group afterwards.
 
     Raises:
         DataError: The frame does not fit; nothing was stored.
         StoreError: Other writers committed first on every attempt.
-        GroupDeletedError: The group was deleted after the commit. Before it, the write creates the group again.
+        GroupDeletedError: The group was deleted after the commit. If it is deleted before, the write creates it again.
     """
     first = [known]
 
@@ -147,9 +147,10 @@ def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | No
 
 
 def _registered(catalog: Catalog, job: Job, known: GroupState | None, base: Snapshot | None) -> GroupState:
-    """Register the group of a write, and return its state, which is not older than a snapshot of its table.
+    """Register the group of a write, and return its state, which is at least as new as the base snapshot.
 
-    So the table is that of the group if the write can be committed on the snapshot: no other table is ever in its place then.
+    A commit on the snapshot fails if the folder has another table by then. So if the commit succeeds, the folder had this table all
+    the time, and the table is that of the returned group.
 
     Raises:
         Conflict: The group was deleted meanwhile.
@@ -163,7 +164,7 @@ def _registered(catalog: Catalog, job: Job, known: GroupState | None, base: Snap
 
 
 def _is_behind(known: GroupState | None, base: Snapshot | None) -> bool:
-    """Return whether what is known of a group is of another table than a snapshot, or of a moment before its commit."""
+    """Return whether the known state of a group belongs to another table than a snapshot, or to a time before its commit."""
     commit = base.commit if base else None
     if known is None:
         return commit is not None
@@ -202,12 +203,12 @@ def _try_to_write(
     state = _registered(catalog, job, known, base)
     base = base or _created(catalog, state, schema)
     if changes or old is None:
-        # After a rollback the current version is not the highest one.
+        # Not the current version plus one: after a rollback, later versions exist.
         number = max((version.number for version in state.versions), default=0) + 1
     else:
         number = old.version
     repeats = offline.repeats(rows, schema)
-    # A created time settles a tie, so the warning counts only rows that share it as well.
+    # A created time decides between tied rows, so the warning counts only rows that share it too.
     unsettled = offline.repeats(rows, schema, with_created=True) if repeats.rows and schema.created_time else repeats
     plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
     commit = offline.write(base, plan)
@@ -255,9 +256,7 @@ def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job
     stored = stored.take(pa.array(range(len(stored) - 1, -1, -1), pa.int64()))
     if content_hash(stored) != content_hash(recast(rows, [field.type for field in stored.schema])):
         return None
-    notice(
-        f"{job.label}: the {plural(len(rows))} given are stored already, by the write before, and were not stored again."
-    )
+    notice(f"{job.label}: the previous write stored exactly the same {plural(len(rows))}, so nothing was stored again.")
     return Written(job.label, last.version, last.number, 0, 0, outside, ()), state
 
 
@@ -268,7 +267,7 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
         table: The frame; columns that are not in the schema are left out.
         schema: The schema to convert to.
         interval: Only rows with an event time inside it are kept.
-        drop_nulls: Leave out rows without an event time instead of refusing them; None: the user has no such choice.
+        drop_nulls: Leave out rows without an event time instead of refusing them; None: refuse, and do not mention this option.
 
     Returns:
         The rows, in the frame's order, and the number of rows outside the interval.
@@ -279,7 +278,7 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
     """
     times = [schema.event_time, *([schema.created_time] if schema.created_time else [])]
     rows = table.select(schema.names)
-    # Rounding up: an event that is finer than a microsecond must not become visible before it happened.
+    # Times are rounded up, so that an event with a finer time is not visible before it happened.
     for field in times:
         position = rows.column_names.index(field.name)
         rows = rows.set_column(position, field.name, utc(field.name, rows[field.name], up=True))
@@ -292,7 +291,7 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
 
 
 def _logical_but_times(schema: Schema) -> list[pa.DataType]:
-    """Return the logical types of a schema, and for its time columns, which are in UTC by then, the stored types."""
+    """Return the logical types of a schema, but the stored types of its time columns, which are converted to UTC already."""
     times = {schema.event_time.name, schema.created_time.name if schema.created_time else None}
     kinds = zip(schema, schema.stored_types, strict=True)
     return [stored if field.name in times else field.type for field, stored in kinds]
@@ -305,7 +304,7 @@ def _without_null_times(rows: pa.Table, name: str, drop_nulls: bool | None) -> p
     if drop_nulls:
         return rows.filter(pc.is_valid(rows[name]))
     raise DataError(
-        f"{missing:,} of {len(rows):,} rows have no {name!r}, so nobody could tell when they became true. "
+        f"{missing:,} of {len(rows):,} rows have no {name!r}, so a join could not tell when they became true. "
         + ("Fill it in." if drop_nulls is None else "Fill it in, or leave those rows out with write(drop_nulls=True)."),
         column=name,
         rows=missing,
