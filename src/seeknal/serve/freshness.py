@@ -20,10 +20,10 @@ class Freshness:
     Args:
         project: Name of the table's project.
         table: Name of the table.
-        newest: Event time of the newest row online, in microseconds since 1970. None if a group has no row onstatus.
-        loaded_at: Time of the last load. None if the table is not onstatus.
-        is_behind: Whether newer rows are stored than are onstatus.
-        pinned: The groups of which the caller named a version that the table stays at, with that version.
+        newest: Event time of the newest row online, in microseconds since 1970. None if a group has no row online.
+        loaded_at: Time of the last load. None if the table is not online.
+        is_behind: Whether rows are stored offline that are not online yet.
+        pinned: The groups that the caller pinned to a version, each with that version.
         cut_off: Why groups no longer feed the table, so that its values are those of a past version.
         is_expired: Whether the ttl of all rows of a group has passed, so that lookups return nulls.
     """
@@ -72,6 +72,7 @@ def freshness(catalog: Catalog, loads: Loads, table: OnlineTableRecord, at: int)
     return Freshness(
         table.project,
         table.name,
+        # A table is as fresh as the group that lags most, so a group without a row leaves the age unknown.
         None if None in newest else min(one for one in newest if one is not None),
         None if None in loaded else min(one for one in loaded if one is not None),
         any(one.is_behind for one in found),
@@ -83,7 +84,7 @@ def freshness(catalog: Catalog, loads: Loads, table: OnlineTableRecord, at: int)
 
 def _of_feed(loads: Loads, table: OnlineTableRecord, fed: Feed, at: int, erased: Mapping[int, int]) -> Freshness:
     status = loads.status(fed.record, fed.now.version, table.target)
-    if status.state is None:
+    if status.state is None:  # the version was never loaded into this store
         return Freshness(table.project, table.name, None, None, is_behind=True)
     refuse_erased(status.state, erased, fed.record, table)
     newest = loads.newest(fed.record, status, table.target, at)

@@ -71,7 +71,7 @@ class Found(NamedTuple):
             shown = {name: self.keys[name].shown(values) for name, values in self.columns.items()}
             values = [piece.values(read.alive) for piece, read in zip(pieces, self.reads, strict=True)]
         own = [*shown, *(name for piece in pieces for name in piece.names)]
-        # Values that are taken from rows as they are may be followed by others that were not asked for.
+        # Rows that need no conversion are used whole, and may have further values after the requested ones.
         cut = [[row[: len(p.names)] for row in one] for p, one in zip(pieces, values, strict=True)]
         parts = zip(zip(*shown.values(), strict=True), *cut, strict=True)
         whole = [dict(zip(own, chain(*one), strict=True)) for one in parts]
@@ -79,7 +79,7 @@ class Found(NamedTuple):
         # The dictionaries are built part by part; copy them only if the requested order is another.
         rows = whole if names == own else [{name: row[name] for name in names} for row in whole]
         if with_status:
-            self.add_statuses(rows, lambda moment: pa.scalar(moment, UTC).as_py())  # as all moments of a row
+            self.add_statuses(rows, lambda moment: pa.scalar(moment, UTC).as_py())  # the type of all other timestamps
         return rows
 
     def add_statuses(self, rows: Sequence[dict[str, Any]], form: Callable[[int], object]) -> None:
@@ -208,7 +208,7 @@ class OnlineTable:
 
         Returns:
             The keys, as one column per join key, and the rows read, one `Read` for each part. None if a key is of a
-            type that differs on the wire, or `find` would raise.
+            type that differs on the wire, or if `find` would raise an error.
         """
         if (columns := exact_columns(keys, self.keys)) is None:
             return None
@@ -293,7 +293,7 @@ def check_output(output: object) -> None:
 
 @contextmanager
 def as_python() -> Iterator[None]:
-    """Turn the error of a value that Python cannot hold, such as a date in the year 12000, into advice.
+    """Turn the error for a value that Python cannot hold, such as a date in the year 12000, into advice.
 
     Raises:
         DataError: There is such a value.
@@ -302,12 +302,12 @@ def as_python() -> Iterator[None]:
         yield
     except (OverflowError, ValueError) as error:
         raise DataError(
-            f'A value is beyond what Python has for its type: {str(error).rstrip(".")}. Take it with output="arrow".'
+            f'A value is beyond what Python has for its type: {str(error).rstrip(".")}. Request it with output="arrow".'
         ) from None
 
 
 def _widest(keys: Sequence[Key]) -> dict[str, Key]:
-    """Return the keys by name. Several parts may have a key of one name, in types of which none holds all its values."""
+    """Return the join keys by name. A key that parts have in different types gets a type that holds the values of all of them."""
     found: dict[str, Key] = {}
     for key in keys:
         known = found.setdefault(key.name, key)
@@ -319,7 +319,8 @@ def _widest(keys: Sequence[Key]) -> dict[str, Key]:
 def _labels(lookups: Sequence[PinnedLookup]) -> list[str]:
     """Return the label of each part, for its status columns: its group, and if that is ambiguous its keys, version and project.
 
-    Lookups of one version by the same keys read the same rows, and share a label.
+    Lookups of one version by the same keys read the same rows, and share a label. For example, lookups of version 1 of the group `spend`
+    by `buyer` and by `seller` are labelled `spend_buyer_1` and `spend_seller_1`.
     """
     rows = {(lookup.space, lookup.keys) for lookup in lookups}
     groups = [lookup.group for lookup in lookups]

@@ -41,7 +41,7 @@ class Read(NamedTuple):
 
 
 class View:
-    """What the owner of an open table knows of the registry.
+    """The state of the registry, as far as the owner of an open table knows it.
 
     Args:
         erased: The time of the last erasure from each group, by the group's id. The owner keeps it up to date.
@@ -51,23 +51,23 @@ class View:
         self.erased = erased
 
     def has_moved(self) -> bool:
-        """Return whether the registered table is another one by now. Parts call it when the state of their rows has changed.
+        """Return whether the registered table has been replaced. Parts call it when the state of their rows has changed.
 
-        Always False here: the owner checks it in another way.
+        This implementation always returns False, for owners that detect it otherwise.
         """
         return False
 
 
 def refuse_erased(state: State, erased: Mapping[int, int], group: GroupRecord, table: OnlineTableRecord) -> None:
-    """Refuse rows that are older than the last erasure, as a store has that was down or restored meanwhile.
+    """Refuse rows from before the last erasure, which a store has if it was unreachable or restored meanwhile.
 
     Raises:
         StoreError: The rows may hold erased entities.
     """
     if state.cleared is not None and erased.get(group.id, 0) > state.cleared:
         raise StoreError(
-            f"What is online of {group.label} may hold entities that were erased since, and is not served: the store "
-            f"is as it was before. Load it anew: seeknal refresh {table.label}."
+            f"The online rows of {group.label} may hold entities that were erased since, so they are not served: the store "
+            f"is in a state from before the erasure. Load them again: seeknal refresh {table.label}."
         )
 
 
@@ -76,12 +76,12 @@ class Part:
 
     Args:
         lookup: The version, the keys and the features.
-        codec: How the version's rows are written.
-        online: Where they are.
-        table: The table; its ttl goes before the group's own.
-        place: What people call the store.
-        group: The group. When it was registered tells it from another of its name that came later.
-        view: What is known of the registry meanwhile.
+        codec: Encodes keys and decodes rows of the version.
+        online: The online store that has the rows.
+        table: The table. Its ttl, if it has one, overrides the group's.
+        place: The name of the store in messages.
+        group: The group. The time of its registration distinguishes it from a later group of the same name.
+        view: The state of the registry, as far as the owner of the table knows it.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Part:
 
     @property
     def is_quick(self) -> bool:
-        """Whether the requested values are the same in rows as in Python, and at least half of the rows' values."""
+        """Whether the requested values need no conversion from rows to Python, and are at least half of the values of a row."""
         return self.codec.is_plain(list(self.features.values())) and 2 * len(self.features) >= self.codec.width
 
     def read(self, text: bytes, found: Sequence[bytes | None], at: int) -> Read:
@@ -132,16 +132,16 @@ class Part:
             at: The time that counts as now, in microseconds since 1970.
 
         Raises:
-            KeyError: The table has left the version.
-            StoreError: It may hold erased entities.
+            KeyError: The table has moved to another version, or the rows belong to another group.
+            StoreError: The store may hold erased entities.
         """
         known = self._known
-        # Few loads lie between lookups: the state is decoded and checked only when its bytes have changed.
+        # Most lookups find the state of the one before, so it is decoded and checked only when its bytes have changed.
         if known is None or known[0] != text:
             state = State.loads(text)
             if self._view.has_moved():
                 raise KeyError(self.space)
-            if state.origin != self.origin:
+            if state.origin != self.origin:  # a later group of the same name loaded these rows
                 raise KeyError(self.space)
             known = self._known = text, state, state.ttl if self._table.ttl is None else self._table.ttl
         _, state, ttl = known
@@ -154,10 +154,10 @@ class Part:
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
 
     def is_online(self) -> bool:
-        """Whether the version was loaded into the store.
+        """Return whether the version was loaded into the store.
 
         Raises:
-            StoreError: It may hold erased entities.
+            StoreError: The store may hold erased entities.
         """
         try:
             self.read(*self.online.get(self.space, []), 0)
@@ -321,11 +321,11 @@ class Selection:
     @locked_cached_property
     def _sort(self) -> Callable[[list[Any]], tuple[Any, ...]]:
         """Brings keys and picked values, with an event time behind each pick, into the order of the result."""
-        given = [key.name for key in self._keys]
+        collected = [key.name for key in self._keys]
         for piece in self.pieces:
-            given += [*piece.names, "\0"]
+            collected += [*piece.names, "\0"]  # no feature has this name, so the event time is left out
         names = [*(key.name for key in self._keys), *dict.fromkeys(self.order)]
-        return itemgetter(*map(given.index, names))
+        return itemgetter(*map(collected.index, names))
 
 
 def filled(part: Part, read: Read) -> Sequence[WireRow]:

@@ -1,4 +1,4 @@
-"""Verification of parity on the user's own data: online values compared with the offline join at spine time now."""
+"""Verification of training-serving parity on the user's own data: online values are compared with the offline join as of now."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
     "not stored offline",
 )
 _UNMENDED = {MISSING, OLDER, OTHER, EXTRA}
-"""Causes that the state of the rows does not show. A load goes by the state, so it would not repair them by itself."""
-_AT_ONCE = 50_000
-_SHOWN = 10
+"""Causes that the state of the rows does not show. A load trusts the state, so it would not repair them by itself."""
+_AT_ONCE, _SHOWN = 50_000, 10
+"""The number of entities compared at once, and of differing values of which the outcome says more than their count."""
 _encode = msgspec.msgpack.Encoder().encode
 _FLOATS = re.compile("float|double")
 
@@ -112,13 +112,13 @@ class Verified(Shown):
 
     def __str__(self) -> str:
         compared = f"{self.table}: {self.values:,} values of {self.entities:,} entities compared"
-        told = f"{self.different:,} differ" if self.different else "all equal"
+        verdict = f"{self.different:,} differ" if self.different else "all equal"
         reasons = [f"cut off: {reason}" for reason in self.cut_off]
-        return "\n  ".join([f"{compared}, {told}", *reasons, *map(str, self.differences)])
+        return "\n  ".join([f"{compared}, {verdict}", *reasons, *map(str, self.differences)])
 
 
 Doubt = Callable[[PinnedLookup, State], None]
-"""Called with the lookup and the state of rows that are not what the state says, at most once per lookup."""
+"""Called with a lookup and the state of its rows if the rows do not match the state; at most once per lookup."""
 
 
 def verify(
@@ -185,7 +185,8 @@ class _Comparison:
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
         """Yield the comparisons of the entities, batch by batch."""
-        seen: set[bytes] = set()  # the entities that are both stored offline and online; all others online are extra
+        # The entities that are both stored offline and online. All others that are online are extra.
+        seen: set[bytes] = set()
         for keys in self._entities(sample):
             read = self._online(keys)
             if sample is None:
@@ -220,10 +221,10 @@ class _Comparison:
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
         )
         # `request` leaves out rows by the group's ttl. The table may have a longer one, so select the rows by that.
-        wanted = replace(source.request(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
+        request = replace(source.request(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
         if self._ttl is not None:
-            wanted = replace(wanted, rows=source.rows(Interval(self._at - self._ttl, self._at)))
-        found = self._engine.as_of(wanted, moments)
+            request = replace(request, rows=source.rows(Interval(self._at - self._ttl, self._at)))
+        found = self._engine.as_of(request, moments)
         return dict(zip(source.features.values(), found.columns, strict=True))
 
     def _compare(self, keys: pa.Table, read: Read, offline: Mapping[str, pa.ChunkedArray]) -> _Compared:
@@ -269,9 +270,10 @@ class _Comparison:
             row: The row online, expired or not; None if there is none.
             offline: The event time of the winning row offline, expired or not; None if there is none.
         """
+        # The state names the snapshot whose rows were loaded, and the intervals of event time that were.
         behind = state.files != self._source.snapshot.fingerprint
         loaded = offline is None or any(interval.intersect(Interval(offline, offline)) for interval in state.spans)
-        # Both sides have the same row, so either the value itself differs, or the ttl by which one side hides it.
+        # Both sides have the same row: either its values differ, or only one side hides it, by another ttl.
         if row is not None and row[-1] == offline and not behind:
             return EXPIRED if state.ttl != self._ttl and self._table.record.ttl is None else OTHER
         if behind or not loaded:
@@ -301,7 +303,7 @@ def _places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> 
     Columns of two types, from before and after a write that widened the type, are compared in the wider of both.
     """
     if online.type != offline.type:
-        # Beside those that `together` knows, only dates widen, to timestamps.
+        # Of the types that `together` does not combine, only dates widen, to timestamps.
         dated = online.type if pa.types.is_date(offline.type) else offline.type
         kind = types.together(online.type, offline.type) or dated
         online, offline = (recast(pa.table({"": column}), [kind])[0] for column in (online, offline))
