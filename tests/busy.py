@@ -46,14 +46,14 @@ def definition(name: str) -> FeatureGroup:
 
 
 def frame(number: int, users: range = range(USERS), **more: int) -> pa.Table:
-    """Make the rows of a round, whose number is in them."""
+    """Return the rows of a round; they contain its number."""
     at = pa.array(np.full(len(users), _START + number * _SECOND), pa.timestamp("us", "UTC"))
     columns = {"user id": list(users), "at": at, 'the "round"': np.full(len(users), number)}
     return pa.table(columns | {name: np.full(len(users), value) for name, value in more.items()})
 
 
 def furnish(home: Path) -> None:
-    """Make the home: two groups in one table, one with many versions, one that comes and goes."""
+    """Create the home: two groups in one table, one with many versions, one that is created and deleted again."""
     store = FeatureStore(home)
     for name in ("first", "second", "versions"):
         store.groups.write(definition(name), frame(1))
@@ -87,7 +87,7 @@ def tidy(store: FeatureStore, number: int) -> None:
 
 
 def change(store: FeatureStore, number: int) -> None:
-    """Make a version, go back, keep a training set and delete it, make a group and delete it."""
+    """Create a version, roll back, save and delete a training set, create and delete a group."""
     store.groups.write(definition("versions"), frame(number, **{f"x{number % 2}": number}))
     store.groups.load("versions")
     if number % 3 == 0:
@@ -109,7 +109,7 @@ ROLES: dict[str, Callable[[FeatureStore, int], None]] = {
 
 
 def play(home: str, role: str) -> None:
-    """Do what a role does, over and over, until a line comes in."""
+    """Repeat the calls of a role until a line arrives on stdin."""
     warnings.simplefilter("ignore", SeeknalWarning)
     store, told = FeatureStore(home), threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
@@ -126,7 +126,7 @@ def play(home: str, role: str) -> None:
 
 @contextmanager
 def in_use(home: Path) -> Iterator[dict[str, int]]:
-    """Let processes play all roles, and keep count of how often each has done what it does.
+    """Run a process for each role, and count how often each has run its calls.
 
     Raises:
         AssertionError: One of them failed.
@@ -218,7 +218,7 @@ def _check_group(store: FeatureStore, record: GroupRecord, seen: dict[str, int])
 
 
 def _some(every: Sequence[T]) -> list[T]:
-    """Give the newest, which are least settled, and a few of the others."""
+    """Return the newest ones, which may still change, and a few of the others."""
     return [*random.sample(every[:-10], min(5, len(every[:-10]))), *every[-10:]]
 
 
@@ -240,7 +240,7 @@ def _check_erased(store: FeatureStore, record: GroupRecord, root: Path) -> int:
 
 
 def rounds_of(home: Path) -> tuple[int, int]:
-    """Give the last rounds that are in the first and in the second group."""
+    """Return the last rounds that the first and the second group have."""
     store = FeatureStore(home)
     try:
         tables = [

@@ -21,7 +21,7 @@ from seeknal.cli import main
 
 @dataclass
 class Done:
-    """What a command left behind."""
+    """The outcome of a command."""
 
     returncode: int
     stdout: str
@@ -48,7 +48,7 @@ def seeknal_process(*arguments: str, env: Mapping[str, str] | None = None) -> Do
 
 
 def seeknal_terminal(*arguments: str, columns: int = 80) -> str:
-    """Run a command in a process whose output is a terminal, and give what it shows."""
+    """Run a command in a process whose output is a terminal, and return the output."""
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     program = [sys.executable, "-c", "from seeknal.cli import main; main()", *arguments]

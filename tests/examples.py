@@ -1,4 +1,4 @@
-"""A pytest plugin: each run draws new examples for its properties, from a seed that is printed and can be given again."""
+"""A pytest plugin: each run draws new examples for the properties, from a seed that it prints and that repeats the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that is sent SIGINT at random moments while it uses a home, and goes on, as a notebook does.
+"""A process that gets SIGINT at random moments while it uses a home, and continues, as a notebook does.
 
 python tests/interrupted.py HOME SEED     prints what was wrong after each interrupt, then "done", and ends when its input does
 """
@@ -40,13 +40,13 @@ def group(name: str) -> FeatureGroup:
 
 
 def rows(number: int) -> pa.Table:
-    """Make the rows of one write, whose number is in them."""
+    """Return the rows of one write; they contain its number."""
     at = pa.array([_START + number * 1_000_000] * USERS, pa.timestamp("us", "UTC"))
     return pa.table({"user": range(USERS), "at": at, "n": [number] * USERS})
 
 
 def verbs(store: FeatureStore) -> dict[str, Callable[[], object]]:
-    """List what is done in the home."""
+    """Return the calls to interrupt."""
     lookups = [FeatureLookup("kept"), FeatureLookup("changed", rename={"n": "m"})]
     spine = rows(500).select(["user", "at"])
     pushed = [{"user": user, "at": "2024-01-01T00:00:00Z", "n": 0} for user in range(3)]
@@ -75,7 +75,7 @@ def verbs(store: FeatureStore) -> dict[str, Callable[[], object]]:
 
 
 def locks(home: Path, spilling: Path) -> Iterator[str]:
-    """Name the locks that are held though nothing is done, but for the folder into which the query engine spills."""
+    """Return the names of the locks that are held while no call runs, except that of the query engine's spill folder."""
     with closing(sqlite3.connect(home / "registry.db", timeout=0)) as db:
         try:
             db.execute("BEGIN EXCLUSIVE")
@@ -92,7 +92,7 @@ def locks(home: Path, spilling: Path) -> Iterator[str]:
 
 
 def interrupted(verb: Callable[[], object], delay: float) -> BaseException | None:
-    """Do something, and be interrupted after a while if it is not done by then."""
+    """Run a call, and interrupt it if it has not ended after a while."""
     main, done = threading.main_thread().ident, threading.Event()
 
     def interrupt() -> None:
@@ -111,13 +111,13 @@ def interrupted(verb: Callable[[], object], delay: float) -> BaseException | Non
 
 
 def say(line: str) -> None:
-    """Write a line for the process that looks on."""
+    """Print a line for the observing process."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main(home: Path, seed: str) -> None:
-    """Do each thing some times, and interrupt it; keep the last error, as a notebook does."""
+    """Run each call several times and interrupt it; keep the last error, as a notebook does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("ignore")
     chance, store = random.Random(seed), FeatureStore(home)

@@ -60,7 +60,7 @@ class Valkey:
         self._signal(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Let it hang: it takes connections and does not answer."""
+        """Make it hang: it accepts connections, but does not respond."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:

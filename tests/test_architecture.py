@@ -1,4 +1,4 @@
-"""The walls: which way imports point, what an import costs, how long things get."""
+"""The architecture rules: the direction of imports, the cost of an import, the sizes of files and functions."""
 
 import ast
 import re
@@ -49,17 +49,17 @@ INTERFACES = {"featurestore", "demo", "client", "server", "cli"}
 
 
 def part_of(module: str) -> str:
-    """Give the part of the package that a module belongs to."""
+    """Return the part of the package that a module belongs to."""
     return [*module.split("."), ""][1]
 
 
 def module_of(file: Path) -> str:
-    """Give the dotted name of a module."""
+    """Return the dotted name of a module."""
     return ".".join(["seeknal", *file.relative_to(PACKAGE).with_suffix("").parts])
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Go through all imports of the package, the lazy ones included."""
+    """Yield all imports of the package, lazy ones included."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("seeknal"))
@@ -203,7 +203,7 @@ FACES = (
     "TrainingSets",
 )
 INNER = {"Core", "Catalog", "Engine", "Erasures", "OnlineTable", "Registry", "Snapshot", "Source", "Stores", "View"}
-"""What the parts of a store use among themselves. It is not meant for users."""
+"""Attributes that the parts of a store use among themselves; they are not public."""
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -222,7 +222,7 @@ def test_what_public_calls_take_and_return_can_be_imported_from_the_package(face
 
 
 def classes(file: Path) -> set[str]:
-    """Give the names of the classes of a module."""
+    """Return the names of the classes of a module."""
     return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
 
 

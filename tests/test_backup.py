@@ -1,4 +1,4 @@
-"""Backups: a whole home in a folder, as it was at one moment, and back again; or nothing at all."""
+"""Backups: a folder with a whole home as of one moment, and its restoration; all or nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def failure(*arguments: str) -> str:
 
 
 def furnish() -> None:
-    """Fill the home with all that a home can hold."""
+    """Create everything that a home can hold."""
     spend = group("spend", ttl=timedelta(days=20_000))
     write(spend, rows(1, 2, 3, **{ODD: ["a", None, ""]}))
     visits = written(rows("x", "y", "z", user=2), name="visits", keys=["user_id"])
@@ -71,7 +71,7 @@ def furnish() -> None:
 
 
 def state(store: FeatureStore) -> dict[str, object]:
-    """Give all that people can ask a home."""
+    """Return the results of all reads of a home."""
     registry, users = store.core.registry, [{"user_id": i} for i in range(10)]
     groups = registry.groups()
     tables = {table.label: store.tables.open(table.name, project=table.project) for table in registry.tables()}

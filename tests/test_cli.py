@@ -27,7 +27,7 @@ def answer(*arguments: str):
 
 
 def failure(*arguments: str) -> str:
-    """Run a command that must fail, and give what it says."""
+    """Run a command that must fail, and return its error."""
     done = seeknal(*arguments)
     assert done.returncode == 1
     assert done.stdout == ""

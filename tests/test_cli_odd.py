@@ -1,4 +1,4 @@
-"""Whatever is typed is answered, or refused in a line that says what to do; never by another library's error."""
+"""Every command line gets a result, or a one-line error that says what to do, never an error of another library."""
 
 import json
 from collections.abc import Iterator

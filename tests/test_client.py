@@ -146,7 +146,7 @@ def kinds(store):
 
 
 def said(ask) -> object:
-    """What a call gives, or where its error says that the fault is, without how it prints the value."""
+    """Return the result of a call, or the place of the fault from its error, without the printed value."""
     try:
         return ask()
     except DataError as error:
@@ -388,7 +388,7 @@ def table_of(store, name: str):
 
 
 def outcome(call, store) -> object:
-    """What a call gives, or what its error says; of the server, nothing about the folder of the home."""
+    """Return the result of a call or the text of its error, for a server without the path of the home."""
     try:
         return call(store)
     except DefinitionError as error:
@@ -450,7 +450,7 @@ def test_the_async_client_gives_the_same(server, client, store, tmp_path):
 
 
 class Peer(BaseHTTPRequestHandler):
-    """What answers in the place of a server: each request with the next of its answers, the last again and again.
+    """A server with prepared responses: each request gets the next one, and the last one repeats.
 
     An answer is a status and a body; "..." behind a body says that it ends before its end; None is no answer at all, and a
     number the seconds until there is an empty one.

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is said when one is wrong."""
+"""Settings: their sources, and the errors for wrong ones."""
 
 from pathlib import Path
 

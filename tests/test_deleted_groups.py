@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 
 def frame(*numbers: int, **more: int) -> pa.Table:
-    """Make a row per number, each of an entity and an event time of its own."""
+    """Return a row per number, each with an entity and an event time of its own."""
     at = [START + timedelta(seconds=number) for number in numbers]
     columns = {"user": pa.array(numbers, pa.int64()), "at": at, "n": pa.array(numbers, pa.int64())}
     return pa.table(columns | {name: [value] * len(numbers) for name, value in more.items()})
@@ -95,9 +95,9 @@ CALLS: dict[str, Callable[[FeatureStore], object]] = {
 GONE = re.compile(
     "No (feature group|online table) named|Feature group 'g' has no version|Version 1 of default/g is the current"
 )
-"""What a call says that looks a name up only after the deletion."""
+"""The error of a call that looks a name up after the deletion."""
 OFTEN = {"append", "push", "load", "delete"}
-"""The calls that a short run of the tests tries."""
+"""The calls that the short run covers."""
 WRITES = {"append", "a new version", "another ttl", "push"}
 
 
@@ -109,7 +109,7 @@ def furnish(store: FeatureStore) -> None:
 
 
 def clear(store: FeatureStore) -> None:
-    """Delete the group with all that uses it, and check that nothing is left that stands in the way of another of its name."""
+    """Delete the group with everything that uses it, and check that nothing is left that would obstruct a new group of its name."""
     for table in store.tables.all():
         store.tables.delete(table.name)
     for record in store.groups.all():
@@ -161,7 +161,7 @@ def error_of(call: Callable[[FeatureStore], object], store: FeatureStore) -> See
 
 
 def check(store: FeatureStore, name: str, error: SeeknalError | None, new: set[int]) -> None:
-    """Check what a call left, during which the group was deleted and, with some new rows, created again."""
+    """Check the state after a call during which the group was deleted and created again with new rows."""
     exists = bool(store.groups.all())
     found = stored(store) if exists else set()
     if not (name == "delete" and error is None):
@@ -260,7 +260,7 @@ def test_a_reader_of_a_deleted_table_takes_no_protection_from_the_readers_of_the
 
 
 class Oracle:
-    """What sessions were told that they stored, and when deletions began and ended, in the order of one clock.
+    """The writes that sessions were told are stored, and the times at which deletions began and ended, by one clock.
 
     A session notes the clock before and after each of its calls. A row has to be stored if its call ended well and began after the
     last deletion ended; it must not be stored if its call ended before the last deletion began, or if the call failed before.
@@ -272,7 +272,7 @@ class Oracle:
         self.rows: dict[int, tuple[int, int]] = {}
         self.deletions: list[tuple[int, int]] = []
         self.wrong: list[BaseException] = []
-        """Errors that do not say that the group is gone."""
+        """Errors other than that the group was deleted."""
 
     def tick(self) -> int:
         with self._lock:
@@ -289,7 +289,7 @@ class Oracle:
 
 
 def verbs(store: FeatureStore, number: int) -> dict[str, Callable[[], object]]:
-    """List what a session does with the group. The number is that of the row to write."""
+    """Return the calls of a session by name. `number` identifies the row to write."""
     only = START + timedelta(seconds=number)
     spine = pa.table({"user": [number - 1], "asked": [START + timedelta(days=1)]})
     return {
@@ -306,7 +306,7 @@ def verbs(store: FeatureStore, number: int) -> dict[str, Callable[[], object]]:
 
 
 def act(verb: str, step: Callable[[], object], oracle: Oracle, number: int) -> None:
-    """Do one thing with the group, and note what came of it."""
+    """Make one call on the group, and record its outcome."""
     begun = oracle.tick()
     try:
         step()

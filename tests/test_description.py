@@ -1,4 +1,4 @@
-"""The description of the API tells of each route what is so, and people can read it."""
+"""The API description is correct for every route, and readable."""
 
 import msgspec
 import pytest

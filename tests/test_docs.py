@@ -28,7 +28,7 @@ ADDRESS = "http://127.0.0.1:6789"
 
 
 def second_version():
-    """Give the guide's group the second version that its commands speak of."""
+    """Create the second version of the guide's group, which its commands use."""
     group = FeatureGroupDuckDB("user_features", project="my_project").get_or_create()
     frame = pd.DataFrame({"user_id": ["user_001"], "timestamp": pd.to_datetime(["2024-01-16"]), "visits": [3]})
     group.set_dataframe(frame).set_features().write(feature_start_time="2024-01-16")
@@ -94,7 +94,7 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served):
 
 
 def prepare(page: Path):
-    """Do what the page's reader has done before its commands."""
+    """Run the steps that a reader of the page has taken before its commands."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SeeknalWarning)
         BEFORE_COMMANDS.get(page.name, lambda: None)()

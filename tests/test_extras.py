@@ -1,4 +1,4 @@
-"""What says how to install an extra installs this Seeknal, not the other product of that name on the public index."""
+"""Advice on installing an extra installs this Seeknal, not the other product of that name on the public index."""
 
 import json
 import re

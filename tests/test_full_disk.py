@@ -1,4 +1,4 @@
-"""On a disk that is full, what a load believes comes from what is stored, not from notes that could not be written."""
+"""On a full disk, loads rely on the stored rows, not on registry records that could not be written."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def group() -> FeatureGroupDuckDB:
 
 @contextmanager
 def full(file: Path) -> Iterator[None]:
-    """Let no file become larger than one is now, as on a disk that has no block left."""
+    """Limit the size of files to that of a given one, as on a disk without a free block."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, limits[1]))
     try:
@@ -48,7 +48,7 @@ def full(file: Path) -> Iterator[None]:
 
 
 def pushes_until_no_note_fits(home: Path, store: FeatureStore) -> int:
-    """Push until a snapshot is stored of which the registry has not heard; return how many rows were pushed."""
+    """Push until a snapshot is stored that the registry could not record; return the number of rows pushed."""
     record = store.core.catalog.group("spend")
     for user in range(USERS):
         store.groups.push("spend", {"customer_id": user, "at": "2024-06-01", "total": 7})
@@ -143,7 +143,7 @@ def test_a_failed_note_of_a_load_is_an_error_and_the_load_can_be_repeated(home, 
 
 
 def erased_until_no_note_fits(store: FeatureStore) -> tuple[int, str]:
-    """Erase until one is refused; return whose, and what was said."""
+    """Erase entities until an erasure fails; return the entity and the error."""
     for user in range(USERS):
         try:
             store.groups.erase("spend", {"customer_id": user})

@@ -1,4 +1,4 @@
-"""What grows with use, and what must not: a push costs the same after many, and old snapshots answer as before."""
+"""Growth with use: a push costs the same after many pushes, and old snapshots return the same rows."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization(event
 
 
 def table(numbers: list[int], **more: pa.Array) -> pa.Table:
-    """Make rows, one for each number."""
+    """Return rows, one for each number."""
     at = [START + timedelta(hours=number) for number in numbers]
     users = pa.array([number % 7 for number in numbers], pa.int64())
     return pa.table({"user_id": users, "at": at, "amount": pa.array(numbers, pa.float64()), **more})
 
 
 def row(number: int) -> dict[str, object]:
-    """Make a row to push."""
+    """Return a row to push."""
     return {"user_id": number % 7, "at": START + timedelta(hours=number), "amount": float(number)}
 
 
@@ -100,7 +100,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(store: FeatureStore, number: int | None = None) -> list[dict[str, object]]:
-    """List what is known of all users, as of a snapshot."""
+    """Return the known values of all users, as of a snapshot."""
     return list(store.features.history([FeatureLookup("spend")], as_of=number, output="arrow").to_pylist())
 
 

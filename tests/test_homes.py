@@ -1,4 +1,4 @@
-"""A home that earlier code has made opens, answers as it did then, and goes on; `scripts/make_home.py` makes one."""
+"""Homes created by earlier code can be opened, return the same results as then, and can be used further; see `scripts/make_home.py`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.Seek
 
 @pytest.fixture(params=NAMES)
 def made(request, home) -> dict:
-    """What is known of a home, which is in the place of the test's own."""
+    """The expected contents of a stored home, which replaces the test's own home."""
     with tarfile.open(FOLDER / f"{request.param}.tar.gz") as archive:
         archive.extractall(home.parent, filter="data")
     (home.parent / request.param).rename(home)
@@ -38,7 +38,7 @@ def made(request, home) -> dict:
 
 
 def load_again() -> bool:
-    """Do what is said of online rows in a form that is read no more: until commit 340662d they did not say what they are of.
+    """Load the online rows again as the errors advise, if their format is no longer read: until commit 340662d it lacked their owner.
 
     Returns:
         Whether anything had to be done.
@@ -58,7 +58,7 @@ def load_again() -> bool:
 
 @pytest.fixture
 def answers(monkeypatch):
-    """What asks a home all that it can be asked."""
+    """Return the functions that read everything from a home."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
     import make_home
 

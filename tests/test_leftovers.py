@@ -1,4 +1,4 @@
-"""What killed processes left in a home is told, and goes; what others are at work on stays."""
+"""Leftovers of killed processes are reported and removed; files that other processes work on stay."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def told(store: FeatureStore) -> list[str]:
-    """Give what doctor says of what was left behind."""
+    """Return doctor's findings on leftovers."""
     return [one.found for one in doctor.examine(store) if one.what == "left behind"]
 
 
 def removals(store: FeatureStore) -> Iterator[Callable[[], object]]:
-    """List what removes it."""
+    """Return the calls that remove leftovers."""
     yield lambda: store.groups.erase("spend", {"user": 1}, delete_training_sets=True)
     yield lambda: store.groups.optimize("spend")
     yield lambda: store.groups.delete("visits")

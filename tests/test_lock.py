@@ -1,4 +1,4 @@
-"""What threads make once, they make once."""
+"""Threads that share an object compute each of its cached parts only once."""
 
 import fcntl
 import multiprocessing
@@ -12,20 +12,20 @@ from seeknal.system.locks import exclusive_lock, locked_cached_property
 
 
 class Slow:
-    """Counts how often its part is made."""
+    """Counts how often its part is computed."""
 
     made = 0
 
     @locked_cached_property
     def part(self) -> object:
-        """Take a while."""
+        """Sleep, so that threads overlap."""
         self.made += 1
         time.sleep(0.05)
         return object()
 
 
 def at_once(call, count=8):
-    """Call something in many threads at once, and give what they were given."""
+    """Call a function in many threads at once, and return their results."""
     barrier, found = threading.Barrier(count), []
 
     def one():
@@ -41,7 +41,7 @@ def at_once(call, count=8):
 
 
 class Waiting:
-    """Its part is made only once another's is."""
+    """Its part waits for the part of another instance."""
 
     def __init__(self, other: "Waiting | None" = None) -> None:
         self.other, self.is_made = other, threading.Event()

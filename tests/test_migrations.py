@@ -1,4 +1,4 @@
-"""Registries of earlier releases become those of this one, whole or not at all; one of a later release is refused."""
+"""Registries of earlier releases are migrated, completely or not at all; one of a later release is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = sorted(file.name.removesuffix(".tar.gz") for file in FOLDER.glob("*.tar.
 
 
 def earlier(name: str, home: Path) -> Path:
-    """Put a home of an earlier release in the place of the test's own, and give the file of its registry."""
+    """Replace the test's home by one of an earlier release, and return the file of its registry."""
     with tarfile.open(FOLDER / f"{name}.tar.gz") as archive:
         archive.extractall(home.parent, filter="data")
     (home.parent / name).rename(home)

@@ -1,4 +1,4 @@
-"""The calls that FeatureStore had itself in earlier releases go on working, and name the new place."""
+"""The calls that FeatureStore had itself in earlier releases still work, and name the new call."""
 
 import pyarrow as pa
 import pytest

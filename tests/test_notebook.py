@@ -1,4 +1,4 @@
-"""What people see: receipts and handles as tables, moments as datetimes, all missing names, and how far work is."""
+"""Output for users: receipts and handles as tables, moments as datetimes, all missing names, and progress."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MANY_DIGITS = re.compile(r"\d{12,}")
 
 
 def receipts():
-    """Give one receipt of each kind."""
+    """Return one receipt of each kind."""
     fg = group()
     yield write(fg, rows(1, 2))
     yield fg.push({"user_id": 2, "at": NOON, "x": 3})

@@ -40,13 +40,13 @@ def visits():
 
 
 def frame(*numbers):
-    """Make a row per number, each a minute after the one before."""
+    """Return a row per number, each a minute after the previous one."""
     at = pd.Timestamp("2024-01-01") + pd.to_timedelta(list(numbers), unit="min")
     return pd.DataFrame({"user_id": list(numbers), "at": at, "n": list(numbers)})
 
 
 def stored():
-    """Give what is stored."""
+    """Return the stored rows."""
     return HistoricalFeaturesDuckDB([FeatureLookup("visits")]).to_dataframe()["n"].tolist()
 
 
@@ -112,7 +112,7 @@ def test_a_commit_that_the_registry_never_heard_of_is_found(home, monkeypatch):
 
 @pytest.fixture
 def mounted(home):
-    """Give a function that mounts the home anew: read-only, or as a small disk."""
+    """Return a function that remounts the home: read-only, or as a small disk."""
     if os.geteuid() != 0:
         pytest.skip("mounting takes root")
 
@@ -200,7 +200,7 @@ def test_a_forked_process_is_told_how_to_start_and_still_reads_online():
 
 
 def after(call, then):
-    """Make a call that does something else once it is done."""
+    """Return the function with another call appended to it."""
 
     def both(*arguments, **options):
         done = call(*arguments, **options)

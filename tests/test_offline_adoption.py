@@ -1,4 +1,4 @@
-"""What other programs do to an offline table is recognised: it is read as it is, or refused until it is adopted or undone."""
+"""Commits of other programs to an offline table are detected: they are read as they are, or refused until they are adopted or undone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROUP = FeatureGroup("visits", Entity("user", ["user_id"]), Materialization("at"
 
 
 def rows(**users: int) -> pa.Table:
-    """Make a row for each user, named as u1, u2, ...; all at one time."""
+    """Return a row for each user, named u1, u2, ...; all with one event time."""
     ids = [int(name[1:]) for name in users]
     return pa.table(
         {"user_id": ids, "at": pa.array([START] * len(ids), pa.timestamp("us", "UTC")), "n": list(users.values())}
@@ -48,12 +48,12 @@ def store(home: Path) -> FeatureStore:
 
 @pytest.fixture
 def root(home: Path, store: FeatureStore) -> Path:
-    """Where the table is."""
+    """Return the folder of the table."""
     return home / "offline" / "default" / "visits"
 
 
 def latest(store: FeatureStore) -> dict[int, int]:
-    """Give each user's n."""
+    """Return each user's n."""
     found = store.features.latest([FeatureLookup("visits")], output="arrow")
     return dict(zip(found["user_id"].to_pylist(), found["n"].to_pylist(), strict=True))
 
@@ -103,7 +103,7 @@ FOREIGN = rf"{CHANGED}.*adopt default/visits"
 
 @pytest.fixture(params=CHANGES)
 def change(request: pytest.FixtureRequest) -> tuple[Callable[[Path], object], dict[int, int]]:
-    """A change of rows by another program, and what is right after it."""
+    """A change of rows by another program, and the correct results after it."""
     return CHANGES[request.param]
 
 
@@ -209,7 +209,7 @@ def test_compaction_of_rows_that_nobody_adopted_does_not_hide_them(store, root):
 
 
 def leave_as_it_is(root: Path) -> None:
-    """Do everything to a table that leaves its rows as they are."""
+    """Make all kinds of commits that leave the rows as they are."""
     DeltaTable(root).optimize.compact()
     DeltaTable(root).optimize.z_order(["n"])
     DeltaTable(root).alter.set_table_properties(

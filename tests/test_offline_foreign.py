@@ -1,4 +1,4 @@
-"""Tables that hold files of other programs, as earlier releases took them over, and what follows a commit and fails."""
+"""Tables with files of other programs, as earlier releases accepted them, and failures after a commit."""
 
 import json
 from dataclasses import asdict
@@ -64,7 +64,7 @@ def paths(table: DeltaTable) -> list[str]:
 
 
 def stored() -> dict[int, int]:
-    """Give each user's n that is stored; of several, the last."""
+    """Return the stored n of each user; of several, the last one."""
     table = offline()
     files = [str(table.root / file.path) for file in table.snapshot().files]
     found = pd.concat([pd.read_parquet(file) for file in files])
@@ -72,7 +72,7 @@ def stored() -> dict[int, int]:
 
 
 def offline() -> OfflineTable:
-    """Give the table."""
+    """Return the offline table."""
     return FeatureStore().core.catalog.offline("default", "visits")
 
 

@@ -1,4 +1,4 @@
-"""Seeknal and another program take turns on one table, at random; each adopted change and each write is in every answer."""
+"""Seeknal and another program commit to one table in random order; every result has each adopted change and each write."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class World:
         return pa.table({"user_id": [user for user, _ in keys], "at": at, "n": [next(self.numbers) for _ in keys]})
 
     def step(self, what: str, argument: object) -> None:
-        """Do one thing, to the table and to the rows."""
+        """Apply one step to the table and to the expected rows."""
         if what in ("append", "merge", "overwrite"):
             self.settle()
             self.write(what, argument)
@@ -87,7 +87,7 @@ class World:
         self.check()
 
     def write(self, mode: str, keys: list[tuple[int, int]]) -> None:
-        """Write through Seeknal."""
+        """Write with Seeknal."""
         made = self.table(keys)
         with warnings.catch_warnings(action="ignore"):
             self.store.groups.write(GROUP, made, mode=mode)
@@ -112,12 +112,12 @@ class World:
             self.unordered |= {key for key in keys if keys.count(key) > 1}
 
     def latest(self) -> dict[tuple[int, int], int]:
-        """Give the value of each user and day that reads show."""
+        """Return the value that reads must show for each user and day."""
         found = self.store.features.history([FeatureLookup("visits")], output="arrow").to_pylist()
         return {(row["user_id"], (row["at"].replace(tzinfo=UTC) - START).days): row["n"] for row in found}
 
     def settle(self) -> None:
-        """Adopt what another program changed, if it changed anything."""
+        """Adopt the changes of another program, if there are any."""
         if self.rows == self.adopted:
             return
         self.store.groups.adopt("visits")
@@ -126,7 +126,7 @@ class World:
         self.check()
 
     def check(self) -> None:
-        """Compare answers with the rows, unless another program changed them: then there is none."""
+        """Compare results with the expected rows; if another program changed the table, check that reads are refused."""
         if self.rows == self.adopted:
             found, expected = self.latest(), dict(self.rows)
             for key in self.unordered & expected.keys():

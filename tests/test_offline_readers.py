@@ -56,7 +56,7 @@ OPERATORS = {"=": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": 
 
 @st.composite
 def writes(draw: st.DrawFn) -> list[pa.Table]:
-    """Draw what some writes append, with features of a few types; a column of a write may be of nulls alone."""
+    """Draw the tables of some appends, with features of a few types; a column of a write may have only nulls."""
     chosen = draw(st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=4, unique=True))
     keys = st.integers(-(2**63), 2**63 - 1)
     made = []
@@ -153,7 +153,7 @@ def test_sql_of_deltalake_finds_rows_by_any_column(home, rule):
 
 
 def as_an_earlier_release_left_it(root: Path) -> None:
-    """Take away the property that says which columns have statistics."""
+    """Remove the property that lists the columns with statistics."""
     DeltaTable(root).alter.set_table_properties({"delta.dataSkippingStatsColumns": "at,amount,user"})
     note = noted(root, DeltaTable(root).version() - 1)
     changed = CommitProperties(custom_metadata={METADATA: note})

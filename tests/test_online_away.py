@@ -1,4 +1,4 @@
-"""When the online store is away, an error says what is stored and what is not, retries store nothing twice, and nothing erased comes back."""
+"""While the online store is unreachable, errors say what is stored and what is not, retries store nothing twice, and no erased row comes back."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_store_that_comes_back_as_it_was_never_serves_who_was_erased(store, re
 
 
 def asked(server: Server, path: str) -> tuple[int, str]:
-    """Ask a server; give the status and the body."""
+    """Send a request to a server; return status and body."""
     try:
         with urllib.request.urlopen(server.url + path, timeout=60) as answer:
             return answer.status, answer.read().decode()
@@ -246,7 +246,7 @@ def test_a_server_and_who_watches_it_refuse_a_store_that_comes_back_as_it_was(st
 
 
 def refuses(table: ServedTable) -> bool:
-    """Whether a table that is held open says that it may hold erased entities."""
+    """Return whether an open table raises the error that it may hold erased entities."""
     try:
         table.get_features([{"user_id": 1}], "dicts")
     except StoreError as error:

@@ -175,7 +175,7 @@ def test_a_damaged_page_is_an_error_for_who_reads_pages(folder, file):
 
 
 def killed_in_mid_read(folder):
-    """Leave the entry of a reader that was killed."""
+    """Leave the lock entry of a killed reader."""
     child = os.fork()
     if child == 0:
         with lmdb.open(str(folder)).begin():

@@ -1,4 +1,4 @@
-"""What every online store must do. Subclass the contract, give it a `store` fixture, inherit the tests."""
+"""The contract of online stores. To test another store, subclass the contract and define the fixture `store`."""
 
 import os
 import subprocess
@@ -174,7 +174,7 @@ class OnlineStoreContract:
             assert printed.strip() == "whole"
 
     def reader(self, count):
-        """Give a process that reads until the end, and says whether every read was of one state."""
+        """Return a process that reads until it is ended, and reports whether each read was of a single state."""
         code = f"""
 from seeknal.online import connect
 store, keys = connect({self.place!r}), [f"{{i:06}}".encode() for i in range({count})]
@@ -268,7 +268,7 @@ sys.exit(code)
         assert self.client.dbsize() == 0
 
     def test_what_a_killed_load_left_is_removed_and_it_cannot_come_back(self, store):
-        """Its last sign of life is put back by hand, as if ten minutes had gone by.
+        """Its last heartbeat is set back by hand, as if ten minutes had passed.
 
         The generation that is online has the same time as its own, if both began within a millisecond.
         """
@@ -292,7 +292,7 @@ sys.exit(code)
         began, shown = threading.Event(), threading.Event()
 
         class Removing(RedisStore):
-            """One that finds out what is lost, and goes on when the other load is online."""
+            """A store whose removal of lost loads pauses until the other load is online."""
 
             def _clock(self, space):
                 found = super()._clock(space)
@@ -432,7 +432,7 @@ class TestRedisCluster(OnlineStoreContract):
 
 
 def codec(key=pa.string(), **features):
-    """Make a codec for one key and some features."""
+    """Return a codec for one key and some features."""
     fields = tuple(pa.field(name, kind) for name, kind in features.items())
     return Codec(Schema((pa.field("k", key),), pa.field("t", pa.timestamp("us")), None, fields))
 

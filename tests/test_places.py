@@ -1,4 +1,4 @@
-"""A home is one home by whichever name it is reached, and needs neither a home folder of the user nor a folder to be in."""
+"""A home is the same home under every path that leads to it, and needs neither a home folder of the user nor a working folder."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def run(*command: str, folder: Path, deleted: bool = False, **env: str):
 
 @pytest.fixture
 def unknown():
-    """What runs a command as a user that has no entry in passwd."""
+    """Return the command prefix that runs a command as a user without an entry in passwd."""
     command = ("unshare", "--user", "--map-user=54321")
     if not shutil.which(command[0]) or subprocess.run([*command, "true"], check=False).returncode:
         pytest.skip("no right to become a user that nothing is known of")

@@ -1,4 +1,4 @@
-"""What a server answers: online features, pushes, training data, the catalog, and what it says of itself."""
+"""Responses of a server: online features, pushes, training data, the catalog, metrics and the description."""
 
 import io
 import json

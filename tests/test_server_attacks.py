@@ -1,4 +1,4 @@
-"""What a server says to those who mean it harm: each is refused by name, and nobody else notices."""
+"""Responses of a server to attacks: each is refused by name, and other clients are not affected."""
 
 import gzip
 import io
@@ -41,7 +41,7 @@ NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 AT = Materialization(event_time_col="at")
 ONLINE, PUSH, HISTORICAL = "/v1/online/shop/people", "/v1/push/shop/people", "/v1/historical/shop"
 SECRETS = ("vault", "treasury", "heirloom", "holder", "sesame", "tweet-98")
-"""What only the other project, and a file beside the home, have in them."""
+"""A text that occurs only in the other project, and in a file beside the home."""
 KNOWN = [{"customer": "ann", "score": 0.5, "tags": ["a"], "raw": "eA=="}]
 INJECTED = [
     *("'; DROP TABLE groups; --", '"; DROP TABLE groups; --', "' OR '1'='1", "x' UNION SELECT * FROM tokens --"),
@@ -139,7 +139,7 @@ def target(folder: Path, *projects: str, token: bool) -> Iterator[Target]:
 
 
 def around(folder: Path) -> set[Path]:
-    """What there is beside the home, and at the top of it."""
+    """Return the files beside the home, and at its top level."""
     inside = folder / "home"
     return {one for one in folder.rglob("*") if not one.is_relative_to(inside) or one.parent == inside} - {
         inside / "scratch"
@@ -171,7 +171,7 @@ def attacked(kept) -> Iterator[Target]:
 
 
 def form(*parts: tuple[str, bytes], end: bytes = b"--x--\r\n") -> bytes:
-    """Make the body of a form of parts, each with what follows its name."""
+    """Return the body of a multipart form; each part is given with the text after its name."""
     heads = (f"--x\r\ncontent-disposition: form-data; name={name}\r\n\r\n".encode() + body for name, body in parts)
     return b"\r\n".join([*heads, end])
 
@@ -261,7 +261,7 @@ def closer(case, draw) -> None:
 
 
 def fuzz(target: Target, operation, mode: GenerationMode, examples: int) -> int:
-    """Ask for one operation in many ways; give how many they were."""
+    """Send many variants of the request for one operation; return their number."""
     count = 0
     headers = {"authorization": f"Bearer {target.token}"} if target.token else {}
     session = requests.Session()
@@ -466,7 +466,7 @@ def test_a_wrong_byte_in_arrow_or_parquet_is_an_answer_and_never_the_end(attacke
 
 
 def array(kind: pa.DataType, length: int, *buffers: bytes | None) -> pa.Array:
-    """Make an array that nobody checked."""
+    """Return an array without validating it."""
     return pa.Array.from_buffers(kind, length, [None if one is None else pa.py_buffer(one) for one in buffers])
 
 
@@ -506,7 +506,7 @@ def test_arrow_of_the_wrong_columns_is_refused(attacked):
 
 
 def swollen(kind: pa.DataType) -> pa.Array:
-    """Make a value of 64 MB, which some kilobytes hold when it is packed."""
+    """Return a value of 64 MB that compresses to a few kilobytes."""
     return array(kind, 1, None, struct.pack("<2i", 0, 2**26), bytes(2**26))
 
 

@@ -1,4 +1,4 @@
-"""What a server lets in, what it takes at most, and how it ends."""
+"""Access, limits and shutdown of a server."""
 
 import asyncio
 import gzip
@@ -265,7 +265,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
-    """A server that takes little."""
+    """A server with low limits."""
     store = filled(tmp_path_factory.mktemp("narrow") / "home", "shop")
     limits = {"keys": 10, "body": 2000, "spine": 5000, "requests": 8, "jobs": 1, "connections": 30}
     options = [part for name, most in limits.items() for part in (f"--max-{name}", str(most))]
@@ -290,7 +290,7 @@ def test_what_is_too_large_gets_413(narrow):
 
 
 def raw(url: str, *parts: bytes, pause: float = 0, seconds: float = 60) -> bytes:
-    """Send bytes as they are, and give what comes back."""
+    """Send bytes as they are, and return the response."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=seconds) as connection:
         for part in parts:
@@ -343,7 +343,7 @@ def test_who_does_not_read_a_large_answer_is_let_go(tmp_path):
 
 
 def is_given_up(connection: socket.socket) -> bool:
-    """Tell whether the other side takes nothing more."""
+    """Return whether the other side accepts no more bytes."""
     try:
         connection.send(b" ", socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -491,7 +491,7 @@ def test_requests_in_flight_are_finished_when_it_ends(tmp_path):
 
 
 def is_refused(host: str, port: int) -> bool:
-    """Tell whether nobody listens at an address any more."""
+    """Return whether no process listens at an address any more."""
     try:
         socket.create_connection((host, port)).close()
     except ConnectionRefusedError:

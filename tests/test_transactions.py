@@ -1,4 +1,4 @@
-"""What the calls of every day cost in transactions of the registry, each of which opens the database."""
+"""The number of registry transactions of common calls; each transaction opens the database."""
 
 from __future__ import annotations
 

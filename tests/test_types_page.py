@@ -1,4 +1,4 @@
-"""What the page of types says of each type is what happens: every cell of its tables is tried out."""
+"""The page of types is correct: every cell of its tables is tested."""
 
 import re
 from datetime import date
@@ -39,7 +39,7 @@ KEPT, REFUSED = table("What is kept"), table("What is refused")
 
 
 def moments(unit, zone=None):
-    """Give the first and the last moment that a type has, in Python's years."""
+    """Return the first and the last moment of a type, within Python's years."""
     per, inside = PER_SECOND[unit], DAY if zone else 0
     interval = max((FIRST + inside) * per, -MOST + inside * per), min((LAST - inside) * per - 1, MOST - inside * per)
     return pa.array([*interval, 1], pa.int64()).cast(pa.timestamp(unit, zone))
@@ -91,7 +91,7 @@ LENGTH = max(map(len, COLUMNS.values())) + 1
 
 
 def same(kind: pa.DataType, name: str) -> bool:
-    """Tell whether a type is the one that a cell names, by Arrow's alias or as Arrow prints it."""
+    """Return whether a type is the one that a cell names, by Arrow's alias or as Arrow prints it."""
     try:
         return kind == pa.type_for_alias(name)
     except ValueError:
@@ -130,7 +130,7 @@ def delta(kind) -> str:
 
 
 def in_pandas(series: pd.Series) -> str:
-    """Say what kind of column it is: with nulls how they look, without what an object is."""
+    """Describe a pandas column: the look of its nulls if it has some, or else the type of its objects."""
     if series.isna().any():
         return f"`{series.dtype}`, `{str(series.iloc[-1]).replace('nan', 'NaN')}`"
     return f"`{series.dtype}`" + (f" of `{type(series.iloc[0]).__name__}`" if series.dtype == object else "")

@@ -27,7 +27,7 @@ ADVICE = f'pandas is not installed. Ask for output="arrow", or install it. {how_
 
 @pytest.fixture(autouse=True)
 def without(home, tmp_path, monkeypatch):
-    """Let the processes that tests start find no pandas."""
+    """Hide pandas from the processes that tests start."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "pandas.py").write_text("raise ModuleNotFoundError(\"No module named 'pandas'\", name='pandas')")

@@ -1,4 +1,4 @@
-"""What a type checker knows of the result of each call that takes `output=`. mypy checks it; nothing here is ever called."""
+"""The static type of the result of each call that takes `output=`. mypy checks this module; nothing in it is ever called."""
 
 from __future__ import annotations
 

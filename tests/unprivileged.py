@@ -11,7 +11,7 @@ _RIGHTS_OF_ROOT = "-dac_override,-dac_read_search"
 
 
 def unprivileged(*command: str) -> list[str]:
-    """Give a command without root's right to write and read all files."""
+    """Return the command without root's right to read and write all files."""
     return [*(("setpriv", f"--bounding-set={_RIGHTS_OF_ROOT}") if os.geteuid() == 0 else ()), *command]
 
 
@@ -23,12 +23,12 @@ def run_unprivileged(code: str) -> str:
 
 
 def make_read_only(folder: Path) -> None:
-    """Take the right to write from a folder and all that is in it; who has a file open keeps it."""
+    """Make a folder and its contents read-only; a process that has a file open can still write to it."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o222)
 
 
 def make_writable(folder: Path) -> None:
-    """Give it back to the owner."""
+    """Restore the owner's right to write."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode | 0o200)

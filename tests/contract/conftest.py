@@ -1,4 +1,4 @@
-"""What the tests of the contract share."""
+"""Fixtures of the contract tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract says, in plain loops: slow, obvious, and without a line of the product.
+"""The contract in plain loops: slow, obvious, and without a line of the product.
 
 Instants and spans of time are whole microseconds, counted from 1970 in UTC.
 """
@@ -24,7 +24,7 @@ class Row:
 
 
 class Oracle:
-    """A feature group that remembers every row and looks through all of them for each answer.
+    """A feature group that keeps every row and scans all of them for each result.
 
     Args:
         ttl: How long a value is good for, inclusive; None: for ever.
@@ -64,13 +64,13 @@ class Oracle:
             ]
 
     def take_features(self, names: Iterable[str]) -> None:
-        """Change the schema: a feature that is gone loses its values, a new one is null in all rows."""
+        """Change the schema: a removed feature loses its values, a new one is null in all rows."""
         names = list(names)
         for row in self.rows:
             row.values = {name: row.values.get(name) for name in names}
 
     def at(self, keys: Keys, moment: int | None, start: int | None = None, end: int | None = None) -> dict[str, Any]:
-        """Give the features known of an entity at a moment; nothing if none are.
+        """Return the features of an entity that are known at a moment; an empty mapping if none are.
 
         Args:
             keys: The entity.
@@ -91,11 +91,11 @@ class Oracle:
         return best.values
 
     def history(self, start: int | None = None, end: int | None = None) -> list[Row]:
-        """Give one row per entity and event time of a closed interval, in any order."""
+        """Return one row per entity and event time of a closed interval, in any order."""
         return [row for row in one_per_event(self.rows) if within(row.time, start, end)]
 
     def newest(self, moment: int) -> Mapping[Keys, int]:
-        """Give the entities that have a row at or before a moment, with the time of the last one."""
+        """Return the entities that have a row at or before a moment, with the time of the last one."""
         times: dict[Keys, int] = {}
         for row in self.rows:
             if row.time <= moment and None not in row.keys:
@@ -104,19 +104,19 @@ class Oracle:
 
 
 def within(time: int, start: int | None, end: int | None) -> bool:
-    """Tell whether an instant lies in a closed interval."""
+    """Return whether an instant lies in a closed interval."""
     return (start is None or start <= time) and (end is None or time <= end)
 
 
 def wins(row: Row, other: Row) -> bool:
-    """Tell which of two rows of one entity and event time counts: created later, else written later."""
+    """Return the winner of two rows of one entity and event time: the one created later, or else written later."""
     if row.created != other.created:
         return other.created is None or (row.created is not None and row.created > other.created)
     return row.place > other.place
 
 
 def one_per_event(rows: Iterable[Row]) -> list[Row]:
-    """Leave one row per entity and event time."""
+    """Return the winning row of each entity and event time."""
     best: dict[tuple[Keys, int], Row] = {}
     for row in rows:
         event = (row.keys, row.time)

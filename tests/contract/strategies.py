@@ -70,7 +70,7 @@ def table(frame: Frame, names: Sequence[str], numbers: count[int], features: Seq
 
 
 def rows(frame: Frame, written: pa.Table, features: Sequence[str] = ("n", "x"), *, created: bool = True) -> list[Row]:
-    """Give the same rows to the oracle."""
+    """Return the same rows in the form of the oracle."""
     values = written.select(list(features)).to_pylist()
     return [
         Row(keys, time, made if created else None, value)

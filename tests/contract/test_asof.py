@@ -48,7 +48,7 @@ def tables(draw):
 
 
 def seen(rows: pa.Table, spine: pa.Table, ttl: int | None) -> list[int]:
-    """Say which row counts at each moment, in plain loops."""
+    """Return the winning row at each moment, in plain loops."""
     found, stored = [], rows.to_pylist()
     for asked in spine.to_pylist():
         moment, best = asked.pop("t"), -1

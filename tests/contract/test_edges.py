@@ -1,4 +1,4 @@
-"""Edges of the contract that drawn examples rarely meet; `scripts/break_the_rest.py` breaks each of them to see this notice."""
+"""Edge cases of the contract that drawn examples rarely reach; `scripts/break_the_rest.py` breaks each of them to see these tests fail."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_rows_that_another_table_uses_stay_when_a_table_is_deleted():
 
 
 class Overtaken(RedisStore):
-    """One that asks for few keys at once, and that another load overtakes after the first few."""
+    """A store that reads few keys at once, and that another load changes after the first few."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -126,7 +126,7 @@ def newest_of(store: FeatureStore, at: datetime | None = None) -> int | None:
 
 
 def users(times: dict[int | None, datetime]) -> pa.Table:
-    """Make a row of each user, of a moment."""
+    """Return a row of each user, at one moment."""
     return pa.table({"user_id": pa.array(times, pa.int64()), "at": list(times.values()), "x": [1] * len(times)})
 
 
@@ -193,7 +193,7 @@ def test_what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_
 
 
 class Saving(TrainingSets):
-    """In which somebody saves a training set with the entity while it is erased."""
+    """A table during whose erasure another caller saves a training set with the entity."""
 
     happen = None
 
@@ -236,7 +236,7 @@ def test_a_commit_is_never_dated_before_the_one_it_follows():
 
 
 class Racing(Catalog):
-    """In which somebody else makes the group just before it is registered."""
+    """A catalog in which another caller creates the group just before it is registered."""
 
     happen = None
 
@@ -249,7 +249,7 @@ class Racing(Catalog):
 
 def test_a_version_that_another_writer_makes_meanwhile_keeps_its_number():
     class Late(Catalog):
-        """In which another writer commits just after the group was read."""
+        """A catalog in which another writer commits just after the group was read."""
 
         def known_state(self, group):
             found = super().known_state(group)

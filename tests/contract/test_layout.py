@@ -1,4 +1,4 @@
-"""How rows are laid out in files changes no answer: files are cut by days, and put together when they are small."""
+"""The layout of files changes no result: writes are split by days, and small files are compacted."""
 
 from __future__ import annotations
 
@@ -66,25 +66,25 @@ def test_files_cut_by_days_and_put_together_hold_what_was_written(
 
 
 def pair_snapshot(pair: Pair) -> Snapshot:
-    """Give the newest snapshot of the group."""
+    """Return the newest snapshot of the group."""
     return pair.store.core.catalog.offline(pair.group.project, "seen").snapshot()
 
 
 def told(store: FeatureStore, pair: Pair, number: int | None = None) -> list[tuple[object, ...]]:
-    """List what the store tells of a group's history, as of a snapshot."""
+    """Return the store's history of a group, as of a snapshot."""
     found = store.features.history([pair.lookup()], as_of=number, output="arrow").to_pylist()
     return sorted(((row["user_id"], row["n"], row.get("x")) for row in found), key=repr)
 
 
 def expected(oracle: Oracle) -> list[tuple[object, ...]]:
-    """List what the oracle does."""
+    """Return the oracle's history."""
     return sorted(((row.keys[0], row.values["n"], row.values.get("x")) for row in oracle.history()), key=repr)
 
 
 def frame(
     days: Sequence[int], mode: str = "append", interval: tuple[int | None, int | None] = (None, None)
 ) -> some.Frame:
-    """Make a frame with a row on each of some days, all of one user."""
+    """Return a frame with a row on each of some days, all of one user."""
     return some.Frame(
         tuple(((1,), START + day * DAY + i, None, 0) for i, day in enumerate(days)), mode, interval, "UTC"
     )
@@ -170,7 +170,7 @@ def test_spans_have_rows_enough_for_a_file_and_cover_all_time(days: list[int]) -
 
 
 def holds(interval: Interval, day: int) -> bool:
-    """Tell whether a span has a day, counted from year 1."""
+    """Return whether an interval contains a day, counted from year 1."""
     return within(day * DAY - YEAR_1, interval.start, interval.end)
 
 

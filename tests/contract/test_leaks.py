@@ -1,4 +1,4 @@
-"""Sums dated by the start of their day are found by what they do to labels; those dated by its end are never accused.
+"""Sums dated by the start of their day are found by their agreement with labels; those dated by its end are never reported.
 
 The events are generated; sums, moments and labels are made from them by plain loops over frames.
 """
@@ -76,7 +76,7 @@ class World:
         return pd.Series(known.reindex(pd.MultiIndex.from_arrays([self.spine["user_id"], day])).fillna(0).to_numpy())
 
     def label(self, name: str) -> pd.Series:
-        """Make a label, which says what happens in the day of the moment, or what happened the day before."""
+        """Return a label: the events in the rest of the day of each moment, or those of the day before."""
         yesterday = self.of_day(back=1)
         typical = yesterday.median()
         noise = self.spine["noise"]
@@ -168,7 +168,7 @@ def test_each_kind_of_sum_is_found(feature):
     "seeds", [range(20), *(pytest.param(range(i, i + 40), marks=pytest.mark.slow) for i in range(20, 300, 40))], ids=str
 )
 def test_sums_dated_by_the_end_of_their_day_are_never_accused(seeds, by):
-    """Whatever the label is: of the day to come, of the day before, which the sums then predict well, or chance."""
+    """For every label: of the day to come, of the day before, which the sums predict well, or random."""
     labels = ["spends_later", "chance", "yesterday_was_good", "about_yesterday"]
     labels += ["a_good_day", "buys_later"] if by == "day" else ["amount", "a_large_one"]
     for seed in seeds:
@@ -200,7 +200,7 @@ def looked_up(world: World, frame: pd.DataFrame, *, by_end: bool) -> tuple[dict[
 
 
 def test_a_date_alone_is_no_evidence():
-    """What was an accusation before: rows of midnights, and a spine with hours."""
+    """Earlier releases reported these: rows dated at midnights, and a spine with hours."""
     fg = written(rows(1, 2, times=[NOON - timedelta(hours=12), NOON + timedelta(hours=12)]))
     asked = HistoricalFeaturesDuckDB(FeatureLookup(fg))
     checked = asked.using_spine(pa.table({"user_id": [1], "when": [NOON]}), "when").check()

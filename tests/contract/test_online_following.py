@@ -73,7 +73,7 @@ class Group:
 
 @dataclass
 class Lookup:
-    """What an online table takes from a group: its features with their types, and the version that feeds it."""
+    """The features that an online table takes from a group, with their types, and the version that feeds it."""
 
     group: Group
     features: dict[str, str]
@@ -147,7 +147,7 @@ class World:
         self.moved(group, number)
 
     def moved(self, group: Group, number: int, target: str | None = None) -> None:
-        """Note that all tables of a store that follow a group have moved to a version, if that is the current one."""
+        """Record that all tables of a store that follow a group have moved to a version, if it is the current one."""
         for name, lookups in self.tables.items():
             for lookup in lookups:
                 if lookup.group is group and number == group.current and target in {None, self.target(name)}:
@@ -180,7 +180,7 @@ class World:
                 self.moved(lookup.group, lookup.group.current, self.target(name))
 
     def handle(self, name: str) -> Any:
-        """Give a table that was opened as long ago as can be."""
+        """Return the handle of a table that was opened earliest."""
         label, lookups = f"{self.project}/{name}", self.tables[name]
         outs = {lookup.prefix + one for lookup in lookups for one in lookup.features}
         if name in self.handles:
@@ -194,7 +194,7 @@ class World:
         return self.handles[name]
 
     def check(self, fresh: set[str], refreshed: set[str]) -> None:
-        """Compare all tables with the oracle: what of them must be fresh by value, the rest by what verify says."""
+        """Compare all tables with the oracle: those that must be fresh by value, the rest by the causes that verify reports."""
         for name, lookups in self.tables.items():
             label = f"{self.project}/{name}"
             found = self.store.tables.verify(label)
@@ -227,7 +227,7 @@ class World:
 
 
 def take(world: World, what: str, arguments: Sequence[Any]) -> tuple[set[str], set[str]]:
-    """Take a step; give the groups whose current rows are online after it, and the tables that are fresh as a whole."""
+    """Run a step; return the groups whose current rows are online after it, and the tables that are wholly fresh."""
     if what in {"refresh", "delete", "serve"}:
         return set(), change_table(world, what, *arguments)
     group = world.groups[arguments[0]]
@@ -239,7 +239,7 @@ def take(world: World, what: str, arguments: Sequence[Any]) -> tuple[set[str], s
 
 
 def change_table(world: World, what: str, name: str, *rest: Any) -> set[str]:
-    """Take a step that concerns one table; give it if it is fresh."""
+    """Run a step on one table; return the table if it is fresh afterwards."""
     if what == "serve":
         first, features, pin, both = rest
         world.serve(name, world.groups[first], features, pin, both)
@@ -255,7 +255,7 @@ def change_table(world: World, what: str, name: str, *rest: Any) -> set[str]:
 
 
 def change(world: World, group: Group, what: str, rest: Sequence[Any]) -> None:
-    """Take a step that concerns one group."""
+    """Run a step on one group."""
     store, project = world.store, world.project
     if what == "write":
         world.write(group, *rest)
@@ -281,7 +281,7 @@ def change(world: World, group: Group, what: str, rest: Sequence[Any]) -> None:
 
 
 def play(store: FeatureStore, far: str, drawn: Sequence[tuple[Any, ...]]) -> None:
-    """Take the steps in both, and compare after each; at the end all tables are refreshed."""
+    """Run the steps in the product and in the oracle, and compare after each; at the end, refresh all tables."""
     world = World(store, far)
     for group in world.groups.values():
         world.write(group, {"x": "int32", "y": "int32"}, [(1, 0), (2, 1)], "append")

@@ -1,4 +1,4 @@
-"""Online equals offline, step by step: random writes, pushes, loads, schemas, rollbacks, deletions and hours gone by."""
+"""Online equals offline, step by step: random writes, pushes, loads, schemas, rollbacks, deletions and passing hours."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Pair:
         self.to_oracle(self.pushed, "append")
 
     def next_version(self) -> None:
-        """Go on with the same rows, in the features there are now; the version before keeps what it has."""
+        """Start a version with the same rows and the current features; the previous version keeps its rows."""
         kept = [replace(row, values=dict(row.values)) for row in self.oracle.rows]
         self.version = self.newest = self.newest + 1
         self.oracles[self.version] = Oracle(rows=kept)
@@ -156,7 +156,7 @@ class Pair:
             assert [{name: row[name] for name in self.table.features} for row in rows] == expected
 
     def check_freshness(self) -> None:
-        """Compare how fresh the table is said to be with the rows that it answers."""
+        """Compare the reported freshness of the table with the rows that it returns."""
         rows = self.table.get_features([{"user_id": user} for user in USERS], "dicts", with_status=True, at=self.now)
         times = [instant(row["seen_event_time"]) for row in rows if row["seen_event_time"]]
         record = self.store.core.catalog.online_table("answers", self.project)
@@ -166,7 +166,7 @@ class Pair:
 
 
 def play(pair: Pair, drawn: Sequence[tuple[Any, ...]]) -> None:
-    """Take the steps in both, and compare after each."""
+    """Run the steps in the product and in the oracle, and compare after each."""
     pair.write([(1, 0, 1, None)], "append", (None, None))
     pair.serve()
     pair.check(fresh=True)
@@ -179,7 +179,7 @@ def play(pair: Pair, drawn: Sequence[tuple[Any, ...]]) -> None:
 
 
 def take(pair: Pair, what: str, arguments: Sequence[Any]) -> bool:
-    """Take one step; tell whether all is online after it."""
+    """Run one step; return whether everything is online after it."""
     if what == "write":
         pair.write(*arguments)
         return False
@@ -210,7 +210,7 @@ def fits(pair: Pair) -> bool:
 
 
 def change(pair: Pair, what: str, arguments: Sequence[Any]) -> bool:
-    """Take a step that changes what there is, and leave all of it online."""
+    """Run a step that changes the stored rows, and load all of them."""
     store, project = pair.store, pair.project
     if what == "schema":
         pair.features = ["n", "x", "y"] if "y" not in pair.features else ["n", "x"]

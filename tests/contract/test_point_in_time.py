@@ -70,7 +70,7 @@ class Pair:
         self.write(some.Frame(rows, "append", (None, None), "UTC"))
 
     def lookup(self, **options: Any) -> FeatureLookup:
-        """Look its features up."""
+        """Return the lookup of its features."""
         return FeatureLookup(self.group, **options)
 
 

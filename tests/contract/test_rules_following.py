@@ -53,7 +53,7 @@ def served(fg, name="model", **options):
 
 
 def noticed(step, *matches):
-    """Take a step, and look for notices among those it gives."""
+    """Run a step, and check that it gives these warnings among others."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         done = step()

@@ -51,7 +51,7 @@ def homes(tmp_path, monkeypatch):
 
 
 def seen(home: Path) -> dict[str, object]:
-    """Say what is in a home."""
+    """Return the contents of a home."""
     store = FeatureStore(home)
     return {
         "groups": [one.label for one in store.core.registry.groups()],
@@ -234,7 +234,7 @@ def test_a_home_from_the_root_is_meant_wherever_the_program_goes(tmp_path, monke
 
 
 def looked_at():
-    """Give everything of the guide that can be made without a home."""
+    """Return all objects of the guide that can be created without a home."""
     fg = FeatureGroupDuckDB("spend", Entity("user", ["user_id"]), Materialization("at"), features=["x"])
     features = HistoricalFeaturesDuckDB(FeatureLookup(fg, features=["x"], rename={"x": "y"}))
     return [fg, FeatureGroupDuckDB("bare"), features, features.using_spine(SPINE, "when"), features.using_latest()]

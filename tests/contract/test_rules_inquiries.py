@@ -1,4 +1,4 @@
-"""What is asked is one frozen thing: no verb changes it, and all verbs see the same of it."""
+"""A request is one frozen object: no call changes it, and all calls see the same rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule 10: a value of time comes out of every kind of frame as it is, or its column is refused by name."""
+"""Rule 10: a time value is unchanged in every kind of frame, or its column is refused by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMES = [pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")]
 
 
 def of(kind: pa.DataType, number: int) -> pa.Array:
-    """Make a value of a type, whether or not libraries know such a one."""
+    """Return a value of a type, even one that libraries cannot create."""
     whole = pa.int32() if kind.bit_width == 32 else pa.int64()
     return pa.Array.from_buffers(kind, 1, [None, pa.array([number], whole).buffers()[1]])
 

@@ -1,4 +1,4 @@
-"""Rules 21 and 22: verify proves parity on the user's own data, and says why where it does not hold."""
+"""Rules 21 and 22: verify proves parity on the user's own data, and reports the cause of each difference."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def causes(table, **options):
 
 
 def tamper(place, changes):
-    """Change rows behind the loader's back: event time and value by user, or None to remove one."""
+    """Change rows without a load: event time and value by user, or None to remove a row."""
     online = connect(place)
     codec = Codec(FeatureStore().groups.version("spend").schema)
     state, _ = online.get(SPACE, [])

@@ -286,7 +286,7 @@ for i in range(5):
 
 
 class Interrupted(LmdbStore):
-    """A store that takes everything the long way, and in which something happens between reading and the last step."""
+    """A store that replaces all rows on each load, and calls a function between the read and the last step."""
 
     most_changes = -1
 
@@ -304,7 +304,7 @@ class Interrupted(LmdbStore):
 
 
 def replacing(online: LmdbStore) -> Target:
-    """The online store of a home, with another in place of the one that it opens."""
+    """The online stores of a home, with another store in place of the one that it opens."""
     return Target((DEFAULT,), "home", None, online, DEFAULT.__eq__, str, lambda state: None)
 
 
@@ -348,7 +348,7 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
 
 
 class Overtaken(LmdbStore):
-    """A store that takes everything the long way, and in which something happens whenever its state is looked at."""
+    """A store that replaces all rows on each load, and calls a function whenever its state is read."""
 
     most_changes = -1
 
@@ -401,7 +401,7 @@ def test_many_loads_leave_few_notes():
 
 
 class Busy(Catalog):
-    """A catalog in which something happens after a group was looked up."""
+    """A catalog that calls a function after a group was looked up."""
 
     def __init__(self, store, happen):
         super().__init__(store.home, store.core.registry, Duck(store.home / "scratch"))

@@ -1,4 +1,4 @@
-"""An answer for one entity, which is put together in fewer steps, is the one that it has among others: in values, types and order."""
+"""The fast path for one entity returns the same as a lookup of several: values, types and order."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ often = st.sampled_from([pa.int64(), pa.float64(), pa.float64(), pa.string(), pa
 
 @st.composite
 def groups(draw) -> list[pa.Table]:
-    """Draw what some groups have of user 1: columns of many types, or mostly of the usual ones, with nulls."""
+    """Draw the columns that some groups have for user 1: of many types, or mostly of the usual ones, with nulls."""
     found = []
     for number in range(draw(st.integers(1, 3))):
         some = draw(st.lists(draw(st.sampled_from([kinds, often])), min_size=1, max_size=8))

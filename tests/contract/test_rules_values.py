@@ -280,7 +280,7 @@ def wide(columns=COLUMNS) -> pa.Table:
 
 
 def differing(answer: pa.Table, asked: pa.Table) -> dict[str, object]:
-    """Give the columns that came back with other values or another type."""
+    """Return the columns that came back with other values or another type."""
     names = [name for name in asked.column_names if name in COLUMNS]
     kinds = {name: answer[name].type for name in names if answer[name].type != as_given(asked[name].type)}
     values = {name: values_of(answer[name]) for name in names if values_of(answer[name]) != values_of(asked[name])}

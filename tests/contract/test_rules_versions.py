@@ -24,13 +24,13 @@ US = pa.timestamp("us")
 
 
 def changed(fg, frame, *args, **options) -> list[str]:
-    """Write a frame of another schema, and give what the report says has changed."""
+    """Write a frame of another schema, and return the changes that the result reports."""
     with pytest.warns(SeeknalWarning, match="version"):
         return list(map(str, write(fg, frame, *args, **options).changes))
 
 
 def online(fg, version: int) -> list[object]:
-    """Load a version and give what is online of one user."""
+    """Load a version and return the online features of one user."""
     store = FeatureStore()
     store.groups.load(fg.name, project=fg.project, version=version)
     return store.tables.open(fg.name).get_features([{"user_id": 1}], "dicts")

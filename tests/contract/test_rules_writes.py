@@ -288,7 +288,7 @@ for i in range(4):
 
 @pytest.mark.slow
 def test_processes_that_write_at_once_in_every_mode_lose_nothing():
-    """They start with a group that nobody has made yet."""
+    """The writers start with a group that does not exist yet."""
     modes = enumerate(["append", "overwrite", "merge"])
     for process in [python(WRITER, str(who), mode) for who, mode in modes]:
         finished(process)

@@ -29,7 +29,7 @@ from .world import HOUR, NOON, look, python, rows, written
 
 
 def left_in(scratch: Path) -> list[Path]:
-    """List the files that are left in the folders to work in."""
+    """Return the files that are left in the scratch folders."""
     return [one for one in scratch.rglob("*") if one.is_file() and one.name != "_making.lock"]
 
 

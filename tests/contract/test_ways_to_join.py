@@ -1,4 +1,4 @@
-"""The ways in which the engine joins give one answer: the oracle's, however many rows are tied."""
+"""All strategies of the join return the oracle's result, however many rows are tied."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPINE = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.none() | T
 
 
 def asking(stored: pa.Table) -> Callable[..., pa.Table]:
-    """Give what answers SQL on some rows, which it knows as `stored`."""
+    """Return a function that runs SQL on some rows, under the name `stored`."""
 
     def query(sql: str, **views: pa.Table) -> pa.Table:
         with DUCK.cursor() as cursor:
@@ -47,7 +47,7 @@ def asking(stored: pa.Table) -> Callable[..., pa.Table]:
 
 
 def seen(rows: list, key: str | None, moment: int | None, ttl: int | None) -> int | None:
-    """Say what a moment sees, in plain loops."""
+    """Return the row that a moment sees, in plain loops."""
     best = None
     for number, (owner, time, created, value) in enumerate(rows):
         if key is None or moment is None or owner != key or time > moment:

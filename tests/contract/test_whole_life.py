@@ -1,4 +1,4 @@
-"""A store through its whole life: whatever is done to it in whatever order, answers are those of plain lists of rows."""
+"""The life cycle of a store: after any calls in any order, its results are those of plain lists of rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SMALL = {
     "online.codec": {"_AT_ONCE": 2},
     "serve.verification": {"_AT_ONCE": 2},
 }
-"""Sizes at which other ways are taken, so small that few rows take them."""
+"""Thresholds of other code paths, so low that few rows reach them."""
 
 KEYS = st.sampled_from([(1,), (1,), (1,), (2,), (3,), (None,)])
 PEOPLE = st.sampled_from([1, 2, 3])
@@ -55,7 +55,7 @@ GROUPS = st.sampled_from(NAMES)
 
 @dataclass
 class Life:
-    """What is known of a group by plain reckoning."""
+    """The expected state of a group, from plain lists."""
 
     pair: Pair
     features: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Life:
         return self.pair.oracle.rows
 
     def note(self, store: FeatureStore) -> None:
-        """Remember what the newest snapshot and the current version hold."""
+        """Record the rows of the newest snapshot and of the current version."""
         self.is_fresh = False
         number = store.core.catalog.offline(self.pair.group.project, self.pair.group.name).snapshot().number
         held = self.features, deepcopy(self.rows)
@@ -92,7 +92,7 @@ def read(table: pa.Table, features: tuple[str, ...]) -> list[tuple[Any, ...]]:
 
 
 class WholeLife(RuleBasedStateMachine):
-    """Two groups of one project, with all that can be done to them."""
+    """Two groups of one project, with all calls on them."""
 
     saved = Bundle("saved")
 
@@ -239,7 +239,7 @@ class WholeLife(RuleBasedStateMachine):
 
     @rule(name=GROUPS, form=some.forms, kind=st.sampled_from(sorted(KINDS)), streamed=st.booleans())
     def join(self, name: str, form: str, kind: str, streamed: bool) -> None:
-        """Ask for everybody at every moment, in a frame of any kind."""
+        """Look up all users at all moments, with a frame of any kind."""
         asked = [row for row in ASKED if row[0] is not None or kind != "pandas on numpy"]
         spine = KINDS[kind](spine_of(asked, form, user_id=pa.int64()))
         lookup = self.lives[name].pair.lookup()
@@ -287,7 +287,7 @@ class WholeLife(RuleBasedStateMachine):
 
     @rule(name=GROUPS)
     def other_readers(self, name: str) -> None:
-        """Other programs read the same rows: Delta Lake's own library, and Polars."""
+        """Check that other programs read the same rows: Delta Lake's own library, and Polars."""
         life, root = self.lives[name], self.folder / "home/offline/life" / name
         tables = [DeltaTable(root).to_pyarrow_table(), pl.read_delta(str(root)).to_arrow()]
         for table in tables:

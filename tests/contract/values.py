@@ -1,4 +1,4 @@
-"""Python values of every kind that a column may meet, and what each of them is, told apart by plain Python alone."""
+"""Python values of every kind that a column may get, and a form in plain Python that tells different values apart."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ columns = kinds.flatmap(lambda values: st.lists(st.one_of(values, values, values
 
 
 def is_missing(value: object, *, nan_too: bool = True) -> bool:
-    """Tell whether a value is null; for a column of pandas NaN is, too."""
+    """Return whether a value is null; in a pandas column, NaN is null too."""
     if value is None or value is pd.NA or value is pd.NaT:
         return True
     if isinstance(value, np.datetime64 | np.timedelta64):

@@ -1,4 +1,4 @@
-"""One user and a few moments: the little that a directed test needs, through the guide's classes."""
+"""One user and a few moments: a small setting for directed tests, through the guide's classes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(fg: FeatureGroupDuckDB, frame: object, *args: Any, **options: Any) -> 
 
 
 def written(frame: object, **options: Any) -> FeatureGroupDuckDB:
-    """Give a new group that holds a frame."""
+    """Return a new group with the rows of a frame."""
     fg = group(**options)
     write(fg, frame)
     return fg
@@ -56,13 +56,13 @@ def look(source: object, spine: object, **options: Any) -> Any:
 
 
 def seen(fg: object, *moments: Any, user: Any = 1, kind: pa.DataType | None = None) -> list[Any]:
-    """Give what one user's `x` was known to be at some moments."""
+    """Return the known values of one user's `x` at some moments."""
     spine = pa.table({"user_id": [user] * len(moments), "at": pa.array(list(moments), kind)})
     return list(look(fg, spine)["x"].to_pylist())
 
 
 def history(*sources: object, **options: Any) -> pa.Table:
-    """Give the history of some groups."""
+    """Return the history of some groups."""
     lookups = [one if isinstance(one, FeatureLookup) else FeatureLookup(one) for one in sources]  # type: ignore[arg-type]
     return HistoricalFeaturesDuckDB(lookups).to_dataframe(output="arrow", **options)
 
@@ -93,5 +93,5 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 
 def utc(moment: datetime) -> datetime:
-    """Say that a moment is UTC."""
+    """Return a naive moment as one in UTC."""
     return moment.replace(tzinfo=UTC)
