@@ -78,7 +78,7 @@ MUTATIONS = (
         "and all(part[0] == now for part in parts)",
         "",
         "online/redis.py",
-        "an_answer_in_several_parts_is_of_one_load",
+        "a_lookup_in_several_reads_sees_one_load",
     ),
     Mutation(
         "a load that came online counts as lost",
@@ -118,7 +118,7 @@ MUTATIONS = (
         "        if watch.has_moved():\n",
         "        if False:\n",
         "serve/open_tables.py",
-        "following.py::test_a_reader_of_a_table_that_became_another_is_told_so",
+        "following.py::test_a_reader_of_a_replaced_table_gets_its_features_or_an_error_that_says_so",
         "following.py::test_a_reader_moves_on_at_once_though_its_old_rows_are_still_there",
     ),
     rule(
@@ -133,21 +133,21 @@ MUTATIONS = (
         "if before.at > self.at:",
         "if False:",
         "load/loading.py",
-        "parity.py::test_a_load_by_a_clock_that_was_ahead_is_mended_by_the_next",
+        "parity.py::test_a_load_by_a_clock_that_was_ahead_is_repaired_by_the_next",
     ),
     edge(
         "freshness looks past what was asked for",
         "wanted.state.spans)\n        return Events",
         "())\n        return Events",
         "load/loading.py",
-        "how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and_no_later",
+        "freshness_counts_events_up_to_the_end_of_the_requested_interval",
     ),
     edge(
         "freshness counts rows that were replaced",
         "self.newest in gone and",
         "False and",
         "online/state.py",
-        "how_fresh_a_table_is_counts_the_rows_that_it_serves_and_no_others",
+        "freshness_counts_only_the_rows_that_the_table_serves",
     ),
     rule(
         "verify does not see what is online only",
@@ -162,7 +162,7 @@ MUTATIONS = (
         "moment <= erased.get(name, moment - 1)",
         "moment < erased.get(name, moment - 1)",
         "write/erasures.py",
-        "what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_after_it_was_not",
+        "events_at_the_moment_of_an_erasure_are_erased_and_later_ones_are_not",
     ),
     Mutation(
         "an erasure is remembered in the unit of its key",
@@ -212,7 +212,7 @@ MUTATIONS = (
         "if base is None or base.commit:",
         "if base is None:",
         "write/writing.py",
-        "the_first_of_two_first_writes_counts_and_the_second_sees_it",
+        "of_two_concurrent_first_writes_the_second_sees_the_first",
     ),
     edge(
         "a killed deletion is not recovered from",
@@ -226,7 +226,7 @@ MUTATIONS = (
         "if reach > timedelta(days=lookback_days):",
         "if reach > timedelta(days=lookback_days + 1):",
         "write/notices.py",
-        "a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_one_that_does_not_is_none",
+        "a_write_warns_only_if_it_reaches_further_back_than_lookback_days",
     ),
     edge(
         "a write goes by versions that were read before another writer committed",
@@ -240,14 +240,14 @@ MUTATIONS = (
         "number = max((version.number for version in state.versions), default=0) + 1",
         "number = (old.version if old else 0) + 1",
         "write/writing.py",
-        "a_version_made_after_going_back_has_a_number_of_its_own",
+        "a_version_created_after_a_rollback_has_a_new_number",
     ),
     edge(
         "a vacuum forgets the days that are kept",
         "return [*pinned(), *last, *_readable(catalog, record, seen_from_start)]",
         "return [*pinned(), *last]",
         "write/maintenance.py",
-        "the_days_that_are_kept_can_be_read_after_a_vacuum_and_others_not",
+        "days_that_are_kept_can_be_read_after_a_vacuum_and_others_cannot",
     ),
     edge(
         "a vacuum forgets training sets",
@@ -282,7 +282,7 @@ MUTATIONS = (
         "        self.undo.callback(remove, path)\n",
         "",
         "offline/files.py",
-        "a_write_that_was_overtaken_leaves_no_file_of_its_first_try",
+        "a_write_that_lost_the_race_leaves_no_file_of_its_first_attempt",
     ),
     Mutation(
         "rows of other programs count in any order",
@@ -400,7 +400,7 @@ MUTATIONS = (
         '    yield "argument", arguments\n',
         '    yield "argument", arguments\n    if file := find_file():\n        yield str(file), _read(file)\n',
         "config.py",
-        ("test_config.py::test_a_later_place_goes_before_an_earlier_one",),
+        ("test_config.py::test_a_later_source_overrides_an_earlier_one",),
     ),
     # Joins, leaks, explanations
     edge(
@@ -473,14 +473,14 @@ MUTATIONS = (
         "                batch.validate(full=True)\n",
         "",
         "server/bodies.py",
-        "arrow_whose_text_is_none_is_refused",
+        "arrow_text_that_is_not_utf8_is_refused",
     ),
     edge(
         "a revoked token opens the door",
         " for token in tokens if token.revoked_at is None}",
         " for token in tokens}",
         "registry/tokens.py",
-        "a_revoked_token_is_found_no_more_and_the_door_stays_shut",
+        "a_revoked_token_grants_nothing_and_access_stays_closed",
     ),
     Mutation(
         "a row too many is answered",
@@ -494,14 +494,14 @@ MUTATIONS = (
         "_NUMBER.pack_into(head, self._nulls_at + i * _PAIR.size, 1)",
         "_NUMBER.pack_into(head, self._nulls_at + i * _PAIR.size, 0)",
         "online/single.py",
-        "single.py::test_one_entity_is_answered_as_among_others",
+        "single.py::test_one_entity_gets_the_same_result_as_among_others",
     ),
     rule(
         "columns of pandas come in the order of their types",
         ".take(self._order, axis=1)",
         "",
         "values/frames/blocks.py",
-        "single.py::test_one_entity_is_answered_as_among_others",
+        "single.py::test_one_entity_gets_the_same_result_as_among_others",
     ),
 )
 

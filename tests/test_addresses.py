@@ -58,7 +58,7 @@ def test_a_password_anywhere_in_an_address_is_neither_stored_nor_shown(url, home
         (f"redis://host:1/0?passwd={SECRET}", "no parameter 'passwd'. Did you mean 'password'?"),
     ],
 )
-def test_what_an_address_cannot_mean_is_refused_before_anything_is_done(url, reason, monkeypatch):
+def test_an_invalid_address_is_refused_before_anything_is_done(url, reason, monkeypatch):
     with pytest.raises(DefinitionError) as caught:
         checked_store(url, "online_store")
     assert reason in str(caught.value)
@@ -70,7 +70,7 @@ def test_what_an_address_cannot_mean_is_refused_before_anything_is_done(url, rea
     assert SECRET not in answer.stderr
 
 
-def test_addresses_that_are_right_are_taken_as_they_are():
+def test_valid_addresses_are_used_unchanged():
     for url in (
         "redis://host",
         "redis://host/",
@@ -117,7 +117,7 @@ def url_of(servers: list[Valkey], user: str, rights: str) -> str:
     return f"redis://{user}:{SECRET}@127.0.0.1:{servers[0].port}/0"
 
 
-def test_the_rights_that_are_written_down_are_enough(servers, home):
+def test_the_documented_rights_suffice(servers, home):
     writing = FeatureStore(home, online_store=url_of(servers, "writer", WRITER))
     write(group(ttl=1000 * 365 * 24 * HOUR), rows(1))
     writing.tables.serve([FeatureLookup("spend")], "spending")
@@ -140,7 +140,7 @@ def test_the_rights_that_are_written_down_are_enough(servers, home):
             assert not [key for key in client.keys("*") if not key.startswith(b"seeknal:")]
 
 
-def test_a_user_without_the_rights_is_told_which(servers, home):
+def test_the_error_names_the_rights_that_a_user_lacks(servers, home):
     write(group(), rows(1))
     store = FeatureStore(home, online_store=url_of(servers, "nobody", "~other:* +info +get"))
     with pytest.raises(StoreError, match=r"[Pp]ermissions"):

@@ -154,7 +154,7 @@ def test_an_empty_home_can_be_saved(tmp_path, other):
     assert other.core.registry.groups() == []
 
 
-def test_a_home_into_which_only_its_owner_may_look_is_saved_and_restored_as_such(home, tmp_path, other):
+def test_a_home_that_only_its_owner_can_read_is_saved_and_restored_as_such(home, tmp_path, other):
     written(rows(1))
     home.chmod(0o700)
     (home / "registry.db").chmod(0o600)
@@ -175,7 +175,7 @@ def test_what_was_erased_is_not_in_a_backup_and_stays_erased(tmp_path, other):
     assert other.groups.push("spend", {"user_id": 1, "at": NOON, "x": 1, ODD: "secret"}).erased == 1
 
 
-def test_a_write_that_the_registry_has_not_heard_of_is_saved_too(home, tmp_path, other):
+def test_a_write_that_the_registry_has_not_recorded_is_saved_too(home, tmp_path, other):
     fg = written(rows(1))
     write(fg, rows(2, user=2), mode="append")
     with closing(sqlite3.connect(home / "registry.db")) as db, db:
@@ -231,7 +231,7 @@ def test_a_group_whose_deletion_was_killed_can_be_deleted_in_the_restored_home(h
     assert [one.name for one in other.core.registry.groups()] == ["visits"]
 
 
-def test_a_version_that_somebody_else_removed_keeps_nobody_from_the_rest(home, tmp_path, other):
+def test_a_version_whose_files_are_gone_does_not_prevent_a_backup_of_the_rest(home, tmp_path, other):
     fg = written(rows(1))
     FeatureStore().tables.serve([FeatureLookup(fg, version=1)], "answers")
     first = next((home / "offline/shop/spend").glob("*.parquet"))
@@ -287,7 +287,7 @@ def test_a_folder_that_is_no_backup_is_refused(home, tmp_path):
     assert not home.exists()
 
 
-def test_where_a_link_leads_there_the_home_is_made(saved, tmp_path):
+def test_a_restore_through_a_link_creates_the_home_at_its_target(saved, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "home")
     (tmp_path / "disk" / "home").mkdir()
@@ -415,7 +415,7 @@ def test_a_home_is_restored_even_if_rows_elsewhere_cannot_be_loaded(tmp_path, ot
 # Others at work
 
 
-def test_who_deletes_waits_for_a_backup(tmp_path):
+def test_deletions_wait_for_a_backup(tmp_path):
     fg = written(rows(1, 2))
     write(fg, rows(3, user=2), mode="append")
     store = FeatureStore()
@@ -439,7 +439,7 @@ def test_who_deletes_waits_for_a_backup(tmp_path):
         assert not thread.is_alive()
 
 
-def test_a_backup_waits_for_who_deletes(tmp_path):
+def test_a_backup_waits_for_deletions(tmp_path):
     written(rows(1))
     store = FeatureStore()
     thread = threading.Thread(target=lambda: backup(store, tmp_path / "saved"))
@@ -549,7 +549,7 @@ def told_to_end(number: signal.Signals, when: int, *arguments: str) -> tuple[sub
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("verb", ["backup", "restore"])
-def test_who_is_told_to_end_leaves_nothing(home, tmp_path, number, verb):
+def test_a_terminated_backup_or_restore_leaves_nothing(home, tmp_path, number, verb):
     furnish()
     if verb == "restore":
         backup(FeatureStore(), tmp_path / "saved")

@@ -194,7 +194,7 @@ def test_a_group_is_found_over_all_projects_until_two_have_it():
     assert "There is 'bank/spend' and 'shop/spend'." in failure("version", "list", "spend", "--project", "default")
 
 
-def test_a_misspelt_name_is_met_with_the_right_one():
+def test_a_misspelt_name_gets_a_suggestion():
     spend()
     assert "Did you mean 'spend'?" in failure("version", "list", "spned")
     assert "no version 7. There are: 1." in failure("version", "show", "spend", "--version", "7")
@@ -369,7 +369,7 @@ def test_a_project_is_deleted_with_all_that_is_in_it():
     assert len(answer("debug", "spend")) == 3
 
 
-def test_a_token_is_made_for_a_project_that_there_is(home):
+def test_a_token_is_created_only_for_an_existing_project(home):
     spend()
     for command in (["--project", "shp"], ["--project", "nope"]):
         assert "no token was created" in failure("token", "create", "web", *command, "--right", "read")
@@ -478,7 +478,7 @@ def test_the_doctor_finds_a_table_whose_files_are_gone(home):
     assert "Snapshot 1 of shop/spend is gone" in done.stdout
 
 
-def test_a_new_version_made_on_the_way_is_a_notice_not_a_trace():
+def test_a_write_that_creates_a_version_gives_a_warning():
     group = spend()
     frame = pd.DataFrame({"user_id": [1], "day": [datetime(2024, 1, 9)], "other": [1]})
     with pytest.warns(UserWarning, match="removed total, added other"):

@@ -139,7 +139,7 @@ def typed(draw: st.DrawFn) -> list[str]:
 @example(words=["backup", "~nobody-of-that-name/x"])
 @example(words=["dataset", "reproduce", "may", "--output", "not/there.parquet"])
 @example(words=["explain", "spend", *KEYS, "--at", "2024-02-01", "--as-of", "²"])
-def test_whatever_is_typed_is_answered_or_refused_in_a_line(words, filled):
+def test_every_command_line_succeeds_or_is_refused_in_one_line(words, filled):
     done = seeknal(*words)
     assert done.returncode in {0, 1, 2}
     assert "This is a bug" not in done.stderr, (words, done.stderr)
@@ -160,7 +160,7 @@ def test_whatever_is_typed_is_answered_or_refused_in_a_line(words, filled):
         ("SEEKNAL_FRESHNESS", "99999999999d"),
     ],
 )
-def test_whatever_is_set_is_used_or_refused_in_a_line(variable, value, monkeypatch):
+def test_every_environment_variable_is_used_or_refused_in_one_line(variable, value, monkeypatch):
     monkeypatch.setenv(variable, value)
     done = seeknal("refresh" if value == "/dev/null/x" else "info")  # `info` needs no home
     assert (done.returncode, done.stdout) == (1, "")
@@ -169,7 +169,7 @@ def test_whatever_is_set_is_used_or_refused_in_a_line(variable, value, monkeypat
 
 
 @pytest.mark.parametrize("line", ["home = 5", "online_store = [1]", "[home]", "home = '~nobody-of-that-name'"])
-def test_whatever_is_in_the_settings_is_used_or_refused_in_a_line(line, monkeypatch):
+def test_every_settings_file_is_used_or_refused_in_one_line(line, monkeypatch):
     monkeypatch.delenv("SEEKNAL_HOME")
     Path("seeknal.toml").write_text(line)
     done = seeknal("info")
@@ -181,13 +181,13 @@ def test_whatever_is_in_the_settings_is_used_or_refused_in_a_line(line, monkeypa
     "words",
     [["--timeout", "nan"], ["--timeout", "inf"], ["--workers", "9" * 12], ["--certificate", "a" * 5000, "--key", "x"]],
 )
-def test_a_server_that_cannot_be_is_refused_in_a_line(words, filled):
+def test_invalid_server_options_are_refused_in_one_line(words, filled):
     done = seeknal("serve", "--port", "0", *words)
     assert done.returncode in {1, 2}
     assert "This is a bug" not in done.stderr
 
 
-def test_a_password_is_not_told(monkeypatch):
+def test_passwords_are_not_printed(monkeypatch):
     monkeypatch.setenv("SEEKNAL_ONLINE_STORE", "redis://me:sesame@host:99999")
     assert "sesame" not in seeknal("info").stderr
 
@@ -203,7 +203,7 @@ def test_text_that_the_terminal_has_no_letters_for_is_printed_as_codes(form, hom
     assert read(done.stdout)[0]["user"] == ("\\U0001f600" if form == "table" else "\U0001f600")
 
 
-def test_the_commands_that_are_made_odd_are_right_as_they_are(filled):
+def test_the_commands_are_valid_before_they_are_made_odd(filled):
     for name, words in COMMANDS.items():
         if "nothing" not in words and name not in {"adopt", "backup", "restore"}:
             done = seeknal(*name.split(), *words)

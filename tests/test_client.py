@@ -358,7 +358,7 @@ def test_errors_are_those_of_the_library(client, server, store):
         client.training_set([FeatureLookup("shop/everything"), FeatureLookup("bank/x")], pa.table({"t": [NOON]}), "t")
 
 
-def test_without_a_project_names_lead_where_the_librarys_do(tmp_path):
+def test_names_without_a_project_resolve_as_in_the_library(tmp_path):
     store = FeatureStore(tmp_path / "home")
     spine = pa.table({"user_id": [1], "at": [NOON]})
     for project in ("bank", "shop"):
@@ -406,7 +406,7 @@ class Remote:
         return self._client.get_features(self._name, keys, output, features)
 
 
-def test_a_server_that_is_not_there_is_tried_again_and_then_named():
+def test_an_unreachable_server_is_retried_and_then_named():
     url = f"http://127.0.0.1:{free_port()}"
     with Client(url, retries=2) as client, pytest.raises(StoreError, match="cannot be reached"):
         client.catalog()
@@ -579,7 +579,7 @@ def test_many_threads_that_push_all_get_their_turn(tmp_path):
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("text", [b"", b"x" * 10, b"<html>", b"\xff\xff\xff\xff\x10\0\0\0junk", b"[]", b"{}"])
-def test_an_answer_that_is_none_of_seeknals_is_told_as_such(peer, call, text):
+def test_a_response_that_is_not_from_seeknal_is_an_error_that_says_so(peer, call, text):
     peer.answers = [(200, text)]
     with Client(peer.url) as client, pytest.raises(StoreError, match="does not answer as a Seeknal server"):
         CALLS[call](client)
@@ -721,13 +721,13 @@ def test_the_async_client_sends_again_and_waits_as_the_other_does(peer):
 
 
 @pytest.mark.parametrize("token", ["snk_0_secret\n", "tök", "Bearer snk_0_secret", b"snk_0_secret"])
-def test_a_token_that_is_none_is_refused_and_not_shown(token):
+def test_an_invalid_token_is_refused_and_not_shown(token):
     with pytest.raises(DefinitionError) as error:
         Client("http://127.0.0.1:1", token)
     assert "secret" not in str(error.value)
 
 
-def test_what_cannot_be_sent_is_refused_in_the_librarys_words():
+def test_values_that_cannot_be_sent_are_refused_with_the_librarys_errors():
     with Client("http://127.0.0.1:1", retries=0) as client:
         for value in (1j, object(), "\ud800"):
             with pytest.raises(DataError, match="cannot be sent"):
@@ -763,7 +763,7 @@ def test_lists_of_names_are_taken_and_refused_alike_wherever_they_are_given(clie
         assert it.training_set(lookup, spine, "t", keep=iter(["y"])).column_names == ["user_id", "t", "y", "w"]
 
 
-def test_a_value_beyond_python_is_told_and_comes_as_arrow(client, store):
+def test_a_value_beyond_python_is_an_error_except_as_arrow(client, store):
     group = FeatureGroup("ages", Entity("star", ["star_id"]), Materialization(event_time_col="at"), "shop")
     ages = pa.table({"star_id": [1], "at": [NOON], "age": pa.array([10**14], pa.duration("s"))})
     store.groups.write(group, ages)
@@ -789,7 +789,7 @@ def test_moments_and_durations_of_numpy_and_pandas_are_sent_with_their_nanosecon
     assert found["since"].cast(pa.int64()).to_pylist() == [1_700_000_000_000_000_001, -1, 3_000_000_000, None]
 
 
-def test_a_push_of_a_wrong_key_speaks_of_rows(client):
+def test_the_error_of_a_push_with_a_wrong_key_speaks_of_rows(client):
     row = EVERYTHING.slice(0, 1).to_pylist()[0] | {"user_id": "1"}
     with pytest.raises(DataError, match="user_id is int64, and '1' in row 0 of the rows pushed"):
         client.push("shop/everything", row)

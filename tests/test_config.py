@@ -7,7 +7,7 @@ import pytest
 from seeknal import DefinitionError, FeatureStore, StoreError, config
 
 
-def test_a_later_place_goes_before_an_earlier_one(monkeypatch):
+def test_a_later_source_overrides_an_earlier_one(monkeypatch):
     Path("seeknal.toml").write_text("lookback_days = 10\nmemory_limit = '1GB'\n")
     monkeypatch.delenv("SEEKNAL_HOME")
     monkeypatch.setenv("SEEKNAL_MEMORY_LIMIT", "2GB")
@@ -32,20 +32,20 @@ def test_a_home_that_delta_lake_could_not_find_again_is_refused(name, tmp_path):
         config.load(home=tmp_path / name)
 
 
-def test_a_home_that_cannot_be_made_is_named(tmp_path):
+def test_a_home_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be created"):
         _ = FeatureStore(tmp_path / "file" / "home").core.registry
 
 
-def test_a_registry_that_is_none_is_named(home):
+def test_a_file_that_is_not_a_registry_is_named(home):
     home.mkdir()
     (home / "registry.db").write_text("no database at all")
     with pytest.raises(StoreError, match="cannot be used: file is not a database"):
         _ = FeatureStore(home).core.registry
 
 
-def test_without_anything_the_home_is_the_users(monkeypatch):
+def test_without_settings_the_home_is_in_the_users_folder(monkeypatch):
     monkeypatch.delenv("SEEKNAL_HOME")
     assert config.load().home == Path.home() / ".seeknal"
 

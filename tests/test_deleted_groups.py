@@ -95,7 +95,7 @@ CALLS: dict[str, Callable[[FeatureStore], object]] = {
 GONE = re.compile(
     "No (feature group|online table) named|Feature group 'g' has no version|Version 1 of default/g is the current"
 )
-"""The error of a call that looks a name up after the deletion."""
+"""The errors of calls that look a name up after the deletion."""
 OFTEN = {"append", "push", "load", "delete"}
 """The calls that the short run covers."""
 WRITES = {"append", "a new version", "another ttl", "push"}

@@ -22,7 +22,7 @@ duck.begin()
 """
 
 
-def test_it_opens_once_however_it_was_begun(tmp_path):
+def test_an_engine_is_opened_once_however_the_opening_began(tmp_path):
     duck = Duck(tmp_path)
     duck.begin()
     duck.begin()
@@ -34,7 +34,7 @@ def test_it_opens_once_however_it_was_begun(tmp_path):
     assert not duck.has_own_limit
 
 
-def test_one_that_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
+def test_an_engine_that_could_not_be_opened_is_tried_again(tmp_path, monkeypatch):
     duck, opened = Duck(tmp_path), duckdb.connect
 
     def fails(**_options):
@@ -54,12 +54,12 @@ def test_a_limit_that_duckdb_does_not_take_is_one_clear_error():
         _ = FeatureStore(memory_limit="9" * 30 + "GB").core.engine()
 
 
-def test_one_that_was_begun_and_never_asked_ends_in_silence(tmp_path):
+def test_an_engine_that_was_opened_but_never_used_ends_silently(tmp_path):
     done = subprocess.run([sys.executable, "-c", BEGUN, str(tmp_path)], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_what_fails_after_the_first_rows_is_an_error_of_the_store():
+def test_a_failure_after_the_first_rows_is_a_store_error():
     query = "SELECT CASE WHEN i = 3000000 THEN error('late') ELSE i END AS i FROM range(4000000) AS t(i)"
     with duckdb.connect(config={"threads": 1}) as connection:  # which has no other to run ahead
         connection.execute("SET streaming_buffer_size = '100KB'")

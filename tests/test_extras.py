@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def installed_from(folder: Path, monkeypatch, origin: object) -> list[str]:
-    """Return the command that is told where an installer noted an origin."""
+    """Return the advised command for a package of which an installer recorded the origin."""
     about = folder / "seeknal-0.1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: seeknal\nVersion: 0.1.0\n")
@@ -45,7 +45,7 @@ def test_an_extra_is_installed_from_a_checkout_where_the_origin_is_unknown(origi
     assert how_to_install("redis").startswith("Run in a checkout of Seeknal: ")
 
 
-def test_nothing_tells_to_install_seeknal_by_its_name():
+def test_no_advice_installs_seeknal_by_its_name_alone():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py")]
     by_name = re.compile(r"pip3? install [^{\n]*?\bseeknal\b|[`\"]seeknal\[")
     found = [

@@ -61,7 +61,7 @@ def total(store: FeatureStore, user: int) -> int:
     return store.tables.open("spending").get_features([{"customer_id": user}], "dicts")[0]["total"]
 
 
-def test_a_push_that_is_acknowledged_is_online_though_the_registry_could_not_note_it(home, group):
+def test_an_acknowledged_push_is_online_even_if_the_registry_could_not_record_it(home, group):
     group.write()
     HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
     store = FeatureStore()
@@ -87,7 +87,7 @@ def test_a_push_that_is_acknowledged_is_online_though_the_registry_could_not_not
     assert (total(store, 99), store.tables.verify("spending").equal) == (8, True)
 
 
-def test_a_vacuum_keeps_what_as_of_reads_though_the_registry_could_not_note_it(home, group):
+def test_a_vacuum_keeps_what_as_of_reads_even_if_the_registry_could_not_record_it(home, group):
     group.write()
     store = FeatureStore()
     with full(home / "registry.db"):
@@ -104,7 +104,7 @@ def test_a_vacuum_keeps_what_as_of_reads_though_the_registry_could_not_note_it(h
     assert kept["total"].to_pylist().count(7) == user
 
 
-def test_what_verify_sees_the_next_load_mends(home, group):
+def test_the_next_load_repairs_what_verify_found(home, group):
     group.write()
     HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
     store, online, space = FeatureStore(), LmdbStore(home / "online"), space_of("default", "spend", 1)
@@ -125,7 +125,7 @@ def test_what_verify_sees_the_next_load_mends(home, group):
         assert store.tables.refresh(["spending"])[0].changed == 0
 
 
-def test_a_failed_note_of_a_load_is_an_error_and_the_load_can_be_repeated(home, group):
+def test_a_load_that_could_not_be_recorded_is_an_error_and_can_be_repeated(home, group):
     group.write()
     store = FeatureStore()
     store.groups.push("spend", {"customer_id": 1, "at": "2024-06-01", "total": 7})
@@ -152,7 +152,7 @@ def erased_until_no_note_fits(store: FeatureStore) -> tuple[int, str]:
     raise AssertionError("all notes fitted")
 
 
-def test_an_erasure_that_no_note_fits_of_says_what_is_done_and_how_to_go_on(home, group):
+def test_an_erasure_that_could_not_be_recorded_says_what_is_done_and_how_to_continue(home, group):
     group.write()
     HistoricalFeaturesDuckDB([FeatureLookup(group)]).serve("spending")
     store = FeatureStore()

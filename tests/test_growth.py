@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> FeatureStore:
     return made
 
 
-def test_versions_are_those_that_a_pass_over_all_writes_would_tell(store: FeatureStore) -> None:
+def test_versions_equal_those_of_a_pass_over_all_writes(store: FeatureStore) -> None:
     store.groups.push("spend", row(1))
     store.groups.write(GROUP, table([2], kind=pa.array(["a"])), mode="append")
     store.groups.optimize("spend")
@@ -138,7 +138,7 @@ def test_old_snapshots_answer_the_same_after_their_files_are_gone_and_their_log_
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_moment_before_the_log_was_packed_answers_as_it_did(store: FeatureStore) -> None:
+def test_as_of_a_moment_before_the_log_was_packed_returns_the_same(store: FeatureStore) -> None:
     push(store, range(1, 5))
     moment, before = datetime.now(UTC), told(store)
     push(store, range(5, 30))
@@ -146,7 +146,7 @@ def test_a_moment_before_the_log_was_packed_answers_as_it_did(store: FeatureStor
 
 
 @pytest.mark.usefixtures("quick")
-def test_rows_that_were_rewritten_are_never_read_from_the_file_that_others_were_put_into(store: FeatureStore) -> None:
+def test_rewritten_rows_are_never_read_from_a_compacted_file(store: FeatureStore) -> None:
     then, more = {}, {}
     for number in range(1, 60):
         if number % 11 == 0:
@@ -168,7 +168,7 @@ def test_rows_that_were_rewritten_are_never_read_from_the_file_that_others_were_
 
 
 @pytest.mark.usefixtures("quick")
-def test_packed_entries_tell_of_snapshots_what_deltalake_did(
+def test_snapshots_from_packed_entries_equal_those_of_deltalake(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -207,7 +207,7 @@ def test_a_snapshot_that_is_being_read_keeps_its_files(store: FeatureStore) -> N
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_a_killed_process_left_of_the_packing_is_removed_and_nothing_is_lost(store: FeatureStore) -> None:
+def test_leftovers_of_a_killed_packing_are_removed_and_nothing_is_lost(store: FeatureStore) -> None:
     then, root = push(store, range(1, 30)), root_of(store)
     last = packed(root)
     pack_entries(root, Pack(last + 1, last + 3))  # and no entry was removed
@@ -263,7 +263,7 @@ def test_nothing_is_removed_while_a_backup_is_taken(store: FeatureStore) -> None
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_erased_entity_is_gone_from_snapshots_read_from_files_that_others_were_put_into(store: FeatureStore) -> None:
+def test_an_erased_entity_is_gone_from_snapshots_read_from_compacted_files(store: FeatureStore) -> None:
     push(store, range(1, 10))
     spine = pa.table({"user_id": pa.array([1, 2], pa.int64()), "at": [START + timedelta(hours=50)] * 2})
     store.training_sets.save("others", Inquiry([FeatureLookup("spend")], "spine", spine.slice(1), "at"))
@@ -280,7 +280,7 @@ def test_an_erased_entity_is_gone_from_snapshots_read_from_files_that_others_wer
     assert told(store, number) == [row for row in before if row["user_id"] != 1]
 
 
-def test_files_of_few_rows_are_put_together_before_those_of_many() -> None:
+def test_files_of_few_rows_are_compacted_before_those_of_many() -> None:
     few = [DataFile(f"added-{number}.parquet", 1, 1, 0, 0) for number in range(4)]
     rewritten = [DataFile(f"{number}.parquet", 1, 1, 0, 0) for number in range(3)]
     many = [DataFile("added-many.parquet", 1, 5000, 0, 0)]
@@ -288,7 +288,7 @@ def test_files_of_few_rows_are_put_together_before_those_of_many() -> None:
     assert due([*few[:3], *rewritten, *many], 2**17, 4) == []
 
 
-def test_a_short_log_tells_what_deltalake_tells_of_it(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_log_is_read_as_deltalake_reads_it(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.groups.push("spend", [row(number) for number in range(1, 9)])
     store.groups.write(GROUP, table([3, 4]), mode="merge")
     store.groups.write(GROUP, table([5], kind=pa.array(["a"])), mode="append")
@@ -318,7 +318,7 @@ def test_the_fingerprint_of_a_version_is_that_of_its_files_whether_noted_or_not(
     assert {number: catalog.fingerprint(record, number) for number in expected} == expected
 
 
-def test_a_look_at_all_groups_sees_what_each_look_would_and_later_writes_too(store: FeatureStore) -> None:
+def test_an_overview_sees_what_single_reads_see_and_later_writes_too(store: FeatureStore) -> None:
     other = FeatureGroup("other", GROUP.entity, GROUP.materialization, "shop")
     store.groups.write(other, table([1, 2]))
     store.groups.register(FeatureGroup("empty", GROUP.entity, GROUP.materialization, "shop"))

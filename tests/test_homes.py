@@ -69,17 +69,17 @@ def group(name: str) -> FeatureGroupDuckDB:
     return FeatureGroupDuckDB(name, project="shop").get_or_create()
 
 
-def test_there_is_one_of_each_format():
+def test_there_is_a_home_of_each_format():
     assert len(NAMES) >= 6
     assert all((FOLDER / f"{name}.tar.gz").stat().st_size < 50_000 for name in NAMES)
 
 
-def test_it_answers_as_it_did(made, answers):
+def test_a_home_returns_what_the_earlier_code_read(made, answers):
     found = answers()
     assert {label: found[label] for label in made["answers"]} == made["answers"]
 
 
-def test_it_is_whole_and_online_is_what_is_offline(made):
+def test_a_home_is_intact_and_its_online_tables_are_verified(made):
     store = FeatureStore()
     assert [found for found in wrong(store) if "They are set by the next write" not in found] == []
     assert seeknal("refresh").returncode == 0  # tables did not move on with their groups once
@@ -96,7 +96,7 @@ def assert_parity(store: FeatureStore) -> None:
         assert found.equal, str(found)
 
 
-def test_it_is_written_to_pushed_to_and_served_anew(made, answers):
+def test_a_home_can_be_written_pushed_to_and_served_again(made, answers):
     store = FeatureStore()
     before = answers()
     spend, names = group("spend"), [field.name for field in store.groups.version("spend").schema.features]
@@ -124,7 +124,7 @@ def test_it_is_written_to_pushed_to_and_served_anew(made, answers):
     assert_parity(store)
 
 
-def test_it_is_backed_up_and_comes_back(made, answers, tmp_path, monkeypatch):
+def test_a_home_can_be_backed_up_and_restored(made, answers, tmp_path, monkeypatch):
     backup(FeatureStore(), tmp_path / "saved")
     restore(tmp_path / "saved", FeatureStore(tmp_path / "other"))
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "other"))
@@ -132,7 +132,7 @@ def test_it_is_backed_up_and_comes_back(made, answers, tmp_path, monkeypatch):
     assert {label: found[label] for label in made["answers"]} == made["answers"]
 
 
-def test_its_server_answers(made, home, answers):
+def test_a_server_on_a_home_answers(made, home, answers):
     headers = {"authorization": f"Bearer {made['token']}"} if made["token"] else {}
     with Server(home) as server:
         answer = httpx2.post(f"{server.url}/v1/online/shop/both", json={"keys": [{"user_id": 3}]}, headers=headers)

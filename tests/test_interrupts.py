@@ -94,13 +94,13 @@ def test_ctrl_c_while_duckdb_reads_from_python_is_a_keyboard_interrupt(tmp_path)
         read(own.sql("FROM rows"), ["a"])
 
 
-def test_a_word_in_the_rows_is_no_ctrl_c(tmp_path):
+def test_a_word_in_the_rows_is_not_taken_for_ctrl_c(tmp_path):
     cursor = Duck(tmp_path).connection.cursor()
     with pytest.raises(duckdb.ConversionException):
         cursor.execute("SELECT CAST('KeyboardInterrupt' AS INTEGER)")
 
 
-def test_interrupts_at_any_moment_leave_no_lock_and_no_half(tmp_path):
+def test_interrupts_at_any_moment_leave_no_lock_and_no_partial_change(tmp_path):
     home, seed = tmp_path / "home", str(random.getrandbits(32))
     command = [sys.executable, str(Path(interrupted.__file__)), str(home), seed]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -118,7 +118,7 @@ def removals(store: FeatureStore) -> Iterator[Callable[[], object]]:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_what_a_killed_save_kept_goes_with_the_next_removal_of_anything(store, number):
+def test_the_next_removal_of_anything_removes_what_a_killed_save_left(store, number):
     store.training_sets.save("april", Inquiry([FeatureLookup("spend")], "latest", at=MOMENT))
     with running(SAVE) as (process, line):
         assert line == "kept"
@@ -132,7 +132,7 @@ def test_what_a_killed_save_kept_goes_with_the_next_removal_of_anything(store, n
     assert kept(store) == [one.folder for one in store.core.registry.training_sets()]
 
 
-def test_what_is_being_saved_stays(store):
+def test_files_of_a_running_save_stay(store):
     with running(SAVE) as (process, line):
         assert line == "kept"
         store.groups.erase("visits", {"user": 1})

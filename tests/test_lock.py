@@ -48,7 +48,7 @@ class Waiting:
 
     @locked_cached_property
     def part(self) -> bool:
-        """Wait for the other's."""
+        """Wait until the other instance computes its part."""
         self.is_made.set()
         return self.other is None or self.other.is_made.wait(60)
 
@@ -65,7 +65,7 @@ def test_instances_do_not_wait_for_each_other():
     assert not [name for name in vars(second) if "is made in" in name]
 
 
-def test_a_part_that_could_not_be_made_is_tried_again_and_its_class_is_asked_in_vain():
+def test_a_cached_property_that_failed_is_computed_again_and_its_class_has_the_descriptor():
     class Fails:
         tries = 0
 
@@ -83,7 +83,7 @@ def test_a_part_that_could_not_be_made_is_tried_again_and_its_class_is_asked_in_
     assert isinstance(Fails.part, locked_cached_property)
 
 
-def test_a_part_is_made_by_one_thread_for_which_others_wait():
+def test_one_thread_computes_a_cached_property_while_others_wait():
     slow = Slow()
     assert len(set(at_once(lambda: slow.part))) == 1
     assert slow.made == 1

@@ -23,13 +23,13 @@ def test_each_former_call_is_there_and_names_the_new_one(store, name, place):
         assert callable(getattr(store, name))
 
 
-def test_what_never_was_there_is_no_attribute(store):
+def test_a_name_that_never_existed_is_no_attribute(store):
     with pytest.raises(AttributeError, match="'FeatureStore' object has no attribute 'wirte'"):
         store.wirte  # noqa: B018 - it is what raises
 
 
 @pytest.mark.filterwarnings("ignore:FeatureStore:DeprecationWarning")
-def test_former_calls_take_what_they_took_and_answer_what_they_answered(store):
+def test_former_calls_take_the_same_arguments_and_return_the_same(store):
     assert store.write(GROUP, ROWS).rows == 2
     assert store.push("spend", {"user": 2, "at": "1970-01-01T02:00:00Z", "x": 3}, "shop").rows == 1
     assert store.version("spend", "shop", 1).number == store.versions("spend", "shop")[0].number == 1

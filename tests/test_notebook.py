@@ -63,7 +63,7 @@ def test_receipts_have_their_moments_as_datetimes():
     assert verified.time - datetime(1970, 1, 1, tzinfo=UTC) == timedelta(microseconds=verified.at)
 
 
-def test_what_differs_is_a_table_of_its_own_and_no_value_is_html():
+def test_differences_are_a_separate_table_and_values_are_escaped():
     fg = written(pa.table({"user_id": [1], "at": [NOON], "x": ["<b>1</b>"]}))
     table = HistoricalFeaturesDuckDB(FeatureLookup(fg)).serve("table")
     FeatureStore().groups.write(fg.definition, pa.table({"user_id": [1], "at": [NOON], "x": ["<i>"]}))
@@ -74,7 +74,7 @@ def test_what_differs_is_a_table_of_its_own_and_no_value_is_html():
     assert "user_id=1" in found._repr_html_()
 
 
-def test_handles_are_shown_with_what_they_are_made_of():
+def test_handles_are_shown_with_their_parts():
     fg = written(rows(1), ttl=HOUR)
     features = HistoricalFeaturesDuckDB(FeatureLookup(fg, features=["x"], rename={"x": "<y>"}))
     saved = features.using_spine(pa.table({"user_id": [1], "when": [NOON]}), "when").save("it")
@@ -84,7 +84,7 @@ def test_handles_are_shown_with_what_they_are_made_of():
     assert all(text in saved._repr_html_() for text in ("shop/it", "a spine, at when", saved.content_hash))
 
 
-def test_a_group_tells_what_is_in_it():
+def test_a_group_shows_its_contents():
     fg = written(rows(1, 2, 3))
     write(fg, rows(4, y=["new"]), mode="append")
     assert fg.features == ["x", "y"]
@@ -110,7 +110,7 @@ def test_a_group_tells_what_is_in_it():
         (([],), None, ()),
     ],
 )
-def test_personal_keys_may_stand_where_they_once_stood(given, description, pii):
+def test_personal_keys_may_still_be_the_third_argument(given, description, pii):
     entity = Entity("user", ["user_id"], *given)
     assert (entity.description, entity.pii_keys) == (description, pii)
 
@@ -193,7 +193,7 @@ def test_the_command_line_says_that_there_are_more():
     assert "more rows" not in seeknal("explain", "spend", "user_id=1", "--at", "2024-01-02", "--limit", "50").stderr
 
 
-def test_each_long_call_tells_its_steps(tmp_path):
+def test_each_long_call_reports_its_steps(tmp_path):
     steps: list[str] = []
     fg = group()
     fg.set_dataframe(rows(1, 2)).write(on_progress=steps.append)
@@ -228,7 +228,7 @@ def test_each_long_call_tells_its_steps(tmp_path):
     assert {"Waiting for those who delete", "Restoring"} < set(steps)
 
 
-def test_each_retry_tells_why():
+def test_each_retry_reports_its_reason():
     steps: list[str] = []
     with (
         Client("http://127.0.0.1:1", retries=2, on_progress=steps.append) as client,

@@ -131,7 +131,7 @@ USES: dict[str, Callable[[FeatureStore], object]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_no_read_and_no_write_passes_over_rows_that_another_program_wrote(store, root, use):
+def test_no_read_and_no_write_ignores_rows_that_another_program_wrote(store, root, use):
     append(root, rows(u4=40), schema_mode="merge")
     before = DeltaTable(root).version()
     with pytest.raises(StoreError, match=f"(?i){FOREIGN}") as caught:
@@ -142,7 +142,7 @@ def test_no_read_and_no_write_passes_over_rows_that_another_program_wrote(store,
     USES[use](store)
 
 
-def test_online_loads_and_proofs_see_the_same_rule(store, root):
+def test_online_loads_and_verify_follow_the_same_rule(store, root):
     table = store.tables.serve([FeatureLookup("visits")], "table")
     append(root, rows(u1=11), schema_mode="merge")
     for use in (lambda: store.tables.verify("table"), lambda: store.groups.load("visits")):
@@ -199,7 +199,7 @@ def test_rows_of_several_programs_count_in_the_order_of_their_commits(store, roo
     assert latest(store) == {1: 13, 2: 20, 3: 30}
 
 
-def test_compaction_of_rows_that_nobody_adopted_does_not_hide_them(store, root):
+def test_compaction_does_not_hide_rows_that_were_not_adopted(store, root):
     append(root, rows(u1=11), schema_mode="merge")
     DeltaTable(root).optimize.compact()
     with pytest.raises(StoreError, match=f"(?i){FOREIGN}"):
@@ -226,7 +226,7 @@ def vacuum(root: Path) -> None:
 
 @pytest.mark.parametrize("vacuums", [False, True])
 @pytest.mark.parametrize("use", USES)
-def test_what_leaves_rows_as_they_are_stops_no_read_and_no_write(store, root, use, vacuums):
+def test_commits_that_leave_rows_unchanged_stop_no_read_and_no_write(store, root, use, vacuums):
     leave_as_it_is(root)
     if vacuums:
         vacuum(root)
@@ -243,7 +243,7 @@ def test_a_saved_training_set_comes_back_after_compaction_and_vacuum_by_another_
     assert store.training_sets.reproduce(record)["n"].to_pylist() == [10, 20, 30]
 
 
-def test_what_another_program_vacuumed_is_told(store, root):
+def test_a_vacuum_by_another_program_is_named_in_the_error(store, root):
     store.groups.write(GROUP, rows(u1=1))
     vacuum(root)
     with pytest.raises(StoreError, match=r"Snapshot 2 of .* is gone: another program's vacuum, commit \d \(VACUUM"):
@@ -254,7 +254,7 @@ def test_what_another_program_vacuumed_is_told(store, root):
 
 
 @pytest.mark.parametrize("loses", ["a row", "numbers"])
-def test_a_compaction_that_is_none_is_refused_until_it_is_adopted(store, root, loses):
+def test_a_false_compaction_is_refused_until_it_is_adopted(store, root, loses):
     table = DeltaTable(root)
     every = table.to_pyarrow_table().sort_by("user_id")
     every = every.slice(1) if loses == "a row" else every.drop_columns("_seeknal_row_id")
@@ -324,7 +324,7 @@ def test_a_table_that_another_program_made_is_not_written_over(home, store):
 
 
 @pytest.mark.parametrize("mode", ["append", "merge", "overwrite"])
-def test_rows_that_another_program_commits_during_a_write_are_not_passed_over(store, root, monkeypatch, mode):
+def test_rows_that_another_program_commits_during_a_write_are_not_ignored(store, root, monkeypatch, mode):
     write_files = FileWriter.write  # after which a rival can come
 
     def beaten(*arguments: object, **options: object) -> object:
@@ -365,7 +365,7 @@ def test_a_property_that_forbids_a_write_is_named_at_once_with_its_way_out(store
     assert latest(store) == {1: 11, 2: 20, 3: 30}
 
 
-def test_a_table_that_takes_appends_alone_takes_appends(store, root):
+def test_an_append_only_table_accepts_appends(store, root):
     DeltaTable(root).alter.set_table_properties({"delta.appendOnly": "true"})
     for number in range(20):
         store.groups.write(GROUP, rows(u1=number), mode="append")
@@ -385,7 +385,7 @@ def test_what_was_stored_before_another_programs_commit_can_be_read_as_of_then(s
     assert store.features.history(lookups, as_of=datetime.now(UTC), output="arrow")["n"].to_pylist() == [11, 20, 30]
 
 
-def test_doctor_and_the_command_line_tell_of_other_programs(home, store, root):
+def test_doctor_and_the_command_line_report_commits_of_other_programs(home, store, root):
     DeltaTable(root).optimize.compact()
     findings = {one.found: one.fine for one in examine(store) if one.what == "default/visits"}
     assert any(

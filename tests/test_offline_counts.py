@@ -40,7 +40,7 @@ def write(store: FeatureStore, fg: FeatureGroup, rows: pa.Table, **options: obje
         return store.groups.write(fg, rows, **options)  # type: ignore[arg-type]
 
 
-def test_merging_raw_rows_tells_how_many_of_them_are_kept(home):
+def test_merging_raw_rows_reports_how_many_are_kept(home):
     store = FeatureStore(home)
     raw = table([(n % 7, n % 3, 0) for n in range(1000)]).drop_columns("made")
     with pytest.warns(SeeknalWarning) as told:
@@ -73,7 +73,7 @@ def test_a_few_such_rows_are_counted_without_a_notice(home):
     assert done.superseded == 1
 
 
-def test_a_created_time_that_settles_nothing_is_told_of(home):
+def test_a_created_time_that_decides_no_tie_gives_a_warning(home):
     with pytest.warns(
         SeeknalWarning, match="29 of 30 rows are superseded by a later one with the same join keys and times"
     ):
@@ -149,7 +149,7 @@ def test_a_merge_keeps_the_sign_of_zero(home):
         assert shown(store.features.latest([FeatureLookup("card")], output="arrow")) == shown(made)
 
 
-def test_so_do_compaction_a_new_version_and_an_overwrite_of_an_interval(home):
+def test_compaction_a_new_version_and_an_overwrite_keep_the_sign_of_zero(home):
     store, made = zeros(home)
     store.groups.write(
         group(), made.set_column(1, "at", pa.array([START + timedelta(days=1)] * 3, MOMENT)), mode="append"
@@ -174,13 +174,13 @@ def test_a_pushed_zero_of_the_other_sign_is_another_value_and_the_same_one_is_kn
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("ms"), pa.timestamp("ns")], ids=str)
-def test_keys_that_python_has_no_place_for_are_counted(home, kind):
+def test_keys_that_python_cannot_hold_are_counted(home, kind):
     far = pa.array([10**7] * 3, pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
     rows = pa.table({"card": far, "at": pa.array([START] * 3, MOMENT), "n": [1, 2, 3]})
     assert write(FeatureStore(home), group(), rows).superseded == 2
 
 
-def test_stored_rows_that_do_not_fit_a_wider_type_are_told_of_by_the_column(home):
+def test_stored_rows_that_do_not_fit_a_wider_type_are_an_error_that_names_the_column(home):
     store = FeatureStore(home)
     rows = pa.table({"card": [1], "at": pa.array([START], MOMENT), "n": pa.array([253_402_214_400_000_000], MOMENT)})
     write(store, group(), rows)

@@ -84,9 +84,7 @@ def test_a_commit_whose_checkpoint_fails_is_stored(root: Path) -> None:
     assert sorted(stored()) == list(range(1, 25))
 
 
-def test_a_write_is_stored_even_if_small_files_cannot_be_put_together(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_is_stored_even_if_small_files_cannot_be_compacted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seeknal.offline.table._DUE", 3)
     broken = root / offline().snapshot().files[0].path
     content = broken.read_bytes()
@@ -97,7 +95,7 @@ def test_a_write_is_stored_even_if_small_files_cannot_be_put_together(
     assert sorted(stored()) == list(range(1, 7))
 
 
-def test_last_times_that_others_cut_to_milliseconds_lose_no_row(root: Path) -> None:
+def test_bounds_that_others_truncated_to_milliseconds_lose_no_row(root: Path) -> None:
     write(2, MOMENT)
     DeltaTable(root).optimize.compact()
     start = datetime(2024, 1, 1, 11, tzinfo=UTC)
@@ -120,7 +118,7 @@ def test_rows_that_others_wrote_without_a_time_stay(root: Path, monkeypatch: pyt
     assert sorted(stored()) == list(range(1, 9))
 
 
-def test_a_file_whose_rows_nobody_counted_is_counted(root: Path) -> None:
+def test_a_file_without_a_recorded_row_count_is_counted(root: Path) -> None:
     write_elsewhere(root, 2, MOMENT)
     table = DeltaTable(root)
     name = paths(table)[0]

@@ -164,7 +164,7 @@ def as_an_earlier_release_left_it(root: Path) -> None:
 
 @pytest.mark.parametrize("mend", ["write", "optimize"])
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_a_table_of_an_earlier_release_is_mended_by_the_next_write_or_by_optimize(home, mend, checkpoint):
+def test_a_table_of_an_earlier_release_is_repaired_by_the_next_write_or_by_optimize(home, mend, checkpoint):
     root = spend(home)
     as_an_earlier_release_left_it(root)
     if checkpoint:

@@ -179,7 +179,7 @@ HEAL = {
 
 @pytest.mark.filterwarnings("ignore:No row of that entity")
 @pytest.mark.parametrize("heal", HEAL)
-def test_a_store_that_comes_back_as_it_was_never_serves_who_was_erased(store, redis, heal):
+def test_a_store_in_a_state_from_before_an_erasure_never_serves_the_entity(store, redis, heal):
     write(group(), rows(1))
     write(group(), rows(2, user=2), mode="append")
     store.groups.load("spend")
@@ -209,7 +209,7 @@ def asked(server: Server, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_a_server_and_who_watches_it_refuse_a_store_that_comes_back_as_it_was(store, redis):
+def test_a_server_and_its_monitoring_refuse_a_store_in_a_state_from_before_an_erasure(store, redis):
     write(group(), rows(1))
     store.groups.load("spend")
     idle = store.tables.open("spend")
@@ -254,7 +254,7 @@ def refuses(table: ServedTable) -> bool:
     return False
 
 
-def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(store, redis):
+def test_a_failed_erasure_leaves_the_entity_to_the_next_load(store, redis):
     write(group(), rows(1))
     store.groups.load("spend")
     record = store.core.catalog.group("spend")
@@ -266,7 +266,7 @@ def test_an_erasure_that_does_not_come_about_leaves_the_entity_to_the_next_load(
     assert (online(store), store.tables.verify("spend").equal) == (1, True)
 
 
-def test_rows_are_cleaned_everywhere_or_it_is_said_and_can_be_repeated(store, redis):
+def test_rows_are_cleaned_everywhere_or_an_error_says_so_and_a_retry_does(store, redis):
     write(group(), rows(1))
     write(group(), rows(2, user=2, times=[NOON + HOUR]), mode="append")
     store.groups.load("spend")
@@ -299,7 +299,7 @@ def test_a_group_is_deleted_everywhere_or_nowhere(store, redis):
         store.tables.open("spend")
 
 
-def test_other_verbs_say_what_is_done_although_the_store_is_away(store, redis):
+def test_other_calls_say_what_is_done_although_the_store_is_unreachable(store, redis):
     fg = group(online=True)
     write(fg, rows(1))
     with warnings.catch_warnings(action="ignore"):

@@ -101,7 +101,7 @@ def test_a_reader_that_cannot_lock_sees_the_old_or_the_new_but_never_a_mix(folde
         assert reader.returncode == 0
 
 
-def test_who_can_lock_but_not_write_the_rows_reads_under_the_lock(folder):
+def test_a_reader_that_can_lock_but_not_write_reads_under_the_lock(folder):
     fill(LmdbStore(folder), {b"1": b"one"})
     close_all()
     (folder / "data.mdb").chmod(0o444)
@@ -113,7 +113,7 @@ print(type(store._environment).__name__, store.get({SPACE!r}, [b"1"]))
     assert run_unprivileged(code).strip() == "_Environment (b's', [b'one'])"
 
 
-def test_who_cannot_write_is_told_so(folder):
+def test_a_write_without_the_right_is_an_error_that_says_so(folder):
     fill(LmdbStore(folder), {b"1": b"one"})
     close_all()
     make_read_only(folder)
@@ -165,7 +165,7 @@ def test_a_file_that_ends_before_free_pages_is_whole(folder, file):
         store.get(SPACE, [b"1"])
 
 
-def test_a_damaged_page_is_an_error_for_who_reads_pages(folder, file):
+def test_a_damaged_page_is_an_error_for_a_reader_of_pages(folder, file):
     tree = tree_of(file)
     with (folder / "data.mdb").open("r+b") as raw:
         raw.seek(2 * file.page_size)
@@ -183,7 +183,7 @@ def killed_in_mid_read(folder):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_reader_that_was_killed_holds_no_room(folder):
+def test_a_killed_reader_holds_no_pages(folder):
     store, keys = LmdbStore(folder), [f"{i:06}".encode() for i in range(2000)]
     fill(store, dict.fromkeys(keys, b"x" * 200), b"0")
     killed_in_mid_read(folder)
@@ -194,7 +194,7 @@ def test_a_reader_that_was_killed_holds_no_room(folder):
     assert (folder / "data.mdb").stat().st_size < 3 * size
 
 
-def test_readers_that_were_killed_keep_nobody_from_reading(folder, monkeypatch):
+def test_killed_readers_do_not_block_other_readers(folder, monkeypatch):
     monkeypatch.setattr(module, "_MOST_READERS", 3)
     store = LmdbStore(folder)
     fill(store, {b"1": b"one"})

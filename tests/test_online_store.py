@@ -109,7 +109,7 @@ class OnlineStoreContract:
         assert store.get(SPACE, [b"1"]) == (b"s", [b"one"])
         assert list(store.keys(SPACE)) == [b"1"]
 
-    def test_what_changes_while_a_space_is_replaced_is_asked_for_again(self, store):
+    def test_changes_while_a_space_is_replaced_are_requested_again(self, store):
         fill(store, {b"1": b"one", b"2": b"two"})
 
         def rounds():
@@ -213,7 +213,7 @@ class TestLmdb(OnlineStoreContract):
         assert reader.communicate(timeout=60)[0].strip() == "whole"
         assert rows_of(store, b"x039999", space="shop/more/1") == [b"y" * 200]
 
-    def test_room_is_used_again(self, store, tmp_path):
+    def test_free_space_is_reused(self, store, tmp_path):
         rows = {f"{i:06}".encode(): b"x" * 100 for i in range(20_000)}
         fill(store, rows, b"0")
         fill(store, rows, b"1", b"0")
@@ -292,7 +292,7 @@ sys.exit(code)
         began, shown = threading.Event(), threading.Event()
 
         class Removing(RedisStore):
-            """A store whose removal of lost loads pauses until the other load is online."""
+            """A store that looks for lost loads before the other load is online, and continues after it."""
 
             def _clock(self, space):
                 found = super()._clock(space)
@@ -371,7 +371,7 @@ sys.exit(code)
         finally:
             server.stop()
 
-    def test_a_load_whose_server_loses_everything_is_told_so(self, tmp_path):
+    def test_a_load_whose_server_loses_everything_is_an_error(self, tmp_path):
         server = Valkey(tmp_path / "own").start()
 
         def parts():
@@ -421,7 +421,7 @@ class TestRedisCluster(OnlineStoreContract):
         self.place = servers[0].url
         return RedisStore(self.place)
 
-    def test_spaces_are_shared_out_among_the_nodes(self, store, servers):
+    def test_spaces_are_distributed_over_the_nodes(self, store, servers):
         for i in range(30):
             fill(store, {b"1": b"one"}, space=f"shop/group{i}/1")
         sizes = []
@@ -472,7 +472,7 @@ def test_keys_are_equal_only_for_equal_entities_and_sort_as_they_do(drawn):
             assert (key == its) == (one == other)
 
 
-def test_what_is_no_key_is_nobodys():
+def test_a_value_that_can_be_no_key_matches_no_entity():
     assert key_encoder([pa.int64()])([[1, None, 2**64, -(2**70)]])[1:] == [NOBODY] * 3
     assert key_encoder([pa.string(), pa.int64()])([["a", None, "b"], [1, 2, None]])[1:] == [NOBODY] * 2
 
@@ -530,7 +530,7 @@ def test_every_type_comes_back_exactly(kind):
         assert repr([list(row) for row in taken]) == repr(expected)
 
 
-def test_rows_to_come_wait_until_their_time():
+def test_future_rows_are_hidden_until_their_time():
     c = codec(x=pa.int64())
     times = pa.array([10, 20, 30, 20, 5], pa.timestamp("us"))
     table = pa.table({"k": ["a", "a", "a", "b", "c"], "t": times, "x": [1, 2, 3, 4, None]})

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 SEEKNAL = [sys.executable, "-c", "from seeknal.cli import main; main()"]
 
 
-def test_a_home_by_two_names_is_one_home(home, tmp_path, monkeypatch):
+def test_two_paths_to_one_home_are_one_home(home, tmp_path, monkeypatch):
     fg = written(rows(1))
     FeatureStore(home).tables.serve([FeatureLookup(fg)], "serving")
     (tmp_path / "link").symlink_to(home)
@@ -53,7 +53,7 @@ def test_a_home_by_two_names_is_one_home(home, tmp_path, monkeypatch):
     assert both.serve("both").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 3, "y": 2}]
 
 
-def test_a_folder_of_online_rows_by_two_names_is_one_store(home, tmp_path):
+def test_two_paths_to_one_folder_of_online_rows_are_one_store(home, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     written(rows(1))
@@ -125,7 +125,7 @@ def test_tables_in_one_online_store_by_two_names_do_not_take_their_rows_from_eac
             connect(names[0]).get(f"shop/spend/{version}", [])
 
 
-def test_what_was_asked_of_an_online_store_by_one_name_stays_when_another_name_is_used(home, names):
+def test_intervals_requested_under_one_name_of_a_store_stay_when_another_name_is_used(home, names):
     far, near = FeatureStore(home), FeatureStore(home, online_store=names[0])
     far.groups.write(defined(), pa.concat_tables([rows(1), rows(2, user=2)]))
     table = far.tables.serve([FeatureLookup("spend")], "table", target=names[1])
@@ -178,7 +178,7 @@ def unknown():
     return command
 
 
-def test_a_user_without_a_home_folder_needs_but_a_home(home, tmp_path, unknown):
+def test_a_user_without_a_home_folder_needs_only_a_named_home(home, tmp_path, unknown):
     here = tmp_path / "here"
     done = run(*unknown, sys.executable, "-c", USE, folder=here, SEEKNAL_HOME=str(home))
     assert (done.stdout, done.returncode) == (USED, 0), done.stderr

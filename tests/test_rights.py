@@ -58,7 +58,7 @@ def files_of(home):
     return {path: path.stat().st_mtime_ns for path in home.rglob("*")}
 
 
-def test_all_that_reads_works_in_a_home_that_is_read_only(read_only_home, tmp_path):
+def test_every_read_works_in_a_home_that_is_read_only(read_only_home, tmp_path):
     before = files_of(read_only_home)
     code = f"""{BEGIN}
 print(store.tables.open("spend").get_features([{{"user_id": 1}}], "dicts"))
@@ -82,7 +82,7 @@ print(store.tables.verify("spend").equal, len(spend.head()), [one.number for one
 
 
 @pytest.mark.usefixtures("read_only_home")
-def test_all_commands_that_read_work_in_a_home_that_is_read_only():
+def test_every_reading_command_works_in_a_home_that_is_read_only():
     commands = (
         "status",
         "list feature-groups",
@@ -105,7 +105,7 @@ for command in {commands!r}:
     assert run_unprivileged(code).count("exit code 0\n") == len(commands)
 
 
-def test_all_that_writes_says_that_a_home_is_read_only_and_changes_nothing(read_only_home):
+def test_every_write_says_that_a_home_is_read_only_and_changes_nothing(read_only_home):
     before = files_of(read_only_home)
     writes = (
         'spend.push({"user_id": 1, "at": day + pd.Timedelta("1h"), "x": 3})',

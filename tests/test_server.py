@@ -187,7 +187,7 @@ def test_status_and_features_can_be_asked_for(http):
         (400, "lacks 'spent'", "/v1/push/shop/spend", {"rows": [{"user_id": 1, "at": "2024-01-01"}]}),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_told_in_the_librarys_words(http, status, said, path, body):
+def test_invalid_values_get_the_librarys_errors(http, status, said, path, body):
     answer = http.post(path, json=body)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -216,7 +216,7 @@ def test_columns_beside_the_keys_are_passed_over_in_a_table_of_keys(http):
     assert "the frame has no column 'user_id'. Did you mean 'userid'?" in answer.json()["detail"]
 
 
-def test_other_methods_kinds_and_answers_are_refused_by_name(http):
+def test_unsupported_methods_and_formats_are_refused_by_name(http):
     assert http.put("/v1/online/shop/all").status_code == 405
     assert http.put("/v1/online/shop/all").headers["allow"] == "POST, GET, HEAD"
     as_form = http.post("/v1/online/shop/all", data={"keys": "1"})
@@ -318,7 +318,7 @@ def test_a_question_that_does_not_fit_is_refused_before_the_answer_begins(http, 
     assert said in answer.json()["detail"]
 
 
-def test_a_spine_that_is_none_is_refused(http, store):
+def test_an_invalid_spine_is_refused(http, store):
     for junk in (b"", b"x", b"PAR1", b"\xff\xff\xff\xff\x10\x00\x00\x00junk", b"PAR1" + bytes(100)):
         answer = historical(http, junk)
         assert answer.status_code == 400, answer.text

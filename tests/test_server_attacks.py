@@ -41,7 +41,7 @@ NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 AT = Materialization(event_time_col="at")
 ONLINE, PUSH, HISTORICAL = "/v1/online/shop/people", "/v1/push/shop/people", "/v1/historical/shop"
 SECRETS = ("vault", "treasury", "heirloom", "holder", "sesame", "tweet-98")
-"""A text that occurs only in the other project, and in a file beside the home."""
+"""Texts that occur only in the other project, and in a file beside the home."""
 KNOWN = [{"customer": "ann", "score": 0.5, "tags": ["a"], "raw": "eA=="}]
 INJECTED = [
     *("'; DROP TABLE groups; --", '"; DROP TABLE groups; --', "' OR '1'='1", "x' UNION SELECT * FROM tokens --"),
@@ -298,7 +298,7 @@ def fuzz_all(target: Target, examples: int) -> dict[str, int]:
 
 @pytest.mark.filterwarnings("ignore")  # of what makes the requests
 @pytest.mark.parametrize("setting", ["opened", "kept"])
-def test_whatever_is_asked_is_answered_as_described(request, setting):
+def test_every_request_gets_a_response_as_described(request, setting):
     done = fuzz_all(request.getfixturevalue(setting), 150 if IS_LONG else 40)
     assert len(done) >= 8
     assert all(done.values())
@@ -334,7 +334,7 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("name", BAD_JSON)
-def test_json_that_is_none_is_refused_and_not_repeated(attacked, name):
+def test_invalid_json_is_refused_and_not_repeated(attacked, name):
     said = [attacked.refused(path, BAD_JSON[name]) for path in (ONLINE, PUSH)]
     said.append(attacked.refused(HISTORICAL, form(('"query"', BAD_JSON[name]), SPINE), FORM))
     assert max(said) < 3000
@@ -358,7 +358,7 @@ BAD_MSGPACK = {
 
 
 @pytest.mark.parametrize("name", BAD_MSGPACK)
-def test_messagepack_that_is_none_is_refused(attacked, name):
+def test_invalid_messagepack_is_refused(attacked, name):
     for path, kind in product((ONLINE, PUSH), (MSGPACK, TYPED)):
         attacked.refused(path, BAD_MSGPACK[name].replace(b"keys", b"rows" if path == PUSH else b"keys"), kind)
 
@@ -411,7 +411,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_ends_early_is_refused(attacked, name):
+def test_truncated_bodies_are_refused(attacked, name):
     path, kind, whole = GOOD[name]
     assert attacked.ask("POST", path, whole, kind).status_code == 200
     for end in range(0, len(whole) - 9, 1 if path == ONLINE else 13):
@@ -423,7 +423,7 @@ def test_what_ends_early_is_refused(attacked, name):
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_noise_is_refused(attacked, name):
+def test_random_bytes_are_refused(attacked, name):
     path, kind, whole = GOOD[name]
     chance = random.Random(7)
     for _ in range(25):
@@ -451,7 +451,7 @@ CORRUPTED: dict[str, tuple[str, Callable[[bytes], bytes], str, bytes]] = {
 
 
 @pytest.mark.parametrize("name", CORRUPTED)
-def test_a_wrong_byte_in_arrow_or_parquet_is_an_answer_and_never_the_end(attacked, name):
+def test_a_wrong_byte_in_arrow_or_parquet_gets_a_response_and_never_ends_the_server(attacked, name):
     path, wrap, kind, whole = CORRUPTED[name]
     faults = []
     for place in range(0, len(whole), 1 if IS_LONG else 7):
@@ -470,7 +470,7 @@ def array(kind: pa.DataType, length: int, *buffers: bytes | None) -> pa.Array:
     return pa.Array.from_buffers(kind, length, [None if one is None else pa.py_buffer(one) for one in buffers])
 
 
-def test_arrow_whose_buffers_lie_is_refused(attacked):
+def test_arrow_with_inconsistent_buffers_is_refused(attacked):
     for offsets in ((0, 2**31 - 1), (0, -1), (5, 1), (-8, 0), (2**30, 2**30 + 1)):
         head, mark, tail = stream_of(pa.table({"customer": ["ann"]})).rpartition(struct.pack("<2i", 0, 3))
         assert mark
@@ -494,7 +494,7 @@ def test_arrow_whose_buffers_lie_is_refused(attacked):
     ],
     ids=lambda values: str(values.type),
 )  # fmt: skip
-def test_arrow_values_that_python_has_no_place_for_are_refused(attacked, values):
+def test_arrow_values_that_python_cannot_hold_are_refused(attacked, values):
     attacked.refused(ONLINE, stream_of(pa.RecordBatch.from_arrays([values], ["customer"])), ARROW)
 
 
@@ -511,7 +511,7 @@ def swollen(kind: pa.DataType) -> pa.Array:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()], ids=str)
-def test_what_swells_when_it_is_unpacked_is_refused(attacked, kind):
+def test_bodies_that_decompress_to_far_more_are_refused(attacked, kind):
     keys = stream_of(pa.RecordBatch.from_arrays([swollen(kind)], ["customer"]), "zstd")
     assert len(keys) < 10_000
     attacked.refused(ONLINE, keys, ARROW)
@@ -562,7 +562,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_that_is_none_is_refused(attacked, name):
+def test_an_invalid_form_is_refused(attacked, name):
     attacked.refused(HISTORICAL, FORMS[name], FORM)
 
 
@@ -690,7 +690,7 @@ def test_what_is_wrong_is_quoted_in_part_only(attacked):
     assert attacked.refused(ONLINE, stream_of(pa.table({"customer": [[None] * 10_000]})), ARROW) < 3000
 
 
-def test_text_is_no_list_of_its_letters(attacked):
+def test_text_is_not_taken_for_a_list_of_its_letters(attacked):
     row = {"customer": "letters", "at": "2024-01-01", "score": 1, "tags": "ab", "raw": ""}
     attacked.refused(PUSH, json.dumps({"rows": [row]}).encode())
 
@@ -779,7 +779,7 @@ DISGUISES = [
 ]  # fmt: skip
 
 
-def test_no_writing_of_another_projects_name_opens_it(attacked):
+def test_no_spelling_of_another_projects_name_grants_access(attacked):
     bodies = [
         (JSON, b'{"keys":[{"holder":"ann"}]}'.replace(b"holder", b"customer")),
         (JSON, b'{"rows":[]}'),

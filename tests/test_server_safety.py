@@ -92,7 +92,7 @@ def test_only_the_hash_of_a_token_is_kept(store, shown):
         assert text.split("_", 2)[2].encode() not in kept
 
 
-def test_a_token_opens_its_project_for_its_rights_and_nothing_else(server, shown):
+def test_a_token_grants_its_rights_in_its_project_and_nothing_else(server, shown):
     push = {"rows": [{"user_id": 1, "at": NOON.isoformat(), "spent": 10}]}
     asked = {
         "read": lambda project, headers: httpx2.post(f"{server.url}/v1/online/{project}/spend", json={"keys": []}, headers=headers),
@@ -128,7 +128,7 @@ def test_one_projects_token_sees_nothing_of_another(server, shown):
         )
 
 
-def test_without_a_project_a_token_finds_what_it_opens_and_learns_of_nothing_else(server, shown):
+def test_without_a_project_a_token_finds_only_what_it_grants_access_to(server, shown):
     spine = {"query": (None, b'{"lookups": [{"group": "spend"}], "date_col": "at"}'), "spine": spine_file()}
     elsewhere = spine | {"query": (None, b'{"lookups": [{"group": "bank/spend"}], "date_col": "at"}')}
     asked = {
@@ -160,21 +160,21 @@ def spine_file() -> bytes:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Bearer snk_0_0", "Basic YTpi", "Bearer \xff"])
-def test_who_shows_no_token_is_told_so(server, header):
+def test_a_request_without_a_valid_token_gets_401(server, header):
     answer = httpx2.get(f"{server.url}/v1/catalog", headers={"authorization": header.encode("latin-1")})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert "A token is needed" in answer.json()["detail"]
 
 
-def test_a_token_with_one_wrong_letter_opens_nothing(server, shown):
+def test_a_token_with_one_wrong_letter_grants_nothing(server, shown):
     text = shown["read"]
     for i in (0, 5, 21, len(text) - 1):
         wrong = text[:i] + ("a" if text[i] != "a" else "b") + text[i + 1 :]
         assert ask(server.url, token=wrong).status_code == 401
 
 
-def test_a_revoked_token_soon_opens_nothing_and_the_last_does_not_open_the_door(tmp_path):
+def test_a_revoked_token_soon_grants_nothing_and_revoking_the_last_does_not_open_access(tmp_path):
     store = filled(tmp_path / "other", "shop")
     token = store.tokens.create("web", "shop", ["read"])
     with Server(store.home) as server:
@@ -201,7 +201,7 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(home):
     assert seeknal("token", "revoke", "web").stderr == "Error: Token 'web' is revoked already.\n"
 
 
-def test_others_are_let_in_only_with_tokens(tmp_path):
+def test_clients_of_other_hosts_are_accepted_only_with_tokens(tmp_path):
     store = filled(tmp_path / "other", "shop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEEKNAL_HOME", str(store.home))
@@ -312,7 +312,7 @@ JSON = {"content-type": "application/json"}
 POST = b"POST /v1/online/shop/spend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
-def test_slow_clients_are_let_go(tmp_path):
+def test_slow_clients_are_disconnected(tmp_path):
     store = filled(tmp_path / "other", "shop")
     with Server(store.home, "--timeout", "1") as server:
         assert raw(server.url, POST + b"Content-Length: 100\r\n\r\n", b'{"keys"').startswith(b"HTTP/1.1 408")
@@ -323,7 +323,7 @@ def test_slow_clients_are_let_go(tmp_path):
         wait_for(lambda: ask(server.url).status_code == 200)
 
 
-def test_who_does_not_read_a_large_answer_is_let_go(tmp_path):
+def test_a_client_that_does_not_read_a_large_response_is_disconnected(tmp_path):
     store = filled(tmp_path / "other", "shop")
     notes = FeatureGroup("notes", Entity("user", ["user_id"]), Materialization(event_time_col="at"), "shop")
     store.groups.write(notes, pa.table({"user_id": [1], "at": [NOON], "note": ["x" * 200_000]}))
@@ -353,7 +353,7 @@ def is_given_up(connection: socket.socket) -> bool:
     return False
 
 
-def test_deadlines_hold_while_somebody_holds_the_registry(tmp_path):
+def test_deadlines_hold_while_another_process_locks_the_registry(tmp_path):
     store = filled(tmp_path / "other", "shop")
     with Server(store.home, "--timeout", "1") as server, closing(sqlite3.connect(store.core.registry.path)) as db:
         store.tokens.create("web", "shop", ["read"])
@@ -377,7 +377,7 @@ def test_looking_at_the_registry_keeps_the_locks_that_this_process_holds_on_it(t
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_certificate_that_is_none_ends_it_before_it_begins(tmp_path, workers):
+def test_an_invalid_certificate_prevents_the_start(tmp_path, workers):
     store = filled(tmp_path / "other", "shop")
     for name in ("one.pem", "two.pem"):
         (tmp_path / name).write_bytes(
@@ -458,7 +458,7 @@ def test_pushes_and_joins_wait_for_a_place_among_their_own_kind(tmp_path):
         assert (at_work.result().status_code, waiting.result().status_code) == (200, 200)
 
 
-def test_bodies_on_their_way_take_no_place_from_what_is_there(narrow):
+def test_bodies_still_arriving_do_not_block_complete_requests(narrow):
     host, port = narrow.url.removeprefix("http://").split(":")
     head = b"POST /v1/historical/shop HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with ExitStack() as stack:
@@ -471,7 +471,7 @@ def test_bodies_on_their_way_take_no_place_from_what_is_there(narrow):
     wait_for(lambda: join(narrow.url) == 200)
 
 
-def test_requests_in_flight_are_finished_when_it_ends(tmp_path):
+def test_requests_in_flight_are_finished_at_shutdown(tmp_path):
     store = filled(tmp_path / "other", "shop")
     with Server(store.home) as server:
         host, port = server.url.removeprefix("http://").split(":")
@@ -686,7 +686,7 @@ def test_counts_need_no_files_and_outlive_their_workers(tmp_path):
         wait_for(lambda: keys_counted(server) >= 21)
 
 
-def test_ages_that_take_long_to_find_are_those_found_last():
+def test_ages_that_take_long_to_compute_are_the_previous_ones():
     go, rounds = threading.Event(), iter(range(9))
 
     def find():

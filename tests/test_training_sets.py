@@ -112,7 +112,7 @@ def test_a_group_that_a_training_set_needs_cannot_be_deleted_before_it():
         TrainingSet.load("march")
 
 
-def test_a_file_that_somebody_changed_is_found_out():
+def test_a_changed_file_is_detected():
     _, hist = spend_and_visits()
     saved = hist.save("march")
     (spine,) = FeatureStore().home.glob("datasets/shop/march-*/spine.arrow")
@@ -139,7 +139,7 @@ def test_the_command_line_lists_shows_reproduces_and_deletes(tmp_path):
     assert "No training sets yet" in seeknal("dataset", "list").stdout
 
 
-def test_a_second_of_the_spine_stays_a_second():
+def test_times_in_seconds_stay_times_in_seconds():
     _, hist = spend_and_visits()
     spine = SPINE.set_column(1, "at", SPINE["at"].cast(pa.timestamp("s")))
     hist = hist.using_spine(spine, "at")
@@ -158,7 +158,7 @@ def test_erasing_another_entity_leaves_a_training_set_of_the_newest_snapshot_as_
         FeatureStore().groups.erase("spend", {"user_id": 2})
 
 
-def test_erasing_an_entity_that_no_key_can_be_erases_nothing():
+def test_erasing_an_entity_beyond_the_type_of_the_key_erases_nothing():
     fg = written(pa.table({"user_id": pa.array([1], pa.int32()), "at": [NOON], "x": [1]}))
     assert FeatureStore().groups.erase("spend", {"user_id": 2**40}).rows == 0
     assert HistoricalFeaturesDuckDB([FeatureLookup(fg)]).to_dataframe()["x"].tolist() == [1]

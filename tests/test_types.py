@@ -19,7 +19,7 @@ from seeknal.values.casting import recast
 pytestmark = pytest.mark.slow
 
 
-def test_halves_are_whole_in_duckdb_which_has_none():
+def test_half_floats_are_exact_in_duckdb_which_lacks_the_type():
     fg = written(
         rows(1).set_column(2, "x", pa.array([np.float16(65504)])).append_column("y", pa.array([[np.float16(2)]]))
     )

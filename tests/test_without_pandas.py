@@ -68,7 +68,7 @@ def test_arrow_goes_in_and_comes_out_and_online_answers():
         "features.using_spine(spine, date_col='at').save('set').reproduce()",
     ],
 )
-def test_an_answer_in_pandas_says_what_to_install(asked):
+def test_a_result_in_pandas_says_what_to_install(asked):
     assert told(f"try: {asked}\nexcept DefinitionError as error: print(error)").endswith(ADVICE)
 
 

@@ -69,7 +69,7 @@ def seen(rows: pa.Table, spine: pa.Table, ttl: int | None) -> list[int]:
 @given(
     drawn=tables(), ttl=st.none() | st.integers(0, 6) | st.sampled_from([2**61, 8 * 10**19]), share=st.integers(1, 20)
 )
-def test_the_row_that_counts_is_found(drawn, ttl, share):
+def test_the_winning_row_is_found(drawn, ttl, share):
     rows, spine = drawn
     with patch.object(asof, "_SHARE", share):
         assert asof.nearest(rows, spine, ttl).tolist() == seen(rows, spine, ttl)
@@ -90,14 +90,14 @@ def test_numbers_of_63_bits_are_enough(largest, sizes):
         assert asof.nearest(rows, spine, 100).tolist() == seen(rows, spine, 100)
 
 
-def test_a_null_key_is_no_key_not_even_nought():
+def test_a_null_key_matches_no_key_not_even_zero():
     rows = pa.table({"k0": [0, 1], "t": [1, 1], "id": [0, 1]})
     spine = pa.table({"k0": pa.array([None, 0, 1], pa.int64()), "t": [1, 1, 1]})
     assert asof.nearest(rows, spine).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
-def test_text_that_is_longer_than_an_array_holds_is_numbered_in_wide_ones(kind):
+def test_text_beyond_the_size_of_one_array_is_numbered_in_large_arrays(kind):
     rows = pa.table({"k0": pa.array(["a", "b", "a"], kind), "t": [1, 2, 3], "id": range(3)})
     spine = pa.table({"k0": pa.array(["a", "c", None, "a", "b"], kind), "t": [2, 9, 9, 3, 2]})
     with patch.object(asof, "_LONG_TEXT", -1):

@@ -99,7 +99,7 @@ class Overtaken(RedisStore):
         return super().get(space, *keys) if keys else self._real._client.get(space)  # noqa: SLF001 - its own
 
 
-def test_an_answer_in_several_parts_is_of_one_load(valkey_url, monkeypatch):
+def test_a_lookup_in_several_reads_sees_one_load(valkey_url, monkeypatch):
     monkeypatch.setattr("seeknal.online.redis._AT_ONCE", 1)
     store = Overtaken(valkey_url)
     RedisStore(valkey_url).replace(
@@ -108,7 +108,7 @@ def test_an_answer_in_several_parts_is_of_one_load(valkey_url, monkeypatch):
     assert store.get("shop/spend/1", [b"1", b"2"]) == (b"t", [b"new", b"new"])
 
 
-def test_how_fresh_a_table_is_counts_events_to_the_end_of_what_was_asked_for_and_no_later():
+def test_freshness_counts_events_up_to_the_end_of_the_requested_interval():
     fg = written(rows(1))
     for hour in (1, 2):
         write(fg, rows(hour, times=[NOON + hour * HOUR]), mode="append")
@@ -130,7 +130,7 @@ def users(times: dict[int | None, datetime]) -> pa.Table:
     return pa.table({"user_id": pa.array(times, pa.int64()), "at": list(times.values()), "x": [1] * len(times)})
 
 
-def test_how_fresh_a_table_is_counts_the_rows_that_it_serves_and_no_others():
+def test_freshness_counts_only_the_rows_that_the_table_serves():
     fg, store = written(users({1: NOON, 2: NOON + HOUR, None: NOON + 5 * HOUR})), FeatureStore()
     store.groups.load("spend")
     assert newest_of(store) == instant(NOON + HOUR)
@@ -147,7 +147,7 @@ def test_how_fresh_a_table_is_counts_the_rows_that_it_serves_and_no_others():
     assert newest_of(store) is None
 
 
-def test_how_fresh_a_table_is_moves_on_when_rows_come_that_were_loaded_before():
+def test_freshness_advances_when_rows_loaded_ahead_of_their_time_become_visible():
     written(users({1: datetime.now(UTC) - HOUR, 2: (ahead := datetime.now(UTC) + HOUR)}))
     store = FeatureStore()
     store.groups.load("spend")
@@ -155,7 +155,7 @@ def test_how_fresh_a_table_is_moves_on_when_rows_come_that_were_loaded_before():
     assert [newest_of(store, ahead + late) for late in (timedelta(0), HOUR)] == [instant(ahead)] * 2
 
 
-def test_how_fresh_a_table_is_that_an_earlier_release_loaded():
+def test_freshness_of_a_table_that_an_earlier_release_loaded():
     fg, store = written(users({1: NOON, 2: NOON + HOUR})), FeatureStore()
     store.groups.load("spend")
     online, space = LmdbStore(store.home / "online"), "shop/spend/1"
@@ -183,7 +183,7 @@ def test_a_table_whose_rows_have_all_expired_is_stale():
 # Pushes and erasures
 
 
-def test_what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_after_it_was_not():
+def test_events_at_the_moment_of_an_erasure_are_erased_and_later_ones_are_not():
     fg, store = written(rows(1, 2)), FeatureStore()
     store.groups.erase("spend", {"user_id": 1})
     (erased,) = store.core.registry.erasures(store.core.catalog.group("spend")).values()
@@ -193,7 +193,7 @@ def test_what_happened_at_the_moment_of_an_erasure_was_erased_and_what_happened_
 
 
 class Saving(TrainingSets):
-    """A table during whose erasure another caller saves a training set with the entity."""
+    """Training sets; during an erasure, another caller saves one with the entity."""
 
     happen = None
 
@@ -267,7 +267,7 @@ def test_a_version_that_another_writer_makes_meanwhile_keeps_its_number():
 
 
 @pytest.mark.parametrize("late", [rows(2, user=2), rows("text", user=2)], ids=["the same schema", "another"])
-def test_the_first_of_two_first_writes_counts_and_the_second_sees_it(late):
+def test_of_two_concurrent_first_writes_the_second_sees_the_first(late):
     store = FeatureStore()
     racing = Racing(store.home, store.core.registry, Duck(store.home / "scratch"))
     racing.happen = lambda: write(group(), rows(1))
@@ -305,7 +305,7 @@ def test_a_file_whose_last_time_was_cut_to_milliseconds_keeps_its_last_row(home)
     assert sorted(history(fg)["x"].to_pylist()) == [1, 2]
 
 
-def test_a_write_that_was_overtaken_leaves_no_file_of_its_first_try(monkeypatch):
+def test_a_write_that_lost_the_race_leaves_no_file_of_its_first_attempt(monkeypatch):
     fg, store, commit = written(rows(1)), FeatureStore(), table.commit_files
 
     def overtaken(*arguments):
@@ -319,7 +319,7 @@ def test_a_write_that_was_overtaken_leaves_no_file_of_its_first_try(monkeypatch)
     assert store.core.catalog.offline("shop", "spend").orphans() == []
 
 
-def test_a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_one_that_does_not_is_none(recwarn):
+def test_a_write_warns_only_if_it_reaches_further_back_than_lookback_days(recwarn):
     fg = group()
     store = FeatureStore(lookback_days=30)
 
@@ -334,7 +334,7 @@ def test_a_write_that_reaches_further_back_than_lookback_days_is_a_notice_and_on
     assert len(told(timedelta(days=30) + MICROSECOND)) == 1
 
 
-def test_a_version_made_after_going_back_has_a_number_of_its_own():
+def test_a_version_created_after_a_rollback_has_a_new_number():
     fg = written(rows(1))
     write(fg, rows(1, y=[1]))
     fg.rollback(to=1)
@@ -346,7 +346,7 @@ def test_a_version_made_after_going_back_has_a_number_of_its_own():
     ]
 
 
-def test_the_days_that_are_kept_can_be_read_after_a_vacuum_and_others_not():
+def test_days_that_are_kept_can_be_read_after_a_vacuum_and_others_cannot():
     fg = written(rows(1))
     for number in (2, 3):
         write(fg, rows(number))
@@ -419,7 +419,7 @@ def test_two_tables_that_differ_only_in_a_null_or_in_where_values_end_have_diffe
 # The server
 
 
-def test_arrow_whose_text_is_none_is_refused():
+def test_arrow_text_that_is_not_utf8_is_refused():
     ends = pa.py_buffer(b"".join(number.to_bytes(4, "little") for number in (0, 1)))
     lying = pa.Array.from_buffers(pa.string(), 1, [None, ends, pa.py_buffer(b"\xff")])
     sink = pa.BufferOutputStream()
@@ -430,7 +430,7 @@ def test_arrow_whose_text_is_none_is_refused():
         read_arrow(sink.getvalue().to_pybytes(), 10)
 
 
-def test_a_revoked_token_is_found_no_more_and_the_door_stays_shut(store):
+def test_a_revoked_token_grants_nothing_and_access_stays_closed(store):
     text = store.tokens.create("web", "shop", ["read"], new_project=True)
     assert tokens.Authenticator(store.core.registry.tokens(), may_be_open=True).find(text).name == "web"
     store.tokens.revoke("web")

@@ -27,7 +27,7 @@ from .world import HOUR, NOON, rows, write, written
     ttl=some.ttls,
     moments=st.lists(some.moments, min_size=3, max_size=3),
 )
-def test_the_row_that_is_said_to_have_won_is_the_one_the_join_gives(store: FeatureStore, frames, ttl, moments):
+def test_the_explained_winner_is_the_row_that_the_join_returns(store: FeatureStore, frames, ttl, moments):
     """The explanation goes through the rows in Python, the join in SQL: two ways, one answer."""
     pair = Pair(store, "user_id", project=fresh_project(), ttl=ttl)
     for frame in frames:
@@ -73,7 +73,7 @@ def test_every_row_that_lost_says_why():
     assert verdicts(fg, NOON + 4 * HOUR)[1] == "older: by 1:00:00 than the newest, which has expired"
 
 
-def test_rows_of_one_time_without_a_created_time_are_told_apart_by_their_writing():
+def test_ties_without_a_created_time_are_explained_by_the_order_of_writing():
     fg = written(rows(1, 2, times=[NOON, NOON]))
     assert verdicts(fg, NOON) == {2: "won", 1: "same time, but written earlier than the newest"}
 

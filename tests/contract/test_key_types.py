@@ -117,7 +117,7 @@ def test_what_an_earlier_release_erased_stays_erased():
     assert [(one.rows, one.erased) for one in pushed] == [(0, 1), (0, 1), (1, 0)]
 
 
-def test_equal_counts_of_other_units_are_other_keys_of_an_erasure():
+def test_timestamps_with_equal_counts_of_other_units_are_other_keys_of_an_erasure():
     store, g = FeatureStore(), group("g")
     store.groups.write(g, rows(EPOCH + timedelta(seconds=5), pa.timestamp("s")))
     store.groups.erase("g", {"k": EPOCH + timedelta(seconds=5)})

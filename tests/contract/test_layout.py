@@ -44,7 +44,7 @@ def tiny_files(monkeypatch: pytest.MonkeyPatch) -> None:
     features=st.lists(st.sampled_from([("n", "x"), ("n", "x"), ("n",)]), min_size=6, max_size=6),
     optimized=st.integers(0, 6),
 )
-def test_files_cut_by_days_and_put_together_hold_what_was_written(
+def test_files_split_by_days_and_compacted_hold_the_written_rows(
     store: FeatureStore, frames: Sequence[some.Frame], features: Sequence[tuple[str, ...]], optimized: int
 ) -> None:
     pair = Pair(store, "user_id", project=fresh_project(), ttl=None)
@@ -118,7 +118,7 @@ def test_overwriting_a_day_writes_no_file_of_other_days(pair: Pair) -> None:
     assert sum(file.rows for file in after) == 15
 
 
-def test_a_merge_writes_no_file_that_none_of_its_rows_falls_into(pair: Pair) -> None:
+def test_a_merge_rewrites_only_files_into_which_one_of_its_rows_falls(pair: Pair) -> None:
     pair.write(frame([*[0] * 4, *[1] * 4, *[2] * 4, *[3] * 4]))
     before = {file.path for file in pair_snapshot(pair).files}
     same = [((1,), START, None, 1), ((1,), START + 3 * DAY + 15, None, 1)]  # the first and the last row
@@ -127,7 +127,7 @@ def test_a_merge_writes_no_file_that_none_of_its_rows_falls_into(pair: Pair) -> 
     assert told(pair.store, pair) == expected(pair.oracle)
 
 
-def test_small_files_are_put_together_by_the_write_that_finds_enough_of_them(pair: Pair) -> None:
+def test_a_write_that_finds_enough_small_files_compacts_them(pair: Pair) -> None:
     kept = []
     for day in range(20):
         pair.write(frame([day]))
@@ -155,7 +155,7 @@ def test_optimizing_cuts_a_file_that_is_too_large_and_then_leaves_it(
 
 @given(days=st.lists(st.integers(0, 40), max_size=60))
 @PROFILE
-def test_spans_have_rows_enough_for_a_file_and_cover_all_time(days: list[int]) -> None:
+def test_intervals_have_rows_enough_for_a_file_and_cover_all_time(days: list[int]) -> None:
     spans = plan.cut(np.bincount(days, minlength=1))
     assert spans[0].start is None
     assert spans[-1].end is None
@@ -176,7 +176,7 @@ def holds(interval: Interval, day: int) -> bool:
 
 @PROFILE
 @given(days=st.lists(st.integers(-3, 3), max_size=30), edges=st.sets(st.integers(-2, 3)))
-def test_rows_are_split_by_spans_in_their_order(days: list[int], edges: set[int]) -> None:
+def test_rows_are_split_by_intervals_and_keep_their_order(days: list[int], edges: set[int]) -> None:
     starts = [None, *(edge * DAY for edge in sorted(edges))]
     spans = [Interval(a, None if b is None else b - 1) for a, b in zip(starts, [*starts[1:], None], strict=True)]
     fields = [pa.field("user_id", pa.int64()), pa.field("seen_at", UTC)]

@@ -76,7 +76,7 @@ class World:
         return pd.Series(known.reindex(pd.MultiIndex.from_arrays([self.spine["user_id"], day])).fillna(0).to_numpy())
 
     def label(self, name: str) -> pd.Series:
-        """Return a label: the events in the rest of the day of each moment, or those of the day before."""
+        """Return a label: of the day of each moment, of the rest of that day, of the day before, or random."""
         yesterday = self.of_day(back=1)
         typical = yesterday.median()
         noise = self.spine["noise"]
@@ -122,7 +122,7 @@ def test_sums_dated_by_the_start_of_their_day_are_found_and_by_its_end_they_are_
 
 
 @pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
-def test_sums_that_follow_from_labels_are_found_although_they_bound_none():
+def test_sums_that_correlate_with_labels_without_bounding_them_are_found():
     world = World.of(7, 100, 100, 0.8, "event")
     (text,) = found(world, world.dense(), timedelta(0), y=world.label("a_large_one"))
     assert "spent correlates with each y of the day it is dated by, but these do not correlate with each other" in text
@@ -167,7 +167,7 @@ def test_each_kind_of_sum_is_found(feature):
 @pytest.mark.parametrize(
     "seeds", [range(20), *(pytest.param(range(i, i + 40), marks=pytest.mark.slow) for i in range(20, 300, 40))], ids=str
 )
-def test_sums_dated_by_the_end_of_their_day_are_never_accused(seeds, by):
+def test_sums_dated_by_the_end_of_their_day_are_never_reported(seeds, by):
     """For every label: of the day to come, of the day before, which the sums predict well, or random."""
     labels = ["spends_later", "chance", "yesterday_was_good", "about_yesterday"]
     labels += ["a_good_day", "buys_later"] if by == "day" else ["amount", "a_large_one"]

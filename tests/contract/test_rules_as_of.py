@@ -120,7 +120,7 @@ def test_as_of_reads_the_version_of_that_time():
     ],
     ids=["tomorrow", "no such snapshot", "another group", "no moment"],
 )
-def test_an_as_of_that_has_no_settled_answer_is_refused(as_of, message):
+def test_an_as_of_whose_result_could_still_change_is_refused(as_of, message):
     fg = written(rows(1))
     with pytest.raises(DefinitionError, match=message):
         look(fg, pa.table({"user_id": [1], "at": [NOON]}), as_of=as_of)
@@ -137,7 +137,7 @@ for i in range(40):
 
 
 @pytest.mark.slow
-def test_an_answer_as_of_this_very_moment_holds_while_others_write():
+def test_a_result_as_of_now_stays_the_same_while_others_write():
     fg = written(rows(-1))
     writer = python(WRITER)
     spine, answers = pa.table({"user_id": [1], "at": [NOON]}), {}
@@ -270,7 +270,7 @@ def test_an_entity_of_several_keys_is_erased_by_all_of_them():
         FeatureStore().groups.erase("spend", {"user_id": 1})
 
 
-def test_a_snapshots_number_is_of_one_group():
+def test_a_snapshot_number_belongs_to_one_group():
     fg, other = written(rows(1)), group("other")
     write(other, rows(2))
     features = HistoricalFeaturesDuckDB([FeatureLookup(fg), FeatureLookup(other, prefix="other_")])

@@ -350,7 +350,7 @@ def test_files_of_csv_in_a_folder_take_their_types_together(tmp_path):
     assert found["d"].to_pylist() == [date(2024, 1, day) for day in (1, 2, 3)]
 
 
-def test_a_path_that_leads_nowhere_is_named(tmp_path):
+def test_a_path_that_does_not_exist_is_named(tmp_path):
     for path in (tmp_path / "none.parquet", tmp_path / "*.parquet", tmp_path / "x**.csv"):
         with pytest.raises(DataError, match=r"There is no file|cannot be read"):
             frames.to_arrow(path)
@@ -390,7 +390,7 @@ def test_a_spine_whose_file_changes_while_it_is_streamed_is_refused(tmp_path, in
         batches.read_all()
 
 
-def test_a_folder_as_spine_goes_through_in_batches(tmp_path):
+def test_a_folder_as_spine_is_streamed_in_batches(tmp_path):
     fg = written(rows(1, 2))
     for number in range(3):
         os.makedirs(tmp_path / "spine" / f"part={number}")  # noqa: PTH103
@@ -404,7 +404,7 @@ def test_a_folder_as_spine_goes_through_in_batches(tmp_path):
     assert isinstance(hist.to_dataframe(), pd.DataFrame)
 
 
-def test_only_columns_of_folders_names_can_be_read(tmp_path):
+def test_columns_from_folder_names_can_be_read_alone(tmp_path):
     (tmp_path / "k=1").mkdir()
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "k=1" / "a.parquet")
     assert frames.opened(tmp_path).table(["k"]).to_pylist() == [{"k": 1}] * 2

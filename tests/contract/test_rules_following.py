@@ -90,7 +90,7 @@ def online_versions(name="spend"):
 
 
 @pytest.mark.parametrize("way", ["push", "materialize", "refresh", "write", "serve another"])
-def test_rows_written_under_a_later_version_flow_in_whatever_loads_them(place, way):
+def test_rows_of_a_later_version_reach_the_table_by_every_kind_of_load(place, way):
     fg = group(online=way == "write")
     write(fg, three())
     table = served(fg)
@@ -294,7 +294,7 @@ def test_a_server_moves_on_with_the_table(place, home, shared):
         server.stop()
 
 
-def test_a_reader_of_a_table_that_became_another_is_told_so(place):
+def test_a_reader_of_a_replaced_table_gets_its_features_or_an_error_that_says_so(place):
     fg = written(three(y=["a", "b", "c"]))
     table = served(fg, features=["x"])
     with pytest.warns(SeeknalWarning, match="is now another"):
@@ -311,14 +311,14 @@ def test_a_reader_of_a_table_that_became_another_is_told_so(place):
         table.get_features([{"user_id": 1}])
 
 
-def test_serving_again_what_moved_on_by_itself_needs_no_notice():
+def test_serving_a_table_again_that_moved_by_itself_gives_no_warning():
     fg = written(three())
     served(fg, features=["x"])
     changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
     assert xs(served(fg, features=["x"]), 1, 2) == [7, 2]
 
 
-def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
+def test_intervals_requested_of_one_version_are_requested_of_the_next(place):
     fg = written(three())
     store = FeatureStore()
     store.groups.load("spend", interval=Interval.between(NOON + HOUR, None))
@@ -334,7 +334,7 @@ def test_what_was_asked_for_of_one_version_is_asked_for_of_the_next(place):
     )
 
 
-def test_a_refresh_onto_another_version_asks_for_no_more_than_was_asked_for(place):
+def test_a_refresh_that_moves_a_table_requests_no_more_intervals(place):
     fg = written(three())
     store, since = FeatureStore(), Interval.between(NOON + HOUR, None)
     store.groups.load("spend", interval=since)
@@ -368,7 +368,7 @@ def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_
     assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 6, "z": 2.5}]
 
 
-def test_tables_that_were_registered_before_this_was_noted_follow_unless_a_version_was_named(home):
+def test_tables_registered_before_pinning_was_recorded_follow_unless_a_version_was_named(home):
     fg = written(three())
     early, own = served(fg, "early"), FeatureStore().groups.load("spend")
     changed(fg, rows(7, user=1, y=["b"], times=[LATER]), mode="append")
@@ -449,7 +449,7 @@ def test_refresh_loads_what_changed_in_all_tables_and_makes_none():
     assert "No project named 'nope'" in seeknal("refresh", "--project", "nope").stderr
 
 
-def test_refresh_repairs_what_verify_finds_and_in_full_what_nobody_looked_for(place):
+def test_refresh_repairs_what_verify_found_and_a_full_refresh_repairs_the_rest(place):
     fg = written(three())
     table = served(fg)
     online, space = connect(place), "shop/spend/1"
@@ -466,7 +466,7 @@ def test_refresh_repairs_what_verify_finds_and_in_full_what_nobody_looked_for(pl
     assert (table.refresh().changed, table.refresh(full=True).changed, table.verify().equal) == (0, 3, True)
 
 
-def test_refresh_in_full_also_asks_for_what_was_never_asked_for():
+def test_a_full_refresh_also_requests_intervals_that_were_never_requested():
     written(three())
     store = FeatureStore()
     store.groups.load("spend", interval=Interval.between(NOON + HOUR, None))

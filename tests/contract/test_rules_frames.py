@@ -207,12 +207,12 @@ def test_an_index_that_pandas_put_into_a_file_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("lookups", [[], "spend", [FeatureLookup("spend"), "visits"]], ids=str)
-def test_what_is_no_list_of_lookups_is_refused_at_once(lookups):
+def test_a_value_that_is_not_a_list_of_lookups_is_refused_at_once(lookups):
     with pytest.raises(DefinitionError, match="takes a list with at least one FeatureLookup"):
         HistoricalFeaturesDuckDB(lookups)
 
 
-def test_what_is_no_frame_or_no_entity_is_refused_at_once():
+def test_a_value_that_is_not_a_frame_or_an_entity_is_refused_at_once():
     with pytest.raises(DataError, match="Expected a frame, not list"):
         define().set_dataframe([1])
     with pytest.raises(DefinitionError, match="entity='user' of group 'spend' should be made with Entity"):
@@ -332,7 +332,7 @@ def test_a_lazy_polars_frame_is_collected():
     assert look(two_users(), spine)["x"].to_list() == [20, 10]
 
 
-def test_a_list_is_no_frame():
+def test_a_list_is_refused_as_a_frame():
     fg = define()
     with pytest.raises(DataError, match="frame"):
         write(fg, [{"user_id": 1, "at": NOON, "x": 1}])

@@ -100,7 +100,7 @@ GROUP_VERBS = {
 
 
 @pytest.mark.parametrize("verb", GROUP_VERBS)
-def test_a_group_stays_in_the_home_of_its_first_verb(homes, tmp_path, verb):
+def test_a_group_stays_in_the_home_of_its_first_operation(homes, tmp_path, verb):
     fg = moved_group(homes)
     FeatureStore(tmp_path / "first").tables.delete("table")  # which needs the group
     before, first = seen(tmp_path / "second"), seen(tmp_path / "first")
@@ -109,7 +109,7 @@ def test_a_group_stays_in_the_home_of_its_first_verb(homes, tmp_path, verb):
     assert (seen(tmp_path / "first") != first) == (verb != "get_or_create")
 
 
-def test_what_a_group_says_of_itself_is_said_of_its_home(homes, tmp_path):
+def test_properties_of_a_group_are_read_from_its_home(homes, tmp_path):
     fg = moved_group(homes)
     fg.rollback(to=1)
     assert (fg.version, [one.number for one in fg.versions], fg.features) == (1, [1, 2], ["x"])
@@ -142,7 +142,7 @@ FEATURES_VERBS = {
 
 @pytest.mark.parametrize("verb", FEATURES_VERBS)
 @pytest.mark.parametrize("close", [False, True], ids=["open", "closed"])
-def test_features_are_those_of_the_home_of_their_first_verb(homes, tmp_path, verb, close):
+def test_features_stay_in_the_home_of_their_first_operation(homes, tmp_path, verb, close):
     features = moved_features(homes)
     before = seen(tmp_path / "second")
     if close:
@@ -225,7 +225,7 @@ def test_a_handle_that_was_sent_to_another_process_knows_its_home(homes):
     assert table.verify().equal
 
 
-def test_a_home_from_the_root_is_meant_wherever_the_program_goes(tmp_path, monkeypatch):
+def test_a_relative_home_stays_the_same_when_the_working_folder_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEKNAL_HOME", "here")
     fg = written(rows(1))
     monkeypatch.chdir(tmp_path)
@@ -240,7 +240,7 @@ def looked_at():
     return [fg, FeatureGroupDuckDB("bare"), features, features.using_spine(SPINE, "when"), features.using_latest()]
 
 
-def test_to_look_at_things_makes_nothing(home, tmp_path):
+def test_displaying_objects_creates_nothing(home, tmp_path):
     for thing in looked_at():
         assert type(thing).__name__ in repr(thing)
         assert thing._repr_html_().startswith("<table>")
@@ -251,7 +251,7 @@ def test_to_look_at_things_makes_nothing(home, tmp_path):
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_to_look_at_a_definition_does_not_bind_it(homes):
+def test_displaying_a_definition_does_not_bind_it(homes):
     fg = group()
     repr(fg)
     fg._repr_html_()
@@ -259,7 +259,7 @@ def test_to_look_at_a_definition_does_not_bind_it(homes):
     assert fg.head(output="arrow")["x"].to_pylist() == [2]
 
 
-def test_what_cannot_be_read_can_be_looked_at(home):
+def test_objects_whose_home_cannot_be_read_can_be_displayed(home):
     home.mkdir()
     (home / "registry.db").write_bytes(b"no database" * 100)
     assert "version: none yet" in repr(group())

@@ -64,7 +64,7 @@ SPANS = [
 
 @pytest.mark.parametrize("keep", [None, ["label"]], ids=repr)
 @pytest.mark.parametrize("interval", SPANS, ids=repr)
-def test_every_verb_sees_what_to_dataframe_sees(interval, keep, tmp_path):
+def test_every_call_sees_what_to_dataframe_sees(interval, keep, tmp_path):
     fg, features = asked()
     write(fg, rows(99, times=[NOON + HOUR]), mode="append")
     features = features.using_spine(SPINE, "when", keep_cols=keep)
@@ -94,7 +94,7 @@ def test_an_explanation_sees_what_to_dataframe_sees(interval):
 
 @pytest.mark.parametrize("interval", SPANS, ids=repr)
 @pytest.mark.parametrize("kind", ["history", "latest"])
-def test_what_is_asked_without_a_spine_is_saved_as_it_is_answered(kind, interval):
+def test_a_request_without_a_spine_is_saved_as_it_is_returned(kind, interval):
     fg, features = asked()
     write(fg, rows(99, times=[NOON + HOUR]), mode="append")
     features = features if kind == "history" else features.using_latest(now=NOON + 2 * HOUR)
@@ -159,7 +159,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize(("argument", "where"), [(name, where) for name, calls in LISTS.items() for where in calls])
-def test_a_list_of_names_is_anything_that_gives_text_and_else_an_error_that_shows_how(argument, where):
+def test_any_iterable_of_text_is_a_list_of_names_and_anything_else_is_an_error_with_the_fix(argument, where):
     fg, call = written(rows(1, 2)), LISTS[argument][where]
     for given in (["x"], ("x",), iter(["x"]), (name for name in ["x"]), np.array(["x"]), pd.Index(["x"])):
         assert call(fg, given) == ["x"]
@@ -174,7 +174,7 @@ def test_a_list_of_names_is_anything_that_gives_text_and_else_an_error_that_show
 
 
 @pytest.mark.parametrize("given", [5, b"x", ["x"], None, object, np.array(["x"]), "\ud800"], ids=repr)
-def test_other_arguments_that_name_something_are_refused_if_they_are_no_text(given):
+def test_other_arguments_that_are_names_are_refused_unless_they_are_text(given):
     fg = written(rows(1))
     store, lookup = FeatureStore(), FeatureLookup(fg)
     for ask in (
@@ -195,7 +195,7 @@ def test_other_arguments_that_name_something_are_refused_if_they_are_no_text(giv
             ask()
 
 
-def test_the_span_that_was_asked_for_is_kept_and_shown():
+def test_the_requested_interval_is_kept_and_shown():
     _, features = asked()
     saved = features.using_spine(SPINE, "when").save("it", NOON + HOUR, as_of=datetime.now(UTC))
     assert "2024-01-01 13:00:00 to ..." in saved._repr_html_()
@@ -204,7 +204,7 @@ def test_the_span_that_was_asked_for_is_kept_and_shown():
 @pytest.mark.parametrize(
     "made", [lambda: Interval("2024-05-01"), lambda: Interval(None, NOON), lambda: ("2024-05-01", None)]
 )
-def test_what_is_no_interval_is_refused_with_the_call_that_makes_one(made):
+def test_a_value_that_is_not_an_interval_is_refused_with_the_call_that_makes_one(made):
     fg = written(rows(1))
     store, lookups, spine = FeatureStore(), [FeatureLookup(fg)], pa.table({"user_id": [1], "t": [NOON]})
     for ask in (

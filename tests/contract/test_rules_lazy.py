@@ -109,7 +109,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("value", LOST)
-def test_what_arrow_cannot_carry_of_duckdb_is_refused_with_a_fix_that_works(numbered, value):
+def test_duckdb_types_that_arrow_lacks_are_refused_with_a_fix_that_works(numbered, value):
     def rows_of(column: str, more: str) -> duckdb.DuckDBPyRelation:
         columns = {"user_id": "1", "at": "TIMESTAMP '2024-01-01'", "x": "1"} | {
             column: value if not more else f"CAST({value} AS VARCHAR)"
@@ -136,7 +136,7 @@ def test_what_arrow_cannot_carry_of_duckdb_is_refused_with_a_fix_that_works(numb
     assert hist.using_spine(spine, "at", keep_cols=[]).to_dataframe(output="arrow")["x"].to_pylist() == [1]
 
 
-def test_a_connection_that_reads_no_tables_of_arrow_is_told_so(numbered):
+def test_a_connection_that_cannot_read_arrow_tables_is_an_error_that_says_so(numbered):
     with duckdb.connect(config={"python_enable_replacements": False}) as connection:
         spine = connection.sql("SELECT 1 AS user_id, TIMESTAMP '2024-02-01' AS \"at\"")
         with pytest.raises(DataError, match="SET python_enable_replacements = true"):
@@ -158,7 +158,7 @@ def test_columns_of_a_relation_that_differ_in_case_only_are_kept_apart(numbered)
     assert look(numbered, spine, output="arrow").select(["y", "Y"]).to_pylist() == [{"y": 5, "Y": 6}]
 
 
-def test_answers_in_duckdb_are_no_threads_business(numbered):
+def test_results_in_duckdb_can_be_used_in_any_thread(numbered):
     def ask(number: int) -> object:
         answer = history_of(numbered, "duckdb").filter(f"user_id = {number}")
         return answer.project("x + 1").fetchall()[0][0]
@@ -262,7 +262,7 @@ def test_a_stream_that_breaks_off_is_named():
 @pytest.mark.parametrize(
     "thing", [[1], iter([rows(1)]), pa.array([1]), pl.Series([1]), pd.Series([1]), 5, None, {"x": [1]}]
 )
-def test_what_has_no_columns_is_no_frame(thing):
+def test_an_object_without_columns_is_refused_as_a_frame(thing):
     with pytest.raises(
         DataError, match=r"Expected a frame, not|is one column, and no frame|no stream of columns|no array of columns"
     ):
@@ -282,7 +282,7 @@ class MyPolars(pl.DataFrame):
 
 
 @pytest.mark.parametrize("kind", [MyPandas, MyPolars])
-def test_frames_of_classes_made_from_those_of_pandas_and_polars_are_frames(kind):
+def test_subclasses_of_pandas_and_polars_frames_are_frames(kind):
     fg = written(kind({"user_id": [1, 2], "at": [NOON, NOON], "x": [10, 20]}))
     found = look(fg, kind({"user_id": [2, 1], "at": [NOON, NOON]}))
     assert isinstance(found, kind.__mro__[1])

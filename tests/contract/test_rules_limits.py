@@ -70,7 +70,7 @@ def test_a_time_comes_out_as_the_same_number_or_is_refused_by_name(kind, output,
 
 
 @pytest.mark.parametrize("kind", TIMES, ids=str)
-def test_a_time_of_no_day_is_refused_at_the_write_and_the_push(kind):
+def test_a_time_beyond_one_day_is_refused_at_the_write_and_the_push(kind):
     day = 86_400 * UNITS[kind.unit]
     fg = written(rows(None).set_column(2, "x", of(kind, day - 1)))
     for number in (day, -1):
@@ -88,7 +88,7 @@ EMPTY = [(pa.binary(0), b""), (pa.list_(pa.int64(), 0), []), (pa.list_(pa.binary
 
 
 @pytest.mark.parametrize(("kind", "value"), EMPTY, ids=str)
-def test_a_type_of_empty_values_alone_is_refused_before_anything_is_stored(kind, value, tmp_path):
+def test_a_type_that_has_only_empty_values_is_refused_before_anything_is_stored(kind, value, tmp_path):
     column = pa.array([value], kind)
     with pytest.raises(DataError, match=r"'x'.*empty"):
         group("new").set_dataframe(rows(None).set_column(2, "x", column)).write()

@@ -59,7 +59,7 @@ def test_the_answer_has_the_keys_first_and_the_features_in_their_order():
     assert list(found.columns) == ["user_id", "x", "s"]
 
 
-def test_every_output_says_the_same():
+def test_every_output_has_the_same_values():
     table = serve(written(three_users()))
     for output, kind in {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.Table, "dicts": list}.items():
         found = table.get_features([{"user_id": 2}, {"user_id": 9}], output)
@@ -94,7 +94,7 @@ def test_all_keys_that_are_missing_are_named():
         table.get_features([{"a": 1, "B": 1, "c": 1}])
 
 
-def test_a_mapping_with_a_default_lacks_the_keys_that_it_has_not():
+def test_a_mapping_with_defaults_lacks_the_keys_that_it_does_not_contain():
     table = serve(written(three_users()))
     for given in ({}, {"user": 1}):
         with pytest.raises(DataError, match="asked by user_id; a key"):

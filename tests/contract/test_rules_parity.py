@@ -90,7 +90,7 @@ def test_what_was_deleted_since_is_not_loaded_yet(place):
     assert table.verify().equal
 
 
-def test_spans_that_were_never_asked_for_are_not_loaded_yet_and_shown_as_holes(place):
+def test_intervals_that_were_never_requested_are_reported_as_not_loaded(place):
     three()
     store = FeatureStore()
     store.groups.load("spend", interval=Interval.between(NOON + HOUR, NOON + HOUR))
@@ -126,7 +126,7 @@ def test_an_older_row_is_found_by_its_value(place):
     ]
 
 
-def test_a_ttl_of_the_table_is_the_one_that_verify_counts_with():
+def test_verify_applies_the_ttl_of_the_table():
     times = [datetime.now(UTC) - ago for ago in (timedelta(days=3), timedelta(days=1), HOUR / 6)]
     fg = written(rows(0, 1, times=times[:1] * 2, user=0), ttl=HOUR)
     for user, at in enumerate(times[1:], start=1):
@@ -134,7 +134,7 @@ def test_a_ttl_of_the_table_is_the_one_that_verify_counts_with():
     assert serve(fg, ttl=timedelta(days=30)).verify().equal
 
 
-def test_a_ttl_that_only_one_side_counts_is_found(place):
+def test_a_ttl_that_only_one_side_applies_is_found(place):
     now = datetime.now(UTC)
     fg = written(rows(1, times=[now - 2 * HOUR]), ttl=3 * HOUR)
     table = serve(fg)
@@ -146,7 +146,7 @@ def test_a_ttl_that_only_one_side_counts_is_found(place):
     assert causes(table) == {(1, "expired")}
 
 
-def test_a_sample_is_drawn_of_so_many_entities(place):
+def test_a_sample_has_the_requested_number_of_entities(place):
     table = serve(three())
     assert [table.verify(sample=n).entities for n in (2, 99)] == [2, 3]
 
@@ -274,7 +274,7 @@ def test_late_rows_of_old_days_are_picked_up(place):
     assert table.get_features([{"user_id": 2}], "dicts")[0]["x"] == 2
 
 
-def test_a_load_by_a_clock_that_was_ahead_is_mended_by_the_next(place):
+def test_a_load_by_a_clock_that_was_ahead_is_repaired_by_the_next(place):
     ahead = datetime.now(UTC) + timedelta(days=2)
     with pytest.warns(SeeknalWarning, match="dated after now"):
         fg = written(rows(1, 2, times=[datetime.now(UTC) - HOUR, ahead - timedelta(days=1)]))

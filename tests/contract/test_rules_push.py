@@ -169,7 +169,7 @@ def test_a_group_that_has_no_version_cannot_be_pushed_to():
         fg.push({"user_id": 1, "at": NOON, "x": 1})
 
 
-def test_a_push_that_cannot_go_online_says_that_it_is_stored_and_heals_when_it_comes_again(tmp_path, monkeypatch):
+def test_a_push_that_cannot_be_loaded_says_that_it_is_stored_and_a_retry_loads_it(tmp_path, monkeypatch):
     server = Valkey(tmp_path / "valkey").start()
     try:
         monkeypatch.setenv("SEEKNAL_ONLINE_STORE", server.url)
@@ -187,7 +187,7 @@ def test_a_push_that_cannot_go_online_says_that_it_is_stored_and_heals_when_it_c
         server.stop()
 
 
-def test_no_rows_are_pushed_without_ado():
+def test_a_push_of_no_rows_is_no_error():
     fg = written(rows(1))
     assert fg.push([]).rows == 0
     assert online(fg, 1) == [1]
@@ -361,7 +361,7 @@ class Overtaken(LmdbStore):
         return super().get(space, keys)
 
 
-def test_a_load_that_is_overtaken_by_another_never_goes_back(home):
+def test_a_load_that_lost_the_race_never_restores_older_rows(home):
     fg = written(rows(1))
     table = HistoricalFeaturesDuckDB([FeatureLookup(fg)]).serve()
     pushes = iter(range(1, 4))
@@ -391,7 +391,7 @@ def test_a_push_that_stores_nothing_loads_nothing():
     ]
 
 
-def test_many_loads_leave_few_notes():
+def test_many_loads_leave_few_records():
     fg = written(rows(0))
     for i in range(60):
         fg.push({"user_id": 1, "at": NOON + i * MICROSECOND, "x": i})

@@ -95,7 +95,7 @@ def check(table: Any, key: object, features: list[str] | None) -> None:
 
 @settings(PROFILE, max_examples=3 * PROFILE.max_examples)
 @given(frames=groups(), key=st.sampled_from([1, 1, 1, 2, 2**63]), some=st.randoms())
-def test_one_entity_is_answered_as_among_others(home, frames, key, some):
+def test_one_entity_gets_the_same_result_as_among_others(home, frames, key, some):
     table = serve(FeatureStore(home), frames)
     check(table, key, None)
     names = [name for frame in frames for name in frame.column_names[2:]]
@@ -115,7 +115,7 @@ def wide(home):
     return serve(FeatureStore(home), [pa.table({"user_id": [1], "at": [NOON], **columns})])
 
 
-def test_what_one_caller_does_with_an_answer_no_other_sees(wide):
+def test_changing_a_result_changes_no_other_callers_result(wide):
     keys = [{"user_id": 1}]
     first, arrow = wide.get_features(keys), wide.get_features(keys, "arrow")
     expected = first.copy()
@@ -125,7 +125,7 @@ def test_what_one_caller_does_with_an_answer_no_other_sees(wide):
     assert wide.get_features(keys, "arrow").equals(arrow)
 
 
-def test_many_threads_that_ask_at_once_have_each_its_own_answer(home):
+def test_threads_that_look_up_at_once_get_their_own_results(home):
     users = range(100)
     columns = {f"f{i}": [user * 1000 + i for user in users] for i in range(50)} | {"name": [f"u{u}" for u in users]}
     times = pa.array([NOON] * len(users))
@@ -139,7 +139,7 @@ def test_many_threads_that_ask_at_once_have_each_its_own_answer(home):
         assert all(pool.map(ask, [*users] * 4))
 
 
-def test_a_table_that_was_pickled_answers_alike(wide):
+def test_a_pickled_table_returns_the_same_results(wide):
     keys = [{"user_id": 1}]
     other = pickle.loads(pickle.dumps(wide))
     assert other.get_features(keys, "arrow").equals(wide.get_features(keys, "arrow"))
@@ -157,7 +157,7 @@ def test_a_group_that_is_gone_is_named_whichever_of_several_it_is(home):
             table.get_features([{"user_id": 1}], output)
 
 
-def test_a_row_is_refused_that_a_message_has_no_room_for_and_types_that_it_does_not_know():
+def test_rows_and_types_that_a_message_cannot_hold_are_refused():
     with pytest.raises(ValueError, match="list"):
         SingleRow(pa.schema([("x", pa.list_(pa.int64()))]))
     maker = SingleRow(pa.schema([("x", pa.string()), ("y", pa.string())]))

@@ -261,7 +261,7 @@ def test_an_event_beyond_the_calendar_is_refused(unit):
     assert snapshots(fg) == -1
 
 
-def test_a_moment_beyond_the_calendar_can_still_be_looked_from():
+def test_a_spine_moment_beyond_the_calendar_sees_the_rows_before_it():
     fg = written(rows(5))
     far = pa.array([2**62, -(2**62)], pa.int64()).cast(US)
     assert look(fg, pa.table({"user_id": [1, 1], "at": far}))["x"].to_pylist() == [5, None]

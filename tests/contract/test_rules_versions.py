@@ -234,7 +234,7 @@ ADVISED = [
 
 @pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 @pytest.mark.parametrize(("known", "values"), ADVISED, ids=str)
-def test_a_cast_that_is_advised_works_when_it_is_followed(known, values):
+def test_the_advised_cast_works(known, values):
     fg = written(rows(None).set_column(2, "x", pa.nulls(1, known)))
     frame = pd.DataFrame({"user_id": [1, 1], "at": [NOON + HOUR, NOON + 2 * HOUR], "x": values})
     with pytest.raises(DataError, match="'x'") as error:

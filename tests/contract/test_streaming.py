@@ -82,7 +82,7 @@ def spine_file(path, count=300_000):
     return path
 
 
-def test_a_parquet_spine_goes_through_in_batches_and_comes_out_in_order(tmp_path):
+def test_a_parquet_spine_is_joined_in_batches_and_comes_back_in_order(tmp_path):
     spine = spine_file(tmp_path / "spine.parquet")
     hist = HistoricalFeaturesDuckDB([FeatureLookup(written(rows(1, 2, 3)))]).using_spine(spine, "at")
     assert hist.to_parquet(tmp_path / "out.parquet") == 300_000
@@ -169,7 +169,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path, home):
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_left_in_scratch_goes_with_the_next(tmp_path, home):
+def test_the_next_run_removes_what_a_killed_run_left_in_scratch(tmp_path, home):
     written(rows(1, 2, 3))
     spine, out, scratch = spine_file(tmp_path / "spine.parquet"), tmp_path / "out.parquet", home / "scratch"
     process = python(STREAM, str(spine), str(out))

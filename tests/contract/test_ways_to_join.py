@@ -63,7 +63,7 @@ def seen(rows: list, key: str | None, moment: int | None, ttl: int | None) -> in
 @PROFILE
 @given(rows=ROWS, spine=SPINE, ttl=st.none() | st.integers(0, 4), cuts=st.lists(TIMES, unique=True, max_size=3))
 @example(rows=[("a", 1, None, 1), ("b", 5, None, 2)], spine=[("b", 6), ("a", 6)], ttl=None, cuts=[3])
-def test_all_ways_give_what_the_oracle_says(rows, spine, ttl, cuts):
+def test_all_strategies_return_what_the_oracle_says(rows, spine, ttl, cuts):
     schema = Schema(
         (pa.field("user", pa.string()),), pa.field("at", UTC), pa.field("made", UTC), (pa.field("x", pa.int64()),)
     )
