@@ -121,6 +121,7 @@ def _own_periods(
     known = np.flatnonzero(np.asarray(pc.is_valid(moments["t"])))
     if not len(known):
         return [], f"{label}: no row of the spine has a moment"
+    # A spine row without a moment sees no row, so it says nothing about any.
     moments = moments.take(pa.array(known))
     cells = periods.Cells.of(moments, period, times)
     around = periods.look_around(engine, source, moments, question.span, period)
@@ -152,6 +153,7 @@ def copies(answer: pa.Table, spine: pa.Table, spine_columns: Sequence[str], feat
 
 
 def _is_copy(feature: pa.ChunkedArray, label: pa.ChunkedArray) -> bool:
+    # Arrow does not compare nested columns.
     if pa.types.is_nested(feature.type) or pa.types.is_nested(label.type):
         return False
     try:

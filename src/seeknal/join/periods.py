@@ -305,7 +305,11 @@ def _is_sharp(own: float, around: Sequence[float], count: int) -> bool:
 
 
 def _centred(values: Floats, entity: Ints) -> Floats:
-    """Subtract from each value the mean of its entity."""
+    """Subtract from each value the mean of its entity.
+
+    >>> _centred(np.array([1.0, 3.0, 10.0]), np.array([0, 0, 1])).tolist()
+    [-1.0, 1.0, 0.0]
+    """
     return np.asarray(values - (np.bincount(entity, values) / np.maximum(np.bincount(entity), 1))[entity], np.float64)
 
 
@@ -334,6 +338,9 @@ def _within(places: Floats, cell: Ints) -> tuple[float, int]:
     """Return the correlation of centred values with others of the same cell, and the number of pairs that it is computed from.
 
     The pairs are neighbours in the order of cells. Without a pair, the correlation counts as 1, which is never evidence.
+
+    >>> _within(np.array([1.0, -1.0, 1.0, -1.0]), np.array([0, 1, 0, 1]))  # equal within both cells
+    (1.0, 2)
     """
     order = np.argsort(cell, kind="stable")
     pairs = cell[order[1:]] == cell[order[:-1]]

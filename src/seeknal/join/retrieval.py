@@ -369,6 +369,7 @@ def _key_types(sources: Sequence[Source]) -> list[pa.DataType]:
     Raises:
         DefinitionError: No type of a key widens all others.
     """
+    # Each key is compared in one type, and a narrower one would change the values of some group.
     shared = []
     for fields in zip(*(source.version.schema.keys for source in sources), strict=True):
         wide = [a.type for a in fields if all(types.widens(b.type, a.type) for b in fields)]

@@ -205,6 +205,7 @@ class _State:
             is_clean: Whether the state before it had Seeknal's rows only.
         """
         changes = False
+        # An action without `dataChange` counts as a change.
         for action in actions:
             if removed := action.get("remove"):
                 path = unquote(removed["path"])

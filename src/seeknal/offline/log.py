@@ -188,6 +188,7 @@ class Snapshot:
             tuple(str(self.root / file.path) for file in files if (file.below is not None) == is_cut)
             for is_cut in (False, True)
         )
+        # All files with a bound have the same one: the next row number after the snapshot.
         below = max((file.below for file in files if file.below is not None), default=0)
         return Rows(whole, schema, count, spans, size, cut, below, self.held)
 
@@ -230,6 +231,7 @@ class Snapshot:
 
 def fingerprint_of(files: Iterable[DataFile]) -> bytes:
     """Return a hash of the paths of the files, in any order."""
+    # Each file has a random name, which never refers to other contents.
     return blake2b(" ".join(sorted(file.path for file in files)).encode(), digest_size=16).digest()
 
 
@@ -406,6 +408,7 @@ def read_file_lists(root: Path, wanted: Mapping[int, Sequence[DataFile] | None])
         if number not in wanted:
             continue
         files = wanted[number]
+        # Files that a later commit compacted away are named by the file that has their rows now.
         sizes = (
             {file.path: file.size for file in files}
             if files is not None
@@ -461,6 +464,7 @@ def note_in(actions: Iterable[dict[str, Any]]) -> str | None:
 def commit_in(actions: Iterable[dict[str, Any]], number: int) -> Commit | None:
     """Return Seeknal's note among the actions of the log entry of this number; None if another program made the commit."""
     stored = note_in(actions)
+    # The note has no number: it is that of the entry.
     return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit) if stored else None
 
 

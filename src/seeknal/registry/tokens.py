@@ -64,6 +64,7 @@ class Tokens:
                     "Add --new-project (new_project=True) if the project will be created later.",
                     project=project,
                 )
+        # Without rights, a token is refused by way of a right that does not exist.
         for right in rights or ["none"]:
             if right not in RIGHTS:
                 raise DefinitionError(

@@ -87,6 +87,7 @@ def columns_of(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> di
 def exact_columns(keys: Sequence[Any], names: Sequence[str]) -> list[list[Any]] | None:
     """Return one column per join key; None unless each entity is a mapping with exactly these names."""
     try:
+        # `issuperset` compares all lengths in C, which matters for lookups of many keys.
         if not {len(names)}.issuperset(map(len, keys)):
             return None
         columns = [[key[name] for key in keys] for name in names]

@@ -21,6 +21,7 @@ from seeknal.values.types import UTC
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
 _MOST_SELECTIONS = 100
+"""Maximum number of selections of features that a table keeps for the next request."""
 
 
 class Found(NamedTuple):
@@ -132,6 +133,7 @@ class OnlineTable:
         if all(part.is_quick for part in self.parts):
             self._as_dicts = compile_row_builder(self.keys, self._all.layouts, self.features)
 
+    # Compiled functions cannot be pickled, so a copy compiles its own.
     def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
         return OnlineTable, (self.record, self.parts)
 
@@ -233,7 +235,7 @@ class OnlineTable:
         try:
             found = parts[0].online.get_all(entities.spaces, encoded)
             return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - the store returns one per part
-        except KeyError as error:
+        except KeyError as error:  # stores and parts raise it with the name of the space
             gone = next(part for part in parts if part.space == error.args[0])
             raise NotOnlineError(
                 f"Online table {self.record.label!r} is not online: version {gone.lookup.version} of {gone.lookup.group!r} "

@@ -235,6 +235,7 @@ class _Comparison:
             other = offline.get(name, nothing)  # the version to be loaded may lack the feature
             column = pa.chunked_array([one])
             differing += [(i, name, one[i], other[i]) for i in _places_of_difference(column, other)]
+        # Only differences that are shown get a cause, because that takes another query.
         first = sorted(differing, key=lambda one: one[0])[:_SHOWN]
         return _Compared(read.state, len(keys), len(differing), list(self._explained(keys, read, first)))
 
@@ -307,7 +308,9 @@ def _places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> 
         dated = online.type if pa.types.is_date(offline.type) else offline.type
         kind = types.together(online.type, offline.type) or dated
         online, offline = (recast(pa.table({"": column}), [kind])[0] for column in (online, offline))
+    # Arrow takes 0.0 and -0.0 for equal, so it can only settle columns without floats.
     if not _FLOATS.search(str(online.type)) and online.equals(offline):
         return []
     pairs = zip(to_wire(online, online.type), to_wire(offline, offline.type), strict=True)
+    # MessagePack keeps every bit of a float.
     return [i for i, (one, other) in enumerate(pairs) if one is not other and _encode(one) != _encode(other)]

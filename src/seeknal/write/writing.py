@@ -140,6 +140,7 @@ def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | No
     first = [known]
 
     def step() -> tuple[Written, GroupState]:
+        # Only the first attempt uses the state that the caller has read.
         known = first.pop() if first else catalog.known_state(job.group)
         return _try_to_write(catalog, job, lookback_days, known)
 
@@ -198,6 +199,7 @@ def _try_to_write(
     base = offline.newest()
     old = base.commit if base else None
     schema = infer(job.rows, job.roles, old.schema if old else None)
+    # The rows are checked before anything is registered or created, so that invalid input leaves no trace.
     changes = check_evolution(group.name, old.schema, schema) if old else []
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
     state = _registered(catalog, job, known, base)

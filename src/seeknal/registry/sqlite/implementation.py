@@ -70,6 +70,7 @@ class SqliteRegistry(Database):
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # `Database` opens existing files only, so a new one is created here.
             if not path.exists():
                 with suppress(FileExistsError):
                     path.touch(exist_ok=False)
@@ -241,6 +242,7 @@ class SqliteRegistry(Database):
         found = db.execute(select(t.online_table).where(mine)).one_or_none()
         if (None if found is None else online_table_of(found)) != known:  # another process changed the table first
             return False
+        # Deleting a group deletes its tables, so none may be registered afterwards.
         if any(_group_row(db, lookup.project, lookup.group) is None for lookup in table.lookups):
             return False
         db.execute(delete(t.online_table).where(mine))
