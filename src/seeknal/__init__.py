@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
     from seeknal.define.schema import Change
     from seeknal.entity import Entity
-    from seeknal.errors import DataError, DefinitionError, NotOnlineError, SeeknalError, SeeknalWarning, StoreError
+    from seeknal.errors import (
+        DataError,
+        DefinitionError,
+        GroupDeletedError,
+        NotOnlineError,
+        SeeknalError,
+        SeeknalWarning,
+        StoreError,
+    )
     from seeknal.featurestore.duckdbengine.feature_group import (
         FeatureGroupDuckDB,
         HistoricalFeaturesDuckDB,
@@ -62,6 +70,7 @@ __all__ = [
     "Features",
     "Findings",
     "Freshness",
+    "GroupDeletedError",
     "GroupRecord",
     "Groups",
     "HistoricalFeaturesDuckDB",
@@ -106,6 +115,7 @@ _MODULES = {
     "seeknal.errors": (
         "DataError",
         "DefinitionError",
+        "GroupDeletedError",
         "NotOnlineError",
         "SeeknalError",
         "SeeknalWarning",
