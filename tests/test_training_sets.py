@@ -84,6 +84,16 @@ def test_a_training_set_of_a_moment_of_the_past_reads_what_was_stored_then():
     assert hist.save("now").snapshots == {"shop/spend": 2, "shop/visits": 1}
 
 
+def test_the_name_is_checked_before_the_spine_is_read(tmp_path):
+    _, hist = spend_and_visits()
+    hist.save("march")
+    gone = HistoricalFeaturesDuckDB([FeatureLookup("spend")]).using_spine(tmp_path / "gone.parquet", "at")
+    with pytest.raises(DefinitionError, match="has a training set 'march'"):
+        gone.save("march")
+    with pytest.raises(DefinitionError, match="breaks the rule"):
+        gone.save("../march")
+
+
 def test_a_name_is_taken_once_and_nothing_is_left_of_a_save_that_failed():
     _, hist = spend_and_visits()
     hist.save("march")

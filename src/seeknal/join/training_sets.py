@@ -74,15 +74,14 @@ class TrainingSets:
             DataError: A column of the spine cannot be saved.
         """
         sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
-        question = asked.question
-        spine = retrieval.spine_table(sources, asked.spine, question)
-        project = sources[0].record.project
+        question, project = asked.question, sources[0].record.project
         check_name("training set", name)
         if self._catalog.registry.training_sets(project, name):
             raise DefinitionError(
                 f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
+        spine = retrieval.spine_table(sources, asked.spine, question)
         check_writable(self._catalog.home / "datasets")
         make(self._catalog.home / "datasets")
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
