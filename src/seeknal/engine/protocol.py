@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -27,6 +27,27 @@ class FeatureRequest:
     features: tuple[str, ...]
     ttl: int | None = None
     parts: tuple[Rows, ...] = ()
+
+
+class Spool(Protocol):
+    """Entities and moments that need not fit in memory: they are written in pieces, and then looked up."""
+
+    def write(self, moments: pa.Table) -> None:
+        """Append entities and moments, with the columns of `Engine.as_of`.
+
+        Raises:
+            StoreError: They cannot be written, for example because the disk is full.
+        """
+
+    def as_of(self, wanted: FeatureRequest) -> pa.RecordBatchReader:
+        """Return the features as known at each moment, as `Engine.as_of` does, in bounded memory. Nothing is written afterwards.
+
+        Returns:
+            A stream of one row per moment, in the order of writing, in logical types.
+
+        Raises:
+            StoreError: The rows cannot be read, or what does not fit in memory cannot be written.
+        """
 
 
 class Engine(Protocol):
@@ -56,16 +77,11 @@ class Engine(Protocol):
             One row per moment, in the order of the moments, in logical types.
         """
 
-    def as_of_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
-        """Return the features as known at each moment, as `as_of` does, in bounded memory.
+    def spools(self, count: int) -> AbstractContextManager[Sequence[Spool]]:
+        """Return empty spools. Leaving the `with` block removes what they hold, and ends the streams that are read from them.
 
-        Args:
-            wanted: The features.
-            moments: A Parquet file of the entities and moments, with the columns of `as_of` and their positions `i`. The engine
-                spills into its folder.
-
-        Returns:
-            A stream of one row per moment, in the order of the positions, in logical types.
+        Raises:
+            StoreError: They cannot be created.
         """
 
     def moments(self, groups: Sequence[Rows]) -> pa.Table:

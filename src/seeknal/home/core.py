@@ -118,7 +118,7 @@ class Core:
         """The features as they were known."""
         from seeknal.join.features import Features
 
-        return Features(self.catalog, self._queries.engine, self.home)
+        return Features(self.catalog, self._queries.engine)
 
     @locked_cached_property
     def training_sets(self) -> TrainingSets:

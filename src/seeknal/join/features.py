@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
@@ -11,7 +10,6 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
 from seeknal.names import check_entity, quoted
 from seeknal.registry.catalog import AsOf, Catalog
-from seeknal.system.folders import scratch_of
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.times import Interval, Moment, instant
 
@@ -35,13 +33,11 @@ class Features:
     Args:
         catalog: The home's catalog.
         engine: Returns the engine that joins rows. It is called only when rows are joined.
-        home: The folder of the store, in which rows that do not fit in memory are spilled.
     """
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], home: Path) -> None:
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine]) -> None:
         self._catalog = catalog
         self._engine = engine
-        self._home = home
 
     @overload
     def training_set(
@@ -203,7 +199,7 @@ class Features:
         stream = streaming.Stream(
             self.sources(asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.interval
         )
-        return streaming.stream(self._engine(), stream, scratch_of(self._home), on_progress)
+        return streaming.stream(self._engine(), stream, on_progress)
 
     def explain(
         self, asked: Inquiry, keys: Mapping[str, Any], moment: Moment, limit: int | None = None

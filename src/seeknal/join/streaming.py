@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,11 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seeknal.engine import Engine
+from seeknal.engine import Engine, Spool
 from seeknal.errors import DataError, StoreError
 from seeknal.join.retrieval import Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
 from seeknal.registry.source import Source
-from seeknal.system.folders import kept_in, temporary_folder
 from seeknal.system.progress import OnProgress
 from seeknal.values.frames import Frame, check_parquet, empty_batch, for_parquet
 from seeknal.values.moments import is_text, utc
@@ -44,7 +43,7 @@ class Stream:
     interval: Interval
 
 
-def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress) -> pa.RecordBatchReader:
+def stream(engine: Engine, asked: Stream, on_progress: OnProgress) -> pa.RecordBatchReader:
     """Return the rows of a spine, in order, with the features known at each row's moment.
 
     The features are those of `seeknal.join.retrieval.training_set`.
@@ -52,7 +51,6 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
     Args:
         engine: The engine that joins.
         asked: The request.
-        scratch: Folder to spill to; nothing is left in it.
         on_progress: Called with each step.
 
     Returns:
@@ -69,18 +67,14 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
     result = pa.schema([*(schema.field(name) for name in kept), *features])
 
     def answers() -> Iterator[pa.RecordBatch]:
-        with ExitStack() as stack:
-            with kept_in(scratch):
-                folder = stack.enter_context(temporary_folder(scratch))
+        with engine.spools(len(asked.sources)) as spools:
             on_progress("Reading the spine")
             spine = (batch.select(used) for batch in chain([empty_batch(schema)], batches()))
-            with kept_in(scratch):
-                files, bounds = _spool(asked, spine, folder)
+            bounds = _write(asked, spine, spools)
             readers = []
-            for source, file in zip(asked.sources, files, strict=True):
+            for source, spool in zip(asked.sources, spools, strict=True):
                 on_progress(f"Joining {source.record.label}")
-                with kept_in(scratch):
-                    readers.append(_Rows(engine.as_of_streamed(source.request(bounds, asked.interval), file)))
+                readers.append(_Rows(spool.as_of(source.request(bounds, asked.interval))))
             on_progress("Putting it together")
             for batch in batches():
                 found = [column for reader in readers for column in reader.take(batch.num_rows)]
@@ -89,31 +83,23 @@ def stream(engine: Engine, asked: Stream, scratch: Path, on_progress: OnProgress
     return pa.RecordBatchReader.from_batches(result, answers())
 
 
-def _spool(asked: Stream, batches: Iterator[pa.RecordBatch], folder: Path) -> tuple[list[Path], Interval | None]:
-    """Write the spine's keys, moments and row numbers to a file for each source.
+def _write(asked: Stream, batches: Iterator[pa.RecordBatch], spools: Sequence[Spool]) -> Interval | None:
+    """Write the spine's keys and moments to a spool for each source.
 
     Returns:
-        The files, and the interval from the first to the last moment; None if there are no moments.
+        The interval from the first to the last moment; None if there are no moments.
     """
-    files = [folder / f"moments-{number}.parquet" for number in range(len(asked.sources))]
     bounds: Interval | None = None
     position, known = 0, pa.chunked_array([], pa.string())
-    with ExitStack() as stack:
-        writers: list[pq.ParquetWriter] = []
-        for batch in batches:
-            table = pa.Table.from_batches([batch])
-            at, known = _moments(asked.date_col, table[asked.date_col], known, position)
-            numbers = pa.array(range(position, position + len(table)), pa.int64())
-            spooled = [moments.append_column("i", numbers) for moments in moments_of(asked.sources, table, at)]
-            if not writers:
-                pairs = zip(files, spooled, strict=True)
-                writers = [stack.enter_context(pq.ParquetWriter(file, moments.schema)) for file, moments in pairs]
-            for writer, moments in zip(writers, spooled, strict=True):
-                writer.write_table(moments)
-            here = bounds_of(at)
-            bounds = here if bounds is None else bounds.hull(here) if here else bounds
-            position += len(table)
-    return files, bounds
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        at, known = _moments(asked.date_col, table[asked.date_col], known, position)
+        for spool, moments in zip(spools, moments_of(asked.sources, table, at), strict=True):
+            spool.write(moments)
+        here = bounds_of(at)
+        bounds = here if bounds is None else bounds.hull(here) if here else bounds
+        position += len(table)
+    return bounds
 
 
 def _moments(

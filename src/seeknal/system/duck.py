@@ -41,7 +41,7 @@ class Duck:
 
     def __init__(self, scratch: Path, memory_limit: str | None = None) -> None:
         _ducks.add(self)
-        self._scratch = scratch
+        self.scratch = scratch
         self._memory_limit = memory_limit
         self._begun: Future[duckdb.DuckDBPyConnection] | None = None
 
@@ -101,9 +101,9 @@ class Duck:
         A failure is not raised here: only a query that actually spills needs the folder, and DuckDB reports it then.
         """
         with suppress(OSError, StoreError):
-            self._work = Workplace(self._scratch)
+            self._work = Workplace(self.scratch)
             return self._work.folder
-        return self._scratch
+        return self.scratch
 
     def close(self) -> None:
         """Close the connection, if it was opened."""

@@ -7,6 +7,7 @@ keys, moments and positions do. The SQL is in `seeknal.engine.duckdb.queries`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from seeknal.define.schema import ROW_ID, Schema
 from seeknal.engine.asof import nearest
 from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, latest_sql, rows_sql, share_sql
+from seeknal.engine.duckdb.spool import ParquetSpool, parquet_spools
 from seeknal.engine.protocol import FeatureRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
@@ -64,8 +66,12 @@ class DuckDBEngine:
         found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer()
         return _logical(wanted, found.to_reader()).read_all()
 
-    def as_of_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
-        """See `Engine.as_of_streamed`.
+    def spools(self, count: int) -> AbstractContextManager[Sequence[ParquetSpool]]:
+        """See `Engine.spools`."""
+        return parquet_spools(count, self._duck.scratch, self._as_of_streamed)
+
+    def _as_of_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
+        """Join a group to the moments of a file, and return the features in the order of the positions `i`.
 
         Neither the rows of the group nor their features have to fit in memory, and features are sorted once, in the spine's order:
 
