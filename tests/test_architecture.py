@@ -159,6 +159,42 @@ def test_all_names_at_once_have_the_clients_where_their_extra_is_installed():
     assert run("from seeknal import *; print(Client.__name__, AsyncClient.__name__)") == "Client AsyncClient\n"
 
 
+STORAGE_ONLY = {"registry", "write", "join", "load", "serve"}
+"""The parts that know the storage of a home by `Storage` and `Location` only, and the query engine by `Engine` only."""
+OF_FILES = {
+    *("duckdb", "fcntl", "glob", "io", "os", "pathlib", "shutil", "tempfile"),
+    *("seeknal.system.delta_log", "seeknal.system.duck", "seeknal.system.folders"),
+    *(f"seeknal.system.locks.{name}" for name in ("exclusive_lock", "hold", "shared_lock", "try_exclusive_lock")),
+    *(f"seeknal.system.storage.{name}" for name in ("LocalLocation", "LocalStorage", "path_of")),
+}
+WITH_FILES = {
+    "registry/sqlite/__init__.py": {"pathlib"},  # the file of its own database
+    "registry/sqlite/database.py": {"pathlib", "seeknal.system.folders"},  # the same file
+    "registry/sqlite/implementation.py": {"os", "pathlib", "seeknal.system.folders"},  # the same file
+    "registry/sqlite/upgrade.py": {"pathlib"},  # the same file, and the modules of migrations beside it
+    "join/features.py": {"duckdb"},  # the type of a result with output="duckdb"
+    "join/streaming.py": {"pathlib"},  # the Parquet file that a user names
+    "serve/online_tables.py": {"pathlib"},  # the folder of an LMDB store that a user names
+}
+
+
+def of_files(file: Path) -> set[str]:
+    """Return the modules and functions for local files and for DuckDB that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {one for one in OF_FILES if any(name == one or name.startswith(f"{one}.") for name in found)}
+
+
+def test_above_the_engine_the_storage_is_known_by_its_locations_only():
+    inner = [file for file in FILES if part_of(module_of(file)) in STORAGE_ONLY]
+    found = {file.relative_to(PACKAGE).as_posix(): of_files(file) for file in inner}
+    assert {name: modules for name, modules in found.items() if modules} == WITH_FILES
+
+
 @pytest.mark.parametrize("file", [f for f in FILES if part_of(module_of(f)) in INTERFACES], ids=str)
 def test_the_interfaces_use_only_the_public_parts_of_a_store(file):
     uses = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]

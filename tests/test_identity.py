@@ -15,7 +15,7 @@ from contract.world import HOUR, NOON, group, rows, write
 from seeknal import FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
 from seeknal.home.backup import backup, restore
 from seeknal.online import Entries, LoadAttempt, connect
-from seeknal.registry.home_identity import identify
+from seeknal.system.home_identity import identify
 
 pytestmark = pytest.mark.slow
 

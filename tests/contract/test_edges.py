@@ -19,7 +19,6 @@ from seeknal.online import Entries, LmdbStore, LoadAttempt, RedisStore, State
 from seeknal.registry import tokens
 from seeknal.registry.catalog import Catalog
 from seeknal.server.bodies import read_arrow
-from seeknal.system.duck import Duck
 from seeknal.values.content_hash import content_hash
 from seeknal.values.times import Interval, instant, moment_of, now
 
@@ -260,7 +259,7 @@ def test_a_version_that_another_writer_makes_meanwhile_keeps_its_number():
 
     store, others = FeatureStore(), []
     write(group(), rows(1))
-    store.core.__dict__["catalog"] = Late(store.home, store.core.registry, Duck(store.home / "scratch"))
+    store.core.__dict__["catalog"] = Late(store.core.storage, store.core.registry, store.core.open_table)
     others.append(lambda: write(group(), rows(2).append_column("y", pa.array([2]))))
     done = store.groups.write(group().definition, rows(3).append_column("z", pa.array([3])))
     assert (done.version, [version.number for version in store.groups.versions("spend")]) == (3, [1, 2, 3])
@@ -269,7 +268,7 @@ def test_a_version_that_another_writer_makes_meanwhile_keeps_its_number():
 @pytest.mark.parametrize("late", [rows(2, user=2), rows("text", user=2)], ids=["the same schema", "another"])
 def test_of_two_concurrent_first_writes_the_second_sees_the_first(late):
     store = FeatureStore()
-    racing = Racing(store.home, store.core.registry, Duck(store.home / "scratch"))
+    racing = Racing(store.core.storage, store.core.registry, store.core.open_table)
     racing.happen = lambda: write(group(), rows(1))
     store.core.__dict__["catalog"] = racing
     if late["x"].type == pa.int64():

@@ -22,7 +22,6 @@ from seeknal import (
 from seeknal.load.loading import Ask, Loader, Target
 from seeknal.online import DEFAULT, LmdbStore
 from seeknal.registry.catalog import Catalog
-from seeknal.system.duck import Duck
 from seeknal.values.times import Interval
 from seeknal.write import push
 from servers import Valkey
@@ -404,7 +403,7 @@ class Busy(Catalog):
     """A catalog that calls a function after a group was looked up."""
 
     def __init__(self, store, happen):
-        super().__init__(store.home, store.core.registry, Duck(store.home / "scratch"))
+        super().__init__(store.core.storage, store.core.registry, store.core.open_table)
         self._happen = happen
 
     def state_of(self, record, since=None):

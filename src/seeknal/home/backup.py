@@ -24,10 +24,11 @@ from seeknal.offline.entries import latest, packs
 from seeknal.offline.log import mentioned_files, read_snapshot
 from seeknal.online import DEFAULT, LmdbStore, shown
 from seeknal.registry import REGISTRY_FILE, OnlineTableRecord, copy_registry, has_registry
-from seeknal.registry.home_identity import mark_as_copy
 from seeknal.registry.records import space_of
 from seeknal.system import folders
+from seeknal.system.home_identity import mark_as_copy
 from seeknal.system.progress import OnProgress, working
+from seeknal.system.storage import LocalStorage
 from seeknal.values.times import now
 
 _FORMAT = 1
@@ -144,7 +145,7 @@ def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | 
         store.core.catalog.keeping(),
     ):
         folders.same_access(store.home, part)
-        taken = _Taking(store.home, part, told).run()
+        taken = _Taking(store.core.storage, part, told).run()
     return BackedUp(target, *taken, seconds=time.perf_counter() - started)
 
 
@@ -162,8 +163,9 @@ def _check_target(store: FeatureStore, target: Path) -> None:
 class _Taking:
     """A backup in progress."""
 
-    def __init__(self, home: Path, part: Path, on_progress: OnProgress) -> None:
-        self._home = home
+    def __init__(self, storage: LocalStorage, part: Path, on_progress: OnProgress) -> None:
+        self._storage = storage
+        self._home = storage.home
         self._part = part
         self._on_progress = on_progress
         self._files: list[_File] = []
@@ -173,15 +175,16 @@ class _Taking:
         """Take the backup, and return the fields of `BackedUp` from `at` to `size`."""
         # A table may have commits that a killed process did not add to the registry; they belong to the backup too. They are
         # read before the registry, so that commits after the registry's moment do not get into the backup.
-        tables = {root: latest(root) for root in self._home.glob("offline/*/*") if list(root.glob("_delta_log/*.json"))}
+        stored = [table.path for project in self._storage.tables.list() for table in project.list()]
+        tables = {root: latest(root) for root in stored if list(root.glob("_delta_log/*.json"))}
         registry = copy_registry(self._home, self._part)
         at = now()
         groups, sets = registry.groups(), registry.training_sets()
         for record in groups:
-            root = self._home / "offline" / record.project / record.name
+            root = self._storage.tables.at(record.project, record.name).path
             self._copy_table(root, max(tables.get(root, -1), registry.last_snapshot(record)))
         for one in sets:
-            for file in sorted((self._home / "datasets" / one.folder).glob("*")):
+            for file in sorted(file.path for file in self._storage.training_sets.at(one.folder).list()):
                 self._copy(file)
         self._note(self._part / REGISTRY_FILE)
         manifest = _manifest(at, self._files)
@@ -255,7 +258,7 @@ def restore(
     manifest = _read_manifest(backed_up)
     _check_home(target)
     store.close()  # else both would keep reading the files of an earlier home in this folder
-    LmdbStore(store.home / "online").close()
+    LmdbStore(Path(store.core.storage.online)).close()
     with working("Restoring", on_progress) as told:
         with (
             _saying(f"The backup {backed_up} could not be restored to {target}, which is as it was"),
@@ -349,7 +352,7 @@ def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: On
 
 def _has_own_store(store: FeatureStore) -> bool:
     """Return whether the default online store is the folder in the home."""
-    return store.core.stores.same(DEFAULT, str(store.home / "online"))
+    return store.core.stores.same(DEFAULT, store.core.storage.online)
 
 
 def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[str]:
@@ -359,7 +362,8 @@ def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[s
         The spaces of the versions that cannot be read.
     """
     unread: set[str] = set()
-    made = FeatureStore(part, memory_limit=store.settings.memory_limit, online_store=str(part / "online"))
+    online = LocalStorage(part).online
+    made = FeatureStore(part, memory_limit=store.settings.memory_limit, online_store=online)
     try:
         for record in made.core.registry.groups():
             made.core.catalog.catch_up(record)
@@ -378,7 +382,7 @@ def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[s
                     made.tables.refresh([table.label], on_progress=on_progress)
     finally:
         made.close()
-        LmdbStore(part / "online").close()
+        LmdbStore(Path(online)).close()
     return unread
 
 

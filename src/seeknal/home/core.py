@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +14,16 @@ from seeknal.registry import Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.overview import Overview
 from seeknal.system.duck import Duck
-from seeknal.system.folders import scratch_of, share
+from seeknal.system.folders import share
 from seeknal.system.locks import locked_cached_property
+from seeknal.system.storage import LocalStorage, Location
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
     from seeknal.join.features import Features
     from seeknal.join.training_sets import TrainingSets
     from seeknal.load.loads import Loads
+    from seeknal.offline import OfflineTable
     from seeknal.online import Stores
     from seeknal.serve.online_tables import OnlineTables
 
@@ -52,6 +55,7 @@ class Core:
     def __init__(self, settings: config.Settings) -> None:
         self.settings = settings
         self.home = settings.home
+        self.storage = LocalStorage(settings.home)
         _cores.add(self)
 
     def __reduce__(self) -> tuple[type[Core], tuple[config.Settings]]:
@@ -65,7 +69,7 @@ class Core:
     @locked_cached_property
     def scratch(self) -> Path:
         """Folder that queries spill to when they do not fit in memory."""
-        return scratch_of(self.home)
+        return self.storage.scratch
 
     @locked_cached_property
     def _duck(self) -> Duck:
@@ -87,17 +91,22 @@ class Core:
         """
         self._queries.check()
 
+    @property
+    def open_table(self) -> Callable[[Location], OfflineTable]:
+        """The function that opens the offline table at a location."""
+        return _table_opener(self._duck)
+
     @locked_cached_property
     def catalog(self) -> Catalog:
         """The catalog, which finds groups, versions, snapshots and tables."""
-        return Catalog(self.home, self.registry, self._duck)
+        return Catalog(self.storage, self.registry, self.open_table)
 
     @locked_cached_property
     def stores(self) -> Stores:
         """The online stores."""
         from seeknal.online import Stores
 
-        return Stores(self.settings.online_store or str(self.home / "online"))
+        return Stores(self.settings.online_store or self.storage.online)
 
     @locked_cached_property
     def loads(self) -> Loads:
@@ -161,6 +170,17 @@ class _Overview(Core):
     @locked_cached_property
     def catalog(self) -> Catalog:
         return Overview(self._core.catalog)
+
+
+def _table_opener(duck: Duck) -> Callable[[Location], OfflineTable]:
+    """Return the function with which a catalog opens offline tables."""
+
+    def open_table(location: Location) -> OfflineTable:
+        from seeknal.offline import OfflineTable
+
+        return OfflineTable(location, duck)
+
+    return open_table
 
 
 class _Queries:

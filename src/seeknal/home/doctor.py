@@ -15,6 +15,7 @@ from seeknal.home.store import FeatureStore
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.commit import lacking
 from seeknal.serve.parts import View
+from seeknal.system.storage import path_of
 from seeknal.write import leftovers
 
 _SHOWN = 3
@@ -48,7 +49,7 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
     yield Finding("home", True, f"{store.home}, {_size(size)}")
     yield Finding("free disk", free > size, _size(free))
     if left := leftovers.find(store.core.catalog):
-        found = f"{plural(len(left), 'folder')}, {_size(sum(map(_bytes_of, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
+        found = f"{plural(len(left), 'folder')}, {_size(sum(_bytes_of(path_of(one)) for one in left))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
         yield Finding("left behind", False, found)
     try:
         store.core.check_engine()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -229,10 +228,10 @@ def _delete_group(core: Core, record: GroupRecord) -> None:
         GroupDeletedError: It was deleted already.
     """
     catalog = core.catalog
-    root, trash = catalog.offline(record.project, record.name).root, catalog.home / "trash" / uuid.uuid4().hex
+    offline = catalog.offline(record.project, record.name)
     with catalog.deleting():
         catalog.lifetimes.check(record)
         # First: a store that is down could serve the rows again once it is back, so nothing is deleted without it.
         core.loads.drop(record)
-        catalog.lifetimes.end(record, root, trash, lambda load: core.loads.drop_rest(record, load))
+        catalog.lifetimes.end(record, offline, lambda load: core.loads.drop_rest(record, load))
         leftovers.remove(catalog)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from functools import reduce
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,13 +23,16 @@ from seeknal.offline import Snapshot
 from seeknal.registry import GroupRecord, PinnedLookup, Question, TrainingSetRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
-from seeknal.system.folders import check_writable, make, share
 from seeknal.system.locks import while_holding
 from seeknal.system.progress import OnProgress, no_progress
+from seeknal.system.storage import Location
 from seeknal.values import frames
 from seeknal.values.content_hash import check_types, content_hash
 from seeknal.values.times import now
 from seeknal.write import leftovers
+
+_SPINE, _OLD_SPINE, _ROWS = "spine.arrow", "spine.parquet", "rows.parquet"
+"""The files of a training set. Early releases kept spines in Parquet files."""
 
 
 class TrainingSets:
@@ -44,6 +45,7 @@ class TrainingSets:
 
     def __init__(self, catalog: Catalog, engine: Callable[[], Engine]) -> None:
         self._catalog = catalog
+        self._saved = catalog.storage.training_sets
         self._engine = engine
 
     def all(self, *, project: str | None = None) -> list[TrainingSetRecord]:
@@ -82,26 +84,22 @@ class TrainingSets:
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
         spine = retrieval.spine_table(sources, asked.spine, question)
-        check_writable(self._catalog.home / "datasets")
-        make(self._catalog.home / "datasets")
+        self._saved.create()
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
-        place = self._catalog.home / "datasets" / folder
+        place = self._saved.at(folder)
         # Held until the snapshots are pinned, so that no vacuum removes their files before.
         readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
 
         def keep() -> TrainingSetRecord:
             with ExitStack() as undo:
-                # Removes the folder on failure, unless `_register` has taken the callback over.
-                undo.callback(shutil.rmtree, place, ignore_errors=True)
-                make(place)
+                undo.callback(place.remove)  # on failure, unless `_register` has taken the callback over
+                place.create()
                 if spine is not None:
-                    _keep_spine(spine, place / "spine.arrow")
-                    share(place / "spine.arrow")
+                    _keep_spine(spine, place.at(_SPINE))
                 answer = self._answer(sources, question, place, on_progress)
                 on_progress("Keeping the training set")
                 if keep_rows:
-                    _keep_rows(answer, place / "rows.parquet")
-                    share(place / "rows.parquet")
+                    _keep_rows(answer, place.at(_ROWS))
                 pins, rows = tuple(_pin(source) for source in sources), len(answer)
                 made = TrainingSetRecord(
                     project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
@@ -139,9 +137,7 @@ class TrainingSets:
 
     def rows(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
         """Return a training set's rows: the saved ones, or else reproduced ones."""
-        return (
-            _read_rows(self._place(record) / "rows.parquet") if record.has_rows else self.reproduce(record, on_progress)
-        )
+        return _read_rows(self._place(record).at(_ROWS)) if record.has_rows else self.reproduce(record, on_progress)
 
     def delete(self, record: TrainingSetRecord) -> None:
         """Delete a training set, its spine and its rows. The groups that it read stay."""
@@ -151,7 +147,7 @@ class TrainingSets:
 
     def discard(self, record: TrainingSetRecord) -> None:
         """Delete a training set for a caller that holds the lock for deletions."""
-        shutil.rmtree(self._place(record), ignore_errors=True)
+        self._place(record).remove()
         self._catalog.registry.delete_training_set(record)
 
     def users(self, record: GroupRecord) -> list[TrainingSetRecord]:
@@ -178,8 +174,10 @@ class TrainingSets:
                     return True
         return False
 
-    def _answer(self, sources: Sequence[Source], question: Question, folder: Path, on_progress: OnProgress) -> pa.Table:
-        spine = _read_spine(folder) if question.kind == SPINE else None
+    def _answer(
+        self, sources: Sequence[Source], question: Question, place: Location, on_progress: OnProgress
+    ) -> pa.Table:
+        spine = _read_spine(place) if question.kind == SPINE else None
         return retrieval.answer(self._engine(), sources, question, spine, on_progress)
 
     def _source(self, pin: PinnedLookup) -> Source:
@@ -191,8 +189,8 @@ class TrainingSets:
         version = self._catalog.version(record, pin.version, pin.snapshot)
         return Source(pin.lookup, replace(record, group=group), version, self._catalog.snapshot(record, version))
 
-    def _place(self, record: TrainingSetRecord) -> Path:
-        return self._catalog.home / "datasets" / record.folder
+    def _place(self, record: TrainingSetRecord) -> Location:
+        return self._saved.at(record.folder)
 
 
 def _pin(source: Source) -> PinnedLookup:
@@ -208,13 +206,13 @@ def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:
         return pc.equal(plain.cast(value.type, safe=False), value)
 
 
-def _keep_spine(table: pa.Table, file: Path) -> None:
+def _keep_spine(table: pa.Table, file: Location) -> None:
     """Write a spine to an Arrow file, which keeps its types exactly, including the unit of a timestamp."""
     with retrieval.leaving_out():
         check_types(table.schema)
     try:
         unified = table.unify_dictionaries()  # an Arrow file holds only one dictionary for each column
-        with pa.ipc.new_file(file, unified.schema) as writer:
+        with file.write() as sink, pa.ipc.new_file(sink, unified.schema) as writer:
             writer.write_table(unified)
     except pa.ArrowException as error:
         raise DataError(f"The spine cannot be kept: {error}. Cast or drop that column.") from None
@@ -222,10 +220,11 @@ def _keep_spine(table: pa.Table, file: Path) -> None:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 
 
-def _keep_rows(table: pa.Table, file: Path) -> None:
+def _keep_rows(table: pa.Table, file: Location) -> None:
     ready = frames.for_parquet(table)
     try:
-        pq.write_table(ready, file)
+        with file.write() as sink:
+            pq.write_table(ready, sink)
     except pa.ArrowException as error:
         with retrieval.leaving_out():
             frames.check_parquet(ready)
@@ -234,19 +233,19 @@ def _keep_rows(table: pa.Table, file: Path) -> None:
         raise StoreError(f"The training set cannot be kept: {error}.") from None
 
 
-def _read_spine(folder: Path) -> pa.Table:
-    file, old = folder / "spine.arrow", folder / "spine.parquet"
-    if old.exists():  # saved by a release that kept spines in Parquet files
+def _read_spine(place: Location) -> pa.Table:
+    if (old := place.at(_OLD_SPINE)) in place.list():
         return _read_rows(old)
     try:
-        with pa.OSFile(str(file)) as source:
+        with place.at(_SPINE).read() as source:
             return pa.ipc.open_file(source).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(f"The training set cannot be read: {error}") from None
 
 
-def _read_rows(file: Path) -> pa.Table:
+def _read_rows(file: Location) -> pa.Table:
     try:
-        return pq.ParquetFile(file).read()
+        with file.read() as source:
+            return pq.ParquetFile(source).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(f"The training set cannot be read: {error}") from None

@@ -14,9 +14,8 @@ from seeknal.load.feeds import feed, feeds, lack
 from seeknal.online import DEFAULT, Codec, Entries, OnlineStore, State, Stores
 from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, PinnedLookup
 from seeknal.registry.catalog import Catalog
-from seeknal.registry.home_identity import Identity, identify
 from seeknal.registry.records import space_of
-from seeknal.system.locks import exclusive_lock
+from seeknal.system.home_identity import Identity
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import DAY, Interval, now, union
 
@@ -316,8 +315,8 @@ class Mover:
 
     def _owner(self, target: str) -> Identity | None:
         """Return the identity of this home for an online store that other homes may use as well; None for its own folder."""
-        is_own = self._stores.same(target, str(self._catalog.home / "online"))
-        return None if is_own else identify(self._catalog.home)
+        is_own = self._stores.same(target, self._catalog.storage.online)
+        return None if is_own else self._catalog.storage.identity()
 
     def load(
         self, state: GroupState, number: int, names: Sequence[str], ask: Ask, more: Sequence[OnlineTableRecord] = ()
@@ -384,7 +383,7 @@ class Mover:
 
     def hold(self) -> AbstractContextManager[object]:
         """Take the exclusive lock to hold while tables are registered, or rows that no table uses are removed."""
-        return exclusive_lock(self._catalog.home / "_tables.lock")
+        return self._catalog.storage.lock("tables").exclusive()
 
     def state(self, space: str, name: str) -> bytes | None:
         """Return the state of a space in an online store; None if there is no such space."""

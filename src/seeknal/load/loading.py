@@ -22,8 +22,8 @@ from seeknal.offline import Snapshot
 from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
 from seeknal.registry import GroupRecord, GroupState, Load, SnapshotRecord, Version
 from seeknal.registry.catalog import Catalog
-from seeknal.registry.home_identity import Identity
 from seeknal.registry.records import space_of
+from seeknal.system.home_identity import Identity
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now, union, without
 

@@ -26,6 +26,7 @@ from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprin
 from seeknal.system.folders import make, refused, share
 from seeknal.system.locks import exclusive_lock
 from seeknal.system.retry import Conflict
+from seeknal.system.storage import Location, path_of
 from seeknal.values.times import Interval, moment_of, now
 
 REARRANGED = "optimize"
@@ -218,17 +219,18 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
         return commit
 
 
-def discard(root: Path, trash: Path) -> None:
+def discard(root: Path, trash: Location) -> None:
     """Delete the table in a folder, if there is one, by an atomic rename. A commit that waits for its turn is then a conflict.
 
     Args:
         root: The folder of the table.
-        trash: The folder that it becomes.
+        trash: Where it lies from then on.
     """
-    make(trash.parent)
+    target = path_of(trash)
+    make(target.parent)
     with exclusive_lock(root / "_commit.lock"):
         try:
-            root.rename(trash)
+            root.rename(target)
         except FileNotFoundError:
             pass
         except OSError as error:

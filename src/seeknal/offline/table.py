@@ -62,6 +62,7 @@ from seeknal.system.folders import check_writable, make
 from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
+from seeknal.system.storage import Location, path_of
 from seeknal.values.casting import recast
 from seeknal.values.sql import comma, literal, quote
 from seeknal.values.times import Interval
@@ -75,9 +76,9 @@ _DUE = 16
 class OfflineTable:
     """The rows of a group, stored as a Delta Lake table that any engine can read."""
 
-    def __init__(self, root: Path, duck: Duck) -> None:
+    def __init__(self, location: Location, duck: Duck) -> None:
         refuse_fork("offline tables", "Online tables work either way.")
-        self.root = root
+        self.root = path_of(location)
         self._duck = duck
 
     def exists(self) -> bool:

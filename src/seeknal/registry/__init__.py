@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import (
     GroupRecord,
@@ -17,6 +15,9 @@ from seeknal.registry.records import (
     TrainingSetRecord,
     Version,
 )
+from seeknal.registry.sqlite import FILE as REGISTRY_FILE
+from seeknal.registry.sqlite import file_of
+from seeknal.system.storage import Address
 
 __all__ = [
     "REGISTRY_FILE",
@@ -36,11 +37,8 @@ __all__ = [
     "open_registry",
 ]
 
-REGISTRY_FILE = "registry.db"
-"""Name of the registry's file in a home."""
 
-
-def open_registry(home: Path) -> Registry:
+def open_registry(home: Address) -> Registry:
     """Open the registry of a home, and create it if it is missing.
 
     Raises:
@@ -48,21 +46,21 @@ def open_registry(home: Path) -> Registry:
     """
     from seeknal.registry.sqlite.implementation import SqliteRegistry
 
-    return SqliteRegistry(home / REGISTRY_FILE)
+    return SqliteRegistry(file_of(home))
 
 
-def has_registry(home: Path) -> bool:
+def has_registry(home: Address) -> bool:
     """Return whether a home has a registry, without creating one."""
-    return (home / REGISTRY_FILE).exists()
+    return file_of(home).exists()
 
 
-def copy_registry(home: Path, target: Path) -> Registry:
-    """Copy the registry of a home, as of one moment, to another folder, and open the copy.
+def copy_registry(home: Address, target: Address) -> Registry:
+    """Copy the registry of a home, as of one moment, into a folder, and open the copy.
 
     Raises:
         OSError: The registry cannot be read, or the copy cannot be written.
     """
     from seeknal.registry.sqlite.implementation import copy
 
-    copy(home / REGISTRY_FILE, target / REGISTRY_FILE)
+    copy(file_of(home), file_of(target))
     return open_registry(target)

@@ -8,20 +8,19 @@ from dataclasses import replace
 from datetime import date
 from functools import reduce
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.entity import Entity
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, StoreError, notice
 from seeknal.names import check_entity, did_you_mean, quoted, split_label, the_only
+from seeknal.offline.table_log import TableLog
 from seeknal.registry import GroupRecord, GroupState, OnlineTableRecord, Registry, TrainingSetRecord, Version
 from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.home_locks import HomeLocks
 from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
-from seeknal.system.delta_log import newest
-from seeknal.system.duck import Duck
+from seeknal.system.storage import Location, Storage
 from seeknal.values.times import Moment, instant, instant_or_none, now
 
 if TYPE_CHECKING:
@@ -45,13 +44,18 @@ class Catalog(HomeLocks):
 
     The log of an offline table is the record of what was written, and the registry is an index of it. If a process is killed
     between a commit and its entry in the registry, the entry is added when the group is next used.
+
+    Args:
+        storage: The storage of the home.
+        registry: The registry of the home.
+        open_table: Opens the offline table at a location.
     """
 
-    def __init__(self, home: Path, registry: Registry, duck: Duck) -> None:
-        super().__init__(home)
+    def __init__(self, storage: Storage, registry: Registry, open_table: Callable[[Location], OfflineTable]) -> None:
+        super().__init__(storage)
         self.registry = registry
-        self.lifetimes = Lifetimes(home, registry)
-        self._duck = duck
+        self.lifetimes = Lifetimes(storage, registry)
+        self._open_table = open_table
 
     def group(self, name: str, project: str | None = None) -> GroupRecord:
         """Return a group by its name; without a project, search all of them. "shop/spend" names project and group.
@@ -82,7 +86,7 @@ class Catalog(HomeLocks):
         project, name = split_label(kind, label, project)
         found = find(project, name)
         # Decided by one read: between two of them, the object may appear or go.
-        return found[0] if len(found) == 1 else the_only(kind, name, project, find(), str(self.home))
+        return found[0] if len(found) == 1 else the_only(kind, name, project, find(), str(self.storage))
 
     def groups(self, project: str | None = None, name: str | None = None) -> Sequence[GroupRecord]:
         """Return the groups, ordered by project and name; only those of a project or of a name, if given."""
@@ -120,16 +124,15 @@ class Catalog(HomeLocks):
         """
         if name in (known := self.projects()):
             return name
-        raise DefinitionError(f"No project named {name!r} in {self.home}.{did_you_mean(name, known)}", name=name)
+        raise DefinitionError(f"No project named {name!r} in {self.storage}.{did_you_mean(name, known)}", name=name)
 
     def offline(self, project: str, name: str) -> OfflineTable:
         """Return the offline table of a group."""
-        from seeknal.offline import OfflineTable
+        return self._open_table(self.storage.tables.at(project, name))
 
-        return OfflineTable(self._root(project, name), self._duck)
-
-    def _root(self, project: str, name: str) -> Path:
-        return Path(self.home, "offline", project, name)
+    def log(self, group: GroupRecord | FeatureGroup) -> TableLog:
+        """Return the log of a group's table, which needs neither Delta Lake nor DuckDB to be opened."""
+        return TableLog(self.storage.tables.at(group.project, group.name))
 
     def catch_up(self, record: GroupRecord) -> list[Commit]:
         """Add to the registry the commits of a group that it does not have yet.
@@ -137,18 +140,15 @@ class Catalog(HomeLocks):
         Returns:
             The commits that could not be added now, for example because the disk is full. They are stored all the same.
         """
-        root = self._root(record.project, record.name)
-        heard = self.registry.last_snapshot(record)
-        last = newest(root)
+        log, heard = self.log(record), self.registry.last_snapshot(record)
+        last = log.newest()
         if heard > last:  # a killed deletion removed the table, but not its entries in the registry
             self.registry.forget_snapshots(record)
             heard = -1
         if heard == last:
             return []
-        from seeknal.offline.log import read_commits
-
         with self.lifetimes.using(record):
-            commits = read_commits(root, heard)
+            commits = log.commits(heard)
         try:
             if commits:
                 self.registry.add_commits(record, commits)
@@ -163,14 +163,11 @@ class Catalog(HomeLocks):
             record: The group.
             number: The number of the newest snapshot.
         """
-        from seeknal.offline import trimming
-
-        root = self._root(record.project, record.name)
-        if trimming.is_due(root, number):
+        if (log := self.log(record)).is_trim_due(number):
             with suppress(StoreError, OSError):  # the write is committed, so this must not make it fail
                 if (lock := self.try_deleting()) is not None:
                     with lock:
-                        trimming.trim(root)
+                        log.trim()
 
     def state(self, name: str, project: str | None = None, since: int | None = None) -> GroupState:
         """Return the state of a group by its name; see `group`.
@@ -207,9 +204,7 @@ class Catalog(HomeLocks):
 
     def known_state(self, group: FeatureGroup) -> GroupState | None:
         """Return the state of a group that is to be written, with its table; None if it is not registered."""
-        from seeknal.offline.entries import table_id
-
-        table = table_id(self._root(group.project, group.name))
+        table = self.log(group).identity()
         with suppress(GroupDeletedError):
             for state in self.registry.states(group.project, group.name):
                 return replace(self._caught_up(state, None), table=table)
@@ -218,7 +213,7 @@ class Catalog(HomeLocks):
     def _caught_up(self, state: GroupState, since: int | None) -> GroupState:
         """Return a state completed by the commits that the registry does not have yet."""
         record = state.record
-        if state.last_snapshot == newest(self._root(record.project, record.name)):
+        if state.last_snapshot == self.log(record).newest():
             return state
         unheard = self.catch_up(record)
         for again in self.registry.states(record.project, record.name, since):
@@ -232,10 +227,8 @@ class Catalog(HomeLocks):
         Raises:
             GroupDeletedError: The group was deleted after the commits, and they with it.
         """
-        from seeknal.offline.log import read_commits
-
         with self.lifetimes.using(state.record):
-            commits = read_commits(self._root(state.record.project, state.record.name), state.last_snapshot)
+            commits = self.log(state.record).commits(state.last_snapshot)
         try:
             return self.registry.add_commits(state.record, commits)
         except StoreError:  # a full disk, for example: the commits are stored, and `catch_up` adds them later
@@ -330,13 +323,10 @@ class Catalog(HomeLocks):
         # By a moment, or as of now, commits of other programs could count too. A snapshot's number excludes them.
         if versions and (as_of is None or isinstance(as_of, date | str)):
             last = max(version.snapshot for version in versions)
-            self._refuse_foreign(record, last, instant_or_none(as_of))
+            self.log(record).refuse_foreign(last, instant_or_none(as_of))
         # Nothing was written by then: return the empty snapshot, in the schema of the requested version, or of the first.
         if until is not None and not versions:
-            first = self.version(record, 1 if number is None else number)
-            from seeknal.offline import Snapshot
-
-            return first, Snapshot(self._root(record.project, record.name), 0, None, ())
+            return self.version(record, 1 if number is None else number), self.log(record).empty_snapshot()
         version = self.version_among(record, versions, number)
         return version, self.snapshot(record, version)
 
@@ -348,7 +338,7 @@ class Catalog(HomeLocks):
             StoreError: The snapshot was vacuumed, or another program changed the table.
         """
         version = self.version_of(state, number)
-        self._refuse_foreign(state.record, state.last_snapshot, None)
+        self.log(state.record).refuse_foreign(state.last_snapshot, None)
         return version, self.snapshot(state.record, version)
 
     def fingerprint(self, record: GroupRecord, number: int, versions: Sequence[Version] | None = None) -> bytes:
@@ -363,37 +353,14 @@ class Catalog(HomeLocks):
             DefinitionError: There is no such version.
             StoreError: Another program changed the table, or the snapshot was vacuumed.
         """
-        from seeknal.offline.log import fingerprint_of, mark_of
+        from seeknal.offline.log import fingerprint_of
 
         versions = self.versions(record) if versions is None else versions
         version, last = self.version_among(record, versions, number), max(one.snapshot for one in versions)
-        self._refuse_foreign(record, last, None)
+        self.log(record).refuse_foreign(last, None)
         if version.files is not None:
             return fingerprint_of(version.files)
-        return (
-            mark_of(self._root(record.project, record.name), version.snapshot)
-            or self.snapshot(record, version).fingerprint
-        )
-
-    def _refuse_foreign(self, record: GroupRecord, last: int, until: int | None) -> None:
-        """Check that no other program changed the table after Seeknal's last commit.
-
-        Args:
-            record: The group.
-            last: The number of Seeknal's last commit.
-            until: Only changes committed by this instant count. None: all changes count.
-
-        Raises:
-            StoreError: Another program changed the rows or the layout.
-        """
-        from seeknal.offline.entries import has_entry
-        from seeknal.offline.log import newest_commit
-
-        root = self._root(record.project, record.name)
-        if has_entry(root, last + 1):
-            from seeknal.offline.foreign import foreign_commits
-
-            foreign_commits(root, newest_commit(root, last)).refuse(until)
+        return self.log(record).fingerprint(version.snapshot) or self.snapshot(record, version).fingerprint
 
     def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
         """Return the join keys of one entity of a group, as a table with one row, in types that hold the keys of all versions.
@@ -441,14 +408,12 @@ class Catalog(HomeLocks):
         found = self.stored(record, version.snapshot, version.files)
         if found.is_whole:
             return found
-        from seeknal.offline.foreign import foreign_commits, vacuumed_by
-
         self.lifetimes.check(record)  # else the files are gone because the group was deleted
-        later = foreign_commits(found.root, found.commit).same if version.files is None else ()
-        for number in later:
+        log = self.log(record)
+        for number in log.same_after(found.commit) if version.files is None else ():
             if (again := self.stored(record, number, None)).is_whole:
                 return replace(again, number=version.snapshot)
-        vacuum = vacuumed_by(found.root, version.snapshot)
+        vacuum = log.vacuumed_by(version.snapshot)
         culprit = f"another program's vacuum, {vacuum}," if vacuum else "`seeknal optimize` or `seeknal erase`"
         raise SnapshotGone(f"Snapshot {version.snapshot} of {record.label} is gone: {culprit} removed its rows.")
 

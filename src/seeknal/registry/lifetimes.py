@@ -6,15 +6,15 @@ must neither change the new one nor leave a table that no group has.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seeknal.errors import GroupDeletedError, SeeknalError
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import GroupRecord, Load
-from seeknal.system.locks import exclusive_lock, shared_lock
+from seeknal.system.storage import Storage
 
 if TYPE_CHECKING:
     from seeknal.define.schema import Schema
@@ -25,13 +25,14 @@ class Lifetimes:
     """The lifetimes of the groups of a home.
 
     Args:
-        home: The folder of the home.
+        storage: The storage of the home.
         registry: Its registry.
     """
 
-    def __init__(self, home: Path, registry: Registry) -> None:
+    def __init__(self, storage: Storage, registry: Registry) -> None:
         self._registry = registry
-        self._lock = home / "_groups.lock"
+        self._trash = storage.trash
+        self._lock = storage.lock("groups")
 
     def check(self, record: GroupRecord) -> None:
         """Check that a group is still registered. If it is being deleted, wait until it is.
@@ -39,7 +40,7 @@ class Lifetimes:
         Raises:
             GroupDeletedError: It was deleted.
         """
-        with shared_lock(self._lock):
+        with self._lock.shared():
             self._check(record)
 
     @contextmanager
@@ -65,27 +66,26 @@ class Lifetimes:
         Raises:
             GroupDeletedError: The group was deleted.
         """
-        with shared_lock(self._lock):
+        with self._lock.shared():
             self._check(record)
             offline.create(schema)
 
-    def end(self, record: GroupRecord, root: Path, trash: Path, drop: Callable[[Load], None]) -> None:
+    def end(self, record: GroupRecord, offline: OfflineTable, drop: Callable[[Load], None]) -> None:
         """Move the table of a group to the trash, and remove the group from the registry.
 
         If the process is killed in between, the group has no table, and deleting it again removes the rest.
 
         Args:
             record: The group.
-            root: The folder of its table.
-            trash: The folder that becomes of it.
+            offline: Its table.
             drop: Removes the rows of a load from its online store. It is called before another group can take the name, and
                 for all loads: one may have ended after the caller removed the online rows. A load that ends later removes its
                 rows itself.
         """
         from seeknal.offline.commit import discard
 
-        with exclusive_lock(self._lock):
-            discard(root, trash)
+        with self._lock.exclusive():
+            discard(offline.root, self._trash.at(uuid.uuid4().hex))
             for load in self._registry.delete_group(record):
                 drop(load)
 

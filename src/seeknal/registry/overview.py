@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from seeknal.names import split_label
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog
-from seeknal.system.delta_log import newest
 from seeknal.system.locks import locked_cached_property
 
 
@@ -18,7 +17,7 @@ class Overview(Catalog):
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        super().__init__(catalog.home, catalog.registry, catalog._duck)  # noqa: SLF001 - an attribute of the base class
+        super().__init__(catalog.storage, catalog.registry, catalog._open_table)  # noqa: SLF001 - an attribute of the base class
 
     @locked_cached_property
     def _groups(self) -> dict[tuple[str, str], GroupRecord]:
@@ -56,6 +55,6 @@ class Overview(Catalog):
         known = self._versions.get(record.id, [])
         heard = max((version.snapshot for version in known), default=-1)
         # If the log ends with the last recorded commit, nothing was written since the registry was read.
-        if until is None and heard == newest(self._root(record.project, record.name)):
+        if until is None and heard == self.log(record).newest():
             return known
         return super().versions(record, until)

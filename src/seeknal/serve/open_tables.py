@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack, overload
 
 import pyarrow as pa
 
@@ -16,8 +15,7 @@ from seeknal.registry import OnlineTableRecord, Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Part, View
-from seeknal.system.duck import Duck
-from seeknal.system.folders import scratch_of
+from seeknal.system.storage import Address, Location, open_storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,8 +95,8 @@ class Opener:
         self._catalog = catalog
         self._stores = stores
 
-    def __reduce__(self) -> tuple[object, tuple[Path, Stores]]:
-        return _opener_of, (self._catalog.home, self._stores)
+    def __reduce__(self) -> tuple[object, tuple[Address, Stores]]:
+        return _opener_of, (self._catalog.storage.home, self._stores)
 
     def open(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
         """Open a table at the versions that its record names.
@@ -139,8 +137,12 @@ class Opener:
         return table, watch
 
 
-def _opener_of(home: Path, stores: Stores) -> Opener:
-    return Opener(Catalog(home, open_registry(home), Duck(scratch_of(home))), stores)
+def _opener_of(home: Address, stores: Stores) -> Opener:
+    return Opener(Catalog(open_storage(home), open_registry(home), _no_table), stores)
+
+
+def _no_table(location: Location) -> NoReturn:
+    raise AssertionError(f"A lookup reads no offline table, and not {location}.")
 
 
 def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:

@@ -1,48 +1,43 @@
-"""Folders that killed processes left in a home: training sets never registered, groups half deleted, temporary folders.
+"""What killed processes left in a home: training sets never registered, groups half deleted, temporary folders.
 
 Orphaned files of a group's table are left to the table: `OfflineTable.vacuum` and `OfflineTable.forget` remove them.
 """
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Sequence
 
 from seeknal.registry.catalog import Catalog
-from seeknal.system.folders import abandoned, scratch_of, sweep
+from seeknal.system.storage import Location
 
 
-def find(catalog: Catalog) -> list[Path]:
-    """List the left-over folders, without any that a running process may be using.
+def find(catalog: Catalog) -> list[Location]:
+    """List what is left over, without anything that a running process may be using.
 
     Half-deleted groups are left out while another process holds the deletion lock, and unregistered training sets while one
     is being saved.
     """
-    return [*_half_deleted(catalog), *_unregistered(catalog), *abandoned(scratch_of(catalog.home))]
+    return [*_half_deleted(catalog), *_unregistered(catalog), *catalog.storage.abandoned_scratch()]
 
 
 def remove(catalog: Catalog) -> None:
-    """Remove the left-over folders. The caller must hold the deletion lock (`Catalog.deleting`)."""
-    for folder in [*_in_trash(catalog), *_unregistered(catalog)]:
-        shutil.rmtree(folder, ignore_errors=True)
-    sweep(scratch_of(catalog.home))
+    """Remove what is left over. The caller must hold the deletion lock (`Catalog.deleting`)."""
+    for location in [*catalog.storage.trash.list(), *_unregistered(catalog)]:
+        location.remove()
+    catalog.storage.sweep_scratch()
 
 
-def _half_deleted(catalog: Catalog) -> list[Path]:
+def _half_deleted(catalog: Catalog) -> Sequence[Location]:
     if (lock := catalog.try_deleting()) is None:
         return []
     with lock:
-        return _in_trash(catalog)
+        return catalog.storage.trash.list()
 
 
-def _in_trash(catalog: Catalog) -> list[Path]:
-    return list((catalog.home / "trash").glob("*"))
-
-
-def _unregistered(catalog: Catalog) -> list[Path]:
-    place = catalog.home / "datasets"
-    if not place.exists() or (lock := catalog.try_saved()) is None:
+def _unregistered(catalog: Catalog) -> list[Location]:
+    if (lock := catalog.try_saved()) is None:  # or no training set was ever saved
         return []
     with lock:
-        known = {place / one.folder for one in catalog.registry.training_sets()}
-        return [folder for folder in place.glob("*/*") if folder not in known]
+        saved = catalog.storage.training_sets
+        known = {saved.at(one.folder) for one in catalog.registry.training_sets()}
+        return [one for project in saved.list() for one in project.list() if one not in known]

@@ -13,7 +13,6 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, plural
 from seeknal.offline import Commit, Snapshot, Write
 from seeknal.offline.adoption import read_changed
-from seeknal.offline.log import read_file_lists
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog, SnapshotGone
 from seeknal.system.retry import Conflict, retry_on_conflict
@@ -264,11 +263,7 @@ def _last_of_versions(catalog: Catalog, record: GroupRecord, *, current: bool = 
 def _readable(catalog: Catalog, record: GroupRecord, first: int = 0) -> list[Snapshot]:
     """Return the snapshots from number `first` on whose files all exist, as their numbers and the files' paths and sizes."""
     files = {one.number: one.files for one in catalog.snapshots(record, first)}
-    found = list(read_file_lists(catalog.offline(record.project, record.name).root, files))
-    # Snapshots share files, so each file is checked only once.
-    paths = {file.path: one.root / file.path for one in found for file in one.files}
-    gone = {name for name, path in paths.items() if not path.exists()}
-    return [one for one in found if not any(file.path in gone for file in one.files)]
+    return catalog.log(record).readable(files)
 
 
 def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Callable[[], Sequence[Snapshot]]) -> Erased:

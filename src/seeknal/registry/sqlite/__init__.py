@@ -1,1 +1,14 @@
-"""The registry in a SQLite database."""
+"""The registry in a SQLite database, a file in the folder of its home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seeknal.system.storage import Address
+
+FILE = "registry.db"
+
+
+def file_of(home: Address) -> Path:
+    """Return the path of a home's registry."""
+    return Path(home) / FILE

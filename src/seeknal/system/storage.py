@@ -1,0 +1,251 @@
+"""The storage of a home: where its tables and training sets lie, and the locks that its processes share.
+
+All code above `offline/` and `engine/` speaks of a `Storage` and its locations. Only `LocalStorage` knows folders, file names and
+lock files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from seeknal.system import folders
+from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from seeknal.system.home_identity import Identity
+
+Address = PathLike[str]
+"""What a home is opened by, in this process or in another one."""
+
+LockName = Literal["deletions", "groups", "saving", "tables", "turn"]
+
+
+class Location(Protocol):
+    """The place of a table, of a training set, of one of its files, or of several of these. `str()` names it in messages.
+
+    Locations of the same place are equal.
+    """
+
+    def at(self, *names: str) -> Location:
+        """Return the location that lies in this one under a name, and under further names in that one."""
+
+    def list(self) -> Sequence[Location]:
+        """Return the locations that lie in this one; none if it does not exist or is a file."""
+
+    def create(self) -> None:
+        """Create this location for others to lie in, unless it exists.
+
+        Raises:
+            StoreError: This user may not create it or write to it, or another error of the system.
+        """
+
+    def read(self) -> pa.NativeFile:
+        """Open the file for reading.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+
+    def write(self) -> AbstractContextManager[pa.NativeFile]:
+        """Open a new file for writing. It is complete when the block ends without an error.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    def remove(self) -> None:
+        """Remove all that lies in this location, as far as possible. An error is ignored: `leftovers` tries again."""
+
+
+class Lock(Protocol):
+    """A lock shared by all processes of a home. A process that ends releases what it holds."""
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Wait for the exclusive lock and take it. Leaving the `with` block releases it."""
+
+    def shared(self) -> AbstractContextManager[object]:
+        """Wait for the shared lock and take it. Leaving the `with` block releases it."""
+
+    def try_exclusive(self) -> AbstractContextManager[object] | None:
+        """Take the exclusive lock without waiting, or return None if it cannot be had now."""
+
+
+class Storage(Protocol):
+    """The storage of a home. `str()` names the home in messages."""
+
+    @property
+    def home(self) -> Address:
+        """The address of the home."""
+
+    @property
+    def tables(self) -> Location:
+        """Location of the offline tables. A group's table is at its project and name."""
+
+    @property
+    def training_sets(self) -> Location:
+        """Location of the saved training sets. One is at its project and a name of its own."""
+
+    @property
+    def trash(self) -> Location:
+        """Location of the tables of deleted groups, until they are removed."""
+
+    @property
+    def online(self) -> str:
+        """The online store that no other home can reach, by the name that `seeknal.online.connect` takes."""
+
+    def lock(self, name: LockName) -> Lock:
+        """Return the lock of a name."""
+
+    def identity(self) -> Identity:
+        """Return the identity of the home; see `seeknal.system.home_identity`."""
+
+    def abandoned_scratch(self) -> Sequence[Location]:
+        """Return the temporary folders of ended processes, with rows that did not fit in memory."""
+
+    def sweep_scratch(self) -> None:
+        """Remove the temporary folders of ended processes."""
+
+
+@dataclass(frozen=True)
+class LocalLocation:
+    """A folder or a file; see `Location`."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def at(self, *names: str) -> LocalLocation:
+        """See `Location.at`."""
+        return LocalLocation(self.path.joinpath(*names))
+
+    def list(self) -> Sequence[LocalLocation]:
+        """See `Location.list`."""
+        return [LocalLocation(path) for path in self.path.glob("*")]
+
+    def create(self) -> None:
+        """See `Location.create`."""
+        folders.check_writable(self.path)
+        folders.make(self.path)
+
+    def read(self) -> pa.NativeFile:
+        """See `Location.read`."""
+        import pyarrow as pa
+
+        return pa.OSFile(str(self.path))
+
+    @contextmanager
+    def write(self) -> Iterator[pa.NativeFile]:
+        """See `Location.write`."""
+        import pyarrow as pa
+
+        with pa.OSFile(str(self.path), "wb") as file:
+            yield file
+        folders.share(self.path)
+
+    def remove(self) -> None:
+        """See `Location.remove`."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class LocalLock:
+    """A lock file; see `Lock` and `seeknal.system.locks`."""
+
+    path: Path
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """See `Lock.exclusive`."""
+        return exclusive_lock(self.path)
+
+    def shared(self) -> AbstractContextManager[object]:
+        """See `Lock.shared`."""
+        return shared_lock(self.path)
+
+    def try_exclusive(self) -> AbstractContextManager[object] | None:
+        """See `Lock.try_exclusive`."""
+        return try_exclusive_lock(self.path)
+
+
+@dataclass(frozen=True)
+class LocalStorage:
+    """The storage of a home in a local folder; see `Storage`.
+
+    The names of folders and lock files are those of all releases, so that different releases can use a home at the same time.
+
+    Args:
+        home: The folder of the home.
+    """
+
+    home: Path
+
+    def __str__(self) -> str:
+        return str(self.home)
+
+    @property
+    def tables(self) -> LocalLocation:
+        """See `Storage.tables`."""
+        return LocalLocation(self.home / "offline")
+
+    @property
+    def training_sets(self) -> LocalLocation:
+        """See `Storage.training_sets`."""
+        return LocalLocation(self.home / "datasets")
+
+    @property
+    def trash(self) -> LocalLocation:
+        """See `Storage.trash`."""
+        return LocalLocation(self.home / "trash")
+
+    @property
+    def online(self) -> str:
+        """See `Storage.online`."""
+        return str(self.home / "online")
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for data that does not fit in memory; see `seeknal.system.folders.scratch_of`."""
+        return folders.scratch_of(self.home)
+
+    def lock(self, name: LockName) -> LocalLock:
+        """See `Storage.lock`."""
+        folder = self.training_sets.path if name == "saving" else self.home
+        return LocalLock(folder / f"_{name}.lock")
+
+    def identity(self) -> Identity:
+        """See `Storage.identity`."""
+        from seeknal.system.home_identity import identify
+
+        return identify(self.home)
+
+    def abandoned_scratch(self) -> Sequence[LocalLocation]:
+        """See `Storage.abandoned_scratch`."""
+        return [LocalLocation(path) for path in folders.abandoned(self.scratch)]
+
+    def sweep_scratch(self) -> None:
+        """See `Storage.sweep_scratch`."""
+        folders.sweep(self.scratch)
+
+
+def open_storage(home: Address) -> Storage:
+    """Return the storage of a home. Nothing is created."""
+    return LocalStorage(Path(home))
+
+
+def path_of(location: Location) -> Path:
+    """Return the path of a location, for code that works on local files: `offline/`, and the backup and doctor of `home/`.
+
+    Raises:
+        TypeError: It lies in another storage.
+    """
+    if isinstance(location, LocalLocation):
+        return location.path
+    raise TypeError(f"{location} is not in a local folder.")
