@@ -4,11 +4,13 @@ import fcntl
 import multiprocessing
 import threading
 import time
+from typing import get_args
 
 import pytest
 
 from seeknal import FeatureStore, StoreError
 from seeknal.system.locks import exclusive_lock, locked_cached_property
+from seeknal.system.storage import LocalStorage, LockName
 
 
 class Slow:
@@ -114,3 +116,20 @@ def test_a_lock_that_cannot_be_used_where_files_can_be_made_is_an_error(tmp_path
         pass
     with exclusive_lock(tmp_path / "nowhere" / "lock"):
         pass
+
+
+def test_folders_and_locks_have_the_names_of_all_releases(tmp_path):
+    """Two releases that use a home at the same time keep out of each other's way."""
+    storage = LocalStorage(tmp_path)
+    places = [storage.tables.at("shop", "spend"), storage.training_sets.at("shop/may-01234567"), storage.trash]
+    named = [str(one) for one in places] + [str(storage.lock(name).path) for name in get_args(LockName)]
+    assert [one.removeprefix(f"{tmp_path}/") for one in named] == [
+        "offline/shop/spend",
+        "datasets/shop/may-01234567",
+        "trash",
+        "_deletions.lock",
+        "_groups.lock",
+        "datasets/_saving.lock",
+        "_tables.lock",
+        "_turn.lock",
+    ]
