@@ -26,6 +26,9 @@ Address = PathLike[str]
 """What a home is opened by, in this process or in another one."""
 
 LockName = Literal["deletions", "groups", "saving", "tables", "turn"]
+"""What a lock is for: deletions, and the turn of those who wait for them; the lifetimes of groups; training sets that are being
+saved; the registered online tables.
+"""
 
 
 class Location(Protocol):
