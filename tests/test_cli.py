@@ -187,7 +187,7 @@ def test_a_group_is_found_over_all_projects_until_two_have_it():
     assert answer("version", "list", "spend")
     spend("bank")
     assert failure("version", "list", "spend") == (
-        "Several projects have a feature group named 'spend'. Say 'bank/spend' or 'shop/spend'."
+        "Several projects have a feature group named 'spend'. Write 'bank/spend' or 'shop/spend'."
     )
     assert answer("version", "list", "spend", "--project", "bank")
     assert answer("version", "list", "bank/spend")
@@ -205,7 +205,7 @@ def test_a_lookup_says_what_is_wrong_with_a_key():
     spend()
     answer("materialize", "spend", "--start-date", "2024-01-01")
     assert "user_id is int64, which 'abc' is not." in failure("lookup", "spend", "user_id=abc")
-    assert "has 'user', which is no key of it, and lacks 'user_id'. Did you mean 'user_id'?" in failure(
+    assert "has 'user', which is not a join key, and lacks 'user_id'. Did you mean 'user_id'?" in failure(
         "lookup", "spend", "user=1"
     )
     assert "has 'user_id' twice" in failure("lookup", "spend", "user_id=1", "user_id=2")
@@ -383,7 +383,7 @@ def test_a_token_is_created_only_for_an_existing_project(home):
 
 def test_a_name_that_says_another_project_is_refused():
     spend()
-    assert "'shop/spend' is of project 'shop', not of 'bank'" in failure("version", "list", "shop/spend", "-p", "bank")
+    assert "'shop/spend' is in project 'shop', not in 'bank'" in failure("version", "list", "shop/spend", "-p", "bank")
 
 
 def test_a_home_can_be_moved(home, monkeypatch):

@@ -379,7 +379,7 @@ def test_names_without_a_project_resolve_as_in_the_library(tmp_path):
                 assert outcome(call, client) == outcome(call, own)
         both = [FeatureLookup("only_shop"), FeatureLookup("bank/both", prefix="b_")]
         assert client.training_set(both, spine, "at") == store.features.training_set(both, spine, "at")
-        with pytest.raises(DefinitionError, match="is of project 'shop', not of 'bank'"):
+        with pytest.raises(DefinitionError, match="is in project 'shop', not in 'bank'"):
             client.get_features("shop/both", [{"user_id": 1}], project="bank")
 
 
@@ -757,7 +757,7 @@ def test_lists_of_names_are_taken_and_refused_alike_wherever_they_are_given(clie
         for odd in (5, [1], "y", [None]):
             with pytest.raises(DefinitionError, match=r"^keep.*Write .*keep.*=\["):
                 it.training_set(LOOKUPS, spine, "t", keep=odd)
-        with pytest.raises(DefinitionError, match=r"^date_col=5 is no text"):
+        with pytest.raises(DefinitionError, match=r"^date_col=5 is not text"):
             it.training_set(LOOKUPS, spine, 5)
         lookup = FeatureLookup("shop/everything", np.array(["whole"]), rename={np.str_("whole"): np.str_("w")})
         assert it.training_set(lookup, spine, "t", keep=iter(["y"])).column_names == ["user_id", "t", "y", "w"]

@@ -53,10 +53,10 @@ def test_without_settings_the_home_is_in_the_users_folder(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lookback_day = 3", "sets 'lookback_day', which does not exist. Did you mean 'lookback_days'?"),
+        ("lookback_day = 3", "sets 'lookback_day', which is not a setting. Did you mean 'lookback_days'?"),
         ("lookback_days = 'many'", "sets lookback_days to 'many'"),
-        ("memory_limit = 4", 'sets memory_limit to 4. Write memory_limit = "4GB", say.'),
-        ("home = ", "is no TOML"),
+        ("memory_limit = 4", 'sets memory_limit to 4, which is not valid. Write memory_limit = "4GB", for example.'),
+        ("home = ", "is not valid TOML"),
         ("home = 'a%20b'", "Choose a folder without it."),
     ],
 )

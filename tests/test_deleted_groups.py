@@ -198,7 +198,7 @@ def test_a_record_of_a_deleted_group_never_stands_for_another_one(home):
     store.groups.write(GROUP, frame(2))
     assert store.groups.get("g").id != record.id
     registry = store.core.registry
-    with pytest.raises(GroupDeletedError, match="'default/g' was deleted meanwhile"):
+    with pytest.raises(GroupDeletedError, match="'default/g' was deleted in the meantime"):
         deletion.run()
     for step in (
         lambda: registry.add_commits(record, []),

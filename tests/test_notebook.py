@@ -116,11 +116,11 @@ def test_personal_keys_may_still_be_the_third_argument(given, description, pii):
 
 
 def test_a_description_is_text():
-    with pytest.raises(DefinitionError, match="description=3 of entity 'user' is no text"):
+    with pytest.raises(DefinitionError, match="description=3 of entity 'user' is not text"):
         Entity("user", ["user_id"], 3)
-    with pytest.raises(DefinitionError, match=r"description=\['user_id'\] of entity 'user' is no text"):
+    with pytest.raises(DefinitionError, match=r"description=\['user_id'\] of entity 'user' is not text"):
         Entity("user", ["user_id"], ["user_id"], ["user_id"])
-    with pytest.raises(DefinitionError, match="names nobody, which is none of its join keys"):
+    with pytest.raises(DefinitionError, match="names nobody, but only join keys can be personal data"):
         Entity("user", ["user_id"], ["nobody"])
 
 

@@ -142,7 +142,7 @@ def test_intervals_requested_under_one_name_of_a_store_stay_when_another_name_is
 def test_links_that_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "one").symlink_to(tmp_path / "two")
     (tmp_path / "two").symlink_to(tmp_path / "one")
-    with pytest.raises(DefinitionError, match="names no"):
+    with pytest.raises(DefinitionError, match="cannot be the path of a folder"):
         FeatureStore(tmp_path / "one")
 
 
@@ -186,7 +186,7 @@ def test_a_user_without_a_home_folder_needs_only_a_named_home(home, tmp_path, un
         done = run(*unknown, *SEEKNAL, *command, folder=here, SEEKNAL_HOME=str(home))
         assert done.returncode == 0, done.stderr
     done = run(*unknown, *SEEKNAL, "info", folder=here)
-    told = "Error: This user has no home folder that ~/.seeknal could be in. Set SEEKNAL_HOME.\n"
+    told = "Error: This user has no home folder, so there is no ~/.seeknal. Set SEEKNAL_HOME.\n"
     assert (done.returncode, done.stderr) == (1, told)
     (here / "seeknal.toml").write_text(f"home = '{home}'")
     assert run(*unknown, *SEEKNAL, "info", folder=here).returncode == 0
@@ -218,7 +218,7 @@ def test_a_folder_that_may_not_be_searched_is_named_and_a_named_home_works_in_it
     closed.chmod(0o700)
     done = run(*command, folder=closed / "here", HOME=str(tmp_path))
     closed.chmod(0o700)
-    assert "seeknal.toml cannot be looked for" in done.stderr.splitlines()[-1]
+    assert "The search for seeknal.toml failed" in done.stderr.splitlines()[-1]
 
 
 def test_settings_of_a_named_home_are_still_those_of_the_folder(home):

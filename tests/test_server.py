@@ -302,7 +302,7 @@ def test_a_training_set_comes_back_as_the_library_gives_it(http, store, form):
     ("status", "said", "spine", "query"),
     [
         (404, "No feature group named 'spent'", {"user_id": [1], "t": [NOON]}, {"lookups": [{"group": "spent"}]}),
-        (400, "'other/spend' is of project 'other', not of 'shop'", {"user_id": [1], "t": [NOON]}, {"lookups": [{"group": "other/spend"}]}),
+        (400, "'other/spend' is in project 'other', not in 'shop'", {"user_id": [1], "t": [NOON]}, {"lookups": [{"group": "other/spend"}]}),
         (400, "no column 'user_id'", {"user": [1], "t": [NOON]}, {}),
         (400, "no column 'when'", {"user_id": [1], "t": [NOON]}, {"date_col": "when"}),
         (400, "user_id", {"user_id": ["1"], "t": [NOON]}, {}),

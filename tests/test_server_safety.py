@@ -139,7 +139,7 @@ def test_without_a_project_a_token_finds_only_what_it_grants_access_to(server, s
         assert call({"authorization": f"Bearer {shown[right]}"}).is_success
         several = call({"authorization": f"Bearer {shown['all']}"})
         assert several.status_code == 400
-        assert several.json()["detail"].endswith("Say 'bank/spend' or 'shop/spend'.")
+        assert several.json()["detail"].endswith("Write 'bank/spend' or 'shop/spend'.")
         other = call({"authorization": f"Bearer {shown['push' if right == 'read' else 'read']}"})
         assert other.status_code == 403
     headers = {"authorization": f"Bearer {shown['read']}"}

@@ -19,6 +19,7 @@ from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
+"""What changes in a path when Delta Lake makes a URL of it: escapes are decoded, and ? and # end the path."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Settings:
             machine's memory.
         online_store: Location of the online rows: a folder, or the URL of Redis, such as "redis://host:6379/0". None:
             the folder `online` in the home.
-        lookback_days: How many days the interval of a write may begin before the bulk of its rows without a notice.
+        lookback_days: How many days before the bulk of its rows the interval of a write may begin without a notice.
         freshness: Age of the newest event beyond which `seeknal status` calls an online table stale, given as text such
-            as "6h". None: no age is too old.
+            as "6h". None: no table is stale.
         origins: Where each value came from, by the name of the setting.
     """
 
@@ -64,6 +65,7 @@ def load(**arguments: object) -> Settings:
 
 
 def _layers(arguments: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    # A home that is named outright does not depend on seeknal.toml, so no error of the search may get in its way.
     is_named = "home" in arguments or bool(os.environ.get("SEEKNAL_HOME"))
     file = _find_file_if_possible() if is_named else find_file()
     yield "default", {"lookback_days": 365} | ({} if is_named or file else {"home": _default_home()})
@@ -88,12 +90,12 @@ def find_file() -> Path | None:
         where = f" in {Path(error.filename).parent}" if error.filename else ""
         reason = "the current folder was deleted" if isinstance(error, FileNotFoundError) else error.strerror
         raise StoreError(
-            f"{FILE} cannot be looked for{where}: {reason}. Set SEEKNAL_HOME, or cd to another folder."
+            f"The search for {FILE} failed{where}: {reason}. Set SEEKNAL_HOME, or cd to another folder."
         ) from None
 
 
 def _find_file_if_possible() -> Path | None:
-    """Return the nearest seeknal.toml, or None, also if it cannot be searched for: the home does not depend on it."""
+    """Return the nearest seeknal.toml; None if there is none, or if the search fails."""
     with suppress(StoreError):
         return find_file()
     return None
@@ -103,7 +105,7 @@ def _default_home() -> Path:
     try:
         return Path.home() / ".seeknal"
     except RuntimeError:
-        raise DefinitionError("This user has no home folder that ~/.seeknal could be in. Set SEEKNAL_HOME.") from None
+        raise DefinitionError("This user has no home folder, so there is no ~/.seeknal. Set SEEKNAL_HOME.") from None
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -112,10 +114,11 @@ def _read(file: Path) -> dict[str, object]:
     except OSError as error:
         raise StoreError(f"{file} cannot be read: {error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{file} is no TOML: {error}") from None
+        raise DefinitionError(f"{file} is not valid TOML: {error}") from None
     for name in ("home", "online_store"):
         if not isinstance(values.get(name, ""), str):
-            raise DefinitionError(f"{file} sets {name} to {values[name]!r}, which is no text. Put it in quotes.")
+            raise DefinitionError(f"{file} sets {name} to {values[name]!r}, which is not text. Put it in quotes.")
+        # A relative path starts at the file, wherever the program runs. `named` expands "~", which must stay in front.
         if name in values and "://" not in str(values[name]):
             text = str(values[name])
             values[name] = text if text.startswith("~") else str(file.parent / text)
@@ -123,7 +126,7 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _checked_home(home: Path, origin: str) -> Path:
-    """Return the path of a home with symbolic links resolved, so that a home has one path.
+    """Return the path of a home with symbolic links resolved, so that each home has exactly one path.
 
     Raises:
         DefinitionError: The path is invalid, or has characters that Delta Lake cannot handle.
@@ -131,7 +134,7 @@ def _checked_home(home: Path, origin: str) -> Path:
     home = _resolved(home)
     if found := _UNFIT_FOR_DELTA.search(str(home)):
         raise DefinitionError(
-            f"{origin} puts the home in {str(home)!r}, and Delta Lake would not find its files again behind "
+            f"{origin} puts the home in {str(home)!r}, and Delta Lake cannot find files whose path contains "
             f"{found.group()!r}. Choose a folder without it."
         )
     return home
@@ -141,7 +144,7 @@ def _resolved(place: Path) -> Path:
     try:
         return place.resolve()
     except (OSError, RuntimeError) as error:
-        raise DefinitionError(f"{str(place)!r} names no folder: {error}. Name another.") from None
+        raise DefinitionError(f"{str(place)!r} cannot be the path of a folder: {error}. Choose another.") from None
 
 
 def checked_store(place: str, origin: str) -> str:
@@ -171,6 +174,8 @@ def _checked(name: str, value: object, origin: str) -> object:
     if name == "freshness" and (target := span_of(str(value))):
         return target
     if name not in _NAMES:
-        raise DefinitionError(f"{origin} sets {name!r}, which does not exist.{did_you_mean(name, _NAMES)}")
+        raise DefinitionError(f"{origin} sets {name!r}, which is not a setting.{did_you_mean(name, _NAMES)}")
     example = {"memory_limit": '"4GB"', "lookback_days": "365", "freshness": '"6h"'}[name]
-    raise DefinitionError(f"{origin} sets {name} to {value!r}. Write {name} = {example}, say.")
+    raise DefinitionError(
+        f"{origin} sets {name} to {value!r}, which is not valid. Write {name} = {example}, for example."
+    )

@@ -14,7 +14,7 @@ class Entity:
     """A kind of thing that features describe, such as a customer or an airport.
 
     Args:
-        name: What it is, in the singular.
+        name: Name of the kind of thing, in the singular.
         join_keys: Columns that together identify one such thing, in order.
         description: A sentence for readers.
         pii_keys: The join keys that are personal data; `seeknal debug` masks them. A list passed as the third argument
@@ -40,7 +40,7 @@ class Entity:
             description, pii_keys = pii_keys, description  # their order in earlier versions
         if description is not None and not isinstance(description, str):
             raise DefinitionError(
-                f"description={description!r} of entity {name!r} is no text. Leave it out, or write a sentence."
+                f"description={description!r} of entity {name!r} is not text. Leave it out, or write a sentence."
             )
         self._set(
             check_name("entity", name),
@@ -49,11 +49,11 @@ class Entity:
             () if pii_keys is None else _columns("pii_keys", pii_keys),
         )
         if not self.join_keys:
-            raise DefinitionError(f'Entity {name!r} has no join keys. Write join_keys=["{name}_id"], say.')
+            raise DefinitionError(f'Entity {name!r} has no join keys. Write join_keys=["{name}_id"], for example.')
         if unknown := set(self.pii_keys) - set(self.join_keys):
             raise DefinitionError(
-                f"pii_keys of entity {name!r} names {', '.join(sorted(unknown))}, which is none of its join keys "
-                f"({', '.join(self.join_keys)})."
+                f"pii_keys of entity {name!r} names {', '.join(sorted(unknown))}, but only join keys can be personal data "
+                f"here: {', '.join(self.join_keys)}."
             )
         _advise(self)
 
@@ -61,23 +61,24 @@ class Entity:
     def stored(
         cls, name: str, join_keys: Sequence[str], description: str | None = None, pii_keys: Sequence[str] = ()
     ) -> Entity:
-        """Return an entity read from the store, without checks or notices: both happened when it was first created."""
+        """Return an entity read from the store. Its checks and notices came when it was first created."""
         entity = object.__new__(cls)
         entity._set(name, tuple(join_keys), description, tuple(pii_keys))
         return entity
 
     def _set(self, *values: object) -> None:
+        # The dataclass is frozen, so even its own `__init__` cannot assign attributes in the usual way.
         for field, value in zip(("name", "join_keys", "description", "pii_keys"), values, strict=True):
             object.__setattr__(self, field, value)
 
 
 def _columns(argument: str, names: Sequence[str]) -> tuple[str, ...]:
-    found = check_names(argument, names)
-    if "" in found:
-        raise DefinitionError(f"{argument} has an empty name in it: {found!r}. Leave it out.")
-    if len(set(found)) != len(found):
-        raise DefinitionError(f"{argument} names a column twice: {', '.join(found)}.")
-    return found
+    columns = check_names(argument, names)
+    if "" in columns:
+        raise DefinitionError(f"{argument} contains an empty name: {columns!r}. Leave it out.")
+    if len(set(columns)) != len(columns):
+        raise DefinitionError(f"{argument} names a column twice: {', '.join(columns)}. Remove one.")
+    return columns
 
 
 def _advise(entity: Entity) -> None:

@@ -42,12 +42,12 @@ class NotOnlineError(DefinitionError):
 
 
 class GroupDeletedError(DefinitionError):
-    """The feature group was deleted while it was in use, even if one of its name was created since."""
+    """The feature group was deleted while it was in use, even if another group of that name exists by now."""
 
     @classmethod
     def of(cls, label: str) -> GroupDeletedError:
-        """Return the error for a group, by its project and name."""
-        return cls(f"Feature group {label!r} was deleted meanwhile, with all that was stored in it.", label=label)
+        """Return the error for the group with this label, such as "shop/spend"."""
+        return cls(f"Feature group {label!r} was deleted in the meantime, with all its data.", label=label)
 
 
 class DataError(SeeknalError):
@@ -60,10 +60,10 @@ class StoreError(SeeknalError):
 
 @contextmanager
 def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
-    """Add to the message of an error what was done in spite of it, and which step completes the rest.
+    """Extend the message of an error in the block: which part of the work is done, and which step completes it.
 
     Args:
-        done: What was done before the error.
+        done: The part that was done before the error.
         then: The step to take once the cause is fixed.
         **facts: More attributes for the error, which keeps its class and its own attributes.
 
@@ -71,16 +71,16 @@ def unfinished(done: str, then: str, **facts: object) -> Iterator[None]:
         SeeknalError: The error of the block, with the longer message. A `GroupDeletedError` stays as it is.
 
     >>> with unfinished("The rows are stored as snapshot 3, but not online", "Run seeknal materialize spend"):
-    ...     raise StoreError("Redis is away.")
+    ...     raise StoreError("Redis is unavailable.")
     Traceback (most recent call last):
-    seeknal.errors.StoreError: The rows are stored as snapshot 3, but not online: Redis is away. Run seeknal materialize spend when that is mended.
+    seeknal.errors.StoreError: The rows are stored as snapshot 3, but not online: Redis is unavailable. Run seeknal materialize spend once that is fixed.
     """
     try:
         yield
-    except GroupDeletedError:  # nothing is left of what was done, and no step completes it
+    except GroupDeletedError:  # the deletion removed what was done, so no step can complete it
         raise
     except SeeknalError as error:
-        raise type(error)(f"{done}: {error} {then} when that is mended.", **vars(error) | facts) from error
+        raise type(error)(f"{done}: {error} {then} once that is fixed.", **vars(error) | facts) from error
 
 
 class SeeknalWarning(UserWarning):
@@ -94,12 +94,14 @@ def plural(count: int, noun: str = "row") -> str:
     ('1 row', '1,200 rows', '2 entities')
     """
     if count != 1:
+        # Enough for our nouns: "entity" becomes "entities", while "day" and "key" only get an s.
         noun = f"{noun.removesuffix('y')}ies" if noun.endswith("ty") else f"{noun}s"
     return f"{count:,} {noun}"
 
 
 def notice(text: str) -> None:
-    """Warn the user with a SeeknalWarning, attributed to the line of their own code that led to it."""
+    """Issue a SeeknalWarning, attributed to the line of the user's own code that led to it."""
+    # A fixed stacklevel would not do: the number of our own frames between the user's line and this one varies.
     level, frame = 1, sys._getframe()  # noqa: SLF001 - the only access to the frames of the callers
     while frame.f_back and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back

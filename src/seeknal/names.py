@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from seeknal.errors import DataError, DefinitionError
 
 _MANY = 10
+"""The most names that a message lists."""
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 _GENERIC = re.compile(
     r"(entity|key|id|pk|index|idx|name|col|column|field|table|test|foo|bar|thing|object)[_-]?\d*", re.IGNORECASE
@@ -18,16 +19,16 @@ _GENERIC = re.compile(
 
 
 def check_name(kind: str, name: object) -> str:
-    """Return a name, after checking the rule for names, on which every path and listing relies.
+    """Check that a name follows the rule for names, and return it. Every path, URL and label relies on the rule.
 
     Raises:
         DefinitionError: The name is not text, or breaks the rule.
     """
     if isinstance(name, str) and _RULE.fullmatch(name):
-        return str.__str__(name)  # an enum of text has its content in messages and paths, not its own name
+        return str.__str__(name)  # in messages and paths, a member of a text enum would appear by its own name
     raise DefinitionError(
-        f"{kind.capitalize()} name {name!r} breaks the rule: a letter first, then letters, digits, '_' and '-', "
-        "at most 128 in all.",
+        f"{kind.capitalize()} name {name!r} breaks the rule for names: a letter, then letters, digits, '_' or '-', "
+        "at most 128 characters in all.",
         kind=kind,
         name=name,
     )
@@ -41,64 +42,68 @@ def is_text(value: object) -> bool:
         return False
 
 
-def check_text(argument: str, given: object) -> str:
-    """Return an argument that is the name of a column, or a part of one, after checking that it is text.
+def check_text(argument: str, value: object) -> str:
+    """Check that an argument that names a column, or a part of its name, is text, and return it.
 
     Raises:
-        DefinitionError: It is no text.
+        DefinitionError: It is not text.
     """
-    if isinstance(given, str) and is_text(given):
-        return str.__str__(given)  # NumPy's subclass of `str` is not accepted by every encoder
-    raise DefinitionError(f"{argument}={reprlib.repr(given)} is no text. Write {argument}='x', say.")
+    if isinstance(value, str) and is_text(value):
+        return str.__str__(value)  # not every encoder accepts NumPy's subclass of `str`
+    raise DefinitionError(f"{argument}={reprlib.repr(value)} is not text. Write {argument}='x', for example.")
 
 
-def check_names(argument: str, given: object, example: str = "['x']") -> tuple[str, ...]:
-    """Return an argument that is a list of column names, as a tuple. It may be any iterable of text, and is read once.
+def check_names(argument: str, value: object, example: str = "['x']") -> tuple[str, ...]:
+    """Check that an argument is a list of column names, and return them. It may be any iterable, and is read once.
 
     Args:
         argument: The name of the argument.
-        given: The argument.
-        example: A correct argument, for the message.
+        value: Its value.
+        example: A correct value, for the message.
 
     Raises:
-        DefinitionError: It is a single name or no list, or one of the names is no text.
+        DefinitionError: It is a single name or not iterable, or one of the names is not text.
     """
-    if isinstance(given, str):
-        raise DefinitionError(f"{argument}={given!r} is no list. Write {argument}=[{given!r}].")
+    if isinstance(value, str):
+        raise DefinitionError(f"{argument}={value!r} is not a list. Write {argument}=[{value!r}].")
     try:
-        names = None if isinstance(given, bytes | bytearray | Mapping) else iter(given)  # type: ignore[call-overload]
+        # Bytes and mappings are iterable too, but iterating over them hardly gives the names that the caller meant.
+        iterator = None if isinstance(value, bytes | bytearray | Mapping) else iter(value)  # type: ignore[call-overload]
     except TypeError:
-        names = None
-    if names is None:
-        raise DefinitionError(f"{argument}={reprlib.repr(given)} is no list of names. Write {argument}={example}, say.")
-    found = tuple(names)
-    if odd := [name for name in found if not is_text(name)]:
+        iterator = None
+    if iterator is None:
         raise DefinitionError(
-            f"{argument} has {reprlib.repr(odd[0])} in it, which is no name. Write names as text: {argument}={example}, say."
+            f"{argument}={reprlib.repr(value)} is not a list of names. Write {argument}={example}, for example."
         )
-    return tuple(map(str.__str__, found))
+    names = tuple(iterator)
+    if odd := [name for name in names if not is_text(name)]:
+        raise DefinitionError(
+            f"{argument} contains {reprlib.repr(odd[0])}, which is not a name. Write names as text: {argument}={example}, "
+            "for example."
+        )
+    return tuple(map(str.__str__, names))
 
 
-def check_features(given: object) -> tuple[str, ...] | None:
-    """Return the argument `features`, after checking that it is a list of some names, or None for all features.
+def check_features(features: object) -> tuple[str, ...] | None:
+    """Check that the argument `features` is None, for all features, or a list of at least one name, and return it.
 
     Raises:
-        DefinitionError: It is neither, or an empty list.
+        DefinitionError: It is neither.
     """
-    names = None if given is None else check_names("features", given)
+    names = None if features is None else check_names("features", features)
     if names == ():
-        raise DefinitionError("features is an empty list. Name some, or leave it out for all.")
+        raise DefinitionError("features is an empty list. Name at least one feature, or leave it out for all of them.")
     return names
 
 
 def check_entity(keys: object) -> None:
-    """Check that the keys of one entity come with their names: as a mapping, or as a row of pandas.
+    """Check that the keys of one entity come with their names, as a mapping or as a pandas row.
 
     Raises:
         DataError: They do not.
     """
     if not hasattr(keys, "keys"):
-        raise DataError(f"keys={reprlib.repr(keys)} is no mapping. Write the name of each key with its value.")
+        raise DataError(f"keys={reprlib.repr(keys)} is not a mapping. Write the name of each key with its value.")
 
 
 class Named(Protocol):
@@ -117,7 +122,7 @@ T = TypeVar("T", bound=Named)
 
 
 def split_label(kind: str, label: str, project: str | None) -> tuple[str | None, str]:
-    """Return the project and name that a label and a project argument stand for. The label "shop/spend" contains both.
+    """Return the project and name in a label such as "shop/spend" or "spend", completed by the argument `project`.
 
     Raises:
         DefinitionError: The label and the argument name different projects, or a name is not ASCII.
@@ -133,12 +138,14 @@ def split_label(kind: str, label: str, project: str | None) -> tuple[str | None,
         if not isinstance(text, str) or not text.isascii():
             check_name(what, text)
     if within and project and within != project:
-        raise DefinitionError(f"{label!r} is of project {within!r}, not of {project!r}. Name one of them.", name=name)
+        raise DefinitionError(
+            f"{label!r} is in project {within!r}, not in {project!r}. Name only one of them.", name=name
+        )
     return project or within or None, name
 
 
 def the_only(kind: str, name: str, project: str | None, known: Sequence[T], where: str) -> T:
-    """Return the only object of a name.
+    """Return the only object with a name.
 
     Args:
         kind: The kind of object, such as "feature group".
@@ -148,17 +155,18 @@ def the_only(kind: str, name: str, project: str | None, known: Sequence[T], wher
         where: What was searched if no project is named, for the message.
 
     Raises:
-        DefinitionError: The name matches no object, or several, which are its attribute `found`; the message has suggestions.
+        DefinitionError: No object has the name, or several do; the attribute `found` has their labels. The message
+            has suggestions.
     """
-    found = [one for one in known if one.name == name and project in {None, one.project}]
-    if len(found) == 1:
-        return found[0]
+    matches = [one for one in known if one.name == name and project in {None, one.project}]
+    if len(matches) == 1:
+        return matches[0]
     same = [f"{one.project}/{one.name}" for one in known if one.name == name]
-    if found:
+    if matches:
         choices = " or ".join(map(repr, same))
         article = "an" if kind[0] in "aeiou" else "a"
         raise DefinitionError(
-            f"Several projects have {article} {kind} named {name!r}. Say {choices}.", name=name, found=same
+            f"Several projects have {article} {kind} named {name!r}. Write {choices}.", name=name, found=same
         )
     near = [one.name for one in known if project in {None, one.project}]
     hint = f" There is {' and '.join(map(repr, same))}." if same else did_you_mean(name, near)
@@ -187,19 +195,19 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
-    """Return which column names are unknown and which are missing, as the end of a sentence; "" if they all match.
+    """Return which column names are unknown and which are missing, as the end of a sentence; "" if all names match.
 
     >>> misfit(["user"], ["user_id", "sku"])
-    "has 'user', which is no key of it, and lacks 'user_id', 'sku'. Did you mean 'user_id'?"
+    "has 'user', which is not a join key, and lacks 'user_id', 'sku'. Did you mean 'user_id'?"
     >>> misfit(["sku"], ["sku"])
     ''
     """
     names, keys = list(dict.fromkeys(given)), list(dict.fromkeys(expected))
     missing = [name for name in keys if name not in names]
     unknown = [name for name in names if name not in keys]
-    are = "which is no key" if len(unknown) == 1 else "which are no keys"
+    are = "which is not a join key" if len(unknown) == 1 else "which are not join keys"
     more = ", ..." if len(unknown) > _MANY else ""
-    has = f"has {', '.join(map(repr, unknown[:_MANY]))}{more}, {are} of it" if unknown else ""
+    has = f"has {', '.join(map(repr, unknown[:_MANY]))}{more}, {are}" if unknown else ""
     lacks = f"lacks {', '.join(map(repr, missing))}" if missing else ""
     hint = did_you_mean(unknown[0], keys) if unknown else ""
     return f"{', and '.join(filter(None, [has, lacks]))}.{hint}" if has or lacks else ""
@@ -218,7 +226,7 @@ def quoted(names: Iterable[object]) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests the nearest known name, or else lists the known names, at most ten of them.
 
-    It begins with a blank, so that it can be appended to a message, and is empty if no name is known.
+    It begins with a space, so that it can be appended to a message, and is empty if no name is known.
 
     >>> did_you_mean("spned", ["spend", "visits"])
     " Did you mean 'spend'?"

@@ -164,12 +164,14 @@ def test_any_iterable_of_text_is_a_list_of_names_and_anything_else_is_an_error_w
     for given in (["x"], ("x",), iter(["x"]), (name for name in ["x"]), np.array(["x"]), pd.Index(["x"])):
         assert call(fg, given) == ["x"]
     for given in (5, 1.5, True, b"x", object(), NOON, np.array(5)):
-        with pytest.raises(DefinitionError, match=rf"^{argument}=.* is no list of names. Write {argument}=\['x'\]"):
+        with pytest.raises(DefinitionError, match=rf"^{argument}=.* is not a list of names. Write {argument}=\['x'\]"):
             call(fg, given)
     for given in ([1], [["x"]], [None], ["x", b"x"], iter([1]), ["\ud800"], np.array([1])):
-        with pytest.raises(DefinitionError, match=rf"^{argument} has .* in it, which is no name. .*{argument}=\['x'\]"):
+        with pytest.raises(
+            DefinitionError, match=rf"^{argument} contains .*, which is not a name. .*{argument}=\['x'\]"
+        ):
             call(fg, given)
-    with pytest.raises(DefinitionError, match=rf"^{argument}='x' is no list. Write {argument}=\['x'\]"):
+    with pytest.raises(DefinitionError, match=rf"^{argument}='x' is not a list. Write {argument}=\['x'\]"):
         call(fg, "x")
 
 

@@ -90,7 +90,7 @@ def test_all_keys_that_are_missing_are_named():
     for keys in (pa.table({"a": [1]}), [{"a": 1}]):
         with pytest.raises(DataError, match=r"'spend' is asked by a, b, c; .* lacks 'b', 'c'"):
             table.get_features(keys)
-    with pytest.raises(DataError, match=r"has 'B', which is no key of it, and lacks 'b'\. Did you mean 'b'\?"):
+    with pytest.raises(DataError, match=r"has 'B', which is not a join key, and lacks 'b'\. Did you mean 'b'\?"):
         table.get_features([{"a": 1, "B": 1, "c": 1}])
 
 
@@ -119,9 +119,9 @@ def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
     wrong = [
         ({"user_id": 1}, "keys is a single mapping. Pass a list"),
-        ([{"user": 1}], "asked by user_id; a key has 'user', which is no key of it"),
+        ([{"user": 1}], "asked by user_id; a key has 'user', which is not a join key"),
         ([{}], "asked by user_id; a key lacks 'user_id'"),
-        ([{"user_id": 1, "more": 2}], "a key has 'more', which is no key of it"),
+        ([{"user_id": 1, "more": 2}], "a key has 'more', which is not a join key"),
         ([1], "1 is not a mapping. Pass {'user_id'"),
         ([{"user_id": "1"}], "user_id is int64, and '1' in row 0 of the keys asked for does not fit"),
         ([{"user_id": 1.0}], "user_id is int64, and 1.0 in row 0 of the keys asked for does not fit"),
