@@ -44,11 +44,15 @@ else:
     print("passed")
 """
 MUTATIONS = (
-    Mutation("strict comparison", 'side="right") - 1\n        has', 'side="left") - 1\n        has'),
+    Mutation("strict comparison", 'side="right") - 1\n        is_found', 'side="left") - 1\n        is_found'),
     Mutation("ttl off by one", "_FOREVER)) - ttl", "_FOREVER)) - ttl + 1"),
-    Mutation("a row of another entity", "has = (at >= 0) & (places[at] >= base + times.low[there])", "has = at >= 0"),
-    Mutation("first row for who has none", "found = np.full(len(spine), -1)", "found = np.full(len(spine), 0)"),
-    Mutation("ties as they come", "            here[tied] = here[tied][np.lexsort([*by, places[tied]])]\n", ""),
+    Mutation(
+        "a row of another entity",
+        "is_found = (last >= 0) & (codes[last] >= base + times.low[moments])",
+        "is_found = last >= 0",
+    ),
+    Mutation("the first row if none is found", "winners = np.full(len(spine), -1)", "winners = np.full(len(spine), 0)"),
+    Mutation("ties in any order", "            stored[tied] = stored[tied][np.lexsort([*by, codes[tied]])]\n", ""),
     Mutation("tie reversed", "np.lexsort([*by,", "np.lexsort([*(-one for one in by),"),
     Mutation("created time forgotten", '("id", "created") if', '("id",) if'),
     Mutation("no created time is the last", "{_BEFORE_ALL})", "{-_BEFORE_ALL})", "engine/duckdb/queries.py"),

@@ -71,7 +71,7 @@ def seen(rows: pa.Table, spine: pa.Table, ttl: int | None) -> list[int]:
 )
 def test_the_winning_row_is_found(drawn, ttl, share):
     rows, spine = drawn
-    with patch.object(asof, "_SHARE", share):
+    with patch.object(asof, "_PARTITION", share):
         assert asof.nearest(rows, spine, ttl).tolist() == seen(rows, spine, ttl)
 
 

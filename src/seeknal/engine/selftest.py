@@ -1,7 +1,7 @@
 """A self-test of the point-in-time join with the installed releases of DuckDB, Arrow and NumPy.
 
-Past releases of DuckDB have skipped a last value that is null, and have compared timestamps with and without a zone in the zone of the
-session. Every way in which the engine can join is tested.
+Past releases of DuckDB have skipped a newest value that is null, and have compared timestamps with and without a zone in the time zone
+of the session. The test covers every way in which the engine can join.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seeknal.offline import Rows
 from seeknal.values.types import UTC
 
 VERSIONS = f"duckdb {duckdb.__version__}, numpy {np.__version__}, pyarrow {pa.__version__}"
-"""The libraries that are tested; a home remembers the versions that passed, and does not test them again."""
+"""The libraries under test. A home records the versions that passed, and does not test them again."""
 _SCHEMA = Schema(
     (pa.field("user", pa.string()), pa.field("place", pa.int64())),
     pa.field("at", UTC),
@@ -48,7 +48,7 @@ _SPINE = [
     ("c", 50),
     ("b", None),
 ]
-"""User and moment of each spine row, all at place 7. With the ttl, moment 18 still sees the row at 10, and moment 19 no longer."""
+"""User and moment of each spine row, all at place 7. With the ttl, the row at 10 is still valid at 18, but not at 19."""
 _WITHOUT_TTL = [None, 1, 1, 1, 3, None, 1, None, None, None, None]
 _WITH_TTL = [None, 1, 1, None, 3, None, 1, None, None, None, None]
 _TTL = 8
@@ -63,12 +63,13 @@ def check(connection: duckdb.DuckDBPyConnection) -> None:
     """Join the test rows to the test spine in all ways, with and without a ttl, in a session zone far from UTC.
 
     Raises:
-        StoreError: A join gave a wrong result, or failed.
+        StoreError: A join failed, or returned a wrong result.
     """
     users, moments = zip(*_SPINE, strict=True)
     places = pa.array([7] * len(users), pa.int64())
     spine = pa.table({"k0": users, "k1": places, "t": pa.array(moments, pa.int64())})
     with closing(connection.cursor()) as cursor:
+        # Far from UTC, a comparison of naive and zoned times in the session's zone would shift each moment by hours.
         cursor.execute("SET TimeZone = 'Asia/Jakarta'")
 
         def query(sql: str, **views: pa.Table) -> pa.Table:
@@ -82,10 +83,12 @@ def check(connection: duckdb.DuckDBPyConnection) -> None:
                 try:
                     answer = join(Join(query, wanted, _ROWS, spine))
                 except (duckdb.Error, pa.ArrowException) as error:
-                    raise StoreError(f"The test cases could not be answered with {VERSIONS}: {error}") from error
+                    raise StoreError(
+                        f"The self-test of the point-in-time join failed with {VERSIONS}: {error}"
+                    ) from error
                 found = None if answer is None else answer["f0"].to_pylist()
                 if found != expected:
                     raise StoreError(
-                        f"With {VERSIONS}, a point-in-time join is answered wrongly on this machine: {found} in place of "
-                        f"{expected} ({way}, ttl {ttl}). Install other releases of them, and please report it."
+                        f"With {VERSIONS}, a point-in-time join returns wrong values on this machine: {found} instead of "
+                        f"{expected} ({way}, ttl {ttl}). Install other releases of these libraries, and please report this."
                     )
