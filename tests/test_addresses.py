@@ -45,16 +45,16 @@ def test_a_password_anywhere_in_an_address_is_neither_stored_nor_shown(url, home
         ("redis://host:1/0?sockettimeout=1", "Did you mean 'socket_timeout'?"),
         ("redis://host:1/0?decode_responses=true", "no parameter 'decode_responses'"),
         ("redis://host:1/0?ssl_ca_certs=a", "no parameter 'ssl_ca_certs' but with rediss://"),
-        ("redis://host:1/0?socket_timeout=soon", "socket_timeout='soon' is no number"),
-        ("redis://host:1/0?socket_timeout=-1", "socket_timeout='-1' is no number"),
-        ("redis://host:1/0?max_connections=", "max_connections='' is no number"),
-        ("redis://host:1/orders", "the database 'orders' is no number"),  # which redis-py takes for database 0
-        ("redis://host:1/1/2", "the database '1/2' is no number"),  # and this for database 12
-        ("redis://host:1/0#1", "what follows # would be passed over"),
-        ("redis://host:0/0", "only redis:// and rediss:// are known"),
-        ("http://host:1", "only redis:// and rediss:// are known"),
-        (f"redis://:{SECRET}/x@host:1/0", "cannot be read"),
-        (f"redis://:{SECRET}?x@host:1/0", "cannot be read"),
+        ("redis://host:1/0?socket_timeout=soon", "socket_timeout='soon' is not a valid number"),
+        ("redis://host:1/0?socket_timeout=-1", "socket_timeout='-1' is not a valid number"),
+        ("redis://host:1/0?max_connections=", "max_connections='' is not a valid number"),
+        ("redis://host:1/orders", "the database 'orders' is not a number"),  # which redis-py takes for database 0
+        ("redis://host:1/1/2", "the database '1/2' is not a number"),  # and this for database 12
+        ("redis://host:1/0#1", "everything after # would be ignored"),
+        ("redis://host:0/0", "its port is 0"),
+        ("http://host:1", "only redis:// and rediss:// are supported"),
+        (f"redis://:{SECRET}/x@host:1/0", "cannot be parsed"),
+        (f"redis://:{SECRET}?x@host:1/0", "cannot be parsed"),
         (f"redis://host:1/0?passwd={SECRET}", "no parameter 'passwd'. Did you mean 'password'?"),
     ],
 )

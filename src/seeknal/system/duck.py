@@ -23,7 +23,7 @@ _ducks: WeakSet[Duck] = WeakSet()
 
 def _after_fork() -> None:
     for duck in _ducks:
-        duck._begun = None  # noqa: SLF001 - the thread that opens it is the parent's
+        duck._begun = None  # noqa: SLF001 - only the parent has the thread that opens it
         if "connection" in duck.__dict__:
             keep(duck.connection)
 
@@ -52,6 +52,7 @@ class Duck:
         Raises:
             StoreError: DuckDB cannot be opened.
         """
+        # Taken out first: if opening fails, the next use tries again instead of raising the old error.
         begun, self._begun = self._begun, None
         return begun.result() if begun else self._open()
 
@@ -87,16 +88,17 @@ class Duck:
                     "autoload_known_extensions": False,
                     "memory_limit": self._memory_limit or "50%",
                     "python_enable_replacements": False,
-                    "temp_directory": str(self._room()),
+                    "temp_directory": str(self._spill_folder()),
                 }
             )
+            # Otherwise DuckDB would take naive times to be in the time zone of the machine.
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not be opened: {error}") from error
         return interruptible_calls(connection)
 
-    def _room(self) -> Path:
-        """Create a temporary folder for spilled data, or return the scratch folder if that fails.
+    def _spill_folder(self) -> Path:
+        """Create a temporary folder for spilled data and return it, or return the scratch folder if that fails.
 
         A failure is not raised here: only a query that actually spills needs the folder, and DuckDB reports it then.
         """

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 
 def how_to_install(extra: str) -> str:
-    """Return the sentence that ends an error message about a missing extra: a command that can be pasted as it is.
+    """Return the last sentence of an error message about a missing extra, with a command that can be pasted into a shell.
 
     >>> how_to_install("redis").split("pip install ")[1].endswith("[redis]'")
     True
@@ -31,7 +31,7 @@ def how_to_install(extra: str) -> str:
 
 
 def _origin() -> dict[str, Any]:
-    """Return the source of this Seeknal as the installer recorded it in direct_url.json (PEP 610), or {}."""
+    """Return where this Seeknal was installed from, as the installer recorded it in direct_url.json (PEP 610), or {}."""
     try:
         return json.loads(distribution("seeknal").read_text("direct_url.json") or "{}")  # type: ignore[no-any-return]
     except (PackageNotFoundError, ValueError):

@@ -34,33 +34,34 @@ class PerProcess(Generic[T]):
     def __call__(self) -> T:
         """Return this process's object. One thread creates it while the others wait."""
         made = self._made
-        if made is None:
+        if made is None:  # checked without the lock first: almost every call finds the object
             with self._making:
                 made = self._made = self._make() if self._made is None else self._made
         return made
 
     def forget(self) -> T | None:
-        """Return this process's object, or None if it has none, and drop it: the next use creates a new one."""
+        """Drop this process's object and return it, or None if it has none. The next use creates a new one."""
         made, self._made = self._made, None
         return made
 
     def leave_to_parent(self) -> None:
-        """Drop the inherited object without freeing it, and replace the inherited lock: called in a forked child."""
+        """Drop the inherited object without freeing it, and replace the inherited lock. Called in a forked child."""
         self._making = Lock()
         if (inherited := self.forget()) is not None:
             keep(inherited)
 
 
 def refuse_fork(user: str, advice: str) -> None:
-    """Raise an error that names the cause, before a library panics whose threads do not survive a fork.
+    """Raise an error in a forked process that would use a library whose threads do not survive a fork, before it panics.
 
     Args:
-        user: What uses the library.
-        advice: What works all the same.
+        user: The operations that use the library, for the message.
+        advice: An alternative that works after a fork.
 
     Raises:
         StoreError: This process was forked from one that has called this.
     """
+    # The set is inherited too: in a child of a process that has called this, it has the ids of both.
     _users.add(os.getpid())
     if len(_users) > 1:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""Ctrl-C raises KeyboardInterrupt, also where a library (DuckDB) turns the signal into an error of its own."""
+"""Ctrl-C raises KeyboardInterrupt, even if a library (DuckDB) turns the signal into an error of its own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from seeknal.system.forks import PerProcess
 
 T = TypeVar("T")
 
-_MADE_OF_ONE = re.compile(
+_INTERRUPT_MESSAGE = re.compile(
     r"\A(Query interrupted|INTERRUPT Error: .*)\Z|(^|failed: )KeyboardInterrupt:?\s*\Z", re.MULTILINE
 )
-"""DuckDB's messages for an interrupt: noticed by DuckDB during a query, or raised by Python data that it reads."""
+"""DuckDB's messages for an interrupt, which it noticed itself during a query, or which came from Python data that it read."""
 
 
 @contextmanager
@@ -33,22 +33,23 @@ def interruptible() -> Iterator[None]:
 
 def raise_interrupt(error: Exception) -> None:
     """Raise KeyboardInterrupt if this error is how a library reports an interrupt; otherwise return."""
-    if _MADE_OF_ONE.search(str(error)):
+    if _INTERRUPT_MESSAGE.search(str(error)):
         raise KeyboardInterrupt from None
 
 
 @contextmanager
 def insistent() -> Iterator[list[int]]:
-    """Within the block, raise the KeyboardInterrupt of a Ctrl-C again and again until it has ended the block.
+    """Within the block, raise KeyboardInterrupt after a Ctrl-C repeatedly, until the block has ended.
 
-    Some libraries drop an exception that is raised within them, or make an error of their own of it: pandas while it is imported,
-    for example, or Python itself in a finalizer. While a KeyboardInterrupt is being handled, no other one is raised, so that the
-    handlers can clean up.
+    Some libraries swallow an exception that is raised within them, or replace it by an error of their own: pandas while it is
+    imported, for example, or Python itself in a finalizer. While a KeyboardInterrupt is being handled, no second one is raised, so
+    that the handlers can clean up.
 
     Yields:
         The signals received so far.
     """
     pressed: list[int] = []
+    # Only the main thread may set signal handlers, and a handler that the caller has set is theirs.
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield pressed
@@ -79,30 +80,30 @@ def _is_ending(error: BaseException | None) -> bool:
     return False
 
 
-def interruptible_calls(made: T) -> T:
+def interruptible_calls(connection: T) -> T:
     """Return a proxy for a DuckDB connection whose methods raise KeyboardInterrupt on Ctrl-C.
 
     The cursors and relations that those methods return are wrapped in the same way. A call from the main thread runs in a
-    thread beside it: DuckDB 2.0 misses a Ctrl-C while its calling thread waits for its other threads, for as long as the
-    query takes.
+    worker thread: DuckDB 2.0 misses a Ctrl-C while its calling thread waits for its other threads, for as long as the query
+    takes.
     """
-    return cast("T", _Calls(made, made))
+    return cast("T", _Proxy(connection, connection))
 
 
-class _Calls:
-    """The proxy for an object of DuckDB.
+class _Proxy:
+    """A proxy for a DuckDB object.
 
     Args:
-        made: The object.
+        target: The object.
         connection: The connection that its queries run on.
     """
 
-    def __init__(self, made: object, connection: Any) -> None:
-        self._made = made
+    def __init__(self, target: object, connection: Any) -> None:
+        self._target = target
         self._connection = connection
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._made, name)
+        method = getattr(self._target, name)
         if not callable(method):
             return method
 
@@ -111,35 +112,36 @@ class _Calls:
                 with interruptible():
                     result = method(*arguments, **options)
             else:
-                result = _run_beside(lambda: method(*arguments, **options), self._connection.interrupt)
+                result = _run_in_worker(lambda: method(*arguments, **options), self._connection.interrupt)
             if not type(result).__module__.lstrip("_").startswith("duckdb"):
                 return result
-            return _Calls(result, result if hasattr(result, "interrupt") else self._connection)
+            return _Proxy(result, result if hasattr(result, "interrupt") else self._connection)
 
         return call
 
 
-def _run_beside(step: Callable[[], T], interrupt: Callable[[], object]) -> T:
-    """Run a step of DuckDB in a thread beside the main one, and return its result.
+def _run_in_worker(step: Callable[[], T], interrupt: Callable[[], object]) -> T:
+    """Run a DuckDB call in the worker thread, and return its result.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed meanwhile, and the step has ended.
+        KeyboardInterrupt: Ctrl-C was pressed in the meantime, and the call has ended.
     """
-    beside = _Beside(step)
+    task = _Task(step)
     try:
         try:
-            _worker().put(beside)
+            _worker().put(task)
         except RuntimeError:  # the interpreter starts no threads while it shuts down
             return step()
-        beside.done.wait()
+        task.done.wait()
     except BaseException:
-        beside.stop(interrupt)
+        # The caller may release what the call uses (tables, files) as soon as this returns, so the call must have ended.
+        task.stop(interrupt)
         raise
-    return beside.result()
+    return task.result()
 
 
-class _Beside(Generic[T]):
-    """A step that runs in another thread."""
+class _Task(Generic[T]):
+    """A step that runs in the worker thread."""
 
     def __init__(self, step: Callable[[], T]) -> None:
         self._step = step
@@ -162,7 +164,7 @@ class _Beside(Generic[T]):
             self.done.set()
 
     def stop(self, interrupt: Callable[[], object]) -> None:
-        """Interrupt the step until it has ended, or keep it from beginning."""
+        """Interrupt the step until it has ended, or prevent it from starting."""
         with self._lock:
             self._is_stopped = True
         while self._is_begun and not self.done.is_set():
@@ -171,7 +173,7 @@ class _Beside(Generic[T]):
 
     def result(self) -> T:
         """Return the result of the step that has ended, or raise its error."""
-        error, self._error = self._error, None  # else the error and its traceback would refer to each other
+        error, self._error = self._error, None  # otherwise the error and its traceback would keep each other alive
         if error is not None:
             with interruptible():
                 raise error
@@ -179,10 +181,10 @@ class _Beside(Generic[T]):
 
 
 def _start_worker() -> SimpleQueue[Callable[[], object]]:
-    """Start the thread beside the main one, and return the queue of its steps.
+    """Start the worker thread, and return the queue of its steps.
 
-    It is no thread pool: one that a Ctrl-C interrupts while it starts a thread forgets that thread, and then the process waits for
-    it when it ends. A daemon thread is not waited for, and this one is idle by then: a caller waits for its step to end.
+    It is not a thread pool: a pool that a Ctrl-C interrupts while it starts a thread forgets that thread, and the process waits for
+    it at its end. The process does not wait for a daemon thread, and this one is idle by then: a caller waits for its step to end.
     """
     steps = SimpleQueue[Callable[[], object]]()
 
@@ -195,9 +197,9 @@ def _start_worker() -> SimpleQueue[Callable[[], object]]:
 
 
 _QUICK = {"close", "cursor", "register", "unregister"}
-"""Methods that run no query. They stay in the calling thread, which saves them a tenth of a millisecond."""
+"""Methods that run no query. They run in the calling thread, which saves a tenth of a millisecond per call."""
 _BETWEEN = 0.05
-"""Seconds between two interrupts of a step, the first of which may come before its query begins."""
+"""Seconds between two interrupts of a step. The first one has no effect if it comes before the query begins."""
 _AGAIN = 0.5
 """Seconds until a Ctrl-C that had no effect is raised again."""
 _worker = PerProcess(_start_worker)

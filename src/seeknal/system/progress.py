@@ -15,7 +15,9 @@ OnProgress = Callable[[str], None]
 """Called with a description of each step as it begins, such as "Joining shop/spend"."""
 
 _PATIENCE = 1.0
+"""Seconds that work must take before its progress is shown."""
 _showing = Lock()
+"""Held while progress is shown, because a terminal has room for one such line only."""
 
 
 def no_progress(_step: str) -> None:
@@ -54,7 +56,7 @@ def _shown(what: str) -> Iterator[OnProgress]:
         yield display.update
     finally:
         timer.cancel()
-        timer.join()
+        timer.join()  # the timer may be starting the display right now, and `stop` must come after that
         display.stop()
 
 
@@ -72,6 +74,7 @@ class _Display:
         columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
         progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._bar = progress, progress.add_task(self._step, total=None)
+        # The elapsed time counts from the beginning of the work, not from its first display.
         progress.tasks[0].start_time = progress.get_time() - _PATIENCE
         progress.start()
 

@@ -11,8 +11,9 @@ from seeknal.names import did_you_mean
 
 _HIDDEN = "***"
 _USER = re.compile(r"(?<=//).*@", re.DOTALL)
+# Matched whole: host:6379/0, redis:/host, and me:password@host:6379.
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?|\s*rediss?[:/].*|.*@[^/]*:\d+(/.*)?", re.IGNORECASE | re.DOTALL)
-_UNREADABLE = "it cannot be read; write signs other than letters and digits in a password as %40, say."
+_UNREADABLE = "it cannot be parsed. Percent-encode special characters in a password: write %40 for @, for example."
 _WITHOUT_BEGINNING = re.compile(r".*@(?=[^/]*:\d+(/|$))", re.DOTALL)
 _DATABASE = re.compile(r"(/\d*)?")
 _PORT = 6379
@@ -32,6 +33,7 @@ def _whole(text: str) -> None:
 def _any(_: str) -> None: ...
 
 
+# The parameters of redis-py that make sense here, each with the check of its value.
 _PLAIN: dict[str, Callable[[str], None]] = {
     "client_name": _any,
     "db": _whole,
@@ -72,7 +74,7 @@ def problem(url: str) -> str | None:
 
     >>> problem("redis://host:6379/0?socket_timeout=0.2")
     >>> problem("redis://host/orders")
-    "the database 'orders' is no number."
+    "the database 'orders' is not a number."
     >>> problem("redis://host?sockettimeout=2")
     "it has no parameter 'sockettimeout'. Did you mean 'socket_timeout'?"
     """
@@ -83,13 +85,13 @@ def problem(url: str) -> str | None:
     except ValueError:
         return _UNREADABLE
     if not url.startswith(("redis://", "rediss://")) or port == 0:
-        return "only redis:// and rediss:// are known."
-    if "@" in parts.path:
+        return "its port is 0, which no server has." if port == 0 else "only redis:// and rediss:// are supported."
+    if "@" in parts.path:  # a slash in the password ended the host, so what follows it counts as the path
         return _UNREADABLE
-    if not _DATABASE.fullmatch(parts.path):
-        return f"the database {parts.path.strip('/')!r} is no number."
+    if not _DATABASE.fullmatch(parts.path):  # redis-py would silently use another database
+        return f"the database {parts.path.strip('/')!r} is not a number."
     if parts.fragment:
-        return "what follows # would be passed over; write it as %23."
+        return "everything after # would be ignored. Write %23 for #."
     return next(filter(None, (_problem_of(parts.scheme, name, value) for name, value in given)), None)
 
 
@@ -101,12 +103,12 @@ def _problem_of(scheme: str, name: str, value: str) -> str | None:
     try:
         known[name](value)
     except ValueError:
-        return f"{name}={value!r} is no number that it can be."
+        return f"{name}={value!r} is not a valid number."
     return None
 
 
 def address(url: str) -> str:
-    """Return the server and database of a URL: the same for each URL that leads to them, whatever else is in it.
+    """Return the server and database of a URL. All URLs of one database have the same address, whatever else they contain.
 
     >>> address("redis://me@HOST"), address("rediss://host:6379/0?socket_timeout=1"), address("redis://127.0.0.1?db=1")
     ('host:6379/0', 'host:6379/0', 'localhost:6379/1')
@@ -118,7 +120,7 @@ def address(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Return whether a URL has a password, or a parameter that could hold one, anywhere in it."""
+    """Return whether a URL contains a password, or a parameter that may contain one."""
     return shown(url) != url
 
 
@@ -130,19 +132,20 @@ def shown(place: str) -> str:
     """
     if "://" not in place:
         return _WITHOUT_BEGINNING.sub(f"{_HIDDEN}@", place)
+    # Not `urlsplit`: this must also mask the password of a URL that is invalid, and it is most needed there.
     address, mark, query = place.partition("?")
     if "@" in query:  # the password contains a ? that should have been written as %3F
         return _USER.sub(f"{_HIDDEN}@", place)
     return _USER.sub(_without_password, address) + mark + "&".join(map(_without_value, query.split("&")))
 
 
-def _without_password(found: re.Match[str]) -> str:
-    user, mark, _ = found[0].partition(":")
-    return f"{user}:{_HIDDEN}@" if mark else found[0]
+def _without_password(match: re.Match[str]) -> str:
+    user, mark, _ = match[0].partition(":")
+    return f"{user}:{_HIDDEN}@" if mark else match[0]
 
 
 def _without_value(parameter: str) -> str:
     """Mask the value of a parameter, unless it is known and not a password: a misspelt one may hold a password."""
     name, mark, value = parameter.partition("=")
-    is_open = unquote_plus(name) in _PLAIN | _TLS and "password" not in unquote_plus(name)
-    return parameter if is_open or not value else f"{name}{mark}{_HIDDEN}"
+    is_harmless = unquote_plus(name) in _PLAIN | _TLS and "password" not in unquote_plus(name)
+    return parameter if is_harmless or not value else f"{name}{mark}{_HIDDEN}"

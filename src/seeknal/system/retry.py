@@ -25,14 +25,17 @@ def retry_on_conflict(label: str, step: Callable[[], T]) -> T:
         step: Plans on the current state and commits.
 
     Returns:
-        The result of the first try without a conflict.
+        The result of the first attempt without a conflict.
 
     Raises:
-        StoreError: Other writers committed first in each of 50 tries.
+        StoreError: Other writers committed first in each of 50 attempts.
     """
     for attempt in range(_TRIES):
         try:
             return step()
         except Conflict:
+            # Random, because writers that conflicted once would otherwise wake up together and conflict again.
             time.sleep(random.uniform(0, 0.02 * min(attempt + 1, 10)))  # noqa: S311 - backoff, not a secret
-    raise StoreError(f"Others changed {label} during each of {_TRIES} tries. Run it again when it is quieter.")
+    raise StoreError(
+        f"Other writers changed {label} during each of {_TRIES} attempts. Try again when fewer of them run."
+    )
