@@ -273,7 +273,7 @@ def test_wrong_usage_exits_with_2(command):
 
 def test_a_wrong_date_is_one_clear_line():
     spend()
-    assert "'yesterday' is no moment" in failure("materialize", "spend", "--start-date", "yesterday")
+    assert "'yesterday' is not a valid time" in failure("materialize", "spend", "--start-date", "yesterday")
     assert "ends (2024-01-01) before it starts" in failure(
         "materialize", "spend", "--start-date", "2024-02-01", "--end-date", "2024-01-01"
     )

@@ -266,7 +266,7 @@ def test_a_pushed_value_that_would_be_changed_is_refused(http, store, name):
             assert "x" in answer.json()["detail"]
     if name == "wide":
         detail = http.post("/v1/push/told/wide", json={"rows": [row | {"x": 2**64}]}).json()["detail"]
-        assert "18446744073709551616 in row 0 does not fit: it is beyond its range" in detail
+        assert "18446744073709551616 in row 0 does not fit: it is out of range" in detail
 
 
 def historical(http, spine: bytes, **query):

@@ -286,7 +286,7 @@ def comes_out_of_duckdb(ask: Callable[[], Any], count: int) -> None:
         assert len(ask()) == count
     except DataError as error:
         says(error, "Column 'x'")
-        assert "has no exact place in duckdb" in str(error)  # noqa: PT017 - it need not be raised
+        assert "is not exact in duckdb" in str(error)  # noqa: PT017 - it need not be raised
 
 
 @PROFILE

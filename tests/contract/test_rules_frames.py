@@ -215,7 +215,7 @@ def test_a_value_that_is_not_a_list_of_lookups_is_refused_at_once(lookups):
 def test_a_value_that_is_not_a_frame_or_an_entity_is_refused_at_once():
     with pytest.raises(DataError, match="Expected a frame, not list"):
         define().set_dataframe([1])
-    with pytest.raises(DefinitionError, match="entity='user' of group 'spend' should be made with Entity"):
+    with pytest.raises(DefinitionError, match="entity='user' of group 'spend' should be created with Entity"):
         FeatureGroupDuckDB("spend", "user")
 
 
@@ -425,7 +425,7 @@ def test_seconds_beyond_milliseconds_are_refused_by_polars_by_name():
     fg = written(pa.table({"user_id": [1, 2], "at": [NOON] * 2, "x": long}))
     features = HistoricalFeaturesDuckDB([FeatureLookup(fg)])
     assert features.to_dataframe(output="arrow")["x"].cast(pa.int64()).to_pylist() == [2**62, 5]
-    with pytest.raises(DataError, match=r"Column 'x' is duration\[s\], .* has no exact place in polars"):
+    with pytest.raises(DataError, match=r"Column 'x' is duration\[s\], .* is not exact in polars"):
         features.to_dataframe(output="polars")
 
 

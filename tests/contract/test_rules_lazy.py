@@ -264,7 +264,7 @@ def test_a_stream_that_breaks_off_is_named():
 )
 def test_an_object_without_columns_is_refused_as_a_frame(thing):
     with pytest.raises(
-        DataError, match=r"Expected a frame, not|is one column, and no frame|no stream of columns|no array of columns"
+        DataError, match=r"Expected a frame, not|is a single column, not a frame|not an array of columns"
     ):
         group().set_dataframe(thing)
 

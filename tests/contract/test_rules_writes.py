@@ -210,7 +210,7 @@ MODES = ("overwrite", "append", "merge")
 WRONG = {
     "no key": (rows(1).drop(["user_id"]), "has no column 'user_id'. There are: at, x"),
     "no event time": (rows(1).drop(["at"]), "has no column 'at'. There are: user_id, x"),
-    "no features": (rows(1).drop(["x"]), "has no features beside user_id, at"),
+    "no features": (rows(1).drop(["x"]), "has no features besides user_id, at"),
     "float key": (
         rows(1, user=1.5),
         "'user_id' is double, which cannot serve as a key. Make it a whole number or text",
@@ -230,13 +230,13 @@ WRONG = {
     ),
     "time out of range": (rows(1, times=pa.array([2**62], pa.int64()).cast(US)), "'at' holds times .* Check its unit"),
     "differing in case": (rows(1, X=[1]), "'x' and 'X' differ in case only. Rename one"),
-    "reserved": (rows(1, _seeknal_row_id=[1]), "cannot be named '_seeknal_row_id' or nothing. Rename it"),
+    "reserved": (rows(1, _seeknal_row_id=[1]), "cannot be named '_seeknal_row_id', or have an empty name. Rename it"),
     "two of one name": (
         pa.table([[1], [NOON], [1], [2]], names=["user_id", "at", "x", "x"]),
         "two columns named 'x'. Rename or drop one",
     ),
-    "no frame": ({"user_id": 1}, "Expected a frame, not dict. Give a pandas or Polars frame"),
-    "series": (pd.Series([1], name="x"), "Series is one column, and no frame. .*to_frame"),
+    "no frame": ({"user_id": 1}, "Expected a frame, not dict. Pass a pandas or Polars frame"),
+    "series": (pd.Series([1], name="x"), "Series is a single column, not a frame. .*to_frame"),
     "numbered columns": (pd.DataFrame([[1, NOON, 1]]), "column 0 has a name that is not text. Rename it"),
     "no file": ("nowhere.parquet", "There is no file 'nowhere.parquet'"),
 }

@@ -18,16 +18,16 @@ class Materialization:
     """How a group's rows are dated and stored.
 
     Args:
-        event_time_col: Column with the moment at which a row's values became true. Required to write the group.
-        created_time_col: Column with the moment at which a row was recorded. Of the rows of one entity with the same
+        event_time_col: Column with the time at which a row's values became true. Required to write the group.
+        created_time_col: Column with the time at which a row was recorded. Of the rows of one entity with the same
             event time, the latest created time wins. It hides nothing: a row recorded late is visible from its event
             time on.
-        ttl: How long a value is valid, counted from its event time, inclusive. None: for ever.
+        ttl: How long a value is valid, counted from its event time, inclusive. None: forever.
         offline: Store the rows offline. Always true: online values are loaded from there and verified against it.
         online: Load the newest row of each entity into the online store after every write.
 
     Raises:
-        DefinitionError: The name of a column is no text, the ttl is not a positive timedelta, it is longer than 3,660,000 days,
+        DefinitionError: The name of a column is not text, the ttl is not a positive timedelta, it is longer than 3,660,000 days,
             or `offline` is false.
     """
 
@@ -50,7 +50,7 @@ class Materialization:
         if not self.offline:
             raise DefinitionError(
                 "Materialization(offline=False) is not supported: online values are loaded from the offline table "
-                "and proved against it. Leave offline=True."
+                "and verified against it. Leave offline=True."
             )
 
 
@@ -65,9 +65,11 @@ def check_ttl(ttl: object) -> None:
         DefinitionError: It is not.
     """
     if ttl is not None and not (isinstance(ttl, timedelta) and ttl > timedelta(0)):
-        raise DefinitionError(f"ttl={ttl!r} is no positive timedelta. Write ttl=timedelta(days=30), say.")
+        raise DefinitionError(f"ttl={ttl!r} is not a positive timedelta. Write ttl=timedelta(days=30), for example.")
     if ttl is not None and ttl > _LONGEST_TTL:
-        raise DefinitionError(f"ttl={ttl!r} is longer than all of time. Leave it out: values are then good for ever.")
+        raise DefinitionError(
+            f"ttl={ttl!r} is longer than 3,660,000 days. Leave it out: without a ttl, values are valid forever."
+        )
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,13 @@ class FeatureGroup:
     description: str | None = None
 
     def __post_init__(self) -> None:
+        # The class is frozen, and the checked name can be another object: an enum of text becomes plain text.
         object.__setattr__(self, "name", check_name("feature group", self.name))
         object.__setattr__(self, "project", check_name("project", self.project))
         for argument, kind in (("entity", Entity), ("materialization", Materialization)):
             if not isinstance(value := getattr(self, argument), kind):
                 raise DefinitionError(
-                    f"{argument}={value!r} of group {self.name!r} should be made with {kind.__name__}(...)."
+                    f"{argument}={value!r} of group {self.name!r} should be created with {kind.__name__}(...)."
                 )
 
     @property
@@ -110,9 +113,9 @@ class FeatureGroup:
         if self.materialization.event_time_col:
             return self.materialization.event_time_col
         raise DefinitionError(
-            f"Group {self.name!r} has no event time, so nobody could tell what was known when, and training sets would "
-            'look into the future. Write materialization=Materialization(event_time_col="timestamp"), with the column '
-            "that says when each row became true."
+            f"Group {self.name!r} has no event time, so its training sets could not leave out rows of the future. Write "
+            'materialization=Materialization(event_time_col="timestamp"), with the name of the column that has the time at '
+            "which each row became true."
         )
 
 
@@ -137,7 +140,7 @@ class FeatureLookup:
         features: Names of the features to select, in order. None: all of them.
         prefix: Prefix for the name of each feature.
         rename: New names by old name, used instead of the prefix. For a join key, the name of the spine's column: with
-            rename={"airport": "origin"} the weather is looked up at the origin.
+            rename={"airport": "origin"}, the weather is looked up at the origin.
         version: Number of the version to read, as of its last write. None: the current version.
 
     Raises:
@@ -158,8 +161,10 @@ class FeatureLookup:
             object.__setattr__(self, "prefix", check_text("prefix", self.prefix))
         if self.rename is not None:
             object.__setattr__(self, "rename", _renames(self.rename))
-        if self.version is not None and (not isinstance(self.version, int) or isinstance(self.version, bool)):
-            raise DefinitionError(f"version={self.version!r} is no number. Write version=1, say.")
+        if self.version is not None and (
+            not isinstance(self.version, int) or isinstance(self.version, bool)
+        ):  # True is an int
+            raise DefinitionError(f"version={self.version!r} is not a whole number. Write version=1, for example.")
 
     @property
     def project(self) -> str | None:
@@ -181,7 +186,7 @@ class FeatureLookup:
 def _renames(rename: object) -> dict[str, str]:
     example = "{'old': 'new'}"
     if not isinstance(rename, Mapping):
-        raise DefinitionError(f"rename={rename!r} is no mapping. Write rename={example}, say.")
+        raise DefinitionError(f"rename={rename!r} is not a mapping. Write rename={example}, for example.")
     old, new = (check_names("rename", names, example) for names in (list(rename), rename.values()))
     return dict(zip(old, new, strict=True))
 

@@ -18,7 +18,7 @@ from seeknal.values import types
 from seeknal.values.casting import fits, shortest
 
 ROW_ID = "_seeknal_row_id"
-"""Column of every stored row with its number in the order of writing, which breaks ties."""
+"""Column with the number of each stored row in the order of writing, which breaks ties."""
 
 
 @dataclass(frozen=True)
@@ -168,19 +168,19 @@ class Roles:
         rest = () if self.features else tuple(name for name in columns if name not in self.named)
         _refuse_clashes([*self.named, *rest])
         if not (self.features or rest):
-            raise DataError(f"The frame for group {self.group!r} has no features beside {', '.join(self.named)}.")
+            raise DataError(f"The frame for group {self.group!r} has no features besides {', '.join(self.named)}.")
         return replace(self, features=self.features or rest)
 
 
 def _refuse_clashes(used: Sequence[str]) -> None:
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
-        raise DefinitionError(f"Column {repeated[0]!r} has two parts (key, time or feature). Give it one.")
-    # DuckDB does not tell names apart by case.
+        raise DefinitionError(f"Column {repeated[0]!r} has two roles (key, time or feature). Give it one.")
+    # DuckDB does not distinguish names by case.
     folded = Counter(name.lower() for name in used)
     if alike := [name for name in used if folded[name.lower()] > 1]:
         raise DataError(f"Columns {' and '.join(map(repr, alike))} differ in case only. Rename one.", columns=alike)
     if ROW_ID in (name.lower() for name in used) or "" in used:
-        raise DataError(f"A column cannot be named {ROW_ID!r} or nothing. Rename it.")
+        raise DataError(f"A column cannot be named {ROW_ID!r}, or have an empty name. Rename it.")
     if odd := [name for name in used if "\0" in name]:
         raise DataError(f"A column cannot have NUL in its name, as {odd[0]!r} has. Rename it.", column=odd[0])
 
@@ -250,7 +250,7 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
 def _kind_of(table: pa.Table, name: str) -> pa.DataType:
     """Return the logical type of a column. It is null if the column has rows but no values, whatever its own type.
 
-    A library gives even a column without values some type, such as float64 in pandas, which says nothing about it.
+    A library gives even an empty column some type, such as float64 in pandas, which says nothing about its values.
     """
     return _logical_of(table.schema.field(name)) if not len(table) or _has_values(table, name) else pa.null()
 
@@ -269,7 +269,7 @@ def _next_type(column: pa.ChunkedArray, kind: pa.DataType, now: pa.DataType) -> 
         return now
     if not (pa.types.is_decimal(kind) and pa.types.is_decimal(now)):
         return types.together(now, kind) or kind
-    # Both declared types together may need more than 38 digits although the values need fewer.
+    # The two types together may need more than 38 digits, although the values themselves need fewer.
     short = shortest(column)
     return types.together(now, kind) or types.together(now, short) or short
 
@@ -298,7 +298,7 @@ def _key(field: pa.Field) -> pa.Field:
         raise DataError(
             f"Join key {field.name!r} is {field.type}, which cannot serve as a key. Make it a whole number or "
             "text (a pandas column with missing keys: .astype('Int64'); "
-            f"a file of CSV: pandas.read_csv(path, dtype={{{field.name!r}: 'string'}})).",
+            f"a CSV file: pandas.read_csv(path, dtype={{{field.name!r}: 'string'}})).",
             column=field.name,
         )
     return field
@@ -312,8 +312,8 @@ def _time_type(name: str, kind: pa.DataType, group: str) -> pa.DataType:
     if pa.types.is_string(kind) or pa.types.is_null(kind):
         return pa.timestamp("us")
     raise DataError(
-        f"Time column {name!r} of group {group!r} is {kind}. Make it a timestamp, a date or ISO 8601 text: "
-        f'pandas.to_datetime(frame["{name}"], unit="s", utc=True), say.',
+        f"Time column {name!r} of group {group!r} is {kind}. Make it a timestamp, a date or ISO 8601 text, "
+        f'for example with pandas.to_datetime(frame["{name}"], unit="s", utc=True).',
         column=name,
     )
 
@@ -326,12 +326,13 @@ def check_evolution(group: str, old: Schema, new: Schema) -> list[Change]:
     """
     if old.identity != new.identity:
         raise DataError(
-            f"Group {group!r} is kept by {', '.join(old.identity)} (join keys and times), which a write cannot change "
-            f"to {', '.join(new.identity)}. Use those columns, or write to a new group."
+            f"Group {group!r} has the join keys and times {', '.join(old.identity)}, which a write cannot change "
+            f"to {', '.join(new.identity)}. Use its own columns, or write to a new group."
         )
     now = {field.name: field.type for field in new}
     for field in old:
         wide = now.get(field.name)
+        # A date counts as its midnight, so a time column of dates can become one of timestamps.
         is_finer = wide and field not in old.keys and _is_time_to_finer(field.type, wide)
         if wide and not (types.widens(field.type, wide) or is_finer):
             raise DataError(
@@ -351,7 +352,7 @@ _IN_PANDAS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_boolean, "boolean"),
     (pa.types.is_string, "string"),
 )
-"""The pandas names of the types that take every value that is exact in them, to advise casting a column back."""
+"""The pandas types to advise for a cast back: each can hold all values of its kind, and nulls."""
 
 
 def _way_out(old: pa.DataType, new: pa.DataType) -> str:

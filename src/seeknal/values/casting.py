@@ -1,4 +1,4 @@
-"""Casts of columns between types, in which no value changes: each is exact in its new type, or the cast is refused."""
+"""Casts of columns between types in which no value changes: each value is exact in its new type, or the cast fails."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def shortest(column: pa.ChunkedArray) -> pa.DataType:
 
 
 def cast(column: Column, kind: pa.DataType) -> Column:
-    """Cast a column, as `recast` casts each of a table. Categories, of which each chunk has its own, become plain values.
+    """Cast a column, as `recast` casts each column of a table. Categories, which may differ by chunk, become plain values.
 
     Raises:
         pa.ArrowInvalid: A value does not fit the type.
@@ -174,8 +174,8 @@ def _check_floats(before: pa.Array, after: pa.Array) -> None:
         # Floats beyond the integer's range are found by the limit: casting them back would give arbitrary numbers.
         is_beyond = pc.or_(pc.greater_equal(near, limit), pc.is_inf(near))
         wrong = pc.or_(is_beyond, pc.not_equal(near.cast(before.type, safe=False), before))
-        why = "has no exact place there"
+        why = "is not exact in that type"
     else:
-        wrong, why = pc.and_(pc.is_inf(near), pc.is_finite(before.cast(pa.float64()))), "is beyond its range"
+        wrong, why = pc.and_(pc.is_inf(near), pc.is_finite(before.cast(pa.float64()))), "is out of range"
     if pc.any(wrong).as_py():
         raise pa.ArrowInvalid(f"{before.filter(wrong)[0]} {why}")

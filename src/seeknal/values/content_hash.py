@@ -28,7 +28,7 @@ def content_hash(table: pa.Table) -> str:
     """
     digest = blake2b(digest_size=32)
     for field, kind, given in zip(table.schema, check_types(table.schema), table.columns, strict=True):
-        # The length of the name comes first, so that a name with blanks cannot pass for another name and type.
+        # The length of the name comes first, so that a name with spaces cannot pass for another name and type.
         digest.update(f"{len(field.name)} {field.name} {kind} {len(given)};".encode())
         column = cast(given, kind) if is_.is_dictionary(field.type) else given
         _feed(digest, pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
@@ -76,6 +76,7 @@ def _feed(digest: Any, array: pa.Array) -> None:
 
 
 def _feed_texts(digest: Any, values: pa.Array) -> None:
+    # Text and its UTF-8 bytes hash alike here; the type is part of the hash already.
     wide = values.cast(pa.large_binary())
     # Without the lengths, ["ab", "c"] and ["a", "bc"] would have one hash.
     digest.update(_dense(pc.binary_length(wide)))

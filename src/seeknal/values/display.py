@@ -72,7 +72,7 @@ def _listed(value: object) -> object:
     if isinstance(value, Mapping):
         return [f"{name}={one!r}" for name, one in value.items()]
     if isinstance(value, Sequence) and value and isinstance(value[0], Shown):
-        return [{name: _listed(one) for name, one in item._facts().items()} for item in value]  # noqa: SLF001 - its own
+        return [{name: _listed(one) for name, one in item._facts().items()} for item in value]  # noqa: SLF001 - same module
     return value
 
 
@@ -93,6 +93,7 @@ def shown_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return list(column.to_pylist())
     except (OverflowError, ValueError):
         pass
+    # All of them become text, not just that value: a column with values of two types would be hard to read.
     try:
         return list(column.cast(pa.string()).to_pylist())
     except pa.ArrowException:  # a nested value

@@ -1,4 +1,4 @@
-"""Matching of join keys of different types: a key of one type equals one of another only if both have exactly one value."""
+"""Matching of join keys of different types: two keys match if their values are equal, without rounding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Column = TypeVar("Column", pa.Array, pa.ChunkedArray)
 
 
 def match(column: Column, kind: pa.DataType) -> Column:
-    """Cast keys to another logical type. A key that is not exact in that type can equal no key of it, and becomes null.
+    """Cast keys to another logical type. A key that is not exact in that type equals no key of it, and becomes null.
 
     For example, 300 becomes null for int8 keys, 1.25 for decimal(3, 1) keys, and 12:00:00.5 for timestamp[s] keys. Keys of
     fixed-size binary become plain binary.
@@ -44,14 +44,14 @@ def match(column: Column, kind: pa.DataType) -> Column:
 
 
 def stored_keys(keys: pa.Table, kinds: Sequence[pa.DataType]) -> pa.Table:
-    """Return join keys as rows store them whose keys have the given logical types; null where no such row can have the key."""
+    """Cast join keys to the stored types of a group's keys, given by their logical types. A key that no row can have is null."""
     pairs = zip(keys.columns, kinds, strict=True)
     columns = [match(column, kind).cast(types.stored(kind)) for column, kind in pairs]
     return pa.Table.from_arrays(columns, names=keys.column_names)
 
 
 def there_and_back(column: Column, kind: pa.DataType) -> Column:
-    """Cast values to a type. Those that a cast back does not return unchanged become null."""
+    """Cast values to a type. Values that do not survive the cast back become null."""
     there = column.cast(kind, safe=False)
     return pc.if_else(pc.equal(there.cast(column.type, safe=False), column), there, pa.scalar(None, kind))
 

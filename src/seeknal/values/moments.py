@@ -1,4 +1,4 @@
-"""Columns of moments converted to the form that the engine compares, and rows of columns gathered by number."""
+"""Conversion of time columns to the form that the engine compares, and gathering of rows by their numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from seeknal.values.casting import recast
 from seeknal.values.types import UTC
 
 _PIECE = 2**17
+"""Rows gathered by one call of Arrow."""
 _LITTLE = 2**18
+"""Fewer values than this are gathered on one thread."""
 _SAMPLE = 2**14
 
 
@@ -37,7 +39,7 @@ def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.Chunke
     def taken(values: pa.Array) -> list[pa.Array]:
         if not len(values) or not pa.types.is_primitive(values.type):
             return [values.take(piece) for piece in masked]
-        # To take row 0 for -1 and put the nulls in afterwards needs a quarter of the time of a take with nulls.
+        # Taking row 0 for -1 and inserting the nulls afterwards needs a quarter of the time of a take with nulls.
         null = pa.scalar(None, values.type)
         return [pc.if_else(is_known, values.take(piece), null) for piece, is_known in bare]
 
@@ -83,7 +85,7 @@ def utc(name: str, column: pa.ChunkedArray, *, up: bool, first: int = 0) -> pa.C
         return _utc(name, column, up, first)
     except pa.ArrowInvalid:
         raise DataError(
-            f"Column {name!r} holds times too far away for microseconds. Check its unit.", column=name
+            f"Column {name!r} holds times that are out of range for microseconds. Check its unit.", column=name
         ) from None
 
 
@@ -133,7 +135,7 @@ def _read_text(name: str, column: pa.ChunkedArray, first: int) -> pa.ChunkedArra
 
 
 def _unreadable(name: str, text: pa.ChunkedArray, number: int) -> DataError:
-    """Return the error for text that cannot be parsed: it names the bad value, or one with a zone and one without."""
+    """Return the error for text that cannot be parsed, which names the bad value, or one with a zone and one without."""
     zoned = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
     first = {}
     for has_zone, kind in ((True, pa.timestamp("us", tz="UTC")), (False, pa.timestamp("us"))):
@@ -141,14 +143,14 @@ def _unreadable(name: str, text: pa.ChunkedArray, number: int) -> DataError:
         if not _reads(some, kind):
             row = _first_that_fails(some, kind)
             return DataError(
-                f"Column {name!r} holds {text[row].as_py()!r} in row {row + number}, which is no ISO 8601 time. "
+                f"Column {name!r} holds {text[row].as_py()!r} in row {row + number}, which is not an ISO 8601 time. "
                 "Write 2024-01-31 or 2024-01-31T12:30:00.",
                 column=name,
                 row=row + number,
             )
         first[has_zone] = some.drop_null()[0].as_py() if some.null_count < len(some) else ""
     return DataError(
-        f"Column {name!r} holds times with a zone ({first[True]!r}) and without ({first[False]!r}). Write all alike.",
+        f"Column {name!r} holds times with a zone ({first[True]!r}) and without ({first[False]!r}). Write all of them with a zone, or none.",
         column=name,
     )
 
@@ -162,6 +164,7 @@ def _reads(text: pa.ChunkedArray, kind: pa.DataType) -> bool:
 
 
 def _first_that_fails(text: pa.ChunkedArray, kind: pa.DataType) -> int:
+    # A binary search, because Arrow reports that a cast failed, but not at which row. All rows before `first` parse.
     first, end = 0, len(text)
     while end - first > 1:
         middle = (first + end) // 2

@@ -29,9 +29,10 @@ def comma(parts: Iterable[str]) -> str:
 
 
 def scan(paths: Iterable[str]) -> str:
-    """Return the table function that reads Parquet files of one schema, whatever characters their paths have."""
+    """Return the table function that reads Parquet files with one schema. Their paths may contain any characters."""
     return f"read_parquet([{comma(literal(_without_globs(path)) for path in paths)}], hive_partitioning = false)"
 
 
 def _without_globs(path: str) -> str:
+    # DuckDB has no escape for wildcards in a path, but a class of one character, [*], matches just that character.
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)

@@ -35,7 +35,7 @@ def instant(moment: Moment, *, whole_day: bool = False) -> int:
     """
     found = microseconds(_parse(moment, whole_day) - EPOCH)
     if not _FIRST <= found <= _LAST:
-        raise DefinitionError(f"{moment!r} is no moment: in UTC it is not in the years 1 to 9999.")
+        raise DefinitionError(f"{moment!r} is not a valid time: in UTC, it is outside the years 1 to 9999.")
     return found
 
 
@@ -49,14 +49,17 @@ def _parse(moment: Moment, whole_day: bool) -> datetime:
         return _parse(_from_text(moment), whole_day)
     if isinstance(moment, datetime):
         try:
+            # Converted by way of text: a subclass such as pandas' Timestamp has nanoseconds, and an arithmetic of its own.
             plain = datetime.fromisoformat(moment.isoformat(timespec="microseconds"))
-        except (ValueError, TypeError, NotImplementedError):  # the last two of a zone without an offset
-            raise DefinitionError(f"{moment!r} is no moment.") from None
+        except (ValueError, TypeError, NotImplementedError):  # the last two come from a zone without an offset
+            raise DefinitionError(
+                f"{moment!r} is not a valid time: its time zone has no offset. Convert it to UTC."
+            ) from None
         return plain if plain.tzinfo else plain.replace(tzinfo=UTC)
     if isinstance(moment, date):
         midnight = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
         return midnight + _LAST_OF_DAY if whole_day else midnight
-    raise DefinitionError(f"{moment!r} is no moment. Give a datetime, a date or ISO 8601 text.")
+    raise DefinitionError(f"{moment!r} is not a time. Pass a datetime, a date or ISO 8601 text.")
 
 
 def _from_text(text: str) -> datetime | date:
@@ -67,7 +70,7 @@ def _from_text(text: str) -> datetime | date:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise DefinitionError(f"{text!r} is no moment. Write it as 2024-01-31 or 2024-01-31T12:30:00+00:00.") from None
+        raise DefinitionError(f"{text!r} is not a valid time. Write 2024-01-31 or 2024-01-31T12:30:00+00:00.") from None
 
 
 def microseconds(interval: timedelta) -> int:
@@ -155,13 +158,15 @@ class Interval:
 
     @staticmethod
     def check(given: object) -> Interval:
-        """Return an argument that is an interval.
+        """Check that an argument is an interval, and return it.
 
         Raises:
-            DefinitionError: It is none.
+            DefinitionError: It is not.
         """
         if not isinstance(given, Interval):
-            raise DefinitionError(f"interval={given!r} is no Interval. Write interval=Interval.between(start, end).")
+            raise DefinitionError(
+                f"interval={given!r} is not an Interval. Write interval=Interval.between(start, end)."
+            )
         return given
 
     @property
@@ -225,6 +230,7 @@ def without(spans: Sequence[Interval], others: Sequence[Interval]) -> list[Inter
     """
     left = list(spans)
     for other in others:
+        # What a subtraction leaves of an interval is its intersection with the two sides of the other one.
         sides = [Interval(None, other.start - 1)] if other.start is not None else []
         sides += [Interval(other.end + 1, None)] if other.end is not None else []
         left = [both for interval in left for side in sides if (both := interval.intersect(side))]

@@ -1,4 +1,4 @@
-"""Types: the one form that each has in a schema, on disk and online, and which types widen into which.
+"""Types: the form that each has in a schema, on disk and online, and which types widen to which.
 
 The *logical* type is the one a user gets back, the *stored* type the nearest exact one that Delta Lake has, and the
 *wire* type the nearest exact one that MessagePack has. Casting there and back changes no value.
@@ -34,6 +34,7 @@ _UTC = {"UTC", "Z"}
 _OFFSET = re.compile(r"([+-])([01]\d|2[0-3]):?([0-5]\d)?", re.ASCII)
 _NOWHERE = {"Factory", "localtime", "posixrules"}
 """Names of zones that differ between machines."""
+# No integer widens to a float, in which large integers are not exact.
 _WIDER: dict[pa.DataType, tuple[pa.DataType, ...]] = {
     pa.int8(): (pa.int16(), pa.int32(), pa.int64()),
     pa.int16(): (pa.int32(), pa.int64()),
@@ -64,7 +65,7 @@ def _refuse_unnamed(kind: pa.DataType) -> None:
     for field in kind if is_.is_struct(kind) else [kind.value_field]:
         if not field.name or "\0" in field.name:
             raise DataError(
-                f"Values of type {str(kind)!a} cannot be kept: a field of a struct has no name, or one with NUL, and "
+                f"Values of type {str(kind)!a} cannot be stored: a field of a struct has no name, or one with NUL, and "
                 "would lose its values. Rename it."
             )
         _refuse_unnamed(field.type)
@@ -75,7 +76,7 @@ def _in_known_zone(kind: pa.DataType) -> pa.DataType:
         return kind
     if kind.tz and known_zone(kind.tz) is None:
         raise DataError(
-            f"Values of type {kind} cannot be kept: no library here can read the zone {kind.tz!r} back. Convert them to "
+            f"Values of type {kind} cannot be stored: no library here can read the zone {kind.tz!r} back. Convert them to "
             'UTC first (pandas: .dt.tz_convert("UTC")).'
         )
     return pa.timestamp(kind.unit, tz=known_zone(kind.tz) if kind.tz else None)
@@ -93,7 +94,7 @@ def known_zone(name: str) -> str | None:
     if offset := _OFFSET.fullmatch(name):
         sign, hours, minutes = offset[1], offset[2], offset[3] or "00"
         return f"{sign}{hours}:{minutes}" if int(hours) + int(minutes) else "UTC"
-    if name in _NOWHERE or name[:1] in "+-":
+    if name in _NOWHERE or name[:1] in "+-":  # a sign here means a malformed offset, such as +25:00
         return None
     try:
         pa.lib.string_to_tzinfo(name)
@@ -124,7 +125,7 @@ def readable(kind: pa.DataType, *, offsets: bool = True) -> pa.DataType:
 
 
 def without_seconds(kind: pa.DataType) -> pa.DataType:
-    """Return a type with milliseconds in place of seconds, as Polars needs it, which has no times in seconds."""
+    """Return a type with milliseconds in place of seconds, because Polars has no times in seconds."""
 
     def finer(one: pa.DataType) -> pa.DataType:
         if is_.is_timestamp(one) and one.unit == "s":
@@ -150,7 +151,7 @@ def standard(kind: pa.DataType) -> pa.DataType:
     if is_.is_dictionary(kind):
         return standard(kind.value_type)
     if has_no_width(kind):
-        raise DataError(f"Values of type {kind}, all of which are empty, cannot be kept. Drop the column.")
+        raise DataError(f"Values of type {kind}, all of which are empty, cannot be stored. Drop the column.")
     if _is_nested(kind):
         _refuse_alike(kind)
         return _rebuild(kind, standard)
@@ -160,7 +161,7 @@ def standard(kind: pa.DataType) -> pa.DataType:
     if is_.is_decimal(kind) and kind.precision <= LONGEST_DECIMAL and kind.scale >= 0:
         return pa.decimal128(kind.precision, kind.scale)
     if not _is_plain(kind):
-        raise DataError(f"Values of type {kind} cannot be kept. Cast them to a number, text, a list or a struct.")
+        raise DataError(f"Values of type {kind} cannot be stored. Cast them to numbers, text, lists or structs.")
     return kind
 
 
@@ -170,10 +171,11 @@ def has_no_width(kind: pa.DataType) -> bool:
 
 
 def _refuse_alike(kind: pa.DataType) -> None:
+    # DuckDB does not distinguish field names by case, so it would read one field in place of the other.
     names = [field.name.lower() for field in kind] if is_.is_struct(kind) else []
     if len(set(names)) < len(names):
         raise DataError(
-            f"Values of type {kind} cannot be kept: two of its fields have one name, but for case. Rename one."
+            f"Values of type {kind} cannot be stored: the names of two fields differ in case only. Rename one."
         )
 
 
@@ -203,7 +205,7 @@ def stored(kind: pa.DataType) -> pa.DataType:
     """Return the stored type of a logical type: the one it has in the offline table."""
     if _is_nested(kind):
         return _rebuild(kind, stored, fixed=False)
-    if is_.is_timestamp(kind):
+    if is_.is_timestamp(kind):  # those of Delta Lake have microseconds
         return pa.int64() if kind.unit == "ns" else pa.timestamp("us", tz="UTC")
     if is_.is_time(kind) or is_.is_duration(kind):
         return pa.int32() if is_.is_time32(kind) else pa.int64()
@@ -227,7 +229,7 @@ def wire(kind: pa.DataType) -> pa.DataType:
         return pa.int64()
     if is_.is_date(kind):
         return pa.int32()
-    if is_.is_decimal(kind):
+    if is_.is_decimal(kind):  # as a float, a decimal would not be exact
         return pa.string()
     return kind if kind == pa.uint64() else stored(kind)
 
@@ -303,6 +305,7 @@ def same_kind(one: pa.DataType, other: pa.DataType) -> bool:
         is_.is_date,
         is_.is_decimal,
         lambda kind: is_.is_binary(kind) or is_.is_fixed_size_binary(kind),
+        # Naive and zoned timestamps are two kinds: whether a naive key means UTC is not for us to decide.
         lambda kind: is_.is_timestamp(kind) and kind.tz is None,
         lambda kind: is_.is_timestamp(kind) and kind.tz is not None,
     )
@@ -325,20 +328,20 @@ def parse(name: str | pa.DataType) -> pa.DataType:
         if isinstance(name, str):
             return logical(pa.type_for_alias(name))
     raise DefinitionError(
-        f"{name!r} is no type. Write int64, float64, bool, string, date32, timestamp[us], "
-        "or give a pyarrow type such as pyarrow.list_(pyarrow.float32(), 64)."
+        f"{name!r} is not a type. Write int64, float64, bool, string, date32, timestamp[us], "
+        "or pass a pyarrow type such as pyarrow.list_(pyarrow.float32(), 64)."
     )
 
 
 def parse_each(argument: str, given: object) -> dict[str, pa.DataType]:
-    """Return an argument that has types by the names of columns as logical types; see `parse`.
+    """Return an argument that maps column names to types, with logical types; see `parse`.
 
     Raises:
-        DefinitionError: It is no mapping from names to types.
+        DefinitionError: It is not a mapping from names to types.
         DataError: Seeknal cannot store values of a type.
     """
     example = "{'x': 'int64'}"
     if not isinstance(given, Mapping):
-        raise DefinitionError(f"{argument}={given!r} is no mapping. Write {argument}={example}, say.")
+        raise DefinitionError(f"{argument}={given!r} is not a mapping. Write {argument}={example}, for example.")
     names = check_names(argument, list(given), example)
     return dict(zip(names, map(parse, given.values()), strict=True))

@@ -17,7 +17,7 @@ from seeknal.errors import DataError
 from seeknal.names import is_text
 from seeknal.values import types
 from seeknal.values.exact.conversion import convert
-from seeknal.values.exact.families import Family, Unfit, family_of, settled, shown
+from seeknal.values.exact.families import Family, Unfit, family_of, normalized, shown
 from seeknal.values.exact.inference import narrowest
 from seeknal.values.exact.moments import RAISED_BY_ZONES
 from seeknal.values.exact.portable import packed, unpacked
@@ -63,10 +63,10 @@ def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
     """Convert a pandas column to Arrow. An object column gets the narrowest type in which all its values are exact.
 
     Raises:
-        DataError: The values have no common type, or one that Arrow does not have, or the name is not text.
+        DataError: The values have no common type, Arrow does not have their type, or the name is not text.
     """
     if not is_text(name):
-        raise DataError(f"A column cannot be named {name!r}, which is no text. Rename it.", column=name)
+        raise DataError(f"A column cannot be named {name!r}, which is not text. Rename it.", column=name)
     dtype = given.dtype
     if str(dtype) == "object":
         return column(name, given.to_numpy(dtype=object).tolist(), nan=True)
@@ -74,6 +74,7 @@ def series(name: str, given: Any) -> pa.Array | pa.ChunkedArray:
         return series(name, given.sparse.to_dense())
     try:
         if str(dtype) == "category" and dtype.categories.dtype == object:
+            # Only the categories have to be converted, each of which is stored once. Code -1 means null.
             values = column(name, dtype.categories.tolist(), nan=True).combine_chunks()
             codes = given.cat.codes.to_numpy()
             return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), values)
@@ -101,10 +102,10 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = 
         DataError: A value is not of the key's kind.
     """
     try:
-        found = _check_kind(values, kind)
+        own = _check_kind(values, kind)
         with suppress(Unfit):
             return convert(values, kind)
-        return convert(values, found)
+        return convert(values, own)
     except Unfit as error:
         raise DataError(
             f"{name} is {kind}, and {shown(error.value)} in row {error.row} of {whose} does not fit: it {error.why}.",
@@ -114,10 +115,10 @@ def read_keys(name: str, values: Sequence[Any], kind: pa.DataType, whose: str = 
 
 
 def _check_kind(values: Sequence[Any], kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values.
+    """Return the type of the values, after checking that keys of this type can equal keys of the other.
 
     Raises:
-        Unfit: Values of that type can never equal the key's, as text never equals a number.
+        Unfit: They cannot, as text never equals a number.
     """
     # NumPy's numbers have widths, which a request over HTTP does not carry.
     found = narrowest(
@@ -127,13 +128,13 @@ def _check_kind(values: Sequence[Any], kind: pa.DataType) -> pa.DataType:
         ]
     )
     if not types.same_kind(found, kind):
-        row, value = next((i, v) for i, v in enumerate(settled(values, nan=False)) if v is not None)
+        row, value = next((i, v) for i, v in enumerate(normalized(values, nan=False)) if v is not None)
         raise Unfit(row, value, f"is of type {found}")
     return found
 
 
 def values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Return the values of a column as Python has them, and times as Arrow has them.
+    """Return the values of a column as Python objects, except for times, which stay Arrow scalars.
 
     Python's times have no nanoseconds, and end with the year 9999.
     """

@@ -15,13 +15,13 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.values import types
-from seeknal.values.exact.families import Family, Unfit, families_of, family, settled
+from seeknal.values.exact.families import Family, Unfit, families_of, family, normalized
 from seeknal.values.exact.inference import by_list, fields_of, flattened, is_exact_float, numbers_of
 from seeknal.values.exact.moments import DAY, RAISED_BY_ZONES, SECOND, nanoseconds
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_NO_PLACE = "has no exact place there"
-_OUT_OF_RANGE = "is beyond its range"
+_INEXACT = "is not exact in that type"
+_OUT_OF_RANGE = "is out of range"
 
 
 def convert(values: Sequence[Any], kind: pa.DataType, *, nan: bool = False) -> pa.Array:
@@ -36,9 +36,9 @@ def convert(values: Sequence[Any], kind: pa.DataType, *, nan: bool = False) -> p
         nan: Take NaN as null, as pandas columns do.
 
     Raises:
-        Unfit: A value has no exact place in the type.
+        Unfit: A value is not exact in the type.
     """
-    values = settled(values, nan=nan)
+    values = normalized(values, nan=nan)
     _, allowed, put = next(one for one in _KINDS if one[0](kind))
     if not families_of(values) <= allowed:
         row, value = next((i, v) for i, v in enumerate(values) if v is not None and family(v) not in allowed)
@@ -58,20 +58,20 @@ def _each(put: Callable[[Any], Any], values: Sequence[Any], kind: pa.DataType) -
 
 
 def _as_they_are(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
-    """Convert values of a type that Arrow converts exactly or refuses."""
+    """Convert values to a type for which Arrow itself either converts a value exactly or fails."""
     try:
         return pa.array(values, kind, from_pandas=nan)
-    except (pa.ArrowException, ValueError, OverflowError):
-        return _each(lambda value: _alone(value, kind), values, kind)
+    except (pa.ArrowException, ValueError, OverflowError):  # Arrow's error does not say which value it refused
+        return _each(lambda value: _checked_alone(value, kind), values, kind)
 
 
-def _alone(value: Any, kind: pa.DataType) -> Any:
+def _checked_alone(value: Any, kind: pa.DataType) -> Any:
     try:
         pa.array([value], kind)
     except UnicodeEncodeError:
-        raise ValueError("has half of a character (a lone surrogate), which is no text") from None
+        raise ValueError("contains half of a character (a lone surrogate), which is not valid text") from None
     except (pa.ArrowException, ValueError, OverflowError):
-        raise ValueError(_NO_PLACE) from None
+        raise ValueError(_INEXACT) from None
     return value
 
 
@@ -88,7 +88,7 @@ def _wholes(values: Sequence[Any], kind: pa.DataType, _nan: bool) -> pa.Array:
 
     def whole(value: Any) -> int:
         if family(value) == Family.FLOAT and not float(value).is_integer():
-            raise ValueError("is no whole number")
+            raise ValueError("is not a whole number")
         if not limits.min <= int(value) <= limits.max:
             raise ValueError(_OUT_OF_RANGE)
         return int(value)
@@ -102,15 +102,15 @@ def _floats(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
     of = kind.to_pandas_dtype()
 
     def near(value: Any) -> Any:
-        """Return the nearest float. A whole number may be a count and must stay exact; no number becomes infinite."""
+        """Return the nearest float. Whole numbers, which may be counts, must stay exact, and no number may become infinite."""
         if family(value) == Family.WHOLE and not is_exact_float(int(value)):
-            raise ValueError(_NO_PLACE)
+            raise ValueError(_INEXACT)
         with np.errstate(over="ignore"):
             found = of(value)
         if math.isinf(found) and not math.isinf(value):
             raise ValueError(_OUT_OF_RANGE)
         if family(value) == Family.WHOLE and int(found) != value:
-            raise ValueError(_NO_PLACE)
+            raise ValueError(_INEXACT)
         return None if nan and math.isnan(found) else found
 
     return _each(near, values, kind)
@@ -118,8 +118,8 @@ def _floats(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
 
 def _decimals(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
     if infinite := [(i, v) for i, v in enumerate(values) if family(v) == Family.DECIMAL and not v.is_finite()]:
-        raise Unfit(*infinite[0], "is no finite number")
-    # Arrow writes out all digits of a decimal, and ends the process for lack of memory at 1E-999999999.
+        raise Unfit(*infinite[0], "is not a finite number")
+    # Arrow would write out all digits of 1E-999999999, and the process would run out of memory.
     plain: list[Any] = []
     for row, value in enumerate(values):
         if not isinstance(value, Decimal) or not value:
@@ -127,7 +127,7 @@ def _decimals(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
         elif abs(value.adjusted()) <= types.LONGEST_DECIMAL:
             plain.append(value)
         else:
-            raise Unfit(row, value, _NO_PLACE)
+            raise Unfit(row, value, _INEXACT)
     return _as_they_are(plain, kind, nan)
 
 
@@ -147,7 +147,7 @@ def _in_units(of: pa.DataType, values: Sequence[Any], kind: pa.DataType, _nan: b
     def count(value: Any) -> int:
         number, rest = divmod(nanoseconds(value), unit)
         if rest:
-            raise ValueError("has a time of day, which a date has not" if is_.is_date(kind) else _NO_PLACE)
+            raise ValueError("has a time of day, which a date cannot hold" if is_.is_date(kind) else _INEXACT)
         if not limits.min <= number <= limits.max:
             raise ValueError(_OUT_OF_RANGE)
         return number
@@ -159,7 +159,7 @@ def _structs(values: Sequence[Any], kind: pa.DataType, nan: bool) -> pa.Array:
     names = {field.name for field in kind}
     for row, value in enumerate(values):
         if unknown := [name for name in value or () if name not in names]:
-            raise Unfit(row, value, f"goes into {kind}, which has no field {unknown[0]!r}")
+            raise Unfit(row, value, f"has a field {unknown[0]!r}, which {kind} does not have")
     parts = [convert(fields_of(values, field.name), field.type, nan=nan) for field in kind]
     return pa.StructArray.from_arrays(parts, fields=list(kind), mask=_nulls(values))
 
@@ -216,4 +216,4 @@ _KINDS: tuple[tuple[Callable[[pa.DataType], bool], set[Family], _Put], ...] = (
     (is_.is_list, {Family.LIST}, _lists),
     (is_.is_null, set(), lambda values, _kind, _nan: pa.nulls(len(values))),
 )
-"""For each kind of type, the families of values that can be converted to it, and how. The first match is used."""
+"""For each kind of type, the families of values that can be converted to it, and the function that does it. The first match counts."""

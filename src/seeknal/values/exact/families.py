@@ -1,4 +1,4 @@
-"""Families of Python values: what a value can be converted to, judged by its type alone, and which values are null."""
+"""Families of Python values: kinds of values that convert alike, found by their Python types, and which values are null."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 _HUGE = 256
-"""Bits beyond which a whole number is not printed in a message: Python refuses to print very long ones."""
+"""Bits beyond which a message does not print a whole number: Python refuses to print very long ones."""
 _SHORT = reprlib.Repr()
 _SHORT.maxother = 100  # a moment with its zone
 
 
 class Family(StrEnum):
-    """A kind of value. The text is how messages call it."""
+    """A kind of value, with its name in messages."""
 
     NULL = "null"
     BOOL = "a bool"
@@ -36,7 +36,7 @@ class Family(StrEnum):
     BYTES = "bytes"
     LIST = "a list"
     STRUCT = "a mapping"
-    OTHER = "an object that has no type here"
+    OTHER = "an object of an unsupported type"
 
 
 _FAMILIES: tuple[tuple[type | tuple[type, ...], Family], ...] = (
@@ -51,12 +51,13 @@ _FAMILIES: tuple[tuple[type | tuple[type, ...], Family], ...] = (
     ((time, pa.Time32Scalar, pa.Time64Scalar), Family.TIME),
     (str, Family.TEXT),
     ((bytes, bytearray, memoryview), Family.BYTES),
-    ((pa.MonthDayNano, pa.MapScalar), Family.OTHER),  # a tuple and a mapping, of which no column can be made
+    ((pa.MonthDayNano, pa.MapScalar), Family.OTHER),  # first, because they are a tuple and a mapping too
     ((list, tuple, set, frozenset, np.ndarray), Family.LIST),
     (Mapping, Family.STRUCT),
 )
 _PANDAS_NULLS = {"NaTType", "NAType"}
 _known: dict[type[object], Family] = {}
+"""The families found so far. Looking one up takes a fraction of the time of the checks for subclasses."""
 _DAYS = {"Y", "M", "W", "D"}
 
 
@@ -88,8 +89,8 @@ def families_of(values: Sequence[Any]) -> set[Family]:
     return found - {Family.NULL}
 
 
-def settled(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
-    """Return values with None in place of every null, and each as the plain value that it stands for.
+def normalized(values: Sequence[Any], *, nan: bool) -> Sequence[Any]:
+    """Return values with None in place of every null, and with plain Python values in place of scalars and subclasses.
 
     Arrow scalars of dates, times and durations stay, because Python has no exact equal of them.
 
@@ -134,11 +135,13 @@ _CONTENT: Mapping[type, Callable[[Any], Any]] = {
 
 
 def _of_scalar(value: pa.Scalar) -> Any:
-    """Return an Arrow scalar as a Python value, but times as they are, also inside lists: Python would lose nanoseconds."""
+    """Return an Arrow scalar as a Python value. Times stay scalars, even inside lists: Python's would lose nanoseconds."""
     if not value.is_valid:
         return None
     if isinstance(value, pa.StructScalar) and len(set(value)) < len(value):
-        return value.type  # two fields of one name, of which Python can read none: refused as an object
+        return (
+            value.type
+        )  # two fields have one name, so Python can read neither: return an object, which is refused later
     if isinstance(value, pa.DictionaryScalar | pa.RunEndEncodedScalar | pa.UnionScalar):
         return _of_scalar(value.value)
     if family_of(type(value)) != Family.OTHER or isinstance(value, pa.ExtensionScalar | pa.MapScalar):
@@ -155,7 +158,7 @@ def _with_plain_names(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
 def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[Any], bool] | None:
     """Return the test for nulls among values of a type, or None if no test is needed.
 
-    That is so where no value of the type is null, or where Arrow recognizes all its nulls itself (`from_pandas`).
+    No test is needed if the type has no nulls, or if Arrow recognizes all of them itself (`from_pandas`).
     """
     of = family_of(kind)
     if of == Family.NULL:

@@ -1,4 +1,4 @@
-"""Type inference: the narrowest type in which all values of a column are exact, found by looking at each of them."""
+"""Type inference: the narrowest type in which all values of a column are exact. Every value counts, not just a sample."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from seeknal.names import is_text
 from seeknal.values import types
-from seeknal.values.exact.families import Family, Unfit, families_of, family, settled
+from seeknal.values.exact.families import Family, Unfit, families_of, family, normalized
 from seeknal.values.exact.moments import moment_type, span_type, time_type
 
 T = TypeVar("T")
 
 _DEEPEST = 32
+"""The most levels of lists and structs. A list that contains itself would otherwise never end."""
 _FLOATS: dict[type[object], pa.DataType] = {np.float16: pa.float16(), np.float32: pa.float32()}
 
 
@@ -46,7 +47,7 @@ def narrowest(values: Sequence[Any], *, nan: bool = False, depth: int = 0) -> pa
     Raises:
         Unfit: There is no such type.
     """
-    values = settled(values, nan=nan)
+    values = normalized(values, nan=nan)
     families = families_of(values)
     for together, find in _TOGETHER:
         if families <= together:
@@ -68,7 +69,7 @@ def _mixed(values: Sequence[Any]) -> Unfit:
             beside = f", beside {' and '.join(sorted(before))}" if before else ""
             return Unfit(row, value, f"is {family(value)}{beside}")
         before = now
-    return Unfit(0, values[0], f"has more than {_DEEPEST} lists and structs in one another")
+    return Unfit(0, values[0], f"has more than {_DEEPEST} levels of lists and structs")
 
 
 def _whole(values: Sequence[Any]) -> pa.DataType:
@@ -83,7 +84,7 @@ def _whole(values: Sequence[Any]) -> pa.DataType:
     if least >= 0 and most < 2**64:
         return pa.uint64()
     row = next(i for i, v in enumerate(values) if v is not None and not -(2**63) <= int(v) < 2**63)
-    raise Unfit(row, values[row], "is beyond the range of whole numbers, 64 bits. Make it text, or a decimal")
+    raise Unfit(row, values[row], "is out of range for 64-bit integers. Make it text, or a decimal")
 
 
 def _float(values: Sequence[Any]) -> pa.DataType:
@@ -92,7 +93,7 @@ def _float(values: Sequence[Any]) -> pa.DataType:
         return _FLOATS.get(kinds.pop(), pa.float64())
     for row, value in enumerate(values):
         if value is not None and family(value) == Family.WHOLE and not is_exact_float(int(value)):
-            raise Unfit(row, value, "has no exact place beside floats. Make it text, or a decimal")
+            raise Unfit(row, value, "is not exact as a float, and the column has floats. Make it text, or a decimal")
     return pa.float64()
 
 
@@ -107,6 +108,7 @@ def is_exact_float(value: int) -> bool:
 def _decimal(values: Sequence[Any]) -> pa.DataType:
     # Trailing zeros are kept if there is room for them (1.50 stays decimal(3, 2)), and dropped in a second pass if not.
     for normal in (False, True):
+        # `last` is the row that made the type longest so far, so the message can name it.
         whole = scale = 0
         last = next((row for row, value in enumerate(values) if value is not None), 0)
         for row, value in enumerate(values):
@@ -121,17 +123,17 @@ def _decimal(values: Sequence[Any]) -> pa.DataType:
     raise Unfit(
         last,
         values[last],
-        f"needs {whole} digits before the point and {scale} behind it, with the values before it; there is room for "
+        f"needs, with the values before it, {whole} digits before the point and {scale} after it; a decimal has at most "
         f"{types.LONGEST_DECIMAL} in all. Round the column: value.quantize(Decimal('0.01'))",
     )
 
 
 def _digits(row: int, value: Any, *, normal: bool) -> tuple[int, int]:
-    """Return the number of digits before and behind the point; with `normal`, without trailing zeros behind it."""
+    """Return the number of digits before and after the point; with `normal`, without trailing zeros after it."""
     if family(value) == Family.WHOLE:
         return (1 if -10 < value < 10 else _length(int(value))), 0  # noqa: PLR2004 - numbers of one digit
     if not value.is_finite():
-        raise Unfit(row, value, "is no finite number")
+        raise Unfit(row, value, "is not a finite number")
     _, digits, exponent = value.as_tuple()
     while normal and exponent < 0 and digits[-1] == 0 and len(digits) > 1:
         digits, exponent = digits[:-1], exponent + 1
@@ -172,13 +174,13 @@ def flattened(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
     if np.ndarray in set(map(type, values)):
         for row, value in enumerate(values):
             if isinstance(value, np.ndarray) and value.ndim == 0:
-                raise Unfit(row, value, "is no list")
+                raise Unfit(row, value, "is not a list")
     lists = [() if value is None else value for value in values]
     return list(chain.from_iterable(lists)), list(accumulate(map(len, lists)))
 
 
 def by_list(ends: Sequence[int], step: Callable[[], T]) -> T:
-    """Run a step on the values of flattened lists. If a value does not fit, the error has the number of its list.
+    """Run a step on the values of flattened lists. If a value does not fit, the error gets the number of its list.
 
     For example, value number 2 is in list number 2 where the lists end at [2, 2, 3].
     """
@@ -193,7 +195,7 @@ def _struct(values: Sequence[Any], *, nan: bool, depth: int) -> pa.DataType:
     for row, value in enumerate(values):
         for name in value or ():
             if not is_text(name) or not name or "\0" in name:
-                raise Unfit(row, value, f"has a field {name!r}, which is no name: text, without NUL")
+                raise Unfit(row, value, f"has a field {name!r}, which is not a name: names are text without NUL")
             names[name] = None
     return pa.struct([pa.field(name, narrowest(fields_of(values, name), nan=nan, depth=depth)) for name in names])
 

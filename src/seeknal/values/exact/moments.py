@@ -26,14 +26,14 @@ _LENGTHS = {"W": 7 * DAY, "D": DAY, "h": 3600 * SECOND, "m": 60 * SECOND, "s": S
 _LENGTHS |= {"ms": 10**6, "us": 10**3, "ns": 1}
 _PARTS = {"ps": 10**3, "fs": 10**6, "as": 10**9}
 _OF_PYTHON = {datetime, date, type(None)}
-"""Types whose values are whole microseconds, and always in range for 64 bits of them."""
+"""Types whose values are whole microseconds, and always fit into 64 bits of them."""
 _RANGE = {"us": 2**63 * 1000, "ns": 2**63}
 RAISED_BY_ZONES = pa.ArrowException, ValueError, TypeError, NotImplementedError, AttributeError
-"""What a zone may raise when it is asked for an offset or a name. It may be of any class, and lack either."""
+"""The errors that a zone may raise for its offset or name. It can be of any class, and lack either."""
 
 
 def nanoseconds(value: Any) -> int:
-    """Return a value of time in nanoseconds: a moment since 1970, a time of day since midnight, or a duration.
+    """Return a time in nanoseconds: a moment since 1970, a time of day since midnight, or a duration.
 
     A naive moment is taken as UTC, a date as its midnight.
 
@@ -54,7 +54,7 @@ def nanoseconds(value: Any) -> int:
 
 def _of_python(value: Any) -> int:
     if isinstance(value, datetime):
-        # A subclass may subtract in a way of its own.
+        # Called on the base class, because a subclass may override subtraction.
         since = datetime.__sub__(value, _EPOCH if is_zoned(value) else _NAIVE_EPOCH)
         return since // _MICROSECOND * 1000
     if isinstance(value, date):
@@ -62,7 +62,7 @@ def _of_python(value: Any) -> int:
     if not isinstance(value, time):
         return timedelta.__floordiv__(value, _MICROSECOND) * 1000
     if value.tzinfo is not None:
-        raise ValueError("has a zone, which a time of day has not")
+        raise ValueError("has a time zone, which a time of day cannot hold")
     return ((value.hour * 60 + value.minute) * 60 + value.second) * SECOND + value.microsecond * 1000
 
 
@@ -75,10 +75,10 @@ def _of_arrow(value: pa.Scalar) -> int:
 
 def _of_numpy(value: np.datetime64 | np.timedelta64) -> int:
     unit, count = np.datetime_data(value.dtype)
-    if unit in {"Y", "M"} and isinstance(value, np.datetime64):
+    if unit in {"Y", "M"} and isinstance(value, np.datetime64):  # months and years differ in length, so count in days
         days = value.astype("datetime64[D]")
         if days.astype(value.dtype) != value:
-            raise ValueError("is too far away")
+            raise ValueError("is out of range")
         return _of_numpy(days)
     whole = int(value.astype(np.int64)) * count
     if unit in _LENGTHS:
@@ -142,13 +142,13 @@ def _unit_of(values: Sequence[Any]) -> str:
         least, most = min(least, (nanos, row)), max(most, (nanos, row))
     for nanos, row in (least, most):
         if not -_RANGE[unit] <= nanos < _RANGE[unit]:
-            finer = " beside values with nanoseconds" if unit == "ns" else ""
-            raise Unfit(row, values[row], f"has no place{finer}: it is too far away for {unit}")
+            needed = "nanoseconds, which other values need" if unit == "ns" else "microseconds"
+            raise Unfit(row, values[row], f"is out of range for 64 bits of {needed}")
     return unit
 
 
 def _zone_of(values: Sequence[Any]) -> str | None:
-    """Return the zone that all moments have, or None if all are naive, or UTC if they differ: a naive moment is UTC."""
+    """Return the common zone of all moments; None if all are naive; UTC if they differ. A naive moment is UTC."""
     first: dict[Any, tuple[int, Any]] = {}
     for row, value in enumerate(values):
         try:
@@ -167,14 +167,14 @@ def _zone_of(values: Sequence[Any]) -> str | None:
 
 
 def _zone_key(value: Any) -> object:
-    """Return a key to find the distinct zones quickly: Python's by identity, because they need not be hashable."""
+    """Return a key that tells zones apart. Python's zones are told apart by identity, because they need not be hashable."""
     if isinstance(value, pa.Scalar):
         return getattr(value.type, "tz", None) or None
     return id(value.tzinfo) if is_zoned(value) else None
 
 
 def zone_name(value: Any) -> str | None:
-    """Return the name of a moment's zone by which every library finds it, or None if there is no such name."""
+    """Return the name under which every library finds a moment's zone, or None if there is no such name."""
     with suppress(*RAISED_BY_ZONES):
         name = value.type.tz if isinstance(value, pa.Scalar) else pa.lib.tzinfo_to_string(value.tzinfo)
         return types.known_zone(str(name))

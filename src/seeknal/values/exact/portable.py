@@ -1,4 +1,4 @@
-"""Python values in MessagePack, as clients and servers exchange them: exact, and in the family that they had.
+"""Python values in MessagePack, as clients and servers exchange them. Each arrives exactly, and in its own family.
 
 MessagePack has no decimals, dates, times or durations, and no whole numbers of more than 64 bits. These are encoded as
 extensions, whose data is a number as text: for a time its nanoseconds, followed by the zone if it is a moment. So Decimal("1.10")
@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from seeknal.values import types
-from seeknal.values.exact.families import Family, family, settled
+from seeknal.values.exact.families import Family, family, normalized
 from seeknal.values.exact.moments import SECOND, is_zoned, nanoseconds, zone_name
 
 _AS_IS = {type(None), bool, float, str, bytes}
@@ -26,7 +26,7 @@ _SAME: Mapping[Family, Callable[[Any], Any]] = {
     Family.TEXT: str,
     Family.BYTES: lambda value: bytes(memoryview(value)),
 }
-"""For each family that MessagePack has too, how values of other libraries become Python's own; see `settled`."""
+"""For each family that MessagePack has too, how values of other libraries become Python's own; see `normalized`."""
 _EXTENSIONS = {1: Family.WHOLE, 2: Family.DECIMAL, 3: Family.DATE, 4: Family.MOMENT, 5: Family.TIME, 6: Family.SPAN}
 _CODES = {of: code for code, of in _EXTENSIONS.items()}
 _LEAST, _MOST = -(2**63), 2**64 - 1
@@ -34,21 +34,21 @@ _LEAST, _MOST = -(2**63), 2**64 - 1
 _LENGTHS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
 """Nanoseconds in each unit, the coarsest first."""
 _ODD_ZONE = "unknown"
-"""Stands for a zone that no library can read back. The receiver refuses the value for that."""
+"""Stands for a zone that no library can read back. The receiver refuses such a value, and says why."""
 
 
 def packed(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind of value
     """Return a value in a form that MessagePack encodes, and that `unpacked` turns back into an equal value.
 
     Raises:
-        ValueError: The value is of no type that is known here, or is outside the range of its type.
+        ValueError: The value has an unsupported type, or is out of range for its type.
     """
     kind = type(value)
     if kind in _AS_IS or (kind is int and _LEAST <= value <= _MOST):
         return value
     if kind is dict:  # a shortcut for rows: the checks for nulls would take most of the time
         return _fields(value)
-    (one,) = settled([value], nan=False)
+    (one,) = normalized([value], nan=False)
     if one is None:
         return None
     of = family(one)
@@ -57,7 +57,7 @@ def packed(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind of va
     if of in _CODES:
         return msgspec.msgpack.Ext(_CODES[of], _text_of(one, of).encode())
     if of == Family.LIST and getattr(one, "ndim", 1) == 0:
-        raise ValueError("is no list")  # a NumPy array without dimensions is one value
+        raise ValueError("is not a list")  # a NumPy array without dimensions is one value
     if of == Family.LIST:
         return [packed(item) for item in one]
     if of == Family.STRUCT:
@@ -74,7 +74,7 @@ def _fields(values: Mapping[Any, Any]) -> dict[str, Any]:
 def _name(name: object) -> str:
     if isinstance(name, str):
         return str.__str__(name)
-    raise ValueError(f"has a field {name!r}, which is no name: text")
+    raise ValueError(f"has a field {name!r}, which is not a name: names are text")
 
 
 def _text_of(value: Any, of: Family) -> str:
@@ -82,7 +82,7 @@ def _text_of(value: Any, of: Family) -> str:
         return str(value)
     nanos = nanoseconds(value)
     zone = (zone_name(value) or _ODD_ZONE) if of == Family.MOMENT and is_zoned(value) else ""
-    _time(of, nanos, zone)
+    _time(of, nanos, zone)  # raises here what the receiver would raise
     return f"{nanos} {zone}"
 
 
@@ -99,7 +99,7 @@ def unpacked(code: int, data: memoryview) -> Any:
             return Decimal(number)
         if of is not None:
             return int(number) if of == Family.WHOLE else _time(of, int(number), zone)
-    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which stands for nothing here")
+    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which Seeknal does not use")
 
 
 def _time(of: Family, nanos: int, zone: str) -> pa.Scalar:
@@ -120,4 +120,4 @@ def _time(of: Family, nanos: int, zone: str) -> pa.Scalar:
     try:
         return pa.scalar(nanos // _LENGTHS[unit], pa.int64()).cast(kinds[of])
     except (OverflowError, pa.ArrowInvalid):
-        raise ValueError("is too far away") from None
+        raise ValueError("is out of range") from None

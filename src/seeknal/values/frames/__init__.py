@@ -1,8 +1,8 @@
 """Dataframes of any kind: read as Arrow, and returned as the same kind.
 
 The kinds are pandas, Polars, PyArrow and any object that exports its columns to Arrow, DuckDB relations, and paths of
-Parquet and CSV files. pandas and Polars are optional extras: asking for a frame of a library that is not installed is
-an error that says what to install.
+Parquet and CSV files. pandas and Polars are optional extras: a request for a frame of a library that is not installed
+raises an error that says what to install.
 """
 
 from seeknal.values.frames.answers import (

@@ -31,7 +31,7 @@ def to_stream(table: pa.Table) -> bytes:
 
 
 def output_kind(frame: object, output: str | None) -> str:
-    """Return the kind of the result: the requested one, else that of the frame; pandas for a path, or without a frame.
+    """Return the kind of the result: the requested kind, else that of the frame; pandas for a path, or without a frame.
 
     Raises:
         DefinitionError: The requested kind is unknown, or its library is not installed.
@@ -69,7 +69,7 @@ _MAKE: dict[str, Callable[[pa.Table], Any]] = {
 def _errors(kind: str) -> tuple[type[BaseException], ...]:
     """Return the exceptions that a library raises for a column that it cannot represent."""
     common = pa.ArrowException, TypeError, ValueError, OverflowError, NotImplementedError, KeyError
-    if kind == "polars":
+    if kind == "polars":  # a panic of Polars is no subclass of Exception
         raised = library("polars").exceptions
         return *common, raised.PolarsError, raised.PanicException
     if kind == "duckdb":
@@ -80,17 +80,17 @@ def _errors(kind: str) -> tuple[type[BaseException], ...]:
 
 
 def _misfit(table: pa.Table, kind: str, errors: tuple[type[BaseException], ...], error: BaseException) -> DataError:
-    """Return the error that names the column which a kind cannot represent, found by converting one after the other."""
+    """Return the error that names the column that a kind cannot represent, found by converting the columns one by one."""
     for field in table.schema:
         try:
             _MAKE[kind](table.select([field.name]))
         except errors as own:
             return DataError(
-                f"Column {field.name!r} is {field.type}, which has no place in {kind}: {own}. Cast it, or ask for "
+                f"Column {field.name!r} is {field.type}, which cannot be represented in {kind}: {own}. Cast it, or ask for "
                 'output="arrow".',
                 column=field.name,
             )
-    return DataError(f'The answer cannot be given as {kind}: {error}. Ask for output="arrow".')
+    return DataError(f'The result cannot be returned as {kind}: {error}. Ask for output="arrow".')
 
 
 def with_columns(frame: Frame, names: Sequence[str], features: pa.Table, kind: str) -> Any:
@@ -116,5 +116,5 @@ def with_columns(frame: Frame, names: Sequence[str], features: pa.Table, kind: s
         column = getattr(error, "column", None)
         if column not in features.column_names:
             raise
-        advice = "Or leave it out: FeatureLookup(..., features=[...]) names the features to look up."
+        advice = "Or leave the feature out: FeatureLookup(..., features=[...]) names the features to look up."
         raise DataError(f"{error} {advice}", column=column) from None

@@ -1,4 +1,4 @@
-"""Fast conversion of few rows with many columns to pandas: the columns of a number type become one of its blocks."""
+"""Fast conversion of few rows with many columns to pandas: all columns of one number type become one pandas block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Blocks:
         self._blocks = [
             (some, index([schema.names[i] for i in some]), pa.types.is_floating(kind)) for kind, some in places.items()
         ]
-        # Blocks are put together by type; this permutation brings the columns back into the order of the schema.
+        # The blocks are concatenated type by type; this permutation restores the order of the schema.
         self._order = np.argsort([i for some in (*places.values(), self._rest) for i in some])
 
     def frame(self, batch: pa.RecordBatch) -> Any:

@@ -1,4 +1,4 @@
-"""CSV files, read once and as text, so that each column can then take the type that all its values have."""
+"""CSV files, read once and as text, so that the type of a column can be inferred from all its values."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def _read(data: bytes, names: list[str], kind: pa.DataType) -> pa.Table:
 
 def _in_blocks(read: Callable[..., Any], data: bytes, options: csv.ConvertOptions) -> Any:
     """Read with the smallest block size that has room for the longest row; Arrow reads small blocks faster."""
+    # Only a quoted value can contain a newline, and Arrow reads faster if none can.
     parse = csv.ParseOptions(newlines_in_values=b'"' in data)
     for size in _BLOCKS:
         try:
@@ -75,7 +76,7 @@ def _first_unreadable(table: pa.Table) -> tuple[str, str | None, int | None]:
 
 def _not_utf8(file: Path, what: str, column: str | None = None, row: int | None = None) -> DataError:
     return DataError(
-        f"{str(file)!r} is not UTF-8: {what}. Convert it: iconv -f CP1252 -t UTF-8, say, for a file of Windows.",
+        f"{str(file)!r} is not UTF-8: {what}. Convert it, for example a file from Windows with: iconv -f CP1252 -t UTF-8.",
         column=column,
         row=row,
     )

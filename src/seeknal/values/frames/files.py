@@ -1,4 +1,4 @@
-"""Frames given as a path: a Parquet or CSV file, or a folder or glob of them, optionally in key=value (Hive) folders.
+"""Frames read from a path: a Parquet or CSV file, or a folder or glob of them, optionally in key=value (Hive) folders.
 
 A file with an Arrow IPC stream (.arrows) can be read as well.
 """
@@ -37,18 +37,18 @@ def opened_path(path: Path) -> Frame:
         DataError: There are no files, or they cannot be read, or they are not all Parquet or all CSV.
     """
     try:
-        found = _found(path)
+        found = _list_files(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)!r} cannot be read: {error}") from None
     suffixes = {file.suffix.lower() for file, _ in found}
     kinds = [kind for kind in ({*PARQUET}, {_CSV}, {_STREAM}) if kind & suffixes]
     if odd := [file for file, _ in found if file.suffix.lower() not in {*PARQUET, _CSV, _STREAM}]:
-        hint = " Name those that are meant by a glob: 'folder/*.parquet'." if len(found) > 1 else ""
+        hint = " Select the files to read with a glob: 'folder/*.parquet'." if len(found) > 1 else ""
         raise DataError(f"{str(odd[0])!r} is neither .parquet nor .csv.{hint}")
     if len(kinds) > 1:
         raise DataError(
-            f"{str(path)!r} holds files of several kinds: {', '.join(sorted(suffixes))}. "
-            f"Name those of one kind by a glob: {str(path / '*.parquet')!r}."
+            f"{str(path)!r} contains files of several kinds: {', '.join(sorted(suffixes))}. "
+            f"Select those of one kind with a glob: {str(path / '*.parquet')!r}."
         )
     keys = _keys(found)
     if kinds == [{_CSV}]:
@@ -58,7 +58,7 @@ def opened_path(path: Path) -> Frame:
     return ParquetFiles([ParquetFile.at(file) for file, _ in found], keys)
 
 
-def _found(path: Path) -> list[tuple[Path, dict[str, str | None]]]:
+def _list_files(path: Path) -> list[tuple[Path, dict[str, str | None]]]:
     """Return the files of a path, ordered by their paths, each with the key=value pairs of its folders.
 
     Only folders below the given one count, or, for a glob, below the last folder without a wildcard.
@@ -66,25 +66,27 @@ def _found(path: Path) -> list[tuple[Path, dict[str, str | None]]]:
     if path.is_file():
         return [(path, {})]
     if path.is_dir():
-        found = [(file, path) for file in _inside(path)]
+        found = [(file, path) for file in _walk(path)]
     elif has_magic(str(path)):
-        root, pattern = _cut_at_magic(path)
-        found = [(file, root) for one in root.glob(pattern) for file in (_inside(one) if one.is_dir() else [one])]
+        root, pattern = _split_glob(path)
+        found = [(file, root) for one in root.glob(pattern) for file in (_walk(one) if one.is_dir() else [one])]
         found = [(file, root) for file, root in found if not _is_hidden(file.relative_to(root))]
         for folder in {folder for file, _ in found for folder in file.parents if folder.is_relative_to(root)}:
             _refuse_delta(folder)
     else:
         raise DataError(f"There is no file {str(path)!r}.")
     if not found:
-        raise DataError(f"There is no file of Parquet or CSV in {str(path)!r}.")
-    files = {file: _said(file.relative_to(root).parts[:-1]) for file, root in found}
+        raise DataError(f"There are no Parquet or CSV files in {str(path)!r}.")
+    files = {file: _hive_keys(file.relative_to(root).parts[:-1]) for file, root in found}
+    # Sorted, because the order of rows breaks ties, and a file system lists files in any order.
     return sorted(files.items())
 
 
-def _inside(folder: Path) -> list[Path]:
+def _walk(folder: Path) -> list[Path]:
     files = []
     for here, folders, names in os.walk(folder):
         _refuse_delta(Path(here))
+        # Assigned in place, so that `os.walk` does not descend into hidden folders.
         folders[:] = [name for name in folders if not _is_hidden(Path(name))]
         files += [Path(here, name) for name in names if not _is_hidden(Path(name))]
     return files
@@ -93,7 +95,7 @@ def _inside(folder: Path) -> list[Path]:
 def _refuse_delta(folder: Path) -> None:
     if (folder / "_delta_log").is_dir():
         raise DataError(
-            f"{str(folder)!r} is a table of Delta Lake, which does not count all the rows in its files. Read it as one: "
+            f"{str(folder)!r} is a Delta Lake table, whose files may also hold deleted rows. Read it as a table: "
             f"deltalake.DeltaTable({str(folder)!r}).to_pyarrow_table()."
         )
 
@@ -103,13 +105,13 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(("_", ".")) for part in path.parts) or path.suffix == ".crc"
 
 
-def _cut_at_magic(path: Path) -> tuple[Path, str]:
+def _split_glob(path: Path) -> tuple[Path, str]:
     """Split a glob into its leading folders without wildcards, and the rest as a pattern."""
     first = next(place for place, part in enumerate(path.parts) if has_magic(part))
     return Path(*path.parts[:first]), str(Path(*path.parts[first:]))
 
 
-def _said(folders: Sequence[str]) -> dict[str, str | None]:
+def _hive_keys(folders: Sequence[str]) -> dict[str, str | None]:
     """Parse folder names of the form key=value, with Hive's null and percent-encoding."""
     pairs = (name.split("=", 1) for name in folders if "=" in name)
     return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in pairs}
@@ -122,13 +124,13 @@ def _keys(found: Sequence[tuple[Path, Mapping[str, str | None]]]) -> pa.Table:
         DataError: The files are in folders with different keys.
     """
     names = list(found[0][1])
-    for file, said in found:
-        if list(said) != names:
+    for file, keys in found:
+        if list(keys) != names:
             raise DataError(
-                f"{str(file)!r} lies in folders of {', '.join(said) or 'no key'}, but {str(found[0][0])!r} of "
-                f"{', '.join(names) or 'no key'}. Give folders of one layout."
+                f"The folders of {str(file)!r} have {', '.join(keys) or 'no key'} in their names, but those of "
+                f"{str(found[0][0])!r} have {', '.join(names) or 'no key'}. Read files of one layout at a time."
             )
-    return pa.table({name: pa.chunked_array([[said[name] for _, said in found]], pa.string()) for name in names})
+    return pa.table({name: pa.chunked_array([[keys[name] for _, keys in found]], pa.string()) for name in names})
 
 
 def _check_apart(file: Path, names: Sequence[str], keys: Sequence[str]) -> None:
@@ -158,8 +160,8 @@ def _check_same(file: Path, names: Sequence[str], first: Path, expected: Sequenc
         odd = next(iter(set(names) ^ set(expected)), names[0])
         has, lacks = (file, first) if odd in names else (first, file)
         raise DataError(
-            f"{str(has)!r} has a column {odd!r}, which {str(lacks)!r} has not. Put them together in a way that says what "
-            f'is meant, such as duckdb.sql("FROM read_parquet(..., union_by_name = true)").',
+            f"{str(has)!r} has a column {odd!r}, which {str(lacks)!r} does not have. Combine the files explicitly, for example "
+            f'with duckdb.sql("FROM read_parquet(..., union_by_name = true)").',
             column=odd,
         )
 
@@ -172,7 +174,7 @@ def _with_keys(table: pa.Table, keys: pa.Table, row: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A Parquet file, as it was when it was opened.
+    """A Parquet file that was opened. Reading it raises an error if it has changed since.
 
     Args:
         path: The path of the file.
@@ -192,7 +194,7 @@ class ParquetFile:
             DataError: The file cannot be read.
         """
         try:
-            stamp = _stamp(path)  # taken first, so that a change during the read of the schema is noticed
+            stamp = _stamp(path)  # taken first, so that a change while the schema is read is detected
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{str(path)!r} cannot be read: {error}") from None
@@ -206,8 +208,8 @@ class ParquetFile:
             DataError: The file is corrupt, or was changed since it was opened.
         """
         columns = [name for name in self.schema.names if name in names]
-        for batch in _sound(self.path, lambda: pq.ParquetFile(self.path).iter_batches(size, columns=columns)):
-            self.check()
+        for batch in _validated(self.path, lambda: pq.ParquetFile(self.path).iter_batches(size, columns=columns)):
+            self.check()  # after the read: no batch of a changed file may be passed on
             yield batch.select(columns)
 
     def table(self, names: Sequence[str]) -> pa.Table:
@@ -221,7 +223,7 @@ class ParquetFile:
         return table
 
     def check(self) -> None:
-        """Check that the file was not changed since it was opened, because its rows would not be those of one moment.
+        """Check that the file has not changed since it was opened: its rows must all come from one state of it.
 
         Raises:
             DataError: The file was changed or removed.
@@ -231,7 +233,7 @@ class ParquetFile:
         except OSError:
             is_same = False
         if not is_same:
-            raise DataError(f"{str(self.path)!r} was changed while it was read. Read it again when it is whole.")
+            raise DataError(f"{str(self.path)!r} was changed while it was read. Read it again once it is complete.")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -302,6 +304,7 @@ class ParquetFiles(Frame):
     def _whole(self, table: pa.Table, row: int, schema: pa.Schema) -> pa.Table:
         """Return the rows of a file in the common schema, with the columns from its folder names."""
         table = _with_keys(table, self._keys, row).select(schema.names)
+        # Without metadata, which may differ between files: all batches must have one schema.
         return table.cast(schema) if table.schema.types != schema.types else table.replace_schema_metadata()
 
     def _schema(self, names: Sequence[str]) -> pa.Schema:
@@ -350,7 +353,7 @@ def check_parquet(table: pa.Table) -> None:
         if _has_no_width(field.type):
             raise _no_place(field, "all its values are empty.")
         try:
-            if _is_odd(field.type):  # only an attempt tells
+            if _is_odd(field.type):  # whether Parquet can store such a type, only an attempt shows
                 pq.write_table(table.select([field.name]), pa.BufferOutputStream())
         except (pa.ArrowException, NotImplementedError) as error:
             raise _no_place(field, str(error)) from None
@@ -358,7 +361,7 @@ def check_parquet(table: pa.Table) -> None:
 
 def _no_place(field: pa.Field, why: str) -> DataError:
     return DataError(
-        f"Column {field.name!r} is {field.type}, which Parquet has no place for: {why} Cast it.", column=field.name
+        f"Column {field.name!r} is {field.type}, which Parquet cannot store: {why} Cast it.", column=field.name
     )
 
 
@@ -396,7 +399,7 @@ class ArrowFile(Frame):
         """See `Frame.batches`. The file is read lazily, and again in each iteration."""
         path, names = self._path, list(names)
         schema = pa.schema([self._schema.field(name) for name in names])
-        return schema, lambda: (batch.select(names) for batch in _sound(path, lambda: _read_stream(path, size)))
+        return schema, lambda: (batch.select(names) for batch in _validated(path, lambda: _read_stream(path, size)))
 
 
 def _stream_schema(file: Path) -> pa.Schema:
@@ -413,8 +416,8 @@ def _read_stream(file: Path, size: int) -> Iterator[pa.RecordBatch]:
             yield from (batch.slice(i, size) for i in range(0, batch.num_rows, size))
 
 
-def _sound(file: Path, read: Any) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a file after validating each.
+def _validated(file: Path, read: Any) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a file after validating each: offsets in a corrupt one could lead to a crash of the process.
 
     Raises:
         DataError: The file is corrupt or cannot be read.

@@ -1,4 +1,4 @@
-"""The kinds of frames that a caller can give, and how the rows of each are read, once per call.
+"""The kinds of frames that a caller can pass, and how the rows of each are read, once per call.
 
 A `Frame` knows the names of its columns before any row is read. `only` reads rows and returns a frame that can be read
 repeatedly. A query, a stream or a file is never evaluated twice, because the second result could differ.
@@ -29,13 +29,13 @@ _LITTLE = 2**14
 
 
 class Frame(ABC):
-    """A frame that the caller gave, of any kind."""
+    """A frame from the caller, of any kind."""
 
     kind: ClassVar[str]
 
     @property
     def has_text(self) -> bool:
-        """Whether values are text whose types are found by parsing it."""
+        """Whether values are text, and their types are inferred from it."""
         return False
 
     @property
@@ -55,7 +55,7 @@ class Frame(ABC):
             raise DataError(f"The frame's column {odd[0]!r} has a name that is not text. Rename it.", column=odd[0])
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"The frame has two columns named {repeated[0]!r}. Rename or drop one.", column=repeated[0])
-        return list(map(str.__str__, names))
+        return list(map(str.__str__, names))  # a subclass of str may have a `__str__` of its own
 
     def require(self, names: Iterable[str], what: str) -> None:
         """Check that the frame has these columns.
@@ -80,7 +80,7 @@ class Frame(ABC):
 
     @abstractmethod
     def only(self, names: Sequence[str] | None = None) -> Frame:
-        """Read these columns, or all, once, and return a frame that has the same rows however often it is read.
+        """Read these columns, or all, once, and return a frame with the same rows in every later read.
 
         The frame may have more columns, if those are in memory already.
 
@@ -149,8 +149,8 @@ class Stream(Frame):
             self._reader = pa.RecordBatchReader.from_stream(stream)
         except (pa.ArrowException, ValueError, TypeError) as error:
             raise DataError(
-                f"{type(stream).__qualname__} is one column, and no frame. Give all columns together; pandas and Polars make "
-                f"a frame of one with .to_frame(). ({error})"
+                f"{type(stream).__qualname__} is a single column, not a frame. Pass all columns together; in pandas and Polars, "
+                f".to_frame() makes a frame of one column. ({error})"
             ) from None
 
     @property
@@ -184,7 +184,7 @@ class InPandas(Frame):
 
     def only(self, names: Sequence[str] | None = None) -> Frame:
         """See `Frame.only`."""
-        del names
+        del names  # a pandas frame is in memory already, so nothing is evaluated twice
         return self
 
     def table(self, names: Sequence[str] | None = None) -> pa.Table:
@@ -197,7 +197,7 @@ class InPandas(Frame):
         pd = library("pandas")
         is_arrow_backed = any(isinstance(dtype, pd.ArrowDtype) for dtype in self._frame.dtypes)
         right = to_pandas(features, arrow_backed=is_arrow_backed)
-        right.index = self._frame.index
+        right.index = self._frame.index  # equal, because `concat` aligns rows by their index
         return pd.concat([self._frame[list(names)], right], axis=1)
 
 
@@ -221,7 +221,7 @@ class InPolars(Frame):
         return InPolars(self._collected(names))
 
     def _collected(self, names: Sequence[str] | None) -> Any:
-        if not hasattr(self._frame, "collect"):
+        if not hasattr(self._frame, "collect"):  # only a lazy frame has to be evaluated
             return self._frame
         frame = self._frame if names is None else self._frame.select(list(names))
         try:
@@ -241,9 +241,9 @@ class InPolars(Frame):
 
 
 def _from_polars(frame: Any, name: str) -> pa.ChunkedArray:
-    """Return a column in Arrow's oldest layouts, because the categories of the newest ones cannot be cast to text."""
+    """Return a column in Arrow's oldest layouts, because categories in the newest ones cannot be cast to text."""
     pl = library("polars")
-    problem: object = "Python objects have no type"
+    problem: object = "Python objects have no Arrow type"
     try:
         if frame.schema[name] != pl.Object:
             return frame.select(name).to_arrow(compat_level=pl.CompatLevel.oldest())[name]

@@ -15,7 +15,7 @@ def check_installed(kind: str) -> None:
     """Check, before any work is done, that the library for a kind of result is installed.
 
     Raises:
-        DefinitionError: It is not. The message says what to install, and what to ask for instead.
+        DefinitionError: It is not. The message says what to install, or what to ask for instead.
     """
     if kind in EXTRAS:
         library(kind, ' Ask for output="arrow", or install it.')
@@ -31,5 +31,5 @@ def library(kind: str, instead: str = "") -> Any:
         return import_module(kind)
     except ImportError:
         raise DefinitionError(
-            f"The answer would be a {kind} frame, and {kind} is not installed.{instead} {how_to_install(kind)}"
+            f"The result would be a {kind} frame, but {kind} is not installed.{instead} {how_to_install(kind)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Checks for times that a library would silently change: at the ends of its range, or finer than its unit."""
+"""Checks for times that a library would silently change: those outside its range, or finer than its unit."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ Range = tuple[int, int, int]
 
 
 def check(table: pa.Table, kind: str) -> None:
-    """Check that every time in a table stays the same in a kind of frame.
+    """Check that every time in a table is exact in a kind of frame.
 
     Raises:
-        DataError: A time would become another one; the message names its column.
+        DataError: A time would change; the message names its column.
     """
     for field, column in zip(table.schema, table.columns, strict=True):
         for chunk in column.chunks if any(word in str(field.type) for word in ("time", "date", "duration")) else ():
             for leaf in leaves(chunk):
                 if (number := _misfit(leaf, _RANGES[kind](leaf.type, leaf.type != field.type))) is not None:
                     raise DataError(
-                        f"Column {field.name!r} is {field.type}, and a value of it, {number:,} in units of {leaf.type}, has no "
-                        f'exact place in {kind}. Cast it, or ask for output="arrow".',
+                        f"Column {field.name!r} is {field.type}, and one of its values, {number:,} in units of {leaf.type}, is not "
+                        f'exact in {kind}. Cast it, or ask for output="arrow".',
                         column=field.name,
                     )
 
 
 def check_times_of_day(table: pa.Table) -> None:
-    """Check that every time of day in a table is within a day. Most libraries read 24:00, for example, as another time.
+    """Check that every time of day in a table lies within a day. Most libraries read 24:00, for example, as another time.
 
     Raises:
-        DataError: A time of day is not; the message names its column.
+        DataError: A time of day does not; the message names its column.
     """
     for field, column in zip(table.schema, table.columns, strict=True):
         for chunk in column.chunks if "time32" in str(field.type) or "time64" in str(field.type) else ():
             for leaf in leaves(chunk):
                 if _misfit(leaf, _of_a_day(leaf.type)) is not None:
                     raise DataError(
-                        f"Column {field.name!r} is {field.type}, and a time of it lies before 00:00 or at 24:00 or later. "
+                        f"Column {field.name!r} is {field.type}, and one of its times is before 00:00, or at 24:00 or later. "
                         "Write times of one day, or a duration.",
                         column=field.name,
                     )
 
 
 def _misfit(values: pa.Array, within: Range | None) -> int | None:
-    """Return a value, as the number of its type, that is not in a range, or None if all are."""
+    """Return a value that is outside a range, as a number in the unit of its type; None if there is none."""
     if within is None or values.null_count == len(values):
         return None
     least, most, step = within
@@ -76,7 +76,7 @@ def _of_a_day(kind: pa.DataType) -> Range | None:
 
 
 def _in_duckdb(kind: pa.DataType, _is_inside: bool) -> Range | None:
-    """Return DuckDB's range. The extreme timestamps are infinity, durations are microseconds, and 24:00 exists."""
+    """Return DuckDB's range. Its extreme timestamps mean infinity, its durations have microseconds, and it has 24:00."""
     if is_.is_time(kind):
         return 0, 86_400 * _PER_SECOND[kind.unit], 1
     if is_.is_date32(kind):

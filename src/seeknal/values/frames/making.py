@@ -16,7 +16,7 @@ from seeknal.values.frames.libraries import library
 def to_polars(table: pa.Table) -> Any:
     """Return a table as a Polars frame.
 
-    Polars has no zones that are mere offsets, so such moments are returned in UTC.
+    Polars does not support zones that are plain offsets, so such times are returned in UTC.
 
     Raises:
         DataError: A time in seconds is out of range for milliseconds, to which Polars converts it, or a time of day is
@@ -34,7 +34,7 @@ def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
     Whole numbers with nulls become Int64 and the like. With `arrow_backed`, all columns have Arrow types.
 
     Raises:
-        DataError: A time would become NaT, or another time.
+        DataError: A time would become NaT, or change.
     """
     pd = library("pandas")
     table = with_readable_zones(table)
@@ -50,7 +50,7 @@ def to_pandas(table: pa.Table, *, arrow_backed: bool = False) -> Any:
 
 
 def _plain(table: pa.Table) -> Any:
-    """Return Arrow's own conversion, but writable: a column of one chunk may be Arrow's own memory, and is copied."""
+    """Return the result of Arrow's own conversion. A column of one chunk may share Arrow's memory, and is copied to be writable."""
     frame = table.to_pandas(ignore_metadata=True)
     return frame if all(column.num_chunks > 1 for column in table.columns) else frame.copy()
 
@@ -72,5 +72,6 @@ def _series(column: pa.ChunkedArray) -> Any:
         return column.to_pandas(types_mapper={kind: pd.ArrowDtype(kind)}.get)  # datetime.time has no nanoseconds
     if pa.types.is_boolean(kind):
         return column.to_pandas(types_mapper={kind: pd.BooleanDtype()}.get)
+    # pandas names its nullable types after NumPy's, with capitals: Int64, UInt8.
     name = str(kind).replace("i", "I").replace("uI", "UI")
     return column.to_pandas(types_mapper={kind: getattr(pd, f"{name}Dtype")()}.get)

@@ -37,7 +37,7 @@ def _class_of(frame: object) -> tuple[str, Callable[[Any], Frame]]:
         return "path", lambda path: opened_path(Path(path))
     if isinstance(frame, Frame):
         return frame.kind, lambda opened: opened
-    for base in type(frame).__mro__:
+    for base in type(frame).__mro__:  # a subclass, such as a GeoDataFrame, is read as its base class
         if found := _CLASSES.get((base.__module__.partition(".")[0], base.__name__)):
             return found
     if hasattr(frame, "__arrow_c_stream__"):
@@ -45,8 +45,8 @@ def _class_of(frame: object) -> tuple[str, Callable[[Any], Frame]]:
     if hasattr(frame, "__arrow_c_array__"):
         return "arrow", _of_array
     raise DataError(
-        f"Expected a frame, not {type(frame).__qualname__}. Give a pandas or Polars frame, a PyArrow table or batches, "
-        "a DuckDB relation, any object that gives its columns to Arrow, or the path of Parquet or CSV."
+        f"Expected a frame, not {type(frame).__qualname__}. Pass a pandas or Polars frame, a PyArrow table or batches, "
+        "a DuckDB relation, any object that exports its columns to Arrow, or the path of Parquet or CSV files."
     )
 
 
@@ -54,7 +54,7 @@ def _of_array(given: Any) -> Frame:
     try:
         return InArrow(pa.Table.from_batches([pa.record_batch(given)]))
     except (pa.ArrowException, ValueError, TypeError) as error:
-        raise DataError(f"{type(given).__qualname__} is no array of columns: {error}") from None
+        raise DataError(f"{type(given).__qualname__} is not an array of columns: {error}") from None
 
 
 def kind_of(frame: object) -> str:

@@ -1,4 +1,4 @@
-"""DuckDB relations: evaluated once, returned in DuckDB's own types, and read as far as Arrow can carry them exactly."""
+"""DuckDB relations: evaluated once, returned in DuckDB's own types, and read if Arrow can represent them exactly."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import duckdb
 
 _LOST = {"uhugeint", "time with time zone", "bit", "bignum", "variant"}
-"""Types that Arrow cannot carry exactly. A column of type bit is read as text; bits inside other types are refused."""
+"""Types that Arrow cannot represent exactly. A column of type bit is read as text; bits inside other types are refused."""
 _NARROW = {"hugeint", "time", "time_ns"}
-"""Types of which Arrow can carry most values, but not numbers of 39 digits or the time 24:00."""
+"""Types whose values Arrow can represent, except for numbers of 39 digits and the time 24:00."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Held:
         rows: The rows, as a relation.
         number: The name of its column with the number of each row, in their original order.
         columns: Its other columns, by their original names. They were renamed because two of the original names may
-            differ in case only, such as "a" and "A", which DuckDB does not tell apart.
+            differ in case only, such as "a" and "A", which DuckDB does not distinguish.
     """
 
     rows: Any
@@ -55,9 +55,9 @@ class Held:
         """
         places = {name: place for place, name in enumerate(relation.columns, 1)}
         columns = {name: f"c{places[name]}" for name in names}
-        number = f"row_{uuid.uuid4().hex}"
+        number = f"row_{uuid.uuid4().hex}"  # a name that no column of the relation has
         taken = [f"#{places[name]} AS {column}" for name, column in columns.items()]
-        with _told("The DuckDB relation cannot be read"):
+        with _as_data_error("The DuckDB relation cannot be read"):
             numbered = relation.project(comma([*taken, f"row_number() OVER () AS {number}"]))
             return cls(numbered.materialize(), number, columns)
 
@@ -69,12 +69,12 @@ class Held:
         """Return columns in Arrow, in the original order of the rows.
 
         Raises:
-            DataError: Arrow cannot carry a value exactly.
+            DataError: Arrow cannot represent a value exactly.
         """
         places = {column: place for place, column in enumerate(self.rows.columns, 1)}
         wanted = {name: places[self.columns[name]] for name in names}
         found = _read(self.rows, wanted | {self.number: places[self.number]})
-        # DuckDB may return the materialized rows in another order, so they are sorted if they need to be.
+        # DuckDB may return the materialized rows in another order. Only then do they have to be sorted.
         numbers = found[self.number].to_numpy()
         found = found.drop_columns(self.number)
         return found.take(np.argsort(numbers)) if (numbers[1:] < numbers[:-1]).any() else found
@@ -84,14 +84,14 @@ class Held:
 
         Raises:
             DataError: The connection may not read Arrow tables, DuckDB cannot represent a feature exactly, or two
-                names differ in case only, which DuckDB does not tell apart.
+                names differ in case only, which DuckDB does not distinguish.
         """
         import duckdb
 
         folded = {name.lower(): name for name in names}
         if alike := [name for name in names if folded[name.lower()] != name]:
             raise DataError(
-                f"Columns {alike[0]!r} and {folded[alike[0].lower()]!r} differ in case only, which DuckDB does not tell apart. "
+                f"Columns {alike[0]!r} and {folded[alike[0].lower()]!r} differ in case only, which DuckDB does not distinguish. "
                 'Rename one, or ask for output="arrow".',
                 column=alike[0],
             )
@@ -99,15 +99,15 @@ class Held:
         added = [f"f{place}" for place in range(features.num_columns)]
         named = [f"{one} AS {quote(name)}" for one, name in zip(added, features.column_names, strict=True)]
         numbers = pa.array(np.arange(1, len(features) + 1))
-        seeknal_features = _taken(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - named in the query
+        seeknal_features = _for_duckdb(features).rename_columns(added).append_column(self.number, numbers)  # noqa: F841 - named in the query
         spine = f"spine_{self.number}"
         query = f"SELECT {comma([*own, *named])} FROM {spine} JOIN seeknal_features USING ({self.number}) ORDER BY {self.number}"
-        with _told("The features cannot be put beside the relation"):
+        with _as_data_error("The features cannot be joined to the relation"):
             try:
                 found = self.rows.query(spine, query)
             except duckdb.CatalogException as error:
                 raise DataError(
-                    f"The features cannot be put beside the relation: {str(error).splitlines()[0]} Its connection must read "
+                    f"The features cannot be joined to the relation: {str(error).splitlines()[0]} Its connection must read "
                     'Arrow tables: SET python_enable_replacements = true. Or ask for output="arrow".'
                 ) from None
             return found.materialize()
@@ -117,7 +117,7 @@ def read(relation: Any, names: Sequence[str]) -> pa.Table:
     """Return columns of a relation in Arrow. Its query runs once.
 
     Raises:
-        DataError: The query fails, or Arrow cannot carry a value exactly.
+        DataError: The query fails, or Arrow cannot represent a value exactly.
     """
     places = {name: place for place, name in enumerate(relation.columns, 1)}
     return _read(relation, {name: places[name] for name in names})
@@ -127,7 +127,7 @@ def _read(relation: Any, places: Mapping[str, int]) -> pa.Table:
     """Return columns in Arrow by their positions, which start at 1 as in SQL."""
     kinds = {name: relation.types[place - 1] for name, place in places.items()}
     columns = [f"{_in_arrow(name, kinds[name], place)} AS c{place}" for name, place in places.items()]
-    with _told("The DuckDB relation cannot be read"):
+    with _as_data_error("The DuckDB relation cannot be read"):
         found = relation.project(comma(columns)).to_arrow_table().rename_columns(list(places))
     for name, column in zip(places, found.columns, strict=True):
         _check_values(name, kinds[name], column)
@@ -141,10 +141,10 @@ def relation_of(table: pa.Table) -> Any:
         DataError: DuckDB cannot represent a value exactly.
     """
     with interruptible():
-        return _database(getpid()).cursor().from_arrow(_taken(table))
+        return _database(getpid()).cursor().from_arrow(_for_duckdb(table))
 
 
-def _taken(table: pa.Table) -> pa.Table:
+def _for_duckdb(table: pa.Table) -> pa.Table:
     """Return a table with types that DuckDB has.
 
     Raises:
@@ -169,10 +169,10 @@ def without_halves(table: pa.Table) -> pa.Table:
 
 
 def _in_arrow(name: str, kind: Any, place: int) -> str:
-    """Return the SQL that selects a column, by its position, in a type that Arrow can carry.
+    """Return the SQL that selects a column, by its position, in a type that Arrow has.
 
     Raises:
-        DataError: Arrow cannot carry values of its type exactly.
+        DataError: Arrow cannot represent values of its type exactly.
     """
     if kind.id == "bit":
         return f"CAST(#{place} AS VARCHAR)"
@@ -182,7 +182,7 @@ def _in_arrow(name: str, kind: Any, place: int) -> str:
 
 
 def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
-    """Check for values that Arrow cannot carry: numbers of 39 digits, the time 24:00, and infinite times.
+    """Check for values that Arrow cannot represent: numbers of 39 digits, the time 24:00, and infinite times.
 
     Raises:
         DataError: There is such a value.
@@ -197,7 +197,7 @@ def _check_values(name: str, kind: Any, column: pa.ChunkedArray) -> None:
 
 
 def _has_infinite(values: pa.Array) -> bool:
-    """Return whether a date or timestamp is infinite in DuckDB: its greatest number, or the least but one."""
+    """Return whether a date or timestamp is infinite in DuckDB: the greatest number of its type, or the second least."""
     if not (is_.is_date32(values.type) or is_.is_timestamp(values.type)):
         return False
     bounds = pc.min_max(values.view(pa.int32() if is_.is_date32(values.type) else pa.int64())).as_py()
@@ -207,7 +207,7 @@ def _has_infinite(values: pa.Array) -> bool:
 
 def _no_place(name: str, kind: Any, why: str = "") -> DataError:
     return DataError(
-        f"Column {name!r} is {kind} of DuckDB, whose values Arrow cannot carry exactly{why}. "
+        f"Column {name!r} has DuckDB's type {kind}, whose values Arrow cannot represent exactly{why}. "
         f"Cast it: CAST({quote(name)} AS VARCHAR).",
         column=name,
     )
@@ -223,7 +223,7 @@ def _parts(kind: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _as_data_error(what: str) -> Iterator[None]:
     """Turn an error of DuckDB into a DataError that begins with `what`, and an interrupt into KeyboardInterrupt.
 
     Raises:

@@ -1,6 +1,6 @@
 """Text parsed into typed columns, without losing a spelling.
 
-A type is used only if every value is written as values of that type are, and no two spellings become one value.
+A column takes a type only if every value is spelled as values of that type are, and no two spellings become one value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 _SHORT = 15
-"""Digits that a number can have and always print back unchanged from a 64-bit float."""
+"""A number with up to this many digits always prints back unchanged from a 64-bit float."""
 _TINY, _FEW = 1e-290, 64
 _TIME_OF_DAY = r"^[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?$"
 _TRUTHS = ("true", "True", "TRUE", "false", "False", "FALSE")
@@ -23,7 +23,7 @@ _WITH_POWER = r"^-?[0-9](\.[0-9]+[eE][+-]?[0-9]+|[eE]([+-][0-9]+|[0-9]{2,}))$"
 
 
 def typed(text: pa.ChunkedArray, kind: pa.DataType | None) -> pa.ChunkedArray:
-    """Return a text column in the expected type if all its values have it, else in the inferred type."""
+    """Return a text column in the expected type if all its values allow it, else in the inferred type."""
     found = None if kind is None else read(text, kind)
     return infer(text) if found is None else found
 
@@ -56,7 +56,7 @@ def _some(text: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def read(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
-    """Return a text column in the type that is expected, or None if a value does not have that type."""
+    """Return a text column in the expected type, or None if a value does not have that type."""
     if is_.is_string(kind) or is_.is_binary(kind):
         return text.cast(kind)
     return next((found for test, convert in _READ if test(kind) and (found := convert(text, kind)) is not None), None)
@@ -76,11 +76,11 @@ def _merges(text: pa.ChunkedArray, found: pa.ChunkedArray) -> bool:
 
 
 def _near(text: pa.ChunkedArray, numbers: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Return the texts and numbers that have an odd spelling, with all others that are equal to them.
+    """Return the texts and numbers with an odd spelling, together with all others that are equal to them.
 
-    Only among those can two spellings be one number, since every number has just one spelling that is not odd. Odd
-    are: no digit before the point, an exponent, nan and inf, and a zero at the end of decimals. Where all numbers have
-    the same count of decimals, such a zero is not odd.
+    Only among these can two spellings be one number, since every number has just one spelling that is not odd. These
+    spellings are odd: no digit before the point, an exponent, nan and inf, and a zero at the end of the decimals, unless
+    all numbers have the same number of decimals. Of .5, 0.5 and 0.7, the first two are returned.
     """
     has_none = pc.or_(pc.starts_with(text, "."), pc.starts_with(text, "-."))
     is_odd = pc.or_(has_none, _has_letter(text, "e", "E", "n", "N"))  # an exponent, or nan and inf
@@ -138,7 +138,7 @@ def _times(text: pa.ChunkedArray, kind: pa.DataType = pa.time32("s")) -> pa.Chun
 
 
 def _floats(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
-    """Parse numbers as the nearest floats, or return None. A whole number may be a count, and so must be exact."""
+    """Parse numbers as the nearest floats, or return None. A whole number may be a count, and has to be exact."""
     found = _numbers(text, kind)
     if found is None:
         return None
@@ -149,12 +149,12 @@ def _floats(text: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
 
 
 def _exact_floats(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Parse numbers as floats that print back as the same numbers, or return None, also for nan and inf alone."""
+    """Parse numbers as floats that print back as the same numbers. Return None if one does not, or if all are nan or inf."""
     found = _numbers(text, pa.float64())
     if found is None or not pc.any(pc.is_finite(found)).as_py() or pc.any(pc.ends_with(text, ".")).as_py():
         return None
     powers = text.filter(_has_letter(text, "e", "E"))
-    # One exponent that no program would write, as in 1e3, makes the whole column text, because it may hold codes.
+    # A single exponent that no program would write, as in 1e3, makes the whole column text: it may hold codes.
     if pc.all(pc.match_substring_regex(powers, _WITH_POWER)).as_py() is False:
         return None
     tiny = pc.less(pc.abs(found), _TINY)
