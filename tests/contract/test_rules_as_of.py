@@ -116,7 +116,7 @@ def test_as_of_reads_the_version_of_that_time():
         (datetime.now(UTC) + timedelta(days=1), "is to come"),
         (9, "has no snapshot 9, but 0 to 1"),
         ({"visits": 1}, "names no snapshot of shop/spend"),
-        ("soon", "is no moment"),
+        ("soon", "is not a valid time"),
     ],
     ids=["tomorrow", "no such snapshot", "another group", "no moment"],
 )
