@@ -47,7 +47,7 @@ MUTATIONS = (
     ),
     edge(
         "a changed retention is ignored",
-        "or before.kept != wanted.state.kept or without(",
+        "or before.kept != goal.state.kept or without(",
         "or without(",
         "load/loading.py",
         "a_table_with_a_longer_ttl_brings_back_rows_that_the_store_has_forgotten",
@@ -137,7 +137,7 @@ MUTATIONS = (
     ),
     edge(
         "freshness looks past what was asked for",
-        "wanted.state.spans)\n        return Events",
+        "goal.state.spans)\n        return Events",
         "())\n        return Events",
         "load/loading.py",
         "freshness_counts_events_up_to_the_end_of_the_requested_interval",

@@ -380,7 +380,7 @@ def test_rows_in_redis_are_left_alone_unless_it_is_asked_for(home, tmp_path, val
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 1}]
     assert FeatureStore().tables.verify("spend").equal
 
-    with pytest.raises(StoreError, match=r"of another home.*--take-over"):
+    with pytest.raises(StoreError, match=r"to another home.*--take-over"):
         FeatureStore(home).groups.load("spend")
     FeatureStore(home).tables.refresh(["spend"], take_over=True)
     assert production.get_features(users, "dicts") == [{"user_id": 1, "x": 2}]

@@ -71,7 +71,7 @@ def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, cop
         copy.tables.refresh,
         lambda: copy.tables.serve([FeatureLookup("spend")], "another"),
     ):
-        with pytest.raises(StoreError, match=r"of another home.* nothing was loaded over it"):
+        with pytest.raises(StoreError, match=r"to another home.* nothing was loaded over them"):
             load()
     copy.tables.verify("serving")
     copy.tables.delete("serving")
@@ -82,7 +82,7 @@ def test_a_copy_of_a_home_changes_nothing_that_production_serves(production, cop
 
 
 def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production, copy):
-    with pytest.warns(SeeknalWarning, match=r"is of another home, .*stays as it is"):
+    with pytest.warns(SeeknalWarning, match=r"belong to another home .*left unchanged"):
         assert copy.groups.erase("spend", {"user_id": 1}).rows
     assert copy.groups.version("spend").rows == 0
     assert (online(production), production.tables.verify("serving").equal) == (2, True)
@@ -92,12 +92,12 @@ def test_an_erasure_in_a_copy_of_a_home_leaves_what_production_serves(production
 
 def test_a_store_is_handed_over_by_an_explicit_command_alone(production, copy, home, monkeypatch):
     monkeypatch.setenv("SEEKNAL_HOME", str(copy.home))
-    assert "no longer: seeknal refresh shop/serving --take-over.\n" in seeknal("refresh", "serving").stderr
+    assert "to this home: seeknal refresh shop/serving --take-over.\n" in seeknal("refresh", "serving").stderr
     assert seeknal("refresh", "serving", "--take-over").returncode == 0
     assert (online(copy), copy.tables.verify("serving").equal) == (1, True)
     push(copy, 5)
     assert online(copy) == 5
-    with pytest.raises(StoreError, match=r"not online.*of another home"):
+    with pytest.raises(StoreError, match=r"not online.*to another home"):
         push(production, 6)
     assert online(copy) == 5
     production.tables.refresh(["serving"], take_over=True)
@@ -108,13 +108,15 @@ def test_a_home_without_a_table_takes_a_store_over_as_the_error_says(production,
     copy.tables.delete("serving")
     for load in (lambda: copy.groups.load("spend"), lambda: copy.tables.serve([FeatureLookup("spend")], "serving")):
         with pytest.raises(
-            StoreError, match=r"of another home.* no longer: in Python, serve\(\.\.\., take_over=True\)\.$"
+            StoreError, match=r"to another home.* to this home: in Python, serve\(\.\.\., take_over=True\)\.$"
         ):
             load()
     copy.tables.serve([FeatureLookup("spend")], "serving", take_over=True)
     push(copy, 5)
     assert (online(copy), copy.tables.verify("serving").equal) == (5, True)
-    with pytest.raises(StoreError, match=r"of another home.* no longer: seeknal refresh shop/serving --take-over\.$"):
+    with pytest.raises(
+        StoreError, match=r"to another home.* to this home: seeknal refresh shop/serving --take-over\.$"
+    ):
         production.groups.load("spend")
 
 
@@ -164,7 +166,7 @@ def test_rows_that_an_early_release_loaded_are_of_the_home_that_goes_on_and_of_n
     backup(production, tmp_path / "saved")
     restore(tmp_path / "saved", copy := FeatureStore(tmp_path / "staging"))
     as_before()
-    with pytest.raises(StoreError, match="of another home"):
+    with pytest.raises(StoreError, match="to another home"):
         copy.groups.load("spend")
     push(production, 2)
     assert (online(production), states(place)["home"]) == (2, identify(production.home).name)

@@ -141,7 +141,9 @@ def test_a_file_that_was_cut_short_is_an_error_wherever_it_was_cut(folder, tmp_p
     for pages in sorted(used - {0}):
         (tmp_path / "cut").mkdir(exist_ok=True)
         (tmp_path / "cut" / "data.mdb").write_bytes(whole[: pages * 4096 - 7])
-        with pytest.raises(StoreError, match=r"is cut short: data.mdb has .* bytes, of at least .* seeknal refresh"):
+        with pytest.raises(
+            StoreError, match=r"is truncated: data.mdb has .* bytes, and should have at least .* seeknal refresh"
+        ):
             LmdbStore(tmp_path / "cut").get(SPACE, [b"000001"])
     check_whole(folder / "data.mdb")
 
@@ -161,7 +163,7 @@ def test_a_file_that_ends_before_free_pages_is_whole(folder, file):
     assert fill(store, {b"2": b"two"}, b"u", b"t") == 1
     close_all()
     os.truncate(folder / "data.mdb", last * file.page_size)
-    with pytest.raises(StoreError, match="is cut short"):
+    with pytest.raises(StoreError, match="is truncated"):
         store.get(SPACE, [b"1"])
 
 
@@ -170,7 +172,7 @@ def test_a_damaged_page_is_an_error_for_a_reader_of_pages(folder, file):
     with (folder / "data.mdb").open("r+b") as raw:
         raw.seek(2 * file.page_size)
         raw.write(b"\xff" * (file.size - 2 * file.page_size))
-    with pytest.raises(StoreError, match="is damaged"):
+    with pytest.raises(StoreError, match="is corrupt"):
         tree.get(b"1")
 
 

@@ -297,11 +297,11 @@ def test_a_server_moves_on_with_the_table(place, home, shared):
 def test_a_reader_of_a_replaced_table_gets_its_features_or_an_error_that_says_so(place):
     fg = written(three(y=["a", "b", "c"]))
     table = served(fg, features=["x"])
-    with pytest.warns(SeeknalWarning, match="is now another"):
+    with pytest.warns(SeeknalWarning, match="these have changed"):
         served(fg, features=["y", "x"])
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "y": "a", "x": 1}]
     changed(fg, rows(5, user=1, times=[LATER], z=["d"]), mode="append")
-    with pytest.warns(SeeknalWarning, match="is now another"):
+    with pytest.warns(SeeknalWarning, match="these have changed"):
         served(fg, features=["z"])
     for _ in range(2):
         with pytest.raises(NotOnlineError, match=r"is now another: z of spend version 2\. It was"):
@@ -358,13 +358,13 @@ def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_
         ("x", 5, "not loaded yet"),
         *(("y", None, "not loaded yet") for _ in range(3)),
     }
-    noticed(lambda: store.tables.refresh(["spend"]), "is now another: version 2 of shop/spend lacks 'y'")
+    noticed(lambda: store.tables.refresh(["spend"]), "these have changed: version 2 of shop/spend lacks 'y'")
     table = OnlineFeaturesDuckDB("spend")
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 5, "z": 1.5}]
     store.groups.load("spend", version=1)
     fg.push({"user_id": 1, "at": LATER + HOUR, "x": 6, "z": 2.5})
     assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1, "y": "a"}]
-    noticed(lambda: store.groups.load("spend"), "is now another")
+    noticed(lambda: store.groups.load("spend"), "these have changed")
     assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 6, "z": 2.5}]
 
 

@@ -320,7 +320,10 @@ def test_two_homes_with_a_project_of_one_name_cannot_share_a_database(tmp_path, 
         store.groups.write(definition, rows(i))
     first.tables.serve([FeatureLookup(definition)], "a")
     for target in (None, valkey_url):
-        with pytest.raises(StoreError, match=r"redis://127.0.0.1:\d+/\d+ has version 1 of shop/spend of another home"):
+        with pytest.raises(
+            StoreError,
+            match=r"redis://127.0.0.1:\d+/\d+ has rows of version 1 of shop/spend that belong to another home",
+        ):
             second.tables.serve([FeatureLookup(definition)], "a", target=target)
     assert first.tables.open("a").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 0}]
 

@@ -1,4 +1,4 @@
-"""What a load is asked to do. It is apart from the loads themselves, which need the query engine."""
+"""The request for a load. It has a module of its own, because the loads themselves import the query engine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from seeknal.values.times import Interval
 
 @dataclass(frozen=True)
 class Ask:
-    """What a load is asked to do.
+    """The request for a load.
 
     Args:
         spans: Intervals of event time, in addition to those requested before.
-        at: The instant that counts as now, in microseconds since 1970; None: the time of the clock.
+        at: The instant that counts as now, in microseconds since 1970; None: the current time.
         on_progress: Called with a message as the load proceeds.
-        full: Whether to rewrite all rows, instead of those that changed.
+        full: Whether to rewrite all rows, instead of only those that changed.
         take_over: Whether to replace the present rows even if another home loaded them.
     """
 

@@ -1,4 +1,4 @@
-"""Cutover of online tables: the rows of a version are loaded first, and then the tables that should use it move to it."""
+"""Cutover of online tables: first the rows of a version are loaded, then the tables that should use it move to it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Move:
     """A change of an online table.
 
     Args:
-        known: The table as it is registered. None: it is not registered.
-        table: The table as it is to be registered.
+        known: The table as it is registered now. None: it is not registered.
+        table: The table as it should be registered.
     """
 
     known: OnlineTableRecord | None
@@ -71,12 +71,12 @@ class Mover:
     ) -> list[Loaded]:
         """Load a version into each online store where a table needs it, and then move these tables to it.
 
-        If the process is killed midway, each table is complete: it is as before, or it has moved.
+        If the process is killed midway, each table is complete: it has either moved, or stayed as it was.
 
         Args:
             state: The state of the group.
             number: The version.
-            ask: What to load, in addition to the intervals that were requested of the versions that tables leave for this
+            ask: What to load, in addition to the intervals that were requested for the versions that tables leave for this
                 one. If there are no intervals at all, all of time is loaded.
             own: The move of a table that this call registers or, if it changes nothing, that the caller registers next.
             targets: Load into these online stores only. Empty: into all.
@@ -94,7 +94,7 @@ class Mover:
         for alike in self._stores.grouped(names):
             spans = (*ask.spans, *self._carried(state, number, alike[0], moves)) or (Interval(),)
             done.append(self.load(state, number, alike, replace(ask, spans=spans), tables))
-        # Only now: readers that follow a table must find all of its rows, and the old rows stay until no table uses them.
+        # Tables move only now, because their readers must find all rows. The old rows stay until no table uses them.
         moved = [move for move in moves if move.known != move.table]
         self.settle(moved)
         # Tables that have moved may have left a version that no other table uses.
@@ -137,7 +137,7 @@ class Mover:
         return moves
 
     def _carried(self, state: GroupState, number: int, name: str, moves: Sequence[Move]) -> list[Interval]:
-        """Return the intervals that were requested of the versions that tables leave for this one, to request them again.
+        """Return the intervals that were requested for the versions that tables leave for this one, to request them again.
 
         For example, a table moves from version 1, of which May and July were loaded, to version 2. May and July are returned.
         """
@@ -168,29 +168,31 @@ class Mover:
                 if is_there and self._registry.save_table(move.table, move.known):
                     saved.append(move)
         for move in saved:
-            self._tell_of_loss(move)
+            self._warn_of_change(move)
             if move.known:
                 self.nudge(move.known)
         if len(saved) < len(moves):
             raise Conflict("Another process changed an online table first.")
 
-    def _tell_of_loss(self, move: Move) -> None:
-        """Issue a notice if a table with all features of its group lost a feature, or has one in another type now."""
+    def _warn_of_change(self, move: Move) -> None:
+        """Issue a notice if a table with all features of its group loses a feature, or gets one in another type."""
         if move.known is None or not move.table.lookups[0].whole or move.table.lookups[0].pinned:
             return
         old, new = move.known.lookups[0], move.table.lookups[0]
         record = self._catalog.group(new.group, new.project)
         versions = [self._catalog.version(record, one.version) for one in (old, new)]
         if problem := lack(record, old, *versions):
-            notice(f"Online table {move.table.label!r} has all features of its group, and is now another: {problem}.")
+            notice(
+                f"Online table {move.table.label!r} has all features of its group, and these have changed: {problem}."
+            )
 
     def nudge(self, before: OnlineTableRecord) -> None:
-        """Change the state of the spaces that a table read before it changed, so that readers that have it open check it again.
+        """Change the state of the spaces that a table read before it changed, so that its readers look the table up again.
 
         That includes spaces that the table still reads, because one lookup may stay while another one moves.
         """
         for space in {lookup.space for lookup in before.lookups}:
-            # If another writer changed the state, readers notice that as well. If the store is away, they look again once a second.
+            # If another writer changed the state, readers notice that as well. If the store is unavailable, they check once a second.
             with suppress(Conflict, StoreError):
                 text = self.state(space, before.target)
                 if text and self.is_ours(state := State.loads(text), before.target):
@@ -205,9 +207,9 @@ class Mover:
                 self.store(target).change(space, text, replace(seen, doubted=True).dumps(), Entries([], []))
 
     def take_out(self, record: GroupRecord, entity: pa.Table, at: int) -> None:
-        """Remove the row of an entity that is about to be erased from all online stores, and record the time there.
+        """Before an erasure, remove the entity's row from all online stores, and record the time of the erasure there.
 
-        If the erasure fails afterwards, the next load brings the row back.
+        If the erasure fails afterwards, the next load restores the row.
 
         Args:
             record: The group.
@@ -215,7 +217,7 @@ class Mover:
             at: The time of the erasure, in microseconds since 1970.
 
         Raises:
-            StoreError: An online store cannot be written. The row may have been removed from some of the others.
+            StoreError: An online store cannot be written. The row may be gone from some of the others.
         """
 
         def step(version: int, target: str) -> None:
@@ -228,7 +230,7 @@ class Mover:
                 return
             state = State.loads(text)
             if self.is_ours(state, target, record):
-                # In doubt, so that the next load rewrites all rows. By the snapshot alone, it would not notice the missing row.
+                # Doubted, so that the next load rewrites all rows. From the snapshot alone, it would not notice the missing row.
                 cleared = replace(state, cleared=max(at, state.cleared or 0), doubted=state.doubted or row is not None)
                 gone = Entries([], []) if row is None else Entries(key, [None])
                 self.store(target).change(space, text, cleared.dumps(), gone)
@@ -256,7 +258,7 @@ class Mover:
         """
         record, same = state.record, self._stores.same
 
-        def spare(state: GroupState) -> list[tuple[int, str]]:
+        def unused(state: GroupState) -> list[tuple[int, str]]:
             tables, found = [*state.tables, *more], set()
             current = {one.number for one in state.versions if one.is_current}
             for name in targets:
@@ -266,28 +268,28 @@ class Mover:
                         found.add((version, name))
             return sorted(found)
 
-        if not spare(state):
+        if not unused(state):
             return
         with self.hold():
             again = self._catalog.state_of(record)
-            for version, target in spare(again):  # again under the lock: a table may use a version by now
+            for version, target in unused(again):  # checked again under the lock: a table may use a version by now
                 try:
                     self.remove(record, version, target)
                 except StoreError as error:
-                    notice(f"Version {version} of {record.label} is no longer used, and could not be removed: {error}")
+                    notice(f"The unused version {version} of {record.label} could not be removed: {error}")
 
     @contextmanager
     def needed_by_tables(self, record: GroupRecord, version: int, target: str) -> Iterator[None]:
-        """Within the block, an error of an online store counts only if a table uses the version there; else it becomes a notice.
+        """Turn an error of an online store in the block into a notice, unless a table uses the version there.
 
-        A store that tables have left may be switched off for good. No table serves what it still has.
+        A store that tables have left may be switched off for good, and no table serves the rows that are still there.
         """
         try:
             yield
         except StoreError as error:
             if self.users(self._registry.tables(), space_of(record.project, record.name, version), target):
                 raise
-            notice(f"Version {version} of {record.label} stays where no table uses it: {error}")
+            notice(f"Version {version} of {record.label} was left unchanged in a store where no table uses it: {error}")
 
     def remove(self, record: GroupRecord, version: int, target: str) -> None:
         """Remove the rows of a version from an online store, and the records of its loads there."""
@@ -296,7 +298,7 @@ class Mover:
         self._registry.forget_loads(record, version, names)
 
     def drop(self, record: GroupRecord, version: int, target: str) -> None:
-        """Remove the rows of a version from an online store, unless they are of another home or group; see `is_ours`."""
+        """Remove the rows of a version from an online store, unless they belong to another home or group; see `is_ours`."""
         space = space_of(record.project, record.name, version)
         text = self.state(space, target)
         if text is None or self.is_ours(State.loads(text), target, record):
@@ -321,7 +323,7 @@ class Mover:
     def load(
         self, state: GroupState, number: int, names: Sequence[str], ask: Ask, more: Sequence[OnlineTableRecord] = ()
     ) -> Loaded:
-        """Load a version into an online store, for the tables that use it there and for those in `more`, which will use it.
+        """Load a version into an online store, for the tables that use it there and those in `more`, which will use it.
 
         Args:
             state: The state of the group.
@@ -345,17 +347,18 @@ class Mover:
         return Loader(self._catalog, self._engine()).load(state, number, target, ask)
 
     def _taking_over(self, state: GroupState, number: int, name: str) -> str:
-        """Return the command that takes over a version in an online store, by way of a table that uses it or should move to it."""
+        """Return the command that takes over a version in an online store, with a table that uses it or should move to it."""
         tables = [move.table for move in self._moves(state, number, None)]
         labels = [table.label for table in tables if self._stores.same(table.target, name)]
         return f"seeknal refresh {labels[0]} --take-over" if labels else "in Python, serve(..., take_over=True)"
 
     def _kept(self, number: int, name: str, more: Sequence[OnlineTableRecord], state: GroupState) -> int | None:
-        """Return for how long after their event time the tables that use a version need its rows, in microseconds; None: forever."""
+        """Return how long after their event time the tables that use a version need its rows, in microseconds; None: forever."""
         record = state.record
         mine = self.users([*state.tables, *more], space_of(record.project, record.name, number), name)
         own = record.group.materialization.lifetime
         lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
+        # One table without a ttl is enough to need the rows forever.
         known = [lifetime for lifetime in lifetimes if lifetime is not None]
         return max(known) + _GRACE if len(known) == len(lifetimes) else None
 

@@ -1,4 +1,4 @@
-"""The version of its group that feeds an online table: the table keeps its features and their types, and follows the group."""
+"""The versions of groups that feed an online table. The table follows its groups, but keeps its features and their types."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Feed:
     Args:
         record: The group.
         now: The lookup as it is registered.
-        goal: The lookup as it is to be: at the group's current version, if that still has the lookup's features.
-        cut_off: Why the current version does not feed it; None if it does, or is not meant to.
+        goal: The lookup as it should be: at the group's current version, if that still has the lookup's features.
+        cut_off: Why the current version cannot feed it; None if it can, or if the lookup is pinned.
     """
 
     record: GroupRecord
@@ -32,7 +32,7 @@ class Feed:
 
     @property
     def has_moved(self) -> bool:
-        """Whether the lookup is to move to another version than the one that feeds it now."""
+        """Whether the lookup should move from the version that feeds it now to another one."""
         return self.goal.version != self.now.version
 
 
@@ -72,7 +72,7 @@ def feed(
     meant = _meant(catalog, record, table, lookup, known[lookup.version])
     if meant.pinned:
         return Feed(record, lookup, meant)
-    if meant.whole:
+    if meant.whole:  # the default table takes all features, whichever these are, so nothing cuts it off
         return Feed(record, lookup, whole(record, current))
     if problem := lack(record, meant, known[lookup.version], current):
         return Feed(record, lookup, meant, problem)
@@ -101,6 +101,7 @@ def _meant(
     if lookup.pinned is not None:
         return lookup
     registry = catalog.registry
+    # The versions as they were when the table was created: which one was current then tells what the caller meant.
     then = registry.versions(record, until=registry.snapshot_at(record, table.created_at))
     pinned = any(one.is_current and one.number != lookup.version for one in then)
     all_of_it = whole(record, version, pinned=pinned)
@@ -110,13 +111,14 @@ def _meant(
 
 
 def lack(record: GroupRecord, lookup: PinnedLookup, old: Version, new: Version) -> str | None:
-    """Return which feature of a lookup at one version another version lacks, or has in another type; None if it has all."""
+    """Return which feature of a lookup is missing in a new version, or has another type there than in the old one; None: none."""
     if old.number == new.number:
         return None
     had, has = ({field.name: field.type for field in version.schema.features} for version in (old, new))
     for name, _ in lookup.features:
         if name not in has:
             return f"version {new.number} of {record.label} lacks {name!r}"
+        # A wider type is another type, too: the model was trained on values of this one.
         if has[name] != had[name]:
             return f"version {new.number} of {record.label} has {name!r} as {has[name]}, not {had[name]}"
     return None

@@ -1,4 +1,4 @@
-"""Loading: the latest rows of a version go online, as far as they have changed.
+"""Loading: the latest rows of a version go online, incrementally.
 
 The online rows are a function of two things: the version's last snapshot, and the intervals of event time that were ever
 requested. The online store keeps both beside the rows. So a load knows what to update, and it can be repeated, interrupted, or
@@ -27,24 +27,25 @@ from seeknal.system.home_identity import Identity
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now, union, without
 
-_ROUNDS = 50
+_RETRIES = 50
 _AT_ONCE = 10_000
 _REARRANGED = "optimize"
+"""The mode of a compaction, whose snapshot has the same rows as the one before it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The online store that a version is loaded into, and how it is to be kept there.
+    """The online store that a version is loaded into.
 
     Args:
-        names: The names by which the registry is to know it for this load.
-        place: Its name for people.
+        names: The names under which the registry records the load.
+        place: The location of the store, without its password, for messages.
         owner: This home, if other homes may use the online store as well; else None.
         online: The online store.
-        has: Returns whether the registry means this store by a name.
-        taking_over: Returns the command that takes the version over, if the rows in the store are not this home's.
-        kept: Returns for how long a store that drops expired rows is to keep a row after its event time, in microseconds, by
-            what is known of the group; None: forever.
+        has: Returns whether a name in the registry stands for this store.
+        taking_over: Returns the command that hands the version's rows in the store over to this home.
+        kept: Returns how long a store that drops expired rows must keep a row after its event time, in microseconds, given
+            the state of the group; None: forever.
     """
 
     names: tuple[str, ...]
@@ -87,13 +88,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _LoadGoal:
-    """A version as it is to be online."""
+    """A version as it should be online after a load."""
 
     version: Version
     snapshot: Snapshot
     state: State
     writes: Sequence[SnapshotRecord]
-    """The writes to the group from the state on that changes are to be found from."""
+    """The writes to the group since the state that the load compares with."""
 
 
 class Loader:
@@ -119,21 +120,21 @@ class Loader:
         registry, record = self._catalog.registry, state.record
         at = now() if ask.at is None else ask.at
         load = _Load(self._catalog, self._engine, record, number, target, at, ask)
-        asked = [(name, interval) for name in target.names for interval in ask.spans]
+        requested = [(name, interval) for name in target.names for interval in ask.spans]
         known, begun = [state.loads], dict[tuple[str, Interval], int]()
 
         def step() -> Loaded:
-            # The intervals are recorded before the load, which brings all recorded ones. A retry uses the same records.
+            # The intervals are recorded before the attempt, which loads all recorded ones. A retry uses the same records.
             loads = [load for load in (known.pop() if known else registry.loads(record)) if load.version == number]
-            new = [one for one in asked if one not in begun and not _covers(loads, *one)]
+            new = [one for one in requested if one not in begun and not _covers(loads, *one)]
             if new:
                 begun.update(zip(new, registry.begin_loads(record, number, new), strict=True))
             changed, online, snapshot = load.run()
             seconds = time.perf_counter() - started
-            done = [(*one, begun.get(one)) for one in asked]
+            done = [(*one, begun.get(one)) for one in requested]
             if not registry.end_loads(record, number, done, snapshot, online, seconds):
                 begun.clear()
-                raise Conflict(f"Version {number} of {record.label} was removed from {target.place} meanwhile.")
+                raise Conflict(f"Version {number} of {record.label} was removed from {target.place} during the load.")
             return Loaded(record.label, number, snapshot, ask.spans[0], changed, online, seconds)
 
         try:
@@ -145,7 +146,7 @@ class Loader:
 
 
 def _covers(loads: Sequence[Load], target: str, interval: Interval) -> bool:
-    """Return whether an interval was requested of an online store by loads that the registry has by this name of it."""
+    """Return whether earlier loads into an online store, under this name, requested all of an interval."""
     return not without([interval], [load.interval for load in loads if load.target == target])
 
 
@@ -166,41 +167,41 @@ class _Load:
         return space_of(self.record.project, self.record.name, self.number)
 
     def withdraw(self) -> None:
-        """Remove the rows of the group, which was deleted: the deletion may have removed those that were there before."""
+        """Remove the rows that this load has written for a group that was deleted: the deletion came before them."""
         with suppress(KeyError):
             if State.loads(self.target.online.get(self.space, [])[0]).origin == self.record.created_at:
                 self.target.online.drop(self.space)
 
     def run(self) -> tuple[int, int, int]:
-        """Make one attempt; return how many rows changed, how many are online, and the number of their snapshot.
+        """Make one attempt, and return how many rows changed, how many are online, and the number of their snapshot.
 
-        The online state is read before the offline snapshot, so that it cannot be the later of the two. A shared lock keeps
-        the vacuum from removing files that are still to be read.
+        The online state is read before the offline snapshot, so that it cannot be the newer of the two. A shared lock keeps a
+        vacuum from removing files that this attempt still has to read.
         """
         with self.catalog.offline(self.record.project, self.record.name).reading():
             return self._run()
 
     def _run(self) -> tuple[int, int, int]:
         text, before = self._before()
-        wanted = self._wanted(before, before)
-        entities = None if before is None or self.ask.full else self._changed(before, wanted)
-        # Without a state to compare with, or with more changes than one transaction takes, replace all rows.
+        goal = self._goal(before, before)
+        entities = None if before is None or self.ask.full else self._changed(before, goal)
+        # Without a state to compare with, or with more changes than fit in one transaction, replace all rows.
         if text is None or entities is None or len(entities) > self.target.online.most_changes:
-            online = self.target.online.replace(self.space, self._rounds(wanted, text))
-            return online, online, wanted.snapshot.number
-        entries = self._entries_of(wanted, entities)
-        state = replace(wanted.state, events=self._events(wanted, before, entries))
+            online = self.target.online.replace(self.space, self._attempts(goal, text))
+            return online, online, goal.snapshot.number
+        entries = self._entries_of(goal, entities)
+        state = replace(goal.state, events=self._events(goal, before, entries))
         online = self.target.online.change(self.space, text, state.dumps(), entries)
-        return len(entries), online, wanted.snapshot.number
+        return len(entries), online, goal.snapshot.number
 
-    def _wanted(self, before: State | None, made: State | None) -> _LoadGoal:
-        """Return the version as it is to be online.
+    def _goal(self, before: State | None, base: State | None) -> _LoadGoal:
+        """Return the version as it should be online.
 
         Args:
             before: The state that is online; None if there is none to build on.
-            made: The state that changes are to be found from; None: none.
+            base: The state to find changes from; None: none.
         """
-        known = self.catalog.state_of(self.record, made.snapshot if made else None)
+        known = self.catalog.state_of(self.record, base.snapshot if base else None)
         record = known.record
         # An erasure is recorded online before it is in the registry; see `Mover.take_out`.
         cleared = max(known.erased, (before.cleared if before else None) or 0)
@@ -223,7 +224,7 @@ class _Load:
         """Return the state that is online, as bytes and, if this load can build on it, as an object.
 
         Raises:
-            StoreError: The rows are of another home, or of a group that was deleted, and are not to be taken over.
+            StoreError: The rows belong to another home or to a deleted group, and the caller does not take them over.
         """
         try:
             text, _ = self.target.online.get(self.space, [])
@@ -236,88 +237,88 @@ class _Load:
         if self.ask.take_over:
             return text, None
         raise StoreError(
-            f"{self.target.place} has version {self.number} of {self.record.label} of another home, or of a group that was "
-            "deleted, and nothing was loaded over it. Choose another database or folder. If this home is to have it from now "
-            f"on, and the other one no longer: {self.target.taking_over()}."
+            f"{self.target.place} has rows of version {self.number} of {self.record.label} that belong to another home or to a "
+            "deleted group, and nothing was loaded over them. Choose another database or folder. To hand the rows over to this "
+            f"home: {self.target.taking_over()}."
         )
 
-    def _changed(self, before: State, wanted: _LoadGoal) -> pa.Table | None:
-        """Return the entities whose online rows are not as they are to be; None if that can no longer be determined."""
+    def _changed(self, before: State, goal: _LoadGoal) -> pa.Table | None:
+        """Return the entities whose online rows have to change; None if that can no longer be determined."""
         # A comparison of snapshots does not show rows that must go because their interval is no longer requested.
-        if before.doubted or before.kept != wanted.state.kept or without(before.spans, wanted.state.spans):
+        if before.doubted or before.kept != goal.state.kept or without(before.spans, goal.state.spans):
             return None
         # With the same files, only intervals that were not loaded before can bring changes.
-        old = wanted.snapshot if before.files == wanted.state.files else self._old(before, wanted)
+        old = goal.snapshot if before.files == goal.state.files else self._old(before, goal)
         if old is None:
             return None
-        fresh = without(wanted.state.spans, before.spans)
-        # The last load went by a clock that was ahead, and took some rows for visible that are in the future.
+        fresh = without(goal.state.spans, before.spans)
+        # The clock of the last load was ahead, so it took some rows of the future for visible ones.
         if before.at > self.at:
             ahead = Interval(self.at + 1, before.at)
-            fresh += [both for interval in wanted.state.spans if (both := interval.intersect(ahead))]
+            fresh += [both for interval in goal.state.spans if (both := interval.intersect(ahead))]
         offline = self.catalog.offline(self.record.project, self.record.name)
-        found = offline.changed(old, wanted.snapshot, wanted.version.schema, wanted.state.spans, fresh)
+        found = offline.changed(old, goal.snapshot, goal.version.schema, goal.state.spans, fresh)
         return None if found is None else found.drop_null()
 
-    def _old(self, before: State, wanted: _LoadGoal) -> Snapshot | None:
-        """Return the snapshot that is online, or one with the same rows; None if it is no longer known."""
-        return _made_from(self.catalog, self.record, before, wanted.snapshot, wanted.writes)
+    def _old(self, before: State, goal: _LoadGoal) -> Snapshot | None:
+        """Return the snapshot that is online, or one with the same rows; None if neither is known any more."""
+        return _made_from(self.catalog, self.record, before, goal.snapshot, goal.writes)
 
-    def _events(self, wanted: _LoadGoal, before: State | None = None, entries: Entries | None = None) -> Events:
-        """Return the event times of the rows online; if possible, derived from the previous ones and the entries that are put."""
+    def _events(self, goal: _LoadGoal, before: State | None = None, entries: Entries | None = None) -> Events:
+        """Return the event times of the online rows, derived from the previous ones and the changed entries if possible."""
         if entries is not None and before is not None and before.events is not None:
-            codec = Codec(wanted.version.schema)
+            codec = Codec(goal.version.schema)
             try:
                 _, gone = self.target.online.get(self.space, entries.keys)
             except KeyError:  # another session has removed the rows since their state was read
-                raise Conflict(f"{self.space} was removed from {self.target.place} meanwhile.") from None
+                raise Conflict(f"{self.space} was removed from {self.target.place} during the load.") from None
             known = before.events.after(codec.times(gone), codec.times(entries.values), self.at)
             if known is not None:
                 return known
-        seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
-        return Events(*self.engine.event_times(seen, self.at))
+        rows_in_reach = goal.snapshot.within(goal.version.schema, *goal.state.spans)
+        return Events(*self.engine.event_times(rows_in_reach, self.at))
 
-    def _entries_of(self, wanted: _LoadGoal, entities: pa.Table) -> Entries:
+    def _entries_of(self, goal: _LoadGoal, entities: pa.Table) -> Entries:
         """Return the rows of some entities; None for those that have no row any more."""
-        codec = Codec(wanted.version.schema)
+        codec = Codec(goal.version.schema)
         rows: dict[bytes, tuple[bytes | None, int]] = dict.fromkeys(codec.stored_keys(entities), (None, 0))
-        kept = wanted.state.kept
+        kept = goal.state.kept
         if len(entities):
-            seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
-            for part in codec.entries(self.engine.latest(seen, future_after=self.at, entities=entities), kept):
+            rows_in_reach = goal.snapshot.within(goal.version.schema, *goal.state.spans)
+            for part in codec.entries(self.engine.latest(rows_in_reach, future_after=self.at, entities=entities), kept):
                 rows |= zip(part.keys, zip(part.values, part.expires or repeat(0), strict=False), strict=True)
         every = sorted(rows.items())
         expires = None if kept is None else [expiry for _, (_, expiry) in every]
         return Entries([key for key, _ in every], [value for _, (value, _) in every], expires)
 
-    def _rounds(self, wanted: _LoadGoal, expected: bytes | None) -> Iterator[LoadAttempt]:
-        """Yield all rows, then for up to `_ROUNDS` retries what other processes changed meanwhile."""
-        yield LoadAttempt(self._all(wanted), expected, replace(wanted.state, events=self._events(wanted)).dumps())
-        for _ in range(_ROUNDS):
-            made, (text, before) = wanted, self._before()
-            wanted = self._wanted(before, made.state)
-            entities = self._changed(made.state, wanted)
+    def _attempts(self, goal: _LoadGoal, expected: bytes | None) -> Iterator[LoadAttempt]:
+        """Yield all rows and then, in up to `_RETRIES` retries, the rows that other processes have changed since."""
+        yield LoadAttempt(self._all(goal), expected, replace(goal.state, events=self._events(goal)).dumps())
+        for _ in range(_RETRIES):
+            base, (text, before) = goal, self._before()
+            goal = self._goal(before, base.state)
+            entities = self._changed(base.state, goal)
             if entities is None:
                 return
-            state = replace(wanted.state, events=self._events(wanted))
-            yield LoadAttempt([self._entries_of(wanted, entities)], text, state.dumps())
+            state = replace(goal.state, events=self._events(goal))
+            yield LoadAttempt([self._entries_of(goal, entities)], text, state.dumps())
 
-    def _all(self, wanted: _LoadGoal) -> Iterator[Entries]:
-        seen = wanted.snapshot.within(wanted.version.schema, *wanted.state.spans)
+    def _all(self, goal: _LoadGoal) -> Iterator[Entries]:
+        rows_in_reach = goal.snapshot.within(goal.version.schema, *goal.state.spans)
         done = 0
-        rows = self.engine.latest(seen, future_after=self.at)
-        for part in Codec(wanted.version.schema).entries(rows, wanted.state.kept):
+        rows = self.engine.latest(rows_in_reach, future_after=self.at)
+        for part in Codec(goal.version.schema).entries(rows, goal.state.kept):
             yield part
             done += len(part)
             self.ask.on_progress(
-                f"Loading {self.record.label}: {done:,} entities online, of {plural(seen.count)} to look through"
+                f"Loading {self.record.label}: {done:,} entities online, from {plural(rows_in_reach.count)} in all"
             )
 
 
 def _made_from(
     catalog: Catalog, record: GroupRecord, state: State, now: Snapshot, writes: Sequence[SnapshotRecord]
 ) -> Snapshot | None:
-    """Return the snapshot that online rows were made from, or one with the same rows; None if it is no longer known.
+    """Return the snapshot that online rows were made from, or one with the same rows; None if neither is known any more.
 
     `now` has the same rows only if every snapshot in between is known to have merely rearranged rows. An unknown snapshot counts
     as a change of rows.
@@ -340,11 +341,11 @@ def events_online(
     They are read from the offline rows that the online rows were made from or, if those are gone, from the online rows one by one.
 
     Args:
-        catalog: Where the offline rows are.
+        catalog: The catalog, which leads to the offline rows.
         engine: Reads the offline rows.
         record: The group.
         number: The version.
-        online: Where the online rows are.
+        online: The store with the online rows.
         at: The instant, in microseconds since 1970.
     """
     space = space_of(record.project, record.name, number)
@@ -366,7 +367,7 @@ def events_online(
 def _times_online(codec: Codec, online: OnlineStore, space: str) -> set[int]:
     """Return the event times of the online rows of a space, read row by row."""
     times = set[int]()
-    with suppress(KeyError):  # they were removed meanwhile
+    with suppress(KeyError):  # another process may remove them during the scan
         keys = iter(online.keys(space))
         while some := list(islice(keys, _AT_ONCE)):
             times |= codec.times(online.get(space, some)[1])

@@ -1,4 +1,4 @@
-"""Loads of groups into the online stores, and their status. The tables that use a version follow its loads."""
+"""Loads of groups into the online stores, and their status. A load of a version updates all tables that use it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Loads:
-    """Loads groups into the online stores, and finds out what is loaded there.
+    """Loads groups into the online stores, and reports what is loaded there.
 
     Args:
         catalog: The home's catalog.
@@ -50,7 +50,7 @@ class Loads:
         at: int | None = None,
         on_progress: OnProgress = no_progress,
     ) -> Loaded:
-        """Load into the online stores the newest row of each entity of a version, among the rows with event times in an interval.
+        """Load the newest row of each entity into the online stores, among a version's rows with event times in an interval.
 
         Every online table that uses the version is refreshed. If the version is the current one, the tables that follow
         the group move to it. The default table, which is named after the group, takes all features of the version, and
@@ -107,7 +107,7 @@ class Loads:
     ) -> None:
         """Bring the online rows of a group up to date, of one version or of all, in one online store or in all.
 
-        Rows that another home loaded, or that are of a deleted group, are left alone, with a notice, unless `take_over`.
+        Rows that belong to another home or to a deleted group are left unchanged, with a notice, unless `take_over`.
         """
         state = self._catalog.state_of(record)
         for load in self._mover.last_loads(self._mover.among(state.loads, number, target)):
@@ -118,7 +118,7 @@ class Loads:
                     continue
                 place = self._stores.shown(load.target)
                 notice(
-                    f"What {place} has of {record.label} is of another home, or of a group that was deleted, and stays as it is."
+                    f"The rows of {record.label} in {place} belong to another home or to a deleted group, and were left unchanged."
                 )
 
     def require(self, record: GroupRecord) -> None:
@@ -139,9 +139,9 @@ class Loads:
         """Remove all rows of a group from the online stores, and the tables that use it from the registry.
 
         Raises:
-            StoreError: A store did not answer, and nothing was removed; or a store failed midway.
+            StoreError: A store did not respond, and nothing was removed; or a store failed midway.
         """
-        self.require(record)
+        self.require(record)  # first, so that nothing is removed anywhere if one of the stores is unavailable
         for load in self._registry.loads(record):
             with self._mover.needed_by_tables(record, load.version, load.target):
                 self._mover.drop(record, load.version, load.target)
@@ -150,12 +150,14 @@ class Loads:
                 self._registry.delete_table(table.project, table.name)
 
     def drop_rest(self, record: GroupRecord, load: Load) -> None:
-        """Remove the rows that a load has put into its online store after `drop`. If the store fails, issue a notice."""
+        """Remove the rows that a concurrent load has put into its online store after `drop`. If that fails, issue a notice."""
         try:
             if self._mover.state(space_of(record.project, record.name, load.version), load.target):
                 self._mover.drop(record, load.version, load.target)
         except StoreError as error:
-            notice(f"{record.label} is deleted, but {self._stores.shown(load.target)} still has rows of it: {error}")
+            notice(
+                f"{record.label} is deleted, but its rows in {self._stores.shown(load.target)} could not be removed: {error}"
+            )
 
     def tell_of_cut_off(self, record: GroupRecord) -> None:
         """Issue a notice for each table of a group that is cut off."""
@@ -163,8 +165,7 @@ class Loads:
             if uses(table, record) and (reasons := cut_off(self._catalog, table)):
                 notice(
                     f"Online table {table.label!r} is cut off: {'; '.join(reasons)}. It keeps the values it has, and is no "
-                    "longer refreshed. Write the feature again, in its old type, or serve the table with the features that "
-                    "there are."
+                    "longer refreshed. Write the feature again in its old type, or serve the table with the features that exist."
                 )
 
     def of(self, record: GroupRecord, version: int | None = None, target: str | None = None) -> list[Load]:
@@ -200,7 +201,7 @@ class Loads:
         )
 
     def is_behind(self, state: GroupState) -> bool:
-        """Return whether the online rows of the current version are missing or outdated. If a store does not answer, return True."""
+        """Return whether the online rows of the current version are missing or outdated, or their store does not respond."""
         number = self._catalog.version_of(state).number
         targets = {load.target for load in state.loads if load.version == number}
         try:
@@ -211,7 +212,7 @@ class Loads:
             return True
 
     def newest(self, record: GroupRecord, status: LoadStatus, name: str, at: int) -> int | None:
-        """Return the newest event time of a version's rows in a store, up to a moment; None if there is none."""
+        """Return the newest event time up to a moment among a version's rows in a store; None if there is none."""
         if status.state is None:
             return None
         known = status.state.events

@@ -20,8 +20,8 @@ class LoadStatus:
     Args:
         version: The version.
         place: The location of the store, without its password.
-        state: The state of the rows there, which says what they were made from; None if there are no rows.
-        mark: Fingerprint of the files of the version's last snapshot, from which a load would make the rows now.
+        state: The state of the rows there, which describes what they were made from; None if there are no rows.
+        mark: Fingerprint of the files of the version's last snapshot, which a load would read now.
         read: Returns that snapshot.
     """
 
@@ -39,6 +39,7 @@ class LoadStatus:
     @property
     def holes(self) -> list[Interval]:
         """Intervals of event time, from the oldest to the newest stored row, that were never loaded."""
+        # Per file, the log has the least and the greatest event time, so no rows are read.
         files = self.read().files
         starts = [file.start for file in files if file.start is not None]
         ends = [file.end for file in files if file.end is not None]

@@ -46,12 +46,13 @@ class Codec:
         self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
     def __reduce__(self) -> tuple[type[Codec], tuple[Schema]]:
+        # The key encoder is a closure, which cannot be pickled; the schema is enough to create it again.
         return Codec, (self.schema,)
 
     def keys(self, table: pa.Table) -> list[bytes]:
         """Return the encoded key of each row of a table; its key columns are found by the names of the join keys.
 
-        Keys may be of another version's types. Those that no key of this version can equal get the key of no entity.
+        Keys may have the types of another version. A key that no key of this version can equal becomes `NOBODY`.
         """
         fields = self.schema.keys
         columns = [match(table[field.name], field.type) for field in fields]
@@ -93,7 +94,7 @@ class Codec:
         Args:
             rows: Join keys, event time and features in logical types, ordered by key and time. Where an entity has several
                 rows, all but the first are future rows.
-            kept: For how long after its event time a row is needed, in microseconds; None: forever.
+            kept: How long a row is needed after its event time, in microseconds; None: forever.
         """
         keys: list[bytes] = []
         bodies: list[bytes] = []
@@ -104,7 +105,7 @@ class Codec:
             times += more
             columns = [to_wire(table[field.name], field.type) for field in self.schema.features]
             bodies += map(_encode, zip(*columns, more, strict=True))
-            # The next table may have more rows of the last entity, and one value must hold them all.
+            # The next table may have more rows of the last entity, and a single value must hold all of them.
             cut = _last_entity(keys)
             yield _entries(keys[:cut], bodies[:cut], times[:cut], kept)
             keys, bodies, times = keys[cut:], bodies[cut:], times[cut:]
@@ -120,8 +121,9 @@ class Codec:
         rows: list[WireRow | None] = []
         for value in found:
             row = None if value is None else _decode(value)
+            # The last element is the event time of a single row, and nil after several. Most rows are single and visible.
             if row is not None and ((time := row[-1]) is None or time > at):
-                row = _come(row, at)
+                row = _latest_visible(row, at)
             rows.append(row)
         return rows
 
@@ -163,7 +165,7 @@ class Codec:
         return list(zip(*columns, strict=True))
 
 
-def _come(row: WireRow, at: int) -> WireRow | None:
+def _latest_visible(row: WireRow, at: int) -> WireRow | None:
     """Return the latest of an entity's rows that is visible at `at`; None if all of them are in the future."""
     return next((tuple(one) for one in row[:-1] if one[-1] <= at), None) if row[-1] is None else None
 
@@ -209,7 +211,7 @@ def _entries(keys: list[bytes], bodies: list[bytes], times: list[int], kept: int
     if len(set(keys)) < len(keys):
         runs = [(key, list(run)) for key, run in groupby(range(len(keys)), key=keys.__getitem__)]
         keys = [key for key, _ in runs]
-        bodies = [bodies[run[0]] if len(run) == 1 else _stack([bodies[i] for i in run]) for _, run in runs]
+        bodies = [bodies[run[0]] if len(run) == 1 else _pack_rows([bodies[i] for i in run]) for _, run in runs]
         times = [times[run[-1]] for _, run in runs]  # an entity expires when the last of its future rows does
     # The order of the join keys is not always that of their bytes: a long key, for example, ends with a digest.
     if keys != (ordered := sorted(keys)):
@@ -218,7 +220,7 @@ def _entries(keys: list[bytes], bodies: list[bytes], times: list[int], kept: int
     return Entries(keys, bodies, None if kept is None else [time + kept for time in times])
 
 
-def _stack(bodies: Sequence[bytes]) -> bytes:
-    """Pack the rows of one entity into one array, latest first, followed by nil."""
+def _pack_rows(bodies: Sequence[bytes]) -> bytes:
+    """Pack the encoded rows of one entity, in order of time, into one array: latest first, followed by nil."""
     # In MessagePack, 0xdd begins an array with a 32-bit length, and 0xc0 is nil.
     return b"\xdd" + (len(bodies) + 1).to_bytes(4, "big") + b"".join(reversed(bodies)) + b"\xc0"

@@ -34,12 +34,12 @@ def key_encoder(kinds: Sequence[pa.DataType]) -> Encode:
     encoders = [_part_encoder(kind) for kind in kinds]
     if len(kinds) == 1:
         return _single_encoder(kinds[0], encoders[0])
-    closed = [None if _is_fixed(kind) else _ended for kind in kinds]
+    terminators = [None if _is_fixed(kind) else _terminated for kind in kinds]
 
     def encode_entities(columns: Sequence[Sequence[Any]]) -> list[bytes]:
         parts = [
             encode(column) if end is None else [None if text is None else end(text) for text in encode(column)]
-            for encode, end, column in zip(encoders, closed, columns, strict=True)
+            for encode, end, column in zip(encoders, terminators, columns, strict=True)
         ]
         return [_bounded(None if None in entity else b"".join(entity)) for entity in zip(*parts, strict=True)]
 
@@ -54,7 +54,7 @@ def _single_encoder(kind: pa.DataType, encode: Callable[[Sequence[Any]], Sequenc
     def encode_numbers(columns: Sequence[Sequence[Any]]) -> list[bytes]:
         try:
             return [_pack(value + offset) for value in columns[0]]
-        except (TypeError, struct.error):  # a null or a number out of range: encode each number by itself
+        except (TypeError, struct.error):  # a null, or a number out of range: check each number separately
             return [key or NOBODY for key in encode(columns[0])]
 
     return encode_numbers
@@ -62,7 +62,7 @@ def _single_encoder(kind: pa.DataType, encode: Callable[[Sequence[Any]], Sequenc
 
 def encode_whole_numbers(values: np.ndarray[Any, np.dtype[np.int64]]) -> list[bytes]:
     """Return the encoded keys of entities with a single int64 join key, in one vectorized operation."""
-    # To flip the sign bit is to add 2**63, as `_offset` requires.
+    # Flipping the sign bit adds 2**63, as `_offset` requires.
     text = (values.view(np.uint64) ^ np.uint64(2**63)).astype(">u8").tobytes()
     return [text[i : i + 8] for i in range(0, len(text), 8)]
 
@@ -75,11 +75,11 @@ def _part_encoder(kind: pa.DataType) -> Callable[[Sequence[Any]], Sequence[bytes
         return lambda values: [None if value is None else bytes([value]) for value in values]
     if pa.types.is_string(kind):
         return lambda values: [None if value is None else value.encode(errors="surrogatepass") for value in values]
-    return lambda values: values
+    return lambda values: values  # binary keys are bytes already
 
 
 def _offset(kind: pa.DataType) -> int:
-    """Return what to add to an integer, so that negative numbers sort before positive ones."""
+    """Return the number to add to an integer, so that negative numbers sort before positive ones."""
     return 0 if kind == pa.uint64() else 2**63
 
 
@@ -94,7 +94,7 @@ def _is_fixed(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
-def _ended(text: bytes) -> bytes:
+def _terminated(text: bytes) -> bytes:
     # The terminator sorts before every other continuation, so a text sorts before those that it is a prefix of.
     return text.replace(b"\0", b"\0\xff") + b"\0\0"
 

@@ -39,8 +39,11 @@ _HEAD = struct.Struct(">QQ")
 """The generation of a space and its number of rows; its state follows."""
 _NUMBER = struct.Struct(">Q")
 _AT_ONCE = 10_000
+"""Keys per transaction in a scan or a sweep."""
 _MOMENT = 0.0001
+"""Seconds between two checks whether other threads have left their transactions."""
 _PATIENCE = 5.0
+"""Seconds until a wait or a series of retries is given up."""
 _MOST_READERS = 1024
 _FILE, _LOCK_FILE = "data.mdb", "lock.mdb"
 
@@ -67,7 +70,7 @@ class LmdbStore:
 
     @property
     def _environment(self) -> _Environment | _Unlocked:
-        """The environment of this process. A process must not open an LMDB environment twice, nor use one across a fork."""
+        """The environment of this process. LMDB forbids a process to open an environment twice, or to use one across a fork."""
         found = _open_environments.get(self._place)
         if found is None:
             with _opening:
@@ -98,39 +101,39 @@ class LmdbStore:
             yield from (key[len(prefix) :] for key in found)
             if len(found) < _AT_ONCE:
                 return
-            after = found[-1] + b"\0"
+            after = found[-1] + b"\0"  # the least key after the last one
 
     def change(self, space: str, expected: bytes, state: bytes, entries: Entries) -> int:
         """See `OnlineStore.change`."""
         return self._environment.write(_change, space, expected, state, entries)
 
-    def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
+    def replace(self, space: str, attempts: Iterable[LoadAttempt]) -> int:
         """See `OnlineStore.replace`."""
         write = self._environment.write
-        with self._alone(space):
+        with self._exclusive(space):
             self._sweep(space)
             mine = write(_begin_generation, space)
             count, put = 0, _append
             try:
-                for one in rounds:
-                    for part in one.parts:
+                for attempt in attempts:
+                    for part in attempt.parts:
                         count += write(put, mine, part)
                     try:
-                        write(_finish, space, one, mine, count)
+                        write(_finish, space, attempt, mine, count)
                     except Conflict:
-                        put = _put  # the next round changes rows that are there, so it cannot append
+                        put = _put  # the next attempt changes rows that exist already, so it cannot append
                         continue
                     return count
             finally:
-                with suppress(StoreError):
+                with suppress(StoreError):  # the load has its own outcome, and the next load sweeps as well
                     self._sweep(space)
-        raise Conflict(f"{space} was loaded by others all the time.")
+        raise Conflict(f"Another load of {space} committed first during each attempt.")
 
     def drop(self, space: str) -> None:
         """See `OnlineStore.drop`."""
         if self._is_missing():
             return
-        with self._alone(space):
+        with self._exclusive(space):
             self._environment.write(_forget, space)
             self._sweep(space)
 
@@ -143,7 +146,7 @@ class LmdbStore:
         """Whether nothing was ever stored here. The check creates no files."""
         return self._place not in _open_environments and not (self._folder / _FILE).exists()
 
-    def _alone(self, space: str) -> AbstractContextManager[object]:
+    def _exclusive(self, space: str) -> AbstractContextManager[object]:
         """Take the exclusive lock for beginning or discarding generations of a space."""
         return exclusive_lock(self._folder / f"{blake2b(space.encode(), digest_size=8).hexdigest()}.lock")
 
@@ -154,7 +157,7 @@ class LmdbStore:
 
 
 def _open(folder: Path, map_size: int) -> _Environment | _Unlocked:
-    """Open an environment in the way that this user may: for writing, for reading under locks, or for reading without locks.
+    """Open an environment as this user's permissions allow: for writing, for reading with locks, or for reading without.
 
     Raises:
         StoreError: The environment cannot be opened, or lacks pages.
@@ -192,14 +195,14 @@ class _Environment:
         self._lmdb.close()
 
     def hold(self) -> None:
-        """Let no thread begin a transaction, and wait until none is in one, but for `_PATIENCE` seconds at most."""
+        """Prevent new transactions, and wait at most `_PATIENCE` seconds until no thread of this process is in one."""
         self._growing.acquire()
         end = time.monotonic() + _PATIENCE
         while self._inside and time.monotonic() < end:
             time.sleep(_MOMENT)
 
     def let_go(self) -> None:
-        """Let threads begin transactions again."""
+        """Allow new transactions again."""
         if self._growing.locked():
             self._growing.release()
 
@@ -210,7 +213,7 @@ class _Environment:
     def write(self, step: Callable[..., T], *arguments: object) -> T:
         """Run a step in a write transaction, which commits all of it or nothing.
 
-        The entries of killed readers are removed first, because LMDB reuses no page that the reader of an entry may need.
+        The reader entries of killed processes are removed first: LMDB reuses no page that a reader with an entry may need.
 
         Raises:
             StoreError: The write failed; the environment is as it was.
@@ -237,13 +240,13 @@ class _Environment:
                         self._lmdb.reader_check()
                     with self._lmdb.begin(None, None, write) as transaction:
                         return step(transaction, *arguments)
-            except lmdb.MapResizedError:
+            except lmdb.MapResizedError:  # by another process
                 size = 0
             except lmdb.ReadersFullError as error:  # killed readers may hold the entries
                 if not self._lmdb.reader_check():
                     raise self._failed("read", error) from error
                 continue
-            except lmdb.MapFullError:
+            except lmdb.MapFullError:  # the transaction was rolled back, so the step can run again
                 size = 2 * self._lmdb.info()["map_size"]
             except lmdb.Error as error:
                 raise self._failed("written, and is as it was" if write else "read", error) from error
@@ -255,7 +258,7 @@ class _Environment:
         return StoreError(f"The online store {self._folder} could not be {what}: {error}")
 
     def _grow(self, size: int | None) -> None:
-        """Enlarge the map to `size`, or as another process did (0), once no thread is inside; None: wait until that is done."""
+        """Enlarge the map to `size`, or to the size that another process gave it (0), once no thread is inside; None: wait for that."""
         with self._growing:
             while self._inside and size is not None:
                 time.sleep(_MOMENT)
@@ -264,7 +267,7 @@ class _Environment:
 
 
 class _Unlocked:
-    """An LMDB environment that this process may read but not lock: in a read-only folder, or in one of another user."""
+    """An LMDB environment that this process may read but not lock: in a read-only folder, or in another user's folder."""
 
     def __init__(self, file: Path) -> None:
         self._folder = file.parent
@@ -272,8 +275,8 @@ class _Unlocked:
         if not self._file.is_known:
             self.close()
             raise StoreError(
-                f"The online store {self._folder} cannot be read by this user: it is read-only for it, and {file.name} is "
-                f"of another layout than pages can be read from. Let this user write {self._folder / _LOCK_FILE}."
+                f"The online store {self._folder} cannot be read by this user, who may not write {_LOCK_FILE}: without a lock, "
+                f"Seeknal cannot read the layout of this {file.name}. Allow the user to write {self._folder / _LOCK_FILE}."
             )
         self._tree: Tree | None = None
 
@@ -288,13 +291,13 @@ class _Unlocked:
     def get(self, names: Sequence[bytes], keys: Sequence[Sequence[bytes]]) -> list[Found]:
         """Return the state and rows of some spaces; see `OnlineStore.get_all`.
 
-        If the snapshot is superseded meanwhile, the read goes on in the next one after the rows that it has, provided the
-        heads of the spaces are the same there: no row of a space changes without its head.
+        If a newer snapshot supersedes this one during the read, the read continues there and keeps the rows that it has,
+        provided the heads of the spaces are the same: no row of a space changes without its head.
         """
         heads: list[bytes | None] = []
         rows: list[list[bytes | None]] = []
 
-        def go_on(tree: Tree) -> list[Found]:
+        def resume(tree: Tree) -> list[Found]:
             nonlocal heads, rows
             now = [tree.get(name) for name in names]
             if now != heads:
@@ -309,10 +312,10 @@ class _Unlocked:
                 found.append((head[_HEAD.size :], known))
             return found
 
-        return self.read(go_on)
+        return self.read(resume)
 
     def read(self, step: Callable[..., T], *arguments: object) -> T:
-        """Run a step on the newest snapshot, and again on the next one if that snapshot is superseded meanwhile.
+        """Run a step on the newest snapshot, and again on the next one if that snapshot is superseded during the step.
 
         Raises:
             StoreError: The file cannot be read, or snapshots were superseded until the deadline.
@@ -325,12 +328,12 @@ class _Unlocked:
                 if time.monotonic() > end:
                     break
         raise StoreError(
-            f"The online store {self._folder} could not be read: it changed all the time, and this user may not lock it. Ask "
-            f"for fewer entities at once, or let this user write {self._folder / _LOCK_FILE}."
+            f"The online store {self._folder} could not be read: it changed during each attempt, and this user may not lock "
+            f"it. Request fewer entities at once, or allow the user to write {self._folder / _LOCK_FILE}."
         )
 
     def write(self, *_: object) -> NoReturn:
-        """Refuse every change.
+        """Raise an error, because this process has no permission to write.
 
         Raises:
             StoreError: Always.
@@ -352,7 +355,7 @@ def close_all() -> None:
 
 
 def _before_fork() -> None:
-    """Wait until no thread reads: when the child closes what it inherits, LMDB drops the reader entries of this process."""
+    """Wait until no thread reads: when the child closes its copy, LMDB drops the reader entries of the parent process."""
     for environment in list(_open_environments.values()):
         environment.hold()
 
@@ -410,41 +413,41 @@ def _expect(transaction: Transaction, space: str, expected: bytes | None) -> tup
     """Return the generation and row count of a space, or raise `Conflict` if its state is not the expected one."""
     head = transaction.get(_SPACES + space.encode())
     if (None if head is None else head[_HEAD.size :]) != expected:
-        raise Conflict(f"Another load of {space} was first.")
+        raise Conflict(f"Another load of {space} committed first.")
     return (0, 0) if head is None else _HEAD.unpack_from(head)
 
 
-def _point(transaction: Transaction, space: str, generation: int, count: int, state: bytes) -> None:
+def _set_head(transaction: Transaction, space: str, generation: int, count: int, state: bytes) -> None:
     transaction.put(_SPACES + space.encode(), _HEAD.pack(generation, count) + state)
 
 
 def _change(transaction: Transaction, space: str, expected: bytes, state: bytes, entries: Entries) -> int:
     generation, count = _expect(transaction, space, expected)
     count += _put(transaction, generation, entries)
-    _point(transaction, space, generation, count, state)
+    _set_head(transaction, space, generation, count, state)
     return count
 
 
 def _forget(transaction: Transaction, space: str) -> None:
     if head := transaction.pop(_SPACES + space.encode()):
-        _throw_away(transaction, space, head[:8])
+        _discard(transaction, space, head[:8])
 
 
 def _begin_generation(transaction: Transaction, space: str) -> int:
-    """Reserve a generation. It counts as discarded until it is finished, so that its rows are removed if this process dies."""
+    """Reserve a generation. It counts as discarded until it is finished, so the next load removes its rows if this process dies."""
     number = _NUMBER.unpack(transaction.get(_NEXT, _NUMBER.pack(1)))[0]
     transaction.put(_NEXT, _NUMBER.pack(number + 1))
-    _throw_away(transaction, space, _NUMBER.pack(number))
+    _discard(transaction, space, _NUMBER.pack(number))
     return int(number)
 
 
-def _throw_away(transaction: Transaction, space: str, generation: bytes) -> None:
+def _discard(transaction: Transaction, space: str, generation: bytes) -> None:
     name = _TRASH + space.encode()
     transaction.put(name, transaction.get(name, b"") + generation)
 
 
 def _append(transaction: Transaction, generation: int, entries: Entries) -> int:
-    """Put rows that are not there yet; LMDB appends them, which is faster, if they sort after all that is there."""
+    """Put new rows. If they sort after all keys of the file, LMDB appends them, which is faster."""
     prefix = _ROWS + _NUMBER.pack(generation)
     cursor = transaction.cursor()
     last = cursor.key() if cursor.last() else b""
@@ -454,7 +457,7 @@ def _append(transaction: Transaction, generation: int, entries: Entries) -> int:
 
 
 def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
-    """Put and remove rows; return by how many the row count changed."""
+    """Put and remove rows, and return the change of the row count."""
     prefix, more = _ROWS + _NUMBER.pack(generation), 0
     for key, value in zip(entries.keys, entries.values, strict=True):
         if value is None:
@@ -464,18 +467,18 @@ def _put(transaction: Transaction, generation: int, entries: Entries) -> int:
     return more
 
 
-def _finish(transaction: Transaction, space: str, one: LoadAttempt, generation: int, count: int) -> None:
-    """Point a space to the new generation, and discard the one before."""
-    before, _ = _expect(transaction, space, one.expected)
-    # This also takes the new generation off the list, where it is the only one: `replace` swept the others first.
+def _finish(transaction: Transaction, space: str, attempt: LoadAttempt, generation: int, count: int) -> None:
+    """Point a space to the new generation, and discard the previous one."""
+    before, _ = _expect(transaction, space, attempt.expected)
+    # This also removes the new generation from the list, where it is the only one: `replace` swept the others first.
     transaction.put(_TRASH + space.encode(), _NUMBER.pack(before))
-    _point(transaction, space, generation, count, one.state)
+    _set_head(transaction, space, generation, count, attempt.state)
 
 
 def _sweep_some(transaction: Transaction, space: str) -> bool:
     """Remove some rows of a discarded generation; return whether there may be more to remove."""
     name = _TRASH + space.encode()
-    waste = transaction.get(name, b"")
+    waste = transaction.get(name, b"")  # the numbers of the discarded generations, eight bytes each
     prefix = _ROWS + waste[:8]
     found = _keys_from(transaction, prefix, prefix) if waste else []
     for key in found:

@@ -36,7 +36,7 @@ _CACHED = 4096
 
 
 class Moved(Exception):  # noqa: N818 - a state, not a fault
-    """A newer snapshot was committed, so the pages of this one may have been overwritten."""
+    """A newer snapshot was committed, so a writer may have overwritten pages of this one."""
 
 
 class Meta(NamedTuple):
@@ -100,9 +100,9 @@ class PageFile:
     def cut_short(self, size: int) -> StoreError:
         """Return the error for a file that should have at least `size` bytes."""
         return StoreError(
-            f"The online store {self.path.parent} is cut short: {self.path.name} has {self.size:,} bytes, of at least "
-            f"{size:,}. Its rows can be made again: stop what uses the store, remove that folder, and run for each online "
-            "table: seeknal refresh TABLE."
+            f"The online store {self.path.parent} is truncated: {self.path.name} has {self.size:,} bytes, and should have "
+            f"at least {size:,}. To restore its rows, stop all programs that use the store, remove that folder, and run for "
+            "each online table: seeknal refresh TABLE."
         )
 
     @property
@@ -116,7 +116,7 @@ class PageFile:
         return max(int(_NUMBER.unpack(self.read(place, _NUMBER.size))[0]) for place in places)
 
     def newest(self) -> Meta:
-        """Return the newest snapshot. The meta pages are read until two reads agree, so none is used that is half written."""
+        """Return the newest snapshot. The meta pages are read until two reads agree, so that none is used half written."""
         found = self._metas()
         while (again := self._metas()) != found:
             found = again
@@ -186,8 +186,11 @@ class Tree:
                 page = _Page.of(text, number)
             except (struct.error, ValueError):
                 place = self._file.path.parent
-                raise StoreError(f"The online store {place} is damaged: page {number} is none of a tree.") from None
-            if len(self._pages) >= _CACHED:
+                raise StoreError(
+                    f"The online store {place} is corrupt: page {number} is not a page of its tree. To restore its rows, stop all "
+                    "programs that use the store, remove that folder, and run for each online table: seeknal refresh TABLE."
+                ) from None
+            if len(self._pages) >= _CACHED:  # a scan of everything: it needs no page twice
                 self._pages.clear()
             self._pages[number] = page
         return page
@@ -237,9 +240,9 @@ class _Page(NamedTuple):
 
 
 def check_whole(path: Path) -> None:
-    """Check that a file has all pages of its trees, because LMDB crashes the process when it comes to a missing one.
+    """Check that a file has all pages of its trees, because LMDB crashes the process when it reads a missing one.
 
-    A file may end before its last page if all pages beyond the end are free: they were freed before they were ever written.
+    A file may end before its last page if all pages beyond its end are free, that is, were freed before they were ever written.
 
     Raises:
         StoreError: Pages are missing.

@@ -33,7 +33,7 @@ class Entries:
 
 @dataclass(frozen=True)
 class LoadAttempt:
-    """One attempt of a load: all rows of a space or, in a retry, those that have changed since the attempt before.
+    """One attempt of a load: all rows of a space or, in a retry, those that changed since the previous attempt.
 
     Args:
         parts: The rows.
@@ -49,7 +49,7 @@ class LoadAttempt:
 class OnlineStore(Protocol):
     """A key-value store of rows, as bytes, in spaces that are independent of each other.
 
-    Besides its rows, a space has a state: bytes that say what the rows are made from. Rows and state change
+    Besides its rows, a space has a state: bytes that describe what the rows were made from. Rows and state change
     together, for all readers at once, and no reader waits for a writer.
     """
 
@@ -60,12 +60,12 @@ class OnlineStore(Protocol):
     """Whether the store removes rows by itself once they have expired."""
 
     waits: bool
-    """Whether a read waits for another machine."""
+    """Whether a read waits for a server, possibly on another machine."""
 
     def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """Return the state of a space and the row of each key, in the order of the keys; None for a key without a row.
 
-        The state and all rows are of one moment.
+        The state and all rows belong together: no load comes in between.
 
         Raises:
             KeyError: There is no such space: it was never loaded, or it was dropped.
@@ -81,7 +81,7 @@ class OnlineStore(Protocol):
         """
 
     def keys(self, space: str) -> Iterator[bytes]:
-        """Yield the keys of a space, in any order. Keys that are put or removed meanwhile may be left out.
+        """Yield the keys of a space, in any order. Keys that are put or removed in the meantime may be missing.
 
         Raises:
             KeyError: There is no such space.
@@ -98,19 +98,19 @@ class OnlineStore(Protocol):
             StoreError: The store cannot be written. Nothing was changed.
         """
 
-    def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
+    def replace(self, space: str, attempts: Iterable[LoadAttempt]) -> int:
         """Replace all rows of a space, and set the state.
 
-        The parts of the first round are written as they come, beside the present rows. They become visible together, if
-        the space has the state that the round expects. If it has another state, the parts of the next round are written
-        over them. If no round succeeds, the present rows stay, and the rows written are removed, at the latest by the
-        next `replace`.
+        The parts of the first attempt are written as they come, beside the present rows. They become visible together, if
+        the space has the state that the attempt expects. If it has another state, the parts of the next attempt are
+        written over them. If no attempt succeeds, the present rows stay, and the rows written are removed, at the latest
+        by the next `replace`.
 
         Returns:
             The number of rows that the space has afterwards.
 
         Raises:
-            Conflict: The state was not the expected one in any round.
+            Conflict: The state was not the expected one in any attempt.
             StoreError: The store cannot be written. Nothing was changed.
         """
 

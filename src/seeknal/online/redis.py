@@ -25,7 +25,7 @@ _AT_ONCE = 5_000
 _PATIENCE = 5.0
 _GENERATION = 16
 _LOST_AFTER = 600_000
-"""After how many milliseconds without a heartbeat a load counts as killed.
+"""Milliseconds without a heartbeat after which a load counts as killed.
 
 Each space has a sorted set of generations. A score is the time of the load's last heartbeat, 0 for a discarded generation, and
 -1 for one whose rows are being removed.
@@ -82,7 +82,7 @@ if score and tonumber(score) >= 0 then
 end
 """
 
-# KEYS: head, generations. ARGV: a generation. From now on its load cannot put it online; 0: it is online already.
+# KEYS: head, generations. ARGV: a generation. From now on its load cannot put it online. Returns 0 if it is online already.
 _LOSE = """
 if string.sub(redis.call('GET', KEYS[1]) or '', 1, #ARGV[1]) == ARGV[1] then return 0 end
 redis.call('ZADD', KEYS[2], -1, ARGV[1])
@@ -96,7 +96,7 @@ class RedisStore:
     """An online store with its spaces in Redis or Valkey.
 
     Args:
-        url: Such as redis://host:6379/0 or rediss://host; a node of a cluster stands for the whole cluster.
+        url: A URL such as redis://host:6379/0 or rediss://host. The URL of one node of a cluster stands for the cluster.
     """
 
     most_changes = 10_000
@@ -130,13 +130,14 @@ class RedisStore:
             if client.info("cluster").get("cluster_enabled"):
                 return redis.RedisCluster.from_url(self._url, **options, retry=patience)
         except (TypeError, ValueError) as error:
-            raise DefinitionError(f"{shown(self._url)} is no address of Redis: {error}") from None
+            raise DefinitionError(f"{shown(self._url)} is not a valid Redis URL: {error}") from None
         return client
 
     def get(self, space: str, keys: Sequence[bytes]) -> Found:
         """See `OnlineStore.get`."""
         with self._calling("read"):
             head, end = _head(space), time.monotonic() + _PATIENCE
+            # With the generation of the last read, one request is enough. If it is outdated, the head in the response shows that.
             generation = self._generations.get(space) or self._generation(space)
             while True:
                 prefix = _rows(space, generation)
@@ -144,15 +145,15 @@ class RedisStore:
                     self._client.mget([head, *(prefix + key for key in keys[i : i + _AT_ONCE])])
                     for i in range(0, len(keys) or 1, _AT_ONCE)
                 ]
-                # Each batch has the head too. If the heads differ, a load came in between, and the rows do not belong together.
+                # Each batch includes the head. If the heads differ, a load came in between, and the rows do not belong together.
                 now = parts[0][0]
                 if now and now[:_GENERATION] == generation and all(part[0] == now for part in parts):
                     rows = parts[0][1:] if len(parts) == 1 else [row for part in parts for row in part[1:]]
                     return now[_GENERATION:], rows
                 if len(parts) > 1 and time.monotonic() > end:
                     raise StoreError(
-                        f"What {shown(self._url)} has of {space} changed during each try to read {len(keys):,} of its keys in "
-                        f"{_PATIENCE:g} seconds. Ask for up to {_AT_ONCE:,} at once, which are read in one step."
+                        f"The rows of {space} in {shown(self._url)} changed during each attempt to read {len(keys):,} of them within "
+                        f"{_PATIENCE:g} seconds. Request at most {_AT_ONCE:,} at once, which are read in one step."
                     )
                 generation = self._generation(space)
 
@@ -191,10 +192,10 @@ class RedisStore:
             names = [_head(space), _count(space), *(prefix + key for key in entries.keys)]
             count = self._client.eval(_CHANGE, len(names), *names, generation + expected, generation + state, *values)
         if count < 0:
-            raise Conflict(f"Another load of {space} was first.")
+            raise Conflict(f"Another load of {space} committed first.")
         return int(count)
 
-    def replace(self, space: str, rounds: Iterable[LoadAttempt]) -> int:
+    def replace(self, space: str, attempts: Iterable[LoadAttempt]) -> int:
         """See `OnlineStore.replace`."""
         with self._calling("written, and is as it was"):
             generation = os.urandom(_GENERATION // 2).hex().encode()
@@ -202,21 +203,21 @@ class RedisStore:
             self._client.zadd(_generations(space), {generation: self._clock(space)})
             count, done = 0, False
             try:
-                for number, one in enumerate(rounds):
-                    for part in one.parts:
+                for number, attempt in enumerate(attempts):
+                    for part in attempt.parts:
                         count += self._put(space, generation, part, fresh=number == 0)
-                    if done := self._finish(space, generation, one, count):
+                    if done := self._finish(space, generation, attempt, count):
                         break
             finally:
                 if not done:
                     self._give_up(space, generation)
             self._sweep(space)
         if not done:
-            raise Conflict(f"{space} was loaded by others all the time.")
+            raise Conflict(f"Another load of {space} committed first during each attempt.")
         return count
 
     def _put(self, space: str, generation: bytes, part: Entries, *, fresh: bool) -> int:
-        """Put and remove rows; return by how many the row count changed."""
+        """Put and remove rows, and return the change of the row count. A fresh generation has no rows to count before."""
         prefix = _rows(space, generation)
         names = [prefix + key for key in part.keys]
         before = 0 if fresh or not names else int(self._client.exists(*names))
@@ -233,13 +234,13 @@ class RedisStore:
                 pipe.execute()
         return sum(value is not None for value in part.values) - before
 
-    def _finish(self, space: str, generation: bytes, one: LoadAttempt, count: int) -> bool:
-        """Point the space to the new generation; return whether that was possible."""
+    def _finish(self, space: str, generation: bytes, attempt: LoadAttempt, count: int) -> bool:
+        """Point the space to the new generation, unless another load committed first; return whether it was done."""
         before = self._client.get(_head(space)) or b""
-        if (before[_GENERATION:] if before else None) != one.expected:
+        if (before[_GENERATION:] if before else None) != attempt.expected:
             return False
         names = [_head(space), _count(space), _generations(space)]
-        texts = [before, generation + one.state, generation, before[:_GENERATION], str(count)]
+        texts = [before, generation + attempt.state, generation, before[:_GENERATION], str(count)]
         return int(self._client.eval(_FINISH, len(names), *names, *texts)) == 1
 
     def _give_up(self, space: str, generation: bytes) -> None:
@@ -261,20 +262,20 @@ class RedisStore:
         lost = self._client.zrangebyscore(_generations(space), -1, self._clock(space) - _LOST_AFTER)
         for generation in set(lost) - {now}:
             if not self._client.eval(_LOSE, 2, _head(space), _generations(space), generation):
-                continue  # it was put online meanwhile
+                continue  # its load has put it online in the meantime
             names = self._names(space, _rows(space, generation))
             while some := [name for name, _ in zip(names, range(_AT_ONCE), strict=False)]:
                 self._client.unlink(*some)
             self._client.zrem(_generations(space), generation)
 
     def _names(self, space: str, prefix: bytes) -> Iterator[bytes]:
-        node = {}  # in a cluster: only the one with the space, not all of them
+        node = {}  # in a cluster, scan only the node with the space
         if hasattr(self._client, "get_node_from_key"):
             node = {"target_nodes": self._client.get_node_from_key(_head(space))}
         return iter(self._client.scan_iter(match=prefix + b"*", count=1000, **node))
 
     def _clock(self, space: str) -> int:
-        """Return the time by which all loads go: the server's, in milliseconds."""
+        """Return the server's time in milliseconds, so that the clocks of the loading machines do not matter."""
         time = self._client.eval("return redis.call('TIME')", 1, _head(space))
         return int(time[0]) * 1000 + int(time[1]) // 1000
 
@@ -293,7 +294,7 @@ def _library() -> Any:
         import redis.backoff
         import redis.retry
     except ImportError:
-        raise DefinitionError(f"An online store on Redis needs its client. {how_to_install('redis')}") from None
+        raise DefinitionError(f"An online store on Redis needs the package redis. {how_to_install('redis')}") from None
     return redis
 
 
@@ -315,5 +316,5 @@ def _rows(space: str, generation: bytes) -> bytes:
 
 
 def _milliseconds(microseconds: int) -> bytes:
-    """Return an expiry in milliseconds, rounded up; 1, which has passed as well, for one before 1970, which Redis refuses."""
+    """Return an expiry in milliseconds, rounded up. Redis refuses times before 1970, so they become 1, which has passed too."""
     return str(max(1, -(-microseconds // 1000))).encode()

@@ -1,4 +1,4 @@
-"""Record batches of one row, built in a small part of the time that Arrow needs to build many columns one by one.
+"""Record batches of one row, built in a fraction of the time that Arrow needs to build many columns one by one.
 
 The row is written as a message of Arrow's IPC format, which Arrow reads without a copy. The header of a message says where the
 buffers of each column are. It is taken from a message that Arrow wrote for a row of nulls. Only what differs between rows is
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 _ROOM = 128
-"""Bytes reserved per text; what short texts do not need is free for long ones."""
+"""Bytes reserved per text. Long texts may use what short ones leave."""
 _CODES = {
     **dict(zip((pa.int8(), pa.int16(), pa.int32(), pa.int64()), "bhiq", strict=True)),
     **dict(zip((pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), "BHIQ", strict=True)),

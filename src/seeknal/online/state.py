@@ -27,7 +27,7 @@ class Events:
         return (self.newest is None or self.newest <= at) and (self.next is None or at < self.next)
 
     def after(self, gone: Collection[int], come: Collection[int], at: int) -> Events | None:
-        """Return the event times after the rows of some entities were replaced; None if that depends on the rows of the others.
+        """Return the event times after the rows of some entities were replaced; None if they depend on other entities' rows.
 
         Args:
             gone: The event times of the rows that these entities had.
@@ -35,7 +35,7 @@ class Events:
             at: The instant that the result is as of.
         """
         newest = max((time for time in come if time <= at), default=None)
-        # If the newest row went and no row as new came, the newest one may now be of an entity that is not looked at here.
+        # If the newest row is gone and no row as new replaces it, another entity may have the newest one now.
         if not self.holds(at) or (self.newest in gone and (newest is None or newest < (self.newest or 0))):
             return None
         ahead = [time for time in come if time > at]
@@ -62,12 +62,13 @@ class State:
         ttl: How long the group's values are valid, in microseconds.
         kept: How long a store that drops expired rows keeps them at least, in microseconds; None: forever.
         at: When the rows were loaded.
-        left: How many tables that use the version have changed since. It changes the state, so that readers of those tables
-            take notice.
-        home: The name of the home that loaded the rows; "" if a release without such names did, or if the store is in the home.
+        left: How many tables that use the version have changed since. It is in the state so that readers of those tables
+            notice the change.
+        home: The identity of the home that loaded the rows; "" if the store is in the home, or if a release without identities
+            loaded them.
         cleared: The time of the last erasure from the group that the rows take into account, in microseconds since 1970; 0: there
-            was none; None: they were loaded by a release that did not record it. A store that was restored may bring erased
-            rows back; this time reveals it.
+            was none; None: they were loaded by a release that did not record it. It reveals a store that was restored from before
+            an erasure, and so has erased rows again.
         doubted: Whether `verify` found rows that contradict this state, so that the next load rewrites all of them.
         events: The event times of the rows; None: they were loaded by an earlier release, which did not record them.
     """

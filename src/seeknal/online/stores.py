@@ -13,7 +13,7 @@ from seeknal.online.redis import RedisStore
 from seeknal.system import redis_url
 
 DEFAULT = ""
-"""The name of the default online store, which holds the tables that name no other one."""
+"""The name of the default online store, which has the tables that name no other store."""
 
 
 def connect(place: str) -> OnlineStore:
@@ -25,8 +25,8 @@ def connect(place: str) -> OnlineStore:
 class Stores:
     """The online stores of a home.
 
-    A store has several names if a table names the default one explicitly, if a URL or a folder is spelled in two ways, or if
-    the settings changed since a table was registered. So a name is used to connect, and addresses are used to compare stores.
+    A store has several names if a table names the default store explicitly, if a URL or a folder is spelled in two ways, or if
+    the settings changed since a table was registered. So names are for connecting, and addresses for comparing stores.
 
     Args:
         default: The folder or URL of the default store.
