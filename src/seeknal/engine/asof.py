@@ -57,7 +57,9 @@ class _Numbers:
 
 
 def nearest(rows: pa.Table, spine: pa.Table, ttl: int | None = None) -> np.ndarray:
-    """Return the row that wins at each moment: the last one at or before it. Ties go to the greatest `created`, then the greatest `id`.
+    """Return the row that wins at each moment: the last one at or before it.
+
+    Of tied rows, the one with the greatest `created` wins, then the one with the greatest `id`.
 
     Args:
         rows: k0, k1, ... (keys), t (microseconds), created if the group has one, and id. Rows with a null key or t never win.

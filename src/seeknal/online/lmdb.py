@@ -258,7 +258,7 @@ class _Environment:
         return StoreError(f"The online store {self._folder} could not be {what}: {error}")
 
     def _grow(self, size: int | None) -> None:
-        """Enlarge the map to `size`, or to the size that another process gave it (0), once no thread is inside; None: wait for that."""
+        """Enlarge the map to `size`, or to the size that another process set (0), once no thread is inside; None: only wait."""
         with self._growing:
             while self._inside and size is not None:
                 time.sleep(_MOMENT)

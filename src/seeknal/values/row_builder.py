@@ -34,8 +34,8 @@ def compile_row_builder(
 ) -> Callable[..., list[Any]]:
     """Return a compiled function that builds dictionaries from key columns and from one list of rows for each group.
 
-    A dictionary display, `{n0: k0, n1: v0_0, ...}`, takes less than half the time of `dict(zip(names, values))`. For the key "user", a group with the values "age" and "city", and the
-    feature "city", the source is
+    A dictionary display, `{n0: k0, n1: v0_0, ...}`, takes less than half the time of `dict(zip(names, values))`.
+    For the key "user", a group with the values "age" and "city", and the feature "city", the source is
 
         lambda c0, r0, : [{n0: k0, n1: v0_1} for k0, (v0_0, v0_1, _), in zip(c0, r0, )]
 

@@ -216,4 +216,4 @@ _KINDS: tuple[tuple[Callable[[pa.DataType], bool], set[Family], _Put], ...] = (
     (is_.is_list, {Family.LIST}, _lists),
     (is_.is_null, set(), lambda values, _kind, _nan: pa.nulls(len(values))),
 )
-"""For each kind of type, the families of values that can be converted to it, and the function that does it. The first match counts."""
+"""For each kind of type, the families of values that convert to it, and the function that converts them. The first match counts."""
