@@ -139,9 +139,8 @@ def _of_scalar(value: pa.Scalar) -> Any:
     if not value.is_valid:
         return None
     if isinstance(value, pa.StructScalar) and len(set(value)) < len(value):
-        return (
-            value.type
-        )  # two fields have one name, so Python can read neither: return an object, which is refused later
+        # Two fields have one name, so Python can read neither. The type stands for the value, and is refused as an object.
+        return value.type
     if isinstance(value, pa.DictionaryScalar | pa.RunEndEncodedScalar | pa.UnionScalar):
         return _of_scalar(value.value)
     if family_of(type(value)) != Family.OTHER or isinstance(value, pa.ExtensionScalar | pa.MapScalar):
