@@ -284,7 +284,7 @@ def test_init_makes_the_folder_a_project(monkeypatch):
     made = answer("init")
     assert Path(made["settings"]).name == "seeknal.toml"
     assert answer("info")["settings"][0]["value"] == str(Path.cwd() / ".seeknal")
-    assert "is there already" in failure("init")
+    assert "already exists" in failure("init")
     Path("below").mkdir()
     monkeypatch.chdir("below")
     assert answer("info")["settings"][0]["from"].endswith("seeknal.toml")
@@ -524,7 +524,7 @@ def test_status_shows_how_fresh_each_table_is_and_exits_with_1_when_one_is_stale
     assert seeknal("status", "--target", "90m").returncode == 0
     group.set_dataframe(pd.DataFrame({"user_id": [3], "at": [pd.Timestamp.now("UTC")], "x": [5]})).write(mode="append")
     assert json.loads(seeknal("status", "--format", "json").stdout)[0]["behind"] is True
-    assert "is no span of time" in seeknal("status", "--target", "soon").stderr
+    assert "is not a duration" in seeknal("status", "--target", "soon").stderr
 
 
 def test_status_has_a_line_for_each_table_though_one_cannot_be_read(home):

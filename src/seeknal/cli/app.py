@@ -1,4 +1,4 @@
-"""The application: it registers all commands, and turns errors into one line on stderr and an exit code."""
+"""The application: registers all commands, and turns errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Declare the options that belong to no command."""
@@ -75,12 +75,12 @@ def main() -> None:
     Exit codes: 0 for success, 1 for an error, which is printed once on stderr, 2 for wrong usage, 130 for Ctrl-C.
     """
     if "serve" in sys.argv[1:2]:
-        # SIGHUP means to replace the workers; until they run, its default action would end the process.
+        # The server replaces its workers on SIGHUP. Until it listens to it, the default action would end the process.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that the encoding lacks is escaped
-    warnings.simplefilter("always", SeeknalWarning)
+    warnings.simplefilter("always", SeeknalWarning)  # by default, Python prints only the first one of each line of code
     warnings.showwarning = _show_notice  # type: ignore[assignment]  # it ignores the other arguments
     pressed: list[int] = []
     try:
@@ -89,7 +89,7 @@ def main() -> None:
     except SeeknalError as error:
         _fail(str(error))
     except Exception as error:  # noqa: BLE001 - the outermost handler
-        if pressed:  # a library has made an error of its own of the Ctrl-C
+        if pressed:  # a library turned the Ctrl-C into an error of its own
             sys.exit(_INTERRUPTED)
         _fail(
             f"Unexpected {type(error).__name__}: {error}. This is a bug in Seeknal; please report it with the command."

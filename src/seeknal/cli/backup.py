@@ -17,18 +17,18 @@ from seeknal.system.progress import working
 if TYPE_CHECKING:
     from seeknal.home.backup import Restored
 
-_ENDING = signal.SIGTERM, signal.SIGHUP
+_ENDING_SIGNALS = signal.SIGTERM, signal.SIGHUP
 
 
 def backup(
-    place: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make; it must not be there yet.")],
+    place: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to create; it must not exist yet.")],
     form: AsFormat = Format.table,
 ) -> None:
-    """Copy the whole home, as it is at one moment, to a new folder, while it is in use."""
+    """Copy the whole home, as of one moment, to a new folder. The home can stay in use meanwhile."""
     from seeknal.home import session
     from seeknal.home.backup import backup
 
-    with _tidily(), working("Backing up") as on_progress:
+    with _exiting_on_signals(), working("Backing up") as on_progress:
         done = backup(session.store(), place, on_progress=on_progress)
     render.record(
         {
@@ -48,19 +48,21 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder of the backup.")],
     load_shared: Annotated[
-        bool, typer.Option("--load-shared", help="Load online rows in Redis and other folders too, over what is there.")
+        bool,
+        typer.Option("--load-shared", help="Also load online rows in Redis and other folders, over what is there."),
     ] = False,
     form: AsFormat = Format.table,
 ) -> None:
-    """Make the home from a backup. What is online in its own folder is loaded again.
+    """Create the home from a backup, and reload the online rows in its own folder.
 
-    The home must be empty or not there yet. Online rows in Redis or in another folder are left as they are, since the
-    home that was backed up may still use them, unless --load-shared is given.
+    The home must be empty or not exist yet.
+    Online rows in Redis or in another folder are left as they are, since the home that was backed up may still use them.
+    With --load-shared, they are loaded too.
     """
     from seeknal.home import session
     from seeknal.home.backup import restore
 
-    with _tidily(), working("Restoring") as on_progress:
+    with _exiting_on_signals(), working("Restoring") as on_progress:
         done = restore(source, session.store(), load_shared=load_shared, on_progress=on_progress)
     render.record(
         {
@@ -84,14 +86,15 @@ def _not_loaded(done: Restored) -> list[dict[str, str]]:
 
 
 @contextmanager
-def _tidily() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that a backup or restore in progress removes what it made."""
+def _exiting_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that a backup or restore in progress removes its partial folder."""
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
-    before = {number: signal.signal(number, end) for number in heeded}
+    # A signal that is ignored stays ignored: nohup relies on that for SIGHUP.
+    handled = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in handled}
     try:
         yield
     finally:

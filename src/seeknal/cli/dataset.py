@@ -1,4 +1,4 @@
-"""Commands about saved training sets."""
+"""Commands for saved training sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from seeknal.registry import TrainingSetRecord
 
-app = typer.Typer(help="Training sets that were saved, and can be built again.", no_args_is_help=True)
+app = typer.Typer(help="Manage saved training sets, which can be reproduced.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the training set.")]
 
 
@@ -45,7 +45,7 @@ def line(one: TrainingSetRecord) -> dict[str, Any]:
 
 @app.command("show")
 def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.table) -> None:
-    """Show a training set: what was asked, which snapshots were read, and the hash of the answer."""
+    """Show a training set: the request, the snapshots that it read, and the hash of its rows."""
     from seeknal.home import session
 
     one = session.existing().training_sets.get(name, project=project)
@@ -73,7 +73,7 @@ def reproduce(
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Build a training set again, and prove by its hash that it is the same."""
+    """Rebuild a training set, and prove by its hash that it is the same."""
     from seeknal.home import session
 
     store = session.existing()
@@ -106,7 +106,7 @@ def _write(rows: pa.Table, output: Path) -> None:
 
 @app.command("delete")
 def delete_dataset(name: Name, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
-    """Forget a training set, with its spine and rows. The groups it read stay."""
+    """Delete a training set with its spine and rows. The groups that it read stay."""
     from seeknal.home import session
 
     store = session.existing()

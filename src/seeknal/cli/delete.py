@@ -14,7 +14,7 @@ from seeknal.system.progress import working
 if TYPE_CHECKING:
     from seeknal.home.removal import Deletion
 
-app = typer.Typer(help="Delete one thing.", no_args_is_help=True)
+app = typer.Typer(help="Delete one object.", no_args_is_help=True)
 app.command("dataset")(dataset.delete_dataset)
 app.command("token")(server.delete_token)
 
@@ -23,7 +23,7 @@ app.command("token")(server.delete_token)
 def delete_feature_group(
     name: Group, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table
 ) -> None:
-    """Delete a feature group: its rows, its versions, and what of it is online."""
+    """Delete a feature group with its rows, its versions and its online rows."""
     from seeknal.home import session
 
     store = session.existing()
@@ -56,20 +56,22 @@ def _delete(label: str, what: str, deletion: Deletion, *, yes: bool, form: Forma
 
 @app.command("project")
 def delete_project(name: Project, yes: Yes = False, form: AsFormat = Format.table) -> None:
-    """Delete a project with all that is in it: online tables, training sets, feature groups with their rows."""
+    """Delete a project with everything in it: online tables, training sets, feature groups with their rows."""
     from seeknal.home import session
 
     store = session.existing()
     deletion = store.projects.deletion(name)
-    _delete(name, f"project {name!r} with all that is in it ({deletion})", deletion, yes=yes, form=form)
+    _delete(name, f"project {name!r} with everything in it ({deletion})", deletion, yes=yes, form=form)
     for token in store.tokens.all():
         if token.project == name and token.revoked_at is None:
-            notice(f"Token {token.name!r} is for project {name!r} still. Revoke it: seeknal delete token {token.name}")
+            notice(
+                f"Token {token.name!r} still gives access to project {name!r}. Revoke it: seeknal delete token {token.name}"
+            )
 
 
 @app.command("entity")
 def delete_entity(name: Entity, project: InProject = None, yes: Yes = False, form: AsFormat = Format.table) -> None:
-    """Delete an entity with all its feature groups. What serves them, or was trained on them, is deleted first."""
+    """Delete an entity with all its feature groups. Refused while online tables or training sets use them."""
     from seeknal.home import session
 
     entities = session.existing().entities

@@ -10,11 +10,11 @@ from seeknal.system.progress import working
 
 
 def doctor(form: AsFormat = Format.table) -> None:
-    """Look whether all is well: versions, room, the join, every table. Exits with 1 if something is not."""
+    """Check the home: versions, disk space, the join, every group and table. Exits with 1 if a check fails."""
     from seeknal.home import session
     from seeknal.home.doctor import examine
 
-    with working("Looking"):
+    with working("Checking"):
         findings = examine(session.existing())
     render.rows([{"what": one.what, "fine": one.fine, "found": one.found} for one in findings], form)
     if not all(one.fine for one in findings):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from seeknal.load.status import LoadStatus
     from seeknal.registry import GroupRecord, OnlineTableRecord
 
-list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
-show_app = typer.Typer(help="Show one thing in full.", no_args_is_help=True)
+list_app = typer.Typer(help="List the objects of one kind.", no_args_is_help=True)
+show_app = typer.Typer(help="Show one object in full.", no_args_is_help=True)
 list_app.command("datasets")(dataset.list_datasets)
 list_app.command("tokens")(server.list_tokens)
 show_app.command("dataset")(dataset.show_dataset)
@@ -44,14 +44,17 @@ _LOADS = 10
 
 
 def listed(project: str | None, lines: Callable[[FeatureStore], list[Line]]) -> list[Line]:
-    """Return the records of a list, of one project if one is named. A home that does not exist has none, and is not created."""
+    """Return the records of a list, of one project if one is named.
+
+    A home that does not exist has no records, and is not created, unless a project is named: then that is an error.
+    """
     from seeknal.home import session
 
     return [] if project is None and not session.store().exists else lines(session.existing(project))
 
 
 def info(form: AsFormat = Format.table) -> None:
-    """Show where things are kept, how that was decided, and how much there is."""
+    """Show the settings, where each of them comes from, and how many groups and tables there are."""
     from importlib.metadata import version
 
     from seeknal.home import session
@@ -92,7 +95,7 @@ def list_projects(project: OfProject = None, form: AsFormat = Format.table) -> N
         return [_project_line(name, groups, tables) for name in names]
 
     render.rows(
-        listed(project, lines), form, empty="No projects yet: one begins with the first feature group that names it."
+        listed(project, lines), form, empty="No projects yet. A project is created with its first feature group."
     )
 
 
@@ -125,7 +128,7 @@ def show_project(name: Project, form: AsFormat = Format.table) -> None:
 
 @show_app.command("entity")
 def show_entity(name: Entity, project: InProject = None, form: AsFormat = Format.table) -> None:
-    """Show an entity: its join keys, and the feature groups that have it."""
+    """Show an entity: its join keys, and the feature groups that use it."""
     from seeknal.home import session
 
     store = session.existing()
@@ -149,7 +152,9 @@ def _entity_line(found: RegisteredEntity) -> dict[str, Any]:
 def list_entities(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the entities."""
     records = listed(project, lambda store: [_entity_line(one) for one in store.entities.all(project=project)])
-    render.rows(records, form, empty="No entities yet: one is registered with the first feature group that has it.")
+    render.rows(
+        records, form, empty="No entities yet. An entity is registered with the first feature group that uses it."
+    )
 
 
 @list_app.command("feature-groups")
@@ -181,7 +186,7 @@ def _group_line(groups: Groups, record: GroupRecord) -> dict[str, Any]:
 def list_online_tables(project: OfProject = None, form: AsFormat = Format.table) -> None:
     """List the online tables."""
     records = listed(project, lambda store: [_table_line(table) for table in store.tables.all(project=project)])
-    render.rows(records, form, empty="No online tables yet: seeknal materialize GROUP --start-date DATE makes one.")
+    render.rows(records, form, empty="No online tables yet. Create one: seeknal materialize GROUP.")
 
 
 def _table_line(table: OnlineTableRecord) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _table_line(table: OnlineTableRecord) -> dict[str, Any]:
 
 @show_app.command("feature-group")
 def show_feature_group(name: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
-    """Show a feature group: its definition, schema, and what of it is online."""
+    """Show a feature group: its definition, its schema, and what is loaded online."""
     from seeknal.home import session
 
     store = session.existing()
@@ -224,21 +229,21 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
             "ttl": None if group.materialization.ttl is None else str(group.materialization.ttl),
             "loaded_on_write": group.materialization.online,
             "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in schema],
-            "online": _ledger_lines(store, record),
+            "online": _load_status_lines(store, record),
             "loads": loads,
         },
         form,
     )
 
 
-def _ledger_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
+def _load_status_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
     try:
-        return [_ledger_line(one) for one in store.groups.load_statuses(record.name, project=record.project)]
+        return [_load_status_line(one) for one in store.groups.load_statuses(record.name, project=record.project)]
     except StoreError as error:
         return [{"problem": str(error)}]
 
 
-def _ledger_line(one: LoadStatus) -> dict[str, Any]:
+def _load_status_line(one: LoadStatus) -> dict[str, Any]:
     state = one.state
     return {
         "version": one.version,
@@ -253,7 +258,7 @@ def _ledger_line(one: LoadStatus) -> dict[str, Any]:
 
 @show_app.command("online-table")
 def show_online_table(name: Table, project: InProject = None, form: AsFormat = Format.table) -> None:
-    """Show an online table: its keys, its features, and the versions they come from."""
+    """Show an online table: its keys, its features, and the versions that they come from."""
     from datetime import timedelta
 
     from seeknal.home import session
@@ -265,7 +270,7 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
         {
             **_table_line(record),
             "keys": table.keys,
-            "ttl": "as the groups have it" if record.ttl is None else str(timedelta(microseconds=record.ttl)),
+            "ttl": "that of each group" if record.ttl is None else str(timedelta(microseconds=record.ttl)),
             "store": shown(record.target) or "as set (seeknal info)",
             "columns": [
                 {"feature": out, "group": lookup.group, "version": lookup.version, "name_in_group": own}
@@ -280,14 +285,18 @@ def show_online_table(name: Table, project: InProject = None, form: AsFormat = F
 def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     group: Group,
     keys: Keys,
-    at: Annotated[str, typer.Option("--at", help="The moment to look from, as 2024-01-31T12:30.")],
-    as_of: Annotated[str | None, typer.Option("--as-of", help="See only what was stored by then.")] = None,
-    version: Annotated[int | None, typer.Option("--version", "-v", help="Of which version; the current one.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 10,
+    at: Annotated[str, typer.Option("--at", help="The point in time, such as 2024-01-31T12:30.")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="Read only what was stored by this time, or by this snapshot.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", "-v", help="The version; by default the current one.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows to show.")] = 10,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show which row of an entity counts at a moment, and why the nearest others do not."""
+    """Show which row of an entity wins at a point in time, and why the nearest others do not."""
     from seeknal.define.feature_group import FeatureLookup
     from seeknal.home import session
     from seeknal.join.inquiry import Inquiry
@@ -297,10 +306,12 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     entity = read_keys(
         record.label, store.groups.version(record.name, version, project=record.project).schema.keys, keys
     )
+    # Digits are the number of a snapshot; anything else is a time, which the library parses.
     snapshot = int(as_of) if as_of is not None and as_of.isdecimal() else as_of
     found = store.features.explain(
         Inquiry([FeatureLookup(record, version=version)], as_of=snapshot), entity, at, limit + 1
     )
+    # One row more than asked for was read, to know whether there are more.
     rows = [
         {
             "verdict": one.verdict,
@@ -318,12 +329,14 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
 
 def debug(
     group: Group,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 10,
-    version: Annotated[int | None, typer.Option("--version", "-v", help="Of which version; the current one.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows to show.")] = 10,
+    version: Annotated[
+        int | None, typer.Option("--version", "-v", help="The version; by default the current one.")
+    ] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show the rows of a feature group that were written last. Keys that are personal data are masked."""
+    """Show the rows of a feature group that were written last. Keys marked as personal data are masked."""
     from seeknal.home import session
     from seeknal.values.display import records
 

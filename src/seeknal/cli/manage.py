@@ -22,26 +22,28 @@ _TOML = """\
 # Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.
 
 # home = ".seeknal"
-# memory_limit = "4GB"     # most memory a query may take; half of the machine's without it
-# online_store = "redis://localhost:6379/0"   # where online rows are; a folder in the home without it
-# freshness = "6h"         # tables whose newest event is older are stale to `seeknal status`
-# lookback_days = 365      # a write that reaches back further before its rows gives a notice
+# memory_limit = "4GB"     # most memory that a query may use; by default half of the machine's
+# online_store = "redis://localhost:6379/0"   # where online rows are stored; by default a folder in the home
+# freshness = "6h"         # `seeknal status` calls a table stale if its newest event is older
+# lookback_days = 365      # a write warns if its interval starts longer before its rows
 """
 
 
 def init(form: AsFormat = Format.table) -> None:
-    """Make this folder a project: feature stores used in it and below it are kept here."""
+    """Make this folder a project: feature stores opened in it or below it keep their data here."""
     from seeknal.config import FILE
 
     try:
         file = Path.cwd() / FILE
     except FileNotFoundError:
-        raise StoreError("The current folder was deleted, and cannot be a project. cd to another folder.") from None
+        raise StoreError(
+            "The current folder was deleted, so it cannot become a project. cd to another folder."
+        ) from None
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(_TOML)
     except FileExistsError:
-        raise DefinitionError(f"{file} is there already. This folder is a project.") from None
+        raise DefinitionError(f"{file} already exists: this folder is a project.") from None
     except OSError as error:
         raise StoreError(f"{file} cannot be written: {error}") from None
     _ignore_data(file.parent)
@@ -49,7 +51,7 @@ def init(form: AsFormat = Format.table) -> None:
 
 
 def _ignore_data(folder: Path) -> None:
-    """Add the data folder to .gitignore, unless a line of it names that folder already.
+    """Add the data folder to .gitignore, unless a line names it already.
 
     Raises:
         StoreError: The file cannot be read or written.
@@ -66,9 +68,9 @@ def _ignore_data(folder: Path) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the demo's project goes.")] = Path("seeknal-demo"),
+    folder: Annotated[Path, typer.Argument(help="The folder of the demo's project.")] = Path("seeknal-demo"),
 ) -> None:
-    """Run the whole story on real data: a year of flights from New York, and the weather at its airports."""
+    """Run a complete walk-through on real data: a year of flights from New York, and the weather at its airports."""
     try:
         from seeknal.demo import run
     except ImportError as error:
@@ -79,22 +81,22 @@ def demo(
 def optimize(
     group: Group,
     keep_days: Annotated[
-        int, typer.Option("--keep-days", min=0, help="How many days back the state of the table stays readable.")
+        int, typer.Option("--keep-days", min=0, help="Days for which older snapshots stay readable.")
     ] = 30,
     project: InProject = None,
     yes: Yes = False,
     form: AsFormat = Format.table,
 ) -> None:
-    """Put small files together, and delete files that nothing needs any more.
+    """Compact small files, and delete files that are no longer needed.
 
-    The last snapshot of each version and what training sets read always stay. Other snapshots that are older than
-    --keep-days can no longer be read with as_of.
+    The last snapshot of each version and the snapshots of training sets always stay readable.
+    Other snapshots that are older than --keep-days can no longer be read with as_of.
     """
     from seeknal.home import session
 
     store = session.existing()
     record = store.groups.get(group, project=project)
-    render.confirm(f"Delete what only snapshots of {record.label} older than {keep_days} days need?", yes)
+    render.confirm(f"Delete the files that only snapshots of {record.label} older than {keep_days} days need?", yes)
     with working(f"Optimizing {record.label}"):
         done = store.groups.optimize(group, project=project, keep_days=keep_days)
     render.record(
@@ -111,7 +113,7 @@ def optimize(
 
 
 def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
-    """Check and number the rows that another program wrote to a feature group's table, and take them in as one write."""
+    """Check and number the rows that another program wrote to a feature group's table, and accept them as one write."""
     from seeknal.home import session
 
     store = session.existing()
@@ -134,7 +136,7 @@ def adopt(group: Group, project: InProject = None, form: AsFormat = Format.table
 def erase(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="[GROUP] KEY=VALUE...", help="The group, and each join key, as user_id=user_001."),
+        typer.Argument(metavar="[GROUP] KEY=VALUE...", help="The group, and each join key, such as user_id=user_001."),
     ],
     entity: Annotated[
         str | None,
@@ -144,7 +146,7 @@ def erase(
     yes: Yes = False,
     form: AsFormat = Format.table,
 ) -> None:
-    """Erase an entity: from all versions, older snapshots, training sets and what is online. Prints a receipt."""
+    """Erase an entity from all versions, older snapshots, training sets and online stores, and print a receipt."""
     from seeknal.home import session
 
     store = session.existing()
@@ -197,12 +199,14 @@ def _erased(one: Erased, told: str) -> dict[str, object]:
 
 def clean(
     group: Group,
-    before: Annotated[str | None, typer.Option("--before", help="Remove rows older than this, as 2024-01-31.")] = None,
+    before: Annotated[
+        str | None, typer.Option("--before", help="Remove rows older than this, such as 2024-01-31.")
+    ] = None,
     ttl: Annotated[
         int | None,
-        typer.Option("--ttl", min=1, max=_LONGEST_TTL, metavar="DAYS", help="Remove rows older than so long."),
+        typer.Option("--ttl", min=1, max=_LONGEST_TTL, metavar="DAYS", help="Remove rows older than this many days."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the rows.")] = False,
     project: InProject = None,
     yes: Yes = False,
     form: AsFormat = Format.table,
@@ -212,7 +216,7 @@ def clean(
     from seeknal.values.times import DAY, instant, now, show
 
     if (before is None) == (ttl is None):
-        raise typer.BadParameter("Say either --before DATE or --ttl DAYS.")
+        raise typer.BadParameter("Give either --before DATE or --ttl DAYS.")
     limit = instant(before) if before is not None else now() - (ttl or 0) * DAY
     store = session.existing()
     record = store.groups.get(group, project=project)

@@ -14,17 +14,22 @@ from seeknal.system.progress import working
 def materialize(
     group: Group,
     start: Annotated[
-        str | None, typer.Option("--start-date", help="First event time to load, such as 2024-01-31; all without it.")
+        str | None, typer.Option("--start-date", help="First event time to load, such as 2024-01-31; by default all.")
     ] = None,
-    end: Annotated[str | None, typer.Option("--end-date", help="Last event time to load; a date has its day.")] = None,
-    version: Annotated[int | None, typer.Option("--version", "-v", help="Which version; the current one.")] = None,
+    end: Annotated[
+        str | None, typer.Option("--end-date", help="Last event time to load; a date includes its day.")
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", "-v", help="The version; by default the current one.")
+    ] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Put the newest row of each entity online, of an interval or of all time.
+    """Load the newest row of each entity online, from an interval or from all time.
 
-    Tables that follow the group are refreshed. The online table named after the group is made if there is none, and has all
-    features of this version; with --version it stays at it.
+    Tables that follow the group are refreshed.
+    The online table named after the group is created if there is none, with all features of this version.
+    With --version, it stays at that version.
     """
     from seeknal.home import session
     from seeknal.values.times import Interval
@@ -50,20 +55,22 @@ def materialize(
 
 def refresh(
     tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE...]", help="The online tables; all without it.")
+        list[str] | None, typer.Argument(metavar="[TABLE...]", help="The online tables; by default all.")
     ] = None,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Write all rows of all time anew, whatever is online; `verify` is equal then."),
+        typer.Option(
+            "--full", help="Rewrite all rows of all time, whatever is online; then `verify` finds no difference."
+        ),
     ] = False,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", help="Make rows this home's that another home loaded into a store that both use."),
+        typer.Option("--take-over", help="Take over rows that another home loaded into a store that both use."),
     ] = False,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Bring all groups of online tables online, as far as they changed since the last load. Makes no table.
+    """Load what changed in the groups of online tables since the last load. Creates no table.
 
     Exits with 1 if a table is cut off: its group no longer has a feature of it, or has it in another type.
     """
@@ -101,7 +108,7 @@ def lookup(
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show the online features of one entity, and for each group whether it was found, and of when it is."""
+    """Show the online features of one entity and, for each group, whether its row was found, and its event time."""
     from seeknal.home import session
 
     online = session.existing().tables.open(table, project=project)
@@ -114,12 +121,12 @@ def lookup(
 def verify(
     table: Table,
     sample: Annotated[
-        int | None, typer.Option("--sample", min=1, help="Compare so many entities of each group, drawn by lot.")
+        int | None, typer.Option("--sample", min=1, help="Compare this many entities of each group, chosen at random.")
     ] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Prove that an online table answers what a training set of now would say.
+    """Prove that an online table returns what a training set as of now contains.
 
     Exits with 1 if any value differs, or if the table is cut off: its group no longer has a feature of it.
     """

@@ -23,10 +23,10 @@ class Format(StrEnum):
     yaml = "yaml"
 
 
-AsFormat = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
-InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its project. PROJECT/NAME says it too.")]
-OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only of this project.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+AsFormat = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
+InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its project; or write PROJECT/NAME.")]
+OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]
 Project = Annotated[str, typer.Argument(metavar="NAME", help="Name of the project.")]
 Entity = Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")]
@@ -41,18 +41,18 @@ def check_pairs(texts: list[str]) -> list[str]:
     """
     for text in texts:
         if "=" not in text:
-            raise typer.BadParameter(f"{text!r} is no KEY=VALUE. Write user_id=user_001, say.")
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE. Write user_id=user_001, for example.")
     return texts
 
 
 Keys = Annotated[
     list[str],
-    typer.Argument(metavar="KEY=VALUE...", help="Each join key, as user_id=user_001.", callback=check_pairs),
+    typer.Argument(metavar="KEY=VALUE...", help="Each join key, such as user_id=user_001.", callback=check_pairs),
 ]
 
 
 def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any]:
-    """Return the join keys of one entity in their types, parsed from text as users type it or commands print it.
+    """Parse the join keys of one entity, as users type them or commands print them, into the types of the keys.
 
     Raises:
         DataError: The names are not those of the keys, a name occurs twice, or a text does not fit its key's type.
@@ -68,7 +68,7 @@ def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> di
 
 
 def _read(name: str, text: str, kind: pa.DataType) -> Any:
-    """Parse a value as users type it. Booleans and bytes are accepted as commands print them, too: yes, no, 0x6a6b."""
+    """Parse a value. Booleans and bytes are accepted in the form in which commands print them, too: yes, no, 0x6a6b."""
     from pyarrow import types as is_
 
     from seeknal.values.exact import read
@@ -79,9 +79,9 @@ def _read(name: str, text: str, kind: pa.DataType) -> Any:
         try:
             return bytes.fromhex(text.removeprefix("0x"))
         except ValueError:
-            raise DataError(f"{name} is {kind}, which {text!r} is not: 0x begins bytes in hex.", key=name) from None
+            raise DataError(f"{name} is {kind}, which {text!r} is not: 0x starts bytes in hex.", key=name) from None
     value = read(name, text, kind)
     try:
         return value.as_py()
-    except (ValueError, OverflowError):  # Python has no time in nanoseconds, and no year 12000
+    except (ValueError, OverflowError):  # Python has no nanoseconds, and no year 12000
         return value

@@ -34,8 +34,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def rows(records: Sequence[Record], form: Format, *, empty: str = "Nothing there.") -> None:
     """Print records.
 
-    On a terminal they are the rows of a table or, if that would be too wide, blocks of one line per field. There, long lists
-    are shortened. In a pipe or a file, each record is one line, with all values in full.
+    On a terminal, they are the rows of a table or, if that would be too wide, blocks of one line per field; long lists are
+    shortened. In a pipe or a file, each record is one line with all values in full.
     """
     if form is not Format.table:
         _dump([_plain(record) for record in records], form)
@@ -71,7 +71,7 @@ def note(text: str) -> None:
 
 
 def _dump(value: Any, form: Format) -> None:
-    # Other encodings lack most characters, which JSON and YAML can write as escapes.
+    # Encodings other than UTF lack most characters; JSON and YAML can escape them.
     has_all = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     if form is Format.json:
         typer.echo(json.dumps(value, indent=2, ensure_ascii=not has_all))
@@ -109,7 +109,7 @@ def _text(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that no value can send commands to the terminal, or take more than one line."""
+    """Escape control characters, so that no value can send commands to the terminal or span several lines."""
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
@@ -142,6 +142,7 @@ def _print_lines(records: Sequence[Record]) -> None:
     """Print one line per record, in aligned columns, with every value in full, for programs such as grep."""
     columns = []
     for name in records[0]:
+        # The width in cells of the terminal: a Chinese character takes two, a combining accent none.
         cells = [printable(name), *(_text(record[name]) for record in records)]
         width, numeric = max(map(cell_len, cells)), _is_numeric(records, name)
         spaces = [" " * (width - cell_len(cell)) for cell in cells]
@@ -157,6 +158,7 @@ def _is_numeric(records: Sequence[Record], name: str) -> bool:
 def _table(records: Sequence[Record]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 0, 0, len(_GAP)))
     for name in records[0]:
+        # Only a value with blanks can be wrapped: half a number or name could be mistaken for the whole.
         whole = not any(" " in _glance(r[name]) for r in records)
         table.add_column(
             Text(printable(name)), justify="right" if _is_numeric(records, name) else "left", no_wrap=whole
@@ -181,7 +183,7 @@ def keys(entity: Mapping[str, Any]) -> str:
 
 
 def when(instant: int | None) -> str:
-    """Return an instant, given in microseconds since 1970, as text in UTC, to the second; "" for None."""
+    """Return an instant, given in microseconds since 1970, as text in UTC, cut to the second; "" for None."""
     return "" if instant is None else show(instant - instant % 1_000_000)
 
 
@@ -194,5 +196,5 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise DefinitionError(f"{question} Nobody is there to answer: add --yes to do it.")
+        raise DefinitionError(f"{question} There is no terminal to ask on. To confirm, add --yes.")
     typer.confirm(question, abort=True)

@@ -1,4 +1,4 @@
-"""Commands about the server: running it, managing its tokens, and showing how fresh the online tables are."""
+"""Commands that run the server, manage its tokens, and show how fresh the online tables are."""
 
 from __future__ import annotations
 
@@ -16,36 +16,41 @@ from seeknal.cli.options import AsFormat, Format, InProject, Yes
 if TYPE_CHECKING:
     from seeknal.registry import TokenRecord
 
-token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens that open the server.")
+token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the access tokens of the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
 
 
 def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     host: Annotated[
         str,
-        typer.Option(envvar="SEEKNAL_HOST", help="Address to listen at; others than this machine's own need a token."),
+        typer.Option(
+            envvar="SEEKNAL_HOST", help="Address to listen on; one that other machines can reach needs a token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="SEEKNAL_PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+        int, typer.Option(envvar="SEEKNAL_PORT", min=0, max=65535, help="Port; 0 picks a free one.")
     ] = 6789,
-    workers: Annotated[int, typer.Option(envvar="SEEKNAL_WORKERS", min=1, max=1000, help="Processes that answer.")] = 1,
+    workers: Annotated[int, typer.Option(envvar="SEEKNAL_WORKERS", min=1, max=1000, help="Worker processes.")] = 1,
     certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate and its chain.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
-    max_keys: Annotated[int, typer.Option(min=1, help="Entities in a request.")] = 1000,
-    max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 8 * 2**20,
-    max_spine: Annotated[int, typer.Option(min=1, help="Bytes of a spine.")] = 10 * 2**30,
-    max_spine_rows: Annotated[int, typer.Option(min=1, help="Rows of a spine.")] = 200_000_000,
-    max_requests: Annotated[int, typer.Option(min=1, help="Requests at work at once, in each worker.")] = 500,
-    max_jobs: Annotated[int, typer.Option(min=1, help="Pushes at work at once, and joins, in each worker.")] = 4,
-    max_connections: Annotated[int, typer.Option(min=1, help="Connections, in each worker.")] = 1000,
-    timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds that a request may wait.")] = 10,
+    max_keys: Annotated[int, typer.Option(min=1, help="Most entities per request.")] = 1000,
+    max_body: Annotated[int, typer.Option(min=1, help="Most bytes per request.")] = 8 * 2**20,
+    max_spine: Annotated[int, typer.Option(min=1, help="Most bytes per spine.")] = 10 * 2**30,
+    max_spine_rows: Annotated[int, typer.Option(min=1, help="Most rows per spine.")] = 200_000_000,
+    max_requests: Annotated[int, typer.Option(min=1, help="Most concurrent requests, in each worker.")] = 500,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Most concurrent pushes, and joins, in each worker.")] = 4,
+    max_connections: Annotated[int, typer.Option(min=1, help="Most connections, in each worker.")] = 1000,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds that a request may wait for bytes or a store.")
+    ] = 10,
     grace: Annotated[
-        int, typer.Option(min=1, max=86_400, help="Seconds that requests in flight have when it is ended.")
+        int,
+        typer.Option(min=1, max=86_400, help="Seconds that requests in flight have to finish when the server stops."),
     ] = 30,
     access_log: Annotated[bool, typer.Option(help="Write a line to stdout for each request.")] = True,
-    otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry, as OTEL_* variables say.")] = False,
+    otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry; configured by OTEL_*.")] = False,
 ) -> None:
-    """Answer over HTTP: online features, pushes, training data. GET / describes it."""
+    """Serve online features, pushes and training data over HTTP. GET / describes the API."""
     from seeknal.errors import DefinitionError
     from seeknal.home import session
     from seeknal.system.extras import how_to_install
@@ -55,8 +60,8 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
         from seeknal.server.run import serve as run
     except ImportError as error:
         raise DefinitionError(f"The server needs {error.name}. {how_to_install('server')}") from None
-    if isnan(timeout):  # NaN passes the check of the bounds
-        raise typer.BadParameter("It is no number.", param_hint="--timeout")
+    if isnan(timeout):  # NaN passes the check of the range
+        raise typer.BadParameter("It is not a number.", param_hint="--timeout")
     limits = Limits(
         keys=max_keys,
         body=max_body,
@@ -74,10 +79,12 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
 
 
 def status(
-    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="One online table; all without it.")] = None,
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="The online table; by default all.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="How old the newest event may be, such as 90m, 6h or 2d; `freshness` of seeknal.toml."),
+        typer.Option(
+            help="How old the newest event may be, such as 90m, 6h or 2d; by default the setting `freshness`."
+        ),
     ] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
@@ -93,7 +100,9 @@ def status(
 
     wanted = None if target is None else span_of(target)
     if target is not None and wanted is None:
-        raise typer.BadParameter(f"{target!r} is no span of time. Write 90m, 6h or 2d, say.", param_hint="--target")
+        raise typer.BadParameter(
+            f"{target!r} is not a duration. Write 90m, 6h or 2d, for example.", param_hint="--target"
+        )
     store, at = session.existing(project), now()
     allowed = store.settings.freshness if wanted is None else wanted
     tables = store.tables.all(project=project) if table is None else [store.tables.get(table, project=project)]
@@ -133,11 +142,11 @@ def _shown(interval: timedelta | None) -> str | None:
 @token_app.command("create")
 def create(
     name: _NAME,
-    project: Annotated[str, typer.Option("--project", "-p", help='The project it opens; "*" for all.')],
-    right: Annotated[list[str], typer.Option("--right", "-r", help="read, push or admin; several are several times.")],
-    new_project: Annotated[bool, typer.Option("--new-project", help="Take a project that has nothing yet.")] = False,
+    project: Annotated[str, typer.Option("--project", "-p", help='The project it gives access to; "*" for all.')],
+    right: Annotated[list[str], typer.Option("--right", "-r", help="read, push or admin; repeatable.")],
+    new_project: Annotated[bool, typer.Option("--new-project", help="Accept a project that is still empty.")] = False,
 ) -> None:
-    """Make a token, and print it. Only its hash is kept: it cannot be shown again."""
+    """Create a token, and print it. Only its hash is stored: it cannot be shown again."""
     from seeknal.errors import notice
     from seeknal.home import session
 
@@ -145,16 +154,18 @@ def create(
     is_first = not tokens.all()
     typer.echo(tokens.create(name, project, right, new_project=new_project))
     if is_first:
-        notice("It is the first token: from now on, every request to this home's server needs one.")
+        notice("This is the first token: from now on, every request to this home's server needs one.")
 
 
 @token_app.command("list")
 def list_tokens(form: AsFormat = Format.table) -> None:
-    """List the tokens that were ever made."""
+    """List all tokens that were ever created."""
     from seeknal.cli.explore import listed
 
     rows = listed(None, lambda store: [_token_line(token) for token in store.tokens.all()])
-    render.rows(rows, form, empty="No tokens yet. Make one: seeknal token create NAME --project PROJECT --right read.")
+    render.rows(
+        rows, form, empty="No tokens yet. Create one: seeknal token create NAME --project PROJECT --right read."
+    )
 
 
 def _token_line(token: TokenRecord) -> dict[str, Any]:
@@ -169,7 +180,7 @@ def _token_line(token: TokenRecord) -> dict[str, Any]:
 
 @token_app.command("show")
 def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
-    """Show a token: the project it opens, and its rights. Its text cannot be shown again."""
+    """Show a token: its project and its rights. The token itself cannot be shown again."""
     from seeknal.home import session
 
     render.record(_token_line(session.existing().tokens.get(name)), form)
@@ -177,7 +188,7 @@ def show_token(name: _NAME, form: AsFormat = Format.table) -> None:
 
 @token_app.command("revoke")
 def revoke(name: _NAME) -> None:
-    """Let a token open nothing any more; a server notices it within a second."""
+    """Revoke a token. A running server rejects it within a second."""
     from seeknal.home import session
 
     session.existing().tokens.revoke(name)
@@ -185,7 +196,7 @@ def revoke(name: _NAME) -> None:
 
 
 def delete_token(name: _NAME, yes: Yes = False, form: AsFormat = Format.table) -> None:
-    """Revoke a token: it opens nothing any more. Its name stays taken."""
+    """Revoke a token. Its name cannot be used again."""
     from seeknal.home import session
 
     tokens = session.existing().tokens

@@ -1,4 +1,4 @@
-"""Commands about the versions of a feature group."""
+"""Commands for the versions of a feature group."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject
 from seeknal.system.progress import working
 
-app = typer.Typer(help="Versions of a feature group: each is a schema, and the rows as last written with it.")
+app = typer.Typer(help="Versions of a feature group: each is a schema, with the rows as of its last write.")
 
 
 @app.command("list")
 def list_versions(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
-    """List the versions of a feature group, the oldest first."""
+    """List the versions of a feature group, oldest first."""
     from seeknal.home import session
 
     records = [
@@ -37,7 +37,7 @@ def list_versions(group: Group, project: InProject = None, form: AsFormat = Form
 def show_version(
     group: Group,
     number: Annotated[
-        int | None, typer.Option("--version", "-v", help="The version; the current one without it.")
+        int | None, typer.Option("--version", "-v", help="The version; by default the current one.")
     ] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
@@ -64,8 +64,8 @@ def show_version(
 @app.command("diff")
 def diff_versions(
     group: Group,
-    old: Annotated[int, typer.Option("--from", help="The version to compare with.")],
-    new: Annotated[int, typer.Option("--to", help="The version to compare.")],
+    old: Annotated[int, typer.Option("--from", help="The earlier version.")],
+    new: Annotated[int, typer.Option("--to", help="The later version.")],
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
@@ -127,13 +127,13 @@ class _Nulls:
 @app.command("rollback")
 def rollback(
     group: Group,
-    number: Annotated[int, typer.Option("--to", help="The version that is to be current again.")],
+    number: Annotated[int, typer.Option("--to", help="The version to make current.")],
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
     """Make an earlier version current again. Nothing is deleted: the versions after it stay."""
     from seeknal.home import session
 
-    with working(f"Going back to version {number} of {group}"):
+    with working(f"Rolling back {group} to version {number}"):
         version = session.existing().groups.rollback(group, number, project=project)
     render.record({"group": group, "version": version.number, "snapshot": version.snapshot, "rows": version.rows}, form)
