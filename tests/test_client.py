@@ -529,7 +529,7 @@ def test_a_join_or_push_whose_answer_ends_in_its_middle_is_not_asked_for_again_b
     peer.answers, is_read = [(200, frames.to_stream(SPINE)[:300] + b"...")], call in {"read", "catalog"}
     with (
         Client(peer.url, retries=2) as client,
-        pytest.raises(StoreError, match="cannot be reached" if is_read else "ended in the middle of its answer"),
+        pytest.raises(StoreError, match="cannot be reached" if is_read else "ended in the middle of its response"),
     ):
         CALLS[call](client)
     assert len(peer.bodies) == (3 if is_read else 1)
@@ -560,7 +560,7 @@ def test_after_a_push_that_broke_off_the_error_says_what_may_be_stored(peer, cal
     peer.answers = [answer, (429, b"")]
     with Client(peer.url, retries=0) as client, pytest.raises(StoreError) as error:
         CALLS[call](client)
-    advice = "The rows may be stored or not. Push them again: what is stored is not stored twice."
+    advice = "The rows may or may not be stored. Push them again: no row is stored twice."
     assert (call == "push") == (advice in str(error.value))
 
 
@@ -584,7 +584,7 @@ def test_a_response_that_is_not_from_seeknal_is_an_error_that_says_so(peer, call
     with Client(peer.url) as client, pytest.raises(StoreError, match="does not answer as a Seeknal server"):
         CALLS[call](client)
     peer.answers = [(404, text)]
-    with Client(peer.url) as client, pytest.raises(StoreError, match="no answer of Seeknal's"):
+    with Client(peer.url) as client, pytest.raises(StoreError, match="not as a Seeknal server does"):
         CALLS[call](client)
 
 

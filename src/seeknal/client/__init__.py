@@ -1,4 +1,4 @@
-"""The clients of a server. `Client` and `AsyncClient` are imported on first use, as they need the extra `client`."""
+"""The clients of a server. `Client` and `AsyncClient` are imported on first use, because they need the extra `client`."""
 
 from __future__ import annotations
 

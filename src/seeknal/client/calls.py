@@ -1,4 +1,4 @@
-"""The requests of clients as they go over the wire, and the functions that read and check the responses."""
+"""The wire format of the clients: how requests are encoded, and how responses are decoded and checked."""
 
 from __future__ import annotations
 
@@ -42,15 +42,19 @@ class OtherAnswer(UnexpectedResponse):
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request, and the function that reads its response into what the caller wants."""
+    """A request, and the function that decodes its response into the result of the call."""
 
     path: str
     read: Callable[[IO[bytes]], Any]
     content: bytes | None = None
+    """The body or, beside a spine, the part "query" of the form."""
     kind: str = _ARROW
+    """Content type of the body."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the query string."""
     spine: object = None
     is_large: bool = False
+    """Whether the response may not fit in memory, and goes to a temporary file."""
     is_long: bool = False
     """Whether the server may take any amount of time to respond."""
     if_unsure: str = ""
@@ -74,12 +78,12 @@ class PreparedRequest:
             return
         with _spine_file(self.spine) as file:
 
-            def again() -> dict[str, Any]:
-                file.seek(0)
+            def rewound() -> dict[str, Any]:
+                file.seek(0)  # an earlier attempt may have sent a part of the file
                 files = {"query": (None, self.content, "application/json"), "spine": ("spine", file, _BYTES)}
                 return arguments | {"files": files}
 
-            yield again
+            yield rewound
 
     def read_answer(self, body: IO[bytes], url: str) -> Any:
         """Read a response.
@@ -92,13 +96,11 @@ class PreparedRequest:
             return self.read(body)
         except OtherAnswer as error:
             raise StoreError(
-                f"{url} answered another request: {error}. Nothing of that answer was used. Ask again, over new connections; "
-                "if it comes again, look at what is between: a proxy, or a cache."
+                f"{url} answered another request: {error}. The response was discarded. Try again; if it happens again, "
+                "check the proxies and caches between client and server."
             ) from None
         except UnexpectedResponse as error:
-            raise StoreError(
-                f"{url} does not answer as a Seeknal server: {error}. Look whether the address is right."
-            ) from None
+            raise StoreError(f"{url} does not answer as a Seeknal server: {error}. Check the address.") from None
 
 
 def path_of(kind: str, label: str, project: str | None) -> str:
@@ -111,35 +113,38 @@ def path_of(kind: str, label: str, project: str | None) -> str:
     return f"/v1/{kind}{where}/{check_name('table or group', name)}"
 
 
-def body_of(name: str, given: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
-    """Encode rows as they are given: a frame as Arrow, a list of dictionaries as MessagePack.
+def body_of(name: str, rows: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
+    """Encode keys or rows: a frame as Arrow, a list of dictionaries as MessagePack.
 
-    Options go into the query beside a body of Arrow, and into a body of MessagePack.
+    Args:
+        name: The field of a MessagePack body that holds the rows: "keys" or "rows".
+        rows: The frame or list.
+        options: Further fields. They go into a MessagePack body, or into the query string of an Arrow body.
 
     Returns:
-        The body, its content type, and the query.
+        The body, its content type, and the fields of the query string.
 
     Raises:
         DataError: A value has no type that the server knows; the message names its column and row.
     """
-    if isinstance(given, list | tuple):
+    if isinstance(rows, list | tuple):
         try:
-            return msgspec.msgpack.encode({name: [exact.packed(row) for row in given], **options}), TYPED, {}
+            return msgspec.msgpack.encode({name: [exact.packed(row) for row in rows], **options}), TYPED, {}
         except _UNSENDABLE as error:
-            raise _unsendable(given) or DataError(f"{exact.shown(given)} cannot be sent: {error}.") from None
+            raise _unsendable(rows) or DataError(f"{exact.shown(rows)} cannot be sent: {error}.") from None
     query = {key: value for key, value in options.items() if value is not None}
     if "with_status" in query:
         query["with_status"] = "true" if query["with_status"] else "false"
-    return frames.to_stream(_standard(frames.to_arrow(given))), _ARROW, query
+    return frames.to_stream(_standard(frames.to_arrow(rows))), _ARROW, query
 
 
 def _standard(table: pa.Table) -> pa.Table:
-    """Return a table in the layouts that the server takes: categories, say, are sent as their values."""
+    """Return a table in the memory layouts that the server accepts. Categories, for example, are sent as their values."""
 
     def standard(kind: pa.DataType) -> pa.DataType:
         try:
             return types.standard(kind)
-        except DataError:  # the server names the column, if it is one that it looks at
+        except DataError:  # the server rejects it by name, unless it ignores the column
             return kind
 
     return recast(table, [standard(kind) for kind in table.schema.types])
@@ -149,16 +154,16 @@ _UNSENDABLE = ValueError, OverflowError, TypeError, RecursionError
 
 
 def _unsendable(rows: Sequence[Any]) -> DataError | None:
-    """Return the error that names the first value of some rows that cannot be sent, if there is one."""
-    for row, given in enumerate(rows):
-        for name, value in given.items() if isinstance(given, Mapping) else ():
+    """Return an error that names the first value that cannot be sent, its column and its row; None if all can be sent."""
+    for number, row in enumerate(rows):
+        for name, value in row.items() if isinstance(row, Mapping) else ():
             try:
                 msgspec.msgpack.encode(exact.packed(value))
             except _UNSENDABLE as error:
                 is_text = isinstance(error, UnicodeEncodeError)
                 why = "has half of a character (a lone surrogate), which is no text" if is_text else error
-                said = f"{name} in row {row} cannot be sent: {exact.shown(value)} {why}."
-                return DataError(said, column=name, row=row)
+                message = f"{name} in row {number} cannot be sent: {exact.shown(value)} {why}."
+                return DataError(message, column=name, row=number)
     return None
 
 
@@ -185,10 +190,11 @@ def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
     """
     keys = read_table(io.BytesIO(content)) if kind == _ARROW else _decode(content)["keys"]
     if len(found) != len(keys):
-        raise OtherAnswer(f"it has {len(found):,} rows, and {len(keys):,} entities were asked for")
+        raise OtherAnswer(f"it has {len(found):,} rows, but {len(keys):,} entities were requested")
     if not len(keys):
         return
-    if isinstance(keys, pa.Table):  # the caller's frame, which may have more columns than the join keys
+    if isinstance(keys, pa.Table):
+        # The caller's frame may have more columns than the join keys, so the response names these.
         names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
         for name in names or found.column_names[:1]:
             _check_key(name, exact.values(keys[name]) if name in keys.column_names else [], found)
@@ -202,31 +208,32 @@ def _check_key(name: str, given: Sequence[Any], found: pa.Table) -> None:
         raise OtherAnswer(f"it lacks the key {name!r}")
     answered = found[name].combine_chunks()
     kind = answered.type
-    try:
+    try:  # with the conversion that the server uses, so that only another value can differ
         asked = exact.read_keys(name, given, kind)
     except DataError:
-        raise OtherAnswer(f"{name} is {kind}, and {exact.shown(given[0])} was asked for") from None
+        raise OtherAnswer(f"{name} is {kind}, but {exact.shown(given[0])} was requested") from None
     if not asked.equals(answered):
         pairs = zip(asked, answered, strict=True)
         row, mine, other = next((row, mine, other) for row, (mine, other) in enumerate(pairs) if mine != other)
-        raise OtherAnswer(f"{name} is {other} in row {row}, and {mine} was asked for")
+        raise OtherAnswer(f"{name} is {other} in row {row}, but {mine} was requested")
 
 
 def check_spine(own: pa.Table, found: pa.Table) -> None:
     """Check that the rows of a training set are those of the spine.
 
-    Columns of whole numbers, text and times are compared, if they came back in their own types.
+    Columns of whole numbers, text and times are compared, if they came back in their own types. Others are not, because
+    equal values may compare as different: NaN, for example.
 
     Raises:
-        OtherAnswer: The rows are others.
+        OtherAnswer: The rows differ.
     """
     if len(found) != len(own):
-        raise OtherAnswer(f"it has {len(found):,} rows, and the spine has {len(own):,}")
+        raise OtherAnswer(f"it has {len(found):,} rows, but the spine has {len(own):,}")
     for name in own.column_names:
         kind = own.schema.field(name).type
         is_exact = is_.is_integer(kind) or is_.is_string(kind) or is_.is_large_string(kind) or is_.is_temporal(kind)
         if is_exact and kind == found.schema.field(name).type and not own[name].equals(found[name]):
-            raise OtherAnswer(f"its column {name!r} is not that of the spine")
+            raise OtherAnswer(f"its column {name!r} differs from the spine's")
 
 
 def read_batches(body: IO[bytes]) -> pa.RecordBatchReader:
@@ -256,12 +263,13 @@ def read_pushed(body: IO[bytes], group: str) -> Pushed:
         UnexpectedResponse: The response is not the outcome of a push, or is that for another group.
     """
     with _expected():
-        told = msgspec.json.decode(body.read(), type=dict[str, Any])
-        given = {one.name: told[one.name] for one in fields(Pushed)}
-    told_of = str(given["group"])
-    if group not in {told_of, told_of.rpartition("/")[2]}:
-        raise OtherAnswer(f"it is of {told_of!r}, and rows were pushed to {group!r}")
-    return Pushed(**given | {"first": None if given["first"] is None else instant(given["first"])})
+        decoded = msgspec.json.decode(body.read(), type=dict[str, Any])
+        # A newer server may send more fields; they are ignored.
+        facts = {one.name: decoded[one.name] for one in fields(Pushed)}
+    label = str(facts["group"])
+    if group not in {label, label.rpartition("/")[2]}:
+        raise OtherAnswer(f"it is of {label!r}, but rows were pushed to {group!r}")
+    return Pushed(**facts | {"first": None if facts["first"] is None else instant(facts["first"])})
 
 
 class _Catalog(msgspec.Struct):
@@ -293,18 +301,23 @@ def _expected() -> Iterator[None]:
 
 def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
     """Return a lookup as JSON in the form that the server expects."""
-    told = {
+    lookup = {
         "group": one.name if one.project is None else f"{check_name('project', one.project)}/{one.name}",
         "features": None if one.features is None else list(one.features),
         "prefix": one.prefix,
         "rename": None if one.rename is None else dict(one.rename),
         "version": one.version,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in lookup.items() if value is not None}
 
 
 def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as_of: AsOf | None) -> dict[str, Any]:
-    """Return the options of a training set as JSON in the form that the server expects."""
+    """Return the options of a training set as JSON in the form that the server expects.
+
+    Raises:
+        DefinitionError: An option has a wrong type or value.
+        DataError: A time cannot be read.
+    """
     moment = as_of if as_of is None or isinstance(as_of, int | Mapping) else moment_of(instant(as_of)).isoformat()
     Interval.check(interval)
     return {
@@ -317,7 +330,11 @@ def options_of(date_col: str, keep: Sequence[str] | None, interval: Interval, as
 
 
 def _spine_file(spine: Any) -> IO[bytes]:
-    """Return a spine as an open file: a Parquet file as it is, any other frame as a temporary Arrow stream."""
+    """Return a spine as an open file: a Parquet file as it is, any other frame as a temporary Arrow stream.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     if isinstance(spine, str | Path) and Path(spine).suffix.lower() in {".parquet", ".pq"} and Path(spine).is_file():
         try:
             return Path(spine).open("rb")
@@ -325,7 +342,9 @@ def _spine_file(spine: Any) -> IO[bytes]:
             raise DataError(f"{str(spine)!r} cannot be read: {error}") from None
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     frame = frames.opened(spine)
-    schema, batches = frame.batches(frame.names, 2**16)
+    schema, batches = frame.batches(
+        frame.names, 2**16
+    )  # in batches, so that a lazy frame never is in memory as a whole
     with pa.ipc.new_stream(file, schema) as writer:
         for batch in batches():
             writer.write_batch(batch)

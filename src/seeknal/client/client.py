@@ -1,4 +1,4 @@
-"""The clients: the calls of a feature store, executed by a server, with results of the same types.
+"""The clients: the calls of `FeatureStore`, executed by a server, with results of the same types.
 
 Each call is one `PreparedRequest`, which is built here and sent by `Sender`.
 """
@@ -65,7 +65,7 @@ class _Calls(Sender):
         def read(body: IO[bytes]) -> Any:
             found = read_table(body)
             check_entities(content, kind, found)
-            found = found.replace_schema_metadata(None)
+            found = found.replace_schema_metadata(None)  # it names the join keys, for the check alone
             if output != "dicts":
                 return frames.from_arrow(found, output)
             with as_python():
@@ -78,7 +78,7 @@ class _Calls(Sender):
         content, kind, _ = body_of("rows", [rows] if isinstance(rows, Mapping) else rows, {})
         path = path_of("push", group, project)
         label = path.removeprefix("/v1/push/")
-        if_unsure = "The rows may be stored or not. Push them again: what is stored is not stored twice."
+        if_unsure = "The rows may or may not be stored. Push them again: no row is stored twice."
         return PreparedRequest(
             path, lambda body: read_pushed(body, label), content, kind, is_long=True, if_unsure=if_unsure
         )
@@ -87,13 +87,13 @@ class _Calls(Sender):
     def _historical(
         lookups: Sequence[FeatureLookup],
         spine: object,
-        asked: Mapping[str, Any],
+        options: Mapping[str, Any],
         read: Callable[[IO[bytes]], Any] | None = None,
     ) -> PreparedRequest:
         lookups = check_lookups(lookups)
         query = {
             "lookups": [lookup_to_json(one) for one in lookups],
-            **{k: v for k, v in asked.items() if v is not None},
+            **{name: value for name, value in options.items() if value is not None},
         }
         content = msgspec.json.encode(query)
         return PreparedRequest(
@@ -101,10 +101,10 @@ class _Calls(Sender):
         )
 
     def _training_set(
-        self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, asked: Mapping[str, Any]
+        self, lookups: Sequence[FeatureLookup], spine: object, output: str | None, options: Mapping[str, Any]
     ) -> PreparedRequest:
         kind = frames.output_kind(spine, output)
-        frame = frames.opened(spine).only()
+        frame = frames.opened(spine).only()  # a spine is evaluated once: it is sent, and the features are added to it
 
         def read(body: IO[bytes]) -> Any:
             found = read_table(body)
@@ -114,7 +114,7 @@ class _Calls(Sender):
             check_spine(frame.table(kept), found)
             return frames.with_columns(frame, kept, found.select(features), kind)
 
-        return self._historical(lookups, frame, asked, read)
+        return self._historical(lookups, frame, options, read)
 
 
 class Client(_Calls):
@@ -125,10 +125,10 @@ class Client(_Calls):
         token: The token to authenticate with; see `seeknal token`.
         timeout: How long to wait for the server to accept or send data, in seconds. The results of pushes and joins are
             waited for without a limit.
-        retries: How often a request is sent again if the server is not reached or is unavailable. A request that the
+        retries: How often a request is sent again if the server cannot be reached or is unavailable. A request that the
             server is slow to accept or to answer, or whose response has begun, is never sent again. A request that is
-            rejected because too many are at work is sent again for `retries` half minutes, after the pauses that the
-            server asks for. A push is idempotent: if it arrives twice, the second one changes nothing.
+            rejected because too many are running is retried for up to `retries` times 30 seconds, after the pauses that
+            the server asks for. A push is idempotent: if it arrives twice, the second one changes nothing.
         on_progress: Called before each retry with its reason. None: retries are shown on a terminal if they take more
             than a second.
     """
@@ -209,7 +209,18 @@ class Client(_Calls):
         return self._send(self._get_features(table, keys, output, features, project, with_status=with_status))
 
     def push(self, group: str, rows: object, project: str | None = None) -> Pushed:
-        """Store rows of a group's current version, and load them online; see `FeatureStore.push`."""
+        """Store rows of a group's current version, and load them online; see `Groups.push`.
+
+        Args:
+            group: The group; "shop/spend" names its project too.
+            rows: A mapping from column to value, a list of them, or a frame.
+            project: The group's project. None: the only one that has such a group.
+
+        Raises:
+            DataError: The rows do not fit the version; nothing was stored.
+            DefinitionError: There is no such group, or the token has no right to it.
+            StoreError: The server cannot be reached, or the rows could not be stored or loaded, as the message says.
+        """
         return self._send(self._push(group, rows, project))  # type: ignore[no-any-return]
 
     @overload
@@ -250,7 +261,7 @@ class Client(_Calls):
         as_of: AsOf | None = None,
         output: str | None = None,
     ) -> Any:
-        """Return the rows of a spine with the features known at their moments; see `FeatureStore.training_set`.
+        """Return the rows of a spine with the features known at their moments; see `Features.training_set`.
 
         Args:
             lookups: The features.
@@ -260,6 +271,11 @@ class Client(_Calls):
             interval: Only rows with an event time within it are visible.
             as_of: Only what was stored by then is visible.
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind.
+
+        Raises:
+            DataError: The spine lacks a column, or a key's type cannot match.
+            DefinitionError: There is no such group, feature or snapshot, or the token has no right to a group.
+            StoreError: The server cannot be reached, or its store cannot be read.
         """
         return self._send(self._training_set(lookups, spine, output, options_of(date_col, keep, interval, as_of)))
 
@@ -288,7 +304,7 @@ class Client(_Calls):
             self._answer(call).send(None)
         except StopIteration as end:
             return end.value
-        raise AssertionError("what it waits for is never put off")
+        raise AssertionError("the coroutine was suspended")
 
     def _connect(self) -> httpx2.Client:
         return httpx2.Client(**self._settings)
@@ -450,6 +466,7 @@ class AsyncClient(_Calls):
     async def _begin(self, request: Mapping[str, Any]) -> httpx2.Response:
         connections, loop = self._open(), asyncio.get_running_loop()
         if (http := connections.get(loop)) is None:
+            # The connections of a closed loop can no longer be closed properly, only forgotten.
             for ended in [one for one in connections if one.is_closed()]:
                 del connections[ended]
             http = connections[loop] = httpx2.AsyncClient(**self._settings)

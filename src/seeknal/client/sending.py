@@ -1,7 +1,7 @@
 """Sending requests to a server, with retries, over connections that only this process uses.
 
-Both clients share one implementation, which is a coroutine. `AsyncClient` awaits it. In `Client`, nothing that the coroutine
-awaits ever suspends it, so it runs to its end in one step.
+Both clients share one implementation, a coroutine. `AsyncClient` awaits it. In `Client`, nothing that the coroutine awaits
+suspends it, so it runs to its end in one step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ except ImportError:
 __all__ = ["Sender", "httpx2"]
 _BUSY = {429, 503}
 _LONGEST_PAUSE = 30.0
-_IN_VAIN = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
+_NOT_RETRIED = httpx2.ReadTimeout, httpx2.WriteTimeout, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol
 """Errors after which a retry would not help."""
 _NEVER_SENT = httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.LocalProtocolError
 """Errors after which it is certain that the server received nothing of the request."""
@@ -47,7 +47,7 @@ class Sender(ABC):
         token: The token to authenticate with.
         timeout: How long to wait for the server to accept or send data, in seconds.
         retries: How often a request is sent again if the server cannot be reached or is unavailable. A request that is
-            rejected because the server has too many at work is retried for up to `retries` times 30 seconds, after the
+            rejected because too many are running is retried for up to `retries` times 30 seconds, after the
             pauses that the server asks for.
         on_progress: Called before each retry with its reason. None: retries are shown on a terminal if they take more
             than a second.
@@ -57,10 +57,10 @@ class Sender(ABC):
         self, url: str, token: str | None, timeout: float, retries: int, on_progress: OnProgress | None
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, say.")
+            raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, for example.")
         if token and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
             raise DefinitionError(
-                "The token has a space, a line's end or another character that no token has. Strip it."
+                "The token has a space, a line break or another character that no token has. Strip it."
             )
         try:
             httpx2.URL(url)
@@ -81,7 +81,7 @@ class Sender(ABC):
         return httpx2.Timeout(self._timeout, read=None if call.is_long else self._timeout)
 
     async def _answer(self, call: PreparedRequest) -> Any:
-        """Send a request, with retries where they may help, and return its parsed response.
+        """Send a request, with retries where they may help, and return its decoded response.
 
         Raises:
             SeeknalError: The request failed or was rejected, and a retry would not help or no retries are left.
@@ -90,7 +90,7 @@ class Sender(ABC):
         with call.sending() as request, ExitStack() as shown:
             on_progress: OnProgress | None = None
             while True:
-                may_help, is_turned_away, pause = True, False, 0.1 * 2**failures
+                may_help, is_throttled, pause = True, False, 0.1 * 2**failures
                 try:
                     response = await self._begin({**request(), "timeout": self._timeouts(call)})
                     if response.is_success:
@@ -98,24 +98,24 @@ class Sender(ABC):
                         if not call.is_long:  # within the try: a short response that breaks off is retried
                             await self._take(response, body)
                         break
-                    await self._take(response, told := io.BytesIO())
-                    error = self._told(response.status_code, told.getvalue())
+                    await self._take(response, content := io.BytesIO())
+                    error = self._reported(response.status_code, content.getvalue())
                     may_help = response.status_code in _BUSY
                     # Sticky: if one attempt may have been executed, an error of a later one cannot rule it out.
                     is_unsure = is_unsure or (response.is_server_error and not may_help)
-                    is_turned_away = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
-                    said = response.headers.get("retry-after", "")
-                    pause = float(said) if said.isdecimal() else pause
+                    is_throttled = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
+                    seconds = response.headers.get("retry-after", "")
+                    pause = float(seconds) if seconds.isdecimal() else pause
                 except httpx2.RequestError as problem:
                     error = self._unreached(problem)
-                    may_help = not isinstance(problem, _IN_VAIN) and not _is_distrust(problem)
+                    may_help = not isinstance(problem, _NOT_RETRIED) and not _is_tls_error(problem)
                     is_unsure = is_unsure or not isinstance(problem, _NEVER_SENT)
-                failures += not is_turned_away  # a busy server is up, so only time limits these retries
+                failures += not is_throttled  # a busy server is up, so only time limits these retries
                 is_late = time.monotonic() - began > self._retries * _LONGEST_PAUSE
-                if not may_help or failures > self._retries or (is_turned_away and is_late):
+                if not may_help or failures > self._retries or (is_throttled and is_late):
                     raise type(error)(f"{error} {call.if_unsure}") if is_unsure and call.if_unsure else error
                 on_progress = on_progress or shown.enter_context(working(f"Waiting for {self.url}", self._on_progress))
-                on_progress(f"Asking {self.url} again, after {failures} of {self._retries} failures: {error}")
+                on_progress(f"Retrying {self.url} after {failures} of {self._retries} failures: {error}")
                 pause *= random.uniform(1, 1.5)  # noqa: S311 - jitter, so that clients do not all retry at once
                 await self._sleep(min(_LONGEST_PAUSE, pause))
         return await self._finish(call, response, body)
@@ -150,13 +150,13 @@ class Sender(ABC):
         except httpx2.RequestError as problem:
             body.close()
             raise StoreError(
-                f"{self.url} ended in the middle of its answer: {_said(problem)}. Its stderr may say why. {call.if_unsure}".rstrip()
+                f"{self.url} ended in the middle of its response: {_reason(problem)}. The server's stderr may say why. {call.if_unsure}".rstrip()
             ) from None
         except StoreError:
             self._connections.forget()  # the next response on them could also answer another request
             body.close()
             raise
-        except BaseException:
+        except BaseException:  # Ctrl-C, or the cancellation of the task
             body.close()
             raise
 
@@ -177,38 +177,42 @@ class Sender(ABC):
         """Wait for the given number of seconds."""
 
     def _unreached(self, problem: httpx2.RequestError) -> SeeknalError:
-        """Return the error to raise for a request without a response; it says why there is none."""
+        """Return the error for a request that got no response."""
         if isinstance(problem, httpx2.LocalProtocolError):
-            return DefinitionError(f"What is asked of {self.url} cannot be sent over HTTP.")
+            # The library's own message may quote a header, and so the token.
+            return DefinitionError(f"The request to {self.url} cannot be sent over HTTP.")
         if isinstance(problem, httpx2.ReadTimeout | httpx2.WriteTimeout):
-            did = "answer" if isinstance(problem, httpx2.ReadTimeout) else "take the request"
+            did = "answer" if isinstance(problem, httpx2.ReadTimeout) else "accept the request"
             return StoreError(f"{self.url} did not {did} within {self._timeout:g} s.")
-        if _is_distrust(problem):
+        if _is_tls_error(problem):
             return StoreError(
-                f"{self.url} cannot be trusted: {problem}. SSL_CERT_FILE names the certificates to trust."
+                f"{self.url} cannot be reached over TLS: {problem}. SSL_CERT_FILE names the certificates to trust."
             )
-        return StoreError(f"{self.url} cannot be reached: {_said(problem)}. Look whether the server runs there.")
+        return StoreError(f"{self.url} cannot be reached: {_reason(problem)}. Check that the server runs there.")
 
-    def _told(self, status: int, content: bytes) -> SeeknalError:
+    def _reported(self, status: int, content: bytes) -> SeeknalError:
         """Return the error that a response reports, in the class in which the library itself would raise it."""
         try:
-            told = msgspec.json.decode(content, type=_Problem)
+            problem = msgspec.json.decode(content, type=_Problem)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return StoreError(f"{self.url} answered with {status}, which is no answer of Seeknal's.")
-        kind = getattr(errors, told.title, None)
+            return StoreError(
+                f"{self.url} answered with {status}, and not as a Seeknal server does. Check the address."
+            )
+        # The title of a library error is the name of its class; that of any other problem is the phrase of its status.
+        kind = getattr(errors, problem.title, None)
         if isinstance(kind, type) and issubclass(kind, SeeknalError):
-            return kind(told.detail)
+            return kind(problem.detail)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return DataError(told.detail)
+            return DataError(problem.detail)
         is_mine = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _BUSY
-        return (DefinitionError if is_mine else StoreError)(f"{told.title}: {told.detail}")
+        return (DefinitionError if is_mine else StoreError)(f"{problem.title}: {problem.detail}")
 
 
-def _is_distrust(problem: httpx2.RequestError) -> bool:
+def _is_tls_error(problem: httpx2.RequestError) -> bool:
     return "SSL" in str(problem)
 
 
-def _said(problem: httpx2.RequestError) -> str:
+def _reason(problem: httpx2.RequestError) -> str:
     return str(problem) or type(problem).__name__
 
 
