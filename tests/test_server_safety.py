@@ -124,7 +124,7 @@ def test_one_projects_token_sees_nothing_of_another(server, shown):
         )
         assert (answer.status_code, answer.json()["detail"]) == (
             403,
-            "Token 'read' has no right to read in project 'bank', but to read in 'shop'.",
+            "Token 'read' has no right to read in project 'bank', only to read in 'shop'.",
         )
 
 
@@ -207,7 +207,7 @@ def test_clients_of_other_hosts_are_accepted_only_with_tokens(tmp_path):
         patch.setenv("SEEKNAL_HOME", str(store.home))
         done = seeknal("serve", "--host", "0.0.0.0", "--port", "0")
     assert done.returncode == 1
-    assert "Make one first: seeknal token create" in done.stderr
+    assert "Create one first: seeknal token create" in done.stderr
     with Server(store.home) as server:  # by the name of a web page, or of a proxy
         answer = httpx2.get(f"{server.url}/v1/catalog", headers={"host": "shop.example"})
         assert answer.status_code == 403
@@ -225,7 +225,7 @@ def test_an_address_that_is_taken_is_named(tmp_path, home):
         port = taken.getsockname()[1]
         done = seeknal_process("serve", "--port", str(port))
     assert done.returncode == 1
-    assert f"127.0.0.1 port {port} cannot be listened at" in done.stderr
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
 
 
 def test_tls_takes_a_certificate_and_its_key(store, tmp_path, shown):

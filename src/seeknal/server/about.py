@@ -21,12 +21,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Health(msgspec.Struct):
-    """The state of a worker that works."""
+    """The state of a healthy worker."""
 
     status: Literal["ok"]
 
 
-async def healthy(_service: Service, _exchange: Request) -> Response:
+async def healthy(_service: Service, _request: Request) -> Response:
     """Check that the worker responds."""
     return Reply(_encode(Health("ok")))
 
@@ -40,18 +40,18 @@ async def ready(service: Service, request: Request) -> Response:
     try:
         await service.elsewhere(request, service.store.tables.check)
     except SeeknalError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - for the operator only: the route is open to all, and the message has locations
+        print(error, file=sys.stderr)  # noqa: T201 - for the operator only: the route is open to all, and the message names locations
         detail = "The registry or an online store cannot be read. The server's stderr says which."
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, StoreError.__name__, SOON) from None
     return Reply(_encode(Health("ok")))
 
 
 async def metrics(service: Service, request: Request) -> Response:
-    """Return the metrics for Prometheus, of the token's project or of all."""
+    """Return the metrics of the token's project, or of all projects, in the text format of Prometheus."""
     request.refuse_query()
     project = request.scope_of_token
     ages = [one for one in await service.ages.get(request) if project in {None, one.project}]
-    service.metrics.flush()
+    service.metrics.flush()  # so that this worker's own latest requests are counted
     text = await service.elsewhere(request, service.metrics.text, project, ages, time.time_ns() // 1000)
     return Reply(text, "text/plain; version=0.0.4; charset=utf-8")
 
@@ -66,7 +66,7 @@ async def catalog(service: Service, request: Request) -> Response:
 def _catalog(service: Service, project: str | None) -> dict[str, Any]:
     store = service.store.overview()
     tables = store.tables.all(project=project)
-    # A table may take features from groups of other projects. Only the types of its features are read from these.
+    # A table may have features from groups of other projects, of which only the types are shown.
     served = {(lookup.project, lookup.group) for table in tables for lookup in table.lookups}
     known = [one for one in store.groups.all() if project in {None, one.project} or (one.project, one.name) in served]
     versions = {(one.project, one.name): store.groups.versions_of(one) for one in known}

@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Writes lines several times a second, in a thread of its own, so that requests do not wait for the log's reader.
+    """Writes lines several times a second in a separate thread, so that requests never wait for a slow reader of the log.
 
     Args:
         file: Descriptor of the file to write to.
@@ -57,13 +57,15 @@ class AccessLog:
         )
         known = self._known.get(about) or self._describe(about)
         line = b'{"time":"%b.%03dZ",%b,"status":%d,"ms":%.3f,"keys":%d}\n'
-        if len(self._lines) < _MOST_WAITING:  # further lines are lost, as the log must not fill the memory
+        if (
+            len(self._lines) < _MOST_WAITING
+        ):  # further lines are dropped, so that a reader that hangs cannot fill the memory
             self._lines.append(line % (self._stamp, (now - second) * 1000, known, status, seconds * 1000, request.keys))
 
     def _describe(self, about: tuple[str, str | None, str, str, bytes | None]) -> bytes:
         """Encode client, token, method and path for a line, and cache the result, since the same ones recur."""
         client, token, method, path, proxied = about
-        # Only a proxy on this machine is believed. It appends the address of its client to the header.
+        # Only a proxy on this machine is trusted. It appends the address of its client to what the client sent itself.
         if proxied and is_loopback(client):
             client = proxied.decode("latin-1").rpartition(",")[2].strip()[:100]
         if len(self._known) >= _MOST_KNOWN:
@@ -87,13 +89,13 @@ class AccessLog:
         with suppress(OSError):
             for text in _pieces(lines) if self._is_shared else [b"".join(lines)]:
                 sent = 0
-                while sent < len(text):  # in one write if possible: with each, requests wait for this thread
+                while sent < len(text):  # in one write if possible: requests wait for this thread during each
                     sent += os.write(self._file, text[sent:])
 
 
 def _pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """Yield lines in pieces that a pipe takes atomically, so that no line of another process comes within one."""
-    piece = b""
+    """Yield lines in pieces that a pipe takes atomically, so that no line of another process splits one of them."""
+    piece = b""  # a line never exceeds PIPE_BUF: all its parts are cut to a length
     for line in lines:
         if len(piece) + len(line) > PIPE_BUF:
             yield piece

@@ -1,4 +1,4 @@
-"""The freshness of all tables, computed outside the event loop, since that takes milliseconds per table."""
+"""The freshness of all tables, computed outside the event loop, since it takes milliseconds per table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seeknal.server.http import Request
 
 _SOON = 1.0
 _LONGEST = 300.0
-"""How long a result is returned while the next one does not come, in seconds."""
+"""How long an old result is returned while a new one is being computed, in seconds."""
 _SHARE = 4
 """The pause after a slow computation, as a multiple of its duration. It leaves most of a core to the requests."""
 
@@ -22,8 +22,8 @@ _SHARE = 4
 class Ages:
     """A cache of the tables' freshness.
 
-    It returns a result that is computed within a second, and else the last one. From some hundred tables on, the last
-    one is the usual case.
+    `get` returns a new result if it is computed within a second, and otherwise the previous one. From some hundred tables
+    on, that is the usual case.
 
     Args:
         find: Computes the freshness, table by table.
@@ -38,14 +38,14 @@ class Ages:
         self._ended = self._due = -_LONGEST
 
     async def get(self, request: Request) -> list[Freshness]:
-        """Return how fresh the tables are, or were a short while ago.
+        """Return the freshness of the tables, as of now or of a short while ago.
 
         Raises:
-            SeeknalError: That cannot be computed, or has not been for minutes.
+            SeeknalError: It cannot be computed, or has not been for minutes.
         """
         if self._now is None and (self._last is None or time.monotonic() >= self._due):
-            self._now = asyncio.ensure_future(self._look())
-            self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # read, else asyncio logs it
+            self._now = asyncio.ensure_future(self._compute())  # one computation, which all requests share
+            self._now.add_done_callback(lambda one: one.cancelled() or one.exception())  # else asyncio logs the error
         if (now := self._now) is not None:
             request.wait("The stores did not report the freshness of the tables in time.")
             await asyncio.wait([now], timeout=None if self._last is None else _SOON)
@@ -55,7 +55,7 @@ class Ages:
             raise StoreError("The stores do not report the freshness of the tables. Check whether one hangs.")
         return self._last
 
-    async def _look(self) -> list[Freshness]:
+    async def _compute(self) -> list[Freshness]:
         began = time.monotonic()
         try:
             self._last = await asyncio.get_running_loop().run_in_executor(self._threads, self._all)

@@ -1,4 +1,4 @@
-"""The ASGI application: deadlines, counts, logs and errors of all requests, around the routes that answer them."""
+"""The ASGI application: the deadlines, metrics, logs and errors of all requests, around the routes that answer them."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or start and stop the worker."""
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._run_lifespan(scope, receive, send)
         else:
-            await _exchange(scope["state"]["service"], Request(scope, receive, self.limits), receive, send)
+            await _handle(scope["state"]["service"], Request(scope, receive, self.limits), receive, send)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         _end_with_parent()
         try:
@@ -85,7 +85,7 @@ def _end_with_parent() -> None:
     loop.add_reader(parent.sentinel, end)
 
 
-async def _exchange(service: Service, request: Request, receive: Receive, send: Send) -> None:
+async def _handle(service: Service, request: Request, receive: Receive, send: Send) -> None:
     """Answer one request, and record it in the metrics, the access log and the traces."""
     request.task = asyncio.current_task()
     service.running.add(request)
@@ -93,10 +93,12 @@ async def _exchange(service: Service, request: Request, receive: Receive, send: 
     try:
         await _answer(service, request, receive, send)
     except asyncio.CancelledError:
-        if request.late is None:
+        if request.late is None:  # not the deadline, but the end of the server, cancelled the task
             raise
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a request runs in a task
-        if request.status is None:  # else closing the connection tells the client that the response is incomplete
+        if (
+            request.status is None
+        ):  # else the connection is closed, which tells the client that the response is incomplete
             await request.late.answer(request.scope, receive, send)
     finally:
         service.running.discard(request)
@@ -115,7 +117,7 @@ async def _answer(service: Service, request: Request, receive: Receive, send: Se
     """Answer one request. Every error becomes a response, unless one has begun."""
     scope = request.scope
     try:
-        # Online reads are found by a dictionary, as a router would try its patterns one by one.
+        # Online reads bypass the router, which would try its patterns one by one.
         parts = request.path.split("/")
         if parts[1:3] == ["v1", "online"] and (route := ONLINE.get(len(parts))):
             response = await route.respond(service, request, parts[3:])
@@ -130,7 +132,7 @@ async def _answer(service: Service, request: Request, receive: Receive, send: Se
 
 
 def _problem(error: Exception) -> Problem:
-    """Return the problem that an error is for the client, and print it if the operator has to know it."""
+    """Return what the client is told of an error, and print the error if the operator has to know it."""
     match error:
         case Problem():
             return error
@@ -156,8 +158,8 @@ def _problem(error: Exception) -> Problem:
 class _Path(routing.Route):
     """A route with a stricter pattern.
 
-    Starlette's also match a path with a line break at its end. They match no empty name, which the endpoint rejects with
-    a better error than that there is nothing.
+    Starlette's pattern also matches a path with a line break at its end. It does not match an empty name, for which the
+    endpoint has a better error than that there is nothing at the path.
     """
 
     def __init__(self, route: Route) -> None:
@@ -165,11 +167,11 @@ class _Path(routing.Route):
         self.path_regex = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]*)", route.path) + r"\Z")
 
 
-async def _nowhere(scope: Scope, _receive: Receive, _send: Send) -> None:
+async def _not_found(scope: Scope, _receive: Receive, _send: Send) -> None:
     raise Problem(HTTPStatus.NOT_FOUND, f"There is nothing at {scope['path'][:200]!r}. See /openapi.json.")
 
 
 ROUTER = routing.Router(
-    [_Path(one) for one in (*ROUTES, *description.ROUTES)], redirect_slashes=False, default=_nowhere
+    [_Path(one) for one in (*ROUTES, *description.ROUTES)], redirect_slashes=False, default=_not_found
 )
-"""Web pages go here: static files as `routing.Mount`, open to all, and each page that requires a right as a `Route`."""
+"""Web pages would go here: static files as `routing.Mount`, open to all, and each page that requires a right as a `Route`."""

@@ -22,13 +22,20 @@ def authorize(service: Service, request: Request, right: str) -> None:
     if authenticator.is_open:
         _require_loopback(request)
         return
+    # Of several headers, none counts: a proxy and the server could each pick another one.
     given = [value for name, value in request.scope["headers"] if name == b"authorization"]
     scheme, _, text = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")
     is_bearer = scheme.lower() == "bearer"
     token = authenticator.find(text.strip()) if is_bearer else None
     if token is None:
-        several = "The request has several" if len(given) > 1 else "The request's does not begin with Bearer"
-        problem = "That one is unknown, or revoked" if is_bearer else several if given else "The request has none"
+        several = "The request has several" if len(given) > 1 else "The one of the request does not begin with Bearer"
+        problem = (
+            "The one of the request is unknown or revoked"
+            if is_bearer
+            else several
+            if given
+            else "The request has none"
+        )
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             f"A token is needed: Authorization: Bearer TOKEN. {problem}.",
@@ -42,10 +49,11 @@ def authorize(service: Service, request: Request, right: str) -> None:
 def _require_loopback(request: Request) -> None:
     """Check, while there are no tokens, that a request addresses this machine by a loopback name, and directly.
 
-    Otherwise it may come from another machine through a proxy, or from another site's web page in a browser here.
+    Otherwise it may come from another machine through a proxy, or from another site's web page in a browser here. Such a
+    page sends its own origin and, if its name was made to resolve to this machine (DNS rebinding), that name as host.
 
     Raises:
-        Problem: It has another host or origin, or was forwarded.
+        Problem: The request has another host or origin, or was forwarded.
     """
     headers = request.headers
     host = headers.get(b"host", b"localhost")

@@ -53,23 +53,23 @@ class Decoder:
                 return self._decoders[kind](body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             problem = f"does not fit: {error}" if body else "is empty"
-            raise DataError(f"The body {problem}. It looks like {self._example}.") from None
+            raise DataError(f"The body {problem}. Its form is {self._example}.") from None
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"{f'Content-Type is {kind[:200]!r}' if kind else 'There is no Content-Type'}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', say.",
+            f"{f'Content-Type is {kind[:200]!r}' if kind else 'There is no Content-Type'}. Send {JSON}, {MSGPACK} or {ARROW}: curl -H 'Content-Type: {JSON}', for example.",
         )
 
 
 def _refuse_extension(code: int, _data: memoryview) -> None:
-    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which has no meaning here")
+    raise msgspec.ValidationError(f"it has MessagePack's extension {code}, which the server does not support")
 
 
 def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
-    """Read a small table, and reject encodings by which it could take far more memory than its bytes.
+    """Read a small table, and reject encodings with which it could take far more memory than its bytes.
 
     Args:
         body: The table, as an Arrow stream.
-        most: The number of rows that it may have at most.
+        most: The maximum number of rows.
         keys: Columns to read if all of them are there; all others are skipped.
 
     Raises:
@@ -83,18 +83,20 @@ def read_arrow(body: bytes, most: int, keys: Sequence[str] = ()) -> pa.Table:
             if _Head(message.metadata.to_pybytes()).is_compressed:
                 raise DataError("The Arrow stream is compressed. Send it as it is.")
         names = _checked_names(pa.ipc.open_stream(body).schema)
+        # An empty list selects all columns; then the lookup reports the missing key.
         chosen = [names.index(key) for key in keys] if set(keys) <= set(names) else []
         with pa.ipc.open_stream(body, options=pa.ipc.IpcReadOptions(included_fields=chosen)) as reader:
             _check_schema(reader.schema)
             for batch in reader:
                 check_count(rows := rows + batch.num_rows, most)
+                # Arrow trusts offsets and lengths: wrong ones would make it read memory outside the batch.
                 batch.validate(full=True)
                 if (nulls := nulls + _nulls_in_lists(batch)) > _MOST_NULLS:
                     raise DataError("The Arrow stream has lists with too many values of type null. Cast them.")
                 batches.append(batch)
             return pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, struct.error) as error:
-        raise DataError(f"The body is no Arrow stream: {error}. With curl: --data-binary @FILE.") from None
+        raise DataError(f"The body is not an Arrow stream: {error}. With curl: --data-binary @FILE.") from None
 
 
 def _checked_names(schema: pa.Schema) -> list[str]:
@@ -113,7 +115,10 @@ def _check_schema(schema: pa.Schema) -> None:
 
 
 def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
-    """Return whether values of a type can share their bytes, or take none inside a list, where their number has no limit."""
+    """Return whether values of a type can take far more memory than their bytes in the stream.
+
+    They do if they can share bytes, or take none inside a list, whose length is not limited.
+    """
     shared = is_.is_dictionary, is_.is_run_end_encoded, is_.is_string_view, is_.is_binary_view, is_.is_list_view
     if any(test(kind) for test in shared) or (inside and types.has_no_width(kind)):
         return True
@@ -124,13 +129,13 @@ def _is_endless(kind: pa.DataType, *, inside: bool = False) -> bool:
 
 
 def _nulls_in_lists(batch: pa.RecordBatch) -> int:
-    """Return how many values of type null, which take no bytes, are in the lists and structs of a batch."""
+    """Return the number of values of type null, which take no bytes, in the lists and structs of a batch."""
     nested = [column for column in batch.columns if is_.is_nested(column.type)]
     return sum(len(leaf) for column in nested for leaf in leaves(column) if is_.is_null(leaf.type))
 
 
 def rows_in(file: Path) -> int:
-    """Return the number of rows of a file, Parquet or an Arrow stream, by its metadata.
+    """Return the number of rows of a Parquet file or an Arrow stream, from its metadata alone.
 
     Raises:
         DataError: The file cannot be read.
@@ -163,7 +168,7 @@ class _Head:
         self.is_compressed = bool(batch and self._place(batch, 3))
 
     def _place(self, table: int, field: int) -> int:
-        # A table begins with the distance back to its layout: two sizes, then the offset of each field, 0 if absent.
+        # A table starts with the distance back to its layout: two sizes, then the offset of each field, 0 if absent.
         layout = table - struct.unpack_from("<i", self._metadata, table)[0]
         size: int = struct.unpack_from("<H", self._metadata, layout)[0]
         found = struct.unpack_from("<H", self._metadata, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0

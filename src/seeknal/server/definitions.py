@@ -30,7 +30,7 @@ class Held:
     Args:
         record: The registered table.
         table: The open table.
-        origins: When each of its groups was registered, which tells them from later groups of the same names.
+        origins: When each of its groups was registered. It tells a group from a later one of the same name.
     """
 
     def __init__(self, record: OnlineTableRecord, table: OnlineTable, origins: Sequence[int]) -> None:
@@ -43,7 +43,11 @@ class Held:
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 
     def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], list[Read]] | None:
-        """Look up all features for JSON, the most common request; return None if a key needs conversion or is wrong."""
+        """Look up all features for JSON, which is the most common request.
+
+        Returns:
+            The rows and the reads; None if a key has to be converted, or is wrong.
+        """
         plain = self.table.plainly(keys, at)
         if plain is None:
             return None
@@ -111,7 +115,7 @@ class Definitions:
             origins = {(one.project, one.name): one.created_at for one in store.groups.all()}
             held = {}
             for name, known in self._held.items():
-                with suppress(SeeknalError):  # the next request for it opens it again, and reports the error
+                with suppress(SeeknalError):  # the next request for the table opens it, and reports the error
                     now = [origins.get((lookup.project, lookup.group)) for lookup in known.record.lookups]
                     same = records.get(name) == known.record and now == known.origins
                     if name in records:
@@ -119,11 +123,11 @@ class Definitions:
             counts = Counter(name for _, name in records)
             self._projects = {name: project for project, name in records if counts[name] == 1}
             self._held = held
-            # The stamp was read before the rest, so a change in between shows at the next refresh.
+            # The stamp was read first, so a change made since then is seen by the next refresh.
             self._stamp = stamp
 
     def table(self, project: str | None, name: str) -> Held | None:
-        """Return a table if it is held open. Without a project, return the only one of that name."""
+        """Return a table, or None if it is not held open. Without a project, return the only one of that name."""
         within = self._projects.get(name) if project is None else project
         return None if within is None else self._held.get((within, name))
 
@@ -162,23 +166,22 @@ class Definitions:
 
 
 def _only(kind: str, project: str | None, name: str, find: Callable[..., Sequence[T]], scope: str | None) -> T:
-    """Return the only record of that name among those that the caller may see, by the library's rule.
+    """Return the only record of that name among those that the caller may see, or fail with the library's own message.
 
     Raises:
         Problem: There is no such record, or several projects have one.
     """
     within = scope if project is None else project
-    may_be = (
-        scope in {None, within} and f"{within}{name}".isascii()
-    )  # all names are ASCII, and the database rejects some other text
-    found = find(project=within, name=name) if may_be else []
+    # All names are ASCII, and the database rejects some other texts with an error of its own.
+    may_exist = scope in {None, within} and f"{within}{name}".isascii()
+    found = find(project=within, name=name) if may_exist else []
     if len(found) == 1:
         return found[0]
     if project is not None:
         check_name("project", project)
     check_name(kind, name)
-    try:
+    try:  # with the names in scope only: a suggestion must not reveal a name of another project
         return the_only(kind, name, project, find(project=scope), "any project")
     except DefinitionError as error:
-        status = HTTPStatus.BAD_REQUEST if error.found else HTTPStatus.NOT_FOUND  # type: ignore[attr-defined]  # a fact of it
+        status = HTTPStatus.BAD_REQUEST if error.found else HTTPStatus.NOT_FOUND  # type: ignore[attr-defined]  # set by `the_only`
         raise Problem(status, str(error), DefinitionError.__name__) from None

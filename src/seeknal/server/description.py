@@ -1,6 +1,6 @@
-"""The description of the API, made from the routes and the types that decode and encode bodies.
+"""The description of the API, generated from the routes and from the types of their bodies.
 
-For programs it is OpenAPI 3.1, for people a web page.
+It is served as OpenAPI 3.1 for programs, and as a web page for people.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ _KEYS = {
     "style": "form",
     "explode": True,
     "schema": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
-    "description": "Each join key is a field of the query of its own, such as customer_id=1.",
+    "description": "Each join key is a separate field of the query, such as customer_id=1.",
 }
 _SPINE = {
     "type": "string",
     "format": "binary",
-    "description": "A Parquet file or an Arrow stream: join keys and a moment in each row.",
+    "description": "A Parquet file or an Arrow stream, with join keys and a timestamp in each row.",
 }
 _PROBLEMS: Mapping[int, str] = {
     400: "The request has a wrong shape, name or type, or ended early.",
     401: "The request has no valid token.",
     403: "The token lacks the right.",
     404: "There is no such project, table or group.",
-    405: "The path has other methods; see Allow.",
+    405: "The path does not support the method; see Allow.",
     406: "Accept names no supported content type.",
     408: "The body did not arrive in time.",
     413: "The body is too large, or has too many rows.",
     415: "The content type of the body is not supported.",
     429: "Too many pushes or joins are running. Nothing was done; see Retry-After.",
-    500: "A bug in Seeknal; the number in the response is in the server's stderr, too.",
+    500: "A bug in Seeknal. The server's stderr has the details, under the identifier in the response.",
     503: "A store cannot be read, or too many requests are running; see Retry-After.",
 }
 _ABOUT = (
     "Online features, pushes and training data of a feature store. As long as no token was ever created, everything is "
     "open to the server's own machine, and to no other. From the first token on, each route that requires a right needs "
-    "a token with it: Authorization: Bearer TOKEN. Create one with seeknal token create NAME --project PROJECT --right "
-    "RIGHT; the right admin includes all others. A path without a project finds the only project that has such a table or "
-    "group, among those that the token gives access to. A body of MessagePack has the fields of JSON. In Arrow, keys or "
-    "rows are a table, and features and with_status are fields of the query."
+    "a token with that right: Authorization: Bearer TOKEN. Create one with seeknal token create NAME --project PROJECT "
+    "--right RIGHT; the right admin includes all others. A path without a project finds the only project that has such a "
+    "table or group, among those that the token gives access to. A MessagePack body has the same fields as a JSON body. "
+    "An Arrow body is a table of keys or rows; features and with_status are then fields of the query."
 )
 
 
@@ -95,7 +95,7 @@ def _operation(
     possible |= {408, 413, 415} if one.body else set()
     problem = {PROBLEM: {"schema": schemas[ProblemDetails]}}
     answers = {kind: {"schema": schemas[shape]} if shape else {} for kind, shape in one.answers.items()}
-    responses: dict[str, Any] = {"200": {"description": "Done.", "content": answers}}
+    responses: dict[str, Any] = {"200": {"description": "Success.", "content": answers}}
     responses |= {str(status): {"description": _PROBLEMS[status], "content": problem} for status in sorted(possible)}
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": _NAME} for name in re.findall(r"{(\w+)}", route.path)
@@ -124,7 +124,7 @@ def _body(one: Operation, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_query(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the parameters of a body's fields as they are given in the query, where null has no place."""
+    """Return the fields of a body as parameters of the query string, which cannot express null."""
     parameters = [_KEYS]
     for name, field in fields.items():
         if name != "keys":
@@ -134,7 +134,7 @@ def _in_query(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curl(path: str, rest: str) -> str:
-    """Return an example, for the extension field in which viewers of OpenAPI look for it."""
+    """Return an example for `x-codeSamples`, the extension field that viewers of OpenAPI display."""
     for parameter, name in _EXAMPLES.items():
         path = path.replace(parameter, name)
     url = f"http://127.0.0.1:6789{path}"
@@ -169,6 +169,7 @@ def _shown_parameter(one: Mapping[str, Any]) -> str:
 
 
 def _outline(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) -> list[str]:
+    """Return a line for each field of a schema, indented by depth: `features: array of strings. The features to ...`."""
     lines: list[str] = []
     schema = schemas[schema["$ref"].removeprefix(_SCHEMAS)] if "$ref" in schema else schema
     for name, one in schema.get("properties", {}).items():
@@ -179,7 +180,7 @@ def _outline(schema: Mapping[str, Any], schemas: Mapping[str, Any], depth: int) 
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """Return in words which values fit. Null is not mentioned, since such a field can be left out."""
+    """Return the type of a field in words. Null is not mentioned, since a field that takes it can be left out."""
     if "anyOf" in schema:
         return " or ".join(_kind(one) for one in schema["anyOf"] if one != {"type": "null"})
     if schema.get("format") == "binary":
@@ -209,4 +210,4 @@ ROUTES = (
     Route("/openapi.json", OPEN, {"GET": Operation(endpoint=_openapi)}),
     Route("/", OPEN, {"GET": Operation(endpoint=_page)}),
 )
-"""The routes of the description, which it does not list."""
+"""The routes that serve the description. It does not list them."""

@@ -1,8 +1,8 @@
 """The exact encoding of values in JSON and MessagePack.
 
 In JSON, a whole number beyond 2^53 - 1 is a string of its digits, since many programs would round it. NaN and the
-infinities are "NaN", "Infinity" and "-Infinity". Decimals, dates, times and timestamps are text, as precise as their
-type. Bytes are base64. In MessagePack whole numbers, all floats and bytes are as they are, and the rest is text.
+infinities are "NaN", "Infinity" and "-Infinity". Decimals, dates, times and timestamps are text, with the full precision
+of their type. Bytes are base64. In MessagePack, whole numbers, all floats and bytes stay as they are; the rest is text.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def reads(kind: pa.DataType, *, text: bool) -> Callable[[str, Any], Any] | None:
     """Return the function that decodes a value of a type; None if values need no decoding.
 
     The function takes the name of the column, for errors, and the value. It returns a value of a wrong kind unchanged,
-    for the library to reject.
+    and the library rejects it.
 
     Args:
         kind: The logical type.
@@ -155,21 +155,27 @@ def _read_bytes(name: str, value: Any) -> Any:
     try:
         return base64.b64decode(value, validate=True) if isinstance(value, str) else value
     except (binascii.Error, ValueError):
-        raise DataError(f"{name} is bytes, which come as base64; {value[:40]!r} is none.", key=name) from None
+        raise DataError(f"{name} is bytes, which are sent as base64; {value[:40]!r} is not base64.", key=name) from None
 
 
 def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> pa.Scalar:
-    """Return a duration as a scalar, since Python's own have no nanoseconds and end after some million years."""
+    """Return a duration as a scalar, since Python's own have no nanoseconds and end after some million years.
+
+    "-P1DT0.5S" is -86,400.5 seconds, so -86,400,500 in milliseconds; in seconds it is rejected.
+
+    Raises:
+        DataError: The value is no duration, or is not a whole number of the type's unit.
+    """
     number = int(value) if text and isinstance(value, str) and _is_wide(value) else value
     if isinstance(number, str) and (found := _DURATION.fullmatch(number)):
         sign, *parts = found.groups(default="0")
-        spent = sum(Fraction(part) * seconds for part, seconds in zip(parts, _SECONDS, strict=True))
-        number = spent * _PER_SECOND[kind.unit] * (-1 if sign == "-" else 1)  # a fraction of a unit is refused below
+        length = sum(Fraction(part) * seconds for part, seconds in zip(parts, _SECONDS, strict=True))
+        number = length * _PER_SECOND[kind.unit] * (-1 if sign == "-" else 1)  # a fraction of a unit is rejected below
     if isinstance(number, int | Fraction) and not isinstance(number, bool) and number == int(number):
         with suppress(pa.ArrowInvalid, OverflowError):
             return pa.scalar(int(number), pa.int64()).cast(kind)
     raise DataError(
-        f"{name} is {kind}, which comes as a whole number of its unit, or as ISO 8601, not {str(value)[:40]!r}.",
+        f"{name} is {kind}, which is sent as a whole number of its unit, or as ISO 8601, not {str(value)[:40]!r}.",
         key=name,
     )
 
@@ -177,13 +183,13 @@ def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> p
 def _read_text(name: str, value: Any, kind: pa.DataType) -> Any:
     """Return a moment, date, time of day or decimal as a scalar: Python's have no nanoseconds, and smaller ranges.
 
-    A number is rejected, unless it is a whole one for a decimal: its unit is unknown, or a float may be a rounded
-    decimal.
+    A number is rejected, unless it is a whole one for a decimal: of a time the unit is unknown, and a float may be a
+    rounded decimal.
     """
     if isinstance(value, str):
         return exact.read(name, value, kind)
     if isinstance(value, int | float) and not (is_.is_decimal(kind) and type(value) is int):
-        raise DataError(f"{name} is {kind}, which comes as text, not as {value!r}.", key=name)
+        raise DataError(f"{name} is {kind}, which is sent as text, not as {value!r}.", key=name)
     return value
 
 

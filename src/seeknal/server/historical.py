@@ -1,4 +1,4 @@
-"""Training data over HTTP: the spine is streamed in and the join is streamed out, neither of them whole in memory."""
+"""Training data over HTTP: the spine is streamed in and the join is streamed out, so neither has to fit in memory."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _LONGEST_QUERY, _MOST_LOOKUPS = 2**20, 100
 
 
 class Lookup(msgspec.Struct, forbid_unknown_fields=True):
-    """The features wanted of a group."""
+    """The features to read from a group."""
 
     group: Annotated[str, Meta(description="The group's name, or PROJECT/NAME.")]
     features: Annotated[list[str] | None, Meta(description="The features to return; all by default.")] = None
     prefix: Annotated[str | None, Meta(description="Text to put before the name of each feature.")] = None
-    rename: Annotated[dict[str, str] | None, Meta(description="New names of features, by their own names.")] = None
+    rename: Annotated[dict[str, str] | None, Meta(description="New names of features: own name to new name.")] = None
     version: Annotated[int | None, Meta(description="The version to read; the current one by default.")] = None
 
 
@@ -44,13 +44,13 @@ class TrainingQuery(msgspec.Struct, forbid_unknown_fields=True):
     """A training set, without its spine."""
 
     lookups: Annotated[list[Lookup], Meta(min_length=1, max_length=_MOST_LOOKUPS)]
-    date_col: Annotated[str, Meta(description="The spine's column with the moments.")]
+    date_col: Annotated[str, Meta(description="The column of the spine with the timestamps.")]
     keep: Annotated[list[str] | None, Meta(description="Columns of the spine to keep; all by default.")] = None
-    start: Annotated[str | None, Meta(description="The first event time that is visible.")] = None
-    end: Annotated[str | None, Meta(description="The last event time that is visible.")] = None
+    start: Annotated[str | None, Meta(description="The first event time that is visible, inclusive.")] = None
+    end: Annotated[str | None, Meta(description="The last event time that is visible, inclusive.")] = None
     as_of: Annotated[
         str | int | dict[str, int] | None,
-        Meta(description="Read only what was stored by then: a moment, a snapshot, or snapshots by group."),
+        Meta(description="Read only what was stored by then: a time, a snapshot number, or snapshot numbers by group."),
     ] = None
 
 
@@ -58,7 +58,7 @@ BODY = Decoder(TrainingQuery, '{"lookups": [{"group": "..."}], "date_col": "..."
 
 
 async def post(service: Service, request: Request) -> Response:
-    """Return the rows of a spine with the features known at their moments, as an Arrow stream."""
+    """Return the rows of a spine with the features known at their timestamps, as an Arrow stream."""
     request.refuse_query()
     service.store.stamp()  # raises if the home is gone, so that no folder is created there
     with ExitStack() as stack:
@@ -73,10 +73,10 @@ async def post(service: Service, request: Request) -> Response:
             await service.joins.run(_check_rows, spine, request.limits.spine_rows)
             lookups = await service.joins.run(_lookups, service, request, query)
             batches = await service.joins.run(_batches, service, lookups, spine, query, gone)
-            first = await service.joins.run(next, batches, b"")  # so that most errors come before the response begins
-        except DataError as error:
+            first = await service.joins.run(next, batches, b"")  # so that most errors occur before the response begins
+        except DataError as error:  # a path on the server means nothing to the client
             raise DataError(str(error).replace(repr(str(spine)), "The spine")) from None
-        # The stream goes on after this function, so it takes over what is to be released.
+        # The stream outlives this function, so it takes over the resources to release.
         pieces = _pieces(service, request, chain([first], batches), gone, stack.pop_all())
     return Stream(pieces, media_type=ARROW)
 
@@ -93,7 +93,7 @@ async def _pieces(
 
 
 def _check_rows(spine: Path, most: int) -> None:
-    """Check that a spine does not have too many rows, however few its bytes.
+    """Check the number of rows of a spine, since a few bytes can encode a great many.
 
     Raises:
         Problem: It has too many.
@@ -159,14 +159,18 @@ async def _receive(request: Request, folder: Path, fill: Callable[[int], None]) 
     Args:
         request: The request.
         folder: The folder for the file.
-        fill: Reserves room on disk for some more bytes.
+        fill: Reserves space on disk for a number of further bytes.
+
+    Raises:
+        Problem: The body has another content type, or is too large.
+        DataError: The body is not such a form, or lacks a part.
     """
     kind, options = parse_options_header(request.headers.get(b"content-type", b""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "Send multipart/form-data with the parts query (JSON) and spine (a file of Parquet, or an Arrow stream): "
-            "curl -F 'query={...}' -F spine=@spine.parquet, say.",
+            "curl -F 'query={...}' -F spine=@spine.parquet, for example.",
         )
     with Upload(folder) as form:
         try:
@@ -199,13 +203,14 @@ class Upload:
         self._value = bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._name = ""
+        # The parser calls them by these names: `_on_part_data` is its `on_part_data`.
         self.callbacks: Any = {name[1:]: getattr(self, name) for name in dir(self) if name.startswith("_on_")}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with kept_in(self._folder):  # of which the last is written now
+        with kept_in(self._folder):  # closing writes the last buffered bytes
             self._file.close()
 
     def named(self) -> Path:

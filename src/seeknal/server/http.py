@@ -1,4 +1,4 @@
-"""Requests and problems: the limits, deadlines and content types that all endpoints share."""
+"""Requests, responses and problems: the limits, deadlines and content types that all endpoints share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reply(Response):
-    """A whole response. It writes its two headers itself, since Starlette takes as long for them as a read takes."""
+    """A complete response. It encodes its two headers itself: Starlette takes as long for that as a lookup takes."""
 
     def __init__(self, body: bytes, kind: str = JSON) -> None:
         self.status_code, self.body, self.background = HTTPStatus.OK, body, None
@@ -37,9 +37,9 @@ class Reply(Response):
 
 
 class Stream(StreamingResponse):
-    """A response in pieces, whose source checks itself whether the client has disconnected.
+    """A response in pieces, whose source itself checks whether the client has disconnected.
 
-    Starlette would cancel the source, while a thread still computes the next piece in a folder that is then deleted.
+    Starlette would cancel the source while a thread still computes the next piece, in a folder that is then deleted.
     """
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -62,7 +62,7 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
     Args:
         status: The status of the response.
         detail: What is wrong, what is there, what to do.
-        title: The kind of problem: the class of the library's error, where it is one. None: the phrase of the status.
+        title: The kind of problem: the class of the error, for errors of the library. None: the phrase of the status.
         headers: Headers of the response.
     """
 
@@ -84,11 +84,11 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
 
 
 class Request:
-    """One request, and what becomes known of it while it is answered.
+    """One request, with what is learned about it while it is answered.
 
     Args:
-        scope: The scope that ASGI gives it.
-        receive: Receives the next message of ASGI, such as a part of the body.
+        scope: Its ASGI scope.
+        receive: Receives the next ASGI message, such as a part of the body.
         limits: The limits of the server.
     """
 
@@ -102,9 +102,11 @@ class Request:
     """The project that the path names."""
     token: TokenRecord | None = None
     table: Any = None
+    """The metrics of the requested table."""
     keys = 0
     reads: Sequence[Read] = ()
     late: Problem | None = None
+    """The problem to respond with, once the deadline has passed."""
     task: asyncio.Task[Any] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
@@ -133,7 +135,7 @@ class Request:
             raise Problem(
                 HTTPStatus.FORBIDDEN,
                 f"Token {self.token.name!r} has no right to {right} in project {project[:128]!r}, "
-                f"but to {', '.join(self.token.rights)} in {self.token.project!r}.",
+                f"only to {', '.join(self.token.rights)} in {self.token.project!r}.",
             )
 
     def wait(self, why: str, status: int = HTTPStatus.SERVICE_UNAVAILABLE) -> None:
@@ -153,7 +155,7 @@ class Request:
         self.deadline = inf
 
     async def gone(self) -> None:
-        """Wait until the client disconnects. To be called after the whole body was received."""
+        """Wait until the client disconnects. Called only after the whole body was received."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -211,7 +213,7 @@ class Request:
             )
 
     async def body(self) -> bytes:
-        """Return the whole body, for which there is one deadline.
+        """Return the whole body, within one deadline.
 
         Raises:
             Problem: The body is too long, has a content encoding, or ends early.
@@ -255,7 +257,10 @@ class Request:
         return message
 
     async def forward(self, send: Send, message: Message) -> None:
-        """Send a message of the response. A large body goes in pieces, each with a deadline for the client to read it."""
+        """Send a message of the response.
+
+        A large body is sent in pieces, each with a new deadline: `send` waits while the client does not read.
+        """
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif len(body := message.get("body", b"")) > _AT_ONCE or message.get("more_body"):
@@ -274,7 +279,7 @@ _NEVER = {"q=0", "q=0.0", "q=0.00", "q=0.000"}
 _ANY = {b"*/*", b"", _JSON}
 _BODY = "The body did not arrive in time.", HTTPStatus.REQUEST_TIMEOUT
 _AT_ONCE = 2**18
-"""Most bytes of a response that wait in memory for the client to read them."""
+"""The size of the pieces in which a large body is sent, in bytes."""
 _KINDS = {
     "*/*": JSON,
     "application/*": JSON,

@@ -1,4 +1,4 @@
-"""Long work, with a bounded thread pool for each kind: pushes never wait for joins, nor joins for pushes."""
+"""Long-running work, with a bounded thread pool for each kind: pushes never wait for joins, nor joins for pushes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class Jobs:
-    """A limited number of places for one kind of work, and the threads that do it.
+    """A limited number of slots for one kind of work, and the threads that do it.
 
     Args:
         kind: The kind, such as "pushes".
-        places: How many may be at work at once. Others wait, and get their places first come, first served.
+        places: The number of slots. Further requests wait for one, first come, first served.
     """
 
     def __init__(self, kind: str, places: int) -> None:
@@ -31,9 +31,9 @@ class Jobs:
         self._threads = ThreadPoolExecutor(places, kind)
 
     async def place(self, request: Request) -> AbstractContextManager[None]:
-        """Wait for a place, and return the context manager that releases it.
+        """Wait for a slot, and return the context manager that releases it.
 
-        To be called once the whole request is received, so that slow senders hold no place.
+        Called once the whole request was received, so that slow senders hold no slot.
         """
         request.wait(*self._full)
         await self._free.acquire()
@@ -57,11 +57,11 @@ class Jobs:
 
 
 class Spines:
-    """Limits the spines that are being received, wait for a place or are joined, by number and by bytes on disk.
+    """Limits the spines that are being received, wait for a slot or are joined, by number and by bytes on disk.
 
     Args:
         most: The number of spines at once; further ones are rejected.
-        room: The number of bytes that they may fill together.
+        room: The number of bytes that all of them may take together.
     """
 
     def __init__(self, most: int, room: int) -> None:
@@ -70,10 +70,10 @@ class Spines:
 
     @contextmanager
     def one(self) -> Iterator[Callable[[int], None]]:
-        """Admit one more spine, and yield the function that reserves room for some more bytes of it.
+        """Admit one more spine, and yield the function that reserves space for a number of further bytes of it.
 
         Raises:
-            Problem: There are too many spines, or they leave no room.
+            Problem: There are too many spines, or they leave no space.
         """
         mine = 0
 

@@ -25,7 +25,7 @@ from seeknal.values import exact, frames
 
 
 class OnlineRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The entities whose features are wanted."""
+    """The entities whose features are requested."""
 
     keys: Annotated[list[dict[str, Any]], Meta(description="One object per entity: join key to value.")]
     features: Annotated[list[str] | None, Meta(description="The features to return, in order; all by default.")] = None
@@ -55,7 +55,7 @@ async def post(service: Service, request: Request) -> Response:
         keys = asked.keys
     request.keys = len(keys)
     check_count(request.keys, service.limits.keys)
-    # The fast path: the most common request, to a store in this process, takes neither a thread nor Arrow.
+    # Fast path: the most common request, to a store that does not block, needs neither a thread nor Arrow.
     if kind == request.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
         quick = held.quick(asked.keys, time.time_ns() // 1000)
         if quick is not None:
@@ -79,7 +79,7 @@ async def get(service: Service, request: Request) -> Response:
     given = [(name, text) for name, text in request.query if name in held.key_kinds]
     own = dict(given)
     if len(own) < len(given):
-        raise DataError("The query has a key twice. Ask for several entities with POST.")
+        raise DataError("The query has a key twice. Request several entities with POST.")
     asked = _options([(name, text) for name, text in request.query if name not in held.key_kinds], held.table.keys)
     if missing := misfit(own, held.key_kinds):
         raise DataError(
@@ -91,7 +91,7 @@ async def get(service: Service, request: Request) -> Response:
 
 
 def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
-    """Return a key from text, written as JSON would write it: 01 is not a number.
+    """Parse a key from the query, in the notation of JSON: 01 is not a number.
 
     Raises:
         DataError: The text is not a value of that type.
@@ -106,10 +106,10 @@ def _from_text(name: str, text: str, kind: pa.DataType) -> Any:
 
 
 def _options(query: list[tuple[str, str]], keys: Sequence[str] = ()) -> OnlineRequest:
-    """Return the lookup that a query describes, without its keys.
+    """Return the options that a query has beside its keys.
 
     Args:
-        query: The fields of the query that are not keys.
+        query: The fields of the query other than keys.
         keys: The names of the keys, for the hint in an error.
 
     Raises:

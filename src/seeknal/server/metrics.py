@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, of each table and of the server."""
+"""Metrics of each table and of the server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 _BOUNDS = [*map(str, map(float, _BUCKETS)), "+Inf"]
 _SECONDS, _BUCKET, _ANSWERS = "seconds", "bucket", "answers"
 _COUNTERS = {
-    "keys": "Entities asked for.",
-    "not_found": "Rows that groups did not have.",
+    "keys": "Requested entities.",
+    "not_found": "Rows that groups did not have, one per entity and group.",
     "expired": "Rows that had expired.",
 }
 
@@ -26,29 +26,29 @@ class TableMetrics:
     """The counters of one table.
 
     Args:
-        tally: The counts of this worker, to which the table's are added.
+        counts: The counts of this worker, to which those of the table are added.
         labels: Project and table.
     """
 
-    def __init__(self, tally: defaultdict[Key, float], labels: tuple[str, str]) -> None:
-        self._tally = tally
+    def __init__(self, counts: defaultdict[Key, float], labels: tuple[str, str]) -> None:
+        self._counts = counts
         self._keys, self._not_found, self._expired = ((name, *labels) for name in _COUNTERS)
         self._seconds = (_SECONDS, *labels)
         self._buckets = [(_BUCKET, *labels, bound) for bound in _BOUNDS]
         for key in (self._keys, self._not_found, self._expired):
-            tally[key] += 0  # so that a counter is exported, as 0, before it first counts
+            counts[key] += 0  # so that a counter is exported as 0 before it first counts
 
     def answered(self, keys: int, reads: Iterable[Read], seconds: float) -> None:
         """Count a response, the rows that were not found, and those that had expired."""
-        tally = self._tally
-        tally[self._seconds] += seconds
-        tally[self._buckets[bisect_left(_BUCKETS, seconds)]] += 1
-        tally[self._keys] += keys
+        counts = self._counts
+        counts[self._seconds] += seconds
+        counts[self._buckets[bisect_left(_BUCKETS, seconds)]] += 1
+        counts[self._keys] += keys
         for read in reads:
             if None in read.alive:
                 absent = read.rows.count(None)
-                tally[self._not_found] += absent
-                tally[self._expired] += read.alive.count(None) - absent
+                counts[self._not_found] += absent
+                counts[self._expired] += read.alive.count(None) - absent
 
 
 class Metrics:
@@ -62,22 +62,22 @@ class Metrics:
 
     def __init__(self, totals: Totals | SharedTotals) -> None:
         self._totals = totals
-        self._tally: defaultdict[Key, float] = defaultdict(float)
+        self._counts: defaultdict[Key, float] = defaultdict(float)
         self._tables: dict[tuple[str, str], TableMetrics] = {}
 
     def table(self, project: str, name: str) -> TableMetrics:
         """Return the counters of a table."""
         if (found := self._tables.get((project, name))) is None:
-            found = self._tables[project, name] = TableMetrics(self._tally, (project, name))
+            found = self._tables[project, name] = TableMetrics(self._counts, (project, name))
         return found
 
     def answered(self, route: str, status: int) -> None:
         """Count a response."""
-        self._tally[_ANSWERS, route, str(int(status))] += 1
+        self._counts[_ANSWERS, route, str(int(status))] += 1
 
     def flush(self) -> None:
         """Add the counts of this worker to the totals."""
-        self._totals.add(self._tally)
+        self._totals.add(self._counts)
 
     def text(self, project: str | None, ages: Iterable[Freshness], at: int) -> bytes:
         """Return all flushed counts, in the text format of Prometheus.
@@ -97,8 +97,8 @@ class Metrics:
 
 
 def _counted(totals: Counts) -> Iterator[str]:
-    """Yield the counts in the text format of Prometheus. No label needs escaping, as names have no such characters."""
-    yield from _head("seeknal_online_seconds", "histogram", "Time to answer a request to an online table.")
+    """Yield the counts in the text format of Prometheus. Names have no characters that would need escaping in a label."""
+    yield from _head("seeknal_online_seconds", "histogram", "Response time of requests to an online table.")
     for _, project, table in _of(totals, _SECONDS):
         labels = _labels(project=project, table=table)
         numbers = accumulate(totals.get((_BUCKET, project, table, bound), 0) for bound in _BOUNDS)
@@ -110,7 +110,7 @@ def _counted(totals: Counts) -> Iterator[str]:
         yield from _head(f"seeknal_online_{name}_total", "counter", about)
         for key in _of(totals, name):
             yield f"seeknal_online_{name}_total{{{_labels(project=key[1], table=key[2])}}} {float(totals[key])}"
-    yield from _head("seeknal_answers_total", "counter", "Answers, by route and status.")
+    yield from _head("seeknal_answers_total", "counter", "Responses, by route and status.")
     for key in _of(totals, _ANSWERS):
         yield f"seeknal_answers_total{{{_labels(route=key[1], status=key[2])}}} {float(totals[key])}"
 

@@ -17,15 +17,15 @@ class Limits:
     """The limits of a server; each worker applies them on its own.
 
     Args:
-        keys: Entities in a request, and rows in a push.
-        body: Bytes of a request.
-        spine: Bytes of a spine, which is kept on disk while it is joined.
-        spine_rows: Rows of a spine, since a few bytes can stand for a great many.
+        keys: Most entities of a request, and most rows of a push.
+        body: Most bytes of a request.
+        spine: Most bytes of a spine, which is kept on disk while it is joined.
+        spine_rows: Most rows of a spine, since a few bytes can encode a great many.
         time: How long a request may wait for its next bytes, for a store, or for the client to read the response.
-        requests: Requests at work at once; more get 503.
-        jobs: Pushes at work at once, and joins at work at once. More wait for a place, and get 429 if none is free in
-            time.
-        connections: Open connections; more are closed.
+        requests: Most concurrent requests; further ones get 503.
+        jobs: Most concurrent pushes, and most concurrent joins. Further ones wait for a slot, and get 429 if none becomes
+            free in time.
+        connections: Most open connections; further ones are closed.
     """
 
     keys: int = 1000
@@ -49,14 +49,14 @@ class Options:
 
     Args:
         host: The address to listen on.
-        port: The port to listen on; 0 takes a free one.
+        port: The port to listen on; 0 picks a free one.
         workers: The number of processes that answer requests.
         limits: The limits of each worker.
         access_log: Whether to write a line to stdout for each request.
         certificate: File with the TLS certificate and its chain, in PEM.
         key: File with the certificate's private key, in PEM.
-        grace: How many seconds requests in flight may take when the server is told to stop.
-        telemetry: Whether to send spans with OpenTelemetry, as its OTEL_* variables say.
+        grace: How many seconds requests in flight have to finish when the server stops.
+        telemetry: Whether to send spans with OpenTelemetry, which the OTEL_* variables configure.
 
     Raises:
         DefinitionError: Only one of certificate and key is given, or a file does not exist.

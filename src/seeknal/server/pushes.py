@@ -24,16 +24,20 @@ class Rows(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PushResult(msgspec.Struct):
-    """What a push has stored."""
+    """The outcome of a push."""
 
     group: Annotated[str, Meta(description="Project and name of the group.")]
     version: int
-    snapshot: Annotated[int, Meta(description="The newest snapshot, which has the rows.")]
+    snapshot: Annotated[int, Meta(description="The newest snapshot, which contains the rows.")]
     rows: Annotated[int, Meta(description="Rows that were stored.")]
-    known: Annotated[int, Meta(description="Rows that were stored already, and not again.")]
-    erased: Annotated[int, Meta(description="Rows left out, at or before the erasure of their entity.")]
+    known: Annotated[int, Meta(description="Rows that were stored already, and were not stored again.")]
+    erased: Annotated[
+        int, Meta(description="Rows left out because they are dated at or before the erasure of their entity.")
+    ]
     first: Annotated[str | None, Meta(description="Earliest event time of the rows that were not left out.")]
-    online: Annotated[int | None, Meta(description="Entities online now; null if nothing was to be loaded.")]
+    online: Annotated[
+        int | None, Meta(description="Entities of the version that are online now; null if there was nothing to load.")
+    ]
 
 
 BODY = Decoder(Rows, '{"rows": [{"NAME": ...}]}')
@@ -63,7 +67,7 @@ def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> PushRe
 
 
 def _read(rows: list[dict[str, Any]], schema: Schema, *, text: bool) -> list[dict[str, Any]]:
-    """Return the rows with decoded keys and features; the library itself reads event and created times as text."""
+    """Return the rows with decoded keys and features. Event and created times stay text, which the library parses itself."""
     fields = [*schema.keys, *schema.features]
     readers = {field.name: read for field in fields if (read := forms.reads(field.type, text=text))}
     return [

@@ -1,4 +1,4 @@
-"""The routes: all that authorizes, answers and describes the requests to each path is written here, once."""
+"""The routes: for each path, in one place, how requests are authorized, answered and described."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Operation:
         name: The operation's name in generated clients.
         answers: The content types of the response, each with the type that it encodes if that has a schema.
         body: The decoder of the body; None if the operation takes none.
-        is_form: Whether the body is a form, of what `body` decodes and a spine.
+        is_form: Whether the body is a form with two parts: what `body` decodes, and a spine.
         query: The decoder whose fields can be given in the query, with each key as a field.
-        problems: The statuses of its problems, beside those of every route, every right and every body.
+        problems: The statuses of its problems, besides those of every route, every right and every body.
         example: What follows the URL in an example for curl.
     """
 
@@ -48,7 +48,7 @@ class Operation:
 
     @property
     def summary(self) -> str:
-        """What the operation does, in a sentence: that of its endpoint's docstring."""
+        """What the operation does, in a sentence: the first line of its endpoint's docstring."""
         return (self.endpoint.__doc__ or "").partition("\n")[0]
 
 
@@ -67,7 +67,7 @@ class Route:
     operations: Mapping[str, Operation]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that the router has found the route of."""
+        """Answer a request that the router has matched to this route."""
         state, names = scope["state"], [*scope["path_params"].values()]
         response = await self.respond(state["service"], state["request"], names)
         await response(scope, receive, send)
@@ -79,6 +79,7 @@ class Route:
             Problem: Too many requests are running, the path has other methods, or the request is not authorized.
         """
         request.route, request.names = self.path, names
+        # Before authorization, so that an overloaded worker spends nothing on the request.
         if len(service.running) > service.limits.requests:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are running.", None, SOON)
         operation = self.operations.get("GET" if request.method == "HEAD" else request.method)
@@ -91,8 +92,8 @@ class Route:
         return await operation.endpoint(service, request)
 
 
-def _ways(path: str, right: str, operations: Mapping[str, Operation]) -> list[Route]:
-    """Return a route, and the one without the project in its path, which finds the only project that has the name."""
+def _with_and_without_project(path: str, right: str, operations: Mapping[str, Operation]) -> list[Route]:
+    """Return a route, and its variant without the project in the path, which finds the only project that has the name."""
     by_name = {method: replace(one, name=f"{one.name}_by_name") for method, one in operations.items()}
     return [Route(path, right, operations), Route(path.replace("/{project}", ""), right, by_name)]
 
@@ -131,15 +132,17 @@ _get_training_data = Operation(
     problems={404, 429},
     example="""-F 'query={"lookups": [{"group": "spend"}], "date_col": "at"}' -F spine=@spine.parquet -o training.arrows""",
 )
-_online = _ways("/v1/online/{project}/{table}", "read", {"POST": _get_features, "GET": _get_features_of_one})
+_online = _with_and_without_project(
+    "/v1/online/{project}/{table}", "read", {"POST": _get_features, "GET": _get_features_of_one}
+)
 ROUTES = (
     *_online,
-    *_ways("/v1/push/{project}/{group}", "push", {"POST": _push_rows}),
-    *_ways("/v1/historical/{project}", "read", {"POST": _get_training_data}),
+    *_with_and_without_project("/v1/push/{project}/{group}", "push", {"POST": _push_rows}),
+    *_with_and_without_project("/v1/historical/{project}", "read", {"POST": _get_training_data}),
     Route("/v1/catalog", "read", {"GET": Operation(about.catalog, "get_catalog", {JSON: dict})}),
     Route("/metrics", "admin", {"GET": Operation(about.metrics, "get_metrics", {TEXT: None})}),
     Route("/healthz", OPEN, {"GET": Operation(about.healthy, "get_health", {JSON: about.Health})}),
     Route("/readyz", OPEN, {"GET": Operation(about.ready, "get_readiness", {JSON: about.Health})}),
 )
 ONLINE = {one.path.count("/") + 1: one for one in _online}
-"""The routes of online reads, by the number of pieces into which slashes split a path."""
+"""The routes of online reads, by the number of parts into which slashes split a path."""

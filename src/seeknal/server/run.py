@@ -1,4 +1,4 @@
-"""Running workers: uvicorn, with the protection against slow and endless requests that it lacks."""
+"""The processes of the server: uvicorn, with the protection against slow and endless requests that it lacks."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class News(logging.Filter):
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with limits on the time and size of a head, and on how long a client leaves a response unread."""
+    """HTTP/1.1 with limits on the time and size of a request's head, and on how long a client leaves a response unread."""
 
     _is_watched = False
-    """Whether a timer runs that checks the connections of this worker: one for all of them."""
+    """Whether the timer runs that checks all connections of this worker."""
 
     def connection_made(self, transport: Any) -> None:
         """Accept a connection, or reject it if there are too many."""
@@ -75,7 +75,7 @@ class Protocol(HttpToolsProtocol):
                 self.refuse(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
-        """Begin a head, whose time and size count from here."""
+        """Start a head, whose time and size are measured from here."""
         super().on_message_begin()
         self.head_since, self._head_size = self.loop.time(), 0
 
@@ -89,9 +89,9 @@ class Protocol(HttpToolsProtocol):
             self.refuse(b"431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
-        """End a head. A request to upgrade is answered as any other.
+        """End a head. A request to upgrade the protocol is answered like any other.
 
-        If it has a body it is rejected, because the body would be parsed as the next request.
+        If it has a body, it is rejected, because the body would be parsed as the next request.
         """
         self.head_since, self._head_size = inf, 0
         upgrades = self.parser.should_upgrade()
@@ -121,6 +121,7 @@ class Protocol(HttpToolsProtocol):
     def look_after(self) -> None:
         """Close the connection if its head does not arrive in time, or the client does not read what is sent."""
         now = self.loop.time()
+        # As long as the client reads, the number of unsent bytes changes from one check to the next.
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now if unsent else inf
@@ -148,31 +149,31 @@ def serve(store: FeatureStore, options: Options, settings: Settings) -> None:
         settings: The settings that each worker opens the store with.
 
     Raises:
-        DefinitionError: Other machines could reach the server and there are no tokens, or certificate and key cannot be
-            used.
+        DefinitionError: Other machines could reach the server and there are no tokens, or the certificate and its key
+            cannot be used.
         StoreError: The address is taken, or the workers do not start.
     """
     if not options.is_local and not store.tokens.all():
         raise DefinitionError(
-            f"At {options.host} others could read every feature, since there are no tokens. Make one first: "
+            f"At {options.host}, other machines could read every feature, because there are no tokens. Create one first: "
             "seeknal token create NAME --project PROJECT --right read."
         )
     _check_certificate(options)
     if options.telemetry:
         telemetry()
-    _raise_limit_of_files()
+    _raise_open_file_limit()
     with _listen(options) as listening:
         scheme, (host, port) = "https" if options.certificate else "http", listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        print(f"Serving {store.home} at {scheme}://{shown}:{port}. Ctrl-C ends it.", file=sys.stderr)  # noqa: T201 - for the operator
-        _work(_config(options, settings), options, listening)
+        print(f"Serving {store.home} at {scheme}://{shown}:{port}. Ctrl-C stops it.", file=sys.stderr)  # noqa: T201 - for the operator
+        _run_workers(_config(options, settings), options, listening)
 
 
-def _work(config: uvicorn.Config, options: Options, listening: socket.socket) -> None:
-    for ended in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again when it is done
+def _run_workers(config: uvicorn.Config, options: Options, listening: socket.socket) -> None:
+    for ended in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again after a clean stop
         signal.signal(ended, lambda *_: None)
     if options.workers == 1:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it means to replace workers, and here there are none
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a request to replace the workers, of which there are none here
         server = uvicorn.Server(config)
         try:
             server.run(sockets=[listening])
@@ -186,25 +187,25 @@ def _work(config: uvicorn.Config, options: Options, listening: socket.socket) ->
 
 
 class Workers(Multiprocess):
-    """uvicorn's supervisor, with a shorter timeout for a running worker than for one that starts."""
+    """uvicorn's supervisor, with a shorter timeout for a running worker than for a starting one."""
 
     def keep_subprocess_alive(self) -> None:
-        """Replace the workers that have died, or hang."""
-        _stand_somewhere()
+        """Replace the workers that have died or hang."""
+        _leave_deleted_folder()
         self.config.timeout_worker_healthcheck = _HANGS
         super().keep_subprocess_alive()
 
     def restart_all(self) -> None:
         """Replace all workers, one by one."""
-        _stand_somewhere()
+        _leave_deleted_folder()
         self.config.timeout_worker_healthcheck = _STARTS
         super().restart_all()
 
 
-def _stand_somewhere() -> None:
-    """Leave a working folder that is gone, since no process can be started from it."""
+def _leave_deleted_folder() -> None:
+    """Leave a working folder that was deleted, since no process can be started in it."""
     try:
-        os.getcwd()  # noqa: PTH109 - a path is not wanted
+        os.getcwd()  # noqa: PTH109 - only the error is of interest
     except FileNotFoundError:
         os.chdir("/")
 
@@ -230,7 +231,7 @@ def _config(options: Options, settings: Settings) -> uvicorn.Config:
 
 
 def _check_certificate(options: Options) -> None:
-    """Check that the certificate and its key can be used, before workers fail on them.
+    """Check that the certificate and its key can be used, before the workers fail to start.
 
     Raises:
         DefinitionError: They cannot be used.
@@ -255,13 +256,13 @@ def _listen(options: Options) -> socket.socket:
         listening = socket.create_server((options.host, options.port), family=family, backlog=2048)
     except OSError as error:
         raise StoreError(
-            f"{options.host} port {options.port} cannot be listened at: {error}. Choose another --port."
+            f"The server cannot listen on {options.host} port {options.port}: {error}. Choose another --port."
         ) from None
-    listening.set_inheritable(True)
+    listening.set_inheritable(True)  # the workers accept connections on it
     return listening
 
 
-def _raise_limit_of_files() -> None:
+def _raise_open_file_limit() -> None:
     """Allow as many open files as the system permits, since each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""A worker: its open home, and what its endpoints share."""
+"""A worker: the home that it serves, and what its endpoints share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from seeknal.values import exact
 
 T = TypeVar("T")
 _AT_START = 20
-"""Tables that are opened before the first request."""
+"""How many tables are opened before the first request."""
 _LOOK = 0.25
 """The interval at which the registry is checked and overdue requests are ended, in seconds."""
 
@@ -66,8 +66,6 @@ class Service:
         self._refreshes = ThreadPoolExecutor(1, "refresh")
         self._watchers: list[asyncio.Task[None]] = []
 
-    # For endpoints
-
     async def table(self, request: Request) -> Held:
         """Return the table that a request names.
 
@@ -82,7 +80,7 @@ class Service:
         return held
 
     async def elsewhere(self, request: Request, step: Callable[..., T], *arguments: object) -> T:
-        """Run a step that may block in a thread, while other requests are answered."""
+        """Run a step that may block, in a thread, so that other requests are answered meanwhile."""
         request.wait("The store did not answer in time.")
         return await asyncio.get_running_loop().run_in_executor(self._lookups, step, *arguments)
 
@@ -90,10 +88,8 @@ class Service:
         """Yield the freshness of each table."""
         at, online = time.time_ns() // 1000, self.store.overview().tables
         for table in online.all():
-            with suppress(SeeknalError):  # the table has no age then, which is what an alert asks for
+            with suppress(SeeknalError):  # the table is left out of the metrics then, and an alert watches for that
                 yield online.freshness(table, at)
-
-    # Lifecycle
 
     async def start(self) -> None:
         """Open what the first requests need.
@@ -105,12 +101,12 @@ class Service:
         """
         self.definitions.refresh()
         for record in self.store.tables.all()[:_AT_START]:
-            with suppress(SeeknalError, Problem):  # the first request for the table reports the error
+            with suppress(SeeknalError, Problem):  # the first request for the table will report the error
                 self.definitions.open(record.project, record.name)
-        exact.read("", "1", pa.int64())  # a warm-up, since Arrow takes half a second for its first cast
+        exact.read("", "1", pa.int64())  # a warm-up: Arrow takes half a second for its first cast
         self._watchers = [asyncio.create_task(_forever(step)) for step in (self._look_after_requests, self._refresh)]
         gc.collect()
-        gc.freeze()  # what is open now stays, so later collections need not look at it
+        gc.freeze()  # what is open now stays open, so later collections need not scan it
 
     async def stop(self) -> None:
         """Close everything."""
@@ -136,7 +132,7 @@ class Service:
         self.metrics.flush()
 
     async def _refresh(self) -> None:
-        """Refresh the definitions in a thread of their own, since all other threads may be waiting for a store."""
+        """Refresh the definitions in a separate thread, since all others may be waiting for a store."""
         with suppress(SeeknalError):  # /readyz reports it
             await asyncio.get_running_loop().run_in_executor(self._refreshes, self.definitions.refresh)
 
@@ -147,7 +143,7 @@ async def _forever(step: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_LOOK)
         try:
             await step()
-        except Exception:  # noqa: BLE001 - if this ended, revoked tokens would stay valid and no request would time out
+        except Exception:  # noqa: BLE001 - if this loop ended, revoked tokens would stay valid and no request would time out
             traceback.print_exc()
 
 

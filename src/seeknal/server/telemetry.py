@@ -31,7 +31,7 @@ class Telemetry:
         self._propagator = TraceContextTextMapPropagator()
 
     def add(self, request: Request, route: str, status: int, seconds: float) -> None:
-        """Add the span of a request that was answered, without keys and features."""
+        """Add the span of an answered request, without keys and features."""
         end = time.time_ns()
         carrier = {"traceparent": request.headers.get(b"traceparent", b"").decode("latin-1")}
         span = self._tracer.start_span(
@@ -52,7 +52,7 @@ class Telemetry:
         span.end(end)
 
     def close(self) -> None:
-        """Send the remaining spans, and give up soon: without a collector, sending would go on for half a minute."""
+        """Send the remaining spans, but give up soon: without a collector, the attempts would go on for half a minute."""
         sending = Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(_PATIENCE)

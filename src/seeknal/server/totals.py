@@ -1,4 +1,4 @@
-"""The totals of what all workers counted, kept in the memory of the first process.
+"""The totals of the counts of all workers, kept in the memory of the first process.
 
 Workers send their counts over a socket that they inherit. There are no files, so a full disk, a cleaned folder or a
 worker that dies cannot harm the server.
@@ -22,7 +22,7 @@ Counts = dict[Key, float]
 """Numbers by the name of a counter and its labels."""
 
 _AT_ONCE = 100
-"""Counts in a message. Each has two names of 128 bytes at most, and a message may have 2^16 bytes on any system."""
+"""Counts per message. Each has two names of at most 128 bytes, and every system allows messages of 2^16 bytes."""
 _LONGEST = 2**16
 _PATIENCE = 5.0
 
@@ -74,7 +74,7 @@ class Hub(Totals):
                     self._answer(files[0])
                 else:
                     self.add(dict(_decode(message)))
-            except Exception:  # noqa: BLE001 - the counts of other workers must still be taken
+            except Exception:  # noqa: BLE001 - the counts of other workers must still be received
                 traceback.print_exc()
 
     def _answer(self, file: int) -> None:
@@ -116,7 +116,9 @@ class SharedTotals:
         mine, theirs = socket.socketpair()
         try:
             with mine:
-                with theirs:
+                with (
+                    theirs
+                ):  # closed here once it was passed on, so that reading ends when the first process closes its own
                     rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs.fileno()])
                     self._entrance.sendmsg([b"?"], [rights], socket.MSG_DONTWAIT)
                 mine.settimeout(_PATIENCE)
