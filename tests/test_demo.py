@@ -219,7 +219,7 @@ def test_a_group_that_the_demo_did_not_make_is_left_alone(tmp_path):
     store = FeatureStore(tmp_path / ".seeknal")
     mine = FeatureGroup("weather", Entity("city", ["city"]), Materialization("at"), story.PROJECT)
     store.groups.write(mine, pa.table({"city": ["Oslo"], "at": ["2013-01-01"], "temp": [3.0]}))
-    with pytest.raises(DefinitionError, match=r"Feature group 'flights/weather' in .* was not made by the demo"):
+    with pytest.raises(DefinitionError, match=r"Feature group 'flights/weather' in .* was not created by the demo"):
         told(tmp_path)
     assert len(store.groups.sample("weather", limit=5)) == 1
 

@@ -236,7 +236,7 @@ def test_each_retry_reports_its_reason():
     ):
         client.catalog()
     assert steps[0] == "Waiting for http://127.0.0.1:1"
-    reasons = [step.partition(":1 again, after ")[2].partition(": ")[0] for step in steps[1:]]
+    reasons = [step.partition(":1 after ")[2].partition(": ")[0] for step in steps[1:]]
     assert reasons == ["1 of 2 failures", "2 of 2 failures"]
 
 

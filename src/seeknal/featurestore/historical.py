@@ -1,4 +1,4 @@
-"""Features of one or more groups, as they were known: a request that is built step by step, and that the store answers."""
+"""Features of one or more groups, as known in the past: a request that is built step by step, and run by the store."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class HistoricalFeaturesDuckDB:
     """
 
     def __init__(self, lookups: FeatureLookup | Sequence[FeatureLookup]) -> None:
-        self._asked = Inquiry(lookups)  # type: ignore[arg-type]  # a single lookup becomes a list of one
+        self._inquiry = Inquiry(lookups)  # type: ignore[arg-type]  # a single lookup becomes a list of one
         self._binding = Binding()
 
     @property
     def lookups(self) -> tuple[FeatureLookup, ...]:
         """The lookups, which select features of groups."""
-        return tuple(self._asked.lookups)
+        return tuple(self._inquiry.lookups)
 
     def __repr__(self) -> str:
         wanted = (f"{lookup.name} ({', '.join(lookup.features or ['all'])})" for lookup in self.lookups)
@@ -64,7 +64,7 @@ class HistoricalFeaturesDuckDB:
     def _repr_html_(self) -> str:
         from seeknal.values.display import sheet
 
-        asked = self._asked
+        inquiry = self._inquiry
         lookups = [
             {
                 "group": f"{one.project}/{one.name}" if one.project else one.name,
@@ -73,9 +73,9 @@ class HistoricalFeaturesDuckDB:
                 "prefix": one.prefix,
                 "rename": [f"{own} as {out}" for own, out in (one.rename or {}).items()],
             }
-            for one in asked.lookups
+            for one in inquiry.lookups
         ]
-        rows = f"a spine, at {asked.date_col}" if asked.kind == SPINE else asked.kind
+        rows = f"a spine, at {inquiry.date_col}" if inquiry.kind == SPINE else inquiry.kind
         return sheet("Features", {"asked": rows, "lookups": lookups})
 
     def using_spine(
@@ -90,15 +90,15 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.values.frames import kept
 
-        return self._asking(self._asked.of_spine(kept(spine), date_col, keep_cols))
+        return self._with(self._inquiry.of_spine(kept(spine), date_col, keep_cols))
 
     def using_latest(self, now: Moment | None = None) -> HistoricalFeaturesDuckDB:
         """Return the same features, for every entity, as known at a moment. None: now."""
-        return self._asking(self._asked.of_latest(now))
+        return self._with(self._inquiry.of_latest(now))
 
-    def _asking(self, asked: Inquiry) -> HistoricalFeaturesDuckDB:
+    def _with(self, inquiry: Inquiry) -> HistoricalFeaturesDuckDB:
         made = HistoricalFeaturesDuckDB.__new__(type(self))
-        made._asked, made._binding = asked, self._binding  # noqa: SLF001 - attributes of this class
+        made._inquiry, made._binding = inquiry, self._binding  # noqa: SLF001 - attributes of this class
         return made
 
     @overload
@@ -158,9 +158,9 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.system import progress
 
-        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Building the training set", on_progress) as report:
-            return self._store.features.frame(asked, output, report)
+            return self._store.features.frame(inquiry, output, report)
 
     def to_batches(
         self,
@@ -180,8 +180,8 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.system import progress
 
-        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        return self._store.features.batches(asked, on_progress or progress.no_progress)
+        inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
+        return self._store.features.batches(inquiry, on_progress or progress.no_progress)
 
     def to_parquet(
         self,
@@ -206,9 +206,9 @@ class HistoricalFeaturesDuckDB:
         from seeknal.join.streaming import write_parquet
         from seeknal.system import progress
 
-        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Building the training set", on_progress) as report:
-            return write_parquet(self._store.features.batches(asked, report), Path(path))
+            return write_parquet(self._store.features.batches(inquiry, report), Path(path))
 
     def save(
         self,
@@ -220,7 +220,7 @@ class HistoricalFeaturesDuckDB:
         rows: bool = False,
         on_progress: OnProgress | None = None,
     ) -> TrainingSet:
-        """Build the training set, and save all that is needed to rebuild it byte for byte.
+        """Build the training set, and save everything that is needed to rebuild it byte for byte.
 
         Args:
             name: A new name: a saved training set never changes.
@@ -236,9 +236,9 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.system import progress
 
-        asked, store = self._asked.within(feature_start_time, feature_end_time, as_of), self._store
+        inquiry, store = self._inquiry.within(feature_start_time, feature_end_time, as_of), self._store
         with progress.working("Building the training set", on_progress) as report:
-            return TrainingSet(store.training_sets.save(name, asked, keep_rows=rows, on_progress=report), store)
+            return TrainingSet(store.training_sets.save(name, inquiry, keep_rows=rows, on_progress=report), store)
 
     def explain(
         self,
@@ -268,8 +268,8 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.join.explanation import to_pandas
 
-        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
-        if asked.kind != SPINE:
+        inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
+        if inquiry.kind != SPINE:
             raise DefinitionError(
                 "explain() needs using_spine(spine, date_col=...), to know which column is the moment."
             )
@@ -277,9 +277,9 @@ class HistoricalFeaturesDuckDB:
             raise DataError(
                 f"Expected a row of the spine, such as spine.iloc[0] or a mapping, not {type(row).__name__}."
             )
-        if asked.date_col not in row:
-            raise DataError(f"The row has no {asked.date_col!r}, which is the moment to explain.")
-        return to_pandas(self._store.features.explain(asked, row, row[asked.date_col], limit))
+        if inquiry.date_col not in row:
+            raise DataError(f"The row has no {inquiry.date_col!r}, which is the moment to explain.")
+        return to_pandas(self._store.features.explain(inquiry, row, row[inquiry.date_col], limit))
 
     def check(
         self,
@@ -298,9 +298,9 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.system import progress
 
-        asked = self._asked.within(feature_start_time, feature_end_time, as_of)
+        inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         with progress.working("Looking for leaks", on_progress) as report:
-            found = self._store.features.check(asked, report)
+            found = self._store.features.check(inquiry, report)
         for text in found:
             notice(text)
         return found
@@ -325,8 +325,12 @@ class HistoricalFeaturesDuckDB:
                 configured one counts as None, however it is spelled.
             ttl: How long values are valid, in place of the groups' own ttl.
             on_progress: As in `to_dataframe`.
-            take_over: Also load over rows that another home, or a group that was deleted, left in the store. From then on
-                they belong to this home.
+            take_over: Also overwrite rows that another home, or a deleted group, left in the store. From then on they belong
+                to this home.
+
+        Raises:
+            DefinitionError: A group, feature or version does not exist, or an argument has the wrong form.
+            StoreError: The online store cannot be written, or has rows of another home.
         """
         from seeknal.system.progress import working
 
@@ -340,5 +344,5 @@ class HistoricalFeaturesDuckDB:
     @property
     def _store(self) -> FeatureStore:
         """The store of these features: that of the groups, or else the current one at the first use. It never changes afterwards."""
-        groups = (one.source for one in self._asked.lookups if isinstance(one.source, FeatureGroupDuckDB))
+        groups = (one.source for one in self._inquiry.lookups if isinstance(one.source, FeatureGroupDuckDB))
         return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package

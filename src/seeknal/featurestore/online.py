@@ -121,7 +121,7 @@ class OnlineFeaturesDuckDB:
             return self._store.tables.verify(self.name, project=self.project, sample=sample, on_progress=report)
 
     def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
-        """Load all groups of the table, as far as they changed since the last load.
+        """Load what changed in the groups of the table since the last load.
 
         Args:
             full: Rewrite all rows of all time, whatever is online, so that `verify` finds no difference.

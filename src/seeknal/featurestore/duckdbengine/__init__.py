@@ -1,1 +1,1 @@
-"""The import path that the user's guide has for its classes on DuckDB."""
+"""The import path of the user's guide for its classes on DuckDB."""
