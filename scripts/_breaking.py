@@ -1,4 +1,4 @@
-"""Breaking a copy of the package on purpose, and running tests on it: shared by break_the_join.py and break_the_rest.py."""
+"""Break a copy of the package on purpose, and run tests on it; shared by break_the_join.py and break_the_rest.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PARALLEL = 2
 
-# Loaded into pytest, so that it is certain which of two installed packages the tests are about.
+# Loaded into pytest, to make certain that the tests import the copy, and not the installed package.
 WITNESS = """
 import os, pathlib, seeknal
 copy, used = pathlib.Path(os.environ["BROKEN_COPY"]), pathlib.Path(seeknal.__file__)
@@ -24,14 +24,14 @@ assert copy in used.parents, f"the tests would import {used}, not the copy in {c
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change of the package's text.
+    """One textual change of the package.
 
     Args:
-        name: What it does.
-        old: Text that the file has exactly once.
-        new: What it becomes.
+        name: What the change does.
+        old: Text that occurs in the file exactly once.
+        new: Its replacement.
         path: The file, in the package.
-        tests: The tests that are to catch it, as pytest names them, from the folder `tests`.
+        tests: The tests that must catch it, by their pytest names below the folder `tests`.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Mutation:
         """Make the change.
 
         Raises:
-            SystemExit: The text is not there, or more than once.
+            SystemExit: The text does not occur exactly once.
         """
         file = package / self.path
         text = file.read_text()
@@ -55,7 +55,7 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a suite took it."""
+    """The outcome of a test run."""
 
     output: str
     returncode: int
@@ -67,18 +67,18 @@ class Outcome:
 
     @property
     def count(self) -> str:
-        """How many tests passed."""
+        """The number of tests that passed, as text."""
         found = re.search(r"\d+ passed", self.output)
         return found[0] if found else "none passed"
 
     @property
     def caught(self) -> bool:
-        """Whether a test failed, as against pytest itself."""
+        """Whether a test failed, and not pytest itself."""
         return self.returncode == 1 and bool(self.first)
 
     @property
     def first(self) -> str:
-        """The test that failed first; nothing if none did."""
+        """The test that failed first; empty if none did."""
         found = re.search(r"^FAILED \S*?(\w+)\.py::([^\s\[]+)", self.output, re.MULTILINE)
         return f"{found[2]} ({found[1]})" if found else ""
 
@@ -96,7 +96,7 @@ def environment(copy: Path) -> dict[str, str]:
     """Return the environment in which a copy comes before the installed package."""
     env = {name: value for name, value in os.environ.items() if name != "SEEKNAL_TEST_PROFILE"}
     env |= {"PYTHONPATH": str(copy / "src"), "BROKEN_COPY": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    return env | {"COLUMNS": "300"}  # pytest cuts its summary to the width of the terminal
+    return env | {"COLUMNS": "300"}  # pytest truncates its summary to the width of the terminal
 
 
 def run_tests(copy: Path, tests: Iterable[str], *options: str) -> Outcome:
@@ -117,10 +117,10 @@ def break_copy(folder: Path, mutation: Mutation) -> Path:
 
 
 def check_mutations(pristine: Path, mutations: Sequence[Mutation]) -> None:
-    """See that every mutation can be made.
+    """Check that every mutation can be made.
 
     Raises:
-        SystemExit: One does not fit the code; it names all of these.
+        SystemExit: Some do not fit the code; the message names all of them.
     """
     problems = []
     for mutation in mutations:

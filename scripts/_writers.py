@@ -1,4 +1,4 @@
-"""What writers write, what should be there then, and the process that writes: shared by kill_writers.py."""
+"""The writes, the content that they must leave, and the process that executes them; used by kill_writers.py."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Broken(Exception):  # noqa: N818 - a promise, not the program
 
 
 def expect(holds: object, text: str) -> None:
-    """Raise unless something holds."""
+    """Raise Broken with a text if a condition does not hold."""
     if not holds:
         raise Broken(text)
 
@@ -55,20 +55,20 @@ class Step:
     group: str = "spend"
 
     def cells(self) -> np.ndarray:
-        """Give the rows as (minute and user, x, y)."""
+        """Return the rows as columns: 1000 * minute + user, x, y."""
         places = (np.array(self.minutes)[:, None] * 1000 + np.arange(USERS)).ravel()
         y = np.full(len(places), self.number if self.has_y else MISSING)
         return np.column_stack([places, np.full(len(places), self.number), y])
 
     def frame(self) -> pa.Table:
-        """Give the rows as a user would."""
+        """Return the rows as the frame that a user would write."""
         places, x, y = self.cells().T
         at = pa.array(START + places // 1000 * MINUTE).cast(pa.timestamp("us"))
         columns = {"user_id": places % 1000, "at": at, "x": x} | ({"y": y} if self.has_y else {})
         return pa.table(columns)
 
     def write(self, store: FeatureStore) -> Written:
-        """Write it."""
+        """Execute the write."""
         entity, dated = Entity("user", ["user_id"]), Materialization(event_time_col="at")
         ends = [None, None] if self.interval is None else [START + minute * MINUTE for minute in self.interval]
         group = FeatureGroup(self.group, entity, dated, "shop")
@@ -76,7 +76,7 @@ class Step:
 
 
 def step_of(kind: str, number: int) -> Step:
-    """Say what the write of some kind and number is."""
+    """Return the write of a kind and a number."""
     first = number * 7 % 40
     window, own = range(first, first + 10 - number % 3), range(100 + number, 101 + number)
     if kind == "new version":
@@ -94,14 +94,14 @@ def step_of(kind: str, number: int) -> Step:
 
 @dataclass(frozen=True)
 class State:
-    """What a group holds, by plain reckoning; `versions` has the last rows of each version."""
+    """The expected content of a group, computed with NumPy; `versions` has the last rows of each version."""
 
     writes: int = 0
     has_y: bool = False
     versions: tuple[np.ndarray, ...] = ()
 
     def after(self, step: Step) -> State:
-        """Give what it holds after one write more."""
+        """Return the state after one more write."""
         new = step.cells()
         old = self.versions[-1].copy() if self.versions else new[:0]
         if step.mode == "overwrite":
@@ -117,7 +117,7 @@ class State:
 
 
 def cells_of(table: pa.Table) -> np.ndarray:
-    """Bring what was read to the form of `Step.cells`, in order."""
+    """Convert rows that were read to the form of `Step.cells`, sorted."""
     places = (table["at"].cast(pa.int64()).to_numpy() - START) // MINUTE * 1000 + table["user_id"].to_numpy()
     y = table["y"].fill_null(MISSING).to_numpy() if "y" in table.column_names else np.full(len(table), MISSING)
     rows = np.column_stack([places, table["x"].to_numpy(), y])
@@ -125,7 +125,7 @@ def cells_of(table: pa.Table) -> np.ndarray:
 
 
 def read(store: FeatureStore, group: str) -> np.ndarray | None:
-    """Read all rows of a group; None if it is not known or was never written."""
+    """Return all rows of a group; None if it is not registered or was never written."""
     try:
         return cells_of(store.features.history([FeatureLookup(f"shop/{group}")], output="arrow"))
     except DefinitionError:
@@ -133,7 +133,7 @@ def read(store: FeatureStore, group: str) -> np.ndarray | None:
 
 
 def check(home: Path, group: str, *states: State) -> State:
-    """Read a group with a fresh store and find which of some states it is in, in every respect.
+    """Read a group with a fresh store, and return the one of the given states that it is in, in every respect.
 
     Raises:
         Broken: It is in none of them.
@@ -168,7 +168,7 @@ def _check_versions(store: FeatureStore, group: str, state: State) -> None:
 
 
 def writes_of(root: Path) -> list[int]:
-    """List the snapshots that writes made, oldest first, by the log alone: not those of compactions, which writes trigger."""
+    """Return the snapshots that writes created, oldest first, from the log alone. Those of compactions are left out."""
     modes: dict[int, str | None] = {}
     for pack in root.glob("_history/*.jsonl.gz"):
         lines = gzip.decompress(pack.read_bytes()).splitlines()
@@ -197,12 +197,12 @@ def _told(rows: np.ndarray | None) -> str:
 
 
 def digest(rows: np.ndarray | None) -> str:
-    """Give a short name of some rows."""
+    """Return a short hash of rows."""
     return "none" if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()[:16]
 
 
 def be_a_writer(jobs: Connection, says: Connection) -> None:
-    """Do the jobs that come, telling of each step; words are sent in one go, so no kill leaves half of them."""
+    """Run the jobs that arrive, and report each step. A message is sent in one piece, so a kill never leaves half of one."""
     os.setsid()
     warnings.simplefilter("ignore", SeeknalWarning)
     while True:
@@ -220,14 +220,14 @@ def be_a_writer(jobs: Connection, says: Connection) -> None:
 
 
 def write_and_tell(store: FeatureStore, step: Step, says: Connection) -> None:
-    """Make one write, and say when it begins and how it ends."""
+    """Execute one write, and report when it begins and how it ends."""
     began = time.monotonic()
     says.send(["begin", step.number])
     try:
         written = step.write(store)
     except StoreError as error:
         says.send(["refused", step.number, " ".join(str(error).split())])
-    except Exception as error:  # noqa: BLE001 - the parent is to hear of any
+    except Exception as error:  # noqa: BLE001 - all of them are reported to the parent
         says.send(["crashed", step.number, type(error).__name__, " ".join(str(error).split())])
     else:
         says.send(["done", step.number, written.snapshot, written.version, began, time.monotonic()])
@@ -236,11 +236,11 @@ def write_and_tell(store: FeatureStore, step: Step, says: Connection) -> None:
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["pandas", "pyarrow.dataset", "seeknal.home.store"]
-)  # so that a new writer is there at once
+)  # so that a new writer starts at once
 
 
 class Writer:
-    """A process of its own, in a session of its own, that writes."""
+    """A process that writes, in a session of its own."""
 
     _all: ClassVar[list[Writer]] = []
 
@@ -255,14 +255,14 @@ class Writer:
         says.close()
 
     def start(self, **job: object) -> None:
-        """Give it something to do."""
+        """Send a job."""
         self._jobs.send(job)
 
     def wait_for(self, *words: object) -> None:
-        """Wait until it says something.
+        """Wait for a message that starts with the given words.
 
         Raises:
-            Broken: It ended instead, or said nothing for two minutes.
+            Broken: The process ended instead, or was silent for two minutes.
         """
         while self._said.poll(120):
             try:
@@ -274,10 +274,10 @@ class Writer:
         raise Broken(f"a writer ended or hung without saying {words}: {self.words[-3:]}")
 
     def kill(self) -> None:
-        """Kill it as it stands, and hear what it still said.
+        """Kill the process, and receive its last messages.
 
         Raises:
-            Broken: It was dead already.
+            Broken: It had ended by itself.
         """
         self._all.remove(self)
         self._process.kill()
@@ -292,11 +292,11 @@ class Writer:
 
     @classmethod
     def kill_all(cls) -> None:
-        """Kill those that are left."""
+        """Kill all writers that are still running."""
         for writer in list(cls._all):
             with contextlib.suppress(Broken):
                 writer.kill()
 
     def said(self, word: str) -> list[list[Any]]:
-        """Give what followed a word, each time it was said."""
+        """Return the contents of all messages of a kind."""
         return [words[1:] for words in self.words if words[0] == word]

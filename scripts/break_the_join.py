@@ -1,14 +1,13 @@
-"""Break the point-in-time join on purpose, in thirteen ways, and see whether the contract's tests notice.
+"""Break the point-in-time join on purpose, in thirteen ways, and check that the tests of the contract notice.
 
     python scripts/break_the_join.py [--some N] [--seed S]
 
-Each way is one small change of text in a temporary copy of the package; the checkout is not touched.
-The tests run first on an unbroken copy, which has to pass, and then on each broken one, which has to
-fail: the comparison with the oracle on random tables, and the directed tests, each up to the first
-failure. The package's own self-test of the engine is asked too, and is cut out of the copies, for it
-would stop most tests before they begin. Takes about five minutes on two cores. Exits 1 if a change
-goes unnoticed by the tests, or cannot be made because the code has become another: then bring
-MUTATIONS up to date.
+Each mutation is one small textual change in a temporary copy of the package; the checkout is not touched.
+The tests first run on an unbroken copy, where they must pass, and then on each broken copy, where they
+must fail: the comparison with the oracle on random tables, and the directed tests, each up to the first
+failure. The engine's self-test runs separately, and is removed from the copies, because it would stop
+most tests before they begin. Takes about five minutes on two cores. Exits with 1 if the tests miss a
+mutation, or if one cannot be made because the code has changed: then update MUTATIONS.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ MUTATIONS = (
 
 
 def ask_selftest(copy: Path) -> str:
-    """Let a copy's self-test judge it: "caught" or "passed"."""
+    """Run a copy's self-test; return "caught" or "passed"."""
     command = [sys.executable, "-c", SELFTEST]
     done = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -95,12 +94,12 @@ def break_and_test(folder: Path, mutation: Mutation) -> tuple[str, list[Outcome]
 
 
 def verdict(outcomes: Sequence[Outcome]) -> str:
-    """Say whether a mutation was caught."""
+    """Return whether a mutation was caught, as text."""
     return "caught" if any(outcome.caught for outcome in outcomes) else "NOT CAUGHT"
 
 
 def table(mutations: Sequence[Mutation], results: Sequence[tuple[str, list[Outcome]]]) -> str:
-    """Write the results as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [f"| mutation | caught | {' | '.join(f'first {suite}' for suite in SUITES)} | self-test |"]
     lines.append("|---" * (3 + len(SUITES)) + "|")
     for mutation, (selftest, outcomes) in zip(mutations, results, strict=True):
@@ -110,7 +109,7 @@ def table(mutations: Sequence[Mutation], results: Sequence[tuple[str, list[Outco
 
 
 def check_unbroken(pristine: Path) -> None:
-    """Run the tests on a copy that is as it should be, and see that every mutation can be made.
+    """Check that the tests pass on the unbroken copy, and that every mutation can be made.
 
     Raises:
         SystemExit: A test fails, or a mutation does not fit the code.
@@ -125,10 +124,10 @@ def check_unbroken(pristine: Path) -> None:
 
 
 def main() -> int:
-    """Break the join; return the exit code."""
+    """Run the script; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--some", type=int, default=len(MUTATIONS), help="how many of the ways, drawn by lot")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the lot")
+    parser.add_argument("--some", type=int, default=len(MUTATIONS), help="how many of the mutations, chosen at random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice")
     given = parser.parse_args()
     mutations = Random(given.seed).sample(MUTATIONS, given.some)
     mutations.sort(key=MUTATIONS.index)

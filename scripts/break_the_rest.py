@@ -1,11 +1,11 @@
-"""Break everything but the join on purpose, part by part, and see that the tests named for each change notice.
+"""Break everything but the join on purpose, part by part, and check that the tests named for each mutation notice.
 
     python scripts/break_the_rest.py [--some N] [--seed S]
 
-Each change is one of text, in a temporary copy of the package; the checkout is not touched. All named tests run first on an
-unbroken copy, which has to pass, and then for each change those named beside it, up to the first failure. It takes about
-five minutes on two cores. Exits 1 if a change goes unnoticed, or cannot be made because the code has become another: then
-bring MUTATIONS up to date, with a change that does the same harm.
+Each mutation is one textual change in a temporary copy of the package; the checkout is not touched. All named tests first
+run on an unbroken copy, where they must pass. Then those of each mutation run on its broken copy, up to the first failure.
+Takes about five minutes on two cores. Exits with 1 if the tests miss a mutation, or if one cannot be made because the code
+has changed: then update MUTATIONS, with a change that does the same harm.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ KEYS = "contract/test_key_types.py::test_"
 
 
 def edge(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
-    """Return a change that tests of contract/test_edges.py are to catch."""
+    """Return a mutation that tests in contract/test_edges.py must catch."""
     return Mutation(name, old, new, path, tuple(EDGES + test for test in tests))
 
 
 def rule(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
-    """Return a change that tests of contract/test_rules_*.py are to catch."""
+    """Return a mutation that tests in contract/test_rules_*.py must catch."""
     return Mutation(name, old, new, path, tuple(RULES + test for test in tests))
 
 
@@ -514,12 +514,12 @@ def break_and_test(folder: Path, mutation: Mutation) -> Outcome:
 
 
 def verdict(outcome: Outcome) -> str:
-    """Say whether a mutation was caught."""
+    """Return whether a mutation was caught, as text."""
     return "caught" if outcome.caught else "NOT CAUGHT"
 
 
 def table(mutations: Sequence[Mutation], outcomes: Sequence[Outcome]) -> str:
-    """Write the results as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = ["| change | in | caught by |", "|---|---|---|"]
     for mutation, outcome in zip(mutations, outcomes, strict=True):
         lines.append(f"| {mutation.name} | `{mutation.path}` | {outcome.first if outcome.caught else 'NONE'} |")
@@ -527,10 +527,10 @@ def table(mutations: Sequence[Mutation], outcomes: Sequence[Outcome]) -> str:
 
 
 def main() -> int:
-    """Break what is asked for; return the exit code."""
+    """Run the script; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--some", type=int, default=len(MUTATIONS), help="how many of the changes, drawn by lot")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the lot")
+    parser.add_argument("--some", type=int, default=len(MUTATIONS), help="how many of the mutations, chosen at random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice")
     given = parser.parse_args()
     mutations = Random(given.seed).sample(MUTATIONS, given.some)
     mutations.sort(key=MUTATIONS.index)

@@ -1,13 +1,14 @@
-"""Fill the disk at random moments of pushes, writes, loads, erasures and registry writes, and see that nothing is lost or believed wrongly.
+"""Fill the disk at random moments of pushes, writes, loads, erasures and registry writes, and check that nothing is lost or misreported.
 
     python scripts/fill_disks.py [--deeds 300] [--seed 1]
 
-A home lies on a small tmpfs (for those who may not mount one: under a limit on the size of files). Each deed runs in a process
-of its own, and at a random moment of it the disk is filled, but for a few kilobytes. The process says whether the deed was done
-or refused, and with which words. Before there is room again it asks for what it was told is online. Then, with room, another
-process compares the home with a plain reckoning: every row, the counts, what is online, the tokens and descriptions. What was
-refused must be stored exactly if the error says so; what was acknowledged must be stored, online, and verify as it is; and after
-a refresh everything must verify. No erased entity is found anywhere.
+The home is on a small tmpfs (without the right to mount one: under a limit on the size of files). Each operation runs in a
+child process. At a random moment, the disk is filled except for a few kilobytes. The process reports whether the operation
+succeeded or failed, and with which error. If it succeeded, the process looks up what must be online while the disk is still
+full. Then space is freed, and another process compares the home with the expected content: every row, the counts, the online
+values, the tokens and the description. A failed operation must be stored if and only if the error says so. A successful one
+must be stored and online, and must verify without a refresh. After a refresh, everything must verify. No erased entity may be
+found anywhere.
 """
 
 from __future__ import annotations
@@ -47,7 +48,15 @@ fork = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Reckoning:
-    """What a home should hold: rows as (user, number), tokens that open something, the group's description; who was ever erased, and not written since."""
+    """The expected content of a home.
+
+    Args:
+        rows: The rows, as (user, number).
+        tokens: The names of the valid tokens.
+        description: The description of the group.
+        erased: The users that were ever erased.
+        gone: Those of them that no write has brought back.
+    """
 
     rows: frozenset[tuple[int, int]] = frozenset()
     tokens: frozenset[str] = frozenset()
@@ -62,25 +71,25 @@ class Reckoning:
 
 @dataclass(frozen=True)
 class Deed:
-    """Something that is done to a home: its kind, its number, and the users concerned."""
+    """An operation on a home: its kind, its number, and the users that it concerns."""
 
     kind: str
     number: int
     users: tuple[int, ...] = ()
 
     def frame(self) -> pa.Table:
-        """Make rows of the users, as many seconds after the start as the number says."""
+        """Return a row of each user, dated `number` seconds after the start."""
         at = pa.array([START + self.number * SECOND] * len(self.users), pa.timestamp("us", "UTC"))
         return pa.table(
             {"user": self.users, "at": at, "x": [self.number] * len(self.users), "text": ["x" * 200] * len(at)}
         )
 
     def after(self, before: Reckoning) -> Reckoning:
-        """Return what a home holds when it is done."""
+        """Return the expected content after the operation."""
         new = frozenset((user, self.number) for user in self.users)
         taken = frozenset(
             row for row in new if row[0] not in before.erased
-        )  # by a push: it leaves the past of others out
+        )  # a push leaves out rows that are dated before the erasure of their entity
         if self.kind == "erase":
             left = frozenset(row for row in before.rows if row[0] not in self.users)
             return replace(before, rows=left, erased=before.erased | {*self.users}, gone=before.gone | {*self.users})
@@ -100,7 +109,7 @@ class Deed:
         )
 
     def do(self, store: FeatureStore) -> None:
-        """Do it."""
+        """Execute the operation."""
         steps: Mapping[str, Callable[[], object]] = {
             "push": lambda: store.groups.push("spend", self.frame()),
             "append": lambda: store.groups.write(group(), self.frame(), mode="append"),
@@ -117,7 +126,7 @@ class Deed:
 
 
 STORED = ("is stored offline", "went offline", "is erased from", "is registered")
-"""Words of errors that say that all is done but what is online."""
+"""Texts of errors that say that the operation is complete except for the online store."""
 ONLINE = {"push", "append", "overwrite", "clean", "erase", "load"}
 WEIGHTS = {"push": 8, "append": 4, "overwrite": 1, "clean": 1, "erase": 3, "load": 3, "optimize": 1} | dict.fromkeys(
     ("token", "revoke", "describe"), 1
@@ -125,7 +134,7 @@ WEIGHTS = {"push": 8, "append": 4, "overwrite": 1, "clean": 1, "erase": 3, "load
 
 
 def group(description: str | None = None) -> FeatureGroup:
-    """Define the group, which each write brings online."""
+    """Return the definition of the group, which every write loads online."""
     dated = Materialization(event_time_col="at", online=True)
     return FeatureGroup("spend", Entity("user", ["user"]), dated, "shop", description)
 
@@ -137,13 +146,13 @@ def revoke(store: FeatureStore) -> None:
 
 
 def online(store: FeatureStore) -> dict[int, int]:
-    """Ask for all users; return the number of the row of each that is there."""
+    """Look up all users; return the number in the row of each one that is found."""
     answers = store.tables.open(TABLE).get_features([{"user": user} for user in range(USERS)], "dicts")
     return {row["user"]: row["x"] for row in answers if row["x"] is not None}
 
 
 def furnish(home: str, _: Connection) -> None:
-    """Make a home with a row of each user."""
+    """Create a home with a row of each user."""
     store = FeatureStore(home)
     store.groups.register(group("made"))
     store.groups.write(group(), Deed("append", 1, tuple(range(USERS))).frame())
@@ -151,7 +160,7 @@ def furnish(home: str, _: Connection) -> None:
 
 
 def carry_out(home: str, told: Connection, deed: Deed, expected: Reckoning) -> None:
-    """Do a deed, and say how it went; if it was done, see what is online before there is room again."""
+    """Execute an operation, and report its outcome. If it succeeded, check what is online while the disk is still full."""
     store = FeatureStore(home)
     told.send("begun")
     try:
@@ -164,7 +173,7 @@ def carry_out(home: str, told: Connection, deed: Deed, expected: Reckoning) -> N
 
 
 def check(home: str, told: Connection, expected: Reckoning, is_online: bool) -> None:
-    """Compare a home with the reckoning."""
+    """Compare a home with the expected content."""
     store = FeatureStore(home)
     stored = (
         store.features.latest([FeatureLookup("spend")], output="arrow")
@@ -193,7 +202,7 @@ def check(home: str, told: Connection, expected: Reckoning, is_online: bool) -> 
 def in_child(
     target: Callable[..., None], home: Path, *arguments: Any, during: Callable[[], None] = lambda: None
 ) -> list[Any]:
-    """Run something in a process of its own; return all that it said."""
+    """Run a function in a child process; return all its messages."""
     ours, theirs = fork.Pipe(duplex=False)
     process = fork.Process(target=_reporting, args=(target, str(home), theirs, *arguments))
     process.start()
@@ -221,7 +230,7 @@ def _reporting(target: Callable[..., None], home: str, told: Connection, *argume
 
 @dataclass
 class Trial:
-    """A home on a disk that is filled now and then."""
+    """A home on a disk that is filled from time to time."""
 
     disk: Disk
     rng: random.Random
@@ -232,7 +241,7 @@ class Trial:
     problems: list[str] = field(default_factory=list)
 
     def renew(self) -> None:
-        """Go on in a new home."""
+        """Continue in a new home."""
         shutil.rmtree(self.disk.folder / f"home{self.homes}", ignore_errors=True)
         self.homes += 1
         self.home = self.disk.folder / f"home{self.homes}"
@@ -240,7 +249,7 @@ class Trial:
         self.expected = Reckoning(frozenset((user, 1) for user in range(USERS)))
 
     def run(self) -> None:
-        """Do one deed on a disk that is filled on the way, and look at the home."""
+        """Execute one operation on a disk that fills up meanwhile, and check the home."""
         self.number += 1
         kind = self.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         most = {"push": 20, "append": USERS, "overwrite": USERS, "erase": 1}.get(kind, 0)
@@ -279,7 +288,7 @@ class Trial:
 
 
 def _limited(home: str, told: Connection, deed: Deed, after: Reckoning, moment: float, left: int) -> None:
-    """Do a deed, in which from a moment on no file grows beyond the size that the registry has, or a little more."""
+    """Execute an operation; from some moment on, no file may grow beyond the size of the registry, or a little more."""
 
     def limit() -> None:
         size = (Path(home) / "registry.db").stat().st_size + left * 1024
@@ -292,7 +301,7 @@ def _limited(home: str, told: Connection, deed: Deed, after: Reckoning, moment: 
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deeds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,12 +1,12 @@
-"""Kill backups and restores of a home that is in use, and see that there is a whole one or none.
+"""Kill backups and restores of a home that is in use, and check that each leaves a complete result or none.
 
     python scripts/kill_backups.py [--kills 60] [--rows 100000] [--seed N]
 
-Processes write, push, erase, optimize, load, make versions and delete groups all the time (`tests/busy.py`). At a random
-moment a backup, or a restore, is killed with -9, or told to end with SIGTERM or SIGINT. Then its place is empty, or what is
-there is whole: every version, snapshot, training set and online table of it is looked at. Whoever was told to end must have
-left nothing else behind; what was killed may have, and the next one at the same place must work and remove it. 60 kills
-take about six minutes on two cores. Exits 1 if a promise broke.
+Processes write, push, erase, optimize, load, create versions and delete groups all the time (`tests/busy.py`). At a random
+moment, a backup or a restore gets SIGKILL, SIGTERM or SIGINT. Then its destination must not exist, or must be complete: every
+version, snapshot, training set and online table in it is checked. After SIGTERM and SIGINT, nothing else may be left behind.
+After SIGKILL, something may, but the next run with the same destination must work and remove it. 60 kills take about six
+minutes on two cores. Exits with 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from busy import check, definition, furnish, in_use
 
 SIGNALS = signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT
 HOME_LASTS = 10
-"""How many kills a home sees; the next ones get a new one, since an erasure takes longer the longer the log is."""
+"""How many kills happen in one home. Then a new one is created, because an erasure takes longer the longer the log is."""
 Ends = Counter[tuple[str, str, str]]
 LANDINGS = {
     "backup": {"registry.db": "copying", "backup.json": "all copied"},
@@ -53,10 +53,10 @@ _context.set_forkserver_preload(
 
 
 def expect(holds: object, text: str) -> None:
-    """Raise unless something holds.
+    """Check a condition.
 
     Raises:
-        AssertionError: It does not.
+        AssertionError: It does not hold.
     """
     if not holds:
         raise AssertionError(text)
@@ -73,7 +73,7 @@ def add_ballast(home: Path, rows: int) -> None:
 
 
 def command(home: str, arguments: list[str], begun: Connection) -> None:
-    """Run a command of the command line."""
+    """Run a `seeknal` command."""
     from seeknal.cli import main
 
     os.environ["SEEKNAL_HOME"] = home
@@ -87,16 +87,16 @@ def command(home: str, arguments: list[str], begun: Connection) -> None:
 
 @dataclass
 class Ground:
-    """What is killed over and over.
+    """A command that is killed again and again.
 
     Args:
         verb: "backup" or "restore".
         folder: A folder of its own.
-        home: The home given to the command.
-        arguments: The arguments given to it.
-        place: What it is to make.
-        make: Makes it in this process.
-        test: Looks whether it is whole.
+        home: The home of the command.
+        arguments: The arguments of the command.
+        place: The folder that the command creates.
+        make: Creates the folder in this process.
+        test: Checks that the folder is complete.
     """
 
     verb: str
@@ -109,7 +109,7 @@ class Ground:
     took: list[float] = field(default_factory=list)
 
     def usual(self) -> None:
-        """See how long it takes when it is not killed."""
+        """Measure how long the command takes when it is not killed."""
         process, started = self._start()
         process.join()
         expect(process.exitcode == 0, f"{self.verb} ended with {process.exitcode}")
@@ -117,10 +117,10 @@ class Ground:
         self._clear()
 
     def kill(self, number: signal.Signals, chance: random.Random) -> str:
-        """Kill it at some moment, look at what is there, and make it whole.
+        """Kill the command at a random moment, check what it left, and complete the work.
 
         Returns:
-            How it ended.
+            How far the command had come.
 
         Raises:
             AssertionError: A promise did not hold.
@@ -148,7 +148,7 @@ class Ground:
         return landing
 
     def _wait_for_a_moment(self, chance: random.Random) -> None:
-        """Wait until some moment of it: any, or soon after it has a file, all copies, or rows online."""
+        """Wait for a random moment of the command, or for one soon after a landmark: a file, all copies, or rows online."""
         patience = time.monotonic() + (usual := statistics.median(self.took[-9:]))
         aim = chance.choice(["any", *LANDINGS[self.verb]])
         if aim == "any":
@@ -159,7 +159,7 @@ class Ground:
         time.sleep(chance.choice([0, chance.uniform(0, 0.2 * usual)]))
 
     def _landing(self) -> str:
-        """Say how far it had come."""
+        """Return how far the command had come."""
         if self.place.exists():
             return "whole"
         seen = [told for aim, told in LANDINGS[self.verb].items() if list(self.folder.glob(f".*/{aim}"))]
@@ -180,7 +180,7 @@ class Ground:
 
 
 def grounds(folder: Path, home: Path) -> list[Ground]:
-    """Give what is killed: backups of the home, and restores of one of them."""
+    """Return the commands to kill: backups of the home, and restores of one of them."""
     for name in ("backups", "restores"):
         (folder / name).mkdir()
     taken, back, saved, trial = folder / "backups/saved", folder / "restores/home", folder / "saved", folder / "trial"
@@ -204,7 +204,7 @@ def grounds(folder: Path, home: Path) -> list[Ground]:
 
 
 def kill_some(folder: Path, kills: range, rows: int, chance: random.Random, ends: Ends, failures: list[str]) -> None:
-    """Kill so many in a new home; count how they ended."""
+    """Kill the commands of some numbers in a new home, and count how they ended."""
     home = folder / "home"
     furnish(home)
     add_ballast(home, rows)
@@ -226,7 +226,7 @@ def kill_some(folder: Path, kills: range, rows: int, chance: random.Random, ends
 
 
 def kill_all(folder: Path, kills: int, rows: int, chance: random.Random) -> tuple[Ends, list[str]]:
-    """Kill so many; count how they ended."""
+    """Kill a number of commands, and count how they ended."""
     ends, failures = Ends(), list[str]()
     for first in range(0, kills, HOME_LASTS):
         own = folder / f"{first}"
@@ -237,7 +237,7 @@ def kill_all(folder: Path, kills: int, rows: int, chance: random.Random) -> tupl
 
 
 def main() -> int:
-    """Do all of it; give the exit code."""
+    """Run the script; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60, help="how many to kill")
     parser.add_argument("--rows", type=int, default=100_000, help="how many rows the largest group has")

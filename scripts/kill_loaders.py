@@ -1,14 +1,14 @@
-"""Kill loaders while readers ask all the time, and see that no reader ever notices.
+"""Kill loaders while readers look up entities all the time, and check that no reader ever notices.
 
     python scripts/kill_loaders.py [--kills 200] [--readers 8] [--entities 20000] [--store lmdb|redis] [--seed 1] [--moves]
 
-A loader writes a new round to all entities of a group and loads it; at a random moment it is killed. Readers, in processes
-of their own, ask for random entities, and report each answer that is an error, is not of one round, or is of an earlier round
-than the one before. After each kill another load must complete, and the table must verify. With --moves each round is written
-under a new version of the group, so that the loader moves the table to it, and must leave only that version online.
+A loader writes a new round to all entities of a group and loads it; at a random moment it is killed. Readers, in separate
+processes, look up random entities, and report each result that is an error, mixes rounds, or is of an earlier round than the
+result before. After each kill, another load must complete, and the table must verify. With --moves, each round is written
+as a new version of the group, so that the loader moves the table to it, and must leave only that version online.
 
-How long a reader waited is its time on the clock. Readers run at a higher priority than loaders, since there are more of
-them than cores; how long they wait for each other is seen first, with a process in the loader's place that only counts.
+Lookups are timed on the wall clock. Readers run at a higher priority than loaders, because there are more of them than
+cores. How long they wait for each other is measured first, with a process that only counts in place of the loader.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ fork = multiprocessing.get_context("fork")
 
 
 def frame(entities: int, number: int, moves: bool) -> pa.Table:
-    """Make the rows of a round: all entities, a microsecond later than in the round before; every other one has a column more."""
+    """Return the rows of a round: all entities, a microsecond later than in the round before. Every other round has one more column."""
     at = pa.array(np.full(entities, 1_700_000_000_000_000 + number), pa.timestamp("us", "UTC"))
     numbers = np.full(entities, number)
     more = {"more": numbers} if moves and number % 2 == 0 else {}
@@ -58,7 +58,7 @@ def frame(entities: int, number: int, moves: bool) -> pa.Table:
 def load(
     home: str, place: str | None, options: argparse.Namespace, number: int, whole: bool, begun: Connection | None
 ) -> None:
-    """Write a round and load it, as changes or as a whole; tell when the loading begins."""
+    """Write a round and load it, as changes or as a whole; report when the load begins."""
     store = FeatureStore(home, online_store=place)
     if number:
         store.groups.write(GROUP, frame(options.entities, number, options.moves), mode="overwrite")
@@ -79,7 +79,7 @@ def load(
 
 
 def in_child(target: Any, *arguments: Any) -> float:
-    """Run something in a process of its own, to its end; give the seconds it took."""
+    """Run a function in a child process to its end; return the seconds that it took."""
     started = time.perf_counter()
     process = fork.Process(target=target, args=arguments)
     process.start()
@@ -92,7 +92,7 @@ def in_child(target: Any, *arguments: Any) -> float:
 def read(
     home: str, place: str | None, entities: int, seed: int, stop: Event, loading: Event, results: Connection
 ) -> None:
-    """Ask until told to stop; report errors, torn and older answers, and how long answers took without and with loads."""
+    """Look up entities until told to stop; report errors, torn and older results, and the times of lookups without and with loads."""
     os.nice(-10)
     rng = random.Random(seed)
     problems: list[str] = []
@@ -119,14 +119,14 @@ def read(
 
 
 def count_up(seconds: float) -> None:
-    """Keep a core busy, as a loader does."""
+    """Keep a core busy for some seconds, as a loader does."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         sum(range(10_000))
 
 
 def kill(home: str, place: str | None, options: argparse.Namespace) -> tuple[int, int, list[float]]:
-    """Kill loaders; give how many were killed in a load, how many had ended, and how long the next loads took."""
+    """Kill loaders; return how many were killed during a load, how many had ended, and how long the next loads took."""
     rng = random.Random(options.seed)
     killed = ended = 0
     finished: list[float] = []
@@ -152,7 +152,7 @@ def kill(home: str, place: str | None, options: argparse.Namespace) -> tuple[int
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     warnings.simplefilter("ignore", SeeknalWarning)  # each round replaces all of the one before
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)

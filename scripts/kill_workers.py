@@ -1,12 +1,12 @@
-"""Kill workers of a server under load, and see that only the requests fail that the killed one had.
+"""Kill workers of a server under load, and check that only requests of the killed worker fail.
 
     python scripts/kill_workers.py [--seconds 60] [--every 5] [--workers 2] [--connections 12] [--processes 3] [--seed 1]
 
-Clients, in processes of their own, ask over connections that they keep for some hundred requests, one at a time on each,
-and compare each answer with what it has to be. Every some seconds a worker is killed; just before, while it is stopped,
-the system is asked which connections it has. A request may fail only if it was on one of them, and one on each at
-most; new connections must be taken. In the end all workers must answer, the metrics must have counted all but what a killed worker
-answered in its last moments, and the server must end as it should.
+Clients in separate processes send requests over connections that they keep for some hundred requests, one at a time on
+each, and compare each response with the expected one. Every few seconds, a worker is killed; just before, it is stopped, and
+its connections are read from /proc. A request may fail only on one of these, and at most one request on each; new
+connections must be accepted. In the end, all workers must respond, the metrics must have counted everything except the last
+responses of killed workers, and the server must exit cleanly.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ PATH = "/v1/online/kill/answers"
 ENTITIES = 10_000
 ASKED = 20
 UNCOUNTED = 1.0
-"""What a worker answered is counted four times a second, and on a busy machine less often; a killed one loses that of its last moments."""
+"""Workers pass on their counts four times a second, on a busy machine less often; a killed one loses those of this many seconds."""
 KEPT = 300
-"""After so many requests a client comes anew, so that the workers share the connections again after a kill."""
+"""After this many requests, a client reconnects, so that the workers share the connections again after a kill."""
 
 fork = multiprocessing.get_context("fork")
 
@@ -57,17 +57,17 @@ class Seen:
     """What one client saw."""
 
     answered: list[float] = field(default_factory=list)
-    """When."""
+    """The time of each response."""
     wrong: list[str] = field(default_factory=list)
     failed: list[tuple[float, int, str]] = field(default_factory=list)
-    """When, at which port of the client, and how."""
+    """Time, local port and exception of each failed request."""
     refused: list[str] = field(default_factory=list)
     connections: int = 0
     slowest: float = 0
 
 
 def fill(home: Path) -> None:
-    """Make a table in which each entity has three times its number."""
+    """Create a table in which the value of each entity is three times its key."""
     group = FeatureGroup("numbers", Entity("item", ["item_id"]), Materialization(event_time_col="at"), "kill")
     numbers = np.arange(ENTITIES)
     at = pa.array([datetime(2024, 1, 1, tzinfo=UTC)] * ENTITIES)
@@ -78,7 +78,7 @@ def fill(home: Path) -> None:
 
 
 def ask_on(address: str, seed: int, stop: Event, seen: Seen) -> None:
-    """Ask over one connection until told to stop; make another when it breaks."""
+    """Send requests over one connection until told to stop; reconnect when it breaks."""
     rng = random.Random(seed)
     connection = http.client.HTTPConnection(address, timeout=60)
     while not stop.is_set():
@@ -112,7 +112,7 @@ def ask_on(address: str, seed: int, stop: Event, seen: Seen) -> None:
 
 
 def load(address: str, seeds: range, stop: Event, results: Connection) -> None:
-    """Ask over several connections; report what was seen."""
+    """Send requests over several connections; report what each client saw."""
     found = [Seen() for _ in seeds]
     threads = [
         threading.Thread(target=ask_on, args=(address, i, stop, one)) for i, one in zip(seeds, found, strict=True)
@@ -125,12 +125,12 @@ def load(address: str, seeds: range, stop: Event, results: Connection) -> None:
 
 
 def workers_of(server: Server) -> list[int]:
-    """Give the processes that answer; the one that minds what they share is none."""
+    """Return the worker processes, without the resource tracker of multiprocessing."""
     return [pid for pid in server.workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def ports_of(worker: int, port: int) -> set[int]:
-    """Ask the system which connections a worker has, by the ports at their other ends."""
+    """Return the connections of a worker, by the ports of the clients, from /proc."""
     own = set()
     for file in Path(f"/proc/{worker}/fd").iterdir():
         with suppress(OSError):
@@ -144,12 +144,12 @@ def ports_of(worker: int, port: int) -> set[int]:
 
 
 def is_stopped(worker: int) -> bool:
-    """Tell whether a process stands still."""
+    """Return whether a process is stopped."""
     return Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def kill_on(server: Server, port: int, options: argparse.Namespace) -> list[tuple[float, set[int]]]:
-    """Kill a worker every some seconds; give when, and which connections it had."""
+    """Kill a worker every few seconds; return the times, and the connections that each worker had."""
     rng = random.Random(options.seed)
     kills = []
     end = time.monotonic() + options.seconds
@@ -168,7 +168,7 @@ def kill_on(server: Server, port: int, options: argparse.Namespace) -> list[tupl
 
 
 def unexplained(seen: list[Seen], kills: list[tuple[float, set[int]]]) -> list[str]:
-    """Return the failures that no kill explains: on a connection of another worker, or the second on a connection."""
+    """Return the failures that no kill explains: those on a connection of another worker, and second ones on a connection."""
     found = []
     for port, count in Counter(port for one in seen for _, port, _ in one.failed).items():
         if count > 1:
@@ -180,7 +180,7 @@ def unexplained(seen: list[Seen], kills: list[tuple[float, set[int]]]) -> list[s
 
 
 def still_fine(server: Server, port: int, workers: int) -> list[str]:
-    """See that all workers answer, that the server is ready, and that its errors are none of its own."""
+    """Check that all workers respond, that the server is ready, and that it printed no traceback."""
     problems = []
     wait_for(lambda: len(workers_of(server)) == workers)
     with ExitStack() as stack:
@@ -198,14 +198,14 @@ def still_fine(server: Server, port: int, workers: int) -> list[str]:
 
 
 def counted(server: Server) -> int:
-    """Give how many answers the metrics have."""
+    """Return the number of responses in the metrics."""
     text = httpx2.get(server.url + "/metrics", timeout=60).text
     found = re.search(r'seeknal_online_seconds_count\{project="kill",table="answers"\} (\S+)', text)
     return int(float(found[1])) if found else 0
 
 
 def run(home: Path, options: argparse.Namespace) -> list[str]:
-    """Load, kill, and give what was wrong."""
+    """Send requests, kill workers, and return the problems found."""
     fill(home)
     with Server(home, "--workers", str(options.workers), "--no-access-log") as server:
         address = server.url.removeprefix("http://")
@@ -252,7 +252,7 @@ def run(home: Path, options: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--every", type=float, default=5)

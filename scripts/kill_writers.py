@@ -1,13 +1,13 @@
-"""Kill writers, let them race, and fill their disk; then see that each write is whole or never was.
+"""Kill writers, let them race, and fill their disk; check that each write is stored completely or not at all.
 
     python scripts/kill_writers.py [--kills 200] [--seed N] [--quick]
 
-Processes write without pause and say before and after each write which number it has; the number is
-in the rows. At a random moment `kill -9` comes. A fresh reader has to find exactly the rows of before
-or of after the write that was under way, no write lost that had returned, the versions that were made
-and no others, and the next write has to work. Then two and eight processes write at once: what they
-leave has to be what some order of their writes gives. At last the disk is full (a small tmpfs for
-root, else RLIMIT_FSIZE). 200 kills take about five minutes on two cores. Exits 1 if a promise broke.
+Processes write without pause, and report the number of each write before and after it; the number is
+in the rows. At a random moment they get SIGKILL. A fresh reader must find exactly the rows of before
+or after the current write, every write that had returned, and exactly the versions that were created;
+and the next write must work. Then two and eight processes write concurrently: the result must be that
+of some serial order of their writes. Finally the disk is full (a small tmpfs for root, otherwise
+RLIMIT_FSIZE). 200 kills take about five minutes on two cores. Exits with 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FREE = (0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 
 
 @dataclass
 class Ground:
-    """A home in which one kind of writer is killed over and over."""
+    """A home in which writers of one kind are killed again and again."""
 
     kind: str
     folder: Path
@@ -63,18 +63,18 @@ class Ground:
 
     @property
     def home(self) -> Path:
-        """The folder of the store."""
+        """The folder of the home."""
         return self.folder / f"{self.kind} {self.homes}"
 
     def renew(self) -> None:
-        """Go on in a new home."""
+        """Continue in a new home."""
         shutil.rmtree(self.home, ignore_errors=True)
         self.homes += 1
         self.states.clear()
         self.files.clear()
 
     def kill(self, writer: Writer, chance: random.Random) -> str:
-        """Have a writer write, kill it, check everything, write once more; give where the kill landed."""
+        """Start a writer, kill it, check everything, write once more; return where the kill landed."""
         if self.kind == FIRST:
             self.renew()
         first, skip = self.number + 1, chance.randrange(3)
@@ -94,7 +94,7 @@ class Ground:
         return landing
 
     def _wait_for_a_moment(self, first: int, skip: int, chance: random.Random) -> None:
-        """Wait until some moment of the write that began: any, or soon after its first file or its commit is there."""
+        """Wait for a random moment of the current write, or for one soon after its first file or its commit."""
         usual = float(np.median(self.took[skip == 0]))
         aim = chance.choice(["any", "any", "*.parquet", "_delta_log/*.json"])
         if aim == "any":
@@ -114,7 +114,7 @@ class Ground:
         return self.home / "offline" / "shop" / group
 
     def _take_in(self, writer: Writer, first: int) -> bool:
-        """Reckon with the writes that returned; say whether another had begun."""
+        """Account for the writes that returned; return whether another one had begun."""
         if self.kind != FIRST:
             seen, known = writer.said("read")[0][0], self.states["spend"].versions
             expect(seen == digest(known[-1] if known else None), "a fresh process read other rows")
@@ -131,7 +131,7 @@ class Ground:
         return len(writer.said("begin")) > len(writer.said("done"))
 
     def _landing(self, group: str, old: State) -> str:
-        """Find out, with no part of the store, how far a write had come."""
+        """Return how far a write had come, without using any code of the store."""
         root = self._root(group)
         if new := writes_of(root)[old.writes :]:
             return LANDINGS[4] if registered(self.home, group) >= new[0] else LANDINGS[3]
@@ -144,7 +144,7 @@ class Ground:
             check(self.home, group, self.states[group])
 
     def _go_on(self, group: str, found: State) -> None:
-        """Write once more, in this process, and check again."""
+        """Write once more in this process, and check again."""
         self.number += 1
         step = replace(step_of(self.kind, self.number), group=group)
         write_here(self.home, step)
@@ -165,7 +165,7 @@ def _added(root: Path) -> Iterator[str]:
 
 
 def registered(home: Path, group: str) -> int:
-    """Ask a copy of the registry for a group's newest snapshot; the original stays as the kill left it."""
+    """Read a group's newest snapshot from a copy of the registry; the original stays as the kill left it."""
     with tempfile.TemporaryDirectory() as name:
         for file in home.glob("registry.db*"):
             shutil.copy(file, name)
@@ -175,7 +175,7 @@ def registered(home: Path, group: str) -> int:
 
 
 def sound(home: Path) -> None:
-    """Let SQLite check the registry."""
+    """Check the registry with SQLite."""
     with contextlib.closing(sqlite3.connect(home / "registry.db")) as db:
         expect(db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], f"{home}/registry.db is corrupt")
 
@@ -200,7 +200,7 @@ def kill_them(folder: Path, kills: int, chance: random.Random, failures: list[st
 
 
 def fail(failures: list[str], text: str) -> None:
-    """Note a failure and say so."""
+    """Record a failure, and print it."""
     failures.append(text)
     print(f"  FAILED {text}", flush=True)
 
@@ -209,10 +209,10 @@ def fail(failures: list[str], text: str) -> None:
 
 
 def race(home: Path, writers: Sequence[Writer], kinds: Sequence[str], each: int) -> list[str]:
-    """Let processes write at once; give what was said of those writes that were refused with a StoreError.
+    """Let processes write concurrently; return the messages of writes that were refused with a StoreError.
 
     Raises:
-        Broken: What is there is not what their writes give in the order that they say.
+        Broken: The content is not that of the writes in the order of their reported snapshots.
     """
     state = State()
     if kinds != ("append",):
@@ -245,7 +245,7 @@ def race(home: Path, writers: Sequence[Writer], kinds: Sequence[str], each: int)
 
 
 def race_them(folder: Path, failures: list[str], *, quick: bool) -> list[tuple[str, ...]]:
-    """Let two and eight processes race in every way, or two in short; return a row of the report for each."""
+    """Let two and then eight processes write concurrently, in every combination of modes; return the rows of the report."""
     rows: list[tuple[str, ...]] = []
     sizes = ((2, 3),) if quick else ((2, 12), (8, 4))
     writers = [Writer() for _ in range(sizes[-1][0])]
@@ -268,7 +268,7 @@ def race_them(folder: Path, failures: list[str], *, quick: bool) -> list[tuple[s
 
 @dataclass
 class Disk:
-    """A small disk of its own, or, for those who may not mount one, a limit on the size of files."""
+    """A small disk or, without the right to mount one, a limit on the size of files."""
 
     folder: Path
     mounted: bool = False
@@ -276,7 +276,7 @@ class Disk:
     @classmethod
     @contextlib.contextmanager
     def small(cls, folder: Path) -> Iterator[Disk]:
-        """Mount one."""
+        """Mount a small disk, if possible."""
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
         mounted = os.geteuid() == 0 and subprocess.run(command, check=False).returncode == 0
@@ -291,7 +291,7 @@ class Disk:
 
     @contextlib.contextmanager
     def full_but_for(self, kilobytes: int) -> Iterator[dict[str, int]]:
-        """Leave only so much room; give what a writer has to be told."""
+        """Leave only this much free space; yield the options that a writer needs for it."""
         if not self.mounted:
             yield {"limit": kilobytes * 1024}
             return
@@ -305,10 +305,10 @@ class Disk:
 
 
 class FullDisk:
-    """A group on a disk that is full now and then.
+    """A group on a disk that is full from time to time.
 
     Args:
-        disk: Where it is.
+        disk: The disk.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -317,14 +317,14 @@ class FullDisk:
         self.renew()
 
     def renew(self) -> None:
-        """Go on in a new home."""
+        """Continue in a new home."""
         self.homes += 1
         self.home = self.disk.folder / f"home{self.homes}"
         self.state = State().after(step := step_of("overwrite all", 1))
         write_here(self.home, step)
 
     def attempt(self, kind: str, kilobytes: int) -> None:
-        """Write with little room, look at what is there, make room, and write again.
+        """Write with little free space, check the content, free space, and write again.
 
         Raises:
             Broken: A promise did not hold.
@@ -350,7 +350,7 @@ class FullDisk:
         self.state = check(self.home, "spend", found.after(after))
 
     def _brief(self, text: str) -> str:
-        """Give the beginning of a message, which is the same each time."""
+        """Return the beginning of a message, which is the same each time."""
         return " ".join(text.replace(str(self.home), "HOME").split())[:100].partition("[")[0]
 
     def _read_when_full(self, said: str, new: State) -> None:
@@ -367,7 +367,7 @@ class FullDisk:
 
 
 def fill_disk(folder: Path, failures: list[str], *, quick: bool) -> tuple[Counter[str], Counter[str]]:
-    """Write with less and less room wanting; count how it ended, and what was said."""
+    """Write with more and more free space; count the outcomes and the messages."""
     with Disk.small(folder) as disk:
         full = FullDisk(disk)
         for kilobytes in FREE[::5] if quick else FREE:
@@ -387,13 +387,13 @@ def fill_disk(folder: Path, failures: list[str], *, quick: bool) -> tuple[Counte
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Write a Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def kills_table(landed: Counter[tuple[str, str]]) -> str:
-    """Tell where the kills landed, by kind of write."""
+    """Return a table of where the kills landed, by kind of write."""
     wheres = [*LANDINGS, *(["FAILED"] if any(where == "FAILED" for _, where in landed) else [])]
     rows: list[list[int | str]] = [[kind, *(landed[kind, where] for where in wheres)] for kind in KINDS]
     rows.append(["all", *(sum(landed[kind, where] for kind in KINDS) for where in wheres)])
@@ -401,7 +401,7 @@ def kills_table(landed: Counter[tuple[str, str]]) -> str:
 
 
 def main() -> int:
-    """Do all of it; give the exit code."""
+    """Run the script; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many writers to kill")
     parser.add_argument("--seed", type=int, default=None, help="seed of the moments (timing stays the machine's)")

@@ -4,7 +4,7 @@
 
     python scripts/larger_than_memory.py [--spine 10] [--rows 100] [--memory 4GB]
 
-Needs about 15 GB of disk in the temporary folder (TMPDIR), and gives it back.
+Needs about 15 GB of disk in the temporary folder (TMPDIR), and frees it at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ YEAR = 365 * 86_400 * MILLION
 
 
 def made(rows: int, seed: int, features: int) -> pa.Table:
-    """Make rows of random entities and moments of a year."""
+    """Return rows of random entities, at random moments of a year."""
     random = np.random.default_rng(seed)
     columns = {
         "customer_id": random.integers(0, ENTITIES, rows),
@@ -54,7 +54,7 @@ def write(rows: int, spine: int, folder: Path) -> None:
 
 
 def join(folder: Path) -> None:
-    """Build the training set; to be run in a process of its own, whose peak memory is then the join's."""
+    """Build the training set. This runs in a separate process, so that its peak memory is that of the join."""
     started = time.perf_counter()
     features = HistoricalFeaturesDuckDB([FeatureLookup("spend")]).using_spine(folder / "spine.parquet", date_col="at")
     rows = features.to_parquet(folder / "training_set.parquet")
@@ -63,7 +63,7 @@ def join(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write, and join in another process."""
+    """Write the data, and join it in another process."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--spine", type=int, default=10, metavar="MILLIONS")
     options.add_argument("--rows", type=int, default=100, metavar="MILLIONS")

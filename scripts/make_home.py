@@ -1,10 +1,10 @@
-"""Make a small home with the code of this checkout, to be opened by all later ones: tests/homes/NAME.tar.gz and NAME.json.
+"""Create a small home with the code of this checkout, for tests of later code: tests/homes/NAME.tar.gz and NAME.json.
 
     python scripts/make_home.py NAME [FOLDER]
 
-NAME is a release, or the commit whose format is another than the one before. The home has a little of everything that is
-stored; the JSON file says what this code answers from it. `tests/test_homes.py` opens every home that is there. It takes
-what it needs of the classes of the guide, so that it also runs on older code, and leaves out what that has not.
+NAME is a release, or a commit that changed a format. The home has a little of everything that is stored; the JSON file
+has the results that this code reads from it. `tests/test_homes.py` opens every home. The script uses the classes of the
+guide, so that it also runs on older code, and leaves out what older code lacks.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ GROUPS = ("spend", "kinds", "visits")
 
 
 def define(name: str, **options: Any) -> FeatureGroupDuckDB:
-    """Define a group of project shop, keyed by user."""
+    """Return a group of project shop, keyed by user."""
     return FeatureGroupDuckDB(
         name, Entity("user", ["user_id"]), Materialization(event_time_col="at", **options), "shop"
     )
 
 
 def rows(users: list[Any], *hours: int, **columns: Any) -> pa.Table:
-    """Make rows of users, each at an hour after noon."""
+    """Return rows of users, each dated some hours after noon."""
     return pa.table({"user_id": users, "at": [NOON + hour * HOUR for hour in hours], **columns})
 
 
@@ -70,7 +70,7 @@ def write(group: FeatureGroupDuckDB, frame: pa.Table, mode: str = "append") -> N
 
 
 def furnish() -> str | None:
-    """Fill the home; return the token that opens its server, if there are tokens."""
+    """Fill the home; return a token for its server, if this code has tokens."""
     spend = define("spend", ttl=timedelta(days=36_500))
     write(spend, rows([1, 1, 2], 0, 1, 0, x=[1, 2, 3]), "overwrite")
     write(spend, rows([2, 3], 2, 2, x=[4, 5]))
@@ -100,12 +100,12 @@ def furnish() -> str | None:
 
 
 def plain(table: pa.Table) -> list[dict[str, str]]:
-    """Write values so that JSON keeps them: as Python shows them."""
+    """Return values in the notation of Python, which JSON keeps exactly."""
     return [{name: repr(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
 def answers() -> dict[str, Any]:
-    """Ask the home all that it can be asked."""
+    """Read everything that the home contains."""
     store, found = FeatureStore(), {}
     for name in GROUPS:
         lookups = {f"{name} now": FeatureLookup(f"shop/{name}")}
@@ -123,7 +123,7 @@ def answers() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make it."""
+    """Run the script."""
     warnings.simplefilter("ignore")
     name, homes = sys.argv[1], Path(sys.argv[2]).absolute() if sys.argv[2:] else HOMES
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def _kept(file: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Leave out what every process makes anew, and who made it."""
+    """Leave out files that every process creates anew, and the owners of files."""
     if file.name.endswith(("lock.mdb", ".lock", "/scratch", "/trash")) or "/checked-" in file.name:
         return None
     file.uid = file.gid = 0
