@@ -1,7 +1,7 @@
-"""The rows and the spines that are joined, made from a seed: the same on every machine, and kept for the next run.
+"""The rows and spines of the joins, generated from a seed: the same on every machine, and kept for the next run.
 
-Beside each file of rows or moments stands `codes.npy`, which says of each row whose it is, as a number. The oracle goes
-by it, so it needs to know nothing of keys.
+Beside each file of rows or moments is `codes.npy`, the number of each row's entity. The oracle uses these numbers, so it
+does not depend on keys.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _WORDS = np.array([f"{word:08x}" for word in np.random.default_rng(0).integers(0
 
 @dataclass(frozen=True)
 class Made:
-    """A folder with what was made.
+    """A folder with generated rows or a spine.
 
     Args:
-        folder: Where it is.
+        folder: The folder.
         keys: The columns of the join keys.
-        features: The columns of the features; of a spine none.
+        features: The columns of the features; none for a spine.
     """
 
     folder: Path
@@ -47,12 +47,12 @@ class Made:
 
     @property
     def codes(self) -> np.ndarray:
-        """Whose each row is."""
+        """The number of the entity of each row."""
         return np.load(self.folder / "codes.npy")
 
 
 def rows(root: Path, count: int, keys: int, *, kind: str = "plain", seed: int = 1, days: int = 90) -> Made:
-    """Make the rows of a group: five floats, three whole numbers and two texts, or 200 small whole numbers."""
+    """Create the rows of a group: five floats, three whole numbers and two texts, or 200 small whole numbers."""
     features = WIDE if kind == "wide" else FEATURES
     name = f"rows-{kind}-{count}-{keys}-{days}-{seed}"
 
@@ -70,7 +70,7 @@ def rows(root: Path, count: int, keys: int, *, kind: str = "plain", seed: int = 
 
 
 def spine(root: Path, count: int, keys: int, *, kind: str = "plain", days: int = 90) -> Made:
-    """Make a spine: a row's number, keys of which one in fifty is unknown, and a moment; shuffled, or sorted by both."""
+    """Create a spine: row numbers, keys of which one in fifty is unknown, and moments; shuffled, or sorted by key and moment."""
     name = f"spine-{kind}-{count}-{keys}-{days}"
 
     def part(rng: np.random.Generator, size: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -90,7 +90,7 @@ def spine(root: Path, count: int, keys: int, *, kind: str = "plain", days: int =
 
 
 def day(number: int, count: int, keys: int, *, seed: int = 1) -> tuple[np.ndarray, pa.Table]:
-    """Make the rows of one day, in the order of time, and say whose they are."""
+    """Return the rows of one day, in order of time, and the number of the entity of each."""
     rng = np.random.default_rng([seed, number])
     codes = rng.integers(0, keys, count)
     times = START + number * DAY + np.sort(rng.integers(0, DAY, count))
@@ -99,7 +99,7 @@ def day(number: int, count: int, keys: int, *, seed: int = 1) -> tuple[np.ndarra
 
 
 def keep(folder: Path, table: pa.Table, codes: np.ndarray, keys: list[str], features: list[str]) -> Made:
-    """Put a table that was made elsewhere where the others are."""
+    """Store a table that was created elsewhere beside the others."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     made = Made(folder, keys, features)
@@ -112,7 +112,7 @@ Part = Callable[[np.random.Generator, int], tuple[np.ndarray, dict[str, Any]]]
 
 
 def _kept(folder: Path, made: Made, count: int, seed: int, part: Part, *, whole: bool = False) -> Made:
-    """Make what is not there yet, a part at a time, in a folder that gets its name when it is done."""
+    """Create the folder if it does not exist yet, part by part, and rename it into place when it is complete."""
     if folder.exists():
         return made
     under_way = folder.with_name(f"{folder.name}.part")

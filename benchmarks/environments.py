@@ -1,4 +1,4 @@
-"""Environments of their own for the peers, made when they are first needed."""
+"""Separate virtual environments for the peers, created on first use."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PINNED = {
 
 
 def python(peer: str) -> Path:
-    """Give the Python of a peer's environment; Seeknal and bare DuckDB share the one that this runs in.
+    """Return the Python of a peer's environment; Seeknal and bare DuckDB use the one of this process.
 
     Raises:
-        RuntimeError: It could not be made.
+        RuntimeError: The environment could not be created.
     """
     if peer not in PINNED:
         return Path(sys.executable)
@@ -41,17 +41,16 @@ def python(peer: str) -> Path:
 
 
 def variables(peer: str) -> dict[str, str]:
-    """Give the environment variables for a peer's processes.
+    """Return the environment variables for a peer's processes.
 
-    What is on our own path is not for it; and modules are kept compiled, as they are on anybody's machine, even if this
-    process runs without.
+    Our own PYTHONPATH is removed, and bytecode is cached as on any other machine, even if this process runs without.
     """
     others = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH" if peer in PINNED else ""}
     return {name: value for name, value in os.environ.items() if name not in others}
 
 
 def versions(peer: str) -> dict[str, str]:
-    """Give the version of each distribution in a peer's environment."""
+    """Return the version of each distribution in a peer's environment."""
     listed = "import importlib.metadata as m; print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
     command = [str(python(peer)), "-c", listed]
     found = subprocess.run(command, check=True, capture_output=True, text=True, env=variables(peer)).stdout

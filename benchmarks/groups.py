@@ -1,4 +1,4 @@
-"""A home with many groups: what it takes to list them, to see how they are, and to let Prometheus ask."""
+"""A home with many groups: the cost of listing them, of `status`, and of a scrape by Prometheus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST = {"list feature-groups": 0.5, "status": 1.0, "doctor": 2.0, "GET /metrics
 
 
 def measure_all(counts: list[int], rounds: int, root: Path) -> Iterator[Section]:
-    """Measure homes with some numbers of groups, each with a table of its own."""
+    """Measure homes with the given numbers of groups, each with a table of its own."""
     section = Section(
         "Many groups", "Each group has two rows and an online table of its own. Commands with their start."
     )
@@ -61,7 +61,7 @@ def _home(home: Path, groups: int) -> Path:
 
 
 def _run(home: Path, command: str) -> Outcome:
-    """Run a command of the command line."""
+    """Run a `seeknal` command."""
     environment = os.environ | {"SEEKNAL_HOME": str(home)}
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
@@ -74,7 +74,7 @@ def _run(home: Path, command: str) -> Outcome:
 
 @contextmanager
 def _server(home: Path) -> Iterator[str]:
-    """Serve a home by one worker."""
+    """Serve a home with one worker."""
     port = free_port()
     command = [sys.executable, "-c", _MAIN, "serve", "--port", str(port)]
     with subprocess.Popen(command, env=os.environ | {"SEEKNAL_HOME": str(home)}, stderr=subprocess.DEVNULL) as process:

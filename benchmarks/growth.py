@@ -1,4 +1,4 @@
-"""A group that has grown for two years: a small training set from it, a day more, and a day again."""
+"""A group that has grown for two years: a small training set, appending a day, and overwriting a day."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORKERS = [joins.OURS, joins.BARE, joins.PRUNED]
 
 
 def measure_all(count: int, steps: list[int], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Let a group grow to so many rows, in writes of so many days, and measure."""
+    """Grow a group to a number of rows, in writes of a number of days each, and measure."""
     people = max(1000, count // 100)
     section = Section(
         "Growth",
@@ -54,7 +54,7 @@ def measure_all(count: int, steps: list[int], rounds: int, root: Path, limits: L
 
 
 def _spine(root: Path, people: int) -> data.Made:
-    """Take a spine of one month, and move it to the last month but one."""
+    """Return the spine of one month, moved to the last month but one."""
     made = data.spine(root, _SPINE, people, kind="plain", days=_MONTH)
     table, shift = pq.read_table(made.file), (_DAYS - 2 * _MONTH) * data.DAY
     moved = pc.cast(pc.add(pc.cast(table["at"], pa.int64()), shift), table.schema.field("at").type)
@@ -63,7 +63,7 @@ def _spine(root: Path, people: int) -> data.Made:
 
 
 def _rows_of(root: Path, codes: np.ndarray, a_day: int, people: int) -> data.Made:
-    """Keep the rows of those whom the spine asks for: all that the oracle has to know."""
+    """Return the rows of the spine's entities, which are all that the oracle needs."""
     tables, owners = [], []
     for number in range(_DAYS):
         whose, rows = data.day(number, a_day, people)
@@ -86,7 +86,7 @@ def _read(section: Section, name: str, task: dict[str, Any], spine: data.Made, r
 
 
 def _write(section: Section, name: str, task: dict[str, Any], rounds: int) -> None:
-    """Overwrite one day, and append one more, in turn."""
+    """Overwrite one day and append another, in turn."""
     home = Path(task["home"])
     before = sum(pq.read_metadata(file).num_rows for file in writes.stored(home))
     for number in range(rounds):
@@ -106,7 +106,7 @@ def _write(section: Section, name: str, task: dict[str, Any], rounds: int) -> No
 
 
 def _fault(home: Path, rows: pa.Table, start: int, count: int) -> str:
-    """Say whether the table has not those rows on that day, or not so many in all."""
+    """Return what is wrong if the table does not have these rows on that day, or another number in all."""
     files = writes.stored(home)
     found = sum(pq.read_metadata(file).num_rows for file in files)
     if found != count:

@@ -1,4 +1,4 @@
-"""Training sets: point-in-time joins of all kinds, beside the best SQL and the peers."""
+"""Training sets: point-in-time joins of all kinds, compared with the best SQL and the peers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _K, _M = 1_000, 1_000_000
 
 @dataclass(frozen=True)
 class Join:
-    """A case: rows of keys in some groups, a spine, and what is special about them."""
+    """A case: the rows of one or more groups, a spine, and their special features."""
 
     rows: int
     keys: int
@@ -33,7 +33,7 @@ class Join:
 
     @property
     def name(self) -> str:
-        """What the report calls it."""
+        """The name of the case in the report."""
         size = f"{_short(self.rows)} x {_short(self.keys)}, spine {_short(self.spine)}"
         groups = f", {self.groups} groups" if self.groups > 1 else ""
         return size + groups + ("" if self.kind == "plain" else f", {self.kind}")
@@ -80,7 +80,7 @@ PEERS = {
 
 
 def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Measure case by case, and give the section anew after each."""
+    """Measure case by case, and yield the updated section after each."""
     section = Section(
         "Training sets",
         "Rows x keys of a group of ten features, and a spine. Seeknal is timed from opening the store, with an Arrow spine "
@@ -103,7 +103,7 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
 
 
 def prepare(case: Join, root: Path, home: str) -> tuple[dict[str, Any], Right]:
-    """Make rows and spine, write the groups, and give the task and what is right."""
+    """Create rows and spine, write the groups, and return the task and the expected result."""
     kind = case.kind if case.kind in {"ties", "composite", "text", "skewed", "wide"} else "plain"
     print(f"{case.name}: preparing", file=sys.stderr, flush=True)
     made = [data.rows(root, case.rows, case.keys, kind=kind, seed=seed + 1) for seed in range(case.groups)]
@@ -128,7 +128,7 @@ def prepare(case: Join, root: Path, home: str) -> tuple[dict[str, Any], Right]:
 
 
 def store(task: dict[str, Any]) -> None:
-    """Write the groups of a task to its home, and note which files they are in.
+    """Write the groups of a task to its home, and record the files that contain them.
 
     Raises:
         RuntimeError: They could not be written.
@@ -141,7 +141,7 @@ def store(task: dict[str, Any]) -> None:
 
 
 def _ready(section: Section, case: Join, peer: str, task: dict[str, Any]) -> bool:
-    """Let a peer that keeps rows of its own store them; say so where it cannot."""
+    """Let a peer with its own storage store the rows; record it if it cannot."""
     if peer not in {"feast", "upstream"}:
         return True
     stored = measure.run(PEERS[peer], {**task, "job": "store"}, Limits(16, 1200))
@@ -159,9 +159,9 @@ def measure_in_turn(
     rounds: int,
     limits: Limits,
 ) -> None:
-    """Let workers do one task in turn, there and back, and look at each answer.
+    """Let the workers do one task in turn, forwards and backwards, and check each result.
 
-    Who fails does not come again, nor who has taken as long in all as one run may take.
+    A worker that fails does not run again, nor one whose runs together took as long as a single run may take.
     """
     given_up: set[str] = set()
     for number in range(rounds):

@@ -1,9 +1,9 @@
-"""Compare ways to lay a group's rows out in Parquet files: what writing costs, what is read, what a day costs.
+"""Compare layouts of a group's rows in Parquet files: the cost of writing, of reading, and of rewriting one day.
 
     python benchmarks/layout.py [--rows 10000000] [--rounds 3] [--only 2^18 ...]
 
-Bare DuckDB, without Seeknal, so that a layout can be tried before it is built. Every layout is written in the same way, the
-rounds take turns, and figures are medians of seconds of the processor, on all its cores: others may use the machine.
+Uses bare DuckDB, without Seeknal, so that a layout can be tried before it is implemented. Every layout is written in the
+same way, rounds alternate, and figures are medians of CPU seconds over all cores, because others may use the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ORDER = "ORDER BY person_id, seen_at"
 
 @dataclass(frozen=True)
 class Layout:
-    """Whole days in files of so many rows at least (0: one file), compressed so; `order` within a file."""
+    """Files of whole days with at least this many rows (0: one file), their compression, and the `order` within a file."""
 
     name: str
     least: int = 0
@@ -59,7 +59,7 @@ LAYOUTS = [
 
 
 def pieces(rows: pa.Table, least: int) -> Iterator[pa.Table]:
-    """Cut rows into whole days, as many together as make up so many rows."""
+    """Cut rows into groups of whole days, each with at least this many rows."""
     days = (rows["seen_at"].cast(pa.int64()).to_numpy() - data.START) // data.DAY
     ends, taken = [], 0
     for day, count in enumerate(np.bincount(days)):
@@ -98,7 +98,7 @@ def write(layout: Layout, rows: pa.Table, folder: Path) -> None:
 
 
 def join(files: list[Path], spine: pa.Table, since: int | None = None, until: int | None = None) -> None:
-    """Join a spine with the rows of some files, narrowed down to its keys if it is small."""
+    """Join a spine with the rows of the files, filtered by its keys if it is small."""
     connection = duckdb.connect()
     connection.register("spine", spine)
     narrow = "SEMI JOIN spine USING (person_id)" if len(spine) <= _SMALL else ""
@@ -111,7 +111,7 @@ def join(files: list[Path], spine: pa.Table, since: int | None = None, until: in
 
 
 def of_span(files: list[Path], since: int, until: int) -> list[Path]:
-    """List the files that have rows of a span, as a table's log tells."""
+    """Return the files with rows in an interval, as the log of a table would list them."""
 
     def has(file: Path) -> bool:
         found = duckdb.sql(f"SELECT epoch_us(min(seen_at)), epoch_us(max(seen_at)) FROM '{file}'").fetchall()[0]
@@ -121,7 +121,7 @@ def of_span(files: list[Path], since: int, until: int) -> list[Path]:
 
 
 def measure(layout: Layout, rows: pa.Table, spines: dict[str, pa.Table]) -> Iterator[tuple[str, float]]:
-    """Write rows in a layout, read them, and write a day of them again."""
+    """Write rows in a layout, read them, and rewrite one day."""
     with tempfile.TemporaryDirectory(dir=HERE / ".data") as folder:
         place = Path(folder)
         started = time.process_time()
@@ -146,7 +146,7 @@ def measure(layout: Layout, rows: pa.Table, spines: dict[str, pa.Table]) -> Iter
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Load on an HTTP server from `wrk`, and what it takes to start one."""
+"""Load on an HTTP server with `wrk`, and starting servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What a server did: requests a second, the 50th and 99th percentile in milliseconds, answers that were no 2xx."""
+    """The result of a load: requests per second, the 50th and 99th percentiles in milliseconds, and responses other than 2xx."""
 
     rate: float
     p50: float
@@ -38,14 +38,14 @@ class Load:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 def ask(url: str, keys: list[int], token: str | None = None) -> bytes:
-    """Ask for some people."""
+    """Request the features of some people; return the body of the response."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     body = json.dumps({"keys": [{"person_id": key} for key in keys]}).encode()
     with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as response:  # noqa: S310 - http
@@ -53,10 +53,10 @@ def ask(url: str, keys: list[int], token: str | None = None) -> bytes:
 
 
 def wait_for(url: str, token: str | None = None) -> None:
-    """Wait until a server answers, and look at what it says.
+    """Wait until a server responds, and check its response.
 
     Raises:
-        TimeoutError: It does not, within half a minute.
+        TimeoutError: It did not respond within half a minute.
     """
     end = time.monotonic() + 30
     while time.monotonic() < end:
@@ -80,7 +80,7 @@ def wrk(
     token: str | None = None,
     script: str | None = None,
 ) -> Load:
-    """Ask for so many random people at once, over and over; in other words than Seeknal's, by a script of one's own."""
+    """Load a server with requests for a number of random people each. Other protocols than Seeknal's take their own script."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ask.lua"
         file.write_text((script or _SCRIPT) % (keys, f'"{token}"' if token else "nil", keys, rows - 1))

@@ -1,9 +1,9 @@
-"""Measure the memory of loads of more and more entities, each in a process of its own.
+"""Measure the memory of loads of increasing numbers of entities, each in a separate process.
 
     python benchmarks/load_memory.py [--millions 1 2 4 8]
 
-The figure is the most anonymous memory (Linux: RssAnon) above what the process had before the load. Pages of files that are
-mapped, such as LMDB's, are the page cache's, and are left out.
+The figure is the peak of anonymous memory (Linux: RssAnon) above that of the process before the load. Pages of mapped files,
+such as those of LMDB, belong to the page cache and are not counted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from seeknal import FeatureLookup, FeatureStore
 
 
 def anonymous() -> int:
-    """Give the process's anonymous memory in MB."""
+    """Return the process's anonymous memory in MB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def write(home: str, rows: int) -> None:
-    """Write so many rows of as many entities, a million at a time."""
+    """Write one row for each of a number of entities, a million at a time."""
     store = FeatureStore(home)
     for i in range(0, rows, 1_000_000):
         part = frame(min(1_000_000, rows - i), seed=i)
@@ -37,7 +37,7 @@ def write(home: str, rows: int) -> None:
 
 
 def load(home: str, results: Connection) -> None:
-    """Load them, and report seconds and memory."""
+    """Load the rows, and report seconds and memory."""
     store = FeatureStore(home)
     store.groups.versions(GROUP.name)
     before, most, done = anonymous(), [0], threading.Event()
@@ -57,7 +57,7 @@ def load(home: str, results: Connection) -> None:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, nargs="+", default=[1, 2, 4, 8])
     spawn = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""One run of one job in a process of its own, with a limit of memory and of time that is told when it is met."""
+"""Run one job in a separate process, with limits on memory and time; a limit that is exceeded is reported."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Worker:
-    """Who does a job.
+    """A participant that does a job.
 
     Args:
-        name: What it is called in the report.
-        script: Which file in `peers` it is, without its ending.
-        options: What is added to the task; with `family`, the memory of its children counts as well.
-        peer: Whose environment it runs in; without one, this one.
+        name: Its name in the report.
+        script: Its file in `peers`, without the suffix.
+        options: Fields to add to the task; with `family`, the memory of its children counts as well.
+        peer: The peer whose environment it runs in. None: the environment of this process.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far a run may go: in GB, and in seconds."""
+    """The limits of a run: gigabytes and seconds."""
 
     memory: float = 13
     seconds: float = 240
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: seconds, those of the processor, peak in MB and what else the worker says; or why there is none."""
+    """The outcome of a run: seconds, CPU seconds, peak in MB and further facts from the worker; or why there is none."""
 
     seconds: float = 0
     processor: float = 0
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def run(worker: Worker, task: dict[str, Any], limits: Limits = Limits()) -> Outcome:
-    """Let a worker do a job."""
+    """Run a job with a worker."""
     with tempfile.TemporaryDirectory() as folder:
         figures, errors = Path(folder) / "figures.json", Path(folder) / "errors"
         with errors.open("wb") as complaints:
@@ -88,7 +88,7 @@ def run(worker: Worker, task: dict[str, Any], limits: Limits = Limits()) -> Outc
 
 
 def _watch(process: subprocess.Popen[bytes], limits: Limits) -> tuple[str, float]:
-    """Wait for a process within its limits; say which one it met, and what memory it and its children had at most."""
+    """Wait for a process within its limits; return the limit that it exceeded, and its peak memory, children included."""
     started, most = time.monotonic(), 0.0
     while process.poll() is None:
         most = max(most, sum(map(_resident, _family(process.pid))))

@@ -1,4 +1,4 @@
-"""Whether a limit of memory holds: large joins under several limits, beside bare SQL under the same."""
+"""Check that memory limits hold: large joins under several limits, compared with bare SQL under the same limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ELSE = 300
 
 
 def measure_all(cases: list[joins.Join], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Measure case by case and limit by limit, and give the section anew after each."""
+    """Measure case by case and limit by limit, and yield the updated section after each."""
     section = Section(
         "Memory limits",
         f"The joins of {' and '.join(case.name for case in cases)}, with `FeatureStore(memory_limit=...)` and DuckDB's "

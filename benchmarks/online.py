@@ -1,12 +1,12 @@
-"""Time online reads and loads beside the store underneath, in one run.
+"""Time online reads and loads, compared with the underlying store in the same run.
 
     python benchmarks/online.py [--rows 200000] [--rounds 30] [--redis]
 
 `--groups 1 10 50` and `--features 1000` time a table of so many groups, and one of so many features, as well.
 
-Each read is timed in turn with the raw one: get and decode of the same rows from the same store (LMDB: get, Redis:
-MGET; both with msgspec). Figures are medians in microseconds, and their ratio. Loads are timed from the offline table to
-the last commit, with all that a load does.
+Reads alternate with raw reads, which get and decode the same rows from the same store (LMDB: get, Redis: MGET; both with
+msgspec). Figures are medians in microseconds, and their ratio. Loads are timed from the offline table to the last commit,
+with everything that a load does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ decode = msgspec.msgpack.Decoder().decode
 
 
 def frame(rows: int, seed: int = 7) -> pa.Table:
-    """Make rows of as many people: five floats, three whole numbers, two texts."""
+    """Return one row for each of a number of people: five floats, three whole numbers, two texts."""
     rng = np.random.default_rng(seed)
     words = np.array(["".join(random.Random(i).choices(string.ascii_lowercase, k=8)) for i in range(1000)])
     columns: dict[str, Any] = {
@@ -53,7 +53,7 @@ def frame(rows: int, seed: int = 7) -> pa.Table:
 
 
 def in_turn(rounds: int, batch: int, *calls: Callable[[], object]) -> list[float]:
-    """Time calls in turn, a batch of each at a time, and give the median of each in microseconds a call."""
+    """Time calls in turn, in batches; return the median of each in microseconds per call."""
     spans: list[list[float]] = [[] for _ in calls]
     gc.collect()
     for i in range(rounds + 2):
@@ -67,7 +67,7 @@ def in_turn(rounds: int, batch: int, *calls: Callable[[], object]) -> list[float
 
 
 def raw_lmdb(online: LmdbStore, space: str, keys: list[int]) -> Callable[[], object]:
-    """Give a read of the same rows with nothing around it."""
+    """Return a raw read of the same rows."""
     environment = online._environment._lmdb  # noqa: SLF001 - the raw store is what we compare with
     with environment.begin() as transaction:
         prefix = b"\x04" + transaction.get(b"\x01" + space.encode())[:8]
@@ -81,7 +81,7 @@ def raw_lmdb(online: LmdbStore, space: str, keys: list[int]) -> Callable[[], obj
 
 
 def raw_redis(online: RedisStore, space: str, keys: list[int]) -> Callable[[], object]:
-    """Give a read of the same rows with nothing around it."""
+    """Return a raw read of the same rows."""
     client = online._client  # noqa: SLF001 - the raw store is what we compare with
     project, rest = space.split("/", 1)
     prefix = f"seeknal:{project}:{{{rest}}}:".encode() + client.get(f"seeknal:{project}:{{{rest}}}")[:16] + b":"
@@ -115,7 +115,7 @@ def heading(first: str) -> None:
 
 
 def line(name: str, table: Any, asked: list[Any], raw: Callable[[], object], rounds: int, batch: int) -> None:
-    """Time a read in each kind beside the raw one, and print a line of a table."""
+    """Time reads of each kind of output and the raw read, and print a row of the table."""
     kinds = ("dicts", "arrow", "pandas")
     calls = [raw, *(lambda kind=kind: table.get_features(asked, kind) for kind in kinds)]
     times = in_turn(rounds, batch, *calls)
@@ -124,7 +124,7 @@ def line(name: str, table: Any, asked: list[Any], raw: Callable[[], object], rou
 
 
 def measure_wide(store: FeatureStore, counts: list[int], width: int, rounds: int) -> None:
-    """Print the tables of one key in many groups, and of many features of one."""
+    """Print the tables for one key in many groups, and for many features of one group."""
     rng, people = np.random.default_rng(7), 1000
     moments = pa.array([1_700_000_000_000_000] * people, pa.timestamp("us", "UTC"))
     keys = {"person_id": np.arange(people), "seen_at": moments}
@@ -151,7 +151,7 @@ def measure_wide(store: FeatureStore, counts: list[int], width: int, rounds: int
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=30)

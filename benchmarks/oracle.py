@@ -1,6 +1,6 @@
-"""What each row of a spine must get, found by sorting and bisection in NumPy alone, and whether an answer has it.
+"""The expected result of a join, computed by sorting and bisection in NumPy alone, and the comparison with a result.
 
-No query engine takes part. The last row at or before each moment wins; of rows with one event time the one made last.
+No query engine is involved. The last row at or before each moment wins; of rows with equal event times, the one created last.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of an answer.
+    """The verdict on a result.
 
     Args:
-        wrong: What is wrong with it; nothing if all is right.
-        in_order: Whether its rows came in the spine's order.
+        wrong: What is wrong; empty if nothing is.
+        in_order: Whether its rows are in the order of the spine.
     """
 
     wrong: str = ""
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def winners(rows: data.Made, spine: data.Made, ttl: int | None = None) -> np.ndarray:
-    """Give the number of the row that counts for each row of a spine, -1 where there is none; kept beside the spine."""
+    """Return the number of the winning row for each row of a spine, -1 if there is none. The result is cached beside the spine."""
     kept = spine.folder / f"winners-{rows.folder.name}-{ttl}.npy"
     if not kept.exists():
         made = _times(rows.file, "made_at") if "made_at" in pq.read_schema(rows.file).names else None
@@ -47,15 +47,15 @@ def find(
     made: np.ndarray | None = None,
     ttl: int | None = None,
 ) -> np.ndarray:
-    """Give the number of the row that counts for each of some moments, -1 where there is none.
+    """Return the number of the winning row for each moment, -1 if there is none.
 
     Args:
-        codes: Whose each row is.
-        times: When it became true.
-        asked: Whose values each moment wants.
+        codes: The number of each row's entity.
+        times: The event time of each row.
+        asked: The number of the entity that is requested at each moment.
         moments: The moments.
-        made: When each row was made, which settles ties.
-        ttl: How long a value is good for.
+        made: The created time of each row, which settles ties.
+        ttl: How long a value is valid.
     """
     people = np.unique(asked)
     place = np.searchsorted(people, codes).clip(max=len(people) - 1)
@@ -83,12 +83,12 @@ def find(
 
 
 def check(answer: pa.Table, spine: data.Made, expected: list[tuple[data.Made, np.ndarray, dict[str, str]]]) -> Verdict:
-    """Compare an answer with what it must be: the spine's rows and columns, then features, value by value.
+    """Compare a result with the expected one, value by value: the spine's rows and columns, then the features.
 
     Args:
-        answer: The answer, in any order; whether it is the spine's is part of the verdict.
+        answer: The result, in any order; the verdict says whether it is the order of the spine.
         spine: The spine.
-        expected: For each group its rows, the winners among them, and the name of each feature in the answer.
+        expected: For each group: its rows, the winners among them, and the name of each feature in the result.
     """
     moments = pq.read_table(spine.file)
     if len(answer) != len(moments):
@@ -111,7 +111,7 @@ def check(answer: pa.Table, spine: data.Made, expected: list[tuple[data.Made, np
 
 
 def _difference(name: str, column: pa.ChunkedArray, right: pa.ChunkedArray, order: pa.Array | None) -> str:
-    """Say in how many rows a column is not what it must be; types may differ as far as values do not."""
+    """Return in how many rows a column has a wrong value. Types may differ if the values do not."""
     if order is not None:
         column = column.take(order)
     if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(right.type):

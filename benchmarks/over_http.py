@@ -1,4 +1,4 @@
-"""Requests a second over HTTP, beside a bare endpoint of the same stack and Feast's server; needs `wrk`."""
+"""Requests per second over HTTP, compared with a bare endpoint on the same stack and with Feast's server; needs `wrk`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ABOUT = (
 
 
 def measure_all(rows: int, peers: list[str], rounds: int, seconds: int, root: Path) -> Iterator[Section]:
-    """Measure all servers in turn, if there is `wrk`."""
+    """Measure all servers in turn, if `wrk` is installed."""
     section = Section("HTTP", _ABOUT.format(f"{rows:,}"), "requests/s")
     if not shutil.which("wrk"):
         section.row("all", "all").note("not measured: wrk is not installed")
@@ -97,10 +97,10 @@ def _start_feast(folder: Path, rows: int) -> Server:
 
 
 def _wait_for(url: str, names: str) -> None:
-    """Wait until Feast's server answers, and look at what it says.
+    """Wait until Feast's server responds, and check its response.
 
     Raises:
-        TimeoutError: It does not, within a minute.
+        TimeoutError: It did not respond within a minute.
     """
     body = f'{{"features":[{names}],"entities":{{"person_id":[12]}}}}'.encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - http

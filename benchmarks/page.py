@@ -1,8 +1,8 @@
-"""Put the tables of the reports in `results/` into `docs/benchmarks.md`, between its marks.
+"""Insert the tables of the reports in `results/` into `docs/benchmarks.md`, between its markers.
 
     python benchmarks/page.py
 
-A mark names a kind: what follows `<!-- join -->`, up to `<!-- end -->`, is made anew from `results/join/report.json`.
+A marker names a kind: the text between `<!-- join -->` and `<!-- end -->` is generated from `results/join/report.json`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _of_report(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(rows: list[dict[str, Any]], unit: str) -> Iterator[str]:
-    """Give a line for each case and a column for each participant: the median, and the peak of memory in GB."""
+    """Return a table with a row for each case and a column for each participant: the median, and the peak memory in GB."""
     who = list(dict.fromkeys(row["who"] for row in rows))
     cases = list(dict.fromkeys(row["case"] for row in rows))
     found = {(row["case"], row["who"]): row for row in rows}

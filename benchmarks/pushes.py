@@ -1,4 +1,4 @@
-"""A group that is pushed to, row by row: what one push takes after many, and what room they take."""
+"""A group that grows by pushes, row by row: the time of one push after many, and the size on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GROUP = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"
 
 
 def measure_all(counts: list[int], rounds: int, root: Path) -> Iterator[Section]:
-    """Push so many rows, one by one, and measure what a push more takes after some numbers of them, in turn."""
+    """Push rows one by one, and measure the time of one more push after the given numbers of them, in turn."""
     section = Section(
         "Pushes",
         f"Rows are pushed one by one, of {_USERS} users in the order of time. {_TIMED} more are timed after some numbers of pushes, "
@@ -43,7 +43,7 @@ def measure_all(counts: list[int], rounds: int, root: Path) -> Iterator[Section]
 
 
 def _grown(folder: Path, counts: list[int]) -> Iterator[tuple[int, Path]]:
-    """Push, and give a copy of the home after each of some numbers of pushes."""
+    """Push rows, and return a copy of the home after each of the given numbers of pushes."""
     home, done = folder / "home", 0
     with_first = pa.table({"user_id": [0], "at": [_START], "amount": [0.0]})
     FeatureStore(home).groups.write(_GROUP, with_first)
@@ -54,7 +54,7 @@ def _grown(folder: Path, counts: list[int]) -> Iterator[tuple[int, Path]]:
 
 
 def _push(home: Path, first: int, count: int) -> Outcome:
-    """Push rows, and tell what one push took."""
+    """Push rows, and return the time of one push."""
     store = FeatureStore(home)
     store.groups.push("spend", _row(first + 1))  # what is loaded once is not timed
     began, processor = time.perf_counter(), time.process_time()
@@ -70,5 +70,5 @@ def _row(number: int) -> dict[str, object]:
 
 
 def _room(home: Path) -> int:
-    """Count the bytes that a home takes on the disk."""
+    """Return the size of a home on disk, in bytes."""
     return sum(path.stat().st_blocks * 512 for path in home.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""Loads into the online stores, and reads of them by key, beside the bare store underneath and the peers."""
+"""Loads into the online stores, and lookups by key, compared with the bare underlying store and with the peers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS = ("dicts", "arrow", "pandas")
 
 
 def measure_all(rows: int, peers: list[str], rounds: int, root: Path) -> Iterator[Section]:
-    """Measure both stores, and Feast's if it takes part."""
+    """Measure both stores, and Feast's if it participates."""
     loads = Section(
         "Online loads", f"{rows:,} rows of ten features, from the offline table to the last commit.", "rows/s"
     )
@@ -84,7 +84,7 @@ def _measure(loads: Section, reads: Section, name: str, store: FeatureStore, tab
 
 
 def _fault(served: OnlineTable, table: pa.Table, keys: list[int]) -> str:
-    """Say whether an answer is not what was written."""
+    """Return what is wrong if a result is not what was written; otherwise an empty text."""
     rows = served.get_features([{"person_id": key} for key in keys], "dicts")
     return "" if rows == _right(table, keys) else "wrong: other values"
 

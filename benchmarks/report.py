@@ -1,4 +1,4 @@
-"""What was measured, as Markdown for people and JSON for programs."""
+"""The measurements, as Markdown for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from measure import Outcome
 
 @dataclass
 class Row:
-    """What one participant needed for one case, one figure per round.
+    """The figures of one participant for one case, one per round.
 
     Args:
         case: The case.
         who: The participant.
         values: Its figures, in the section's unit.
-        processor: The seconds of the processor, of all its threads: more steady where others use the machine too.
-        megabytes: The most memory it had.
-        notes: What else is to be said, such as why there is no figure.
+        processor: Its CPU seconds, over all threads: steadier if others use the machine too.
+        megabytes: Its peak memory.
+        notes: Further notes, such as why there is no figure.
     """
 
     case: str
@@ -45,14 +45,14 @@ class Row:
         return median(self.values) if self.values else float("nan")
 
     def note(self, text: str) -> None:
-        """Say something once."""
+        """Add a note, unless it is there already."""
         if text and text not in self.notes:
             self.notes.append(text)
 
 
 @dataclass
 class Target:
-    """What was to be reached, and what was measured."""
+    """A target, and the measured value."""
 
     name: str
     most: float
@@ -61,13 +61,13 @@ class Target:
 
     @property
     def held(self) -> bool:
-        """Whether it was reached."""
+        """Whether the target was reached."""
         return self.measured <= self.most
 
 
 @dataclass
 class Section:
-    """One kind of measurement: its rows, the targets it is held to, and what its figures are."""
+    """One kind of measurement: its rows, its targets, and the meaning of its figures."""
 
     name: str
     about: str
@@ -76,11 +76,11 @@ class Section:
     targets: list[Target] = field(default_factory=list)
 
     def had(self, case: str, who: str) -> float:
-        """Give the most memory, in MB, that a participant has had in a case so far."""
+        """Return the peak memory of a participant in a case so far, in MB."""
         return max(self.row(case, who).megabytes, default=0)
 
     def row(self, case: str, who: str) -> Row:
-        """Give a participant's row of a case, a new one if there is none."""
+        """Return a participant's row for a case; it is created if there is none."""
         for row in self.rows:
             if (row.case, row.who) == (case, who):
                 return row
@@ -88,7 +88,7 @@ class Section:
         return self.rows[-1]
 
     def add(self, case: str, who: str, value: float, failure: str = "") -> None:
-        """Take down one figure, or why there is none, and say so on the terminal; where Seeknal has none, a target is missed."""
+        """Record one figure, or why there is none, and print it. If Seeknal has none, a target is missed."""
         row = self.row(case, who)
         row.note(failure)
         if failure and not row.has_failed and who.startswith("seeknal"):
@@ -100,7 +100,7 @@ class Section:
         print(f"{self.name}: {case}: {who}: {told}{memory}", file=sys.stderr, flush=True)
 
     def take(self, case: str, who: str, outcome: Outcome, failure: str = "") -> None:
-        """Take down what a run took, or why it failed."""
+        """Record the time of a run, or why it failed."""
         row = self.row(case, who)
         if outcome.megabytes:
             row.megabytes.append(outcome.megabytes)
@@ -109,23 +109,23 @@ class Section:
         self.add(case, who, outcome.seconds, outcome.failure or failure)
 
     def middle(self, case: str, *who: str) -> float:
-        """Give the least median of some participants; not a number if none has one."""
+        """Return the lowest median of some participants; NaN if none has one."""
         found = [row.middle for row in self.rows if row.case == case and row.who in who and row.values]
         return min(found, default=float("nan"))
 
     def memory(self, case: str, *who: str) -> float:
-        """Give the least median peak of some participants."""
+        """Return the lowest median peak memory of some participants."""
         found = [median(row.megabytes) for row in self.rows if row.case == case and row.who in who and row.values]
         return min(found, default=float("nan"))
 
     def hold(self, name: str, most: float, measured: float, unit: str = "times") -> None:
-        """Compare with a target, unless nothing was measured for it."""
+        """Compare a value with a target, unless nothing was measured."""
         if measured == measured:  # noqa: PLR0124 - not a number is not itself
             self.targets.append(Target(name, most, measured, unit))
 
 
 def commit() -> str:
-    """Say which commit this is, and whether files differ from it; nothing where there is no git."""
+    """Return the current commit, and whether files differ from it; empty without git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -134,7 +134,7 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Say what this runs on."""
+    """Return a description of this machine."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

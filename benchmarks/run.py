@@ -1,8 +1,8 @@
-"""Measure Seeknal beside its peers, on the same data, every answer checked before its time counts.
+"""Compare Seeknal with its peers on the same data; every result is checked before its time counts.
 
     python benchmarks/run.py [--quick] [--only join write ...] [--peers feast ...] [--rounds N] [--out DIR]
 
-Quick: a few minutes, small data, no peers. Each kind has a report, written again after every case, so this can be stopped at any time.
+Quick: a few minutes, small data, no peers. Each kind has a report, rewritten after every case, so the script can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from measure import Limits
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small data, no peers, under five minutes")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="which measurements")

@@ -1,4 +1,4 @@
-"""How a server grows: what its start takes with many tables, and what becomes of pushes from many threads at once."""
+"""How a server scales: its start with many tables, and pushes from many concurrent threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PUSHES_OF_A_THREAD = 8
 
 
 def measure_all(tables: list[int], threads: list[int], rounds: int, root: Path) -> Iterator[Section]:
-    """Measure starts with some numbers of tables, and pushes from some numbers of threads."""
+    """Measure starts with the given numbers of tables, and pushes from the given numbers of threads."""
     with tempfile.TemporaryDirectory(dir=root) as folder:
         homes = {count: _home(Path(folder) / str(count), count) for count in tables}
         yield _starts(homes, rounds)
@@ -95,7 +95,7 @@ def _pushes(home: Path, threads: list[int], rounds: int) -> Section:
 
 @contextmanager
 def _server(home: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Start a server, and end it; it is ready when all of its workers are."""
+    """Run a server; yield its URL and process once all of its workers are ready."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-c", _MAIN, "serve", "--port", str(port), "--workers", str(workers), "--no-access-log"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"SEEKNAL_HOME": str(home)})
@@ -108,7 +108,7 @@ def _server(home: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen[by
 
 
 def _workers(process: subprocess.Popen[bytes]) -> list[int]:
-    """The processes that answer: the first one alone, or its children."""
+    """Return the worker processes: the first process alone, or its children."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
     found = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return found or [process.pid]
@@ -132,10 +132,10 @@ def _answers(url: str) -> bool:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    """Wait until something holds.
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: It does not, within two minutes.
+        TimeoutError: It did not hold within two minutes.
     """
     end = time.monotonic() + 120
     while not condition():

@@ -1,9 +1,9 @@
-"""Time the server beside a bare endpoint of the same stack: uvicorn, ASGI alone, JSON from LMDB.
+"""Time the server, compared with a bare endpoint on the same stack: uvicorn, plain ASGI, JSON from LMDB.
 
     python benchmarks/serving.py [--rounds 5] [--seconds 3] [--workers 1]
 
-Needs `wrk` (in Debian's packages). 8 connections, rounds in turn; medians, and the processor time that each request took
-of the server's process. "no log" is the server without its access log.
+Needs `wrk` (a Debian package). 8 connections, alternating rounds; medians, and the CPU time per request of the server's
+process. "no log" is the server without its access log.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def start(name: str, workers: int) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def cpu(leader: int) -> float:
-    """Give the seconds of processor time that a process and its children have taken."""
+    """Return the CPU seconds of a process and its children."""
     taken = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -58,7 +58,7 @@ def cpu(leader: int) -> float:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)

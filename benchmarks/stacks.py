@@ -1,10 +1,10 @@
-"""Time web servers and frameworks at one job: answer for keys in JSON from LMDB, as thinly as each allows.
+"""Time web servers and frameworks at one job: return rows by key as JSON from LMDB, with as little code as each allows.
 
     pip install uvicorn uvloop httptools granian starlette falcon blacksheep
     python benchmarks/stacks.py [--rounds 3] [--seconds 3] [STACK...]
 
-Needs `wrk` (in Debian's packages). One worker, 8 connections, rounds in turn; medians. Each answer is looked at before
-it is timed.
+Needs `wrk` (a Debian package). One worker, 8 connections, alternating rounds; medians. Each stack's response is checked
+before it is timed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ unpack = msgspec.msgpack.Decoder().decode
 
 
 def fill(folder: str) -> None:
-    """Put rows of ten features there."""
+    """Write rows of ten features to the store."""
     with lmdb.open(folder, map_size=2**30) as environment, environment.begin(write=True) as transaction:
         for i in range(ROWS):
             row = [i / 7, i / 11, i / 13, i / 17, i / 19, i, i * 3, i * 5, f"word{i % 1000}", f"text{i % 777}"]
@@ -67,7 +67,7 @@ JSON = [(b"content-type", b"application/json")]
 
 
 async def bare_asgi(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]) -> None:
-    """Answer over ASGI, with nothing around it."""
+    """Answer over plain ASGI."""
     if scope["type"] != "http":
         raise NotImplementedError
     body = b""
@@ -83,17 +83,17 @@ async def bare_asgi(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]]
 
 
 async def bare_rsgi(_scope: Any, protocol: Any) -> None:
-    """Answer over RSGI, with nothing around it."""
+    """Answer over plain RSGI."""
     protocol.response_bytes(200, [("content-type", "application/json")], answer(await protocol()))
 
 
 def starlette_routes() -> Any:
-    """Let Starlette find the way, and nothing else."""
+    """Use only Starlette's router."""
     from starlette.applications import Starlette
     from starlette.routing import Route
 
     class Endpoint:
-        """What Starlette calls as it is, being no function."""
+        """An ASGI application, which Starlette calls as it is, because it is not a function."""
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             await bare_asgi(scope, receive, send)
@@ -142,7 +142,7 @@ def blacksheep_app() -> Any:
 
 
 def measure(command: list[str], seconds: int) -> list[Load]:
-    """Start a stack, and load it with one key and with a hundred a request."""
+    """Start a stack, and load it with one key and with a hundred keys per request."""
     port = free_port()
     here = Path(__file__).parent
     server = subprocess.Popen(
@@ -161,7 +161,7 @@ def measure(command: list[str], seconds: int) -> list[Load]:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stacks", nargs="*", metavar="STACK", help=", ".join(STACKS))
     parser.add_argument("--rounds", type=int, default=3)

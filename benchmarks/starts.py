@@ -1,4 +1,4 @@
-"""What it takes before anything is done: size of an installation, import, and the start of a command."""
+"""The fixed costs: size of an installation, import, and the start of a command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FEAST = "from feast.cli.cli import cli; cli()"
 
 
 def measure_all(peers: list[str], rounds: int) -> Iterator[Section]:
-    """Measure starts, and sizes where peers take part."""
+    """Measure starts and, if peers participate, sizes."""
     section = Section(
         "Starts",
         "Each in a process of its own; a command from its start to its end. The first, which reads from disk, is left out.",
@@ -62,13 +62,13 @@ def _once(section: Section, home: str, peers: list[str]) -> None:
 
 
 def _imported(peer: str, module: str) -> Outcome:
-    """Import a module, as it times itself."""
+    """Time the import of a module, within its process."""
     said = _run(peer, [_IMPORT.format(module)])
     return Outcome(*map(float, said.split()[-2:]))
 
 
 def _command(peer: str, code: str, arguments: list[str], home: str = "") -> Outcome:
-    """Run a command, with the start of Python and all."""
+    """Time a command, including the start of Python."""
     started, before = time.perf_counter(), os.times()
     _run(peer, [code, *arguments], home)
     after = os.times()
@@ -83,7 +83,7 @@ def _run(peer: str, code: list[str], home: str = "") -> str:
 
 
 def _sizes(peers: list[str]) -> Section:
-    """Install the core, without extras, and weigh it beside the peers."""
+    """Install the core without extras, and compare its size with the peers."""
     section = Section("Sizes", "Megabytes of an installation, without pip, and how many distributions it has.", "MB")
     for who, name in [("seeknal, core", "core"), *((peer, peer) for peer in peers)]:
         packages = next(environments.python(name).parent.parent.glob("lib/python*/site-packages"))

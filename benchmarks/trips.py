@@ -1,8 +1,8 @@
 """The workload of a published comparison of feature stores: taxi trips joined to three groups at each trip's moment.
 
-Its code is in featurestoreorg/featurestore-benchmarks on GitHub: trips with their own values, what was picked up in each
-zone by quarters of an hour, and what was dropped by halves. Trips like New York's are made from a seed. The answer goes to
-pandas, as it does there. The published figures are of 16 vCPU machines.
+Its code is in featurestoreorg/featurestore-benchmarks on GitHub: the trips' own features, pick-ups per zone and quarter of
+an hour, and drop-offs per zone and half hour. Trips like those of New York are generated from a seed. The result is a pandas
+frame, as in the original. The published figures are from machines with 16 vCPUs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WORKERS = [
 
 
 def measure_all(counts: list[int], peers: list[str], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Measure tables of trips of some sizes, and give the section anew after each."""
+    """Measure tables of trips of the given sizes, and yield the updated section after each."""
     section = Section("Trips", (__doc__ or "").partition("\n\n")[2].strip() + "\n\n" + _published())
     speeds = Section("Trips, rows a second", "The same runs as rows of the answer per second.", "rows/s")
     for count in counts:
@@ -68,7 +68,7 @@ def _published() -> str:
 
 
 def _prepare(count: int, folder: Path) -> tuple[dict[str, Any], joins.Right]:
-    """Make trips, what follows from them for the zones, the task and what is right."""
+    """Create the trips, the features of the zones, the task, and the expected result."""
     rng = np.random.default_rng(count)
     times = data.START + np.sort(rng.integers(0, count * data.DAY // _A_DAY + 1, count))
     ends = times + rng.integers(60_000_000, 3_600_000_000, count)
@@ -107,7 +107,7 @@ def _values(rng: np.random.Generator, count: int) -> dict[str, Any]:
 
 
 def _windows(zones: np.ndarray, times: np.ndarray, width: int, fares: np.ndarray | None) -> tuple[pa.Table, np.ndarray]:
-    """Count trips by zone and window, with the mean of their fares or whether it is a weekend."""
+    """Count trips by zone and window, with their mean fare or whether it is a weekend."""
     windows = times // width
     first, interval = windows.min(), int(windows.max() - windows.min()) + 1
     places, back, counts = np.unique(zones * interval + (windows - first), return_inverse=True, return_counts=True)

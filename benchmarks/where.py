@@ -1,9 +1,10 @@
-"""Say where the time of a join goes: opening the store, finding the rows, and what DuckDB, Arrow and NumPy take of it.
+"""Show where the time of a join goes: opening the store, finding the rows, and the shares of DuckDB, Arrow and NumPy.
 
     python benchmarks/where.py [--rows 1000000] [--keys 100000] [--spines 10000 1000000]
 
-To see another commit, put it elsewhere (`git worktree`) and set `PYTHONPATH` to its `src`. Seconds of the clock, of the median of
-five joins by their whole time, each with a store of its own, imports done; the profiler's share is in them.
+For another commit, check it out elsewhere (`git worktree`) and set `PYTHONPATH` to its `src`. The figures are wall-clock
+seconds of the median of five joins by total time, each with a new store, after all imports. They include the profiler's
+overhead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _ROUNDS, _SHOWN = 5, 6
 
 
 def join(home: str, spine: pa.Table) -> tuple[float, pstats.Stats]:
-    """Join once, and say how long it took and where that went."""
+    """Join once; return the time, and the profile of it."""
     profile, started = cProfile.Profile(), time.perf_counter()
     with profile:
         FeatureStore(home).features.training_set([FeatureLookup("bench/seen")], spine, "at")
@@ -39,7 +40,7 @@ def join(home: str, spine: pa.Table) -> tuple[float, pstats.Stats]:
 
 
 def told(whole: float, stats: pstats.Stats) -> list[str]:
-    """List the parts of a join: what opening and finding take in all, and the functions that take most by themselves."""
+    """Return the parts of a join: the total time of opening and finding, and the functions that take the most time themselves."""
     found: dict[Any, Any] = stats.stats  # type: ignore[attr-defined]
     lines = [f"{whole:6.3f}  in all"]
     for (file, _, name), (_, _, _, taken, _) in found.items():
@@ -53,7 +54,7 @@ def told(whole: float, stats: pstats.Stats) -> list[str]:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=100_000)

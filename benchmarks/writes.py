@@ -1,4 +1,4 @@
-"""Writes in each mode beside a bare Parquet file, many small ones, and what they do to reads."""
+"""Writes in each mode, compared with a bare Parquet file; many small writes, and their effect on reads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ABOUT = (
 
 
 def task_of(home: str | Path, made: data.Made) -> dict[str, Any]:
-    """Give what all tasks on one group have in common."""
+    """Return the fields that all tasks on one group share."""
     group = {
         "name": _GROUP,
         "file": str(made.file),
@@ -45,7 +45,7 @@ def task_of(home: str | Path, made: data.Made) -> dict[str, Any]:
 
 
 def measure_all(counts: list[int], peers: list[str], rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Measure each mode on groups of some sizes, and give the section anew after each size."""
+    """Measure each mode on groups of the given sizes, and yield the updated section after each size."""
     section = Section("Writes", _ABOUT)
     for count in counts:
         base = data.rows(root, count, count // 10)
@@ -76,7 +76,7 @@ def _modes(section: Section, base: data.Made, peers: list[str], rounds: int, fol
 
 
 def _once(worker: Worker, case: _Case, task: dict[str, Any], limits: Limits) -> Outcome:
-    """Write to a copy of the home, and look at what is stored then."""
+    """Write to a copy of the home, and check what is stored."""
     home = Path(task["home"])
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
@@ -89,7 +89,7 @@ def _once(worker: Worker, case: _Case, task: dict[str, Any], limits: Limits) -> 
 
 @dataclass(frozen=True)
 class _Case:
-    """A write: its name, mode and interval, the rows that are new, and those of the old ones that must stay."""
+    """A write: its name, mode and interval, the new rows, and the old rows that must stay."""
 
     name: str
     mode: str
@@ -99,7 +99,7 @@ class _Case:
 
     @property
     def rows(self) -> pa.Table:
-        """All rows that must be stored, in the order of their first feature, which no two rows have alike."""
+        """All rows that must be stored, sorted by their first feature, which is unique."""
         return pa.concat_tables([self.kept, self.new]).sort_by("share_0")
 
 
@@ -122,12 +122,12 @@ def _inside(table: pa.Table, interval: tuple[int, int]) -> pa.ChunkedArray:
 
 
 def stored(home: Path) -> list[str]:
-    """List the files of the group as it stands, by what its open table says."""
+    """Return the files of the group, as its open table lists them."""
     return DeltaTable(str(home / "offline" / "bench" / _GROUP)).file_uris()
 
 
 def _fault(worker: Worker, home: Path, expected: pa.Table) -> str:
-    """Say what is wrong with what is stored."""
+    """Return what is wrong with the stored rows; empty if nothing is."""
     if worker is _COPY:
         return ""
     files = stored(home) if worker is _OURS else sorted((home / "upstream").rglob("*.parquet"))
@@ -139,7 +139,7 @@ def _fault(worker: Worker, home: Path, expected: pa.Table) -> str:
 
 
 def measure_small(count: int, writes: int, rounds: int, root: Path, limits: Limits) -> Iterator[Section]:
-    """Measure many small writes, and reads of what they leave beside reads of the same rows compacted."""
+    """Measure many small writes, and reads of the result compared with reads of the same rows after compaction."""
     section = Section(
         "Many small writes", f"{writes:,} appends of 100 rows to a group of {count:,}, then training sets from it."
     )
