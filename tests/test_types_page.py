@@ -35,7 +35,7 @@ def table(heading: str) -> dict[str, list[str]]:
     return {first.replace("`", ""): rest for first, *rest in cells}
 
 
-KEPT, REFUSED = table("What is kept"), table("What is refused")
+KEPT, REFUSED = table("What is kept"), table("Types that are rejected")
 
 
 def moments(unit, zone=None):
