@@ -239,7 +239,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
 def _load_status_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
     try:
         return [_load_status_line(one) for one in store.groups.load_statuses(record.name, project=record.project)]
-    except StoreError as error:
+    except StoreError as error:  # the rest of the group is shown even if its online store is unavailable
         return [{"problem": str(error)}]
 
 

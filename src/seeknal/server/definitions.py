@@ -58,6 +58,7 @@ class Held:
         """Return a result as dictionaries that JSON (if `text`) or MessagePack can encode."""
         shape = text, tuple(found.selection.order)
         if (make := self._shapes.get(shape)) is None:
+            # A compiled builder for each combination of features that clients request, which nothing else bounds.
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.clear()
             make = self._shapes[shape] = self._maker(found.selection, text=text)
@@ -108,6 +109,7 @@ class Definitions:
             return
         with self._changing:
             tokens = store.tokens.all()
+            # Once locked, the server never opens again, even if the registry loses its tokens.
             self._may_be_open = self._may_be_open and not tokens
             self.authenticator = Authenticator(tokens, may_be_open=self._may_be_open)
             self._erased.refresh()

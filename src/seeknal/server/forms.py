@@ -26,9 +26,11 @@ from seeknal.values import exact
 from seeknal.values.row_builder import AS_IS, ValueEncoding
 
 _SAFE = 2**53 - 1
+"""The largest integer up to which all are exact as a float, as which JavaScript and others read numbers."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _WIDE = pa.int64(), pa.uint64()
+# Of bounded length, so that no client can make `Fraction` compute with millions of digits.
 _NUMBER = r"(\d{1,20}(?:\.\d{1,20})?)"
 _DURATION = re.compile(
     rf"([+-]?)P(?=\d|T)(?:{_NUMBER}D)?(?:T(?=\d)(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?",

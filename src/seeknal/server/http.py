@@ -145,6 +145,7 @@ class Request:
     def end(self) -> None:
         """End the request, because its deadline has passed."""
         why, status = self._waits_for
+        # The rest of a late body may still arrive, and must not be taken for the next request.
         headers = {"connection": "close"} if status == HTTPStatus.REQUEST_TIMEOUT else SOON
         self.late = Problem(status, why, None, headers)
         if self.task:
@@ -172,6 +173,7 @@ class Request:
         kinds = []
         for one in accept.decode("latin-1").lower().split(","):
             kind, _, weight = (part.strip() for part in one.partition(";"))
+            # q=0 excludes a type; other weights are ignored, so the client's order decides.
             if (found := _KINDS.get(kind)) and weight.replace(" ", "") not in _NEVER:
                 return found
             kinds.append(kind[:200])
@@ -246,6 +248,7 @@ class Request:
             raise Problem(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body has a Content-Encoding. Send it as it is.", "DataError"
             )
+        # Reject an announced length before reading; a chunked body announces none, and is counted below.
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)

@@ -35,7 +35,7 @@ class Jobs:
 
         Called once the whole request was received, so that slow senders hold no slot.
         """
-        request.wait(*self._full)
+        request.wait(*self._full)  # the deadline turns into 429 if no slot becomes free in time
         await self._free.acquire()
         request.disable_deadline()
         return self._taken()

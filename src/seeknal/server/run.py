@@ -28,6 +28,7 @@ from seeknal.server.totals import Hub
 _LONGEST_HEAD = 64 * 2**10
 _KEEP_ALIVE = 75
 _STARTUP_FAILED = 3
+"""The exit code of a uvicorn process whose start failed."""
 _HANGS, _STARTS = 10, 30
 """How long a running worker may take to answer a health check, and a new one to be ready, in seconds."""
 _LOG = {
@@ -216,12 +217,12 @@ def _config(options: Options, settings: Settings) -> uvicorn.Config:
         http=Protocol,
         loop="uvloop",
         ws="none",
-        lifespan="on",
+        lifespan="on",  # "auto" would serve on after a failed start
         interface="asgi3",
         log_config=_LOG,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=False,  # `AccessLog` reads them itself, and trusts only a local proxy
         workers=options.workers,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=options.grace,
@@ -247,6 +248,7 @@ def _check_certificate(options: Options) -> None:
 
 
 def _no_password() -> str:
+    # Called instead of OpenSSL's prompt, at which a service would hang.
     raise OSError("the key is encrypted")
 
 

@@ -60,6 +60,7 @@ class Service:
         self.running: set[Request] = set()
         self.pushes = Jobs("pushes", options.limits.jobs)
         self.joins = Jobs("joins", options.limits.jobs)
+        # Half of the requests, so that slow uploads of spines leave room for all others.
         self.spines = Spines(max(1, options.limits.requests // 2), options.limits.jobs * options.limits.spine)
         self.ages = Ages(self._ages)
         self._lookups = ThreadPoolExecutor(32, "lookup")
