@@ -234,9 +234,8 @@ def write_and_tell(store: FeatureStore, step: Step, says: Connection) -> None:
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["pandas", "pyarrow.dataset", "seeknal.home.store"]
-)  # so that a new writer starts at once
+# So that a new writer starts at once.
+_context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.home.store"])
 
 
 class Writer:

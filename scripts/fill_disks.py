@@ -87,9 +87,8 @@ class Deed:
     def after(self, before: Reckoning) -> Reckoning:
         """Return the expected content after the operation."""
         new = frozenset((user, self.number) for user in self.users)
-        taken = frozenset(
-            row for row in new if row[0] not in before.erased
-        )  # a push leaves out rows that are dated before the erasure of their entity
+        # A push leaves out rows that are dated before the erasure of their entity.
+        taken = frozenset(row for row in new if row[0] not in before.erased)
         if self.kind == "erase":
             left = frozenset(row for row in before.rows if row[0] not in self.users)
             return replace(before, rows=left, erased=before.erased | {*self.users}, gone=before.gone | {*self.users})

@@ -163,30 +163,30 @@ def erase(
     )
     doomed = store.entities.training_sets_with(records, keys)
     also = f" That deletes {plural(len(doomed), 'training set')} with its rows: {', '.join(doomed)}." if doomed else ""
-    told = render.keys(keys)
+    erased_keys = render.keys(keys)
     labels = ", ".join(record.label for record in records)
-    render.confirm(f"Erase {told} from {labels} for good?{also}", yes)
-    with working(f"Erasing {told}"):
+    render.confirm(f"Erase {erased_keys} from {labels} for good?{also}", yes)
+    with working(f"Erasing {erased_keys}"):
         if group:
             receipts = [store.groups.erase(group, keys, project=project, delete_training_sets=bool(doomed))]
         else:
             receipts = list(
                 store.entities.erase(entity or "", keys, project=project, delete_training_sets=bool(doomed)).groups
             )
-    lines = [_erased(one, told) for one in receipts]
+    lines = [_erased(one, erased_keys) for one in receipts]
     if group:
         render.record(lines[0], form)
         return
     sets = list(dict.fromkeys(name for one in receipts for name in one.training_sets))
     rows, beside = sum(one.rows for one in receipts), store.entities.groups_beside(records[0])
-    receipt = {"entity": entity, "erased": told, "at": render.when(receipts[-1].at), "rows": rows}
+    receipt = {"entity": entity, "erased": erased_keys, "at": render.when(receipts[-1].at), "rows": rows}
     render.record(receipt | {"training_sets_deleted": sets, "not_erased_from": beside, "feature_groups": lines}, form)
 
 
-def _erased(one: Erased, told: str) -> dict[str, object]:
+def _erased(one: Erased, erased_keys: str) -> dict[str, object]:
     return {
         "feature_group": one.group,
-        "erased": told,
+        "erased": erased_keys,
         "at": render.when(one.at),
         "rows": one.rows,
         "snapshots_kept_without_it": list(one.snapshots),

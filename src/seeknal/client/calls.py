@@ -342,9 +342,8 @@ def _spine_file(spine: Any) -> IO[bytes]:
             raise DataError(f"{str(spine)!r} cannot be read: {error}") from None
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     frame = frames.opened(spine)
-    schema, batches = frame.batches(
-        frame.names, 2**16
-    )  # in batches, so that a lazy frame never is in memory as a whole
+    # In batches, so that a lazy frame never is in memory as a whole.
+    schema, batches = frame.batches(frame.names, 2**16)
     with pa.ipc.new_stream(file, schema) as writer:
         for batch in batches():
             writer.write_batch(batch)

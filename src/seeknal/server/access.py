@@ -57,9 +57,8 @@ class AccessLog:
         )
         known = self._known.get(about) or self._describe(about)
         line = b'{"time":"%b.%03dZ",%b,"status":%d,"ms":%.3f,"keys":%d}\n'
-        if (
-            len(self._lines) < _MOST_WAITING
-        ):  # further lines are dropped, so that a reader that hangs cannot fill the memory
+        # Further lines are dropped, so that a reader that hangs cannot fill the memory.
+        if len(self._lines) < _MOST_WAITING:
             self._lines.append(line % (self._stamp, (now - second) * 1000, known, status, seconds * 1000, request.keys))
 
     def _describe(self, about: tuple[str, str | None, str, str, bytes | None]) -> bytes:

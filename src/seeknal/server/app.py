@@ -96,9 +96,8 @@ async def _handle(service: Service, request: Request, receive: Receive, send: Se
         if request.late is None:  # not the deadline, but the end of the server, cancelled the task
             raise
         asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a request runs in a task
-        if (
-            request.status is None
-        ):  # else the connection is closed, which tells the client that the response is incomplete
+        # Else the connection is closed, which tells the client that the response is incomplete.
+        if request.status is None:
             await request.late.answer(request.scope, receive, send)
     finally:
         service.running.discard(request)

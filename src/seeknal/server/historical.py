@@ -62,9 +62,8 @@ async def post(service: Service, request: Request) -> Response:
     request.refuse_query()
     service.store.stamp()  # raises if the home is gone, so that no folder is created there
     with ExitStack() as stack:
-        fill = stack.enter_context(
-            service.spines.one()
-        )  # before reading the body, so that a rejected spine costs no disk
+        # Before reading the body, so that a rejected spine costs no disk.
+        fill = stack.enter_context(service.spines.one())
         with kept_in(service.store.scratch):
             folder = stack.enter_context(temporary_folder(service.store.scratch))
         query, spine = await _receive(request, folder, fill)

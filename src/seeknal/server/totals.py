@@ -116,9 +116,8 @@ class SharedTotals:
         mine, theirs = socket.socketpair()
         try:
             with mine:
-                with (
-                    theirs
-                ):  # closed here once it was passed on, so that reading ends when the first process closes its own
+                # Closed here once it was passed on, so that reading ends when the first process closes its own.
+                with theirs:
                     rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs.fileno()])
                     self._entrance.sendmsg([b"?"], [rights], socket.MSG_DONTWAIT)
                 mine.settimeout(_PATIENCE)
