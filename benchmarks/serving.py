@@ -28,7 +28,7 @@ SEEKNAL = [sys.executable, "-c", "from seeknal.cli import main; main()", "serve"
 
 
 def start(name: str, workers: int) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a server, and give its process and address."""
+    """Start a server; return its process and address."""
     port = free_port()
     bare = [sys.executable, "-m", *stacks.STACKS["uvicorn, ASGI alone"], "--port", str(port), "--workers", str(workers)]
     own = [*SEEKNAL, "--port", str(port), "--workers", str(workers), *(["--no-access-log"] if name == "no log" else [])]
