@@ -129,9 +129,7 @@ def test_a_group_that_was_made_again_is_served_over_what_an_older_dump_has_of_th
     write(again, rows(2))
     store.replace(SPACE, [LoadAttempt([Entries(keys, values)], None, text)])
     features = HistoricalFeaturesDuckDB([FeatureLookup(again)])
-    with pytest.raises(
-        StoreError, match=r"of a group that was deleted.*: in Python, serve\(\.\.\., take_over=True\)\.$"
-    ):
+    with pytest.raises(StoreError, match=r"to a deleted group.*: in Python, serve\(\.\.\., take_over=True\)\.$"):
         features.serve("serving")
     features.serve("serving", take_over=True)
     assert (online(production), production.tables.verify("serving").equal) == (2, True)
