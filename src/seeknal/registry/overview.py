@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from seeknal.names import split_label
+from seeknal.offline.table_log import TableLog
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.system.locks import locked_cached_property
+
+if TYPE_CHECKING:
+    from seeknal.define.feature_group import FeatureGroup
 
 
 class Overview(Catalog):
@@ -18,6 +23,7 @@ class Overview(Catalog):
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__(catalog.storage, catalog.registry, catalog._open_table)  # noqa: SLF001 - an attribute of the base class
+        self._logs: dict[tuple[str, str], TableLog] = {}
 
     @locked_cached_property
     def _groups(self) -> dict[tuple[str, str], GroupRecord]:
@@ -30,6 +36,13 @@ class Overview(Catalog):
     @locked_cached_property
     def _erased(self) -> Mapping[int, int]:
         return self.registry.last_erasures()
+
+    def log(self, group: GroupRecord | FeatureGroup) -> TableLog:
+        """Return the log of a group's table, the same object for each call; see `Catalog.log`."""
+        label = group.project, group.name
+        if (known := self._logs.get(label)) is None:
+            known = self._logs[label] = super().log(group)
+        return known
 
     def groups(self, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
         """Return the groups; see `Catalog.groups`."""
