@@ -390,6 +390,16 @@ def test_a_spine_whose_file_changes_while_it_is_streamed_is_refused(tmp_path, in
         batches.read_all()
 
 
+@pytest.mark.parametrize("in_batches", [False, True], ids=["whole", "in batches"])
+def test_a_parquet_file_with_damaged_text_is_refused(tmp_path, in_batches):
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"x": ["abcdefgh"] * 3}), file, compression="none", use_dictionary=False)
+    file.write_bytes(file.read_bytes().replace(b"abcdefgh", b"abc\xffefgh"))
+    frame = frames.opened(file)
+    with pytest.raises(DataError, match=r"rows\.parquet' cannot be read: .*UTF8"):
+        list(frame.batches(["x"], 10)[1]()) if in_batches else frame.table()
+
+
 def test_a_folder_as_spine_is_streamed_in_batches(tmp_path):
     fg = written(rows(1, 2))
     for number in range(3):

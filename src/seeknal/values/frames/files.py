@@ -217,6 +217,7 @@ class ParquetFile:
         columns = [name for name in self.schema.names if name in names]
         try:
             table = pq.ParquetFile(self.path).read(columns).select(columns)
+            table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{str(self.path)!r} cannot be read: {error}") from None
         self.check()
