@@ -332,7 +332,7 @@ sys.exit(code)
         assert "secret" not in str(error.value)
 
     def test_a_wrong_address_is_named(self):
-        with pytest.raises(DefinitionError, match="no address"):
+        with pytest.raises(DefinitionError, match="is not a valid Redis URL"):
             RedisStore("redis://127.0.0.1:port/0").get(SPACE, [])
 
     def test_a_server_that_was_restarted_is_used_again(self, tmp_path):

@@ -237,7 +237,7 @@ def test_the_later_row_wins_among_many_that_several_threads_read():
     count = 150_000
     users = [i % 3 for i in range(count)]
     frame = pa.table({"user_id": users, "at": [NOON] * count, "x": list(range(count))})
-    with pytest.warns(SeeknalWarning, match="of the same join keys and event time"):
+    with pytest.warns(SeeknalWarning, match="with the same join keys and event time"):
         fg = written(frame)
     spine = pa.table({"user_id": [0, 1, 2] * 4, "at": [NOON] * 12})
     assert look(fg, spine)["x"].to_pylist() == [count - 3, count - 2, count - 1] * 4

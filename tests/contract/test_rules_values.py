@@ -193,7 +193,7 @@ def test_a_date_with_an_hour_is_no_key_of_a_group_of_dates():
 def test_few_moments_beside_many_rows_are_answered_alike():
     users = [str(i % 500) for i in range(5000)]
     frame = pa.table({"user_id": users, "at": [NOON] * 5000, "x": list(range(5000))})
-    with pytest.warns(SeeknalWarning, match="of the same join keys and event time"):
+    with pytest.warns(SeeknalWarning, match="with the same join keys and event time"):
         fg = written(frame)
     assert found(fg, "7", None, "nobody", kind=pa.string()) == [4507, None, None]
 
