@@ -283,7 +283,7 @@ def test_a_restore_replaces_nothing(home, saved):
 
 
 def test_a_folder_that_is_no_backup_is_refused(home, tmp_path):
-    assert "is no backup: it has no backup.json" in failure("restore", str(tmp_path))
+    assert "is not a backup: it has no backup.json" in failure("restore", str(tmp_path))
     assert not home.exists()
 
 

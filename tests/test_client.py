@@ -352,7 +352,7 @@ def test_errors_are_those_of_the_library(client, server, store):
         client.get_features("bank/all", [])
     with pytest.raises(DefinitionError, match="A token is needed"), Client(server.url, "wrong") as stranger:
         stranger.catalog()
-    with pytest.raises(DefinitionError, match="is no address"):
+    with pytest.raises(DefinitionError, match="is not a URL"):
         Client("localhost:6789")
     with pytest.raises(DefinitionError, match="no right to read in project 'bank'"):
         client.training_set([FeatureLookup("shop/everything"), FeatureLookup("bank/x")], pa.table({"t": [NOON]}), "t")
@@ -738,7 +738,7 @@ def test_values_that_cannot_be_sent_are_refused_with_the_librarys_errors():
                     call(client)
         with pytest.raises(DefinitionError, match="breaks the rule"):
             client.stream([FeatureLookup("a?b/spend")], SPINE, "at")
-    with pytest.raises(DefinitionError, match="is no address"):
+    with pytest.raises(DefinitionError, match="is not a URL"):
         Client("http://x:port")
 
 

@@ -76,7 +76,7 @@ def test_nothing_is_erased_if_the_keys_do_not_fit_one_of_the_groups():
     store = FeatureStore()
     with pytest.raises(DataError, match="customer_id is string"):
         store.entities.erase("customer", {"customer_id": 1})
-    with pytest.raises(DataError, match="'customer_id' is missing and 'id' is no key"):
+    with pytest.raises(DataError, match="'customer_id' is missing and 'id' is not a join key"):
         store.entities.erase("customer", {"id": 1})
     with pytest.raises(DefinitionError, match=r"No entity named 'custommer' in .* Did you mean 'customer'"):
         store.entities.erase("custommer", {"customer_id": 1})

@@ -88,7 +88,7 @@ def test_all_keys_that_are_missing_are_named():
     frame = pa.table({"a": [1], "b": [1], "c": [1], "at": [NOON], "x": [1]})
     table = serve(written(frame, keys=["a", "b", "c"]))
     for keys in (pa.table({"a": [1]}), [{"a": 1}]):
-        with pytest.raises(DataError, match=r"'spend' is asked by a, b, c; .* lacks 'b', 'c'"):
+        with pytest.raises(DataError, match=r"'spend' is looked up by a, b, c; .* lacks 'b', 'c'"):
             table.get_features(keys)
     with pytest.raises(DataError, match=r"has 'B', which is not a join key, and lacks 'b'\. Did you mean 'b'\?"):
         table.get_features([{"a": 1, "B": 1, "c": 1}])
@@ -97,9 +97,9 @@ def test_all_keys_that_are_missing_are_named():
 def test_a_mapping_with_defaults_lacks_the_keys_that_it_does_not_contain():
     table = serve(written(three_users()))
     for given in ({}, {"user": 1}):
-        with pytest.raises(DataError, match="asked by user_id; a key"):
+        with pytest.raises(DataError, match="looked up by user_id; a key"):
             table.get_features([defaultdict(int, given)], "dicts")
-        with pytest.raises(DataError, match="asked by user_id; a key"):
+        with pytest.raises(DataError, match="looked up by user_id; a key"):
             table.get_features([defaultdict(int, given), {"user_id": 1}], "arrow")
 
 
@@ -119,8 +119,8 @@ def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
     wrong = [
         ({"user_id": 1}, "keys is a single mapping. Pass a list"),
-        ([{"user": 1}], "asked by user_id; a key has 'user', which is not a join key"),
-        ([{}], "asked by user_id; a key lacks 'user_id'"),
+        ([{"user": 1}], "looked up by user_id; a key has 'user', which is not a join key"),
+        ([{}], "looked up by user_id; a key lacks 'user_id'"),
         ([{"user_id": 1, "more": 2}], "a key has 'more', which is not a join key"),
         ([1], "1 is not a mapping. Pass {'user_id'"),
         ([{"user_id": "1"}], "user_id is int64, and '1' in row 0 of the keys asked for does not fit"),

@@ -161,7 +161,7 @@ def _unsendable(rows: Sequence[Any]) -> DataError | None:
                 msgspec.msgpack.encode(exact.packed(value))
             except _UNSENDABLE as error:
                 is_text = isinstance(error, UnicodeEncodeError)
-                why = "has half of a character (a lone surrogate), which is no text" if is_text else error
+                why = "has half of a character (a lone surrogate), which is not valid text" if is_text else error
                 message = f"{name} in row {number} cannot be sent: {exact.shown(value)} {why}."
                 return DataError(message, column=name, row=number)
     return None

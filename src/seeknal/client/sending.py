@@ -57,7 +57,7 @@ class Sender(ABC):
         self, url: str, token: str | None, timeout: float, retries: int, on_progress: OnProgress | None
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise DefinitionError(f"url={url!r} is no address. Write http://127.0.0.1:6789, for example.")
+            raise DefinitionError(f"url={url!r} is not a URL. Write http://127.0.0.1:6789, for example.")
         if token and not (isinstance(token, str) and re.fullmatch("[!-~]+", token)):
             raise DefinitionError(
                 "The token has a space, a line break or another character that no token has. Strip it."
@@ -65,7 +65,7 @@ class Sender(ABC):
         try:
             httpx2.URL(url)
         except httpx2.InvalidURL as error:
-            raise DefinitionError(f"url={url!r} is no address: {error}") from None
+            raise DefinitionError(f"url={url!r} is not a URL: {error}") from None
         self.url = url
         self._retries, self._timeout, self._on_progress = retries, timeout, on_progress
         headers = {"authorization": f"Bearer {token}"} if token else {}

@@ -249,7 +249,7 @@ def restore(
         on_progress: Called with each step. None: the steps are shown on a terminal.
 
     Raises:
-        DefinitionError: The home is not empty or is a mount point, or `source` is no backup that this release can read.
+        DefinitionError: The home is not empty or is a mount point, or `source` is not a backup that this release can read.
         StoreError: The backup was changed or damaged, or the home could not be written; then no home was created. With
             `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
@@ -284,12 +284,14 @@ def _read_manifest(folder: Path) -> _Manifest:
     """Read and check the manifest of a backup.
 
     Raises:
-        DefinitionError: The folder is no backup, or it has the backup format of another release.
+        DefinitionError: The folder is not a backup, or it has the backup format of another release.
         StoreError: The manifest was changed or damaged.
     """
     file = folder / _MANIFEST
     if not file.is_file():
-        raise DefinitionError(f"{folder} is no backup: it has no {_MANIFEST}. Name a folder made by seeknal backup.")
+        raise DefinitionError(
+            f"{folder} is not a backup: it has no {_MANIFEST}. Name a folder that seeknal backup created."
+        )
     damaged = StoreError(f"{file} is not as it was written. Restore another backup.")
     try:
         text = msgspec.json.decode(file.read_bytes(), type=dict)

@@ -113,7 +113,7 @@ def _moments(
     Args:
         name: The column's name.
         column: The moments.
-        known: The first text of the spine, as one row; no rows before it was read, or if the column is no text.
+        known: The first text of the spine, as one row; no rows before it was read, or if the column is not text.
         position: Number of the batch's first row in the spine.
 
     Returns:

@@ -259,7 +259,7 @@ class Catalog(HomeLocks):
                 raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
             as_of = given[0]
         if isinstance(as_of, bool):
-            raise DefinitionError(f"as_of={as_of!r} is no moment, and no number of a snapshot.")
+            raise DefinitionError(f"as_of={as_of!r} is neither a time nor the number of a snapshot.")
         if isinstance(as_of, int | Integral):
             number = int(as_of)
             last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])
@@ -380,7 +380,9 @@ class Catalog(HomeLocks):
         lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]
         if lacking or extra:
             odd = [f"{quoted(lacking)} {'is' if len(lacking) == 1 else 'are'} missing"] if lacking else []
-            odd += [f"{quoted(extra)} {'is no key' if len(extra) == 1 else 'are no keys'} of it"] if extra else []
+            odd += (
+                [f"{quoted(extra)} {'is not a join key' if len(extra) == 1 else 'are not join keys'}"] if extra else []
+            )
             raise DataError(f"{record.label} is keyed by {', '.join(names)}; {' and '.join(odd)}.")
         columns = [read_keys(field.name, [keys[field.name]], field.type) for field in fields]
         return pa.Table.from_arrays(columns, names=names)

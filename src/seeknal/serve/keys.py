@@ -123,4 +123,4 @@ def _check(key: object, names: Sequence[str], table: str) -> None:
 
 
 def _asked_by(names: Sequence[str], table: str) -> str:
-    return f"Online table {table!r} is asked by {', '.join(names)}"
+    return f"Online table {table!r} is looked up by {', '.join(names)}"

@@ -166,7 +166,7 @@ def _read_duration(name: str, value: Any, kind: pa.DataType, *, text: bool) -> p
     "-P1DT0.5S" is -86,400.5 seconds, so -86,400,500 in milliseconds; in seconds it is rejected.
 
     Raises:
-        DataError: The value is no duration, or is not a whole number of the type's unit.
+        DataError: The value is not a duration, or is not a whole number of the type's unit.
     """
     number = int(value) if text and isinstance(value, str) and _is_wide(value) else value
     if isinstance(number, str) and (found := _DURATION.fullmatch(number)):

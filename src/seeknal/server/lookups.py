@@ -83,7 +83,7 @@ async def get(service: Service, request: Request) -> Response:
     asked = _options([(name, text) for name, text in request.query if name not in held.key_kinds], held.table.keys)
     if missing := misfit(own, held.key_kinds):
         raise DataError(
-            f"Online table {held.record.name!r} is asked by {', '.join(held.key_kinds)}; the query {missing}"
+            f"Online table {held.record.name!r} is looked up by {', '.join(held.key_kinds)}; the query {missing}"
         )
     columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items()}
     request.keys = 1
