@@ -216,7 +216,7 @@ MUTATIONS = (
     ),
     edge(
         "a killed deletion is not recovered from",
-        "if heard > last:",
+        "if recorded > last:",
         "if False:",
         "registry/catalog.py",
         "a_group_whose_deletion_was_killed_starts_anew_with_the_next_write",

@@ -85,8 +85,8 @@ class Groups:
         current = [version.number for version in catalog.versions(record) if version.is_current]
         noted = self._core.registry.watermarks(record, current[0]) if current else []
         # Commits that the registry could not note, because the disk is full for example, count as well.
-        unheard = [one.newest for one in catalog.catch_up(record) if one.version in current]
-        return sorted({*noted, *(newest for newest in unheard if newest is not None)})
+        unrecorded = [one.newest for one in catalog.catch_up(record) if one.version in current]
+        return sorted({*noted, *(newest for newest in unrecorded if newest is not None)})
 
     def counts(self, name: str, number: int, *, project: str | None = None) -> tuple[int, dict[str, int]]:
         """Return the number of rows of a version, and the number of nulls in each of its columns."""

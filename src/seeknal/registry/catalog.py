@@ -140,15 +140,15 @@ class Catalog(HomeLocks):
         Returns:
             The commits that could not be added now, for example because the disk is full. They are stored all the same.
         """
-        log, heard = self.log(record), self.registry.last_snapshot(record)
+        log, recorded = self.log(record), self.registry.last_snapshot(record)
         last = log.newest()
-        if heard > last:  # a killed deletion removed the table, but not its entries in the registry
+        if recorded > last:  # a killed deletion removed the table, but not its entries in the registry
             self.registry.forget_snapshots(record)
-            heard = -1
-        if heard == last:
+            recorded = -1
+        if recorded == last:
             return []
         with self.lifetimes.using(record):
-            commits = log.commits(heard)
+            commits = log.commits(recorded)
         try:
             if commits:
                 self.registry.add_commits(record, commits)
@@ -215,10 +215,10 @@ class Catalog(HomeLocks):
         record = state.record
         if state.last_snapshot == self.log(record).newest():
             return state
-        unheard = self.catch_up(record)
+        unrecorded = self.catch_up(record)
         for again in self.registry.states(record.project, record.name, since):
             if again.record.id == record.id:
-                return state_after(again, unheard, since)
+                return state_after(again, unrecorded, since)
         raise GroupDeletedError.of(record.label)
 
     def committed(self, state: GroupState) -> GroupState:
@@ -240,8 +240,8 @@ class Catalog(HomeLocks):
 
     def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """Return the writes to a group from the snapshot `first` on, oldest first, including those not in the registry yet."""
-        unheard = self.catch_up(record)
-        return snapshots_after(self.registry.snapshots(record, first), unheard, first)
+        unrecorded = self.catch_up(record)
+        return snapshots_after(self.registry.snapshots(record, first), unrecorded, first)
 
     def snapshot_at(self, record: GroupRecord, as_of: AsOf) -> int:
         """Return the number of the newest snapshot at a moment; 0, the empty snapshot, if there was none.
@@ -273,8 +273,8 @@ class Catalog(HomeLocks):
             raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
         if offline.exists():  # a commit in progress may get a time before the moment
             offline.wait_for_commits()
-        unheard = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
-        return max([self.registry.snapshot_at(record, moment), *unheard])
+        unrecorded = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
+        return max([self.registry.snapshot_at(record, moment), *unrecorded])
 
     def version(self, record: GroupRecord, number: int | None = None, until: int | None = None) -> Version:
         """Return the version with the given number; without a number, the current one.

@@ -66,8 +66,8 @@ class Overview(Catalog):
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """Return a group's versions; see `Catalog.versions`."""
         known = self._versions.get(record.id, [])
-        heard = max((version.snapshot for version in known), default=-1)
+        recorded = max((version.snapshot for version in known), default=-1)
         # If the log ends with the last recorded commit, nothing was written since the registry was read.
-        if until is None and heard == self.log(record).newest():
+        if until is None and recorded == self.log(record).newest():
             return known
         return super().versions(record, until)

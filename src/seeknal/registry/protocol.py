@@ -76,10 +76,12 @@ class Commits(Protocol):
     def last_snapshot(self, record: GroupRecord) -> int:
         """Return the newest snapshot of a group that the registry knows; -1 if none."""
 
-    def versions(self, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()) -> list[Version]:
+    def versions(
+        self, record: GroupRecord, until: int | None = None, unrecorded: Sequence[Commit] = ()
+    ) -> list[Version]:
         """Return a group's versions, oldest first.
 
-        If `until` is given, they are as they were after that snapshot. `unheard` are commits that are not recorded, and count too.
+        If `until` is given, they are as they were after that snapshot. `unrecorded` are commits that are not recorded, and count too.
         """
 
     def every_version(self) -> dict[int, list[Version]]:

@@ -162,9 +162,9 @@ class SqliteRegistry(Database):
 
     @reading
     def versions(
-        self, db: Connection, record: GroupRecord, until: int | None = None, unheard: Sequence[Commit] = ()
+        self, db: Connection, record: GroupRecord, until: int | None = None, unrecorded: Sequence[Commit] = ()
     ) -> list[Version]:
-        return writes.versions(db, record.id, until, unheard)
+        return writes.versions(db, record.id, until, unrecorded)
 
     @reading
     def every_version(self, db: Connection) -> dict[int, list[Version]]:

@@ -77,11 +77,11 @@ def add(db: Connection, group: int, commits: Sequence[Commit]) -> None:
             db.execute(update(t.snapshot).where(older).values(files=msgspec.json.encode(files).decode()))
 
 
-def versions(db: Connection, group: int, until: int | None, unheard: Sequence[Commit]) -> list[Version]:
+def versions(db: Connection, group: int, until: int | None, unrecorded: Sequence[Commit]) -> list[Version]:
     """Return a group's versions, oldest first; see `Registry.versions`."""
     rows = db.execute(_ONE, {"record": group, "until": _NEVER if until is None else until})
     found = with_current({row.version: _version(row) for row in rows})
-    return versions_after(found, unheard, until) if unheard else found
+    return versions_after(found, unrecorded, until) if unrecorded else found
 
 
 def snapshots(db: Connection, group: int, first: int) -> list[SnapshotRecord]:
