@@ -136,6 +136,8 @@ def typed(draw: st.DrawFn) -> list[str]:
 @example(words=["clean", "spend", "--ttl", "9" * 12])
 @example(words=["status", "online", "--target", "99999999999d"])
 @example(words=["backup", "a" * 5000])
+@example(words=["backup", "\0"])
+@example(words=["demo", "\0"])
 @example(words=["backup", "~nobody-of-that-name/x"])
 @example(words=["dataset", "reproduce", "may", "--output", "not/there.parquet"])
 @example(words=["explain", "spend", *KEYS, "--at", "2024-02-01", "--as-of", "²"])
@@ -174,7 +176,7 @@ def test_every_settings_file_is_used_or_refused_in_one_line(line, monkeypatch):
     Path("seeknal.toml").write_text(line)
     done = seeknal("info")
     assert done.returncode == 1
-    assert "seeknal.toml" in done.stderr or "names no file or folder" in done.stderr
+    assert "seeknal.toml" in done.stderr or "cannot be the path" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,16 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning, StoreError
+from seeknal import (
+    DataError,
+    DefinitionError,
+    FeatureLookup,
+    FeatureStore,
+    HistoricalFeaturesDuckDB,
+    SeeknalWarning,
+    StoreError,
+)
+from seeknal.home.backup import backup, restore
 from seeknal.join.inquiry import Inquiry
 from seeknal.join.training_sets import TrainingSets
 from seeknal.offline import table
@@ -435,3 +444,24 @@ def test_a_revoked_token_grants_nothing_and_access_stays_closed(store):
     store.tokens.revoke("web")
     doorkeeper = tokens.Authenticator(store.core.registry.tokens(), may_be_open=True)
     assert (doorkeeper.find(text), doorkeeper.is_open) == (None, False)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\udcff", "x" * 5000, "~no-such-user/x", b"x", 5, None], ids=ascii)
+@pytest.mark.parametrize("call", ["to_parquet", "backup", "restore"])
+def test_a_path_that_no_file_can_have_is_refused_by_name(call, path, tmp_path):
+    fg = written(rows(1))
+    calls = {
+        "to_parquet": lambda: HistoricalFeaturesDuckDB([FeatureLookup(fg)]).using_spine(rows(2), "at").to_parquet(path),
+        "backup": lambda: backup(FeatureStore(), path),
+        "restore": lambda: restore(path, FeatureStore(tmp_path / "other")),
+    }
+    with pytest.raises(DefinitionError, match="cannot be the path of a file or folder: ") as refused:
+        calls[call]()
+    assert repr(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_training_set_is_not_written_over_a_folder(path):
+    fg = written(rows(1))
+    with pytest.raises(StoreError, match="it is a folder"):
+        HistoricalFeaturesDuckDB([FeatureLookup(fg)]).using_spine(rows(2).drop_columns("x"), "at").to_parquet(path)

@@ -21,7 +21,9 @@ _ENDING_SIGNALS = signal.SIGTERM, signal.SIGHUP
 
 
 def backup(
-    place: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to create; it must not exist yet.")],
+    place: Annotated[
+        Path, typer.Argument(metavar="DEST", parser=Path, help="The folder to create; it must not exist yet.")
+    ],
     form: AsFormat = Format.table,
 ) -> None:
     """Copy the whole home, as of one moment, to a new folder. The home can stay in use meanwhile."""
@@ -46,7 +48,7 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder of the backup.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", parser=Path, help="The folder of the backup.")],
     load_shared: Annotated[
         bool,
         typer.Option("--load-shared", help="Also load online rows in Redis and other folders, over what is there."),

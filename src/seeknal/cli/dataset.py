@@ -69,7 +69,9 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
 @app.command("reproduce")
 def reproduce(
     name: Name,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the rows to this Parquet file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", parser=Path, help="Write the rows to this Parquet file.")
+    ] = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:

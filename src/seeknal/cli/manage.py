@@ -68,7 +68,9 @@ def _ignore_data(folder: Path) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="The folder of the demo's project.")] = Path("seeknal-demo"),
+    folder: Annotated[Path, typer.Argument(parser=Path, help="The folder of the demo's project.")] = Path(
+        "seeknal-demo"
+    ),
 ) -> None:
     """Run a complete walk-through on real data: a year of flights from New York, and the weather at its airports."""
     try:

@@ -31,8 +31,10 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
         int, typer.Option(envvar="SEEKNAL_PORT", min=0, max=65535, help="Port; 0 picks a free one.")
     ] = 6789,
     workers: Annotated[int, typer.Option(envvar="SEEKNAL_WORKERS", min=1, max=1000, help="Worker processes.")] = 1,
-    certificate: Annotated[Path | None, typer.Option(help="PEM file with the TLS certificate and its chain.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(parser=Path, help="PEM file with the TLS certificate and its chain.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(parser=Path, help="PEM file with the certificate's private key.")] = None,
     max_keys: Annotated[int, typer.Option(min=1, help="Most entities per request.")] = 1000,
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes per request.")] = 8 * 2**20,
     max_spine: Annotated[int, typer.Option(min=1, help="Most bytes per spine.")] = 10 * 2**30,

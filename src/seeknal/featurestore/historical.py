@@ -14,6 +14,7 @@ from seeknal.featurestore.group import FeatureGroupDuckDB
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
 from seeknal.featurestore.training_set import TrainingSet
 from seeknal.join.inquiry import SPINE, Inquiry
+from seeknal.system.folders import named
 from seeknal.values.times import Moment
 
 if TYPE_CHECKING:
@@ -200,15 +201,15 @@ class HistoricalFeaturesDuckDB:
             The number of rows written.
 
         Raises:
-            DefinitionError: There is no spine.
+            DefinitionError: There is no spine, or the path is invalid.
             StoreError: The file cannot be written.
         """
         from seeknal.join.streaming import write_parquet
         from seeknal.system import progress
 
-        inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
+        inquiry, file = self._inquiry.within(feature_start_time, feature_end_time, as_of), named(path)
         with progress.working("Building the training set", on_progress) as report:
-            return write_parquet(self._store.features.batches(inquiry, report), Path(path))
+            return write_parquet(self._store.features.batches(inquiry, report), file)
 
     def save(
         self,

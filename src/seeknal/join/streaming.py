@@ -165,6 +165,8 @@ def write_parquet(batches: pa.RecordBatchReader, path: Path) -> int:
         check_parquet(empty)
     if not path.parent.is_dir():
         raise StoreError(f"{path} cannot be written: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise StoreError(f"{path} cannot be written: it is a folder. Name a file in it.")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     rows = 0
     try:

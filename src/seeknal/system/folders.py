@@ -33,15 +33,17 @@ def named(place: str | Path) -> Path:
     """Return the absolute path of a file or folder that a user named; it need not exist.
 
     Raises:
-        DefinitionError: No file can have that name, or the user is not allowed to look there.
+        DefinitionError: No file can have that path, it is not UTF-8, or the user may not look there.
     """
     try:
         path = Path(place).expanduser().absolute()
         with suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
-    except (OSError, ValueError, RuntimeError) as error:
+        str(path).encode()  # the registry, Delta Lake and Arrow keep paths as UTF-8
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        raise DefinitionError(f"{str(place)!r} names no file or folder: {reason}. Name another.") from None
+        shown = str(place) if isinstance(place, Path) else place
+        raise DefinitionError(f"{shown!r} cannot be the path of a file or folder: {reason}. Choose another.") from None
     return path
 
 
