@@ -1,0 +1,167 @@
+"""What all aggregations have in common: the window, the condition, the map, and the checks of these arguments."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import ClassVar
+
+from seeknal.define.aggregations.lengths import Length, Lengths, read_length, read_lengths
+from seeknal.errors import DefinitionError
+from seeknal.names import check_text
+from seeknal.values.times import microseconds
+
+NUMBERS = (int, float, Decimal)
+SCALARS = (*NUMBERS, bool, str, bytes, date, time, timedelta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """A value that is computed from the events of a window.
+
+    The window of length w at a moment t has the events with t - w < event time <= t. An event for which the condition is
+    not true, or whose value is null, does not count.
+
+    Args:
+        over: The length of the window, such as "7d" or a timedelta, or a list of lengths, each of which makes a feature.
+            None: all events so far.
+        where: A condition in SQL on the event's columns.
+        by: A column. The result is then a map from the values of this column to the value for their events.
+        k: Keep only the k entries of the map with the largest values.
+        offset: Move the window back by this length: the result at t is that of t - offset.
+        fill: The result in place of null. For results that are lists: [].
+
+    Raises:
+        DefinitionError: An argument has the wrong form, or does not go with this aggregation.
+    """
+
+    over: Lengths = None
+    where: str | None = None
+    by: str | None = None
+    k: int | None = None
+    offset: Length | None = None
+    fill: object = None
+
+    has_maps: ClassVar[bool] = True
+    """Whether `by` makes sense."""
+    fills: ClassVar[tuple[type, ...]] = NUMBERS
+    """The types that `fill` may have; none where the result is never null, a list where it is a list."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "over", read_lengths(self.over))
+        set_(self, "offset", None if self.offset is None else read_length("offset", self.offset))
+        if self.where is not None and not check_text("where", self.where).strip():
+            raise DefinitionError(
+                'where is empty. Write a condition in SQL, such as where="amount > 5", or leave it out.'
+            )
+        self._check_map()
+        set_(self, "fill", self._checked_fill())
+
+    @property
+    def name(self) -> str:
+        """The name of the aggregation, such as "Sum"."""
+        return type(self).__name__
+
+    @property
+    def source_column(self) -> str | None:
+        """The column that is aggregated, or None if events are."""
+        found: str | None = getattr(self, "column", None)
+        return found
+
+    @property
+    def lengths(self) -> tuple[int | None, ...]:
+        """The lengths in microseconds, None for all events so far."""
+        several = self.over if isinstance(self.over, tuple) else (self.over,)
+        return tuple(microseconds(one) if isinstance(one, timedelta) else None for one in several)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the lengths were given as a list, so that each has a feature named after it."""
+        return isinstance(self.over, tuple)
+
+    @property
+    def shift(self) -> int:
+        """The offset in microseconds."""
+        return microseconds(self.offset) if isinstance(self.offset, timedelta) else 0
+
+    def _check_map(self) -> None:
+        if self.by is None:
+            if self.k is not None:
+                raise DefinitionError(f"k={self.k!r} of {self.name} is the size of a map. Say by which column: by='x'.")
+            return
+        object.__setattr__(self, "by", check_text("by", self.by))
+        if not self.has_maps:
+            raise DefinitionError(
+                f"{self.name} cannot be taken by {self.by!r}: its values do not go into a map. Leave out by."
+            )
+        if self.k is not None:
+            object.__setattr__(self, "k", check_count("k", self.k))
+
+    def _checked_fill(self) -> object:
+        """Return `fill`, after checking that it is null, or can stand for a result."""
+        given, is_list = self.fill, self.by is not None or self.fills == (list,)
+        if given is None:
+            return None
+        if is_list:
+            if isinstance(given, list | tuple) and not given:
+                return ()
+            raise DefinitionError(
+                f"fill={reprlib.repr(given)} of {self.name} should be []: its results are lists or maps."
+            )
+        if not self.fills:
+            raise DefinitionError(f"fill={reprlib.repr(given)} is never used: {self.name} is 0 where there is nothing.")
+        if not isinstance(given, self.fills) or (isinstance(given, bool) and bool not in self.fills):
+            kinds = ", ".join(sorted(kind.__name__ for kind in self.fills))
+            raise DefinitionError(f"fill={reprlib.repr(given)} of {self.name} should be one of: {kinds}.")
+        if (isinstance(given, float) and math.isnan(given)) or (isinstance(given, Decimal) and given.is_nan()):
+            raise DefinitionError(
+                f"fill=NaN of {self.name} could not be told from a result. Leave it out, and nulls stay null."
+            )
+        return given
+
+
+def check_count(argument: str, given: object) -> int:
+    """Return an argument that is a whole number of at least 1.
+
+    Raises:
+        DefinitionError: It is none.
+    """
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return int(given)
+    raise DefinitionError(f"{argument}={reprlib.repr(given)} is no count. Write {argument}=3, say.")
+
+
+@dataclass(frozen=True)
+class OfColumn(Aggregation):
+    """An aggregation of the values of one column that are not null.
+
+    Args:
+        column: The column.
+    """
+
+    column: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", check_text("column", self.column))
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class OfSeveral(OfColumn):
+    """An aggregation that returns a list of at most n values of a column.
+
+    Args:
+        n: The most values to return.
+    """
+
+    n: int
+    has_maps: ClassVar[bool] = False
+    fills: ClassVar[tuple[type, ...]] = (list,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", check_count("n", self.n))
+        super().__post_init__()

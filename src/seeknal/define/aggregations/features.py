@@ -1,0 +1,48 @@
+"""The features that an aggregation makes: one for each length of its window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seeknal.define.aggregations.base import Aggregation
+from seeknal.define.aggregations.lengths import show_length
+from seeknal.errors import DefinitionError
+from seeknal.names import check_text
+
+
+@dataclass(frozen=True)
+class WindowedFeature:
+    """A feature that is computed from the events of one window.
+
+    Args:
+        name: The name of the feature.
+        aggregation: What is computed.
+        length: The length of the window in microseconds; None: all events so far.
+    """
+
+    name: str
+    aggregation: Aggregation
+    length: int | None
+
+
+def expand(name: str, aggregation: Aggregation) -> tuple[WindowedFeature, ...]:
+    """Return the features of an aggregation. Each length of a list has its name appended, in the largest unit that divides it.
+
+    Raises:
+        DefinitionError: The name is no text, or the aggregation is none.
+
+    >>> from seeknal.define.aggregations import Sum
+    >>> [feature.name for feature in expand("spend", Sum("amount", over=["7d", "36h", "24h"]))]
+    ['spend_7d', 'spend_36h', 'spend_1d']
+    >>> [feature.name for feature in expand("spend", Sum("amount", over="7d"))]
+    ['spend']
+    """
+    check_text("name", name)
+    if not isinstance(aggregation, Aggregation):
+        raise DefinitionError(
+            f"Feature {name!r} is {aggregation!r}, which is no aggregation. Write Sum('amount', over='7d'), say."
+        )
+    return tuple(
+        WindowedFeature(f"{name}_{show_length(length or 0)}" if aggregation.has_several else name, aggregation, length)
+        for length in aggregation.lengths
+    )

@@ -1,0 +1,220 @@
+"""Definitions of aggregations: what they accept, what they refuse and how, the features and types they make, and their text form."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from seeknal import DefinitionError
+from seeknal.define import aggregations as agg
+from seeknal.define.aggregations.kinds import ALL
+from seeknal.define.aggregations.result_types import type_of
+
+DAY = 86_400_000_000
+COLUMNS = {
+    "flag": pa.bool_(),
+    "whole": pa.int32(),
+    "big": pa.uint64(),
+    "price": pa.decimal128(10, 2),
+    "x": pa.float32(),
+    "word": pa.string(),
+    "raw": pa.binary(),
+    "day": pa.date32(),
+    "at": pa.timestamp("us", tz="UTC"),
+    "vector": pa.list_(pa.float32()),
+    "nothing": pa.null(),
+}
+
+
+def test_a_definition_is_frozen_hashable_and_equal_to_one_of_the_same_arguments():
+    one, other = agg.Sum("x", over="7d"), agg.Sum("x", over=timedelta(days=7))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != agg.Mean("x", over="7d")
+    assert one != agg.Sum("x", over=["7d"])
+    with pytest.raises(AttributeError):
+        one.column = "y"
+
+
+def test_each_length_of_a_list_makes_a_feature_named_after_it():
+    made = agg.expand("spend", agg.Sum("x", over=["7d", timedelta(hours=36), "90m", "30s", "7us"]))
+    assert [feature.name for feature in made] == ["spend_7d", "spend_36h", "spend_90m", "spend_30s", "spend_7us"]
+    assert [feature.length for feature in made] == [7 * DAY, 36 * DAY // 24, 90 * 60_000_000, 30_000_000, 7]
+
+
+def test_a_single_length_or_none_makes_a_feature_of_the_name_itself():
+    assert agg.expand("spend", agg.Sum("x", over="7d")) == (
+        agg.WindowedFeature("spend", agg.Sum("x", over="7d"), 7 * DAY),
+    )
+    assert agg.expand("spend", agg.Sum("x"))[0].length is None
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: agg.Sum(3), "column=3 is no text"),
+        (lambda: agg.Sum("x", over="soon"), "over='soon' is no positive length"),
+        (lambda: agg.Sum("x", over="0d"), "over='0d' is no positive length"),
+        (lambda: agg.Sum("x", over=7), "over=7 is no positive length"),
+        (lambda: agg.Sum("x", over=timedelta(days=-1)), "is no positive length"),
+        (lambda: agg.Sum("x", over=timedelta(days=9_000_000)), "longer than all of time"),
+        (lambda: agg.Sum("x", over=[]), "over is an empty list"),
+        (lambda: agg.Sum("x", over=["1d", "24h"]), "over has 1d twice"),
+        (lambda: agg.Sum("x", over=["1d", None]), "over=None is no positive length"),
+        (lambda: agg.Sum("x", offset="-1d"), "offset='-1d' is no positive length"),
+        (lambda: agg.Sum("x", where=" "), "where is empty"),
+        (lambda: agg.Sum("x", where=True), "where=True is no text"),
+        (lambda: agg.Sum("x", by=1), "by=1 is no text"),
+        (lambda: agg.Sum("x", k=3), "k=3 of Sum is the size of a map"),
+        (lambda: agg.Sum("x", by="y", k=0), "k=0 is no count"),
+        (lambda: agg.LastN("x", 3, by="y"), "LastN cannot be taken by 'y'"),
+        (lambda: agg.MostFrequent("x", by="y"), "MostFrequent cannot be taken by 'y'"),
+        (lambda: agg.Histogram("x", by="y"), "Histogram cannot be taken by 'y'"),
+        (lambda: agg.TimeSinceLast(by="y"), "TimeSinceLast cannot be taken by 'y'"),
+        (lambda: agg.LastN("x", 0), "n=0 is no count"),
+        (lambda: agg.LastN("x", True), "n=True is no count"),
+        (lambda: agg.LastN("x", 2.0), "n=2.0 is no count"),
+        (lambda: agg.Quantile("x", 1.5), "q=1.5 is not between 0 and 1"),
+        (lambda: agg.Quantile("x", float("nan")), "q=nan is not between 0 and 1"),
+        (lambda: agg.Var("x", ddof=2), "ddof=2 should be 1"),
+        (lambda: agg.TimeSinceLast(unit="weeks"), "unit='weeks' should be one of: seconds, minutes, hours, days"),
+        (lambda: agg.Count(fill=1), "fill=1 is never used"),
+        (lambda: agg.CountDistinct("x", fill=1), "fill=1 is never used"),
+        (lambda: agg.Mean("x", fill="none"), "fill='none' of Mean should be one of: Decimal, float, int"),
+        (lambda: agg.Mean("x", fill=True), "fill=True of Mean should be one of"),
+        (lambda: agg.Mean("x", fill=float("nan")), "fill=NaN of Mean"),
+        (lambda: agg.Sum("x", fill=Decimal("sNaN")), "fill=NaN of Sum"),
+        (lambda: agg.LastN("x", 2, fill=0), "fill=0 of LastN should be []"),
+        (lambda: agg.Sum("x", by="y", fill=0), "fill=0 of Sum should be []"),
+        (lambda: agg.First("x", fill=[1]), "fill=[1] of First should be one of"),
+        (lambda: agg.ApproxCountDistinct("x"), "ApproxCountDistinct is not supported yet. Write CountDistinct"),
+        (lambda: agg.ApproxQuantile("x", 0.5), "ApproxQuantile is not supported yet. Write Quantile"),
+        (lambda: agg.expand("x", "Sum"), "which is no aggregation"),
+        (lambda: agg.expand(1, agg.Count()), "name=1 is no text"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(make, said):
+    with pytest.raises(DefinitionError) as error:
+        make()
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "kind"),
+    [
+        (agg.Count(), pa.int64()),
+        (agg.Count("vector"), pa.int64()),
+        (agg.CountDistinct("word"), pa.int64()),
+        (agg.Sum("flag"), pa.int64()),
+        (agg.Sum("whole"), pa.int64()),
+        (agg.Sum("big"), pa.int64()),
+        (agg.Sum("x"), pa.float64()),
+        (agg.Sum("price"), pa.decimal128(38, 2)),
+        (agg.Mean("price"), pa.float64()),
+        (agg.Mean("flag"), pa.float64()),
+        (agg.Std("whole"), pa.float64()),
+        (agg.Quantile("x", 0), pa.float64()),
+        (agg.Min("word"), pa.string()),
+        (agg.Max("at"), pa.timestamp("us", tz="UTC")),
+        (agg.First("vector"), pa.list_(pa.float32())),
+        (agg.LastN("day", 2), pa.list_(pa.date32())),
+        (agg.Largest("raw", 2), pa.list_(pa.binary())),
+        (agg.MostFrequent("word", 3), pa.list_(pa.string())),
+        (agg.Histogram("word"), pa.list_(pa.struct([("value", pa.string()), ("count", pa.int64())]))),
+        (agg.TimeSinceLast(unit="days"), pa.float64()),
+        (agg.Sum("whole", by="word"), pa.list_(pa.struct([("key", pa.string()), ("value", pa.int64())]))),
+        (agg.Count(by="price", k=2), pa.list_(pa.struct([("key", pa.decimal128(10, 2)), ("value", pa.int64())]))),
+        (agg.Sum("price", fill=Decimal("0.01")), pa.decimal128(38, 2)),
+        (agg.Mean("x", fill=0), pa.float64()),
+        (agg.Last("at", fill=datetime(2024, 5, 1, tzinfo=UTC)), pa.timestamp("us", tz="UTC")),
+        (agg.LastN("x", 3, fill=[]), pa.list_(pa.float32())),
+    ],
+    ids=str,
+)
+def test_results_have_a_type_that_follows_from_that_of_the_column(aggregation, kind):
+    assert type_of(aggregation, COLUMNS) == kind
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "said"),
+    [
+        (agg.Sum("prise"), "Sum is of column 'prise', which the events do not have. Did you mean 'price'?"),
+        (agg.Sum("x", by="wort"), "Sum is of column 'wort', which the events do not have. Did you mean 'word'?"),
+        (agg.Last("nothing"), "Column 'nothing' has no type yet"),
+        (agg.Sum("word"), "Sum of column 'word' is not possible: it is string, not a number"),
+        (agg.Sum("at"), "Sum of column 'at' is not possible"),
+        (agg.Std("flag"), "Std of column 'flag' is not possible"),
+        (agg.Quantile("day", 0.5), "Quantile of column 'day' is not possible"),
+        (agg.Max("vector"), "Max of column 'vector' is not possible: list<item: float> has no order"),
+        (agg.CountDistinct("vector"), "has no order"),
+        (agg.Count(by="x"), "by='x' is not possible: it is float"),
+        (agg.Count(by="vector"), "by='vector' is not possible"),
+        (agg.Last("vector", by="word", k=1), "k=1 is not possible"),
+        (agg.Sum("whole", fill=0.5), "Sum cannot have this fill: fill is int64, and 0.5"),
+        (agg.Min("word", fill=1), "Min cannot have this fill: fill is string"),
+    ],
+    ids=str,
+)
+def test_a_column_of_the_wrong_type_is_refused_by_name(aggregation, said):
+    with pytest.raises(DefinitionError) as error:
+        type_of(aggregation, COLUMNS)
+    assert said in str(error.value)
+
+
+EXAMPLES = [
+    agg.Count(),
+    agg.Count("x", over="7d", where="x > 5", by="word", k=3, offset="500us"),
+    agg.Sum("x", over=["7d", "36h", timedelta(microseconds=1_000_001)], fill=0),
+    agg.Mean("x", fill=0.1),
+    agg.Min("x", fill=float("-inf")),
+    agg.Max("price", fill=Decimal("1.50")),
+    agg.Var("x", ddof=0),
+    agg.Std("x"),
+    agg.Skew("x"),
+    agg.Kurtosis("x"),
+    agg.First("word", fill="none"),
+    agg.Last("at", fill=datetime(2024, 5, 1, 12, tzinfo=UTC)),
+    agg.Last("raw", fill=b"\0\xff"),
+    agg.Last("day", fill=date(2024, 5, 1)),
+    agg.Last("clock", fill=time(12, 30)),
+    agg.Last("span", fill=timedelta(microseconds=-1)),
+    agg.Last("flag", fill=False),
+    agg.FirstN("x", 2),
+    agg.LastN("x", 3, fill=[]),
+    agg.Largest("x", 4),
+    agg.Smallest("x", 5),
+    agg.MostFrequent("word"),
+    agg.MostFrequent("word", 3),
+    agg.CountDistinct("word"),
+    agg.Quantile("x", 0.1),
+    agg.Histogram("word"),
+    agg.TimeSinceFirst(unit="days", fill=-1),
+    agg.TimeSinceLast(),
+]
+
+
+@pytest.mark.parametrize("aggregation", EXAMPLES, ids=str)
+def test_the_text_form_comes_back_as_the_same_definition(aggregation):
+    written = json.loads(json.dumps(agg.to_json(aggregation)))
+    back = agg.from_json(written)
+    assert back == aggregation
+    assert type(back.fill) is type(aggregation.fill)
+    assert agg.to_json(back) == written
+
+
+def test_every_aggregation_has_an_example():
+    approximate = {agg.ApproxCountDistinct, agg.ApproxQuantile}
+    assert {type(one) for one in EXAMPLES} | approximate == set(ALL)
+    assert {kind.__name__ for kind in ALL} <= set(agg.__all__)
+
+
+@pytest.mark.parametrize(
+    "given", [{"aggregation": "Product", "column": "x"}, {"aggregation": "Sum", "column": "x", "beside": 1}, {}]
+)
+def test_a_text_form_of_another_release_is_refused(given):
+    with pytest.raises(DefinitionError, match="later release"):
+        agg.from_json(given)
