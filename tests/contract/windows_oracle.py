@@ -1,0 +1,262 @@
+"""What the contract says of windowed features, in plain loops: slow, obvious, without NumPy and without a line of the kernel.
+
+Definitions come as the dictionaries of `to_json`, with lengths in microseconds, so that nothing of the product is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+UNITS = {"seconds": 10**6, "minutes": 60 * 10**6, "hours": 3600 * 10**6, "days": 86400 * 10**6}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; the order of the list of events settles equal times."""
+
+    entity: int
+    t: int
+    values: dict[str, Any]
+    true: frozenset[str] = frozenset()
+    """The conditions that are true for it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A feature: the aggregation, its arguments, and its window in microseconds."""
+
+    aggregation: str
+    column: str | None = None
+    length: int | None = None
+    offset: int = 0
+    where: str | None = None
+    by: str | None = None
+    k: int | None = None
+    fill: Any = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class TooLargeError(Exception):
+    """A sum does not fit in its type."""
+
+
+def value(events: Sequence[Event], entity: int, moment: int, asked: Asked, hop: int | None = None) -> Any:
+    """Return a feature of an entity at a moment."""
+    end = moment - asked.offset
+    start = None if asked.length is None else end - asked.length
+    if start is not None and hop is not None:
+        start = start // hop * hop
+    mine = [
+        event
+        for event in events
+        if event.entity == entity
+        and event.t <= end
+        and (start is None or event.t > start)
+        and (asked.where is None or asked.where in event.true)
+    ]
+    found = _of(mine, asked, end) if asked.by is None else _map(mine, asked, end)
+    if found is None and asked.fill is not None:
+        return [] if asked.fill == () else asked.fill
+    return found
+
+
+def _map(events: list[Event], asked: Asked, end: int) -> list[dict[str, Any]] | None:
+    keys: list[Any] = []
+    for event in events:
+        key = event.values[asked.by]
+        is_counted = asked.column is None or event.values[asked.column] is not None
+        if key is not None and is_counted and key not in keys:
+            keys.append(key)
+    entries = []
+    for key in sorted(keys):
+        result = _of([event for event in events if event.values[asked.by] == key], asked, end)
+        if result is not None:
+            entries.append({"key": key, "value": result})
+    if asked.k is not None:
+        # Sorting is stable, in reverse too: equal values stay in the order of their keys.
+        entries = sorted(entries, key=lambda entry: order(entry["value"]), reverse=True)[: asked.k]
+    return entries or None
+
+
+def order(one: Any) -> Any:
+    """Return what a value is sorted by: NaN is above all numbers."""
+    if isinstance(one, float):
+        return (math.isnan(one), 0.0 if math.isnan(one) else one + 0.0)
+    return one
+
+
+def _of(events: list[Event], asked: Asked, end: int) -> Any:
+    name = asked.aggregation
+    if name in {"TimeSinceFirst", "TimeSinceLast"}:
+        if not events:
+            return None
+        event = events[0 if name == "TimeSinceFirst" else -1]
+        return (end - event.t) / UNITS[asked.extra["unit"]]
+    if asked.column is None:
+        return len(events)
+    values = [event.values[asked.column] for event in events if event.values[asked.column] is not None]
+    if name == "Count":
+        return len(values)
+    if name == "CountDistinct":
+        return len(_counts(values))
+    return _FUNCTIONS[name](values, asked.extra) if values else None
+
+
+def _plain(one: Any) -> Any:
+    """Return a value with 0.0 in place of -0.0."""
+    return one + 0.0 if isinstance(one, float) else one
+
+
+def _counts(values: list[Any]) -> list[tuple[Any, int]]:
+    """Return the distinct values and their counts, the most frequent first; of equal counts the smaller value."""
+    counted: list[tuple[Any, int]] = []
+    for one in sorted(map(_plain, values), key=order):
+        if counted and order(counted[-1][0]) == order(one):
+            counted[-1] = (one, counted[-1][1] + 1)
+        else:
+            counted.append((one, 1))
+    return sorted(counted, key=lambda pair: -pair[1])
+
+
+def _exact(values: list[Any]) -> Fraction:
+    return sum(map(Fraction, values), Fraction(0))
+
+
+def _special(values: list[Any]) -> float | None:
+    """Return the sum of floats some of which are not finite; None if all are."""
+    odd = [one for one in values if isinstance(one, float) and not math.isfinite(one)]
+    if not odd:
+        return None
+    return odd[0] if all(one == odd[0] for one in odd) else math.nan
+
+
+def nearest(exact: Fraction) -> float:
+    """Return the float nearest to an exact number, infinite if it is beyond the largest."""
+    try:
+        return exact.numerator / exact.denominator
+    except OverflowError:
+        return math.copysign(math.inf, exact)
+
+
+def _sum(values: list[Any], _: dict[str, Any]) -> Any:
+    if isinstance(values[0], float):
+        return nearest(_exact(values)) if (special := _special(values)) is None else special
+    total = sum(values)
+    if isinstance(total, Decimal):
+        total = _decimal_sum(values)
+    elif not -(2**63) <= total < 2**63:
+        raise TooLargeError
+    return total
+
+
+def _unscaled(one: Decimal) -> tuple[int, int]:
+    sign, digits, exponent = one.as_tuple()
+    return (-1) ** sign * int("".join(map(str, digits))), -int(exponent)
+
+
+def _decimal_sum(values: list[Decimal]) -> Decimal:
+    scale = _unscaled(values[0])[1]
+    total = sum(_unscaled(one)[0] for one in values)
+    if abs(total) >= 10**38:
+        raise TooLargeError
+    return Decimal((int(total < 0), tuple(map(int, str(abs(total)))), -scale))
+
+
+def _whole(values: list[Any]) -> tuple[list[Any], int]:
+    """Return decimals as whole numbers, and their scale; other values as they are."""
+    if isinstance(values[0], Decimal):
+        return [_unscaled(one)[0] for one in values], _unscaled(values[0])[1]
+    return [int(one) if isinstance(one, bool) else one for one in values], 0
+
+
+def _mean(values: list[Any], _: dict[str, Any]) -> float:
+    if (special := _special(values)) is not None:
+        return special
+    plain, scale = _whole(values)
+    total, power = _exact(plain), 0
+    if math.isinf(
+        nearest(total)
+    ):  # a mean does not overflow: its sum is rounded to 53 bits as if floats had no largest
+        total, power = total / 2**1100, 1100
+    return math.ldexp(nearest(total) / len(plain), power) / 10.0**scale
+
+
+def _moment(values: list[Any], order_: int) -> Fraction:
+    exact = [Fraction(one) for one in values]
+    mean = sum(exact, Fraction(0)) / len(exact)
+    return sum(((one - mean) ** order_ for one in exact), Fraction(0)) / len(exact)
+
+
+def _root(exact: Fraction) -> float:
+    """Return the square root of an exact number, which may be too large or small for a float."""
+    half = (exact.numerator.bit_length() - exact.denominator.bit_length()) // 2
+    near = exact / Fraction(2) ** (2 * half)
+    try:
+        return math.ldexp(math.sqrt(near), half)
+    except OverflowError:
+        return math.inf
+
+
+def _spread(values: list[Any], extra: dict[str, Any], root: bool) -> float | None:
+    ddof = extra.get("ddof", 1)
+    if len(values) <= ddof:
+        return None
+    if _special(values) is not None:
+        return math.nan
+    exact = _moment(values, 2) * len(values) / (len(values) - ddof)
+    return _root(exact) if root else nearest(exact)
+
+
+def _shape(values: list[Any], order_: int) -> float | None:
+    if len(values) < order_:
+        return None
+    if _special(values) is not None:
+        return math.nan
+    second = _moment(values, 2)
+    if second == 0:
+        return None
+    if order_ == 4:
+        return nearest(_moment(values, 4) / second**2 - 3)
+    third = _moment(values, 3)
+    return math.copysign(_root(third**2 / second**3), third)
+
+
+def _quantile(values: list[Any], extra: dict[str, Any]) -> float:
+    plain, scale = _whole(sorted(map(_plain, values), key=order))
+    place = extra["q"] * (len(plain) - 1)
+    below = math.floor(place)
+    part = place - below
+    low, high = float(plain[below]), float(plain[below + (part > 0)])
+    if part == 0 or low == high:
+        found = low
+    elif math.isinf(high - low):
+        found = low * (1 - part) + high * part
+    else:
+        found = low + (high - low) * part
+    return found / 10.0**scale
+
+
+_FUNCTIONS: dict[str, Callable[[list[Any], dict[str, Any]], Any]] = {
+    "Sum": _sum,
+    "Mean": _mean,
+    "Var": lambda values, extra: _spread(values, extra, root=False),
+    "Std": lambda values, extra: _spread(values, extra, root=True),
+    "Skew": lambda values, _: _shape(values, 3),
+    "Kurtosis": lambda values, _: _shape(values, 4),
+    "Min": lambda values, _: _plain(min(values, key=order)),
+    "Max": lambda values, _: _plain(max(values, key=order)),
+    "First": lambda values, _: values[0],
+    "Last": lambda values, _: values[-1],
+    "FirstN": lambda values, extra: values[: extra["n"]],
+    "LastN": lambda values, extra: values[::-1][: extra["n"]],
+    "Smallest": lambda values, extra: sorted(map(_plain, values), key=order)[: extra["n"]],
+    "Largest": lambda values, extra: sorted(map(_plain, values), key=order)[::-1][: extra["n"]],
+    "Quantile": _quantile,
+    "MostFrequent": lambda values, extra: [one for one, _ in _counts(values)[: extra.get("n", 1)]],
+    "Histogram": lambda values, _: [{"value": one, "count": count} for one, count in _counts(values)],
+}
