@@ -23,7 +23,8 @@ from seeknal.engine.windows.selection import Selection, Windows
 
 _AT_ONCE = 2**22
 """Pairs, or events of windows, at a time."""
-_SEARCH = 16
+_BITS = 63
+_SEARCH = 4
 """To find the events of a pair by two searches takes as long as to visit so many events."""
 
 
@@ -113,18 +114,17 @@ class Grouped:
         return Pairs(window, group, start, stop).kept(stop > start)
 
     def _visited(self, windows: Windows, sizes: np.ndarray) -> Pairs:
-        event, _ = runs(windows.start, sizes)
-        window = np.repeat(np.arange(len(sizes)), sizes)
-        # Each group of the window has one event that no other of it is before.
-        order = self.order
-        is_first = order.previous[event] <= windows.start[window] - order.segment_start[event]
-        event, window = event[is_first], window[is_first]
-        start = order.places[event]
-        group = order.groups[start]
-        by_group = np.lexsort((group, window))
-        window, group, start = window[by_group], group[by_group], start[by_group]
-        stop = np.searchsorted(self._codes, group * (self._size + 1) + windows.stop[window])
-        return Pairs(window, group, start, stop)
+        order, (event, _) = self.order, runs(windows.start, sizes)
+        # The events of a group that are in a window are neighbours by value too, so a pair is a run of ascending places.
+        codes = np.repeat(np.arange(len(sizes)) * self._size, sizes) + order.places[event]
+        codes.sort()
+        window, place = codes // self._size, codes % self._size
+        group = order.groups[place]
+        is_first = np.ones(len(codes), bool)
+        is_first[1:] = (group[1:] != group[:-1]) | (window[1:] != window[:-1])
+        firsts = np.flatnonzero(is_first)
+        count = np.diff(firsts, append=len(codes))
+        return Pairs(window[firsts], group[firsts], place[firsts], place[firsts] + count)
 
 
 def _parts(cost: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -172,14 +172,28 @@ def _ranked(pairs: Pairs, by: np.ndarray, windows: int, n: int | None) -> tuple[
 
     Of pairs with equal numbers the one of the smaller value comes first.
     """
-    # `~by` has the opposite order of `by` for all numbers of 64 bits, which `-by` has not.
-    order = np.lexsort((pairs.group, ~by, pairs.window))
+    order = _by_window_and(pairs, by)
     sizes = np.bincount(pairs.window, minlength=windows)
     if n is not None:
         begins = np.cumsum(sizes) - sizes
         sizes = np.minimum(sizes, n)
         order = order[runs(begins, sizes)[0]]
     return order, sizes
+
+
+def _by_window_and(pairs: Pairs, by: np.ndarray) -> np.ndarray:
+    """Return the order of pairs by window, and within each by number, the greatest first, and then as they come."""
+    least, greatest = (int(by.min()), int(by.max())) if len(by) else (0, 0)
+    bits, span = len(by).bit_length(), greatest - least + 1
+    if not len(by) or ((int(pairs.window[-1]) + 1) * span << bits).bit_length() > _BITS:
+        # `~by` has the opposite order of `by` for all numbers of 64 bits, which `-by` has not.
+        order: np.ndarray = np.lexsort((~by, pairs.window))
+        return order
+    # As in `ValueOrder`, the position becomes the last part of the number that is sorted.
+    codes: np.ndarray = ((pairs.window * span + (greatest - by)) << bits) | np.arange(len(by))
+    codes.sort()
+    codes &= (1 << bits) - 1
+    return codes
 
 
 def maps(

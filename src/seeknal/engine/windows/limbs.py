@@ -163,7 +163,8 @@ def carry(limbs: list[np.ndarray], width: int) -> list[np.ndarray]:
     for limb in limbs[:-1]:
         whole = limb + over
         over = whole >> width
-        found.append(whole - (over << width))
+        whole &= (1 << width) - 1  # in two's complement this is the remainder of a division that rounds down
+        found.append(whole)
     return [*found, limbs[-1] + over]
 
 

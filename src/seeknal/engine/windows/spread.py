@@ -80,13 +80,14 @@ class Powers:
 
 
 def _within(sums: Digits, windows: Windows) -> Digits:
-    """Return the sums of windows. A sum of 2**30 digits has 54 bits, which are three digits."""
-    return normal([digit[windows.stop] - digit[windows.start] for digit in sums], more=2)
+    """Return the sums of windows: of up to 2**23 digits they have 47 bits and so two digits, of up to 2**30 digits three."""
+    more = 1 if windows.longest < 1 << BASE - 1 else 2
+    return normal([digit[windows.stop] - digit[windows.start] for digit in sums], more)
 
 
 def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digits, Digits]:
     """Return n, n**2 * m2, and n**order * m_order for order 3 or 4 (else m2 again), of each window."""
-    n = normal([windows.count], more=2)
+    n = [windows.count] if windows.longest < 1 << BASE else normal([windows.count], more=1)
     s1, s2 = _within(powers.first, windows), _within(powers.second, windows)
     s11 = square(s1)
     second = add((1, multiply(n, s2)), (-1, s11))
@@ -102,7 +103,10 @@ def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digi
 
 def _float(digits: Digits, unit: int) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers as floats and powers of two; `unit` is the power of two of their lowest bit."""
-    floats, power = rounded(digits, BASE)
+    # Two digits make one limb, which halves the work.
+    pairs = [*digits, *([np.zeros_like(digits[-1])] if len(digits) % 2 else [])]
+    limbs = [low + (high << BASE) for low, high in zip(pairs[0::2], pairs[1::2], strict=True)]
+    floats, power = rounded(limbs, 2 * BASE)
     powers: np.ndarray = np.broadcast_to(power, floats.shape) + unit
     return floats, powers
 
