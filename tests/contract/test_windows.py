@@ -291,3 +291,12 @@ def test_aggregations_of_unsorted_spines_come_back_in_the_order_of_the_spine():
     asked = [(1, 3), (0, 2), (-1, 0), (1, 1), (0, 3), (7, 3)]
     (found,) = windows.compute(events_of(rows, ["i8"]), moments_of(asked), features_of([agg.Sum("i8")]))
     assert found.to_pylist() == [6, 3, None, 1, 6, None]
+
+
+def test_a_sum_that_does_not_fit_is_named_among_those_of_several_lengths():
+    rows = [oracle.Event(0, i, {"i64": 2**62, "word": "a"}) for i in (0, 5)]
+    over = [timedelta(microseconds=length) for length in (2, 7)]
+    for by in (None, "word"):
+        features = features_of([agg.Count("i64", over=over), agg.Sum("i64", over=over, by=by)])
+        with pytest.raises(DataError, match="Feature 'f1_7us' is a sum that does not fit in int64"):
+            windows.compute(events_of(rows, ["i64", "word"]), moments_of([(0, 5), (0, 4)]), features)

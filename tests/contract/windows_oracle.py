@@ -96,7 +96,7 @@ def _of(events: list[Event], asked: Asked, end: int) -> Any:
         if not events:
             return None
         event = events[0 if name == "TimeSinceFirst" else -1]
-        return (end - event.t) / UNITS[asked.extra["unit"]]
+        return float(end - event.t) / UNITS[asked.extra["unit"]]
     if asked.column is None:
         return len(events)
     values = [event.values[asked.column] for event in events if event.values[asked.column] is not None]

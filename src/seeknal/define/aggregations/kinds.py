@@ -160,7 +160,9 @@ class Quantile(OfColumn):
 
 @dataclass(frozen=True)
 class _TimeSince(Aggregation):
-    """The time from an event to the moment of the window's end, in a unit, as float64.
+    """The time from an event to the moment of the window's end, in a unit, as float64: whole microseconds, divided once.
+
+    Below 285 years the microseconds are exact as a float; beyond, the result is within two units of its last place.
 
     Args:
         unit: "seconds", "minutes", "hours" or "days".
@@ -177,11 +179,11 @@ class _TimeSince(Aggregation):
 
 
 class TimeSinceFirst(_TimeSince):
-    """The time since the oldest event of the window: whole microseconds, divided once by the unit."""
+    """The time since the oldest event of the window."""
 
 
 class TimeSinceLast(_TimeSince):
-    """The time since the newest event of the window: whole microseconds, divided once by the unit."""
+    """The time since the newest event of the window."""
 
 
 class ApproxCountDistinct(OfColumn):

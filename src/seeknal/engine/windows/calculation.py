@@ -55,27 +55,29 @@ class Calculation:
     def _ordered_by_key(self) -> Calculation:
         return Calculation(self.by_key.ordered(self._selection))
 
-    def of(self, aggregation: Aggregation, windows: Windows, moments: np.ndarray, name: str) -> pa.Array:
+    def of(self, aggregation: Aggregation, windows: Windows, moments: np.ndarray) -> pa.Array:
         """Return the result of an aggregation for each window; null where there is none, whatever its `fill` is.
 
         Args:
             aggregation: The aggregation.
             windows: Windows over the selection.
             moments: The instant at which each window ends.
-            name: The name of the feature, for messages.
+
+        Raises:
+            BeyondTypeError: A sum does not fit in its type.
         """
         if aggregation.by is None:
-            return self._plain(aggregation, windows, moments, name)
+            return self._plain(aggregation, windows, moments)
         inner = self._ordered_by_key
 
         def of(start: np.ndarray, stop: np.ndarray) -> pa.Array:
-            return inner._plain(aggregation, Windows(inner._selection, start, stop), moments, name)  # noqa: SLF001 - of its class
+            return inner._plain(aggregation, Windows(inner._selection, start, stop), moments)  # noqa: SLF001 - of its class
 
         return grouped.maps(windows, self.by_key, of, aggregation.k)
 
-    def _plain(self, aggregation: Aggregation, windows: Windows, moments: np.ndarray, name: str) -> pa.Array:
+    def _plain(self, aggregation: Aggregation, windows: Windows, moments: np.ndarray) -> pa.Array:
         if isinstance(aggregation, kinds.Sum):
-            return sums.total(windows, self.totals, name)
+            return sums.total(windows, self.totals)
         if isinstance(aggregation, kinds.TimeSinceFirst | kinds.TimeSinceLast):
             is_first = isinstance(aggregation, kinds.TimeSinceFirst)
             return ends.since(windows, moments, kinds.UNITS[aggregation.unit], oldest=is_first)

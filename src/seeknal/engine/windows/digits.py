@@ -1,61 +1,74 @@
-"""Whole numbers of any length, many at once: a list of digits to the base 2**24, the lowest first, each an array of int64.
+"""Whole numbers of any length, many at once: a list of digits to a base 2**b, the lowest first, each an array of int64.
 
-All digits are from 0 up to the base, except the highest, which also has the sign. Products of digits have 48 bits, so 2**15 of them
-can be added before a carry.
+All digits are from 0 up to the base, except the highest, which also has the sign. With b up to 24, products of digits have 48 bits,
+so thousands of them can be added before a carry.
 
 For example, to the base 10, the numbers 42 and -7 are the digits [2, 3], [4, -1]: 2 + 4 * 10 = 42 and 3 - 1 * 10 = -7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from seeknal.engine.windows.limbs import carry
-
-BASE = 24
-"""Bits of a digit."""
-Digits = list[np.ndarray]
+from seeknal.engine.windows.limbs import carry, rounded
 
 
-def normal(digits: Sequence[np.ndarray], more: int = 0) -> Digits:
-    """Return the digits carried, with so many digits more, which take what the highest digit has too much."""
-    return carry([*digits, *(np.zeros_like(digits[0]) for _ in range(more))], BASE)
+@dataclass(frozen=True)
+class Digits:
+    """Whole numbers.
+
+    Args:
+        parts: Their digits.
+        base: The bits of a digit.
+    """
+
+    parts: list[np.ndarray]
+    base: int
+
+    @staticmethod
+    def of_limbs(limbs: list[np.ndarray], width: int) -> Digits:
+        """Return numbers from carried limbs of an even width, each of which becomes two digits."""
+        base = width // 2
+        return Digits([part for limb in limbs for part in (limb & ((1 << base) - 1), limb >> base)], base)
+
+    def limbs(self) -> list[np.ndarray]:
+        """Return the numbers as limbs of two digits each."""
+        parts = [*self.parts, *([np.zeros_like(self.parts[-1])] if len(self.parts) % 2 else [])]
+        return [low + (high << self.base) for low, high in zip(parts[0::2], parts[1::2], strict=True)]
+
+    def floats(self) -> tuple[np.ndarray, np.ndarray | int]:
+        """Return the float nearest to each number, as a float and a power of two."""
+        return rounded(self.limbs(), 2 * self.base)
+
+    def carried(self) -> Digits:
+        """Return the numbers with digits below the base."""
+        return Digits(carry(self.parts, self.base), self.base)
+
+    def squared(self) -> Digits:
+        """Return the squares, in half the time of a product."""
+        found = [np.zeros_like(self.parts[0]) for _ in range(2 * len(self.parts))]
+        for i, digit in enumerate(self.parts):
+            found[2 * i] += digit * digit
+            twice = 2 * digit
+            for j in range(i + 1, len(self.parts)):
+                found[i + j] += twice * self.parts[j]
+        return Digits(found, self.base).carried()
+
+    def __mul__(self, other: Digits) -> Digits:
+        found = [np.zeros_like(self.parts[0]) for _ in range(len(self.parts) + len(other.parts))]
+        for i, digit in enumerate(self.parts):
+            for j, by in enumerate(other.parts):
+                found[i + j] += digit * by
+        return Digits(found, self.base).carried()
 
 
-def multiply(one: Digits, other: Digits) -> Digits:
-    """Return the products of numbers."""
-    found = [np.zeros_like(one[0]) for _ in range(len(one) + len(other))]
-    for i, digit in enumerate(one):
-        for j, by in enumerate(other):
-            found[i + j] += digit * by
-    return normal(found)
-
-
-def square(one: Digits) -> Digits:
-    """Return the squares of numbers, in half the time of a product."""
-    found = [np.zeros_like(one[0]) for _ in range(2 * len(one))]
-    for i, digit in enumerate(one):
-        found[2 * i] += digit * digit
-        twice = 2 * digit
-        for j in range(i + 1, len(one)):
-            found[i + j] += twice * one[j]
-    return normal(found)
-
-
-def add(*terms: tuple[int, Digits]) -> Digits:
-    """Return a sum of numbers, each times a small factor: of (2, x) and (-1, y) it is 2x - y."""
-    found = [np.zeros_like(terms[0][1][0]) for _ in range(max(len(digits) for _, digits in terms) + 1)]
-    for factor, digits in terms:
-        for i, digit in enumerate(digits):
+def total(*terms: tuple[int, Digits]) -> Digits:
+    """Return the sum of numbers, each times a small factor: of (2, x) and (-1, y) it is 2x - y."""
+    first = terms[0][1]
+    found = [np.zeros_like(first.parts[0]) for _ in range(max(len(term.parts) for _, term in terms) + 1)]
+    for factor, term in terms:
+        for i, digit in enumerate(term.parts):
             found[i] += factor * digit
-    return normal(found)
-
-
-def product(*factors: Digits) -> Digits:
-    """Return the product of several numbers."""
-    first, *others = factors
-    for other in others:
-        first = multiply(first, other)
-    return first
+    return Digits(found, first.base).carried()

@@ -72,5 +72,6 @@ def since(windows: Windows, moments: np.ndarray, unit: int, *, oldest: bool) -> 
     if not len(t):
         return pa.nulls(len(empty), pa.float64())
     places = np.where(empty, 0, windows.start if oldest else windows.stop - 1)
-    elapsed = np.where(empty, 0, moments - t[places])
+    # An event of the window is not after the moment, so the difference fits in 64 bits without a sign.
+    elapsed = np.where(empty, 0, moments - t[places]).view(np.uint64)
     return pa.array(elapsed / unit, mask=empty)

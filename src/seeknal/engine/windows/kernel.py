@@ -12,7 +12,9 @@ from seeknal.define.aggregations import Aggregation, WindowedFeature
 from seeknal.engine.windows.calculation import Calculation
 from seeknal.engine.windows.inputs import Events, Moments
 from seeknal.engine.windows.selection import Selection, Windows
+from seeknal.engine.windows.sums import BeyondTypeError
 from seeknal.engine.windows.timeline import Timeline
+from seeknal.errors import DataError
 from seeknal.values import exact
 
 Key = tuple[str | None, str | None, str | None]
@@ -43,10 +45,9 @@ def compute(
     found: dict[int, pa.Array] = {}
     for (column, by, where), members in _by_selection(features).items():
         selection = Selection.of(events, column, by, where)
-        calculation = Calculation(selection)
+        calculation, stacks = Calculation(selection), _Stacks(selection, rows, timeline)
         for alike in _by_aggregation(members, features):
-            windows, ends = _stacked(selection, rows, timeline, [features[i] for i in alike])
-            values = calculation.of(features[alike[0]].aggregation, windows, ends, features[alike[0]].name)
+            values = _values(calculation, stacks, [features[i] for i in alike])
             for i, number in enumerate(alike):
                 one = _filled(values.slice(i * len(rows.t), len(rows.t)), features[number].aggregation)
                 found[number] = one if places is None else one.take(pa.array(places))
@@ -70,15 +71,37 @@ def _by_aggregation(members: list[int], features: Sequence[WindowedFeature]) -> 
     return list(found.values())
 
 
-def _stacked(
-    selection: Selection, rows: Moments, timeline: Timeline, features: list[WindowedFeature]
-) -> tuple[Windows, np.ndarray]:
-    """Return the windows of all moments for the first feature, then those for the second, and so on; and where each ends in time."""
-    bounds = [timeline.window(feature.length, feature.aggregation.shift) for feature in features]
-    starts, stops = (selection.among(np.concatenate(side)) for side in zip(*bounds, strict=True))
-    # Where this wraps around, the moment is long before all events, and the window is empty.
-    ends = np.concatenate([rows.t - feature.aggregation.shift for feature in features])
-    return Windows(selection, starts, stops), ends
+class _Stacks:
+    """Windows of several features over one selection, made once for all aggregations that have these windows."""
+
+    def __init__(self, selection: Selection, rows: Moments, timeline: Timeline) -> None:
+        self._selection, self._rows, self._timeline = selection, rows, timeline
+        self._made: dict[tuple[tuple[int | None, int], ...], tuple[Windows, np.ndarray]] = {}
+
+    def of(self, features: list[WindowedFeature]) -> tuple[Windows, np.ndarray]:
+        """Return the windows of all moments for the first feature, then for the second, and so on; and where each ends in time."""
+        key = tuple((feature.length, feature.aggregation.shift) for feature in features)
+        if key not in self._made:
+            sides = zip(*(self._timeline.window(length, shift) for length, shift in key), strict=True)
+            start, stop = (self._selection.among(np.concatenate(side)) for side in sides)
+            # Where this wraps around, the moment is long before all events, and the window is empty.
+            ends = np.concatenate([self._rows.t - shift for _, shift in key])
+            self._made[key] = Windows(self._selection, start, stop), ends
+        return self._made[key]
+
+
+def _values(calculation: Calculation, stacks: _Stacks, features: list[WindowedFeature]) -> pa.Array:
+    """Return the results for all windows of features that differ in their windows alone."""
+    try:
+        return calculation.of(features[0].aggregation, *stacks.of(features))
+    except BeyondTypeError as error:
+        if len(features) > 1:  # which one it is shows when each is computed by itself
+            return pa.concat_arrays([_values(calculation, stacks, [feature]) for feature in features])
+        name = features[0].name
+        raise DataError(
+            f"Feature {name!r} is a sum that does not fit in {error.kind}. Cast the column to a float, or take a shorter window.",
+            feature=name,
+        ) from None
 
 
 def _filled(values: pa.Array, aggregation: Aggregation) -> pa.Array:

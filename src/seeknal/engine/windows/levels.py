@@ -24,8 +24,9 @@ _AT_ONCE = 2**16
 
 def _levels(numbers: np.ndarray, bits: int) -> Iterator[tuple[int, np.ndarray]]:
     """Go through the levels: the bit, and how many of the first i numbers of the level have it not, for each i."""
+    numbers = numbers.astype(np.int32 if bits < 32 else np.int64)  # noqa: PLR2004 - bits with a sign
     for bit in range(bits - 1, -1, -1):
-        is_one = (numbers >> bit) & 1 != 0
+        is_one = (numbers & (1 << bit)) != 0
         zeros = np.zeros(len(numbers) + 1, np.int32 if len(numbers) < 2**31 else np.int64)
         np.cumsum(~is_one, out=zeros[1:])
         yield bit, zeros

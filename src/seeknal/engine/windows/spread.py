@@ -7,7 +7,7 @@ a power of the count n:
     n**3 * m3 = n**2 * S3 - 3 * n * S1 * S2 + 2 * S1**3
     n**4 * m4 = n**3 * S4 - 4 * n**2 * S1 * S3 + 6 * n * S1**2 * S2 - 3 * S1**4
 
-Nothing cancels, and no event of a window is visited. For example, the values 4, 5, 9 have n = 3, S1 = 18 and S2 = 122: then
+Nothing is lost where these cancel, and no event of a window is visited. For example, the values 4, 5, 9 have n = 3, S1 = 18 and S2 = 122: then
 n**2 * m2 is 3 * 122 - 18**2 = 42, and the variance of the sample 42 / (3 * 2) = 7.
 """
 
@@ -19,12 +19,19 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows.digits import BASE, Digits, add, multiply, normal, product, square
-from seeknal.engine.windows.limbs import prefix, rounded
+from seeknal.engine.windows import doubles
+from seeknal.engine.windows.digits import Digits, total
+from seeknal.engine.windows.limbs import carry, prefix, width_for
 from seeknal.engine.windows.selection import Selection, Windows
 
 _AT_ONCE = 2**18
 """Digits of events or results at a time: few enough for the processor's cache."""
+_MOST_BITS = 24
+_WORD = 62
+_SAFE = 400
+"""Numbers of more bits have squares that might be too large for floats."""
+_CANCELLED = 2.0**-50
+"""Numbers of two floats have 2**-102 of error: if no more than this is left of them, less than 2**-52 of that is wrong."""
 
 
 class Powers:
@@ -36,13 +43,11 @@ class Powers:
 
     def __init__(self, selection: Selection) -> None:
         self._numbers = selection.numbers
-        self.scale, self.unit = self._numbers.scale, self._numbers.exponent
-        self.step = max(_AT_ONCE // max(self._numbers.bits // BASE + 1, 1), 2**10)
+        self.scale, self.unit, self.bits = self._numbers.scale, self._numbers.exponent, self._numbers.bits
+        # Two digits make one limb, of which all can be added.
+        self.base = min(width_for(len(selection.t)) // 2, _MOST_BITS)
+        self.step = max(_AT_ONCE // (self.bits // self.base + 1), 2**10)
         """How many numbers are worked on at a time."""
-
-    @cached_property
-    def _digits(self) -> Digits:
-        return list(self._numbers.limbs(BASE))[::-1]
 
     @cached_property
     def special(self) -> np.ndarray | None:
@@ -51,62 +56,93 @@ class Powers:
         return None if values is None else prefix(~np.isfinite(values))
 
     @cached_property
-    def first(self) -> Digits:
-        """The prefix sums of the values."""
-        return [prefix(digit) for digit in self._digits]
+    def _digits(self) -> list[np.ndarray]:
+        return list(self._numbers.limbs(self.base))[::-1]
 
     @cached_property
-    def second(self) -> Digits:
-        """The prefix sums of their squares."""
-        return self._summed(square)
+    def first(self) -> list[np.ndarray]:
+        """The prefix sums of the limbs of the values."""
+        return [prefix(limb) for limb in self._numbers.limbs(2 * self.base)][::-1]
 
     @cached_property
-    def third(self) -> Digits:
-        """The prefix sums of their cubes."""
-        return self._summed(lambda digits: multiply(square(digits), digits))
+    def second(self) -> list[np.ndarray]:
+        """The prefix sums of the limbs of their squares."""
+        return self._summed(Digits.squared)
 
     @cached_property
-    def fourth(self) -> Digits:
-        """The prefix sums of their fourth powers."""
-        return self._summed(lambda digits: square(square(digits)))
+    def third(self) -> list[np.ndarray]:
+        """The prefix sums of the limbs of their cubes."""
+        return self._summed(lambda digits: digits.squared() * digits)
 
-    def _summed(self, power: Callable[[Digits], Digits]) -> Digits:
-        size = len(self._digits[0])
-        parts = [
-            power(normal([digit[first : first + self.step] for digit in self._digits]))
-            for first in range(0, max(size, 1), self.step)
-        ]
-        return [prefix(np.concatenate([part[i] for part in parts])) for i in range(len(parts[0]))]
+    @cached_property
+    def fourth(self) -> list[np.ndarray]:
+        """The prefix sums of the limbs of their fourth powers."""
+        return self._summed(lambda digits: digits.squared().squared())
+
+    def _summed(self, power: Callable[[Digits], Digits]) -> list[np.ndarray]:
+        parts = []
+        for first in range(0, max(len(self._digits[0]), 1), self.step):
+            digits = Digits([digit[first : first + self.step] for digit in self._digits], self.base)
+            parts.append(power(digits.carried()).limbs())
+        return [prefix(np.concatenate(limbs)) for limbs in zip(*parts, strict=True)]
+
+    def within(self, sums: list[np.ndarray], windows: Windows) -> list[np.ndarray]:
+        """Return the carried limbs of the sums of windows, with one limb more, which takes what the highest has too much."""
+        limbs = [limb[windows.stop] - limb[windows.start] for limb in sums]
+        return carry([*limbs, np.zeros_like(limbs[0])], 2 * self.base)
 
 
-def _within(sums: Digits, windows: Windows) -> Digits:
-    """Return the sums of windows: of up to 2**23 digits they have 47 bits and so two digits, of up to 2**30 digits three."""
-    more = 1 if windows.longest < 1 << BASE - 1 else 2
-    return normal([digit[windows.stop] - digit[windows.start] for digit in sums], more)
+def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digits]:
+    """Return n**2 * m2 of each window, and n**order * m_order for order 3 or 4, else m2 again."""
 
+    def digits(limbs: list[np.ndarray]) -> Digits:
+        return Digits.of_limbs(limbs, 2 * powers.base)
 
-def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digits, Digits]:
-    """Return n, n**2 * m2, and n**order * m_order for order 3 or 4 (else m2 again), of each window."""
-    n = [windows.count] if windows.longest < 1 << BASE else normal([windows.count], more=1)
-    s1, s2 = _within(powers.first, windows), _within(powers.second, windows)
-    s11 = square(s1)
-    second = add((1, multiply(n, s2)), (-1, s11))
+    # Windows have less than 2**30 events, and limbs 30 bits or more.
+    n = digits([windows.count])
+    s1, s2 = digits(powers.within(powers.first, windows)), digits(powers.within(powers.second, windows))
+    s11 = s1.squared()
+    second = total((1, n * s2), (-1, s11))
     if order < 3:  # noqa: PLR2004 - the order is that of the moment
-        return n, second, second
-    s3, nn = _within(powers.third, windows), square(n)
+        return second, second
+    s3, nn = digits(powers.within(powers.third, windows)), n.squared()
     if order == 3:  # noqa: PLR2004
-        return n, second, add((1, multiply(nn, s3)), (-3, product(n, s1, s2)), (2, multiply(s11, s1)))
-    s4 = _within(powers.fourth, windows)
-    fourth = add((1, product(nn, n, s4)), (-4, product(nn, s1, s3)), (6, product(n, s11, s2)), (-3, square(s11)))
-    return n, second, fourth
+        return second, total((1, nn * s3), (-3, n * s1 * s2), (2, s11 * s1))
+    s4 = digits(powers.within(powers.fourth, windows))
+    return second, total((1, nn * n * s4), (-4, nn * s1 * s3), (6, n * s11 * s2), (-3, s11.squared()))
 
 
-def _float(digits: Digits, unit: int) -> tuple[np.ndarray, np.ndarray]:
+def _second(powers: Powers, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Return n**2 * m2 of each window, as a float and a power of two. The shortest way that is good enough is taken."""
+    if 2 * (powers.bits + windows.longest.bit_length()) <= _WORD:
+        short1, short2 = (
+            _whole(powers.within(sums, windows), 2 * powers.base) for sums in (powers.first, powers.second)
+        )
+        return (windows.count * short2 - short1 * short1).astype(np.float64), np.full(len(short1), 2 * powers.unit)
+    if powers.bits > _SAFE:
+        return _with_unit(_central(powers, windows, 2)[0], 2 * powers.unit)
+    width, count = 2 * powers.base, windows.count.astype(np.float64)
+    s1, s2 = (doubles.of_limbs(powers.within(sums, windows), width) for sums in (powers.first, powers.second))
+    large = doubles.product((count, np.zeros_like(count)), s2)
+    found = doubles.difference(large, doubles.product(s1, s1))
+    power = np.full(len(found), 2 * powers.unit)
+    if len(again := np.flatnonzero((found <= large[0] * _CANCELLED) & ~windows.empty)):
+        some = Windows(windows.selection, windows.start[again], windows.stop[again])
+        found[again], power[again] = _with_unit(_central(powers, some, 2)[0], 2 * powers.unit)
+    return found, power
+
+
+def _whole(limbs: list[np.ndarray], width: int) -> np.ndarray:
+    """Return numbers that fit in 64 bits from their limbs."""
+    found = limbs[0].copy()
+    for place in range(1, min(len(limbs), -(-64 // width))):
+        found += limbs[place] << (place * width)  # what is beyond 64 bits is only the sign again
+    return found
+
+
+def _with_unit(digits: Digits, unit: int) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers as floats and powers of two; `unit` is the power of two of their lowest bit."""
-    # Two digits make one limb, which halves the work.
-    pairs = [*digits, *([np.zeros_like(digits[-1])] if len(digits) % 2 else [])]
-    limbs = [low + (high << BASE) for low, high in zip(pairs[0::2], pairs[1::2], strict=True)]
-    floats, power = rounded(limbs, 2 * BASE)
+    floats, power = digits.floats()
     powers: np.ndarray = np.broadcast_to(power, floats.shape) + unit
     return floats, powers
 
@@ -115,8 +151,7 @@ def variance(windows: Windows, powers: Powers, ddof: int, *, root: bool) -> pa.A
     """Return the variance of each window, or its root, the standard deviation; null below ddof + 1 values."""
 
     def of(part: Windows) -> np.ndarray:
-        _, second, _ = _central(powers, part, 2)
-        size, power = _float(second, 2 * powers.unit)
+        size, power = _second(powers, part)
         # The power is applied last, and is even for a root, so that nothing overflows or vanishes on the way.
         odd = power & 1
         found = np.ldexp(size, odd) / np.maximum(part.count * (part.count - ddof), 1)
@@ -132,8 +167,8 @@ def skewness(windows: Windows, powers: Powers) -> pa.Array:
     """Return the skewness of each window; null below three values, and where all are equal."""
 
     def of(part: Windows) -> np.ndarray:
-        _, second, third = _central(powers, part, 3)
-        (two, two_power), (three, three_power) = _float(second, 2 * powers.unit), _float(third, 3 * powers.unit)
+        second, third = _central(powers, part, 3)
+        (two, two_power), (three, three_power) = _with_unit(second, 0), _with_unit(third, 0)
         odd = two_power & 1
         two, two_power = np.ldexp(two, odd), two_power - odd
         found = three / np.where(two > 0, two * np.sqrt(two), 1)
@@ -148,9 +183,9 @@ def kurtosis(windows: Windows, powers: Powers) -> pa.Array:
     """Return the excess kurtosis of each window; null below four values, and where all are equal."""
 
     def of(part: Windows) -> np.ndarray:
-        _, second, fourth = _central(powers, part, 4)
-        squared = square(second)
-        below, above = _float(squared, 0), _float(add((1, fourth), (-3, squared)), 0)
+        second, fourth = _central(powers, part, 4)
+        squared = second.squared()
+        below, above = _with_unit(squared, 0), _with_unit(total((1, fourth), (-3, squared)), 0)
         found = above[0] / np.where(below[0] > 0, below[0], 1)
         return np.where(below[0] > 0, np.ldexp(found, above[1] - below[1]), np.inf)
 

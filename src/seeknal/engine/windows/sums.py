@@ -11,7 +11,6 @@ from pyarrow import types as is_
 from seeknal.engine.windows.decimals import decimals_of
 from seeknal.engine.windows.limbs import Numbers, carry, prefix, rounded, scaled, width_for
 from seeknal.engine.windows.selection import Selection, Windows, in_place
-from seeknal.errors import DataError
 
 _CACHED = 8
 """Prefix sums of so many limbs are kept: those of more are made again for each part of the windows."""
@@ -32,6 +31,7 @@ class Totals:
         self.width = width_for(len(selection.t))
         self.size = max(-(-self.numbers.bits // self.width), 1)
         """How many limbs a number has."""
+        self._last: tuple[Windows, np.ndarray, np.ndarray | int] | None = None
 
     @cached_property
     def _prefixes(self) -> list[np.ndarray]:
@@ -43,9 +43,18 @@ class Totals:
         sums = [sums[windows.stop] - sums[windows.start] for sums in prefixes]
         return carry(sums[::-1], self.width)
 
+    def rounded(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | int]:
+        """Return the float nearest to the sum of each window, as a float and a power of two."""
+        if self._last is None or self._last[0] is not windows:  # a mean is often asked for after a sum
+            sums, power = rounded(self.of(windows), self.width)
+            self._last = windows, sums, power + self.numbers.exponent
+        return self._last[1:]
+
     def parts(self, windows: Windows) -> list[Windows]:
         """Cut windows into parts, so many that the limbs of one part take little memory."""
         step = max(_AT_ONCE // self.size, 1)
+        if len(windows.start) <= step:
+            return [windows]
         return [windows.part(first, first + step) for first in range(0, max(len(windows.start), 1), step)]
 
     @cached_property
@@ -64,28 +73,34 @@ class Totals:
         return np.where(has_nan | (above & below), np.nan, found)
 
 
-def total(windows: Windows, totals: Totals, name: str) -> pa.Array:
-    """Return the sum of each window.
+class BeyondTypeError(Exception):
+    """A sum does not fit in the type of its feature.
 
     Args:
-        windows: The windows.
-        totals: The sums of their selection.
-        name: The name of the feature, for the message.
+        kind: The type.
+    """
+
+    def __init__(self, kind: pa.DataType) -> None:
+        super().__init__(str(kind))
+        self.kind = kind
+
+
+def total(windows: Windows, totals: Totals) -> pa.Array:
+    """Return the sum of each window.
 
     Raises:
-        DataError: A sum of whole numbers or decimals is beyond its type.
+        BeyondTypeError: A sum of whole numbers or decimals is beyond its type.
     """
     kind = windows.selection.kind
-    made = [_total(part, totals, kind, name) for part in totals.parts(windows)]
+    made = [_total(part, totals, kind) for part in totals.parts(windows)]
     return in_place(pa.concat_arrays(made), windows.empty)
 
 
-def _total(windows: Windows, totals: Totals, kind: pa.DataType, name: str) -> pa.Array:
-    limbs = totals.of(windows)
+def _total(windows: Windows, totals: Totals, kind: pa.DataType) -> pa.Array:
     if is_.is_floating(kind):
-        sums, power = rounded(limbs, totals.width)
         with np.errstate(over="ignore"):  # a sum beyond the largest float is infinite
-            return pa.array(totals.overruled(_by_power(sums, power + totals.numbers.exponent), windows))
+            return pa.array(totals.overruled(_by_power(*totals.rounded(windows)), windows))
+    limbs = totals.of(windows)
     if len(limbs) == 1 and not is_.is_decimal(kind):
         return pa.array(limbs[0])
     low, high, fits = _words(limbs, totals.width)
@@ -96,10 +111,7 @@ def _total(windows: Windows, totals: Totals, kind: pa.DataType, name: str) -> pa
         fits &= high == low >> 63
         to = pa.int64()
     if not fits.all():
-        raise DataError(
-            f"Feature {name!r} is a sum that does not fit in {to}. Cast the column to a float, or take a shorter window.",
-            feature=name,
-        )
+        raise BeyondTypeError(to)
     return decimals_of(low, high, to) if is_.is_decimal(kind) else pa.array(low)
 
 
@@ -143,8 +155,7 @@ def mean(windows: Windows, totals: Totals) -> pa.Array:
 
 
 def _mean(windows: Windows, totals: Totals) -> np.ndarray:
-    sums, power = rounded(totals.of(windows), totals.width)
-    power, count = power + totals.numbers.exponent, np.maximum(windows.count, 1)
+    (sums, power), count = totals.rounded(windows), np.maximum(windows.count, 1)
     with np.errstate(over="ignore"):
         found = _by_power(sums, power)
     # A sum beyond the largest float may have a mean that is not: there, the division comes before the power.
