@@ -49,19 +49,25 @@ class Digits:
     def squared(self) -> Digits:
         """Return the squares, in half the time of a product."""
         found = [np.zeros_like(self.parts[0]) for _ in range(2 * len(self.parts))]
-        for i, digit in enumerate(self.parts):
+        known = self._not_zero()
+        for number, (i, digit) in enumerate(known):
             found[2 * i] += digit * digit
             twice = 2 * digit
-            for j in range(i + 1, len(self.parts)):
-                found[i + j] += twice * self.parts[j]
+            for j, by in known[number + 1 :]:
+                found[i + j] += twice * by
         return Digits(found, self.base).carried()
 
     def __mul__(self, other: Digits) -> Digits:
         found = [np.zeros_like(self.parts[0]) for _ in range(len(self.parts) + len(other.parts))]
-        for i, digit in enumerate(self.parts):
-            for j, by in enumerate(other.parts):
+        factors = other._not_zero()
+        for i, digit in self._not_zero():
+            for j, by in factors:
                 found[i + j] += digit * by
         return Digits(found, self.base).carried()
+
+    def _not_zero(self) -> list[tuple[int, np.ndarray]]:
+        """Return the digits that are not 0 in all numbers, with their places. Numbers of a large range have few of them."""
+        return [(i, digit) for i, digit in enumerate(self.parts) if digit.any()]
 
 
 def total(*terms: tuple[int, Digits]) -> Digits:

@@ -48,8 +48,14 @@ def product(one: Double, other: Double) -> Double:
     return two_sum(high, low + (one[0] * other[1] + one[1] * other[0]))
 
 
-def difference(one: Double, other: Double) -> np.ndarray:
-    """Return the difference of numbers, as floats."""
+def difference(one: Double, other: Double) -> Double:
+    """Return the difference of numbers."""
     high, low = two_sum(one[0], -other[0])
-    found: np.ndarray = high + (low + (one[1] - other[1]))
-    return found
+    return two_sum(high, low + (one[1] - other[1]))
+
+
+def nearest(number: Double, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the float nearest to each number, and whether it surely is, if the number may be wrong by `error` (Ziv's test)."""
+    high, low = number
+    below, above = high + (low - error), high + (low + error)
+    return below, below == above

@@ -21,8 +21,8 @@ from seeknal.engine.windows.keys import Keys
 from seeknal.engine.windows.order import ValueOrder
 from seeknal.engine.windows.selection import Selection, Windows
 
-_AT_ONCE = 2**22
-"""Pairs, or events of windows, at a time."""
+_AT_ONCE = 2**18
+"""Pairs, or events of windows, at a time: few enough for the processor's cache."""
 _BITS = 63
 _SEARCH = 4
 """To find the events of a pair by two searches takes as long as to visit so many events."""

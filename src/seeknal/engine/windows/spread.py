@@ -7,8 +7,8 @@ a power of the count n:
     n**3 * m3 = n**2 * S3 - 3 * n * S1 * S2 + 2 * S1**3
     n**4 * m4 = n**3 * S4 - 4 * n**2 * S1 * S3 + 6 * n * S1**2 * S2 - 3 * S1**4
 
-Nothing is lost where these cancel, and no event of a window is visited. For example, the values 4, 5, 9 have n = 3, S1 = 18 and S2 = 122: then
-n**2 * m2 is 3 * 122 - 18**2 = 42, and the variance of the sample 42 / (3 * 2) = 7.
+Nothing is lost where these cancel, and no event of a window is visited. For example, the values 4, 5, 9 have n = 3, S1 = 18 and
+S2 = 122: then n**2 * m2 is 3 * 122 - 18**2 = 42, and the variance of the sample 42 / (3 * 2) = 7.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from seeknal.engine.windows.digits import Digits, total
 from seeknal.engine.windows.limbs import carry, prefix, width_for
 from seeknal.engine.windows.selection import Selection, Windows
 
-_AT_ONCE = 2**18
+_AT_ONCE = 2**16
 """Digits of events or results at a time: few enough for the processor's cache."""
 _MOST_BITS = 24
 _WORD = 62
 _SAFE = 400
 """Numbers of more bits have squares that might be too large for floats."""
-_CANCELLED = 2.0**-50
-"""Numbers of two floats have 2**-102 of error: if no more than this is left of them, less than 2**-52 of that is wrong."""
+_ERROR = 2.0**-96
+"""What numbers of two floats may be wrong by, relative to the largest of them: some units of 2**-104, and some more for safety."""
 
 
 class Powers:
@@ -113,7 +113,10 @@ def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digi
 
 
 def _second(powers: Powers, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """Return n**2 * m2 of each window, as a float and a power of two. The shortest way that is good enough is taken."""
+    """Return n**2 * m2 of each window, as the nearest float and a power of two.
+
+    Three ways give the same bits: 64 bits where they are enough, two floats where these round surely, and else digits.
+    """
     if 2 * (powers.bits + windows.longest.bit_length()) <= _WORD:
         short1, short2 = (
             _whole(powers.within(sums, windows), 2 * powers.base) for sums in (powers.first, powers.second)
@@ -124,9 +127,9 @@ def _second(powers: Powers, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     width, count = 2 * powers.base, windows.count.astype(np.float64)
     s1, s2 = (doubles.of_limbs(powers.within(sums, windows), width) for sums in (powers.first, powers.second))
     large = doubles.product((count, np.zeros_like(count)), s2)
-    found = doubles.difference(large, doubles.product(s1, s1))
+    found, is_sure = doubles.nearest(doubles.difference(large, doubles.product(s1, s1)), large[0] * _ERROR)
     power = np.full(len(found), 2 * powers.unit)
-    if len(again := np.flatnonzero((found <= large[0] * _CANCELLED) & ~windows.empty)):
+    if len(again := np.flatnonzero(~is_sure)):
         some = Windows(windows.selection, windows.start[again], windows.stop[again])
         found[again], power[again] = _with_unit(_central(powers, some, 2)[0], 2 * powers.unit)
     return found, power
