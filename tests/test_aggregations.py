@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
@@ -218,3 +220,10 @@ def test_every_aggregation_has_an_example():
 def test_a_text_form_of_another_release_is_refused(given):
     with pytest.raises(DefinitionError, match="later release"):
         agg.from_json(given)
+
+
+def test_definitions_load_nothing_heavy():
+    code = (
+        "import sys, seeknal.define.aggregations; print(*{'pyarrow', 'numpy', 'duckdb', 'pandas'} & set(sys.modules))"
+    )
+    assert not subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

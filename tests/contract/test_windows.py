@@ -313,7 +313,7 @@ def test_all_ways_to_a_variance_give_the_same_bits():
     features = features_of([agg.Var("absurd", over=over), agg.Std("absurd", over=over)])
     events, moments = events_of(rows, ["absurd"]), moments_of([(0, i) for i in range(len(rows))])
     short = windows.compute(events, moments, features)
-    with patch.object(spread, "_SAFE", 0):  # by digits alone
+    with patch.object(spread, "_USES_DOUBLES", False):  # by digits alone
         assert same(
             [one.to_pylist() for one in windows.compute(events, moments, features)], [one.to_pylist() for one in short]
         )

@@ -14,22 +14,24 @@ S2 = 122: then n**2 * m2 is 3 * 122 - 18**2 = 42, and the variance of the sample
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows import doubles
+from seeknal.engine.windows import doubles, outliers
 from seeknal.engine.windows.digits import Digits, total
 from seeknal.engine.windows.limbs import carry, prefix, width_for
 from seeknal.engine.windows.selection import Selection, Windows
 
 _AT_ONCE = 2**16
 """Digits of events or results at a time: few enough for the processor's cache."""
-_MOST_BITS = 24
+_BASE = 24
 _WORD = 62
-_SAFE = 400
-"""Numbers of more bits have squares that might be too large for floats."""
+_MOST_BITS = 400
+"""Bits of numbers, beyond which their squares might be too large for floats, and digits too many."""
+_USES_DOUBLES = True
 _ERROR = 2.0**-96
 """What numbers of two floats may be wrong by, relative to the largest of them: some units of 2**-104, and some more for safety."""
 
@@ -42,10 +44,14 @@ class Powers:
     """
 
     def __init__(self, selection: Selection) -> None:
-        self._numbers = selection.numbers
+        self._numbers, self.values, self.outliers = selection.numbers, selection.numbers.floats, None
+        if self.values is not None and self._numbers.bits > _MOST_BITS:
+            is_outlier = outliers.outliers_of(self.values)
+            self.outliers = prefix(is_outlier)
+            self._numbers = replace(self._numbers, floats=np.where(is_outlier, 0.0, self.values))
         self.scale, self.unit, self.bits = self._numbers.scale, self._numbers.exponent, self._numbers.bits
         # Two digits make one limb, of which all can be added.
-        self.base = min(width_for(len(selection.t)) // 2, _MOST_BITS)
+        self.base = min(width_for(len(selection.t)) // 2, _BASE)
         self.step = max(_AT_ONCE // (self.bits // self.base + 1), 2**10)
         """How many numbers are worked on at a time."""
 
@@ -92,8 +98,22 @@ class Powers:
         return carry([*limbs, np.zeros_like(limbs[0])], 2 * self.base)
 
 
-def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digits]:
-    """Return n**2 * m2 of each window, and n**order * m_order for order 3 or 4, else m2 again."""
+Parts = tuple[np.ndarray, np.ndarray]
+"""Numbers as floats and powers of two."""
+
+
+def _central(powers: Powers, windows: Windows, order: int) -> tuple[Parts, Parts]:
+    """Return n**2 * m2 and n**3 * m3 of each window, or for order 4 (n**2 * m2)**2 and n**4 * m4 less three times that."""
+    first, second = _of_digits(powers, windows, order) if order > 2 else (_second(powers, windows),) * 2  # noqa: PLR2004
+    if powers.outliers is not None and powers.values is not None:
+        for i in np.flatnonzero(powers.outliers[windows.stop] > powers.outliers[windows.start]):
+            found = outliers.central(powers.values[windows.start[i] : windows.stop[i]], order)
+            (first[0][i], first[1][i]), (second[0][i], second[1][i]) = found
+    return first, second
+
+
+def _of_digits(powers: Powers, windows: Windows, order: int) -> tuple[Parts, Parts]:
+    """Return what `_central` does, for windows without outliers; for order 2 the second as the first."""
 
     def digits(limbs: list[np.ndarray]) -> Digits:
         return Digits.of_limbs(limbs, 2 * powers.base)
@@ -103,16 +123,18 @@ def _central(powers: Powers, windows: Windows, order: int) -> tuple[Digits, Digi
     s1, s2 = digits(powers.within(powers.first, windows)), digits(powers.within(powers.second, windows))
     s11 = s1.squared()
     second = total((1, n * s2), (-1, s11))
-    if order < 3:  # noqa: PLR2004 - the order is that of the moment
-        return second, second
+    if order == 2:  # noqa: PLR2004 - the order is that of the moment
+        return (_with_unit(second, 2 * powers.unit),) * 2
     s3, nn = digits(powers.within(powers.third, windows)), n.squared()
     if order == 3:  # noqa: PLR2004
-        return second, total((1, nn * s3), (-3, n * s1 * s2), (2, s11 * s1))
-    s4 = digits(powers.within(powers.fourth, windows))
-    return second, total((1, nn * n * s4), (-4, nn * s1 * s3), (6, n * s11 * s2), (-3, s11.squared()))
+        third = total((1, nn * s3), (-3, n * s1 * s2), (2, s11 * s1))
+        return _with_unit(second, 2 * powers.unit), _with_unit(third, 3 * powers.unit)
+    s4, squared = digits(powers.within(powers.fourth, windows)), second.squared()
+    fourth = total((1, nn * n * s4), (-4, nn * s1 * s3), (6, n * s11 * s2), (-3, s11.squared()), (-3, squared))
+    return _with_unit(squared, 4 * powers.unit), _with_unit(fourth, 4 * powers.unit)
 
 
-def _second(powers: Powers, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+def _second(powers: Powers, windows: Windows) -> Parts:
     """Return n**2 * m2 of each window, as the nearest float and a power of two.
 
     Three ways give the same bits: 64 bits where they are enough, two floats where these round surely, and else digits.
@@ -122,8 +144,8 @@ def _second(powers: Powers, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
             _whole(powers.within(sums, windows), 2 * powers.base) for sums in (powers.first, powers.second)
         )
         return (windows.count * short2 - short1 * short1).astype(np.float64), np.full(len(short1), 2 * powers.unit)
-    if powers.bits > _SAFE:
-        return _with_unit(_central(powers, windows, 2)[0], 2 * powers.unit)
+    if not _USES_DOUBLES:
+        return _of_digits(powers, windows, 2)[0]
     width, count = 2 * powers.base, windows.count.astype(np.float64)
     s1, s2 = (doubles.of_limbs(powers.within(sums, windows), width) for sums in (powers.first, powers.second))
     large = doubles.product((count, np.zeros_like(count)), s2)
@@ -131,7 +153,7 @@ def _second(powers: Powers, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     power = np.full(len(found), 2 * powers.unit)
     if len(again := np.flatnonzero(~is_sure)):
         some = Windows(windows.selection, windows.start[again], windows.stop[again])
-        found[again], power[again] = _with_unit(_central(powers, some, 2)[0], 2 * powers.unit)
+        found[again], power[again] = _of_digits(powers, some, 2)[0]
     return found, power
 
 
@@ -143,10 +165,10 @@ def _whole(limbs: list[np.ndarray], width: int) -> np.ndarray:
     return found
 
 
-def _with_unit(digits: Digits, unit: int) -> tuple[np.ndarray, np.ndarray]:
+def _with_unit(digits: Digits, unit: int) -> Parts:
     """Return numbers as floats and powers of two; `unit` is the power of two of their lowest bit."""
     floats, power = digits.floats()
-    powers: np.ndarray = np.broadcast_to(power, floats.shape) + unit
+    powers: np.ndarray = np.broadcast_to(power, floats.shape) + np.int64(unit)
     return floats, powers
 
 
@@ -154,7 +176,7 @@ def variance(windows: Windows, powers: Powers, ddof: int, *, root: bool) -> pa.A
     """Return the variance of each window, or its root, the standard deviation; null below ddof + 1 values."""
 
     def of(part: Windows) -> np.ndarray:
-        size, power = _second(powers, part)
+        (size, power), _ = _central(powers, part, 2)
         # The power is applied last, and is even for a root, so that nothing overflows or vanishes on the way.
         odd = power & 1
         found = np.ldexp(size, odd) / np.maximum(part.count * (part.count - ddof), 1)
@@ -170,8 +192,7 @@ def skewness(windows: Windows, powers: Powers) -> pa.Array:
     """Return the skewness of each window; null below three values, and where all are equal."""
 
     def of(part: Windows) -> np.ndarray:
-        second, third = _central(powers, part, 3)
-        (two, two_power), (three, three_power) = _with_unit(second, 0), _with_unit(third, 0)
+        (two, two_power), (three, three_power) = _central(powers, part, 3)
         odd = two_power & 1
         two, two_power = np.ldexp(two, odd), two_power - odd
         found = three / np.where(two > 0, two * np.sqrt(two), 1)
@@ -186,9 +207,7 @@ def kurtosis(windows: Windows, powers: Powers) -> pa.Array:
     """Return the excess kurtosis of each window; null below four values, and where all are equal."""
 
     def of(part: Windows) -> np.ndarray:
-        second, fourth = _central(powers, part, 4)
-        squared = second.squared()
-        below, above = _with_unit(squared, 0), _with_unit(total((1, fourth), (-3, squared)), 0)
+        below, above = _central(powers, part, 4)
         found = above[0] / np.where(below[0] > 0, below[0], 1)
         return np.where(below[0] > 0, np.ldexp(found, above[1] - below[1]), np.inf)
 
