@@ -333,3 +333,52 @@ def test_a_sum_that_does_not_fit_is_named_among_those_of_several_lengths():
         features = features_of([agg.Count("i64", over=over), agg.Sum("i64", over=over, by=by)])
         with pytest.raises(DataError, match="Feature 'f1_7us' is a sum that does not fit in int64"):
             windows.compute(events_of(rows, ["i64", "word"]), moments_of([(0, 5), (0, 4)]), features)
+
+
+def computed(values, name, wanted):
+    """Compute aggregations of all values of a column, at one moment."""
+    rows = [oracle.Event(0, i, {name: value}) for i, value in enumerate(values)]
+    made = windows.compute(events_of(rows, [name]), moments_of([(0, len(rows))]), features_of(wanted))
+    return [one[0].as_py() for one in made]
+
+
+def test_zeros_of_both_signs_are_one_value():
+    plain = [agg.Min("f64"), agg.Max("f64"), agg.Sum("f64"), agg.Quantile("f64", 0), agg.MostFrequent("f64")]
+    several = [agg.Largest("f64", 2), agg.Histogram("f64"), agg.CountDistinct("f64")]
+    for values in ([-0.0, 0.0, -0.0], [0.0, -0.0, 0.0], [-0.0, -0.0, -0.0]):
+        histogram = [{"value": 0.0, "count": 3}]
+        found = computed(values, "f64", plain + several)
+        assert same(found, [0.0, 0.0, 0.0, 0.0, [0.0], [0.0, 0.0], histogram, 1])
+        assert same(computed(values, "f64", [agg.First("f64"), agg.LastN("f64", 1)]), [values[0], values[-1:]])
+
+
+@pytest.mark.parametrize(
+    ("values", "right"),
+    [
+        ([math.inf, 1.0, -math.inf], [math.nan, math.nan, -math.inf, math.inf, math.nan]),
+        ([math.inf, 1.0, math.inf], [math.inf, math.inf, 1.0, math.inf, math.nan]),
+        ([-math.inf, 1.0], [-math.inf, -math.inf, -math.inf, 1.0, math.nan]),
+        ([math.nan, 1.0, math.inf], [math.nan, math.nan, 1.0, math.nan, math.nan]),
+        ([math.nan, math.nan], [math.nan, math.nan, math.nan, math.nan, math.nan]),
+        ([1.7e308, 1.7e308], [math.inf, 1.7e308, 1.7e308, 1.7e308, 0.0]),
+    ],
+)
+def test_numbers_that_are_not_finite_follow_the_rules_of_floats(values, right):
+    wanted = [kind("absurd") for kind in (agg.Sum, agg.Mean, agg.Min, agg.Max, agg.Var)]
+    assert same(computed(values, "absurd", wanted), right)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_sum_of_decimals_has_38_digits_and_no_more(sign):
+    largest, least = (Decimal((int(sign < 0), tuple(map(int, str(n))), -4)) for n in (10**38 - 1, 1))
+    assert computed([largest], "long", [agg.Sum("long")]) == [largest]
+    assert computed([largest, largest, largest.copy_negate()], "long", [agg.Sum("long")]) == [largest]
+    for values in ([largest, least], [largest] * 5):
+        with pytest.raises(DataError, match="does not fit in decimal128"):
+            computed(values, "long", [agg.Sum("long")])
+
+
+def test_a_map_has_no_key_without_events_in_the_window():
+    rows = [oracle.Event(0, i, {"word": "ab"[i > 5], "i8": None if i == 40 else 1}) for i in range(50)]
+    rows[40].values["word"] = "c"
+    check(rows, ["word", "i8"], [(0, 49)], [agg.Count("i8", over=timedelta(microseconds=40), by="word")], None)
