@@ -69,6 +69,7 @@ OF_COLUMN = [
     *(agg.CountDistinct, agg.Histogram),
 ]
 WITH_N = [agg.FirstN, agg.LastN, agg.Largest, agg.Smallest, agg.MostFrequent]
+WITH_POWERS = [agg.Var, agg.Std, agg.Skew, agg.Kurtosis]
 CLOSE = {"Var", "Std", "Skew", "Kurtosis"}
 WHERE = "is it"
 
@@ -317,6 +318,15 @@ def test_all_ways_to_a_variance_give_the_same_bits():
         assert same(
             [one.to_pylist() for one in windows.compute(events, moments, features)], [one.to_pylist() for one in short]
         )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_are_no_less_exact_beside_outliers(order):
+    usual, far = [1.0, 2.5, 4.0, 0.0, 7.5], [1.7e308, 5e-324, -1e-300, 1e300]
+    rows = [oracle.Event(0, i, {"absurd": x}) for i, x in enumerate([*usual, *usual, *far, *usual][::order])]
+    wanted = [kind("absurd", over=timedelta(microseconds=n)) for kind in WITH_POWERS for n in (2, 4, 5, 9)]
+    wanted += [agg.Var("absurd", ddof=0, over=timedelta(microseconds=n)) for n in (1, 2, 9)]
+    check(rows, ["absurd"], [(0, i) for i in range(len(rows))], wanted, None)
 
 
 def test_aggregations_of_unsorted_spines_come_back_in_the_order_of_the_spine():

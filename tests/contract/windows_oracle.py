@@ -140,7 +140,7 @@ def nearest(exact: Fraction) -> float:
     try:
         return exact.numerator / exact.denominator
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
 
 
 def _sum(values: list[Any], _: dict[str, Any]) -> Any:
@@ -223,7 +223,7 @@ def _shape(values: list[Any], order_: int) -> float | None:
     if order_ == 4:
         return nearest(_moment(values, 4) / second**2 - 3)
     third = _moment(values, 3)
-    return math.copysign(_root(third**2 / second**3), third)
+    return math.copysign(_root(third**2 / second**3), 1 if third > 0 else -1 if third < 0 else 0)
 
 
 def _quantile(values: list[Any], extra: dict[str, Any]) -> float:

@@ -25,7 +25,7 @@ def outliers_of(values: np.ndarray) -> np.ndarray:
 def central(values: np.ndarray, order: int) -> tuple[tuple[float, int], tuple[float, int]]:
     """Return n**2 * m2 and n**3 * m3 of some values, or for order 4 (n**2 * m2)**2 and n**4 * m4 less three times that.
 
-    Each is the nearest float with a power of two. For order 2, the second is 0.
+    Each is the nearest float with a power of two. For order 2, the second is as the first.
     """
     parts = [math.frexp(value) for value in values.tolist()]
     unit = min((power for size, power in parts if size), default=0) - 53
@@ -33,7 +33,7 @@ def central(values: np.ndarray, order: int) -> tuple[tuple[float, int], tuple[fl
     n, s1, s2 = len(whole), sum(whole), sum(one**2 for one in whole)
     second = n * s2 - s1**2
     if order == 2:  # noqa: PLR2004 - the order is that of the moment
-        return _nearest(second, 2 * unit), (0.0, 0)
+        return (_nearest(second, 2 * unit),) * 2
     s3 = sum(one**3 for one in whole)
     if order == 3:  # noqa: PLR2004
         third = n**2 * s3 - 3 * n * s1 * s2 + 2 * s1**3
