@@ -132,7 +132,7 @@ def check_count(argument: str, given: object) -> int:
     """
     if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         return int(given)
-    raise DefinitionError(f"{argument}={reprlib.repr(given)} is no count. Write {argument}=3, say.")
+    raise DefinitionError(f"{argument}={reprlib.repr(given)} is not a count. Write {argument}=3, for example.")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def expand(name: str, aggregation: Aggregation) -> tuple[WindowedFeature, ...]:
     """Return the features of an aggregation. Each length of a list has its name appended, in the largest unit that divides it.
 
     Raises:
-        DefinitionError: The name is no text, or the aggregation is none.
+        DefinitionError: The name is not text, or the aggregation is none.
 
     >>> from seeknal.define.aggregations import Sum
     >>> [feature.name for feature in expand("spend", Sum("amount", over=["7d", "36h", "24h"]))]
@@ -40,7 +40,7 @@ def expand(name: str, aggregation: Aggregation) -> tuple[WindowedFeature, ...]:
     check_text("name", name)
     if not isinstance(aggregation, Aggregation):
         raise DefinitionError(
-            f"Feature {name!r} is {aggregation!r}, which is no aggregation. Write Sum('amount', over='7d'), say."
+            f"Feature {name!r} is {aggregation!r}, which is not an aggregation. Write Sum('amount', over='7d'), for example."
         )
     return tuple(
         WindowedFeature(f"{name}_{show_length(length or 0)}" if aggregation.has_several else name, aggregation, length)

@@ -153,7 +153,9 @@ class Quantile(OfColumn):
 
     def __post_init__(self) -> None:
         if isinstance(self.q, bool) or not isinstance(self.q, int | float) or not 0 <= self.q <= 1:
-            raise DefinitionError(f"q={reprlib.repr(self.q)} is not between 0 and 1. Write q=0.5 for the median, say.")
+            raise DefinitionError(
+                f"q={reprlib.repr(self.q)} is not between 0 and 1. Write q=0.5 for the median, for example."
+            )
         object.__setattr__(self, "q", float(self.q))
         super().__post_init__()
 

@@ -31,10 +31,10 @@ def read_length(argument: str, given: object) -> timedelta:
         found = timedelta(microseconds=int(exact[1])) if exact else span_of(given)
     if not isinstance(found, timedelta) or found <= timedelta(0):
         raise DefinitionError(
-            f'{argument}={reprlib.repr(given)} is no positive length. Write {argument}="7d", "12h", "90m", "30s" or a timedelta.'
+            f'{argument}={reprlib.repr(given)} is not a positive length. Write {argument}="7d", "12h", "90m", "30s" or a timedelta.'
         )
     if found > _LONGEST:
-        raise DefinitionError(f"{argument}={given!r} is longer than all of time. Leave it out, say.")
+        raise DefinitionError(f"{argument}={given!r} is longer than all of time. Leave it out, for example.")
     return found
 
 
