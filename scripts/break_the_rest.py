@@ -24,6 +24,7 @@ from _breaking import PARALLEL, Mutation, Outcome, break_copy, check_mutations, 
 EDGES = "contract/test_edges.py::test_"
 RULES = "contract/test_rules_"
 KEYS = "contract/test_key_types.py::test_"
+WINDOWS = "contract/test_windows.py::test_every_aggregation_is_what_plain_loops_compute"
 
 
 def edge(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
@@ -34,6 +35,11 @@ def edge(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
 def rule(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
     """Return a mutation that tests in contract/test_rules_*.py must catch."""
     return Mutation(name, old, new, path, tuple(RULES + test for test in tests))
+
+
+def window(name: str, old: str, new: str, file: str) -> Mutation:
+    """Return a mutation of the kernel of windowed features, which the comparison with plain loops must catch."""
+    return Mutation(name, old, new, f"engine/windows/{file}", (WINDOWS,))
 
 
 MUTATIONS = (
@@ -502,6 +508,33 @@ MUTATIONS = (
         "",
         "values/frames/blocks.py",
         "single.py::test_one_entity_gets_the_same_result_as_among_others",
+    ),
+    window(
+        "an event exactly as old as the window counts",
+        'asked[low:high], side="right")',
+        'asked[low:high], side="left")',
+        "timeline.py",
+    ),
+    window(
+        "a hop moves the end of a window as well",
+        "stop = self._count(shift, aligned=False)",
+        "stop = self._count(shift, aligned=True)",
+        "timeline.py",
+    ),
+    window(
+        "an offset moves only the end of a window",
+        "return self._count(length + shift, aligned",
+        "return self._count(length, aligned",
+        "timeline.py",
+    ),
+    window(
+        "the newest events come oldest first", "runs(-windows.stop + 1, sizes)", "runs(-windows.stop, sizes)", "ends.py"
+    ),
+    window(
+        "a variance of the sample is that of all",
+        "(part.count - ddof), 1)",
+        "part.count, 1)",
+        "spread.py",
     ),
 )
 

@@ -75,8 +75,8 @@ WHERE = "is it"
 
 
 @st.composite
-def aggregations(draw, names):
-    """Draw an aggregation that makes sense for the columns."""
+def every_aggregation(draw, names):
+    """Draw one aggregation of each kind that makes sense for the columns, all over the same window."""
     length, offset = draw(LENGTHS), draw(st.sampled_from([None, None, 1, 3, DAY]))
     shared = {
         "over": None if length is None else timedelta(microseconds=length),
@@ -96,7 +96,7 @@ def aggregations(draw, names):
     by, k = draw(st.sampled_from(names)), draw(st.sampled_from([None, 1, 2]))
     mapped = [kind for kind in OF_COLUMN if kind.has_maps]
     made += [kind(column, by=by, k=k, **shared) for kind in mapped] + [agg.Count(by=by, k=k, **shared)]
-    return draw(st.sampled_from([one for one in made if makes_sense(one)]))
+    return [one for one in made if makes_sense(one)]
 
 
 def makes_sense(aggregation):
@@ -106,6 +106,25 @@ def makes_sense(aggregation):
     except DefinitionError:
         return False
     return True
+
+
+def one_aggregation(names):
+    """Draw an aggregation that makes sense for the columns."""
+    return every_aggregation(names).flatmap(st.sampled_from)
+
+
+@st.composite
+def crowds(draw):
+    """Draw events of two entities so close together that most windows have some, and an aggregation of each kind."""
+    name = draw(st.sampled_from(sorted(KINDS)))
+    values = st.one_of(st.none(), *[KINDS[name][1]] * 5)
+    row = st.tuples(st.integers(0, 1), st.integers(0, 12), values, st.sampled_from([frozenset(), frozenset([WHERE])]))
+    rows = [
+        oracle.Event(e, t, {name: value}, true) for e, t, value, true in draw(st.lists(row, min_size=6, max_size=14))
+    ]
+    rows.sort(key=lambda event: (event.entity, event.t))
+    asked = draw(st.lists(st.tuples(st.integers(0, 1), st.integers(4, 20)), min_size=1, max_size=5))
+    return rows, [name], asked, draw(every_aggregation([name])), draw(st.sampled_from([None, None, 4]))
 
 
 @st.composite
@@ -125,7 +144,7 @@ def worlds(draw):
     ]
     rows.sort(key=lambda event: (event.entity, event.t))
     asked = draw(st.lists(st.tuples(st.integers(-1, 3), TIMES | st.sampled_from([2**63 - 1, -(2**63)])), max_size=8))
-    wanted = draw(st.lists(aggregations(names), min_size=1, max_size=5))
+    wanted = draw(st.lists(one_aggregation(names), min_size=1, max_size=5))
     return rows, names, asked, wanted, draw(st.sampled_from([None, None, 4, DAY]))
 
 
@@ -193,6 +212,12 @@ def check(rows, names, asked, wanted, hop):
         close = feature.aggregation.name in CLOSE
         for have, want in zip(found.to_pylist(), right[feature], strict=True):
             assert same(have, want, close), (feature, have, want)
+
+
+@settings(PROFILE, max_examples=4 * PROFILE.max_examples)
+@given(crowd=crowds())
+def test_every_aggregation_is_what_plain_loops_compute(crowd):
+    check(*crowd)
 
 
 @settings(PROFILE, max_examples=max(300, PROFILE.max_examples))
