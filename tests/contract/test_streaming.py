@@ -132,15 +132,11 @@ def test_a_scratch_that_cannot_be_used_is_named(tmp_path, home):
 def test_text_is_read_alike_in_all_batches_and_rows_are_named_by_their_number(tmp_path):
     hist = HistoricalFeaturesDuckDB([FeatureLookup(written(rows(1)))])
     plain, path = ["2024-01-01T00:00:00"] * 200_000, tmp_path / "spine.parquet"
-    for last, message in (
-        ("2024-01-01T00:00:00Z", "with a zone .* and without"),
-        ("yesterday", "'yesterday' in row 200000"),
-    ):
-        pq.write_table(pa.table({"user_id": [1] * 200_001, "at": [*plain, last]}), path)
-        asked = hist.using_spine(path, "at")
-        for ask in (asked.to_dataframe, partial(asked.to_parquet, tmp_path / "out.parquet")):
-            with pytest.raises(DataError, match=message):
-                ask()
+    pq.write_table(pa.table({"user_id": [1] * 200_001, "at": [*plain, "yesterday"]}), path)
+    asked = hist.using_spine(path, "at")
+    for ask in (asked.to_dataframe, partial(asked.to_parquet, tmp_path / "out.parquet")):
+        with pytest.raises(DataError, match="'yesterday' in row 200000"):
+            ask()
 
 
 STREAM = """

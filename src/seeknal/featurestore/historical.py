@@ -144,7 +144,8 @@ class HistoricalFeaturesDuckDB:
         time at which any of the groups changed, each as known at that moment.
 
         Args:
-            feature_start_time: First event time that is visible, inclusive. None: no bound.
+            feature_start_time: First event time that is visible, inclusive. None: no bound. A history begins with it, and still
+                shows values that were known before.
             feature_end_time: Last event time that is visible, inclusive; a date covers its whole day. None: no bound.
             as_of: Only rows stored by then are visible: a moment, or the number of a snapshot (for several groups, a
                 mapping from name to number). The same call always returns the same rows, whatever is written later.

@@ -18,7 +18,7 @@ from seeknal.join.retrieval import Spine, bounds_of, key_kinds, leaving_out, mom
 from seeknal.registry.source import Source
 from seeknal.system.progress import OnProgress
 from seeknal.values.frames import Frame, check_parquet, empty_batch, for_parquet
-from seeknal.values.moments import is_text, utc
+from seeknal.values.moments import utc
 from seeknal.values.times import Interval
 
 _BATCH = 2**17
@@ -90,41 +90,16 @@ def _write(asked: Stream, batches: Iterator[pa.RecordBatch], spools: Sequence[Sp
         The interval from the first to the last moment; None if there are no moments.
     """
     bounds: Interval | None = None
-    position, known = 0, pa.chunked_array([], pa.string())
+    position = 0
     for batch in batches:
         table = pa.Table.from_batches([batch])
-        at, known = _moments(asked.date_col, table[asked.date_col], known, position)
+        at = utc(asked.date_col, table[asked.date_col], up=False, first=position)
         for spool, moments in zip(spools, moments_of(asked.sources, table, at), strict=True):
             spool.write(moments)
         here = bounds_of(at)
         bounds = here if bounds is None else bounds.hull(here) if here else bounds
         position += len(table)
     return bounds
-
-
-def _moments(
-    name: str, column: pa.ChunkedArray, known: pa.ChunkedArray, position: int
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Read the moments of a batch.
-
-    A column of text must have a zone in all rows or in none. To hold batches to that, each is read together with the first text
-    of the spine.
-
-    Args:
-        name: The column's name.
-        column: The moments.
-        known: The first text of the spine, as one row; no rows before it was read, or if the column is not text.
-        position: Number of the batch's first row in the spine.
-
-    Returns:
-        The moments in UTC, and `known` for the next batch.
-    """
-    if not is_text(column.type):
-        return utc(name, column, up=False, first=position), known
-    text = column.cast(pa.string())
-    together = pa.chunked_array([*known.chunks, *text.chunks], pa.string())
-    at = utc(name, together, up=False, first=position - len(known)).slice(len(known))
-    return at, known if len(known) else text.drop_null().slice(0, 1)
 
 
 class _Rows:

@@ -108,9 +108,7 @@ class ForeignCommits:
                 commits=tuple(harmful),
             )
         if self.has_layout:
-            way_out = (
-                f"Take them in with `seeknal adopt {label}` or FeatureStore().adopt({label!r}), or {self.way_back}"
-            )
+            way_out = f"Take them in with `seeknal adopt {label}` or FeatureStore().groups.adopt({label!r}), or {self.way_back}"
         else:
             way_out = f"Read what you need of them with that program, then {self.way_back}"
         raise StoreError(

@@ -57,7 +57,7 @@ from seeknal.offline.plan import (
 )
 from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.trimming import unswept
-from seeknal.system.duck import Duck
+from seeknal.system.duck import Duck, explained
 from seeknal.system.folders import check_writable, make
 from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
@@ -284,15 +284,15 @@ class OfflineTable:
             Conflict: `base` is no longer the newest snapshot. Nothing was written.
         """
         commit = _known(old)
-        same = commit.schema == _known(base).schema
-        removed, added = differing_files(base, old) if same else (base.files, old.files)
+        is_same = commit.schema == _known(base).schema
+        removed, added = differing_files(base, old) if is_same else (base.files, old.files)
         if any(file.below is not None for file in added):  # a commit adds whole files, and these hold later rows too
             raise StoreError(
                 f"Snapshot {old.number} of {old.label} is not the last of its version, and cannot be restored."
             )
         refuse_properties(base, removes=bool(removed))
-        step = Step("rollback", commit.version, commit.schema, removed, added)
-        return commit_files(base, step, ExitStack())
+        check_writable(self.root)
+        return commit_files(base, Step("rollback", commit.version, commit.schema, removed, added), ExitStack())
 
     def compact(self, base: Snapshot, *, large: bool = False) -> Commit | None:
         """Compact small files into files cut by days and sorted by key and time; return None if there is nothing to do.
@@ -453,7 +453,7 @@ class OfflineTable:
         try:
             yield self._duck.connection.cursor()
         except duckdb.Error as error:
-            raise StoreError(f"DuckDB could not read {self.root}: {error}") from error
+            raise StoreError(f"DuckDB could not read {self.root}: {explained(error)}") from error
 
     def _scan(self, files: Iterable[DataFile]) -> str:
         """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
@@ -490,7 +490,8 @@ class OfflineTable:
             check_table(self.root, base.identity, error)
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {error}") from error
+            why = explained(error)
+            raise StoreError(f"The rows could not be written to {self.root}; nothing was stored: {why}") from error
 
 
 def _known(snapshot: Snapshot) -> Commit:

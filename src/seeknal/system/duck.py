@@ -112,3 +112,16 @@ class Duck:
         if self._begun or "connection" in self.__dict__:
             with suppress(StoreError):
                 self.connection.close()
+
+
+def explained(error: Exception) -> str:
+    """Return the text of an error of DuckDB. One that tells of a lack of memory advises Seeknal's setting, not DuckDB's."""
+    import duckdb
+
+    text = str(error)
+    if not isinstance(error, duckdb.OutOfMemoryException):
+        return text
+    return (
+        f"{text.splitlines()[0].rstrip('.')}. Raise the memory limit: SEEKNAL_MEMORY_LIMIT, or memory_limit in seeknal.toml "
+        "or FeatureStore(...)."
+    )

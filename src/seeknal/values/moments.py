@@ -17,6 +17,9 @@ _PIECE = 2**17
 _LITTLE = 2**18
 """Fewer values than this are gathered on one thread."""
 _SAMPLE = 2**14
+# Microseconds come first, because the range of nanoseconds is shorter.
+_NAIVE = pa.timestamp("us"), pa.timestamp("ns")
+_ZONED = pa.timestamp("us", tz="UTC"), pa.timestamp("ns", tz="UTC")
 
 
 def gather(columns: list[pa.ChunkedArray], places: np.ndarray) -> list[pa.ChunkedArray]:
@@ -101,7 +104,7 @@ def _utc(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.Chunked
     if pa.types.is_dictionary(kind):
         return utc(name, recast(pa.table({name: column}), [types.standard(kind)])[name], up=up, first=first)
     if is_text(kind):
-        return utc(name, _read_text(name, column, first), up=up)
+        return _of_text(name, column, up, first)
     if pa.types.is_timestamp(kind):
         return (_micros_of_nanos(column, up) if kind.unit == "ns" else column).cast(UTC)
     if pa.types.is_date(kind) or pa.types.is_null(kind):
@@ -121,38 +124,30 @@ def _has_rest(nanos: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.not_equal(pc.multiply(pc.divide(nanos, 1000), 1000), nanos)
 
 
-def _read_text(name: str, column: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
-    """Parse text as ISO 8601 times, all of which must have a zone, or none of them."""
+def _of_text(name: str, column: pa.ChunkedArray, up: bool, first: int) -> pa.ChunkedArray:
+    """Parse text as ISO 8601 times, with a zone or without."""
     text = column.cast(pa.string())
-    # Microseconds come first, because the range of nanoseconds is shorter. Arrow parses text with a zone only into a
-    # type with a zone, and text without one only into a type without.
-    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC"), pa.timestamp("ns"), pa.timestamp("ns", tz="UTC")):
+    for kind in (*_NAIVE, *_ZONED):
         try:
-            return text.cast(kind)
+            return utc(name, text.cast(kind), up=up)
         except pa.ArrowInvalid:
             continue
-    raise _unreadable(name, text, first)
-
-
-def _unreadable(name: str, text: pa.ChunkedArray, number: int) -> DataError:
-    """Return the error for text that cannot be parsed, which names the bad value, or one with a zone and one without."""
-    zoned = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
-    first = {}
-    for has_zone, kind in ((True, pa.timestamp("us", tz="UTC")), (False, pa.timestamp("us"))):
-        some = pc.if_else(pc.equal(zoned, has_zone), text, None)
-        if not _reads(some, kind):
-            row = _first_that_fails(some, kind)
-            return DataError(
-                f"Column {name!r} holds {text[row].as_py()!r} in row {row + number}, which is not an ISO 8601 time. "
+    # Arrow parses text with a zone only into a type with a zone, and other text only into a type without.
+    has_zone = pc.match_substring_regex(text, r"[T ].*(Z|[+-]\d\d:?(\d\d)?)$")
+    parts = []
+    for kinds, is_one in ((_NAIVE, pc.invert(has_zone)), (_ZONED, has_zone)):
+        some = pc.if_else(is_one, text, None)
+        fitting = [kind for kind in kinds if _reads(some, kind)]
+        if not fitting:
+            row = _first_that_fails(some, kinds[0])
+            raise DataError(
+                f"Column {name!r} holds {text[row].as_py()!r} in row {row + first}, which is not an ISO 8601 time. "
                 "Write 2024-01-31 or 2024-01-31T12:30:00.",
                 column=name,
-                row=row + number,
+                row=row + first,
             )
-        first[has_zone] = some.drop_null()[0].as_py() if some.null_count < len(some) else ""
-    return DataError(
-        f"Column {name!r} holds times with a zone ({first[True]!r}) and without ({first[False]!r}). Write all of them with a zone, or none.",
-        column=name,
-    )
+        parts.append(utc(name, some.cast(fitting[0]), up=up))
+    return pc.coalesce(*parts)
 
 
 def _reads(text: pa.ChunkedArray, kind: pa.DataType) -> bool:

@@ -107,6 +107,9 @@ def now() -> int:
     return instant(datetime.now(UTC))
 
 
+_DATE = len("2024-01-31")
+
+
 def show(instant: int | None) -> str:
     """Return an instant as text for readers, without the time at midnight; "" for None.
 
@@ -177,7 +180,9 @@ class Interval:
     def __str__(self) -> str:
         if self.is_unbounded:
             return "all time"
-        return f"{show(self.start) or '...'} to {show(self.end) or '...'}"
+        # A date alone, typed as an end, is the end of its day.
+        end = show(self.end)
+        return f"{show(self.start) or '...'} to {f'{end} 00:00:00' if len(end) == _DATE else end or '...'}"
 
     def hull(self, other: Interval) -> Interval:
         """Return the shortest interval that covers both.

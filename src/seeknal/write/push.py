@@ -21,7 +21,6 @@ from seeknal.values import exact, frames
 from seeknal.values.display import Shown
 from seeknal.values.moments import utc
 from seeknal.values.times import Interval, moment_of
-from seeknal.values.types import UTC
 from seeknal.write.erasures import is_erased
 from seeknal.write.writing import rows_of, rows_to_store
 
@@ -94,7 +93,7 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
         if base is None or base.commit is None or base.commit.version != version.number:
             raise Conflict(f"Another writer changed {record.label} first.")
         schema = version.schema
-        stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=False)
+        stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=None)
         for name in schema.key_names:
             if missing := stored[name].null_count:
                 raise DataError(
@@ -158,14 +157,7 @@ def _moments(name: str, values: list[Any]) -> pa.ChunkedArray:
     """Read times of which each may have another form: text with a zone, text without one, or a Python value."""
     texts = [value if isinstance(value, str) else None for value in values]
     others = utc(name, exact.column(name, [None if isinstance(value, str) else value for value in values]), up=True)
-    whole = exact.column(name, texts, pa.string())
-    try:
-        read = utc(name, whole, up=True)
-    except DataError:
-        # Zoned and naive texts cannot be read as one column, but one by one. An invalid text is then named by its row.
-        each = [utc(name, whole.slice(row, 1), up=True, first=row) for row in range(len(whole))]
-        read = pa.chunked_array([chunk for one in each for chunk in one.chunks], UTC)
-    return pc.coalesce(read, others)
+    return pc.coalesce(utc(name, exact.column(name, texts, pa.string()), up=True), others)
 
 
 def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> None:

@@ -24,7 +24,7 @@ from seeknal.engine.protocol import FeatureRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.offline.plan import stored_sql, within
-from seeknal.system.duck import Duck
+from seeknal.system.duck import Duck, explained
 from seeknal.system.interrupts import raise_interrupt
 from seeknal.values import types
 from seeknal.values.casting import recast
@@ -99,7 +99,7 @@ class DuckDBEngine:
             query = f"SELECT {features} FROM {spine} AS s LEFT JOIN {scan([str(found)])} AS g USING (i) ORDER BY s.i"
             return _logical(wanted, cursor.sql(query).to_arrow_reader(_BATCH))
         except duckdb.Error as error:
-            raise StoreError(f"DuckDB could not read the rows: {error}") from error
+            raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
 
     def _winners(self, wanted: FeatureRequest, spine: str, share: str) -> pa.Table:
         """Return the winners for the entities of a partition: i, the position in the spine, and id, the row number."""
@@ -156,7 +156,7 @@ class DuckDBEngine:
                 table = recast(pa.Table.from_batches([batch]), rows.schema.stored_types)
                 yield from recast(table, rows.schema.logical_types).combine_chunks().to_batches()
         except duckdb.Error as error:
-            raise StoreError(f"DuckDB could not read the rows: {error}") from error
+            raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
         finally:
             cursor.close()
 
@@ -216,7 +216,7 @@ class DuckDBEngine:
                 cursor.register(name, view)
             return cursor.sql(sql).to_arrow_table(_ROWS)
         except duckdb.Error as error:
-            raise StoreError(f"DuckDB could not read the rows: {error}") from error
+            raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
         finally:
             cursor.close()
 
@@ -227,7 +227,7 @@ def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         yield from batches
     except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
         raise_interrupt(error)  # Arrow raises its own error for a Ctrl-C that DuckDB noticed
-        raise StoreError(f"DuckDB could not read the rows: {error}") from error
+        raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
 
 
 def _features(wanted: FeatureRequest) -> pa.Schema:
