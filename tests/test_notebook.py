@@ -94,7 +94,7 @@ def test_a_group_shows_its_contents():
     assert fg.head(2, "arrow")["x"].to_pylist() == [4, 3]
     assert fg.head()["x"].tolist() == [4, 3, 2, 1]
     for n in (0, -1, 1.5, "2"):
-        with pytest.raises(DefinitionError, match="takes a number of rows"):
+        with pytest.raises(DefinitionError, match="not a whole number of at least 1"):
             fg.head(n)
     with pytest.raises(DefinitionError, match="No feature group named 'visits'"):
         group("visits").head()

@@ -10,6 +10,7 @@ from typing import Protocol
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.names import check_features, check_name, check_names, check_text
+from seeknal.values.arguments import check_flag
 from seeknal.values.times import microseconds
 
 
@@ -28,7 +29,7 @@ class Materialization:
 
     Raises:
         DefinitionError: The name of a column is not text, the ttl is not a positive timedelta, it is longer than 3,660,000 days,
-            or `offline` is false.
+            `offline` is false, or `online` is neither True nor False.
     """
 
     event_time_col: str | None = None
@@ -47,7 +48,9 @@ class Materialization:
             if (name := getattr(self, argument)) is not None:
                 check_text(argument, name)
         check_ttl(self.ttl)
-        if not self.offline:
+        # The class is frozen, and the checked flag can be another object: NumPy's True becomes Python's.
+        object.__setattr__(self, "online", check_flag("online", self.online))
+        if not check_flag("offline", self.offline):
             raise DefinitionError(
                 "Materialization(offline=False) is not supported: online values are loaded from the offline table "
                 "and verified against it. Leave offline=True."
@@ -102,6 +105,20 @@ class FeatureGroup:
                 raise DefinitionError(
                     f"{argument}={value!r} of group {self.name!r} should be created with {kind.__name__}(...)."
                 )
+
+    @staticmethod
+    def check(given: object) -> FeatureGroup:
+        """Check that an argument is a feature group, and return it.
+
+        Raises:
+            DefinitionError: It is not.
+        """
+        if not isinstance(given, FeatureGroup):
+            raise DefinitionError(
+                f"group={given!r} is not a FeatureGroup. Pass store.groups.get(NAME).group for a registered one, "
+                "FeatureGroup(NAME, entity, materialization) for a new one, or the definition of a FeatureGroupDuckDB."
+            )
+        return given
 
     @property
     def event_time_col(self) -> str:

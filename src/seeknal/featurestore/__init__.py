@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from seeknal.errors import DefinitionError
+from seeknal.values.arguments import check_progress
 
 if TYPE_CHECKING:
     from seeknal.home.store import FeatureStore
+    from seeknal.system.progress import OnProgress
 
 _binding = Lock()
 """Held while objects are bound, so that threads which use one object first at the same time bind it to one store."""
@@ -19,6 +22,18 @@ def current_store() -> FeatureStore:
     from seeknal.home import session
 
     return session.store()
+
+
+def working(what: str, on_progress: OnProgress | None) -> AbstractContextManager[OnProgress]:
+    """Return a context that yields the function to call with each step of some work; see `seeknal.system.progress`.
+
+    Raises:
+        DefinitionError: `on_progress` cannot be called.
+    """
+    from seeknal.system import progress
+
+    check_progress(on_progress)
+    return progress.working(what, on_progress)
 
 
 class Binding:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, overload
 from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalError
-from seeknal.featurestore import Binding
+from seeknal.featurestore import Binding, working
 from seeknal.names import check_features, check_name
+from seeknal.values.arguments import check_number
 from seeknal.values.times import Interval, Moment, moment_of
 
 if TYPE_CHECKING:
@@ -181,8 +182,6 @@ class FeatureGroupDuckDB:
             raise DefinitionError(
                 f"Feature group {self.name!r} has no frame. Call set_dataframe(frame) before write()."
             )
-        from seeknal.system.progress import working
-
         definition, interval = self.definition, Interval.between(feature_start_time, feature_end_time)
         with working(f"Writing {self.project}/{self.name}", on_progress):
             return self._store.groups.write(
@@ -234,7 +233,7 @@ class FeatureGroupDuckDB:
         Raises:
             DefinitionError: There is no such version, or it is the current one.
         """
-        self._store.groups.rollback(self.name, to, project=self.project)
+        self._store.groups.rollback(self.name, check_number("to", to, 1), project=self.project)
 
     def delete(self) -> None:
         """Delete the group: its rows, its versions, and its online rows."""
@@ -269,10 +268,9 @@ class FeatureGroupDuckDB:
         """
         from seeknal.values import frames
 
-        if not isinstance(n, int) or n < 1:
-            raise DefinitionError(f"head({n!r}) takes a number of rows, at least 1.")
+        most = check_number("n", n, 5)
         kind = frames.output_kind(None, output)
-        return frames.from_arrow(self._store.groups.sample(self.name, project=self.project, limit=n), kind)
+        return frames.from_arrow(self._store.groups.sample(self.name, project=self.project, limit=most), kind)
 
     @property
     def version(self) -> int | None:

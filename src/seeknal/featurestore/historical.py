@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError, notice
-from seeknal.featurestore import Binding
+from seeknal.featurestore import Binding, working
 from seeknal.featurestore.group import FeatureGroupDuckDB
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
 from seeknal.featurestore.training_set import TrainingSet
 from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.system.folders import named
+from seeknal.values.arguments import check_progress
 from seeknal.values.times import Moment
 
 if TYPE_CHECKING:
@@ -158,10 +159,8 @@ class HistoricalFeaturesDuckDB:
             DataError: The spine lacks a column, or a key's type cannot match.
             StoreError: The requested snapshot was vacuumed.
         """
-        from seeknal.system import progress
-
         inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
-        with progress.working("Building the training set", on_progress) as report:
+        with working("Building the training set", on_progress) as report:
             return self._store.features.frame(inquiry, output, report)
 
     def to_batches(
@@ -182,6 +181,7 @@ class HistoricalFeaturesDuckDB:
         """
         from seeknal.system import progress
 
+        check_progress(on_progress)
         inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         return self._store.features.batches(inquiry, on_progress or progress.no_progress)
 
@@ -206,10 +206,9 @@ class HistoricalFeaturesDuckDB:
             StoreError: The file cannot be written.
         """
         from seeknal.join.streaming import write_parquet
-        from seeknal.system import progress
 
         inquiry, file = self._inquiry.within(feature_start_time, feature_end_time, as_of), named(path)
-        with progress.working("Building the training set", on_progress) as report:
+        with working("Building the training set", on_progress) as report:
             return write_parquet(self._store.features.batches(inquiry, report), file)
 
     def save(
@@ -236,10 +235,8 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: The name is taken.
             DataError: A column of the spine cannot be stored in a Parquet file.
         """
-        from seeknal.system import progress
-
         inquiry, store = self._inquiry.within(feature_start_time, feature_end_time, as_of), self._store
-        with progress.working("Building the training set", on_progress) as report:
+        with working("Building the training set", on_progress) as report:
             return TrainingSet(store.training_sets.save(name, inquiry, keep_rows=rows, on_progress=report), store)
 
     def explain(
@@ -298,10 +295,8 @@ class HistoricalFeaturesDuckDB:
         Returns:
             A list with one sentence for each leak, which is also issued as a notice. Its `report` says what was checked, too.
         """
-        from seeknal.system import progress
-
         inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
-        with progress.working("Looking for leaks", on_progress) as report:
+        with working("Looking for leaks", on_progress) as report:
             found = self._store.features.check(inquiry, report)
         for text in found:
             notice(text)
@@ -334,8 +329,6 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: A group, feature or version does not exist, or an argument has the wrong form.
             StoreError: The online store cannot be written, or has rows of another home.
         """
-        from seeknal.system.progress import working
-
         store = self._store
         with working("Loading", on_progress) as report:
             table = store.tables.serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from seeknal.featurestore import current_store
+from seeknal.featurestore import current_store, working
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,8 +115,6 @@ class OnlineFeaturesDuckDB:
             on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
                 than a second.
         """
-        from seeknal.system.progress import working
-
         with working(f"Verifying {self.project}/{self.name}", on_progress) as report:
             return self._store.tables.verify(self.name, project=self.project, sample=sample, on_progress=report)
 
@@ -131,8 +129,6 @@ class OnlineFeaturesDuckDB:
         Returns:
             The load of each group.
         """
-        from seeknal.system.progress import working
-
         with working(f"Refreshing {self.project}/{self.name}", on_progress) as report:
             return self._store.tables.refresh([self.name], project=self.project, full=full, on_progress=report)[0]
 

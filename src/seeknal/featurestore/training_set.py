@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
 from seeknal.errors import plural
-from seeknal.featurestore import current_store
+from seeknal.featurestore import current_store, working
 from seeknal.values.times import moment_of
 
 if TYPE_CHECKING:
@@ -117,7 +117,6 @@ class TrainingSet:
         Raises:
             StoreError: Data that it was built from is gone, or the result differs from what was saved.
         """
-        from seeknal.system.progress import working
         from seeknal.values import frames
 
         kind = frames.output_kind(None, output)
@@ -137,7 +136,6 @@ class TrainingSet:
 
     def to_dataframe(self, output: str = "pandas", on_progress: OnProgress | None = None) -> Any:
         """Return the rows: those saved with the training set or, if there are none, the result of `reproduce`."""
-        from seeknal.system.progress import working
         from seeknal.values import frames
 
         kind = frames.output_kind(None, output)

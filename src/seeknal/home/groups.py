@@ -13,6 +13,7 @@ from seeknal.home.core import Core
 from seeknal.names import check_features
 from seeknal.registry import GroupRecord, Load, Version
 from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress
 from seeknal.values.times import Interval, Moment, instant_or_none
 
 if TYPE_CHECKING:
@@ -97,9 +98,10 @@ class Groups:
 
     def sample(self, name: str, *, project: str | None = None, limit: int, version: int | None = None) -> pa.Table:
         """Return the rows written last to a version of a group, the very last first."""
+        most = check_number("limit", limit, 5)
         with self._using(name, project) as record:
             found, snapshot = self._core.catalog.read(record, version)
-            return self._core.engine().sample(snapshot.within(found.schema), limit).select(found.schema.names)
+            return self._core.engine().sample(snapshot.within(found.schema), most).select(found.schema.names)
 
     @contextmanager
     def _using(self, name: str, project: str | None) -> Iterator[GroupRecord]:
@@ -116,7 +118,7 @@ class Groups:
         Raises:
             DefinitionError: The group is registered with another entity or other time columns.
         """
-        known = self.find(group.name, project=group.project)
+        known = self.find(FeatureGroup.check(group).name, project=group.project)
         record = self._core.catalog.register(group, known)
         with _offline(record, f"The new ttl of {record.label} is registered"):
             self._core.loads.follow_ttl(known, record)
@@ -147,7 +149,7 @@ class Groups:
             drop_nulls: Leave out rows without an event time instead of refusing them.
 
         Raises:
-            DefinitionError: The group has no event time, or the mode is unknown.
+            DefinitionError: The group has no event time, the mode is unknown, or an argument has the wrong type.
             DataError: The frame does not fit; nothing was stored.
             StoreError: Other writers committed first on every attempt, or the disk failed. Or the rows are stored but not
                 online, as the message says; then the error has the attributes `snapshot` and `rows`.
@@ -157,19 +159,19 @@ class Groups:
         from seeknal.write import writing
 
         roles = Roles(
-            group.name,
+            FeatureGroup.check(group).name,
             group.entity.join_keys,
             group.event_time_col,
             group.materialization.created_time_col,
             check_features(features),
             None if declared is None else types.parse_each("declared", declared),
         )
-        given = frames.opened(frame)
+        leave_out, given = check_flag("drop_nulls", drop_nulls), frames.opened(frame)
         given.require(roles.named, f"The frame for group {group.name!r}")
         catalog, loads = self._core.catalog, self._core.loads
         known = catalog.known_state(group)
         rows = writing.rows_of(known, given, roles.features and roles.named, roles.declared)
-        job = writing.Job(group, rows, roles, mode, Interval.check(interval), drop_nulls)
+        job = writing.Job(group, rows, roles, mode, Interval.check(interval), leave_out)
         online, done = group.materialization.online, None
         # Only if stored rows are not online can this be the retry of an append that was stored but failed to load.
         if mode == "append" and online and known and known.versions and loads.is_behind(known):
@@ -226,6 +228,7 @@ class Groups:
     ) -> Loaded:
         """Load the newest row of each entity of a version into the online store; see `Loads.load`."""
         asked, moment = Interval.check(interval), instant_or_none(at)
+        check_progress(on_progress)
         with self._using(name, project) as record:
             return self._core.loads.load(record, asked, version, at=moment, on_progress=on_progress)
 
@@ -240,25 +243,32 @@ class Groups:
 
     # Changing what is stored
 
-    def clean(self, name: str, before: int, *, project: str | None = None, dry_run: bool = False) -> int:
-        """Remove the rows of a group's current version that are older than an instant.
+    def clean(self, name: str, before: Moment | int, *, project: str | None = None, dry_run: bool = False) -> int:
+        """Remove the rows of a group's current version that are older than a moment.
 
         Earlier snapshots keep their rows, and so do other versions.
+
+        Args:
+            name: The group.
+            before: The moment, exclusive; a date is its midnight in UTC. A number is in microseconds since 1970, not in seconds.
+            project: The group's project.
+            dry_run: Only count the rows.
 
         Returns:
             The number of rows that were removed, or that a dry run would remove.
 
         Raises:
+            DefinitionError: There is no such group, or an argument has the wrong type.
             StoreError: No row was removed, or the rows were removed offline but not online, as the message says.
         """
         from seeknal.write import maintenance
 
-        core = self._core
+        core, limit, dry_run = self._core, check_instant("before", before), check_flag("dry_run", dry_run)
         with self._using(name, project) as record:
             if not dry_run:
                 with unfinished(f"No row of {record.label} was removed", "Clean it again"):
                     core.loads.require(record)
-            version, count = maintenance.clean(core.catalog, core.engine(), record, before, dry_run=dry_run)
+            version, count = maintenance.clean(core.catalog, core.engine(), record, limit, dry_run=dry_run)
             if not dry_run:  # even without removed rows: those of an earlier call that failed here may still be online
                 with unfinished(
                     f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"
@@ -274,7 +284,7 @@ class Groups:
         """
         from seeknal.write import maintenance
 
-        catalog = self._core.catalog
+        catalog, number = self._core.catalog, check_number("number", number, 1)
         with self._using(name, project) as record:
             version = maintenance.rollback(catalog, record, number)
             with _offline(record, f"Version {number} of {record.label} is the current one again"):
@@ -292,10 +302,13 @@ class Groups:
             name: The group.
             project: The group's project.
             keep_days: The number of past days that `as_of` can still reach.
+
+        Raises:
+            DefinitionError: There is no such group, or `keep_days` is not a whole number of at least 0.
         """
         from seeknal.write import maintenance
 
-        core = self._core
+        core, keep_days = self._core, check_number("keep_days", keep_days, 30, at_least=0)
         with self._using(name, project) as record:
             return maintenance.optimize(core.catalog, record, lambda: core.training_sets.snapshots(record), keep_days)
 

@@ -14,6 +14,7 @@ from seeknal.home.core import Core
 from seeknal.join.training_sets import TrainingSets
 from seeknal.registry import GroupRecord, OnlineTableRecord, TrainingSetRecord
 from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values.arguments import check_flag
 from seeknal.values.display import Shown
 from seeknal.values.times import moment_of, now
 from seeknal.write import leftovers, maintenance
@@ -87,6 +88,7 @@ def erase(
         StoreError: An online store does not answer, and nothing was erased; or the entity was erased from some of the groups
             or stores only, as the message says.
     """
+    delete_training_sets = check_flag("delete_training_sets", delete_training_sets)
     entities = [core.catalog.entity(record, keys) for record in records]
     doomed = holding(core, records, keys)
     if doomed and not delete_training_sets:

@@ -11,6 +11,7 @@ from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
 from seeknal.names import check_entity, quoted
 from seeknal.registry.catalog import AsOf, Catalog
 from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values.arguments import check_number
 from seeknal.values.times import Interval, Moment, instant
 
 if TYPE_CHECKING:
@@ -216,18 +217,20 @@ class Features:
             The rows of the entity, group by group: the winner first, then the others by distance from the moment.
 
         Raises:
+            DefinitionError: The limit is not a whole number of at least 1.
             DataError: A join key is missing.
         """
         from seeknal.join import explanation
 
         check_entity(keys)
+        most = None if limit is None else check_number("limit", limit, 10)
         found = []
         for source in self.sources(asked):
             if missing := [name for name in source.keys.values() if name not in keys]:
                 raise DataError(f"The row has no {quoted(missing)}, which {source.record.label} is looked up by.")
             entity = self._catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
             found += explanation.explain(
-                self._catalog, self._engine(), source, entity, instant(moment), asked.interval, limit
+                self._catalog, self._engine(), source, entity, instant(moment), asked.interval, most
             )
         return found
 

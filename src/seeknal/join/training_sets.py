@@ -27,6 +27,7 @@ from seeknal.system.locks import while_holding
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.storage import Location
 from seeknal.values import frames
+from seeknal.values.arguments import check_flag, check_progress
 from seeknal.values.content_hash import check_types, content_hash
 from seeknal.values.times import now
 from seeknal.write import leftovers
@@ -75,6 +76,8 @@ class TrainingSets:
             DefinitionError: The name is taken, or is not a valid name.
             DataError: A column of the spine cannot be saved.
         """
+        check_progress(on_progress)
+        keep_rows = check_flag("rows", keep_rows)
         sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
         question, project = asked.question, sources[0].record.project
         check_name("training set", name)

@@ -21,6 +21,7 @@ from seeknal.registry.home_locks import HomeLocks
 from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
 from seeknal.system.storage import Location, Storage
+from seeknal.values.arguments import check_number
 from seeknal.values.times import Moment, instant, instant_or_none, now
 
 if TYPE_CHECKING:
@@ -303,6 +304,8 @@ class Catalog(HomeLocks):
                 return version
         if not versions:
             raise DefinitionError(f"Nothing was written to feature group {record.name!r} yet. Call write() first.")
+        if number is not None:
+            check_number("version", number, 1)
         raise DefinitionError(
             f"Feature group {record.name!r} has no version {number}. There are: "
             f"{', '.join(str(version.number) for version in versions)}.",

@@ -8,8 +8,9 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from seeknal.errors import DefinitionError
-from seeknal.names import check_name, did_you_mean
+from seeknal.names import check_name, check_names, did_you_mean
 from seeknal.registry import Registry, TokenRecord
+from seeknal.values.arguments import check_flag
 from seeknal.values.times import now
 
 RIGHTS = ("read", "push", "admin")
@@ -52,9 +53,13 @@ class Tokens:
             new_project: Whether to accept a project in which nothing is registered yet.
 
         Raises:
-            DefinitionError: A name breaks the naming rule or is taken, or the project or a right is unknown.
+            DefinitionError: A name breaks the naming rule or is taken, the project or a right is unknown, or there is no right.
         """
         check_name("token", name)
+        wanted = check_names("rights", rights, "['read']")
+        if not wanted:
+            raise DefinitionError(f"rights is an empty list. Choose at least one of {', '.join(RIGHTS)}.")
+        new_project = check_flag("new_project", new_project)
         if project != EVERY_PROJECT:
             check_name("project", project)
             known = {one.project for one in self._registry.groups()} | {one.project for one in self._registry.tables()}
@@ -64,15 +69,14 @@ class Tokens:
                     "Add --new-project (new_project=True) if the project will be created later.",
                     project=project,
                 )
-        # Without rights, a token is refused by way of a right that does not exist.
-        for right in rights or ["none"]:
+        for right in wanted:
             if right not in RIGHTS:
                 raise DefinitionError(
                     f"There is no right {right!r}. Choose from {', '.join(RIGHTS)}.{did_you_mean(right, RIGHTS)}"
                 )
         ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         text = f"{_PREFIX}_{ident}_{secret}"
-        ordered = tuple(right for right in RIGHTS if right in rights)
+        ordered = tuple(right for right in RIGHTS if right in wanted)
         self._registry.add_token(TokenRecord(ident, name, project, ordered, _digest(text), now(), None))
         return text
 

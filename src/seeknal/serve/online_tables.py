@@ -27,6 +27,7 @@ from seeknal.serve.parts import View, refuse_erased
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
+from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, Moment, instant_or_none, microseconds, now
 
@@ -141,8 +142,10 @@ class OnlineTables:
             DefinitionError: A group, feature or version does not exist, or an argument has the wrong form.
             StoreError: The online store cannot be written, or has rows of another home.
         """
-        sources = [self._catalog.source(lookup) for lookup in check_lookups(lookups)]
         check_ttl(ttl)
+        check_progress(on_progress)
+        take_over, place = check_flag("take_over", take_over), self._checked_target(target)
+        sources = [self._catalog.source(lookup) for lookup in check_lookups(lookups)]
         if name is None and len(sources) > 1:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
         from seeknal.join import retrieval
@@ -155,7 +158,7 @@ class OnlineTables:
             name=check_name("online table", first.group.name if name is None else name),
             lookups=tuple(source.pin(pinned=source.lookup.version is not None) for source in sources),
             ttl=None if ttl is None else microseconds(ttl),
-            target=self._checked_target(target),
+            target=place,
             created_at=now(),
         )
         ask = Ask((Interval(),), instant_or_none(at), on_progress, take_over=take_over)
@@ -169,6 +172,10 @@ class OnlineTables:
         """Return the name under which the registry lists an online store: DEFAULT if it is the default one, however spelled."""
         if target is None:
             return DEFAULT
+        if not isinstance(target, str | Path):
+            raise DefinitionError(
+                f"target={target!r} is neither a folder nor a URL of Redis. Write target='folder', for example."
+            )
         place = checked_store(str(target), "target")
         if has_password(place):
             raise DefinitionError(
@@ -223,7 +230,9 @@ class OnlineTables:
             DefinitionError: There is no such table, or several projects have one.
             StoreError: Some tables could not be refreshed. If only one table is given, its own error is raised instead.
         """
-        ask = Ask((), instant_or_none(at), on_progress, full, take_over)
+        check_progress(on_progress)
+        flags = check_flag("full", full), check_flag("take_over", take_over)
+        ask = Ask((), instant_or_none(at), on_progress, *flags)
         given = None if names is None else check_names("names", names)
         tables = self.all(project=project) if given is None else [self.get(one, project=project) for one in given]
         done, failed = [], []
@@ -273,8 +282,13 @@ class OnlineTables:
             sample: Number of entities of each group to compare, chosen at random. None: all of them.
             at: The moment. None: now.
             on_progress: Called with each step.
+
+        Raises:
+            DefinitionError: There is no such table, or `sample` is not a whole number of at least 1.
         """
-        return self._verify(self.get(name, project=project), instant_or_none(at), sample, on_progress)
+        check_progress(on_progress)
+        size = None if sample is None else check_number("sample", sample, 100)
+        return self._verify(self.get(name, project=project), instant_or_none(at), size, on_progress)
 
     def _verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress
@@ -297,9 +311,17 @@ class OnlineTables:
                 raise
         return self._verify(found[0], at, sample, on_progress)  # the table moved to other rows meanwhile: compare those
 
-    def freshness(self, table: OnlineTableRecord, at: int) -> Freshness:
-        """Return the freshness of a table at a moment, in microseconds since 1970; see `seeknal.serve.freshness`."""
-        return freshness(self._catalog, self._loads, table, at)
+    def freshness(self, table: OnlineTableRecord, at: Moment | int) -> Freshness:
+        """Return the freshness of a table at a moment, or at microseconds since 1970; see `seeknal.serve.freshness`.
+
+        Raises:
+            DefinitionError: The table is not the record of one, such as `get` returns, or its groups are gone.
+        """
+        if not isinstance(table, OnlineTableRecord):
+            raise DefinitionError(
+                f"table={table!r} is not the record of an online table. Pass store.tables.get(NAME), for example."
+            )
+        return freshness(self._catalog, self._loads, table, check_instant("at", at))
 
     def cut_off(self, table: OnlineTableRecord) -> tuple[str, ...]:
         """Return the reasons why groups no longer feed a table; empty if all do."""
