@@ -6,7 +6,7 @@ import reprlib
 from operator import index
 
 from seeknal.errors import DefinitionError
-from seeknal.values.times import Moment, instant, moment_of
+from seeknal.values.times import Moment, instant
 
 _GREATEST = 2**63 - 1
 
@@ -63,23 +63,21 @@ def check_instant(argument: str, value: Moment | int) -> int:
     """Return a moment, or a whole number of microseconds since 1970, as microseconds since 1970 in UTC.
 
     Raises:
-        DefinitionError: It is neither, or outside the years 1 to 9999.
+        DefinitionError: It is neither, a moment outside the years 1 to 9999, or a number of more than 64 bits.
 
     >>> check_instant("before", "1970-01-01T00:00:01"), check_instant("before", 5)
     (1000000, 5)
     """
     number = None if isinstance(value, bool | str) else _whole(value)
-    try:
-        if number is None:
+    if number is None:
+        try:
             return instant(value)  # type: ignore[arg-type]  # any other type is refused there
-        moment_of(number)
-    except DefinitionError as error:
-        raise DefinitionError(f"{argument}: {error}") from None
-    except OverflowError:
+        except DefinitionError as error:
+            raise DefinitionError(f"{argument}: {error}") from None
+    if abs(number) > _GREATEST:
         raise DefinitionError(
-            f"{argument}={reprlib.repr(value)} is outside the years 1 to 9999 in microseconds since 1970. Pass a datetime, a "
-            "date or ISO 8601 text."
-        ) from None
+            f"{argument}={reprlib.repr(value)} is too large for microseconds since 1970. Pass a datetime, a date or ISO 8601 text."
+        )
     return number
 
 
