@@ -262,7 +262,7 @@ def test_a_home_whose_own_folder_is_named_by_a_link_is_restored_with_its_rows(ho
 def test_a_backup_replaces_nothing(home, tmp_path):
     written(rows(1))
     (tmp_path / "there").mkdir()
-    assert "exists. Name a folder that does not" in failure("backup", str(tmp_path / "there"))
+    assert "exists already. Choose a new folder" in failure("backup", str(tmp_path / "there"))
     assert "is in the home" in failure("backup", str(home / "saved"))
     assert "There is no folder" in failure("backup", str(tmp_path / "no" / "saved"))
     assert not any((tmp_path / "there").iterdir())
@@ -342,7 +342,7 @@ def test_a_list_of_files_that_was_changed_is_refused(saved, other, tmp_path):
     outside = manifest | {"files": [manifest["files"][0] | {"name": "../../evil"}]}
     for changed in (shorter, outside, []):
         (saved / "backup.json").write_text(json.dumps(changed))
-        with pytest.raises(StoreError, match=r"backup\.json is not as it was written"):
+        with pytest.raises(StoreError, match=r"backup\.json is damaged"):
             restore(saved, other)
     (saved / "backup.json").write_text(json.dumps(manifest | {"format": 2, "seeknal": "9.0"}))
     with pytest.raises(DefinitionError, match=r"made by seeknal 9\.0, in another format"):

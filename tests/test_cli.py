@@ -205,7 +205,7 @@ def test_a_lookup_says_what_is_wrong_with_a_key():
     spend()
     answer("materialize", "spend", "--start-date", "2024-01-01")
     assert "user_id is int64, which 'abc' is not." in failure("lookup", "spend", "user_id=abc")
-    assert "has 'user', which is not a join key, and lacks 'user_id'. Did you mean 'user_id'?" in failure(
+    assert "'user' is not a join key, and 'user_id' is missing. Did you mean 'user_id'?" in failure(
         "lookup", "spend", "user=1"
     )
     assert "has 'user_id' twice" in failure("lookup", "spend", "user_id=1", "user_id=2")
@@ -218,7 +218,7 @@ def test_all_keys_that_are_missing_are_named():
     group.write()
     answer("materialize", "visits", "--start-date", "2024-01-01")
     for command in (["lookup", "visits"], ["explain", "visits", "--at", "2024-02-01"], ["erase", "visits", "--yes"]):
-        assert "lacks 'shop_id', 'user_id'." in failure(*command, "till=3")
+        assert "are shop_id, user_id and till; 'shop_id' and 'user_id' are missing." in failure(*command, "till=3")
 
 
 NOON = datetime(2024, 5, 1, 12, 30, 15, 250_000)

@@ -225,7 +225,7 @@ def test_enums_of_text_are_their_text_as_keys_as_values_and_as_names(client, sto
     own = served(store, "enums", "k", given)
     for ask in (own.get_features, partial(client.get_features, "enums")):
         assert ask([{Column.KEY: Color.RED}], "dicts", ["x"]) == [{"k": "red", "x": "a"}]
-        with pytest.raises(DataError, match="lacks 'k'"):
+        with pytest.raises(DataError, match="'k' is missing"):
             ask([{Color.RED: 1}], "dicts")
     row = {
         Column.KEY: Color.RED,

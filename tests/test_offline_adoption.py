@@ -387,13 +387,15 @@ def test_what_was_stored_before_another_programs_commit_can_be_read_as_of_then(s
 
 def test_doctor_and_the_command_line_report_commits_of_other_programs(home, store, root):
     DeltaTable(root).optimize.compact()
-    findings = {one.found: one.fine for one in examine(store) if one.what == "default/visits"}
+    findings = {one.found: one.fine for one in examine(store) if one.what == "group default/visits"}
     assert any(
         fine and "1 commit of other programs left the rows as they are: commit 3 (OPTIMIZE" in found
         for found, fine in findings.items()
     )
     append(root, rows(u4=40), schema_mode="merge")
-    assert any(not one.fine and "seeknal adopt" in one.found for one in examine(store) if one.what == "default/visits")
+    assert any(
+        not one.fine and "seeknal adopt" in one.found for one in examine(store) if one.what == "group default/visits"
+    )
     done = seeknal("adopt", "visits", "--format", "json")
     assert '"rows_adopted": 1' in done.stdout
     assert latest(store) == {1: 10, 2: 20, 3: 30, 4: 40}

@@ -173,7 +173,7 @@ def test_a_table_of_an_earlier_release_is_repaired_by_the_next_write_or_by_optim
     group = FeatureGroup("spend", Entity("user", ["user"]), Materialization("at"))
     assert len(DeltaTable(root).to_pandas(filters=rule)) == 0
     assert store.features.latest([FeatureLookup(group)])["amount"].tolist() == [1.0, 2.0]
-    [found] = [one.found for one in examine(store) if not one.fine and one.what == "default/spend"]
+    [found] = [one.found for one in examine(store) if not one.fine and one.what == "group default/spend"]
     assert found.startswith("the table lacks the properties delta.dataSkippingStatsColumns: filters of other readers")
     if mend == "optimize":
         store.groups.optimize("spend")
@@ -185,7 +185,7 @@ def test_a_table_of_an_earlier_release_is_repaired_by_the_next_write_or_by_optim
         )
     assert len(DeltaTable(root).to_pandas(filters=rule)) == 1
     assert store.features.latest([FeatureLookup(group)])["amount"].tolist()[:2] == [1.0, 2.0]
-    assert all(one.fine for one in examine(store) if one.what == "default/spend")
+    assert all(one.fine for one in examine(store) if one.what == "group default/spend")
 
 
 def test_a_property_that_another_program_took_away_is_set_again(home):

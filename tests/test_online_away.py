@@ -141,7 +141,7 @@ def test_an_entity_is_erased_nowhere_if_one_of_several_online_stores_is_away(in_
 
 def test_a_group_is_deleted_nowhere_if_one_of_several_online_stores_is_away(in_two_stores, redis):
     store = in_two_stores
-    with pytest.warns(SeeknalWarning, match="is now another"):
+    with pytest.warns(SeeknalWarning, match="was replaced"):
         store.tables.serve([FeatureLookup("spend")], "spend", target=redis.url)
     redis.stop()
     with pytest.raises(StoreError, match="could not be read"):
@@ -321,7 +321,7 @@ def test_other_calls_say_what_is_done_although_the_store_is_unreachable(store, r
 @pytest.mark.parametrize("is_away", [False, True], ids=["there", "switched off"])
 def test_a_store_that_all_tables_have_left_is_emptied_or_else_not_needed_any_more(redis, home, tmp_path, is_away):
     store, old = FeatureStore(home), Valkey(tmp_path / "left").start()
-    another = pytest.warns(SeeknalWarning, match="is now another")
+    another = pytest.warns(SeeknalWarning, match="was replaced")
     try:
         write(group(), pa.concat_tables([rows(1), rows(2, user=2)]))
         store.tables.serve([FeatureLookup("shop/spend")], "table", target=old.url)

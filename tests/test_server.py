@@ -203,7 +203,7 @@ def test_all_keys_that_are_missing_are_named(http, store):
     asked = http.post("/v1/online/shop/visits", json={"keys": [{"till": 3}]}), http.get("/v1/online/visits?till=3")
     for answer in asked:
         assert answer.status_code == 400
-        assert "lacks 'shop_id', 'user_id'." in answer.json()["detail"]
+        assert "are shop_id, user_id and till; 'shop_id' and 'user_id' are missing." in answer.json()["detail"]
 
 
 def test_columns_beside_the_keys_are_passed_over_in_a_table_of_keys(http):

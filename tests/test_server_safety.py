@@ -194,7 +194,10 @@ def test_tokens_are_made_listed_and_revoked_by_the_command(home):
     (row,) = json.loads(listed.stdout)
     assert (row["name"], row["project"], row["rights"], row["revoked_at"]) == ("web", "shop", "read, push", None)
     again = seeknal("token", "create", "web", "--project", "shop", "--right", "read")
-    assert (again.returncode, again.stderr) == (1, "Error: There is a token 'web', or was. Choose another name.\n")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "Error: The name 'web' is or was in use, and cannot be reused. Choose another.\n",
+    )
     assert "Did you mean 'read'?" in seeknal("token", "create", "b", "--project", "shop", "--right", "raed").stderr
     assert "Did you mean 'web'?" in seeknal("token", "revoke", "wbe").stderr
     assert seeknal("token", "revoke", "web").returncode == 0

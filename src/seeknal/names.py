@@ -195,22 +195,43 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misfit(given: Iterable[str], expected: Iterable[str]) -> str:
-    """Return which column names are unknown and which are missing, as the end of a sentence; "" if all names match.
+    """Return which join keys are unknown and which are missing, as the end of a sentence; "" if all names match.
 
     >>> misfit(["user"], ["user_id", "sku"])
-    "has 'user', which is not a join key, and lacks 'user_id', 'sku'. Did you mean 'user_id'?"
+    "'user' is not a join key, and 'user_id' and 'sku' are missing. Did you mean 'user_id'?"
     >>> misfit(["sku"], ["sku"])
     ''
     """
     names, keys = list(dict.fromkeys(given)), list(dict.fromkeys(expected))
     missing = [name for name in keys if name not in names]
     unknown = [name for name in names if name not in keys]
-    are = "which is not a join key" if len(unknown) == 1 else "which are not join keys"
-    more = ", ..." if len(unknown) > _MANY else ""
-    has = f"has {', '.join(map(repr, unknown[:_MANY]))}{more}, {are}" if unknown else ""
-    lacks = f"lacks {', '.join(map(repr, missing))}" if missing else ""
+    are = "is not a join key" if len(unknown) == 1 else "are not join keys"
+    wrong = f"{_listed(list(map(repr, unknown)))} {are}" if unknown else ""
+    lacking = f"{quoted(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
     hint = did_you_mean(unknown[0], keys) if unknown else ""
-    return f"{', and '.join(filter(None, [has, lacks]))}.{hint}" if has or lacks else ""
+    return f"{', and '.join(filter(None, [wrong, lacking]))}.{hint}" if wrong or lacking else ""
+
+
+def join_keys_of(what: str, names: Iterable[str]) -> str:
+    """Return which join keys something has, as the beginning of a sentence.
+
+    >>> join_keys_of("shop/spend", ["user_id", "sku"])
+    'The join keys of shop/spend are user_id and sku'
+    """
+    *others, last = names
+    return (
+        f"The join keys of {what} are {', '.join(others)} and {last}" if others else f"The join key of {what} is {last}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first ten names, and how many more there are.
+
+    >>> _listed(list("abcdefghijkl"))
+    'a, b, c, d, e, f, g, h, i, j and 2 more'
+    """
+    more = len(names) - _MANY
+    return ", ".join(names[:_MANY]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def quoted(names: Iterable[object]) -> str:
@@ -236,4 +257,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if near := nearest(name, names):
         return f" Did you mean {near!r}?"
-    return f" There are: {', '.join(names[:_MANY])}{', ...' if len(names) > _MANY else ''}." if names else ""
+    return f" There are: {_listed(names)}." if names else ""

@@ -336,7 +336,7 @@ def test_a_write_warns_only_if_it_reaches_further_back_than_lookback_days(recwar
         store.groups.write(fg.definition, rows(1), interval=Interval.between(NOON - days, NOON))
         return [str(one.message) for one in recwarn if "The interval starts on" in str(one.message)]
 
-    with pytest.warns(SeeknalWarning, match="set lookback_days .now 30."):
+    with pytest.warns(SeeknalWarning, match="31 days before the first of these rows .*set lookback_days .now 30."):
         store.groups.write(fg.definition, rows(1), interval=Interval.between(NOON - timedelta(days=31), NOON))
     assert told(timedelta(days=30)) == []
     assert len(told(timedelta(days=30) + MICROSECOND)) == 1

@@ -60,7 +60,7 @@ def test_every_row_that_lost_says_why():
     assert verdicts(fg, NOON + 2 * HOUR, as_of=before) == {
         2: "won",
         3: "same time, but recorded earlier than the newest",
-        1: "older: by 1:00:00 than the newest",
+        1: "older than the winner by 1:00:00",
         4: "future: 3:00:00 after the moment",
         5: next(
             text
@@ -70,7 +70,7 @@ def test_every_row_that_lost_says_why():
     }
     assert verdicts(fg, NOON + 2 * HOUR)[5] == "won"
     assert verdicts(fg, NOON + 4 * HOUR)[5] == "expired: 3:00:00 old, the ttl is 2:00:00"
-    assert verdicts(fg, NOON + 4 * HOUR)[1] == "older: by 1:00:00 than the newest, which has expired"
+    assert verdicts(fg, NOON + 4 * HOUR)[1] == "older by 1:00:00 than the newest, which has expired"
 
 
 def test_ties_without_a_created_time_are_explained_by_the_order_of_writing():
@@ -87,7 +87,7 @@ def test_what_cannot_be_explained_is_refused():
         hist.explain({"user_id": 1})
     with pytest.raises(DataError, match="Expected a row of the spine"):
         hist.explain(3)
-    with pytest.raises(DataError, match="no 'user_id', which shop/spend is looked up by"):
+    with pytest.raises(DataError, match=r"no 'user_id'\. The join key of shop/spend is user_id"):
         hist.explain({"when": NOON})
 
 

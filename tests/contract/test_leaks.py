@@ -109,7 +109,10 @@ def test_sums_dated_by_the_start_of_their_day_are_found_and_by_its_end_they_are_
     texts = found(world, frame, timedelta(0), y=y)
     assert len(texts) == 1
     assert texts[0].startswith("shop/spend: spent ")
-    assert "If a row sums up the day that begins at its at, a training set sees it before that day is over" in texts[0]
+    assert (
+        "If a row sums up the day starting at its at, a training set sees it before that day is over. Date it by the end of that day."
+        in texts[0]
+    )
     write(group(), frame.assign(at=frame["at"] + timedelta(days=1))[["user_id", "at", "spent"]])
     spine = world.spine[["user_id", "when"]].assign(y=y)
     again = HistoricalFeaturesDuckDB(FeatureLookup("shop/spend")).using_spine(spine, "when").check()
@@ -206,6 +209,21 @@ def test_a_date_alone_is_no_evidence():
     checked = asked.using_spine(pa.table({"user_id": [1], "when": [NOON]}), "when").check()
     assert checked == []
     assert "dated by events, not by periods" in checked.report or "too few to tell" in checked.report
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({}, "the spine has no label column to compare with"),
+        ({"y": [5]}, "whether x equals the column y"),
+        ({}, "in 1 case (one entity, one 7-day period); the spine has only one 7-day period, too few to tell"),
+    ],
+)
+def test_the_report_of_a_small_spine_is_in_the_singular(columns, told):
+    fg = written(rows(1, 2, 3, times=[NOON.replace(hour=0) + timedelta(days=7 * week) for week in range(3)]))
+    spine = pa.table({"user_id": [1], "when": [NOON + timedelta(days=8)], **columns})
+    report = HistoricalFeaturesDuckDB(FeatureLookup(fg, features=["x"])).using_spine(spine, "when").check().report
+    assert told in report
 
 
 @pytest.mark.parametrize("value", ["text", None, [1]], ids=repr)

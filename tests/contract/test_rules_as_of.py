@@ -113,8 +113,8 @@ def test_as_of_reads_the_version_of_that_time():
 @pytest.mark.parametrize(
     ("as_of", "message"),
     [
-        (datetime.now(UTC) + timedelta(days=1), "is to come"),
-        (9, "has no snapshot 9, but 0 to 1"),
+        (datetime.now(UTC) + timedelta(days=1), "is in the future"),
+        (9, "has no snapshot 9; it has 0 to 1"),
         ({"visits": 1}, "names no snapshot of shop/spend"),
         ("soon", "is not a valid time"),
     ],

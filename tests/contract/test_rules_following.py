@@ -297,14 +297,14 @@ def test_a_server_moves_on_with_the_table(place, home, shared):
 def test_a_reader_of_a_replaced_table_gets_its_features_or_an_error_that_says_so(place):
     fg = written(three(y=["a", "b", "c"]))
     table = served(fg, features=["x"])
-    with pytest.warns(SeeknalWarning, match="is now another"):
+    with pytest.warns(SeeknalWarning, match="was replaced"):
         served(fg, features=["y", "x"])
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "y": "a", "x": 1}]
     changed(fg, rows(5, user=1, times=[LATER], z=["d"]), mode="append")
-    with pytest.warns(SeeknalWarning, match="is now another"):
+    with pytest.warns(SeeknalWarning, match="was replaced"):
         served(fg, features=["z"])
     for _ in range(2):
-        with pytest.raises(NotOnlineError, match=r"is now another: z of spend version 2\. It was"):
+        with pytest.raises(NotOnlineError, match=r"was replaced\. It now has z of spend version 2\. It had"):
             table.get_features([{"user_id": 1}])
     FeatureStore().tables.delete("model")
     with pytest.raises(DefinitionError, match="it was deleted"):

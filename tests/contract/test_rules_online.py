@@ -88,18 +88,18 @@ def test_all_keys_that_are_missing_are_named():
     frame = pa.table({"a": [1], "b": [1], "c": [1], "at": [NOON], "x": [1]})
     table = serve(written(frame, keys=["a", "b", "c"]))
     for keys in (pa.table({"a": [1]}), [{"a": 1}]):
-        with pytest.raises(DataError, match=r"'spend' is looked up by a, b, c; .* lacks 'b', 'c'"):
+        with pytest.raises(DataError, match=r"'spend' are a, b and c; 'b' and 'c' are missing"):
             table.get_features(keys)
-    with pytest.raises(DataError, match=r"has 'B', which is not a join key, and lacks 'b'\. Did you mean 'b'\?"):
+    with pytest.raises(DataError, match=r"'B' is not a join key, and 'b' is missing\. Did you mean 'b'\?"):
         table.get_features([{"a": 1, "B": 1, "c": 1}])
 
 
 def test_a_mapping_with_defaults_lacks_the_keys_that_it_does_not_contain():
     table = serve(written(three_users()))
     for given in ({}, {"user": 1}):
-        with pytest.raises(DataError, match="looked up by user_id; a key"):
+        with pytest.raises(DataError, match="The join key of online table 'spend' is user_id; 'user"):
             table.get_features([defaultdict(int, given)], "dicts")
-        with pytest.raises(DataError, match="looked up by user_id; a key"):
+        with pytest.raises(DataError, match="The join key of online table 'spend' is user_id; 'user"):
             table.get_features([defaultdict(int, given), {"user_id": 1}], "arrow")
 
 
@@ -119,9 +119,9 @@ def test_keys_of_another_form_are_refused():
     table = serve(written(three_users()))
     wrong = [
         ({"user_id": 1}, "keys is a single mapping. Pass a list"),
-        ([{"user": 1}], "looked up by user_id; a key has 'user', which is not a join key"),
-        ([{}], "looked up by user_id; a key lacks 'user_id'"),
-        ([{"user_id": 1, "more": 2}], "a key has 'more', which is not a join key"),
+        ([{"user": 1}], "is user_id; 'user' is not a join key, and 'user_id' is missing"),
+        ([{}], "is user_id; 'user_id' is missing"),
+        ([{"user_id": 1, "more": 2}], "'more' is not a join key"),
         ([1], "1 is not a mapping. Pass {'user_id'"),
         ([{"user_id": "1"}], "user_id is int64, and '1' in row 0 of the keys asked for does not fit"),
         ([{"user_id": 1.0}], "user_id is int64, and 1.0 in row 0 of the keys asked for does not fit"),
@@ -247,7 +247,7 @@ def test_a_served_table_keeps_its_features_until_it_is_served_again():
     with pytest.warns(SeeknalWarning, match="version 2"):
         write(fg, rows(2, y=["b"]))
     assert table.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 1}]
-    with pytest.warns(SeeknalWarning, match="x, y of spend version 2. It was x of spend version 1"):
+    with pytest.warns(SeeknalWarning, match="x, y of spend version 2. It had x of spend version 1"):
         moved = serve(fg)
     assert moved.get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 2, "y": "b"}]
 

@@ -91,7 +91,7 @@ def test_changing_ttl_or_description_makes_no_version():
 
 def test_a_lookup_by_a_definition_that_is_not_registered_says_which_ttl_holds():
     written(rows(1), ttl=HOUR)
-    with pytest.warns(SeeknalWarning, match="ttl=1:00:00, which holds here, not the None"):
+    with pytest.warns(SeeknalWarning, match="has no ttl, but the registered ttl of 1:00:00 applies"):
         assert seen(group(), NOON + 2 * HOUR) == [None]
 
 

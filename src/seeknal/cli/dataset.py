@@ -53,7 +53,9 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
     render.record(
         {
             **line(one),
-            "asked": {"spine": f"a spine, at {question.date_col}"}.get(question.kind, question.kind),
+            "request": {"spine": f"a spine with timestamps in column {question.date_col!r}"}.get(
+                question.kind, question.kind
+            ),
             "event_times": str(question.span),
             "content_hash": one.content_hash,
             "reads": [

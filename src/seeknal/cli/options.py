@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seeknal.errors import DataError
-from seeknal.names import misfit
+from seeknal.names import join_keys_of, misfit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +61,7 @@ def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> di
     pairs = [(name, text) for name, _, text in (one.partition("=") for one in texts)]
     names = [name for name, _ in pairs]
     if problem := misfit(names, kinds):
-        raise DataError(f"{what} is looked up by {', '.join(kinds)}; the command {problem}", keys=names)
+        raise DataError(f"{join_keys_of(what, kinds)}; {problem}", keys=names)
     if twice := [name for name in kinds if names.count(name) > 1]:
         raise DataError(f"The command has {twice[0]!r} twice. Ask for one entity at a time.", keys=names)
     return {name: _read(name, text, kinds[name]) for name, text in pairs}

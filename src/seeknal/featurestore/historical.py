@@ -77,8 +77,8 @@ class HistoricalFeaturesDuckDB:
             }
             for one in inquiry.lookups
         ]
-        rows = f"a spine, at {inquiry.date_col}" if inquiry.kind == SPINE else inquiry.kind
-        return sheet("Features", {"asked": rows, "lookups": lookups})
+        rows = f"a spine with timestamps in column {inquiry.date_col!r}" if inquiry.kind == SPINE else inquiry.kind
+        return sheet("Features", {"request": rows, "lookups": lookups})
 
     def using_spine(
         self, spine: object, date_col: str, keep_cols: Sequence[str] | None = None

@@ -86,7 +86,9 @@ class TrainingSet:
         question = self._record.question
         facts = {
             "rows": self.rows,
-            "asked": f"a spine, at {question.date_col}" if question.kind == "spine" else question.kind,
+            "request": f"a spine with timestamps in column {question.date_col!r}"
+            if question.kind == "spine"
+            else question.kind,
             "event times": str(question.span),
             "features": [out for pin in self._record.pins for _, out in pin.features],
             "snapshots": [f"{group} {number}" for group, number in self.snapshots.items()],

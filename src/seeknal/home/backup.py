@@ -153,7 +153,7 @@ def _check_target(store: FeatureStore, target: Path) -> None:
     if not has_registry(store.home):
         raise DefinitionError(f"There is no home at {store.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
     if target.exists() or target.is_symlink():
-        raise DefinitionError(f"{target} exists. Name a folder that does not, for a backup replaces nothing.")
+        raise DefinitionError(f"{target} exists already. Choose a new folder: a backup replaces nothing.")
     if target.resolve().is_relative_to(store.home.resolve()):
         raise DefinitionError(f"{target} is in the home, and would be lost with it. Name a folder elsewhere.")
     if not target.parent.is_dir():
@@ -292,7 +292,7 @@ def _read_manifest(folder: Path) -> _Manifest:
         raise DefinitionError(
             f"{folder} is not a backup: it has no {_MANIFEST}. Name a folder that seeknal backup created."
         )
-    damaged = StoreError(f"{file} is not as it was written. Restore another backup.")
+    damaged = StoreError(f"{file} is damaged. Restore another backup.")
     try:
         text = msgspec.json.decode(file.read_bytes(), type=dict)
         found = msgspec.convert(text, _Manifest) if text.get("format") == _FORMAT else None
@@ -338,7 +338,7 @@ def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: On
     """Copy all files of a backup, and check their sizes and hashes.
 
     Raises:
-        StoreError: A file is missing, or is not as it was written.
+        StoreError: A file is missing or damaged.
     """
     done = 0
     for file in manifest.files:
@@ -347,7 +347,7 @@ def _copy_back(backed_up: Path, manifest: _Manifest, part: Path, on_progress: On
         except FileNotFoundError:
             raise StoreError(f"{backed_up / file.name} is missing. Restore another backup.") from None
         if found != (file.size, file.sha256):
-            raise StoreError(f"{backed_up / file.name} is not as it was written. Restore another backup.")
+            raise StoreError(f"{backed_up / file.name} is damaged (its checksum differs). Restore another backup.")
         done += file.size
         on_progress(f"Restoring: {_megabytes(done)} of {_megabytes(manifest.size)}")
 

@@ -53,7 +53,7 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
         yield Finding("left behind", False, found)
     try:
         store.core.check_engine()
-        yield Finding("point-in-time join", True, "answers its test cases rightly")
+        yield Finding("point-in-time join", True, "passes its self-test")
     except SeeknalError as error:
         yield Finding("point-in-time join", False, str(error))
 
@@ -61,10 +61,10 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
 def _groups(store: FeatureStore) -> Iterator[Finding]:
     catalog = store.core.overview().catalog
     for record in catalog.groups():
-        offline = catalog.offline(record.project, record.name)
+        offline, name = catalog.offline(record.project, record.name), _group(record.label)
         try:
             if not offline.exists():
-                yield Finding(record.label, True, "nothing written yet")
+                yield Finding(name, True, "nothing written yet")
                 continue
             versions, newest = catalog.versions(record), offline.snapshot()
             for one in versions:
@@ -73,15 +73,15 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
                     catalog.snapshot(record, one)
             spare = offline.orphans()
         except SeeknalError as error:
-            yield Finding(record.label, False, str(error))
+            yield Finding(name, False, str(error))
             continue
         yield from _foreign(record.label, offline, newest)
         found = f"{plural(len(versions), 'version')}, {_size(sum(one.size for one in newest.files))} in {plural(len(newest.files), 'file')}"
-        yield Finding(record.label, True, found)
+        yield Finding(name, True, found)
         if spare:
             size = _size(sum(path.stat().st_size for path in spare))
             yield Finding(
-                record.label,
+                name,
                 False,
                 f"{plural(len(spare), 'orphaned file')}, {size}: removed by seeknal optimize {record.label}",
             )
@@ -92,31 +92,37 @@ def _foreign(label: str, offline: OfflineTable, newest: Snapshot) -> Iterator[Fi
     if commits := offline.foreign().every:
         told = ", ".join(map(str, commits[-_SHOWN:]))
         yield Finding(
-            label, True, f"{plural(len(commits), 'commit')} of other programs left the rows as they are: {told}"
+            _group(label), True, f"{plural(len(commits), 'commit')} of other programs left the rows as they are: {told}"
         )
     if names := sorted(lacking(newest)):
         found = (
             f"the table lacks the properties {', '.join(names)}: filters of other readers may find no rows, or old snapshots be lost. "
             f"They are set by the next write or by seeknal optimize {label}"
         )
-        yield Finding(label, False, found)
+        yield Finding(_group(label), False, found)
+
+
+def _group(label: str) -> str:
+    # A group and an online table often have one name.
+    return f"group {label}"
 
 
 def _online(store: FeatureStore) -> Iterator[Finding]:
     core = store.core.overview()
     online, view = core.tables, View(core.catalog.last_erasures())
     for table in online.all():
+        name = f"table {table.label}"
         try:
             for reason in online.cut_off(table):
-                yield Finding(table.label, False, f"cut off: {reason}")
+                yield Finding(name, False, f"cut off: {reason}")
             for part in online.open_as_registered(table, view).parts:
                 there = part.is_online()
                 what = (
                     f"version {part.lookup.version} of {part.lookup.group} is {'' if there else 'not '}in {part.place}"
                 )
-                yield Finding(table.label, there, what)
+                yield Finding(name, there, what)
         except SeeknalError as error:
-            yield Finding(table.label, False, str(error))
+            yield Finding(name, False, str(error))
 
 
 def _bytes_of(folder: Path) -> int:

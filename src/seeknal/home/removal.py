@@ -12,6 +12,7 @@ import pyarrow as pa
 from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, plural, unfinished
 from seeknal.home.core import Core
 from seeknal.join.training_sets import TrainingSets
+from seeknal.names import quoted
 from seeknal.registry import GroupRecord, OnlineTableRecord, TrainingSetRecord
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.arguments import check_flag
@@ -182,9 +183,10 @@ class Deletion:
         for group in self.groups:
             users = [one for one in self.core.tables.of(group) if one not in self.tables]
             if others := [one.label for one in users if one.label != group.label]:  # the table of its name goes with it
+                table, that = ("table", "that") if len(others) == 1 else ("tables", "them")
                 raise DefinitionError(
-                    f"Feature group {group.label!r} is served by online table {', '.join(map(repr, others))}. "
-                    f"Delete that first: seeknal delete online-table {others[0]}."
+                    f"Feature group {group.label!r} is served by online {table} {quoted(others)}. Delete {that} first: "
+                    f"{'; '.join(f'seeknal delete online-table {one}' for one in others)}."
                 )
             if kept := [one.label for one in self.core.training_sets.users(group) if one not in self.sets]:
                 raise DefinitionError(

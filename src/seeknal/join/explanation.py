@@ -16,7 +16,7 @@ from seeknal.engine import Engine
 from seeknal.registry import SnapshotRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
-from seeknal.values.display import records
+from seeknal.values.display import records, shown_duration
 from seeknal.values.frames import library
 from seeknal.values.matching import stored_keys
 from seeknal.values.times import Interval, show
@@ -77,7 +77,7 @@ def explain(
         09:00        snapshot 2   won
         09:00        snapshot 1   same time, but written earlier than the newest
         11:30        snapshot 1   future: 1:30:00 after the moment
-        08:00        snapshot 1   older: by 1:00:00 than the newest
+        08:00        snapshot 1   older than the winner by 1:00:00
 
     Args:
         catalog: The catalog of the group's home.
@@ -143,7 +143,7 @@ def _candidates(rows: pa.Table, source: Source, schema: Schema, writes: list[Sna
 
 
 def _span_of(microseconds: int) -> str:
-    return str(timedelta(microseconds=microseconds))
+    return shown_duration(timedelta(microseconds=microseconds))
 
 
 def _why_hidden(one: Candidate, moment: int, interval: Interval) -> str | None:
@@ -162,7 +162,8 @@ def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int
     # An expired newest row hides the older ones all the same.
     behind = ", which has expired" if expired else ""
     if one.event_time < best.event_time:
-        return f"older: by {_span_of(best.event_time - one.event_time)} than the newest{behind}"
+        gap = _span_of(best.event_time - one.event_time)
+        return f"older by {gap} than the newest{behind}" if expired else f"older than the winner by {gap}"
     if one.place[1] != best.place[1]:
         return f"same time, but recorded earlier than the newest{behind}"
     return f"same time, but written earlier than the newest{behind}"

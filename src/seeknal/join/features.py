@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DataError, DefinitionError
 from seeknal.join.inquiry import HISTORY, SPINE, Inquiry
-from seeknal.names import check_entity, quoted
+from seeknal.names import check_entity, join_keys_of, quoted
 from seeknal.registry.catalog import AsOf, Catalog
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.arguments import check_number
@@ -227,7 +227,9 @@ class Features:
         found = []
         for source in self.sources(asked):
             if missing := [name for name in source.keys.values() if name not in keys]:
-                raise DataError(f"The row has no {quoted(missing)}, which {source.record.label} is looked up by.")
+                raise DataError(
+                    f"The row has no {quoted(missing)}. {join_keys_of(source.record.label, source.keys.values())}."
+                )
             entity = self._catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
             found += explanation.explain(
                 self._catalog, self._engine(), source, entity, instant(moment), asked.interval, most

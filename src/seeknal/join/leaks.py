@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.engine import Engine
+from seeknal.errors import plural
 from seeknal.join import periods, retrieval
 from seeknal.registry import Question
 from seeknal.registry.source import Source
@@ -68,9 +69,7 @@ def check(
     labels = [name for name in spine.column_names if name not in keys]
     features = [name for source in sources for name in source.features.values()]
     copied = list(copies(answer, spine, labels, features))
-    looked_at.append(
-        f"whether one of {len(features)} features equals one of the columns {', '.join(labels) or '(none)'}"
-    )
+    looked_at.append(_compared(features, labels))
     for source in sources:
         on_progress(f"Looking at how {source.record.label} is dated")
         findings, what = _own_periods(engine, source, spine.slice(0, _SPINE), question, labels)
@@ -79,10 +78,18 @@ def check(
     return Findings([*found, *copied], looked_at)
 
 
+def _compared(features: Sequence[str], labels: Sequence[str]) -> str:
+    if not labels:
+        return "the spine has no label column to compare with"
+    which = f"one of {len(features)} features" if len(features) > 1 else "".join(features)
+    columns = f"one of the columns {', '.join(labels)}" if len(labels) > 1 else f"the column {labels[0]}"
+    return f"whether {which} equals {columns}"
+
+
 def _recorded(source: Source) -> str:
     created = source.version.schema.created_time
-    how = f"by {created.name}" if created else "not known, as it has no created time"
-    return f"{source.record.label}: when its rows were recorded, {how}"
+    how = f", by {created.name}" if created else ": not known, as it has no created time"
+    return f"{source.record.label}: when its rows were recorded{how}"
 
 
 def late_records(engine: Engine, source: Source, interval: Interval) -> Iterator[str]:
@@ -127,18 +134,20 @@ def _own_periods(
     around = periods.look_around(engine, source, moments, question.span, period)
     columns = periods.labels_of(spine.take(pa.array(known)), labels)
     evidence = list(periods.made_of_their_own(around, columns, cells, period))
+    each = "" if len(cells.first) == 1 else " each"
     seen = (
         f"{label}: whether the rows, one for each {name}, are computed from the {name} they are dated by: how {', '.join(around) or 'no number'} "
-        f"agrees with {', '.join(columns) or 'the number of rows'} in {len(cells.first):,} cases of an entity and a {name}"
+        f"agrees with {', '.join(columns) or 'the number of rows'} in {plural(len(cells.first), 'case')} (one entity, one {name}{each})"
     )
     # A label with two values has few different sums, so a feature can agree with them by chance.
     if columns and all(len(np.unique(one[~np.isnan(one)])) <= 2 for one in columns.values()):  # noqa: PLR2004
         seen += f"; a label with two values has few different sums: for a surer result, add a column of amounts or counts per {name}"
     if cells.periods < periods.FEWEST:
-        seen += f"; the spine has {cells.periods} {name}s, too few to tell"
+        count = f"one {name}" if cells.periods == 1 else plural(cells.periods, name)
+        seen += f"; the spine has only {count}, too few to tell"
     findings = [
-        f"{label}: {one}. If a row sums up the {name} that begins at its {time}, a training set sees it before that {name} is "
-        f"over. Date it by the end of its {name}."
+        f"{label}: {one}. If a row sums up the {name} starting at its {time}, a training set sees it before that {name} is "
+        f"over. Date it by the end of that {name}."
         for one in evidence
     ]
     return findings, seen

@@ -207,14 +207,16 @@ def made_of_their_own(
 
 
 def span_of(period: int) -> str:
-    """Format a period for people.
+    """Return a period as a noun in the singular.
 
-    >>> span_of(86_400_000_000), span_of(3_600_000_000), span_of(7 * 86_400_000_000)
-    ('day', 'hour', '7 days')
+    >>> span_of(86_400_000_000), span_of(7 * 86_400_000_000), span_of(2 * 3_600_000_000), span_of(5_400_000_000)
+    ('day', '7-day period', '2-hour period', '1:30:00 period')
     """
-    known = {timedelta(days=1): "day", timedelta(hours=1): "hour"}
-    interval = timedelta(microseconds=period)
-    return known.get(interval) or str(interval).removesuffix(", 0:00:00")
+    for unit, name in ((24 * _HOUR, "day"), (_HOUR, "hour")):
+        count, rest = divmod(period, unit)
+        if not rest:
+            return name if count == 1 else f"{count:,}-{name} period"
+    return f"{timedelta(microseconds=period)} period"
 
 
 def _bounded(feature: Around, label: Floats, cells: Cells) -> str | None:

@@ -22,6 +22,7 @@ from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
 from seeknal.system.storage import Location, Storage
 from seeknal.values.arguments import check_number
+from seeknal.values.display import shown_duration
 from seeknal.values.times import Moment, instant, instant_or_none, now
 
 if TYPE_CHECKING:
@@ -266,12 +267,12 @@ class Catalog(HomeLocks):
             last = max([self.registry.last_snapshot(record), *(commit.snapshot for commit in self.catch_up(record))])
             if number not in (known := range(last + 1)):
                 raise DefinitionError(
-                    f"{record.label} has no snapshot {number}, but {known.start} to {known.stop - 1}."
+                    f"{record.label} has no snapshot {number}; it has {known.start} to {known.stop - 1}."
                 )
             return number
         moment = instant(as_of)
         if moment > now():
-            raise DefinitionError(f"as_of={as_of!r} is to come, and what is stored by then is not known.")
+            raise DefinitionError(f"as_of={as_of!r} is in the future.")
         if offline.exists():  # a commit in progress may get a time before the moment
             offline.wait_for_commits()
         unrecorded = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
@@ -434,10 +435,17 @@ class Catalog(HomeLocks):
         state = None if as_of is not None else self.state(lookup.name, lookup.project)
         record = state.record if state else self.group(lookup.name, lookup.project)
         given = getattr(lookup.source, "materialization", None)
-        if isinstance(given, Materialization) and given.ttl != record.group.materialization.ttl:
+        registered = record.group.materialization.ttl
+        if isinstance(given, Materialization) and given.ttl != registered:
+            here = f"a ttl of {shown_duration(given.ttl)}" if given.ttl is not None else "no ttl"
+            applies = (
+                "no ttl is registered, so none"
+                if registered is None
+                else f"the registered ttl of {shown_duration(registered)}"
+            )
             notice(
-                f"{record.label} is registered with ttl={record.group.materialization.ttl}, which holds here, not the "
-                f"{given.ttl} of this definition. Call write() or get_or_create() to register it."
+                f"This definition of {record.label} has {here}, but {applies} applies. Call write() or get_or_create() to "
+                "register it."
             )
         read = self.read_of(state, lookup.version) if state else self.read(record, lookup.version, as_of)
         return Source(lookup, record, *read)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from seeknal.errors import DataError
-from seeknal.names import misfit
+from seeknal.names import join_keys_of, misfit, quoted
 from seeknal.online import to_wire
 from seeknal.values import frames
 from seeknal.values.exact import read_keys, values
@@ -105,8 +105,8 @@ def _from_frame(keys: object, kinds: Mapping[str, pa.DataType], table: str) -> d
     frame = frames.opened(keys)
     missing = [name for name in names if name not in frame.names]
     if len(missing) > 1:
-        raise DataError(f"{_asked_by(names, table)}; the frame lacks {', '.join(map(repr, missing))}.")
-    frame.require(missing, f"{_asked_by(names, table)}; the frame")
+        raise DataError(f"{_keys_of(table, names)}; {quoted(missing)} are missing.")
+    frame.require(missing, f"{_keys_of(table, names)}; the frame")
     return {name: values(column) for name, column in zip(names, frame.typed(kinds).table(names).columns, strict=True)}
 
 
@@ -117,10 +117,10 @@ def _check(key: object, names: Sequence[str], table: str) -> None:
     if set(key) != set(names):
         problem = (
             misfit((str.__str__(name) if isinstance(name, str) else str(name) for name in key), names)
-            or "has a name that is not text."
+            or "the key has a name that is not text."
         )
-        raise DataError(f"{_asked_by(names, table)}; a key {problem}", key=dict(key))
+        raise DataError(f"{_keys_of(table, names)}; {problem}", key=dict(key))
 
 
-def _asked_by(names: Sequence[str], table: str) -> str:
-    return f"Online table {table!r} is looked up by {', '.join(names)}"
+def _keys_of(table: str, names: Sequence[str]) -> str:
+    return join_keys_of(f"online table {table!r}", names)

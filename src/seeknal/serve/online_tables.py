@@ -165,7 +165,7 @@ class OnlineTables:
         with self._catalog.lifetimes.using(*(source.record for source in sources)):
             before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
-            notice(f"Online table {table.label!r} is now another: {table}. It was {before}.")
+            notice(f"Online table {table.label!r} was replaced. It now has {table}. It had {before}.")
         return ServedTable(self._opener, table)
 
     def _checked_target(self, target: str | Path | None) -> str:

@@ -131,8 +131,8 @@ class Opener:
         table, watch = self.watched(found[0])
         if not _goes_on(before, table):
             raise NotOnlineError(
-                f"Online table {record.label!r} is now another: {table.record}. It was {record}. Open it again to ask the "
-                "one there is. Serve it again, under a name of its own, to ask the one there was."
+                f"Online table {record.label!r} was replaced. It now has {table.record}. It had {record}. Open it again, or "
+                "serve the old features under another name."
             )
         return table, watch
 

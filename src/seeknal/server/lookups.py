@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from seeknal.client.calls import KEYS
 from seeknal.errors import DataError, NotOnlineError
-from seeknal.names import did_you_mean, misfit
+from seeknal.names import did_you_mean, join_keys_of, misfit
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.definitions import Held
@@ -82,9 +82,7 @@ async def get(service: Service, request: Request) -> Response:
         raise DataError("The query has a key twice. Request several entities with POST.")
     asked = _options([(name, text) for name, text in request.query if name not in held.key_kinds], held.table.keys)
     if missing := misfit(own, held.key_kinds):
-        raise DataError(
-            f"Online table {held.record.name!r} is looked up by {', '.join(held.key_kinds)}; the query {missing}"
-        )
+        raise DataError(f"{join_keys_of(f'online table {held.record.name!r}', held.key_kinds)}; {missing}")
     columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items()}
     request.keys = 1
     return await _answer(service, request, held, asked, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,15 @@ def sheet(title: str, facts: Mapping[str, object]) -> str:
     """
     lines = (f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in facts.items())
     return f"<table><caption>{escape(title)}</caption>{''.join(lines)}</table>"
+
+
+def shown_duration(duration: timedelta) -> str:
+    """Return a duration as Python writes it, without a time of day that is zero.
+
+    >>> shown_duration(timedelta(days=1)), shown_duration(timedelta(days=2, hours=3)), shown_duration(timedelta(0))
+    ('1 day', '2 days, 3:00:00', '0:00:00')
+    """
+    return str(duration).removesuffix(", 0:00:00")
 
 
 def _cell(value: object) -> str:

@@ -31,10 +31,11 @@ def warn_about_write(label: str, before: Snapshot, write: Write, replaced: int, 
     moments = write.rows[write.schema.event_time.name].cast(pa.int64())
     for name in write.schema.key_names:
         if missing := write.rows[name].null_count:
-            notice(f"{label}: {plural(missing)} without {name!r}. They are kept, but no lookup will find them.")
+            they, them = ("It is", "it") if missing == 1 else ("They are", "them")
+            notice(f"{label}: {plural(missing)} without {name!r}. {they} kept, but no lookup will find {them}.")
     if later := pc.sum(pc.greater(moments, now())).as_py():
         notice(
-            f"{label}: {plural(later)} dated after now. They count as the latest only once their event time is reached."
+            f"{label}: {plural(later)} dated after now. A row counts as the latest only once its event time is reached."
         )
     if write.mode == "overwrite" and replaced:
         _on_loss(label, before, write, moments, replaced)
@@ -64,10 +65,12 @@ def _on_reach(start: int, moments: pa.ChunkedArray, lookback_days: int) -> None:
     bulk = int(pc.quantile(moments, 0.01, interpolation="lower")[0].as_py())
     reach = timedelta(microseconds=bulk - start)
     if reach > timedelta(days=lookback_days):
+        # Of fewer than a hundred rows, the quantile is the first.
+        first = bulk == pc.min(moments).as_py()
+        rows = f"the first of these rows ({show(bulk)})" if first else f"99% of these rows ({show(bulk)} and later)"
         notice(
-            f"The interval starts on {show(start)}, {reach.days:,} days before 99% of these rows "
-            f"({show(bulk)} and later). A write reads and replaces everything stored in its interval, and a load looks "
-            f"through it: start nearer to the data, or set lookback_days (now {lookback_days}) in seeknal.toml."
+            f"The interval starts on {show(start)}, {reach.days:,} days before {rows}. A write reads and "
+            f"replaces everything stored in its interval, and a load looks through it: start nearer to the data, or set lookback_days (now {lookback_days}) in seeknal.toml."
         )
 
 

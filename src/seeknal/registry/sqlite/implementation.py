@@ -283,7 +283,9 @@ class SqliteRegistry(Database):
         try:
             db.execute(insert(t.token).values(**asdict(token) | {"rights": _json(token.rights)}))
         except IntegrityError:
-            raise DefinitionError(f"There is a token {token.name!r}, or was. Choose another name.") from None
+            raise DefinitionError(
+                f"The name {token.name!r} is or was in use, and cannot be reused. Choose another."
+            ) from None
 
     @reading
     def tokens(self, db: Connection) -> list[TokenRecord]:
