@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 from numbers import Integral
 from typing import TYPE_CHECKING, TypedDict
 
@@ -70,10 +69,6 @@ class Inquiry:
         object.__setattr__(self, "keep", None if self.keep is None else check_names("keep_cols", self.keep))
         check_text("date_col", self.date_col)
         Interval.check(self.interval)
-        if isinstance(self.as_of, date) and self.as_of != self.as_of:
-            raise DefinitionError(
-                f"as_of={self.as_of!r} is a missing time. Leave as_of out for all that is stored now."
-            )
         # Each group numbers its snapshots itself, so one number says nothing about a second group.
         groups = {lookup.name for lookup in self.lookups}
         if isinstance(self.as_of, Integral) and len(groups) > 1:

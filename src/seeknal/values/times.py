@@ -48,6 +48,8 @@ def _parse(moment: Moment, whole_day: bool) -> datetime:
     if isinstance(moment, str):
         return _parse(_from_text(moment), whole_day)
     if isinstance(moment, datetime):
+        if moment != moment:  # noqa: PLR0124 - pandas' NaT is not itself
+            raise DefinitionError(f"{moment!r} is a missing time. Pass None, or leave it out, for no time.")
         try:
             # Converted by way of text: a subclass such as pandas' Timestamp has nanoseconds, and an arithmetic of its own.
             plain = datetime.fromisoformat(moment.isoformat(timespec="microseconds"))
