@@ -71,7 +71,7 @@ class Tokens:
                 )
         for right in wanted:
             if right not in RIGHTS:
-                raise DefinitionError(f"There is no right {right!r}. Choose from {', '.join(RIGHTS)}.")
+                raise DefinitionError(f"There is no right {right!r}.{did_you_mean(right, RIGHTS)}")
         ident, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         text = f"{_PREFIX}_{ident}_{secret}"
         ordered = tuple(right for right in RIGHTS if right in wanted)
