@@ -50,6 +50,20 @@ print(duck.connection.sql("SELECT current_setting('temp_directory')").fetchall()
 sys.stdin.read()
 """
 
+DELETE = """
+import sys
+from seeknal import FeatureStore
+from seeknal.system.storage import LocalLocation
+
+def wait(place):
+    print("half done", flush=True)
+    sys.stdin.read()
+
+LocalLocation.remove = wait
+store = FeatureStore()
+store.training_sets.delete(store.core.registry.training_sets()[0])
+"""
+
 FORK = """
 import os, sys
 from pathlib import Path
@@ -141,6 +155,24 @@ def test_files_of_a_running_save_stay(store):
     saved = store.core.registry.training_sets()
     assert kept(store) == [saved[0].folder]
     assert len(store.training_sets.reproduce(saved[0])) == 1
+
+
+def test_a_training_set_that_was_half_deleted_stops_no_erasure_and_goes_with_it(store):
+    store.training_sets.save("april", Inquiry([FeatureLookup("spend")], "latest", at=MOMENT))
+    with running(DELETE) as (process, line):
+        assert line == "half done"
+        kill(process)
+    assert told(store)[0].startswith("1 folder, ")
+    assert store.groups.erase("spend", {"user": 1}).rows == 1
+    assert (told(store), kept(store)) == ([], [])
+
+
+def test_plain_files_among_the_folders_of_training_sets_and_in_the_trash_are_removed_too(store):
+    for place in ("trash", "datasets/default"):
+        (store.home / place).mkdir(parents=True)
+        (store.home / place / ".DS_Store").touch()
+    store.groups.optimize("spend")
+    assert told(store) == []
 
 
 def test_a_group_that_was_half_deleted_goes_for_good(store):

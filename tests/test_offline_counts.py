@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.profiles import PROFILE
 from seeknal import DataError, Entity, FeatureLookup, FeatureStore, Materialization, SeeknalWarning
 from seeknal.define.feature_group import FeatureGroup
 
@@ -89,7 +90,7 @@ def test_corrections_with_a_created_time_are_counted_without_a_notice(home):
 rows = st.lists(st.tuples(st.sampled_from([1, 2, None]), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=25)
+@PROFILE
 @given(
     writes=st.lists(st.tuples(st.sampled_from(["append", "overwrite", "merge"]), rows), min_size=1, max_size=4),
     created=st.booleans(),

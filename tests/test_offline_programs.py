@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.profiles import PROFILE
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, StoreError
 from seeknal.define.feature_group import FeatureGroup
 
@@ -138,7 +139,7 @@ class World:
                 self.latest()
 
 
-@settings(deadline=None, max_examples=15)
+@PROFILE
 @given(plan=st.lists(steps, min_size=1, max_size=6))
 def test_whatever_another_program_does_answers_are_right_or_refused(tmp_path_factory, plan):
     world = World(tmp_path_factory.mktemp("home"))

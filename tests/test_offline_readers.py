@@ -17,8 +17,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, QueryBuilder
-from hypothesis import given, settings
+from hypothesis import given
 
+from contract.profiles import PROFILE
 from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.home.doctor import examine
@@ -86,7 +87,7 @@ def stored(home: Path, tables: list[pa.Table]) -> Path:
     return home / "offline" / "default" / "visits"
 
 
-@settings(deadline=None, max_examples=25)
+@PROFILE
 @given(tables=writes(), data=st.data())
 def test_each_reader_finds_with_a_filter_what_a_full_scan_finds(tables, data):
     with tempfile.TemporaryDirectory() as folder:

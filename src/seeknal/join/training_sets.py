@@ -32,6 +32,7 @@ from seeknal.values.content_hash import check_types, content_hash
 from seeknal.values.times import now
 from seeknal.write import leftovers
 
+_IF_LOST = "If its files are lost, delete it: seeknal delete dataset NAME."
 _SPINE, _OLD_SPINE, _ROWS = "spine.arrow", "spine.parquet", "rows.parquet"
 """The files of a training set. Early releases kept spines in Parquet files."""
 
@@ -150,8 +151,9 @@ class TrainingSets:
 
     def discard(self, record: TrainingSetRecord) -> None:
         """Delete a training set for a caller that holds the lock for deletions."""
-        self._place(record).remove()
+        # If the process is killed in between, the folder is left over, and the next erasure, deletion or optimization removes it.
         self._catalog.registry.delete_training_set(record)
+        self._place(record).remove()
 
     def users(self, record: GroupRecord) -> list[TrainingSetRecord]:
         """Return the training sets that read a group."""
@@ -243,7 +245,7 @@ def _read_spine(place: Location) -> pa.Table:
         with place.at(_SPINE).read() as source:
             return pa.ipc.open_file(source).read_all()
     except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"The training set cannot be read: {error}") from None
+        raise StoreError(f"The training set cannot be read: {error}. {_IF_LOST}") from None
 
 
 def _read_rows(file: Location) -> pa.Table:
@@ -251,4 +253,4 @@ def _read_rows(file: Location) -> pa.Table:
         with file.read() as source:
             return pq.ParquetFile(source).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"The training set cannot be read: {error}") from None
+        raise StoreError(f"The training set cannot be read: {error}. {_IF_LOST}") from None

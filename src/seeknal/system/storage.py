@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -156,7 +156,11 @@ class LocalLocation:
 
     def remove(self) -> None:
         """See `Location.remove`."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            if self.path.is_dir() and not self.path.is_symlink():
+                shutil.rmtree(self.path, ignore_errors=True)
+            else:
+                self.path.unlink()
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ class LocalLock:
 class LocalStorage:
     """The storage of a home in a local folder; see `Storage`.
 
-    The names of folders and lock files are those of all releases, so that different releases can use a home at the same time.
+    The names of folders and lock files must not change: other releases have the same, and some of their locks keep this release out.
 
     Args:
         home: The folder of the home.
