@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -61,6 +62,11 @@ def test_a_single_length_or_none_makes_a_feature_of_the_name_itself():
         (lambda: agg.Sum(3), "column=3 is not text"),
         (lambda: agg.Sum("x", over="soon"), "over='soon' is not a positive length"),
         (lambda: agg.Sum("x", over="0d"), "over='0d' is not a positive length"),
+        (lambda: agg.Sum("x", over=pd.Timedelta(nanoseconds=1500)), "is not a whole number of microseconds"),
+        (lambda: agg.LastN("x", 2**31), "n=2147483648 is not a count"),
+        (lambda: agg.Std("x", ddof=Decimal(0)), "ddof=Decimal('0') should be 1"),
+        (lambda: agg.Min("x", fill=pd.NaT), "fill=NaT of Min"),
+        (lambda: agg.Min("x", fill=pd.Timestamp(1)), "has nanoseconds"),
         (lambda: agg.Sum("x", over=7), "over=7 is not a positive length"),
         (lambda: agg.Sum("x", over=timedelta(days=-1)), "is not a positive length"),
         (lambda: agg.Sum("x", over=timedelta(days=9_000_000)), "longer than all of time"),

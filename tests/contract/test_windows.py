@@ -413,6 +413,11 @@ def test_a_sum_of_decimals_has_38_digits_and_no_more(sign):
             computed(values, "long", [agg.Sum("long")])
 
 
+def test_a_quantile_keeps_the_small_value_beside_a_large_one():
+    q = 1 - 2.0**-53
+    assert computed([-1e17, 1.0], "f64", [agg.Quantile("f64", q)]) == [float(np.quantile([-1e17, 1.0], q))]
+
+
 def test_a_map_has_no_key_without_events_in_the_window():
     rows = [oracle.Event(0, i, {"word": "ab"[i > 5], "i8": None if i == 40 else 1}) for i in range(50)]
     rows[40].values["word"] = "c"

@@ -237,7 +237,7 @@ def _quantile(values: list[Any], extra: dict[str, Any]) -> float:
     elif math.isinf(high - low):
         found = low * (1 - part) + high * part
     else:
-        found = low + (high - low) * part
+        found = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
     return found / 10.0**scale
 
 

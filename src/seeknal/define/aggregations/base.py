@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -117,20 +116,24 @@ class Aggregation:
         if not isinstance(given, self.fills) or (isinstance(given, bool) and bool not in self.fills):
             kinds = ", ".join(sorted(kind.__name__ for kind in self.fills))
             raise DefinitionError(f"fill={reprlib.repr(given)} of {self.name} should be one of: {kinds}.")
-        if (isinstance(given, float) and math.isnan(given)) or (isinstance(given, Decimal) and given.is_nan()):
+        # NaN and pandas' NaT are not themselves; a signalling NaN cannot be compared.
+        if given.is_nan() if isinstance(given, Decimal) else given != given:  # noqa: PLR0124
+            shown = "NaN" if isinstance(given, float | Decimal) else repr(given)
             raise DefinitionError(
-                f"fill=NaN of {self.name} could not be told from a result. Leave it out, and nulls stay null."
+                f"fill={shown} of {self.name} could not be told from a result. Leave it out, and nulls stay null."
             )
+        if getattr(given, "nanosecond", 0) or getattr(given, "nanoseconds", 0):
+            raise DefinitionError(f"fill={given!r} of {self.name} has nanoseconds. Round it to microseconds.")
         return given
 
 
 def check_count(argument: str, given: object) -> int:
-    """Return an argument that is a whole number of at least 1.
+    """Return an argument that is a whole number from 1 to 2**31 - 1, the most values that a list of Arrow can have.
 
     Raises:
-        DefinitionError: It is none.
+        DefinitionError: It is not.
     """
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given < 2**31:
         return int(given)
     raise DefinitionError(f"{argument}={reprlib.repr(given)} is not a count. Write {argument}=3, for example.")
 

@@ -54,7 +54,7 @@ class _Spread(OfColumn):
     ddof: int = 1
 
     def __post_init__(self) -> None:
-        if self.ddof not in (0, 1) or isinstance(self.ddof, bool):
+        if type(self.ddof) is not int or self.ddof not in (0, 1):
             raise DefinitionError(f"ddof={reprlib.repr(self.ddof)} should be 1, for a sample, or 0, for a population.")
         super().__post_init__()
 

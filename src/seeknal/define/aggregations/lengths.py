@@ -29,6 +29,10 @@ def read_length(argument: str, given: object) -> timedelta:
     if isinstance(given, str):
         exact = _MICROSECONDS.fullmatch(given.strip())
         found = timedelta(microseconds=int(exact[1])) if exact else span_of(given)
+    if isinstance(found, timedelta):  # a plain one: that of pandas has nanoseconds
+        if getattr(found, "nanoseconds", 0):
+            raise DefinitionError(f"{argument}={given!r} is not a whole number of microseconds.")
+        found = timedelta(found.days, found.seconds, found.microseconds)
     if not isinstance(found, timedelta) or found <= timedelta(0):
         raise DefinitionError(
             f'{argument}={reprlib.repr(given)} is not a positive length. Write {argument}="7d", "12h", "90m", "30s" or a timedelta.'
@@ -48,7 +52,7 @@ def read_lengths(given: object) -> timedelta | tuple[timedelta, ...] | None:
         return None if given is None else read_length("over", given)
     lengths = tuple(read_length("over", one) for one in given)
     if not lengths:
-        raise DefinitionError('over is an empty list. Write over="7d", say, or leave it out for all events so far.')
+        raise DefinitionError('over is an empty list. Write over="7d", or leave it out for all events so far.')
     if len(set(lengths)) < len(lengths):
         (again, *_) = [one for i, one in enumerate(lengths) if one in lengths[:i]]
         raise DefinitionError(f"over has {show_length(microseconds(again))} twice. Name each length once.")

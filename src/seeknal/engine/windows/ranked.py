@@ -48,8 +48,10 @@ def quantile(windows: Windows, order: ValueOrder, q: float) -> pa.Array:
 def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         apart = high - low
+        # From the nearer side, as NumPy does: from the other one, a small `high` would be lost beside a large `low`.
+        found = np.where(part < 0.5, low + apart * part, high - apart * (1 - part))  # noqa: PLR2004 - the middle
         # Where the difference is beyond the largest float, the weighted mean is not.
-        found = np.where(np.isinf(apart), low * (1 - part) + high * part, low + apart * part)
+        found = np.where(np.isinf(apart), low * (1 - part) + high * part, found)
     return np.where((part == 0) | (low == high), low, found)
 
 
