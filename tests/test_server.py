@@ -178,7 +178,7 @@ def test_status_and_features_can_be_asked_for(http):
         (400, "user_id is int64", "/v1/online/shop/all", {"keys": [{"user_id": "1"}]}),
         (400, "user_id is int64", "/v1/online/shop/all", {"keys": [{"user_id": 1.5}]}),
         (400, "user_id is int64", "/v1/online/shop/all", {"keys": [{"user_id": True}]}),
-        (400, "a key has 'user'", "/v1/online/shop/all", {"keys": [{"user": 1}]}),
+        (400, "'user' is not a join key", "/v1/online/shop/all", {"keys": [{"user": 1}]}),
         (400, "no feature 'shar'. Did you mean 'share'?", "/v1/online/shop/all", {"keys": [], "features": ["shar"]}),
         (400, "Object contains unknown field `feature`", "/v1/online/shop/all", {"keys": [], "feature": []}),
         (400, "Expected `array`, got `object`", "/v1/online/shop/all", {"keys": {"user_id": 1}}),

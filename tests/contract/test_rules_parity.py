@@ -293,7 +293,7 @@ def test_a_table_of_a_group_that_was_made_again_is_not_online(place):
     again = serve(written(rows("text")))
     assert again.get_features([{"user_id": 1}], "dicts")[0]["x"] == "text"
     for output in ("dicts", "pandas"):
-        with pytest.raises(DefinitionError, match="Serve it again"):
+        with pytest.raises(DefinitionError, match=r"was replaced. .* Open it again"):
             table.get_features([{"user_id": 1}], output)
 
 
