@@ -11,7 +11,7 @@ from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.names import check_features, check_name, check_names, check_text
 from seeknal.values.arguments import check_flag
-from seeknal.values.times import microseconds
+from seeknal.values.times import LONGEST_SPAN, microseconds
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,6 @@ class Materialization:
             )
 
 
-_LONGEST_TTL = timedelta(days=3_660_000)
-"""About ten thousand years."""
-
-
 def check_ttl(ttl: object) -> None:
     """Check that a ttl is None or a positive timedelta of at most 3,660,000 days.
 
@@ -69,7 +65,7 @@ def check_ttl(ttl: object) -> None:
     """
     if ttl is not None and not (isinstance(ttl, timedelta) and ttl > timedelta(0)):
         raise DefinitionError(f"ttl={ttl!r} is not a positive timedelta. Write ttl=timedelta(days=30), for example.")
-    if ttl is not None and ttl > _LONGEST_TTL:
+    if ttl is not None and ttl > LONGEST_SPAN:
         raise DefinitionError(
             f"ttl={ttl!r} is longer than 3,660,000 days. Leave it out: without a ttl, values are valid forever."
         )

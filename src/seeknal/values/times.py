@@ -86,6 +86,10 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+LONGEST_SPAN = timedelta(days=3_660_000)
+"""The longest ttl or window: about ten thousand years."""
+
+
 def span_of(text: str) -> timedelta | None:
     """Parse a duration such as "90m" in seconds, minutes, hours or days; None if it is not one, or out of range.
 

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from seeknal.errors import DefinitionError
-from seeknal.values.times import microseconds, span_of
+from seeknal.values.times import LONGEST_SPAN, microseconds, span_of
 
 Length = str | timedelta
 Lengths = Length | Sequence[Length] | None
 
-_LONGEST = timedelta(days=3_660_000)
-"""About ten thousand years."""
 _MICROSECONDS = re.compile(r"(\d{1,18})us", re.ASCII)
 _UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("us", 1))
 
@@ -23,7 +21,7 @@ def read_length(argument: str, given: object) -> timedelta:
     """Return a length that a user wrote, such as "7d", "12h", "500us" or a timedelta.
 
     Raises:
-        DefinitionError: It is none, or not positive, or longer than all of time.
+        DefinitionError: It is not a length, not positive, or longer than all of time.
     """
     found = given
     if isinstance(given, str):
@@ -37,7 +35,7 @@ def read_length(argument: str, given: object) -> timedelta:
         raise DefinitionError(
             f'{argument}={reprlib.repr(given)} is not a positive length. Write {argument}="7d", "12h", "90m", "30s" or a timedelta.'
         )
-    if found > _LONGEST:
+    if found > LONGEST_SPAN:
         raise DefinitionError(f"{argument}={given!r} is longer than all of time. Leave it out, for example.")
     return found
 
@@ -46,7 +44,7 @@ def read_lengths(given: object) -> timedelta | tuple[timedelta, ...] | None:
     """Return the argument `over`: one length, several as a tuple, or None for all events so far.
 
     Raises:
-        DefinitionError: One of them is no length, two are equal, or the list is empty.
+        DefinitionError: One of them is not a length, two are equal, or the list is empty.
     """
     if given is None or not isinstance(given, list | tuple):
         return None if given is None else read_length("over", given)
