@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up by themselves, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-TOGETHER := --numprocesses auto --dist loadfile
+TOGETHER := --numprocesses auto --dist loadfile --max-worker-restart 0
 
 .PHONY: demo test fast long clean
 demo: .venv/ready

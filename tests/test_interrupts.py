@@ -132,6 +132,17 @@ def test_ctrl_c_is_noticed_while_duckdb_waits_for_its_own_threads(tmp_path):
         pressing.join()
 
 
+def test_ctrl_c_that_wakes_no_wait_is_noticed(tmp_path):
+    """As when it arrives just before the wait begins. Here another thread gets it, which never wakes the main thread."""
+    cursor = Duck(tmp_path).connection.cursor()
+    query = cursor.sql("SELECT sum(hash(a.range, b.range)) FROM range(10000000) AS a, range(10000000) AS b")
+    pressing = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        query.to_arrow_table()
+    pressing.join()
+
+
 def test_ctrl_c_before_a_query_begins_leaves_the_connection_free(tmp_path):
     cursor = Duck(tmp_path).connection.cursor()
     for delay in (0, 1e-5, 1e-4, 1e-3):
