@@ -56,7 +56,7 @@ MUTATIONS = (
     Mutation("created time forgotten", '("id", "created") if', '("id",) if'),
     Mutation("no created time is the last", "{_BEFORE_ALL})", "{-_BEFORE_ALL})", "engine/duckdb/queries.py"),
     Mutation("a null moment sees all", "fill_null(first - 1)", "fill_null(last)"),
-    Mutation("a null key is a key", " & spine.is_valid().to_numpy()", ""),
+    Mutation("a null key is a key", " & spine.is_valid().to_numpy()", "", "engine/numbering.py"),
     Mutation(
         "position of the spine lost",
         "numbers[left] = first +",

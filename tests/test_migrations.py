@@ -18,6 +18,8 @@ from seeknal.registry.sqlite import migrations, upgrade
 from unprivileged import make_read_only, make_writable, run_unprivileged
 
 FOLDER = Path(__file__).parent / "homes"
+LACKING = {"bbebae5", "cd7e62b"}
+"""Releases whose registries lack columns that cannot be null, and so cannot be read as they are."""
 NAMES = sorted(file.name.removesuffix(".tar.gz") for file in FOLDER.glob("*.tar.gz"))
 
 
@@ -87,17 +89,21 @@ def test_a_migration_that_fails_changes_nothing_and_is_done_by_the_next_process(
         db.execute(text("SELECT * FROM no_such_table"))
 
     monkeypatch.setattr(upgrade, "upgrade", fail)
-    readable = before.keys() >= {"token", "training_set", "erasure"} and ("files", "TEXT", 0, 0) in before["snapshot"]
-    if readable:  # as it is on a full disk: what has all tables is read as it is
-        assert FeatureStore(home).core.registry.groups()
-    else:
+    if name in LACKING:
         with pytest.raises(StoreError, match="no_such_table"):
             FeatureStore(home).core.registry.groups()
+        assert layout(file) == before
+        return
+    store = FeatureStore(home)  # as on a full disk: it is read as it is
+    assert len(store.core.registry.groups()) == 3
+    assert isinstance(store.core.registry.tokens(), list)
+    with pytest.raises(StoreError, match="no_such_table"):
+        store.core.registry.save_group(store.groups.all()[0].group)
     assert layout(file) == before
     monkeypatch.undo()
-    monkeypatch.setenv("SEEKNAL_HOME", str(home))
-    assert FeatureStore(home).core.registry.groups()
+    store.core.registry.save_group(store.groups.all()[0].group)  # the first write migrates it
     assert migration(file) == upgrade.HEAD
+    assert len(store.core.registry.groups()) == 3
 
 
 def test_many_processes_may_open_an_earlier_home_at_once(home):

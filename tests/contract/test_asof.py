@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seeknal.engine import asof
+from seeknal.engine import asof, numbering
 
 from .profiles import PROFILE
 
@@ -83,7 +83,7 @@ def test_the_winning_row_is_found(drawn, ttl, share):
 def test_numbers_of_63_bits_are_enough(largest, sizes):
     rows = pa.table({"k0": [0, 10**6, 0, 10**6, 5], "t": [0, 3, 200, 400, 10], "id": range(5)})
     spine = pa.table({"k0": [0, 0, 10**6, 10**6, 5, 7], "t": [199, 10**9, 2, 399, 10, 10]})
-    with patch.object(asof, "_LARGEST", largest):
+    with patch.object(asof, "LARGEST", largest), patch.object(numbering, "LARGEST", largest):
         entities, times, _ = asof._numbered(rows, spine, None)  # noqa: SLF001 - which way it took
         assert (entities.size, times.size) == sizes
         assert asof.nearest(rows, spine).tolist() == seen(rows, spine, None) == [0, 2, -1, 1, 4, -1]
@@ -100,5 +100,5 @@ def test_a_null_key_matches_no_key_not_even_zero():
 def test_text_beyond_the_size_of_one_array_is_numbered_in_large_arrays(kind):
     rows = pa.table({"k0": pa.array(["a", "b", "a"], kind), "t": [1, 2, 3], "id": range(3)})
     spine = pa.table({"k0": pa.array(["a", "c", None, "a", "b"], kind), "t": [2, 9, 9, 3, 2]})
-    with patch.object(asof, "_LONG_TEXT", -1):
+    with patch.object(numbering, "_LONG_TEXT", -1):
         assert asof.nearest(rows, spine).tolist() == [0, -1, -1, 2, 1]

@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureLookup, Materialization
+from seeknal.define.columns import ROW_ID
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.define.schema import ROW_ID, Schema
+from seeknal.define.schema import Schema
 from seeknal.engine import FeatureRequest
 from seeknal.engine.duckdb import joins
 from seeknal.engine.duckdb.joins import Join

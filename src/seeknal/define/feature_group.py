@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -102,6 +102,19 @@ class FeatureGroup:
                     f"{argument}={value!r} of group {self.name!r} should be created with {kind.__name__}(...)."
                 )
 
+    def completed(self, known: FeatureGroup) -> FeatureGroup:
+        """Return this group with what it leaves out filled in from the registered one.
+
+        That is its description, and the description and the `pii_keys` of its entity.
+        """
+        entity, before = self.entity, known.entity
+        description, pii_keys = entity.description or before.description, entity.pii_keys or before.pii_keys
+        return replace(
+            self,
+            entity=Entity.stored(entity.name, entity.join_keys, description, pii_keys),
+            description=known.description if self.description is None else self.description,
+        )
+
     @staticmethod
     def check(given: object) -> FeatureGroup:
         """Check that an argument is a feature group, and return it.
@@ -115,6 +128,11 @@ class FeatureGroup:
                 "FeatureGroup(NAME, entity, materialization) for a new one, or the definition of a FeatureGroupDuckDB."
             )
         return given
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that identify what a row is about."""
+        return self.entity.join_keys
 
     @property
     def event_time_col(self) -> str:

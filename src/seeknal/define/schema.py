@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from seeknal.errors import DataError, DefinitionError
+from seeknal.define.columns import check_columns
+from seeknal.errors import DataError
 from seeknal.values import types
 from seeknal.values.casting import fits, shortest
-
-ROW_ID = "_seeknal_row_id"
-"""Column with the number of each stored row in the order of writing, which breaks ties."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,14 @@ class Schema:
     def feature(self, name: str) -> pa.Field:
         """Return the feature of this name."""
         return next(field for field in self.features if field.name == name)
+
+    def field(self, name: str) -> pa.Field:
+        """Return the column of this name."""
+        return next(field for field in self if field.name == name)
+
+    def stored_type(self, name: str) -> pa.DataType:
+        """Return the type of a column in the offline table."""
+        return self.stored_types[self.names.index(name)]
 
     @property
     def key_names(self) -> list[str]:
@@ -166,23 +171,10 @@ class Roles:
             DataError: Two names differ in case only, a name cannot be used, or there are no features.
         """
         rest = () if self.features else tuple(name for name in columns if name not in self.named)
-        _refuse_clashes([*self.named, *rest])
+        check_columns([*self.named, *rest])
         if not (self.features or rest):
             raise DataError(f"The frame for group {self.group!r} has no features besides {', '.join(self.named)}.")
         return replace(self, features=self.features or rest)
-
-
-def _refuse_clashes(used: Sequence[str]) -> None:
-    if repeated := [name for name, count in Counter(used).items() if count > 1]:
-        raise DefinitionError(f"Column {repeated[0]!r} has two roles (key, time or feature). Give it one.")
-    # DuckDB does not distinguish names by case.
-    folded = Counter(name.lower() for name in used)
-    if alike := [name for name in used if folded[name.lower()] > 1]:
-        raise DataError(f"Columns {' and '.join(map(repr, alike))} differ in case only. Rename one.", columns=alike)
-    if ROW_ID in (name.lower() for name in used) or "" in used:
-        raise DataError(f"A column cannot be named {ROW_ID!r}, or have an empty name. Rename it.")
-    if odd := [name for name in used if "\0" in name]:
-        raise DataError(f"A column cannot have NUL in its name, as {odd[0]!r} has. Rename it.", column=odd[0])
 
 
 def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
@@ -240,7 +232,7 @@ def infer(table: pa.Table, roles: Roles, known: Schema | None) -> Schema:
     # Known features keep their order, so that a frame with its columns in another order makes no new version.
     kept = [name for name in (known.feature_names if known else []) if name in features]
     return Schema(
-        keys=tuple(_key(column(name)) for name in roles.keys),
+        keys=tuple(check_key(column(name)) for name in roles.keys),
         event_time=time(roles.event_time),
         created_time=time(roles.created_time) if roles.created_time else None,
         features=tuple(column(name) for name in [*kept, *(name for name in features if name not in kept)]),
@@ -292,7 +284,12 @@ def _logical_of(field: pa.Field) -> pa.DataType:
         raise DataError(f"Column {field.name!r}: {error}", column=field.name) from None
 
 
-def _key(field: pa.Field) -> pa.Field:
+def check_key(field: pa.Field) -> pa.Field:
+    """Check that a column can be a join key, and return it.
+
+    Raises:
+        DataError: Its type has no exact equality, or is not one value.
+    """
     unfit = pa.types.is_floating, pa.types.is_nested, pa.types.is_time, pa.types.is_duration
     if any(test(field.type) for test in unfit):
         raise DataError(

@@ -1,5 +1,5 @@
 """Query engines over stored rows. An engine keeps the contract, or raises an error."""
 
-from seeknal.engine.protocol import Engine, FeatureRequest, Spool
+from seeknal.engine.protocol import Engine, FeatureRequest, Request, Spool, WindowRequest
 
-__all__ = ["Engine", "FeatureRequest", "Spool"]
+__all__ = ["Engine", "FeatureRequest", "Request", "Spool", "WindowRequest"]

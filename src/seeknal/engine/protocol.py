@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
+from seeknal.define.aggregations import WindowedFeature
+from seeknal.define.schema import Schema
 from seeknal.offline import Rows
 
 
@@ -29,6 +31,30 @@ class FeatureRequest:
     parts: tuple[Rows, ...] = ()
 
 
+@dataclass(frozen=True)
+class WindowRequest:
+    """The features of one windowed group to compute.
+
+    Args:
+        rows: The rows of the source.
+        keys: The columns of the source that are the join keys.
+        windows: The features.
+        hop: Align the start of each window down to a multiple of this many microseconds since 1970 in UTC; None: do not.
+        one_of: Rows that agree in these columns and in their event time are one event: the one with the greatest created time, then
+            the one written last. Empty: each row is an event.
+    """
+
+    rows: Rows
+    keys: tuple[str, ...]
+    windows: tuple[WindowedFeature, ...]
+    hop: int | None = None
+    one_of: tuple[str, ...] = ()
+
+
+Request = FeatureRequest | WindowRequest
+"""What a spine can be answered from: rows of a group, or events of a source."""
+
+
 class Spool(Protocol):
     """Entities and moments that need not fit in memory: they are written in pieces, and then looked up."""
 
@@ -39,7 +65,7 @@ class Spool(Protocol):
             StoreError: They cannot be written, for example because the disk is full.
         """
 
-    def as_of(self, wanted: FeatureRequest) -> pa.RecordBatchReader:
+    def as_of(self, wanted: Request) -> pa.RecordBatchReader:
         """Return the features as known at each moment, as `Engine.as_of` does, in bounded memory. Nothing is written afterwards.
 
         Returns:
@@ -53,7 +79,7 @@ class Spool(Protocol):
 class Engine(Protocol):
     """Reads stored rows. Results are in logical types; instants and durations are whole microseconds, and all bounds are inclusive."""
 
-    def as_of(self, wanted: FeatureRequest, moments: pa.Table) -> pa.Table:
+    def as_of(self, wanted: Request, moments: pa.Table) -> pa.Table:
         """Return the features as known at each moment.
 
         The row with the latest event time at or before the moment wins; among several, the one with the latest created time, then
@@ -68,6 +94,9 @@ class Engine(Protocol):
             c      30           5         null       35        null   c, in which x is null
                                                      41        null   c, which is older than the ttl
 
+        A windowed feature has the value of its aggregation over the events with moment - length < event time <= moment; see
+        `seeknal.engine.windows`.
+
         Args:
             wanted: The features.
             moments: The entities, as join keys k0, k1, ... in the group's order and in stored types, and the moments `t`, in
@@ -75,6 +104,17 @@ class Engine(Protocol):
 
         Returns:
             One row per moment, in the order of the moments, in logical types.
+        """
+
+    def check_conditions(self, schema: Schema, conditions: Mapping[str, str]) -> None:
+        """Check conditions of aggregations against the columns of the events.
+
+        Args:
+            schema: The schema of the source.
+            conditions: The conditions, with the name of a feature that has each.
+
+        Raises:
+            DefinitionError: One is no condition on the columns of an event; the message names the feature.
         """
 
     def spools(self, count: int) -> AbstractContextManager[Sequence[Spool]]:

@@ -14,7 +14,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from seeknal.define.schema import ROW_ID, Schema
+from seeknal.define.columns import ROW_ID
+from seeknal.define.schema import Schema
 from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.protocol import FeatureRequest
 from seeknal.errors import StoreError

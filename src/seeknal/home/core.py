@@ -19,6 +19,8 @@ from seeknal.system.locks import locked_cached_property
 from seeknal.system.storage import LocalStorage, Location
 
 if TYPE_CHECKING:
+    from seeknal.define.schema import Schema
+    from seeknal.define.windowed_group import WindowedGroup
     from seeknal.engine import Engine
     from seeknal.join.features import Features
     from seeknal.join.training_sets import TrainingSets
@@ -99,7 +101,14 @@ class Core:
     @locked_cached_property
     def catalog(self) -> Catalog:
         """The catalog, which finds groups, versions, snapshots and tables."""
-        return Catalog(self.storage, self.registry, self.open_table)
+        return Catalog(self.storage, self.registry, self.open_table, self._check_windows)
+
+    def _check_windows(self, group: WindowedGroup, events: Schema) -> None:
+        from seeknal.define.windowed_schema import schema_of
+
+        schema_of(group, events)
+        conditions = {one.aggregation.where: one.name for one in reversed(group.windows)}
+        self.engine().check_conditions(events, {text: name for text, name in conditions.items() if text is not None})
 
     @locked_cached_property
     def stores(self) -> Stores:

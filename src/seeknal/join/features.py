@@ -173,7 +173,7 @@ class Features:
 
         kind = frames.output_kind(asked.spine, output)
         sources = self.sources(asked)
-        using = self._catalog.lifetimes.using(*(source.record for source in sources))
+        using = self._catalog.lifetimes.using(*(source.stored for source in sources))
         if asked.kind != SPINE:
             with using:
                 answer = retrieval.answer(self._engine(), sources, asked.question, None, on_progress)

@@ -13,7 +13,7 @@ from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError
 from seeknal.join.inquiry import SPINE
 from seeknal.registry import Question
-from seeknal.registry.source import Source
+from seeknal.registry.source import Source, WindowedSource
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames, types
 from seeknal.values.casting import recast
@@ -289,8 +289,7 @@ def history(engine: Engine, sources: Sequence[Source], interval: Interval) -> pa
     """
     keys, time = _shared_keys(sources), _shared_time(sources)
     check_names(sources, [*keys, time])
-    if len(sources) == 1:
-        source = sources[0]
+    if len(sources) == 1 and not isinstance(source := sources[0], WindowedSource):
         # If all event times count as future, the engine returns the winner of each event time, which is the history.
         rows = engine.latest(source.rows(interval), future_after=_BEFORE_ALL).read_all()
         names = {**source.keys, source.version.schema.event_time.name: time, **source.features}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import timedelta
 from functools import reduce
 
 import pyarrow as pa
@@ -92,7 +90,7 @@ class TrainingSets:
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
         place = self._saved.at(folder)
         # Held until the snapshots are pinned, so that no vacuum removes their files before.
-        readings = [self._catalog.offline(source.record.project, source.record.name).reading for source in sources]
+        readings = [self._catalog.offline(source.stored.project, source.stored.name).reading for source in sources]
 
         def keep() -> TrainingSetRecord:
             with ExitStack() as undo:
@@ -188,11 +186,9 @@ class TrainingSets:
     def _source(self, pin: PinnedLookup) -> Source:
         """Return the source that a training set read: the pinned version and snapshot of a group."""
         record = self._catalog.group(pin.group, pin.project)
-        # The ttl of the time of saving, since the registered one may have changed.
-        ttl = None if pin.ttl is None else timedelta(microseconds=pin.ttl)
-        group = replace(record.group, materialization=replace(record.group.materialization, ttl=ttl))
         version = self._catalog.version(record, pin.version, pin.snapshot)
-        return Source(pin.lookup, replace(record, group=group), version, self._catalog.snapshot(record, version))
+        source = self._catalog.resolved(pin.lookup, record, version, self._catalog.snapshot(record, version))
+        return source.with_ttl(pin.ttl)  # the ttl of the time of saving, since the registered one may have changed
 
     def _place(self, record: TrainingSetRecord) -> Location:
         return self._saved.at(record.folder)

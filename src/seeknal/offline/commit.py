@@ -19,7 +19,8 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from seeknal.define.schema import ROW_ID, Schema
+from seeknal.define.columns import ROW_ID
+from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.entries import check_table, latest
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted

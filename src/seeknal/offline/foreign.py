@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
-from seeknal.define.schema import ROW_ID
+from seeknal.define.columns import ROW_ID
 from seeknal.errors import StoreError
 from seeknal.offline.commit import delta_schema
 from seeknal.offline.entries import actions_of, has_entry, latest

@@ -17,7 +17,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from seeknal.define.schema import ROW_ID, Schema
+from seeknal.define.columns import ROW_ID
+from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (

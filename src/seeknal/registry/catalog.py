@@ -8,18 +8,19 @@ from dataclasses import replace
 from datetime import date
 from functools import reduce
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
-from seeknal.entity import Entity
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, StoreError, notice
-from seeknal.names import check_entity, did_you_mean, quoted, split_label, the_only
+from seeknal.names import check_entity, quoted, split_label
 from seeknal.offline.table_log import TableLog
-from seeknal.registry import GroupRecord, GroupState, OnlineTableRecord, Registry, TrainingSetRecord, Version
+from seeknal.registry import GroupRecord, GroupState, Registry, Version
+from seeknal.registry.finder import Finder
 from seeknal.registry.history import snapshots_after, state_after
-from seeknal.registry.home_locks import HomeLocks
 from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
+from seeknal.registry.windowed import WindowedVersion, windowed_versions
 from seeknal.system.storage import Location, Storage
 from seeknal.values.arguments import check_number
 from seeknal.values.display import shown_duration
@@ -28,20 +29,19 @@ from seeknal.values.times import Moment, instant, instant_or_none, now
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seeknal.define.schema import Schema
     from seeknal.offline import Commit, DataFile, OfflineTable, Snapshot
     from seeknal.registry.source import Source
 
 AsOf = Moment | int | Mapping[str, int]
 """Selects what was stored by then: a moment, a snapshot's number, or a mapping from the names of groups to numbers."""
 
-T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
-
 
 class SnapshotGone(StoreError):  # noqa: N818 - a state, not an error of the caller
     """The files of a snapshot were removed."""
 
 
-class Catalog(HomeLocks):
+class Catalog(Finder):
     """The content of a home: the registry and the offline tables, kept in sync.
 
     The log of an offline table is the record of what was written, and the registry is an index of it. If a process is killed
@@ -51,48 +51,20 @@ class Catalog(HomeLocks):
         storage: The storage of the home.
         registry: The registry of the home.
         open_table: Opens the offline table at a location.
+        check_windows: Checks a windowed group against the schema of its source, before it is registered.
     """
 
-    def __init__(self, storage: Storage, registry: Registry, open_table: Callable[[Location], OfflineTable]) -> None:
-        super().__init__(storage)
-        self.registry = registry
+    def __init__(
+        self,
+        storage: Storage,
+        registry: Registry,
+        open_table: Callable[[Location], OfflineTable],
+        check_windows: Callable[[WindowedGroup, Schema], None],
+    ) -> None:
+        super().__init__(storage, registry)
+        self._check_windows = check_windows
         self.lifetimes = Lifetimes(storage, registry)
         self._open_table = open_table
-
-    def group(self, name: str, project: str | None = None) -> GroupRecord:
-        """Return a group by its name; without a project, search all of them. "shop/spend" names project and group.
-
-        Raises:
-            DefinitionError: There is none, or several projects have one.
-        """
-        return self._only("feature group", name, project, self.registry.groups)
-
-    def online_table(self, name: str, project: str | None = None) -> OnlineTableRecord:
-        """Return an online table by its name; without a project, search all of them.
-
-        Raises:
-            DefinitionError: There is none, or several projects have one.
-        """
-        return self._only("online table", name, project, self.registry.tables)
-
-    def training_set(self, name: str, project: str | None = None) -> TrainingSetRecord:
-        """Return a training set by its name; without a project, search all of them.
-
-        Raises:
-            DefinitionError: There is none, or several projects have one.
-        """
-        return self._only("training set", name, project, self.registry.training_sets)
-
-    def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
-        """Return the only record with a label, which is a name or "project/name"."""
-        project, name = split_label(kind, label, project)
-        found = find(project, name)
-        # Decided by one read: between two of them, the object may appear or go.
-        return found[0] if len(found) == 1 else the_only(kind, name, project, find(), str(self.storage))
-
-    def groups(self, project: str | None = None, name: str | None = None) -> Sequence[GroupRecord]:
-        """Return the groups, ordered by project and name; only those of a project or of a name, if given."""
-        return self.registry.groups(project, name)
 
     def last_erasures(self) -> Mapping[int, int]:
         """Return the time of the last erasure from each group, by the group's id."""
@@ -105,7 +77,7 @@ class Catalog(HomeLocks):
             group: The group.
             known: The group as it is registered. None: the caller knows of none.
         """
-        if known and known.group == _completed(group, known.group):
+        if known and isinstance(known.group, FeatureGroup) and known.group == group.completed(known.group):
             return known
         record = self.registry.save_group(group)
         old, new = (one.group.materialization for one in (known or record, record))
@@ -114,19 +86,40 @@ class Catalog(HomeLocks):
                 notice(f"{record.label} now has {what}={getattr(new, what)}; it had {what}={getattr(old, what)}.")
         return record
 
-    def projects(self) -> list[str]:
-        """Return the projects that a group or an online table names, ordered."""
-        return sorted({one.project for one in self.groups()} | {one.project for one in self.registry.tables()})
-
-    def project(self, name: str) -> str:
-        """Check that a project exists, and return its name.
+    def register_windowed(self, group: WindowedGroup) -> tuple[GroupRecord, int]:
+        """Register a windowed group, if it or its definition is new, and return it with the number of the definition's version.
 
         Raises:
-            DefinitionError: There is none.
+            DefinitionError: The source does not exist or has no rows, the definition does not fit it, or the registered group has another
+                entity or source.
         """
-        if name in (known := self.projects()):
-            return name
-        raise DefinitionError(f"No project named {name!r} in {self.storage}.{did_you_mean(name, known)}", name=name)
+        origin = self.group(group.origin)
+        events = self.version(origin)
+        whole = replace(group, source=origin.label, project=group.project or origin.project)
+        known = self.registry.group(whole.project or "", whole.name)
+        if (
+            known
+            and known.windowed
+            and (known.windowed.origin, known.group.entity.name) == (origin.label, whole.entity.name)
+        ):
+            for one in self.registry.definitions(known):
+                if whole.is_same_as(one.text):
+                    return known, one.number
+        self._check_windows(whole, events.schema)
+        return self.registry.save_windowed_group(whole, origin)
+
+    def origin(self, record: GroupRecord) -> GroupRecord:
+        """Return the group whose stored rows a group's values come from: the source of a windowed group, else the group itself.
+
+        Raises:
+            GroupDeletedError: The source was deleted, and the group before it.
+        """
+        if record.windowed is None:
+            return record
+        project, _, name = record.windowed.origin.partition("/")
+        if (found := self.registry.group(project, name)) is None:
+            raise GroupDeletedError.of(record.label)
+        return found
 
     def offline(self, project: str, name: str) -> OfflineTable:
         """Return the offline table of a group."""
@@ -142,6 +135,8 @@ class Catalog(HomeLocks):
         Returns:
             The commits that could not be added now, for example because the disk is full. They are stored all the same.
         """
+        if record.windowed:
+            return []
         log, recorded = self.log(record), self.registry.last_snapshot(record)
         last = log.newest()
         if recorded > last:  # a killed deletion removed the table, but not its entries in the registry
@@ -215,6 +210,8 @@ class Catalog(HomeLocks):
     def _caught_up(self, state: GroupState, since: int | None) -> GroupState:
         """Return a state completed by the commits that the registry does not have yet."""
         record = state.record
+        if record.windowed:
+            return replace(state, versions=tuple(self.versions(record)))
         if state.last_snapshot == self.log(record).newest():
             return state
         unrecorded = self.catch_up(record)
@@ -237,11 +234,19 @@ class Catalog(HomeLocks):
             return state_after(state, commits, None)
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
-        """Return a group's versions, oldest first. If `until` is given, return them as they were after that snapshot."""
+        """Return a group's versions, oldest first. If `until` is given, return them as they were after that snapshot.
+
+        Those of a windowed group are versions of its definition, over the source's version as it was after that snapshot.
+        """
+        if record.windowed:
+            events = next((one for one in self.versions(self.origin(record), until) if one.is_current), None)
+            definitions = self.registry.definitions(record) if events else ()
+            return [*windowed_versions(record.windowed, definitions, events)] if events else []
         return self.registry.versions(record, until, self.catch_up(record))
 
     def snapshots(self, record: GroupRecord, first: int = 0) -> list[SnapshotRecord]:
         """Return the writes to a group from the snapshot `first` on, oldest first, including those not in the registry yet."""
+        record = self.origin(record)
         unrecorded = self.catch_up(record)
         return snapshots_after(self.registry.snapshots(record, first), unrecorded, first)
 
@@ -255,11 +260,14 @@ class Catalog(HomeLocks):
         Raises:
             DefinitionError: There is no such snapshot; or the moment is in the future, so more may still be stored by then.
         """
-        offline = self.offline(record.project, record.name)
         if isinstance(as_of, Mapping):
-            if not (given := [as_of[name] for name in (record.label, record.name) if name in as_of]):
-                raise DefinitionError(f"as_of names no snapshot of {record.label}. Add {record.name!r}: NUMBER.")
+            origin = self.origin(record)
+            named = (record.label, record.name, origin.label, origin.name)
+            if not (given := [as_of[name] for name in named if name in as_of]):
+                raise DefinitionError(f"as_of names no snapshot of {origin.label}. Add {origin.name!r}: NUMBER.")
             as_of = given[0]
+        record = self.origin(record)
+        offline = self.offline(record.project, record.name)
         if isinstance(as_of, bool):
             raise DefinitionError(f"as_of={as_of!r} is neither a time nor the number of a snapshot.")
         if isinstance(as_of, int | Integral):
@@ -303,8 +311,12 @@ class Catalog(HomeLocks):
         for version in versions:
             if version.number == number or (number is None and version.is_current):
                 return version
+        if not versions and record.windowed:
+            raise DefinitionError(
+                f"Nothing was written to {record.windowed.origin} yet, from which {record.label} is computed."
+            )
         if not versions:
-            raise DefinitionError(f"Nothing was written to feature group {record.name!r} yet. Call write() first.")
+            raise DefinitionError(f"Nothing was written to {record.kind} {record.name!r} yet. Call write() first.")
         if number is not None:
             check_number("version", number, 1)
         raise DefinitionError(
@@ -325,12 +337,13 @@ class Catalog(HomeLocks):
         until = None if as_of is None else self.snapshot_at(record, as_of)
         versions = self.versions(record, until)
         # By a moment, or as of now, commits of other programs could count too. A snapshot's number excludes them.
+        origin = self.origin(record)
         if versions and (as_of is None or isinstance(as_of, date | str)):
-            last = max(version.snapshot for version in versions)
-            self.log(record).refuse_foreign(last, instant_or_none(as_of))
+            last = max(version.snapshot for version in self.versions(origin, until))
+            self.log(origin).refuse_foreign(last, instant_or_none(as_of))
         # Nothing was written by then: return the empty snapshot, in the schema of the requested version, or of the first.
         if until is not None and not versions:
-            return self.version(record, 1 if number is None else number), self.log(record).empty_snapshot()
+            return self.version(record, 1 if number is None else number), self.log(origin).empty_snapshot()
         version = self.version_among(record, versions, number)
         return version, self.snapshot(record, version)
 
@@ -402,7 +415,7 @@ class Catalog(HomeLocks):
         ]
 
     def snapshot(self, record: GroupRecord, version: Version) -> Snapshot:
-        """Return a version's last snapshot.
+        """Return a version's last snapshot; for a version of a windowed group, that of the source's version.
 
         If its files were vacuumed after another program compacted the table, the result has the compacted files, with the
         same rows.
@@ -411,6 +424,7 @@ class Catalog(HomeLocks):
             SnapshotGone: The snapshot was vacuumed.
             GroupDeletedError: The group was deleted.
         """
+        record = self.origin(record)
         found = self.stored(record, version.snapshot, version.files)
         if found.is_whole:
             return found
@@ -430,36 +444,39 @@ class Catalog(HomeLocks):
 
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Return the source of a lookup: the rows of its version, as stored now or as of `as_of`."""
-        from seeknal.registry.source import Source
-
+        if isinstance(lookup.source, WindowedGroup):
+            record, number = self.register_windowed(lookup.source)
+            return self.resolved(lookup, record, *self.read(record, lookup.version or number, as_of))
         state = None if as_of is not None else self.state(lookup.name, lookup.project)
         record = state.record if state else self.group(lookup.name, lookup.project)
-        given = getattr(lookup.source, "materialization", None)
-        registered = record.group.materialization.ttl
-        if isinstance(given, Materialization) and given.ttl != registered:
-            here = f"a ttl of {shown_duration(given.ttl)}" if given.ttl is not None else "no ttl"
-            applies = (
-                "no ttl is registered, so none"
-                if registered is None
-                else f"the registered ttl of {shown_duration(registered)}"
+        if record.event_id is not None:
+            raise DefinitionError(
+                f"{record.label} is an event source, whose events are no features by themselves. Say what to compute of them: "
+                f'WindowedGroup(name, entity, source={record.label!r}, features={{"events_7d": Count(over="7d")}}).'
             )
-            notice(
-                f"This definition of {record.label} has {here}, but {applies} applies. Call write() or get_or_create() to "
-                "register it."
-            )
-        read = self.read_of(state, lookup.version) if state else self.read(record, lookup.version, as_of)
-        return Source(lookup, record, *read)
+        _tell_of_ttl(record, getattr(lookup.source, "materialization", None))
+        if state is None or record.windowed:
+            return self.resolved(lookup, record, *self.read(record, lookup.version, as_of))
+        return self.resolved(lookup, record, *self.read_of(state, lookup.version))
+
+    def resolved(self, lookup: FeatureLookup, record: GroupRecord, version: Version, snapshot: Snapshot) -> Source:
+        """Return the source of a lookup whose group, version and snapshot are known."""
+        from seeknal.registry.source import Source, WindowedSource
+
+        if isinstance(version, WindowedVersion):
+            return WindowedSource(lookup, record, version, snapshot, self.origin(record))
+        return Source(lookup, record, version, snapshot)
 
 
-def _completed(group: FeatureGroup, known: FeatureGroup) -> FeatureGroup:
-    """Return a group with what it leaves out filled in from the registered one.
-
-    That is its description, and the description and the `pii_keys` of its entity.
-    """
-    entity, before = group.entity, known.entity
-    description, pii_keys = entity.description or before.description, entity.pii_keys or before.pii_keys
-    return replace(
-        group,
-        entity=Entity.stored(entity.name, entity.join_keys, description, pii_keys),
-        description=known.description if group.description is None else group.description,
+def _tell_of_ttl(record: GroupRecord, given: object) -> None:
+    """Give a notice if the ttl of a definition is not the registered one, which applies."""
+    registered = record.group.materialization.ttl
+    if record.windowed or not isinstance(given, Materialization) or given.ttl == registered:
+        return
+    here = f"a ttl of {shown_duration(given.ttl)}" if given.ttl is not None else "no ttl"
+    applies = (
+        "no ttl is registered, so none" if registered is None else f"the registered ttl of {shown_duration(registered)}"
+    )
+    notice(
+        f"This definition of {record.label} has {here}, but {applies} applies. Call write() or get_or_create() to register it."
     )

@@ -11,8 +11,10 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from seeknal.define.feature_group import FeatureGroup
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.entity import Entity
 from seeknal.registry.records import (
+    DefinitionRecord,
     GroupRecord,
     GroupState,
     Load,
@@ -40,6 +42,30 @@ class Groups(Protocol):
             DefinitionError: The registered group or entity has other join keys, or other time columns.
         """
 
+    def save_windowed_group(self, group: WindowedGroup, source: GroupRecord) -> tuple[GroupRecord, int]:
+        """Register a windowed group, or update its description and `online`. A new definition becomes the next version, and the current one.
+
+        Returns:
+            The group, with its current definition, and the number of the version that has the definition given.
+
+        Raises:
+            DefinitionError: The registered group has another source or entity, or is not a windowed group.
+            GroupDeletedError: The source was deleted.
+        """
+
+    def definitions(self, record: GroupRecord) -> list[DefinitionRecord]:
+        """Return the versions of a windowed group's definition, oldest first."""
+
+    def choose_definition(self, record: GroupRecord, number: int) -> None:
+        """Make a version of a windowed group's definition the current one.
+
+        Raises:
+            GroupDeletedError: The group was deleted.
+        """
+
+    def windowed_groups(self, source: GroupRecord) -> list[GroupRecord]:
+        """Return the windowed groups over a source, ordered by project and name."""
+
     def group(self, project: str, name: str) -> GroupRecord | None:
         """Return a group; None if it does not exist."""
 
@@ -60,6 +86,9 @@ class Groups(Protocol):
 
         Returns:
             Its loads. If the group was deleted before, the call removes nothing and returns none.
+
+        Raises:
+            DefinitionError: It is the source of windowed groups.
         """
 
 

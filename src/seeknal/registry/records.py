@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.system.redis_url import shown
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, moment_of
@@ -25,16 +27,31 @@ NEW_ROWS = (*WRITES, "adopt")
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """A registered group."""
+    """A registered group: one whose rows are stored, as those of a feature group or an event source, or a windowed group."""
 
     id: int
-    group: FeatureGroup
+    group: FeatureGroup | WindowedGroup
     created_at: int
+
+    @property
+    def windowed(self) -> WindowedGroup | None:
+        """The definition of a windowed group; None for a group whose rows are stored."""
+        return self.group if isinstance(self.group, WindowedGroup) else None
+
+    @property
+    def kind(self) -> str:
+        """What kind of group it is, in words."""
+        return "windowed group" if self.windowed else "feature group" if self.event_id is None else "event source"
+
+    @property
+    def event_id(self) -> tuple[str, ...] | None:
+        """The columns that identify an event of an event source; None for other groups."""
+        return self.group.event_id if isinstance(self.group, EventGroup) else None
 
     @property
     def project(self) -> str:
         """Name of the project."""
-        return self.group.project
+        return self.group.project or ""  # a registered group has one
 
     @property
     def name(self) -> str:
@@ -86,6 +103,16 @@ class Version(Shown):
         from seeknal.define.schema import Schema
 
         return Schema.loads(self.schema_text)
+
+
+@dataclass(frozen=True)
+class DefinitionRecord:
+    """One version of the definition of a windowed group. Its text is that of `WindowedGroup.text`."""
+
+    number: int
+    text: str
+    created_at: int
+    is_current: bool
 
 
 @dataclass(frozen=True)

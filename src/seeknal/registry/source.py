@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
-from seeknal.define.feature_group import FeatureLookup
-from seeknal.engine import FeatureRequest
+from seeknal.define.aggregations import WindowedFeature
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.engine import FeatureRequest, Request, WindowRequest
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, PinnedLookup, Version
+from seeknal.registry.windowed import WindowedVersion
 from seeknal.values.times import EMPTY_INTERVAL, Interval
 
 
@@ -36,6 +40,14 @@ class Source:
                 f"{did_you_mean(unknown[0], columns)}"
             )
 
+    def with_ttl(self, ttl: int | None) -> Source:
+        """Return the same lookup with another ttl of the group, in microseconds; None: none. Windows have no ttl."""
+        if not isinstance(self.record.group, FeatureGroup):
+            return self
+        span = None if ttl is None else timedelta(microseconds=ttl)
+        group = replace(self.record.group, materialization=replace(self.record.group.materialization, ttl=span))
+        return replace(self, record=replace(self.record, group=group))
+
     def pin(self, **options: Any) -> PinnedLookup:
         """Return the lookup bound to the version.
 
@@ -45,6 +57,11 @@ class Source:
         project, name = self.record.project, self.record.name
         keys, features = tuple(self.keys.items()), tuple(self.features.items())
         return PinnedLookup(project, name, self.version.number, keys, features, **options)
+
+    @property
+    def stored(self) -> GroupRecord:
+        """The group whose stored rows are read."""
+        return self.record
 
     @property
     def features(self) -> dict[str, str]:
@@ -57,7 +74,7 @@ class Source:
         """The names of join keys in the spine, by their names in the group, in order."""
         return {name: (self.lookup.rename or {}).get(name, name) for name in self.version.schema.key_names}
 
-    def request(self, moments: Interval | None, interval: Interval) -> FeatureRequest:
+    def request(self, moments: Interval | None, interval: Interval) -> Request:
         """Return the request to an engine, without rows that no moment can see: later than the last one, or expired at the first.
 
         Args:
@@ -76,3 +93,54 @@ class Source:
     def rows(self, *spans: Interval) -> Rows:
         """Return the rows with an event time in one of some intervals; without an interval, all rows."""
         return self.snapshot.within(self.version.schema, *spans)
+
+
+@dataclass(frozen=True)
+class WindowedSource(Source):
+    """A lookup of a windowed group, and the events that it is computed from.
+
+    Args:
+        origin: The source of the events.
+    """
+
+    version: WindowedVersion
+    origin: GroupRecord
+
+    @property
+    def stored(self) -> GroupRecord:
+        """The group whose stored rows are read: the source of the events."""
+        return self.origin
+
+    def request(self, moments: Interval | None, interval: Interval) -> WindowRequest:
+        """Return the request to an engine, without events that no window can have: after the last moment, or before the first window.
+
+        Args:
+            moments: The first and the last moment; None if there are none.
+            interval: Only events with an event time within it are visible.
+        """
+        definition, events = self.version.definition, self.version.events.schema
+        wanted = {name: i for i, name in enumerate(self.features)}
+        windows = sorted((one for one in definition.windows if one.name in wanted), key=lambda one: wanted[one.name])
+        seen: Interval | None = None
+        if moments is not None and moments.start is not None:
+            reach = _reach(windows, definition.hop_length)
+            # A window does not have the event at its start, but reading that one event more changes nothing.
+            first = None if reach is None else moments.start - reach
+            seen = interval.intersect(Interval(first, moments.end))
+        one_of = () if self.origin.event_id is not None else tuple(events.key_names)
+        rows = self.snapshot.within(events, seen or EMPTY_INTERVAL)
+        return WindowRequest(rows, tuple(self.keys), tuple(windows), definition.hop_length, one_of)
+
+    def rows(self, *spans: Interval) -> Rows:
+        """Return the entities and event times at which the values change because of an event, without features."""
+        return self.snapshot.within(replace(self.version.schema, features=()), *spans)
+
+
+def _reach(windows: Sequence[WindowedFeature], hop: int | None) -> int | None:
+    """Return how long before a moment the earliest window may start, in microseconds; None: at the first event."""
+    reach = 0
+    for one in windows:
+        if one.length is None:
+            return None
+        reach = max(reach, one.length + one.aggregation.shift)
+    return reach + (hop or 0)

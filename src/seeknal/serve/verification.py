@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -179,8 +179,8 @@ class _Comparison:
         self, catalog: Catalog, engine: Engine, table: OnlineTable, part: Part, goal: PinnedLookup, at: int
     ) -> None:
         self._engine, self._table, self._part, self._at = engine, table, part, at
-        self._source: Source = catalog.source(goal.lookup)
-        self._ttl = self._source.record.group.materialization.lifetime if table.record.ttl is None else table.record.ttl
+        source: Source = catalog.source(goal.lookup)
+        self._source = source if table.record.ttl is None else source.with_ttl(table.record.ttl)
         self._asked = Entities([part], [key.name for key in part.keys])
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
@@ -220,11 +220,7 @@ class _Comparison:
             [*columns, pa.array(np.full(len(keys), self._at, np.int64))],
             names=[*(f"k{i}" for i in range(len(columns))), "t"],
         )
-        # `request` leaves out rows by the group's ttl. The table may have a longer one, so select the rows by that.
-        request = replace(source.request(Interval(self._at, self._at), Interval()), ttl=self._ttl, parts=())
-        if self._ttl is not None:
-            request = replace(request, rows=source.rows(Interval(self._at - self._ttl, self._at)))
-        found = self._engine.as_of(request, moments)
+        found = self._engine.as_of(source.request(Interval(self._at, self._at), Interval()), moments)
         return dict(zip(source.features.values(), found.columns, strict=True))
 
     def _compare(self, keys: pa.Table, read: Read, offline: Mapping[str, pa.ChunkedArray]) -> _Compared:
@@ -276,7 +272,11 @@ class _Comparison:
         loaded = offline is None or any(interval.intersect(Interval(offline, offline)) for interval in state.spans)
         # Both sides have the same row: either its values differ, or only one side hides it, by another ttl.
         if row is not None and row[-1] == offline and not behind:
-            return EXPIRED if state.ttl != self._ttl and self._table.record.ttl is None else OTHER
+            return (
+                EXPIRED
+                if state.ttl != self._source.record.group.materialization.lifetime and self._table.record.ttl is None
+                else OTHER
+            )
         if behind or not loaded:
             return NOT_LOADED
         if row is None:

@@ -117,7 +117,7 @@ def _lookups(service: Service, request: Request, query: TrainingQuery) -> list[F
     for one in query.lookups:
         if project := split_label("feature group", one.group, request.project)[0]:
             request.check_right("read", project)
-        group = service.definitions.group(one.group, request).group
+        group = service.definitions.group(one.group, request).label
         lookups.append(FeatureLookup(group, one.features, one.prefix, one.rename, one.version))
     return lookups
 

@@ -168,7 +168,11 @@ class Workplace:
         make(parent)
         sweep(parent)
         self.folder, lock = _begin(parent / _WORK, [])
-        self.end = finalize(self, _end_work, self.folder, lock, os.getpid())
+        try:
+            self.end = finalize(self, _end_work, self.folder, lock, os.getpid())
+        except BaseException:  # a Ctrl-C, whose traceback would keep the lock
+            lock.close()
+            raise
 
 
 def _end_work(folder: Path, lock: FileIO, maker: int) -> None:
@@ -259,8 +263,12 @@ def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
         made.append(part)
         part.mkdir()
         if (lock := _try_lock(part, unknown=True)) is not None:
-            if part.exists():
-                return part, lock
+            try:
+                if part.exists():
+                    return part, lock
+            except BaseException:  # a Ctrl-C, whose traceback would keep the lock
+                lock.close()
+                raise
             lock.close()
 
 
@@ -288,25 +296,31 @@ def _try_lock(part: Path, *, unknown: bool) -> FileIO | None:
         unknown: Whether this process owns the folder, and so goes on without a lock where the filesystem has none.
             Otherwise such a folder counts as locked, and so does one of another user.
     """
-    lock = None
     try:
         lock = FileIO(os.open(part / _LOCK, os.O_RDWR | os.O_CREAT, 0o600))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
-        pass
+    except FileNotFoundError:
+        return None
     except PermissionError:  # another user's folder
         if unknown:
             raise
-    except OSError:
-        if lock is None:
-            raise
-        if unknown:
-            return lock
-    else:
-        return lock
-    if lock is not None:
-        lock.close()
-    return None
+        return None
+    is_ours = False
+    try:
+        is_ours = _is_locked(lock, unknown)
+    finally:  # a Ctrl-C too, whose traceback would keep the lock
+        if not is_ours:
+            lock.close()
+    return lock if is_ours else None
+
+
+def _is_locked(lock: FileIO, unknown: bool) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the filesystem has no locks
+        return unknown
+    return True
 
 
 def put(place: Path, content: bytes) -> None:

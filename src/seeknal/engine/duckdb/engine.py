@@ -6,7 +6,7 @@ keys, moments and positions do. The SQL is in `seeknal.engine.duckdb.queries`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, pairwise
 from pathlib import Path
@@ -15,12 +15,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seeknal.define.schema import ROW_ID, Schema
+from seeknal.define.columns import ROW_ID
+from seeknal.define.schema import Schema
 from seeknal.engine.asof import nearest
+from seeknal.engine.duckdb.conditions import check_conditions
 from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, latest_sql, rows_sql, share_sql
 from seeknal.engine.duckdb.spool import ParquetSpool, parquet_spools
-from seeknal.engine.protocol import FeatureRequest
+from seeknal.engine.duckdb.windows import WindowJoin
+from seeknal.engine.protocol import FeatureRequest, Request, WindowRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
 from seeknal.offline.plan import stored_sql, within
@@ -33,6 +36,8 @@ from seeknal.values.types import UTC
 
 _BYTES, _BYTES_OF_TEXT = 110, 300
 """The bytes that a row takes during a join, per key column: of integers, and of other types, such as text."""
+_BYTES_OF_VALUE, _BYTES_OF_RESULT = 24, 40
+"""The bytes that each feature of a windowed group takes per event and per moment, about."""
 _LITTLE = 2**28
 """A join that needs fewer bytes than this is made in one pass, unless the user has set a memory limit."""
 _BATCH = 2**17
@@ -54,8 +59,10 @@ class DuckDBEngine:
     def __init__(self, duck: Duck) -> None:
         self._duck = duck
 
-    def as_of(self, wanted: FeatureRequest, moments: pa.Table) -> pa.Table:
+    def as_of(self, wanted: Request, moments: pa.Table) -> pa.Table:
         """See `Engine.as_of`."""
+        if isinstance(wanted, WindowRequest):
+            return self._windows(wanted).of_table(moments, self._passes_of_events(wanted, len(moments)))
         if wanted.rows.is_empty:
             schema = _features(wanted)
             return pa.table([pa.nulls(len(moments), kind) for kind in schema.types], schema=schema)
@@ -66,11 +73,63 @@ class DuckDBEngine:
         found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer()
         return _logical(wanted, found.to_reader()).read_all()
 
+    def check_conditions(self, schema: Schema, conditions: Mapping[str, str]) -> None:
+        """See `Engine.check_conditions`."""
+        check_conditions(self._duck.connection.cursor(), schema, conditions)
+
     def spools(self, count: int) -> AbstractContextManager[Sequence[ParquetSpool]]:
         """See `Engine.spools`."""
         return parquet_spools(count, self._duck.scratch, self._as_of_streamed)
 
-    def _as_of_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
+    def _windows(self, wanted: WindowRequest) -> WindowJoin:
+        """Return the join of a windowed group, whose conditions are checked: they become part of its queries."""
+        texts = {one.aggregation.where: one.name for one in reversed(wanted.windows)}
+        conditions = {text: feature for text, feature in texts.items() if text is not None}
+        self.check_conditions(wanted.rows.schema, conditions)
+        return WindowJoin(self._query, wanted, "" if wanted.rows.is_empty else _rows_sql(wanted.rows))
+
+    def _passes_of_events(self, wanted: WindowRequest, moments: int) -> int:
+        """Return the number of passes, each over a partition of the entities, in which the features can be computed in memory."""
+        keys = sum(
+            _BYTES if pa.types.is_integer(wanted.rows.schema.field(name).type) else _BYTES_OF_TEXT
+            for name in wanted.keys
+        )
+        needed = wanted.rows.count * (keys + _BYTES_OF_VALUE * len(wanted.windows)) + wanted.rows.size
+        needed += moments * (keys + _BYTES_OF_RESULT * len(wanted.windows))
+        return self._passes_for(needed)
+
+    def _as_of_streamed(self, wanted: Request, moments: Path) -> pa.RecordBatchReader:
+        """Answer the moments of a file, in the order of the positions `i`; see `Spool.as_of`."""
+        return (
+            self._windows_streamed(wanted, moments)
+            if isinstance(wanted, WindowRequest)
+            else self._rows_streamed(wanted, moments)
+        )
+
+    def _windows_streamed(self, wanted: WindowRequest, moments: Path) -> pa.RecordBatchReader:
+        """Compute a windowed group's features at the moments of a file.
+
+        In passes, each over a partition of the entities, they are computed and written with their positions to a file; then that file
+        is read in the spine's order.
+        """
+        count, join = pq.read_metadata(moments).num_rows, self._windows(wanted)
+        passes, spine, found = self._passes_of_events(wanted, count), scan([str(moments)]), []
+        for number in range(passes):
+            share = share_sql(len(wanted.keys), number, passes)
+            mine = self._query(f"SELECT * FROM {spine} WHERE {share}")
+            features = join.answer(mine.drop_columns("i"), number, passes)
+            names = [f"f{i}" for i in range(len(wanted.windows))]
+            found.append(moments.with_name(f"{moments.stem}-{number}.parquet"))
+            pq.write_table(features.rename_columns(names).append_column("i", mine["i"]), found[-1])
+        schema = join.schema
+        cursor = self._duck.connection.cursor()
+        try:
+            query = f"SELECT {comma(f'f{i}' for i in range(len(schema)))} FROM {scan(map(str, found))} ORDER BY i"
+            return _named(schema, cursor.sql(query).to_arrow_reader(_BATCH))
+        except duckdb.Error as error:
+            raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
+
+    def _rows_streamed(self, wanted: FeatureRequest, moments: Path) -> pa.RecordBatchReader:
         """Join a group to the moments of a file, and return the features in the order of the positions `i`.
 
         Neither the rows of the group nor their features have to fit in memory, and features are sorted once, in the spine's order:
@@ -89,7 +148,7 @@ class DuckDBEngine:
             passes = self._passes(rows.schema, rows.count + count)
             winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
             for number, file in enumerate(winners):
-                pq.write_table(self._winners(wanted, spine, share_sql(rows.schema, number, passes)), file)
+                pq.write_table(self._winners(wanted, spine, share_sql(len(rows.schema.keys), number, passes)), file)
             query = fetch_sql(_rows_sql(rows), wanted.features, scan(map(str, winners)))
             found = moments.with_name(f"{moments.stem}-found.parquet")
             cursor.execute(f"COPY ({query}) TO {literal(str(found))} (FORMAT parquet)")
@@ -117,6 +176,10 @@ class DuckDBEngine:
         needed = rows * sum(
             _BYTES if pa.types.is_integer(kind) else _BYTES_OF_TEXT for kind in schema.stored_types[: len(schema.keys)]
         )
+        return self._passes_for(needed)
+
+    def _passes_for(self, needed: int) -> int:
+        """Return the number of passes in which work that needs so many bytes fits in memory."""
         if needed < _LITTLE and not self._duck.has_own_limit:
             return 1
         return -(-needed // (self._duck.limit * 3 // 4))
@@ -237,7 +300,11 @@ def _features(wanted: FeatureRequest) -> pa.Schema:
 
 def _logical(wanted: FeatureRequest, found: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Cast batches of stored features, by position, to their names and logical types."""
-    schema = _features(wanted)
+    return _named(_features(wanted), found)
+
+
+def _named(schema: pa.Schema, found: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Cast batches of stored columns, by position, to the names and logical types of a schema."""
     stored = [types.stored(field.type) for field in schema]
 
     def cast(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -130,7 +130,7 @@ class Join:
                 continue
             spine = self.spine.filter(pa.array(is_left)) if len(left) < len(numbers) else self.spine
             few = len(left) * _FEW < self.wanted.rows.count
-            mine = share_sql(schema, share, self.shares)
+            mine = share_sql(len(schema.keys), share, self.shares)
             read = self.query(rows_sql(schema, rows, of_spine=few, share=mine), spine=spine)
             at = nearest(read, spine, self.wanted.ttl)
             left, at = left[at >= 0], at[at >= 0]
@@ -148,7 +148,7 @@ class Join:
         shares = np.zeros(len(self.spine), np.int64)
         if self.shares > 1:
             numbered = self.spine.append_column("i", pa.array(np.arange(len(shares))))
-            share = share_sql(self.wanted.rows.schema, None, self.shares)
+            share = share_sql(len(self.wanted.rows.schema.keys), None, self.shares)
             found = self.query(f"SELECT i, {share} AS share FROM spine", spine=numbered)
             shares[found["i"].to_numpy()] = found["share"].to_numpy()
         return shares

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from seeknal.define.schema import ROW_ID, Schema
+from seeknal.define.columns import ROW_ID
+from seeknal.define.schema import Schema
 from seeknal.offline.plan import newest_first
 from seeknal.values.sql import comma, literal, quote
 
@@ -58,16 +59,15 @@ def ordered_sql(rows: str, features: Sequence[str], wanted: str = "wanted") -> s
     """
 
 
-def share_sql(schema: Schema, number: int | None, count: int) -> str:
+def share_sql(keys: int, number: int | None, count: int) -> str:
     """Write the SQL condition, on k0, k1, ..., that an entity is in a partition; or if `number` is None, its partition.
 
     Args:
-        schema: The group's schema.
+        keys: How many keys there are.
         number: The partition, from 0 on.
         count: How many partitions there are.
     """
-    keys = comma(f"k{i}" for i in range(len(schema.keys)))
-    share = f"hash({keys}) % {literal(count)}"
+    share = f"hash({comma(f'k{i}' for i in range(keys))}) % {literal(count)}"
     return share if number is None else "true" if count == 1 else f"{share} = {literal(number)}"
 
 

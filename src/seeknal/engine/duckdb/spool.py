@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seeknal.engine.protocol import FeatureRequest
+from seeknal.engine.protocol import Request
 from seeknal.system.folders import kept_in, temporary_folder
 
-FileJoin = Callable[[FeatureRequest, Path], pa.RecordBatchReader]
+FileJoin = Callable[[Request, Path], pa.RecordBatchReader]
 """Joins a group to the moments of a file, in which they are numbered by the column `i`; it writes its own files beside it."""
 
 
@@ -42,7 +42,7 @@ class ParquetSpool:
             self._writer.write_table(numbered)
         self._count += len(moments)
 
-    def as_of(self, wanted: FeatureRequest) -> pa.RecordBatchReader:
+    def as_of(self, wanted: Request) -> pa.RecordBatchReader:
         """See `Spool.as_of`."""
         with kept_in(self._scratch):
             self._close()

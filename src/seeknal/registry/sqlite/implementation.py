@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Select,
     Table,
     bindparam,
@@ -28,9 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from seeknal.define.feature_group import FeatureGroup
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, GroupDeletedError, StoreError
 from seeknal.registry.records import (
+    DefinitionRecord,
     GroupRecord,
     GroupState,
     Load,
@@ -40,7 +40,7 @@ from seeknal.registry.records import (
     TrainingSetRecord,
     Version,
 )
-from seeknal.registry.sqlite import loads, upgrade, writes
+from seeknal.registry.sqlite import group_rows, loads, upgrade, writes
 from seeknal.registry.sqlite import tables as t
 from seeknal.registry.sqlite.database import Database, reading, writing
 from seeknal.registry.sqlite.rows import (
@@ -51,7 +51,7 @@ from seeknal.registry.sqlite.rows import (
     training_set_of,
 )
 from seeknal.system.folders import same_access, share
-from seeknal.values.times import Interval, now
+from seeknal.values.times import Interval
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit
@@ -81,6 +81,7 @@ class SqliteRegistry(Database):
             ) from None
         super().__init__(path)
         self._opened: int | None = None
+        self._stand_ins: list[str] = []
         # With a write-ahead log, even readers have to write, and the change counter that `stamp` reads stands still.
         if _WAL in self._head(path.stat().st_ino)[:2]:
             self.leave_wal()
@@ -89,51 +90,71 @@ class SqliteRegistry(Database):
             try:
                 self.take("BEGIN IMMEDIATE", upgrade.upgrade)
             except StoreError:
-                # A registry of an earlier release that cannot be written is read as it is, if it has all tables and columns.
-                if not self.take("BEGIN", upgrade.is_readable):
+                # A registry of an earlier release that cannot be written is read as it is.
+                if (made := self.take("BEGIN", upgrade.stand_ins)) is None:
                     raise
+                self._stand_ins = made
+
+    def take(self, begin: str, step: Callable[[Connection], T]) -> T:
+        """Run a step in a transaction; see `Database.take`. A write first migrates a registry that could not be migrated before."""
+        if not self._stand_ins:
+            return super().take(begin, step)
+
+        def as_if_migrated(db: Connection) -> T:
+            if begin != "BEGIN":
+                upgrade.upgrade(db)
+            for statement in self._stand_ins if begin == "BEGIN" else ():
+                db.exec_driver_sql(statement)
+            return step(db)
+
+        result = super().take(begin, as_if_migrated)
+        self._stand_ins = self._stand_ins if begin == "BEGIN" else []
+        return result
 
     @writing
     def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:
-        materialization = group.materialization
-        entity_id = _save_entity(db, group.project, group.entity)
-        row = _group_row(db, group.project, group.name)
-        if row is None:
-            values = {"project": group.project, "name": group.name, "entity_id": entity_id, "created_at": now()}
-            times = {c: getattr(materialization, c) for c in ("event_time_col", "created_time_col")}
-            # Random, because SQLite would reuse the id of a deleted group, and records of that group would then refer to this one.
-            db.execute(insert(t.feature_group).values(**values, **times, online=0, id=secrets.randbits(_ID_BITS)))
-        else:
-            _refuse_changes(group, group_of(row).group)
-        db.execute(
-            update(t.feature_group)
-            .where(t.feature_group.c.project == group.project, t.feature_group.c.name == group.name)
-            .values(
-                description=func.coalesce(group.description, t.feature_group.c.description),
-                ttl=materialization.lifetime,
-                online=int(materialization.online),
-            )
-        )
-        return group_of(_found(_group_row(db, group.project, group.name)))
+        group_rows.save(db, group)
+        return group_of(_found(group_rows.row_of(db, group.project, group.name)))
+
+    @writing
+    def save_windowed_group(self, db: Connection, group: WindowedGroup, source: GroupRecord) -> tuple[GroupRecord, int]:
+        _check(db, source)
+        number = group_rows.save_windowed(db, group, source)
+        return group_of(_found(group_rows.row_of(db, group.project or source.project, group.name))), number
+
+    @reading
+    def definitions(self, db: Connection, record: GroupRecord) -> list[DefinitionRecord]:
+        return group_rows.definitions(db, record.id)
+
+    @writing
+    def choose_definition(self, db: Connection, record: GroupRecord, number: int) -> None:
+        _check(db, record)
+        db.execute(update(t.feature_group).where(t.feature_group.c.id == record.id).values(definition=number))
+
+    @reading
+    def windowed_groups(self, db: Connection, source: GroupRecord) -> list[GroupRecord]:
+        query = _named(group_rows.ALL, t.feature_group, None, None).where(t.feature_group.c.source_id == source.id)
+        return [group_of(row) for row in db.execute(query)]
 
     @reading
     def group(self, db: Connection, project: str, name: str) -> GroupRecord | None:
-        row = _group_row(db, project, name)
+        row = group_rows.row_of(db, project, name)
         return group_of(row) if row else None
 
     @reading
     def groups(self, db: Connection, project: str | None = None, name: str | None = None) -> list[GroupRecord]:
-        query = _named(_GROUPS, t.feature_group, project, name)
+        query = _named(group_rows.ALL, t.feature_group, project, name)
         return [group_of(row) for row in db.execute(query)]
 
     @reading
     def states(self, db: Connection, project: str | None, name: str, since: int | None = None) -> list[GroupState]:
-        query = _named(_GROUPS, t.feature_group, project, name)
+        query = _named(group_rows.ALL, t.feature_group, project, name)
         return [_state(db, group_of(row), since) for row in db.execute(query).all()]
 
     @writing
     def delete_group(self, db: Connection, record: GroupRecord) -> list[Load]:
         mine = t.feature_group.c.id == record.id
+        group_rows.refuse_source(db, record)
         entity_id, found = db.scalar(select(t.feature_group.c.entity_id).where(mine)), loads.of(db, record.id)
         # Tables refer to groups by name. If the group is gone already, those found belong to a later group of its name.
         for table in _users(db, record) if entity_id is not None else ():
@@ -145,7 +166,7 @@ class SqliteRegistry(Database):
 
     @reading
     def entities(self, db: Connection, project: str | None = None) -> list[tuple[str, Entity]]:
-        query = select(t.entity).order_by(t.entity.c.project, t.entity.c.name)
+        query = select(t.entity).where(t.entity.c.name != "").order_by(t.entity.c.project, t.entity.c.name)
         if project is not None:
             query = query.where(t.entity.c.project == project)
         return [(row.project, entity_of(row)) for row in db.execute(query)]
@@ -243,7 +264,7 @@ class SqliteRegistry(Database):
         if (None if found is None else online_table_of(found)) != known:  # another process changed the table first
             return False
         # Deleting a group deletes its tables, so none may be registered afterwards.
-        if any(_group_row(db, lookup.project, lookup.group) is None for lookup in table.lookups):
+        if any(group_rows.row_of(db, lookup.project, lookup.group) is None for lookup in table.lookups):
             return False
         db.execute(delete(t.online_table).where(mine))
         db.execute(insert(t.online_table).values(**values))
@@ -345,19 +366,8 @@ def copy(source: Path, target: Path) -> None:
 
 
 T = TypeVar("T")
-_ID_BITS = 62
-"""The size of the random ids of groups; SQLite has room for 63 bits."""
 _WAL = 2
 """The version of the file format by which SQLite marks a database with a write-ahead log."""
-
-_GROUPS = select(
-    t.feature_group,
-    t.entity.c.name.label("entity_name"),
-    t.entity.c.join_keys,
-    t.entity.c.pii_keys,
-    t.entity.c.description.label("entity_description"),
-).join(t.entity)
-
 
 _lookup = func.json_each(t.online_table.c.lookups).table_valued("value", name="lookup")
 _USERS = (
@@ -380,11 +390,6 @@ def _found(value: T | None) -> T:
     if value is None:
         raise StoreError("The registry lost a row that this transaction had just written.")
     return value
-
-
-def _group_row(db: Connection, project: str, name: str) -> Row[tuple[object, ...]] | None:
-    query = _GROUPS.where(t.feature_group.c.project == project, t.feature_group.c.name == name)
-    return db.execute(query).one_or_none()
 
 
 def _check(db: Connection, record: GroupRecord) -> None:
@@ -428,39 +433,6 @@ def _named(query: Select[Any], table: Table, project: str | None, name: str | No
 
 def _is_table(project: str, name: str) -> ColumnElement[bool]:
     return (t.online_table.c.project == project) & (t.online_table.c.name == name)
-
-
-def _save_entity(db: Connection, project: str, entity: Entity) -> int:
-    query = select(t.entity).where(t.entity.c.project == project, t.entity.c.name == entity.name)
-    row = db.execute(query).one_or_none()
-    known = Entity.stored(entity.name, entity.join_keys) if row is None else entity_of(row)
-    values = {
-        "pii_keys": _json(entity.pii_keys or known.pii_keys),
-        "description": entity.description or known.description,  # parts that are not given stay as registered
-    }
-    if row is None:
-        named = {"project": project, "name": entity.name, "join_keys": _json(entity.join_keys)}
-        return int(_found(db.execute(insert(t.entity).values(**named, **values)).inserted_primary_key)[0])
-    if known.join_keys != entity.join_keys:
-        raise DefinitionError(
-            f"Entity {entity.name!r} of project {project!r} has the join keys {', '.join(known.join_keys)}, "
-            f"not {', '.join(entity.join_keys)}. Use those, or give the entity another name."
-        )
-    db.execute(update(t.entity).where(t.entity.c.id == row.id).values(**values))
-    return int(row.id)
-
-
-def _refuse_changes(group: FeatureGroup, known: FeatureGroup) -> None:
-    for what, new, old in (
-        ("entity", group.entity.name, known.entity.name),
-        ("event_time_col", group.materialization.event_time_col, known.materialization.event_time_col),
-        ("created_time_col", group.materialization.created_time_col, known.materialization.created_time_col),
-    ):
-        if new != old:
-            raise DefinitionError(
-                f"Group {group.name!r} of project {group.project!r} has {what}={old!r}, not {new!r}. "
-                "Keep that, delete the group, or write to a new one."
-            )
 
 
 def _json(values: Sequence[str]) -> str:

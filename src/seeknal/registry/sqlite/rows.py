@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import Row
 
+from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup, Materialization
+from seeknal.define.windowed_group import WindowedGroup, features_of
 from seeknal.entity import Entity
 from seeknal.registry.records import (
     GroupRecord,
@@ -31,7 +33,11 @@ def entity_of(row: Row[tuple[object, ...]]) -> Entity:
 
 
 def group_of(row: Row[tuple[object, ...]]) -> GroupRecord:
-    """Return the group in a row that is joined with its entity."""
+    """Return the group in a row that is joined with its entity, its source and its definition."""
+    return GroupRecord(row.id, _definition_of(row), row.created_at)
+
+
+def _definition_of(row: Row[tuple[object, ...]]) -> FeatureGroup | WindowedGroup:
     keys = (msgspec.json.decode(column) for column in (row.join_keys, row.pii_keys))
     materialization = Materialization(
         event_time_col=row.event_time_col,
@@ -39,10 +45,18 @@ def group_of(row: Row[tuple[object, ...]]) -> GroupRecord:
         ttl=None if row.ttl is None else timedelta(microseconds=row.ttl),
         online=bool(row.online),
     )
+    named = {"name": row.name, "project": row.project, "description": row.description}
+    if row.event_id is not None:
+        return EventGroup(**named, materialization=materialization, event_id=tuple(msgspec.json.decode(row.event_id)))
     join_keys, pii_keys = keys
     entity = Entity.stored(row.entity_name, join_keys, row.entity_description, pii_keys)
-    group = FeatureGroup(row.name, entity, materialization, row.project, row.description)
-    return GroupRecord(row.id, group, row.created_at)
+    if row.definition is None:
+        return FeatureGroup(**named, entity=entity, materialization=materialization)
+    features, hop = features_of(row.text)
+    source = f"{row.source_project}/{row.source_name}"
+    return WindowedGroup(
+        **named, entity=entity, source=source, features=features, hop=hop, online=materialization.online
+    )
 
 
 def online_table_of(row: Row[tuple[object, ...]]) -> OnlineTableRecord:

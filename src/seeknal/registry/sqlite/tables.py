@@ -43,8 +43,22 @@ feature_group = Table(
     Column("ttl", BigInteger),
     Column("online", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("event_id", Text),
+    Column("source_id", ForeignKey("feature_group.id")),
+    Column("definition", Integer),
     UniqueConstraint("project", "name"),
 )
+"""An event source has an `event_id`. A windowed group has a source, and the number of its current definition."""
+
+definition = Table(
+    "definition",
+    metadata,
+    Column("group_id", ForeignKey("feature_group.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+"""The versions of a windowed group's definition."""
 
 snapshot = Table(
     "snapshot",

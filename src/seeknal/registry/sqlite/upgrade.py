@@ -8,8 +8,9 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert, insp
 
 from seeknal.errors import StoreError
 from seeknal.registry.sqlite import tables as t
+from seeknal.values.sql import comma, quote
 
-HEAD = "0002"
+HEAD = "0003"
 """The number of the last migration."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _alembic_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
@@ -33,14 +34,26 @@ def is_current(db: Connection) -> bool:
     return bool(number == HEAD)
 
 
-def is_readable(db: Connection) -> bool:
-    """Return whether a registry of an earlier release has all tables, with all columns, so that it can be read as it is."""
-    found = inspect(db)
-    return all(
-        found.has_table(table.name)
-        and {column.name for column in table.columns} <= {one["name"] for one in found.get_columns(table.name)}
-        for table in t.metadata.sorted_tables
-    )
+def stand_ins(db: Connection) -> list[str] | None:
+    """Return the SQL that lets a connection read a registry of an earlier release as if it had been migrated.
+
+    What it lacks is put before the stored tables, for the connection only: an empty table, or a view with nulls for new columns. None:
+    it lacks columns that cannot be null.
+    """
+    found, made = inspect(db), []
+    for table in t.metadata.sorted_tables:
+        names = [column.name for column in table.columns]
+        if not found.has_table(table.name):
+            made.append(f"CREATE TEMP TABLE {quote(table.name)} ({comma(map(quote, names))})")
+            continue
+        known = {one["name"] for one in found.get_columns(table.name)}
+        missing = [column for column in table.columns if column.name not in known]
+        if any(not column.nullable for column in missing):
+            return None
+        if missing:
+            columns = comma(quote(name) if name in known else f"NULL AS {quote(name)}" for name in names)
+            made.append(f"CREATE TEMP VIEW {quote(table.name)} AS SELECT {columns} FROM main.{quote(table.name)}")
+    return made
 
 
 def upgrade(db: Connection) -> None:

@@ -1,0 +1,149 @@
+"""Windowed features on DuckDB: SQL reads the events, `seeknal.engine.windows` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from seeknal.define.aggregations.result_types import type_of
+from seeknal.define.columns import ROW_ID
+from seeknal.engine.duckdb.conditions import condition_sql
+from seeknal.engine.duckdb.queries import share_sql
+from seeknal.engine.protocol import WindowRequest
+from seeknal.engine.windows.spine import Stored, windows_at
+from seeknal.errors import DataError, StoreError
+from seeknal.names import quoted
+from seeknal.offline.plan import newest_first
+from seeknal.values import types
+from seeknal.values.casting import recast
+from seeknal.values.moments import gather
+from seeknal.values.sql import comma, quote
+
+_BEFORE_ALL = -(2**63) + 1
+"""The created time, in microseconds, that stands for none: an event with one comes after one without."""
+_FEW = 20
+"""A spine is small if there are more than this many times as many events."""
+
+
+@dataclass(frozen=True)
+class WindowJoin:
+    """The features of one windowed group at the moments of a spine.
+
+    Args:
+        query: Runs SQL and returns a table; Arrow tables passed by keyword are views of that name in the SQL.
+        wanted: The features.
+        rows: SQL that reads the rows of the source.
+    """
+
+    query: Callable[..., pa.Table]
+    wanted: WindowRequest
+    rows: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The names and logical types of the features."""
+        columns = {field.name: field.type for field in self.wanted.rows.schema}
+        return pa.schema([(one.name, type_of(one.aggregation, columns)) for one in self.wanted.windows])
+
+    def of_table(self, moments: pa.Table, passes: int) -> pa.Table:
+        """Return the features at the moments of a table, in passes over partitions of the entities."""
+        if passes == 1:
+            return self.answer(moments)
+        numbered = moments.append_column("i", pa.array(np.arange(len(moments))))
+        share = share_sql(len(self.wanted.keys), None, passes)
+        parts, places = [], []
+        shares = self.query(f"SELECT i, {share} AS share FROM spine", spine=numbered)
+        order = np.argsort(shares["i"].to_numpy())
+        share_of = shares["share"].to_numpy()[order]
+        for number in range(passes):
+            mine = np.flatnonzero(share_of == number)
+            parts.append(self.answer(moments.take(pa.array(mine)), number, passes))
+            places.append(mine)
+        back = np.argsort(np.concatenate(places))
+        together = pa.concat_tables(parts)
+        return pa.Table.from_arrays(gather(together.columns, back), names=together.column_names)
+
+    def answer(self, moments: pa.Table, share: int = 0, shares: int = 1) -> pa.Table:
+        """Return the features at these moments, by their names.
+
+        Args:
+            moments: k0, k1, ... (keys) and t (microseconds), of one partition of the entities.
+            share: The number of that partition.
+            shares: How many partitions there are.
+        """
+        wanted = self.wanted
+        stored = Stored(self._events(moments, share, shares), self._columns, self._masks)
+        found = windows_at(stored, moments, wanted.windows, wanted.hop)
+        return pa.Table.from_arrays(found, schema=self.schema)
+
+    def _events(self, moments: pa.Table, share: int, shares: int) -> pa.Table:
+        schema, wanted = self.wanted.rows.schema, self.wanted
+        fields = [schema.field(name) for name in [*wanted.keys, *self._columns]]
+        if wanted.rows.is_empty:
+            return _nothing(len(wanted.keys), list(self._columns.values()), fields, self._masks)
+        few = len(moments) * _FEW < wanted.rows.count
+        query = self._sql(share_sql(len(wanted.keys), share, shares), of_spine=few)
+        try:
+            found = self.query(query, spine=moments)
+        except StoreError as error:
+            if self._masks and isinstance(
+                error.__cause__, duckdb.DataError
+            ):  # a cast of text that is no number, for example
+                raise DataError(
+                    f"A condition could not be evaluated for every event: {error.__cause__}. The conditions are "
+                    f"{quoted(self._masks)}. For a cast that may fail, write TRY_CAST."
+                ) from None
+            raise
+        kinds = {f"k{i}": types.stored(field.type) for i, field in enumerate(fields[: len(wanted.keys)])}
+        stored = [kinds.get(name, kind) for name, kind in zip(found.column_names, found.schema.types, strict=True)]
+        logical = list(stored)
+        for own, name in self._columns.items():
+            place = found.column_names.index(name)
+            stored[place], logical[place] = schema.stored_type(own), schema.field(own).type
+        return recast(recast(found, stored), logical)
+
+    def _sql(self, share: str, *, of_spine: bool) -> str:
+        """Write the query that reads the events: see `Stored.rows`."""
+        schema, wanted = self.wanted.rows.schema, self.wanted
+        keys = {f"k{i}": quote(name) for i, name in enumerate(wanted.keys)}
+        columns = {**keys, "t": f"epoch_us({quote(schema.event_time.name)})"}
+        if schema.created_time:
+            columns["created"] = f"coalesce(epoch_us({quote(schema.created_time.name)}), {_BEFORE_ALL})"
+        columns |= {"id": quote(ROW_ID), **{name: quote(own) for own, name in self._columns.items()}}
+        columns |= {name: name for name in self._masks.values()}
+        # The conditions get a query of their own, in which their columns have no other names.
+        masks = comma(["*", *(f"{condition_sql(text)} AS {name}" for text, name in self._masks.items())])
+        rows = f"SELECT {masks} FROM ({self.rows})"
+        if wanted.one_of:  # rows that agree in these columns and in their time are one event
+            same = comma(map(quote, [*wanted.one_of, schema.event_time.name]))
+            rows += f" QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY {newest_first(schema)}) = 1"
+        named = comma(f"{value} AS {name}" for name, value in columns.items())
+        narrow = f"SEMI JOIN spine USING ({comma(keys)})" if of_spine else ""
+        known = " AND ".join(f"{name} IS NOT NULL" for name in keys)
+        return f"SELECT * FROM (SELECT {named} FROM ({rows})) {narrow} WHERE {known} AND {share}"
+
+    @cached_property
+    def _columns(self) -> dict[str, str]:
+        """The names under which the columns that features aggregate are read."""
+        of = (one.aggregation for one in self.wanted.windows)
+        names = dict.fromkeys(name for one in of for name in (one.source_column, one.by) if name is not None)
+        return {own: f"c{i}" for i, own in enumerate(names)}
+
+    @cached_property
+    def _masks(self) -> dict[str, str]:
+        """The names under which the conditions of features are read."""
+        texts = dict.fromkeys(one.aggregation.where for one in self.wanted.windows)
+        return {text: f"_seeknal_where_{i}" for i, text in enumerate(texts) if text is not None}
+
+
+def _nothing(keys: int, columns: list[str], fields: list[pa.Field], masks: dict[str, str]) -> pa.Table:
+    """Return no events."""
+    names = [*(f"k{i}" for i in range(keys)), *columns]
+    kinds = {name: field.type for name, field in zip(names, fields, strict=True)}
+    others = {"t": pa.int64(), "id": pa.int64(), **dict.fromkeys(masks.values(), pa.bool_())}
+    return pa.schema(list({**kinds, **others}.items())).empty_table()

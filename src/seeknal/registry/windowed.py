@@ -1,0 +1,73 @@
+"""Versions of windowed groups: each is a version of the definition, applied to the current version of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from seeknal.define.windowed_group import WindowedGroup, features_of
+from seeknal.registry.records import DefinitionRecord, Version
+
+if TYPE_CHECKING:
+    from seeknal.define.schema import Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedVersion(Version):
+    """A version of a windowed group. Its rows, snapshot and time of writing are those of the source.
+
+    Args:
+        definition: The definition.
+        events: The version of the source whose rows it is computed from.
+    """
+
+    definition: WindowedGroup
+    events: Version
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The schema, which follows from the definition and the source's schema; this loads Arrow.
+
+        Raises:
+            DefinitionError: The source has lost a column that the definition needs.
+        """
+        from seeknal.define.windowed_schema import schema_of
+
+        return schema_of(self.definition, self.events.schema)
+
+    @property
+    def columns(self) -> list[tuple[str, str, str]]:
+        """Name, type and role of each column."""
+        return self.schema.describe()
+
+
+def windowed_versions(
+    group: WindowedGroup, definitions: Sequence[DefinitionRecord], events: Version
+) -> list[WindowedVersion]:
+    """Return the versions of a windowed group, oldest first.
+
+    Args:
+        group: The group with its current definition.
+        definitions: The versions of its definition.
+        events: The version of the source.
+    """
+    found = []
+    for one in definitions:
+        features, hop = features_of(one.text)
+        found.append(
+            WindowedVersion(
+                number=one.number,
+                schema_text="",
+                created_at=one.created_at,
+                snapshot=events.snapshot,
+                rows=events.rows,
+                written_at=events.written_at,
+                is_current=one.is_current,
+                files=events.files,
+                definition=replace(group, features=features, hop=hop),
+                events=events,
+            )
+        )
+    return found
