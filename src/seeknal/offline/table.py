@@ -123,7 +123,7 @@ class OfflineTable:
         return found
 
     def wait_for_commits(self) -> None:
-        """Wait until running commits are done; a commit that starts after that is dated later."""
+        """Wait until running commits are done; a later commit is dated later."""
         with exclusive_lock(self.root / "_commit.lock"):
             pass
 
