@@ -16,7 +16,6 @@ from seeknal.define.feature_group import Materialization, Named
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.names import check_name, split_label
-from seeknal.values.arguments import check_flag
 from seeknal.values.times import microseconds
 
 
@@ -49,7 +48,6 @@ class WindowedGroup:
     project: str | None = None
     description: str | None = None
     hop: Length | None = None
-    online: bool = False
     origin: str = field(init=False)
     """The name of the source, with its project if that is known: "shop/transactions"."""
 
@@ -64,7 +62,6 @@ class WindowedGroup:
         set_(self, "project", own)
         set_(self, "features", self._checked_features())
         set_(self, "hop", None if self.hop is None else read_length("hop", self.hop))
-        set_(self, "online", check_flag("online", self.online))
         check_columns([*self.entity.join_keys, *(feature.name for feature in self.windows)])
 
     def _checked_features(self) -> Mapping[str, Aggregation]:
@@ -88,7 +85,7 @@ class WindowedGroup:
     @property
     def materialization(self) -> Materialization:
         """How its values are kept: they have no ttl, since windows end by themselves."""
-        return Materialization(online=self.online)
+        return Materialization()
 
     @cached_property
     def text(self) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, notice
 from seeknal.featurestore import Binding, working
-from seeknal.featurestore.group import FeatureGroupDuckDB
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
+from seeknal.featurestore.stored import StoredGroup
 from seeknal.featurestore.training_set import TrainingSet
 from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.system.folders import named
@@ -339,5 +340,8 @@ class HistoricalFeaturesDuckDB:
     @property
     def _store(self) -> FeatureStore:
         """The store of these features: that of the groups, or else the current one at the first use. It never changes afterwards."""
-        groups = (one.source for one in self._inquiry.lookups if isinstance(one.source, FeatureGroupDuckDB))
+        origins = (
+            one.source.source if isinstance(one.source, WindowedGroup) else one.source for one in self._inquiry.lookups
+        )
+        groups = (one for one in origins if isinstance(one, StoredGroup))
         return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package

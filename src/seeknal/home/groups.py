@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_group import FeatureGroup
-from seeknal.errors import plural, unfinished
+from seeknal.define.windowed_group import WindowedGroup
+from seeknal.errors import DefinitionError, plural, unfinished
 from seeknal.home.core import Core
 from seeknal.names import check_features
 from seeknal.registry import GroupRecord, Load, Version
+from seeknal.registry.windowed import WindowedVersion
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress
 from seeknal.values.times import Interval, Moment, instant_or_none
@@ -78,11 +80,14 @@ class Groups:
         from seeknal.define.schema import difference
 
         catalog, record = self._core.catalog, self.get(name, project=project)
-        return difference(catalog.version(record, old).schema, catalog.version(record, new).schema)
+        before, after = catalog.version(record, old), catalog.version(record, new)
+        if isinstance(before, WindowedVersion) and isinstance(after, WindowedVersion):
+            return before.difference(after)
+        return difference(before.schema, after.schema)
 
     def watermarks(self, name: str, *, project: str | None = None) -> list[int]:
         """Return the newest event time of each write to a group's current version, in microseconds since 1970, without repeats."""
-        catalog, record = self._core.catalog, self.get(name, project=project)
+        catalog, record = self._core.catalog, self._stored(name, project)
         current = [version.number for version in catalog.versions(record) if version.is_current]
         noted = self._core.registry.watermarks(record, current[0]) if current else []
         # Commits that the registry could not note, because the disk is full for example, count as well.
@@ -105,19 +110,36 @@ class Groups:
 
     @contextmanager
     def _using(self, name: str, project: str | None) -> Iterator[GroupRecord]:
-        """Find a group for a call. If it is deleted during the call, the error of the call says so."""
-        record = self.get(name, project=project)
+        """Find a group with stored rows for a call. If it is deleted during the call, the error of the call says so.
+
+        Raises:
+            DefinitionError: There is no such group, or it is a windowed group.
+        """
+        record = self._stored(name, project)
         with self._core.catalog.lifetimes.using(record):
             yield record
 
+    def _stored(self, name: str, project: str | None) -> GroupRecord:
+        record = self.get(name, project=project)
+        if record.windowed:
+            raise DefinitionError(
+                f"{record.label} is computed from {record.windowed.origin} and has no rows of its own. Name {record.windowed.origin!r}."
+            )
+        return record
+
     # Writing
 
-    def register(self, group: FeatureGroup) -> GroupRecord:
+    def register(self, group: FeatureGroup | WindowedGroup) -> GroupRecord:
         """Register a group, or return the registered one with its description, ttl and `online` updated.
 
+        A new definition of a windowed group becomes its next version.
+
         Raises:
-            DefinitionError: The group is registered with another entity or other time columns.
+            DefinitionError: The group is registered with another entity, source or other time columns; or the definition of a windowed
+                group does not fit its source.
         """
+        if isinstance(group, WindowedGroup):
+            return self._core.catalog.register_windowed(group)[0]
         known = self.find(FeatureGroup.check(group).name, project=group.project)
         record = self._core.catalog.register(group, known)
         with _offline(record, f"The new ttl of {record.label} is registered"):
@@ -285,6 +307,8 @@ class Groups:
         from seeknal.write import maintenance
 
         catalog, number = self._core.catalog, check_number("number", number, 1)
+        if (found := self.get(name, project=project)).windowed:
+            return maintenance.rollback_definition(catalog, found, number)
         with self._using(name, project) as record:
             version = maintenance.rollback(catalog, record, number)
             with _offline(record, f"Version {number} of {record.label} is the current one again"):
@@ -330,7 +354,8 @@ class Groups:
         """Erase an entity from all versions, older snapshots and online rows of a group; see `Entities.erase`."""
         from seeknal.home import removal
 
-        with self._using(name, project) as record:
+        record = self._core.catalog.group_of_entity(self.get(name, project=project), keys)
+        with self._core.catalog.lifetimes.using(self._core.catalog.origin(record)):
             return removal.erase(self._core, [record], keys, delete_training_sets).groups[0]
 
     def delete(self, name: str, *, project: str | None = None) -> None:

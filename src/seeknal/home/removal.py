@@ -62,6 +62,8 @@ class ErasedEntity(Shown):
 
 def groups_beside(core: Core, record: GroupRecord) -> list[str]:
     """Return the groups of the project that are keyed by another entity, but whose keys include those of this group's entity."""
+    if record.event_id is not None:
+        return []
     entity, every = record.group.entity, core.catalog.groups(record.project)
     others = (one for one in every if one.group.entity.name != entity.name)
     return [one.label for one in others if set(entity.join_keys) <= set(one.group.entity.join_keys)]
@@ -72,7 +74,7 @@ def holding(core: Core, records: Sequence[GroupRecord], keys: Mapping[str, Any])
     found: dict[str, None] = {}
     for record in records:
         entity = core.catalog.entity(record, keys)
-        found |= dict.fromkeys(core.training_sets.holding(record, core.training_sets.users(record), entity))
+        found |= dict.fromkeys(one.label for one in core.training_sets.holding(record, entity))
     return list(found)
 
 
@@ -137,7 +139,8 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
         ):
             doomed = _delete_sets(sets, record, entity)
             catalog.registry.add_erasure(record, digest, at)
-            receipt = maintenance.erase(catalog, record, entity, lambda: sets.snapshots(record))
+            stored = catalog.origin(record)
+            receipt = maintenance.erase(catalog, stored, entity, lambda: sets.snapshots(stored))
             doomed += _delete_sets(sets, record, entity)
         leftovers.remove(catalog)
     with (
@@ -152,12 +155,10 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
 
 
 def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> list[str]:
-    users = sets.users(record)
-    labels = sets.holding(record, users, entity)
-    for one in users:
-        if one.label in labels:
-            sets.discard(one)
-    return labels
+    doomed = sets.holding(record, entity)
+    for one in doomed:
+        sets.discard(one)
+    return [one.label for one in doomed]
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class Deletion:
 
     def __post_init__(self) -> None:
         for group in self.groups:
+            self.core.catalog.lifetimes.refuse_source(group, self.groups)
             users = [one for one in self.core.tables.of(group) if one not in self.tables]
             if others := [one.label for one in users if one.label != group.label]:  # the table of its name goes with it
                 table, that = ("table", "that") if len(others) == 1 else ("tables", "them")
@@ -220,7 +222,7 @@ class Deletion:
         for one in self.sets:
             on_progress(f"Deleting {one.label}")
             self.core.training_sets.delete(one)
-        for group in self.groups:
+        for group in sorted(self.groups, key=lambda one: one.windowed is None):  # before their sources
             on_progress(f"Deleting {group.label}")
             _delete_group(self.core, group)
 

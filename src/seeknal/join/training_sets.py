@@ -158,13 +158,25 @@ class TrainingSets:
         return [one for one in self._catalog.registry.training_sets() if any(pin.is_of(record) for pin in one.pins)]
 
     def snapshots(self, record: GroupRecord) -> list[Snapshot]:
-        """Return the snapshots of a group that training sets need."""
-        mine = {pin for one in self.users(record) for pin in one.pins if pin.is_of(record)}
+        """Return the snapshots of a group that training sets need, of their own or of windowed groups over it."""
+        records = [record, *self._catalog.registry.windowed_groups(record)]
+        every = self._catalog.registry.training_sets()
+        mine = {pin for one in every for pin in one.pins if any(pin.is_of(group) for group in records)}
         return [self._source(pin).snapshot for pin in mine]
 
-    def holding(self, record: GroupRecord, users: Sequence[TrainingSetRecord], entity: pa.Table) -> list[str]:
-        """Return the labels of those training sets among `users` whose answer contains an entity of a group."""
-        return [one.label for one in users if self._holds(one, record, entity)]
+    def holding(self, record: GroupRecord, entity: pa.Table) -> list[TrainingSetRecord]:
+        """Return the training sets that an erasure of an entity from a group would change.
+
+        These are the sets whose answer contains the entity, and all sets of windowed groups of other entities that are computed from
+        the same events: a sum over a product has the purchases of all customers in it.
+        """
+        origin, keys = self._catalog.origin(record), set(entity.column_names)
+        readers = {one.id: one for one in (record, origin, *self._catalog.registry.windowed_groups(origin))}
+        found: dict[str, TrainingSetRecord] = {}
+        for reader in readers.values():
+            same = set(reader.group.entity.join_keys) == keys
+            found |= {one.label: one for one in self.users(reader) if not same or self._holds(one, reader, entity)}
+        return list(found.values())
 
     def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
         # An answer to a spine has the spine's entities, so there is no need to reproduce it.

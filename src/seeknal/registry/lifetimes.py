@@ -7,11 +7,12 @@ must neither change the new one nor leave a table that no group has.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from seeknal.errors import GroupDeletedError, SeeknalError
+from seeknal.errors import DefinitionError, GroupDeletedError, SeeknalError
+from seeknal.names import quoted
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import GroupRecord, Load
 from seeknal.system.storage import Storage
@@ -70,6 +71,17 @@ class Lifetimes:
             self._check(record)
             offline.create(schema)
 
+    @contextmanager
+    def staying(self, record: GroupRecord) -> Iterator[None]:
+        """Keep a group from being deleted during a block, such as the source of a windowed group while that is registered.
+
+        Raises:
+            GroupDeletedError: It was deleted.
+        """
+        with self._lock.shared():
+            self._check(record)
+            yield
+
     def end(self, record: GroupRecord, offline: OfflineTable, drop: Callable[[Load], None]) -> None:
         """Move the table of a group to the trash, and remove the group from the registry.
 
@@ -81,13 +93,28 @@ class Lifetimes:
             drop: Removes the rows of a load from its online store. It is called before another group can take the name, and
                 for all loads: one may have ended after the caller removed the online rows. A load that ends later removes its
                 rows itself.
+
+        Raises:
+            DefinitionError: Windowed groups are computed from the group. Nothing was removed.
         """
         from seeknal.offline.commit import discard
 
         with self._lock.exclusive():
+            self.refuse_source(record)
             discard(offline.root, self._trash.at(uuid.uuid4().hex))
             for load in self._registry.delete_group(record):
                 drop(load)
+
+    def refuse_source(self, record: GroupRecord, leaving: Sequence[GroupRecord] = ()) -> None:
+        """Check that no windowed group is computed from a group, except those given.
+
+        Raises:
+            DefinitionError: Some are; the message names them.
+        """
+        users = [one.label for one in self._registry.windowed_groups(record) if one not in leaving]
+        if users:
+            that = "that" if len(users) == 1 else "these"
+            raise DefinitionError(f"{record.label} is the source of {quoted(users)}. Delete {that} first.")
 
     def _check(self, record: GroupRecord) -> None:
         known = self._registry.group(record.project, record.name)

@@ -43,7 +43,7 @@ class Groups(Protocol):
         """
 
     def save_windowed_group(self, group: WindowedGroup, source: GroupRecord) -> tuple[GroupRecord, int]:
-        """Register a windowed group, or update its description and `online`. A new definition becomes the next version, and the current one.
+        """Register a windowed group, or update its description. A new definition becomes the next version, and the current one.
 
         Returns:
             The group, with its current definition, and the number of the version that has the definition given.
@@ -86,9 +86,6 @@ class Groups(Protocol):
 
         Returns:
             Its loads. If the group was deleted before, the call removes nothing and returns none.
-
-        Raises:
-            DefinitionError: It is the source of windowed groups.
         """
 
 

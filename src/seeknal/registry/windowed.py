@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from seeknal.define.aggregations import to_json
+from seeknal.define.aggregations.lengths import show_length
 from seeknal.define.windowed_group import WindowedGroup, features_of
 from seeknal.registry.records import DefinitionRecord, Version
 
 if TYPE_CHECKING:
-    from seeknal.define.schema import Schema
+    from seeknal.define.schema import Change, Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,29 @@ class WindowedVersion(Version):
     def columns(self) -> list[tuple[str, str, str]]:
         """Name, type and role of each column."""
         return self.schema.describe()
+
+    def difference(self, other: WindowedVersion) -> list[Change]:
+        """Return the features that differ from those of another version, in their aggregation, window or type."""
+        from seeknal.define.schema import Change
+
+        before, after = self._described(), other._described()
+        names = [*before, *(name for name in after if name not in before)]
+        return [
+            Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+        ]
+
+    def _described(self) -> dict[str, str]:
+        """Return each feature's type and definition, as text."""
+        found = {}
+        for one in self.definition.windows:
+            text = {
+                name: value for name, value in to_json(one.aggregation).items() if name not in {"aggregation", "over"}
+            }
+            length = {} if one.length is None else {"over": show_length(one.length)}
+            hop = {} if self.definition.hop_length is None else {"hop": show_length(self.definition.hop_length)}
+            arguments = ", ".join(f"{name}={value!r}" for name, value in {**text, **length, **hop}.items())
+            found[one.name] = f"{self.schema.feature(one.name).type}: {one.aggregation.name}({arguments})"
+        return found
 
 
 def windowed_versions(

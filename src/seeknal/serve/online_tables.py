@@ -146,6 +146,8 @@ class OnlineTables:
         check_progress(on_progress)
         take_over, place = check_flag("take_over", take_over), self._checked_target(target)
         sources = [self._catalog.source(lookup) for lookup in check_lookups(lookups)]
+        if windowed := [source.record.label for source in sources if source.record.windowed]:
+            raise DefinitionError(f"{windowed[0]} is a windowed group. It cannot be served online yet.")
         if name is None and len(sources) > 1:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
         from seeknal.join import retrieval

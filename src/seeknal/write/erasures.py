@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Context, Decimal
+from functools import reduce
 from hashlib import blake2b
 from typing import Any
 
@@ -64,6 +66,18 @@ def is_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Tabl
     """
     if not state.erased or not len(rows):
         return None
+    found = [_erased_of(catalog, state, schema, rows)] if schema.keys else []
+    for group in catalog.registry.windowed_groups(state.record):
+        if erased := catalog.registry.erasures(group):
+            fields = [schema.field(name) for name in group.group.entity.join_keys]
+            keys = rows.select([field.name for field in fields]).cast(pa.schema(fields))
+            found.append(_dated_before(erased, [digests(keys)], rows[schema.event_time.name]))
+    together = reduce(pc.or_, found) if found else None
+    return together if together is not None and pc.any(together).as_py() else None
+
+
+def _erased_of(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> pa.BooleanArray:
+    """Return a mask of the rows dated at or before the erasure of their entity from the group itself."""
     erased = catalog.registry.erasures(state.record)
     keys = rows.select(schema.key_names).cast(pa.schema(schema.keys))
     names = [digests(keys)]
@@ -71,13 +85,18 @@ def is_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Tabl
     for fields in dict.fromkeys(version.schema.keys for version in state.versions):
         encoded = Codec(replace(schema, keys=fields)).keys(keys)
         names.append([_earlier_digest(key) for key in encoded])
-    moments = rows[schema.event_time.name].cast(pa.int64()).to_pylist()
+    return _dated_before(erased, names, rows[schema.event_time.name])
+
+
+def _dated_before(erased: Mapping[str, int], names: Sequence[Sequence[str]], times: pa.ChunkedArray) -> pa.BooleanArray:
+    """Return a mask of the rows whose time is at or before the erasure that one of their names has."""
+    moments = times.cast(pa.int64()).to_pylist()
     # An entity that was never erased compares with a time before its own row.
     found = [
         any(moment <= erased.get(name, moment - 1) for name in each)
         for each, moment in zip(zip(*names, strict=True), moments, strict=True)
     ]
-    return pa.array(found, pa.bool_()) if any(found) else None
+    return pa.array(found, pa.bool_())
 
 
 def warn_of_return(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> None:

@@ -184,6 +184,18 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
     return catalog.version(record, number)
 
 
+def rollback_definition(catalog: Catalog, record: GroupRecord, number: int) -> Version:
+    """Make a version of a windowed group's definition current again.
+
+    Raises:
+        DefinitionError: There is no such version, or it is the current one.
+    """
+    if catalog.version(record, number).is_current:
+        raise DefinitionError(f"Version {number} of {record.label} is the current one.")
+    catalog.registry.choose_definition(record, number)
+    return catalog.version(record, number)
+
+
 def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *, dry_run: bool) -> tuple[Version, int]:
     """Remove the rows of the current version that are older than an instant. Earlier snapshots keep their rows.
 

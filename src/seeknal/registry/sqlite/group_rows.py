@@ -13,7 +13,6 @@ from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
-from seeknal.names import quoted
 from seeknal.registry.records import DefinitionRecord, GroupRecord
 from seeknal.registry.sqlite import tables as t
 from seeknal.registry.sqlite.rows import entity_of, group_of
@@ -121,19 +120,6 @@ def definitions(db: Connection, group: int) -> list[DefinitionRecord]:
     current = db.scalar(select(_group.c.definition).where(_group.c.id == group))
     query = select(t.definition).where(t.definition.c.group_id == group).order_by(t.definition.c.number)
     return [DefinitionRecord(row.number, row.text, row.created_at, row.number == current) for row in db.execute(query)]
-
-
-def refuse_source(db: Connection, record: GroupRecord) -> None:
-    """Check that no windowed group is computed from a group.
-
-    Raises:
-        DefinitionError: Some are; the message names them.
-    """
-    query = select(_group.c.project, _group.c.name).where(_group.c.source_id == record.id)
-    if users := [f"{project}/{name}" for project, name in db.execute(query.order_by(_group.c.project, _group.c.name))]:
-        raise DefinitionError(
-            f"{record.label} is the source of {quoted(users)}. Delete {'that' if len(users) == 1 else 'these'} first."
-        )
 
 
 def _save_entity(db: Connection, project: str, entity: Entity) -> int:

@@ -154,7 +154,6 @@ class SqliteRegistry(Database):
     @writing
     def delete_group(self, db: Connection, record: GroupRecord) -> list[Load]:
         mine = t.feature_group.c.id == record.id
-        group_rows.refuse_source(db, record)
         entity_id, found = db.scalar(select(t.feature_group.c.entity_id).where(mine)), loads.of(db, record.id)
         # Tables refer to groups by name. If the group is gone already, those found belong to a later group of its name.
         for table in _users(db, record) if entity_id is not None else ():
@@ -421,7 +420,10 @@ def _last_snapshot(db: Connection, record: GroupRecord) -> int:
 
 
 def _last_erasure(db: Connection, record: GroupRecord) -> int:
-    return int(db.scalar(select(func.max(t.erasure.c.at)).where(t.erasure.c.group_id == record.id)) or 0)
+    # Entities are erased from an event source by way of the windowed groups over it.
+    over = select(t.feature_group.c.id).where(t.feature_group.c.source_id == record.id)
+    mine = (t.erasure.c.group_id == record.id) | t.erasure.c.group_id.in_(over)
+    return int(db.scalar(select(func.max(t.erasure.c.at)).where(mine)) or 0)
 
 
 def _named(query: Select[Any], table: Table, project: str | None, name: str | None) -> Select[Any]:

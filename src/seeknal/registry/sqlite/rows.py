@@ -54,9 +54,7 @@ def _definition_of(row: Row[tuple[object, ...]]) -> FeatureGroup | WindowedGroup
         return FeatureGroup(**named, entity=entity, materialization=materialization)
     features, hop = features_of(row.text)
     source = f"{row.source_project}/{row.source_name}"
-    return WindowedGroup(
-        **named, entity=entity, source=source, features=features, hop=hop, online=materialization.online
-    )
+    return WindowedGroup(**named, entity=entity, source=source, features=features, hop=hop)
 
 
 def online_table_of(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
