@@ -46,6 +46,8 @@ def find_repeats(
         schema: Their schema.
         with_created: Count only rows that share the created time as well.
     """
+    if not schema.keys:  # each row is an event of its own
+        return Repeats()
     created = [schema.created_time.name] if with_created and schema.created_time else []
     names = [*schema.key_names, *created, schema.event_time.name]
     columns = list(map(quote, names))
