@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from seeknal.home.projects import Projects
     from seeknal.home.removal import Deletion, ErasedEntity
     from seeknal.home.store import FeatureStore
-    from seeknal.join.explanation import Candidate
+    from seeknal.join.candidates import Candidate
     from seeknal.join.features import Features
     from seeknal.join.inquiry import Inquiry
     from seeknal.join.leaks import Findings
@@ -205,7 +205,7 @@ _MODULES = {
     "seeknal.home.projects": ("Projects",),
     "seeknal.home.removal": ("Deletion", "ErasedEntity"),
     "seeknal.home.store": ("FeatureStore",),
-    "seeknal.join.explanation": ("Candidate",),
+    "seeknal.join.candidates": ("Candidate",),
     "seeknal.join.features": ("Features",),
     "seeknal.join.inquiry": ("Inquiry",),
     "seeknal.join.leaks": ("Findings",),

@@ -175,7 +175,8 @@ def _group_line(groups: Groups, record: GroupRecord) -> dict[str, Any]:
     return {
         "project": record.project,
         "feature_group": record.name,
-        "entity": record.group.entity.name,
+        "kind": record.kind,
+        "entity": record.group.entity.name or None,
         "version": current.number if current else None,
         "rows": current.rows if current else 0,
         "last_write": render.when(current.written_at if current else None),
@@ -223,11 +224,7 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
         {
             **line,
             "description": group.description,
-            "join_keys": list(group.entity.join_keys),
-            "event_time": group.materialization.event_time_col,
-            "created_time": group.materialization.created_time_col,
-            "ttl": None if group.materialization.ttl is None else str(group.materialization.ttl),
-            "loaded_on_write": group.materialization.online,
+            **_definition(store, record),
             "schema": [{"field": n, "type": kind, "role": role} for n, kind, role in schema],
             "online": _load_status_lines(store, record),
             "loads": loads,
@@ -236,7 +233,28 @@ def show_feature_group(name: Group, project: InProject = None, form: AsFormat = 
     )
 
 
+def _definition(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
+    """Return what a group consists of, by its kind."""
+    group, dated = record.group, record.group.materialization
+    keys = {"join_keys": list(group.entity.join_keys)}
+    times = {"event_time": dated.event_time_col, "created_time": dated.created_time_col}
+    if record.windowed:
+        hop = {} if record.windowed.hop is None else {"hop": str(record.windowed.hop)}
+        return {**keys, "source": record.windowed.origin, **hop, "features": record.windowed.described}
+    if record.event_id is not None:
+        used = [one.label for one in store.groups.windowed(record.name, project=record.project)]
+        return {"event_id": list(record.event_id) or None, **times, "windowed_groups": used or None}
+    return {
+        **keys,
+        **times,
+        "ttl": None if dated.ttl is None else str(dated.ttl),
+        "loaded_on_write": dated.online,
+    }
+
+
 def _load_status_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
+    if record.windowed:
+        return []
     try:
         return [_load_status_line(one) for one in store.groups.load_statuses(record.name, project=record.project)]
     except StoreError as error:  # the rest of the group is shown even if its online store is unavailable

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject
 from seeknal.system.progress import working
+
+if TYPE_CHECKING:
+    from seeknal.home.store import FeatureStore
 
 app = typer.Typer(help="Versions of a feature group: each is a schema, with the rows as of its last write.")
 
@@ -75,7 +78,7 @@ def diff_versions(
     store = session.existing()
     changes = store.groups.diff(group, old, new, project=project)
     with working(f"Counting nulls of {group}"):
-        before, after = (_Nulls(*store.groups.counts(group, one, project=project)) for one in (old, new))
+        before, after = (_nulls(store, group, one, project) for one in (old, new))
     if form is Format.table:
         kinds = {"added": [c for c in changes if c.old is None], "removed": [c for c in changes if c.new is None]}
         kinds["modified"] = [c for c in changes if c.old and c.new]
@@ -107,6 +110,12 @@ def diff_versions(
         },
         form,
     )
+
+
+def _nulls(store: FeatureStore, group: str, number: int, project: str | None) -> _Nulls:
+    if store.groups.get(group, project=project).windowed:  # its values are computed at the moments of a spine
+        return _Nulls(store.groups.version(group, number, project=project).rows, {})
+    return _Nulls(*store.groups.counts(group, number, project=project))
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,19 @@ class WindowedGroup:
         hop = {} if self.hop_length is None else {"hop": show_length(self.hop_length)}
         return json.dumps({"features": by_name, **hop}, ensure_ascii=False)
 
+    @property
+    def described(self) -> list[dict[str, str]]:
+        """The features with their aggregations, as text."""
+        found = []
+        for one in self.windows:
+            given = {
+                name: value for name, value in to_json(one.aggregation).items() if name not in {"aggregation", "over"}
+            }
+            length = {} if one.length is None else {"over": show_length(one.length)}
+            arguments = ", ".join(f"{name}={value!r}" for name, value in {**given, **length}.items())
+            found.append({"feature": one.name, "aggregation": f"{one.aggregation.name}({arguments})"})
+        return found
+
     def is_same_as(self, text: str) -> bool:
         """Return whether the `text` of another definition gives the same values, in whatever order of the features."""
         return bool(json.loads(self.text) == json.loads(text))

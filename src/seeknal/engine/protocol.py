@@ -149,16 +149,19 @@ class Engine(Protocol):
     def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
         """Return the greatest event time at or before an instant, and the least after it, of rows without a null key; None for none."""
 
-    def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
+    def sample(
+        self, rows: Rows, limit: int, entity: pa.Table | None = None, conditions: Sequence[str] = ()
+    ) -> pa.Table:
         """Return the rows written last, in reverse order of writing.
 
         Args:
             rows: The rows.
             limit: How many rows to return at most.
-            entity: The join keys of the only entity to return, one row in stored types; None: any.
+            entity: Columns of the only entity to return, one row in stored types; None: any.
+            conditions: Conditions of aggregations, which `check_conditions` has checked.
 
         Returns:
-            All columns, and the row number, which is the order of writing.
+            All columns, the row number, which is the order of writing, and for each condition whether it is true.
         """
 
     def count(self, rows: Rows, columns: Sequence[str] = ()) -> list[int]:

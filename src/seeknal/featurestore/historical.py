@@ -266,7 +266,7 @@ class HistoricalFeaturesDuckDB:
             DefinitionError: No spine was set, so it is not known which column has the moment.
             DataError: The row lacks a join key or the moment.
         """
-        from seeknal.join.explanation import to_pandas
+        from seeknal.join.candidates import to_pandas
 
         inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         if inquiry.kind != SPINE:

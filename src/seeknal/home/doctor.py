@@ -63,6 +63,11 @@ def _groups(store: FeatureStore) -> Iterator[Finding]:
     for record in catalog.groups():
         offline, name = catalog.offline(record.project, record.name), _group(record.label)
         try:
+            if record.windowed:
+                # Raises if the source has lost a column that the definition needs.
+                features = plural(len(catalog.version(record).schema.features), "feature")
+                yield Finding(name, True, f"{features}, computed from {record.windowed.origin}")
+                continue
             if not offline.exists():
                 yield Finding(name, True, "nothing written yet")
                 continue

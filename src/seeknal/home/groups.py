@@ -59,6 +59,10 @@ class Groups:
         """Return the group of that name in a project, or None."""
         return self._core.registry.group(project, name)
 
+    def windowed(self, name: str, *, project: str | None = None) -> list[GroupRecord]:
+        """Return the windowed groups that are computed from a source, ordered by project and name."""
+        return self._core.registry.windowed_groups(self.get(name, project=project))
+
     def versions(self, name: str, *, project: str | None = None) -> list[Version]:
         """Return a group's versions, oldest first."""
         return self.versions_of(self.get(name, project=project))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from seeknal.engine import Engine
-    from seeknal.join.explanation import Candidate
+    from seeknal.join.candidates import Candidate
     from seeknal.join.inquiry import Bounds, Latest, OfSpine
     from seeknal.join.leaks import Findings
     from seeknal.registry.source import Source
@@ -220,7 +220,8 @@ class Features:
             DefinitionError: The limit is not a whole number of at least 1.
             DataError: A join key is missing.
         """
-        from seeknal.join import explanation
+        from seeknal.join import explanation, window_explanation
+        from seeknal.registry.source import WindowedSource
 
         check_entity(keys)
         most = None if limit is None else check_number("limit", limit, 10)
@@ -231,9 +232,11 @@ class Features:
                     f"The row has no {quoted(missing)}. {join_keys_of(source.record.label, source.keys.values())}."
                 )
             entity = self._catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
-            found += explanation.explain(
-                self._catalog, self._engine(), source, entity, instant(moment), asked.interval, most
-            )
+            rest = entity, instant(moment), asked.interval, most
+            if isinstance(source, WindowedSource):
+                found += window_explanation.explain_windows(self._catalog, self._engine(), source, *rest)
+            else:
+                found += explanation.explain(self._catalog, self._engine(), source, *rest)
         return found
 
     def check(self, asked: Inquiry, on_progress: OnProgress = no_progress) -> Findings:

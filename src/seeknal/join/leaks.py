@@ -18,7 +18,7 @@ from seeknal.engine import Engine
 from seeknal.errors import plural
 from seeknal.join import periods, retrieval
 from seeknal.registry import Question
-from seeknal.registry.source import Source
+from seeknal.registry.source import Source, WindowedSource
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.moments import utc
 from seeknal.values.times import DAY, Interval
@@ -87,7 +87,7 @@ def _compared(features: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def _recorded(source: Source) -> str:
-    created = source.version.schema.created_time
+    created = source.stored_schema.created_time
     how = f", by {created.name}" if created else ": not known, as it has no created time"
     return f"{source.record.label}: when its rows were recorded{how}"
 
@@ -97,10 +97,10 @@ def late_records(engine: Engine, source: Source, interval: Interval) -> Iterator
 
     That is more than 1% of a sample of the rows written last, recorded more than a day after their event time.
     """
-    schema = source.version.schema
+    schema = source.stored_schema
     if schema.created_time is None:
         return
-    rows = engine.sample(source.rows(interval), _SAMPLE)
+    rows = engine.sample(source.stored_rows(interval), _SAMPLE)
     times, created = (rows[field.name].cast(UTC).cast(pa.int64()) for field in (schema.event_time, schema.created_time))
     lags = pc.subtract(created, times).drop_null()
     late = lags.filter(pc.greater(lags, DAY))
@@ -118,6 +118,8 @@ def _own_periods(
 ) -> tuple[list[str], str]:
     """Return the findings on rows computed from the period they are dated by, and a sentence on what was checked."""
     label, time = source.record.label, source.version.schema.event_time.name
+    if isinstance(source, WindowedSource):
+        return [], f"{label}: its values are computed at each moment, from events up to it"
     dated = periods.period_of(engine, source, question.span)
     if dated is None:
         return [], f"{label}: its rows are dated by events, not by periods such as days"

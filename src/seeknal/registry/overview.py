@@ -65,6 +65,8 @@ class Overview(Catalog):
 
     def versions(self, record: GroupRecord, until: int | None = None) -> list[Version]:
         """Return a group's versions; see `Catalog.versions`."""
+        if record.windowed:
+            return super().versions(record, until)
         known = self._versions.get(record.id, [])
         recorded = max((version.snapshot for version in known), default=-1)
         # If the log ends with the last recorded commit, nothing was written since the registry was read.

@@ -9,6 +9,7 @@ from typing import Any
 
 from seeknal.define.aggregations import WindowedFeature
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.define.schema import Schema
 from seeknal.engine import FeatureRequest, Request, WindowRequest
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean, quoted
@@ -64,6 +65,15 @@ class Source:
         return self.record
 
     @property
+    def stored_schema(self) -> Schema:
+        """The schema of those rows."""
+        return self.version.schema
+
+    def stored_rows(self, *spans: Interval) -> Rows:
+        """Return those rows, with an event time in one of some intervals; without an interval, all rows."""
+        return self.snapshot.within(self.stored_schema, *spans)
+
+    @property
     def features(self) -> dict[str, str]:
         """The names of features in the result, by their names in the group, in order."""
         names = self.lookup.features or self.version.schema.feature_names
@@ -111,6 +121,17 @@ class WindowedSource(Source):
         """The group whose stored rows are read: the source of the events."""
         return self.origin
 
+    @property
+    def stored_schema(self) -> Schema:
+        """The schema of the events."""
+        return self.version.events.schema
+
+    @property
+    def windows(self) -> tuple[WindowedFeature, ...]:
+        """The features that are looked up, in order."""
+        by_name = {one.name: one for one in self.version.definition.windows}
+        return tuple(by_name[name] for name in self.features)
+
     def request(self, moments: Interval | None, interval: Interval) -> WindowRequest:
         """Return the request to an engine, without events that no window can have: after the last moment, or before the first window.
 
@@ -118,9 +139,7 @@ class WindowedSource(Source):
             moments: The first and the last moment; None if there are none.
             interval: Only events with an event time within it are visible.
         """
-        definition, events = self.version.definition, self.version.events.schema
-        wanted = {name: i for i, name in enumerate(self.features)}
-        windows = sorted((one for one in definition.windows if one.name in wanted), key=lambda one: wanted[one.name])
+        definition, events, windows = self.version.definition, self.stored_schema, self.windows
         seen: Interval | None = None
         if moments is not None and moments.start is not None:
             reach = _reach(windows, definition.hop_length)
@@ -129,7 +148,7 @@ class WindowedSource(Source):
             seen = interval.intersect(Interval(first, moments.end))
         one_of = () if self.origin.event_id is not None else tuple(events.key_names)
         rows = self.snapshot.within(events, seen or EMPTY_INTERVAL)
-        return WindowRequest(rows, tuple(self.keys), tuple(windows), definition.hop_length, one_of)
+        return WindowRequest(rows, tuple(self.keys), windows, definition.hop_length, one_of)
 
     def rows(self, *spans: Interval) -> Rows:
         """Return the entities and event times at which the values change because of an event, without features."""

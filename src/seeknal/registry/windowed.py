@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from seeknal.define.aggregations import to_json
 from seeknal.define.aggregations.lengths import show_length
 from seeknal.define.windowed_group import WindowedGroup, features_of
 from seeknal.registry.records import DefinitionRecord, Version
@@ -56,16 +55,9 @@ class WindowedVersion(Version):
 
     def _described(self) -> dict[str, str]:
         """Return each feature's type and definition, as text."""
-        found = {}
-        for one in self.definition.windows:
-            text = {
-                name: value for name, value in to_json(one.aggregation).items() if name not in {"aggregation", "over"}
-            }
-            length = {} if one.length is None else {"over": show_length(one.length)}
-            hop = {} if self.definition.hop_length is None else {"hop": show_length(self.definition.hop_length)}
-            arguments = ", ".join(f"{name}={value!r}" for name, value in {**text, **length, **hop}.items())
-            found[one.name] = f"{self.schema.feature(one.name).type}: {one.aggregation.name}({arguments})"
-        return found
+        hop = "" if self.definition.hop_length is None else f", hop {show_length(self.definition.hop_length)}"
+        texts = {one["feature"]: one["aggregation"] for one in self.definition.described}
+        return {name: f"{self.schema.feature(name).type}: {text}{hop}" for name, text in texts.items()}
 
 
 def windowed_versions(

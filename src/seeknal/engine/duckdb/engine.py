@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.engine.asof import nearest
-from seeknal.engine.duckdb.conditions import check_conditions
+from seeknal.engine.duckdb.conditions import check_conditions, condition_sql
 from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, latest_sql, rows_sql, share_sql
 from seeknal.engine.duckdb.spool import ParquetSpool, parquet_spools
@@ -240,11 +240,27 @@ class DuckDBEngine:
         for low, high in pairwise([None, *bounds, None]):
             yield {name: bound for name, bound in (("low", low), ("high", high)) if bound is not None}
 
-    def sample(self, rows: Rows, limit: int, entity: pa.Table | None = None) -> pa.Table:
+    def sample(
+        self, rows: Rows, limit: int, entity: pa.Table | None = None, conditions: Sequence[str] = ()
+    ) -> pa.Table:
         """See `Engine.sample`."""
+        schema = rows.schema
+        masks = [pa.field(f"_seeknal_where_{i}", pa.bool_()) for i in range(len(conditions))]
+        fields, rest = [*schema, _ROW_ID, *masks], [_ROW_ID.type, *(field.type for field in masks)]
+        if rows.is_empty:
+            return pa.schema(fields).empty_table()
+        stars = [
+            "*",
+            *(f"{condition_sql(text)} AS {field.name}" for text, field in zip(conditions, masks, strict=True)),
+        ]
         views = {} if entity is None else {"entity": entity}
         narrow = "" if entity is None else f"SEMI JOIN entity USING ({comma(map(quote, entity.column_names))})"
-        return self._rows(rows, f"{narrow} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}", [_ROW_ID], **views)
+        found = self._query(
+            f"SELECT {comma(quote(field.name) for field in fields)} FROM (SELECT {comma(stars)} FROM ({_rows_sql(rows)})) "
+            f"{narrow} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}",
+            **views,
+        )
+        return recast(recast(found, [*schema.stored_types, *rest]), [*schema.logical_types, *rest])
 
     def event_times(self, rows: Rows, at: int) -> tuple[int | None, int | None]:
         """See `Engine.event_times`."""
@@ -261,15 +277,6 @@ class DuckDBEngine:
         counts = comma(["count(*)", *(f"count(*) - count({quote(name)})" for name in columns)])
         found = self._query(f"SELECT {counts} FROM ({_rows_sql(rows)})")
         return [int(column[0].as_py()) for column in found.columns]
-
-    def _rows(self, rows: Rows, tail: str, more: Sequence[pa.Field] = (), **views: pa.Table) -> pa.Table:
-        schema, extra = rows.schema, [field.type for field in more]
-        fields = [*schema, *more]
-        if rows.is_empty:
-            return pa.schema(fields).empty_table()
-        names = comma(quote(field.name) for field in fields)
-        found = self._query(f"SELECT {names} FROM ({_rows_sql(rows)}) {tail}", **views)
-        return recast(recast(found, [*schema.stored_types, *extra]), [*schema.logical_types, *extra])
 
     def _query(self, sql: str, **views: pa.Table) -> pa.Table:
         cursor = self._duck.connection.cursor()
