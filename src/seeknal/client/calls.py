@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.define.feature_group import FeatureLookup
-from seeknal.errors import DataError, StoreError
+from seeknal.define.windowed_group import WindowedGroup
+from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.names import check_name, check_names, check_text, split_label
 from seeknal.registry.catalog import AsOf
 from seeknal.values import exact, frames, types
@@ -300,7 +301,16 @@ def _expected() -> Iterator[None]:
 
 
 def lookup_to_json(one: FeatureLookup) -> dict[str, Any]:
-    """Return a lookup as JSON in the form that the server expects."""
+    """Return a lookup as JSON in the form that the server expects.
+
+    Raises:
+        DefinitionError: It has the definition of a windowed group, which a server takes from its registry only.
+    """
+    if isinstance(one.source, WindowedGroup):
+        raise DefinitionError(
+            f"A server computes {one.name!r} as it is registered, and takes no definition. Register it in the home: "
+            f"store.groups.register(...). Then look it up by name: FeatureLookup({one.name!r})."
+        )
     lookup = {
         "group": one.name if one.project is None else f"{check_name('project', one.project)}/{one.name}",
         "features": None if one.features is None else list(one.features),

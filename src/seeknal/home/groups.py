@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.windowed_group import WindowedGroup
-from seeknal.errors import DefinitionError, plural, unfinished
+from seeknal.errors import DefinitionError, SeeknalError, notice, plural, unfinished
 from seeknal.home.core import Core
 from seeknal.names import check_features
 from seeknal.registry import GroupRecord, Load, Version
@@ -209,7 +209,18 @@ class Groups:
             loads.follow_ttl(known.record if known else None, record)
             if written.changes:
                 loads.tell_of_cut_off(record)
+                self._tell_of_windows(record)
             return replace(written, online_rows=loads.follow(state).online) if online else written
+
+    def _tell_of_windows(self, record: GroupRecord) -> None:
+        """Issue a notice for each windowed group that can no longer be computed from a source."""
+        for one in self._core.registry.windowed_groups(record):
+            try:
+                _ = self._core.catalog.version(one).schema
+            except SeeknalError as error:
+                notice(
+                    f"{one.label} can no longer be computed: {error} Write the column again, or change the definition."
+                )
 
     def push(self, name: str, rows: object, *, project: str | None = None) -> Pushed:
         """Store rows of a group's current version and load them, in one idempotent call.
@@ -317,6 +328,7 @@ class Groups:
             version = maintenance.rollback(catalog, record, number)
             with _offline(record, f"Version {number} of {record.label} is the current one again"):
                 self._core.loads.tell_of_cut_off(record)
+                self._tell_of_windows(record)
                 if record.group.materialization.online:
                     self._core.loads.follow(catalog.state_of(record))
         return version

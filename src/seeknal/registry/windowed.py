@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from seeknal.define.aggregations.lengths import show_length
 from seeknal.define.windowed_group import WindowedGroup, features_of
+from seeknal.errors import SeeknalError
 from seeknal.registry.records import DefinitionRecord, Version
 
 if TYPE_CHECKING:
@@ -40,8 +41,12 @@ class WindowedVersion(Version):
 
     @property
     def columns(self) -> list[tuple[str, str, str]]:
-        """Name, type and role of each column."""
-        return self.schema.describe()
+        """Name, type and role of each column. Where the source has lost what the definition needs, the types say so."""
+        try:
+            return self.schema.describe()
+        except SeeknalError as error:
+            keys = [(name, "unknown", "join key") for name in self.definition.entity.join_keys]
+            return [*keys, *((one.name, f"unknown: {error}", "feature") for one in self.definition.windows)]
 
     def difference(self, other: WindowedVersion) -> list[Change]:
         """Return the features that differ from those of another version, in their aggregation, window or type."""

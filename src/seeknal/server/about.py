@@ -89,8 +89,10 @@ def _group(record: GroupRecord, versions: list[Version]) -> dict[str, Any]:
     ttl = record.group.materialization.ttl
     return {
         "name": record.name,
+        "kind": record.kind,
         "description": record.group.description,
-        "entity": record.group.entity.name,
+        "entity": record.group.entity.name or None,
+        "source": record.windowed.origin if record.windowed else None,
         "ttl_seconds": ttl.total_seconds() if isinstance(ttl, timedelta) else None,
         "versions": [
             {
@@ -98,9 +100,9 @@ def _group(record: GroupRecord, versions: list[Version]) -> dict[str, Any]:
                 "is_current": version.is_current,
                 "rows": version.rows,
                 "written_at": moment_text(version.written_at),
-                "join_keys": _fields(version.schema.keys),
-                "event_time": version.schema.event_time.name,
-                "features": _fields(version.schema.features),
+                "join_keys": _columns(version, "join key"),
+                "event_time": next((name for name, _, role in version.columns if role == "event time"), None),
+                "features": _columns(version, "feature"),
             }
             for version in versions
         ],
@@ -112,7 +114,7 @@ def _table(record: OnlineTableRecord, schemas: dict[tuple[str, str, int], Versio
     features = []
     for lookup in record.lookups:
         version = schemas.get((lookup.project, lookup.group, lookup.version))
-        kinds = {field.name: str(field.type) for field in version.schema} if version else {}
+        kinds = {name: kind for name, kind, _ in version.columns} if version else {}
         keys |= {name: kinds.get(own, "") for own, name in lookup.keys if name not in keys}
         source = {"feature_group": f"{lookup.project}/{lookup.group}", "version": lookup.version}
         features += [{"name": out, "type": kinds.get(own, ""), **source} for own, out in lookup.features]
@@ -124,5 +126,5 @@ def _table(record: OnlineTableRecord, schemas: dict[tuple[str, str, int], Versio
     }
 
 
-def _fields(fields: Any) -> list[dict[str, str]]:
-    return [{"name": field.name, "type": str(field.type)} for field in fields]
+def _columns(version: Version, role: str) -> list[dict[str, str]]:
+    return [{"name": name, "type": kind} for name, kind, its in version.columns if its == role]
