@@ -27,6 +27,7 @@ import report
 import server_growth
 import starts
 import trips
+import windows
 import writes
 from environments import HERE
 from measure import Limits
@@ -123,8 +124,14 @@ def _groups(options: argparse.Namespace) -> Iterator[report.Section]:
     return groups.measure_all([50] if options.quick else [10, 1000], options.rounds, options.data)
 
 
+def _windows(options: argparse.Namespace) -> Iterator[report.Section]:
+    limits, cases = Limits(options.memory, options.seconds), windows.QUICK if options.quick else windows.FULL
+    return windows.measure_all(cases, options.peers, options.rounds, options.data, limits)
+
+
 KINDS = {
     "join": _joins,
+    "windows": _windows,
     "write": _writes,
     "small-writes": _small,
     "growth": _growth,
