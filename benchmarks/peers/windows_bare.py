@@ -40,7 +40,9 @@ def windows(task: Task) -> Job:
                 .to_arrow_table()
             )
             mine = np.flatnonzero(share_of == number)
-            mine = mine[np.lexsort((at[mine], whose[mine]))]  # neighbouring windows overlap, which `reduceat` is fast for
+            mine = mine[
+                np.lexsort((at[mine], whose[mine]))
+            ]  # neighbouring windows overlap, which `reduceat` is fast for
             keys, times = events["user_id"].to_numpy(), events["at"].to_numpy()
             values = events["amount"].to_numpy()
             first, span = int(times.min()), int(times.max() - times.min()) + 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
-from seeknal.define.aggregations import WindowedFeature
+from seeknal.define.aggregations import WindowedFeature, columns_of, conditions_of
 from seeknal.define.schema import Schema
 from seeknal.offline import Rows
 
@@ -49,6 +49,16 @@ class WindowRequest:
     windows: tuple[WindowedFeature, ...]
     hop: int | None = None
     one_of: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the features aggregate, each once."""
+        return columns_of(self.windows)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions of the features, each once."""
+        return conditions_of(self.windows)
 
 
 Request = FeatureRequest | WindowRequest
@@ -122,6 +132,19 @@ class Engine(Protocol):
 
         Raises:
             StoreError: They cannot be created.
+        """
+
+    def events(self, wanted: WindowRequest, entities: pa.Table | None = None) -> Iterator[pa.Table]:
+        """Yield the events of entities, as they are kept online.
+
+        Args:
+            wanted: The features, and the rows of the source.
+            entities: The join keys of the only entities to return, in stored types; None: all.
+
+        Yields:
+            The join keys in stored types, the event time `t` in microseconds since 1970, then the columns that the features aggregate
+            and the conditions as bools, in the order of `WindowRequest.columns` and `conditions`. The events of an entity are in one
+            table, side by side, ordered by event time, created time and order of writing.
         """
 
     def moments(self, groups: Sequence[Rows]) -> pa.Table:

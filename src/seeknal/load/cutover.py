@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seeknal.errors import StoreError, notice
 from seeknal.load.ask import Ask
 from seeknal.load.feeds import feed, feeds, lack
-from seeknal.online import DEFAULT, Codec, Entries, OnlineStore, State, Stores
+from seeknal.online import DEFAULT, Entries, OnlineStore, State, Stores
 from seeknal.registry import GroupRecord, GroupState, Load, OnlineTableRecord, PinnedLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import space_of
@@ -222,8 +222,9 @@ class Mover:
 
         def step(version: int, target: str) -> None:
             space = space_of(record.project, record.name, version)
-            schema = self._catalog.version(record, version).schema  # the versions may have keys of several types
-            key = Codec(schema).keys(entity)
+            key = self._catalog.version(record, version).codec.keys(
+                entity
+            )  # the versions may have keys of several types
             try:
                 text, (row,) = self.store(target).get(space, key)
             except KeyError:
@@ -355,6 +356,8 @@ class Mover:
     def _kept(self, number: int, name: str, more: Sequence[OnlineTableRecord], state: GroupState) -> int | None:
         """Return how long after their event time the tables that use a version need its rows, in microseconds; None: forever."""
         record = state.record
+        if record.windowed:  # events that have left one window may be in the next, longer one
+            return None
         mine = self.users([*state.tables, *more], space_of(record.project, record.name, number), name)
         own = record.group.materialization.lifetime
         lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]

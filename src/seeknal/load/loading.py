@@ -11,18 +11,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice, repeat
 
 import pyarrow as pa
 
+from seeknal.define.feature_group import FeatureLookup
 from seeknal.engine import Engine
 from seeknal.errors import GroupDeletedError, StoreError, plural
 from seeknal.load.ask import Ask
-from seeknal.offline import Snapshot
+from seeknal.offline import OfflineTable, Snapshot
 from seeknal.online import Codec, Entries, Events, LoadAttempt, OnlineStore, State
-from seeknal.registry import GroupRecord, GroupState, Load, SnapshotRecord, Version
+from seeknal.registry import GroupRecord, GroupState, Load, SnapshotRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import space_of
+from seeknal.registry.source import Source, WindowedSource
 from seeknal.system.home_identity import Identity
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now, union, without
@@ -90,11 +93,20 @@ class Loaded:
 class _LoadGoal:
     """A version as it should be online after a load."""
 
-    version: Version
-    snapshot: Snapshot
+    source: Source
     state: State
     writes: Sequence[SnapshotRecord]
-    """The writes to the group since the state that the load compares with."""
+    """The writes to the group's stored rows since the state that the load compares with."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that is to be online."""
+        return self.source.snapshot
+
+    @property
+    def codec(self) -> Codec:
+        """The encoding of its rows."""
+        return self.source.version.codec
 
 
 class Loader:
@@ -178,8 +190,13 @@ class _Load:
         The online state is read before the offline snapshot, so that it cannot be the newer of the two. A shared lock keeps a
         vacuum from removing files that this attempt still has to read.
         """
-        with self.catalog.offline(self.record.project, self.record.name).reading():
+        with self._offline.reading():
             return self._run()
+
+    @cached_property
+    def _offline(self) -> OfflineTable:
+        stored = self.catalog.origin(self.record)
+        return self.catalog.offline(stored.project, stored.name)
 
     def _run(self) -> tuple[int, int, int]:
         text, before = self._before()
@@ -205,7 +222,9 @@ class _Load:
         record = known.record
         # An erasure is recorded online before it is in the registry; see `Mover.take_out`.
         cleared = max(known.erased, (before.cleared if before else None) or 0)
-        version, snapshot = self.catalog.read_of(known, self.number)
+        lookup = FeatureLookup(record.label, version=self.number)
+        source = self.catalog.resolved(lookup, record, *self.catalog.read_of(known, self.number))
+        snapshot = source.snapshot
         loads = [load for load in known.loads if load.version == self.number and self.target.has(load.target)]
         state = State(
             origin=record.created_at,
@@ -217,8 +236,12 @@ class _Load:
             at=self.at,
             home=self.target.owner.name if self.target.owner else "",
             cleared=cleared,
+            layout=source.version.codec.layout,
         )
-        return _LoadGoal(version, snapshot, state, known.snapshots)
+        writes = known.snapshots
+        if record.windowed and base:
+            writes = tuple(self.catalog.snapshots(record, base.snapshot))
+        return _LoadGoal(source, state, writes)
 
     def _before(self) -> tuple[bytes | None, State | None]:
         """Return the state that is online, as bytes and, if this load can build on it, as an object.
@@ -245,7 +268,8 @@ class _Load:
     def _changed(self, before: State, goal: _LoadGoal) -> pa.Table | None:
         """Return the entities whose online rows have to change; None if that can no longer be determined."""
         # A comparison of snapshots does not show rows that must go because their interval is no longer requested.
-        if before.doubted or before.kept != goal.state.kept or without(before.spans, goal.state.spans):
+        is_other = before.doubted or before.kept != goal.state.kept or before.layout != goal.state.layout
+        if is_other or without(before.spans, goal.state.spans):
             return None
         # With the same files, only intervals that were not loaded before can bring changes.
         old = goal.snapshot if before.files == goal.state.files else self._old(before, goal)
@@ -256,36 +280,35 @@ class _Load:
         if before.at > self.at:
             ahead = Interval(self.at + 1, before.at)
             fresh += [both for interval in goal.state.spans if (both := interval.intersect(ahead))]
-        offline = self.catalog.offline(self.record.project, self.record.name)
-        found = offline.changed(old, goal.snapshot, goal.version.schema, goal.state.spans, fresh)
+        schema = goal.source.changed_schema()
+        found = self._offline.changed(old, goal.snapshot, schema, goal.state.spans, fresh)
         return None if found is None else found.drop_null()
 
     def _old(self, before: State, goal: _LoadGoal) -> Snapshot | None:
         """Return the snapshot that is online, or one with the same rows; None if neither is known any more."""
-        return _made_from(self.catalog, self.record, before, goal.snapshot, goal.writes)
+        return _made_from(self.catalog, goal.source.stored, before, goal.snapshot, goal.writes)
 
     def _events(self, goal: _LoadGoal, before: State | None = None, entries: Entries | None = None) -> Events:
         """Return the event times of the online rows, derived from the previous ones and the changed entries if possible."""
         if entries is not None and before is not None and before.events is not None:
-            codec = Codec(goal.version.schema)
+            codec = goal.codec
             try:
                 _, gone = self.target.online.get(self.space, entries.keys)
             except KeyError:  # another session has removed the rows since their state was read
                 raise Conflict(f"{self.space} was removed from {self.target.place} during the load.") from None
-            known = before.events.after(codec.times(gone), codec.times(entries.values), self.at)
+            gone_times = codec.times(gone, before.layout)
+            known = before.events.after(gone_times, codec.times(entries.values), self.at)
             if known is not None:
                 return known
-        rows_in_reach = goal.snapshot.within(goal.version.schema, *goal.state.spans)
-        return Events(*self.engine.event_times(rows_in_reach, self.at))
+        return Events(*self.engine.event_times(goal.source.rows(*goal.state.spans), self.at))
 
     def _entries_of(self, goal: _LoadGoal, entities: pa.Table) -> Entries:
         """Return the rows of some entities; None for those that have no row any more."""
-        codec = Codec(goal.version.schema)
+        codec = goal.codec
         rows: dict[bytes, tuple[bytes | None, int]] = dict.fromkeys(codec.stored_keys(entities), (None, 0))
         kept = goal.state.kept
         if len(entities):
-            rows_in_reach = goal.snapshot.within(goal.version.schema, *goal.state.spans)
-            for part in codec.entries(self.engine.latest(rows_in_reach, future_after=self.at, entities=entities), kept):
+            for part in self._parts(goal, entities):
                 rows |= zip(part.keys, zip(part.values, part.expires or repeat(0), strict=False), strict=True)
         every = sorted(rows.items())
         expires = None if kept is None else [expiry for _, (_, expiry) in every]
@@ -304,15 +327,24 @@ class _Load:
             yield LoadAttempt([self._entries_of(goal, entities)], text, state.dumps())
 
     def _all(self, goal: _LoadGoal) -> Iterator[Entries]:
-        rows_in_reach = goal.snapshot.within(goal.version.schema, *goal.state.spans)
-        done = 0
-        rows = self.engine.latest(rows_in_reach, future_after=self.at)
-        for part in Codec(goal.version.schema).entries(rows, goal.state.kept):
+        count, done = goal.source.rows(*goal.state.spans).count, 0
+        for part in self._parts(goal):
             yield part
             done += len(part)
-            self.ask.on_progress(
-                f"Loading {self.record.label}: {done:,} entities online, from {plural(rows_in_reach.count)} in all"
-            )
+            self.ask.on_progress(f"Loading {self.record.label}: {done:,} entities online, from {plural(count)} in all")
+
+    def _parts(self, goal: _LoadGoal, entities: pa.Table | None = None) -> Iterator[Entries]:
+        """Yield the rows of all entities, or of some."""
+        source = goal.source
+        if isinstance(source, WindowedSource):
+            codec = source.version.codec
+            kept = source.kept(self.at - codec.looks_back, goal.state.spans)
+            yield from codec.entries_of_events(self.engine.events(kept, entities))
+            return
+        rows = source.rows(*goal.state.spans)
+        yield from goal.codec.entries(
+            self.engine.latest(rows, future_after=self.at, entities=entities), goal.state.kept
+        )
 
 
 def _made_from(
@@ -353,22 +385,24 @@ def events_online(
         state = State.loads(online.get(space, [])[0])
     except KeyError:
         return Events(None, None)
-    with catalog.offline(record.project, record.name).reading():
+    stored = catalog.origin(record)
+    with catalog.offline(stored.project, stored.name).reading():
         version, now = catalog.read(record, number)
-        writes = catalog.snapshots(record, state.snapshot)
-        old = now if state.files == now.fingerprint else _made_from(catalog, record, state, now, writes)
+        writes = catalog.snapshots(stored, state.snapshot)
+        old = now if state.files == now.fingerprint else _made_from(catalog, stored, state, now, writes)
         if old is not None and old.is_whole:
-            return Events(*engine.event_times(old.within(version.schema, *state.spans), at))
-    times = _times_online(Codec(version.schema), online, space)
+            source = catalog.resolved(FeatureLookup(record.label), record, version, old)
+            return Events(*engine.event_times(source.rows(*state.spans), at))
+    times = _times_online(version.codec, online, space, state.layout)
     newest, following = [time for time in times if time <= at], [time for time in times if time > at]
     return Events(max(newest, default=None), min(following, default=None))
 
 
-def _times_online(codec: Codec, online: OnlineStore, space: str) -> set[int]:
+def _times_online(codec: Codec, online: OnlineStore, space: str, layout: bytes) -> set[int]:
     """Return the event times of the online rows of a space, read row by row."""
     times = set[int]()
     with suppress(KeyError):  # another process may remove them during the scan
         keys = iter(online.keys(space))
         while some := list(islice(keys, _AT_ONCE)):
-            times |= codec.times(online.get(space, some)[1])
+            times |= codec.times(online.get(space, some)[1], layout)
     return times

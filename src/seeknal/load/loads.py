@@ -121,6 +121,11 @@ class Loads:
                     f"The rows of {record.label} in {place} belong to another home or to a deleted group, and were left unchanged."
                 )
 
+    def reload_windows(self, source: GroupRecord) -> None:
+        """Bring the online events of all windowed groups over a source up to date."""
+        for one in self._registry.windowed_groups(source):
+            self.reload(one)
+
     def require(self, record: GroupRecord) -> None:
         """Check that every online store in which tables use rows of a group can be read.
 

@@ -36,6 +36,11 @@ _decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 class Codec:
     """Exact conversion of the keys and rows of one schema to bytes and back."""
 
+    layout = b""
+    """How stored values are laid out, for the state of the space. Rows need no layout but the schema."""
+    looks_back: int | None = None
+    """How long before a load a moment may be for which its rows are complete, in microseconds; None: any time."""
+
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._kinds = [types.readable(field.type) for field in schema.features]
@@ -111,12 +116,13 @@ class Codec:
             keys, bodies, times = keys[cut:], bodies[cut:], times[cut:]
         yield _entries(keys, bodies, times, kept)
 
-    def rows(self, found: Sequence[bytes | None], at: int) -> list[WireRow | None]:
+    def rows(self, found: Sequence[bytes | None], at: int, layout: bytes = b"") -> list[WireRow | None]:  # noqa: ARG002 - rows need none
         """Decode stored values into rows: features and event time as wire values; None for a missing row.
 
         Args:
             found: The stored values, as the store returned them.
             at: The instant that counts as now, in microseconds since 1970. Rows dated after it are not visible yet.
+            layout: The layout of the values, from the state of the space.
         """
         rows: list[WireRow | None] = []
         for value in found:
@@ -127,7 +133,7 @@ class Codec:
             rows.append(row)
         return rows
 
-    def times(self, stored: Iterable[bytes | None]) -> set[int]:
+    def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:  # noqa: ARG002 - rows need none
         """Return the event times of stored rows, including future ones."""
         rows = [_decode(value) for value in stored if value is not None]
         return {time for row in rows for time in ([one[-1] for one in row[:-1]] if row[-1] is None else row[-1:])}

@@ -71,6 +71,7 @@ class State:
             an erasure, and so has erased rows again.
         doubted: Whether `verify` found rows that contradict this state, so that the next load rewrites all of them.
         events: The event times of the rows; None: they were loaded by an earlier release, which did not record them.
+        layout: How the rows are laid out, if their schema does not say it; see `Codec.layout`.
     """
 
     origin: int
@@ -85,6 +86,7 @@ class State:
     cleared: int | None = None
     doubted: bool = False
     events: Events | None = None
+    layout: bytes = b""
 
     def dumps(self) -> bytes:
         """Serialize the state."""

@@ -372,6 +372,8 @@ class Catalog(Finder):
             DefinitionError: There is no such version.
             StoreError: The snapshot was vacuumed, or another program changed the table.
         """
+        if state.record.windowed:
+            return self.read(state.record, number)
         version = self.version_of(state, number)
         self.log(state.record).refuse_foreign(state.last_snapshot, None)
         return version, self.snapshot(state.record, version)
@@ -390,6 +392,8 @@ class Catalog(Finder):
         """
         from seeknal.offline.log import fingerprint_of
 
+        if record.windowed:
+            return self.read(record, number)[1].fingerprint
         versions = self.versions(record) if versions is None else versions
         version, last = self.version_among(record, versions, number), max(one.snapshot for one in versions)
         self.log(record).refuse_foreign(last, None)

@@ -18,6 +18,7 @@ from seeknal.values.times import Interval, moment_of
 if TYPE_CHECKING:
     from seeknal.define.schema import Schema
     from seeknal.offline import DataFile
+    from seeknal.online import Codec
 
 WRITES = ("overwrite", "append", "merge")
 """The modes of snapshots that write a caller's rows; the other modes only rearrange stored rows."""
@@ -103,6 +104,13 @@ class Version(Shown):
         from seeknal.define.schema import Schema
 
         return Schema.loads(self.schema_text)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The encoding of its entities in the online store; this loads Arrow."""
+        from seeknal.online import Codec
+
+        return Codec(self.schema)
 
 
 @dataclass(frozen=True)

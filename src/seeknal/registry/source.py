@@ -69,6 +69,10 @@ class Source:
         """The schema of those rows."""
         return self.version.schema
 
+    def changed_schema(self) -> Schema:
+        """Return the schema by which snapshots are compared, to find the entities whose rows have changed."""
+        return self.version.schema
+
     def stored_rows(self, *spans: Interval) -> Rows:
         """Return those rows, with an event time in one of some intervals; without an interval, all rows."""
         return self.snapshot.within(self.stored_schema, *spans)
@@ -149,6 +153,27 @@ class WindowedSource(Source):
         one_of = () if self.origin.event_id is not None else tuple(events.key_names)
         rows = self.snapshot.within(events, seen or EMPTY_INTERVAL)
         return WindowRequest(rows, tuple(self.keys), windows, definition.hop_length, one_of)
+
+    def kept(self, since: int, spans: Sequence[Interval]) -> WindowRequest:
+        """Return the request for the events that are needed online, for all moments from an instant on.
+
+        Args:
+            since: The instant, in microseconds since 1970.
+            spans: The intervals of event time that were loaded.
+        """
+        request = self.request(Interval(since, None), Interval())
+        (seen,) = request.rows.spans
+        within = [both for one in spans if (both := seen.intersect(one))]
+        return replace(request, rows=self.snapshot.within(self.stored_schema, *(within or [EMPTY_INTERVAL])))
+
+    def changed_schema(self) -> Schema:
+        """Return the schema by which snapshots of the source are compared: an entity has changed if any event of it has."""
+        events, keys = self.stored_schema, set(self.keys)
+        created = events.created_time
+        rest = [
+            field for field in events if field.name not in {*keys, events.event_time.name, created and created.name}
+        ]
+        return Schema(self.version.schema.keys, events.event_time, created, tuple(rest))
 
     def rows(self, *spans: Interval) -> Rows:
         """Return the entities and event times at which the values change because of an event, without features."""

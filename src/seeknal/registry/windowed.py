@@ -14,6 +14,7 @@ from seeknal.registry.records import DefinitionRecord, Version
 
 if TYPE_CHECKING:
     from seeknal.define.schema import Change, Schema
+    from seeknal.engine.windows.codec import WindowCodec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,13 @@ class WindowedVersion(Version):
         from seeknal.define.windowed_schema import schema_of
 
         return schema_of(self.definition, self.events.schema)
+
+    @cached_property
+    def codec(self) -> WindowCodec:
+        """The encoding of the entities' events in the online store; this loads Arrow and NumPy."""
+        from seeknal.engine.windows.codec import WindowCodec
+
+        return WindowCodec(self.schema, self.definition, self.events.schema)
 
     @property
     def columns(self) -> list[tuple[str, str, str]]:

@@ -146,8 +146,10 @@ class OnlineTables:
         check_progress(on_progress)
         take_over, place = check_flag("take_over", take_over), self._checked_target(target)
         sources = [self._catalog.source(lookup) for lookup in check_lookups(lookups)]
-        if windowed := [source.record.label for source in sources if source.record.windowed]:
-            raise DefinitionError(f"{windowed[0]} is a windowed group. It cannot be served online yet.")
+        if ttl is not None and all(source.record.windowed for source in sources):
+            raise DefinitionError(
+                "ttl is for values that are stored, and these are computed from events at each moment. Leave it out."
+            )
         if name is None and len(sources) > 1:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
         from seeknal.join import retrieval

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from seeknal.errors import NotOnlineError
 from seeknal.names import check_features
-from seeknal.online import Codec, Stores
+from seeknal.online import Stores
 from seeknal.registry import OnlineTableRecord, Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
@@ -111,7 +111,7 @@ class Opener:
         place, store = self._stores.shown(table.target), self._stores.connect(table.target)
         for lookup in table.lookups:
             record, versions = self._catalog.group_and_versions(lookup.group, lookup.project)
-            codec = Codec(self._catalog.version_among(record, versions, lookup.version).schema)
+            codec = self._catalog.version_among(record, versions, lookup.version).codec
             parts.append(Part(lookup, codec, store, table, place, record, view))
         return OnlineTable(table, parts)
 

@@ -17,6 +17,7 @@ from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup
 from seeknal.serve.keys import Key
 from seeknal.system.locks import locked_cached_property
 from seeknal.values import frames
+from seeknal.values.times import moment_of
 
 FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
 
@@ -143,11 +144,17 @@ class Part:
                 raise KeyError(self.space)
             if state.origin != self.origin:  # a later group of the same name loaded these rows
                 raise KeyError(self.space)
-            known = self._known = text, state, state.ttl if self._table.ttl is None else self._table.ttl
+            ttl = state.ttl if self._table.ttl is None else self._table.ttl
+            known = self._known = text, state, None if self.codec.layout else ttl  # windows end by themselves
         _, state, ttl = known
         if self._erased:
             refuse_erased(state, self._erased, self._group, self._table)
-        rows = self.codec.rows(found, at)
+        if self.codec.looks_back is not None and found and at < state.at - self.codec.looks_back:
+            raise StoreError(
+                f"{self._group.label} has the events of {moment_of(at)} no more: it was loaded at {moment_of(state.at)}. Look at the "
+                "clock of this machine; for moments of the past, use HistoricalFeaturesDuckDB."
+            )
+        rows = self.codec.rows(found, at, state.layout)
         if ttl is None:
             return Read(state, rows, rows)
         oldest = at - ttl  # a ttl is inclusive: a row of exactly this time is alive

@@ -5,7 +5,7 @@
 
 from seeknal.define.aggregations.as_json import from_json, to_json
 from seeknal.define.aggregations.base import Aggregation
-from seeknal.define.aggregations.features import WindowedFeature, expand
+from seeknal.define.aggregations.features import WindowedFeature, columns_of, conditions_of, expand
 from seeknal.define.aggregations.kinds import (
     ApproxCountDistinct,
     ApproxQuantile,
@@ -58,6 +58,8 @@ __all__ = [
     "TimeSinceLast",
     "Var",
     "WindowedFeature",
+    "columns_of",
+    "conditions_of",
     "expand",
     "from_json",
     "to_json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from seeknal.define.aggregations.base import Aggregation
@@ -46,3 +47,15 @@ def expand(name: str, aggregation: Aggregation) -> tuple[WindowedFeature, ...]:
         WindowedFeature(f"{name}_{show_length(length or 0)}" if aggregation.has_several else name, aggregation, length)
         for length in aggregation.lengths
     )
+
+
+def columns_of(features: Iterable[WindowedFeature]) -> tuple[str, ...]:
+    """Return the columns that features aggregate or take maps by, each once."""
+    of = (feature.aggregation for feature in features)
+    return tuple(dict.fromkeys(name for one in of for name in (one.source_column, one.by) if name is not None))
+
+
+def conditions_of(features: Iterable[WindowedFeature]) -> tuple[str, ...]:
+    """Return the conditions of features, each once."""
+    texts = (feature.aggregation.where for feature in features)
+    return tuple(dict.fromkeys(text for text in texts if text is not None))

@@ -184,6 +184,13 @@ class DuckDBEngine:
             return 1
         return -(-needed // (self._duck.limit * 3 // 4))
 
+    def events(self, wanted: WindowRequest, entities: pa.Table | None = None) -> Iterator[pa.Table]:
+        """See `Engine.events`."""
+        join = self._windows(wanted)
+        shares = self._passes_of_events(wanted, 0) if entities is None else 1
+        for share in range(shares):
+            yield join.of_entities(entities, share, shares)
+
     def moments(self, groups: Sequence[Rows]) -> pa.Table:
         """See `Engine.moments`."""
         schema = groups[0].schema

@@ -9,6 +9,7 @@ from functools import cached_property
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.define.columns import ROW_ID
@@ -77,19 +78,21 @@ class WindowJoin:
             shares: How many partitions there are.
         """
         wanted = self.wanted
-        stored = Stored(self._events(moments, share, shares), self._columns, self._masks)
+        few = len(moments) * _FEW < wanted.rows.count
+        events = self._events(share, shares, moments if few else None)
+        stored = Stored(events, self._columns, self._masks)
         found = windows_at(stored, moments, wanted.windows, wanted.hop)
         return pa.Table.from_arrays(found, schema=self.schema)
 
-    def _events(self, moments: pa.Table, share: int, shares: int) -> pa.Table:
+    def _events(self, share: int, shares: int, entities: pa.Table | None = None) -> pa.Table:
+        """Return the events of a partition of the entities, or only those of some entities, given by k0, k1, ..., in any order."""
         schema, wanted = self.wanted.rows.schema, self.wanted
         fields = [schema.field(name) for name in [*wanted.keys, *self._columns]]
         if wanted.rows.is_empty:
             return _nothing(len(wanted.keys), list(self._columns.values()), fields, self._masks)
-        few = len(moments) * _FEW < wanted.rows.count
-        query = self._sql(share_sql(len(wanted.keys), share, shares), of_spine=few)
+        query = self._sql(share_sql(len(wanted.keys), share, shares), of_spine=entities is not None)
         try:
-            found = self.query(query, spine=moments)
+            found = self.query(query, **({} if entities is None else {"spine": entities}))
         except StoreError as error:
             if self._masks and isinstance(
                 error.__cause__, duckdb.DataError
@@ -130,15 +133,22 @@ class WindowJoin:
     @cached_property
     def _columns(self) -> dict[str, str]:
         """The names under which the columns that features aggregate are read."""
-        of = (one.aggregation for one in self.wanted.windows)
-        names = dict.fromkeys(name for one in of for name in (one.source_column, one.by) if name is not None)
-        return {own: f"c{i}" for i, own in enumerate(names)}
+        return {own: f"c{i}" for i, own in enumerate(self.wanted.columns)}
 
     @cached_property
     def _masks(self) -> dict[str, str]:
         """The names under which the conditions of features are read."""
-        texts = dict.fromkeys(one.aggregation.where for one in self.wanted.windows)
-        return {text: f"_seeknal_where_{i}" for i, text in enumerate(texts) if text is not None}
+        return {text: f"_seeknal_where_{i}" for i, text in enumerate(self.wanted.conditions)}
+
+    def of_entities(self, entities: pa.Table | None, share: int, shares: int) -> pa.Table:
+        """Return the events of a partition of the entities, or of some entities in it; see `Engine.events`."""
+        keys = [f"k{i}" for i in range(len(self.wanted.keys))]
+        found = self._events(share, shares, None if entities is None else entities.rename_columns(keys))
+        tie = [name for name in ("created", "id") if name in found.column_names]
+        # Keys without an order of their own, such as text of another collation, still stand side by side.
+        order = pc.sort_indices(found, [(name, "ascending") for name in [*keys, "t", *tie]])
+        names = [*keys, "t", *self._columns.values(), *self._masks.values()]
+        return found.take(order).select(names).rename_columns([*self.wanted.keys, "t", *names[len(keys) + 1 :]])
 
 
 def _nothing(keys: int, columns: list[str], fields: list[pa.Field], masks: dict[str, str]) -> pa.Table:
