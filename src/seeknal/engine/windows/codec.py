@@ -89,6 +89,10 @@ class WindowCodec(Codec):
         batches = (_batch_of(value, schema) for value in stored if value is not None)
         return {time for batch in batches for time in batch.column(0).to_pylist()}
 
+    def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
+        """Return the features at some positions as columns; those of empty windows where an entity has no events."""
+        return super().columns([self.nothing if row is None else row for row in rows], wanted)
+
     def _computed(self, found: Sequence[bytes | None], at: np.ndarray, layout: pa.Schema) -> list[WireRow]:
         """Return the features of each entity as wire values, and the time of its newest event up to the moment, or None."""
         batches = [_batch_of(value, layout) for value in found]
