@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.request import urlopen
 
 import pyarrow as pa
 import pytest
@@ -136,9 +137,28 @@ def test_a_server_computes_them_and_lists_them(spend, home, tmp_path):
         assert kinds == {"orders": ("event source", None), "spend": ("windowed group", "shop/orders")}
 
 
-def test_they_cannot_be_served_online_yet(spend):
-    with pytest.raises(DefinitionError, match=r"shop/spend is a windowed group\. It cannot be served online yet"):
-        HistoricalFeaturesDuckDB(FeatureLookup(spend)).serve("table")
+def test_a_server_looks_them_up_and_tells_how_fresh_they_are(spend, home):
+    HistoricalFeaturesDuckDB(FeatureLookup(spend)).serve("scores")
+    own = FeatureStore().tables.open("scores").get_features([{"user": 1}, {"user": 9}], "dicts")
+    assert own[1] == {"user": 9, "spend_1h": None, "spend_6h": None, "in_a": 0}
+    with Server(home) as server, Client(server.url) as client:
+        assert client.get_features("scores", [{"user": 1}, {"user": 9}], "dicts") == own
+        text = urlopen(f"{server.url}/metrics").read().decode()
+        assert 'seeknal_online_data_age_seconds{project="shop",table="scores"}' in text
+    assert seeknal("status").returncode == 0
+
+
+def test_commands_serve_refresh_and_verify_them(spend):
+    HistoricalFeaturesDuckDB(FeatureLookup(spend)).serve("scores")
+    spend.source.set_dataframe(ORDERS.slice(0, 1)).write(mode="append")
+    assert seeknal("refresh", "scores").returncode == 0
+    assert seeknal("verify", "scores").returncode == 0
+    assert seeknal("doctor").returncode == 0
+    assert table("show", "feature-group", "spend")["online"][0]["up_to_date"] is True
+    FeatureStore().groups.register(WindowedGroup("spend", spend.entity, spend.source, FEATURES | {"n": Count()}))
+    assert seeknal("refresh", "scores").returncode == 0
+    assert table("show", "online-table", "scores")["versions"] == ["spend 2"]
+    assert FeatureStore().tables.verify("scores").equal
 
 
 @pytest.mark.filterwarnings("ignore:shop/orders is now at version")

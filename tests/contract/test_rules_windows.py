@@ -375,10 +375,11 @@ def test_what_has_no_rows_says_where_they_are(orders, store):
         lambda: store.groups.clean("spend", START),
         lambda: store.groups.optimize("spend"),
         lambda: store.groups.watermarks("spend"),
-        lambda: store.groups.load("spend"),
     ):
         with pytest.raises(DefinitionError, match="shop/spend is computed from shop/orders and has no rows of its own"):
             call()
+    with pytest.raises(DefinitionError, match=r"event source, which is not online by itself\. Name .*'shop/spend'"):
+        store.groups.load("orders")
     with pytest.raises(DefinitionError, match="event source, whose events are no features"):
         look([FeatureLookup("orders")], 1)
     with pytest.raises(DefinitionError, match="shop/spend is a registered windowed group, not a feature group"):

@@ -204,8 +204,13 @@ def test_a_window_moves_with_the_clock_without_a_load(served):
 def test_an_entity_without_events_has_empty_windows_and_is_not_found(served):
     (row,) = served.get_features([{"user": 7}], "dicts", with_status=True)
     assert row == {
-        "user": 7, "spend_1h": None, "spend_1d": None, "n": 0, "filled": 0.0,
-        "spend_status": "not_found", "spend_event_time": None,
+        "user": 7,
+        "spend_1h": None,
+        "spend_1d": None,
+        "n": 0,
+        "filled": 0.0,
+        "spend_status": "not_found",
+        "spend_event_time": None,
     }
 
 

@@ -253,8 +253,6 @@ def _definition(store: FeatureStore, record: GroupRecord) -> dict[str, Any]:
 
 
 def _load_status_lines(store: FeatureStore, record: GroupRecord) -> list[dict[str, Any]]:
-    if record.windowed:
-        return []
     try:
         return [_load_status_line(one) for one in store.groups.load_statuses(record.name, project=record.project)]
     except StoreError as error:  # the rest of the group is shown even if its online store is unavailable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -83,6 +83,11 @@ class WindowedGroup:
         return microseconds(self.hop) if isinstance(self.hop, timedelta) else None
 
     @property
+    def reach(self) -> int | None:
+        """How long before a moment the earliest window may start, in microseconds; None: at the first event."""
+        return reach_of(self.windows, self.hop_length)
+
+    @property
     def materialization(self) -> Materialization:
         """How its values are kept: they have no ttl, since windows end by themselves."""
         return Materialization()
@@ -113,6 +118,16 @@ class WindowedGroup:
 
     def __hash__(self) -> int:
         return hash((self.project, self.name, self.origin, self.text))
+
+
+def reach_of(windows: Iterable[WindowedFeature], hop: int | None) -> int | None:
+    """Return how long before a moment the earliest of some windows may start, in microseconds; None: at the first event."""
+    reach = 0
+    for one in windows:
+        if one.length is None:
+            return None
+        reach = max(reach, one.length + one.aggregation.shift)
+    return reach + (hop or 0)
 
 
 def features_of(text: str) -> tuple[dict[str, Aggregation], str | None]:

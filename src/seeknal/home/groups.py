@@ -11,7 +11,7 @@ from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DefinitionError, SeeknalError, notice, plural, unfinished
 from seeknal.home.core import Core
-from seeknal.names import check_features
+from seeknal.names import check_features, quoted
 from seeknal.registry import GroupRecord, Load, Version
 from seeknal.registry.windowed import WindowedVersion
 from seeknal.system.progress import OnProgress, no_progress
@@ -120,6 +120,27 @@ class Groups:
             DefinitionError: There is no such group, or it is a windowed group.
         """
         record = self._stored(name, project)
+        with self._core.catalog.lifetimes.using(record):
+            yield record
+
+    @contextmanager
+    def _served(self, name: str, project: str | None) -> Iterator[GroupRecord]:
+        """Find a group that can be online for a call; see `_using`.
+
+        Raises:
+            DefinitionError: There is no such group, or it is an event source.
+        """
+        record = self.get(name, project=project)
+        if record.event_id is not None:
+            users = [one.label for one in self._core.registry.windowed_groups(record)]
+            raise DefinitionError(
+                f"{record.label} is an event source, which is not online by itself. "
+                + (
+                    f"Name a group that is computed from it: {quoted(users)}."
+                    if users
+                    else "Define a WindowedGroup over it."
+                )
+            )
         with self._core.catalog.lifetimes.using(record):
             yield record
 
@@ -269,7 +290,7 @@ class Groups:
         """Load the newest row of each entity of a version into the online store; see `Loads.load`."""
         asked, moment = Interval.check(interval), instant_or_none(at)
         check_progress(on_progress)
-        with self._using(name, project) as record:
+        with self._served(name, project) as record:
             return self._core.loads.load(record, asked, version, at=moment, on_progress=on_progress)
 
     def loads(self, name: str, *, project: str | None = None) -> list[Load]:
@@ -278,7 +299,7 @@ class Groups:
 
     def load_statuses(self, name: str, *, project: str | None = None) -> list[LoadStatus]:
         """Return for each version of a group how much of it is loaded, in each online store."""
-        with self._using(name, project) as record:
+        with self._core.catalog.lifetimes.using(record := self.get(name, project=project)):
             return self._core.loads.statuses(record)
 
     # Changing what is stored

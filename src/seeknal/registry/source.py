@@ -10,6 +10,7 @@ from typing import Any
 from seeknal.define.aggregations import WindowedFeature
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.define.schema import Schema
+from seeknal.define.windowed_group import reach_of
 from seeknal.engine import FeatureRequest, Request, WindowRequest
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean, quoted
@@ -146,7 +147,7 @@ class WindowedSource(Source):
         definition, events, windows = self.version.definition, self.stored_schema, self.windows
         seen: Interval | None = None
         if moments is not None and moments.start is not None:
-            reach = _reach(windows, definition.hop_length)
+            reach = reach_of(windows, definition.hop_length)
             # A window does not have the event at its start, but reading that one event more changes nothing.
             first = None if reach is None else moments.start - reach
             seen = interval.intersect(Interval(first, moments.end))
@@ -178,13 +179,3 @@ class WindowedSource(Source):
     def rows(self, *spans: Interval) -> Rows:
         """Return the entities and event times at which the values change because of an event, without features."""
         return self.snapshot.within(replace(self.version.schema, features=()), *spans)
-
-
-def _reach(windows: Sequence[WindowedFeature], hop: int | None) -> int | None:
-    """Return how long before a moment the earliest window may start, in microseconds; None: at the first event."""
-    reach = 0
-    for one in windows:
-        if one.length is None:
-            return None
-        reach = max(reach, one.length + one.aggregation.shift)
-    return reach + (hop or 0)

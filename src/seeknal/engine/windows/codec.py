@@ -41,6 +41,7 @@ class WindowCodec(Codec):
         self._columns, self._conditions = columns_of(group.windows), conditions_of(group.windows)
         fields = [pa.field("t", pa.int64()), *(pa.field(name, events.field(name).type) for name in self._columns)]
         self._layout = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
+        self._reach = group.reach
         self.layout = self._layout.serialize().to_pybytes()
         (nothing,) = self._computed([None], np.zeros(1, np.int64), self._layout)
         self.nothing = (*nothing[:-1], None)
@@ -68,6 +69,8 @@ class WindowCodec(Codec):
     def rows(self, found: Sequence[bytes | None], at: int, layout: bytes = b"") -> list[WireRow | None]:
         """Compute the features of entities at a moment, and the event time of the newest event up to it.
 
+        An entity without an event in any window has no row.
+
         Args:
             found: The stored events of each entity, as the store returned them.
             at: The moment, in microseconds since 1970.
@@ -76,11 +79,12 @@ class WindowCodec(Codec):
         kept = [i for i, value in enumerate(found) if value is not None]
         rows: list[WireRow | None] = [None] * len(found)
         if kept:
-            computed = self._computed(
-                [found[i] for i in kept], np.full(len(kept), at), _schema_of(layout or self.layout)
-            )
+            moments, schema = np.full(len(kept), at), _schema_of(layout or self.layout)
+            computed = self._computed([found[i] for i in kept], moments, schema)
+            # Whether older events are still there depends on when the entity was loaded, so they do not count as a row.
+            oldest = -(2**63) if self._reach is None else at - self._reach
             for i, row in zip(kept, computed, strict=True):
-                rows[i] = row if row[-1] is not None else None
+                rows[i] = row if row[-1] is not None and row[-1] > oldest else None
         return rows
 
     def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:
