@@ -1,15 +1,19 @@
 """Byte encoding of a windowed group's entities in the online store: their events, from which each read computes the features.
 
-The events of an entity are one Arrow record batch without its schema: the event times, the columns that features aggregate and the
-conditions, ordered by event time, created time and order of writing. All entities of a version have the same schema, the layout, which
-is kept once, in the state of the space.
+The events of an entity are a MessagePack array of lists: the event times, the values of each column that features aggregate, and
+whether each condition is true, all in the order of event time, created time and writing. All entities of a version have the same
+columns, the layout, which is kept once, in the state of the space.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain, pairwise
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -18,10 +22,18 @@ from seeknal.define.schema import Schema
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.engine.windows.inputs import Events, Moments
 from seeknal.engine.windows.kernel import compute
+from seeknal.engine.windows.one import KernelNeededError, OneEntity
 from seeknal.online import Codec, Entries, WireRow
 from seeknal.online.codec import to_wire
+from seeknal.values import types
+from seeknal.values.casting import cast
 from seeknal.values.times import DAY
 
+Lists = Sequence[list[Any]]
+"""The events of an entity: times, columns and conditions."""
+
+_FEW_ENTITIES, _FEW_EVENTS = 24, 2000
+"""From more entities or events on, the kernel is faster than a loop in Python."""
 _CLOCKS = DAY
 """How far the clock of a reader may be behind that of the load, in microseconds. Older events are not kept."""
 
@@ -43,7 +55,8 @@ class WindowCodec(Codec):
         self._layout = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
         self._reach = group.reach
         self.layout = self._layout.serialize().to_pybytes()
-        (nothing,) = self._computed([None], np.zeros(1, np.int64), self._layout)
+        self._ones: dict[bytes, OneEntity | None] = {}
+        (nothing,) = self._computed([[[] for _ in self._layout]], 0, self.layout)
         self.nothing = (*nothing[:-1], None)
 
     def __reduce__(self) -> tuple[type[WindowCodec], tuple[Schema, WindowedGroup, Schema]]:  # type: ignore[override]
@@ -59,12 +72,14 @@ class WindowCodec(Codec):
                 continue
             keys = self.stored_keys(table)
             starts = [i for i in range(len(keys)) if not i or keys[i] != keys[i - 1]]
-            events = table.drop_columns(self.schema.key_names).rename_columns(self._layout.names)
-            (batch,) = events.cast(self._layout).combine_chunks().to_batches()
-            ends = [*starts[1:], len(keys)]
-            bodies = [batch.slice(i, end - i).serialize().to_pybytes() for i, end in zip(starts, ends, strict=True)]
-            order = sorted(range(len(starts)), key=lambda i: keys[starts[i]])
-            yield Entries([keys[starts[i]] for i in order], [bodies[i] for i in order])
+            columns = table.drop_columns(self.schema.key_names).columns
+            lists = [to_wire(column, field.type) for column, field in zip(columns, self._layout, strict=True)]
+            bodies = {
+                keys[start]: _encode([values[start:end] for values in lists])
+                for start, end in pairwise([*starts, len(keys)])
+            }
+            order = sorted(bodies)
+            yield Entries(order, [bodies[key] for key in order])
 
     def rows(self, found: Sequence[bytes | None], at: int, layout: bytes = b"") -> list[WireRow | None]:
         """Compute the features of entities at a moment, and the event time of the newest event up to it.
@@ -76,53 +91,75 @@ class WindowCodec(Codec):
             at: The moment, in microseconds since 1970.
             layout: The layout of the events, from the state of the space.
         """
-        kept = [i for i, value in enumerate(found) if value is not None]
         rows: list[WireRow | None] = [None] * len(found)
-        if kept:
-            moments, schema = np.full(len(kept), at), _schema_of(layout or self.layout)
-            computed = self._computed([found[i] for i in kept], moments, schema)
+        if kept := [i for i, value in enumerate(found) if value is not None]:
+            events = [_decode(value) for value in found if value is not None]
+            computed = self._quickly(events, at, layout) or self._computed(events, at, layout)
             # Whether older events are still there depends on when the entity was loaded, so they do not count as a row.
             oldest = -(2**63) if self._reach is None else at - self._reach
             for i, row in zip(kept, computed, strict=True):
                 rows[i] = row if row[-1] is not None and row[-1] > oldest else None
         return rows
 
-    def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:
+    def _quickly(self, events: Sequence[Lists], at: int, layout: bytes) -> list[WireRow] | None:
+        """Compute the features of a few entities with few events; None if the kernel has to, or is faster."""
+        if len(events) > _FEW_ENTITIES or sum(len(lists[0]) for lists in events) > _FEW_EVENTS:
+            return None
+        if (one := self._one(layout)) is None:
+            return None
+        try:
+            return [(*one.at(lists, at), _newest(lists[0], at)) for lists in events]
+        except KernelNeededError:
+            return None
+
+    def _one(self, layout: bytes) -> OneEntity | None:
+        if layout not in self._ones:
+            schema, group = _schema_of(layout or self.layout), self._group
+            types = {name: schema.types[1 + i] for i, name in enumerate(self._columns)}
+            columns = {name: 1 + i for i, name in enumerate(self._columns)}
+            conditions = {text: 1 + len(columns) + i for i, text in enumerate(self._conditions)}
+            can = all(OneEntity.can(feature, types) for feature in group.windows)
+            self._ones[layout] = OneEntity(group.windows, types, columns, conditions, group.hop_length) if can else None
+        return self._ones[layout]
+
+    def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:  # noqa: ARG002 - all layouts begin with the times
         """Return the event times of stored events, including future ones."""
-        schema = _schema_of(layout or self.layout)
-        batches = (_batch_of(value, schema) for value in stored if value is not None)
-        return {time for batch in batches for time in batch.column(0).to_pylist()}
+        return {time for value in stored if value is not None for time in _decode(value)[0]}
 
     def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
         """Return the features at some positions as columns; those of empty windows where an entity has no events."""
         return super().columns([self.nothing if row is None else row for row in rows], wanted)
 
-    def _computed(self, found: Sequence[bytes | None], at: np.ndarray, layout: pa.Schema) -> list[WireRow]:
+    def _computed(self, events: Sequence[Lists], at: int, layout: bytes) -> list[WireRow]:
         """Return the features of each entity as wire values, and the time of its newest event up to the moment, or None."""
-        batches = [_batch_of(value, layout) for value in found]
-        sizes = np.array([batch.num_rows for batch in batches])
-        table = pa.Table.from_batches(batches, layout).combine_chunks()
-        entity, t = np.repeat(np.arange(len(batches)), sizes), table.column(0).to_numpy()
-        columns = {name: table.column(1 + i) for i, name in enumerate(self._columns)}
-        first = 1 + len(columns)
-        masks = {text: table.column(first + i).to_numpy() for i, text in enumerate(self._conditions)}
-        moments = Moments(np.arange(len(batches)), at)
-        features = compute(Events(entity, t, columns, masks), moments, self._group.windows, self._group.hop_length)
-        ends = np.cumsum(sizes)
-        newest: list[int | None] = []
-        for start, end, moment in zip(ends - sizes, ends, at, strict=True):
-            last = start + int(np.searchsorted(t[start:end], moment, side="right"))
-            newest.append(int(t[last - 1]) if last > start else None)
+        schema = _schema_of(layout or self.layout)
+        together = [list(chain.from_iterable(lists)) for lists in zip(*events, strict=True)]
+        arrays = [
+            pa.chunked_array([cast(pa.array(values, types.wire(field.type)), field.type)])
+            for values, field in zip(together, schema, strict=True)
+        ]
+        first = 1 + len(self._columns)
+        columns = dict(zip(self._columns, arrays[1:first], strict=True))
+        masks = {text: arrays[first + i].to_numpy() for i, text in enumerate(self._conditions)}
+        sizes = [len(lists[0]) for lists in events]
+        entity = np.repeat(np.arange(len(events)), sizes)
+        moments = Moments(np.arange(len(events)), np.full(len(events), at))
+        made = Events(entity, arrays[0].to_numpy(), columns, masks)
+        features = compute(made, moments, self._group.windows, self._group.hop_length)
         wires = [to_wire(column, field.type) for column, field in zip(features, self.schema.features, strict=True)]
-        return list(zip(*wires, newest, strict=True))
+        return list(zip(*wires, (_newest(lists[0], at) for lists in events), strict=True))
 
 
-def _batch_of(value: bytes | None, layout: pa.Schema) -> pa.RecordBatch:
-    if value is None:
-        return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in layout], schema=layout)
-    return pa.ipc.read_record_batch(pa.py_buffer(value), layout)
+def _newest(times: Sequence[int], at: int) -> int | None:
+    """Return the last of the event times up to a moment; None if there is none."""
+    count = bisect_right(times, at)
+    return times[count - 1] if count else None
 
 
 @lru_cache(1000)
 def _schema_of(layout: bytes) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(layout))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
