@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from seeknal.define.aggregations import WindowedFeature
+from seeknal.define.aggregations import Std, Var, WindowedFeature
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.define.schema import Schema
-from seeknal.define.windowed_group import reach_of
+from seeknal.define.windowed_group import WindowedGroup, reach_of
 from seeknal.engine import FeatureRequest, Request, WindowRequest
 from seeknal.errors import DefinitionError
 from seeknal.names import did_you_mean, quoted
@@ -64,6 +64,17 @@ class Source:
     def stored(self) -> GroupRecord:
         """The group whose stored rows are read."""
         return self.record
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether an online table stays at this version: the lookup names it, or gives the definition of one that is not current."""
+        is_definition = isinstance(self.lookup.source, WindowedGroup)
+        return self.lookup.version is not None or (is_definition and not self.version.is_current)
+
+    @property
+    def rounded(self) -> frozenset[str]:
+        """The features, by their names in the result, that may differ in their last digits between two ways to compute them."""
+        return frozenset()
 
     @property
     def stored_schema(self) -> Schema:
@@ -130,6 +141,14 @@ class WindowedSource(Source):
     def stored_schema(self) -> Schema:
         """The schema of the events."""
         return self.version.events.schema
+
+    @property
+    def rounded(self) -> frozenset[str]:
+        """The variances, by their names in the result: for a few events, a lookup computes them in another way; see `OneEntity`."""
+        variances = (
+            one.name for one in self.windows if isinstance(one.aggregation, Var | Std) and one.aggregation.by is None
+        )
+        return frozenset(self.features[name] for name in variances)
 
     @property
     def windows(self) -> tuple[WindowedFeature, ...]:

@@ -160,7 +160,7 @@ class OnlineTables:
         table = OnlineTableRecord(
             project=first.project,
             name=check_name("online table", first.group.name if name is None else name),
-            lookups=tuple(source.pin(pinned=source.lookup.version is not None) for source in sources),
+            lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
             ttl=None if ttl is None else microseconds(ttl),
             target=place,
             created_at=now(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
 _UNMENDED = {MISSING, OLDER, OTHER, EXTRA}
 """Causes that the state of the rows does not show. A load trusts the state, so it would not repair them by itself."""
 _AT_ONCE, _SHOWN = 50_000, 10
+_NEAR = 1e-9
+"""How much a variance may differ, relative to its value."""
 """The number of entities compared at once, and of differing values of which the outcome says more than their count."""
 _encode = msgspec.msgpack.Encoder().encode
 _FLOATS = re.compile("float|double")
@@ -88,6 +91,7 @@ class Verified(Shown):
         different: Number of values that differ.
         differences: The first of these.
         cut_off: Why groups no longer feed the table, which is then compared with the version that fed it last.
+        tolerance: How much variances may differ, relative to their value; 0: there are none. All other values are compared to the bit.
     """
 
     table: str
@@ -97,6 +101,7 @@ class Verified(Shown):
     different: int
     differences: tuple[Difference, ...] = field(default_factory=tuple)
     cut_off: tuple[str, ...] = ()
+    tolerance: float = 0
 
     _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
 
@@ -113,6 +118,7 @@ class Verified(Shown):
     def __str__(self) -> str:
         compared = f"{self.table}: {self.values:,} values of {self.entities:,} entities compared"
         verdict = f"{self.different:,} differ" if self.different else "all equal"
+        verdict += f", variances within {self.tolerance:g}" if self.tolerance else ""
         reasons = [f"cut off: {reason}" for reason in self.cut_off]
         return "\n  ".join([f"{compared}, {verdict}", *reasons, *map(str, self.differences)])
 
@@ -146,11 +152,14 @@ def verify(
         doubt: Called with rows that no load would repair by itself.
     """
     entities = values = different = 0
+    tolerance = 0.0
     shown: list[Difference] = []
     every = feeds(catalog, table.record)
     for part, fed in zip(table.parts, every, strict=True):
         doubted: State | None = None
-        for compared in _Comparison(catalog, engine, table, part, fed.goal, at).run(sample):
+        comparison = _Comparison(catalog, engine, table, part, fed.goal, at)
+        tolerance = max(tolerance, _NEAR if comparison.is_rounded else 0)
+        for compared in comparison.run(sample):
             entities += compared.entities
             values += compared.entities * len(part.features)
             different += compared.different
@@ -161,7 +170,7 @@ def verify(
         if doubt and doubted:
             doubt(part.lookup, doubted)
     cut_off = tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off))
-    return Verified(table.record.label, at, entities, values, different, tuple(shown), cut_off)
+    return Verified(table.record.label, at, entities, values, different, tuple(shown), cut_off, tolerance)
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,11 @@ class _Comparison:
         source: Source = catalog.source(goal.lookup)
         self._source = source if table.record.ttl is None else source.with_ttl(table.record.ttl)
         self._asked = Entities([part], [key.name for key in part.keys])
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether some of its values are compared with a tolerance."""
+        return bool(self._source.rounded & set(self._part.features))
 
     def run(self, sample: int | None) -> Iterator[_Compared]:
         """Yield the comparisons of the entities, batch by batch."""
@@ -230,7 +244,10 @@ class _Comparison:
             nothing = pa.chunked_array([pa.nulls(len(one), one.type)])
             other = offline.get(name, nothing)  # the version to be loaded may lack the feature
             column = pa.chunked_array([one])
-            differing += [(i, name, one[i], other[i]) for i in _places_of_difference(column, other)]
+            places = _places_of_difference(column, other)
+            if name in self._source.rounded:
+                places = [i for i in places if not _is_near(one[i].as_py(), other[i].as_py())]
+            differing += [(i, name, one[i], other[i]) for i in places]
         # Only differences that are shown get a cause, because that takes another query.
         first = sorted(differing, key=lambda one: one[0])[:_SHOWN]
         return _Compared(read.state, len(keys), len(differing), list(self._explained(keys, read, first)))
@@ -296,6 +313,10 @@ class _Comparison:
     def _difference(self, entity: dict[str, Any], name: str, online: Any, offline: Any, cause: str) -> Difference:
         label, number = self._source.record.label, self._source.version.number
         return Difference(label, number, entity, name, online, offline, cause)
+
+
+def _is_near(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=_NEAR)
 
 
 def _places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> list[int]:
