@@ -216,6 +216,24 @@ def test_an_entity_without_events_has_empty_windows_and_is_not_found(served):
     }
 
 
+def test_an_erasure_reaches_the_windows_of_other_entities_online(served):
+    source = EventSource("visits", "at", project="shop")
+    now = datetime.now(UTC)
+    source.set_dataframe(pa.table({"user": [5, 6], "shop": [5, 5], "at": [now, now], "amount": [1.0, 2.0]})).write(
+        mode="append"
+    )
+    by_user = WindowedGroup("by_user", Entity("visitor", ["user"]), source, {"n": Count()})
+    by_shop = WindowedGroup("by_shop", Entity("shop", ["shop"]), source, {"n": Count()})
+    FeatureStore().groups.register(by_user)
+    table = HistoricalFeaturesDuckDB(FeatureLookup(by_shop)).serve("shops")
+    assert table.get_features([{"shop": 5}], "dicts") == [{"shop": 5, "n": 2}]
+    FeatureStore().entities.erase("visitor", {"user": 5})
+    assert table.get_features([{"shop": 5}], "dicts") == [{"shop": 5, "n": 1}]
+    source.set_dataframe(pa.table({"user": [6], "shop": [5], "at": [now], "amount": [1.0]})).write(mode="append")
+    assert FeatureStore().tables.refresh(["shops"])
+    assert table.get_features([{"shop": 5}], "dicts") == [{"shop": 5, "n": 2}]  # shop 5 itself was not erased
+
+
 def test_a_ttl_of_windows_is_refused(served):
     with pytest.raises(DefinitionError, match="computed from events at each moment"):
         HistoricalFeaturesDuckDB(FeatureLookup("spend")).serve("other", ttl=timedelta(hours=1))

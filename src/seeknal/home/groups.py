@@ -269,7 +269,7 @@ class Groups:
                 f"What was pushed to {record.label} is stored offline, in snapshot {pushed.snapshot}, but not online",
                 "Push it again, which stores nothing twice, or load the group",
             ):
-                self._core.loads.reload_windows(record)
+                self._core.loads.reload_windows(state.windowed)
                 if record.event_id is not None:  # events are online in windowed groups only
                     return pushed
                 loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
@@ -335,7 +335,7 @@ class Groups:
                     f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"
                 ):
                     core.loads.reload(record, version.number)
-                    core.loads.reload_windows(record)
+                    core.loads.reload_windows(core.registry.windowed_groups(record))
         return count
 
     def rollback(self, name: str, number: int, *, project: str | None = None) -> Version:
@@ -354,7 +354,7 @@ class Groups:
             with _offline(record, f"Version {number} of {record.label} is the current one again"):
                 self._core.loads.tell_of_cut_off(record)
                 self._tell_of_windows(record)
-                self._core.loads.reload_windows(record)
+                self._core.loads.reload_windows(self._core.registry.windowed_groups(record))
                 if record.group.materialization.online:
                     self._core.loads.follow(catalog.state_of(record))
         return version
@@ -384,7 +384,7 @@ class Groups:
 
         with self._using(name, project) as record:
             adopted = maintenance.adopt(self._core.catalog, record, self._core.settings.lookback_days)
-            self._core.loads.reload_windows(record)
+            self._core.loads.reload_windows(self._core.registry.windowed_groups(record))
             if not record.group.materialization.online:
                 return adopted
             told = f"{plural(adopted.rows)} of {record.label} are adopted, as snapshot {adopted.snapshot}"

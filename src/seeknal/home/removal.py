@@ -19,7 +19,7 @@ from seeknal.values.arguments import check_flag
 from seeknal.values.display import Shown
 from seeknal.values.times import moment_of, now
 from seeknal.write import leftovers, maintenance
-from seeknal.write.erasures import digests
+from seeknal.write.erasures import digests, elsewhere
 from seeknal.write.maintenance import Erased
 
 
@@ -125,6 +125,7 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
     """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
     catalog, sets = core.catalog, core.training_sets
     (digest,) = digests(entity)
+    others = [one for one in catalog.registry.windowed_groups(catalog.origin(record)) if one.id != record.id]
     with catalog.deleting(), catalog.lifetimes.using(record):
         catalog.lifetimes.check(record)
         at = now()
@@ -139,6 +140,10 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
         ):
             doomed = _delete_sets(sets, record, entity)
             catalog.registry.add_erasure(record, digest, at)
+            for one in (
+                others
+            ):  # what is online of them has the entity's events in it, and is refused until it is loaded again
+                catalog.registry.add_erasure(one, elsewhere(digest), at)
             stored = catalog.origin(record)
             receipt = maintenance.erase(catalog, stored, entity, lambda: sets.snapshots(stored))
             doomed += _delete_sets(sets, record, entity)
@@ -151,7 +156,7 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
         ),
     ):
         core.loads.reload(record)
-        core.loads.reload_windows(catalog.origin(record))
+        core.loads.reload_windows(others)
     return replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
 
 

@@ -121,9 +121,9 @@ class Loads:
                     f"The rows of {record.label} in {place} belong to another home or to a deleted group, and were left unchanged."
                 )
 
-    def reload_windows(self, source: GroupRecord) -> None:
-        """Bring the online events of all windowed groups over a source up to date."""
-        for one in self._registry.windowed_groups(source):
+    def reload_windows(self, groups: Sequence[GroupRecord]) -> None:
+        """Bring the online events of windowed groups up to date."""
+        for one in groups:
             self.reload(one)
 
     def require(self, record: GroupRecord) -> None:

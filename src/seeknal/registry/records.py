@@ -164,6 +164,7 @@ class GroupState:
         tables: The online tables that use it, ordered by project and name.
         erased: When an entity was last erased from it, in microseconds since 1970; 0 if none was.
         snapshots: The writes to it, oldest first, from the snapshot on that the caller requested; empty without such a request.
+        windowed: The windowed groups that are computed from it.
         table: The identity of its offline table, read before the rest; "" if there was none, or if the caller did not request it.
     """
 
@@ -174,6 +175,7 @@ class GroupState:
     tables: tuple[OnlineTableRecord, ...]
     erased: int
     snapshots: tuple[SnapshotRecord, ...] = ()
+    windowed: tuple[GroupRecord, ...] = ()
     table: str = ""
 
     @property

@@ -39,6 +39,14 @@ def digests(keys: pa.Table) -> list[str]:
     ]
 
 
+def elsewhere(digest: str) -> str:
+    """Return the digest by which a group of another entity, computed from the same events, remembers an erasure.
+
+    It is none of the group's own entities, even if one of these has an equal key.
+    """
+    return blake2b(digest.encode(), digest_size=32, person=b"seeknal others").hexdigest()
+
+
 def _canonical(column: pa.ChunkedArray) -> list[Any]:
     """Return keys in a form that does not depend on their type, so that equal keys of two versions have one digest."""
     values = to_wire(column, column.type)

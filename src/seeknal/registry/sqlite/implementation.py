@@ -133,8 +133,7 @@ class SqliteRegistry(Database):
 
     @reading
     def windowed_groups(self, db: Connection, source: GroupRecord) -> list[GroupRecord]:
-        query = _named(group_rows.ALL, t.feature_group, None, None).where(t.feature_group.c.source_id == source.id)
-        return [group_of(row) for row in db.execute(query)]
+        return _over(db, source)
 
     @reading
     def group(self, db: Connection, project: str, name: str) -> GroupRecord | None:
@@ -406,7 +405,14 @@ def _state(db: Connection, record: GroupRecord, since: int | None = None) -> Gro
         tuple(_users(db, record)),
         _last_erasure(db, record),
         () if since is None else tuple(writes.snapshots(db, record.id, since)),
+        tuple(_over(db, record)),
     )
+
+
+def _over(db: Connection, source: GroupRecord) -> list[GroupRecord]:
+    """Return the windowed groups over a source, ordered by project and name."""
+    query = _named(group_rows.ALL, t.feature_group, None, None).where(t.feature_group.c.source_id == source.id)
+    return [group_of(row) for row in db.execute(query)]
 
 
 def _users(db: Connection, record: GroupRecord) -> list[OnlineTableRecord]:
