@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows.ends import lists, runs
+from seeknal.engine.windows import limits
+from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.keys import Keys
 from seeknal.engine.windows.order import ValueOrder
 from seeknal.engine.windows.selection import Selection, Windows
@@ -153,8 +154,8 @@ def most_frequent(windows: Windows, grouped: Grouped, n: int) -> pa.Array:
     made = []
     for part, pairs in grouped.pairs(windows):
         kept, sizes = _ranked(pairs, pairs.count, len(part.start), n)
-        made.append(lists(grouped.values_of(pairs.group[kept]), sizes))
-    return pa.concat_arrays(made)
+        made.append(limits.lists(grouped.values_of(pairs.group[kept]), sizes))
+    return limits.joined(made)
 
 
 def histogram(windows: Windows, grouped: Grouped) -> pa.Array:
@@ -163,8 +164,8 @@ def histogram(windows: Windows, grouped: Grouped) -> pa.Array:
     for part, pairs in grouped.pairs(windows):
         kept, sizes = _ranked(pairs, pairs.count, len(part.start), None)
         values, counts = grouped.values_of(pairs.group[kept]), pa.array(pairs.count[kept])
-        made.append(lists(pa.StructArray.from_arrays([values, counts], ["value", "count"]), sizes))
-    return pa.concat_arrays(made)
+        made.append(limits.lists(pa.StructArray.from_arrays([values, counts], ["value", "count"]), sizes))
+    return limits.joined(made)
 
 
 def _ranked(pairs: Pairs, by: np.ndarray, windows: int, n: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +220,6 @@ def maps(
             best, sizes = np.arange(len(results)), np.bincount(known.window, minlength=len(part.start))
         else:
             best, sizes = _ranked(known, Keys.of(results).numbers, len(part.start), k)
-        keys, values = grouped.values_of(known.group[best]), results.take(pa.array(best))
-        made.append(lists(pa.StructArray.from_arrays([keys, values], ["key", "value"]), sizes))
-    return pa.concat_arrays(made)
+        keys, values = grouped.values_of(known.group[best]), limits.take(results, best)
+        made.append(limits.lists(pa.StructArray.from_arrays([keys, values], ["key", "value"]), sizes))
+    return limits.joined(made)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows.ends import lists, runs
+from seeknal.engine.windows import limits
+from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.levels import count_below, kth
 from seeknal.engine.windows.limbs import Numbers, rounded, width_for
 from seeknal.engine.windows.order import ValueOrder
@@ -68,13 +69,14 @@ def _floats(selection: Selection) -> np.ndarray:
 def extreme_n(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> pa.Array:
     """Return the n largest values of each window, the largest first, or the n smallest, the smallest first."""
     sizes = np.minimum(windows.count, n)
+    limits.check_size(int(sizes.sum()))
     which = np.repeat(np.arange(len(sizes)), sizes)
     k, _ = runs(np.zeros_like(sizes), sizes)
     if largest:
         k = windows.count[which] - 1 - k
     positions = _smallest(windows, order, which, k)
     keys = windows.selection.keys
-    return lists(keys.decode(keys.numbers[positions]), sizes)
+    return limits.lists(keys.decode(keys.numbers[positions]), sizes)
 
 
 def distinct(windows: Windows, order: ValueOrder) -> pa.Array:

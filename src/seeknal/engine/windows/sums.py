@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
+from seeknal.engine.windows import limits
 from seeknal.engine.windows.decimals import decimals_of
 from seeknal.engine.windows.limbs import Numbers, carry, prefix, rounded, scaled, width_for
 from seeknal.engine.windows.selection import Selection, Windows, in_place
@@ -93,7 +94,7 @@ def total(windows: Windows, totals: Totals) -> pa.Array:
     """
     kind = windows.selection.kind
     made = [_total(part, totals, kind) for part in totals.parts(windows)]
-    return in_place(pa.concat_arrays(made), windows.empty)
+    return in_place(limits.joined(made), windows.empty)
 
 
 def _total(windows: Windows, totals: Totals, kind: pa.DataType) -> pa.Array:
