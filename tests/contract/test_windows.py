@@ -422,3 +422,17 @@ def test_a_map_has_no_key_without_events_in_the_window():
     rows = [oracle.Event(0, i, {"word": "ab"[i > 5], "i8": None if i == 40 else 1}) for i in range(50)]
     rows[40].values["word"] = "c"
     check(rows, ["word", "i8"], [(0, 49)], [agg.Count("i8", over=timedelta(microseconds=40), by="word")], None)
+
+
+def test_the_mean_and_the_median_of_decimals_are_rounded_once():
+    chance = random.Random(11)
+    for digits in (15, 17, 20, 38):
+        top = 10**digits - 1
+        values = [Decimal((chance.randint(0, 1), tuple(map(int, str(chance.randint(1, top)))), -4)) for _ in range(300)]
+        # The mean of the last two is exactly between two floats, and that of the two before nearly 0.
+        half = Decimal((0, tuple(map(int, str((2**54 + 2) * 10**4))), -4))
+        values += [values[0], values[0].copy_negate(), half, half.copy_abs()]
+        rows = [oracle.Event(0, i, {"long": value}) for i, value in enumerate(values)]
+        over = [timedelta(microseconds=length) for length in (1, 2, 3, 7)]
+        wanted = [agg.Mean("long", over=over), *(agg.Quantile("long", q, over=over) for q in (0.1, 0.5, 0.77))]
+        check(rows, ["long"], [(0, i) for i in range(len(rows))], wanted, None)

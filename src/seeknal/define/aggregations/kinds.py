@@ -41,7 +41,7 @@ class Sum(OfColumn):
 
 
 class Mean(OfColumn):
-    """The mean as float64: the exact sum, rounded once, divided by the count."""
+    """The mean as float64: the exact sum, rounded once, divided by the count; of decimals the float nearest to the exact mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +145,8 @@ class Histogram(OfColumn):
 @dataclass(frozen=True, eq=False)
 class Quantile(OfColumn):
     """A quantile as float64, exact, with linear interpolation as in NumPy. NaN is above all numbers.
+
+    Of decimals it is the float nearest to the exact interpolation.
 
     Args:
         q: The share of values below it, from 0 to 1.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import types as is_
 
-from seeknal.engine.windows import limits
+from seeknal.engine.windows import limits, quotients
 from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.levels import count_below, kth
 from seeknal.engine.windows.limbs import Numbers, rounded, width_for
@@ -34,19 +35,29 @@ def quantile(windows: Windows, order: ValueOrder, q: float) -> pa.Array:
     place = q * (windows.count[which] - 1)
     below = np.floor(place).astype(np.int64)
     part = place - below
-    values = _floats(windows.selection)
     # Both neighbours are asked for at once, as most of the work is done once for all questions.
     between = np.flatnonzero(part > 0)
     places = _smallest(windows, order, np.append(which, which[between]), np.append(below, below[between] + 1))
-    low = values[places[: len(which)]]
+    low = places[: len(which)]
     high = low.copy()
-    high[between] = values[places[len(which) :]]
+    high[between] = places[len(which) :]
     found = np.zeros(len(windows.start))
-    found[which] = _between(low, high, part)
-    return pa.array(found / 10.0**windows.selection.numbers.scale, mask=windows.empty)
+    found[which] = _between(windows.selection, low, high, part)
+    return pa.array(found, mask=windows.empty)
 
 
-def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
+def _between(selection: Selection, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return the value at a part of the way from that of one event to that of another."""
+    numbers: Numbers = selection.numbers
+    if is_.is_decimal(selection.kind):
+        width = width_for(1)
+        limbs = list(numbers.limbs(width))[::-1]
+        return quotients.between([one[low] for one in limbs], [one[high] for one in limbs], width, part, numbers.scale)
+    values = _floats(numbers)
+    return _interpolated(values[low], values[high], part)
+
+
+def _interpolated(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         apart = high - low
         # From the nearer side, as NumPy does: from the other one, a small `high` would be lost beside a large `low`.
@@ -56,9 +67,8 @@ def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
     return np.where((part == 0) | (low == high), low, found)
 
 
-def _floats(selection: Selection) -> np.ndarray:
-    """Return the values as floats; decimals without their scale."""
-    numbers: Numbers = selection.numbers
+def _floats(numbers: Numbers) -> np.ndarray:
+    """Return numbers as floats."""
     if numbers.floats is not None:
         return (numbers.floats if numbers.special is None else numbers.special) + 0.0
     width = width_for(1)
