@@ -20,7 +20,7 @@ from seeknal import DataError, DefinitionError
 from seeknal.define import aggregations as agg
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.engine import windows
-from seeknal.engine.windows import grouped, levels, order, spread, sums, timeline
+from seeknal.engine.windows import blocks, grouped, levels, order, ranked, spread, sums, timeline
 
 from . import windows_oracle as oracle
 from .profiles import PROFILE
@@ -235,8 +235,11 @@ def test_features_are_the_same_in_the_smallest_parts(world, small):
         patch.object(sums, "_AT_ONCE", small),
         patch.object(sums, "_CACHED", 1),
         patch.object(spread, "_AT_ONCE", small),
+        patch.object(blocks, "_AT_ONCE", small),
         patch.object(grouped, "_AT_ONCE", small),
-        patch.object(grouped, "_SEARCH", small - 1),
+        patch.object(grouped, "_ROUND", small % 3),
+        patch.object(ranked, "_FEW", small % 3),
+        patch.object(levels, "_MOST", 4 * small),
         patch.object(levels, "_AT_ONCE", small),
         patch.object(order, "_BITS", 8 * small),
     ):

@@ -1,4 +1,4 @@
-"""The events of a selection sorted by entity and value, and what follows from it: groups of equal values, ranks, repetitions."""
+"""The events of a selection sorted by entity and value, and what follows from it: groups of equal values, and ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ class ValueOrder:
         positions by value   1, 0, 2
         groups               0, 1, 1     the group of each of them
         rank                 1, 0, 2     of each event, in the order of the events
-        previous             0, 0, 1     how many events after the segment's begin the last event of the same value ends
 
     Args:
         segment: The segment of each event, in ascending order.
@@ -28,6 +27,10 @@ class ValueOrder:
         self.segment, self.numbers = segment, numbers
         self.size = len(segment)
         self.positions = _sorted(segment, numbers)
+
+    def within(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions by value of the events of some segments, from 0 on, and their groups."""
+        return self.positions[low:high] - low, self.groups[low:high]
 
     @cached_property
     def _begins(self) -> np.ndarray:
@@ -71,18 +74,21 @@ class ValueOrder:
         return ranks
 
     @cached_property
-    def previous(self) -> np.ndarray:
-        """For each event the position after the last one before it of the same group, within the segment; 0 if there is none."""
-        before = np.zeros(self.size, np.int64)
-        before[1:] = self.positions[:-1] + 1
-        found = np.empty(self.size, np.int64)
-        found[self.positions] = np.where(self._begins, 0, before)
-        return np.where(found > 0, found - self.segment_start, 0)
-
-    @cached_property
     def bits(self) -> int:
         """The bits of the greatest rank in a segment."""
         return int(self.ranks.max(initial=0)).bit_length()
+
+
+def sorted_positions(numbers: np.ndarray) -> np.ndarray:
+    """Return the order of numbers from 0 on; equal ones stay in their order."""
+    bits = len(numbers).bit_length()
+    if (int(numbers.max(initial=0)) << bits).bit_length() > _BITS:
+        return np.argsort(numbers, kind="stable")
+    # NumPy sorts numbers several times faster than positions by them, so the position becomes the last part of the number.
+    packed: np.ndarray = (numbers << bits) | np.arange(len(numbers))
+    packed.sort()
+    packed &= (1 << bits) - 1
+    return packed
 
 
 def _sorted(segment: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -98,8 +104,4 @@ def _sorted(segment: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     if (segments * span << bits).bit_length() > _BITS:
         order: np.ndarray = np.lexsort((numbers, segment))
         return order
-    # NumPy sorts numbers several times faster than positions by them, so the position becomes the last part of the number.
-    packed: np.ndarray = (((segment - first) * span + (numbers - least)) << bits) | np.arange(size)
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
+    return sorted_positions((segment - first) * span + (numbers - least))

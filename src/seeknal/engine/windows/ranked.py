@@ -1,4 +1,4 @@
-"""Results that depend on the order of the values in a window: quantiles, the largest and smallest, and counts of distinct values."""
+"""Results that depend on the order of the values in a window: quantiles, and the largest and smallest."""
 
 from __future__ import annotations
 
@@ -6,43 +6,48 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
-from seeknal.engine.windows import limits, quotients
-from seeknal.engine.windows.ends import runs
-from seeknal.engine.windows.levels import count_below, kth
+from seeknal.engine.windows import limits, quotients, tops
+from seeknal.engine.windows.blocks import blocks
+from seeknal.engine.windows.levels import kth
 from seeknal.engine.windows.limbs import Numbers, rounded, width_for
 from seeknal.engine.windows.order import ValueOrder
 from seeknal.engine.windows.selection import Selection, Windows
+from seeknal.engine.windows.spans import stays
+
+_FEW = 8
+"""So many of the largest or smallest values are found by as many rounds over all events."""
 
 
-def _smallest(windows: Windows, order: ValueOrder, which: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return the position of the event with the k-th smallest value of a window.
+def _smallest(windows: Windows, order: ValueOrder, k: np.ndarray) -> np.ndarray:
+    """Return the position of the event with the k-th smallest value of each window.
 
     Args:
         windows: The windows.
         order: The order of the values.
-        which: The window of each question, which is not empty.
-        k: The k of each question, from 0 on.
+        k: For each window some numbers from 0 on, less than the number of its events; of an empty window they mean nothing.
     """
-    start, stop = windows.start[which], windows.stop[which]
-    ranks = kth(order.ranks, order.bits, (start, stop), k)
-    positions: np.ndarray = order.positions[order.segment_start[start] + ranks]
-    return positions
+    found = np.zeros(k.shape, np.int64)
+    for block in blocks(order.segment, windows):
+        which = np.concatenate([np.arange(*piece) for piece in block.pieces])
+        which = which.compress(~windows.empty[which])
+        start, stop = windows.start[which], windows.stop[which]
+        segment_start = order.segment_start[start]
+        bounds = np.tile(start - block.low, len(k)), np.tile(stop - block.low, len(k))
+        ranks = kth(order.ranks[block.low : block.high], order.bits, bounds, k[:, which].ravel())
+        found[:, which] = order.positions[segment_start + ranks.reshape(len(k), len(which))]
+    return found
 
 
 def quantile(windows: Windows, order: ValueOrder, q: float) -> pa.Array:
     """Return a quantile of each window: the value at place q * (n - 1), interpolated between its neighbours."""
-    which = np.flatnonzero(~windows.empty)
-    place = q * (windows.count[which] - 1)
+    place = q * np.maximum(windows.count - 1, 0)
     below = np.floor(place).astype(np.int64)
     part = place - below
     # Both neighbours are asked for at once, as most of the work is done once for all questions.
-    between = np.flatnonzero(part > 0)
-    places = _smallest(windows, order, np.append(which, which[between]), np.append(below, below[between] + 1))
-    low = places[: len(which)]
-    high = low.copy()
-    high[between] = places[len(which) :]
+    low, high = _smallest(windows, order, np.stack([below, below + (part > 0)]))
     found = np.zeros(len(windows.start))
-    found[which] = _between(windows.selection, low, high, part)
+    which = np.flatnonzero(~windows.empty)
+    found[which] = _between(windows.selection, low[which], high[which], part[which])
     return pa.array(found, mask=windows.empty)
 
 
@@ -80,27 +85,29 @@ def extreme_n(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> 
     """Return the n largest values of each window, the largest first, or the n smallest, the smallest first."""
     sizes = np.minimum(windows.count, n)
     limits.check_size(int(sizes.sum()))
-    which = np.repeat(np.arange(len(sizes)), sizes)
-    k, _ = runs(np.zeros_like(sizes), sizes)
-    if largest:
-        k = windows.count[which] - 1 - k
-    positions = _smallest(windows, order, which, k)
+    n = int(sizes.max(initial=0))
     keys = windows.selection.keys
-    return limits.lists(keys.decode(keys.numbers[positions]), sizes)
+    found = _few(windows, order, n, largest=largest) if n <= _FEW else _many(windows, order, n, largest=largest)
+    return limits.lists(keys.decode(keys.numbers[found.T[np.arange(n) < sizes[:, None]]]), sizes)
 
 
-def distinct(windows: Windows, order: ValueOrder) -> pa.Array:
-    """Return the number of distinct values of each window.
+def _few(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> np.ndarray:
+    """Return the positions of the n largest or smallest values of each window, by as many rounds."""
+    found = np.zeros((n, len(windows.start)), np.int64)
+    for block in blocks(order.segment, windows):
+        positions, _ = order.within(block.low, block.high)
+        positions = positions[::-1] if largest else positions
+        for first, end in block.pieces:
+            enter, leave = (bound[positions] for bound in stays(*block.local(windows, (first, end)), len(positions)))
+            kept = np.flatnonzero(enter < leave)
+            enter, leave = enter[kept], leave[kept]
+            rounds = tops.best(enter, leave, np.zeros(len(kept), np.int64), end - first, n if len(kept) else 0)
+            for i, number in enumerate(rounds):
+                found[i, first:end] = positions[kept[number]] + block.low
+    return found
 
-    An event counts if no event before it in the window has its value: if the last one of its value is before the window.
-    """
-    if not order.size:
-        return pa.array(windows.count)
-    which = np.flatnonzero(~windows.empty)
-    start, stop = windows.start[which], windows.stop[which]
-    # `previous` is a position within the segment plus one, so it is at most the start within the segment.
-    bound = start - order.segment_start[start] + 1
-    found = np.zeros(len(windows.start), np.int64)
-    bits = int(max(order.previous.max(), bound.max(initial=0))).bit_length()
-    found[which] = count_below(order.previous, bits, (start, stop), bound)
-    return pa.array(found)
+
+def _many(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> np.ndarray:
+    """Return what `_few` does, by looking for each value of a window by itself."""
+    k = np.minimum(np.arange(n)[:, None], np.maximum(windows.count - 1, 0))
+    return _smallest(windows, order, windows.count - 1 - k if largest else k)

@@ -62,6 +62,11 @@ class Selection:
         found: np.ndarray = bounds if self.counts is None else self.counts[bounds]
         return found
 
+    def part(self, low: int, high: int) -> Selection:
+        """Return the events from `low` up to `high`."""
+        column = None if self.column is None else self.column.slice(low, high - low)
+        return Selection(self.segment[low:high], self.t[low:high], column)
+
     def ordered(self, order: np.ndarray, segment: np.ndarray) -> Selection:
         """Return the selection in another order, with other segments."""
         return Selection(segment, self.t[order], None if self.column is None else limits.take(self.column, order))

@@ -1,0 +1,110 @@
+"""Spans: neighbouring windows that have the same events of a group, that is, of one segment with one value.
+
+Both bounds of the windows ascend, so an event enters at one window, `enter`, and leaves at another, `leave`, and is in all windows
+between them. Of a group, the windows between two such changes are a span. There are at most two changes for each event, however
+many events the windows have.
+
+For example, with the windows [0, 2), [0, 3), [1, 4), [3, 4) over the values a, b, a, a, the events of a are those at 0, 2 and 3:
+
+    event   enter   leave      span of windows   events of a
+    0       0       2          0 up to 1         0
+    2       1       3          1 up to 2         0, 2
+    3       2       4          2 up to 3         2, 3
+                               3 up to 4         3
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Spans, in the order of their groups, and those of a group in the order of their windows.
+
+    Args:
+        group: The number of each span's group.
+        start: The place of its first event among those sorted by value.
+        stop: The place after its last one.
+        first: The first of its windows.
+        last: The window after the last of them.
+    """
+
+    group: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    @property
+    def count(self) -> np.ndarray:
+        """The number of events of each span."""
+        count: np.ndarray = self.stop - self.start
+        return count
+
+    def kept(self, which: np.ndarray) -> Spans:
+        """Return some of the spans, by a mask or by their numbers."""
+        return Spans(self.group[which], self.start[which], self.stop[which], self.first[which], self.last[which])
+
+
+def stays(start: np.ndarray, stop: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first window that has each event, and the window after the last one, if that is greater; else none has it.
+
+    Args:
+        start: The start of each window; both bounds ascend.
+        stop: The stop of each window.
+        size: The number of events.
+    """
+    windows = np.arange(len(start) + 1, dtype=np.int32)
+    # An event is in the windows that stop after it, and do not start after it.
+    enter, leave = (np.repeat(windows, np.diff(bound, prepend=0, append=size)) for bound in (stop, start))
+    return enter, leave
+
+
+def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Spans:
+    """Return the spans of windows over some segments.
+
+    Args:
+        positions: The position of each event, sorted by value.
+        groups: The group of each event, sorted by value.
+        start: The start of each window; both bounds ascend.
+        stop: The stop of each window.
+    """
+    enter, leave = (bound[positions] for bound in stays(start, stop, len(positions)))
+    kept = np.flatnonzero(enter < leave)
+    if not len(kept):
+        return Spans(*[np.zeros(0, np.int64)] * 5)
+    width = len(start) + 1
+    # A change is coded as group, window, and whether it is an enter. The codes of all enters are sorted, and so are those of all
+    # leaves, since events that enter later leave later: to sort both is to merge two runs.
+    is_short = (int(groups[-1] - groups[0]) + 1) * width < 2**30
+    base = (groups[kept] - groups[0]).astype(np.int32 if is_short else np.int64) * width
+    codes = np.concatenate([base + leave[kept], base + enter[kept]]) << 1
+    codes[len(kept) :] |= 1
+    codes.sort(kind="stable")
+    enters = np.cumsum(codes & 1)
+    leaves = np.arange(1, len(codes) + 1) - enters
+    codes >>= 1
+    # Where a group has no events left, all that entered have left.
+    begins = np.flatnonzero((codes[1:] > codes[:-1]) & (enters > leaves)[:-1])
+    oldest, newest = kept[leaves[begins]], kept[enters[begins] - 1]
+    group = groups[oldest]
+    before = (group - groups[0]) * width
+    return Spans(group, oldest, newest + 1, codes[begins] - before, codes[begins + 1] - before)
+
+
+def distinct(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Return the number of groups in each window; the arguments are those of `spans_of`.
+
+    An event counts for its group from when it enters, until it leaves or the group's next one enters.
+    """
+    enter, leave = (bound[positions] for bound in stays(start, stop, len(positions)))
+    enter, leave, group = (one.compress(enter < leave) for one in (enter, leave, groups))
+    is_same = group[1:] == group[:-1]
+    leave[:-1] = np.where(is_same, np.minimum(leave[:-1], enter[1:]), leave[:-1])
+    width = len(start) + 1
+    changes = np.bincount(enter, minlength=width) - np.bincount(leave, minlength=width)
+    found: np.ndarray = np.cumsum(changes)[:-1]
+    return found

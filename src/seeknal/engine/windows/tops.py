@@ -1,0 +1,82 @@
+"""The best few spans of each window: a span has a rank, and lies over a run of neighbouring windows.
+
+This is the table of `extremes` turned around. A span of n windows is covered by two runs of 2**k windows, where
+2**k <= n < 2**(k + 1), and is noted at the beginning of both, on level k, if no better one is. From the highest level on, each
+note is then handed down to the two halves of its run. At level 0 each window has its best span.
+
+For the second best, the best spans are cut where they are the best, and all is done again with what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+_NONE = np.iinfo(np.int64).max
+Lying = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Spans, or parts of them: the first window, the window after the last one, and the rank."""
+
+
+def best(first: np.ndarray, last: np.ndarray, grade: np.ndarray, size: int, n: int) -> Iterator[np.ndarray]:
+    """Go through the n best spans of each window, the best first: the numbers of the spans, -1 where there are no more.
+
+    Args:
+        first: The first window of each span.
+        last: The window after the last one.
+        grade: How good each span is, from 0 on, the best being 0. Of equal ones the first is the better one.
+        size: The number of windows.
+        n: How many spans of each window to find.
+    """
+    spans = max(len(first), 1)
+    whole = first, last, grade * spans + np.arange(len(first))
+    lying, known = whole, np.zeros((0, size), np.int64)
+    for i in range(n):
+        ranks = _least(lying, size)
+        found = np.where(ranks == _NONE, -1, ranks % spans)
+        yield found
+        if i < n - 1:
+            known = np.vstack([known, found])
+            lying = _without(known, whole)
+
+
+def _least(lying: Lying, size: int) -> np.ndarray:
+    first, last, rank = lying
+    level = np.frexp((last - first).astype(np.float64))[1] - 1
+    height = int(level.max(initial=0)) + 1
+    cells = np.full(height * size, _NONE)
+    base = level.astype(np.int64) * size
+    np.minimum.at(cells, base + first, rank)
+    np.minimum.at(cells, base + last - (1 << level), rank)
+    rows = cells.reshape(height, size)
+    for k in range(height - 1, 0, -1):
+        half = 1 << (k - 1)
+        np.minimum(rows[k - 1], rows[k], out=rows[k - 1])
+        np.minimum(rows[k - 1, half:], rows[k, : size - half], out=rows[k - 1, half:])
+    found: np.ndarray = rows[0]
+    return found
+
+
+def _without(known: np.ndarray, whole: Lying) -> Lying:
+    """Return what is left of spans where the windows of each that were found already are cut out."""
+    first, last, rank = whole
+    rows, size = known.shape
+    # The runs of windows that found the same span, in the order of the spans, and those of a span in the order of the windows.
+    flat = known.ravel()
+    begin = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]) | (np.arange(rows * size) % size == 0))
+    end = np.append(begin[1:], rows * size)
+    owner = flat[begin]
+    begin, end = begin % size, (end - 1) % size + 1
+    order = np.argsort(owner * size + begin)[np.count_nonzero(owner < 0) :]
+    owner, begin, end = owner[order], begin[order], end[order]
+    is_new = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
+    is_last = np.append(is_new[1:], True)[: len(owner)]
+    # What is left of a span lies before each of its runs, and after the last one.
+    gap = np.where(is_new, first[owner], np.append(0, end[:-1])[: len(owner)]), begin, rank[owner]
+    tail = end[is_last], last[owner[is_last]], rank[owner[is_last]]
+    is_other = np.ones(len(first), bool)
+    is_other[owner] = False
+    parts = [tuple(one[lies[0] < lies[1]] for one in lies) for lies in (gap, tail)]
+    joined = zip(tuple(one[is_other] for one in whole), *parts, strict=True)
+    left, right, ranks = (np.concatenate(pieces) for pieces in joined)
+    return left, right, ranks
