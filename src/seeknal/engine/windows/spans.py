@@ -79,20 +79,23 @@ def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop:
     width = len(start) + 1
     # A change is coded as group, window, and whether it is an enter. The codes of all enters are sorted, and so are those of all
     # leaves, since events that enter later leave later: to sort both is to merge two runs.
-    is_short = (int(groups[-1] - groups[0]) + 1) * width < 2**30
-    base = (groups[kept] - groups[0]).astype(np.int32 if is_short else np.int64) * width
-    codes = np.concatenate([base + leave[kept], base + enter[kept]]) << 1
+    is_short = max((int(groups[-1] - groups[0]) + 1) * width, len(positions)) < 2**30
+    kind: type = np.int32 if is_short else np.int64
+    base = (groups[kept] - groups[0]).astype(kind) * kind(width)
+    codes = np.empty(2 * len(kept), kind)
+    np.add(base, leave[kept], out=codes[: len(kept)])
+    np.add(base, enter[kept], out=codes[len(kept) :])
+    codes <<= 1
     codes[len(kept) :] |= 1
-    codes.sort(kind="stable")
-    enters = np.cumsum(codes & 1)
-    leaves = np.arange(1, len(codes) + 1) - enters
+    codes.sort()
+    enters = np.cumsum(codes & 1, dtype=kind)
+    leaves = np.arange(1, len(codes) + 1, dtype=kind) - enters
     codes >>= 1
     # Where a group has no events left, all that entered have left.
     begins = np.flatnonzero((codes[1:] > codes[:-1]) & (enters > leaves)[:-1])
-    oldest, newest = kept[leaves[begins]], kept[enters[begins] - 1]
-    group = groups[oldest]
-    before = (group - groups[0]) * width
-    return Spans(group, oldest, newest + 1, codes[begins] - before, codes[begins + 1] - before)
+    oldest = leaves[begins]
+    before, oldest, newest = base[oldest], kept[oldest], kept[enters[begins] - 1]
+    return Spans(groups[oldest], oldest, newest + 1, codes[begins] - before, codes[begins + 1] - before)
 
 
 def distinct(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_NONE = np.iinfo(np.int64).max
 Lying = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Spans, or parts of them: the first window, the window after the last one, and the rank."""
 
@@ -29,11 +28,12 @@ def best(first: np.ndarray, last: np.ndarray, grade: np.ndarray, size: int, n: i
         n: How many spans of each window to find.
     """
     spans = max(len(first), 1)
-    whole = first, last, grade * spans + np.arange(len(first))
+    kind = np.int32 if (int(grade.max(initial=0)) + 1) * spans < 2**31 else np.int64
+    whole = first, last, grade.astype(kind) * kind(spans) + np.arange(len(first), dtype=kind)
     lying, known = whole, np.zeros((0, size), np.int64)
     for i in range(n):
         ranks = _least(lying, size)
-        found = np.where(ranks == _NONE, -1, ranks % spans)
+        found = np.where(ranks == np.iinfo(kind).max, -1, ranks % spans)
         yield found
         if i < n - 1:
             known = np.vstack([known, found])
@@ -44,10 +44,12 @@ def _least(lying: Lying, size: int) -> np.ndarray:
     first, last, rank = lying
     level = np.frexp((last - first).astype(np.float64))[1] - 1
     height = int(level.max(initial=0)) + 1
-    cells = np.full(height * size, _NONE)
-    base = level.astype(np.int64) * size
+    cells = np.full(height * size, np.iinfo(rank.dtype).max, rank.dtype)
+    base = np.multiply(level, size, dtype=np.int64)
     np.minimum.at(cells, base + first, rank)
-    np.minimum.at(cells, base + last - (1 << level), rank)
+    base += last
+    base -= 1 << level
+    np.minimum.at(cells, base, rank)
     rows = cells.reshape(height, size)
     for k in range(height - 1, 0, -1):
         half = 1 << (k - 1)
@@ -74,9 +76,9 @@ def _without(known: np.ndarray, whole: Lying) -> Lying:
     # What is left of a span lies before each of its runs, and after the last one.
     gap = np.where(is_new, first[owner], np.append(0, end[:-1])[: len(owner)]), begin, rank[owner]
     tail = end[is_last], last[owner[is_last]], rank[owner[is_last]]
+    parts = [tuple(one.compress(lies[0] < lies[1]) for one in lies) for lies in (gap, tail)]
     is_other = np.ones(len(first), bool)
     is_other[owner] = False
-    parts = [tuple(one[lies[0] < lies[1]] for one in lies) for lies in (gap, tail)]
-    joined = zip(tuple(one[is_other] for one in whole), *parts, strict=True)
+    joined = zip(tuple(one.compress(is_other) for one in whole), *parts, strict=True)
     left, right, ranks = (np.concatenate(pieces) for pieces in joined)
     return left, right, ranks
