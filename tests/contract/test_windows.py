@@ -20,7 +20,7 @@ from seeknal import DataError, DefinitionError
 from seeknal.define import aggregations as agg
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.engine import windows
-from seeknal.engine.windows import blocks, grouped, levels, order, ranked, spread, sums, timeline
+from seeknal.engine.windows import blocks, grouped, levels, order, outliers, powers, ranked, spread, sums, timeline
 
 from . import windows_oracle as oracle
 from .profiles import PROFILE
@@ -234,7 +234,7 @@ def test_features_are_the_same_in_the_smallest_parts(world, small):
         patch.object(timeline, "_LARGEST", 2**40 * small),
         patch.object(sums, "_AT_ONCE", small),
         patch.object(sums, "_CACHED", 1),
-        patch.object(spread, "_AT_ONCE", small),
+        patch.object(powers, "_AT_ONCE", small),
         patch.object(blocks, "_AT_ONCE", small),
         patch.object(grouped, "_AT_ONCE", small),
         patch.object(grouped, "_ROUND", small % 3),
@@ -345,6 +345,33 @@ def test_all_ways_to_a_variance_give_the_same_bits():
     with patch.object(spread, "_USES_DOUBLES", False):  # by digits alone
         assert same(
             [one.to_pylist() for one in windows.compute(events, moments, features)], [one.to_pylist() for one in short]
+        )
+
+
+@pytest.mark.parametrize("large", [1.7e308, 1e300, 2.0**700])
+def test_windows_with_outliers_have_their_exact_moments(large):
+    chance = random.Random(large)
+    far = [large, -large, large * 0.75, 1e-200, -3e-250, 5e-324, 1e150]
+    values = [chance.choice([1.0, chance.lognormvariate(0, 3), -1.0, 0.0, chance.choice(far)]) for _ in range(120)]
+    # Windows of outliers alone that are equal, that cancel in their sums, and that are symmetrical.
+    values += [large, large, large, -large, -large, 1.0, -1.0, 1e-200, -1e-200, 0.0, large, -large, 1.0, -1.0]
+    rows = [oracle.Event(0, i, {"absurd": x}) for i, x in enumerate(values)]
+    over = [timedelta(microseconds=n) for n in (2, 3, 4, 9, 60)]
+    wanted = [kind("absurd", over=over) for kind in WITH_POWERS]
+    check(rows, ["absurd"], [(0, i) for i in range(len(rows))], wanted, None)
+
+
+def test_two_floats_and_whole_numbers_give_the_same_moments_of_outliers():
+    chance = random.Random(5)
+    values = [chance.choice([chance.gauss(0, 1), chance.gauss(0, 1) * 1e300, 1e300]) for _ in range(300)]
+    rows = [oracle.Event(0, i, {"absurd": x}) for i, x in enumerate(values)]
+    over = [timedelta(microseconds=n) for n in (2, 3, 10, 200)]
+    features = features_of([kind("absurd", over=over) for kind in WITH_POWERS])
+    events, moments = events_of(rows, ["absurd"]), moments_of([(0, i) for i in range(len(rows))])
+    quick = windows.compute(events, moments, features)
+    with patch.object(outliers, "_ERROR", 1e9):  # so that no sum of two floats is sure
+        assert same(
+            [one.to_pylist() for one in windows.compute(events, moments, features)], [one.to_pylist() for one in quick]
         )
 
 

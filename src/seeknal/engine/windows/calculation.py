@@ -33,9 +33,9 @@ class Calculation:
         return sums.Totals(self._selection)
 
     @cached_property
-    def powers(self) -> spread.Powers:
+    def power_sums(self) -> spread.PowerSums:
         """The sums of the powers of the values."""
-        return spread.Powers(self._selection)
+        return spread.PowerSums(self._selection)
 
     @cached_property
     def order(self) -> ValueOrder:
@@ -93,10 +93,10 @@ class Calculation:
 _FUNCTIONS: dict[type[Aggregation], Callable[[Calculation, Windows, Any], pa.Array]] = {
     kinds.Count: lambda _known, windows, _: pa.array(windows.count),
     kinds.Mean: lambda known, windows, _: sums.mean(windows, known.totals),
-    kinds.Var: lambda known, windows, of: spread.variance(windows, known.powers, of.ddof, root=False),
-    kinds.Std: lambda known, windows, of: spread.variance(windows, known.powers, of.ddof, root=True),
-    kinds.Skew: lambda known, windows, _: spread.skewness(windows, known.powers),
-    kinds.Kurtosis: lambda known, windows, _: spread.kurtosis(windows, known.powers),
+    kinds.Var: lambda known, windows, of: spread.variance(windows, known.power_sums, of.ddof, root=False),
+    kinds.Std: lambda known, windows, of: spread.variance(windows, known.power_sums, of.ddof, root=True),
+    kinds.Skew: lambda known, windows, _: spread.skewness(windows, known.power_sums),
+    kinds.Kurtosis: lambda known, windows, _: spread.kurtosis(windows, known.power_sums),
     kinds.Min: lambda _known, windows, _: extremes.extreme(windows, np.minimum),
     kinds.Max: lambda _known, windows, _: extremes.extreme(windows, np.maximum),
     kinds.First: lambda _known, windows, _: ends.first(windows),

@@ -41,7 +41,7 @@ def means(limbs: list[np.ndarray], width: int, count: np.ndarray, scale: int) ->
     quotient = _divided(number, by)
     found, is_sure = doubles.nearest(quotient, np.abs(quotient[0]) * _ERROR)
     for i in np.flatnonzero(~is_sure).tolist():
-        found[i] = _float(Fraction(_whole(limbs, width, i), int(count[i])) / Fraction(10) ** scale)
+        found[i] = _float(Fraction(whole(limbs, width, i), int(count[i])) / Fraction(10) ** scale)
     return found
 
 
@@ -55,7 +55,7 @@ def between(low: list[np.ndarray], high: list[np.ndarray], width: int, part: np.
     larger = np.maximum(np.abs(below[0]), np.abs(above[0])) / by[0]
     found, is_sure = doubles.nearest(quotient, larger * _ERROR)
     for i in np.flatnonzero(~is_sure).tolist():
-        first, last = _whole(low, width, i), _whole(high, width, i)
+        first, last = whole(low, width, i), whole(high, width, i)
         found[i] = _float((first + (last - first) * Fraction(float(part[i]))) / Fraction(10) ** scale)
     return found
 
@@ -67,8 +67,8 @@ def of_limbs(limbs: list[np.ndarray], width: int) -> Double:
     # Nothing is negative here, so no digits cancel.
     for limb in reversed(carry([np.where(negative, -limb, limb) for limb in limbs], width)):
         high, low = high * 2.0**width, low * 2.0**width
-        for half in ((limb >> _HALF) << _HALF, limb & ((1 << _HALF) - 1)):
-            high, error = doubles.two_sum(high, half.astype(np.float64))  # a half is exact as a float
+        for half in halves(limb):
+            high, error = doubles.two_sum(high, half)
             low = low + error
     high, low = doubles.two_sum(high, low)
     return np.where(negative, -high, high), np.where(negative, -low, low)
@@ -89,7 +89,13 @@ def _of_fraction(exact: Fraction) -> Double:
     return np.array(high), np.array(float(exact - Fraction(high)))
 
 
-def _whole(limbs: list[np.ndarray], width: int, i: int) -> int:
+def halves(limb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return limbs that are not negative as sums of two floats, which are exact."""
+    return ((limb >> _HALF) << _HALF).astype(np.float64), (limb & ((1 << _HALF) - 1)).astype(np.float64)
+
+
+def whole(limbs: list[np.ndarray], width: int, i: int) -> int:
+    """Return the number i of those with these limbs."""
     return sum(int(limb[i]) << (width * place) for place, limb in enumerate(limbs))
 
 

@@ -82,13 +82,13 @@ def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop:
     is_short = max((int(groups[-1] - groups[0]) + 1) * width, len(positions)) < 2**30
     kind: type = np.int32 if is_short else np.int64
     base = (groups[kept] - groups[0]).astype(kind) * kind(width)
-    codes = np.empty(2 * len(kept), kind)
+    codes: np.ndarray = np.empty(2 * len(kept), kind)
     np.add(base, leave[kept], out=codes[: len(kept)])
     np.add(base, enter[kept], out=codes[len(kept) :])
     codes <<= 1
     codes[len(kept) :] |= 1
     codes.sort()
-    enters = np.cumsum(codes & 1, dtype=kind)
+    enters: np.ndarray = np.cumsum(codes & 1, dtype=kind)
     leaves = np.arange(1, len(codes) + 1, dtype=kind) - enters
     codes >>= 1
     # Where a group has no events left, all that entered have left.

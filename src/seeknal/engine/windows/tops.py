@@ -29,7 +29,10 @@ def best(first: np.ndarray, last: np.ndarray, grade: np.ndarray, size: int, n: i
     """
     spans = max(len(first), 1)
     kind = np.int32 if (int(grade.max(initial=0)) + 1) * spans < 2**31 else np.int64
-    whole = first, last, grade.astype(kind) * kind(spans) + np.arange(len(first), dtype=kind)
+    rank: np.ndarray = grade.astype(kind)
+    rank *= spans
+    rank += np.arange(len(first), dtype=kind)
+    whole = first, last, rank
     lying, known = whole, np.zeros((0, size), np.int64)
     for i in range(n):
         ranks = _least(lying, size)
