@@ -90,7 +90,7 @@ def most_frequent(windows: Windows, grouped: Grouped, n: int) -> pa.Array:
     found = _Lists()
     for _, (first, end), spans in grouped.spans(windows):
         for window, chosen, sizes in _ranked(spans, spans.count, end - first, n):
-            found.add(first + window, grouped.values_of(spans.group[chosen]), sizes)
+            found.add(first + window, grouped.values_of(spans.group(chosen)), sizes)
     return found.joined()
 
 
@@ -99,7 +99,7 @@ def histogram(windows: Windows, grouped: Grouped) -> pa.Array:
     found = _Lists()
     for _, (first, end), spans in grouped.spans(windows):
         entries = pa.StructArray.from_arrays(
-            [grouped.values_of(spans.group), pa.array(spans.count)], ["value", "count"]
+            [grouped.values_of(spans.group()), pa.array(spans.count.astype(np.int64))], ["value", "count"]
         )
         for window, chosen, sizes in _ranked(spans, spans.count, end - first, None):
             found.add(first + window, limits.take(entries, chosen), sizes)
@@ -125,7 +125,7 @@ def maps(
         results = of(block, spans.start, spans.stop)
         known = spans.kept(np.flatnonzero(results.is_valid().to_numpy(zero_copy_only=False)))
         results = results.drop_null()
-        entries = pa.StructArray.from_arrays([grouped.values_of(known.group), results], ["key", "value"])
+        entries = pa.StructArray.from_arrays([grouped.values_of(known.group()), results], ["key", "value"])
         by = None if k is None else Keys.of(results).numbers
         for window, chosen, sizes in _ranked(known, by, end - first, k):
             found.add(first + window, limits.take(entries, chosen), sizes)
@@ -145,7 +145,7 @@ def _ranked(spans: Spans, by: np.ndarray | None, size: int, n: int | None) -> It
         size: The number of windows.
         n: How many spans of each window to return; None: all.
     """
-    grade = np.zeros(len(spans.first), np.int64) if by is None else _grades(by)
+    grade = np.zeros(len(spans), np.int64) if by is None else _grades(by)
     pairs = int((spans.last - spans.first).sum())
     if n is not None and n * _ROUND * len(grade) < pairs:
         yield _best(spans, grade, size, n)

@@ -25,28 +25,51 @@ class Spans:
     """Spans, in the order of their groups, and those of a group in the order of their windows.
 
     Args:
-        group: The number of each span's group.
-        start: The place of its first event among those sorted by value.
-        stop: The place after its last one.
+        oldest: The first event of each span, as its number among the places.
+        after: The number after its last one.
         first: The first of its windows.
         last: The window after the last of them.
+        places: The places of some events among those sorted by value.
+        groups: The group of each event, sorted by value.
     """
 
-    group: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
+    oldest: np.ndarray
+    after: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    places: np.ndarray
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
 
     @property
     def count(self) -> np.ndarray:
         """The number of events of each span."""
-        count: np.ndarray = self.stop - self.start
+        count: np.ndarray = self.after - self.oldest
         return count
 
+    @property
+    def start(self) -> np.ndarray:
+        """The place of the first event of each span."""
+        start: np.ndarray = self.places[self.oldest]
+        return start
+
+    @property
+    def stop(self) -> np.ndarray:
+        """The place after the last event of each span."""
+        stop: np.ndarray = self.places[self.after - 1] + 1
+        return stop
+
+    def group(self, which: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return the groups of some spans."""
+        group: np.ndarray = self.groups[self.places[self.oldest[which]]]
+        return group
+
     def kept(self, which: np.ndarray) -> Spans:
-        """Return some of the spans, by a mask or by their numbers."""
-        return Spans(self.group[which], self.start[which], self.stop[which], self.first[which], self.last[which])
+        """Return some of the spans, by their numbers."""
+        ends = (self.oldest[which], self.after[which], self.first[which], self.last[which])
+        return Spans(*ends, self.places, self.groups)
 
 
 def stays(start: np.ndarray, stop: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +98,7 @@ def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop:
     enter, leave = (bound[positions] for bound in stays(start, stop, len(positions)))
     kept = np.flatnonzero(enter < leave)
     if not len(kept):
-        return Spans(*[np.zeros(0, np.int64)] * 5)
+        return Spans(kept, kept, kept, kept, kept, groups)
     width = len(start) + 1
     # A change is coded as group, window, and whether it is an enter. The codes of all enters are sorted, and so are those of all
     # leaves, since events that enter later leave later: to sort both is to merge two runs.
@@ -94,8 +117,8 @@ def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop:
     # Where a group has no events left, all that entered have left.
     begins = np.flatnonzero((codes[1:] > codes[:-1]) & (enters > leaves)[:-1])
     oldest = leaves[begins]
-    before, oldest, newest = base[oldest], kept[oldest], kept[enters[begins] - 1]
-    return Spans(groups[oldest], oldest, newest + 1, codes[begins] - before, codes[begins + 1] - before)
+    before = base[oldest]
+    return Spans(oldest, enters[begins], codes[begins] - before, codes[begins + 1] - before, kept, groups)
 
 
 def distinct(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

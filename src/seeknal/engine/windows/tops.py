@@ -29,41 +29,52 @@ def best(first: np.ndarray, last: np.ndarray, grade: np.ndarray, size: int, n: i
     """
     spans = max(len(first), 1)
     kind = np.int32 if (int(grade.max(initial=0)) + 1) * spans < 2**31 else np.int64
+    none = np.iinfo(kind).max
     rank: np.ndarray = grade.astype(kind)
     rank *= spans
     rank += np.arange(len(first), dtype=kind)
-    whole = first, last, rank
-    lying, known = whole, np.zeros((0, size), np.int64)
+    height = int((last - first).max(initial=1)).bit_length()
+    cells = np.empty(height * size, kind)
+    near, far = _cells(first, last, size)
+    left, known = rank.copy(), np.zeros((0, size), np.int64)
     for i in range(n):
-        ranks = _least(lying, size)
-        found = np.where(ranks == np.iinfo(kind).max, -1, ranks % spans)
+        cells.fill(none)
+        np.minimum.at(cells, near, left)
+        np.minimum.at(cells, far, left)
+        if i:
+            # What was found before is cut where it was found, and the rest of it noted.
+            part_first, part_last, part_rank = _without(known, (first, last, rank))
+            for at in _cells(part_first, part_last, size):
+                np.minimum.at(cells, at, part_rank)
+        found = _handed_down(cells.reshape(height, size))
+        found = np.where(found == none, -1, found % spans)
         yield found
-        if i < n - 1:
-            known = np.vstack([known, found])
-            lying = _without(known, whole)
+        known = np.vstack([known, found])
+        left[found.compress(found >= 0)] = none
 
 
-def _least(lying: Lying, size: int) -> np.ndarray:
-    first, last, rank = lying
+def _cells(first: np.ndarray, last: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two cells where spans are noted."""
     level = np.frexp((last - first).astype(np.float64))[1] - 1
-    height = int(level.max(initial=0)) + 1
-    cells = np.full(height * size, np.iinfo(rank.dtype).max, rank.dtype)
     base = np.multiply(level, size, dtype=np.int64)
-    np.minimum.at(cells, base + first, rank)
+    near = base + first
     base += last
     base -= 1 << level
-    np.minimum.at(cells, base, rank)
-    rows = cells.reshape(height, size)
-    for k in range(height - 1, 0, -1):
+    return near, base
+
+
+def _handed_down(rows: np.ndarray) -> np.ndarray:
+    """Return the least note of each window, from the notes of all levels."""
+    for k in range(len(rows) - 1, 0, -1):
         half = 1 << (k - 1)
         np.minimum(rows[k - 1], rows[k], out=rows[k - 1])
-        np.minimum(rows[k - 1, half:], rows[k, : size - half], out=rows[k - 1, half:])
+        np.minimum(rows[k - 1, half:], rows[k, :-half], out=rows[k - 1, half:])
     found: np.ndarray = rows[0]
     return found
 
 
 def _without(known: np.ndarray, whole: Lying) -> Lying:
-    """Return what is left of spans where the windows of each that were found already are cut out."""
+    """Return what is left of the spans that were found, where the windows that found them are cut out."""
     first, last, rank = whole
     rows, size = known.shape
     # The runs of windows that found the same span, in the order of the spans, and those of a span in the order of the windows.
@@ -79,9 +90,6 @@ def _without(known: np.ndarray, whole: Lying) -> Lying:
     # What is left of a span lies before each of its runs, and after the last one.
     gap = np.where(is_new, first[owner], np.append(0, end[:-1])[: len(owner)]), begin, rank[owner]
     tail = end[is_last], last[owner[is_last]], rank[owner[is_last]]
-    parts = [tuple(one.compress(lies[0] < lies[1]) for one in lies) for lies in (gap, tail)]
-    is_other = np.ones(len(first), bool)
-    is_other[owner] = False
-    joined = zip(tuple(one.compress(is_other) for one in whole), *parts, strict=True)
-    left, right, ranks = (np.concatenate(pieces) for pieces in joined)
+    both = [np.concatenate(pieces) for pieces in zip(gap, tail, strict=True)]
+    left, right, ranks = (one.compress(both[0] < both[1]) for one in both)
     return left, right, ranks
