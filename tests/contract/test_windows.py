@@ -20,7 +20,19 @@ from seeknal import DataError, DefinitionError
 from seeknal.define import aggregations as agg
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.engine import windows
-from seeknal.engine.windows import blocks, grouped, levels, order, outliers, powers, ranked, spread, sums, timeline
+from seeknal.engine.windows import (
+    blocks,
+    grouped,
+    levels,
+    order,
+    outliers,
+    powers,
+    ranked,
+    spans,
+    spread,
+    sums,
+    timeline,
+)
 
 from . import windows_oracle as oracle
 from .profiles import PROFILE
@@ -239,6 +251,7 @@ def test_features_are_the_same_in_the_smallest_parts(world, small):
         patch.object(grouped, "_AT_ONCE", small),
         patch.object(grouped, "_ROUND", small % 3),
         patch.object(ranked, "_FEW", small % 3),
+        patch.object(spans, "_CELLS", small % 2 * 100),
         patch.object(levels, "_MOST", 4 * small),
         patch.object(levels, "_AT_ONCE", small),
         patch.object(order, "_BITS", 8 * small),

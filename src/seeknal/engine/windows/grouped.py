@@ -21,7 +21,7 @@ from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.keys import Keys
 from seeknal.engine.windows.order import ValueOrder, sorted_positions
 from seeknal.engine.windows.selection import Selection, Windows
-from seeknal.engine.windows.spans import Spans, distinct, spans_of
+from seeknal.engine.windows.spans import Spans
 
 _AT_ONCE = 2**18
 """Pairs of a window and a span at a time: few enough for the processor's cache."""
@@ -53,17 +53,17 @@ class Grouped:
     def spans(self, windows: Windows) -> Iterator[tuple[Block, tuple[int, int], Spans]]:
         """Go through the pieces of all blocks, each with its spans, whose places are those in the block."""
         for block in blocks(self.order.segment, windows):
-            positions, groups = self.order.within(block.low, block.high)
+            groups = self.order.within(block.low, block.high)
             for piece in block.pieces:
-                yield block, piece, spans_of(positions, groups, *block.local(windows, piece))
+                yield block, piece, groups.spans(*block.local(windows, piece))
 
     def count(self, windows: Windows) -> pa.Array:
         """Return the number of groups of each window."""
         found = np.zeros(len(windows.start), np.int64)
         for block in blocks(self.order.segment, windows):
-            positions, groups = self.order.within(block.low, block.high)
+            groups = self.order.within(block.low, block.high)
             for first, end in block.pieces:
-                found[first:end] = distinct(positions, groups, *block.local(windows, (first, end)))
+                found[first:end] = groups.distinct(*block.local(windows, (first, end)))
         return pa.array(found)
 
 

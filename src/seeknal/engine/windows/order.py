@@ -6,6 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+from seeknal.engine.windows.spans import Groups
+
 _BITS = 63
 
 
@@ -28,9 +30,12 @@ class ValueOrder:
         self.size = len(segment)
         self.positions = _sorted(segment, numbers)
 
-    def within(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the positions by value of the events of some segments, from 0 on, and their groups."""
-        return self.positions[low:high] - low, self.groups[low:high]
+    def within(self, low: int, high: int) -> Groups:
+        """Return the events of some segments by value."""
+        segment = self.segment[low:high]
+        inner = np.flatnonzero(segment[1:] != segment[:-1]) + 1
+        edges = np.concatenate([[0], inner, [high - low]])
+        return Groups(self.positions[low:high] - low, self.groups[low:high], edges)
 
     @cached_property
     def _begins(self) -> np.ndarray:

@@ -95,7 +95,7 @@ def _few(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> np.nd
     """Return the positions of the n largest or smallest values of each window, by as many rounds."""
     found = np.zeros((n, len(windows.start)), np.int64)
     for block in blocks(order.segment, windows):
-        positions, _ = order.within(block.low, block.high)
+        positions = order.positions[block.low : block.high] - block.low
         positions = positions[::-1] if largest else positions
         for first, end in block.pieces:
             enter, leave = (bound[positions] for bound in stays(*block.local(windows, (first, end)), len(positions)))

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_CELLS = 1
+"""So many cells of counts take as long as an event that is merged."""
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -86,23 +89,65 @@ def stays(start: np.ndarray, stop: np.ndarray, size: int) -> tuple[np.ndarray, n
     return enter, leave
 
 
-def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop: np.ndarray) -> Spans:
-    """Return the spans of windows over some segments.
+@dataclass(frozen=True)
+class Groups:
+    """The events of some segments, sorted by value.
 
     Args:
-        positions: The position of each event, sorted by value.
-        groups: The group of each event, sorted by value.
-        start: The start of each window; both bounds ascend.
-        stop: The stop of each window.
+        positions: The position of each event.
+        groups: The group of each event.
+        edges: Where each segment begins, and where the last one ends.
     """
-    enter, leave = (bound[positions] for bound in stays(start, stop, len(positions)))
+
+    positions: np.ndarray
+    groups: np.ndarray
+    edges: np.ndarray
+
+    def spans(self, start: np.ndarray, stop: np.ndarray) -> Spans:
+        """Return the spans of windows.
+
+        Args:
+            start: The start of each window; both bounds ascend.
+            stop: The stop of each window.
+        """
+        enter, leave = (bound[self.positions] for bound in stays(start, stop, len(self.positions)))
+        if len(self.positions):
+            first, end = self.groups[self.edges[:-1]], self.groups[self.edges[1:] - 1] + 1
+            bounds = np.searchsorted(start, self.edges)
+            if int(((end - first) * (np.diff(bounds) + 1)).sum()) <= _CELLS * len(self.positions):
+                return _counted(self.groups, enter, leave, (end - first, bounds))
+        return _merged(self.groups, enter, leave, len(start) + 1)
+
+    def distinct(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        """Return the number of groups in each window; the arguments are those of `spans`.
+
+        An event counts for its group from when it enters, until it leaves or the group's next one enters.
+        """
+        enter, leave = (bound[self.positions] for bound in stays(start, stop, len(self.positions)))
+        enter, leave, group = (one.compress(enter < leave) for one in (enter, leave, self.groups))
+        is_same = group[1:] == group[:-1]
+        leave[:-1] = np.where(is_same, np.minimum(leave[:-1], enter[1:]), leave[:-1])
+        width = len(start) + 1
+        changes = np.bincount(enter, minlength=width) - np.bincount(leave, minlength=width)
+        found: np.ndarray = np.cumsum(changes)[:-1]
+        return found
+
+
+def _merged(groups: np.ndarray, enter: np.ndarray, leave: np.ndarray, width: int) -> Spans:
+    """Return the spans of windows by merging what enters and what leaves.
+
+    Args:
+        groups: The group of each event, sorted by value.
+        enter: The first window that has the event.
+        leave: The window after the last one.
+        width: A number greater than all windows.
+    """
     kept = np.flatnonzero(enter < leave)
     if not len(kept):
         return Spans(kept, kept, kept, kept, kept, groups)
-    width = len(start) + 1
     # A change is coded as group, window, and whether it is an enter. The codes of all enters are sorted, and so are those of all
     # leaves, since events that enter later leave later: to sort both is to merge two runs.
-    is_short = max((int(groups[-1] - groups[0]) + 1) * width, len(positions)) < 2**30
+    is_short = max((int(groups[-1] - groups[0]) + 1) * width, len(groups)) < 2**30
     kind: type = np.int32 if is_short else np.int64
     base = (groups[kept] - groups[0]).astype(kind) * kind(width)
     codes: np.ndarray = np.empty(2 * len(kept), kind)
@@ -121,16 +166,26 @@ def spans_of(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop:
     return Spans(oldest, enters[begins], codes[begins] - before, codes[begins + 1] - before, kept, groups)
 
 
-def distinct(positions: np.ndarray, groups: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Return the number of groups in each window; the arguments are those of `spans_of`.
+def _counted(
+    groups: np.ndarray, enter: np.ndarray, leave: np.ndarray, segments: tuple[np.ndarray, np.ndarray]
+) -> Spans:
+    """Return spans of one window each, by counting what enters and leaves: faster where groups and windows are few.
 
-    An event counts for its group from when it enters, until it leaves or the group's next one enters.
+    Each group has a cell for each window of its segment, and one for what enters none of them. The sums of the cells, in the order of
+    the groups, are the places up to which events have entered or left.
+
+    Args:
+        groups: The group of each event, sorted by value.
+        enter: The first window that has the event.
+        leave: The window after the last one.
+        segments: The number of groups of each segment; and its first window, with the end of the last one's windows.
     """
-    enter, leave = (bound[positions] for bound in stays(start, stop, len(positions)))
-    enter, leave, group = (one.compress(enter < leave) for one in (enter, leave, groups))
-    is_same = group[1:] == group[:-1]
-    leave[:-1] = np.where(is_same, np.minimum(leave[:-1], enter[1:]), leave[:-1])
-    width = len(start) + 1
-    changes = np.bincount(enter, minlength=width) - np.bincount(leave, minlength=width)
-    found: np.ndarray = np.cumsum(changes)[:-1]
-    return found
+    count, bounds = segments
+    widths = np.repeat(np.diff(bounds) + 1, count)
+    ends = np.cumsum(widths)
+    base = ends - widths - np.repeat(bounds[:-1], count)
+    cell = base[groups - groups[0]]
+    after, oldest = (np.cumsum(np.bincount(cell + bound, minlength=int(ends[-1]))) for bound in (enter, leave))
+    begins = np.flatnonzero(after > oldest)
+    first = begins - np.repeat(base, widths)[begins]
+    return Spans(oldest[begins], after[begins], first, first + 1, np.arange(len(groups)), groups)
