@@ -44,25 +44,25 @@ def blocks(segment: np.ndarray, windows: Windows) -> Iterator[Block]:
         segment: The segment of each event, in ascending order.
         windows: The windows, none of which has events of two segments.
     """
-    cuts = _cuts(segment)
+    bounds = cuts(segment)
     if not len(windows.start):
-        yield Block(0, int(cuts[1]), [(0, 0)])
+        yield Block(0, int(bounds[1]), [(0, 0)])
         return
     runs = list(_runs(windows))
     edges = [
-        first + np.append(np.searchsorted(windows.start[first:end], cuts[:-1]), end - first) for first, end in runs
+        first + np.append(np.searchsorted(windows.start[first:end], bounds[:-1]), end - first) for first, end in runs
     ]
-    for i in range(len(cuts) - 1):
+    for i in range(len(bounds) - 1):
         pieces = [
             (first, min(first + _AT_ONCE, int(edge[i + 1])))
             for edge in edges
             for first in range(int(edge[i]), int(edge[i + 1]), _AT_ONCE)
         ]
         if pieces:
-            yield Block(int(cuts[i]), int(cuts[i + 1]), pieces)
+            yield Block(int(bounds[i]), int(bounds[i + 1]), pieces)
 
 
-def _cuts(segment: np.ndarray) -> np.ndarray:
+def cuts(segment: np.ndarray) -> np.ndarray:
     """Return where blocks begin, and where the last one ends."""
     size = len(segment)
     starts = np.flatnonzero(segment[1:] != segment[:-1]) + 1

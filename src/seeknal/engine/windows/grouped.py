@@ -19,7 +19,7 @@ from seeknal.engine.windows import limits, tops
 from seeknal.engine.windows.blocks import Block, blocks
 from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.keys import Keys
-from seeknal.engine.windows.order import ValueOrder, sorted_positions
+from seeknal.engine.windows.order import ValueOrder, ranked, sorted_positions
 from seeknal.engine.windows.selection import Selection, Windows
 from seeknal.engine.windows.spans import Spans
 
@@ -161,11 +161,8 @@ def _grades(by: np.ndarray) -> np.ndarray:
     if greatest - least < len(by) << 8:
         near: np.ndarray = greatest - by
         return near
-    order = np.argsort(by)
-    found = np.empty(len(by), np.int64)
-    ranks = np.append(0, np.cumsum(by[order][1:] != by[order][:-1]))
-    found[order] = ranks[-1] - ranks
-    return found
+    ranks = ranked(by)
+    return int(ranks.max()) - ranks
 
 
 def _best(spans: Spans, grade: np.ndarray, size: int, n: int) -> Ranked:

@@ -1,4 +1,4 @@
-"""The events of a selection sorted by entity and value, and what follows from it: groups of equal values, and ranks."""
+"""The events of a selection sorted by entity and value, and the groups of equal values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from seeknal.engine.windows.blocks import cuts
 from seeknal.engine.windows.spans import Groups
 
 _BITS = 63
@@ -18,7 +19,6 @@ class ValueOrder:
 
         positions by value   1, 0, 2
         groups               0, 1, 1     the group of each of them
-        rank                 1, 0, 2     of each event, in the order of the events
 
     Args:
         segment: The segment of each event, in ascending order.
@@ -28,7 +28,17 @@ class ValueOrder:
     def __init__(self, segment: np.ndarray, numbers: np.ndarray) -> None:
         self.segment, self.numbers = segment, numbers
         self.size = len(segment)
-        self.positions = _sorted(segment, numbers)
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """The positions by value."""
+        found = np.empty(self.size, np.int64)
+        bounds = cuts(self.segment)
+        # Block by block, as the processor's cache has room for one.
+        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            found[low:high] = _sorted(self.segment[low:high], self.numbers[low:high])
+            found[low:high] += low
+        return found
 
     def within(self, low: int, high: int) -> Groups:
         """Return the events of some segments by value."""
@@ -40,9 +50,11 @@ class ValueOrder:
     @cached_property
     def _begins(self) -> np.ndarray:
         """Whether a group begins, for each event by value."""
-        segment, numbers = self.segment[self.positions], self.numbers[self.positions]
+        segment, numbers = self.segment, self.numbers[self.positions]
         found = np.ones(self.size, bool)
-        found[1:] = (segment[1:] != segment[:-1]) | (numbers[1:] != numbers[:-1])
+        found[1:] = (segment[1:] != segment[:-1]) | (
+            numbers[1:] != numbers[:-1]
+        )  # by value, segments are where they were
         return found
 
     @cached_property
@@ -55,33 +67,6 @@ class ValueOrder:
     def group_starts(self) -> np.ndarray:
         """Where each group begins among the events by value."""
         return np.flatnonzero(self._begins)
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """Where each event is among the events by value."""
-        found = np.empty(self.size, np.int64)
-        found[self.positions] = np.arange(self.size)
-        return found
-
-    @cached_property
-    def segment_start(self) -> np.ndarray:
-        """The position of the first event of each event's segment."""
-        is_first = np.ones(self.size, bool)
-        is_first[1:] = self.segment[1:] != self.segment[:-1]
-        starts = np.flatnonzero(is_first)
-        return np.repeat(starts, np.diff(starts, append=self.size))
-
-    @cached_property
-    def ranks(self) -> np.ndarray:
-        """The rank of each event within its segment, from 0 on, by value and then position."""
-        # By segment, events have the same positions in both orders.
-        ranks: np.ndarray = self.places - self.segment_start
-        return ranks
-
-    @cached_property
-    def bits(self) -> int:
-        """The bits of the greatest rank in a segment."""
-        return int(self.ranks.max(initial=0)).bit_length()
 
 
 def sorted_positions(numbers: np.ndarray) -> np.ndarray:
@@ -96,17 +81,25 @@ def sorted_positions(numbers: np.ndarray) -> np.ndarray:
     return packed
 
 
+def ranked(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers from 0 on in the same order: equal ones for equal ones, and no more different ones than there are."""
+    order = np.argsort(numbers)
+    known = numbers[order]
+    found = np.zeros(len(numbers), np.int64)
+    found[order[1:]] = np.cumsum(known[1:] != known[:-1])
+    return found
+
+
 def _sorted(segment: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     size = len(segment)
     if not size:
         return np.zeros(0, np.int64)
     least, greatest = int(numbers.min()), int(numbers.max())
-    first, segments = int(segment[0]), int(segment[-1]) - int(segment[0]) + 1
-    bits, span = size.bit_length(), greatest - least + 1
+    first, segments, span = int(segment[0]), int(segment[-1]) - int(segment[0]) + 1, greatest - least + 1
     if span > 4 * size:  # values far apart are ranked, so that they take fewer bits
-        known, numbers = np.unique(numbers, return_inverse=True)
-        least, span = 0, len(known)
-    if (segments * span << bits).bit_length() > _BITS:
+        numbers, least = ranked(numbers), 0
+        span = int(numbers.max()) + 1
+    if segments * span >= 2**_BITS:
         order: np.ndarray = np.lexsort((numbers, segment))
         return order
     return sorted_positions((segment - first) * span + (numbers - least))

@@ -29,12 +29,31 @@ def _smallest(windows: Windows, order: ValueOrder, k: np.ndarray) -> np.ndarray:
     found = np.zeros(k.shape, np.int64)
     for block in blocks(order.segment, windows):
         which = np.concatenate([np.arange(*piece) for piece in block.pieces])
-        which = which.compress(~windows.empty[which])
-        start, stop = windows.start[which], windows.stop[which]
-        segment_start = order.segment_start[start]
-        bounds = np.tile(start - block.low, len(k)), np.tile(stop - block.low, len(k))
-        ranks = kth(order.ranks[block.low : block.high], order.bits, bounds, k[:, which].ravel())
-        found[:, which] = order.positions[segment_start + ranks.reshape(len(k), len(which))]
+        which = which.compress(windows.stop[which] > windows.start[which])
+        start, stop = windows.start[which] - block.low, windows.stop[which] - block.low
+        groups = order.within(block.low, block.high)
+        # The rank of an event is its place by value within the segment.
+        begins = np.repeat(groups.edges[:-1], np.diff(groups.edges))
+        ranks = np.empty(len(begins), np.int64)
+        ranks[groups.positions] = np.arange(len(begins))
+        ranks -= begins
+        bits = int(np.diff(groups.edges).max(initial=1) - 1).bit_length()
+        answers = _asked_once(ranks, bits, (start, stop), k[:, which])
+        found[:, which] = block.low + groups.positions[begins[start] + answers]
+    return found
+
+
+def _asked_once(ranks: np.ndarray, bits: int, bounds: tuple[np.ndarray, np.ndarray], k: np.ndarray) -> np.ndarray:
+    """Return the k-th smallest ranks, some for each window; of equal k one after the other, only the first is looked for."""
+    is_new = np.ones(k.shape, bool)
+    is_new[1:] = k[1:] != k[:-1]
+    asked = np.flatnonzero(is_new)
+    window = asked % k.shape[1] if len(asked) else asked
+    found = np.empty(k.size, np.int64)
+    found[asked] = kth(ranks, bits, (bounds[0][window], bounds[1][window]), k.ravel()[asked])
+    found = found.reshape(k.shape)
+    for i in range(1, len(k)):
+        found[i] = np.where(is_new[i], found[i], found[i - 1])
     return found
 
 
