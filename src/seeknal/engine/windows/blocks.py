@@ -13,7 +13,7 @@ import numpy as np
 
 from seeknal.engine.windows.selection import Windows
 
-_AT_ONCE = 2**16
+_AT_ONCE = 3 * 2**14
 """Events of a block, unless one segment has more, and windows of a piece."""
 
 

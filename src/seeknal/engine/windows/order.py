@@ -30,43 +30,45 @@ class ValueOrder:
         self.size = len(segment)
 
     @cached_property
-    def positions(self) -> np.ndarray:
-        """The positions by value."""
-        found = np.empty(self.size, np.int64)
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positions by value, and whether a group begins there."""
+        positions, begins = np.empty(self.size, np.int64), np.ones(self.size, bool)
         bounds = cuts(self.segment)
         # Block by block, as the processor's cache has room for one.
         for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            found[low:high] = _sorted(self.segment[low:high], self.numbers[low:high])
-            found[low:high] += low
-        return found
+            segment, numbers = self.segment[low:high], self.numbers[low:high]
+            order = _sorted(segment, numbers)
+            numbers = numbers[order]  # by value, the segments are where they were
+            begins[low + 1 : high] = (segment[1:] != segment[:-1]) | (numbers[1:] != numbers[:-1])
+            np.add(order, low, out=positions[low:high])
+        return positions, begins
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The positions by value."""
+        return self._sorted[0]
+
+    def segments(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions by value of the events of some segments, from 0 on, and where the segments begin and end."""
+        segment = self.segment[low:high]
+        inner = np.flatnonzero(segment[1:] != segment[:-1]) + 1
+        return self.positions[low:high] - low, np.concatenate([[0], inner, [high - low]])
 
     def within(self, low: int, high: int) -> Groups:
         """Return the events of some segments by value."""
-        segment = self.segment[low:high]
-        inner = np.flatnonzero(segment[1:] != segment[:-1]) + 1
-        edges = np.concatenate([[0], inner, [high - low]])
-        return Groups(self.positions[low:high] - low, self.groups[low:high], edges)
-
-    @cached_property
-    def _begins(self) -> np.ndarray:
-        """Whether a group begins, for each event by value."""
-        segment, numbers = self.segment, self.numbers[self.positions]
-        found = np.ones(self.size, bool)
-        found[1:] = (segment[1:] != segment[:-1]) | (
-            numbers[1:] != numbers[:-1]
-        )  # by value, segments are where they were
-        return found
+        positions, edges = self.segments(low, high)
+        return Groups(positions, self.groups[low:high], edges)
 
     @cached_property
     def groups(self) -> np.ndarray:
         """The number of the group of each event by value. A group has the events of one segment with equal values."""
-        found: np.ndarray = np.cumsum(self._begins) - 1
+        found: np.ndarray = np.cumsum(self._sorted[1]) - 1
         return found
 
     @cached_property
     def group_starts(self) -> np.ndarray:
         """Where each group begins among the events by value."""
-        return np.flatnonzero(self._begins)
+        return np.flatnonzero(self._sorted[1])
 
 
 def sorted_positions(numbers: np.ndarray) -> np.ndarray:

@@ -31,15 +31,15 @@ def _smallest(windows: Windows, order: ValueOrder, k: np.ndarray) -> np.ndarray:
         which = np.concatenate([np.arange(*piece) for piece in block.pieces])
         which = which.compress(windows.stop[which] > windows.start[which])
         start, stop = windows.start[which] - block.low, windows.stop[which] - block.low
-        groups = order.within(block.low, block.high)
+        positions, edges = order.segments(block.low, block.high)
         # The rank of an event is its place by value within the segment.
-        begins = np.repeat(groups.edges[:-1], np.diff(groups.edges))
+        begins = np.repeat(edges[:-1], np.diff(edges))
         ranks = np.empty(len(begins), np.int64)
-        ranks[groups.positions] = np.arange(len(begins))
+        ranks[positions] = np.arange(len(begins))
         ranks -= begins
-        bits = int(np.diff(groups.edges).max(initial=1) - 1).bit_length()
+        bits = int(np.diff(edges).max(initial=1) - 1).bit_length()
         answers = _asked_once(ranks, bits, (start, stop), k[:, which])
-        found[:, which] = block.low + groups.positions[begins[start] + answers]
+        found[:, which] = block.low + positions[begins[start] + answers]
     return found
 
 
@@ -51,10 +51,10 @@ def _asked_once(ranks: np.ndarray, bits: int, bounds: tuple[np.ndarray, np.ndarr
     window = asked % k.shape[1] if len(asked) else asked
     found = np.empty(k.size, np.int64)
     found[asked] = kth(ranks, bits, (bounds[0][window], bounds[1][window]), k.ravel()[asked])
-    found = found.reshape(k.shape)
+    answers: np.ndarray = found.reshape(k.shape)
     for i in range(1, len(k)):
-        found[i] = np.where(is_new[i], found[i], found[i - 1])
-    return found
+        answers[i] = np.where(is_new[i], answers[i], answers[i - 1])
+    return answers
 
 
 def quantile(windows: Windows, order: ValueOrder, q: float) -> pa.Array:
