@@ -25,8 +25,8 @@ from seeknal.engine.windows.spans import Spans
 
 _AT_ONCE = 2**18
 """Pairs of a window and a span at a time: few enough for the processor's cache."""
-_ROUND = 1
-"""To look for the best span of each window takes as long, for each span, as to go through so many pairs."""
+_ROUND = 2
+"""To go through a pair takes as long as to look at so many spans for the best one of each window."""
 
 
 class Grouped:
@@ -147,7 +147,7 @@ def _ranked(spans: Spans, by: np.ndarray | None, size: int, n: int | None) -> It
     """
     grade = np.zeros(len(spans), np.int64) if by is None else _grades(by)
     pairs = int((spans.last - spans.first).sum())
-    if n is not None and n * _ROUND * len(grade) < pairs:
+    if n is not None and n * len(grade) < _ROUND * pairs:
         yield _best(spans, grade, size, n)
     else:
         yield from _paired(spans, grade, size, n)
