@@ -250,7 +250,7 @@ def test_features_are_the_same_in_the_smallest_parts(world, small):
         patch.object(blocks, "_AT_ONCE", small),
         patch.object(grouped, "_AT_ONCE", small),
         patch.object(grouped, "_ROUND", small % 3),
-        patch.object(ranked, "_FEW", small % 3),
+        patch.object(ranked, "_LEVELS", small % 2 * 10**6),
         patch.object(spans, "_CELLS", small % 2 * 100),
         patch.object(levels, "_MOST", 4 * small),
         patch.object(levels, "_AT_ONCE", small),

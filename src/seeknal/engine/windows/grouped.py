@@ -146,11 +146,12 @@ def _ranked(spans: Spans, by: np.ndarray | None, size: int, n: int | None) -> It
         n: How many spans of each window to return; None: all.
     """
     grade = np.zeros(len(spans), np.int64) if by is None else _grades(by)
-    pairs = int((spans.last - spans.first).sum())
-    if n is not None and n * len(grade) < _ROUND * pairs:
-        yield _best(spans, grade, size, n)
+    counts = np.cumsum(np.bincount(spans.first, minlength=size + 1) - np.bincount(spans.last, minlength=size + 1))[:-1]
+    rounds = int(counts.max(initial=0)) if n is None else min(n, int(counts.max(initial=0)))
+    if n is not None and rounds and rounds * (len(grade) + size) < _ROUND * int(counts.sum()):
+        yield _best(spans, grade, size, rounds)
     else:
-        yield from _paired(spans, grade, size, n)
+        yield from _paired(spans, grade, counts, n)
 
 
 def _grades(by: np.ndarray) -> np.ndarray:
@@ -173,21 +174,23 @@ def _best(spans: Spans, grade: np.ndarray, size: int, n: int) -> Ranked:
     return 0, found.compress(is_found), is_found.reshape(size, len(rounds)).sum(axis=1)
 
 
-def _paired(spans: Spans, grade: np.ndarray, size: int, n: int | None) -> Iterator[Ranked]:
-    """Go through the windows in parts, with their spans in the order of their grades, the n first of each."""
+def _paired(spans: Spans, grade: np.ndarray, counts: np.ndarray, n: int | None) -> Iterator[Ranked]:
+    """Go through the windows in parts, with their spans in the order of their grades, the n first of each; `counts` is how many each has."""
     order = sorted_positions(grade) if grade.any() else np.arange(len(grade))
     first, last = spans.first[order], spans.last[order]
-    counts = np.cumsum(np.bincount(first, minlength=size + 1) - np.bincount(last, minlength=size + 1))[:-1]
     for begin, end in _parts(counts):
         here = np.flatnonzero((first < end) & (last > begin))
-        low, high = np.maximum(first[here], begin) - begin, np.minimum(last[here], end) - begin
-        window, lengths = runs(low.astype(np.int64), high.astype(np.int64) - low)
-        # Sorted by window and then by grade, of which the position is part of the number that is sorted.
         bits = len(here).bit_length()
-        is_short = (end - begin) << bits < 2**31
-        codes: np.ndarray = window.astype(np.int32 if is_short else np.int64)
+        is_short = max((end - begin) << bits, int(counts[begin:end].sum())) < 2**31
+        kind: type = np.int32 if is_short else np.int64
+        low, high = np.maximum(first[here], begin) - begin, np.minimum(last[here], end) - begin
+        lengths = (high - low).astype(np.int64)
+        span: np.ndarray = np.repeat(np.arange(len(here), dtype=kind), lengths)
+        # Sorted by window and then by grade, of which the position is part of the number that is sorted.
+        codes: np.ndarray = (low - (np.cumsum(lengths) - lengths)).astype(kind)[span]
+        codes += np.arange(len(span), dtype=kind)
         codes <<= bits
-        codes |= np.repeat(np.arange(len(here), dtype=codes.dtype), lengths)
+        codes |= span
         codes.sort()
         codes &= (1 << bits) - 1
         sizes = counts[begin:end]

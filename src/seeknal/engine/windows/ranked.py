@@ -2,59 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.engine.windows import limits, quotients, tops
-from seeknal.engine.windows.blocks import blocks
+from seeknal.engine.windows.blocks import Block, blocks
+from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.levels import kth
 from seeknal.engine.windows.limbs import Numbers, rounded, width_for
 from seeknal.engine.windows.order import ValueOrder
 from seeknal.engine.windows.selection import Selection, Windows
 from seeknal.engine.windows.spans import stays
 
-_FEW = 8
-"""So many of the largest or smallest values are found by as many rounds over all events."""
-
-
-def _smallest(windows: Windows, order: ValueOrder, k: np.ndarray) -> np.ndarray:
-    """Return the position of the event with the k-th smallest value of each window.
-
-    Args:
-        windows: The windows.
-        order: The order of the values.
-        k: For each window some numbers from 0 on, less than the number of its events; of an empty window they mean nothing.
-    """
-    found = np.zeros(k.shape, np.int64)
-    for block in blocks(order.segment, windows):
-        which = np.concatenate([np.arange(*piece) for piece in block.pieces])
-        which = which.compress(windows.stop[which] > windows.start[which])
-        start, stop = windows.start[which] - block.low, windows.stop[which] - block.low
-        positions, edges = order.segments(block.low, block.high)
-        # The rank of an event is its place by value within the segment.
-        begins = np.repeat(edges[:-1], np.diff(edges))
-        ranks = np.empty(len(begins), np.int64)
-        ranks[positions] = np.arange(len(begins))
-        ranks -= begins
-        bits = int(np.diff(edges).max(initial=1) - 1).bit_length()
-        answers = _asked_once(ranks, bits, (start, stop), k[:, which])
-        found[:, which] = block.low + positions[begins[start] + answers]
-    return found
-
-
-def _asked_once(ranks: np.ndarray, bits: int, bounds: tuple[np.ndarray, np.ndarray], k: np.ndarray) -> np.ndarray:
-    """Return the k-th smallest ranks, some for each window; of equal k one after the other, only the first is looked for."""
-    is_new = np.ones(k.shape, bool)
-    is_new[1:] = k[1:] != k[:-1]
-    asked = np.flatnonzero(is_new)
-    window = asked % k.shape[1] if len(asked) else asked
-    found = np.empty(k.size, np.int64)
-    found[asked] = kth(ranks, bits, (bounds[0][window], bounds[1][window]), k.ravel()[asked])
-    answers: np.ndarray = found.reshape(k.shape)
-    for i in range(1, len(k)):
-        answers[i] = np.where(is_new[i], answers[i], answers[i - 1])
-    return answers
+# What takes how long for the largest or smallest values, in nanoseconds: for each event and run of windows, to find where it enters
+# and leaves, and a round; for each window, a round; for each event, the levels of its value; and for each value that is looked for, the way down the levels.
+_SPANS, _ROUND, _WINDOW, _LEVELS, _QUESTION = 10, 4, 30, 25, 70
 
 
 def quantile(windows: Windows, order: ValueOrder, q: float) -> pa.Array:
@@ -62,12 +27,42 @@ def quantile(windows: Windows, order: ValueOrder, q: float) -> pa.Array:
     place = q * np.maximum(windows.count - 1, 0)
     below = np.floor(place).astype(np.int64)
     part = place - below
-    # Both neighbours are asked for at once, as most of the work is done once for all questions.
-    low, high = _smallest(windows, order, np.stack([below, below + (part > 0)]))
-    found = np.zeros(len(windows.start))
+    low, high = np.zeros((2, len(place)), np.int64)
+    for block in blocks(order.segment, windows):
+        which = np.concatenate([np.arange(*piece) for piece in block.pieces])
+        which = which.compress(windows.stop[which] > windows.start[which])
+        between = which.compress(part[which] > 0)
+        # Both neighbours are asked for at once, as most of the work is done once for all questions.
+        asked = np.append(which, between), np.append(below[which], below[between] + 1)
+        found = _smallest(windows, order, block, *asked)
+        low[which] = high[which] = found[: len(which)]
+        high[between] = found[len(which) :]
+    result = np.zeros(len(place))
     which = np.flatnonzero(~windows.empty)
-    found[which] = _between(windows.selection, low[which], high[which], part[which])
-    return pa.array(found, mask=windows.empty)
+    result[which] = _between(windows.selection, low[which], high[which], part[which])
+    return pa.array(result, mask=windows.empty)
+
+
+def _smallest(windows: Windows, order: ValueOrder, block: Block, which: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Return the position of the event with the k-th smallest value of a window.
+
+    Args:
+        windows: The windows.
+        order: The order of the values.
+        block: The block of all windows that are asked for.
+        which: The window of each question, which is not empty.
+        k: The k of each question, from 0 on, less than the number of the window's events.
+    """
+    start, stop = windows.start[which] - block.low, windows.stop[which] - block.low
+    positions, edges = order.segments(block.low, block.high)
+    # The rank of an event is its place by value within the segment.
+    begins = np.repeat(edges[:-1], np.diff(edges))
+    ranks = np.empty(len(begins), np.int64)
+    ranks[positions] = np.arange(len(begins))
+    ranks -= begins
+    bits = int(np.diff(edges).max(initial=1) - 1).bit_length()
+    found: np.ndarray = block.low + positions[begins[start] + kth(ranks, bits, (start, stop), k)]
+    return found
 
 
 def _between(selection: Selection, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -104,29 +99,38 @@ def extreme_n(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> 
     """Return the n largest values of each window, the largest first, or the n smallest, the smallest first."""
     sizes = np.minimum(windows.count, n)
     limits.check_size(int(sizes.sum()))
-    n = int(sizes.max(initial=0))
-    keys = windows.selection.keys
-    found = _few(windows, order, n, largest=largest) if n <= _FEW else _many(windows, order, n, largest=largest)
-    return limits.lists(keys.decode(keys.numbers[found.T[np.arange(n) < sizes[:, None]]]), sizes)
-
-
-def _few(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> np.ndarray:
-    """Return the positions of the n largest or smallest values of each window, by as many rounds."""
-    found = np.zeros((n, len(windows.start)), np.int64)
+    begins = np.cumsum(sizes) - sizes
+    found = np.zeros(int(sizes.sum()), np.int64)
     for block in blocks(order.segment, windows):
-        positions = order.positions[block.low : block.high] - block.low
-        positions = positions[::-1] if largest else positions
-        for first, end in block.pieces:
-            enter, leave = (bound[positions] for bound in stays(*block.local(windows, (first, end)), len(positions)))
-            kept = np.flatnonzero(enter < leave)
-            enter, leave = enter[kept], leave[kept]
-            rounds = tops.best(enter, leave, np.zeros(len(kept), np.int64), end - first, n if len(kept) else 0)
-            for i, number in enumerate(rounds):
-                found[i, first:end] = positions[kept[number]] + block.low
-    return found
+        which = np.concatenate([np.arange(*piece) for piece in block.pieces])
+        events, rounds, asked = block.high - block.low, int(sizes[which].max(initial=0)), int(sizes[which].sum())
+        cost = len(block.pieces) * events * (_SPANS + rounds * _ROUND) + len(which) * rounds * _WINDOW
+        if cost < events * _LEVELS + asked * _QUESTION:
+            for window, i, positions in _by_rounds(windows, order, block, rounds, largest=largest):
+                is_wanted = sizes[window] > i
+                found[begins[window][is_wanted] + i] = positions[is_wanted]
+        else:
+            windows_asked = np.repeat(which, sizes[which])
+            k, _ = runs(np.zeros(len(which), np.int64), sizes[which])
+            of = windows.count[windows_asked] - 1 - k if largest else k
+            found[begins[windows_asked] + k] = _smallest(windows, order, block, windows_asked, of)
+    keys = windows.selection.keys
+    return limits.lists(keys.decode(keys.numbers[found]), sizes)
 
 
-def _many(windows: Windows, order: ValueOrder, n: int, *, largest: bool) -> np.ndarray:
-    """Return what `_few` does, by looking for each value of a window by itself."""
-    k = np.minimum(np.arange(n)[:, None], np.maximum(windows.count - 1, 0))
-    return _smallest(windows, order, windows.count - 1 - k if largest else k)
+def _by_rounds(
+    windows: Windows, order: ValueOrder, block: Block, n: int, *, largest: bool
+) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """Go through windows of a block and numbers i below n, with the position of the i-th largest or smallest value of each window.
+
+    Where a window has fewer values, the position means nothing.
+    """
+    positions = order.positions[block.low : block.high] - block.low
+    positions = positions[::-1] if largest else positions
+    for first, end in block.pieces:
+        enter, leave = (bound[positions] for bound in stays(*block.local(windows, (first, end)), len(positions)))
+        kept = np.flatnonzero(enter < leave)
+        enter, leave = enter[kept], leave[kept]
+        rounds = tops.best(enter, leave, np.zeros(len(kept), np.int64), end - first, n if len(kept) else 0)
+        for i, number in enumerate(rounds):
+            yield slice(first, end), i, positions[kept[number]] + block.low
