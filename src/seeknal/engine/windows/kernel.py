@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -71,7 +72,13 @@ def _by_aggregation(members: list[int], features: Sequence[WindowedFeature]) -> 
     found: dict[Aggregation, list[int]] = {}
     for i in members:
         found.setdefault(replace(features[i].aggregation, over=None, offset=None, fill=None), []).append(i)
-    return list(found.values())
+    # Of one moment, as online, the windows then ascend, so that all of them are one run.
+    return [sorted(alike, key=lambda i: _reach(features[i]), reverse=True) for alike in found.values()]
+
+
+def _reach(feature: WindowedFeature) -> float:
+    """Return how far before a moment the window begins."""
+    return math.inf if feature.length is None else feature.length + feature.aggregation.shift
 
 
 class _Stacks:
