@@ -71,18 +71,20 @@ class _Lists:
     """Lists for windows, which are made in any order."""
 
     def __init__(self) -> None:
-        self._made: list[tuple[int, pa.Array]] = []
+        self._made: list[tuple[int, pa.Array, np.ndarray]] = []
         self._size = 0
 
     def add(self, first: int, values: pa.Array, sizes: np.ndarray) -> None:
-        """Add the lists of the windows from `first` on."""
+        """Add the values of the windows from `first` on, and how many each window has."""
         self._size += len(values)
         limits.check_size(self._size)
-        self._made.append((first, limits.lists(values, sizes)))
+        self._made.append((first, values, sizes))
 
     def joined(self) -> pa.Array:
-        """Return the lists in the order of the windows."""
-        return limits.joined([made for _, made in sorted(self._made, key=lambda one: one[0])])
+        """Return the lists in the order of the windows. Arrow joins their values several times faster than lists."""
+        self._made.sort(key=lambda made: made[0])
+        _, values, sizes = zip(*self._made, strict=True)
+        return limits.lists(limits.joined(values), np.concatenate(sizes))
 
 
 def most_frequent(windows: Windows, grouped: Grouped, n: int) -> pa.Array:
