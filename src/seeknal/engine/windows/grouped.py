@@ -148,12 +148,11 @@ def _ranked(spans: Spans, by: np.ndarray | None, size: int, n: int | None) -> It
         n: How many spans of each window to return; None: all.
     """
     grade = np.zeros(len(spans), np.int64) if by is None else _grades(by)
-    counts = np.cumsum(np.bincount(spans.first, minlength=size + 1) - np.bincount(spans.last, minlength=size + 1))[:-1]
-    rounds = int(counts.max(initial=0)) if n is None else min(n, int(counts.max(initial=0)))
-    if n is not None and rounds and rounds * (len(grade) + size) < _ROUND * int(counts.sum()):
-        yield _best(spans, grade, size, rounds)
+    pairs = int((spans.last - spans.first).sum())
+    if n is not None and 0 < n * (len(grade) + size) < _ROUND * pairs:
+        yield _best(spans, grade, size, n)
     else:
-        yield from _paired(spans, grade, counts, n)
+        yield from _paired(spans, grade, size, n)
 
 
 def _grades(by: np.ndarray) -> np.ndarray:
@@ -176,10 +175,11 @@ def _best(spans: Spans, grade: np.ndarray, size: int, n: int) -> Ranked:
     return 0, found.compress(is_found), is_found.reshape(size, len(rounds)).sum(axis=1)
 
 
-def _paired(spans: Spans, grade: np.ndarray, counts: np.ndarray, n: int | None) -> Iterator[Ranked]:
-    """Go through the windows in parts, with their spans in the order of their grades, the n first of each; `counts` is how many each has."""
+def _paired(spans: Spans, grade: np.ndarray, size: int, n: int | None) -> Iterator[Ranked]:
+    """Go through the windows in parts, with their spans in the order of their grades, the n first of each."""
     order = sorted_positions(grade) if grade.any() else np.arange(len(grade))
     first, last = spans.first[order], spans.last[order]
+    counts = np.cumsum(np.bincount(first, minlength=size + 1) - np.bincount(last, minlength=size + 1))[:-1]
     for begin, end in _parts(counts):
         here = np.flatnonzero((first < end) & (last > begin))
         bits = len(here).bit_length()

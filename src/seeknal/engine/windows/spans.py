@@ -145,11 +145,17 @@ def _merged(groups: np.ndarray, enter: np.ndarray, leave: np.ndarray, width: int
     kept = np.flatnonzero(enter < leave)
     if not len(kept):
         return Spans(kept, kept, kept, kept, kept, groups)
+    group = groups[kept]
+    if not (
+        group[1:] == group[:-1]
+    ).any():  # all values differ, so nothing enters or leaves while another of its group is there
+        number = np.arange(len(kept))
+        return Spans(number, number + 1, enter[kept], leave[kept], kept, groups)
     # A change is coded as group, window, and whether it is an enter. The codes of all enters are sorted, and so are those of all
     # leaves, since events that enter later leave later: to sort both is to merge two runs.
     is_short = max((int(groups[-1] - groups[0]) + 1) * width, len(groups)) < 2**30
     kind: type = np.int32 if is_short else np.int64
-    base = (groups[kept] - groups[0]).astype(kind) * kind(width)
+    base = (group - groups[0]).astype(kind) * kind(width)
     codes: np.ndarray = np.empty(2 * len(kept), kind)
     np.add(base, leave[kept], out=codes[: len(kept)])
     np.add(base, enter[kept], out=codes[len(kept) :])

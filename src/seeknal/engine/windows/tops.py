@@ -20,6 +20,8 @@ Lying = tuple[np.ndarray, np.ndarray, np.ndarray]
 def best(first: np.ndarray, last: np.ndarray, grade: np.ndarray, size: int, n: int) -> Iterator[np.ndarray]:
     """Go through the n best spans of each window, the best first: the numbers of the spans, -1 where there are no more.
 
+    It ends when no window has more.
+
     Args:
         first: The first window of each span.
         last: The window after the last one.
@@ -49,6 +51,8 @@ def best(first: np.ndarray, last: np.ndarray, grade: np.ndarray, size: int, n: i
         found = _handed_down(cells.reshape(height, size))
         found = np.where(found == none, -1, found % spans)
         yield found
+        if i == n - 1 or (found < 0).all():
+            return
         known = np.vstack([known, found])
         left[found.compress(found >= 0)] = none
 
