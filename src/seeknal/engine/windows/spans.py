@@ -146,9 +146,8 @@ def _merged(groups: np.ndarray, enter: np.ndarray, leave: np.ndarray, width: int
     if not len(kept):
         return Spans(kept, kept, kept, kept, kept, groups)
     group = groups[kept]
-    if not (
-        group[1:] == group[:-1]
-    ).any():  # all values differ, so nothing enters or leaves while another of its group is there
+    # If all values differ, nothing enters or leaves while another event of its group is there.
+    if not np.any(group[1:] == group[:-1]):
         number = np.arange(len(kept))
         return Spans(number, number + 1, enter[kept], leave[kept], kept, groups)
     # A change is coded as group, window, and whether it is an enter. The codes of all enters are sorted, and so are those of all
