@@ -167,23 +167,17 @@ def _decimal_sum(values: list[Decimal]) -> Decimal:
     return Decimal((int(total < 0), tuple(map(int, str(abs(total)))), -scale))
 
 
-def _whole(values: list[Any]) -> tuple[list[Any], int]:
-    """Return decimals as whole numbers, and their scale; other values as they are."""
-    if isinstance(values[0], Decimal):
-        return [_unscaled(one)[0] for one in values], _unscaled(values[0])[1]
-    return [int(one) if isinstance(one, bool) else one for one in values], 0
-
-
 def _mean(values: list[Any], _: dict[str, Any]) -> float:
     if (special := _special(values)) is not None:
         return special
-    plain, scale = _whole(values)
-    total, power = _exact(plain), 0
+    total, power = _exact(values), 0
+    if isinstance(values[0], Decimal):
+        return nearest(total / len(values))
     if math.isinf(
         nearest(total)
     ):  # a mean does not overflow: its sum is rounded to 53 bits as if floats had no largest
         total, power = total / 2**1100, 1100
-    return math.ldexp(nearest(total) / len(plain), power) / 10.0**scale
+    return math.ldexp(nearest(total) / len(values), power)
 
 
 def _moment(values: list[Any], order_: int) -> Fraction:
@@ -227,10 +221,13 @@ def _shape(values: list[Any], order_: int) -> float | None:
 
 
 def _quantile(values: list[Any], extra: dict[str, Any]) -> float:
-    plain, scale = _whole(sorted(map(_plain, values), key=order))
+    plain = sorted(map(_plain, values), key=order)
     place = extra["q"] * (len(plain) - 1)
     below = math.floor(place)
     part = place - below
+    if isinstance(values[0], Decimal):
+        least, next_ = Fraction(plain[below]), Fraction(plain[below + (part > 0)])
+        return nearest(least + (next_ - least) * Fraction(part))
     low, high = float(plain[below]), float(plain[below + (part > 0)])
     if part == 0 or low == high:
         found = low
@@ -238,7 +235,7 @@ def _quantile(values: list[Any], extra: dict[str, Any]) -> float:
         found = low * (1 - part) + high * part
     else:
         found = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
-    return found / 10.0**scale
+    return found
 
 
 _FUNCTIONS: dict[str, Callable[[list[Any], dict[str, Any]], Any]] = {

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import reprlib
-from dataclasses import dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from typing import ClassVar
 
+from seeknal.define.aggregations.arguments import check_column, check_count, without_nul
+from seeknal.define.aggregations.fills import NUMBERS, read_fill
 from seeknal.define.aggregations.lengths import Length, Lengths, read_length, read_lengths
 from seeknal.errors import DefinitionError
 from seeknal.names import check_text
 from seeknal.values.times import microseconds
 
-NUMBERS = (int, float, Decimal)
-SCALARS = (*NUMBERS, bool, str, bytes, date, time, timedelta)
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Aggregation:
     """A value that is computed from the events of a window.
 
@@ -53,12 +51,23 @@ class Aggregation:
         set_ = object.__setattr__
         set_(self, "over", read_lengths(self.over))
         set_(self, "offset", None if self.offset is None else read_length("offset", self.offset))
-        if self.where is not None and not check_text("where", self.where).strip():
-            raise DefinitionError(
-                'where is empty. Write a condition in SQL, such as where="amount > 5", or leave it out.'
-            )
+        if self.where is not None:
+            set_(self, "where", _condition(self.where))
         self._check_map()
-        set_(self, "fill", self._checked_fill())
+        is_list = self.by is not None or self.fills == (list,)
+        set_(self, "fill", read_fill(self.name, self.fill, kinds=self.fills, is_list=is_list))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Aggregation) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        """What tells two definitions apart, as their text form does: fills of two types are two, even True and 1."""
+        arguments = (getattr(self, field.name) for field in fields(self) if field.name != "fill")
+        return type(self), type(self.fill), repr(self.fill), *arguments
 
     @property
     def name(self) -> str:
@@ -90,9 +99,11 @@ class Aggregation:
     def _check_map(self) -> None:
         if self.by is None:
             if self.k is not None:
-                raise DefinitionError(f"k={self.k!r} of {self.name} is the size of a map. Say by which column: by='x'.")
+                raise DefinitionError(
+                    f"k={reprlib.repr(self.k)} of {self.name} is the size of a map. Say by which column: by='x'."
+                )
             return
-        object.__setattr__(self, "by", check_text("by", self.by))
+        object.__setattr__(self, "by", check_column("by", self.by))
         if not self.has_maps:
             raise DefinitionError(
                 f"{self.name} cannot be taken by {self.by!r}: its values do not go into a map. Leave out by."
@@ -100,45 +111,15 @@ class Aggregation:
         if self.k is not None:
             object.__setattr__(self, "k", check_count("k", self.k))
 
-    def _checked_fill(self) -> object:
-        """Return `fill`, after checking that it is null, or can stand for a result."""
-        given, is_list = self.fill, self.by is not None or self.fills == (list,)
-        if given is None:
-            return None
-        if is_list:
-            if isinstance(given, list | tuple) and not given:
-                return ()
-            raise DefinitionError(
-                f"fill={reprlib.repr(given)} of {self.name} should be []: its results are lists or maps."
-            )
-        if not self.fills:
-            raise DefinitionError(f"fill={reprlib.repr(given)} is never used: {self.name} is 0 where there is nothing.")
-        if not isinstance(given, self.fills) or (isinstance(given, bool) and bool not in self.fills):
-            kinds = ", ".join(sorted(kind.__name__ for kind in self.fills))
-            raise DefinitionError(f"fill={reprlib.repr(given)} of {self.name} should be one of: {kinds}.")
-        # NaN and pandas' NaT are not themselves; a signalling NaN cannot be compared.
-        if given.is_nan() if isinstance(given, Decimal) else given != given:  # noqa: PLR0124
-            shown = "NaN" if isinstance(given, float | Decimal) else repr(given)
-            raise DefinitionError(
-                f"fill={shown} of {self.name} could not be told from a result. Leave it out, and nulls stay null."
-            )
-        if getattr(given, "nanosecond", 0) or getattr(given, "nanoseconds", 0):
-            raise DefinitionError(f"fill={given!r} of {self.name} has nanoseconds. Round it to microseconds.")
-        return given
+
+def _condition(given: object) -> str:
+    where = without_nul("where", check_text("where", given))
+    if not where.strip():
+        raise DefinitionError('where is empty. Write a condition in SQL, such as where="amount > 5", or leave it out.')
+    return where
 
 
-def check_count(argument: str, given: object) -> int:
-    """Return an argument that is a whole number from 1 to 2**31 - 1, the most values that a list of Arrow can have.
-
-    Raises:
-        DefinitionError: It is not.
-    """
-    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given < 2**31:
-        return int(given)
-    raise DefinitionError(f"{argument}={reprlib.repr(given)} is not a count. Write {argument}=3, for example.")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OfColumn(Aggregation):
     """An aggregation of the values of one column that are not null.
 
@@ -149,11 +130,11 @@ class OfColumn(Aggregation):
     column: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "column", check_text("column", self.column))
+        object.__setattr__(self, "column", check_column("column", self.column))
         super().__post_init__()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OfSeveral(OfColumn):
     """An aggregation that returns a list of at most n values of a column.
 

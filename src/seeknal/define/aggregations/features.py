@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from seeknal.define.aggregations.arguments import check_column
 from seeknal.define.aggregations.base import Aggregation
 from seeknal.define.aggregations.lengths import show_length
 from seeknal.errors import DefinitionError
-from seeknal.names import check_text
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def expand(name: str, aggregation: Aggregation) -> tuple[WindowedFeature, ...]:
     """Return the features of an aggregation. Each length of a list has its name appended, in the largest unit that divides it.
 
     Raises:
-        DefinitionError: The name is not text, or the aggregation is none.
+        DefinitionError: The name is not text, empty or has NUL, or the aggregation is none.
 
     >>> from seeknal.define.aggregations import Sum
     >>> [feature.name for feature in expand("spend", Sum("amount", over=["7d", "36h", "24h"]))]
@@ -38,10 +39,10 @@ def expand(name: str, aggregation: Aggregation) -> tuple[WindowedFeature, ...]:
     >>> [feature.name for feature in expand("spend", Sum("amount", over="7d"))]
     ['spend']
     """
-    check_text("name", name)
+    name = check_column("name", name)
     if not isinstance(aggregation, Aggregation):
         raise DefinitionError(
-            f"Feature {name!r} is {aggregation!r}, which is not an aggregation. Write Sum('amount', over='7d'), for example."
+            f"Feature {name!r} is {reprlib.repr(aggregation)}, which is not an aggregation. Write Sum('amount', over='7d'), for example."
         )
     return tuple(
         WindowedFeature(f"{name}_{show_length(length or 0)}" if aggregation.has_several else name, aggregation, length)

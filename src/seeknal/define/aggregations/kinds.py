@@ -6,15 +6,16 @@ import reprlib
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
-from seeknal.define.aggregations.base import NUMBERS, SCALARS, Aggregation, OfColumn, OfSeveral
+from seeknal.define.aggregations.arguments import check_column
+from seeknal.define.aggregations.base import Aggregation, OfColumn, OfSeveral
+from seeknal.define.aggregations.fills import NUMBERS, SCALARS
 from seeknal.errors import DefinitionError
-from seeknal.names import check_text
 
 UNITS = {"seconds": 1_000_000, "minutes": 60_000_000, "hours": 3_600_000_000, "days": 86_400_000_000}
 """The units of `TimeSinceFirst` and `TimeSinceLast`, in microseconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Count(Aggregation):
     """The number of events, or of values of a column that are not null; NaN is a value.
 
@@ -27,7 +28,7 @@ class Count(Aggregation):
 
     def __post_init__(self) -> None:
         if self.column is not None:
-            object.__setattr__(self, "column", check_text("column", self.column))
+            object.__setattr__(self, "column", check_column("column", self.column))
         super().__post_init__()
 
 
@@ -40,10 +41,10 @@ class Sum(OfColumn):
 
 
 class Mean(OfColumn):
-    """The mean as float64: the exact sum, rounded once, divided by the count."""
+    """The mean as float64: the exact sum, rounded once, divided by the count; of decimals the float nearest to the exact mean."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Spread(OfColumn):
     """A measure of spread.
 
@@ -121,7 +122,7 @@ class Smallest(OfSeveral):
     """The n smallest values, smallest first, with repetitions. NaN is above all numbers; -0.0 is read as 0.0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MostFrequent(OfSeveral):
     """The n most frequent values, the most frequent first; of equal counts the smaller value. -0.0 is read as 0.0."""
 
@@ -141,9 +142,11 @@ class Histogram(OfColumn):
     fills: ClassVar[tuple[type, ...]] = (list,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantile(OfColumn):
     """A quantile as float64, exact, with linear interpolation as in NumPy. NaN is above all numbers.
+
+    Of decimals it is the float nearest to the exact interpolation.
 
     Args:
         q: The share of values below it, from 0 to 1.
@@ -156,11 +159,11 @@ class Quantile(OfColumn):
             raise DefinitionError(
                 f"q={reprlib.repr(self.q)} is not between 0 and 1. Write q=0.5 for the median, for example."
             )
-        object.__setattr__(self, "q", float(self.q))
+        object.__setattr__(self, "q", float(self.q) + 0.0)  # -0.0 is 0.0
         super().__post_init__()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _TimeSince(Aggregation):
     """The time from an event to the moment of the window's end, in a unit, as float64: whole microseconds, divided once.
 
@@ -177,6 +180,7 @@ class _TimeSince(Aggregation):
     def __post_init__(self) -> None:
         if not isinstance(self.unit, str) or self.unit not in UNITS:
             raise DefinitionError(f"unit={reprlib.repr(self.unit)} should be one of: {', '.join(UNITS)}.")
+        object.__setattr__(self, "unit", str.__str__(self.unit))
         super().__post_init__()
 
 
@@ -195,7 +199,7 @@ class ApproxCountDistinct(OfColumn):
         _refuse(self.name, "CountDistinct")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ApproxQuantile(OfColumn):
     """About a quantile. Not supported yet."""
 

@@ -6,14 +6,16 @@ import re
 import reprlib
 from collections.abc import Sequence
 from datetime import timedelta
+from fractions import Fraction
 
 from seeknal.errors import DefinitionError
-from seeknal.values.times import LONGEST_SPAN, microseconds, span_of
+from seeknal.values.times import LONGEST_SPAN, microseconds
 
 Length = str | timedelta
 Lengths = Length | Sequence[Length] | None
 
-_MICROSECONDS = re.compile(r"(\d{1,18})us", re.ASCII)
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(us|[smhd])", re.ASCII)
+_LONGEST_TEXT = 64
 _UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("us", 1))
 
 
@@ -21,23 +23,42 @@ def read_length(argument: str, given: object) -> timedelta:
     """Return a length that a user wrote, such as "7d", "12h", "500us" or a timedelta.
 
     Raises:
-        DefinitionError: It is not a length, not positive, or longer than all of time.
+        DefinitionError: It is not a length, not positive, longer than all of time, or has parts of microseconds.
     """
-    found = given
-    if isinstance(given, str):
-        exact = _MICROSECONDS.fullmatch(given.strip())
-        found = timedelta(microseconds=int(exact[1])) if exact else span_of(given)
-    if isinstance(found, timedelta):  # a plain one: that of pandas has nanoseconds
-        if getattr(found, "nanoseconds", 0):
-            raise DefinitionError(f"{argument}={given!r} is not a whole number of microseconds.")
-        found = timedelta(found.days, found.seconds, found.microseconds)
-    if not isinstance(found, timedelta) or found <= timedelta(0):
+    found = _parsed(given) if isinstance(given, str) else _exact(given)
+    if found is None or found <= 0:
         raise DefinitionError(
             f'{argument}={reprlib.repr(given)} is not a positive length. Write {argument}="7d", "12h", "90m", "30s" or a timedelta.'
         )
-    if found > LONGEST_SPAN:
-        raise DefinitionError(f"{argument}={given!r} is longer than all of time. Leave it out, for example.")
-    return found
+    if found > microseconds(LONGEST_SPAN):
+        raise DefinitionError(
+            f"{argument}={reprlib.repr(given)} is longer than all of time. Leave it out, for example."
+        )
+    if found.denominator != 1:
+        near = max(round(found), 1)
+        raise DefinitionError(
+            f'{argument}={reprlib.repr(given)} is not a whole number of microseconds. Write {argument}="{near}us", for example.'
+        )
+    return timedelta(microseconds=int(found))
+
+
+def _parsed(text: str) -> Fraction | None:
+    """Return how many microseconds a text says; None if it is no length."""
+    stripped = text.strip()
+    found = _LENGTH.fullmatch(stripped) if len(stripped) <= _LONGEST_TEXT else None
+    return None if found is None else Fraction(found[1]) * dict(_UNITS)[found[2]]
+
+
+def _exact(given: object) -> Fraction | None:
+    """Return how many microseconds a timedelta has. That of pandas has nanoseconds too, and one that is not a time."""
+    try:
+        return (
+            Fraction(microseconds(given)) + Fraction(getattr(given, "nanoseconds", 0), 1000)
+            if isinstance(given, timedelta)
+            else None
+        )
+    except (TypeError, ValueError):
+        return None
 
 
 def read_lengths(given: object) -> timedelta | tuple[timedelta, ...] | None:

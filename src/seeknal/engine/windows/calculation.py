@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from seeknal.define.aggregations import Aggregation, kinds
 from seeknal.engine.windows import ends, extremes, grouped, ranked, spread, sums
+from seeknal.engine.windows.blocks import Block
 from seeknal.engine.windows.keys import Keys
 from seeknal.engine.windows.order import ValueOrder
 from seeknal.engine.windows.selection import Selection, Windows
@@ -32,9 +33,9 @@ class Calculation:
         return sums.Totals(self._selection)
 
     @cached_property
-    def powers(self) -> spread.Powers:
+    def power_sums(self) -> spread.PowerSums:
         """The sums of the powers of the values."""
-        return spread.Powers(self._selection)
+        return spread.PowerSums(self._selection)
 
     @cached_property
     def order(self) -> ValueOrder:
@@ -44,7 +45,7 @@ class Calculation:
     @cached_property
     def by_value(self) -> grouped.Grouped:
         """The events by their values."""
-        return grouped.Grouped(self._selection.segment, self._selection.keys)
+        return grouped.Grouped(self._selection.segment, self._selection.keys, self.order)
 
     @cached_property
     def by_key(self) -> grouped.Grouped:
@@ -52,8 +53,8 @@ class Calculation:
         return grouped.Grouped(self._selection.segment, Keys.of(self._selection.by))
 
     @cached_property
-    def _ordered_by_key(self) -> Calculation:
-        return Calculation(self.by_key.ordered(self._selection))
+    def _ordered_by_key(self) -> Selection:
+        return self.by_key.ordered(self._selection)
 
     def of(self, aggregation: Aggregation, windows: Windows, moments: np.ndarray) -> pa.Array:
         """Return the result of an aggregation for each window; null where there is none, whatever its `fill` is.
@@ -68,9 +69,13 @@ class Calculation:
         """
         if aggregation.by is None:
             return self._plain(aggregation, windows, moments)
-        inner = self._ordered_by_key
+        known: dict[int, Calculation] = {}
 
-        def of(start: np.ndarray, stop: np.ndarray) -> pa.Array:
+        def of(block: Block, start: np.ndarray, stop: np.ndarray) -> pa.Array:
+            if block.low not in known:
+                known.clear()
+                known[block.low] = Calculation(self._ordered_by_key.part(block.low, block.high))
+            inner = known[block.low]
             return inner._plain(aggregation, Windows(inner._selection, start, stop), moments)  # noqa: SLF001 - of its class
 
         return grouped.maps(windows, self.by_key, of, aggregation.k)
@@ -88,10 +93,10 @@ class Calculation:
 _FUNCTIONS: dict[type[Aggregation], Callable[[Calculation, Windows, Any], pa.Array]] = {
     kinds.Count: lambda _known, windows, _: pa.array(windows.count),
     kinds.Mean: lambda known, windows, _: sums.mean(windows, known.totals),
-    kinds.Var: lambda known, windows, of: spread.variance(windows, known.powers, of.ddof, root=False),
-    kinds.Std: lambda known, windows, of: spread.variance(windows, known.powers, of.ddof, root=True),
-    kinds.Skew: lambda known, windows, _: spread.skewness(windows, known.powers),
-    kinds.Kurtosis: lambda known, windows, _: spread.kurtosis(windows, known.powers),
+    kinds.Var: lambda known, windows, of: spread.variance(windows, known.power_sums, of.ddof, root=False),
+    kinds.Std: lambda known, windows, of: spread.variance(windows, known.power_sums, of.ddof, root=True),
+    kinds.Skew: lambda known, windows, _: spread.skewness(windows, known.power_sums),
+    kinds.Kurtosis: lambda known, windows, _: spread.kurtosis(windows, known.power_sums),
     kinds.Min: lambda _known, windows, _: extremes.extreme(windows, np.minimum),
     kinds.Max: lambda _known, windows, _: extremes.extreme(windows, np.maximum),
     kinds.First: lambda _known, windows, _: ends.first(windows),
@@ -101,7 +106,7 @@ _FUNCTIONS: dict[type[Aggregation], Callable[[Calculation, Windows, Any], pa.Arr
     kinds.Largest: lambda known, windows, of: ranked.extreme_n(windows, known.order, of.n, largest=True),
     kinds.Smallest: lambda known, windows, of: ranked.extreme_n(windows, known.order, of.n, largest=False),
     kinds.Quantile: lambda known, windows, of: ranked.quantile(windows, known.order, of.q),
-    kinds.CountDistinct: lambda known, windows, _: ranked.distinct(windows, known.order),
+    kinds.CountDistinct: lambda known, windows, _: known.by_value.count(windows),
     kinds.MostFrequent: lambda known, windows, of: grouped.most_frequent(windows, known.by_value, of.n),
     kinds.Histogram: lambda known, windows, _: grouped.histogram(windows, known.by_value),
 }

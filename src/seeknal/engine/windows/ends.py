@@ -5,31 +5,35 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows.selection import Windows, taken
+from seeknal.engine.windows import limits
+from seeknal.engine.windows.selection import Windows
 
 
 def first(windows: Windows) -> pa.Array:
     """Return the value of the oldest event of each window."""
-    return taken(_column(windows), np.where(windows.empty, -1, windows.start))
+    return limits.take(_column(windows), np.where(windows.empty, -1, windows.start))
 
 
 def last(windows: Windows) -> pa.Array:
     """Return the value of the newest event of each window."""
-    return taken(_column(windows), np.where(windows.empty, -1, windows.stop - 1))
+    return limits.take(_column(windows), np.where(windows.empty, -1, windows.stop - 1))
 
 
 def first_n(windows: Windows, n: int) -> pa.Array:
     """Return the values of the n oldest events of each window, the oldest first."""
-    places, sizes = runs(windows.start, np.minimum(windows.count, n))
-    return lists(_column(windows).take(pa.array(places)), sizes)
+    sizes = np.minimum(windows.count, n)
+    limits.check_size(int(sizes.sum()))
+    places, _ = runs(windows.start, sizes)
+    return limits.lists(limits.take(_column(windows), places), sizes)
 
 
 def last_n(windows: Windows, n: int) -> pa.Array:
     """Return the values of the n newest events of each window, the newest first."""
     sizes = np.minimum(windows.count, n)
+    limits.check_size(int(sizes.sum()))
     # Counted from the end, the newest event is the first.
     places, _ = runs(-windows.stop + 1, sizes)
-    return lists(_column(windows).take(pa.array(-places)), sizes)
+    return limits.lists(limits.take(_column(windows), -places), sizes)
 
 
 def _column(windows: Windows) -> pa.Array:
@@ -46,17 +50,6 @@ def runs(starts: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     total = int(ends[-1]) if len(ends) else 0
     places: np.ndarray = np.repeat(starts - (ends - sizes), sizes) + np.arange(total)
     return places, sizes
-
-
-def lists(values: pa.Array, sizes: np.ndarray) -> pa.Array:
-    """Return values as lists of these sizes; null in place of an empty list."""
-    offsets = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    if offsets[-1] >= 2**31:
-        raise pa.ArrowInvalid("more values of lists than an array can hold")
-    ends = pa.array(offsets.astype(np.int32))
-    kind = pa.list_(pa.field("item", values.type))
-    return pa.ListArray.from_arrays(ends, values, type=kind, mask=pa.array(sizes == 0))
 
 
 def since(windows: Windows, moments: np.ndarray, unit: int, *, oldest: bool) -> pa.Array:

@@ -1,58 +1,32 @@
-"""Windows cut by the values of a column: maps, histograms and the most frequent values.
+"""Windows cut by the values of a column: maps, histograms, the most frequent values, and counts of distinct ones.
 
-The events are sorted by entity and value, so that those of one entity with one value, a group, are neighbours. A window is then cut
-into its pairs with the groups that have events in it, and a pair is a window again, over the sorted events. So every aggregation
-works for maps as it is.
+The events are sorted by entity and value, so that those of one entity with one value, a group, are neighbours. The events of a group
+in a window are then a window again, over the sorted events, and so every aggregation works for maps as it is. Neighbouring windows
+with the same events of a group are a span, for which all is computed once.
 
 For example, with one entity, the values b, a, b are sorted as a, b, b, with the groups a and b. The window of the first two events
-becomes the pairs (a, the event 0 of the sorted ones) and (b, the event 1).
+has the event 0 of the sorted ones for a, and the event 1 for b.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows.ends import lists, runs
+from seeknal.engine.windows import limits, tops
+from seeknal.engine.windows.blocks import Block, blocks
+from seeknal.engine.windows.ends import runs
 from seeknal.engine.windows.keys import Keys
-from seeknal.engine.windows.order import ValueOrder
+from seeknal.engine.windows.order import ValueOrder, ranked, sorted_positions
 from seeknal.engine.windows.selection import Selection, Windows
+from seeknal.engine.windows.spans import Spans
 
 _AT_ONCE = 2**18
-"""Pairs, or events of windows, at a time: few enough for the processor's cache."""
-_BITS = 63
-_SEARCH = 4
-"""To find the events of a pair by two searches takes as long as to visit so many events."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of windows and groups.
-
-    Args:
-        window: The number of each pair's window, in ascending order.
-        group: The number of its group, in ascending order for each window.
-        start: The position of its first event among those sorted by value.
-        stop: The position after its last one.
-    """
-
-    window: np.ndarray
-    group: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-
-    @property
-    def count(self) -> np.ndarray:
-        """The number of events of each pair."""
-        count: np.ndarray = self.stop - self.start
-        return count
-
-    def kept(self, which: np.ndarray) -> Pairs:
-        """Return some of the pairs, by a mask or by their numbers."""
-        return Pairs(self.window[which], self.group[which], self.start[which], self.stop[which])
+"""Pairs of a window and a span at a time: few enough for the processor's cache."""
+_ROUND = 2
+"""To go through a pair takes as long as to look at so many spans for the best one of each window."""
 
 
 class Grouped:
@@ -61,15 +35,12 @@ class Grouped:
     Args:
         segment: The segment of each event.
         keys: The values of the column.
+        order: The order of the values, if it is known.
     """
 
-    def __init__(self, segment: np.ndarray, keys: Keys) -> None:
+    def __init__(self, segment: np.ndarray, keys: Keys, order: ValueOrder | None = None) -> None:
         self.keys = keys
-        self.order = ValueOrder(segment, keys.numbers)
-        size = len(segment)
-        # Positions within a group ascend, so (group, position) as one number is sorted, and searched in one go.
-        self._codes = self.order.groups * (size + 1) + self.order.positions if size else self.order.positions
-        self._size = size
+        self.order = order or ValueOrder(segment, keys.numbers)
 
     def values_of(self, groups: np.ndarray) -> pa.Array:
         """Return the value of each group."""
@@ -79,52 +50,156 @@ class Grouped:
         """Return the selection sorted by value, with the groups as its segments."""
         return selection.ordered(self.order.positions, self.order.groups)
 
-    def pairs(self, windows: Windows) -> Iterator[tuple[Windows, Pairs]]:
-        """Go through the windows in parts, each with its pairs."""
-        order = self.order
-        if not self._size:
-            nothing = np.zeros(0, np.int64)
-            yield windows, Pairs(nothing, nothing, nothing, nothing)
-            return
-        # Where there are few groups, all of the entity's are searched; else the events of the window are visited.
-        first = np.minimum(windows.start, self._size - 1)
-        low = order.groups[order.segment_start[first]]
-        high = order.groups[self._segment_ends[first] - 1] + 1
-        is_search = (high - low) * _SEARCH < windows.count
-        cost = np.where(windows.empty, 0, np.where(is_search, high - low, windows.count))
-        for begin, end in _parts(cost):
-            part, search = windows.part(begin, end), is_search[begin:end]
-            groups = np.where(search & ~part.empty, high[begin:end] - low[begin:end], 0)
-            visits = np.where(search, 0, part.count)
-            yield part, _joined(self._searched(part, low[begin:end], groups), self._visited(part, visits))
+    def spans(self, windows: Windows) -> Iterator[tuple[Block, tuple[int, int], Spans]]:
+        """Go through the pieces of all blocks, each with its spans, whose places are those in the block."""
+        for block in blocks(self.order.segment, windows):
+            groups = self.order.within(block.low, block.high)
+            for piece in block.pieces:
+                yield block, piece, groups.spans(*block.local(windows, piece))
 
-    @property
-    def _segment_ends(self) -> np.ndarray:
-        starts = self.order.segment_start
-        begins = np.unique(starts)
-        ends = np.append(begins[1:], self._size)
-        return ends[np.searchsorted(begins, starts)]
+    def count(self, windows: Windows) -> pa.Array:
+        """Return the number of groups of each window."""
+        found = np.zeros(len(windows.start), np.int64)
+        for block in blocks(self.order.segment, windows):
+            groups = self.order.within(block.low, block.high)
+            for first, end in block.pieces:
+                found[first:end] = groups.distinct(*block.local(windows, (first, end)))
+        return pa.array(found)
 
-    def _searched(self, windows: Windows, low: np.ndarray, sizes: np.ndarray) -> Pairs:
-        group, _ = runs(low, sizes)
-        window = np.repeat(np.arange(len(sizes)), sizes)
-        base = group * (self._size + 1)
-        start = np.searchsorted(self._codes, base + windows.start[window])
-        stop = np.searchsorted(self._codes, base + windows.stop[window])
-        return Pairs(window, group, start, stop).kept(stop > start)
 
-    def _visited(self, windows: Windows, sizes: np.ndarray) -> Pairs:
-        order, (event, _) = self.order, runs(windows.start, sizes)
-        # The events of a group that are in a window are neighbours by value too, so a pair is a run of ascending places.
-        codes = np.repeat(np.arange(len(sizes)) * self._size, sizes) + order.places[event]
+class _Lists:
+    """Lists for windows, which are made in any order."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[int, pa.Array, np.ndarray]] = []
+        self._size = 0
+
+    def add(self, first: int, values: pa.Array, sizes: np.ndarray) -> None:
+        """Add the values of the windows from `first` on, and how many each window has."""
+        self._size += len(values)
+        limits.check_size(self._size)
+        self._made.append((first, values, sizes))
+
+    def joined(self) -> pa.Array:
+        """Return the lists in the order of the windows. Arrow joins their values several times faster than lists."""
+        self._made.sort(key=lambda made: made[0])
+        _, values, sizes = zip(*self._made, strict=True)
+        return limits.lists(limits.joined(values), np.concatenate(sizes))
+
+
+def most_frequent(windows: Windows, grouped: Grouped, n: int) -> pa.Array:
+    """Return the n most frequent values of each window, the most frequent first; of equal counts the smaller value."""
+    found = _Lists()
+    for _, (first, end), spans in grouped.spans(windows):
+        for window, chosen, sizes in _ranked(spans, spans.count, end - first, n):
+            found.add(first + window, grouped.values_of(spans.group(chosen)), sizes)
+    return found.joined()
+
+
+def histogram(windows: Windows, grouped: Grouped) -> pa.Array:
+    """Return the values of each window with their counts, the greatest count first; of equal counts the smaller value."""
+    found = _Lists()
+    for _, (first, end), spans in grouped.spans(windows):
+        entries = pa.StructArray.from_arrays(
+            [grouped.values_of(spans.group()), pa.array(spans.count.astype(np.int64))], ["value", "count"]
+        )
+        for window, chosen, sizes in _ranked(spans, spans.count, end - first, None):
+            found.add(first + window, limits.take(entries, chosen), sizes)
+    return found.joined()
+
+
+def maps(
+    windows: Windows, grouped: Grouped, of: Callable[[Block, np.ndarray, np.ndarray], pa.Array], k: int | None
+) -> pa.Array:
+    """Return a map for each window: for each key with events in it, the result of an aggregation of these.
+
+    Entries are in the order of their keys; with `k`, there are those with the k largest results, the largest first. Keys without a
+    result have no entry.
+
+    Args:
+        windows: The windows.
+        grouped: The events by key.
+        of: The aggregation, from a block and the bounds of windows over the events of it in `ordered`.
+        k: How many entries to keep; None: all.
+    """
+    found = _Lists()
+    for block, (first, end), spans in grouped.spans(windows):
+        results = of(block, spans.start, spans.stop)
+        known = spans.kept(np.flatnonzero(results.is_valid().to_numpy(zero_copy_only=False)))
+        results = results.drop_null()
+        entries = pa.StructArray.from_arrays([grouped.values_of(known.group()), results], ["key", "value"])
+        by = None if k is None else Keys.of(results).numbers
+        for window, chosen, sizes in _ranked(known, by, end - first, k):
+            found.add(first + window, limits.take(entries, chosen), sizes)
+    return found.joined()
+
+
+Ranked = tuple[int, np.ndarray, np.ndarray]
+"""The first one of some neighbouring windows, the spans of each of them one after the other, and how many each has."""
+
+
+def _ranked(spans: Spans, by: np.ndarray | None, size: int, n: int | None) -> Iterator[Ranked]:
+    """Go through the spans of each window: those with the greatest numbers first, and of equal ones that of the smaller value.
+
+    Args:
+        spans: The spans.
+        by: A number for each span; None: they come in the order of their values.
+        size: The number of windows.
+        n: How many spans of each window to return; None: all.
+    """
+    grade = np.zeros(len(spans), np.int64) if by is None else _grades(by)
+    pairs = int((spans.last - spans.first).sum())
+    if n is not None and 0 < n * (len(grade) + size) < _ROUND * pairs:
+        yield _best(spans, grade, size, n)
+    else:
+        yield from _paired(spans, grade, size, n)
+
+
+def _grades(by: np.ndarray) -> np.ndarray:
+    """Return grades from 0 on for numbers, 0 for the greatest."""
+    if not len(by):
+        return by
+    least, greatest = int(by.min()), int(by.max())
+    if greatest - least < len(by) << 8:
+        near: np.ndarray = greatest - by
+        return near
+    ranks = ranked(by)
+    return int(ranks.max()) - ranks
+
+
+def _best(spans: Spans, grade: np.ndarray, size: int, n: int) -> Ranked:
+    """Return the n best spans of all windows."""
+    rounds = list(tops.best(spans.first, spans.last, grade, size, n))
+    found = np.stack(rounds, axis=1).ravel()
+    is_found = found >= 0
+    return 0, found.compress(is_found), is_found.reshape(size, len(rounds)).sum(axis=1)
+
+
+def _paired(spans: Spans, grade: np.ndarray, size: int, n: int | None) -> Iterator[Ranked]:
+    """Go through the windows in parts, with their spans in the order of their grades, the n first of each."""
+    order = sorted_positions(grade) if grade.any() else np.arange(len(grade))
+    first, last = spans.first[order], spans.last[order]
+    counts = np.cumsum(np.bincount(first, minlength=size + 1) - np.bincount(last, minlength=size + 1))[:-1]
+    for begin, end in _parts(counts):
+        here = np.flatnonzero((first < end) & (last > begin))
+        bits = len(here).bit_length()
+        is_short = max((end - begin) << bits, int(counts[begin:end].sum())) < 2**31
+        kind: type = np.int32 if is_short else np.int64
+        low, high = np.maximum(first[here], begin) - begin, np.minimum(last[here], end) - begin
+        lengths = (high - low).astype(np.int64)
+        span: np.ndarray = np.repeat(np.arange(len(here), dtype=kind), lengths)
+        # Sorted by window and then by grade, of which the position is part of the number that is sorted.
+        codes: np.ndarray = (low - (np.cumsum(lengths) - lengths)).astype(kind)[span]
+        codes += np.arange(len(span), dtype=kind)
+        codes <<= bits
+        codes |= span
         codes.sort()
-        window, place = codes // self._size, codes % self._size
-        group = order.groups[place]
-        is_first = np.ones(len(codes), bool)
-        is_first[1:] = (group[1:] != group[:-1]) | (window[1:] != window[:-1])
-        firsts = np.flatnonzero(is_first)
-        count = np.diff(firsts, append=len(codes))
-        return Pairs(window[firsts], group[firsts], place[firsts], place[firsts] + count)
+        codes &= (1 << bits) - 1
+        sizes = counts[begin:end]
+        if n is not None:
+            starts, sizes = np.cumsum(sizes) - sizes, np.minimum(sizes, n)
+            codes = codes[runs(starts, sizes)[0]]
+        yield begin, order[here[codes]], sizes
 
 
 def _parts(cost: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -136,89 +211,3 @@ def _parts(cost: np.ndarray) -> Iterator[tuple[int, int]]:
         end = max(int(np.searchsorted(ends, done + _AT_ONCE, side="right")), begin + 1)
         yield begin, min(end, len(cost))
         begin = end
-
-
-def _joined(one: Pairs, other: Pairs) -> Pairs:
-    if not len(one.window) or not len(other.window):
-        return one if len(one.window) else other
-    order = np.argsort(np.concatenate([one.window, other.window]), kind="stable")
-    columns = zip(
-        (one.window, one.group, one.start, one.stop), (other.window, other.group, other.start, other.stop), strict=True
-    )
-    return Pairs(*map(np.concatenate, columns)).kept(order)
-
-
-def most_frequent(windows: Windows, grouped: Grouped, n: int) -> pa.Array:
-    """Return the n most frequent values of each window, the most frequent first; of equal counts the smaller value."""
-    made = []
-    for part, pairs in grouped.pairs(windows):
-        kept, sizes = _ranked(pairs, pairs.count, len(part.start), n)
-        made.append(lists(grouped.values_of(pairs.group[kept]), sizes))
-    return pa.concat_arrays(made)
-
-
-def histogram(windows: Windows, grouped: Grouped) -> pa.Array:
-    """Return the values of each window with their counts, the greatest count first; of equal counts the smaller value."""
-    made = []
-    for part, pairs in grouped.pairs(windows):
-        kept, sizes = _ranked(pairs, pairs.count, len(part.start), None)
-        values, counts = grouped.values_of(pairs.group[kept]), pa.array(pairs.count[kept])
-        made.append(lists(pa.StructArray.from_arrays([values, counts], ["value", "count"]), sizes))
-    return pa.concat_arrays(made)
-
-
-def _ranked(pairs: Pairs, by: np.ndarray, windows: int, n: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs with the n greatest numbers of each window, the greatest first, and how many each window has.
-
-    Of pairs with equal numbers the one of the smaller value comes first.
-    """
-    order = _by_window_and(pairs, by)
-    sizes = np.bincount(pairs.window, minlength=windows)
-    if n is not None:
-        begins = np.cumsum(sizes) - sizes
-        sizes = np.minimum(sizes, n)
-        order = order[runs(begins, sizes)[0]]
-    return order, sizes
-
-
-def _by_window_and(pairs: Pairs, by: np.ndarray) -> np.ndarray:
-    """Return the order of pairs by window, and within each by number, the greatest first, and then as they come."""
-    least, greatest = (int(by.min()), int(by.max())) if len(by) else (0, 0)
-    bits, span = len(by).bit_length(), greatest - least + 1
-    if not len(by) or ((int(pairs.window[-1]) + 1) * span << bits).bit_length() > _BITS:
-        # `~by` has the opposite order of `by` for all numbers of 64 bits, which `-by` has not.
-        order: np.ndarray = np.lexsort((~by, pairs.window))
-        return order
-    # As in `ValueOrder`, the position becomes the last part of the number that is sorted.
-    codes: np.ndarray = ((pairs.window * span + (greatest - by)) << bits) | np.arange(len(by))
-    codes.sort()
-    codes &= (1 << bits) - 1
-    return codes
-
-
-def maps(
-    windows: Windows, grouped: Grouped, of: Callable[[np.ndarray, np.ndarray], pa.Array], k: int | None
-) -> pa.Array:
-    """Return a map for each window: for each key with events in it, the result of an aggregation of these.
-
-    Entries are in the order of their keys; with `k`, there are those with the k largest results, the largest first. Keys without a
-    result have no entry.
-
-    Args:
-        windows: The windows.
-        grouped: The events by key.
-        of: The aggregation, from the bounds of windows over `ordered`.
-        k: How many entries to keep; None: all.
-    """
-    made = []
-    for part, pairs in grouped.pairs(windows):
-        results = of(pairs.start, pairs.stop)
-        known = pairs.kept(results.is_valid().to_numpy(zero_copy_only=False))
-        results = results.drop_null()
-        if k is None:
-            best, sizes = np.arange(len(results)), np.bincount(known.window, minlength=len(part.start))
-        else:
-            best, sizes = _ranked(known, Keys.of(results).numbers, len(part.start), k)
-        keys, values = grouped.values_of(known.group[best]), results.take(pa.array(best))
-        made.append(lists(pa.StructArray.from_arrays([keys, values], ["key", "value"]), sizes))
-    return pa.concat_arrays(made)

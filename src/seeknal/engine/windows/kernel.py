@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from seeknal.define.aggregations import Aggregation, WindowedFeature
+from seeknal.engine.windows import limits
 from seeknal.engine.windows.calculation import Calculation
 from seeknal.engine.windows.inputs import Events, Moments
 from seeknal.engine.windows.selection import Selection, Windows
@@ -38,19 +41,20 @@ def compute(
         For each feature an array of one value per row of the spine, in the spine's order, of the type that `type_of` returns.
 
     Raises:
-        DataError: A sum does not fit in its type; the message names the feature.
+        DataError: A sum does not fit in its type, or a result not in an array; the message names the feature.
     """
     rows, places = moments.sorted()
     timeline = Timeline(events, rows, hop)
     found: dict[int, pa.Array] = {}
     for (column, by, where), members in _by_selection(features).items():
-        selection = Selection.of(events, column, by, where)
+        with _naming(features[members[0]]):
+            selection = Selection.of(events, column, by, where)
         calculation, stacks = Calculation(selection), _Stacks(selection, rows, timeline)
         for alike in _by_aggregation(members, features):
-            values = _values(calculation, stacks, [features[i] for i in alike])
-            for i, number in enumerate(alike):
-                one = _filled(values.slice(i * len(rows.t), len(rows.t)), features[number].aggregation)
-                found[number] = one if places is None else one.take(pa.array(places))
+            for number, values in zip(alike, _values(calculation, stacks, [features[i] for i in alike]), strict=True):
+                with _naming(features[number]):
+                    one = _filled(values, features[number].aggregation)
+                    found[number] = one if places is None else limits.take(one, places)
     return [found[i] for i in range(len(features))]
 
 
@@ -68,7 +72,13 @@ def _by_aggregation(members: list[int], features: Sequence[WindowedFeature]) -> 
     found: dict[Aggregation, list[int]] = {}
     for i in members:
         found.setdefault(replace(features[i].aggregation, over=None, offset=None, fill=None), []).append(i)
-    return list(found.values())
+    # Of one moment, as online, the windows then ascend, so that all of them are one run.
+    return [sorted(alike, key=lambda i: _reach(features[i]), reverse=True) for alike in found.values()]
+
+
+def _reach(feature: WindowedFeature) -> float:
+    """Return how far before a moment the window begins."""
+    return math.inf if feature.length is None else feature.length + feature.aggregation.shift
 
 
 class _Stacks:
@@ -90,16 +100,36 @@ class _Stacks:
         return self._made[key]
 
 
-def _values(calculation: Calculation, stacks: _Stacks, features: list[WindowedFeature]) -> pa.Array:
-    """Return the results for all windows of features that differ in their windows alone."""
+def _values(calculation: Calculation, stacks: _Stacks, features: list[WindowedFeature]) -> list[pa.Array]:
+    """Return the results of features that differ in their windows alone."""
+    if len(features) == 1:
+        with _naming(features[0]):
+            return [calculation.of(features[0].aggregation, *stacks.of(features))]
     try:
-        return calculation.of(features[0].aggregation, *stacks.of(features))
+        values = calculation.of(features[0].aggregation, *stacks.of(features))
+    except (BeyondTypeError, limits.BeyondArrowError):
+        # Which one it is, or that one array is too small for all of them only, shows when each is computed by itself.
+        return [_values(calculation, stacks, [feature])[0] for feature in features]
+    size = len(values) // len(features)
+    return [values.slice(i * size, size) for i in range(len(features))]
+
+
+@contextmanager
+def _naming(feature: WindowedFeature) -> Iterator[None]:
+    """Raise a DataError that names the feature where its result does not fit."""
+    name = feature.name
+    try:
+        yield
     except BeyondTypeError as error:
-        if len(features) > 1:  # which one it is shows when each is computed by itself
-            return pa.concat_arrays([_values(calculation, stacks, [feature]) for feature in features])
-        name = features[0].name
         raise DataError(
             f"Feature {name!r} is a sum that does not fit in {error.kind}. Cast the column to a float, or take a shorter window.",
+            feature=name,
+        ) from None
+    except limits.BeyondArrowError:
+        smaller = next((f", or a smaller {one}" for one in ("n", "k") if getattr(feature.aggregation, one, None)), "")
+        raise DataError(
+            f"Feature {name!r} has more values of lists, or bytes of text, than the {limits.MOST:,} that one array can hold. "
+            f"Ask for fewer moments at a time{smaller}.",
             feature=name,
         ) from None
 
@@ -110,4 +140,4 @@ def _filled(values: pa.Array, aggregation: Aggregation) -> pa.Array:
         return values
     if aggregation.fill == ():
         return pa.ListArray.from_arrays(values.offsets, values.values, type=values.type)
-    return values.fill_null(exact.column("fill", [aggregation.fill], values.type)[0])
+    return limits.filled(values, exact.column("fill", [aggregation.fill], values.type).chunk(0))

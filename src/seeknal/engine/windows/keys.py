@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as is_
 
+from seeknal.engine.windows import limits
 from seeknal.engine.windows.decimals import decimals_of, words_of
 
 _SIGN = np.int64(-(2**63))
@@ -82,4 +83,4 @@ def _ranked(values: pa.Array) -> Keys:
     ranks = np.empty(len(order), np.int64)
     ranks[order.to_numpy()] = np.arange(len(order))
     known = encoded.dictionary.take(order)
-    return Keys(ranks[encoded.indices.to_numpy()], lambda keys: known.take(pa.array(keys)))
+    return Keys(ranks[encoded.indices.to_numpy()], lambda keys: limits.take(known, keys))

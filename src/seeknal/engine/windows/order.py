@@ -1,10 +1,13 @@
-"""The events of a selection sorted by entity and value, and what follows from it: groups of equal values, ranks, repetitions."""
+"""The events of a selection sorted by entity and value, and the groups of equal values."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
 import numpy as np
+
+from seeknal.engine.windows.blocks import cuts
+from seeknal.engine.windows.spans import Groups
 
 _BITS = 63
 
@@ -16,8 +19,6 @@ class ValueOrder:
 
         positions by value   1, 0, 2
         groups               0, 1, 1     the group of each of them
-        rank                 1, 0, 2     of each event, in the order of the events
-        previous             0, 0, 1     how many events after the segment's begin the last event of the same value ends
 
     Args:
         segment: The segment of each event, in ascending order.
@@ -27,62 +28,68 @@ class ValueOrder:
     def __init__(self, segment: np.ndarray, numbers: np.ndarray) -> None:
         self.segment, self.numbers = segment, numbers
         self.size = len(segment)
-        self.positions = _sorted(segment, numbers)
 
     @cached_property
-    def _begins(self) -> np.ndarray:
-        """Whether a group begins, for each event by value."""
-        segment, numbers = self.segment[self.positions], self.numbers[self.positions]
-        found = np.ones(self.size, bool)
-        found[1:] = (segment[1:] != segment[:-1]) | (numbers[1:] != numbers[:-1])
-        return found
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positions by value, and whether a group begins there."""
+        positions, begins = np.empty(self.size, np.int64), np.ones(self.size, bool)
+        bounds = cuts(self.segment)
+        # Block by block, as the processor's cache has room for one.
+        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            segment, numbers = self.segment[low:high], self.numbers[low:high]
+            order = _sorted(segment, numbers)
+            numbers = numbers[order]  # by value, the segments are where they were
+            begins[low + 1 : high] = (segment[1:] != segment[:-1]) | (numbers[1:] != numbers[:-1])
+            np.add(order, low, out=positions[low:high])
+        return positions, begins
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The positions by value."""
+        return self._sorted[0]
+
+    def segments(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions by value of the events of some segments, from 0 on, and where the segments begin and end."""
+        segment = self.segment[low:high]
+        inner = np.flatnonzero(segment[1:] != segment[:-1]) + 1
+        return self.positions[low:high] - low, np.concatenate([[0], inner, [high - low]])
+
+    def within(self, low: int, high: int) -> Groups:
+        """Return the events of some segments by value."""
+        positions, edges = self.segments(low, high)
+        return Groups(positions, self.groups[low:high], edges)
 
     @cached_property
     def groups(self) -> np.ndarray:
         """The number of the group of each event by value. A group has the events of one segment with equal values."""
-        found: np.ndarray = np.cumsum(self._begins) - 1
+        found: np.ndarray = np.cumsum(self._sorted[1]) - 1
         return found
 
     @cached_property
     def group_starts(self) -> np.ndarray:
         """Where each group begins among the events by value."""
-        return np.flatnonzero(self._begins)
+        return np.flatnonzero(self._sorted[1])
 
-    @cached_property
-    def places(self) -> np.ndarray:
-        """Where each event is among the events by value."""
-        found = np.empty(self.size, np.int64)
-        found[self.positions] = np.arange(self.size)
-        return found
 
-    @cached_property
-    def segment_start(self) -> np.ndarray:
-        """The position of the first event of each event's segment."""
-        is_first = np.ones(self.size, bool)
-        is_first[1:] = self.segment[1:] != self.segment[:-1]
-        starts = np.flatnonzero(is_first)
-        return np.repeat(starts, np.diff(starts, append=self.size))
+def sorted_positions(numbers: np.ndarray) -> np.ndarray:
+    """Return the order of numbers from 0 on; equal ones stay in their order."""
+    bits = len(numbers).bit_length()
+    if (int(numbers.max(initial=0)) << bits).bit_length() > _BITS:
+        return np.argsort(numbers, kind="stable")
+    # NumPy sorts numbers several times faster than positions by them, so the position becomes the last part of the number.
+    packed: np.ndarray = (numbers << bits) | np.arange(len(numbers))
+    packed.sort()
+    packed &= (1 << bits) - 1
+    return packed
 
-    @cached_property
-    def ranks(self) -> np.ndarray:
-        """The rank of each event within its segment, from 0 on, by value and then position."""
-        # By segment, events have the same positions in both orders.
-        ranks: np.ndarray = self.places - self.segment_start
-        return ranks
 
-    @cached_property
-    def previous(self) -> np.ndarray:
-        """For each event the position after the last one before it of the same group, within the segment; 0 if there is none."""
-        before = np.zeros(self.size, np.int64)
-        before[1:] = self.positions[:-1] + 1
-        found = np.empty(self.size, np.int64)
-        found[self.positions] = np.where(self._begins, 0, before)
-        return np.where(found > 0, found - self.segment_start, 0)
-
-    @cached_property
-    def bits(self) -> int:
-        """The bits of the greatest rank in a segment."""
-        return int(self.ranks.max(initial=0)).bit_length()
+def ranked(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers from 0 on in the same order: equal ones for equal ones, and no more different ones than there are."""
+    order = np.argsort(numbers)
+    known = numbers[order]
+    found = np.zeros(len(numbers), np.int64)
+    found[order[1:]] = np.cumsum(known[1:] != known[:-1])
+    return found
 
 
 def _sorted(segment: np.ndarray, numbers: np.ndarray) -> np.ndarray:
@@ -90,16 +97,11 @@ def _sorted(segment: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     if not size:
         return np.zeros(0, np.int64)
     least, greatest = int(numbers.min()), int(numbers.max())
-    first, segments = int(segment[0]), int(segment[-1]) - int(segment[0]) + 1
-    bits, span = size.bit_length(), greatest - least + 1
+    first, segments, span = int(segment[0]), int(segment[-1]) - int(segment[0]) + 1, greatest - least + 1
     if span > 4 * size:  # values far apart are ranked, so that they take fewer bits
-        known, numbers = np.unique(numbers, return_inverse=True)
-        least, span = 0, len(known)
-    if (segments * span << bits).bit_length() > _BITS:
+        numbers, least = ranked(numbers), 0
+        span = int(numbers.max()) + 1
+    if segments * span >= 2**_BITS:
         order: np.ndarray = np.lexsort((numbers, segment))
         return order
-    # NumPy sorts numbers several times faster than positions by them, so the position becomes the last part of the number.
-    packed: np.ndarray = (((segment - first) * span + (numbers - least)) << bits) | np.arange(size)
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
+    return sorted_positions((segment - first) * span + (numbers - least))

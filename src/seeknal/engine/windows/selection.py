@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal.engine.windows import limits
 from seeknal.engine.windows.inputs import Events
 from seeknal.engine.windows.keys import Keys
 from seeknal.engine.windows.limbs import Numbers
@@ -61,9 +62,14 @@ class Selection:
         found: np.ndarray = bounds if self.counts is None else self.counts[bounds]
         return found
 
+    def part(self, low: int, high: int) -> Selection:
+        """Return the events from `low` up to `high`."""
+        column = None if self.column is None else self.column.slice(low, high - low)
+        return Selection(self.segment[low:high], self.t[low:high], column)
+
     def ordered(self, order: np.ndarray, segment: np.ndarray) -> Selection:
         """Return the selection in another order, with other segments."""
-        return Selection(segment, self.t[order], None if self.column is None else self.column.take(pa.array(order)))
+        return Selection(segment, self.t[order], None if self.column is None else limits.take(self.column, order))
 
     @cached_property
     def numbers(self) -> Numbers:
@@ -82,9 +88,7 @@ class Selection:
 
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return limits.joined(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,6 @@ class Windows:
     def part(self, first: int, end: int) -> Windows:
         """Return the windows from `first` up to `end`."""
         return Windows(self.selection, self.start[first:end], self.stop[first:end])
-
-
-def taken(values: pa.Array, places: np.ndarray) -> pa.Array:
-    """Return the values at these positions; null for -1."""
-    return values.take(pa.array(places, mask=places < 0))
 
 
 def in_place(values: pa.Array, empty: np.ndarray) -> pa.Array:

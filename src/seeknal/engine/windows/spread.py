@@ -1,6 +1,6 @@
 """Variances, skewness and kurtosis, exact before the last roundings.
 
-The sums S1 to S4 of the powers of the values are whole numbers, exact by prefix sums of digits. So are the central moments, times
+The sums S1 to S4 of the powers of the values are whole numbers, exact by prefix sums of digits. So are the central sums, times
 a power of the count n:
 
     n**2 * m2 = n * S2 - S1**2
@@ -20,14 +20,13 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from seeknal.engine.windows import doubles, outliers
+from seeknal.engine.windows import doubles
 from seeknal.engine.windows.digits import Digits, total
-from seeknal.engine.windows.limbs import carry, prefix, width_for
+from seeknal.engine.windows.limbs import prefix
+from seeknal.engine.windows.outliers import Bands, Parts
+from seeknal.engine.windows.powers import Powers
 from seeknal.engine.windows.selection import Selection, Windows
 
-_AT_ONCE = 2**16
-"""Digits of events or results at a time: few enough for the processor's cache."""
-_BASE = 24
 _WORD = 62
 _MOST_BITS = 400
 """Bits of numbers, beyond which their squares might be too large for floats, and digits too many."""
@@ -36,80 +35,36 @@ _ERROR = 2.0**-96
 """What numbers of two floats may be wrong by, relative to the largest of them: some units of 2**-104, and some more for safety."""
 
 
-class Powers:
-    """Sums of the powers of the values of windows.
+class PowerSums:
+    """What the central moments of windows are computed from.
 
     Args:
         selection: The values.
     """
 
     def __init__(self, selection: Selection) -> None:
-        self._numbers, self.values, self.outliers = selection.numbers, selection.numbers.floats, None
-        if self.values is not None and self._numbers.bits > _MOST_BITS:
-            is_outlier = outliers.outliers_of(self.values)
-            self.outliers = prefix(is_outlier)
-            self._numbers = replace(self._numbers, floats=np.where(is_outlier, 0.0, self.values))
-        self.scale, self.unit, self.bits = self._numbers.scale, self._numbers.exponent, self._numbers.bits
-        # Two digits make one limb, of which all can be added.
-        self.base = min(width_for(len(selection.t)) // 2, _BASE)
-        self.step = max(_AT_ONCE // (self.bits // self.base + 1), 2**10)
-        """How many numbers are worked on at a time."""
+        numbers, self._special = selection.numbers, selection.numbers.special
+        self.bands: Bands | None = None
+        if numbers.floats is not None and numbers.bits > _MOST_BITS:
+            self.bands = Bands(numbers.floats)
+            numbers = replace(numbers, floats=self.bands.usual)
+        self.powers = Powers(numbers, len(selection.t))
 
     @cached_property
     def special(self) -> np.ndarray | None:
         """How many of the first i values are not finite, for each i; None if all are."""
-        values = self._numbers.special
-        return None if values is None else prefix(~np.isfinite(values))
-
-    @cached_property
-    def _digits(self) -> list[np.ndarray]:
-        return list(self._numbers.limbs(self.base))[::-1]
-
-    @cached_property
-    def first(self) -> list[np.ndarray]:
-        """The prefix sums of the limbs of the values."""
-        return [prefix(limb) for limb in self._numbers.limbs(2 * self.base)][::-1]
-
-    @cached_property
-    def second(self) -> list[np.ndarray]:
-        """The prefix sums of the limbs of their squares."""
-        return self._summed(Digits.squared)
-
-    @cached_property
-    def third(self) -> list[np.ndarray]:
-        """The prefix sums of the limbs of their cubes."""
-        return self._summed(lambda digits: digits.squared() * digits)
-
-    @cached_property
-    def fourth(self) -> list[np.ndarray]:
-        """The prefix sums of the limbs of their fourth powers."""
-        return self._summed(lambda digits: digits.squared().squared())
-
-    def _summed(self, power: Callable[[Digits], Digits]) -> list[np.ndarray]:
-        parts = []
-        for first in range(0, max(len(self._digits[0]), 1), self.step):
-            digits = Digits([digit[first : first + self.step] for digit in self._digits], self.base)
-            parts.append(power(digits.carried()).limbs())
-        return [prefix(np.concatenate(limbs)) for limbs in zip(*parts, strict=True)]
-
-    def within(self, sums: list[np.ndarray], windows: Windows) -> list[np.ndarray]:
-        """Return the carried limbs of the sums of windows, with one limb more, which takes what the highest has too much."""
-        limbs = [limb[windows.stop] - limb[windows.start] for limb in sums]
-        return carry([*limbs, np.zeros_like(limbs[0])], 2 * self.base)
+        return None if self._special is None else prefix(~np.isfinite(self._special))
 
 
-Parts = tuple[np.ndarray, np.ndarray]
-"""Numbers as floats and powers of two."""
-
-
-def _central(powers: Powers, windows: Windows, order: int) -> tuple[Parts, Parts]:
+def _central(sums: PowerSums, windows: Windows, order: int) -> tuple[Parts, Parts]:
     """Return n**2 * m2 and n**3 * m3 of each window, or for order 4 (n**2 * m2)**2 and n**4 * m4 less three times that."""
-    first, second = _of_digits(powers, windows, order) if order > 2 else (_second(powers, windows),) * 2  # noqa: PLR2004
-    if powers.outliers is not None and powers.values is not None:
-        for i in np.flatnonzero(powers.outliers[windows.stop] > powers.outliers[windows.start]):
-            found = outliers.central(powers.values[windows.start[i] : windows.stop[i]], order)
-            (first[0][i], first[1][i]), (second[0][i], second[1][i]) = found
-    return first, second
+    powers = sums.powers
+    found = _of_digits(powers, windows, order) if order > 2 else (_second(powers, windows),) * 2  # noqa: PLR2004
+    if sums.bands is not None and len(which := sums.bands.windows(windows)):
+        some = Windows(windows.selection, windows.start[which], windows.stop[which])
+        for have, right in zip(found, sums.bands.central(powers, some, order), strict=True):
+            have[0][which], have[1][which] = right
+    return found
 
 
 def _of_digits(powers: Powers, windows: Windows, order: int) -> tuple[Parts, Parts]:
@@ -172,11 +127,11 @@ def _with_unit(digits: Digits, unit: int) -> Parts:
     return floats, powers
 
 
-def variance(windows: Windows, powers: Powers, ddof: int, *, root: bool) -> pa.Array:
+def variance(windows: Windows, sums: PowerSums, ddof: int, *, root: bool) -> pa.Array:
     """Return the variance of each window, or its root, the standard deviation; null below ddof + 1 values."""
 
     def of(part: Windows) -> np.ndarray:
-        (size, power), _ = _central(powers, part, 2)
+        (size, power), _ = _central(sums, part, 2)
         # The power is applied last, and is even for a root, so that nothing overflows or vanishes on the way.
         odd = power & 1
         found = np.ldexp(size, odd) / np.maximum(part.count * (part.count - ddof), 1)
@@ -184,49 +139,51 @@ def variance(windows: Windows, powers: Powers, ddof: int, *, root: bool) -> pa.A
         result: np.ndarray = np.ldexp(np.sqrt(found), power // 2) if root else np.ldexp(found, power)
         return result
 
-    found = _in_parts(windows, powers, of) / 10.0 ** (powers.scale * (1 if root else 2))
-    return _finished(windows, powers, found, ddof + 1)
+    found = _in_parts(windows, sums, of) / 10.0 ** (sums.powers.scale * (1 if root else 2))
+    return _finished(windows, sums, found, ddof + 1)
 
 
-def skewness(windows: Windows, powers: Powers) -> pa.Array:
+def skewness(windows: Windows, sums: PowerSums) -> pa.Array:
     """Return the skewness of each window; null below three values, and where all are equal."""
 
     def of(part: Windows) -> np.ndarray:
-        (two, two_power), (three, three_power) = _central(powers, part, 3)
+        (two, two_power), (three, three_power) = _central(sums, part, 3)
         odd = two_power & 1
         two, two_power = np.ldexp(two, odd), two_power - odd
         found = three / np.where(two > 0, two * np.sqrt(two), 1)
         # n cancels: (n**3 * m3) / (n**2 * m2) ** 1.5. Where two is 0, there is no skewness.
         return np.where(two > 0, np.ldexp(found, three_power - two_power // 2 * 3), np.inf)
 
-    found = _in_parts(windows, powers, of)
-    return _finished(windows, powers, found, 3, are_equal=found == np.inf)
+    found = _in_parts(windows, sums, of)
+    return _finished(windows, sums, found, 3, are_equal=found == np.inf)
 
 
-def kurtosis(windows: Windows, powers: Powers) -> pa.Array:
+def kurtosis(windows: Windows, sums: PowerSums) -> pa.Array:
     """Return the excess kurtosis of each window; null below four values, and where all are equal."""
 
     def of(part: Windows) -> np.ndarray:
-        below, above = _central(powers, part, 4)
+        below, above = _central(sums, part, 4)
         found = above[0] / np.where(below[0] > 0, below[0], 1)
         return np.where(below[0] > 0, np.ldexp(found, above[1] - below[1]), np.inf)
 
-    found = _in_parts(windows, powers, of)
-    return _finished(windows, powers, found, 4, are_equal=found == np.inf)
+    found = _in_parts(windows, sums, of)
+    return _finished(windows, sums, found, 4, are_equal=found == np.inf)
 
 
-def _in_parts(windows: Windows, powers: Powers, of: Callable[[Windows], np.ndarray]) -> np.ndarray:
+def _in_parts(windows: Windows, sums: PowerSums, of: Callable[[Windows], np.ndarray]) -> np.ndarray:
     with np.errstate(over="ignore"):  # a variance beyond the largest float is infinite
-        parts = [of(windows.part(i, i + powers.step)) for i in range(0, max(len(windows.start), 1), powers.step)]
+        parts = [
+            of(windows.part(i, i + sums.powers.step)) for i in range(0, max(len(windows.start), 1), sums.powers.step)
+        ]
     return np.concatenate(parts)
 
 
 def _finished(
-    windows: Windows, powers: Powers, found: np.ndarray, least: int, are_equal: np.ndarray | None = None
+    windows: Windows, sums: PowerSums, found: np.ndarray, least: int, are_equal: np.ndarray | None = None
 ) -> pa.Array:
     """Return the results, null below so many values or where all are equal, and NaN where a value is not finite."""
     is_null = np.zeros(len(found), bool) if are_equal is None else are_equal
-    if powers.special is not None:
-        not_finite = powers.special[windows.stop] > powers.special[windows.start]
+    if sums.special is not None:
+        not_finite = sums.special[windows.stop] > sums.special[windows.start]
         found, is_null = np.where(not_finite, np.nan, found), is_null & ~not_finite
     return pa.array(found, mask=is_null | (windows.count < least))

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types as is_
 
+from seeknal.engine.windows import limits, quotients
 from seeknal.engine.windows.decimals import decimals_of
 from seeknal.engine.windows.limbs import Numbers, carry, prefix, rounded, scaled, width_for
 from seeknal.engine.windows.selection import Selection, Windows, in_place
@@ -93,7 +94,7 @@ def total(windows: Windows, totals: Totals) -> pa.Array:
     """
     kind = windows.selection.kind
     made = [_total(part, totals, kind) for part in totals.parts(windows)]
-    return in_place(pa.concat_arrays(made), windows.empty)
+    return in_place(limits.joined(made), windows.empty)
 
 
 def _total(windows: Windows, totals: Totals, kind: pa.DataType) -> pa.Array:
@@ -146,21 +147,21 @@ def _below_38_digits(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def mean(windows: Windows, totals: Totals) -> pa.Array:
-    """Return the mean of each window: the sum, rounded once, divided by the count.
-
-    Decimals are summed without their scale; their mean is divided by the power of ten in the end.
-    """
+    """Return the mean of each window: the sum, rounded once, divided by the count; of decimals the float nearest to the mean."""
     made = [_mean(part, totals) for part in totals.parts(windows)]
     return in_place(pa.array(np.concatenate(made)), windows.empty)
 
 
 def _mean(windows: Windows, totals: Totals) -> np.ndarray:
-    (sums, power), count = totals.rounded(windows), np.maximum(windows.count, 1)
+    count = np.maximum(windows.count, 1)
+    if is_.is_decimal(windows.selection.kind):
+        return quotients.means(totals.of(windows), totals.width, count, totals.numbers.scale)
+    sums, power = totals.rounded(windows)
     with np.errstate(over="ignore"):
         found = _by_power(sums, power)
     # A sum beyond the largest float may have a mean that is not: there, the division comes before the power.
     means = np.where(np.isfinite(found), found / count, _by_power(sums / count, power))
-    return totals.overruled(means, windows) / 10.0**totals.numbers.scale
+    return totals.overruled(means, windows)
 
 
 def _by_power(values: np.ndarray, power: np.ndarray | int) -> np.ndarray:
