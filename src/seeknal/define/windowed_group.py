@@ -114,10 +114,15 @@ class WindowedGroup:
 
     def is_same_as(self, text: str) -> bool:
         """Return whether the `text` of another definition gives the same values, in whatever order of the features."""
-        return bool(json.loads(self.text) == json.loads(text))
+        # As text, because 0, 0.0 and false are equal in Python.
+        return _sorted(self.text) == _sorted(text)
 
     def __hash__(self) -> int:
         return hash((self.project, self.name, self.origin, self.text))
+
+
+def _sorted(text: str) -> str:
+    return json.dumps(json.loads(text), sort_keys=True)
 
 
 def reach_of(windows: Iterable[WindowedFeature], hop: int | None) -> int | None:
