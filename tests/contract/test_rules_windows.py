@@ -245,6 +245,23 @@ def test_a_late_event_changes_exactly_the_windows_that_have_it(orders):
     assert look(group, 0, 1, 2, 6, 7, as_of={"spend": 1})["spend_6h"].to_pylist() == before
 
 
+@pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+def test_rows_of_a_feature_group_with_equal_keys_and_time_are_one_event(store):
+    lines = FeatureGroup(
+        "lines", Entity("line", ["user", "item"]), Materialization("at", created_time_col="seen"), "shop"
+    )
+
+    def line(item, amount, seen=None):
+        return {"user": 1, "shop": "a", "item": item, "at": START, "seen": seen, "amount": amount}
+
+    store.groups.write(lines, table([line(1, 5.0), line(2, 7.0), line(1, 6.0)]), mode="append")
+    group = WindowedGroup("spend", USER, "shop/lines", {"n": Count(), "spend": Sum("amount")})
+    assert look(group, 1).select(["n", "spend"]).to_pylist() == [{"n": 2, "spend": 13.0}]
+    store.groups.write(lines, table([line(2, 1.0, START)]), mode="append")
+    store.groups.write(lines, table([line(2, 99.0)]), mode="append")  # later, but recorded earlier than the one before
+    assert look(group, 1).select(["n", "spend"]).to_pylist() == [{"n": 2, "spend": 7.0}]
+
+
 def test_a_windowed_group_appears_beside_others_with_prefix_and_names(orders):
     other = FeatureGroup("profile", USER, Materialization("at"), "shop")
     FeatureStore().groups.write(other, pa.table({"user": [1], "at": [START], "age": [40]}))

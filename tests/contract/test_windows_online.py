@@ -234,6 +234,16 @@ def test_an_erasure_reaches_the_windows_of_other_entities_online(served):
     assert table.get_features([{"shop": 5}], "dicts") == [{"shop": 5, "n": 2}]  # shop 5 itself was not erased
 
 
+def test_the_status_does_not_depend_on_events_that_have_left_all_windows(served):
+    table = FeatureStore().tables.open("scores")
+    now = instant(datetime.now(UTC))
+    status = [
+        table.get_features([{"user": 1}], "dicts", with_status=True, at=at)[0]["spend_status"]
+        for at in (now, now + 25 * HOUR)
+    ]
+    assert status == ["found", "not_found"]
+
+
 def test_a_ttl_of_windows_is_refused(served):
     with pytest.raises(DefinitionError, match="computed from events at each moment"):
         HistoricalFeaturesDuckDB(FeatureLookup("spend")).serve("other", ttl=timedelta(hours=1))
