@@ -179,8 +179,8 @@ MUTATIONS = (
     ),
     Mutation(
         "an erasure removes the key of the current version from the rows of all versions",
-        "key = self._catalog.version(record, version).codec.keys(entity)",
-        "key = self._catalog.version(record).codec.keys(entity)",
+        "self._catalog.version(record, version).codec.keys(",
+        "self._catalog.version(record).codec.keys(",
         "load/cutover.py",
         (KEYS + "an_erasure_that_ends_halfway_is_not_served_by_tables_of_versions_with_keys_of_other_types",),
     ),
