@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.errors import DataError, StoreError
+from seeknal.offline.comparisons import same_values, values_sql
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.offline.log import label_of
-from seeknal.offline.plan import same_values, values_sql
 from seeknal.values.casting import recast
 from seeknal.values.sql import quote, scan
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, repeat
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -359,30 +360,6 @@ def newest_first(schema: Schema) -> str:
     return comma([*created, f"{quote(ROW_ID)} DESC"])
 
 
-def values_sql(schema: Schema) -> str:
-    """Write the columns c0, c1, ... by which rows are compared, value by value.
-
-    Columns with floats are added as text too, because 0.0 and -0.0 are equal as numbers and differ only in their text.
-    """
-    texts = [
-        f"CAST({quote(name)} AS VARCHAR)"
-        for name, kind in zip(schema.names, schema.stored_types, strict=True)
-        if _has_floats(kind)
-    ]
-    return comma(f"{value} AS c{i}" for i, value in enumerate([*map(quote, schema.names), *texts]))
-
-
-def same_values(schema: Schema, one: str, other: str) -> str:
-    """Write the SQL condition that the columns of `values_sql` are the same in two tables; null is the same as null."""
-    count = len(schema.names) + sum(map(_has_floats, schema.stored_types))
-    return " AND ".join(f"{one}.c{i} IS NOT DISTINCT FROM {other}.c{i}" for i in range(count))
-
-
-def _has_floats(kind: pa.DataType) -> bool:
-    """Return whether values of a type contain floats: equal ones can still differ, as 0.0 and -0.0 do."""
-    return pa.types.is_floating(kind) or any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
-
-
 def instants(rows: pa.Table, schema: Schema) -> list[int]:
     """Return the least and the greatest event time, in microseconds since 1970; an empty list if there are no rows."""
     if not len(rows):
@@ -409,36 +386,11 @@ def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) ->
     return sides[0] if len(sides) == 1 else f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {side}' for side in sides)})"
 
 
-def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], list[DataFile]]:
-    """Return the files that only the first snapshot has, and those that only the second has."""
-    same = {file.key for file in one.files} & {file.key for file in other.files}
-    first, second = ([file for file in some.files if file.key not in same] for some in (one, other))
-    return first, second
-
-
-def changed_sql(schema: Schema, sets: Sequence[str], spans: Sequence[Interval]) -> str:
-    """Write the query that finds the entities with a row in one of two sets of files but not in the other.
-
-    A row that only moved to another file has the same number in both sets, so it is counted twice and drops out. For example:
-
-        first set          second set                     result
-        row 1 of user a    row 1 of user a (it moved)
-        row 2 of user b                                   b, as row 2 was removed
-                           row 3 of user c                c, as row 3 was added
-
-    Args:
-        schema: The schema of both sets.
-        sets: The SQL that reads each set; a set without files is left out.
-        spans: The intervals of event time in which rows count.
-    """
-    keys, row_id = comma(map(quote, schema.key_names)), quote(ROW_ID)
-    sides = [keys_sql(schema, rows, spans, row_id) for rows in sets]
-    if len(sides) == 1:
-        return sides[0]
-    return f"SELECT {keys} FROM ({' UNION ALL '.join(sides)}) GROUP BY {keys}, {row_id} HAVING count(*) = 1"
-
-
-def keys_sql(schema: Schema, rows: str, spans: Sequence[Interval], *more: str) -> str:
-    """Write the query that lists the join keys of the rows in the intervals, with more columns if asked for."""
-    columns = comma([*map(quote, schema.key_names), *more])
-    return f"SELECT {columns} FROM {rows} WHERE {within(schema, spans)}"
+def files_sql(root: Path, files: Iterable[DataFile]) -> str:
+    """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
+    paths: dict[int | None, list[str]] = {}
+    for file in files:
+        paths.setdefault(file.below, []).append(str(root / file.path))
+    whole = paths.pop(None, [])
+    below, cut = next(iter(paths.items()), (0, []))
+    return stored_sql(whole, cut, below or 0)

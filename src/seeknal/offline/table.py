@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
+from seeknal.offline import comparisons
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
     ADOPTED,
@@ -44,17 +45,11 @@ from seeknal.offline.plan import (
     Part,
     Plan,
     Write,
-    changed_sql,
     cut,
-    differing_files,
     falls_into,
+    files_sql,
     instants,
-    keys_sql,
     rows_a_day,
-    same_values,
-    stored_sql,
-    values_sql,
-    within,
 )
 from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.trimming import unswept
@@ -64,7 +59,6 @@ from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.system.storage import Location, path_of
-from seeknal.values.casting import recast
 from seeknal.values.sql import comma, literal, quote
 from seeknal.values.times import Interval
 
@@ -236,20 +230,8 @@ class OfflineTable:
         Returns:
             Their join keys, each once, in stored types; None if files of `before` are gone, so that it cannot be told.
         """
-        gone, come = differing_files(before, after)
-        if not all((before.root / file.path).exists() for file in gone):
-            return None
-        sets = [self._scan(files) for files in (gone, come) if files]
-        queries = [changed_sql(schema, sets, spans)] if sets else []
-        if seen := [file for file in after.files if any(file.overlaps(interval) for interval in fresh)]:
-            queries.append(keys_sql(schema, self._scan(seen), fresh))
-        kinds = schema.stored_types[: len(schema.keys)]
-        if not queries:
-            return pa.table([pa.array([], kind) for kind in kinds], names=schema.key_names)
-        keys = comma(map(quote, schema.key_names))
-        every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
         with self._cursor() as cursor:
-            return recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+            return comparisons.changed(cursor, (before, after), schema, spans, fresh)
 
     def repeats(self, rows: pa.Table, schema: Schema, *, with_created: bool = False) -> Repeats:
         """Count the rows, given in stored types, that share join keys and event time; see `find_repeats`."""
@@ -264,19 +246,8 @@ class OfflineTable:
             rows: The rows, in stored types.
             schema: The schema of both.
         """
-        interval = Interval(*instants(rows, schema))
-        stored = [file for file in base.files if file.overlaps(interval)] if len(rows) else []
-        values, same, row_id = values_sql(schema), same_values(schema, "n", "s"), quote(ROW_ID)
-        known = (
-            f"ANTI JOIN (SELECT {values} FROM {self._scan(stored)} WHERE {within(schema, [interval])}) AS s ON {same}"
-            if stored
-            else ""
-        )
-        distinct = f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
         with self._cursor() as cursor:
-            cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
-            found = cursor.sql(f"SELECT i FROM ({distinct}) AS n {known} ORDER BY i").to_arrow_table()
-        return rows.take(found["i"])
+            return comparisons.unknown(cursor, base, rows, schema)
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
         """Commit a snapshot that holds the rows of an older one.
@@ -286,7 +257,7 @@ class OfflineTable:
         """
         commit = _known(old)
         is_same = commit.schema == _known(base).schema
-        removed, added = differing_files(base, old) if is_same else (base.files, old.files)
+        removed, added = comparisons.differing_files(base, old) if is_same else (base.files, old.files)
         if any(file.below is not None for file in added):  # a commit adds whole files, and these hold later rows too
             raise StoreError(
                 f"Snapshot {old.number} of {old.label} is not the last of its version, and cannot be restored."
@@ -330,7 +301,7 @@ class OfflineTable:
 
     def _sorted(self, files: Sequence[DataFile], schema: Schema) -> list[Part]:
         """Cut the rows of the files into parts of whole days, each sorted by key and time."""
-        rows = self._scan(files)
+        rows = files_sql(self.root, files)
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
             Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, interval)} ORDER BY {order}", {})
@@ -440,7 +411,7 @@ class OfflineTable:
         if not files:
             return 0
         with self._cursor() as cursor:
-            query = f"SELECT count(*) FROM {self._scan(files)} WHERE {quote(ROW_ID)} >= {literal(first)}"
+            query = f"SELECT count(*) FROM {files_sql(self.root, files)} WHERE {quote(ROW_ID)} >= {literal(first)}"
             return int(cursor.execute(query).fetchall()[0][0])
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
@@ -456,20 +427,13 @@ class OfflineTable:
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read {self.root}: {explained(error)}") from error
 
-    def _scan(self, files: Iterable[DataFile]) -> str:
-        """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
-        paths: dict[int | None, list[str]] = {}
-        for file in files:
-            paths.setdefault(file.below, []).append(str(self.root / file.path))
-        whole = paths.pop(None, [])
-        below, cut = next(iter(paths.items()), (0, []))
-        return stored_sql(whole, cut, below or 0)
-
     def _without(self, file: DataFile, entities: pa.Table) -> Part:
         keys = comma(map(quote, entities.column_names))
         with self._cursor() as cursor:
             stored = as_stored(cursor, self.root / file.path, entities)
-        return Part(f"SELECT * FROM {self._scan([file])} ANTI JOIN entities USING ({keys})", {"entities": stored})
+        return Part(
+            f"SELECT * FROM {files_sql(self.root, [file])} ANTI JOIN entities USING ({keys})", {"entities": stored}
+        )
 
     def _writer(self, schema: Schema, undo: ExitStack) -> FileWriter:
         return FileWriter(self.root, self._duck, schema, undo)
