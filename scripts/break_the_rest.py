@@ -186,8 +186,8 @@ MUTATIONS = (
     ),
     rule(
         "a replay is stored again",
-        "new = offline.unknown(base, left, schema)",
-        "new = left",
+        "Write(offline.unknown(base, left, schema),",
+        "Write(left,",
         "write/push.py",
         "push.py::test_a_replay_changes_nothing_even_after_a_correction",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -63,16 +64,30 @@ def changed(
     gone, come = differing_files(before, after)
     if not all((before.root / file.path).exists() for file in gone):
         return None
-    sets = [files_sql(after.root, files) for files in (gone, come) if files]
+    sets = [_counting(one, files) for one, files in ((before, gone), (after, come)) if files]
     queries = [changed_sql(schema, sets, spans)] if sets else []
     if seen := [file for file in after.files if any(file.overlaps(interval) for interval in fresh)]:
-        queries.append(keys_sql(schema, files_sql(after.root, seen), fresh))
+        queries.append(keys_sql(schema, _counting(after, seen), fresh))
     kinds = schema.stored_types[: len(schema.keys)]
     if not queries:
         return pa.table([pa.array([], kind) for kind in kinds], names=schema.key_names)
     keys = comma(map(quote, schema.key_names))
     every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
     return recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+
+
+def count_rows(cursor: duckdb.DuckDBPyConnection, root: Path, files: Sequence[DataFile], numbers: str) -> int:
+    """Return how many rows of the files of a table have a number that fits a condition in SQL, such as "< 0"."""
+    if not files:
+        return 0
+    query = f"SELECT count(*) FROM {files_sql(root, files)} WHERE {quote(ROW_ID)} {numbers}"
+    return int(cursor.execute(query).fetchall()[0][0])
+
+
+def _counting(snapshot: Snapshot, files: Sequence[DataFile]) -> str:
+    """Write the SQL that reads the rows of some files of a snapshot, without hidden ones."""
+    rows = files_sql(snapshot.root, files)
+    return f"(SELECT * FROM {rows} WHERE {quote(ROW_ID)} >= 0)" if snapshot.has_hidden else rows
 
 
 def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], list[DataFile]]:

@@ -37,6 +37,7 @@ from seeknal.offline.commit import (
 )
 from seeknal.offline.entities import as_stored, holds
 from seeknal.offline.entries import check_table, exists, held
+from seeknal.offline.events import settle, settle_numbered
 from seeknal.offline.files import FileWriter, are_added, due
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
 from seeknal.offline.log import Commit, DataFile, Snapshot, mentioned_files, read_snapshot
@@ -49,6 +50,7 @@ from seeknal.offline.plan import (
     falls_into,
     files_sql,
     instants,
+    numbered,
     rows_a_day,
 )
 from seeknal.offline.repeats import Repeats, find_repeats
@@ -59,7 +61,7 @@ from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.system.storage import Location, path_of
-from seeknal.values.sql import comma, literal, quote
+from seeknal.values.sql import comma, quote
 from seeknal.values.times import Interval
 
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
@@ -129,25 +131,28 @@ class OfflineTable:
             StoreError: The rows could not be written. Nothing was written.
             DataError: Stored rows do not fit the new schema. Nothing was written.
         """
-        first = base.commit.next_row_id if base.commit else 0
-        ids = pa.array(np.arange(first, first + len(write.rows)))
-        plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
-        refuse_properties(base, removes=bool(plan.replaced))
+        write = self.settled(base, write)
+        plan = Plan(base, write, numbered(base, write))
+        refuse_properties(base, removes=bool(plan.replaced or plan.corrected))
         try:
             with self.reading(), self._new_files(base) as undo:
-                parts = plan.parts(self._duck.connection)
-                added = self._writer(write.schema, undo).write(parts, added=not plan.replaced)
-                loses_to_stored = write.mode == "merge" and write.schema.created_time  # known only from the files
+                added = self._writer(write.schema, undo).write_plan(plan, added=not plan.replaced)
+                # Known only from the files; of events, it is known already.
+                loses_to_stored = write.mode == "merge" and write.schema.created_time and not write.are_events
+                stored = (
+                    self._count(added, f">= {base.commit.next_row_id if base.commit else 0}") if loses_to_stored else 0
+                )
                 step = Step(
                     mode=write.mode,
                     version=write.version,
                     schema=write.schema,
-                    removed=plan.replaced,
+                    removed=[*plan.replaced, *plan.corrected],
                     added=added,
                     interval=write.interval,
                     written=len(write.rows),
-                    superseded=len(write.rows) - self._count(added, first) if loses_to_stored else write.superseded,
+                    superseded=len(write.rows) - stored if loses_to_stored else write.superseded,
                     newest=max(instants(write.rows, write.schema), default=None),
+                    hidden=write.settled.hidden if write.settled else None,
                 )
                 missing = lacking(base)
                 done = commit_files(base, step, undo)
@@ -161,6 +166,19 @@ class OfflineTable:
                 newest = self.snapshot()
                 self._put_together(newest, due(newest.files, _SMALL, _DUE))
         return done
+
+    def settled(self, base: Snapshot, write: Write) -> Write:
+        """Return a write of events without those that are stored already; other writes as they are. See `seeknal.offline.events`.
+
+        Raises:
+            Conflict: `base` is no longer the newest snapshot.
+            DataError: Stored rows do not fit the new schema.
+        """
+        if write.settled or not (write.are_events and write.schema.keys):
+            return write
+        with self.reading(), self._cursor() as cursor:
+            check_newest(base)
+            return settle(cursor, base, write)
 
     def mend(self) -> None:
         """Set required table properties that an earlier release did not set or another program changed.
@@ -176,12 +194,13 @@ class OfflineTable:
         """Return the commits of other programs after Seeknal's newest commit."""
         return newest_foreign(self.root)
 
-    def adopt(self, foreign: ForeignCommits, changed: Changed) -> Commit:
+    def adopt(self, foreign: ForeignCommits, changed: Changed, *, are_events: bool = False) -> Commit:
         """Commit a snapshot that takes in the rows which other programs changed.
 
         Args:
             foreign: The commits of the other programs.
             changed: The rows of the files that they added, as they are to be stored.
+            are_events: Whether they are events of a source; see `Write`.
 
         Raises:
             Conflict: Another commit was made since `foreign` was read. Nothing was written.
@@ -201,16 +220,21 @@ class OfflineTable:
         refuse_properties(base, removes=bool(removed), adds=False)
         with self._cursor() as cursor, self.reading(), self._new_files(base) as undo:
             rows, ids = changed.rows, number_rows(cursor, foreign, commit.schema, changed)
-            is_new = ids >= commit.next_row_id  # a copy of a stored row keeps its lower number
-            write = Write(rows, commit.schema, commit.version, "append", Interval())
+            write = Write(rows, commit.schema, commit.version, "append", Interval(), are_events=are_events)
+            if are_events and commit.schema.keys:
+                rest = tuple(file for file in base.files if file not in removed)
+                write, ids = settle_numbered(cursor, replace(base, files=rest), write, ids)
+            is_new = np.maximum(ids, ~ids) >= commit.next_row_id  # a copy of a stored row keeps its lower number
             plan = Plan(base, write, rows.append_column(ROW_ID, pa.array(ids)))
             step = Step(
                 mode=ADOPTED,
                 version=commit.version,
                 schema=commit.schema,
-                removed=removed,
-                added=self._writer(commit.schema, undo).write(plan.parts(self._duck.connection)),
+                removed=[*removed, *plan.corrected],
+                added=self._writer(commit.schema, undo).write_plan(plan),
                 written=int(is_new.sum()),
+                superseded=int((is_new & (ids < 0)).sum()),
+                hidden=write.settled.hidden if write.settled else None,
                 newest=max(instants(rows.filter(pa.array(is_new)), commit.schema), default=None),
             )
             return commit_files(base, step, undo)
@@ -264,7 +288,8 @@ class OfflineTable:
             )
         refuse_properties(base, removes=bool(removed))
         check_writable(self.root)
-        return commit_files(base, Step("rollback", commit.version, commit.schema, removed, added), ExitStack())
+        step = Step("rollback", commit.version, commit.schema, removed, added, hidden=self._hidden(old, old.files))
+        return commit_files(base, step, ExitStack())
 
     def compact(self, base: Snapshot, *, large: bool = False) -> Commit | None:
         """Compact small files into files cut by days and sorted by key and time; return None if there is nothing to do.
@@ -331,12 +356,15 @@ class OfflineTable:
             refuse_properties(base, removes=True, adds=False)
             writer = self._writer(commit.schema, undo)
             new = {file.key: writer.write([self._without(file, entities)]) for file in hit}
+            removed = [file for file in base.files if file.key in new]
+            added = [one for file in removed for one in new[file.key]]
             step = Step(
                 "erase",
                 commit.version,
                 commit.schema,
-                removed=[file for file in base.files if file.key in new],
-                added=[added for file in base.files for added in new.get(file.key, [])],
+                removed,
+                added,
+                hidden=commit.hidden - self._hidden(base, removed) + self._hidden(base, added),
                 rewritten={
                     str(snapshot.number): [kept for file in snapshot.files for kept in new.get(file.key, [file])]
                     for snapshot in others
@@ -406,13 +434,13 @@ class OfflineTable:
             (self.root / file.path).unlink()
         return files
 
-    def _count(self, files: Sequence[DataFile], first: int) -> int:
-        """Count the rows of the files with numbers from `first` on."""
-        if not files:
-            return 0
+    def _hidden(self, snapshot: Snapshot, files: Sequence[DataFile]) -> int:
+        """Count the hidden rows of files; a snapshot without hidden rows has no file with one."""
+        return self._count(files, "< 0") if snapshot.has_hidden else 0
+
+    def _count(self, files: Sequence[DataFile], numbers: str) -> int:
         with self._cursor() as cursor:
-            query = f"SELECT count(*) FROM {files_sql(self.root, files)} WHERE {quote(ROW_ID)} >= {literal(first)}"
-            return int(cursor.execute(query).fetchall()[0][0])
+            return comparisons.count_rows(cursor, self.root, files, numbers)
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
         """Return whether a file holds one of the entities, in rows of the snapshot or in others."""

@@ -20,7 +20,7 @@ from seeknal.values.display import Shown, records
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
 from seeknal.write.erasures import warn_of_return
-from seeknal.write.writing import rows_to_store
+from seeknal.write.writing import check_ids, rows_to_store
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,13 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
         found = read_changed(foreign, before.schema)
         try:
             rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=None)
+            if record.event_id is not None:
+                check_ids(rows, before.schema)
         except DataError as error:
             raise DataError(
                 f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
             ) from None
-        done = offline.adopt(foreign, replace(found, rows=rows))
+        done = offline.adopt(foreign, replace(found, rows=rows), are_events=record.event_id is not None)
         state = catalog.committed(state)
         catalog.tidy(record, done.snapshot)
         write = Write(rows, before.schema, version.number, "append", Interval())
@@ -157,7 +159,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             tuple(map(str, foreign.harmful)),
             done.written,
             len(rows) - done.written,
-            before.rows + done.written - done.rows,
+            before.rows + done.written - done.superseded - done.rows,
         )
 
     return retry_on_conflict(record.label, step)
@@ -204,7 +206,11 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
             # An overwrite without rows empties its interval.
             columns = [pa.array([], kind) for kind in version.schema.stored_types]
             empty = pa.Table.from_arrays(columns, names=version.schema.names)
-            offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", interval))
+            are_events = record.event_id is not None
+            offline.write(
+                snapshot,
+                Write(empty, version.schema, version.number, "overwrite", interval, are_events=are_events),
+            )
         return version, count
 
     return retry_on_conflict(record.label, step)
