@@ -223,8 +223,8 @@ MUTATIONS = (
     ),
     rule(
         "an overwrite forgets the earlier forms of events that stay",
-        "return _named(base, gone), _named(base, staying)",
-        "return _named(base, cursor.sql('SELECT number, file FROM hidden').to_arrow_table()), _NOWHERE",
+        "return gone, staying",
+        'return _places(cursor, base, "SELECT number, file FROM hidden"), _NOWHERE',
         "offline/events.py",
         "sources.py::test_an_overwrite_of_another_interval_does_not_make_a_replay_count",
     ),

@@ -35,7 +35,7 @@ from seeknal.values.casting import recast
 from seeknal.values.matching import stored_keys
 from seeknal.values.sql import comma, quote, scan
 
-_NOWHERE = pa.table({"number": pa.array([], pa.int64()), "file": pa.array([], pa.string())})
+_NOWHERE = pa.table({"number": pa.array([], pa.int64()), "file": pa.array([], pa.int32())})
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def settle(cursor: duckdb.DuckDBPyConnection, base: Snapshot, write: Write) -> W
         loses[stays],
         verdict.numbers,
         gone["number"].to_numpy(),
-        frozenset([*gone["file"].to_pylist(), *files_of(places, verdict.numbers)]),
-        frozenset(hiding["file"].to_pylist()),
+        files_of(base, gone) | files_of(base, places, verdict.numbers),
+        files_of(base, hiding),
         before - len(gone) + len(verdict.losers) + len(verdict.numbers),
     )
     return replace(write, rows=write.rows.filter(pa.array(stays)), superseded=len(verdict.losers), settled=settled)
@@ -104,7 +104,7 @@ def settle_numbered(
     elsewhere = verdict.numbers[~np.isin(verdict.numbers, ids)]
     before = count_rows(cursor, rest.root, rest.files, "< 0") if commit.hidden else 0
     hidden = before + int((numbers < 0).sum()) + len(elsewhere)
-    files = frozenset(files_of(places, elsewhere))
+    files = files_of(rest, places, elsewhere)
     settled = Settled(numbers < 0, elsewhere, _NOWHERE["number"].to_numpy(), files, frozenset(), hidden)
     return replace(write, settled=settled), numbers
 
@@ -131,13 +131,11 @@ def find_events(cursor: duckdb.DuckDBPyConnection, base: Snapshot, write: Write)
         stays = f"({inside(old, write.interval)}) IS NOT TRUE OR {row_id} < 0"
     cursor.register("wanted", _wanted(write, old))
     stored = _numbered(base, base.files, stays)
-    places = _named(
-        base, cursor.sql(f"SELECT number, file FROM ({stored}) SEMI JOIN wanted USING ({_keys(old)})").to_arrow_table()
-    )
+    places = _places(cursor, base, f"SELECT number, file FROM ({stored}) SEMI JOIN wanted USING ({_keys(old)})")
     if not len(places):
         return places, layout.empty_table()
     cursor.register("places", places)
-    paths = [str(base.root / path) for path in dict.fromkeys(places["file"].to_pylist())]
+    paths = [str(base.root / name) for name in files_of(base, places)]
     names = comma(map(quote, [*old.names, ROW_ID]))
     query = f"SELECT {names} FROM {scan(paths)} AS s SEMI JOIN places AS p ON s.{row_id} = p.number"
     found = cursor.sql(query).to_arrow_table()
@@ -203,10 +201,14 @@ def judge(cursor: duckdb.DuckDBPyConnection, rows: pa.Table, schema: Schema, met
     )
 
 
-def files_of(places: pa.Table, numbers: np.ndarray) -> list[str]:
-    """Return the names of the files that hold the rows with these numbers."""
-    held = places["file"].filter(pc.is_in(places["number"], pa.array(numbers, pa.int64())))
-    return list(held.unique().to_pylist())
+def files_of(base: Snapshot, places: pa.Table, numbers: np.ndarray | None = None) -> frozenset[str]:
+    """Return the names of the files that hold the rows at some places; if numbers are given, only those of the rows with these."""
+    held = (
+        places["file"]
+        if numbers is None
+        else places["file"].filter(pc.is_in(places["number"], pa.array(numbers, pa.int64())))
+    )
+    return frozenset(base.files[file].path for file in held.unique().to_pylist())
 
 
 def _hidden(cursor: duckdb.DuckDBPyConnection, base: Snapshot, write: Write) -> tuple[pa.Table, pa.Table]:
@@ -226,10 +228,10 @@ def _hidden(cursor: duckdb.DuckDBPyConnection, base: Snapshot, write: Write) -> 
     if beyond:
         counting += f" UNION ALL SELECT {keys} FROM ({_numbered(base, beyond, f'{outside} AND {row_id} >= 0')})"
     gone, staying = (
-        cursor.sql(f"SELECT number, file FROM hidden {join} JOIN ({counting}) USING ({keys})").to_arrow_table()
+        _places(cursor, base, f"SELECT number, file FROM hidden {join} JOIN ({counting}) USING ({keys})")
         for join in ("ANTI", "SEMI")
     )
-    return _named(base, gone), _named(base, staying)
+    return gone, staying
 
 
 def _numbered(base: Snapshot, files: Iterable[DataFile], condition: str) -> str:
@@ -249,12 +251,13 @@ def _keys(schema: Schema) -> str:
     return comma(f"k{i}" for i in range(len(schema.keys)))
 
 
-def _named(base: Snapshot, places: pa.Table) -> pa.Table:
-    """Replace the paths in the column `file` by the names of the files in the snapshot."""
-    paths = places["file"].combine_chunks().dictionary_encode()
-    names = {str(base.root / file.path): file.path for file in base.files}
-    encoded = pa.DictionaryArray.from_arrays(paths.indices, [names[path] for path in paths.dictionary.to_pylist()])
-    return pa.table({"number": places["number"], "file": encoded.cast(pa.string())})
+def _places(cursor: duckdb.DuckDBPyConnection, base: Snapshot, found: str) -> pa.Table:
+    """Return number and file of the rows that a query finds; the file by its place among the files of the snapshot, not by its path."""
+    paths = [str(base.root / file.path) for file in base.files]
+    cursor.register(
+        "paths", pa.table({"path": pa.array(paths, pa.string()), "place": np.arange(len(paths), dtype="int32")})
+    )
+    return cursor.sql(f"SELECT number, place AS file FROM ({found}) JOIN paths ON file = path").to_arrow_table()
 
 
 def _wanted(write: Write, old: Schema) -> pa.Table:
