@@ -186,8 +186,8 @@ MUTATIONS = (
     ),
     rule(
         "a replay is stored again",
-        "new = offline.unknown(base, left, schema)",
-        "new = left",
+        "Write(offline.unknown(base, left, schema),",
+        "Write(left,",
         "write/push.py",
         "push.py::test_a_replay_changes_nothing_even_after_a_correction",
     ),
@@ -197,6 +197,36 @@ MUTATIONS = (
         "",
         "home/removal.py",
         "a_training_set_that_is_saved_during_an_erasure_is_erased_with_the_rest",
+    ),
+    # Sources
+    rule(
+        "superseded events are read",
+        '[f"{quote(ROW_ID)} >= 0"] if rows.has_hidden else []',
+        "[]",
+        "engine/duckdb/engine.py",
+        "sources.py::test_a_correction_replaces_an_event_even_at_another_time",
+        "sources.py::test_of_rows_of_one_event_in_one_write_the_later_counts",
+    ),
+    rule(
+        "an event before its correction is taken for a new one",
+        "known AS (SELECT * FROM old SEMI JOIN (SELECT {keys} FROM old WHERE number >= 0) USING ({keys}))",
+        "known AS (SELECT * FROM old WHERE number >= 0)",
+        "offline/events.py",
+        "sources.py::test_a_replay_of_an_event_before_its_correction_changes_nothing",
+    ),
+    rule(
+        "old snapshots see later rows that lost on arrival",
+        'f"{quote(ROW_ID)} BETWEEN {literal(-below)} AND {literal(below - 1)}"',
+        'f"{quote(ROW_ID)} < {literal(below)}"',
+        "offline/plan.py",
+        "sources.py::test_old_snapshots_of_a_compacted_file_have_no_later_row_that_did_not_count",
+    ),
+    rule(
+        "an overwrite forgets the earlier forms of events that stay",
+        "return gone, staying",
+        'return _places(cursor, base, "SELECT number, file FROM hidden"), _NOWHERE',
+        "offline/events.py",
+        "sources.py::test_an_overwrite_of_another_interval_does_not_make_a_replay_count",
     ),
     rule(
         "files with an erased entity stay",

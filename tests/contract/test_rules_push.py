@@ -403,7 +403,7 @@ class Busy(Catalog):
     """A catalog that calls a function after a group was looked up."""
 
     def __init__(self, store, happen):
-        super().__init__(store.core.storage, store.core.registry, store.core.open_table)
+        super().__init__(store.core.storage, store.core.registry, store.core.open_table, lambda group, schema: None)
         self._happen = happen
 
     def state_of(self, record, since=None):

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.errors import DataError, StoreError
+from seeknal.offline.comparisons import same_values, values_sql
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.offline.log import label_of
-from seeknal.offline.plan import same_values, values_sql
 from seeknal.values.casting import recast
 from seeknal.values.sql import quote, scan
 
-_NONE = -1
+_NONE = np.iinfo("int64").min
+"""Stands for no number. Other negative numbers are those of hidden rows of a source."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Changed:
 
     Args:
         rows: The rows, in stored types.
-        numbers: The row number stored with each row, -1 where there is none; a program may have copied it from another row.
+        numbers: The row number stored with each row, `_NONE` where there is none; a program may have copied it from another row.
         commits: The number of the commit that added each row's file.
     """
 
@@ -74,7 +75,7 @@ def number_rows(
     A row that Seeknal wrote, and that another program only copied to another file, keeps its number: a new one could change which of
     two tied rows wins. It counts as copied if all its values equal those of the row of that number in a file that was replaced. All
     other rows get new numbers, in the order of their commits; within a commit, first updated rows, in the order in which they
-    were written, and then new rows, in the order of the files.
+    were written, and then new rows, in the order of the files. A hidden row of a source, whose number is negative, stays hidden.
 
     For example, commit 4 of another program rewrites a file that held rows 0, 1 and 2, and the next free number is 3:
 
@@ -94,6 +95,7 @@ def number_rows(
     replaced = [str(path) for path in (foreign.root / name for name in foreign.removed) if path.exists()]
     count = len(changed.rows)
     result, old = np.full(count, _NONE), np.full(count, np.iinfo("int64").max)  # rows without an old number sort last
+    is_hidden = np.zeros(count, bool)
     if replaced and count:
         row_id, place = quote(ROW_ID), quote(f"{ROW_ID} place")
         numbered = changed.rows.append_column(ROW_ID, pa.array(changed.numbers))
@@ -106,12 +108,14 @@ def number_rows(
             ORDER BY n.place
         """
         found = engine.sql(query).fetchnumpy()
-        old[found["place"]] = found["id"]
+        old[found["place"]] = np.maximum(found["id"], ~found["id"])
+        is_hidden[found["place"]] = found["id"] < 0
         same = found["same"].astype(bool)
         ids, first_copies = np.unique(found["id"][same], return_index=True)  # of several copies, the first keeps it
         result[found["place"][same][first_copies]] = ids
     order = np.lexsort((np.arange(count), old, changed.commits))
     new = order[result[order] == _NONE]
     first = foreign.commit.next_row_id if foreign.commit else 0
-    result[new] = np.arange(first, first + len(new))
+    numbers = np.arange(first, first + len(new))
+    result[new] = np.where(is_hidden[new], ~numbers, numbers)
     return result

@@ -62,6 +62,7 @@ class Step:
         newest: The greatest event time of the rows written, in microseconds since 1970; None if there are none.
         rewritten: By the number of an older snapshot, the files that replace its own after an erasure.
         merged: By the path of a compacted file, the paths of the files that were compacted into it.
+        hidden: How many stored rows do not count afterwards; None: as many as before.
     """
 
     mode: str
@@ -75,6 +76,7 @@ class Step:
     newest: int | None = None
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    hidden: int | None = None
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
@@ -260,6 +262,7 @@ def _opened(base: Snapshot) -> DeltaTable:
 def _commit_of(base: Snapshot, step: Step) -> Commit:
     before, gone = base.commit, {file.path for file in step.removed}
     files = [*(file for file in base.files if file.path not in gone), *step.added]
+    hidden = (before.hidden if before else 0) if step.hidden is None else step.hidden
     return Commit(
         snapshot=base.number + 1,
         version=step.version,
@@ -267,7 +270,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         mode=step.mode,
         interval=step.interval,
         written=step.written,
-        rows=sum(file.rows for file in files),
+        rows=sum(file.rows for file in files) - hidden,
         newest=step.newest,
         next_row_id=(before.next_row_id if before else 0) + step.written,
         # The clock may step back; commit times must not, or `as_of` a moment would see a later commit without an earlier one.
@@ -276,6 +279,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         superseded=step.superseded,
         merged=step.merged,
         mark=fingerprint_of(files).hex(),
+        hidden=hidden,
     )
 
 

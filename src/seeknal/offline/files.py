@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seeknal.define.schema import Schema
 from seeknal.offline.log import DataFile
-from seeknal.offline.plan import Part
+from seeknal.offline.plan import Part, Plan
 from seeknal.system.duck import Duck
 from seeknal.system.folders import remove
 from seeknal.values.sql import literal, quote, scan
@@ -44,6 +44,16 @@ class FileWriter:
     duck: Duck
     schema: Schema
     undo: ExitStack
+
+    def write_plan(self, plan: Plan, *, added: bool = False) -> list[DataFile]:
+        """Write the files of a plan.
+
+        Args:
+            plan: The plan.
+            added: Whether the files that are not corrected ones hold only added rows; see `_ADDED`.
+        """
+        files = self.write(plan.parts(self.duck.connection), added=added)
+        return files + self.write(plan.corrections()) if plan.corrected else files
 
     def write(self, parts: Iterable[Part], *, added: bool = False) -> list[DataFile]:
         """Write one file per part, in parallel.

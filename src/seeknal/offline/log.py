@@ -94,6 +94,8 @@ class Commit:
     """For each file made by a compaction, by its name: the names of the files that it replaces when older snapshots are read."""
     mark: str = ""
     """The fingerprint of the snapshot's files, in hexadecimal; "" if an earlier release made the commit."""
+    hidden: int = 0
+    """Number of stored rows of a source that do not count, beside `rows`; see `seeknal.offline.events`."""
 
     @cached_property
     def schema(self) -> Schema:
@@ -113,6 +115,7 @@ class Rows:
         size: The size of all files, in bytes.
         cut: More files, of which only the rows with numbers below `below` belong to the snapshot.
         below: That number, exclusive.
+        has_hidden: Whether some rows of a source do not count, which have negative numbers; see `seeknal.offline.events`.
         held: The lock that protects the files from removal.
     """
 
@@ -123,6 +126,7 @@ class Rows:
     size: int = 0
     cut: tuple[str, ...] = ()
     below: int = 0
+    has_hidden: bool = False
     held: object = field(default=None, compare=False, repr=False)
 
     @property
@@ -156,8 +160,13 @@ class Snapshot:
 
     @property
     def rows(self) -> int:
-        """The number of its rows."""
-        return sum(file.rows for file in self.files)
+        """The number of its rows, without hidden ones."""
+        return sum(file.rows for file in self.files) - (self.commit.hidden if self.commit else 0)
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether some of its stored rows do not count."""
+        return bool(self.commit and self.commit.hidden)
 
     @property
     def label(self) -> str:
@@ -190,7 +199,7 @@ class Snapshot:
         )
         # All files with a bound have the same one: the next row number after the snapshot.
         below = max((file.below for file in files if file.below is not None), default=0)
-        return Rows(whole, schema, count, spans, size, cut, below, self.held)
+        return Rows(whole, schema, count, spans, size, cut, below, self.has_hidden, self.held)
 
     def parts(self, schema: Schema, interval: Interval, first: int) -> list[Rows]:
         """Cut the rows of an interval into parts, the latest first, each about as large as all those after it in time together.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, repeat
+from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 import numpy as np
@@ -31,6 +33,27 @@ _YEAR_1 = 719_162 * DAY
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What a write of events says of rows with equal ids; see `seeknal.offline.events`.
+
+    Args:
+        loses: For each row of the write whether it does not count.
+        losers: The numbers of the stored rows that no longer count.
+        gone: The numbers, which are negative, of the hidden rows that go because an overwrite removes their events.
+        files: The names of the files that hold rows of one or the other kind.
+        hiding: The names of the files that hold hidden rows which stay, even if an overwrite replaces the file.
+        hidden: How many stored rows do not count after the write.
+    """
+
+    loses: np.ndarray
+    losers: np.ndarray
+    gone: np.ndarray
+    files: frozenset[str]
+    hiding: frozenset[str]
+    hidden: int
+
+
+@dataclass(frozen=True)
 class Write:
     """A requested write.
 
@@ -40,7 +63,10 @@ class Write:
         version: The version of the group that they belong to.
         mode: How they combine with stored rows: "append", "overwrite" or "merge".
         interval: The interval of event time that was given; an overwrite replaces it.
-        superseded: Number of the rows that other rows of the write supersede.
+        superseded: Number of the rows that other rows of the write supersede; of events, of those that do not count.
+        are_events: Whether the rows are events of a source, of which those with equal keys are one event, whatever their event time;
+            without keys, each is an event.
+        settled: What the write says of rows with equal keys; None if they are no events, or if that was not looked up yet.
     """
 
     rows: pa.Table
@@ -49,6 +75,8 @@ class Write:
     mode: str
     interval: Interval
     superseded: int = 0
+    are_events: bool = False
+    settled: Settled | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +113,30 @@ class Plan:
         """The files that the write removes; their rows are dropped or move to new files."""
         if self.changes_schema:
             return list(self.base.files)
-        if self.write.mode == "append":
-            return []
         if self.write.mode == "overwrite":
             return [file for file in self.base.files if file.overlaps(self.write.interval)]
+        if not self._merges:
+            return []
         # A merge replaces stored rows only at event times that its own rows have.
         moments = np.sort(_moments(self.rows, self.write.schema))
         return [file for file in self.base.files if file.has_any(moments)]
+
+    @property
+    def _merges(self) -> bool:
+        # Of events, a merge means the same as an append: the rows that it supersedes may be at any time.
+        return self.write.mode == "merge" and not self.write.are_events
+
+    @cached_property
+    def corrected(self) -> list[DataFile]:
+        """The files that the write replaces only because some of their rows no longer count."""
+        files, replaced = self.write.settled.files if self.write.settled else (), self.replaced
+        return [file for file in self.base.files if file.path in files and file not in replaced]
+
+    def corrections(self) -> Iterator[Part]:
+        """Yield the contents of the files that take the place of `corrected`, one for each: its rows, some of them hidden or gone."""
+        hidden, gone = f"* REPLACE ({self._number} AS {quote(ROW_ID)})", f"{quote(ROW_ID)} IN (SELECT number FROM gone)"
+        for file in self.corrected:
+            yield Part(f"SELECT {hidden} FROM {scan(self._paths([file]))} WHERE NOT {gone}", self._views)
 
     def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[Part]:
         """Yield the contents of each new file: the new rows of some whole days, and the stored rows of these days that stay.
@@ -108,7 +153,7 @@ class Plan:
             sides += [(f"({kept.query})", kept.views)] if kept else []
             query = " UNION ALL BY NAME ".join(side for side, _ in sides)
             views = {name: rows for _, named in sides for name, rows in named.items()}
-            yield Part(self._merged_sql(query) if self.write.mode == "merge" and len(new) else query, views)
+            yield Part(self._merged_sql(query) if self._merges and len(new) else query, views)
 
     def _spans(self, engine: duckdb.DuckDBPyConnection) -> list[Interval]:
         """Cut time into adjacent intervals, each with the rows of one new file."""
@@ -119,7 +164,7 @@ class Plan:
         counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // DAY)
         if stored and self.base.commit:
             old = self.base.commit.schema
-            kept = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}")
+            kept = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}", self._views)
             # Both begin with the first day of year 1, but each ends with its own last day.
             size = max(len(counts), len(kept))
             counts = np.pad(counts, (0, size - len(counts))) + np.pad(kept, (0, size - len(kept)))
@@ -127,9 +172,11 @@ class Plan:
 
     @cached_property
     def _stored(self) -> list[DataFile]:
-        """The replaced files that may have rows that stay. Files wholly within an overwritten interval have none, and are not read."""
-        drops = self.write.mode == "overwrite"
-        return [file for file in self.replaced if not (drops and file.lies_within(self.write.interval))]
+        """The replaced files that may have rows that stay. Most files within an overwritten interval have none, and are not read."""
+        if self.write.mode != "overwrite":
+            return self.replaced
+        hiding = self.write.settled.hiding if self.write.settled else ()
+        return [file for file in self.replaced if file.path in hiding or not file.lies_within(self.write.interval)]
 
     @property
     def _stays(self) -> str:
@@ -137,7 +184,25 @@ class Plan:
         if self.write.mode != "overwrite" or self.base.commit is None:
             return "true"
         # IS NOT TRUE rather than NOT: a row without an event time is in no interval, and must stay.
-        return f"({inside(self.base.commit.schema, self.write.interval)}) IS NOT TRUE"
+        outside = f"({inside(self.base.commit.schema, self.write.interval)}) IS NOT TRUE"
+        if not self._views:
+            return outside
+        # Of events, only those that count are replaced; their hidden rows go or stay with them.
+        return f"({outside} OR {quote(ROW_ID)} < 0) AND {quote(ROW_ID)} NOT IN (SELECT number FROM gone)"
+
+    @property
+    def _number(self) -> str:
+        """The SQL of the number with which a stored row is stored again."""
+        row_id = quote(ROW_ID)
+        hidden = f"CASE WHEN {row_id} IN (SELECT number FROM losers) THEN ~{row_id} ELSE {row_id} END"
+        return hidden if self._views else row_id
+
+    @cached_property
+    def _views(self) -> dict[str, pa.Table | pa.RecordBatchReader]:
+        """The tables to which the SQL refers by name."""
+        if not (settled := self.write.settled):
+            return {}
+        return {"losers": pa.table({"number": settled.losers}), "gone": pa.table({"number": settled.gone})}
 
     def _kept(self, engine: duckdb.DuckDBPyConnection, interval: Interval) -> Part | None:
         """Return the stored rows of an interval that stay, from the replaced files, in the new schema; None if no file has any."""
@@ -145,13 +210,13 @@ class Plan:
         if not files or self.base.commit is None:
             return None
         old = self.base.commit.schema
-        columns = comma(quote(name) for name in [*old.names, ROW_ID])
+        columns = comma([*map(quote, old.names), f"{self._number} AS {quote(ROW_ID)}"])
         where = f"{self._stays} AND ({falls_into(old, interval)})"
         query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
-            return Part(query, {})
+            return Part(query, self._views)
         # The casts to another schema are made in Arrow, which refuses to change a value. The rows are streamed, batch by batch.
-        kept = self._converted(engine.cursor().sql(query).to_arrow_reader(), old)
+        kept = self._converted(_cursor(engine, self._views).sql(query).to_arrow_reader(), old)
         return Part("SELECT * FROM kept_rows", {"kept_rows": pa.RecordBatchReader.from_batches(self.rows.schema, kept)})
 
     def _merged_sql(self, rows: str) -> str:
@@ -189,13 +254,21 @@ class Plan:
     def _converted(self, batches: Iterable[pa.RecordBatch], old: Schema) -> Iterator[pa.RecordBatch]:
         try:
             for batch in batches:
-                yield _converted(batch, old, self.write.schema, self.rows.schema)
+                yield converted(batch, old, self.write.schema, self.rows.schema)
         except DataError as error:
             self.misfits.append(error)
             raise
 
     def _paths(self, files: Sequence[DataFile]) -> list[str]:
         return [str(self.base.root / file.path) for file in files]
+
+
+def numbered(base: Snapshot, write: Write) -> pa.Table:
+    """Return the rows of a write with their numbers, which are those after the numbers of a snapshot."""
+    first = base.commit.next_row_id if base.commit else 0
+    numbers = np.arange(first, first + len(write.rows))
+    numbers = np.where(write.settled.loses, ~numbers, numbers) if write.settled else numbers
+    return write.rows.append_column(ROW_ID, pa.array(numbers))
 
 
 def cut(counts: np.ndarray) -> list[Interval]:
@@ -279,7 +352,21 @@ def _block(rows: pa.Table, spans: np.ndarray, count: int) -> _Block:
     return _Block(rows, np.argsort(spans, kind="stable").astype("uint32"), edges)
 
 
-def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> np.ndarray:
+def _cursor(
+    engine: duckdb.DuckDBPyConnection, views: Mapping[str, pa.Table | pa.RecordBatchReader]
+) -> duckdb.DuckDBPyConnection:
+    cursor = engine.cursor()
+    for name, rows in views.items():
+        cursor.register(name, rows)
+    return cursor
+
+
+def rows_a_day(
+    engine: duckdb.DuckDBPyConnection,
+    schema: Schema,
+    rows: str,
+    views: Mapping[str, pa.Table | pa.RecordBatchReader] = MappingProxyType({}),
+) -> np.ndarray:
     """Return the number of stored rows of each day, from the first day of year 1 on.
 
     Rows without an event time, or with one before year 1, count for that first day.
@@ -288,11 +375,13 @@ def rows_a_day(engine: duckdb.DuckDBPyConnection, schema: Schema, rows: str) -> 
         engine: The DuckDB connection that reads them.
         schema: Their schema.
         rows: The SQL that reads them, as it stands after FROM.
+        views: Tables to which it refers by name.
     """
     day = (
         f"greatest(coalesce((epoch_us({quote(schema.event_time.name)}) + {literal(_YEAR_1)}) // {literal(DAY)}, 0), 0)"
     )
-    found = engine.cursor().sql(f"SELECT {day} AS day, count(*) AS rows FROM {rows} GROUP BY day").to_arrow_table()
+    query = f"SELECT {day} AS day, count(*) AS rows FROM {rows} GROUP BY day"
+    found = _cursor(engine, views).sql(query).to_arrow_table()
     days = found["day"].to_numpy()
     counts = np.zeros(days.max(initial=-1) + 1, "int64")
     counts[days] = found["rows"].to_numpy()
@@ -303,7 +392,7 @@ def _moments(rows: pa.Table, schema: Schema) -> np.ndarray:
     return np.asarray(rows[schema.event_time.name].cast(pa.int64()))
 
 
-def _converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:
+def converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:
     """Cast stored rows of one schema to the stored types of another; columns that are new are null.
 
     Raises:
@@ -359,30 +448,6 @@ def newest_first(schema: Schema) -> str:
     return comma([*created, f"{quote(ROW_ID)} DESC"])
 
 
-def values_sql(schema: Schema) -> str:
-    """Write the columns c0, c1, ... by which rows are compared, value by value.
-
-    Columns with floats are added as text too, because 0.0 and -0.0 are equal as numbers and differ only in their text.
-    """
-    texts = [
-        f"CAST({quote(name)} AS VARCHAR)"
-        for name, kind in zip(schema.names, schema.stored_types, strict=True)
-        if _has_floats(kind)
-    ]
-    return comma(f"{value} AS c{i}" for i, value in enumerate([*map(quote, schema.names), *texts]))
-
-
-def same_values(schema: Schema, one: str, other: str) -> str:
-    """Write the SQL condition that the columns of `values_sql` are the same in two tables; null is the same as null."""
-    count = len(schema.names) + sum(map(_has_floats, schema.stored_types))
-    return " AND ".join(f"{one}.c{i} IS NOT DISTINCT FROM {other}.c{i}" for i in range(count))
-
-
-def _has_floats(kind: pa.DataType) -> bool:
-    """Return whether values of a type contain floats: equal ones can still differ, as 0.0 and -0.0 do."""
-    return pa.types.is_floating(kind) or any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
-
-
 def instants(rows: pa.Table, schema: Schema) -> list[int]:
     """Return the least and the greatest event time, in microseconds since 1970; an empty list if there are no rows."""
     if not len(rows):
@@ -405,40 +470,17 @@ def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) ->
         below: That number, exclusive.
     """
     sides = [scan(whole)] if whole else []
-    sides += [f"(SELECT * FROM {scan(cut)} WHERE {quote(ROW_ID)} < {literal(below)})"] if cut else []
+    # A hidden row with the number n is stored with ~n, which is -n - 1.
+    numbers = f"{quote(ROW_ID)} BETWEEN {literal(-below)} AND {literal(below - 1)}"
+    sides += [f"(SELECT * FROM {scan(cut)} WHERE {numbers})"] if cut else []
     return sides[0] if len(sides) == 1 else f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {side}' for side in sides)})"
 
 
-def differing_files(one: Snapshot, other: Snapshot) -> tuple[list[DataFile], list[DataFile]]:
-    """Return the files that only the first snapshot has, and those that only the second has."""
-    same = {file.key for file in one.files} & {file.key for file in other.files}
-    first, second = ([file for file in some.files if file.key not in same] for some in (one, other))
-    return first, second
-
-
-def changed_sql(schema: Schema, sets: Sequence[str], spans: Sequence[Interval]) -> str:
-    """Write the query that finds the entities with a row in one of two sets of files but not in the other.
-
-    A row that only moved to another file has the same number in both sets, so it is counted twice and drops out. For example:
-
-        first set          second set                     result
-        row 1 of user a    row 1 of user a (it moved)
-        row 2 of user b                                   b, as row 2 was removed
-                           row 3 of user c                c, as row 3 was added
-
-    Args:
-        schema: The schema of both sets.
-        sets: The SQL that reads each set; a set without files is left out.
-        spans: The intervals of event time in which rows count.
-    """
-    keys, row_id = comma(map(quote, schema.key_names)), quote(ROW_ID)
-    sides = [keys_sql(schema, rows, spans, row_id) for rows in sets]
-    if len(sides) == 1:
-        return sides[0]
-    return f"SELECT {keys} FROM ({' UNION ALL '.join(sides)}) GROUP BY {keys}, {row_id} HAVING count(*) = 1"
-
-
-def keys_sql(schema: Schema, rows: str, spans: Sequence[Interval], *more: str) -> str:
-    """Write the query that lists the join keys of the rows in the intervals, with more columns if asked for."""
-    columns = comma([*map(quote, schema.key_names), *more])
-    return f"SELECT {columns} FROM {rows} WHERE {within(schema, spans)}"
+def files_sql(root: Path, files: Iterable[DataFile]) -> str:
+    """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
+    paths: dict[int | None, list[str]] = {}
+    for file in files:
+        paths.setdefault(file.below, []).append(str(root / file.path))
+    whole = paths.pop(None, [])
+    below, cut = next(iter(paths.items()), (0, []))
+    return stored_sql(whole, cut, below or 0)

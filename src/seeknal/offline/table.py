@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
+from seeknal.offline import comparisons
 from seeknal.offline.adoption import Changed, number_rows
 from seeknal.offline.commit import (
     ADOPTED,
@@ -36,6 +37,7 @@ from seeknal.offline.commit import (
 )
 from seeknal.offline.entities import as_stored, holds
 from seeknal.offline.entries import check_table, exists, held
+from seeknal.offline.events import settle, settle_numbered
 from seeknal.offline.files import FileWriter, are_added, due
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
 from seeknal.offline.log import Commit, DataFile, Snapshot, mentioned_files, read_snapshot
@@ -44,17 +46,12 @@ from seeknal.offline.plan import (
     Part,
     Plan,
     Write,
-    changed_sql,
     cut,
-    differing_files,
     falls_into,
+    files_sql,
     instants,
-    keys_sql,
+    numbered,
     rows_a_day,
-    same_values,
-    stored_sql,
-    values_sql,
-    within,
 )
 from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.trimming import unswept
@@ -64,8 +61,7 @@ from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.system.storage import Location, path_of
-from seeknal.values.casting import recast
-from seeknal.values.sql import comma, literal, quote
+from seeknal.values.sql import comma, quote
 from seeknal.values.times import Interval
 
 _SMALL, _LARGE = FILE_ROWS // 2, 4 * FILE_ROWS
@@ -135,25 +131,28 @@ class OfflineTable:
             StoreError: The rows could not be written. Nothing was written.
             DataError: Stored rows do not fit the new schema. Nothing was written.
         """
-        first = base.commit.next_row_id if base.commit else 0
-        ids = pa.array(np.arange(first, first + len(write.rows)))
-        plan = Plan(base, write, write.rows.append_column(ROW_ID, ids))
-        refuse_properties(base, removes=bool(plan.replaced))
+        write = self.settled(base, write)
+        plan = Plan(base, write, numbered(base, write))
+        refuse_properties(base, removes=bool(plan.replaced or plan.corrected))
         try:
             with self.reading(), self._new_files(base) as undo:
-                parts = plan.parts(self._duck.connection)
-                added = self._writer(write.schema, undo).write(parts, added=not plan.replaced)
-                loses_to_stored = write.mode == "merge" and write.schema.created_time  # known only from the files
+                added = self._writer(write.schema, undo).write_plan(plan, added=not plan.replaced)
+                # Known only from the files; of events, it is known already.
+                loses_to_stored = write.mode == "merge" and write.schema.created_time and not write.are_events
+                stored = (
+                    self._count(added, f">= {base.commit.next_row_id if base.commit else 0}") if loses_to_stored else 0
+                )
                 step = Step(
                     mode=write.mode,
                     version=write.version,
                     schema=write.schema,
-                    removed=plan.replaced,
+                    removed=[*plan.replaced, *plan.corrected],
                     added=added,
                     interval=write.interval,
                     written=len(write.rows),
-                    superseded=len(write.rows) - self._count(added, first) if loses_to_stored else write.superseded,
+                    superseded=len(write.rows) - stored if loses_to_stored else write.superseded,
                     newest=max(instants(write.rows, write.schema), default=None),
+                    hidden=write.settled.hidden if write.settled else None,
                 )
                 missing = lacking(base)
                 done = commit_files(base, step, undo)
@@ -167,6 +166,19 @@ class OfflineTable:
                 newest = self.snapshot()
                 self._put_together(newest, due(newest.files, _SMALL, _DUE))
         return done
+
+    def settled(self, base: Snapshot, write: Write) -> Write:
+        """Return a write of events without those that are stored already; other writes as they are. See `seeknal.offline.events`.
+
+        Raises:
+            Conflict: `base` is no longer the newest snapshot.
+            DataError: Stored rows do not fit the new schema.
+        """
+        if write.settled or not (write.are_events and write.schema.keys):
+            return write
+        with self.reading(), self._cursor() as cursor:
+            check_newest(base)
+            return settle(cursor, base, write)
 
     def mend(self) -> None:
         """Set required table properties that an earlier release did not set or another program changed.
@@ -182,12 +194,13 @@ class OfflineTable:
         """Return the commits of other programs after Seeknal's newest commit."""
         return newest_foreign(self.root)
 
-    def adopt(self, foreign: ForeignCommits, changed: Changed) -> Commit:
+    def adopt(self, foreign: ForeignCommits, changed: Changed, *, are_events: bool = False) -> Commit:
         """Commit a snapshot that takes in the rows which other programs changed.
 
         Args:
             foreign: The commits of the other programs.
             changed: The rows of the files that they added, as they are to be stored.
+            are_events: Whether they are events of a source; see `Write`.
 
         Raises:
             Conflict: Another commit was made since `foreign` was read. Nothing was written.
@@ -207,16 +220,21 @@ class OfflineTable:
         refuse_properties(base, removes=bool(removed), adds=False)
         with self._cursor() as cursor, self.reading(), self._new_files(base) as undo:
             rows, ids = changed.rows, number_rows(cursor, foreign, commit.schema, changed)
-            is_new = ids >= commit.next_row_id  # a copy of a stored row keeps its lower number
-            write = Write(rows, commit.schema, commit.version, "append", Interval())
+            write = Write(rows, commit.schema, commit.version, "append", Interval(), are_events=are_events)
+            if are_events and commit.schema.keys:
+                rest = tuple(file for file in base.files if file not in removed)
+                write, ids = settle_numbered(cursor, replace(base, files=rest), write, ids)
+            is_new = np.maximum(ids, ~ids) >= commit.next_row_id  # a copy of a stored row keeps its lower number
             plan = Plan(base, write, rows.append_column(ROW_ID, pa.array(ids)))
             step = Step(
                 mode=ADOPTED,
                 version=commit.version,
                 schema=commit.schema,
-                removed=removed,
-                added=self._writer(commit.schema, undo).write(plan.parts(self._duck.connection)),
+                removed=[*removed, *plan.corrected],
+                added=self._writer(commit.schema, undo).write_plan(plan),
                 written=int(is_new.sum()),
+                superseded=int((is_new & (ids < 0)).sum()),
+                hidden=write.settled.hidden if write.settled else None,
                 newest=max(instants(rows.filter(pa.array(is_new)), commit.schema), default=None),
             )
             return commit_files(base, step, undo)
@@ -236,20 +254,8 @@ class OfflineTable:
         Returns:
             Their join keys, each once, in stored types; None if files of `before` are gone, so that it cannot be told.
         """
-        gone, come = differing_files(before, after)
-        if not all((before.root / file.path).exists() for file in gone):
-            return None
-        sets = [self._scan(files) for files in (gone, come) if files]
-        queries = [changed_sql(schema, sets, spans)] if sets else []
-        if seen := [file for file in after.files if any(file.overlaps(interval) for interval in fresh)]:
-            queries.append(keys_sql(schema, self._scan(seen), fresh))
-        kinds = schema.stored_types[: len(schema.keys)]
-        if not queries:
-            return pa.table([pa.array([], kind) for kind in kinds], names=schema.key_names)
-        keys = comma(map(quote, schema.key_names))
-        every = " UNION ALL ".join(f"SELECT {keys} FROM ({query})" for query in queries)
         with self._cursor() as cursor:
-            return recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
+            return comparisons.changed(cursor, (before, after), schema, spans, fresh)
 
     def repeats(self, rows: pa.Table, schema: Schema, *, with_created: bool = False) -> Repeats:
         """Count the rows, given in stored types, that share join keys and event time; see `find_repeats`."""
@@ -264,19 +270,8 @@ class OfflineTable:
             rows: The rows, in stored types.
             schema: The schema of both.
         """
-        interval = Interval(*instants(rows, schema))
-        stored = [file for file in base.files if file.overlaps(interval)] if len(rows) else []
-        values, same, row_id = values_sql(schema), same_values(schema, "n", "s"), quote(ROW_ID)
-        known = (
-            f"ANTI JOIN (SELECT {values} FROM {self._scan(stored)} WHERE {within(schema, [interval])}) AS s ON {same}"
-            if stored
-            else ""
-        )
-        distinct = f"SELECT min(i) AS i, * EXCLUDE i FROM (SELECT {row_id} AS i, {values} FROM new_rows) GROUP BY ALL"
         with self._cursor() as cursor:
-            cursor.register("new_rows", rows.select(schema.names).append_column(ROW_ID, pa.array(np.arange(len(rows)))))
-            found = cursor.sql(f"SELECT i FROM ({distinct}) AS n {known} ORDER BY i").to_arrow_table()
-        return rows.take(found["i"])
+            return comparisons.unknown(cursor, base, rows, schema)
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
         """Commit a snapshot that holds the rows of an older one.
@@ -286,14 +281,15 @@ class OfflineTable:
         """
         commit = _known(old)
         is_same = commit.schema == _known(base).schema
-        removed, added = differing_files(base, old) if is_same else (base.files, old.files)
+        removed, added = comparisons.differing_files(base, old) if is_same else (base.files, old.files)
         if any(file.below is not None for file in added):  # a commit adds whole files, and these hold later rows too
             raise StoreError(
                 f"Snapshot {old.number} of {old.label} is not the last of its version, and cannot be restored."
             )
         refuse_properties(base, removes=bool(removed))
         check_writable(self.root)
-        return commit_files(base, Step("rollback", commit.version, commit.schema, removed, added), ExitStack())
+        step = Step("rollback", commit.version, commit.schema, removed, added, hidden=self._hidden(old, old.files))
+        return commit_files(base, step, ExitStack())
 
     def compact(self, base: Snapshot, *, large: bool = False) -> Commit | None:
         """Compact small files into files cut by days and sorted by key and time; return None if there is nothing to do.
@@ -330,7 +326,7 @@ class OfflineTable:
 
     def _sorted(self, files: Sequence[DataFile], schema: Schema) -> list[Part]:
         """Cut the rows of the files into parts of whole days, each sorted by key and time."""
-        rows = self._scan(files)
+        rows = files_sql(self.root, files)
         order = comma(map(quote, [*schema.key_names, schema.event_time.name, ROW_ID]))
         return [
             Part(f"SELECT * FROM {rows} WHERE {falls_into(schema, interval)} ORDER BY {order}", {})
@@ -360,12 +356,15 @@ class OfflineTable:
             refuse_properties(base, removes=True, adds=False)
             writer = self._writer(commit.schema, undo)
             new = {file.key: writer.write([self._without(file, entities)]) for file in hit}
+            removed = [file for file in base.files if file.key in new]
+            added = [one for file in removed for one in new[file.key]]
             step = Step(
                 "erase",
                 commit.version,
                 commit.schema,
-                removed=[file for file in base.files if file.key in new],
-                added=[added for file in base.files for added in new.get(file.key, [])],
+                removed,
+                added,
+                hidden=commit.hidden - self._hidden(base, removed) + self._hidden(base, added),
                 rewritten={
                     str(snapshot.number): [kept for file in snapshot.files for kept in new.get(file.key, [file])]
                     for snapshot in others
@@ -435,13 +434,13 @@ class OfflineTable:
             (self.root / file.path).unlink()
         return files
 
-    def _count(self, files: Sequence[DataFile], first: int) -> int:
-        """Count the rows of the files with numbers from `first` on."""
-        if not files:
-            return 0
+    def _hidden(self, snapshot: Snapshot, files: Sequence[DataFile]) -> int:
+        """Count the hidden rows of files; a snapshot without hidden rows has no file with one."""
+        return self._count(files, "< 0") if snapshot.has_hidden else 0
+
+    def _count(self, files: Sequence[DataFile], numbers: str) -> int:
         with self._cursor() as cursor:
-            query = f"SELECT count(*) FROM {self._scan(files)} WHERE {quote(ROW_ID)} >= {literal(first)}"
-            return int(cursor.execute(query).fetchall()[0][0])
+            return comparisons.count_rows(cursor, self.root, files, numbers)
 
     def _holds(self, file: DataFile, entities: pa.Table) -> bool:
         """Return whether a file holds one of the entities, in rows of the snapshot or in others."""
@@ -456,20 +455,13 @@ class OfflineTable:
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read {self.root}: {explained(error)}") from error
 
-    def _scan(self, files: Iterable[DataFile]) -> str:
-        """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
-        paths: dict[int | None, list[str]] = {}
-        for file in files:
-            paths.setdefault(file.below, []).append(str(self.root / file.path))
-        whole = paths.pop(None, [])
-        below, cut = next(iter(paths.items()), (0, []))
-        return stored_sql(whole, cut, below or 0)
-
     def _without(self, file: DataFile, entities: pa.Table) -> Part:
         keys = comma(map(quote, entities.column_names))
         with self._cursor() as cursor:
             stored = as_stored(cursor, self.root / file.path, entities)
-        return Part(f"SELECT * FROM {self._scan([file])} ANTI JOIN entities USING ({keys})", {"entities": stored})
+        return Part(
+            f"SELECT * FROM {files_sql(self.root, [file])} ANTI JOIN entities USING ({keys})", {"entities": stored}
+        )
 
     def _writer(self, schema: Schema, undo: ExitStack) -> FileWriter:
         return FileWriter(self.root, self._duck, schema, undo)

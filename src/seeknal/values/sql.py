@@ -28,9 +28,17 @@ def comma(parts: Iterable[str]) -> str:
     return ", ".join(parts)
 
 
-def scan(paths: Iterable[str]) -> str:
-    """Return the table function that reads Parquet files with one schema. Their paths may contain any characters."""
-    return f"read_parquet([{comma(literal(_without_globs(path)) for path in paths)}], hive_partitioning = false)"
+def scan(paths: Iterable[str], path_column: str = "") -> str:
+    """Return the table function that reads Parquet files with one schema. Their paths may contain any characters.
+
+    Args:
+        paths: The files.
+        path_column: The name of a column to add, with the path of each row's file; "" for none.
+    """
+    path_of = f", filename = {literal(path_column)}" if path_column else ""
+    return (
+        f"read_parquet([{comma(literal(_without_globs(path)) for path in paths)}], hive_partitioning = false{path_of})"
+    )
 
 
 def _without_globs(path: str) -> str:

@@ -9,10 +9,12 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from seeknal.define.schema import Schema
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, plural
 from seeknal.offline import Commit, Snapshot, Write
 from seeknal.offline.adoption import read_changed
+from seeknal.offline.foreign import ForeignCommits
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog, SnapshotGone
 from seeknal.system.retry import Conflict, retry_on_conflict
@@ -20,7 +22,7 @@ from seeknal.values.display import Shown, records
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
 from seeknal.write.erasures import warn_of_return
-from seeknal.write.writing import rows_to_store
+from seeknal.write.writing import check_ids, rows_to_store
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,8 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
                 f"Seeknal keeps {', '.join(before.schema.names)}. Read its rows, then {foreign.way_back}, and write() the rows."
             )
         found = read_changed(foreign, before.schema)
-        try:
-            rows, _ = rows_to_store(found.rows, before.schema, Interval(), drop_nulls=None)
-        except DataError as error:
-            raise DataError(
-                f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
-            ) from None
-        done = offline.adopt(foreign, replace(found, rows=rows))
+        rows = _fitting(found.rows, before.schema, record, foreign)
+        done = offline.adopt(foreign, replace(found, rows=rows), are_events=record.event_id is not None)
         state = catalog.committed(state)
         catalog.tidy(record, done.snapshot)
         write = Write(rows, before.schema, version.number, "append", Interval())
@@ -157,10 +154,27 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             tuple(map(str, foreign.harmful)),
             done.written,
             len(rows) - done.written,
-            before.rows + done.written - done.rows,
+            before.rows + done.written - done.superseded - done.rows,
         )
 
     return retry_on_conflict(record.label, step)
+
+
+def _fitting(rows: pa.Table, schema: Schema, record: GroupRecord, foreign: ForeignCommits) -> pa.Table:
+    """Return rows of other programs as they are to be stored.
+
+    Raises:
+        DataError: They do not fit the group.
+    """
+    try:
+        stored, _ = rows_to_store(rows, schema, Interval(), drop_nulls=None)
+        if record.event_id is not None:
+            check_ids(stored, schema)
+    except DataError as error:
+        raise DataError(
+            f"Rows that another program wrote to {record.label} do not fit: {error} Or {foreign.way_back}."
+        ) from None
+    return stored
 
 
 def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
@@ -216,7 +230,11 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
             # An overwrite without rows empties its interval.
             columns = [pa.array([], kind) for kind in version.schema.stored_types]
             empty = pa.Table.from_arrays(columns, names=version.schema.names)
-            offline.write(snapshot, Write(empty, version.schema, version.number, "overwrite", interval))
+            are_events = record.event_id is not None
+            offline.write(
+                snapshot,
+                Write(empty, version.schema, version.number, "overwrite", interval, are_events=are_events),
+            )
         return version, count
 
     return retry_on_conflict(record.label, step)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.define.schema import Roles, Schema, difference, infer
-from seeknal.errors import DataError, plural
+from seeknal.errors import DataError, DefinitionError, plural
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord, GroupState
@@ -22,7 +22,7 @@ from seeknal.values.display import Shown
 from seeknal.values.moments import utc
 from seeknal.values.times import Interval, moment_of
 from seeknal.write.erasures import is_erased
-from seeknal.write.writing import rows_of, rows_to_store
+from seeknal.write.writing import check_ids, rows_of, rows_to_store
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,14 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
         The outcome, and the state of the group afterwards.
 
     Raises:
-        DefinitionError: Nothing was written to the group yet.
+        DefinitionError: Nothing was written to the group yet, or it is a source whose events have no id.
         DataError: The rows do not fit the version; nothing was stored.
     """
+    if record.event_id == ():
+        raise DefinitionError(
+            f"{record.label} has no event_id, so a push that is repeated after a failure would store its events twice. Append "
+            "them by write(mode='append'), or push to a new source with event_id=[...], the columns that identify an event."
+        )
     given = rows
     if not isinstance(rows, Mapping | list | tuple):
         given = rows_of(catalog.state_of(record), frames.opened(rows))
@@ -94,6 +99,8 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
             raise Conflict(f"Another writer changed {record.label} first.")
         schema = version.schema
         stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=None)
+        if record.event_id is not None:
+            check_ids(stored, schema)
         for name in schema.key_names:
             if missing := stored[name].null_count:
                 raise DataError(
@@ -101,16 +108,19 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
                 )
         left = _not_erased(catalog, state, schema, stored)
         # Rows that are stored with equal values are not stored again, so a push can be retried.
-        new = offline.unknown(base, left, schema)
+        if record.event_id is None:
+            new = Write(offline.unknown(base, left, schema), schema, version.number, "append", Interval())
+        else:
+            new = offline.settled(base, Write(left, schema, version.number, "append", Interval(), are_events=True))
         snapshot = base.number
-        if len(new):
-            snapshot = offline.write(base, Write(new, schema, version.number, "append", Interval())).snapshot
+        if len(new.rows):
+            snapshot = offline.write(base, new).snapshot
             state = catalog.committed(state)
             catalog.tidy(record, snapshot)
         # Rows known already count too: the push that stored them may have failed before it loaded them.
         first = pc.min(left[schema.event_time.name].cast(pa.int64())).as_py()
-        known, erased = len(left) - len(new), len(stored) - len(left)
-        return Pushed(record.label, version.number, snapshot, len(new), known, erased, first), state
+        known, erased = len(left) - len(new.rows), len(stored) - len(left)
+        return Pushed(record.label, version.number, snapshot, len(new.rows), known, erased, first), state
 
     return retry_on_conflict(record.label, step)
 

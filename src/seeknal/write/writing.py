@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import Change, Roles, Schema, check_evolution, difference, infer
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, notice, plural
-from seeknal.offline import Snapshot, Write
+from seeknal.offline import OfflineTable, Repeats, Snapshot, Write
 from seeknal.registry import GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import WRITES
@@ -40,13 +41,15 @@ class Written(Shown):
         version: Number of the version written to.
         snapshot: Number of the snapshot that the write made.
         rows: Number of rows written.
-        replaced: Number of rows stored before that the write replaced (overwrite, merge).
+        replaced: Number of rows stored before that the write replaced (overwrite, merge, and corrections of events).
         outside: Number of rows of the frame outside the interval, which were not written.
         changes: Differences from the schema of the previous version, if this write made a new version.
         online_rows: Number of entities online now, if the write loaded them.
         superseded: Number of written rows that another row of the same join keys and event time hides: a row of this write,
             or, in a merge, a stored row with a greater created time. A merge leaves them out; the other modes store them,
-            but reads show one row.
+            but reads show one row. Of events of a source, the number of those written that do not count.
+        known: Number of events that were stored already, with equal values, and were not written again.
+        are_events: Whether the group is a source of events.
     """
 
     group: str
@@ -58,12 +61,14 @@ class Written(Shown):
     changes: tuple[Change, ...]
     online_rows: int | None = None
     superseded: int = 0
+    known: int = 0
+    are_events: bool = False
 
     def __str__(self) -> str:
         parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} written"]
-        parts += (
-            [f"{self.superseded:,} of them superseded by others of the same keys and time"] if self.superseded else []
-        )
+        parts += [f"{self.known:,} known already"] if self.known else []
+        same = "event" if self.are_events else "keys and time"
+        parts += [f"{self.superseded:,} of them superseded by others of the same {same}"] if self.superseded else []
         parts += [f"{plural(self.replaced)} replaced"] if self.replaced else []
         parts += [f"{plural(self.outside)} outside the interval"] if self.outside else []
         parts += [f"{plural(self.online_rows, 'entity')} online"] if self.online_rows is not None else []
@@ -93,6 +98,17 @@ class Job:
     def __post_init__(self) -> None:
         if self.mode not in WRITES:
             raise DefinitionError(f"mode={self.mode!r} is unknown. Choose one of {', '.join(WRITES)}.")
+        if self.mode == "merge" and self.event_id == ():
+            raise DefinitionError(
+                f"{self.label} has no event_id, so no two rows of it are the same event, and none can be merged. Write with "
+                "mode='append', or to a new source with event_id=[...], the columns that identify an event."
+            )
+        object.__setattr__(self, "roles", replace(self.roles, keys=self.group.keys))
+
+    @property
+    def event_id(self) -> tuple[str, ...] | None:
+        """The columns that identify an event, if the rows are events of a source; None if they are not."""
+        return self.group.event_id if isinstance(self.group, EventGroup) else None
 
     @property
     def label(self) -> str:
@@ -202,6 +218,8 @@ def _try_to_write(
     # The rows are checked before anything is registered or created, so that invalid input leaves no trace.
     changes = check_evolution(group.name, old.schema, schema) if old else []
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
+    if job.event_id is not None:
+        check_ids(rows, schema)
     state = _registered(catalog, job, known, base)
     base = base or _created(catalog, state, schema)
     if changes or old is None:
@@ -209,15 +227,14 @@ def _try_to_write(
         number = max((version.number for version in state.versions), default=0) + 1
     else:
         number = old.version
-    repeats = offline.repeats(rows, schema)
-    # A created time decides between tied rows, so the warning counts only rows that share it too.
-    unsettled = offline.repeats(rows, schema, with_created=True) if repeats.rows and schema.created_time else repeats
-    plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows)
+    repeats, unsettled = _repeats(offline, rows, schema) if job.event_id is None else (Repeats(), Repeats())
+    plan = Write(rows, schema, number, job.mode, job.interval, repeats.rows, are_events=job.event_id is not None)
     commit = offline.write(base, plan)
     state = catalog.committed(state)
     catalog.tidy(state.record, commit.snapshot)
-    # A merge does not store its superseded rows. What is missing from old and new rows together was replaced.
-    stored = len(rows) - (commit.superseded if job.mode == "merge" else 0)
+    # A merge does not store its superseded rows, and of events the stored ones do not count. What is missing from old and new rows
+    # together was replaced.
+    stored = commit.written - (commit.superseded if job.mode == "merge" or plan.are_events else 0)
     replaced = base.rows + stored - commit.rows
     if outside:
         notice(f"{job.label}: {plural(outside)} outside {job.interval} and not written.")
@@ -227,9 +244,26 @@ def _try_to_write(
     if changes and old:
         notices.on_version(job.label, old.version, number, changes)
     written = Written(
-        job.label, number, commit.snapshot, len(rows), replaced, outside, tuple(changes), superseded=commit.superseded
+        job.label,
+        number,
+        commit.snapshot,
+        commit.written,
+        replaced,
+        outside,
+        tuple(changes),
+        superseded=commit.superseded,
+        known=len(rows) - commit.written,
+        are_events=plan.are_events,
     )
     return written, state
+
+
+def _repeats(offline: OfflineTable, rows: pa.Table, schema: Schema) -> tuple[Repeats, Repeats]:
+    """Count the rows that share join keys and event time; and, as a created time decides between them, those that share it too."""
+    repeats = offline.repeats(rows, schema)
+    return repeats, offline.repeats(
+        rows, schema, with_created=True
+    ) if repeats.rows and schema.created_time else repeats
 
 
 def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job) -> tuple[Written, GroupState] | None:
@@ -290,6 +324,22 @@ def rows_to_store(table: pa.Table, schema: Schema, interval: Interval, drop_null
     _check_range(rows, schema.event_time.name)
     kept = _within(rows, schema.event_time.name, interval)
     return kept, len(rows) - len(kept)
+
+
+def check_ids(rows: pa.Table, schema: Schema) -> None:
+    """Check that each event can be told from the others.
+
+    Raises:
+        DataError: A column of the source's event_id is null in a row.
+    """
+    for name in schema.key_names:
+        if missing := rows[name].null_count:
+            raise DataError(
+                f"{missing:,} of {len(rows):,} rows have no {name!r}, a column of event_id, so these events could not be told from "
+                "others. Fill it in, or leave those rows out.",
+                column=name,
+                rows=missing,
+            )
 
 
 def _logical_but_times(schema: Schema) -> list[pa.DataType]:

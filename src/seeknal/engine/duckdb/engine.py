@@ -331,7 +331,9 @@ def _named(schema: pa.Schema, found: pa.RecordBatchReader) -> pa.RecordBatchRead
 
 
 def _rows_sql(rows: Rows) -> str:
-    """Write the query that reads the rows within their intervals of event time."""
+    """Write the query that reads the rows within their intervals of event time, without hidden ones."""
     spans = within(rows.schema, rows.spans)
+    conditions = [] if spans == "(true)" else [f"({spans})"]
+    conditions += [f"{quote(ROW_ID)} >= 0"] if rows.has_hidden else []
     stored = stored_sql(rows.paths, rows.cut, rows.below)
-    return f"SELECT * FROM {stored}" + ("" if spans == "(true)" else f" WHERE {spans}")
+    return f"SELECT * FROM {stored}" + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
