@@ -37,6 +37,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 HOUR = 3_600_000_000
 START = instant(datetime.now(UTC)) // HOUR * HOUR + 24 * HOUR
 USERS = [1, 2, 3, 9]
+KINDS = ["group", "events", "ids"]
+"""A feature group, events that each count, and events that are corrected by id, even to another user."""
 _projects = count()
 
 hours = st.sampled_from([-30, -7, -6, -3, -2, -1, 0, 0, 0.5, 1, 2, 4])
@@ -71,8 +73,8 @@ steps = st.one_of(
 class World:
     """A source, a windowed group over it, and its online table."""
 
-    def __init__(self, store: FeatureStore, target: str | None, keyed: bool) -> None:
-        self.store, self.keyed, self.target = store, keyed, target
+    def __init__(self, store: FeatureStore, target: str | None, kind: str) -> None:
+        self.store, self.kind, self.target = store, kind, target
         self.project = f"windows{next(_projects)}"
         self.now, self.is_behind = START, False
         self.length = "3h"
@@ -82,10 +84,11 @@ class World:
 
     @property
     def source(self) -> FeatureGroup:
-        if self.keyed:
+        if self.kind == "group":
             dated = Materialization("at", created_time_col="seen")
             return FeatureGroup("orders", Entity("line", ["user", "item"]), dated, self.project)
-        return event_group("orders", "at", created_time_col="seen", project=self.project)
+        event_id = ["item"] if self.kind == "ids" else None
+        return event_group("orders", "at", event_id, created_time_col="seen", project=self.project)
 
     @property
     def group(self) -> WindowedGroup:
@@ -105,7 +108,7 @@ class World:
         self.is_behind = True
 
     def push(self, drawn: list[dict[str, object]]) -> None:
-        if not self.keyed:
+        if self.kind == "events":
             return self.write(drawn)
         self.store.groups.push("orders", self.frame(drawn), project=self.project)
         self.is_behind = False
@@ -150,9 +153,9 @@ class World:
                 assert is_same, (one["user"], name, value, other[name])
 
 
-def live(store: FeatureStore, target: str | None, keyed: bool, life: list[tuple[object, ...]]) -> None:
+def live(store: FeatureStore, target: str | None, kind: str, life: list[tuple[object, ...]]) -> None:
     """Live through some steps, and compare online with offline after each."""
-    world = World(store, target, keyed)
+    world = World(store, target, kind)
     world.check()
     for what, *value in life:
         world.do(what, *value)
@@ -164,15 +167,15 @@ def live(store: FeatureStore, target: str | None, keyed: bool, life: list[tuple[
 
 
 @settings(PROFILE, max_examples=2 * PROFILE.max_examples)
-@given(keyed=st.booleans(), life=st.lists(steps, max_size=8))
-def test_windows_on_lmdb_are_those_of_a_training_set_at_every_moment(store, keyed, life):
-    live(store, None, keyed, life)
+@given(kind=st.sampled_from(KINDS), life=st.lists(steps, max_size=8))
+def test_windows_on_lmdb_are_those_of_a_training_set_at_every_moment(store, kind, life):
+    live(store, None, kind, life)
 
 
-@given(keyed=st.booleans(), life=st.lists(steps, max_size=8))
+@given(kind=st.sampled_from(KINDS), life=st.lists(steps, max_size=8))
 @settings(PROFILE)
-def test_windows_on_redis_are_those_of_a_training_set_at_every_moment(store, valkey_url, keyed, life):
-    live(store, valkey_url, keyed, life)
+def test_windows_on_redis_are_those_of_a_training_set_at_every_moment(store, valkey_url, kind, life):
+    live(store, valkey_url, kind, life)
 
 
 @pytest.fixture

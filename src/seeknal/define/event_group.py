@@ -32,7 +32,11 @@ class EventGroup(FeatureGroup):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "event_id", _check_event_id(self.event_id))
-        _ = self.event_time_col  # without one, no window could be told from another
+        if self.event_time_col in self.event_id:
+            raise DefinitionError(
+                f"event_id of {self.name!r} contains the event time, {self.event_time_col!r}, which a correction may change. Leave it "
+                "out. If only key and time together identify an event, write the events to a feature group, and take that as the source."
+            )
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from seeknal.values.times import Interval, Moment, instant_or_none
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seeknal.define.schema import Change
+    from seeknal.define.schema import Change, Roles
     from seeknal.load.loading import Loaded
     from seeknal.load.status import LoadStatus
     from seeknal.write.maintenance import Adopted, Erased, Optimized
@@ -201,18 +201,10 @@ class Groups:
             StoreError: Other writers committed first on every attempt, or the disk failed. Or the rows are stored but not
                 online, as the message says; then the error has the attributes `snapshot` and `rows`.
         """
-        from seeknal.define.schema import Roles
-        from seeknal.values import frames, types
+        from seeknal.values import frames
         from seeknal.write import writing
 
-        roles = Roles(
-            FeatureGroup.check(group).name,
-            group.entity.join_keys,
-            group.event_time_col,
-            group.materialization.created_time_col,
-            check_features(features),
-            None if declared is None else types.parse_each("declared", declared),
-        )
+        roles = _roles(FeatureGroup.check(group), features, declared)
         leave_out, given = check_flag("drop_nulls", drop_nulls), frames.opened(frame)
         given.require(roles.named, f"The frame for group {group.name!r}")
         catalog, loads = self._core.catalog, self._core.loads
@@ -410,6 +402,16 @@ class Groups:
         from seeknal.home import removal
 
         removal.Deletion(self._core, [self.get(name, project=project)]).run()
+
+
+def _roles(group: FeatureGroup, features: Sequence[str] | None, declared: Mapping[str, pa.DataType] | None) -> Roles:
+    """Return the roles of the columns of a frame that is to be written to a group."""
+    from seeknal.define.schema import Roles
+    from seeknal.values import types
+
+    dated = group.materialization
+    kinds = None if declared is None else types.parse_each("declared", declared)
+    return Roles(group.name, group.keys, group.event_time_col, dated.created_time_col, check_features(features), kinds)
 
 
 def _offline(record: GroupRecord, done: str, **facts: object) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -103,7 +103,6 @@ class Job:
                 f"{self.label} has no event_id, so no two rows of it are the same event, and none can be merged. Write with "
                 "mode='append', or to a new source with event_id=[...], the columns that identify an event."
             )
-        object.__setattr__(self, "roles", replace(self.roles, keys=self.group.keys))
 
     @property
     def event_id(self) -> tuple[str, ...] | None:
