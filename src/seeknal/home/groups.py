@@ -389,7 +389,7 @@ class Groups:
         """Erase an entity from all versions, older snapshots and online rows of a group; see `Entities.erase`."""
         from seeknal.home import removal
 
-        record = self._core.catalog.group_of_entity(self.get(name, project=project), keys)
+        record = removal.group_of_entity(self._core, self.get(name, project=project), keys)
         with self._core.catalog.lifetimes.using(self._core.catalog.origin(record)):
             return removal.erase(self._core, [record], keys, delete_training_sets).groups[0]
 

@@ -122,23 +122,6 @@ class Catalog(Finder):
             raise GroupDeletedError.of(record.label)
         return found
 
-    def group_of_entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> GroupRecord:
-        """Return the group to erase an entity from: the group itself, or for an event source a windowed group that has its keys.
-
-        Raises:
-            DefinitionError: Neither the source nor a windowed group over it is identified by these keys.
-        """
-        if record.event_id is None or (record.event_id and set(record.event_id) == set(keys)):
-            return record
-        users = self.registry.windowed_groups(record)
-        if found := [one for one in users if set(one.group.entity.join_keys) == set(keys)]:
-            return found[0]
-        known = dict.fromkeys([", ".join(record.event_id), *(", ".join(one.group.entity.join_keys) for one in users)])
-        raise DefinitionError(
-            f"Nothing that {record.label} is about is identified by {quoted(list(keys))}. Its events can be erased by "
-            f"{' or by '.join(name for name in known if name) or 'the join keys of a windowed group over it, once there is one'}."
-        )
-
     def offline(self, project: str, name: str) -> OfflineTable:
         """Return the offline table of a group."""
         return self._open_table(self.storage.tables.at(project, name))
