@@ -45,7 +45,7 @@ _BATCH = 2**17
 _ROWS = 2**16
 """Rows that DuckDB hands to Arrow in one piece: larger pieces grow while they are filled, into newly allocated memory each time."""
 _PASS = 2_000_000
-"""Rows of a pass over the latest rows, about."""
+"""Rows of a pass over the latest rows, or over the events to load, about."""
 _SAMPLE = 50_000
 """Rows from which the bounds of such passes are estimated."""
 _ROW_ID = pa.field(ROW_ID, pa.int64())
@@ -187,7 +187,10 @@ class DuckDBEngine:
     def events(self, wanted: WindowRequest, entities: pa.Table | None = None) -> Iterator[pa.Table]:
         """See `Engine.events`."""
         join = self._windows(wanted)
-        shares = self._passes_of_events(wanted, 0) if entities is None else 1
+        few = -(
+            -wanted.rows.count // _PASS
+        )  # each event becomes several objects of Python, so fewer are taken at a time
+        shares = max(self._passes_of_events(wanted, 0), few) if entities is None else 1
         for share in range(shares):
             yield join.of_entities(entities, share, shares)
 

@@ -47,6 +47,8 @@ class WindowCodec(Codec):
         events: The schema of the source.
     """
 
+    looks_back: int = _CLOCKS
+
     def __init__(self, schema: Schema, group: WindowedGroup, events: Schema) -> None:
         super().__init__(schema)
         self._group, self._events = group, events
@@ -61,9 +63,6 @@ class WindowCodec(Codec):
 
     def __reduce__(self) -> tuple[type[WindowCodec], tuple[Schema, WindowedGroup, Schema]]:  # type: ignore[override]
         return WindowCodec, (self.schema, self._group, self._events)
-
-    looks_back: int = _CLOCKS
-    """How long before a load a moment may be for which the rows of the load are complete, in microseconds."""
 
     def entries_of_events(self, tables: Iterable[pa.Table]) -> Iterator[Entries]:
         """Encode events as `Engine.events` returns them, one entry for each entity."""
