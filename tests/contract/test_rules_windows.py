@@ -42,7 +42,7 @@ from seeknal.engine.windows import spine as shares
 from . import windows_oracle as oracle
 from .profiles import PROFILE
 from .test_point_in_time import fresh_project
-from .test_windows import CLOSE, asked_of, same
+from .test_windows import asked_of, same
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -454,7 +454,3 @@ def test_a_source_without_rows_or_without_a_name_is_said_so(store):
         look(spend("shop/orders"), 1)
     with pytest.raises(DefinitionError, match="nowhere"):
         look(spend("shop/nowhere"), 1)
-
-
-def test_no_names_of_close_aggregations_are_missing():
-    assert {one.name for one in FEATURES.values()} & CLOSE == {"Std"}
