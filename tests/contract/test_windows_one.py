@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from seeknal import Count, Max, Mean, Min, Std, Sum
+from seeknal import Count, Entity, Max, Mean, Min, Std, StoreError, Sum, WindowedGroup
 from seeknal.define.aggregations import expand
+from seeknal.define.schema import Schema
+from seeknal.define.windowed_schema import schema_of
 from seeknal.engine import windows
+from seeknal.engine.windows.codec import WindowCodec
 from seeknal.engine.windows.one import KernelNeededError, OneEntity
 from seeknal.online import to_wire
 
@@ -87,3 +91,15 @@ def test_a_lookup_of_a_few_events_does_not_need_the_kernel():
     one = OneEntity(features, {"x": pa.float64()}, {"x": 1}, {}, None)
     hour = 3_600_000_000
     assert one.at([[hour, 2 * hour], [1.5, None]], 2 * hour) == [1, None, 1.5]
+
+
+def test_events_of_another_format_are_refused_with_advice():
+    events = Schema(
+        (pa.field("user", pa.int64()),), pa.field("at", pa.timestamp("us")), None, (pa.field("x", pa.float64()),)
+    )
+    group = WindowedGroup("spend", Entity("user", ["user"]), "shop/orders", {"s": Sum("x", over="1h")})
+    codec = WindowCodec(schema_of(group, events), group, events)
+    stored = msgspec.msgpack.encode([[1, 2], [1.0, None]])
+    assert codec.rows([stored, None], 2, codec.layout) == [(1.0, 2), None]
+    with pytest.raises(StoreError, match=r"loaded by another release of Seeknal\. Load them again: seeknal refresh"):
+        codec.rows([stored], 2, b"\x02" + codec.layout)

@@ -2,7 +2,7 @@
 
 The events of an entity are a MessagePack array of lists: the event times, the values of each column that features aggregate, and
 whether each condition is true, all in the order of event time, created time and writing. All entities of a version have the same
-columns, the layout, which is kept once, in the state of the space.
+columns, the layout, which is kept once, in the state of the space, with the number of this format.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from seeknal.define.windowed_group import WindowedGroup
 from seeknal.engine.windows.inputs import Events, Moments
 from seeknal.engine.windows.kernel import compute
 from seeknal.engine.windows.one import KernelNeededError, OneEntity
+from seeknal.errors import StoreError
 from seeknal.online import Codec, Entries, WireRow
 from seeknal.online.codec import to_wire
 from seeknal.values import types
@@ -34,6 +35,8 @@ Lists = Sequence[list[Any]]
 
 _FEW_ENTITIES, _FEW_EVENTS = 24, 2000
 """From more entities or events on, the kernel is faster than a loop in Python."""
+_FORMAT = b"\x01"
+"""The first byte of a layout: the number of the format of stored values."""
 _CLOCKS = DAY
 """How far the clock of a reader may be behind that of the load, in microseconds. Older events are not kept."""
 
@@ -56,7 +59,7 @@ class WindowCodec(Codec):
         fields = [pa.field("t", pa.int64()), *(pa.field(name, events.field(name).type) for name in self._columns)]
         self._layout = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
         self._reach = group.reach
-        self.layout = self._layout.serialize().to_pybytes()
+        self.layout = _FORMAT + self._layout.serialize().to_pybytes()
         self._ones: dict[bytes, OneEntity | None] = {}
         (nothing,) = self._computed([[[] for _ in self._layout]], 0, self.layout)
         self.nothing = (*nothing[:-1], None)
@@ -157,7 +160,11 @@ def _newest(times: Sequence[int], at: int) -> int | None:
 
 @lru_cache(1000)
 def _schema_of(layout: bytes) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(layout))
+    if not layout.startswith(_FORMAT):
+        raise StoreError(
+            "The online events were loaded by another release of Seeknal. Load them again: seeknal refresh."
+        )
+    return pa.ipc.read_schema(pa.py_buffer(layout[len(_FORMAT) :]))
 
 
 _encode = msgspec.msgpack.Encoder().encode
