@@ -78,6 +78,7 @@ def test_commands_list_and_show_them_by_kind(spend):
     assert "3 features, computed from shop/orders" in seeknal("doctor").stdout
 
 
+@pytest.mark.filterwarnings("ignore:shop/spend is now at version")
 def test_commands_compare_versions_of_a_definition(spend):
     FeatureStore().groups.register(WindowedGroup("spend", spend.entity, spend.source, {"n": Count(over="1h")}))
     told = table("version", "diff", "spend", "--from", "1", "--to", "2")
@@ -155,10 +156,50 @@ def test_commands_serve_refresh_and_verify_them(spend):
     assert seeknal("verify", "scores").returncode == 0
     assert seeknal("doctor").returncode == 0
     assert table("show", "feature-group", "spend")["online"][0]["up_to_date"] is True
-    FeatureStore().groups.register(WindowedGroup("spend", spend.entity, spend.source, FEATURES | {"n": Count()}))
+
+
+@pytest.mark.filterwarnings("ignore:Online table 'shop/scores' was replaced")
+def test_an_online_table_keeps_its_definition_until_it_is_served_again(spend):
+    table_ = HistoricalFeaturesDuckDB(FeatureLookup(spend)).serve("scores")
+    before = FeatureStore().tables.verify("scores")
+    other = WindowedGroup(
+        "spend", spend.entity, spend.source, FEATURES | {"in_a": Count(over="6h", where="shop = 'b'")}
+    )
+    with pytest.warns(
+        SeeknalWarning, match=r"shop/spend is now at version 2: modified in_a .*until they are served again"
+    ):
+        HistoricalFeaturesDuckDB(FeatureLookup(other)).using_spine(SPINE, "at").to_dataframe()
     assert seeknal("refresh", "scores").returncode == 0
-    assert table("show", "online-table", "scores")["versions"] == ["spend 2"]
+    assert table("show", "online-table", "scores")["versions"] == ["spend 1"]
+    assert FeatureStore().tables.verify("scores").values == before.values
     assert FeatureStore().tables.verify("scores").equal
+    assert table_.get_features([{"user": 1}], "dicts")[0]["in_a"] == 0
+    HistoricalFeaturesDuckDB(FeatureLookup(other)).serve("scores")
+    assert table("show", "online-table", "scores")["versions"] == ["spend 2"]
+
+
+def test_events_that_lack_a_column_are_refused_unless_they_replace_all(spend):
+    with pytest.raises(DataError, match=r"lacks 'amount', which its events have. .*mode='overwrite'"):
+        spend.source.set_dataframe(ORDERS.drop_columns("amount")).write()
+    assert of_spine()["spend_6h"].to_pylist() == [12.0, None]
+
+
+def test_a_clean_says_whose_windows_lose_events(spend):
+    HistoricalFeaturesDuckDB(FeatureLookup(spend)).serve("scores")
+    with pytest.warns(
+        SeeknalWarning, match="shop/spend is computed from the events of 6:00:00, and shop/orders has those since"
+    ):
+        FeatureStore().groups.clean("orders", datetime.now(UTC) - HOUR)
+
+
+def test_an_interval_that_cuts_windows_says_so(spend):
+    asked = HistoricalFeaturesDuckDB(FeatureLookup(spend)).using_spine(SPINE, "at")
+    with pytest.warns(
+        SeeknalWarning, match="Windows of shop/spend lack events: the first window begins at 2024-02-29 21:00"
+    ):
+        cut = asked.to_dataframe(feature_start_time=START + HOUR, output="arrow")
+    assert cut["spend_6h"].to_pylist() == [7.0, None]
+    assert asked.to_dataframe(feature_start_time=START - 6 * HOUR, output="arrow").equals(of_spine())
 
 
 @pytest.mark.filterwarnings("ignore:shop/orders is now at version")
@@ -167,12 +208,12 @@ def test_a_source_that_loses_a_column_says_which_group_cannot_be_computed(spend)
     with pytest.warns(
         SeeknalWarning, match="shop/spend can no longer be computed: .*'amount', which the events do not have"
     ):
-        source.set_dataframe(ORDERS.drop_columns("amount")).write()
+        source.set_dataframe(ORDERS.drop_columns("amount")).write(mode="overwrite")
     with pytest.raises(DefinitionError, match="'amount', which the events do not have"):
         of_spine()
     assert table("version", "list", "spend")[0]["features"] == 3
     assert table("list", "feature-groups")[1]["feature_group"] == "spend"
-    source.set_dataframe(ORDERS).write()
+    source.set_dataframe(ORDERS).write(mode="overwrite")
     assert of_spine()["spend_6h"].to_pylist() == [12.0, None]
 
 

@@ -284,6 +284,7 @@ def test_a_history_has_a_row_for_each_event_and_latest_moves_with_the_clock(orde
     assert latest.using_latest(START + 9 * HOUR).to_dataframe(output="arrow")["spend_6h"].to_pylist() == [None, None]
 
 
+@pytest.mark.filterwarnings("ignore:shop/spend is now at version")
 def test_a_new_definition_is_the_next_version_and_the_same_one_in_another_order_is_not(orders, store):
     first = spend(orders)
     assert look(first, 1)["spend_6h"].to_pylist() == [12.0]
@@ -333,6 +334,7 @@ def test_a_training_set_goes_to_a_file(orders, tmp_path):
         ('now() > "at"', "calls now"),
         ("amout > 1", "names 'amout', which is not a column of the events. Did you mean 'amount'?"),
         ("amount", "is double, not true or false"),
+        ('shop = "a"', "names 'a', which is not a column of the events. Text takes single quotes."),
         ("amount > 1; SELECT 2", "is not a condition in SQL"),
         ("1) FROM read_csv('x') --", "is not a condition in SQL"),
         ("amount > 'x'", "does not fit the events"),
@@ -349,6 +351,7 @@ def test_a_condition_about_more_than_one_event_is_refused_before_anything_is_reg
     assert [one.name for one in store.groups.all()] == ["orders"]
 
 
+@pytest.mark.filterwarnings("ignore:shop/spend is now at version")
 def test_a_condition_that_cannot_be_evaluated_for_an_event_is_named(orders):
     with pytest.raises(DataError, match=r"'CAST\(shop AS INT\) > 1'.*TRY_CAST"):
         look(spend(orders, n=Count(where="CAST(shop AS INT) > 1")), 1)
@@ -374,7 +377,7 @@ def test_an_aggregation_that_makes_no_sense_is_refused_before_anything_is_regist
 def test_names_that_clash_or_are_empty_are_refused_where_they_are_written(orders):
     with pytest.raises(DefinitionError, match="two roles"):
         WindowedGroup("spend", USER, orders, {"user": Count()})
-    with pytest.raises(DefinitionError, match="two roles"):
+    with pytest.raises(DefinitionError, match="Two features of group 'spend' are named 'n_1h'"):
         WindowedGroup("spend", USER, orders, {"n": Count(over=["1h"]), "n_1h": Count()})
     with pytest.raises(DataError, match="differ in case only"):
         WindowedGroup("spend", USER, orders, {"n": Count(), "N": Count()})
@@ -426,6 +429,28 @@ def test_an_erased_entity_is_gone_from_the_events_and_its_past_is_reported_when_
         orders.set_dataframe(
             table([{"user": 1, "shop": "a", "item": 1, "at": START, "seen": None, "amount": 5.0}])
         ).write(mode="append")
+
+
+def test_an_entity_that_is_not_there_is_in_no_training_set(orders, store):
+    by_shop = WindowedGroup("by_shop", Entity("shop", ["shop"]), orders, {"n": Count()})
+    look(spend(orders), 1)
+    spine = pa.table({"shop": ["a"], "at": [START + HOUR]})
+    HistoricalFeaturesDuckDB(FeatureLookup(by_shop)).using_spine(spine, "at").save("of_shops")
+    with pytest.warns(match="No row of that entity was stored"):
+        store.entities.erase("user", {"user": 99})
+    assert TrainingSet.load("of_shops").reproduce(output="arrow").num_rows == 1
+
+
+def test_a_receipt_names_sources_that_hold_the_entity_too(orders, store):
+    look(spend(orders), 1)
+    other = EventSource("visits", "at", project="shop")
+    other.set_dataframe(table([{"user": 1, "shop": "a", "item": 1, "at": START, "seen": None, "amount": 5.0}])).write()
+    second = WindowedGroup("second", USER, orders, {"n": Count()})
+    store.groups.register(second)
+    receipt = store.entities.erase("user", {"user": 1})
+    assert receipt.beside == ("shop/visits",)
+    assert [one.group for one in receipt.groups] == ["shop/orders"]
+    assert look(second, 1)["n"].to_pylist() == [0]
 
 
 def test_a_training_set_of_the_same_events_stops_an_erasure(orders, store):

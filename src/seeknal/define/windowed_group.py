@@ -62,7 +62,10 @@ class WindowedGroup:
         set_(self, "project", own)
         set_(self, "features", self._checked_features())
         set_(self, "hop", None if self.hop is None else read_length("hop", self.hop))
-        check_columns([*self.entity.join_keys, *(feature.name for feature in self.windows)])
+        names = [feature.name for feature in self.windows]
+        if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise DefinitionError(f"Two features of group {self.name!r} are named {repeated[0]!r}. Rename one.")
+        check_columns([*self.entity.join_keys, *names])
 
     def _checked_features(self) -> Mapping[str, Aggregation]:
         if not isinstance(self.features, Mapping) or not self.features:
@@ -108,6 +111,7 @@ class WindowedGroup:
                 name: value for name, value in to_json(one.aggregation).items() if name not in {"aggregation", "over"}
             }
             length = {} if one.length is None else {"over": show_length(one.length)}
+            given |= {"fill": one.aggregation.fill} if "fill" in given else {}
             arguments = ", ".join(f"{name}={value!r}" for name, value in {**given, **length}.items())
             found.append({"feature": one.name, "aggregation": f"{one.aggregation.name}({arguments})"})
         return found

@@ -11,6 +11,10 @@ from seeknal.featurestore.stored import StoredGroup
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seeknal.system.progress import OnProgress
+    from seeknal.values.times import Moment
+    from seeknal.write.writing import Written
+
 
 class EventSource(StoredGroup):
     """Events, such as orders or clicks, from which windowed groups are computed. Every event counts; none hides another.
@@ -52,6 +56,23 @@ class EventSource(StoredGroup):
             description=description,
         )
         self._set_columns("columns", columns)
+
+    def write(
+        self,
+        feature_start_time: Moment | None = None,
+        feature_end_time: Moment | None = None,
+        mode: str = "append",
+        *,
+        drop_nulls: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Written:
+        """Write the frame as one snapshot, all rows or none; see `FeatureGroupDuckDB.write`. By default, the events are added.
+
+        Raises:
+            DefinitionError: No frame was set, or the mode is unknown.
+            DataError: The frame does not fit, or it lacks a column that the stored events have; nothing was stored.
+        """
+        return super().write(feature_start_time, feature_end_time, mode, drop_nulls=drop_nulls, on_progress=on_progress)
 
     def __repr__(self) -> str:
         identity = ", ".join(self._definition.event_id) or "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_group import FeatureGroup
@@ -16,7 +17,8 @@ from seeknal.registry import GroupRecord, Load, Version
 from seeknal.registry.windowed import WindowedVersion
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress
-from seeknal.values.times import Interval, Moment, instant_or_none
+from seeknal.values.display import shown_duration
+from seeknal.values.times import Interval, Moment, instant_or_none, now, show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -326,8 +328,10 @@ class Groups:
                 with unfinished(
                     f"{plural(count)} of {record.label} went offline, but not all online", "Clean it again"
                 ):
+                    windowed = core.registry.windowed_groups(record)
                     core.loads.reload(record, version.number)
-                    core.loads.reload_windows(core.registry.windowed_groups(record))
+                    core.loads.reload_windows(windowed)
+                    _tell_of_reach(record, windowed, limit)
         return count
 
     def rollback(self, name: str, number: int, *, project: str | None = None) -> Version:
@@ -402,6 +406,15 @@ class Groups:
         from seeknal.home import removal
 
         removal.Deletion(self._core, [self.get(name, project=project)]).run()
+
+
+def _tell_of_reach(source: GroupRecord, groups: Sequence[GroupRecord], limit: int) -> None:
+    """Issue a notice for each windowed group whose windows, as of now, begin before the events that are left."""
+    for one in groups:
+        reach = one.windowed.reach if one.windowed else None
+        if reach is None or now() - reach < limit:
+            needed = "all events" if reach is None else f"the events of {shown_duration(timedelta(microseconds=reach))}"
+            notice(f"{one.label} is computed from {needed}, and {source.label} has those since {show(limit)} only.")
 
 
 def _roles(group: FeatureGroup, features: Sequence[str] | None, declared: Mapping[str, pa.DataType] | None) -> Roles:

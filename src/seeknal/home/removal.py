@@ -79,12 +79,20 @@ def group_of_entity(core: Core, record: GroupRecord, keys: Mapping[str, Any]) ->
 
 
 def groups_beside(core: Core, record: GroupRecord) -> list[str]:
-    """Return the groups of the project that are keyed by another entity, but whose keys include those of this group's entity."""
+    """Return the groups and event sources of the project that are not erased from with this group, but have its entity's keys."""
     if record.event_id is not None:
         return []
-    entity, every = record.group.entity, core.catalog.groups(record.project)
-    others = (one for one in every if one.group.entity.name != entity.name)
-    return [one.label for one in others if set(entity.join_keys) <= set(one.group.entity.join_keys)]
+    catalog, entity = core.catalog, record.group.entity
+    keys, every = set(entity.join_keys), catalog.groups(record.project)
+    others = (one for one in every if one.group.entity.name != entity.name and one.windowed is None)
+    found = [one.label for one in others if keys <= set(one.group.entity.join_keys)]
+    # Events can hold the entity too. Those from which one of its groups is computed are erased with that group.
+    done = {catalog.origin(one).id for one in every if one.windowed and one.group.entity.name == entity.name}
+    for one in every:
+        current = catalog.state_of(one).current if one.event_id is not None and one.id not in done else None
+        if current and keys <= {name for name, _, _ in current.columns}:
+            found.append(one.label)
+    return sorted(found)
 
 
 def holding(core: Core, records: Sequence[GroupRecord], keys: Mapping[str, Any]) -> list[str]:
@@ -121,7 +129,12 @@ def erase(
         for record in records:
             core.loads.require(record)
     done: list[Erased] = []
-    for record, entity in zip(records, entities, strict=True):
+    # Several windowed groups may be computed from one table, which is erased from once; a group with rows of its own comes first.
+    every = sorted(zip(records, entities, strict=True), key=lambda one: one[0].windowed is not None)
+    tables: dict[int, tuple[GroupRecord, pa.Table]] = {}
+    for record, entity in every:
+        tables.setdefault(core.catalog.origin(record).id, (record, entity))
+    for record, entity in tables.values():
         try:
             done.append(_erase(core, record, entity))
         except SeeknalError as error:
@@ -143,7 +156,9 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
     """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
     catalog, sets = core.catalog, core.training_sets
     (digest,) = digests(entity)
-    others = [one for one in catalog.registry.windowed_groups(catalog.origin(record)) if one.id != record.id]
+    windowed = [one for one in catalog.registry.windowed_groups(catalog.origin(record)) if one.id != record.id]
+    alike = [one for one in windowed if set(one.group.entity.join_keys) == set(entity.column_names)]
+    others = [one for one in windowed if one not in alike]
     with catalog.deleting(), catalog.lifetimes.using(record):
         catalog.lifetimes.check(record)
         at = now()
@@ -152,6 +167,8 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
             "Erase it again, or bring it back by seeknal refresh,",
         ):
             core.loads.take_out(record, entity, at)  # first, since a store that is away now may be back later
+            for one in alike:
+                core.loads.take_out(one, _keys_of(one, entity), at)
         with unfinished(
             f"The entity was removed online, but perhaps not offline, from {record.label}",
             f"Erase it again, or bring it back by seeknal materialize {record.label},",
@@ -162,6 +179,8 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
                 others
             ):  # what is online of them has the entity's events in it, and is refused until it is loaded again
                 catalog.registry.add_erasure(one, elsewhere(digest), at)
+            for one in alike:
+                catalog.registry.add_erasure(one, digests(_keys_of(one, entity))[0], at)
             stored = catalog.origin(record)
             receipt = maintenance.erase(catalog, stored, entity, lambda: sets.snapshots(stored))
             doomed += _delete_sets(sets, record, entity)
@@ -174,8 +193,13 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
         ),
     ):
         core.loads.reload(record)
-        core.loads.reload_windows(others)
+        core.loads.reload_windows(windowed)
     return replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
+
+
+def _keys_of(record: GroupRecord, entity: pa.Table) -> pa.Table:
+    """Return an entity's keys in the order of a group that has the same ones."""
+    return entity.select(list(record.group.entity.join_keys))
 
 
 def _delete_sets(sets: TrainingSets, record: GroupRecord, entity: pa.Table) -> list[str]:

@@ -175,8 +175,20 @@ class TrainingSets:
         found: dict[str, TrainingSetRecord] = {}
         for reader in readers.values():
             same = set(reader.group.entity.join_keys) == keys
-            found |= {one.label: one for one in self.users(reader) if not same or self._holds(one, reader, entity)}
+            for one in self.users(reader):
+                if self._holds(one, reader, entity) if same else self._reads(one, reader, entity):
+                    found[one.label] = one
         return list(found.values())
+
+    def _reads(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
+        """Return whether a training set was computed from events of an entity, of another kind than that of the group."""
+        for pin in one.pins:
+            if pin.is_of(record):
+                source = self._source(pin)
+                offline = self._catalog.offline(source.stored.project, source.stored.name)
+                if offline.holds(source.snapshot, entity):
+                    return True
+        return False
 
     def _holds(self, one: TrainingSetRecord, record: GroupRecord, entity: pa.Table) -> bool:
         # An answer to a spine has the spine's entities, so there is no need to reproduce it.

@@ -60,7 +60,8 @@ class Loads:
         def step() -> Loaded:
             state = self._catalog.state_of(record)
             found = self._catalog.version_of(state, version)
-            own = self._mover.own(state, whole(record, found, pinned=version is not None))
+            pinned = version is not None or record.windowed is not None
+            own = self._mover.own(state, whole(record, found, pinned=pinned))
             return self._mover.bring(state, found.number, Ask((interval,), at, on_progress), own=own)[0]
 
         loaded = retry_on_conflict(record.label, step)

@@ -420,6 +420,10 @@ class OfflineTable:
             mentioned = mentioned_files(self.root)
             return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
 
+    def holds(self, snapshot: Snapshot, entities: pa.Table) -> bool:
+        """Return whether the files of a snapshot hold one of some entities."""
+        return any(self._holds(file, entities) for file in snapshot.files)
+
     def reading(self) -> AbstractContextManager[object]:
         """Take the shared write lock, which blocks the vacuum, while using files that may not be on record as needed yet."""
         return shared_lock(self.root / "_write.lock")

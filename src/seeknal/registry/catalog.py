@@ -51,7 +51,7 @@ class Catalog(Finder):
         storage: The storage of the home.
         registry: The registry of the home.
         open_table: Opens the offline table at a location.
-        check_windows: Checks a windowed group against the schema of its source, before it is registered.
+        check_windows: Checks a windowed group against the schema of its source, before it is registered. None: none will be.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Catalog(Finder):
         storage: Storage,
         registry: Registry,
         open_table: Callable[[Location], OfflineTable],
-        check_windows: Callable[[WindowedGroup, Schema], None],
+        check_windows: Callable[[WindowedGroup, Schema], None] | None = None,
     ) -> None:
         super().__init__(storage, registry)
         self._check_windows = check_windows
@@ -105,9 +105,17 @@ class Catalog(Finder):
             for one in self.registry.definitions(known):
                 if whole.is_same_as(one.text):
                     return known, one.number
+        assert self._check_windows  # noqa: S101 - a catalog for lookups by key registers nothing
         self._check_windows(whole, events.schema)
+        before = self.version(known) if known and known.windowed else None
         with self.lifetimes.staying(origin):
-            return self.registry.save_windowed_group(whole, origin)
+            record, number = self.registry.save_windowed_group(whole, origin)
+        if isinstance(before, WindowedVersion) and isinstance(after := self.version(record, number), WindowedVersion):
+            changes = ", ".join(map(str, before.difference(after)))
+            notice(
+                f"{record.label} is now at version {number}: {changes}. Online tables stay at theirs until they are served again."
+            )
+        return record, number
 
     def origin(self, record: GroupRecord) -> GroupRecord:
         """Return the group whose stored rows a group's values come from: the source of a windowed group, else the group itself.

@@ -10,14 +10,14 @@ from typing import Any
 from seeknal.define.aggregations import Std, Var, WindowedFeature
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.define.schema import Schema
-from seeknal.define.windowed_group import WindowedGroup, reach_of
+from seeknal.define.windowed_group import reach_of
 from seeknal.engine import FeatureRequest, Request, WindowRequest
-from seeknal.errors import DefinitionError
+from seeknal.errors import DefinitionError, notice
 from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Rows, Snapshot
 from seeknal.registry import GroupRecord, PinnedLookup, Version
 from seeknal.registry.windowed import WindowedVersion
-from seeknal.values.times import EMPTY_INTERVAL, Interval
+from seeknal.values.times import EMPTY_INTERVAL, Interval, show
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ class Source:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether an online table stays at this version: the lookup names it, or gives the definition of one that is not current."""
-        is_definition = isinstance(self.lookup.source, WindowedGroup)
-        return self.lookup.version is not None or (is_definition and not self.version.is_current)
+        """Whether an online table stays at this version, because the lookup names it."""
+        return self.lookup.version is not None
 
     @property
     def rounded(self) -> frozenset[str]:
@@ -143,6 +142,11 @@ class WindowedSource(Source):
         return self.version.events.schema
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether an online table stays at this version. It does: under the same names, another version would be other features."""
+        return True
+
+    @property
     def rounded(self) -> frozenset[str]:
         """The variances, by their names in the result: for a few events, a lookup computes them in another way; see `OneEntity`."""
         variances = (
@@ -169,6 +173,12 @@ class WindowedSource(Source):
             reach = reach_of(windows, definition.hop_length)
             # A window does not have the event at its start, but reading that one event more changes nothing.
             first = None if reach is None else moments.start - reach
+            if interval.start is not None and (first is None or first < interval.start):
+                begins = "with the first event" if first is None else f"at {show(first)}"
+                notice(
+                    f"Windows of {self.record.label} lack events: the first window begins {begins}, but only events from "
+                    f"{show(interval.start)} on are visible. Leave out the start of the interval, unless that is meant."
+                )
             seen = interval.intersect(Interval(first, moments.end))
         one_of = () if self.origin.event_id is not None else tuple(events.key_names)
         rows = self.snapshot.within(events, seen or EMPTY_INTERVAL)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from seeknal.define.schema import Schema
-    from seeknal.define.windowed_group import WindowedGroup
     from seeknal.values.frames.outputs import Arrow, Dicts, Pandas, Polars
 
     class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
@@ -140,15 +138,11 @@ class Opener:
 
 
 def _opener_of(home: Address, stores: Stores) -> Opener:
-    return Opener(Catalog(open_storage(home), open_registry(home), _no_table, _no_windows), stores)
+    return Opener(Catalog(open_storage(home), open_registry(home), _no_table), stores)
 
 
 def _no_table(location: Location) -> NoReturn:
     raise AssertionError(f"A lookup reads no offline table, and not {location}.")
-
-
-def _no_windows(group: WindowedGroup, _events: Schema) -> NoReturn:
-    raise AssertionError(f"A lookup registers nothing, and not {group.name}.")
 
 
 def _goes_on(old: OnlineTable, new: OnlineTable) -> bool:

@@ -13,6 +13,7 @@ from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import Change, Roles, Schema, check_evolution, difference, infer
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, notice, plural
+from seeknal.names import quoted
 from seeknal.offline import OfflineTable, Repeats, Snapshot, Write
 from seeknal.registry import GroupState
 from seeknal.registry.catalog import Catalog
@@ -216,6 +217,7 @@ def _try_to_write(
     schema = infer(job.rows, job.roles, old.schema if old else None)
     # The rows are checked before anything is registered or created, so that invalid input leaves no trace.
     changes = check_evolution(group.name, old.schema, schema) if old else []
+    _refuse_narrower(job, changes)
     rows, outside = rows_to_store(job.rows, schema, job.interval, job.drop_nulls)
     if job.event_id is not None:
         check_ids(rows, schema)
@@ -263,6 +265,21 @@ def _repeats(offline: OfflineTable, rows: pa.Table, schema: Schema) -> tuple[Rep
     return repeats, offline.repeats(
         rows, schema, with_created=True
     ) if repeats.rows and schema.created_time else repeats
+
+
+def _refuse_narrower(job: Job, changes: Sequence[Change]) -> None:
+    """Check that events which are added have all columns of the stored ones, which would otherwise lose them.
+
+    Raises:
+        DataError: They lack one.
+    """
+    removed = [change.name for change in changes if change.new is None]
+    if removed and job.event_id is not None and job.mode != "overwrite":
+        raise DataError(
+            f"The frame for {job.label} lacks {quoted(removed)}, which its events have. Add the column, with nulls where it is not "
+            "known. To remove it from all events, write them with mode='overwrite'.",
+            column=removed[0],
+        )
 
 
 def already_stored(catalog: Catalog, engine: Engine, state: GroupState, job: Job) -> tuple[Written, GroupState] | None:

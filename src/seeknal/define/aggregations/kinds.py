@@ -32,6 +32,7 @@ class Count(Aggregation):
         super().__post_init__()
 
 
+@dataclass(frozen=True, eq=False)
 class Sum(OfColumn):
     """The exact sum: of whole numbers as int64, of decimals as a decimal, of floats correctly rounded once.
 
@@ -40,6 +41,7 @@ class Sum(OfColumn):
     """
 
 
+@dataclass(frozen=True, eq=False)
 class Mean(OfColumn):
     """The mean as float64: the exact sum, rounded once, divided by the count; of decimals the float nearest to the exact mean."""
 
@@ -68,6 +70,7 @@ class Std(_Spread):
     """The standard deviation as float64: the square root of the variance."""
 
 
+@dataclass(frozen=True, eq=False)
 class Skew(OfColumn):
     """The skewness m3 / m2 ** 1.5 of the central moments, as float64; null below three values, and where all are equal.
 
@@ -75,6 +78,7 @@ class Skew(OfColumn):
     """
 
 
+@dataclass(frozen=True, eq=False)
 class Kurtosis(OfColumn):
     """The excess kurtosis m4 / m2 ** 2 - 3, as float64; null below four values, and where all are equal.
 
@@ -82,42 +86,50 @@ class Kurtosis(OfColumn):
     """
 
 
+@dataclass(frozen=True, eq=False)
 class Min(OfColumn):
     """The least value. NaN is above all numbers; -0.0 is read as 0.0."""
 
     fills: ClassVar[tuple[type, ...]] = SCALARS
 
 
+@dataclass(frozen=True, eq=False)
 class Max(OfColumn):
     """The greatest value. NaN is above all numbers; -0.0 is read as 0.0."""
 
     fills: ClassVar[tuple[type, ...]] = SCALARS
 
 
+@dataclass(frozen=True, eq=False)
 class First(OfColumn):
     """The value of the oldest event: by event time, then created time, then order of writing."""
 
     fills: ClassVar[tuple[type, ...]] = SCALARS
 
 
+@dataclass(frozen=True, eq=False)
 class Last(OfColumn):
     """The value of the newest event: by event time, then created time, then order of writing."""
 
     fills: ClassVar[tuple[type, ...]] = SCALARS
 
 
+@dataclass(frozen=True, eq=False)
 class FirstN(OfSeveral):
     """The values of the n oldest events, oldest first."""
 
 
+@dataclass(frozen=True, eq=False)
 class LastN(OfSeveral):
     """The values of the n newest events, newest first."""
 
 
+@dataclass(frozen=True, eq=False)
 class Largest(OfSeveral):
     """The n largest values, largest first, with repetitions. NaN is above all numbers; -0.0 is read as 0.0."""
 
 
+@dataclass(frozen=True, eq=False)
 class Smallest(OfSeveral):
     """The n smallest values, smallest first, with repetitions. NaN is above all numbers; -0.0 is read as 0.0."""
 
@@ -129,12 +141,14 @@ class MostFrequent(OfSeveral):
     n: int = 1
 
 
+@dataclass(frozen=True, eq=False)
 class CountDistinct(OfColumn):
     """The number of distinct values. All NaNs are one value, and so are 0.0 and -0.0."""
 
     fills: ClassVar[tuple[type, ...]] = ()
 
 
+@dataclass(frozen=True, eq=False)
 class Histogram(OfColumn):
     """The count of each value, as a list of {value, count}, the greatest count first; of equal counts the smaller value."""
 
@@ -192,6 +206,7 @@ class TimeSinceLast(_TimeSince):
     """The time since the newest event of the window."""
 
 
+@dataclass(frozen=True, eq=False)
 class ApproxCountDistinct(OfColumn):
     """About the number of distinct values. Not supported yet."""
 

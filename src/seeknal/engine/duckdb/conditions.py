@@ -89,7 +89,8 @@ def _problem(cursor: duckdb.DuckDBPyConnection, schema: Schema, condition: str) 
     for node in nodes:
         if node["class"] == "COLUMN_REF" and node["column_names"][0].lower() not in known:
             name = node["column_names"][0]
-            return f"names {name!r}, which is not a column of the events.{did_you_mean(name, schema.names)}"
+            quotes = " Text takes single quotes." if f'"{name}"' in condition else ""
+            return f"names {name!r}, which is not a column of the events.{quotes}{did_you_mean(name, schema.names)}"
         if node["class"] == "FUNCTION" and not _is_stable(cursor, node["function_name"]):
             return f"calls {node['function_name']}, whose result does not depend on the event alone. Leave it out."
     return _misfit(cursor, schema, condition)
