@@ -611,7 +611,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an erased customer stays in the sums of shops",
-        "core.loads.reload_windows(others)",
+        "core.loads.reload_windows(windowed)",
         "pass",
         "home/removal.py",
         ("contract/test_windows_online.py::test_an_erasure_reaches_the_windows_of_other_entities_online",),
