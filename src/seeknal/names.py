@@ -84,15 +84,15 @@ def check_names(argument: str, value: object, example: str = "['x']") -> tuple[s
     return tuple(map(str.__str__, names))
 
 
-def check_features(features: object) -> tuple[str, ...] | None:
-    """Check that the argument `features` is None, for all features, or a list of at least one name, and return it.
+def check_features(features: object, argument: str = "features") -> tuple[str, ...] | None:
+    """Check that an argument such as `features` is None, for all of them, or a list of at least one name, and return it.
 
     Raises:
         DefinitionError: It is neither.
     """
-    names = None if features is None else check_names("features", features)
+    names = None if features is None else check_names(argument, features)
     if names == ():
-        raise DefinitionError("features is an empty list. Name at least one feature, or leave it out for all of them.")
+        raise DefinitionError(f"{argument} is an empty list. Name at least one, or leave it out for all of them.")
     return names
 
 

@@ -242,6 +242,7 @@ def test_a_late_event_changes_exactly_the_windows_that_have_it(orders):
     assert look(group, 0, 1, 2, 6, 7)["spend_6h"].to_pylist() == [5.0, 112.0, 112.0, 107.0, None]
     assert look(group, 0, 1, 2, 6, 7, as_of=1)["spend_6h"].to_pylist() == before
     assert look(group, 0, 1, 2, 6, 7, as_of={"orders": 1})["spend_6h"].to_pylist() == before
+    FeatureStore().groups.register(group)
     assert look(group, 0, 1, 2, 6, 7, as_of={"spend": 1})["spend_6h"].to_pylist() == before
 
 
@@ -269,6 +270,7 @@ def test_a_windowed_group_appears_beside_others_with_prefix_and_names(orders):
     found = look(lookups, 1)
     assert found.column_names == ["user", "at", "p_spend_6h", "age"]
     assert found.to_pylist()[0]["p_spend_6h"] == 12.0
+    FeatureStore().groups.register(spend(orders))
     renamed = FeatureLookup("shop/spend", ["spend_1h"], rename={"user": "buyer", "spend_1h": "s"})
     spine = pa.table({"buyer": [2], "at": [START + 3 * HOUR]})
     answer = HistoricalFeaturesDuckDB(renamed).using_spine(spine, "at").to_dataframe(output="arrow")
@@ -287,10 +289,14 @@ def test_a_history_has_a_row_for_each_event_and_latest_moves_with_the_clock(orde
 @pytest.mark.filterwarnings("ignore:shop/spend is now at version")
 def test_a_new_definition_is_the_next_version_and_the_same_one_in_another_order_is_not(orders, store):
     first = spend(orders)
+    store.groups.register(first)
     assert look(first, 1)["spend_6h"].to_pylist() == [12.0]
     again = WindowedGroup("spend", USER, "shop/orders", dict(reversed(spend(orders, n=Count()).features.items())))
     assert look(again, 1)["n"].to_pylist() == [2]
     assert look(spend(orders, n=Count()), 1)["n"].to_pylist() == [2]
+    assert [one.number for one in store.groups.versions("spend")] == [1]  # a read registers nothing
+    store.groups.register(spend(orders, n=Count()))
+    store.groups.register(again)
     assert [(one.number, one.is_current) for one in store.groups.versions("spend")] == [(1, False), (2, True)]
     assert look(first, 1).column_names == [
         "user",
@@ -334,6 +340,9 @@ def test_a_training_set_goes_to_a_file(orders, tmp_path):
         ('now() > "at"', "calls now"),
         ("amout > 1", "names 'amout', which is not a column of the events. Did you mean 'amount'?"),
         ("amount", "is double, not true or false"),
+        ("version() = 'x'", "calls version"),
+        ("item = 1) OR (1 = 1", "is not a condition in SQL"),
+        ("at > 1", 'needs double quotes: "at"'),
         ('shop = "a"', "names 'a', which is not a column of the events. Text takes single quotes."),
         ("amount > 1; SELECT 2", "is not a condition in SQL"),
         ("1) FROM read_csv('x') --", "is not a condition in SQL"),
@@ -349,6 +358,62 @@ def test_a_condition_about_more_than_one_event_is_refused_before_anything_is_reg
         look(spend(orders, n=Count(where=where)), 1)
     assert problem in str(caught.value)
     assert [one.name for one in store.groups.all()] == ["orders"]
+
+
+def test_a_condition_may_call_functions_of_the_event(orders):
+    calls = {
+        "a": "nullif(item, 2) IS NULL",
+        "b": "if(amount > 6, true, false)",
+        "c": 'hour("at") = 0',
+        "d": "lower(shop) LIKE 'b%'",
+    }
+    found = look(spend(orders, **{name: Count(where=where) for name, where in calls.items()}), 1)
+    assert [found[name].to_pylist() for name in calls] == [[1], [1], [1], [1]]
+
+
+def test_a_source_that_is_a_windowed_group_is_refused_by_name_too(orders, store):
+    store.groups.register(spend(orders))
+    second = WindowedGroup("second", USER, "shop/spend", {"n": Count()})
+    for call in (lambda: store.groups.register(second), lambda: look(second, 1)):
+        with pytest.raises(
+            DefinitionError, match=r"shop/spend, is a windowed group, .* Name its source, 'shop/orders'"
+        ):
+            call()
+
+
+def test_a_call_that_fails_registers_nothing(orders, store):
+    asked = HistoricalFeaturesDuckDB(FeatureLookup(spend(orders)))
+    for call in (
+        lambda: asked.serve("bad name!"),
+        lambda: asked.using_spine(pa.table({"buyer": [1], "at": [START]}), "at").save("set"),
+        lambda: HistoricalFeaturesDuckDB(FeatureLookup(spend(orders), ["spent"])).serve("table"),
+    ):
+        with pytest.raises((DefinitionError, DataError)):
+            call()
+    assert [one.name for one in store.groups.all()] == ["orders"]
+
+
+@pytest.mark.parametrize("kind", [pa.time32("s"), pa.time32("ms"), pa.duration("s"), pa.timestamp("ms"), pa.uint64()])
+def test_values_of_every_type_come_out_of_frames_streams_and_files_alike(tmp_path, kind):
+    source = EventSource("odd", "at", project="shop")
+    source.set_dataframe(
+        pa.table(
+            {
+                "user": [1],
+                "at": [START],
+                "x": pa.array([1], pa.int64()).cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(kind),
+            }
+        )
+    ).write()
+    asked = HistoricalFeaturesDuckDB(
+        FeatureLookup(WindowedGroup("last", USER, source, {"x": Last("x"), "n": Count("x")}))
+    )
+    asked = asked.using_spine(pa.table({"user": [1, 2], "at": [START, START]}), "at")
+    frame = asked.to_dataframe(output="arrow")
+    assert frame["n"].to_pylist() == [1, 0]
+    assert frame.schema.field("x").type == kind
+    assert asked.to_batches().read_all().equals(frame)
+    assert asked.to_parquet(tmp_path / "odd.parquet") == 2
 
 
 @pytest.mark.filterwarnings("ignore:shop/spend is now at version")
@@ -388,7 +453,7 @@ def test_names_that_clash_or_are_empty_are_refused_where_they_are_written(orders
 
 
 def test_what_has_no_rows_says_where_they_are(orders, store):
-    look(spend(orders), 1)
+    store.groups.register(spend(orders))
     for call in (
         lambda: store.groups.push("spend", {}),
         lambda: store.groups.sample("spend", limit=1),
@@ -402,14 +467,14 @@ def test_what_has_no_rows_says_where_they_are(orders, store):
         store.groups.load("orders")
     with pytest.raises(DefinitionError, match="event source, whose events are no features"):
         look([FeatureLookup("orders")], 1)
-    with pytest.raises(DefinitionError, match="shop/spend is a registered windowed group, not a feature group"):
+    with pytest.raises(DefinitionError, match="shop/spend is registered as a windowed group, not as a feature group"):
         store.groups.write(
             FeatureGroup("spend", USER, Materialization("at"), "shop"), pa.table({"user": [1], "at": [START], "x": [1]})
         )
 
 
 def test_a_source_is_not_deleted_before_what_is_computed_from_it(orders, store):
-    look(spend(orders), 1)
+    store.groups.register(spend(orders))
     with pytest.raises(DefinitionError, match=r"shop/orders is the source of 'shop/spend'\. Delete that first"):
         orders.delete()
     assert look(spend(orders), 1)["spend_6h"].to_pylist() == [12.0]
@@ -420,7 +485,7 @@ def test_a_source_is_not_deleted_before_what_is_computed_from_it(orders, store):
 
 def test_an_erased_entity_is_gone_from_the_events_and_its_past_is_reported_when_it_returns(orders, store):
     group = spend(orders)
-    look(group, 1)
+    store.groups.register(group)
     receipt = store.entities.erase("user", {"user": 1})
     assert receipt.rows == 2
     assert look(group, 1, 6)["spend_6h"].to_pylist() == [None, None]
@@ -433,7 +498,7 @@ def test_an_erased_entity_is_gone_from_the_events_and_its_past_is_reported_when_
 
 def test_an_entity_that_is_not_there_is_in_no_training_set(orders, store):
     by_shop = WindowedGroup("by_shop", Entity("shop", ["shop"]), orders, {"n": Count()})
-    look(spend(orders), 1)
+    store.groups.register(spend(orders))
     spine = pa.table({"shop": ["a"], "at": [START + HOUR]})
     HistoricalFeaturesDuckDB(FeatureLookup(by_shop)).using_spine(spine, "at").save("of_shops")
     with pytest.warns(match="No row of that entity was stored"):
@@ -442,7 +507,7 @@ def test_an_entity_that_is_not_there_is_in_no_training_set(orders, store):
 
 
 def test_a_receipt_names_sources_that_hold_the_entity_too(orders, store):
-    look(spend(orders), 1)
+    store.groups.register(spend(orders))
     other = EventSource("visits", "at", project="shop")
     other.set_dataframe(table([{"user": 1, "shop": "a", "item": 1, "at": START, "seen": None, "amount": 5.0}])).write()
     second = WindowedGroup("second", USER, orders, {"n": Count()})
@@ -455,7 +520,7 @@ def test_a_receipt_names_sources_that_hold_the_entity_too(orders, store):
 
 def test_a_training_set_of_the_same_events_stops_an_erasure(orders, store):
     by_shop = WindowedGroup("by_shop", Entity("shop", ["shop"]), orders, {"n": Count()})
-    look(spend(orders), 1)
+    store.groups.register(spend(orders))
     spine = pa.table({"shop": ["a"], "at": [START + HOUR]})
     HistoricalFeaturesDuckDB(FeatureLookup(by_shop)).using_spine(spine, "at").save("of_shops")
     with pytest.raises(DefinitionError, match="of_shops"):
@@ -464,12 +529,12 @@ def test_a_training_set_of_the_same_events_stops_an_erasure(orders, store):
 
 
 def test_another_source_needs_another_group(orders, store):
-    look(spend(orders), 1)
+    store.groups.register(spend(orders))
     other = EventSource("returns", "at", project="shop")
     other.set_dataframe(table([{"user": 1, "shop": "a", "item": 1, "at": START, "seen": None, "amount": 5.0}])).write(
         mode="append"
     )
-    with pytest.raises(DefinitionError, match="has source='shop/orders', not 'shop/returns'"):
+    with pytest.raises(DefinitionError, match="over shop/orders, not as a windowed group of user over shop/returns"):
         look(spend(other), 1)
 
 

@@ -19,6 +19,8 @@ from seeknal import (
     FeatureLookup,
     FeatureStore,
     HistoricalFeaturesDuckDB,
+    Interval,
+    Last,
     Materialization,
     StoreError,
     Sum,
@@ -245,6 +247,45 @@ def test_the_status_does_not_depend_on_events_that_have_left_all_windows(served)
         for at in (now, now + 25 * HOUR)
     ]
     assert status == ["found", "not_found"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_keys_that_are_times_find_their_entity_online(unit):
+    day, other = datetime(2024, 1, 1), datetime(1970, 1, 20)
+    source = EventSource("visits", "at", project="shop")
+    keys = pa.array([day], pa.timestamp("us")).cast(pa.timestamp(unit))
+    source.set_dataframe(pa.table({"day": keys, "at": [datetime.now(UTC)], "x": [5]})).write()
+    group = WindowedGroup("of_day", Entity("opening", ["day"]), source, {"x": Sum("x")})
+    table = HistoricalFeaturesDuckDB(FeatureLookup(group)).serve("days")
+    assert [row["x"] for row in table.get_features([{"day": day}, {"day": other}], "dicts")] == [5, None]
+
+
+@pytest.mark.filterwarnings("ignore:shop/visits is now at version")
+def test_a_table_opened_before_a_column_got_a_wider_type_has_its_values_or_says_what_to_do():
+    now = datetime.now(UTC)
+
+    def visits(value, kind):
+        return pa.table({"user": [1], "at": [now], "born": pa.array([value], kind)})
+
+    source = EventSource("visits", "at", project="shop")
+    source.set_dataframe(visits(datetime(1970, 1, 2), pa.timestamp("ms"))).write()
+    group = WindowedGroup("last", Entity("visitor", ["user"]), source, {"born": Last("born")})
+    table = HistoricalFeaturesDuckDB(FeatureLookup(group)).serve("last")
+    assert table.get_features([{"user": 1}], "dicts")[0]["born"] == datetime(1970, 1, 2)
+    source.set_dataframe(visits(datetime(1970, 1, 3), pa.timestamp("us"))).write()
+    FeatureStore().tables.refresh(["last"])
+    assert table.get_features([{"user": 1}], "dicts")[0]["born"] == datetime(1970, 1, 3)
+    source.set_dataframe(visits(datetime(1970, 1, 4, 0, 0, 0, 7), pa.timestamp("us"))).write()
+    FeatureStore().tables.refresh(["last"])
+    with pytest.raises(
+        StoreError, match=r"'born' of 'last' was timestamp\[ms\] when the table was served.*Serve the table again"
+    ):
+        table.get_features([{"user": 1}], "arrow")
+
+
+def test_a_part_of_the_events_is_not_loaded(served):
+    with pytest.raises(DefinitionError, match="an interval of them would give other values than a training set"):
+        FeatureStore().groups.load("spend", interval=Interval(0, None))
 
 
 def test_a_ttl_of_windows_is_refused(served):

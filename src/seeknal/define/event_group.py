@@ -57,7 +57,18 @@ def event_group(
     project: str = "default",
     description: str | None = None,
 ) -> EventGroup:
-    """Return the definition of an event source; see `seeknal.EventSource`."""
+    """Return the definition of an event source; see `seeknal.EventSource`.
+
+    Raises:
+        DefinitionError: A name breaks the rule for names, or is missing.
+    """
+    if not event_time_col:
+        raise DefinitionError(
+            f'Event source {name!r} has no event time, so no window could be told from another. Write EventSource({name!r}, "at"), with '
+            "the name of the column that has the time of each event."
+        )
+    if created_time_col == "":
+        raise DefinitionError("created_time_col is empty. Leave it out, or name the column with the time of recording.")
     dated = Materialization(event_time_col=event_time_col, created_time_col=created_time_col)
     ids = () if event_id is None else event_id
     return EventGroup(name=name, materialization=dated, project=project, description=description, event_id=ids)  # type: ignore[arg-type]  # any list becomes a tuple

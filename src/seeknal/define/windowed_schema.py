@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
+from seeknal.define.aggregations import WindowedFeature
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.define.columns import check_columns
 from seeknal.define.schema import Schema, check_key
@@ -31,7 +34,16 @@ def schema_of(group: WindowedGroup, events: Schema) -> Schema:
                 f"have.{did_you_mean(name, columns)}",
                 column=name,
             )
-    features = tuple(pa.field(one.name, type_of(one.aggregation, columns)) for one in group.windows)
+    features = tuple(pa.field(one.name, _type(group, one, columns)) for one in group.windows)
     check_columns([*group.entity.join_keys, events.event_time.name, *(field.name for field in features)])
     keys = tuple(check_key(pa.field(name, columns[name])) for name in group.entity.join_keys)
     return Schema(keys, events.event_time, None, features)
+
+
+def _type(group: WindowedGroup, feature: WindowedFeature, columns: Mapping[str, pa.DataType]) -> pa.DataType:
+    try:
+        return type_of(feature.aggregation, columns)
+    except DefinitionError as error:
+        raise DefinitionError(
+            f"Feature {feature.name!r} of group {group.name!r}: {error}", feature=feature.name
+        ) from None

@@ -142,7 +142,7 @@ class Engine(Protocol):
             entities: The join keys of the only entities to return, in stored types; None: all.
 
         Yields:
-            The join keys in stored types, the event time `t` in microseconds since 1970, then the columns that the features aggregate
+            The join keys in logical types, the event time `t` in microseconds since 1970, then the columns that the features aggregate
             and the conditions as bools, in the order of `WindowRequest.columns` and `conditions`. The events of an entity are in one
             table, side by side, ordered by event time, created time and order of writing.
         """

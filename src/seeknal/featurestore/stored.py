@@ -241,5 +241,5 @@ class StoredGroup(ABC):
             if isinstance(names, Mapping):
                 declared = parse_each(argument, names)
                 names = list(declared)
-        found = check_features(names)
+        found = check_features(names, argument)
         self._features, self._declared = None if found is None else list(found), declared

@@ -166,7 +166,7 @@ class Groups:
                 group does not fit its source.
         """
         if isinstance(group, WindowedGroup):
-            return self._core.catalog.register_windowed(group)[0]
+            return self._core.catalog.definitions.register(group)[0]
         known = self.find(FeatureGroup.check(group).name, project=group.project)
         record = self._core.catalog.register(group, known)
         with _offline(record, f"The new ttl of {record.label} is registered"):
@@ -285,6 +285,11 @@ class Groups:
         asked, moment = Interval.check(interval), instant_or_none(at)
         check_progress(on_progress)
         with self._served(name, project) as record:
+            if record.windowed and asked != Interval():
+                raise DefinitionError(
+                    f"{record.label} is computed from all events that its windows reach, so an interval of them would give other "
+                    "values than a training set. Load it without one."
+                )
             return self._core.loads.load(record, asked, version, at=moment, on_progress=on_progress)
 
     def loads(self, name: str, *, project: str | None = None) -> list[Load]:

@@ -231,7 +231,9 @@ class Features:
                 raise DataError(
                     f"The row has no {quoted(missing)}. {join_keys_of(source.record.label, source.keys.values())}."
                 )
-            entity = self._catalog.entity(source.record, {own: keys[name] for own, name in source.keys.items()})
+            own_keys = {own: keys[name] for own, name in source.keys.items()}
+            fields = source.version.schema.keys if isinstance(source, WindowedSource) else ()
+            entity = self._catalog.entity(source.record, own_keys, fields)
             rest = entity, instant(moment), asked.interval, most
             if isinstance(source, WindowedSource):
                 found += window_explanation.explain_windows(self._catalog, self._engine(), source, *rest)

@@ -86,6 +86,7 @@ class TrainingSets:
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
         spine = retrieval.spine_table(sources, asked.spine, question)
+        sources = [self._catalog.definitions.settled(source) for source in sources]
         self._saved.create()
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
         place = self._saved.at(folder)

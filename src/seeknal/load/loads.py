@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from seeknal.errors import StoreError, notice
+from seeknal.errors import DefinitionError, StoreError, notice
 from seeknal.load.ask import Ask
 from seeknal.load.cutover import Mover
 from seeknal.load.feeds import cut_off, uses, whole
@@ -125,7 +126,10 @@ class Loads:
     def reload_windows(self, groups: Sequence[GroupRecord]) -> None:
         """Bring the online events of windowed groups up to date."""
         for one in groups:
-            self.reload(one)
+            # One that can no longer be computed keeps what is online; the caller tells of it.
+            with suppress(DefinitionError):
+                _ = self._catalog.version(one).schema
+                self.reload(one)
 
     def require(self, record: GroupRecord) -> None:
         """Check that every online store in which tables use rows of a group can be read.

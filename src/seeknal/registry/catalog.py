@@ -16,6 +16,7 @@ from seeknal.errors import DataError, DefinitionError, GroupDeletedError, StoreE
 from seeknal.names import check_entity, quoted, split_label
 from seeknal.offline.table_log import TableLog
 from seeknal.registry import GroupRecord, GroupState, Registry, Version
+from seeknal.registry.definitions import Definitions
 from seeknal.registry.finder import Finder
 from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.lifetimes import Lifetimes
@@ -62,7 +63,7 @@ class Catalog(Finder):
         check_windows: Callable[[WindowedGroup, Schema], None] | None = None,
     ) -> None:
         super().__init__(storage, registry)
-        self._check_windows = check_windows
+        self.definitions = Definitions(self, check_windows)
         self.lifetimes = Lifetimes(storage, registry)
         self._open_table = open_table
 
@@ -85,37 +86,6 @@ class Catalog(Finder):
             if getattr(old, what) != getattr(new, what):
                 notice(f"{record.label} now has {what}={getattr(new, what)}; it had {what}={getattr(old, what)}.")
         return record
-
-    def register_windowed(self, group: WindowedGroup) -> tuple[GroupRecord, int]:
-        """Register a windowed group, if it or its definition is new, and return it with the number of the definition's version.
-
-        Raises:
-            DefinitionError: The source does not exist or has no rows, the definition does not fit it, or the registered group has another
-                entity or source.
-        """
-        origin = self.group(group.origin)
-        events = self.version(origin)
-        whole = replace(group, source=origin.label, project=group.project or origin.project)
-        known = self.registry.group(whole.project or "", whole.name)
-        if (
-            known
-            and known.windowed
-            and (known.windowed.origin, known.group.entity.name) == (origin.label, whole.entity.name)
-        ):
-            for one in self.registry.definitions(known):
-                if whole.is_same_as(one.text):
-                    return known, one.number
-        assert self._check_windows  # noqa: S101 - a catalog for lookups by key registers nothing
-        self._check_windows(whole, events.schema)
-        before = self.version(known) if known and known.windowed else None
-        with self.lifetimes.staying(origin):
-            record, number = self.registry.save_windowed_group(whole, origin)
-        if isinstance(before, WindowedVersion) and isinstance(after := self.version(record, number), WindowedVersion):
-            changes = ", ".join(map(str, before.difference(after)))
-            notice(
-                f"{record.label} is now at version {number}: {changes}. Online tables stay at theirs until they are served again."
-            )
-        return record, number
 
     def origin(self, record: GroupRecord) -> GroupRecord:
         """Return the group whose stored rows a group's values come from: the source of a windowed group, else the group itself.
@@ -392,10 +362,15 @@ class Catalog(Finder):
             return fingerprint_of(version.files)
         return self.log(record).fingerprint(version.snapshot) or self.snapshot(record, version).fingerprint
 
-    def entity(self, record: GroupRecord, keys: Mapping[str, Any]) -> pa.Table:
+    def entity(self, record: GroupRecord, keys: Mapping[str, Any], fields: Sequence[pa.Field] = ()) -> pa.Table:
         """Return the join keys of one entity of a group, as a table with one row, in types that hold the keys of all versions.
 
         A value outside the range of its key's type keeps a wider type.
+
+        Args:
+            record: The group.
+            keys: The join keys.
+            fields: Their types, if the group is not registered.
 
         Raises:
             DataError: The keys have wrong names or types.
@@ -405,7 +380,7 @@ class Catalog(Finder):
         from seeknal.values.exact import read_keys
 
         check_entity(keys)
-        fields = self._widest_keys(record)
+        fields = fields or self._widest_keys(record)
         names = [field.name for field in fields]
         lacking, extra = [name for name in names if name not in keys], [name for name in keys if name not in names]
         if lacking or extra:
@@ -458,8 +433,7 @@ class Catalog(Finder):
     def source(self, lookup: FeatureLookup, as_of: AsOf | None = None) -> Source:
         """Return the source of a lookup: the rows of its version, as stored now or as of `as_of`."""
         if isinstance(lookup.source, WindowedGroup):
-            record, number = self.register_windowed(lookup.source)
-            return self.resolved(lookup, record, *self.read(record, lookup.version or number, as_of))
+            return self.definitions.source(lookup, lookup.source, as_of)
         state = None if as_of is not None else self.state(lookup.name, lookup.project)
         record = state.record if state else self.group(lookup.name, lookup.project)
         if record.event_id is not None:

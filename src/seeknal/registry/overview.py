@@ -22,7 +22,7 @@ class Overview(Catalog):
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        super().__init__(catalog.storage, catalog.registry, catalog._open_table, catalog._check_windows)  # noqa: SLF001 - of the base class
+        super().__init__(catalog.storage, catalog.registry, catalog._open_table, catalog.definitions.check)  # noqa: SLF001 - of the base class
         self._logs: dict[tuple[str, str], TableLog] = {}
 
     @locked_cached_property

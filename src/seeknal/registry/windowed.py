@@ -86,18 +86,25 @@ def windowed_versions(
     found = []
     for one in definitions:
         features, hop = features_of(one.text)
-        found.append(
-            WindowedVersion(
-                number=one.number,
-                schema_text="",
-                created_at=one.created_at,
-                snapshot=events.snapshot,
-                rows=events.rows,
-                written_at=events.written_at,
-                is_current=one.is_current,
-                files=events.files,
-                definition=replace(group, features=features, hop=hop),
-                events=events,
-            )
-        )
+        found.append(_version(replace(group, features=features, hop=hop), events, one))
     return found
+
+
+def unregistered(group: WindowedGroup, events: Version) -> WindowedVersion:
+    """Return the version of a definition that is not registered. Its number is 0."""
+    return _version(group, events, DefinitionRecord(0, group.text, 0, is_current=False))
+
+
+def _version(group: WindowedGroup, events: Version, one: DefinitionRecord) -> WindowedVersion:
+    return WindowedVersion(
+        number=one.number,
+        schema_text="",
+        created_at=one.created_at,
+        snapshot=events.snapshot,
+        rows=events.rows,
+        written_at=events.written_at,
+        is_current=one.is_current,
+        files=events.files,
+        definition=group,
+        events=events,
+    )

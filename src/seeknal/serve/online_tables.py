@@ -154,12 +154,13 @@ class OnlineTables:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
         from seeknal.join import retrieval
 
-        first = sources[0].record
+        own = check_name("online table", sources[0].record.name if name is None else name)
         retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
         retrieval.check_keys(sources)
+        sources = [self._catalog.definitions.settled(source) for source in sources]
         table = OnlineTableRecord(
-            project=first.project,
-            name=check_name("online table", first.group.name if name is None else name),
+            project=sources[0].record.project,
+            name=own,
             lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
             ttl=None if ttl is None else microseconds(ttl),
             target=place,

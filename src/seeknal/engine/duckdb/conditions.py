@@ -22,6 +22,8 @@ _ALLOWED = {
     *("COMPARISON", "CONJUNCTION", "OPERATOR", "CONSTANT", "COLUMN_REF", "FUNCTION", "BETWEEN", "CASE", "CAST", "TYPE")
 }
 """The classes of expressions that a condition may have. Others are subqueries, windows, parameters, stars and lambdas."""
+_MACROS = {"nullif", "ifnull", "if"}
+"""Functions that DuckDB writes as others, which are allowed."""
 _OF_TIMES = {
     *("+", "-", "year", "quarter", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond"),
     *(
@@ -76,10 +78,17 @@ def check_conditions(cursor: duckdb.DuckDBPyConnection, schema: Schema, conditio
 
 
 def _problem(cursor: duckdb.DuckDBPyConnection, schema: Schema, condition: str) -> str | None:
-    found = cursor.execute("SELECT json_serialize_sql(?)", [f"SELECT {condition_sql(condition)}"]).fetchall()
-    parsed = json.loads(found[0][0])
-    if parsed.get("error"):
-        return f"is not a condition in SQL: {parsed.get('error_message')}."
+    # By itself too, or "x = 1) OR (y = 2" would pass, whose parentheses close ours.
+    for text in (f"SELECT\n{condition}", f"SELECT {condition_sql(condition)}"):
+        found = cursor.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+        parsed = json.loads(found[0][0])
+        if parsed.get("error"):
+            hint = (
+                ""
+                if '"' in condition
+                else ' A column whose name is a word of SQL, such as at or order, needs double quotes: "at".'
+            )
+            return f"is not a condition in SQL: {parsed.get('error_message')}.{hint}"
     nodes = list(_nodes(parsed["statements"][0]["node"]["select_list"]))
     if len(parsed["statements"]) != 1 or parsed["statements"][0]["node"]["from_table"]["type"] != "EMPTY":
         return "is more than one condition. Join conditions by AND."
@@ -91,7 +100,7 @@ def _problem(cursor: duckdb.DuckDBPyConnection, schema: Schema, condition: str) 
             name = node["column_names"][0]
             quotes = " Text takes single quotes." if f'"{name}"' in condition else ""
             return f"names {name!r}, which is not a column of the events.{quotes}{did_you_mean(name, schema.names)}"
-        if node["class"] == "FUNCTION" and not _is_stable(cursor, node["function_name"]):
+        if node["class"] == "FUNCTION" and not (node["arguments"] and _is_stable(cursor, node["function_name"])):
             return f"calls {node['function_name']}, whose result does not depend on the event alone. Leave it out."
     return _misfit(cursor, schema, condition)
 
@@ -108,6 +117,8 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_stable(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
+    if name.lower() in _MACROS:
+        return True
     query = "SELECT DISTINCT stability FROM duckdb_functions() WHERE function_name = ? AND function_type = 'scalar'"
     found = {row[0] for row in cursor.execute(query, [name.lower()]).fetchall()}
     return bool(found) and (name.lower() in _OF_TIMES or found == {"CONSISTENT"})

@@ -120,7 +120,8 @@ class DuckDBEngine:
             features = join.answer(mine.drop_columns("i"), number, passes)
             names = [f"f{i}" for i in range(len(wanted.windows))]
             found.append(moments.with_name(f"{moments.stem}-{number}.parquet"))
-            pq.write_table(features.rename_columns(names).append_column("i", mine["i"]), found[-1])
+            stored = recast(features, [types.stored(kind) for kind in features.schema.types])
+            pq.write_table(stored.rename_columns(names).append_column("i", mine["i"]), found[-1])
         schema = join.schema
         cursor = self._duck.connection.cursor()
         try:

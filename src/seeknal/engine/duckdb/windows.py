@@ -148,7 +148,9 @@ class WindowJoin:
         # Keys without an order of their own, such as text of another collation, still stand side by side.
         order = pc.sort_indices(found, [(name, "ascending") for name in [*keys, "t", *tie]])
         names = [*keys, "t", *self._columns.values(), *self._masks.values()]
-        return found.take(order).select(names).rename_columns([*self.wanted.keys, "t", *names[len(keys) + 1 :]])
+        events = found.take(order).select(names).rename_columns([*self.wanted.keys, "t", *names[len(keys) + 1 :]])
+        logical = [self.wanted.rows.schema.field(name).type for name in self.wanted.keys]
+        return recast(events, [*logical, *events.schema.types[len(keys) :]])
 
 
 def _nothing(keys: int, columns: list[str], fields: list[pa.Field], masks: dict[str, str]) -> pa.Table:

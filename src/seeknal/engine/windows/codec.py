@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, pairwise
 from typing import Any
 
@@ -23,7 +23,7 @@ from seeknal.define.windowed_group import WindowedGroup
 from seeknal.engine.windows.inputs import Events, Moments
 from seeknal.engine.windows.kernel import compute
 from seeknal.engine.windows.one import KernelNeededError, OneEntity
-from seeknal.errors import StoreError
+from seeknal.errors import DataError, StoreError
 from seeknal.online import Codec, Entries, WireRow
 from seeknal.online.codec import to_wire
 from seeknal.values import types
@@ -60,7 +60,6 @@ class WindowCodec(Codec):
         self._layout = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
         self._reach = group.reach
         self.layout = _FORMAT + self._layout.serialize().to_pybytes()
-        self._ones: dict[bytes, OneEntity | None] = {}
         (nothing,) = self._computed([[[] for _ in self._layout]], 0, self.layout)
         self.nothing = (*nothing[:-1], None)
 
@@ -72,7 +71,7 @@ class WindowCodec(Codec):
         for table in tables:
             if not len(table):
                 continue
-            keys = self.stored_keys(table)
+            keys = self.keys(table)
             starts = [i for i in range(len(keys)) if not i or keys[i] != keys[i - 1]]
             columns = table.drop_columns(self.schema.key_names).columns
             lists = [to_wire(column, field.type) for column, field in zip(columns, self._layout, strict=True)]
@@ -105,24 +104,25 @@ class WindowCodec(Codec):
 
     def _quickly(self, events: Sequence[Lists], at: int, layout: bytes) -> list[WireRow] | None:
         """Compute the features of a few entities with few events; None if the kernel has to, or is faster."""
+        if (layout or self.layout) != self.layout:  # the types of the columns have changed since
+            return None
         if len(events) > _FEW_ENTITIES or sum(len(lists[0]) for lists in events) > _FEW_EVENTS:
             return None
-        if (one := self._one(layout)) is None:
+        if self._one is None:
             return None
         try:
-            return [(*one.at(lists, at), _newest(lists[0], at)) for lists in events]
+            return [(*self._one.at(lists, at), _newest(lists[0], at)) for lists in events]
         except KernelNeededError:
             return None
 
-    def _one(self, layout: bytes) -> OneEntity | None:
-        if layout not in self._ones:
-            schema, group = _schema_of(layout or self.layout), self._group
-            types = {name: schema.types[1 + i] for i, name in enumerate(self._columns)}
-            columns = {name: 1 + i for i, name in enumerate(self._columns)}
-            conditions = {text: 1 + len(columns) + i for i, text in enumerate(self._conditions)}
-            can = all(OneEntity.can(feature, types) for feature in group.windows)
-            self._ones[layout] = OneEntity(group.windows, types, columns, conditions, group.hop_length) if can else None
-        return self._ones[layout]
+    @cached_property
+    def _one(self) -> OneEntity | None:
+        group, layout = self._group, self._layout
+        kinds = {name: layout.types[1 + i] for i, name in enumerate(self._columns)}
+        columns = {name: 1 + i for i, name in enumerate(self._columns)}
+        conditions = {text: 1 + len(columns) + i for i, text in enumerate(self._conditions)}
+        can = all(OneEntity.can(feature, kinds) for feature in group.windows)
+        return OneEntity(group.windows, kinds, columns, conditions, group.hop_length) if can else None
 
     def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:  # noqa: ARG002 - all layouts begin with the times
         """Return the event times of stored events, including future ones."""
@@ -148,8 +148,24 @@ class WindowCodec(Codec):
         moments = Moments(np.arange(len(events)), np.full(len(events), at))
         made = Events(entity, arrays[0].to_numpy(), columns, masks)
         features = compute(made, moments, self._group.windows, self._group.hop_length)
-        wires = [to_wire(column, field.type) for column, field in zip(features, self.schema.features, strict=True)]
+        wires = [
+            to_wire(self._fitted(*pair), pair[1].type) for pair in zip(features, self.schema.features, strict=True)
+        ]
         return list(zip(*wires, (_newest(lists[0], at) for lists in events), strict=True))
+
+    def _fitted(self, values: pa.Array, field: pa.Field) -> pa.Array:
+        """Cast results to the type that the feature had when the table was opened: the source may have got a wider one since.
+
+        Raises:
+            StoreError: A value does not fit.
+        """
+        try:
+            return cast(values, field.type)
+        except (DataError, pa.ArrowInvalid) as error:
+            raise StoreError(
+                f"Feature {field.name!r} of {self._group.name!r} was {field.type} when the table was served, and is {values.type} now: "
+                f"{error} Serve the table again."
+            ) from None
 
 
 def _newest(times: Sequence[int], at: int) -> int | None:

@@ -18,6 +18,7 @@ from seeknal.registry.sqlite import tables as t
 from seeknal.registry.sqlite.rows import entity_of, group_of
 from seeknal.values.times import now
 
+_A = {kind: f"{'an' if kind[0] == 'e' else 'a'} {kind}" for kind in ("feature group", "event source", "windowed group")}
 _ID_BITS = 62
 """The size of the random ids of groups; SQLite has room for 63 bits."""
 
@@ -105,7 +106,9 @@ def _fixed(group: FeatureGroup | WindowedGroup) -> dict[str, object]:
 
 def _refuse_changes(label: str, new: Mapping[str, object], old: Mapping[str, object]) -> None:
     if new["kind"] != old["kind"]:
-        raise DefinitionError(f"{label} is a registered {old['kind']}, not a {new['kind']}. Choose another name.")
+        raise DefinitionError(
+            f"{label} is registered as {_A[str(old['kind'])]}, not as {_A[str(new['kind'])]}. Choose another name."
+        )
     for what, value in new.items():
         if value != old[what]:
             project, name = label.split("/")
