@@ -593,7 +593,7 @@ MUTATIONS = (
         "records = [record, *self._catalog.registry.windowed_groups(record)]",
         "records = [record]",
         "join/training_sets.py",
-        "windows.py::test_a_saved_training_set_is_rebuilt_after_late_events_and_an_optimization",
+        "windows.py::test_a_saved_training_set_is_rebuilt_after_late_events_an_overwrite_and_a_vacuum",
     ),
     rule(
         "a source is deleted under its groups",
@@ -621,7 +621,7 @@ MUTATIONS = (
         "start, stop = counts[start], counts[stop]",
         "pass",
         "engine/windows/one.py",
-        ("contract/test_windows_one.py::test_a_lookup_of_a_few_events_does_not_need_the_kernel",),
+        ("contract/test_windows_one.py::test_one_entity_has_the_values_of_the_kernel",),
     ),
 )
 

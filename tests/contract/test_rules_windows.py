@@ -28,6 +28,7 @@ from seeknal import (
     Materialization,
     Max,
     MostFrequent,
+    SeeknalWarning,
     Std,
     Sum,
     TimeSinceLast,
@@ -311,7 +312,7 @@ def test_a_new_definition_is_the_next_version_and_the_same_one_in_another_order_
     assert look([FeatureLookup("spend")], 1).column_names[2:] == ["spend_1h", "spend_6h"]
 
 
-def test_a_saved_training_set_is_rebuilt_after_late_events_and_an_optimization(orders, store):
+def test_a_saved_training_set_is_rebuilt_after_late_events_an_overwrite_and_a_vacuum(orders, store):
     spine = pa.table({"user": [1, 2], "at": [START + 3 * HOUR] * 2})
     asked = HistoricalFeaturesDuckDB(FeatureLookup(spend(orders))).using_spine(spine, "at")
     before = asked.to_dataframe(output="arrow")
@@ -321,7 +322,9 @@ def test_a_saved_training_set_is_rebuilt_after_late_events_and_an_optimization(o
             table([{"user": 1, "shop": "a", "item": 5, "at": START + hour * HOUR, "seen": None, "amount": 9.0}])
         )
         orders.write(mode="append")
-    store.groups.optimize("orders", keep_days=0)
+    with pytest.warns(SeeknalWarning, match="replaced all of shop/orders"):
+        orders.write(mode="overwrite")
+    assert store.groups.optimize("orders", keep_days=0).removed
     assert TrainingSet.load("kept").reproduce(output="arrow").equals(before)
 
 
