@@ -305,3 +305,14 @@ def test_a_table_has_windows_and_stored_features_side_by_side(served):
     lookups = [FeatureLookup("profile"), FeatureLookup("spend", ["n"], prefix="orders_")]
     table = HistoricalFeaturesDuckDB(lookups).serve("both", ttl=timedelta(days=1))
     assert table.get_features([{"user": 1}], "dicts") == [{"user": 1, "age": None, "orders_n": 1}]
+
+
+def test_a_table_of_windows_does_not_expire_by_the_ttl_of_stored_features(served):
+    profile = FeatureGroup("profile", Entity("user", ["user"]), Materialization("at"), "shop")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    FeatureStore().groups.write(profile, pa.table({"user": [1], "at": [tomorrow], "age": [40]}))
+    lookups = [FeatureLookup("profile"), FeatureLookup("spend")]
+    HistoricalFeaturesDuckDB(lookups).serve("both", ttl=timedelta(days=1))
+    tables = FeatureStore().tables
+    assert not tables.freshness(tables.get("both"), tomorrow + timedelta(hours=12)).is_expired
+    assert tables.freshness(tables.get("both"), tomorrow + timedelta(hours=36)).is_expired

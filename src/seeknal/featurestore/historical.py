@@ -321,7 +321,7 @@ class HistoricalFeaturesDuckDB:
             name: Name of the table. None: the name of the group, if there is only one.
             target: An online store other than the configured one: a folder, or the URL of Redis, without a password. The
                 configured one counts as None, however it is spelled.
-            ttl: How long values are valid, in place of the groups' own ttl.
+            ttl: How long stored values are valid, in place of the groups' own ttl. Windows end by themselves.
             on_progress: As in `to_dataframe`.
             take_over: Also overwrite rows that another home, or a deleted group, left in the store. From then on they belong
                 to this home.

@@ -88,7 +88,8 @@ def _of_feed(loads: Loads, table: OnlineTableRecord, fed: Feed, at: int, erased:
         return Freshness(table.project, table.name, None, None, is_behind=True)
     refuse_erased(status.state, erased, fed.record, table)
     newest = loads.newest(fed.record, status, table.target, at)
-    ttl = status.state.ttl if table.ttl is None else table.ttl
+    # Windows end by themselves, so no ttl concerns them.
+    ttl = None if fed.record.windowed else status.state.ttl if table.ttl is None else table.ttl
     is_expired = ttl is not None and newest is not None and newest < at - ttl
     is_behind = fed.has_moved or bool(fed.cut_off) or not status.is_fresh
     return Freshness(table.project, table.name, newest, status.state.at, is_behind, is_expired=is_expired)

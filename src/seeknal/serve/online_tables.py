@@ -133,7 +133,7 @@ class OnlineTables:
             name: The table's name. None: the name of the group, if there is only one.
             target: An online store other than the configured one: a folder, or the URL of Redis, without a password. The
                 configured one counts as None, however it is spelled.
-            ttl: How long values are valid, in place of the groups' own ttl.
+            ttl: How long stored values are valid, in place of the groups' own ttl. Windows end by themselves.
             at: The time that counts as now. None: the clock.
             on_progress: Called with the progress of the load.
             take_over: Whether this home takes ownership of rows of another home, or of a deleted group, in the store.
