@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,16 @@ import pyarrow as pa
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.registry import SnapshotRecord
-from seeknal.values.display import records
+from seeknal.values.display import records, shown_duration
 from seeknal.values.frames import library
-from seeknal.values.times import Interval
+from seeknal.values.times import Interval, show
 from seeknal.values.types import UTC
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ALL_ROWS = 100_000_000
+"""Maximum number of rows read for one entity, large enough for all of them."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,18 @@ def candidates_of(
         write = next(write for write in writes if row_id < write.next_row_id)
         found.append(Candidate(label, "", time or 0, recorded, write.number, write.at, values, row_id))
     return found
+
+
+def written_later(found: Sequence[Candidate]) -> list[Candidate]:
+    """Return candidates that a snapshot does not have yet, with the verdict that says so."""
+    return [
+        replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}") for one in found
+    ]
+
+
+def span_of(microseconds: int) -> str:
+    """Return a duration as verdicts show it."""
+    return shown_duration(timedelta(microseconds=microseconds))
 
 
 def to_pandas(found: Sequence[Candidate]) -> pd.DataFrame:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from seeknal.define.columns import ROW_ID
 from seeknal.engine import Engine
-from seeknal.join.candidates import Candidate, candidates_of, near
+from seeknal.join.candidates import ALL_ROWS, Candidate, candidates_of, near, span_of, written_later
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
-from seeknal.values.display import shown_duration
 from seeknal.values.matching import stored_keys
-from seeknal.values.times import Interval, show
-
-if TYPE_CHECKING:
-    pass
-
-_MOST = 100_000_000
-"""Maximum number of rows read for one entity, large enough for all of them."""
+from seeknal.values.times import Interval
 
 
 def explain(
@@ -57,7 +48,7 @@ def explain(
     schema = source.version.schema
     _, now = catalog.read(source.record, source.version.number)
     own = stored_keys(entity, [field.type for field in schema.keys])
-    visible, stored = (engine.sample(rows, _MOST, own) for rows in (source.rows(), now.within(schema)))
+    visible, stored = (engine.sample(rows, ALL_ROWS, own) for rows in (source.rows(), now.within(schema)))
     # Rows written after the source's snapshot could not win, but are listed as well, as written later.
     later_only = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], visible[ROW_ID].combine_chunks())))
     tables = [near(table, schema, moment, interval, limit) for table in (visible, later_only)]
@@ -66,21 +57,16 @@ def explain(
     hidden = {one.row_id: why for one in seen if (why := _why_hidden(one, moment, interval))}
     best = max((one for one in seen if one.row_id not in hidden), key=lambda one: one.place, default=None)
     lifetime = source.record.group.materialization.lifetime
-    judged = [
-        replace(one, verdict=hidden.get(one.row_id) or _why_lost(one, best, moment, lifetime)) for one in seen
-    ] + [replace(one, verdict=f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}") for one in later]
+    judged = [replace(one, verdict=hidden.get(one.row_id) or _why_lost(one, best, moment, lifetime)) for one in seen]
+    judged += written_later(later)
     # An expired newest row is listed first too, with the verdict that it expired.
     winner = best.row_id if best else None
     return sorted(judged, key=lambda one: (one.row_id != winner, abs(moment - one.event_time)))[:limit]
 
 
-def _span_of(microseconds: int) -> str:
-    return shown_duration(timedelta(microseconds=microseconds))
-
-
 def _why_hidden(one: Candidate, moment: int, interval: Interval) -> str | None:
     if one.event_time > moment:
-        return f"future: {_span_of(one.event_time - moment)} after the moment"
+        return f"future: {span_of(one.event_time - moment)} after the moment"
     return None if interval.intersect(Interval(one.event_time, one.event_time)) else f"outside {interval}"
 
 
@@ -90,11 +76,11 @@ def _why_lost(one: Candidate, best: Candidate | None, moment: int, lifetime: int
     age = moment - best.event_time
     expired = lifetime is not None and age > lifetime
     if one is best:
-        return f"expired: {_span_of(age)} old, the ttl is {_span_of(lifetime or 0)}" if expired else "won"
+        return f"expired: {span_of(age)} old, the ttl is {span_of(lifetime or 0)}" if expired else "won"
     # An expired newest row hides the older ones all the same.
     behind = ", which has expired" if expired else ""
     if one.event_time < best.event_time:
-        gap = _span_of(best.event_time - one.event_time)
+        gap = span_of(best.event_time - one.event_time)
         return f"older by {gap} than the newest{behind}" if expired else f"older than the winner by {gap}"
     if one.place[1] != best.place[1]:
         return f"same time, but recorded earlier than the newest{behind}"

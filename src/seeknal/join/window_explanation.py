@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,15 +11,11 @@ import pyarrow.compute as pc
 from seeknal.define.aggregations import WindowedFeature
 from seeknal.define.columns import ROW_ID
 from seeknal.engine import Engine
-from seeknal.join.candidates import Candidate, candidates_of
+from seeknal.join.candidates import ALL_ROWS, Candidate, candidates_of, span_of, written_later
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import WindowedSource
-from seeknal.values.display import shown_duration
 from seeknal.values.matching import stored_keys
-from seeknal.values.times import Interval, show
-
-_MOST = 100_000_000
-"""Maximum number of events read for one entity, large enough for all of them."""
+from seeknal.values.times import Interval
 
 
 def explain_windows(
@@ -56,7 +51,7 @@ def explain_windows(
     conditions = list(dict.fromkeys(one.aggregation.where for one in features if one.aggregation.where is not None))
     _, now = catalog.read(source.origin)
     seen, stored = (
-        engine.sample(snapshot.within(schema), _MOST, own, conditions) for snapshot in (source.snapshot, now)
+        engine.sample(snapshot.within(schema), ALL_ROWS, own, conditions) for snapshot in (source.snapshot, now)
     )
     later = stored.filter(pc.invert(pc.is_in(stored[ROW_ID], seen[ROW_ID].combine_chunks())))
     writes = catalog.snapshots(source.origin)
@@ -67,9 +62,7 @@ def explain_windows(
         event = _Event(one, moment, interval, holds)
         verdict = hidden.get(one.row_id) or event.verdict(features, source.version.definition.hop_length)
         judged.append(replace(one, verdict=verdict))
-    for one in candidates_of(later, source.record.label, schema, names, writes):
-        verdict = f"written later: by snapshot {one.snapshot}, on {show(one.written_at)}"
-        judged.append(replace(one, verdict=verdict))
+    judged += written_later(candidates_of(later, source.record.label, schema, names, writes))
     return sorted(judged, key=lambda one: (not one.verdict.startswith("in "), abs(moment - one.event_time)))[:limit]
 
 
@@ -115,7 +108,7 @@ class _Event:
         if not self.interval.intersect(Interval(time, time)):
             return f"outside {self.interval}"
         if time > self.moment:
-            return f"future: {_span_of(time - self.moment)} after the moment"
+            return f"future: {span_of(time - self.moment)} after the moment"
         inside, reasons = [], dict[str, list[str]]()
         for one in features:
             if (why := self._why_not(one, hop)) is None:
@@ -130,19 +123,15 @@ class _Event:
         """Return why the event does not count in a feature; None if it does."""
         of, end = feature.aggregation, self.moment - feature.aggregation.shift
         if self.row.event_time > end:
-            return f"after the window by {_span_of(self.row.event_time - end)}"
+            return f"after the window by {span_of(self.row.event_time - end)}"
         if feature.length is not None:
             start = end - feature.length
             start = start if hop is None else start // hop * hop
             if self.row.event_time <= start:
-                return f"too old by {_span_of(start - self.row.event_time)}"
+                return f"too old by {span_of(start - self.row.event_time)}"
         if of.where is not None and not self.holds[of.where]:
             return f"{of.where} is not true"
         for name in (of.source_column, of.by):
             if name is not None and name in self.row.features and self.row.features[name] is None:
                 return f"{name} is null"
         return None
-
-
-def _span_of(microseconds: int) -> str:
-    return shown_duration(timedelta(microseconds=microseconds))
