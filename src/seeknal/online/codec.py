@@ -8,6 +8,7 @@ one row at 3 is `[10, 1, 3]`. With another row at 9, which lies in the future, i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -47,12 +48,16 @@ class Codec:
         wires = [pa.field(str(i), types.wire(kind)) for i, kind in enumerate(self._kinds)]
         self._row = pa.struct([*wires, pa.field("time", pa.int64())])
         self._plain = [_is_plain(kind) for kind in self._kinds]
-        self.nothing = (None,) * (len(self._kinds) + 1)
         self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
     def __reduce__(self) -> tuple[type[Codec], tuple[Schema]]:
         # The key encoder is a closure, which cannot be pickled; the schema is enough to create it again.
         return Codec, (self.schema,)
+
+    @cached_property
+    def nothing(self) -> WireRow:
+        """The row that stands for an entity without one."""
+        return (None,) * (len(self._kinds) + 1)
 
     def keys(self, table: pa.Table) -> list[bytes]:
         """Return the encoded key of each row of a table; its key columns are found by the names of the join keys.

@@ -60,11 +60,15 @@ class WindowCodec(Codec):
         self._layout = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
         self._reach = group.reach
         self.layout = _FORMAT + self._layout.serialize().to_pybytes()
-        (nothing,) = self._computed([[[] for _ in self._layout]], 0, self.layout)
-        self.nothing = (*nothing[:-1], None)
 
     def __reduce__(self) -> tuple[type[WindowCodec], tuple[Schema, WindowedGroup, Schema]]:  # type: ignore[override]
         return WindowCodec, (self.schema, self._group, self._events)
+
+    @cached_property
+    def nothing(self) -> WireRow:
+        """The features of empty windows. Loads do not need them, so they are computed at the first use."""
+        (nothing,) = self._computed([[[] for _ in self._layout]], 0, self.layout)
+        return nothing
 
     def entries_of_events(self, tables: Iterable[pa.Table]) -> Iterator[Entries]:
         """Encode events as `Engine.events` returns them, one entry for each entity."""
