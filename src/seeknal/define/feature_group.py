@@ -158,8 +158,8 @@ class Named(Protocol):
         """The group's name."""
 
     @property
-    def project(self) -> str:
-        """The name of the group's project."""
+    def project(self) -> str | None:
+        """The name of the group's project; None for a windowed group whose source is named without one."""
 
 
 @dataclass(frozen=True)
