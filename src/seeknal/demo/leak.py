@@ -16,7 +16,7 @@ VALIDATE_FROM = pd.Timestamp("2013-10-01", tz="UTC")
 """Models are trained on the flights whose prediction is due before this moment, and tested on the others."""
 
 _GROUP = ["carrier", "origin", "day_of_flight"]
-_FEATURES = ["hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "delay_last_20"]
+_FEATURES = ["hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "delay_3h"]
 
 
 def join_by_date(landed: pa.Table) -> pd.Series[float]:
@@ -73,14 +73,14 @@ def can_train() -> bool:
 
 
 def compare(training: pa.Table, landed: pa.Table) -> dict[str, Score]:
-    """Train two models whose columns differ only in `delay_today`, and score both.
+    """Train two models whose columns differ only in `delay_1d`, and score both.
 
     Args:
         training: The training set, from the point-in-time join.
         landed: The flights, in the same order, with their actual arrivals.
     """
     honest = training.to_pandas()
-    naive = honest.assign(delay_today=join_by_date(landed))
+    naive = honest.assign(delay_1d=join_by_date(landed))
     return {"by date": _score(naive, honest), "point in time": _score(honest, honest)}
 
 
@@ -101,4 +101,4 @@ def _area(model: Any, frame: pd.DataFrame) -> float:
 
 
 def _columns(frame: pd.DataFrame) -> tuple[Any, Any]:
-    return frame[[*_FEATURES, "delay_today"]].to_numpy("float64"), (frame["arr_delay"] > LATE).to_numpy()
+    return frame[[*_FEATURES, "delay_1d"]].to_numpy("float64"), (frame["arr_delay"] > LATE).to_numpy()

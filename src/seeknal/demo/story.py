@@ -22,14 +22,17 @@ from rich.table import Table
 from rich.text import Text
 
 from seeknal.config import FILE
+from seeknal.define.aggregations import Mean
+from seeknal.define.event_group import event_group
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.demo import flights, leak
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError, SeeknalWarning
 from seeknal.home.store import FeatureStore
 from seeknal.serve.open_tables import ServedTable
 from seeknal.system.extras import how_to_install
-from seeknal.values.times import show
+from seeknal.values.times import instant, show
 
 PROJECT = "flights"
 ONLINE_TABLE = "flight_features"
@@ -45,17 +48,25 @@ WEATHER = FeatureGroup(
     PROJECT,
     f"{_OURS}: hourly weather at the airports of New York.",
 )
-CARRIER_DELAYS = FeatureGroup(
+LANDINGS = event_group(
+    "landings",
+    "landed_at",
+    project=PROJECT,
+    description=f"{_OURS}: flights from New York, at the time when each landed.",
+)
+CARRIER_DELAYS = WindowedGroup(
     "carrier_delays",
     Entity("carrier_at_airport", ["carrier", "origin"]),
-    Materialization(event_time_col="landed_at"),
-    PROJECT,
-    f"{_OURS}: recent arrival delays of a carrier's flights from an airport.",
+    LANDINGS,
+    {"delay": Mean("arr_delay", over=["3h", "1d"])},
+    description=f"{_OURS}: mean arrival delays of a carrier's flights from an airport.",
 )
 LOOKUPS = (
     FeatureLookup(WEATHER, rename={"airport": "origin"}),
     FeatureLookup(CARRIER_DELAYS),
 )
+EVENING = datetime(2014, 1, 1, tzinfo=UTC)
+"""The moment of the online lookups, the last evening of the year in New York: the windows of today have no flights."""
 
 
 def run(folder: Path, console: Console) -> None:
@@ -75,7 +86,7 @@ def run(folder: Path, console: Console) -> None:
     store = FeatureStore(folder / ".seeknal")
     year = _open(folder, store, teller)
     _write_weather(store, year, teller)
-    _write_delays(store, year, teller)
+    _write_landings(store, year, teller)
     training = _train(store, year, teller)
     _show_leak(training, year, teller)
     _serve(store, teller)
@@ -159,7 +170,10 @@ def _clear(store: FeatureStore) -> None:
     Raises:
         DefinitionError: A group or an online table has a name of the demo's, but the demo did not create it.
     """
-    groups = [one for group in (WEATHER, CARRIER_DELAYS) if (one := store.groups.find(group.name, project=PROJECT))]
+    # The windowed group comes first: a source is deleted after the groups that are computed from it.
+    groups = [
+        one for group in (CARRIER_DELAYS, LANDINGS, WEATHER) if (one := store.groups.find(group.name, project=PROJECT))
+    ]
     ours = [found.group.name for found in groups if (found.group.description or "").startswith(_OURS)]
     tables = store.tables.all(project=PROJECT, name=ONLINE_TABLE)
     foreign = [f"Feature group {found.label!r}" for found in groups if found.group.name not in ours]
@@ -188,21 +202,29 @@ def _write_weather(store: FeatureStore, year: flights.Year, teller: _Teller) -> 
     teller.say(f"{written} in {time.perf_counter() - started:.2f} s.")
 
 
-def _write_delays(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
+def _write_landings(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
     teller.heading(
-        "Write another: how late a carrier's flights have been", "store.groups.write(carrier_delays, landings)"
+        "Write events, and define features of windows: how late flights have been",
+        "store.groups.write(landings, flights_that_landed)",
+        'delay = Mean("arr_delay", over=["3h", "1d"])',
+        'carrier_delays = WindowedGroup("carrier_delays", carrier_at_airport,',
+        '                               source=landings, features={"delay": delay})',
     )
-    first = year.landed.slice(0, 1).to_pylist()[0]
+    first = year.landings.slice(0, 1).to_pylist()[0]
     teller.say(
         f"A delay is known when the flight lands. {first['carrier']} {first['flight']} from {first['origin']} was "
         f"{first['arr_delay']} minutes late. That is known from {_shown(first['landed_at'])} on: when it landed, "
-        "converted from the local time of its destination, not when it was due to leave. "
-        "The features are the mean delay of the last 20 flights, and of those landed since midnight in New York."
+        "converted from the local time of its destination, not when it was due to leave. Each landing is an event. "
+        "The features are the mean delays of a carrier's flights from an airport that landed in the three hours before a "
+        "moment, and in the day before it."
     )
-    teller.table(year.carrier_delays.slice(len(year.carrier_delays) // 2, 3).to_pylist())
+    teller.table(year.landings.slice(len(year.landings) // 2, 3).to_pylist())
     started = time.perf_counter()
-    written = store.groups.write(CARRIER_DELAYS, year.carrier_delays)
-    teller.say(f"{written} in {time.perf_counter() - started:.2f} s.")
+    written = store.groups.write(LANDINGS, year.landings)
+    teller.say(
+        f"{written} in {time.perf_counter() - started:.2f} s. The features are not stored: they are computed at each moment "
+        "that is looked up."
+    )
 
 
 def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table:
@@ -218,10 +240,10 @@ def _train(store: FeatureStore, year: flights.Year, teller: _Teller) -> pa.Table
     seconds = time.perf_counter() - started
     teller.say(
         "The spine is the list of flights with the moment of prediction, two hours before scheduled departure. "
-        "Each flight gets the newest weather at its origin and the newest delays of its carrier there, "
+        "Each flight gets the newest weather at its origin, and the mean delays of its carrier there, "
         "as known at that moment."
     )
-    columns = ["predict_at", "carrier", "origin", "temp", "delay_last_20", "delay_today", "arr_delay"]
+    columns = ["predict_at", "carrier", "origin", "temp", "delay_3h", "delay_1d", "arr_delay"]
     teller.table(training.select(columns).take([*range(2000, len(training), len(training) // 4)]).to_pylist())
     kept = training.select(spine.column_names).equals(spine)
     teller.say(
@@ -247,14 +269,14 @@ def _show_leak(training: pa.Table, year: flights.Year, teller: _Teller) -> None:
     scores = leak.compare(training, year.landed)
     teller.table(
         [
-            {"delay_today joined": name, "AUC when tested": one.tested, "AUC in use": one.in_use}
+            {"delay_1d joined": name, "AUC when tested": one.tested, "AUC in use": one.in_use}
             for name, one in scores.items()
         ],
         decimals=3,
     )
     teller.say(
         "Two models learned from January to September and were tested on October to December (AUC: 0.5 is guessing, "
-        "1 is perfect). They differ in one column, delay_today. In use, the whole day's average does not exist yet, so "
+        "1 is perfect). They differ in one column, delay_1d. In use, the whole day's average does not exist yet, so "
         f"both get what is known. {_verdict(scores['by date'], scores['point in time'])}"
     )
 
@@ -266,17 +288,22 @@ def _verdict(naive: leak.Score, honest: leak.Score) -> str:
 
 
 def _serve(store: FeatureStore, teller: _Teller) -> None:
-    teller.heading("Serve the newest values online", f'table = store.tables.serve(lookups, "{ONLINE_TABLE}")')
+    teller.heading(
+        "Serve the newest values online",
+        f'table = store.tables.serve(lookups, "{ONLINE_TABLE}", at=evening)',
+        'table.get_features(keys, output="dicts", at=evening)',
+    )
     started = time.perf_counter()
-    table = store.tables.serve(LOOKUPS, ONLINE_TABLE)
+    table = store.tables.serve(LOOKUPS, ONLINE_TABLE, at=EVENING)
     seconds = time.perf_counter() - started
     teller.say(
-        f"The same lookups become an online table, {ONLINE_TABLE!r}, with the newest values of each key, here those of "
-        f"the last days of 2013. Loaded in {seconds:.1f} s."
+        f"The same lookups become an online table, {ONLINE_TABLE!r}, with the newest weather, and the landings that windows "
+        f"have. Loaded in {seconds:.1f} s. A lookup computes the windows at its own moment. Those of today have none of these "
+        f"flights, so all that follows is as of {_shown(EVENING)}, the last evening of that year in New York."
     )
     keys = [{"origin": origin, "carrier": carrier} for origin, carrier in (("JFK", "B6"), ("EWR", "UA"), ("LGA", "DL"))]
-    answers = table.get_features(keys, output="dicts")
-    columns = ["origin", "carrier", "temp", "wind_speed", "delay_last_20", "delay_today"]
+    answers = table.get_features(keys, output="dicts", at=instant(EVENING))
+    columns = ["origin", "carrier", "temp", "wind_speed", "delay_3h", "delay_1d"]
     teller.table([{name: answer[name] for name in columns} for answer in answers])
     teller.say(f"One key takes {_microseconds(table, keys[0]):,.0f} microseconds (median of 500).")
 
@@ -285,22 +312,23 @@ def _push(store: FeatureStore, year: flights.Year, teller: _Teller) -> None:
     teller.heading(
         "Push what just happened, and prove that online equals offline",
         'store.groups.push("weather", reading)',
-        f'store.tables.verify("{ONLINE_TABLE}")',
+        f'store.tables.verify("{ONLINE_TABLE}", at=evening)',
     )
     last = year.weather.filter(pc.equal(year.weather["airport"], "JFK")).sort_by("known_at").to_pylist()[-1]
     reading = last | {"known_at": last["known_at"] + timedelta(hours=1), "wind_speed": 40.0}
     pushed, again = (store.groups.push(WEATHER.name, reading, project=PROJECT) for _ in range(2))
     key = {"origin": "JFK", "carrier": "B6"}
-    answer = store.tables.open(ONLINE_TABLE, project=PROJECT).get_features([key], output="dicts", with_status=True)[0]
+    table = store.tables.open(ONLINE_TABLE, project=PROJECT)
+    answer = table.get_features([key], output="dicts", with_status=True, at=instant(EVENING))[0]
     teller.say(
         f"A reading at JFK that we made up, an hour after the last real one: {pushed.rows} row pushed; when it is delivered again, "
         f"{again.rows}. It is in the offline table and online:"
     )
     columns = ["origin", "wind_speed", "weather_status", "weather_event_time"]
     teller.table([{name: answer[name] for name in columns}])
-    found = store.tables.verify(ONLINE_TABLE, project=PROJECT)
+    found = store.tables.verify(ONLINE_TABLE, project=PROJECT, at=EVENING)
     teller.say(
-        f"Every online value against a training set as of now: {found.values:,} values of {found.entities} "
+        f"Every online value against a training set as of the same moment: {found.values:,} values of {found.entities} "
         f"entities compared, {found.different} differ."
     )
 
@@ -309,7 +337,7 @@ def _microseconds(table: ServedTable, key: Mapping[str, str]) -> float:
     spans = []
     for _ in range(500):
         started = time.perf_counter_ns()
-        table.get_features([key], output="dicts")
+        table.get_features([key], output="dicts", at=instant(EVENING))
         spans.append(time.perf_counter_ns() - started)
     return median(spans) / 1000
 
@@ -366,7 +394,7 @@ def _suggest(folder: Path, teller: _Teller) -> None:
             "seeknal list feature-groups",
             "seeknal show feature-group weather",
             "seeknal version diff weather --from 1 --to 2",
-            f"seeknal lookup {ONLINE_TABLE} origin=JFK carrier=B6",
+            "seeknal explain carrier_delays carrier=B6 origin=JFK --at 2014-01-01",
             f"seeknal refresh {ONLINE_TABLE}",
             f"seeknal verify {ONLINE_TABLE}",
             "seeknal materialize weather --start-date 2013-12-01",
