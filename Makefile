@@ -14,7 +14,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(TOGETHER)
 
 fast: .venv/ready
-	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
+	SEEKNAL_TEST_PROFILE=fast $(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
 long: .venv/ready
 	SEEKNAL_TEST_PROFILE=long $(BIN)/python -m pytest $(TOGETHER)

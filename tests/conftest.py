@@ -1,11 +1,13 @@
 """Every test has a home of its own."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from seeknal.home import session
 from servers import Valkey
@@ -16,7 +18,20 @@ pytest_plugins = ["examples"]
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The tests kill processes, but cut no power, so their registries need not wait for the disk.
+event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+
 _databases = count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect tests without the garbage collector: it would search all of them again and again, and find nothing."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.profiles import at_least
 from seeknal import DefinitionError
 from seeknal.define import aggregations as agg
 from seeknal.define.aggregations.kinds import ALL
@@ -137,7 +138,7 @@ NONSENSE = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@at_least(500)
 @given(
     name=st.sampled_from(sorted(kind.__name__ for kind in ALL)),
     arguments=st.dictionaries(
@@ -207,7 +208,7 @@ def results_of(made):
     return made.name, made.lengths, made.shift, made.has_several, rest, type(fill).__name__, str(fill)
 
 
-@settings(max_examples=2000, deadline=None)
+@at_least(2000)
 @given(one=definitions(), other=definitions())
 def test_definitions_are_equal_exactly_if_their_text_forms_are(one, other):
     texts = [json.dumps(agg.to_json(made)) for made in (one, other)]

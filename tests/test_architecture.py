@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,6 +49,12 @@ ORDER = [
 INTERFACES = {"featurestore", "demo", "client", "server", "cli"}
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """Parse a module, once for all tests."""
+    return ast.parse(file.read_text())
+
+
 def part_of(module: str) -> str:
     """Return the part of the package that a module belongs to."""
     return [*module.split("."), ""][1]
@@ -70,7 +77,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent != PACKAGE or f.name != "__init__.py"], ids=str)
 def test_imports_point_one_way(file):
     own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for module in imports(ast.parse(file.read_text())):
+    for module in imports(tree_of(file)):
         other = part_of(module)
         assert other in ORDER or other == "__version__", f"{module} has no place in the order"
         if other in ORDER:
@@ -181,7 +188,7 @@ WITH_FILES = {
 def of_files(file: Path) -> set[str]:
     """Return the modules and functions for local files and for DuckDB that a module imports."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -197,7 +204,7 @@ def test_above_the_engine_the_storage_is_known_by_its_locations_only():
 
 @pytest.mark.parametrize("file", [f for f in FILES if part_of(module_of(f)) in INTERFACES], ids=str)
 def test_the_interfaces_use_only_the_public_parts_of_a_store(file):
-    uses = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]
+    uses = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)]
     assert not [node.lineno for node in uses if node.attr == "core"]
 
 
@@ -214,7 +221,7 @@ def test_files_and_functions_keep_to_their_budgets():
     functions = [
         node.end_lineno - node.lineno + 1
         for file in FILES
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(tree_of(file))
         if isinstance(node, ast.FunctionDef)
     ]
     assert max(lengths) <= 500
@@ -246,20 +253,20 @@ INNER = {"Core", "Catalog", "Engine", "Erasures", "OnlineTable", "Registry", "Sn
 def test_what_public_calls_take_and_return_can_be_imported_from_the_package(face):
     named = set()
     for kind in getattr(seeknal, face).__mro__[:-1]:
-        tree = ast.parse(Path(sys.modules[kind.__module__].__file__).read_text())
+        tree = tree_of(Path(sys.modules[kind.__module__].__file__))
         (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__]
         for call in (node for node in found.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             if not call.name.startswith("_"):
                 each = [*call.args.args, *call.args.kwonlyargs, call.args.vararg, call.args.kwarg]
                 annotations = [one.annotation for one in each if one and one.annotation] + [call.returns]
                 named |= {node.id for one in annotations if one for node in ast.walk(one) if isinstance(node, ast.Name)}
-    own = {name for name in named if name in {part for file in FILES for part in classes(file)}}
-    assert own - INNER <= set(seeknal.__all__)
+    assert (named & own_classes()) - INNER <= set(seeknal.__all__)
 
 
-def classes(file: Path) -> set[str]:
-    """Return the names of the classes of a module."""
-    return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+@cache
+def own_classes() -> set[str]:
+    """Return the names of all classes of the package."""
+    return {node.name for file in FILES for node in tree_of(file).body if isinstance(node, ast.ClassDef)}
 
 
 def test_every_public_name_is_there():

@@ -80,12 +80,12 @@ def served(home: Path) -> Iterator[Served]:
 
 
 def to_run(page: Path):
-    """Return a page as a parameter, marked if it needs a package."""
-    name = str(page.relative_to(ROOT))
-    if (package := NEEDS.get(page.name)) is None:
-        return pytest.param(page, id=name)
-    is_missing = pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
-    return pytest.param(page, id=name, marks=[pytest.mark.slow, is_missing])
+    """Return a page as a parameter, marked if it takes long, since it starts a server, or if it needs a package."""
+    marks = [pytest.mark.slow] if "\nseeknal serve" in page.read_text(encoding="utf-8") else []
+    if package := NEEDS.get(page.name):
+        is_missing = pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
+        marks += [pytest.mark.slow, is_missing]
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 
 @pytest.mark.parametrize("page", [to_run(page) for page in PAGES])

@@ -51,7 +51,7 @@ def test_an_engine_that_could_not_be_opened_is_tried_again(tmp_path, monkeypatch
 
 def test_a_limit_that_duckdb_does_not_take_is_one_clear_error():
     with pytest.raises(StoreError, match="could not be opened"):
-        _ = FeatureStore(memory_limit="9" * 30 + "GB").core.engine()
+        FeatureStore(memory_limit="9" * 30 + "GB").core.check_engine()
 
 
 def test_an_engine_that_was_opened_but_never_used_ends_silently(tmp_path):

@@ -131,7 +131,7 @@ def removals(store: FeatureStore) -> Iterator[Callable[[], object]]:
     yield lambda: store.training_sets.delete(store.core.registry.training_sets()[0])
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2, 3))])
 def test_the_next_removal_of_anything_removes_what_a_killed_save_left(store, number):
     store.training_sets.save("april", Inquiry([FeatureLookup("spend")], "latest", at=MOMENT))
     with running(SAVE) as (process, line):

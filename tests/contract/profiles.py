@@ -2,8 +2,9 @@
 
 Each run draws new ones from a seed, which is printed; SEEKNAL_TEST_SEED repeats a run.
 
-- `fast`: few, and a failing one is shown as it was drawn, since a search for a smaller one can take minutes;
-- `shrink`: as many, and the smallest failing one is searched for;
+- `usual`: few, and a failing one is shown as it was drawn, since a search for a smaller one can take minutes;
+- `fast`: a third of them, for `make fast`;
+- `shrink`: as many as usual, and the smallest failing one is searched for;
 - `long`: thousands in all, with such a search.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-NAME = os.environ.get("SEEKNAL_TEST_PROFILE", "fast")
+NAME = os.environ.get("SEEKNAL_TEST_PROFILE", "usual")
 IS_LONG = NAME == "long"
 
 # Every example has a project of its own, so they may share the home of their test.
@@ -26,8 +27,15 @@ _SHARED = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 
-settings.register_profile("fast", max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate], **_SHARED)
+_AS_DRAWN = [Phase.explicit, Phase.reuse, Phase.generate]
+settings.register_profile("usual", max_examples=15, phases=_AS_DRAWN, **_SHARED)
+settings.register_profile("fast", max_examples=5, phases=_AS_DRAWN, **_SHARED)
 settings.register_profile("shrink", max_examples=15, **_SHARED)
 settings.register_profile("long", max_examples=500, **_SHARED)
 
 PROFILE = settings.get_profile(NAME)
+
+
+def at_least(count: int) -> settings:
+    """Return the settings of a property whose examples are cheap: this many, or a third for `make fast`."""
+    return settings(PROFILE, max_examples=max(count // 3 if NAME == "fast" else count, PROFILE.max_examples))

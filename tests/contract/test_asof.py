@@ -7,12 +7,12 @@ from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal.engine import asof, numbering
 
-from .profiles import PROFILE
+from .profiles import at_least
 
 INT64 = st.sampled_from([0, 1, 2, -5, 2**62, -(2**62), 2**63 - 1, -(2**63)])
 KINDS = {
@@ -65,7 +65,7 @@ def seen(rows: pa.Table, spine: pa.Table, ttl: int | None) -> list[int]:
     return found
 
 
-@settings(PROFILE, max_examples=max(300, PROFILE.max_examples))
+@at_least(300)
 @given(
     drawn=tables(), ttl=st.none() | st.integers(0, 6) | st.sampled_from([2**61, 8 * 10**19]), share=st.integers(1, 20)
 )

@@ -534,6 +534,7 @@ def test_a_new_column_makes_no_replay_of_an_old_row_count(tx: Source) -> None:
     assert tx.read() == [replace(old, values=(1.0, 5.0))]
 
 
+@pytest.mark.slow
 def test_each_writer_of_several_sees_the_corrections_of_the_others(tx: Source) -> None:
     tx.write([event(0)])
     folder = str(tx.store.home)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import DataError
@@ -19,7 +19,7 @@ from seeknal.engine import windows
 from seeknal.engine.windows import levels, outliers, spread
 
 from . import windows_oracle as oracle
-from .profiles import PROFILE
+from .profiles import at_least
 from .test_windows import (
     ABSURD,
     FIXED,
@@ -35,7 +35,7 @@ from .test_windows import (
 )
 
 
-@settings(PROFILE, max_examples=max(60, PROFILE.max_examples))
+@at_least(60)
 @given(values=st.lists(ABSURD, min_size=1, max_size=40))
 def test_a_sum_of_floats_is_that_of_math_fsum(values):
     rows = [oracle.Event(0, i, {"absurd": x}) for i, x in enumerate(values)]
@@ -51,7 +51,7 @@ def test_a_sum_of_floats_is_that_of_math_fsum(values):
     assert same(found.to_pylist(), [right])
 
 
-@settings(PROFILE, max_examples=max(200, PROFILE.max_examples))
+@at_least(200)
 @given(data=st.data(), most=st.sampled_from([0, 2**16 - 1]))
 def test_the_kth_smallest_is_that_of_the_sorted_part(data, most):
     numbers = data.draw(st.lists(st.integers(0, 2**9 - 1), min_size=1, max_size=40))
@@ -112,7 +112,7 @@ def test_all_ways_to_a_variance_give_the_same_bits():
         )
 
 
-@pytest.mark.parametrize("large", [1.7e308, 1e300, 2.0**700])
+@pytest.mark.parametrize("large", [1.7e308, *(pytest.param(one, marks=pytest.mark.slow) for one in (1e300, 2.0**700))])
 def test_windows_with_outliers_have_their_exact_moments(large):
     chance = random.Random(large)
     far = [large, -large, large * 0.75, 1e-200, -3e-250, 5e-324, 1e150]

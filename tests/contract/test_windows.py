@@ -32,7 +32,7 @@ from seeknal.engine.windows import (
 )
 
 from . import windows_oracle as oracle
-from .profiles import PROFILE
+from .profiles import PROFILE, at_least
 
 FLOATS = st.sampled_from([0.0, -0.0, 1.5, -2.25, 0.1, 0.2, 0.3, 1e9 + 1, 1e9 + 2, 1e9 + 3, 2.0**53, 1.0, -1.0])
 ABSURD = st.one_of(
@@ -229,13 +229,13 @@ def test_every_aggregation_is_what_plain_loops_compute(crowd):
     check(*crowd)
 
 
-@settings(PROFILE, max_examples=max(300, PROFILE.max_examples))
+@at_least(300)
 @given(world=worlds())
 def test_features_are_what_plain_loops_compute(world):
     check(*world)
 
 
-@settings(PROFILE, max_examples=max(100, PROFILE.max_examples))
+@at_least(100)
 @given(world=worlds(), small=st.integers(1, 5))
 def test_features_are_the_same_in_the_smallest_parts(world, small):
     with (
@@ -256,7 +256,7 @@ def test_features_are_the_same_in_the_smallest_parts(world, small):
         check(*world)
 
 
-@settings(PROFILE, max_examples=max(100, PROFILE.max_examples))
+@at_least(100)
 @given(world=worlds(), data=st.data())
 def test_no_bit_depends_on_the_rest_of_the_spine_or_on_other_entities(world, data):
     rows, names, asked, wanted, hop = world
@@ -282,7 +282,7 @@ ORDER_FREE = [
 ]
 
 
-@settings(PROFILE, max_examples=max(60, PROFILE.max_examples))
+@at_least(60)
 @given(values=st.lists(st.tuples(ABSURD, FLOATS, KINDS["word"][1]), max_size=12), data=st.data())
 def test_no_bit_depends_on_the_order_of_arrival(values, data):
     names = ["absurd", "f64", "word"]

@@ -7,7 +7,7 @@ import math
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from seeknal import Count, Entity, Max, Mean, Min, Std, StoreError, Sum, WindowedGroup
 from seeknal.define.aggregations import expand
@@ -18,7 +18,7 @@ from seeknal.engine.windows.codec import WindowCodec
 from seeknal.engine.windows.one import KernelNeededError, OneEntity
 from seeknal.online import to_wire
 
-from .profiles import PROFILE
+from .profiles import at_least
 from .test_windows import CLOSE, KINDS, WHERE, crowds, events_of, expected, features_of, moments_of, same, worlds
 
 
@@ -54,13 +54,13 @@ def near(one, other):
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-300)
 
 
-@settings(PROFILE, max_examples=max(100, PROFILE.max_examples))
+@at_least(100)
 @given(crowd=crowds())
 def test_one_entity_has_the_values_of_the_kernel(crowd):
     check(*crowd)
 
 
-@settings(PROFILE, max_examples=max(100, PROFILE.max_examples))
+@at_least(100)
 @given(world=worlds())
 def test_one_entity_has_the_values_of_the_kernel_at_odd_moments(world):
     check(*world)

@@ -82,7 +82,7 @@ class Core:
         return _Queries(self.home, self._duck)
 
     def engine(self) -> Engine:
-        """Return the query engine. Each release of it is tested when a home first uses it."""
+        """Return the query engine. Each release of it is tested when a home first uses it, at most once in a process."""
         return self._queries.engine()
 
     def check_engine(self) -> None:
@@ -211,7 +211,8 @@ class _Queries:
         checked = self._home / f"checked-{selftest.VERSIONS.replace(', ', '-').replace(' ', '-')}"
         # A home that cannot be written keeps no marker, so there each process runs the test.
         if not checked.exists():
-            self.check()
+            if not selftest.passed.is_set():
+                self.check()
             with suppress(OSError):
                 self._home.mkdir(parents=True, exist_ok=True)
                 checked.touch()
