@@ -28,6 +28,7 @@ import server_growth
 import starts
 import trips
 import windows
+import windows_over_http
 import writes
 from environments import HERE
 from measure import Limits
@@ -111,6 +112,10 @@ def _http(options: argparse.Namespace) -> Iterator[report.Section]:
     return over_http.measure_all(rows, options.peers, options.rounds, seconds, options.data)
 
 
+def _windows_http(options: argparse.Namespace) -> Iterator[report.Section]:
+    return windows_over_http.measure_all(options.rounds, 1 if options.quick else 3, options.data)
+
+
 def _servers(options: argparse.Namespace) -> Iterator[report.Section]:
     tables, threads = ([10, 100], [16]) if options.quick else ([10, 1000], [16, 32])
     return server_growth.measure_all(tables, threads, options.rounds, options.data)
@@ -142,6 +147,7 @@ KINDS = {
     "trips": _trips,
     "online": _online,
     "http": _http,
+    "windows-http": _windows_http,
     "server": _servers,
 }
 

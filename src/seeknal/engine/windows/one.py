@@ -7,7 +7,7 @@ are not here are left to the kernel, and so are values that need care: NaN, infi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, compress
 from math import fsum, sqrt
 from operator import mul
@@ -23,6 +23,13 @@ _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 
 class KernelNeededError(Exception):
     """A value that only the kernel computes."""
+
+
+class Window(list[Any]):
+    """The values of a window, and the sum of floats once it was computed: several aggregations need it."""
+
+    __slots__ = ("total",)
+    total: float
 
 
 Values = list[Any]
@@ -56,6 +63,7 @@ class OneEntity:
             (None if column is None else columns[column], None if where is None else conditions[where])
             for column, where in selections
         ]
+        self._parts: dict[tuple[int, int], int] = {}
         self._steps = []
         for one in features:
             of = one.aggregation
@@ -64,7 +72,8 @@ class OneEntity:
             window = self._bounds.index((one.length, of.shift))
             function = _function(of, kind)
             assert function is not None  # noqa: S101 - the caller has asked `can`
-            self._steps.append((selection, window, function, of.shift, of.fill))
+            part = self._parts.setdefault((selection, window), len(self._parts))
+            self._steps.append((part, function, of.shift, of.fill))
 
     @staticmethod
     def can(feature: WindowedFeature, types: Mapping[str, pa.DataType]) -> bool:
@@ -88,15 +97,16 @@ class OneEntity:
             stop = bisect_right(t, moment - shift)
             windows.append((0 if length is None else bisect_right(t, self._start(moment - shift - length)), stop))
         selected = [self._select(lists, column, condition) for column, condition in self._selections]
-        found, parts = [], dict[tuple[int, int], Values]()
-        for selection, window, function, shift, fill in self._steps:
-            if (part := parts.get((selection, window))) is None:
-                values, counts = selected[selection]
-                start, stop = windows[window]
-                if counts is not None:
-                    start, stop = counts[start], counts[stop]
-                part = parts[selection, window] = values[start:stop]
-            value = function(part, moment - shift)
+        parts = []
+        for selection, window in self._parts:
+            values, counts = selected[selection]
+            start, stop = windows[window]
+            if counts is not None:
+                start, stop = counts[start], counts[stop]
+            parts.append(Window(values[start:stop]))
+        found = []
+        for part, function, shift, fill in self._steps:
+            value = function(parts[part], moment - shift)
             found.append(fill if value is None else value)
         return found
 
@@ -152,15 +162,20 @@ def _total(values: Values) -> int:
     return found
 
 
-def _sum(values: Values) -> float:
+def _sum(values: Iterable[float]) -> float:
     """Return the sum of floats, rounded once."""
+    if isinstance(values, Window) and hasattr(values, "total"):
+        return values.total
     try:
         found = fsum(values)
     except (OverflowError, ValueError):  # ValueError: infinities of both signs
         raise KernelNeededError from None
     if found - found != 0:  # NaN, or an infinity
         raise KernelNeededError
-    return found + 0.0  # never -0.0
+    found += 0.0  # never -0.0
+    if isinstance(values, Window):
+        values.total = found
+    return found
 
 
 def _extreme(pick: Callable[[Values], float]) -> Aggregate:
@@ -184,7 +199,7 @@ def _spread(ddof: int, root: bool) -> Aggregate:
         mean = _sum(values) / count
         differences = [value - mean for value in values]
         # The mean is rounded, so the differences do not add up to zero; see Chan, Golub and LeVeque (1983), equation 1.7.
-        squares = _sum(list(map(mul, differences, differences))) - _sum(differences) ** 2 / count
+        squares = _sum(map(mul, differences, differences)) - _sum(differences) ** 2 / count
         found = max(squares, 0.0) / (count - ddof)
         return sqrt(found) if root else found
 
