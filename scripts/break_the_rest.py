@@ -46,7 +46,7 @@ MUTATIONS = (
     # Online
     edge(
         "retention forgets the ttls of tables",
-        "lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]",
+        "lifetimes = [own, *(record.ttl_in(one, own) for one in mine)]",
         "lifetimes = [own]",
         "load/cutover.py",
         "a_store_that_forgets_keeps_rows_as_long_as_the_table_with_the_longest_ttl_needs_them",

@@ -19,7 +19,7 @@ from seeknal.define.columns import ROW_ID
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.schema import Schema
 from seeknal.engine import FeatureRequest
-from seeknal.engine.duckdb import joins
+from seeknal.engine.duckdb import joins, queries
 from seeknal.engine.duckdb.joins import Join
 from seeknal.offline import DataFile, Rows, Snapshot, log
 from seeknal.values.times import Interval
@@ -180,7 +180,7 @@ def test_a_table_of_many_small_parts_is_joined_as_in_plain_loops(store, writes, 
     users, hours = zip(*asked, strict=True) if asked else ((), ())
     at = pa.array([None if hour is None else NOON + hour * HOUR for hour in hours], pa.timestamp("us"))
     spine = pa.table({"user": pa.array(users, pa.int64()), "m": at})
-    with patch.multiple(log, _PART=1, _WORTH_IT=1), patch.multiple(joins, _FEW=0):
+    with patch.multiple(log, _PART=1, _WORTH_IT=1), patch.multiple(queries, _FEW=0):
         found = store.features.training_set([FeatureLookup(group)], spine, "m")
         assert store.features.stream([FeatureLookup(group)], spine, "m").read_all()["x"].equals(found["x"])
     assert found["x"].to_pylist() == [seen(stored, user, hour, ttl) for user, hour in asked]

@@ -356,11 +356,10 @@ class Mover:
     def _kept(self, number: int, name: str, more: Sequence[OnlineTableRecord], state: GroupState) -> int | None:
         """Return how long after their event time the tables that use a version need its rows, in microseconds; None: forever."""
         record = state.record
-        if record.windowed:  # events that have left one window may be in the next, longer one
-            return None
         mine = self.users([*state.tables, *more], space_of(record.project, record.name, number), name)
+        # Those of windows are kept as well: events that have left one window may be in the next, longer one.
         own = record.group.materialization.lifetime
-        lifetimes = [own, *(own if one.ttl is None else one.ttl for one in mine)]
+        lifetimes = [own, *(record.ttl_in(one, own) for one in mine)]
         # One table without a ttl is enough to need the rows forever.
         known = [lifetime for lifetime in lifetimes if lifetime is not None]
         return max(known) + _GRACE if len(known) == len(lifetimes) else None

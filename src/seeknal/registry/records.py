@@ -39,6 +39,17 @@ class GroupRecord:
         """The definition of a windowed group; None for a group whose rows are stored."""
         return self.group if isinstance(self.group, WindowedGroup) else None
 
+    def ttl_in(self, table: OnlineTableRecord, own: int | None) -> int | None:
+        """Return how long the rows of the group are valid in a table, in microseconds; None: forever. Windows end by themselves.
+
+        Args:
+            table: The table. Its ttl, if it has one, overrides the group's.
+            own: The group's ttl.
+        """
+        if self.windowed:
+            return None
+        return own if table.ttl is None else table.ttl
+
     @property
     def kind(self) -> str:
         """What kind of group it is, in words."""

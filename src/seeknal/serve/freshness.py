@@ -88,8 +88,7 @@ def _of_feed(loads: Loads, table: OnlineTableRecord, fed: Feed, at: int, erased:
         return Freshness(table.project, table.name, None, None, is_behind=True)
     refuse_erased(status.state, erased, fed.record, table)
     newest = loads.newest(fed.record, status, table.target, at)
-    # Windows end by themselves, so no ttl concerns them.
-    ttl = None if fed.record.windowed else status.state.ttl if table.ttl is None else table.ttl
+    ttl = fed.record.ttl_in(table, status.state.ttl)
     is_expired = ttl is not None and newest is not None and newest < at - ttl
     is_behind = fed.has_moved or bool(fed.cut_off) or not status.is_fresh
     return Freshness(table.project, table.name, newest, status.state.at, is_behind, is_expired=is_expired)

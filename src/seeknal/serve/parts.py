@@ -144,8 +144,7 @@ class Part:
                 raise KeyError(self.space)
             if state.origin != self.origin:  # a later group of the same name loaded these rows
                 raise KeyError(self.space)
-            ttl = state.ttl if self._table.ttl is None else self._table.ttl
-            known = self._known = text, state, None if self.codec.layout else ttl  # windows end by themselves
+            known = self._known = text, state, self._group.ttl_in(self._table, state.ttl)
         _, state, ttl = known
         if self._erased:
             refuse_erased(state, self._erased, self._group, self._table)

@@ -26,12 +26,9 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal.engine.asof import nearest
-from seeknal.engine.duckdb.queries import fetch_sql, ordered_sql, rows_sql, share_sql
+from seeknal.engine.duckdb.queries import fetch_sql, is_small, ordered_sql, rows_sql, share_sql
 from seeknal.engine.protocol import FeatureRequest
 from seeknal.values.moments import gather
-
-_FEW = 20
-"""A spine is small if the group has more than this many times its rows."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,9 @@ class Join:
         """Return the features as f0, f1, ..., in the order of the spine, joined in the way that is fastest for it."""
         count, asked = self.wanted.rows.count, len(self.spine)
         # With several parts, a small spine finds most of its rows in the first, which is less to read than all rows of its entities.
-        is_small = asked * _FEW < count and not self.parts[1:]
+        of_spine = is_small(asked, count) and not self.parts[1:]
         is_whole = count <= asked and self.shares == 1
-        found = self.at_once(of_spine=is_small) if is_small or is_whole else None
+        found = self.at_once(of_spine=of_spine) if of_spine or is_whole else None
         return self.in_steps() if found is None else found
 
     def at_once(self, *, of_spine: bool = True) -> pa.Table | None:
@@ -129,7 +126,7 @@ class Join:
             if not len(left):
                 continue
             spine = self.spine.filter(pa.array(is_left)) if len(left) < len(numbers) else self.spine
-            few = len(left) * _FEW < self.wanted.rows.count
+            few = is_small(len(left), self.wanted.rows.count)
             mine = share_sql(len(schema.keys), share, self.shares)
             read = self.query(rows_sql(schema, rows, of_spine=few, share=mine), spine=spine)
             at = nearest(read, spine, self.wanted.ttl)

@@ -11,6 +11,18 @@ from seeknal.values.sql import comma, literal, quote
 
 _BEFORE_ALL = -(2**63) + 1
 """The created time, in microseconds, that stands for none: a row with one wins over a row without."""
+_FEW = 20
+"""A spine is small if there are more than this many times as many stored rows."""
+
+
+def is_small(spine: int, rows: int) -> bool:
+    """Return whether a spine of a size is small, so that only the rows of its entities should be read."""
+    return spine * _FEW < rows
+
+
+def created_sql(name: str) -> str:
+    """Return the SQL of a created time, in microseconds."""
+    return f"coalesce(epoch_us({quote(name)}), {_BEFORE_ALL})"
 
 
 def rows_sql(
@@ -39,7 +51,7 @@ def rows_sql(
     keys = {f"k{i}": quote(name) for i, name in enumerate(schema.key_names)}
     columns = {**keys, "t": f"epoch_us({quote(schema.event_time.name)})"}
     if schema.created_time:
-        columns["created"] = f"coalesce(epoch_us({quote(schema.created_time.name)}), {_BEFORE_ALL})"
+        columns["created"] = created_sql(schema.created_time.name)
     columns |= {"id": quote(ROW_ID), **{f"f{i}": quote(name) for i, name in enumerate(features)}}
     narrow = f"SEMI JOIN spine USING ({comma(keys)})" if of_spine else ""
     limit = "" if most is None else f"LIMIT {literal(most)}"

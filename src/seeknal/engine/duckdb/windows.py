@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.define.columns import ROW_ID
 from seeknal.engine.duckdb.conditions import condition_sql
-from seeknal.engine.duckdb.queries import share_sql
+from seeknal.engine.duckdb.queries import created_sql, is_small, share_sql
 from seeknal.engine.protocol import WindowRequest
 from seeknal.engine.windows.spine import Stored, windows_at
 from seeknal.errors import DataError, StoreError
@@ -24,11 +24,6 @@ from seeknal.values import types
 from seeknal.values.casting import recast
 from seeknal.values.moments import gather
 from seeknal.values.sql import comma, quote
-
-_BEFORE_ALL = -(2**63) + 1
-"""The created time, in microseconds, that stands for none: an event with one comes after one without."""
-_FEW = 20
-"""A spine is small if there are more than this many times as many events."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class WindowJoin:
             shares: How many partitions there are.
         """
         wanted = self.wanted
-        few = len(moments) * _FEW < wanted.rows.count
+        few = is_small(len(moments), wanted.rows.count)
         events = self._events(share, shares, moments if few else None)
         stored = Stored(events, self._columns, self._masks)
         found = windows_at(stored, moments, wanted.windows, wanted.hop)
@@ -116,7 +111,7 @@ class WindowJoin:
         keys = {f"k{i}": quote(name) for i, name in enumerate(wanted.keys)}
         columns = {**keys, "t": f"epoch_us({quote(schema.event_time.name)})"}
         if schema.created_time:
-            columns["created"] = f"coalesce(epoch_us({quote(schema.created_time.name)}), {_BEFORE_ALL})"
+            columns["created"] = created_sql(schema.created_time.name)
         columns |= {"id": quote(ROW_ID), **{name: quote(own) for own, name in self._columns.items()}}
         columns |= {name: name for name in self._masks.values()}
         # The conditions get a query of their own, in which their columns have no other names.
