@@ -79,7 +79,7 @@ def _read(section: Section, name: str, task: dict[str, Any], spine: data.Made, r
     task["groups"][0]["files"] = writes.stored(Path(task["home"]))
     expected = [(rows, oracle.winners(rows, spine), {one: one for one in rows.features})]
     asked = {**task, "job": "join", "spine": str(spine.file)}
-    joins.measure_in_turn(section, case, _WORKERS, asked, (spine, expected), rounds, Limits())
+    joins.measure_in_turn(section, case, _WORKERS, asked, joins.against((spine, expected)), rounds, Limits())
     best = section.middle(case, joins.BARE.name, joins.PRUNED.name)
     section.hold(f"{case}: seeknal", 2, section.middle(case, "seeknal"), "s")
     section.hold(f"{case}: seeknal / best SQL", 1.15, section.middle(case, "seeknal") / best)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from measure import Limits, Outcome, Worker
 from report import Section
 
 Right = tuple[data.Made, list[tuple[data.Made, np.ndarray, dict[str, str]]]]
+Check = Callable[[pa.Table], oracle.Verdict]
 _K, _M = 1_000, 1_000_000
 
 
@@ -97,7 +98,7 @@ def measure_all(cases: list[Join], peers: list[str], rounds: int, root: Path, li
                 *([SINGLY] if case.groups > 1 else []),
             ]
             workers += [PEERS[peer] for peer in peers if _ready(section, case, peer, task)]
-            measure_in_turn(section, case.name, workers, task, right, rounds, limits)
+            measure_in_turn(section, case.name, workers, task, against(right), rounds, limits)
         _targets(section, case)
         yield section
 
@@ -150,12 +151,17 @@ def _ready(section: Section, case: Join, peer: str, task: dict[str, Any]) -> boo
     return not stored.failure
 
 
+def against(right: Right) -> Check:
+    """Return the comparison of results with the expected one."""
+    return lambda answer: oracle.check(answer, *right)
+
+
 def measure_in_turn(
     section: Section,
     case: str,
     workers: list[Worker],
     task: dict[str, Any],
-    right: Right,
+    check: Check,
     rounds: int,
     limits: Limits,
 ) -> None:
@@ -172,7 +178,7 @@ def measure_in_turn(
             outcome = measure.run(
                 worker, {"answer": str(answer), "had": section.had(case, worker.name), **task}, limits
             )
-            verdict = _verdict(outcome, None if worker is SINGLY else answer, right)
+            verdict = _verdict(outcome, None if worker is SINGLY else answer, check)
             section.take(case, worker.name, outcome, verdict.wrong)
             section.row(case, worker.name).note("" if verdict.in_order else "loses the order")
             row = section.row(case, worker.name)
@@ -181,13 +187,13 @@ def measure_in_turn(
                 row.note(f"{number + 1} rounds" if row.values and number + 1 < rounds else "")
 
 
-def _verdict(outcome: Outcome, answer: Path | None, right: Right) -> oracle.Verdict:
+def _verdict(outcome: Outcome, answer: Path | None, check: Check) -> oracle.Verdict:
     if outcome.failure or not answer:
         return oracle.Verdict(outcome.failure)
     if not answer.exists():
         return oracle.Verdict("wrong: no answer")
     with pa.memory_map(str(answer)) as file:
-        verdict = oracle.check(pa.ipc.open_file(file).read_all(), *right)
+        verdict = check(pa.ipc.open_file(file).read_all())
     answer.unlink()
     return oracle.Verdict(f"wrong: {verdict.wrong}", verdict.in_order) if verdict.wrong else verdict
 

@@ -28,7 +28,7 @@ def measure_all(cases: list[joins.Join], rounds: int, root: Path, limits: Limits
             for limit, megabytes in _LIMITS.items():
                 name = limit if case.kind == "plain" else f"{limit}, {case.kind}"
                 workers = [_limited(worker, limit) for worker in (joins.OURS, joins.BARE)]
-                joins.measure_in_turn(section, name, workers, task, right, rounds, limits)
+                joins.measure_in_turn(section, name, workers, task, joins.against(right), rounds, limits)
                 peak = section.had(name, joins.OURS.name)
                 section.hold(f"{name}: peak / limit and {_ELSE} MB", 1, peak / (megabytes + _ELSE))
                 yield section

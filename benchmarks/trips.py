@@ -45,7 +45,7 @@ def measure_all(counts: list[int], peers: list[str], rounds: int, root: Path, li
             joins.store(task)
             case = f"{count:,} trips"
             workers = _WORKERS + [joins.PEERS[peer] for peer in peers if peer in {"polars", "pandas"}]
-            joins.measure_in_turn(section, case, workers, task, right, rounds, limits)
+            joins.measure_in_turn(section, case, workers, task, joins.against(right), rounds, limits)
         for row in section.rows:
             if row.case == case:
                 speeds.row(case, row.who).values = [count / value for value in row.values]

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import joins
 import measure
 import numpy as np
+import oracle
 import pyarrow as pa
 import pyarrow.parquet as pq
 from measure import Limits, Worker
@@ -57,21 +59,7 @@ def measure_all(cases: list[Case], peers: list[str], rounds: int, root: Path, li
             print(f"{case.name}: preparing", file=sys.stderr, flush=True)
             task = _prepare(case, home)
             workers = [OURS, BARE, SQL, *([POLARS] if "polars" in peers else [])]
-            right, given_up = None, set[str]()
-            for number in range(rounds):
-                for worker in workers if number % 2 == 0 else [workers[0], *workers[:0:-1]]:
-                    if worker.name in given_up:
-                        continue
-                    answer = Path(home) / "answer.arrow"
-                    outcome = measure.run(worker, {**task, "answer": str(answer)}, limits)
-                    wrong = outcome.failure
-                    if not wrong:
-                        found = pa.ipc.open_file(answer.read_bytes()).read_all()
-                        right = found if right is None else right
-                        wrong = _difference(right, found)
-                    section.take(case.name, worker.name, outcome, wrong)
-                    if wrong or sum(section.row(case.name, worker.name).values) > limits.seconds:
-                        given_up.add(worker.name)
+            joins.measure_in_turn(section, case.name, workers, task, _against_the_first(), rounds, limits)
         ours = section.middle(case.name, OURS.name)
         section.hold(f"{case.name}: seeknal / bare kernel", 1.3, ours / section.middle(case.name, BARE.name))
         for peer in (SQL, POLARS):
@@ -108,8 +96,20 @@ def _prepare(case: Case, home: str) -> dict[str, object]:
     return {**task, "job": "windows", "files": stored.more["files"]}
 
 
+def _against_the_first() -> joins.Check:
+    """Return the comparison of results with the first of them, which is Seeknal's."""
+    firsts: list[pa.Table] = []
+
+    def check(answer: pa.Table) -> oracle.Verdict:
+        firsts.append(answer)
+        del firsts[1:]
+        return oracle.Verdict(_difference(firsts[0], answer))
+
+    return check
+
+
 def _difference(right: pa.Table, found: pa.Table) -> str:
-    """Return how an answer differs from the right one; empty if counts and extremes are equal, and sums and spreads are near."""
+    """Return where an answer differs from the right one; empty if counts and extremes are equal, and sums and spreads are near."""
     for name in LENGTHS:
         for short in ("n", "low", "high", "sum", "mean", "std"):
             one, other = (
@@ -118,7 +118,7 @@ def _difference(right: pa.Table, found: pa.Table) -> str:
             near = {"n": 0, "low": 0, "high": 0, "std": 1e-4}.get(short, 1e-9)
             wrong = ~np.isclose(one, other, rtol=near, atol=near, equal_nan=True)
             if wrong.any():
-                return f"wrong: {wrong.sum()} values of {short}_{name}"
+                return f"{wrong.sum()} values of {short}_{name}"
     return ""
 
 

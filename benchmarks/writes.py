@@ -176,6 +176,6 @@ def _read_both(section: Section, homes: dict[str, Path], every: data.Made, spine
         for name, home in list(homes.items())[:: 1 if number % 2 == 0 else -1]:
             task = {**task_of(home, every), "job": "join", "spine": str(spine.file)}
             worker = Worker(f"seeknal, {name}", "ours", {"how": "arrow"})
-            joins.measure_in_turn(section, case, [worker], task, (spine, expected), 1, Limits())
+            joins.measure_in_turn(section, case, [worker], task, joins.against((spine, expected)), 1, Limits())
     slower = section.middle(case, "seeknal, scattered") / section.middle(case, "seeknal, compact")
     section.hold(f"{case}: scattered / compact", 1.5, slower)
