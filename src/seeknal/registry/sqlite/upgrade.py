@@ -61,7 +61,7 @@ def upgrade(db: Connection) -> None:
     if is_current(db):  # another process migrated it while this one waited for the lock
         return
     if not inspect(db).get_table_names():
-        t.metadata.create_all(db)
+        t.metadata.create_all(db, checkfirst=False)
         _alembic_version.create(db)
         db.execute(insert(_alembic_version).values(version_num=HEAD))
         return
