@@ -21,6 +21,7 @@ SMALL = {
         f"--kills 4 --readers 2 --entities 2000 --warm-up 1 {more}"
         for more in ("", "--moves", "--store redis", "--store redis --moves")
     ],
+    "kill_sources.py": ["--kills 4", "--kills 4 --store redis"],
     "kill_workers.py": ["--seconds 12 --every 4 --connections 6 --processes 2"],
     "kill_writers.py": ["--kills 6 --quick"],
     "larger_than_memory.py": ["--spine 1 --rows 1 --memory 100MB"],
@@ -30,6 +31,7 @@ SMALL = {
 
 WHOLE = {
     "kill_loaders.py": ["", "--moves", "--store redis", "--store redis --moves"],
+    "kill_sources.py": ["", "--store redis"],
     "larger_than_memory.py": ["--spine 2 --rows 20 --memory 500MB"],
     "make_home.py": ["today ."],
 }
