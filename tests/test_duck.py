@@ -54,6 +54,13 @@ def test_a_limit_that_duckdb_does_not_take_is_one_clear_error():
         FeatureStore(memory_limit="9" * 30 + "GB").core.check_engine()
 
 
+def test_every_home_records_that_the_engine_passed_though_a_process_tests_it_once(tmp_path):
+    for name in ("first", "second"):
+        FeatureStore(tmp_path / name).core.engine()
+    first, second = ([one.name for one in (tmp_path / name).glob("checked-*")] for name in ("first", "second"))
+    assert first == second != []
+
+
 def test_an_engine_that_was_opened_but_never_used_ends_silently(tmp_path):
     done = subprocess.run([sys.executable, "-c", BEGUN, str(tmp_path)], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")
