@@ -195,6 +195,11 @@ class Trial:
     problems: list[str] = field(default_factory=list)
     took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.3]))
 
+    @property
+    def killed(self) -> int:
+        """The number of operations that did not end before they were killed."""
+        return sum(count for (_, landing), count in self.landed.items() if landing != LANDINGS[3])
+
     def renew(self) -> None:
         """Continue in a new home."""
         self.homes += 1
@@ -330,10 +335,10 @@ def main() -> None:
             place = server.url
         trial = Trial(Path(folder), place, random.Random(options.seed))
         trial.renew()
-        while (
-            killed := trial.landed.total() - sum(trial.landed[kind, "had ended"] for kind in {*KINDS})
-        ) < options.kills:
+        while (killed := trial.killed) < options.kills:
             trial.run()
+            if trial.killed > killed and trial.killed % 20 == 0:
+                print(f"  {trial.killed} killed", flush=True)
     print(f"{'':<10} {' '.join(f'{one:>12}' for one in LANDINGS)}")
     for kind in dict.fromkeys(KINDS):
         print(f"{kind:<10} {' '.join(f'{trial.landed[kind, one]:>12}' for one in LANDINGS)}")
