@@ -19,6 +19,8 @@ from pyarrow import types as is_
 from seeknal.define.aggregations import WindowedFeature, kinds
 
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
+LEAST_SQUARES = 1e-250
+"""A sum of squares that is less may have lost some of them to underflow."""
 
 
 class KernelNeededError(Exception):
@@ -200,7 +202,11 @@ def _spread(ddof: int, root: bool) -> Aggregate:
         differences = [value - mean for value in values]
         # The mean is rounded, so the differences do not add up to zero; see Chan, Golub and LeVeque (1983), equation 1.7.
         squares = _sum(map(mul, differences, differences)) - _sum(differences) ** 2 / count
-        found = max(squares, 0.0) / (count - ddof)
+        if squares < LEAST_SQUARES:
+            if min(values) != max(values):
+                raise KernelNeededError
+            squares = 0.0
+        found = squares / (count - ddof)
         return sqrt(found) if root else found
 
     return of
