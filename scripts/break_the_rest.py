@@ -42,6 +42,12 @@ def window(name: str, old: str, new: str, file: str) -> Mutation:
     return Mutation(name, old, new, f"engine/windows/{file}", (WINDOWS,))
 
 
+def tiles(name: str, old: str, new: str, file: str, *tests: str) -> Mutation:
+    """Return a mutation of lookups of entities with many events, which these tests must catch."""
+    named = tuple(f"contract/test_windows_many.py::test_{test}" for test in tests)
+    return Mutation(name, old, new, f"engine/windows/{file}", named)
+
+
 MUTATIONS = (
     # Online
     edge(
@@ -622,6 +628,49 @@ MUTATIONS = (
         "pass",
         "engine/windows/one.py",
         ("contract/test_windows_one.py::test_one_entity_has_the_values_of_the_kernel",),
+    ),
+    tiles(
+        "the values before the first whole tile are left out",
+        "first, stop = -(-low // _TILE), high // _TILE",
+        "first, stop = low // _TILE, high // _TILE",
+        "tiled.py",
+        "windows_that_begin_and_end_anywhere_in_tiles_are_what_plain_loops_compute",
+    ),
+    tiles(
+        "a window begins one event too early among those that count",
+        "& ((1 << bit) - 1)).bit_count()",
+        "& ((2 << bit) - 1)).bit_count()",
+        "tiled.py",
+        "tiles_of_any_size_give_what_plain_loops_compute",
+    ),
+    tiles(
+        "the unit of sums is forgotten",
+        "found.append(ldexp(top, unit + over))",
+        "found.append(ldexp(top, over))",
+        "many.py",
+        "sums_and_extremes_from_tiles_have_the_bits_of_training_sets",
+    ),
+    tiles(
+        "a zero loses its sign",
+        "(numbers.floats is not None and _has_negative_zero(numbers.floats))",
+        "False",
+        "tiled.py",
+        "a_value_that_needs_care_leaves_sums_and_extremes_to_the_kernel_and_no_count",
+    ),
+    tiles(
+        "tiles are read as this release would have written them",
+        "return layout in self._current",
+        "return True",
+        "codec.py",
+        "tiles_of_columns_that_have_another_type_now_are_read_as_they_were_written",
+        "tiles_of_other_selections_are_not_taken_for_those_of_this_release",
+    ),
+    tiles(
+        "features that are left to the kernel go to the wrong entity",
+        "for i, value in zip(entities, column, strict=True):",
+        "for i, value in zip(entities, column[::-1], strict=True):",
+        "codec.py",
+        "entities_with_many_and_with_few_events_are_looked_up_together",
     ),
 )
 

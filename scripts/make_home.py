@@ -81,6 +81,8 @@ def furnish() -> str | None:
     write(visits, rows([1, 1, 9], 0, 0, 0, made=made, page=["a", "b", "erased"]), "overwrite")
     both = HistoricalFeaturesDuckDB([FeatureLookup(spend), FeatureLookup(visits, prefix="v_")])
     both.serve("both")
+    with suppress(ImportError):
+        serve_windows()
     with suppress(AttributeError):  # each came with a later commit
         asked.using_spine(pa.table({"user_id": [1, 2], "at": [NOON + HOUR] * 2}), "at").save("may", rows=True)
         asked.save("all")
@@ -97,6 +99,19 @@ def furnish() -> str | None:
     with suppress(AttributeError):
         token = store.tokens.create("web", "shop", ["read", "push"])
     return token
+
+
+def serve_windows() -> None:
+    """Serve windows of an entity with few events and of one with many. All events count, so the clock changes nothing."""
+    from seeknal import Count, EventSource, Last, Sum, WindowedGroup
+
+    orders = EventSource("orders", event_time_col="at", project="shop")
+    users = [1] * 300 + [2, 2]
+    amounts = [0.1 * n if n % 7 else None for n in range(len(users))]
+    orders.set_dataframe(rows(users, *range(len(users)), amount=amounts)).write()
+    features = {"n": Count(), "total": Sum("amount"), "last": Last("amount", where="amount < 9")}
+    windows = WindowedGroup("windows", Entity("user", ["user_id"]), orders, features)
+    HistoricalFeaturesDuckDB([FeatureLookup(windows)]).serve("windows")
 
 
 def plain(table: pa.Table) -> list[dict[str, str]]:
@@ -116,6 +131,8 @@ def answers() -> dict[str, Any]:
             found[label] = plain(HistoricalFeaturesDuckDB([lookup]).to_dataframe(output="arrow"))
     users = [{"user_id": user} for user in range(1, 10)]
     found["both"] = plain(OnlineFeaturesDuckDB("both").get_features(users, "arrow"))
+    if "windows" in {table.name for table in store.core.registry.tables()}:
+        found["windows"] = plain(OnlineFeaturesDuckDB("windows").get_features(users, "arrow"))
     sets: Callable[[], list[Any]] = getattr(store.core.registry, "training_sets", list)
     for one in sets():
         found[f"training set {one.name}"] = [one.content_hash, plain(store.training_sets.reproduce(one))]

@@ -70,7 +70,7 @@ def group(name: str) -> FeatureGroupDuckDB:
 
 
 def test_there_is_a_home_of_each_format():
-    assert len(NAMES) >= 6
+    assert len(NAMES) >= 7
     assert all((FOLDER / f"{name}.tar.gz").stat().st_size < 50_000 for name in NAMES)
 
 

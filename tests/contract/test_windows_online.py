@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -27,6 +28,7 @@ from seeknal import (
     WindowedGroup,
 )
 from seeknal.define.event_group import event_group
+from seeknal.engine.windows import codec, tiled
 from seeknal.values.times import instant, moment_of
 
 from .profiles import PROFILE
@@ -178,6 +180,21 @@ def test_windows_on_lmdb_are_those_of_a_training_set_at_every_moment(store, kind
 @settings(PROFILE)
 def test_windows_on_redis_are_those_of_a_training_set_at_every_moment(store, valkey_url, kind, life):
     live(store, valkey_url, kind, life)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    life=st.lists(steps, max_size=8),
+    many=st.integers(1, 3),
+    tile=st.integers(1, 3),
+    target=st.sampled_from(["LMDB", "Valkey"]),
+)
+@settings(PROFILE, max_examples=2 * PROFILE.max_examples)
+def test_windows_of_entities_that_become_tiled_are_those_of_a_training_set(
+    store, valkey_url, kind, life, many, tile, target
+):
+    with patch.object(codec, "_MANY", many), patch.object(tiled, "_TILE", tile):
+        live(store, None if target == "LMDB" else valkey_url, kind, life)
 
 
 @pytest.fixture

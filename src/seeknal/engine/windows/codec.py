@@ -1,8 +1,9 @@
 """Byte encoding of a windowed group's entities in the online store: their events, from which each read computes the features.
 
 The events of an entity are a MessagePack array of lists: the event times, the values of each column that features aggregate, and
-whether each condition is true, all in the order of event time, created time and writing. All entities of a version have the same
-columns, the layout, which is kept once, in the state of the space, with the number of this format.
+whether each condition is true, all in the order of event time, created time and writing. Those of an entity with many events are
+arrays that are not decoded, with sums; see `seeknal.engine.windows.tiled`. All entities of a version have the same columns, the
+layout, which is kept once, in the state of the space, with the number of this format.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from seeknal.define.aggregations import columns_of, conditions_of
+from seeknal.define.aggregations import WindowedFeature, columns_of, conditions_of
 from seeknal.define.schema import Schema
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.engine.windows.inputs import Events, Moments
 from seeknal.engine.windows.kernel import compute
+from seeknal.engine.windows.many import ManyEvents
 from seeknal.engine.windows.one import KernelNeededError, OneEntity
+from seeknal.engine.windows.tiled import MARK, events_in, times_in
 from seeknal.errors import DataError, StoreError
 from seeknal.online import Codec, Entries, WireRow
 from seeknal.online.codec import to_wire
@@ -35,8 +38,12 @@ Lists = Sequence[list[Any]]
 
 _FEW_ENTITIES, _FEW_EVENTS = 24, 2000
 """From more entities or events on, the kernel is faster than a loop in Python."""
-_FORMAT = b"\x01"
+_MANY = 128
+"""From so many events on, an entity is tiled."""
+_FORMAT = b"\x02"
 """The first byte of a layout: the number of the format of stored values."""
+_LISTS_ONLY = b"\x01"
+"""The format before entities were tiled, which is read as well."""
 _CLOCKS = DAY
 """How far the clock of a reader may be behind that of the load, in microseconds. Older events are not kept."""
 
@@ -57,9 +64,13 @@ class WindowCodec(Codec):
         self._group, self._events = group, events
         self._columns, self._conditions = columns_of(group.windows), conditions_of(group.windows)
         fields = [pa.field("t", pa.int64()), *(pa.field(name, events.field(name).type) for name in self._columns)]
-        self._layout = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
+        schema_of_events = pa.schema([*fields, *(pa.field(text, pa.bool_()) for text in self._conditions)])
+        self._many = ManyEvents(group.windows, schema_of_events, *self._places, group.hop_length)
+        # Whatever the tiles depend on is in the layout, so that tiles of another release are not taken for those of this one.
+        self._layout = schema_of_events.with_metadata({"tiled": self._many.tiled.described})
         self._reach = group.reach
         self.layout = _FORMAT + self._layout.serialize().to_pybytes()
+        self._current = {b"", self.layout, _LISTS_ONLY + schema_of_events.serialize().to_pybytes()}
 
     def __reduce__(self) -> tuple[type[WindowCodec], tuple[Schema, WindowedGroup, Schema]]:  # type: ignore[override]
         return WindowCodec, (self.schema, self._group, self._events)
@@ -77,12 +88,18 @@ class WindowCodec(Codec):
                 continue
             keys = self.keys(table)
             starts = [i for i in range(len(keys)) if not i or keys[i] != keys[i - 1]]
-            columns = table.drop_columns(self.schema.key_names).columns
-            lists = [to_wire(column, field.type) for column, field in zip(columns, self._layout, strict=True)]
-            bodies = {
-                keys[start]: _encode([values[start:end] for values in lists])
-                for start, end in pairwise([*starts, len(keys)])
-            }
+            columns = [
+                cast(column, field.type)
+                for column, field in zip(table.drop_columns(self.schema.key_names).columns, self._layout, strict=True)
+            ]
+            bodies, few = dict[bytes, bytes](), []
+            for start, end in pairwise([*starts, len(keys)]):
+                if end - start < _MANY:
+                    few.append((start, end))
+                else:
+                    bodies[keys[start]] = self._many.tiled.encode([one.slice(start, end - start) for one in columns])
+            lists = [to_wire(column, column.type) for column in columns] if few else []
+            bodies |= {keys[start]: _encode([values[start:end] for values in lists]) for start, end in few}
             order = sorted(bodies)
             yield Entries(order, [bodies[key] for key in order])
 
@@ -97,18 +114,48 @@ class WindowCodec(Codec):
             layout: The layout of the events, from the state of the space.
         """
         rows: list[WireRow | None] = [None] * len(found)
-        if kept := [i for i, value in enumerate(found) if value is not None]:
-            events = [_decode(value) for value in found if value is not None]
-            computed = self._quickly(events, at, layout) or self._computed(events, at, layout)
-            # Whether older events are still there depends on when the entity was loaded, so they do not count as a row.
-            oldest = -(2**63) if self._reach is None else at - self._reach
-            for i, row in zip(kept, computed, strict=True):
-                rows[i] = row if row[-1] is not None and row[-1] > oldest else None
+        few = {i: value for i, value in enumerate(found) if value is not None and value[0] != MARK}
+        many = {i: value for i, value in enumerate(found) if value is not None and value[0] == MARK}
+        # Whether older events are still there depends on when the entity was loaded, so they do not count as a row.
+        oldest = -(2**63) if self._reach is None else at - self._reach
+        for values, computed in ((few, self._of_few), (many, self._of_many)):
+            if values:
+                for i, row in zip(values, computed(list(values.values()), at, layout), strict=True):
+                    rows[i] = row if row[-1] is not None and row[-1] > oldest else None
         return rows
+
+    def _of_few(self, values: Sequence[bytes], at: int, layout: bytes) -> list[WireRow]:
+        """Return the features of entities that are lists, and the time of the newest event up to the moment, or None."""
+        events = [_decode(value) for value in values]
+        return self._quickly(events, at, layout) or self._computed(events, at, layout)
+
+    def _of_many(self, values: Sequence[bytes], at: int, layout: bytes) -> list[WireRow]:
+        """Return what `_of_few` does for entities that are tiled."""
+        every = range(len(self._group.windows))
+        if self._is_current(layout):
+            found = [self._many.at(value, at) for value in values]
+        else:
+            found = [([None for _ in every], list(every)) for _ in values]
+        left: dict[tuple[int, ...], list[int]] = {}
+        for i, (_, features) in enumerate(found):
+            if features:
+                left.setdefault(tuple(features), []).append(i)
+        for together, entities in left.items():
+            batches = [events_in(values[i], _schema_of(layout or self.layout)) for i in entities]
+            events = pa.Table.from_batches(batches).columns
+            columns = self._by_kernel(events, [len(batch) for batch in batches], at, together)
+            for feature, column in zip(together, columns, strict=True):
+                for i, value in zip(entities, column, strict=True):
+                    found[i][0][feature] = value
+        return [(*row, _newest(times_in(value), at)) for (row, _), value in zip(found, values, strict=True)]
+
+    def _is_current(self, layout: bytes) -> bool:
+        """Return whether stored columns have the types that they have now."""
+        return layout in self._current
 
     def _quickly(self, events: Sequence[Lists], at: int, layout: bytes) -> list[WireRow] | None:
         """Compute the features of a few entities with few events; None if the kernel has to, or is faster."""
-        if (layout or self.layout) != self.layout:  # the types of the columns have changed since
+        if not self._is_current(layout):
             return None
         if len(events) > _FEW_ENTITIES or sum(len(lists[0]) for lists in events) > _FEW_EVENTS:
             return None
@@ -121,16 +168,24 @@ class WindowCodec(Codec):
 
     @cached_property
     def _one(self) -> OneEntity | None:
-        group, layout = self._group, self._layout
-        kinds = {name: layout.types[1 + i] for i, name in enumerate(self._columns)}
-        columns = {name: 1 + i for i, name in enumerate(self._columns)}
-        conditions = {text: 1 + len(columns) + i for i, text in enumerate(self._conditions)}
+        group = self._group
+        kinds = {name: self._layout.types[place] for name, place in self._places[0].items()}
         can = all(OneEntity.can(feature, kinds) for feature in group.windows)
-        return OneEntity(group.windows, kinds, columns, conditions, group.hop_length) if can else None
+        return OneEntity(group.windows, kinds, *self._places, group.hop_length) if can else None
+
+    @property
+    def _places(self) -> tuple[dict[str, int], dict[str, int]]:
+        """The positions of the columns and of the conditions in the layout."""
+        first = 1 + len(self._columns)
+        return (
+            {name: 1 + i for i, name in enumerate(self._columns)},
+            {text: first + i for i, text in enumerate(self._conditions)},
+        )
 
     def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:  # noqa: ARG002 - all layouts begin with the times
         """Return the event times of stored events, including future ones."""
-        return {time for value in stored if value is not None for time in _decode(value)[0]}
+        known = (value for value in stored if value is not None)
+        return {time for value in known for time in (times_in(value) if value[0] == MARK else _decode(value)[0])}
 
     def columns(self, rows: Sequence[WireRow | None], wanted: Sequence[int]) -> list[pa.Array]:
         """Return the features at some positions as columns; those of empty windows where an entity has no events."""
@@ -144,18 +199,33 @@ class WindowCodec(Codec):
             pa.chunked_array([cast(pa.array(values, types.wire(field.type)), field.type)])
             for values, field in zip(together, schema, strict=True)
         ]
-        first = 1 + len(self._columns)
-        columns = dict(zip(self._columns, arrays[1:first], strict=True))
-        masks = {text: arrays[first + i].to_numpy() for i, text in enumerate(self._conditions)}
         sizes = [len(lists[0]) for lists in events]
-        entity = np.repeat(np.arange(len(events)), sizes)
-        moments = Moments(np.arange(len(events)), np.full(len(events), at))
-        made = Events(entity, arrays[0].to_numpy(), columns, masks)
-        features = compute(made, moments, self._group.windows, self._group.hop_length)
-        wires = [
-            to_wire(self._fitted(*pair), pair[1].type) for pair in zip(features, self.schema.features, strict=True)
-        ]
+        wires = self._by_kernel(arrays, sizes, at, range(len(self._group.windows)))
         return list(zip(*wires, (_newest(lists[0], at) for lists in events), strict=True))
+
+    def _by_kernel(
+        self, arrays: Sequence[pa.ChunkedArray], sizes: Sequence[int], at: int, places: Sequence[int]
+    ) -> list[list[Any]]:
+        """Return some features of each entity as wire values, one list for each feature.
+
+        Args:
+            arrays: The times, columns and conditions of the events of all entities, entity by entity.
+            sizes: How many events each entity has.
+            at: The moment.
+            places: The positions of the features.
+        """
+        columns, conditions = self._places
+        events = Events(
+            np.repeat(np.arange(len(sizes)), sizes),
+            arrays[0].to_numpy(),
+            {name: arrays[i] for name, i in columns.items()},
+            {text: arrays[i].to_numpy() for text, i in conditions.items()},
+        )
+        moments = Moments(np.arange(len(sizes)), np.full(len(sizes), at))
+        features: list[WindowedFeature] = [self._group.windows[i] for i in places]
+        found = compute(events, moments, features, self._group.hop_length)
+        fields = [self.schema.features[i] for i in places]
+        return [to_wire(self._fitted(*pair), pair[1].type) for pair in zip(found, fields, strict=True)]
 
     def _fitted(self, values: pa.Array, field: pa.Field) -> pa.Array:
         """Cast results to the type that the feature had when the table was opened: the source may have got a wider one since.
@@ -172,7 +242,7 @@ class WindowCodec(Codec):
             ) from None
 
 
-def _newest(times: Sequence[int], at: int) -> int | None:
+def _newest(times: Sequence[int] | memoryview[int], at: int) -> int | None:
     """Return the last of the event times up to a moment; None if there is none."""
     count = bisect_right(times, at)
     return times[count - 1] if count else None
@@ -180,7 +250,7 @@ def _newest(times: Sequence[int], at: int) -> int | None:
 
 @lru_cache(1000)
 def _schema_of(layout: bytes) -> pa.Schema:
-    if not layout.startswith(_FORMAT):
+    if not layout.startswith((_FORMAT, _LISTS_ONLY)):
         raise StoreError(
             "The online events were loaded by another release of Seeknal. Load them again: seeknal refresh."
         )

@@ -39,6 +39,28 @@ Aggregate = Callable[[Values, int], Any]
 """Returns the result of an aggregation, given the values of a window and the instant at which it ends; None if there is none."""
 
 
+def windows_at(
+    times: Sequence[int], bounds: Sequence[tuple[int | None, int]], moment: int, hop: int | None
+) -> list[tuple[int, int]]:
+    """Return the positions of the first event of each window, and of the first event after it.
+
+    Args:
+        times: The event times, in order.
+        bounds: The length of each window, and how long before the moment it ends, in microseconds.
+        moment: The moment.
+        hop: See `compute`.
+    """
+    windows = []
+    for length, shift in bounds:
+        end = moment - shift
+        start = 0
+        if length is not None:
+            instant = end - length
+            start = bisect_right(times, instant if hop is None else instant // hop * hop)
+        windows.append((start, bisect_right(times, end)))
+    return windows
+
+
 class OneEntity:
     """Computes features from the events of one entity.
 
@@ -82,7 +104,7 @@ class OneEntity:
         """Return whether a feature can be computed here, given the types of the columns."""
         of = feature.aggregation
         kind = None if of.source_column is None else types[of.source_column]
-        return of.by is None and _function(of, kind) is not None and _takes_fill(of, kind)
+        return of.by is None and _function(of, kind) is not None and takes_fill(of, kind)
 
     def at(self, lists: Sequence[Values], moment: int) -> list[Any]:
         """Return the features at a moment, as wire values.
@@ -94,10 +116,7 @@ class OneEntity:
         Raises:
             KernelNeededError: A value has to be computed by the kernel.
         """
-        t, windows = lists[0], []
-        for length, shift in self._bounds:
-            stop = bisect_right(t, moment - shift)
-            windows.append((0 if length is None else bisect_right(t, self._start(moment - shift - length)), stop))
+        windows = windows_at(lists[0], self._bounds, moment, self._hop)
         selected = [self._select(lists, column, condition) for column, condition in self._selections]
         parts = []
         for selection, window in self._parts:
@@ -111,9 +130,6 @@ class OneEntity:
             value = function(parts[part], moment - shift)
             found.append(fill if value is None else value)
         return found
-
-    def _start(self, instant: int) -> int:
-        return instant if self._hop is None else instant // self._hop * self._hop
 
     @staticmethod
     def _select(lists: Sequence[Values], column: int | None, condition: int | None) -> tuple[Values, list[int] | None]:
@@ -146,7 +162,7 @@ def _function(of: Any, kind: pa.DataType | None) -> Aggregate | None:
     return found
 
 
-def _takes_fill(of: Any, kind: pa.DataType | None) -> bool:
+def takes_fill(of: Any, kind: pa.DataType | None) -> bool:
     """Return whether `fill` is of the type of the results, as it is; otherwise the kernel converts it."""
     is_float = type(of) in _ARE_FLOATS or (kind is not None and is_.is_float64(kind))
     return of.fill is None or (is_float and type(of.fill) is float)
@@ -156,12 +172,11 @@ def _distinct(values: Values, _end: int) -> int:
     return len(set(values))
 
 
-def _total(values: Values) -> int:
-    """Return the sum of whole numbers."""
-    found = sum(values)
-    if not _SMALLEST <= found <= _LARGEST:
+def checked(total: Any) -> Any:
+    """Return the sum of numbers, unless it is a whole number beyond its type."""
+    if type(total) is int and not _SMALLEST <= total <= _LARGEST:
         raise KernelNeededError  # which names the feature
-    return found
+    return total
 
 
 def _sum(values: Iterable[float]) -> float:
@@ -229,7 +244,7 @@ _OF_ANY: dict[type, Maker] = {
     kinds.TimeSinceLast: lambda of: _since(of, -1),
 }
 _OF_WHOLE: dict[type, Maker] = {
-    kinds.Sum: lambda _: lambda values, _end: _total(values) if values else None,
+    kinds.Sum: lambda _: lambda values, _end: checked(sum(values)) if values else None,
     # The sum is rounded before the division, as in the kernel.
     kinds.Mean: lambda _: lambda values, _end: float(sum(values)) / len(values) if values else None,
     kinds.Min: lambda _: lambda values, _end: min(values, default=None),
