@@ -651,11 +651,18 @@ MUTATIONS = (
         "sums_and_extremes_from_tiles_have_the_bits_of_training_sets",
     ),
     tiles(
-        "a zero loses its sign",
-        "(numbers.floats is not None and _has_negative_zero(numbers.floats))",
-        "False",
-        "tiled.py",
-        "a_value_that_needs_care_leaves_sums_and_extremes_to_the_kernel_and_no_count",
+        "a least value may be a negative zero",
+        "pick.reduce(part.array).item() + 0",
+        "pick.reduce(part.array).item()",
+        "many.py",
+        "the_extremes_of_zeros_of_either_sign_are_positive",
+    ),
+    tiles(
+        "what is not finite counts as zero in a window",
+        "if not (self.values.are_finite or np.isfinite(self.values.array[self.low : self.high]).all()):",
+        "if False:",
+        "many.py",
+        "a_value_that_is_not_finite_leaves_the_windows_that_have_it_to_the_kernel_and_no_others",
     ),
     tiles(
         "tiles are read as this release would have written them",

@@ -174,15 +174,26 @@ def test_sums_and_extremes_from_tiles_have_the_bits_of_training_sets(name, size,
         assert is_right(found[i], to_wire(column, column.type)[0]), (features[i], found[i])
 
 
-@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, -0.0])
-def test_a_value_that_needs_care_leaves_sums_and_extremes_to_the_kernel_and_no_count(odd):
-    wanted = [agg.Count("x"), agg.Last("x"), agg.Sum("x"), agg.Mean("x"), agg.Min("x"), agg.Max("x"), agg.Std("x")]
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_leaves_the_windows_that_have_it_to_the_kernel_and_no_others(odd):
+    kinds = (agg.Count, agg.Last, agg.Sum, agg.Mean, agg.Min, agg.Max, agg.Std)
+    wanted = [kind("x", over=timedelta(microseconds=length)) for length in (150, 250) for kind in kinds]
     values = [1.0] * 200
     values[7] = odd
     many, stored = encoded(features_of(wanted), {"x": pa.float64()}, [list(range(200)), values, [True] * 200], None)
-    found, left = many.at(stored, 1000)
-    assert found[:2] == [200, 1.0]
-    assert left == [2, 3, 4, 5, 6]
+    found, left = many.at(stored, 200)
+    assert found[:7] == [149, 1.0, 149.0, 1.0, 1.0, 1.0, 0.0]
+    assert found[7:9] == [200, 1.0]
+    assert left == [9, 10, 11, 12, 13]
+
+
+def test_the_extremes_of_zeros_of_either_sign_are_positive():
+    wanted = [agg.Min("x"), agg.Max("x"), agg.Sum("x"), agg.First("x")]
+    columns = [list(range(200)), [-0.0] * 200, [True] * 200]
+    many, stored = encoded(features_of(wanted), {"x": pa.float64()}, columns, None)
+    found, left = many.at(stored, 200)
+    assert [math.copysign(1, one) for one in found] == [1, 1, 1, -1]
+    assert not left
 
 
 def codec_of(kind, features):

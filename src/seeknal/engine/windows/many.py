@@ -115,10 +115,13 @@ class _Part:
 
     @property
     def array(self) -> np.ndarray:
-        """The values, of which there is at least one, and which need no care."""
-        if not self.values.has_sums:
-            raise KernelNeededError
+        """The values, all of which are finite."""
+        self._check_finite()
         return self.values.array[self.low : self.high]
+
+    def _check_finite(self) -> None:
+        if not (self.values.are_finite or np.isfinite(self.values.array[self.low : self.high]).all()):
+            raise KernelNeededError
 
     def distinct(self) -> int:
         """Return the number of different values."""
@@ -131,8 +134,7 @@ class _Part:
         return self._total
 
     def _sum(self) -> Any:
-        if not self.values.has_sums:
-            raise KernelNeededError
+        self._check_finite()
         tiles, edges = self.values.summands(self.low, self.high)
         if self.values.code != "d":
             return tiles + sum(edges)
@@ -162,7 +164,8 @@ def _mean(part: _Part, _end: int) -> float | None:
 
 
 def _extreme(pick: np.ufunc) -> Aggregate:
-    return lambda part, _end: pick.reduce(part.array).item() if part.count else None
+    # To add a zero makes a negative zero a positive one.
+    return lambda part, _end: pick.reduce(part.array).item() + 0 if part.count else None
 
 
 def _spread(ddof: int, *, root: bool) -> Aggregate:

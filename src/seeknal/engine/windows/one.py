@@ -1,7 +1,7 @@
 """The features of one entity at one moment, in plain Python: for a few events, NumPy's calls take longer than the work itself.
 
 The results are those of `seeknal.engine.windows.kernel`, to the bit, except that variances may differ by rounding. Aggregations that
-are not here are left to the kernel, and so are values that need care: NaN, infinities, sums beyond a type, zeros of either sign.
+are not here are left to the kernel, and so are values that need care: NaN, infinities, sums beyond a type.
 """
 
 from __future__ import annotations
@@ -200,10 +200,10 @@ def _extreme(pick: Callable[[Values], float]) -> Aggregate:
         if not values:
             return None
         found, total = pick(values), sum(values)
-        # Comparisons with NaN are false, so a NaN may hide among the values, but not in their sum. A zero may have either sign.
-        if found == 0 or total - total != 0:
+        # Comparisons with NaN are false, so a NaN may hide among the values, but not in their sum.
+        if total - total != 0:
             raise KernelNeededError
-        return found
+        return found + 0.0  # never -0.0
 
     return of
 

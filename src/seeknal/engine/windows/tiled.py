@@ -55,8 +55,8 @@ class _Place(NamedTuple):
         values: Where the values begin.
         ranks: Where the words begin, one bit for each event, which says whether its value counts. They are followed by the number of
             values before each word. 0: all events count.
-        sums: Where the sums begin: for each limb, the lowest first, the sum of the values before each tile. 0: there are none, since
-            a value is not finite, or a negative zero.
+        finite: Whether all values are finite: 0 or 1. Others add nothing to sums.
+        sums: Where the sums begin: for each limb, the lowest first, the sum of the values before each tile.
         limbs: The number of limbs.
         width: The bits of a limb.
         unit: The unit of the lowest limb, as a power of two.
@@ -65,6 +65,7 @@ class _Place(NamedTuple):
     size: int
     values: int
     ranks: int
+    finite: int = 1
     sums: int = 0
     limbs: int = 0
     width: int = 0
@@ -150,15 +151,9 @@ def _append(whole: bytearray, batch: pa.RecordBatch, start: int, column: Column)
     if column.place == 0:  # nobody asks for the sum of times
         return _Place(len(values), at, ranks)
     numbers, width = Numbers.of(values), width_for(len(values))
-    if numbers.special is not None or (numbers.floats is not None and _has_negative_zero(numbers.floats)):
-        return _Place(len(values), at, ranks)
     sums, limbs = _align(whole), [prefix(limb)[::_TILE] for limb in numbers.limbs(width)]
     whole += np.concatenate(limbs[::-1]).astype("<i8").tobytes()
-    return _Place(len(values), at, ranks, sums, len(limbs), width, numbers.exponent)
-
-
-def _has_negative_zero(floats: np.ndarray) -> bool:
-    return bool((np.signbit(floats) & (floats == 0)).any())
+    return _Place(len(values), at, ranks, numbers.special is None, sums, len(limbs), width, numbers.exponent)
 
 
 class _Entity(NamedTuple):
@@ -185,9 +180,9 @@ class Values:
     """
 
     def __init__(self, entity: _Entity, column: Column, *place: int) -> None:
-        size, at, ranks, sums, self._limbs, self._width, self.unit = place
+        size, at, ranks, finite, sums, self._limbs, self._width, self.unit = place
         self._entity, self._column, memory = entity, column, memoryview(entity.value)
-        self.code, self.has_sums = column.code, sums > 0
+        self.code, self.are_finite = column.code, bool(finite)
         self._words = self._counts = memory[:0]
         if ranks:
             width = 8 * (entity.events // _WORD + 1)
