@@ -1,12 +1,12 @@
 """Byte encoding of an entity with many events: an Arrow record batch, and exact sums of tiles.
 
-A read decodes nothing, it looks at the arrays where they are. The values that count for a feature, those that are not null and
-whose condition is true, are one array, cut into tiles of 64. The sum of a window is the sum of its whole tiles, the difference of
-two prefix sums of limbs (see `seeknal.engine.windows.limbs`), and of the values at its edges.
+A read decodes nothing: it uses the arrays in place. The values that count for a feature, those that are not null and whose
+condition is true, are one array, cut into tiles of 64. The sum of a window is the sum of its whole tiles, which is the difference
+of two prefix sums of limbs (see `seeknal.engine.windows.limbs`), plus the values at its edges.
 
 For example, with tiles of 4, a window of the values 3 to 9 has the tile of the values 4 to 7, and the values 3, 8 and 9 at its edges.
 
-    mark | where the numbers, the times are, and how many | batch | seven numbers for each selection | arrays of the selections
+    mark | where the numbers and the times are, number of events | batch | numbers of each selection, see `_Place` | their arrays
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Tiled:
 
     @property
     def described(self) -> str:
-        """What is tiled, as text: bytes are read as they were written exactly if these are equal."""
+        """What is tiled, as text. Only bytes that were encoded under an equal text can be opened."""
         return json.dumps([_TILE, *self._columns])
 
     def encode(self, columns: Sequence[pa.ChunkedArray]) -> bytes:
@@ -148,7 +148,7 @@ def _append(whole: bytearray, batch: pa.RecordBatch, start: int, column: Column)
     at = len(whole) if ranks else start + values.buffers()[1].address
     if ranks:
         whole += values.to_numpy().tobytes()
-    if column.place == 0:  # nobody asks for the sum of times
+    if column.place == 0:  # no feature needs the sum of times
         return _Place(len(values), at, ranks)
     numbers, width = Numbers.of(values), width_for(len(values))
     sums, limbs = _align(whole), [prefix(limb)[::_TILE] for limb in numbers.limbs(width)]
