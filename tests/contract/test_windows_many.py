@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seeknal import Entity, WindowedGroup
@@ -24,7 +24,7 @@ from seeknal.engine.windows.tiled import times_in
 from seeknal.online import to_wire
 
 from . import windows_oracle as oracle
-from .profiles import PROFILE
+from .profiles import at_least
 from .test_windows import CLOSE, KINDS, WHERE, crowds, expected, features_of, moments_of, same, worlds
 from .test_windows_one import near
 
@@ -69,14 +69,14 @@ def check(rows, names, asked, wanted, hop):
     return compared, skipped
 
 
-@settings(PROFILE, max_examples=max(100, 2 * PROFILE.max_examples))
+@at_least(100)
 @given(crowd=crowds(), tile=st.integers(1, 4))
 def test_tiles_of_any_size_give_what_plain_loops_compute(crowd, tile):
     with patch.object(tiled, "_TILE", tile):
         check(*crowd)
 
 
-@settings(PROFILE, max_examples=max(100, PROFILE.max_examples))
+@at_least(100)
 @given(world=worlds(), tile=st.integers(1, 4))
 def test_tiles_at_odd_moments_give_what_plain_loops_compute(world, tile):
     with patch.object(tiled, "_TILE", tile):
@@ -121,7 +121,7 @@ def features_over(where):
     return features_of(made)
 
 
-@settings(PROFILE, max_examples=2 * PROFILE.max_examples)
+@at_least(30)
 @given(
     name=st.sampled_from(sorted(MADE)),
     size=st.sampled_from(SIZES),
@@ -152,7 +152,7 @@ def test_windows_that_begin_and_end_anywhere_in_tiles_are_what_plain_loops_compu
             assert is_right(found[i], right), (feature, found[i], right)
 
 
-@settings(PROFILE, max_examples=max(60, PROFILE.max_examples))
+@at_least(60)
 @given(
     name=st.sampled_from(sorted(MADE)),
     size=st.sampled_from(SIZES),
