@@ -572,6 +572,14 @@ MUTATIONS = (
         "part.count, 1)",
         "spread.py",
     ),
+    window("a bucket has what is above its value only", "(1 << (_CUT - 1))", "0", "sketches.py"),
+    Mutation(
+        "a hash of a sample stands for one value",
+        "found[which] = kept << level",
+        "found[which] = kept",
+        "engine/windows/sketches.py",
+        ("contract/test_window_sketches.py::test_the_sketches_of_parts_are_merged_to_that_of_the_whole",),
+    ),
     # Windowed groups
     rule(
         "every row of a feature group is an event",

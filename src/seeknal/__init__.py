@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seeknal.client.client import AsyncClient, Client
     from seeknal.define.aggregations import (
+        ApproxCountDistinct,
+        ApproxQuantile,
         Count,
         CountDistinct,
         First,
@@ -78,6 +80,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adopted",
+    "ApproxCountDistinct",
+    "ApproxQuantile",
     "Candidate",
     "Change",
     "Count",
@@ -158,6 +162,8 @@ if find_spec("httpx2"):  # of the extra `client`; `import *` must work without i
 _MODULES = {
     "seeknal.client.client": ("AsyncClient", "Client"),
     "seeknal.define.aggregations": (
+        "ApproxCountDistinct",
+        "ApproxQuantile",
         "Count",
         "CountDistinct",
         "First",

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal import (
+    ApproxCountDistinct,
+    ApproxQuantile,
     Count,
     CountDistinct,
     DataError,
@@ -57,6 +59,8 @@ FEATURES = {
     "large": Sum("amount", over="6h", where=LARGE),
     "ever": Max("amount"),
     "shops": CountDistinct("shop", over="6h"),
+    "about": ApproxCountDistinct("shop", over="6h"),
+    "middle": ApproxQuantile("amount", 0.5, over="6h"),
     "first": First("item"),
     "last": Last("item", over="3h"),
     "items": LastN("item", 3, over="6h"),

@@ -75,6 +75,11 @@ OPERATIONS = {
     "distinct_count": lambda column, _, **window: agg.CountDistinct(column, **window),
     "bounded_distinct_count": lambda column, _, **window: agg.CountDistinct(column, **window),
 }
+APPROXIMATE = {
+    "approx distinct": lambda column, _, **window: agg.ApproxCountDistinct(column, **window),
+    "approx quantile": lambda column, more, **window: agg.ApproxQuantile(column, more["q"], **window),
+}
+"""The operations of cases with these tags."""
 
 
 def expected_of(case):
@@ -91,7 +96,8 @@ def aggregation_of(case):
     feature = case["feature"]
     window = {"over": feature["window"], "where": feature.get("where"), "by": feature.get("bucket_by")}
     window["offset"] = feature.get("delay")
-    return OPERATIONS[feature["operation"]](feature["column"], feature.get("params", {}), **window)
+    operation = next((one for tag, one in APPROXIMATE.items() if tag in case["tags"]), OPERATIONS[feature["operation"]])
+    return operation(feature["column"], feature.get("params", {}), **window)
 
 
 def number(value):

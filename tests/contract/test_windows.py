@@ -26,6 +26,7 @@ from seeknal.engine.windows import (
     order,
     powers,
     ranked,
+    sketches,
     spans,
     sums,
     timeline,
@@ -75,7 +76,7 @@ TIMES = st.one_of(st.integers(0, 12), st.sampled_from([DAY, -DAY, *FAR, 2**62, -
 LENGTHS = st.one_of(st.none(), st.integers(1, 8), st.sampled_from([DAY, 2 * DAY, 3_650_000 * DAY]))
 OF_COLUMN = [
     *(agg.Count, agg.Sum, agg.Mean, agg.Min, agg.Max, agg.Var, agg.Std, agg.Skew, agg.Kurtosis, agg.First, agg.Last),
-    *(agg.CountDistinct, agg.Histogram),
+    *(agg.CountDistinct, agg.ApproxCountDistinct, agg.Histogram),
 ]
 WITH_N = [agg.FirstN, agg.LastN, agg.Largest, agg.Smallest, agg.MostFrequent]
 WITH_POWERS = [agg.Var, agg.Std, agg.Skew, agg.Kurtosis]
@@ -96,7 +97,8 @@ def every_aggregation(draw, names):
     made = [agg.Count(**shared), agg.TimeSinceFirst(unit="hours", **shared), agg.TimeSinceLast(fill=-1.0, **shared)]
     made += [kind(column, **shared) for kind in OF_COLUMN]
     made += [kind(column, draw(st.integers(1, 4)), **shared) for kind in WITH_N]
-    made += [agg.Quantile(column, draw(st.sampled_from([0, 0.1, 0.25, 0.5, 0.9, 1])), **shared)]
+    q = draw(st.sampled_from([0, 0.1, 0.25, 0.5, 0.9, 1]))
+    made += [kind(column, q, **shared) for kind in (agg.Quantile, agg.ApproxQuantile)]
     made += [
         agg.Var(column, ddof=0, **shared),
         agg.LastN(column, 2, fill=[], **shared),
@@ -252,6 +254,8 @@ def test_features_are_the_same_in_the_smallest_parts(world, small):
         patch.object(levels, "_MOST", 4 * small),
         patch.object(levels, "_AT_ONCE", small),
         patch.object(order, "_BITS", 8 * small),
+        patch.object(sketches, "MOST", small),
+        patch.object(oracle, "MOST", small),
     ):
         check(*world)
 
@@ -278,6 +282,7 @@ ORDER_FREE = [
     *(kind("f64") for kind in (agg.Skew, agg.Kurtosis)),
     *(kind("absurd", 3) for kind in (agg.Largest, agg.Smallest, agg.MostFrequent)),
     agg.Quantile("absurd", 0.3),
+    agg.ApproxQuantile("absurd", 0.3),
     agg.Sum("absurd", by="word", k=2),
 ]
 

@@ -5,10 +5,13 @@ Definitions come as the dictionaries of `to_json`, with lengths in microseconds,
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from datetime import date, datetime, time, timedelta
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -102,8 +105,9 @@ def _of(events: list[Event], asked: Asked, end: int) -> Any:
     values = [event.values[asked.column] for event in events if event.values[asked.column] is not None]
     if name == "Count":
         return len(values)
-    if name == "CountDistinct":
-        return len(_counts(values))
+    if name in {"CountDistinct", "ApproxCountDistinct"}:
+        distinct = [one for one, _ in _counts(values)]
+        return len(distinct) if name == "CountDistinct" else sampled(distinct)
     return _FUNCTIONS[name](values, asked.extra) if values else None
 
 
@@ -121,6 +125,56 @@ def _counts(values: list[Any]) -> list[tuple[Any, int]]:
         else:
             counted.append((one, 1))
     return sorted(counted, key=lambda pair: -pair[1])
+
+
+MOST = 2**14
+"""The most distinct values that are counted exactly."""
+
+
+def sampled(distinct: list[Any]) -> int:
+    """Return the estimate of adaptive sampling: the fewest leading zeros of hashes that leave at most `MOST` of them."""
+    level, hashes = 0, [hash_of(one) for one in distinct]
+    while len(hashes) > MOST:
+        level += 1
+        hashes = [one for one in hashes if one < 2 ** (64 - level)]
+    return len(hashes) * 2**level
+
+
+def hash_of(one: Any) -> int:
+    """Return the hash of a value: SplitMix64 of numbers and times, BLAKE2b of all others."""
+    if isinstance(one, float):
+        number = struct.unpack("<q", struct.pack("<d", math.nan if math.isnan(one) else one + 0.0))[0]
+    elif isinstance(one, datetime):
+        number = (one - datetime(1970, 1, 1, tzinfo=one.tzinfo)) // timedelta(microseconds=1) * 1000
+    elif isinstance(one, date):
+        number = (one - date(1970, 1, 1)).days
+    elif isinstance(one, time):
+        number = ((one.hour * 60 + one.minute) * 60 + one.second) * 10**9 + one.microsecond * 1000
+    elif isinstance(one, timedelta):
+        number = one // timedelta(microseconds=1) * 1000
+    elif isinstance(one, int):
+        number = one
+    else:
+        given = one if isinstance(one, bytes) else _shortest(one).encode()
+        return int.from_bytes(hashlib.blake2b(given, digest_size=8).digest(), "little")
+    z = (number + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def _shortest(one: Any) -> str:
+    return str(Context(prec=99).normalize(one)) if isinstance(one, Decimal) else one
+
+
+def bucket(one: Any) -> float:
+    """Return the float of eight significant bits that is nearest to a number, the larger one of two equally near ones."""
+    near = nearest(Fraction(one)) if math.isfinite(one) else float(one)
+    if near == 0 or not math.isfinite(near):
+        return near + 0.0
+    unit = Fraction(2) ** (max(math.frexp(near)[1], -1021) - 8)
+    size = math.floor(abs(Fraction(near)) / unit + Fraction(1, 2)) * unit
+    return math.copysign(nearest(min(size, (2 - Fraction(1, 2**7)) * 2**1023)), near) + 0.0
 
 
 def _exact(values: list[Any]) -> Fraction:
@@ -254,6 +308,7 @@ _FUNCTIONS: dict[str, Callable[[list[Any], dict[str, Any]], Any]] = {
     "Smallest": lambda values, extra: sorted(map(_plain, values), key=order)[: extra["n"]],
     "Largest": lambda values, extra: sorted(map(_plain, values), key=order)[::-1][: extra["n"]],
     "Quantile": _quantile,
+    "ApproxQuantile": lambda values, extra: _quantile([bucket(one) for one in values], extra),
     "MostFrequent": lambda values, extra: [one for one, _ in _counts(values)[: extra.get("n", 1)]],
     "Histogram": lambda values, _: [{"value": one, "count": count} for one, count in _counts(values)],
 }

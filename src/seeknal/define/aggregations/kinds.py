@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 from seeknal.define.aggregations.arguments import check_column
 from seeknal.define.aggregations.base import Aggregation, OfColumn, OfSeveral
@@ -149,6 +149,16 @@ class CountDistinct(OfColumn):
 
 
 @dataclass(frozen=True, eq=False)
+class ApproxCountDistinct(OfColumn):
+    """The number of distinct values: exact up to 16,384, and beyond with a standard error of 1 %, by adaptive sampling.
+
+    All NaNs are one value, and so are 0.0 and -0.0.
+    """
+
+    fills: ClassVar[tuple[type, ...]] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Histogram(OfColumn):
     """The count of each value, as a list of {value, count}, the greatest count first; of equal counts the smaller value."""
 
@@ -157,10 +167,8 @@ class Histogram(OfColumn):
 
 
 @dataclass(frozen=True, eq=False)
-class Quantile(OfColumn):
-    """A quantile as float64, exact, with linear interpolation as in NumPy. NaN is above all numbers.
-
-    Of decimals it is the float nearest to the exact interpolation.
+class _OfShare(OfColumn):
+    """A value that a share of the values is below.
 
     Args:
         q: The share of values below it, from 0 to 1.
@@ -175,6 +183,21 @@ class Quantile(OfColumn):
             )
         object.__setattr__(self, "q", float(self.q) + 0.0)  # -0.0 is 0.0
         super().__post_init__()
+
+
+class Quantile(_OfShare):
+    """A quantile as float64, exact, with linear interpolation as in NumPy. NaN is above all numbers.
+
+    Of decimals it is the float nearest to the exact interpolation.
+    """
+
+
+class ApproxQuantile(_OfShare):
+    """The quantile of the values rounded to eight significant bits, as float64: at most 0.4 % from `Quantile`.
+
+    This holds if all values have the same sign; otherwise it is at most 0.4 % of the larger of the two values between which it lies.
+    Whole numbers up to 256 are exact. Numbers that are not finite stay as they are, and NaN is above all numbers.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,30 +227,6 @@ class TimeSinceFirst(_TimeSince):
 
 class TimeSinceLast(_TimeSince):
     """The time since the newest event of the window."""
-
-
-@dataclass(frozen=True, eq=False)
-class ApproxCountDistinct(OfColumn):
-    """About the number of distinct values. Not supported yet."""
-
-    def __post_init__(self) -> None:
-        _refuse(self.name, "CountDistinct")
-
-
-@dataclass(frozen=True, eq=False)
-class ApproxQuantile(OfColumn):
-    """About a quantile. Not supported yet."""
-
-    q: float
-
-    def __post_init__(self) -> None:
-        _refuse(self.name, "Quantile")
-
-
-def _refuse(name: str, exact: str) -> NoReturn:
-    # The sketches of the library datasketches depend on the order of the events (HLL, unless merged) or on chance (KLL), so
-    # that training and serving would differ.
-    raise DefinitionError(f"{name} is not supported yet. Write {exact}, which is exact.")
 
 
 ALL: tuple[type[Aggregation], ...] = (

@@ -15,11 +15,11 @@ from seeknal.values import exact
 from seeknal.values.types import LONGEST_DECIMAL
 
 _FLOATS = (
-    *(kinds.Mean, kinds.Var, kinds.Std, kinds.Skew, kinds.Kurtosis, kinds.Quantile),
+    *(kinds.Mean, kinds.Var, kinds.Std, kinds.Skew, kinds.Kurtosis, kinds.Quantile, kinds.ApproxQuantile),
     *(kinds.TimeSinceFirst, kinds.TimeSinceLast),
 )
 _NUMERIC = (kinds.Sum, *_FLOATS)
-_COUNTS = (kinds.Count, kinds.CountDistinct)
+_COUNTS = (kinds.Count, kinds.CountDistinct, kinds.ApproxCountDistinct)
 _LISTS = (kinds.FirstN, kinds.LastN, kinds.Largest, kinds.Smallest, kinds.MostFrequent)
 _OF_ANY = (kinds.Count, kinds.First, kinds.Last, kinds.FirstN, kinds.LastN)
 
@@ -29,9 +29,10 @@ def type_of(aggregation: Aggregation, columns: Mapping[str, pa.DataType]) -> pa.
 
     | aggregation | of | result |
     |---|---|---|
-    | `Count`, `CountDistinct` | any; with an order | int64 |
+    | `Count` | any | int64 |
+    | `CountDistinct`, `ApproxCountDistinct` | with an order | int64 |
     | `Sum` | bool, integers; decimals; floats | int64; decimal128(38, scale); float64 |
-    | `Mean`, `Var`, `Std`, `Skew`, `Kurtosis`, `Quantile` | numbers | float64, of decimals too: their exact value has no scale |
+    | `Mean`, `Var`, `Std`, `Skew`, `Kurtosis`, `Quantile`, `ApproxQuantile` | numbers | float64, of decimals too: their exact value has no scale |
     | `Min`, `Max` | with an order | the column's |
     | `First`, `Last` | any | the column's |
     | `FirstN`, `LastN` | any | a list of the column's |

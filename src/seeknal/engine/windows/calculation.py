@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from seeknal.define.aggregations import Aggregation, kinds
-from seeknal.engine.windows import ends, extremes, grouped, ranked, spread, sums
+from seeknal.engine.windows import ends, extremes, grouped, ranked, sketches, spread, sums
 from seeknal.engine.windows.blocks import Block
 from seeknal.engine.windows.keys import Keys
 from seeknal.engine.windows.order import ValueOrder
@@ -41,6 +42,16 @@ class Calculation:
     def order(self) -> ValueOrder:
         """The order of the values."""
         return ValueOrder(self._selection.segment, self._selection.keys.numbers)
+
+    @cached_property
+    def rounded(self) -> Selection:
+        """The same events, with values rounded to the buckets of a sketch."""
+        return replace(self._selection, column=pa.array(sketches.rounded(ranked.floats_of(self._selection))))
+
+    @cached_property
+    def rounded_order(self) -> ValueOrder:
+        """The order of the rounded values."""
+        return ValueOrder(self.rounded.segment, self.rounded.keys.numbers)
 
     @cached_property
     def by_value(self) -> grouped.Grouped:
@@ -106,7 +117,11 @@ _FUNCTIONS: dict[type[Aggregation], Callable[[Calculation, Windows, Any], pa.Arr
     kinds.Largest: lambda known, windows, of: ranked.extreme_n(windows, known.order, of.n, largest=True),
     kinds.Smallest: lambda known, windows, of: ranked.extreme_n(windows, known.order, of.n, largest=False),
     kinds.Quantile: lambda known, windows, of: ranked.quantile(windows, known.order, of.q),
-    kinds.CountDistinct: lambda known, windows, _: known.by_value.count(windows),
+    kinds.ApproxQuantile: lambda known, windows, of: ranked.quantile(
+        replace(windows, selection=known.rounded), known.rounded_order, of.q
+    ),
+    kinds.CountDistinct: lambda known, windows, _: pa.array(known.by_value.count(windows)),
+    kinds.ApproxCountDistinct: lambda known, windows, _: sketches.count_distinct(windows, known.by_value),
     kinds.MostFrequent: lambda known, windows, of: grouped.most_frequent(windows, known.by_value, of.n),
     kinds.Histogram: lambda known, windows, _: grouped.histogram(windows, known.by_value),
 }

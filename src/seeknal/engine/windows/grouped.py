@@ -57,14 +57,14 @@ class Grouped:
             for piece in block.pieces:
                 yield block, piece, groups.spans(*block.local(windows, piece))
 
-    def count(self, windows: Windows) -> pa.Array:
+    def count(self, windows: Windows) -> np.ndarray:
         """Return the number of groups of each window."""
         found = np.zeros(len(windows.start), np.int64)
         for block in blocks(self.order.segment, windows):
             groups = self.order.within(block.low, block.high)
             for first, end in block.pieces:
                 found[first:end] = groups.distinct(*block.local(windows, (first, end)))
-        return pa.array(found)
+        return found
 
 
 class _Lists:

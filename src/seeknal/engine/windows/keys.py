@@ -61,15 +61,22 @@ def _of_whole(values: pa.Array) -> Keys:
     return Keys(numbers.astype(np.int64), lambda keys: pa.array(keys.astype(numbers.dtype)).view(kind))
 
 
+def bits_of_floats(values: np.ndarray) -> np.ndarray:
+    """Return the bits of floats as int64: those of 0.0 for -0.0, and the same for each NaN."""
+    plain = values + 0.0  # -0.0 + 0.0 is 0.0
+    plain[np.isnan(plain)] = np.nan
+    bits: np.ndarray = plain.view(np.int64)
+    return bits
+
+
 def _of_floats(values: np.ndarray) -> np.ndarray:
     """Return the bits of floats, with those below the sign inverted where it is set: their order is that of the floats.
 
     The bits of positive floats grow with them. Those of a NaN without a sign are above those of infinity.
     """
-    plain = values + 0.0  # -0.0 + 0.0 is 0.0
-    plain[np.isnan(plain)] = np.nan
-    bits = plain.view(np.int64)
-    return bits ^ ((bits >> 63) & ~_SIGN)
+    bits = bits_of_floats(values)
+    keys: np.ndarray = bits ^ ((bits >> 63) & ~_SIGN)
+    return keys
 
 
 def _floats_of(keys: np.ndarray) -> np.ndarray:

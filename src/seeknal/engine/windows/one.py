@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.define.aggregations import WindowedFeature, kinds
+from seeknal.engine.windows import sketches
 
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 LEAST_SQUARES = 1e-250
@@ -157,8 +158,7 @@ def _function(of: Any, kind: pa.DataType | None) -> Aggregate | None:
     elif kind is not None and is_.is_signed_integer(kind):
         found = _OF_WHOLE.get(type(of), lambda _: None)(of)
     else:
-        is_distinct = isinstance(of, kinds.CountDistinct) and kind is not None and is_.is_string(kind)
-        found = _distinct if is_distinct else None
+        found = _OF_TEXT.get(type(of)) if kind is not None and is_.is_string(kind) else None
     return found
 
 
@@ -170,6 +170,13 @@ def takes_fill(of: Any, kind: pa.DataType | None) -> bool:
 
 def _distinct(values: Values, _end: int) -> int:
     return len(set(values))
+
+
+def _about_distinct(values: Values, end: int) -> int:
+    found = _distinct(values, end)
+    if found > sketches.MOST:
+        raise KernelNeededError
+    return found
 
 
 def checked(total: Any) -> Any:
@@ -243,6 +250,7 @@ _OF_ANY: dict[type, Maker] = {
     kinds.TimeSinceFirst: lambda of: _since(of, 0),
     kinds.TimeSinceLast: lambda of: _since(of, -1),
 }
+_OF_TEXT: dict[type, Aggregate] = {kinds.CountDistinct: _distinct, kinds.ApproxCountDistinct: _about_distinct}
 _OF_WHOLE: dict[type, Maker] = {
     kinds.Sum: lambda _: lambda values, _end: checked(sum(values)) if values else None,
     # The sum is rounded before the division, as in the kernel.
@@ -250,6 +258,7 @@ _OF_WHOLE: dict[type, Maker] = {
     kinds.Min: lambda _: lambda values, _end: min(values, default=None),
     kinds.Max: lambda _: lambda values, _end: max(values, default=None),
     kinds.CountDistinct: lambda _: _distinct,
+    kinds.ApproxCountDistinct: lambda _: _about_distinct,
 }
 _OF_FLOATS: dict[type, Maker] = {
     kinds.Sum: lambda _: lambda values, _end: _sum(values) if values else None,

@@ -65,6 +65,12 @@ def _smallest(windows: Windows, order: ValueOrder, block: Block, which: np.ndarr
     return found
 
 
+def floats_of(selection: Selection) -> np.ndarray:
+    """Return the float nearest to each value of a selection."""
+    every = np.arange(len(selection.segment))
+    return _between(selection, every, every, np.zeros(len(every)))
+
+
 def _between(selection: Selection, low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Return the value at a part of the way from that of one event to that of another."""
     numbers: Numbers = selection.numbers
