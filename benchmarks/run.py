@@ -27,6 +27,7 @@ import report
 import server_growth
 import starts
 import trips
+import window_costs
 import windows
 import windows_over_http
 import writes
@@ -134,9 +135,15 @@ def _windows(options: argparse.Namespace) -> Iterator[report.Section]:
     return windows.measure_all(cases, options.peers, options.rounds, options.data, limits)
 
 
+def _window_costs(options: argparse.Namespace) -> Iterator[report.Section]:
+    limits, cases = Limits(options.memory, options.seconds), window_costs.QUICK if options.quick else window_costs.FULL
+    return window_costs.measure_all(cases, options.rounds, options.data, limits)
+
+
 KINDS = {
     "join": _joins,
     "windows": _windows,
+    "window-costs": _window_costs,
     "write": _writes,
     "small-writes": _small,
     "growth": _growth,

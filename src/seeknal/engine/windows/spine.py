@@ -84,7 +84,11 @@ def windows_at(
         first = number * width
         rows, entity, times = _sorted(stored.rows, rows, entities.rows)
         whose = np.where(asked[spine] < 0, -1, asked[spine] - first)
-        return compute(stored.events(rows, entity - first, times), Moments(whose, t[spine]), features, hop)
+        ordered, places = Moments(whose, t[spine]).sorted()
+        if places is not None:
+            # The results stay in this order, so that all of them are put in the spine's order once, at the end.
+            spine[places] = spine.copy()
+        return compute(stored.events(rows, entity - first, times), ordered, features, hop)
 
     found = parallel_map(share, range(shares), serial=shares == 1)
     if shares == 1:
