@@ -572,7 +572,13 @@ MUTATIONS = (
         "part.count, 1)",
         "spread.py",
     ),
-    window("a bucket has what is above its value only", "(1 << (_CUT - 1))", "0", "sketches.py"),
+    Mutation(
+        "values are cut to their bucket instead of rounded",
+        "(1 << (_CUT - 1))",
+        "0",
+        "engine/windows/sketches.py",
+        ("contract/test_window_sketches.py::test_a_quantile_is_within_the_error_that_is_documented",),
+    ),
     Mutation(
         "a hash of a sample stands for one value",
         "found[which] = kept << level",
@@ -581,6 +587,20 @@ MUTATIONS = (
         ("contract/test_window_sketches.py::test_the_sketches_of_parts_are_merged_to_that_of_the_whole",),
     ),
     # Windowed groups
+    rule(
+        "of each entity, only the events in reach of its latest moment are read",
+        "greatest(min(t)",
+        "greatest(max(t)",
+        "engine/duckdb/windows.py",
+        "windows.py::test_each_moment_of_a_small_spine_has_all_events_of_its_own_window",
+    ),
+    rule(
+        "the order of events of equal time is not read",
+        "ties=is_ordered)",
+        "ties=False)",
+        "engine/duckdb/windows.py",
+        "windows.py::test_of_events_of_equal_time_the_one_recorded_last_is_the_last",
+    ),
     rule(
         "every row of a feature group is an event",
         "one_of = () if self.origin.event_id is not None else tuple(events.key_names)",

@@ -24,6 +24,7 @@ from seeknal import (
     FeatureLookup,
     FeatureStore,
     First,
+    FirstN,
     HistoricalFeaturesDuckDB,
     Last,
     LastN,
@@ -40,6 +41,7 @@ from seeknal import (
 from seeknal.define.aggregations import expand
 from seeknal.define.event_group import event_group
 from seeknal.engine.duckdb import engine as duckdb_engine
+from seeknal.engine.duckdb import queries
 from seeknal.engine.windows import spine as shares
 
 from . import windows_oracle as oracle
@@ -71,6 +73,8 @@ FEATURES = {
     "since": TimeSinceLast(unit="minutes"),
     "filled": Sum("amount", over="1h", fill=0.0),
 }
+IN_REACH = {name: one for name, one in FEATURES.items() if one.over and not one.orders_ties}
+"""Features of which only the events in reach of a moment are read, without the order of those of equal time."""
 SCHEMA = pa.schema(
     [
         ("user", pa.int64()),
@@ -175,11 +179,11 @@ def source_of(kind, project):
     asked_of=st.sampled_from([("events", USER), ("events", PAIR), ("by user", USER), ("by item", USER)]),
     writes=st.lists(st.lists(ROWS, min_size=1, max_size=8), min_size=1, max_size=3),
     spine=SPINE,
-    hop=st.sampled_from([None, None, "1h", "90m"]),
     small=st.booleans(),
+    features=st.sampled_from([FEATURES, IN_REACH]),
     data=st.data(),
 )
-def test_a_training_set_is_what_plain_loops_compute(store, asked_of, writes, spine, hop, small, data):
+def test_a_training_set_is_what_plain_loops_compute(store, asked_of, writes, spine, small, features, data):
     kind, entity = asked_of
     project = fresh_project()
     source, one = source_of(kind, project)
@@ -188,23 +192,25 @@ def test_a_training_set_is_what_plain_loops_compute(store, asked_of, writes, spi
         store.groups.write(source, table(rows), mode="append")
         written += rows
         states.append(list(written))
-    group = WindowedGroup("windows", entity, f"{project}/orders", FEATURES, project, hop=hop)
+    hop = data.draw(st.sampled_from([None, None, "1h", "90m"]))
+    group = WindowedGroup("windows", entity, f"{project}/orders", features, project, hop=hop)
     lookups = [FeatureLookup(group)]
     moments = pa.Table.from_pylist(spine, pa.schema([SCHEMA.field(name) for name in ("user", "shop", "at")]))
     ahead = group.hop_length
     asked = HistoricalFeaturesDuckDB(lookups).using_spine(moments, "at")
     with (
+        patch.object(queries, "_FEW", data.draw(st.sampled_from([0, 20]))),
         patch.object(shares, "_SHARE", 3 if small else 2**18),
         patch.object(duckdb_engine, "_LITTLE", 0 if small else 2**28),
         patch.object(duckdb_engine.DuckDBEngine, "_passes_for", lambda *_: 3 if small else 1),
     ):
-        compare(asked.to_dataframe(output="arrow"), expected(written, one, entity, FEATURES, spine, ahead))
-        compare(asked.to_batches().read_all(), expected(written, one, entity, FEATURES, spine, ahead))
+        compare(asked.to_dataframe(output="arrow"), expected(written, one, entity, features, spine, ahead))
+        compare(asked.to_batches().read_all(), expected(written, one, entity, features, spine, ahead))
         number = data.draw(st.integers(1, len(states)))
-        right = expected(states[number - 1], one, entity, FEATURES, spine, ahead)
+        right = expected(states[number - 1], one, entity, features, spine, ahead)
         compare(asked.to_dataframe(as_of=number, output="arrow"), right)
         since = data.draw(HOURS)
-        right = expected(written, one, entity, FEATURES, spine, ahead, since)
+        right = expected(written, one, entity, features, spine, ahead, since)
         compare(asked.to_dataframe(feature_start_time=since, output="arrow"), right)
 
 
@@ -237,6 +243,24 @@ def test_an_event_exactly_one_length_old_is_out_and_one_at_the_moment_is_in(orde
     found = look(spend(orders), 0, 1, 2, 6, 7)
     assert found["spend_1h"].to_pylist() == [5.0, 7.0, None, None, None]
     assert found["spend_6h"].to_pylist() == [5.0, 12.0, 12.0, 7.0, None]
+
+
+def test_each_moment_of_a_small_spine_has_all_events_of_its_own_window(orders):
+    with patch.object(queries, "_FEW", 0):
+        assert look(spend(orders), 0, 6, 2000)["spend_6h"].to_pylist() == [5.0, 7.0, None]
+        assert look(spend(orders, first=First("item")), 0, 2000)["first"].to_pylist() == [1, 1]
+
+
+def test_of_events_of_equal_time_the_one_recorded_last_is_the_last():
+    source = EventSource("orders", "at", created_time_col="seen", project="shop")
+    rows = [
+        {"user": 1, "shop": "a", "item": i, "at": START, "seen": START + seen * HOUR, "amount": 1.0}
+        for i, seen in enumerate([2, 9, 4, 9, 1])
+    ]
+    source.set_dataframe(table(rows)).write(mode="append")
+    features = {"first": First("item"), "last": Last("item"), "two": FirstN("item", 2), "newest": LastN("item", 3)}
+    (found,) = look(WindowedGroup("ends", USER, source, features), 0).to_pylist()
+    assert (found["first"], found["last"], found["two"], found["newest"]) == (4, 3, [4, 0], [3, 1, 2])
 
 
 def test_a_late_event_changes_exactly_the_windows_that_have_it(orders):

@@ -44,6 +44,8 @@ class Aggregation:
 
     has_maps: ClassVar[bool] = True
     """Whether `by` makes sense."""
+    orders_ties: ClassVar[bool] = False
+    """Whether the result depends on the order of events with the same time."""
     fills: ClassVar[tuple[type, ...]] = NUMBERS
     """The types that `fill` may have; none where the result is never null, a list where it is a list."""
 

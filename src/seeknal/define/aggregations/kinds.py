@@ -104,6 +104,7 @@ class Max(OfColumn):
 class First(OfColumn):
     """The value of the oldest event: by event time, then created time, then order of writing."""
 
+    orders_ties: ClassVar[bool] = True
     fills: ClassVar[tuple[type, ...]] = SCALARS
 
 
@@ -111,6 +112,7 @@ class First(OfColumn):
 class Last(OfColumn):
     """The value of the newest event: by event time, then created time, then order of writing."""
 
+    orders_ties: ClassVar[bool] = True
     fills: ClassVar[tuple[type, ...]] = SCALARS
 
 
@@ -118,10 +120,14 @@ class Last(OfColumn):
 class FirstN(OfSeveral):
     """The values of the n oldest events, oldest first."""
 
+    orders_ties: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, eq=False)
 class LastN(OfSeveral):
     """The values of the n newest events, newest first."""
+
+    orders_ties: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)

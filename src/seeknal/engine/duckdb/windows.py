@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from seeknal.define.aggregations.result_types import type_of
 from seeknal.define.columns import ROW_ID
+from seeknal.define.windowed_group import reach_of
 from seeknal.engine.duckdb.conditions import condition_sql
 from seeknal.engine.duckdb.queries import created_sql, is_small, share_sql
 from seeknal.engine.protocol import WindowRequest
@@ -74,20 +75,32 @@ class WindowJoin:
         """
         wanted = self.wanted
         few = is_small(len(moments), wanted.rows.count)
-        events = self._events(share, shares, moments if few else None)
-        stored = Stored(events, self._columns, self._masks)
+        is_ordered = any(one.aggregation.orders_ties for one in wanted.windows)
+        query = self._sql(share_sql(len(wanted.keys), share, shares), self._in_reach if few else "", ties=is_ordered)
+        stored = Stored(self._events(query, moments), self._columns, self._masks)
         found = windows_at(stored, moments, wanted.windows, wanted.hop)
         return pa.Table.from_arrays(found, schema=self.schema)
 
-    def _events(self, share: int, shares: int, entities: pa.Table | None = None) -> pa.Table:
-        """Return the events of a partition of the entities, or only those of some entities, given by k0, k1, ..., in any order."""
+    @property
+    def _in_reach(self) -> str:
+        """SQL that leaves the events that are in reach of the moments in the table `spine`, of each entity by itself."""
+        keys = [f"k{i}" for i in range(len(self.wanted.keys))]
+        same = [f"events.{key} = spans.{key}" for key in keys]
+        spans, within = [*keys, "max(t) AS last"], [*same, "events.t <= spans.last"]
+        if (reach := reach_of(self.wanted.windows, self.wanted.hop)) is not None:
+            spans.append(f"greatest(min(t), {reach - 2**63}) - {reach} AS first")  # no less than 64 bits can hold
+            within.append("events.t >= spans.first")
+        of_spine = f"SELECT {comma(spans)} FROM spine GROUP BY {comma(keys)}"
+        return f"SEMI JOIN ({of_spine}) AS spans ON {' AND '.join(within)}"
+
+    def _events(self, query: str, spine: pa.Table | None = None) -> pa.Table:
+        """Return the events that a query of `_sql` reads, in any order; it may read k0, k1, ... and t of `spine`."""
         schema, wanted = self.wanted.rows.schema, self.wanted
         fields = [schema.field(name) for name in [*wanted.keys, *self._columns]]
         if wanted.rows.is_empty:
             return _nothing(len(wanted.keys), list(self._columns.values()), fields, self._masks)
-        query = self._sql(share_sql(len(wanted.keys), share, shares), of_spine=entities is not None)
         try:
-            found = self.query(query, **({} if entities is None else {"spine": entities}))
+            found = self.query(query, **({} if spine is None else {"spine": spine}))
         except StoreError as error:
             if self._masks and isinstance(
                 error.__cause__, duckdb.DataError
@@ -105,14 +118,21 @@ class WindowJoin:
             stored[place], logical[place] = schema.stored_type(own), schema.field(own).type
         return recast(recast(found, stored), logical)
 
-    def _sql(self, share: str, *, of_spine: bool) -> str:
-        """Write the query that reads the events: see `Stored.rows`."""
+    def _sql(self, share: str, narrow: str, *, ties: bool) -> str:
+        """Write the query that reads the events: see `Stored.rows`.
+
+        Args:
+            share: A condition for the keys.
+            narrow: A join of `events` that leaves out some of them.
+            ties: Whether the order of events of equal time matters, so that created times and row numbers are read.
+        """
         schema, wanted = self.wanted.rows.schema, self.wanted
         keys = {f"k{i}": quote(name) for i, name in enumerate(wanted.keys)}
         columns = {**keys, "t": f"epoch_us({quote(schema.event_time.name)})"}
-        if schema.created_time:
+        if ties and schema.created_time:
             columns["created"] = created_sql(schema.created_time.name)
-        columns |= {"id": quote(ROW_ID), **{name: quote(own) for own, name in self._columns.items()}}
+        columns |= {"id": quote(ROW_ID)} if ties else {}
+        columns |= {name: quote(own) for own, name in self._columns.items()}
         columns |= {name: name for name in self._masks.values()}
         # The conditions get a query of their own, in which their columns have no other names.
         masks = comma(["*", *(f"{condition_sql(text)} AS {name}" for text, name in self._masks.items())])
@@ -121,9 +141,8 @@ class WindowJoin:
             same = comma(map(quote, [*wanted.one_of, schema.event_time.name]))
             rows += f" QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY {newest_first(schema)}) = 1"
         named = comma(f"{value} AS {name}" for name, value in columns.items())
-        narrow = f"SEMI JOIN spine USING ({comma(keys)})" if of_spine else ""
         known = " AND ".join(f"{name} IS NOT NULL" for name in keys)
-        return f"SELECT * FROM (SELECT {named} FROM ({rows})) {narrow} WHERE {known} AND {share}"
+        return f"SELECT * FROM (SELECT {named} FROM ({rows})) AS events {narrow} WHERE {known} AND {share}"
 
     @cached_property
     def _columns(self) -> dict[str, str]:
@@ -138,7 +157,9 @@ class WindowJoin:
     def of_entities(self, entities: pa.Table | None, share: int, shares: int) -> pa.Table:
         """Return the events of a partition of the entities, or of some entities in it; see `Engine.events`."""
         keys = [f"k{i}" for i in range(len(self.wanted.keys))]
-        found = self._events(share, shares, None if entities is None else entities.rename_columns(keys))
+        narrow = "" if entities is None else f"SEMI JOIN spine USING ({comma(keys)})"
+        query = self._sql(share_sql(len(keys), share, shares), narrow, ties=True)
+        found = self._events(query, None if entities is None else entities.rename_columns(keys))
         tie = [name for name in ("created", "id") if name in found.column_names]
         # Keys without an order of their own, such as text of another collation, still stand side by side.
         order = pc.sort_indices(found, [(name, "ascending") for name in [*keys, "t", *tie]])

@@ -26,8 +26,8 @@ class Stored:
     """Events as an engine reads them.
 
     Args:
-        rows: k0, k1, ... (keys, none of which is null), t (microseconds), created if the source has a created time, id, and the
-            columns and masks, in any order.
+        rows: k0, k1, ... (keys, none of which is null), t (microseconds), and the columns and masks, in any order. Where the order of
+            events of equal time matters, also id, and created if the source has a created time.
         columns: The names in `rows` of the columns that features aggregate, by their own names.
         masks: The names in `rows` of the conditions of features, by their text: bools, or null.
     """
