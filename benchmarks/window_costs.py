@@ -7,16 +7,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import measure
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from measure import Limits, Worker
+from measure import Limits, Outcome, Worker
 from report import Section
 from windows import FULL as OF_WINDOWS
 from windows import LENGTHS, START, YEAR, Case
@@ -94,8 +93,9 @@ def measure_all(cases: list[Case], rounds: int, root: Path, limits: Limits) -> I
     """Measure case by case, and yield the updated section after each."""
     section = Section(
         "Costs of aggregations",
-        "A training set with one aggregation over 1 hour, 1, 7 and 30 days, from opening the store to an Arrow table. The targets are "
-        f"processor time as a multiple of `Sum` of a float. {CHECKED} moments of each answer are computed again by plain loops.",
+        "A training set with one aggregation over 1 hour, 1, 7 and 30 days, from opening the store to an Arrow table: its processor time "
+        f"as a multiple of that of `Sum` in the same round. {CHECKED} moments of each answer are computed again by plain loops.",
+        unit="times",
     )
     for case in cases:
         with tempfile.TemporaryDirectory(dir=root) as home:
@@ -103,22 +103,25 @@ def measure_all(cases: list[Case], rounds: int, root: Path, limits: Limits) -> I
             task = _prepare(case, home)
             windows = list(_windows(pq.read_table(task["events"]), pq.read_table(task["spine"])))
             for number in range(rounds):
-                for name in COSTS if number % 2 == 0 else reversed(COSTS):
-                    answer = Path(home) / "answer.arrow"
-                    aggregation = to_json(COSTS[name].aggregation)
-                    worker = Worker(f"seeknal: {name}", "windows_costs")
-                    outcome = measure.run(worker, {**task, "aggregation": aggregation, "answer": str(answer)}, limits)
-                    wrong = outcome.failure or _difference(name, windows, answer)
-                    section.take(case.name, worker.name, outcome, wrong)
-        _targets(section, case)
+                names = list(COSTS) if number % 2 == 0 else [*COSTS][::-1]
+                outcomes = {name: _run(name, task, windows, limits) for name in names}
+                unit = outcomes["Sum"].processor or math.nan
+                for name in COSTS:
+                    outcome = replace(outcomes[name], seconds=outcomes[name].processor / unit)
+                    section.take(case.name, f"seeknal: {name}", outcome)
+        for name, cost in COSTS.items():
+            if cost.most is not None:
+                measured = section.middle(case.name, f"seeknal: {name}")
+                section.hold(f"{case.name}: {name} / Sum", cost.most, measured)
         yield section
 
 
-def _targets(section: Section, case: Case) -> None:
-    times = {name: section.row(case.name, f"seeknal: {name}").processor for name in COSTS}
-    for name, cost in COSTS.items():
-        if cost.most is not None and times[name] and times["Sum"]:
-            section.hold(f"{case.name}: {name} / Sum", cost.most, median(times[name]) / median(times["Sum"]))
+def _run(name: str, task: dict[str, Any], windows: list[Window], limits: Limits) -> Outcome:
+    """Make the training set of an aggregation, and check it."""
+    answer = Path(task["home"]).with_name("answer.arrow")
+    more = {"aggregation": to_json(COSTS[name].aggregation), "answer": str(answer)}
+    outcome = measure.run(Worker("seeknal", "windows_costs"), {**task, **more}, limits)
+    return outcome if outcome.failure else replace(outcome, failure=_difference(name, windows, answer))
 
 
 def _prepare(case: Case, home: str) -> dict[str, Any]:
