@@ -127,6 +127,18 @@ class Engine(Protocol):
             DefinitionError: One is no condition on the columns of an event; the message names the feature.
         """
 
+    def conditions(self, schema: Schema, rows: pa.Table, conditions: Sequence[str]) -> list[pa.ChunkedArray]:
+        """Return for each condition whether it is true for each event; `check_conditions` has accepted them.
+
+        Args:
+            schema: The schema of the source.
+            rows: The events, in stored types.
+            conditions: The conditions.
+
+        Raises:
+            DataError: A condition could not be evaluated for every event.
+        """
+
     def spools(self, count: int) -> AbstractContextManager[Sequence[Spool]]:
         """Return empty spools. Leaving the `with` block removes what they hold, and ends the streams that are read from them.
 

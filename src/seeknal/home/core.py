@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from seeknal.define.schema import Schema
     from seeknal.define.windowed_group import WindowedGroup
     from seeknal.engine import Engine
+    from seeknal.home.pushing import Pushing
     from seeknal.join.features import Features
     from seeknal.join.training_sets import TrainingSets
     from seeknal.load.loads import Loads
     from seeknal.offline import OfflineTable
     from seeknal.online import Stores
+    from seeknal.registry import GroupRecord
     from seeknal.serve.online_tables import OnlineTables
 
 _cores: WeakSet[Core] = WeakSet()
@@ -101,7 +103,18 @@ class Core:
     @locked_cached_property
     def catalog(self) -> Catalog:
         """The catalog, which finds groups, versions, snapshots and tables."""
-        return Catalog(self.storage, self.registry, self.open_table, self._check_windows)
+        return Catalog(self.storage, self.registry, self.open_table, self._check_windows, self._commit_pushes)
+
+    def _commit_pushes(self, record: GroupRecord) -> None:
+        if self.catalog.pushes.has(record.stream):
+            self.pushing.flush(record)
+
+    @locked_cached_property
+    def pushing(self) -> Pushing:
+        """The pushes, as far as they go through the push log."""
+        from seeknal.home.pushing import Pushing
+
+        return Pushing(self)
 
     def _check_windows(self, group: WindowedGroup, events: Schema) -> None:
         from seeknal.define.windowed_schema import schema_of
@@ -150,13 +163,17 @@ class Core:
         return _Overview(self)
 
     def close(self) -> None:
-        """Close the query engine and release its memory; it opens again on the next use."""
+        """Commit what was pushed, close the query engine and release its memory; it opens again on the next use."""
+        if "pushing" in self.__dict__:
+            self.pushing.close()
+        if "catalog" in self.__dict__:
+            self.catalog.pushes.close()
         for part in self._forget():
             if isinstance(part, Duck):
                 part.close()
 
     def _forget(self) -> list[object]:
-        names = ("_queries", "catalog", "loads", "features", "training_sets", "tables", "_duck")
+        names = ("_queries", "pushing", "catalog", "loads", "features", "training_sets", "tables", "_duck")
         return [self.__dict__.pop(name) for name in names if name in self.__dict__]
 
 

@@ -255,8 +255,12 @@ class Groups:
         """
         from seeknal.write import push
 
-        with self._using(name, project) as record:
-            pushed, state = push.push(self._core.catalog, record, rows)
+        record = self._core.pushing.found(name, project, lambda: self._stored(name, project))
+        with self._core.catalog.lifetimes.using(record):
+            given = push.opened(self._core.catalog, record, rows)
+            if logged := self._core.pushing.push(record, given):
+                return logged
+            pushed, state = push.push(self._core.catalog, record, given)
             if pushed.first is None:
                 return pushed
             with unfinished(

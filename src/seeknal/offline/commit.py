@@ -63,6 +63,7 @@ class Step:
         rewritten: By the number of an older snapshot, the files that replace its own after an erasure.
         merged: By the path of a compacted file, the paths of the files that were compacted into it.
         hidden: How many stored rows do not count afterwards; None: as many as before.
+        at: When the rows were acknowledged, in microseconds since 1970, which is then the time of the commit; None: now.
     """
 
     mode: str
@@ -77,6 +78,7 @@ class Step:
     rewritten: Mapping[str, Sequence[DataFile]] = field(default_factory=dict)
     merged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     hidden: int | None = None
+    at: int | None = None
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
@@ -263,6 +265,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
     before, gone = base.commit, {file.path for file in step.removed}
     files = [*(file for file in base.files if file.path not in gone), *step.added]
     hidden = (before.hidden if before else 0) if step.hidden is None else step.hidden
+    at = now() if step.at is None else step.at
     return Commit(
         snapshot=base.number + 1,
         version=step.version,
@@ -274,7 +277,7 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         newest=step.newest,
         next_row_id=(before.next_row_id if before else 0) + step.written,
         # The clock may step back; commit times must not, or `as_of` a moment would see a later commit without an earlier one.
-        at=max(now(), before.at) if before else now(),
+        at=max(at, before.at) if before else at,
         rewritten=step.rewritten,
         superseded=step.superseded,
         merged=step.merged,

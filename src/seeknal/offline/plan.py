@@ -52,6 +52,17 @@ class Settled:
     hiding: frozenset[str]
     hidden: int
 
+    @classmethod
+    def as_new(cls, count: int, hidden: int) -> Settled:
+        """Return what a write says whose rows are known to be of new events, each of another.
+
+        Args:
+            count: The number of its rows.
+            hidden: How many stored rows do not count.
+        """
+        nothing = np.empty(0, np.int64)
+        return cls(np.zeros(count, bool), nothing, nothing, frozenset(), frozenset(), hidden)
+
 
 @dataclass(frozen=True)
 class Write:
@@ -67,6 +78,7 @@ class Write:
         are_events: Whether the rows are events of a source, of which those with equal keys are one event, whatever their event time;
             without keys, each is an event.
         settled: What the write says of rows with equal keys; None if they are no events, or if that was not looked up yet.
+        at: When the rows were acknowledged, in microseconds since 1970; None: when they are committed.
     """
 
     rows: pa.Table
@@ -77,6 +89,7 @@ class Write:
     superseded: int = 0
     are_events: bool = False
     settled: Settled | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -393,14 +406,25 @@ def _moments(rows: pa.Table, schema: Schema) -> np.ndarray:
 
 
 def converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema) -> pa.RecordBatch:
-    """Cast stored rows of one schema to the stored types of another; columns that are new are null.
+    """Cast stored rows of one schema, with their numbers, to the stored types of another; see `evolved`.
 
     Raises:
         DataError: A stored value cannot be represented in the new type of its column.
     """
     table = pa.Table.from_batches([batch])
+    # Row numbers do not change with the schema, so that ties keep their winners and snapshots their rows.
+    columns = (*evolved(table.select(old.names), old, new).columns, table[ROW_ID])
+    return pa.RecordBatch.from_arrays([_whole(column.combine_chunks()) for column in columns], schema=layout)
+
+
+def evolved(table: pa.Table, old: Schema, new: Schema) -> pa.Table:
+    """Cast stored rows of one schema to the stored types of another; columns that are new are null.
+
+    Raises:
+        DataError: A stored value cannot be represented in the new type of its column.
+    """
     # Widening is defined on logical types: cast to the old stored types, the old logical, the new logical, and the new stored ones.
-    stored_columns = recast(recast(table.select(old.names), old.stored_types), old.logical_types)
+    stored_columns = recast(recast(table, old.stored_types), old.logical_types)
     columns = []
     for new_field in new:
         try:
@@ -414,10 +438,7 @@ def converted(batch: pa.RecordBatch, old: Schema, new: Schema, layout: pa.Schema
                 "Cast the new rows to the stored type, give the column another name, or write to a new group.",
                 column=new_field.name,
             ) from None
-    stored = recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
-    # Row numbers do not change with the schema, so that ties keep their winners and snapshots their rows.
-    arrays = [column.combine_chunks() for column in (*stored.columns, table[ROW_ID])]
-    return pa.RecordBatch.from_arrays([_whole(array) for array in arrays], schema=layout)
+    return recast(pa.Table.from_arrays(columns, names=new.names), new.stored_types)
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:

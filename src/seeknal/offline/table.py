@@ -153,6 +153,7 @@ class OfflineTable:
                     superseded=len(write.rows) - stored if loses_to_stored else write.superseded,
                     newest=max(instants(write.rows, write.schema), default=None),
                     hidden=write.settled.hidden if write.settled else None,
+                    at=write.at,
                 )
                 missing = lacking(base)
                 done = commit_files(base, step, undo)
@@ -272,6 +273,17 @@ class OfflineTable:
         """
         with self._cursor() as cursor:
             return comparisons.unknown(cursor, base, rows, schema)
+
+    def columns(self, files: Sequence[DataFile], names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield some columns of the rows of each file, hidden rows included."""
+        for file in files:
+            with self.reading(), self._cursor() as cursor:
+                query = f"SELECT {comma(map(quote, names))} FROM {files_sql(self.root, [file])}"
+                yield cursor.sql(query).to_arrow_table()
+
+    def pushing(self) -> AbstractContextManager[object]:
+        """Take the lock to hold while entries of the push log are committed as a snapshot."""
+        return exclusive_lock(self.root / "_pushes.lock")
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
         """Commit a snapshot that holds the rows of an older one.

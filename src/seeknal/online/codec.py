@@ -20,7 +20,7 @@ from seeknal.define.schema import Schema
 from seeknal.online.keys import decode_key, encode_whole_numbers, key_encoder
 from seeknal.online.protocol import Entries
 from seeknal.values import types
-from seeknal.values.casting import cast
+from seeknal.values.casting import cast, recast
 from seeknal.values.display import shown_values
 from seeknal.values.matching import match
 from seeknal.values.types import UTC
@@ -137,6 +137,33 @@ class Codec:
                 row = _latest_visible(row, at)
             rows.append(row)
         return rows
+
+    def rows_and(
+        self, found: Sequence[bytes | None], pushed: Sequence[Sequence[WireRow]], at: int, layout: bytes = b""
+    ) -> list[WireRow | None]:
+        """Decode stored values as `rows` does, and let later rows that were pushed since take their place.
+
+        Args:
+            found: The stored values.
+            pushed: The rows of each entity that were pushed since, as `pushed` returns them.
+            at: The instant that counts as now.
+            layout: The layout of the values.
+        """
+        rows = self.rows(found, at, layout)
+        for i, more in enumerate(pushed):
+            for row in more:
+                known = rows[i]
+                if row[-1] <= at and (known is None or row[-1] >= known[-1]):
+                    rows[i] = row
+        return rows
+
+    def pushed(self, rows: pa.Table) -> list[tuple[bytes, WireRow]]:
+        """Return the encoded key and the row of each of some pushed rows, which are in the stored types of this version."""
+        stored = rows.select(self.schema.names)
+        logical = recast(stored, self.schema.logical_types)
+        columns = [to_wire(logical[field.name], field.type) for field in self.schema.features]
+        times = stored[self.schema.event_time.name].cast(pa.int64()).to_pylist()
+        return [*zip(self.keys(logical), zip(*columns, times, strict=True), strict=True)]
 
     def times(self, stored: Iterable[bytes | None], layout: bytes = b"") -> set[int]:  # noqa: ARG002 - rows need none
         """Return the event times of stored rows, including future ones."""

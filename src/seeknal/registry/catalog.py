@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import reduce
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, GroupDeletedError, StoreError, notice
 from seeknal.names import check_entity, quoted, split_label
+from seeknal.offline.push_log import PushLog
 from seeknal.offline.table_log import TableLog
 from seeknal.registry import GroupRecord, GroupState, Registry, Version
 from seeknal.registry.definitions import Definitions
@@ -22,6 +24,8 @@ from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.lifetimes import Lifetimes
 from seeknal.registry.records import SnapshotRecord
 from seeknal.registry.windowed import WindowedVersion, windowed_versions
+from seeknal.system.locks import holds_exclusive
+from seeknal.system.retry import retry_on_conflict
 from seeknal.system.storage import Location, Storage
 from seeknal.values.arguments import check_number
 from seeknal.values.display import shown_duration
@@ -36,6 +40,15 @@ if TYPE_CHECKING:
 
 AsOf = Moment | int | Mapping[str, int]
 """Selects what was stored by then: a moment, a snapshot's number, or a mapping from the names of groups to numbers."""
+
+
+T = TypeVar("T")
+
+
+class _Leaving(threading.local):
+    """Whether this thread leaves the push log alone."""
+
+    on = False
 
 
 class SnapshotGone(StoreError):  # noqa: N818 - a state, not an error of the caller
@@ -53,6 +66,8 @@ class Catalog(Finder):
         registry: The registry of the home.
         open_table: Opens the offline table at a location.
         check_windows: Checks a windowed group against the schema of its source, before it is registered. None: none will be.
+        commit_pushes: Commits what the push log has of a group. It is called before the state of a group is read, unless the caller
+            holds an exclusive lock, for which the commit could wait forever. None: nothing is pushed.
     """
 
     def __init__(
@@ -61,11 +76,15 @@ class Catalog(Finder):
         registry: Registry,
         open_table: Callable[[Location], OfflineTable],
         check_windows: Callable[[WindowedGroup, Schema], None] | None = None,
+        commit_pushes: Callable[[GroupRecord], None] | None = None,
     ) -> None:
         super().__init__(storage, registry)
         self.definitions = Definitions(self, check_windows)
         self.lifetimes = Lifetimes(storage, registry)
+        self.pushes = PushLog(storage.pushes)
         self._open_table = open_table
+        self._commit_pushes = commit_pushes
+        self._leaving = _Leaving()
 
     def last_erasures(self) -> Mapping[int, int]:
         """Return the time of the last erasure from each group, by the group's id."""
@@ -116,6 +135,7 @@ class Catalog(Finder):
         """
         if record.windowed:
             return []
+        self.commit_pushes(record)
         log, recorded = self.log(record), self.registry.last_snapshot(record)
         last = log.newest()
         if recorded > last:  # a killed deletion removed the table, but not its entries in the registry
@@ -131,6 +151,38 @@ class Catalog(Finder):
         except StoreError:
             return commits
         return []
+
+    def commit_pushes(self, record: GroupRecord) -> None:
+        """Commit what the push log has of a group, so that what is read from now on includes it."""
+        if self._commit_pushes and not self._leaving.on and not holds_exclusive():
+            self._commit_pushes(record)
+
+    def leaving_pushes(self, step: Callable[[], T]) -> T:
+        """Run a step that leaves the push log alone, and return its result.
+
+        What a step plans on would otherwise change with every push that it finds in the log.
+        """
+        before = self._leaving.on
+        try:
+            self._leaving.on = True
+            return step()
+        finally:
+            self._leaving.on = before
+
+    def committing(self, record: GroupRecord, step: Callable[[], T]) -> T:
+        """Run a step that plans on the newest snapshot of a group and commits another, again while other writers commit first.
+
+        Each attempt plans on a snapshot that has what was pushed before.
+
+        Raises:
+            StoreError: Other writers committed first in each of 50 attempts.
+        """
+
+        def attempt() -> T:
+            self.commit_pushes(record)
+            return self.leaving_pushes(step)
+
+        return retry_on_conflict(record.label, attempt)
 
     def tidy(self, record: GroupRecord, number: int) -> None:
         """Trim the table of a group after a write, if it is due. While a backup or a deletion runs, the next write does it.
@@ -191,6 +243,7 @@ class Catalog(Finder):
         record = state.record
         if record.windowed:
             return replace(state, versions=tuple(self.versions(record)))
+        self.commit_pushes(record)
         if state.last_snapshot == self.log(record).newest():
             return state
         unrecorded = self.catch_up(record)
@@ -260,7 +313,9 @@ class Catalog(Finder):
         moment = instant(as_of)
         if moment > now():
             raise DefinitionError(f"as_of={as_of!r} is in the future.")
-        if offline.exists():  # a commit in progress may get a time before the moment
+        self.pushes.wait()  # a push in progress may get a time before the moment, and so may a commit
+        self.commit_pushes(record)
+        if offline.exists():
             offline.wait_for_commits()
         unrecorded = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
         return max([self.registry.snapshot_at(record, moment), *unrecorded])

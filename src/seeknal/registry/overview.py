@@ -22,7 +22,8 @@ class Overview(Catalog):
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        super().__init__(catalog.storage, catalog.registry, catalog._open_table, catalog.definitions.check)  # noqa: SLF001 - of the base class
+        opened, pushes = catalog._open_table, catalog._commit_pushes  # noqa: SLF001 - of the base class
+        super().__init__(catalog.storage, catalog.registry, opened, catalog.definitions.check, pushes)
         self._logs: dict[tuple[str, str], TableLog] = {}
 
     @locked_cached_property

@@ -61,6 +61,11 @@ class GroupRecord:
         return self.group.event_id if isinstance(self.group, EventGroup) else None
 
     @property
+    def stream(self) -> str:
+        """The stream of the push log that belongs to it, and to no later group of its name."""
+        return f"{self.id}.{self.created_at}"
+
+    @property
     def project(self) -> str:
         """Name of the project."""
         return self.group.project or ""  # a registered group has one

@@ -15,6 +15,7 @@ from seeknal.names import check_features, did_you_mean, quoted
 from seeknal.registry import OnlineTableRecord, PinnedLookup
 from seeknal.serve.keys import Key, columns_of, exact_columns
 from seeknal.serve.parts import Entities, Part, Piece, Read, Selection, filled
+from seeknal.serve.pushed import LaggingError, until_level
 from seeknal.values import frames, types
 from seeknal.values.row_builder import compile_row_builder
 from seeknal.values.types import UTC
@@ -233,8 +234,9 @@ class OnlineTable:
         """
         parts = entities.parts
         try:
-            found = parts[0].online.get_all(entities.spaces, encoded)
-            return [part.read(text, rows, at) for part, (text, rows) in zip(parts, found)]  # noqa: B905 - the store returns one per part
+            return self._read(entities, encoded, at)
+        except LaggingError:
+            return until_level(lambda: self._read(entities, encoded, at))
         except KeyError as error:  # stores and parts raise it with the name of the space
             gone = next(part for part in parts if part.space == error.args[0])
             raise NotOnlineError(
@@ -242,6 +244,13 @@ class OnlineTable:
                 f"is not in {gone.place}. It was deleted, or never loaded there. Serve it again, or run: seeknal refresh "
                 f"{self.record.label}."
             ) from None
+
+    @staticmethod
+    def _read(entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+        parts = entities.parts
+        found = parts[0].online.get_all(entities.spaces, encoded)
+        # The store returns one result per part.
+        return [part.read(text, rows, keys, at) for part, (text, rows), keys in zip(parts, found, encoded)]  # noqa: B905
 
     def is_plain(self, key: str, values: list[Any]) -> bool:
         """Return whether all values of a key are of Python types that are the same on the wire."""

@@ -14,7 +14,8 @@ from seeknal.online import Stores
 from seeknal.registry import OnlineTableRecord, Registry, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
-from seeknal.serve.parts import Part, View
+from seeknal.serve.parts import Part, View, Where
+from seeknal.serve.pushed import PushedRows
 from seeknal.system.storage import Address, Location, open_storage
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class Opener:
         for lookup in table.lookups:
             record, versions = self._catalog.group_and_versions(lookup.group, lookup.project)
             codec = self._catalog.version_among(record, versions, lookup.version).codec
-            parts.append(Part(lookup, codec, store, table, place, record, view))
+            version = None if record.windowed else lookup.version
+            pushed = PushedRows(self._catalog.pushes, self._catalog.origin(record).stream, version, codec)
+            parts.append(Part(lookup, codec, Where(store, place, pushed), table, record, view))
         return OnlineTable(table, parts)
 
     def watched(self, table: OnlineTableRecord) -> tuple[OnlineTable, Watch]:

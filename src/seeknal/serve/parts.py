@@ -15,6 +15,7 @@ from seeknal.errors import StoreError
 from seeknal.online import Codec, OnlineStore, SingleRow, State, WireRow
 from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup
 from seeknal.serve.keys import Key
+from seeknal.serve.pushed import PushedRows, until_level
 from seeknal.system.locks import locked_cached_property
 from seeknal.values import frames
 from seeknal.values.times import moment_of
@@ -72,15 +73,28 @@ def refuse_erased(state: State, erased: Mapping[int, int], group: GroupRecord, t
         )
 
 
+class Where(NamedTuple):
+    """Where a part's rows are: in an online store, and those that were just pushed in the push log.
+
+    Args:
+        online: The online store.
+        place: Its name in messages.
+        pushed: The pushed rows.
+    """
+
+    online: OnlineStore
+    place: str
+    pushed: PushedRows
+
+
 class Part:
     """The features that a table takes from one version of a group.
 
     Args:
         lookup: The version, the keys and the features.
         codec: Encodes keys and decodes rows of the version.
-        online: The online store that has the rows.
+        where: Where the rows are.
         table: The table. Its ttl, if it has one, overrides the group's.
-        place: The name of the store in messages.
         group: The group. The time of its registration distinguishes it from a later group of the same name.
         view: The state of the registry, as far as the owner of the table knows it.
     """
@@ -89,19 +103,17 @@ class Part:
         self,
         lookup: PinnedLookup,
         codec: Codec,
-        online: OnlineStore,
+        where: Where,
         table: OnlineTableRecord,
-        place: str,
         group: GroupRecord,
         view: View,
     ) -> None:
+        self.online, self.place, self._pushed = self._where = where
         self.origin = group.created_at
         self._table, self._group, self._view = table, group, view
         self._erased = view.erased
         self.lookup = lookup
-        self.place = place
-        self.waits = online.waits
-        self.online = online
+        self.waits = self.online.waits
         self.codec = codec
         self.keys = [Key(name, field.type) for (_, name), field in zip(lookup.keys, codec.schema.keys, strict=True)]
         self.features = {out: codec.schema.feature_names.index(own) for own, out in lookup.features}
@@ -109,30 +121,24 @@ class Part:
         self._known: tuple[bytes, State, int | None] | None = None
 
     def __reduce__(self) -> tuple[type[Part], tuple[object, ...]]:
-        return Part, (
-            self.lookup,
-            self.codec,
-            self.online,
-            self._table,
-            self.place,
-            self._group,
-            View(dict(self._erased)),
-        )
+        return Part, (self.lookup, self.codec, self._where, self._table, self._group, View(dict(self._erased)))
 
     @property
     def is_quick(self) -> bool:
         """Whether the requested values need no conversion from rows to Python, and are at least half of the values of a row."""
         return self.codec.is_plain(list(self.features.values())) and 2 * len(self.features) >= self.codec.width
 
-    def read(self, text: bytes, found: Sequence[bytes | None], at: int) -> Read:
-        """Decode what the store returned for some entities.
+    def read(self, text: bytes, found: Sequence[bytes | None], keys: Sequence[bytes], at: int) -> Read:
+        """Decode what the store returned for some entities, and add what was pushed since.
 
         Args:
             text: The state of the space.
             found: The stored row of each entity; None where there is none.
+            keys: The encoded keys of the entities.
             at: The time that counts as now, in microseconds since 1970.
 
         Raises:
+            LaggingError: The store has to be read again.
             KeyError: The table has moved to another version, or the rows belong to another group.
             StoreError: The store may hold erased entities.
         """
@@ -153,11 +159,19 @@ class Part:
                 f"{self._group.label} has the events of {moment_of(at)} no more: it was loaded at {moment_of(state.at)}. Look at the "
                 "clock of this machine; for moments of the past, use HistoricalFeaturesDuckDB."
             )
-        rows = self.codec.rows(found, at, state.layout)
+        pushed = self._pushed.after(state.snapshot, keys)
+        if pushed is None:
+            rows = self.codec.rows(found, at, state.layout)
+        else:
+            rows = self.codec.rows_and(found, pushed, at, state.layout)
         if ttl is None:
             return Read(state, rows, rows)
         oldest = at - ttl  # a ttl is inclusive: a row of exactly this time is alive
         return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
+
+    def look(self, keys: Sequence[bytes], at: int) -> Read:
+        """Read some entities from the store; see `read`."""
+        return until_level(lambda: self.read(*self.online.get(self.space, keys), keys, at))
 
     def is_online(self) -> bool:
         """Return whether the version was loaded into the store.
@@ -166,7 +180,7 @@ class Part:
             StoreError: The store may hold erased entities.
         """
         try:
-            self.read(*self.online.get(self.space, []), 0)
+            self.look([], 0)
         except KeyError:
             return False
         return True
@@ -185,7 +199,7 @@ class Part:
             KeyError: The version is not online.
         """
         keys = sorted(set(self.online.keys(self.space)) - known)
-        read = self.read(*self.online.get(self.space, keys), at)
+        read = self.look(keys, at)
         for key, row in zip(keys, read.alive, strict=True):
             if row is not None:
                 yield self.codec.entity(key), read.state, row

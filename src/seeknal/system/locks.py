@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -44,6 +44,7 @@ else:
 __all__ = [
     "exclusive_lock",
     "hold",
+    "holds_exclusive",
     "is_unlocked",
     "locked_cached_property",
     "shared_lock",
@@ -53,6 +54,8 @@ __all__ = [
 
 T = TypeVar("T")
 _held: set[ref[FileIO]] = set()
+_exclusive: dict[int, list[ref[FileIO]]] = {}
+"""The exclusive locks that each thread has taken, some of them released since."""
 _holds: dict[Path, ref[FileIO]] = {}
 
 
@@ -91,8 +94,7 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
             raise StoreError(f"The lock {path} cannot be used: {error}") from error
         return nullcontext()  # a user who may not create files here only reads, and needs no lock
     try:
-        # The callback is in C too: Python swallows what a weakref callback raises, a KeyboardInterrupt included.
-        _held.add(ref(file, _held.discard))
+        _note(file, kind)
         fcntl.flock(file, kind)
     except OSError as error:
         file.close()
@@ -101,6 +103,20 @@ def _lock(path: Path, kind: int) -> AbstractContextManager[object]:
         file.close()
         raise
     return file
+
+
+def _note(file: FileIO, kind: int) -> None:
+    # The callback is in C too: Python swallows what a weakref callback raises, a KeyboardInterrupt included.
+    _held.add(ref(file, _held.discard))
+    if kind & fcntl.LOCK_EX:
+        mine = _exclusive.setdefault(get_ident(), [])
+        mine[:] = [one for one in mine if (known := one()) and not known.closed]
+        mine.append(ref(file))
+
+
+def holds_exclusive() -> bool:
+    """Return whether this thread holds an exclusive lock, so that it must not wait for others."""
+    return any((file := one()) and not file.closed for one in _exclusive.get(get_ident(), ()))
 
 
 def _open(path: Path, flags: int = os.O_CREAT) -> int:
@@ -159,7 +175,7 @@ def _tried(path: Path, kind: int, flags: int = 0) -> FileIO | None:
     """Open a file and lock it until the file object is garbage-collected. Return None if that fails."""
     try:
         file = _Quiet(_open(path, flags))
-        _held.add(ref(file, _held.discard))
+        _note(file, kind)
         fcntl.flock(file, kind)
     except OSError:
         return None
@@ -175,6 +191,7 @@ def _let_go() -> None:
         if file := one():
             file.close()
     _holds.clear()
+    _exclusive.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)

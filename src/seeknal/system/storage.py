@@ -101,6 +101,10 @@ class Storage(Protocol):
         """Location of the tables of deleted groups, until they are removed."""
 
     @property
+    def pushes(self) -> Location:
+        """Location of the push log."""
+
+    @property
     def online(self) -> str:
         """The online store that no other home can reach, by the name that `seeknal.online.connect` takes."""
 
@@ -211,6 +215,11 @@ class LocalStorage:
     def trash(self) -> LocalLocation:
         """See `Storage.trash`."""
         return LocalLocation(self.home / "trash")
+
+    @property
+    def pushes(self) -> LocalLocation:
+        """See `Storage.pushes`."""
+        return LocalLocation(self.home / "pushes.db")
 
     @property
     def online(self) -> str:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from seeknal.define.schema import Schema
 from seeknal.errors import notice, plural
 from seeknal.online import Codec, to_wire
-from seeknal.registry import GroupState
+from seeknal.registry import GroupRecord, GroupState
 from seeknal.registry.catalog import Catalog
 from seeknal.values.types import LONGEST_DECIMAL
 
@@ -63,37 +63,52 @@ def _earlier_digest(key: bytes) -> str:
     return blake2b(key, digest_size=32, person=b"seeknal erasure").hexdigest()
 
 
-def is_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> pa.BooleanArray | None:
-    """Return a mask of the rows dated at or before the erasure of their entity; None if there are no such rows.
+class Erasures:
+    """The entities erased from a group, and from the windowed groups that are computed from it, as of a state.
 
     Args:
         catalog: The catalog of the group's home.
         state: What is known of the group.
-        schema: The rows' schema.
-        rows: The rows, in stored types.
     """
-    if not state.erased or not len(rows):
-        return None
-    found = [_erased_of(catalog, state, schema, rows)] if schema.keys else []
-    for group in catalog.registry.windowed_groups(state.record):
-        if erased := catalog.registry.erasures(group):
+
+    def __init__(self, catalog: Catalog, state: GroupState) -> None:
+        self._state = state
+        self._own: Mapping[str, int] = {}
+        self._others: list[tuple[GroupRecord, Mapping[str, int]]] = []
+        if state.erased:
+            self._own = catalog.registry.erasures(state.record)
+            every = [
+                (group, catalog.registry.erasures(group)) for group in catalog.registry.windowed_groups(state.record)
+            ]
+            self._others = [(group, erased) for group, erased in every if erased]
+
+    def mask(self, schema: Schema, rows: pa.Table) -> pa.BooleanArray | None:
+        """Return a mask of the rows dated at or before the erasure of their entity; None if there are no such rows.
+
+        Args:
+            schema: The rows' schema.
+            rows: The rows, in stored types.
+        """
+        if not (self._own or self._others) or not len(rows):
+            return None
+        times = rows[schema.event_time.name]
+        found = [_dated_before(self._own, self._names(schema, rows), times)] if schema.keys else []
+        for group, erased in self._others:
             fields = [schema.field(name) for name in group.group.entity.join_keys]
             keys = rows.select([field.name for field in fields]).cast(pa.schema(fields))
-            found.append(_dated_before(erased, [digests(keys)], rows[schema.event_time.name]))
-    together = reduce(pc.or_, found) if found else None
-    return together if together is not None and pc.any(together).as_py() else None
+            found.append(_dated_before(erased, [digests(keys)], times))
+        together = reduce(pc.or_, found) if found else None
+        return together if together is not None and pc.any(together).as_py() else None
 
-
-def _erased_of(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> pa.BooleanArray:
-    """Return a mask of the rows dated at or before the erasure of their entity from the group itself."""
-    erased = catalog.registry.erasures(state.record)
-    keys = rows.select(schema.key_names).cast(pa.schema(schema.keys))
-    names = [digests(keys)]
-    # Earlier releases digested encoded keys, in the types that the version of that time had.
-    for fields in dict.fromkeys(version.schema.keys for version in state.versions):
-        encoded = Codec(replace(schema, keys=fields)).keys(keys)
-        names.append([_earlier_digest(key) for key in encoded])
-    return _dated_before(erased, names, rows[schema.event_time.name])
+    def _names(self, schema: Schema, rows: pa.Table) -> list[list[str]]:
+        """Return the names by which the group itself may remember each row's entity."""
+        keys = rows.select(schema.key_names).cast(pa.schema(schema.keys))
+        names = [digests(keys)]
+        # Earlier releases digested encoded keys, in the types that the version of that time had.
+        for fields in dict.fromkeys(version.schema.keys for version in self._state.versions):
+            encoded = Codec(replace(schema, keys=fields)).keys(keys)
+            names.append([_earlier_digest(key) for key in encoded])
+        return names
 
 
 def _dated_before(erased: Mapping[str, int], names: Sequence[Sequence[str]], times: pa.ChunkedArray) -> pa.BooleanArray:
@@ -109,7 +124,7 @@ def _dated_before(erased: Mapping[str, int], names: Sequence[Sequence[str]], tim
 
 def warn_of_return(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> None:
     """Warn about written rows that bring erased entities back."""
-    back = is_erased(catalog, state, schema, rows)
+    back = Erasures(catalog, state).mask(schema, rows)
     if back is not None:
         notice(
             f"{state.record.label}: {plural(pc.sum(back).as_py())} of erased entities, dated at or before the erasure, stored "

@@ -17,7 +17,7 @@ from seeknal.offline.adoption import read_changed
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog, SnapshotGone
-from seeknal.system.retry import Conflict, retry_on_conflict
+from seeknal.system.retry import Conflict
 from seeknal.values.display import Shown, records
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
@@ -157,7 +157,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             before.rows + done.written - done.superseded - done.rows,
         )
 
-    return retry_on_conflict(record.label, step)
+    return catalog.committing(record, step)
 
 
 def _fitting(rows: pa.Table, schema: Schema, record: GroupRecord, foreign: ForeignCommits) -> pa.Table:
@@ -194,7 +194,7 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
             raise DefinitionError(f"Version {number} of {record.label} is the current one.")
         return offline.restore(base, catalog.snapshot(record, version))
 
-    retry_on_conflict(record.label, step)
+    catalog.committing(record, step)
     return catalog.version(record, number)
 
 
@@ -237,7 +237,7 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
             )
         return version, count
 
-    return retry_on_conflict(record.label, step)
+    return catalog.committing(record, step)
 
 
 def optimize(
@@ -259,8 +259,8 @@ def optimize(
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
-    retry_on_conflict(record.label, offline.mend)
-    retry_on_conflict(record.label, lambda: offline.compact(offline.snapshot(), large=True))
+    catalog.committing(record, offline.mend)
+    catalog.committing(record, lambda: offline.compact(offline.snapshot(), large=True))
     catalog.catch_up(record)
     start = now() - keep_days * DAY
 
@@ -323,7 +323,7 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
 
     removed = None
     while removed is None:  # a training set saved in the meantime may have pinned a snapshot that holds the entity
-        retry_on_conflict(record.label, step)
+        catalog.committing(record, step)
         removed = offline.forget(entity, kept)
     left = len(_readable(catalog, record))
     numbers = tuple(sorted(one.number for one in kept()))

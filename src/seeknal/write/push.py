@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +16,16 @@ from seeknal.names import did_you_mean, quoted
 from seeknal.offline import Write
 from seeknal.registry import GroupRecord, GroupState
 from seeknal.registry.catalog import Catalog
-from seeknal.system.retry import Conflict, retry_on_conflict
+from seeknal.system.retry import Conflict
 from seeknal.values import exact, frames
 from seeknal.values.display import Shown
 from seeknal.values.moments import utc
 from seeknal.values.times import Interval, moment_of
-from seeknal.write.erasures import is_erased
+from seeknal.write.erasures import Erasures
 from seeknal.write.writing import check_ids, rows_of, rows_to_store
+
+Rows: TypeAlias = "pa.Table | Sequence[Mapping[str, Any]]"
+"""Pushed rows, before they are checked."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,19 @@ class Pushed(Shown):
     Args:
         group: Project and name of the group.
         version: Number of the version pushed to.
-        snapshot: Number of the newest snapshot, which holds the rows.
+        snapshot: Number of the newest snapshot, which holds the rows; None if they are in the push log, from which the next read, or
+            the next second, commits them.
         rows: Number of rows that were stored.
         known: Number of rows that were stored already, with equal values, and were not stored again.
         erased: Number of rows left out because they are dated at or before the erasure of their entity.
         first: Earliest event time of the rows that were not left out, known ones included, in microseconds since 1970; None if there
             are none.
-        online: Number of entities of the version that are online now; None if there was nothing to load.
+        online: Number of entities of the version that are online now; None if the push loaded nothing. Lookups find the rows either way.
     """
 
     group: str
     version: int
-    snapshot: int
+    snapshot: int | None
     rows: int
     known: int
     erased: int
@@ -58,36 +62,29 @@ class Pushed(Shown):
         return None if self.first is None else moment_of(self.first)
 
     def __str__(self) -> str:
-        parts = [f"{self.group} version {self.version}, snapshot {self.snapshot}: {plural(self.rows)} pushed"]
+        place = "in the push log" if self.snapshot is None else f"snapshot {self.snapshot}"
+        parts = [f"{self.group} version {self.version}, {place}: {plural(self.rows)} pushed"]
         parts += [f"{self.known:,} known already"] if self.known else []
         parts += [f"{self.erased:,} of erased entities left out"] if self.erased else []
         parts += [f"{plural(self.online, 'entity')} online"] if self.online is not None else []
         return "; ".join(parts)
 
 
-def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, GroupState]:
-    """Store the rows that the group's current version does not hold yet.
+def push(catalog: Catalog, record: GroupRecord, given: Rows) -> tuple[Pushed, GroupState]:
+    """Commit the rows that the group's current version does not hold yet.
 
     Args:
         catalog: The catalog of the group's home.
         record: The group.
-        rows: A mapping, a list of mappings, or a frame, with all columns of the version.
+        given: The rows, as `opened` returns them.
 
     Returns:
         The outcome, and the state of the group afterwards.
 
     Raises:
-        DefinitionError: Nothing was written to the group yet, or it is a source whose events have no id.
+        DefinitionError: Nothing was written to the group yet.
         DataError: The rows do not fit the version; nothing was stored.
     """
-    if record.event_id == ():
-        raise DefinitionError(
-            f"{record.label} has no event_id, so a push that is repeated after a failure would store its events twice. Append "
-            "them by write(mode='append'), or push to a new source with event_id=[...], the columns that identify an event."
-        )
-    given = rows
-    if not isinstance(rows, Mapping | list | tuple):
-        given = rows_of(catalog.state_of(record), frames.opened(rows))
 
     def step() -> tuple[Pushed, GroupState]:
         offline = catalog.offline(record.project, record.name)
@@ -98,15 +95,8 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
         if base is None or base.commit is None or base.commit.version != version.number:
             raise Conflict(f"Another writer changed {record.label} first.")
         schema = version.schema
-        stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=None)
-        if record.event_id is not None:
-            check_ids(stored, schema)
-        for name in schema.key_names:
-            if missing := stored[name].null_count:
-                raise DataError(
-                    f"{plural(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
-                )
-        left = _not_erased(catalog, state, schema, stored)
+        stored = conformed(given, schema, record)
+        left = without(Erasures(catalog, state).mask(schema, stored), stored)
         # Rows that are stored with equal values are not stored again, so a push can be retried.
         if record.event_id is None:
             new = Write(offline.unknown(base, left, schema), schema, version.number, "append", Interval())
@@ -118,21 +108,67 @@ def push(catalog: Catalog, record: GroupRecord, rows: object) -> tuple[Pushed, G
             state = catalog.committed(state)
             catalog.tidy(record, snapshot)
         # Rows known already count too: the push that stored them may have failed before it loaded them.
-        first = pc.min(left[schema.event_time.name].cast(pa.int64())).as_py()
         known, erased = len(left) - len(new.rows), len(stored) - len(left)
-        return Pushed(record.label, version.number, snapshot, len(new.rows), known, erased, first), state
+        return Pushed(
+            record.label, version.number, snapshot, len(new.rows), known, erased, first_of(left, schema)
+        ), state
 
-    return retry_on_conflict(record.label, step)
+    return catalog.committing(record, step)
 
 
-def _fitting(rows: object, schema: Schema, record: GroupRecord) -> pa.Table:
+def opened(catalog: Catalog, record: GroupRecord, rows: object) -> Rows:
+    """Return pushed rows as mappings or as a table, read once.
+
+    Raises:
+        DefinitionError: The group is a source whose events have no id.
+        DataError: They are no rows.
+    """
+    if record.event_id == ():
+        raise DefinitionError(
+            f"{record.label} has no event_id, so a push that is repeated after a failure would store its events twice. Append "
+            "them by write(mode='append'), or push to a new source with event_id=[...], the columns that identify an event."
+        )
+    if isinstance(rows, Mapping):
+        return [rows]
+    return rows if isinstance(rows, list | tuple) else rows_of(catalog.state_of(record), frames.opened(rows))
+
+
+def conformed(given: Rows, schema: Schema, record: GroupRecord) -> pa.Table:
+    """Return pushed rows in the stored types of a version.
+
+    Raises:
+        DataError: The rows do not fit the version.
+    """
+    stored, _ = rows_to_store(_fitting(given, schema, record), schema, Interval(), drop_nulls=None)
+    if record.event_id is not None:
+        check_ids(stored, schema)
+    for name in schema.key_names:
+        if missing := stored[name].null_count:
+            raise DataError(
+                f"{plural(missing)} for {record.label} without {name!r}: no lookup would find them.", column=name
+            )
+    return stored
+
+
+def without(erased: pa.BooleanArray | None, rows: pa.Table) -> pa.Table:
+    """Return the rows without those dated at or before the erasure of their entity, which would bring it back."""
+    return rows if erased is None else rows.filter(pc.invert(erased))
+
+
+def first_of(rows: pa.Table, schema: Schema) -> int | None:
+    """Return the earliest event time of rows, in microseconds since 1970; None if there are none."""
+    first: int | None = pc.min(rows[schema.event_time.name].cast(pa.int64())).as_py()
+    return first
+
+
+def _fitting(rows: Rows, schema: Schema, record: GroupRecord) -> pa.Table:
     """Return the rows as a table with the columns of a version.
 
     Raises:
         DataError: The rows lack a column or have an unknown one, or a value does not fit.
     """
     if not isinstance(rows, pa.Table):
-        return _from_mappings([rows] if isinstance(rows, Mapping) else rows, schema, record)  # type: ignore[arg-type]
+        return _from_mappings(rows, schema, record)
     _check_names(rows.column_names, schema, record)
     created = schema.created_time.name if schema.created_time else None
     features = tuple(schema.feature_names)
@@ -182,9 +218,3 @@ def _check_names(names: Sequence[str], schema: Schema, record: GroupRecord) -> N
             "A push makes no new version; write() does.",
             column=extra[0],
         )
-
-
-def _not_erased(catalog: Catalog, state: GroupState, schema: Schema, rows: pa.Table) -> pa.Table:
-    """Return the rows without those dated at or before the erasure of their entity, which would bring it back."""
-    gone = is_erased(catalog, state, schema, rows)
-    return rows if gone is None else rows.filter(pc.invert(gone))

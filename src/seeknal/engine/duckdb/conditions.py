@@ -7,15 +7,16 @@ again years later and online, so the clock, random numbers, settings, files and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from seeknal.define.schema import Schema
-from seeknal.errors import DefinitionError
+from seeknal.errors import DataError, DefinitionError
 from seeknal.names import did_you_mean
+from seeknal.system.duck import explained
 from seeknal.values.sql import comma, quote
 
 _ALLOWED = {
@@ -75,6 +76,18 @@ def check_conditions(cursor: duckdb.DuckDBPyConnection, schema: Schema, conditio
     for condition, feature in conditions.items():
         if problem := _problem(cursor, schema, condition):
             raise DefinitionError(f"where={condition!r} of feature {feature!r} {problem}", feature=feature)
+
+
+def evaluate(
+    cursor: duckdb.DuckDBPyConnection, schema: Schema, rows: pa.Table, conditions: Sequence[str]
+) -> list[pa.ChunkedArray]:
+    """Return for each condition whether it is true for each event; see `Engine.conditions`."""
+    cursor.register("events", rows.select(schema.names))
+    masks = comma(f"{condition_sql(text)} AS m{i}" for i, text in enumerate(conditions))
+    try:
+        return list(cursor.sql(f"SELECT {masks} FROM events").to_arrow_table().columns)
+    except duckdb.Error as error:
+        raise DataError(f"A condition could not be evaluated for every event: {explained(error)}") from None
 
 
 def _problem(cursor: duckdb.DuckDBPyConnection, schema: Schema, condition: str) -> str | None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.engine.asof import nearest
-from seeknal.engine.duckdb.conditions import check_conditions, condition_sql
+from seeknal.engine.duckdb.conditions import check_conditions, condition_sql, evaluate
 from seeknal.engine.duckdb.joins import Join
 from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, latest_sql, rows_sql, share_sql
 from seeknal.engine.duckdb.spool import ParquetSpool, parquet_spools
@@ -76,6 +76,10 @@ class DuckDBEngine:
     def check_conditions(self, schema: Schema, conditions: Mapping[str, str]) -> None:
         """See `Engine.check_conditions`."""
         check_conditions(self._duck.connection.cursor(), schema, conditions)
+
+    def conditions(self, schema: Schema, rows: pa.Table, conditions: Sequence[str]) -> list[pa.ChunkedArray]:
+        """See `Engine.conditions`."""
+        return evaluate(self._duck.connection.cursor(), schema, rows, conditions)
 
     def spools(self, count: int) -> AbstractContextManager[Sequence[ParquetSpool]]:
         """See `Engine.spools`."""

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal.define.aggregations import WindowedFeature, columns_of, conditions_of
 from seeknal.define.schema import Schema
@@ -123,6 +124,46 @@ class WindowCodec(Codec):
                 for i, row in zip(values, computed(list(values.values()), at, layout), strict=True):
                     rows[i] = row if row[-1] is not None and row[-1] > oldest else None
         return rows
+
+    def rows_and(
+        self, found: Sequence[bytes | None], pushed: Sequence[Sequence[WireRow]], at: int, layout: bytes = b""
+    ) -> list[WireRow | None]:
+        """Compute the features from the stored events and those that were pushed since; see `Codec.rows_and`."""
+        pairs = zip(found, pushed, strict=True)
+        values = [self._with_events(value, more, layout) if more else value for value, more in pairs]
+        return self.rows(values, at, layout)
+
+    def pushed(self, rows: pa.Table) -> list[tuple[bytes, WireRow]]:
+        """Return for each of some pushed events that have an entity its encoded key, and its time, columns and conditions."""
+        events = self._events
+        if lacking := [text for text in self._conditions if text not in rows.column_names]:
+            raise StoreError(
+                f"{self._group.name!r} has the condition {lacking[0]!r} since an event was pushed, which is not online yet. Try again in a "
+                "second."
+            )
+        for field in self.schema.keys:
+            rows = rows.filter(pc.is_valid(rows[field.name])) if rows[field.name].null_count else rows
+        times = rows[events.event_time.name].cast(pa.int64()).to_pylist()
+        columns = []
+        for name in self._columns:
+            field = events.field(name)
+            columns.append(to_wire(cast(cast(rows[name], events.stored_type(name)), field.type), field.type))
+        masks = [rows[text].to_pylist() for text in self._conditions]
+        return [*zip(self.keys(rows), zip(times, *columns, *masks, strict=True), strict=True)]
+
+    def _with_events(self, value: bytes | None, more: Sequence[WireRow], layout: bytes) -> bytes:
+        """Return the stored events of an entity with more events, each after those of the same time, as lists."""
+        lists: list[list[Any]] = [[] for _ in self._layout]
+        if value is not None and value[0] == MARK:
+            schema = _schema_of(layout or self.layout)
+            lists = [to_wire(column, column.type) for column in events_in(value, schema).columns]
+        elif value is not None:
+            lists = _decode(value)
+        for event in more:
+            place = bisect_right(lists[0], event[0])
+            for values, one in zip(lists, event, strict=True):
+                values.insert(place, one)
+        return _encode(lists)
 
     def _of_few(self, values: Sequence[bytes], at: int, layout: bytes) -> list[WireRow]:
         """Return the features of entities that are lists, and the time of the newest event up to the moment, or None."""

@@ -1,0 +1,164 @@
+"""Committing and loading what is in the push log, in the background and before reads."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread  # noqa: F401 - see the end of this module
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from seeknal.errors import GroupDeletedError, SeeknalError, StoreError, notice, unfinished
+from seeknal.registry import GroupRecord
+from seeknal.system.forks import PerProcess
+from seeknal.values.times import Interval
+from seeknal.write.pushes import LoggedPushes
+
+if TYPE_CHECKING:
+    from seeknal.home.core import Core
+    from seeknal.write.push import Pushed, Rows
+
+_AGE = 1.0
+"""After how many seconds at the latest a push is committed and loaded."""
+_RETRY = 10.0
+"""After how many seconds that is tried again if it failed."""
+
+
+class Pushing:
+    """The pushes of a home.
+
+    Args:
+        core: What the parts of the store share.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._found: tuple[bytes, dict[tuple[object, object], GroupRecord]] = b"", {}
+        self._logged = LoggedPushes(core.catalog, core.engine)
+        self._later = PerProcess(lambda: _Later(self.flush))
+
+    def found(self, name: object, project: object, find: Callable[[], GroupRecord]) -> GroupRecord:
+        """Return the group of a name, which is looked for only if the registry has changed since the last time."""
+        stamp = self._core.registry.stamp()
+        if stamp != self._found[0]:
+            self._found = stamp, {}
+        records = self._found[1]
+        if (known := records.get((name, project))) is None:
+            known = records[name, project] = find()
+        return known
+
+    def push(self, record: GroupRecord, rows: Rows) -> Pushed | None:
+        """Append rows to the push log; return None if they have to be committed at once. See `LoggedPushes.push`."""
+        pushed = self._logged.push(record, rows)
+        if pushed:
+            self._later().add(record)
+        return pushed
+
+    def flush(self, record: GroupRecord) -> bool:
+        """Commit what the push log has of a group, load it, and remove it from the log.
+
+        Returns:
+            Whether all was loaded. What was not stays in the log, where lookups find it.
+
+        Raises:
+            StoreError: It could not be committed.
+            GroupDeletedError: The group was deleted.
+        """
+        if not self._core.catalog.pushes.has(record.stream):
+            return True
+        return self._core.catalog.leaving_pushes(lambda: self._flush(record))
+
+    def _flush(self, record: GroupRecord) -> bool:
+        core = self._core
+        with unfinished(
+            f"What was pushed to {record.label} is safe in the push log, but could not be committed", "Try again"
+        ):
+            done = self._logged.commit(record)
+        if done is None:
+            return True
+        with suppress(StoreError):
+            core.loads.reload_windows(done.state.windowed)
+            if record.event_id is None:
+                number = core.catalog.version_of(done.state).number
+                core.loads.follow(done.state, Interval(done.first, None), number)
+            core.catalog.pushes.remove(record.stream, done.last)
+            return True
+        return False
+
+    def close(self) -> None:
+        """Flush what this process has pushed."""
+        if later := self._later.forget():
+            later.close()
+
+
+class _Later:
+    """Flushes groups in a thread, which ends when there is nothing left to flush."""
+
+    def __init__(self, flush: Callable[[GroupRecord], bool]) -> None:
+        self._flush = flush
+        self._due: dict[str, tuple[GroupRecord, float]] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        _every.add(self)
+
+    def add(self, record: GroupRecord) -> None:
+        """Flush a group in a while, unless that is planned already."""
+        if record.stream in self._due:
+            return
+        with self._changed:
+            self._due.setdefault(record.stream, (record, time.monotonic() + _AGE))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="seeknal-pushes", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Flush all groups now, and end the thread."""
+        with self._changed:
+            self._closing, thread = True, self._thread
+            self._changed.notify()
+        if thread:
+            thread.join()
+
+    def _run(self) -> None:
+        while (record := self._next()) is not None:
+            try:
+                done = self._flush(record)
+            except GroupDeletedError:
+                done = True
+            except SeeknalError as error:
+                notice(str(error))
+                done = False
+            with self._changed:
+                if not done and not self._closing:
+                    self._due.setdefault(record.stream, (record, time.monotonic() + _RETRY))
+
+    def _next(self) -> GroupRecord | None:
+        """Wait for the next group to flush, and return it; None if there is none, and the thread ends."""
+        with self._changed:
+            while self._due:
+                stream, (record, due) = next(iter(self._due.items()))
+                wait = 0 if self._closing else due - time.monotonic()
+                if wait <= 0:
+                    del self._due[stream]
+                    return record
+                self._changed.wait(wait)
+            self._thread = None
+            return None
+
+
+_every: WeakSet[_Later] = WeakSet()
+
+
+def _flush_all() -> None:
+    for later in list(_every):
+        later.close()
+
+
+# Commits use thread pools, which end before the functions of `atexit` are called. Those of `threading` are called in reverse order, and
+# the pools have registered theirs first.
+getattr(threading, "_register_atexit", atexit.register)(_flush_all)
