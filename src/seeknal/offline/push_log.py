@@ -19,7 +19,7 @@ from __future__ import annotations
 import mmap
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -172,33 +172,33 @@ class PushLog:
         if self.exists and may_write(self._path):
             self._run("BEGIN IMMEDIATE", lambda _: None)
 
-    def append(self, stream: str, after: int, make: Callable[[list[Entry]], Entry | None]) -> int | None:
-        """Append an entry to a stream, and return its number. It is stored durably when this call returns.
+    def append(self, stream: str, after: int, make: Callable[[list[Entry]], Sequence[Entry]]) -> int:
+        """Append entries to a stream, and return the number of its last entry. They are stored durably when this call returns.
 
         Args:
             stream: The stream.
             after: The number of the last entry that the caller knows.
-            make: Makes the entry, given the entries that others have appended since; its number is ignored. No other process appends
-                meanwhile. None: nothing is appended.
+            make: Makes the entries, given those that others have appended since; their numbers are ignored. No other process appends
+                meanwhile.
 
         Raises:
             StoreError: The log cannot be written; nothing was appended.
         """
 
-        def step(db: sqlite3.Connection) -> int | None:
-            if (entry := make(_entries(db, stream, after))) is None:
-                return None
-            found = db.execute("SELECT id FROM layout WHERE text = ?", (entry.layout,)).fetchone()
-            layout = (
-                found[0] if found else db.execute("INSERT INTO layout (text) VALUES (?)", (entry.layout,)).lastrowid
-            )
-            query = "INSERT INTO entry (stream, version, base, layout, at, rows) VALUES (?, ?, ?, ?, ?, ?)"
-            return db.execute(query, (stream, entry.version, entry.base, layout, entry.at, entry.rows)).lastrowid
+        def step(db: sqlite3.Connection) -> int:
+            others = _entries(db, stream, after)
+            last = others[-1].number if others else after
+            for entry in make(others):
+                found = db.execute("SELECT id FROM layout WHERE text = ?", (entry.layout,)).fetchone()
+                found = found or (db.execute("INSERT INTO layout (text) VALUES (?)", (entry.layout,)).lastrowid,)
+                query = "INSERT INTO entry (stream, version, base, layout, at, rows) VALUES (?, ?, ?, ?, ?, ?)"
+                made = db.execute(query, (stream, entry.version, entry.base, found[0], entry.at, entry.rows))
+                last = made.lastrowid or last
+            return last
 
-        number = self._run("BEGIN IMMEDIATE", step)
-        if number is not None:
-            self._tell()
-        return number
+        last = self._run("BEGIN IMMEDIATE", step)
+        self._tell()
+        return last
 
     def take(self, stream: str, last: int, snapshot: int) -> None:
         """Record that the entries up to `last` that are not stored yet are about to be committed as a snapshot."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +31,7 @@ from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now
 from seeknal.write.erasures import Erasures
 from seeknal.write.push import Pushed, Rows, conformed, first_of, without
-from seeknal.write.streams import Stream, only_pushed
+from seeknal.write.streams import Facts, New, Stream, only_pushed
 
 if TYPE_CHECKING:
     from seeknal.engine import Engine
@@ -67,46 +67,67 @@ class LoggedPushes:
         """
         if not 0 < len(given) <= MOST_ROWS:
             return None
-        stream = self._streams.setdefault(record.stream, Stream(self._catalog, record, self._engine))
-        with stream.lock:
-            return self._catalog.leaving_pushes(lambda: self._push(stream, given))
+        stream = self._streams.get(record.stream)
+        stream = stream or self._streams.setdefault(record.stream, Stream(self._catalog, record))
+        return self._catalog.leaving_pushes(lambda: self._push(stream, given))
 
     def _push(self, stream: Stream, given: Rows) -> Pushed | None:
         for attempt in range(_TRIES):
-            with suppress(Conflict):
-                is_ready = stream.update() if attempt or not stream.is_ready() else True
-                return self._attempt(stream, given) if is_ready else None
+            if attempt or not stream.is_ready:
+                with stream.lock:
+                    if not stream.update():
+                        return None
+            if (waiting := self._waiting(stream, given)) is None:
+                return None
+            stream.waiting.append(waiting)
+            # Who gets the lock first appends what all others have waiting for it, in one transaction.
+            with stream.lock:
+                if waiting.outcome is None:
+                    every, stream.waiting = stream.waiting, []
+                    self._append(stream, every if waiting in every else [*every, waiting])
+            if waiting.outcome is not Outcome.OUTDATED:
+                return waiting.pushed if waiting.outcome is Outcome.APPENDED else None
         return None
 
-    def _attempt(self, stream: Stream, given: Rows) -> Pushed | None:
-        """Append rows; return None if they are not certain to be new.
-
-        Raises:
-            Conflict: The registry or the table has changed meanwhile.
-        """
-        record, schema, version = stream.record, stream.schema, stream.version.number
-        plain = None if isinstance(given, pa.Table) else stream.plain.table(given)
+    def _waiting(self, stream: Stream, given: Rows) -> Waiting | None:
+        """Return rows as they are to be appended; None if one of them is not new, for all that can be told yet."""
+        record, facts = stream.record, stream.facts
+        assert facts  # noqa: S101 - the caller has updated them
+        version, schema = facts.version.number, facts.schema
+        plain = None if isinstance(given, pa.Table) else facts.plain.table(given)
         rows = conformed(given, schema, record) if plain is None else plain
-        if (new := stream.may_be_new(rows)) is None:
+        if (new := facts.may_be_new(rows)) is None:
             return None
-        try:
-            masks = stream.masks(rows)
-        except DataError:  # the load, which evaluates the conditions as well, says what to do
-            return None
-        entry = _entry(version, rows, masks)
+        masks: Mapping[str, pa.ChunkedArray] = {}
+        if facts.conditions:
+            try:
+                found = self._engine().conditions(schema, rows, facts.conditions)
+            except DataError:  # the load, which evaluates the conditions as well, says what to do
+                return None
+            masks = dict(zip(facts.conditions, found, strict=True))
+        pushed = Pushed(record.label, version, None, len(rows), 0, 0, new.first)
+        return Waiting(facts, new, _entry(version, rows, masks), pushed)
 
-        def make(others: Sequence[Entry]) -> Entry | None:
-            if not stream.is_current():
-                raise Conflict(f"{record.label} was changed.")
+    def _append(self, stream: Stream, every: Sequence[Waiting]) -> None:
+        """Append the rows that wait, as far as they are new, and say which were."""
+
+        def make(others: Sequence[Entry]) -> list[Entry]:
+            if not stream.is_current or stream.facts is None:
+                return []
             for other in others:
-                stream.learn_others(_rows(other).select(schema.names), other.number)
-            return None if stream.knows_any(new) else entry._replace(base=stream.snapshot, at=now())
+                stream.learn_others(stream.facts, _rows(other))
+            checked = [one for one in every if one.facts is stream.facts]
+            accepted = [one for one in checked if stream.learn(one.new)]
+            outcomes.update(dict.fromkeys(checked, Outcome.KNOWN))
+            outcomes.update(dict.fromkeys(accepted, Outcome.APPENDED))
+            return [one.entry._replace(base=stream.snapshot, at=now()) for one in accepted]
 
-        appended = self._log.append(record.stream, stream.seen, make)
-        if appended is None:
-            return None
-        stream.learn(new, appended)
-        return Pushed(record.label, version, None, len(rows), 0, 0, new.first)
+        outcomes: dict[Waiting, Outcome] = {}
+        last = self._log.append(stream.record.stream, stream.seen, make)
+        if outcomes:  # else what others have appended is still to be learned
+            stream.seen = last
+        for one in every:
+            one.outcome = outcomes.get(one, Outcome.OUTDATED)
 
     def commit(self, record: GroupRecord) -> Committed | None:
         """Commit the entries of a group that are in no snapshot yet; return None if it has no entries.
@@ -181,6 +202,31 @@ class LoggedPushes:
             f"{plural(len(entries), 'push')} to {record.label} are in the push log, which this user may not commit. Read the group once "
             "as a user who may write the home, for example: seeknal show " + f"{record.label}."
         )
+
+
+class Outcome(Enum):
+    """What became of rows that waited to be appended: they were; a row is known; or the registry or the table has changed."""
+
+    APPENDED, KNOWN, OUTDATED = range(3)
+
+
+@dataclass(eq=False)
+class Waiting:
+    """Rows that wait to be appended.
+
+    Args:
+        facts: What they were checked against.
+        new: What there is to know of them.
+        entry: Their entry.
+        pushed: The result for the caller.
+        outcome: What became of them; None: they wait.
+    """
+
+    facts: Facts
+    new: New
+    entry: Entry
+    pushed: Pushed
+    outcome: Outcome | None = None
 
 
 class Committed(NamedTuple):
