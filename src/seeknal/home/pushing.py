@@ -14,10 +14,12 @@ from weakref import WeakSet
 from seeknal.errors import GroupDeletedError, SeeknalError, StoreError, notice, unfinished
 from seeknal.registry import GroupRecord
 from seeknal.system.forks import PerProcess
+from seeknal.system.stamped import Stamped
 from seeknal.values.times import Interval
 from seeknal.write.pushes import LoggedPushes
 
 if TYPE_CHECKING:
+    from seeknal.define.schema import Schema
     from seeknal.home.core import Core
     from seeknal.write.push import Pushed, Rows
 
@@ -36,19 +38,19 @@ class Pushing:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._found: tuple[bytes, dict[tuple[object, object], GroupRecord]] = b"", {}
+        self._groups = Stamped[GroupRecord](core.registry.stamp)
+        self._schemas = Stamped["Schema"](core.registry.stamp)
         self._logged = LoggedPushes(core.catalog, core.engine)
         self._later = PerProcess(lambda: _Later(self.flush))
 
-    def found(self, name: object, project: object, find: Callable[[], GroupRecord]) -> GroupRecord:
+    def found(self, name: str, project: str | None, find: Callable[[], GroupRecord]) -> GroupRecord:
         """Return the group of a name, which is looked for only if the registry has changed since the last time."""
-        stamp = self._core.registry.stamp()
-        if stamp != self._found[0]:
-            self._found = stamp, {}
-        records = self._found[1]
-        if (known := records.get((name, project))) is None:
-            known = records[name, project] = find()
-        return known
+        return self._groups.get((name, project), find)
+
+    def schema(self, record: GroupRecord) -> Schema:
+        """Return the schema that pushed rows must have."""
+        catalog = self._core.catalog
+        return self._schemas.get(record, lambda: catalog.leaving_pushes(lambda: catalog.version(record).schema))
 
     def push(self, record: GroupRecord, rows: Rows) -> Pushed | None:
         """Append rows to the push log; return None if they have to be committed at once. See `LoggedPushes.push`."""

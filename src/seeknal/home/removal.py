@@ -288,4 +288,5 @@ def _delete_group(core: Core, record: GroupRecord) -> None:
         # First: a store that is down could serve the rows again once it is back, so nothing is deleted without it.
         core.loads.drop(record)
         catalog.lifetimes.end(record, offline, lambda load: core.loads.drop_rest(record, load))
+        catalog.pushes.forget(record.stream)
         leftovers.remove(catalog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from threading import Lock
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from seeknal.serve.online_table import Found, OnlineTable
 from seeknal.serve.parts import Read, Selection, View, filled
 from seeknal.server.forms import form_of, moment_text
 from seeknal.server.http import Problem, Request
+from seeknal.system.stamped import Stamped
 from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
 
 _MOST_SHAPES = 100
@@ -96,6 +98,7 @@ class Definitions:
         self._held: Mapping[tuple[str, str], Held] = {}
         self._projects: Mapping[str, str] = {}
         self._erased = store.tables.erasures()
+        self._groups = Stamped[GroupRecord](store.stamp)
         self.authenticator = Authenticator([], may_be_open=may_be_open)
 
     def refresh(self) -> None:
@@ -160,7 +163,8 @@ class Definitions:
         """
         project, name = split_label("feature group", label, request.project)
         scope = request.scope_of_token
-        return _only("feature group", project or scope, name, self.store.groups.all, scope)
+        find = partial(_only, "feature group", project or scope, name, self.store.groups.all, scope)
+        return self._groups.get((project, name, scope), find)
 
     def _open(self, record: OnlineTableRecord) -> Held:
         table = self.store.tables.open_as_registered(record, View(self._erased))

@@ -28,7 +28,12 @@ class PushResult(msgspec.Struct):
 
     group: Annotated[str, Meta(description="Project and name of the group.")]
     version: int
-    snapshot: Annotated[int, Meta(description="The newest snapshot, which contains the rows.")]
+    snapshot: Annotated[
+        int | None,
+        Meta(
+            description="The newest snapshot, which contains the rows; null if they are in the push log, and in a snapshot soon."
+        ),
+    ]
     rows: Annotated[int, Meta(description="Rows that were stored.")]
     known: Annotated[int, Meta(description="Rows that were stored already, and were not stored again.")]
     erased: Annotated[
@@ -36,7 +41,7 @@ class PushResult(msgspec.Struct):
     ]
     first: Annotated[str | None, Meta(description="Earliest event time of the rows that were not left out.")]
     online: Annotated[
-        int | None, Meta(description="Entities of the version that are online now; null if there was nothing to load.")
+        int | None, Meta(description="Entities of the version that are online now; null if the push loaded nothing.")
     ]
 
 
@@ -60,7 +65,7 @@ async def post(service: Service, request: Request) -> Response:
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> PushResult:
     if kind in TEXTUAL:
-        rows = _read(rows, service.store.groups.version(record.name, project=record.project).schema, text=kind == JSON)
+        rows = _read(rows, service.store.groups.schema_to_push(record), text=kind == JSON)
     pushed = service.store.groups.push(record.name, rows, project=record.project)
     first = None if pushed.first is None else forms.moment_text(pushed.first)
     return PushResult(**asdict(pushed) | {"first": first})
