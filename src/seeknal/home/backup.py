@@ -139,7 +139,7 @@ def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | 
     target = folders.named(place)
     _check_target(store, target)
     for record in store.core.catalog.groups():  # the push log is not copied
-        store.core.catalog.commit_pushes(record)
+        store.core.catalog.gate.commit(record)
     with (
         working("Waiting for those who delete", on_progress) as told,
         _saying(f"The home {store.home} could not be backed up to {target}, and nothing is there"),

@@ -23,7 +23,7 @@ from seeknal.values.times import Interval, Moment, instant_or_none, now, show
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from seeknal.define.schema import Change, Roles, Schema
+    from seeknal.define.schema import Change, Roles
     from seeknal.load.loading import Loaded
     from seeknal.load.status import LoadStatus
     from seeknal.write.maintenance import Adopted, Erased, Optimized
@@ -236,10 +236,6 @@ class Groups:
                 notice(
                     f"{one.label} can no longer be computed: {error} Write the column again, or change the definition."
                 )
-
-    def schema_to_push(self, record: GroupRecord) -> Schema:
-        """Return the schema of a group's current version, which pushed rows must have."""
-        return self._core.pushing.schema(record)
 
     def push(self, name: str, rows: object, *, project: str | None = None) -> Pushed:
         """Store rows of a group's current version and load them, in one idempotent call.

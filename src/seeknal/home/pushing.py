@@ -50,7 +50,7 @@ class Pushing:
     def schema(self, record: GroupRecord) -> Schema:
         """Return the schema that pushed rows must have."""
         catalog = self._core.catalog
-        return self._schemas.get(record, lambda: catalog.leaving_pushes(lambda: catalog.version(record).schema))
+        return self._schemas.get(record, lambda: catalog.gate.closed(lambda: catalog.version(record).schema))
 
     def push(self, record: GroupRecord, rows: Rows) -> Pushed | None:
         """Append rows to the push log; return None if they have to be committed at once. See `LoggedPushes.push`."""
@@ -71,7 +71,7 @@ class Pushing:
         """
         if not self._core.catalog.pushes.has(record.stream):
             return True
-        return self._core.catalog.leaving_pushes(lambda: self._flush(record))
+        return self._core.catalog.gate.closed(lambda: self._flush(record))
 
     def _flush(self, record: GroupRecord) -> bool:
         core = self._core

@@ -29,8 +29,9 @@ import pyarrow.compute as pc
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.offline.comparisons import count_rows, same_values, values_sql
+from seeknal.offline.evolution import converted
 from seeknal.offline.log import DataFile, Snapshot
-from seeknal.offline.plan import Settled, Write, converted, inside
+from seeknal.offline.plan import Settled, Write, inside
 from seeknal.values.casting import recast
 from seeknal.values.matching import stored_keys
 from seeknal.values.sql import comma, quote, scan

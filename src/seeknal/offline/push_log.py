@@ -24,14 +24,15 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, TypeVar
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from seeknal.errors import StoreError
 from seeknal.system.folders import may_write, read_only, refused, share
 from seeknal.system.forks import PerProcess
 from seeknal.system.storage import LocalLocation, Location, path_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 _TABLES = """
@@ -74,6 +75,8 @@ class Entry(NamedTuple):
 
     def batch(self) -> pa.RecordBatch:
         """Return the rows."""
+        import pyarrow as pa
+
         return pa.ipc.read_record_batch(pa.py_buffer(self.rows), _schema(self.layout))
 
 
@@ -315,6 +318,8 @@ class PushLog:
 
 @lru_cache(1000)
 def _schema(layout: bytes) -> pa.Schema:
+    import pyarrow as pa
+
     return pa.ipc.read_schema(pa.py_buffer(layout))
 
 

@@ -118,11 +118,6 @@ class OfflineTable:
             foreign_commits(self.root, found.commit).refuse()
         return found
 
-    def wait_for_commits(self) -> None:
-        """Wait until running commits are done; a later commit is dated later."""
-        with exclusive_lock(self.root / "_commit.lock"):
-            pass
-
     def write(self, base: Snapshot, write: Write) -> Commit:
         """Write and commit the snapshot that follows `base`.
 
@@ -280,10 +275,6 @@ class OfflineTable:
             with self.reading(), self._cursor() as cursor:
                 query = f"SELECT {comma(map(quote, names))} FROM {files_sql(self.root, [file])}"
                 yield cursor.sql(query).to_arrow_table()
-
-    def pushing(self) -> AbstractContextManager[object]:
-        """Take the lock to hold while entries of the push log are committed as a snapshot."""
-        return exclusive_lock(self.root / "_pushes.lock")
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
         """Commit a snapshot that holds the rows of an older one.

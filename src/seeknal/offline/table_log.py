@@ -6,9 +6,12 @@ No module of Delta Lake, Arrow or DuckDB is imported before a call needs it, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from seeknal.system import delta_log
+from seeknal.system.folders import may_write
+from seeknal.system.locks import exclusive_lock
 from seeknal.system.storage import Location, path_of
 
 if TYPE_CHECKING:
@@ -34,6 +37,20 @@ class TableLog:
         from seeknal.offline.entries import table_id
 
         return table_id(self._root)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this user may write to the table."""
+        return may_write(self._root)
+
+    def pushing(self) -> AbstractContextManager[object]:
+        """Take the lock to hold while entries of the push log are committed as a snapshot."""
+        return exclusive_lock(self._root / "_pushes.lock")
+
+    def wait_for_commits(self) -> None:
+        """Wait until running commits are done; a later commit is dated later."""
+        with exclusive_lock(self._root / "_commit.lock"):
+            pass
 
     def commits(self, after: int) -> list[Commit]:
         """List Seeknal's commits after a snapshot, oldest first."""

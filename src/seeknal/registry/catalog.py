@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import reduce
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
 from seeknal.define.windowed_group import WindowedGroup
@@ -22,10 +21,9 @@ from seeknal.registry.definitions import Definitions
 from seeknal.registry.finder import Finder
 from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.lifetimes import Lifetimes
+from seeknal.registry.push_gate import PushGate
 from seeknal.registry.records import SnapshotRecord
 from seeknal.registry.windowed import WindowedVersion, windowed_versions
-from seeknal.system.locks import holds_exclusive
-from seeknal.system.retry import retry_on_conflict
 from seeknal.system.storage import Location, Storage
 from seeknal.values.arguments import check_number
 from seeknal.values.display import shown_duration
@@ -40,15 +38,6 @@ if TYPE_CHECKING:
 
 AsOf = Moment | int | Mapping[str, int]
 """Selects what was stored by then: a moment, a snapshot's number, or a mapping from the names of groups to numbers."""
-
-
-T = TypeVar("T")
-
-
-class _Leaving(threading.local):
-    """Whether this thread leaves the push log alone."""
-
-    on = False
 
 
 class SnapshotGone(StoreError):  # noqa: N818 - a state, not an error of the caller
@@ -66,8 +55,7 @@ class Catalog(Finder):
         registry: The registry of the home.
         open_table: Opens the offline table at a location.
         check_windows: Checks a windowed group against the schema of its source, before it is registered. None: none will be.
-        commit_pushes: Commits what the push log has of a group. It is called before the state of a group is read, unless the caller
-            holds an exclusive lock, for which the commit could wait forever. None: nothing is pushed.
+        commit_pushes: Commits what the push log has of a group; see `PushGate`.
     """
 
     def __init__(
@@ -83,8 +71,7 @@ class Catalog(Finder):
         self.lifetimes = Lifetimes(storage, registry)
         self.pushes = PushLog(storage.pushes)
         self._open_table = open_table
-        self._commit_pushes = commit_pushes
-        self._leaving = _Leaving()
+        self.gate = PushGate(commit_pushes)
 
     def last_erasures(self) -> Mapping[int, int]:
         """Return the time of the last erasure from each group, by the group's id."""
@@ -135,7 +122,7 @@ class Catalog(Finder):
         """
         if record.windowed:
             return []
-        self.commit_pushes(record)
+        self.gate.commit(record)
         log, recorded = self.log(record), self.registry.last_snapshot(record)
         last = log.newest()
         if recorded > last:  # a killed deletion removed the table, but not its entries in the registry
@@ -151,38 +138,6 @@ class Catalog(Finder):
         except StoreError:
             return commits
         return []
-
-    def commit_pushes(self, record: GroupRecord) -> None:
-        """Commit what the push log has of a group, so that what is read from now on includes it."""
-        if self._commit_pushes and not self._leaving.on and not holds_exclusive():
-            self._commit_pushes(record)
-
-    def leaving_pushes(self, step: Callable[[], T]) -> T:
-        """Run a step that leaves the push log alone, and return its result.
-
-        What a step plans on would otherwise change with every push that it finds in the log.
-        """
-        before = self._leaving.on
-        try:
-            self._leaving.on = True
-            return step()
-        finally:
-            self._leaving.on = before
-
-    def committing(self, record: GroupRecord, step: Callable[[], T]) -> T:
-        """Run a step that plans on the newest snapshot of a group and commits another, again while other writers commit first.
-
-        Each attempt plans on a snapshot that has what was pushed before.
-
-        Raises:
-            StoreError: Other writers committed first in each of 50 attempts.
-        """
-
-        def attempt() -> T:
-            self.commit_pushes(record)
-            return self.leaving_pushes(step)
-
-        return retry_on_conflict(record.label, attempt)
 
     def tidy(self, record: GroupRecord, number: int) -> None:
         """Trim the table of a group after a write, if it is due. While a backup or a deletion runs, the next write does it.
@@ -243,7 +198,7 @@ class Catalog(Finder):
         record = state.record
         if record.windowed:
             return replace(state, versions=tuple(self.versions(record)))
-        self.commit_pushes(record)
+        self.gate.commit(record)
         if state.last_snapshot == self.log(record).newest():
             return state
         unrecorded = self.catch_up(record)
@@ -314,9 +269,9 @@ class Catalog(Finder):
         if moment > now():
             raise DefinitionError(f"as_of={as_of!r} is in the future.")
         self.pushes.wait()  # a push in progress may get a time before the moment, and so may a commit
-        self.commit_pushes(record)
+        self.gate.commit(record)
         if offline.exists():
-            offline.wait_for_commits()
+            self.log(record).wait_for_commits()
         unrecorded = [commit.snapshot for commit in self.catch_up(record) if commit.at <= moment]
         return max([self.registry.snapshot_at(record, moment), *unrecorded])
 

@@ -22,7 +22,7 @@ class Overview(Catalog):
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        opened, pushes = catalog._open_table, catalog._commit_pushes  # noqa: SLF001 - of the base class
+        opened, pushes = catalog._open_table, catalog.gate.commit_now  # noqa: SLF001 - of the base class
         super().__init__(catalog.storage, catalog.registry, opened, catalog.definitions.check, pushes)
         self._logs: dict[tuple[str, str], TableLog] = {}
 

@@ -65,7 +65,7 @@ async def post(service: Service, request: Request) -> Response:
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> PushResult:
     if kind in TEXTUAL:
-        rows = _read(rows, service.store.groups.schema_to_push(record), text=kind == JSON)
+        rows = _read(rows, service.store.core.pushing.schema(record), text=kind == JSON)
     pushed = service.store.groups.push(record.name, rows, project=record.project)
     first = None if pushed.first is None else forms.moment_text(pushed.first)
     return PushResult(**asdict(pushed) | {"first": first})

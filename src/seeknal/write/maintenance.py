@@ -157,7 +157,7 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             before.rows + done.written - done.superseded - done.rows,
         )
 
-    return catalog.committing(record, step)
+    return catalog.gate.committing(record, step)
 
 
 def _fitting(rows: pa.Table, schema: Schema, record: GroupRecord, foreign: ForeignCommits) -> pa.Table:
@@ -194,7 +194,7 @@ def rollback(catalog: Catalog, record: GroupRecord, number: int) -> Version:
             raise DefinitionError(f"Version {number} of {record.label} is the current one.")
         return offline.restore(base, catalog.snapshot(record, version))
 
-    catalog.committing(record, step)
+    catalog.gate.committing(record, step)
     return catalog.version(record, number)
 
 
@@ -237,7 +237,7 @@ def clean(catalog: Catalog, engine: Engine, record: GroupRecord, before: int, *,
             )
         return version, count
 
-    return catalog.committing(record, step)
+    return catalog.gate.committing(record, step)
 
 
 def optimize(
@@ -259,8 +259,8 @@ def optimize(
     catalog.version(record)
     offline = catalog.offline(record.project, record.name)
     before = offline.snapshot()
-    catalog.committing(record, offline.mend)
-    catalog.committing(record, lambda: offline.compact(offline.snapshot(), large=True))
+    catalog.gate.committing(record, offline.mend)
+    catalog.gate.committing(record, lambda: offline.compact(offline.snapshot(), large=True))
     catalog.catch_up(record)
     start = now() - keep_days * DAY
 
@@ -323,7 +323,7 @@ def erase(catalog: Catalog, record: GroupRecord, entity: pa.Table, pinned: Calla
 
     removed = None
     while removed is None:  # a training set saved in the meantime may have pinned a snapshot that holds the entity
-        catalog.committing(record, step)
+        catalog.gate.committing(record, step)
         removed = offline.forget(entity, kept)
     left = len(_readable(catalog, record))
     numbers = tuple(sorted(one.number for one in kept()))

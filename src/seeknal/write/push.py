@@ -113,7 +113,7 @@ def push(catalog: Catalog, record: GroupRecord, given: Rows) -> tuple[Pushed, Gr
             record.label, version.number, snapshot, len(new.rows), known, erased, first_of(left, schema)
         ), state
 
-    return catalog.committing(record, step)
+    return catalog.gate.committing(record, step)
 
 
 def opened(catalog: Catalog, record: GroupRecord, rows: object) -> Rows:

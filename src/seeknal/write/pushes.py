@@ -22,11 +22,11 @@ import pyarrow as pa
 from seeknal.define.schema import Schema
 from seeknal.errors import DataError, StoreError, plural
 from seeknal.offline import Snapshot, Write
-from seeknal.offline.plan import Settled, evolved
+from seeknal.offline.evolution import evolved
+from seeknal.offline.plan import Settled
 from seeknal.offline.push_log import Entry
 from seeknal.registry import GroupRecord, GroupState
 from seeknal.registry.catalog import Catalog
-from seeknal.system.folders import may_write
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now
 from seeknal.write.erasures import Erasures
@@ -69,7 +69,7 @@ class LoggedPushes:
             return None
         stream = self._streams.get(record.stream)
         stream = stream or self._streams.setdefault(record.stream, Stream(self._catalog, record))
-        return self._catalog.leaving_pushes(lambda: self._push(stream, given))
+        return self._catalog.gate.closed(lambda: self._push(stream, given))
 
     def _push(self, stream: Stream, given: Rows) -> Pushed | None:
         for attempt in range(_TRIES):
@@ -136,11 +136,11 @@ class LoggedPushes:
             StoreError: They could not be committed; or this user may not do so, and no other process has.
             GroupDeletedError: The group was deleted.
         """
-        offline = self._catalog.offline(record.project, record.name)
-        if not may_write(offline.root):
+        log = self._catalog.log(record)
+        if not log.is_writable:
             self._wait(record)
             return None
-        with offline.pushing():
+        with log.pushing():
             contents = self._log.contents(record.stream)
             if not contents.entries:
                 return None

@@ -158,7 +158,7 @@ def write(catalog: Catalog, job: Job, lookback_days: int, known: GroupState | No
     def step() -> tuple[Written, GroupState]:
         # Only the first attempt uses the state that the caller has read.
         known = first.pop() if first else catalog.known_state(job.group)
-        return catalog.leaving_pushes(lambda: _try_to_write(catalog, job, lookback_days, known))
+        return catalog.gate.closed(lambda: _try_to_write(catalog, job, lookback_days, known))
 
     return retry_on_conflict(job.label, step)
 
