@@ -237,6 +237,11 @@ class Groups:
                     f"{one.label} can no longer be computed: {error} Write the column again, or change the definition."
                 )
 
+    def fields_to_push(self, name: str, *, project: str | None = None) -> list[pa.Field]:
+        """Return the join keys and features that a pushed row must have, beside its times, with their types."""
+        schema = self._core.pushing.schema(self._core.pushing.found(name, project, lambda: self._stored(name, project)))
+        return [*schema.keys, *schema.features]
+
     def push(self, name: str, rows: object, *, project: str | None = None) -> Pushed:
         """Store rows of a group's current version and load them, in one idempotent call.
 

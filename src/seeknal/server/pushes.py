@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
+import pyarrow as pa
 from msgspec import Meta
 from starlette.responses import Response
 
-from seeknal.define.schema import Schema
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
@@ -65,15 +66,15 @@ async def post(service: Service, request: Request) -> Response:
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> PushResult:
     if kind in TEXTUAL:
-        rows = _read(rows, service.store.core.pushing.schema(record), text=kind == JSON)
+        fields = service.store.groups.fields_to_push(record.name, project=record.project)
+        rows = _read(rows, fields, text=kind == JSON)
     pushed = service.store.groups.push(record.name, rows, project=record.project)
     first = None if pushed.first is None else forms.moment_text(pushed.first)
     return PushResult(**asdict(pushed) | {"first": first})
 
 
-def _read(rows: list[dict[str, Any]], schema: Schema, *, text: bool) -> list[dict[str, Any]]:
+def _read(rows: list[dict[str, Any]], fields: Sequence[pa.Field], *, text: bool) -> list[dict[str, Any]]:
     """Return the rows with decoded keys and features. Event and created times stay text, which the library parses itself."""
-    fields = [*schema.keys, *schema.features]
     readers = {field.name: read for field in fields if (read := forms.reads(field.type, text=text))}
     return [
         {
