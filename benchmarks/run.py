@@ -21,6 +21,7 @@ import growth
 import joins
 import memory
 import over_http
+import push_rates
 import pushes
 import reads
 import report
@@ -126,6 +127,10 @@ def _pushes(options: argparse.Namespace) -> Iterator[report.Section]:
     return pushes.measure_all([10, 300] if options.quick else [10, 1000, 3000, 10_000], options.rounds, options.data)
 
 
+def _push_rates(options: argparse.Namespace) -> Iterator[report.Section]:
+    return push_rates.measure_all(1000 if options.quick else 10_000, options.rounds, options.data)
+
+
 def _groups(options: argparse.Namespace) -> Iterator[report.Section]:
     return groups.measure_all([50] if options.quick else [10, 1000], options.rounds, options.data)
 
@@ -148,6 +153,7 @@ KINDS = {
     "small-writes": _small,
     "growth": _growth,
     "pushes": _pushes,
+    "push-rates": _push_rates,
     "groups": _groups,
     "memory": _memory,
     "start": _starts,

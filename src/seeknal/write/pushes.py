@@ -41,7 +41,8 @@ MOST_ROWS = 10_000
 _PATIENCE = 10.0
 """How many seconds a process that may not write waits until another one has committed what is in the log."""
 _STEP = 0.02
-_TRIES = 3
+_TRIES = 100
+"""How often a push plans anew because the registry or the table has changed, before it is committed at once."""
 
 
 class LoggedPushes:
