@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from seeknal.home import session
+from seeknal.home.pushing import flush_all
 from servers import Valkey
 
 pytest_plugins = ["examples"]
@@ -44,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.chdir(folder)
     yield tmp_path / "home"
+    flush_all()  # so that no test runs beside the commits of another
     session.close()
 
 

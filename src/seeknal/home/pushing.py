@@ -156,11 +156,12 @@ class _Later:
 _every: WeakSet[_Later] = WeakSet()
 
 
-def _flush_all() -> None:
+def flush_all() -> None:
+    """Flush what this process has pushed to any home."""
     for later in list(_every):
         later.close()
 
 
 # Commits use thread pools, which end before the functions of `atexit` are called. Those of `threading` are called in reverse order, and
 # the pools have registered theirs first.
-getattr(threading, "_register_atexit", atexit.register)(_flush_all)
+getattr(threading, "_register_atexit", atexit.register)(flush_all)

@@ -132,6 +132,7 @@ class PushLog:
     def __init__(self, location: Location) -> None:
         self._path = path_of(location)
         self._lock = Lock()
+        self._without: dict[str, bytes] = {}
         self._connection = PerProcess(self._connect)
         self._token = PerProcess(self._map_token)
 
@@ -154,9 +155,15 @@ class PushLog:
         return os.urandom(_TOKEN) if token is None else token[:_TOKEN]
 
     def has(self, stream: str) -> bool:
-        """Return whether a stream has entries."""
+        """Return whether a stream has entries. The log is read only if it has changed since the last call."""
+        token = self.token()
+        if not token or self._without.get(stream) == token:
+            return False
         query = "SELECT 1 FROM entry WHERE stream = ? LIMIT 1"
-        return self.exists and self._run("BEGIN", lambda db: db.execute(query, (stream,)).fetchone()) is not None
+        found = self._run(None, lambda db: db.execute(query, (stream,)).fetchone()) is not None
+        if not found:
+            self._without[stream] = token
+        return found
 
     def contents(self, stream: str, after: int = 0) -> Contents:
         """Return what the log has of a stream.
@@ -256,8 +263,12 @@ class PushLog:
             if connection := self._connection.forget():
                 connection.close()
 
-    def _run(self, begin: str, step: Callable[[sqlite3.Connection], T]) -> T:
+    def _run(self, begin: str | None, step: Callable[[sqlite3.Connection], T]) -> T:
         """Run a step in a transaction, which commits if the step ends without an error.
+
+        Args:
+            begin: The statement that begins the transaction; None: the step has one statement, which is its own.
+            step: Called with the connection.
 
         Raises:
             StoreError: The log cannot be used.
@@ -265,7 +276,8 @@ class PushLog:
         try:
             # Both are context managers in C, so an interrupt leaves neither the lock held nor the transaction open.
             with self._lock, self._connection() as db:
-                db.execute(begin)
+                if begin:
+                    db.execute(begin)
                 return step(db)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
@@ -273,9 +285,11 @@ class PushLog:
             raise StoreError(f"The push log {self._path} cannot be used: {error}.") from error
 
     def _connect(self) -> sqlite3.Connection:
-        if not may_write(self._path):
-            return self._connect_to_read()
         is_new = not self.exists
+        if not may_write(self._path):
+            if is_new:
+                raise read_only(self._path)
+            return self._connect_to_read()
         db = _open(self._path, "mode=rwc")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # an entry survives a loss of power, too
