@@ -56,8 +56,13 @@ def store() -> FeatureStore:
 
 CALLS: list[tuple[str, Callable[[FeatureStore], object], int, int]] = [
     ("append", lambda store: store.groups.write(GROUP, frame(4), mode="append"), 3, 2),
-    ("push", lambda store: store.groups.push("spend", event_of(5)), 3, 2),
-    ("replay", lambda store: store.groups.push("spend", event_of(3)), 3, 2),
+    (
+        "push",
+        lambda store: store.groups.push("spend", event_of(5)),
+        4,
+        2,
+    ),  # a late row: one read tells that it has to be committed at once
+    ("replay", lambda store: store.groups.push("spend", event_of(3)), 4, 2),
     ("serve", lambda store: store.tables.serve([FeatureLookup("spend")], "t"), 5, 2),
     ("join", lambda store: store.features.training_set([FeatureLookup("spend")], frame(9).drop("x"), "at"), 1, 0),
     ("open", lambda store: store.tables.open("spend"), 2, 0),

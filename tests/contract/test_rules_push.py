@@ -424,7 +424,7 @@ def test_a_push_that_is_overtaken_by_a_new_version_does_not_bring_the_old_one_ba
 
     catalog = Busy(store, new_version)
     with pytest.raises(DataError, match="lacks 'y'"):
-        push.push(catalog, store.core.catalog.group("spend"), {"user_id": 2, "at": NOON, "x": 5})
+        push.push(catalog, store.core.catalog.group("spend"), [{"user_id": 2, "at": NOON, "x": 5}])
     assert [(one.number, one.is_current) for one in store.groups.versions("spend")] == [(1, False), (2, True)]
 
 

@@ -127,6 +127,9 @@ class Stream:
 
     def update(self) -> bool:
         """Learn what has changed in the registry and the table, and return whether new rows can be told. The caller holds the lock."""
+        if not self._pushes:  # a process may push only once
+            self._pushes = 1
+            return False
         if self.facts is None or self.facts.stamp != self._catalog.registry.stamp():
             self.facts = Facts(self._catalog, self.record)
         return self.facts.can and (self._has_newest or self._read_rows(self.facts))
@@ -164,8 +167,7 @@ class Stream:
         if self._floor is not None and len(self._known) > _MOST_RECENT:
             self._known, self._files, self.snapshot, self.seen = KnownIdentities(), frozenset(), -1, 0
         if self.snapshot < 0:
-            self._pushes += 1
-            if self._pushes == 1 or not self._begin(facts, base.files):  # a process may push only once
+            if not self._begin(facts, base.files):
                 return False
         else:
             come = (
