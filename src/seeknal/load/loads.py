@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from seeknal.errors import DefinitionError, StoreError, notice
@@ -16,7 +17,6 @@ from seeknal.registry import GroupRecord, GroupState, Load, Version
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.records import space_of
 from seeknal.system.progress import OnProgress, no_progress
-from seeknal.system.retry import retry_on_conflict
 from seeknal.values.times import Interval
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Loads:
             own = self._mover.own(state, whole(record, found, pinned=pinned))
             return self._mover.bring(state, found.number, Ask((interval,), at, on_progress), own=own)[0]
 
-        loaded = retry_on_conflict(record.label, step)
+        loaded = self._catalog.gate.committing(self._catalog.origin(record), step)
         self.tell_of_cut_off(record)
         return loaded
 
@@ -91,7 +91,7 @@ class Loads:
             own = None if is_taken else self._mover.own(state, whole(record, found))
             return self._mover.bring(state, found.number, Ask((interval,)), own=own)[0]
 
-        return retry_on_conflict(record.label, step)
+        return self._catalog.gate.committing(record, step)
 
     def follow_ttl(self, known: GroupRecord | None, record: GroupRecord) -> None:
         """Reload the online rows of a group if its ttl changed, so that the new one applies online as well."""
@@ -116,7 +116,8 @@ class Loads:
             ask = Ask((load.interval,), on_progress=on_progress, take_over=take_over)
             with self._mover.needed_by_tables(record, load.version, load.target):
                 if take_over or not self._mover.is_foreign(record, load.version, load.target):
-                    self._mover.load(state, load.version, [load.target], ask)
+                    # What was pushed since the state was read is loaded with its commit.
+                    self._catalog.gate.closed(partial(self._mover.load, state, load.version, [load.target], ask))
                     continue
                 place = self._stores.shown(load.target)
                 notice(
@@ -128,7 +129,7 @@ class Loads:
         for one in groups:
             # One that can no longer be computed keeps what is online; the caller tells of it.
             with suppress(DefinitionError):
-                _ = self._catalog.version(one).schema
+                _ = self._catalog.gate.closed(partial(self._catalog.version, one)).schema
                 self.reload(one)
 
     def require(self, record: GroupRecord) -> None:

@@ -452,9 +452,10 @@ class Catalog(Finder):
                 f'WindowedGroup(name, entity, source={record.label!r}, features={{"events_7d": Count(over="7d")}}).'
             )
         _tell_of_ttl(record, getattr(lookup.source, "materialization", None))
-        if state is None or record.windowed:
+        if state is None:
             return self.resolved(lookup, record, *self.read(record, lookup.version, as_of))
-        return self.resolved(lookup, record, *self.read_of(state, lookup.version))
+        # The state has what was pushed before; later pushes need not be committed for this call.
+        return self.resolved(lookup, record, *self.gate.closed(lambda: self.read_of(state, lookup.version)))
 
     def resolved(self, lookup: FeatureLookup, record: GroupRecord, version: Version, snapshot: Snapshot) -> Source:
         """Return the source of a lookup whose group, version and snapshot are known."""
