@@ -7,7 +7,7 @@ time zone. Other values take the way of `seeknal.values.exact`, and plain ones b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import MAXYEAR, MINYEAR, datetime
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from seeknal.values.types import UTC
 
 _PLAIN = {pa.int64(): int, pa.float64(): float, pa.string(): str, pa.bool_(): bool, UTC: datetime}
 _KEYS = (pa.int64(), pa.string())
+_MINUTE = timedelta(minutes=1)
 
 
 class PlainRows:
@@ -32,6 +33,7 @@ class PlainRows:
         times = {schema.event_time.name, schema.created_time.name if schema.created_time else None}
         columns = [*zip(schema, schema.stored_types, strict=True)]
         self._columns = [(field.name, kind, _PLAIN.get(kind), field.name in times) for field, kind in columns]
+        self._needed = {*schema.key_names, *times}
         is_plain = (
             kind in (_KEYS if field in schema.keys else _PLAIN) and (field.name in times or field.type == kind != UTC)
             for field, kind in columns
@@ -45,12 +47,18 @@ class PlainRows:
         arrays = []
         for name, kind, plain, is_time in self._columns:
             values = [row[name] for row in rows]
-            if not all(type(value) is plain or (value is None and not is_time) for value in values):
+            if not all(type(value) is plain or (value is None and name not in self._needed) for value in values):
                 return None
-            if is_time and not all(value.tzinfo and MINYEAR < value.year < MAXYEAR for value in values):
+            if is_time and not all(map(_is_plain_time, values)):
                 return None
             try:
                 arrays.append(pa.array(values, kind))
             except (pa.ArrowException, OverflowError, ValueError):
                 return None
         return pa.table(arrays, names=self._names)
+
+
+def _is_plain_time(value: datetime) -> bool:
+    """Return whether a time has a time zone that every library can read, and is not at the edge of what a `datetime` can be."""
+    offset = value.utcoffset()
+    return offset is not None and not offset % _MINUTE and MINYEAR < value.year < MAXYEAR
