@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
+from seeknal.define.aggregations import mask_name
 from seeknal.define.schema import Schema
 from seeknal.errors import DataError, StoreError, plural
 from seeknal.offline import Snapshot, Write
@@ -247,7 +248,7 @@ class Committed(NamedTuple):
 def _entry(version: int, rows: pa.Table, masks: Mapping[str, pa.ChunkedArray]) -> Entry:
     """Return the entry of some rows; its number, base and time are not known yet."""
     for text, mask in masks.items():
-        rows = rows.append_column(text, mask)
+        rows = rows.append_column(mask_name(text), mask)
     (batch,) = (rows if rows.column(0).num_chunks == 1 else rows.combine_chunks()).to_batches()
     return Entry(0, version, 0, 0, _layout(batch.schema), batch.serialize().to_pybytes())
 

@@ -5,7 +5,7 @@
 
 from seeknal.define.aggregations.as_json import from_json, to_json
 from seeknal.define.aggregations.base import Aggregation
-from seeknal.define.aggregations.features import WindowedFeature, columns_of, conditions_of, expand
+from seeknal.define.aggregations.features import WindowedFeature, columns_of, conditions_of, expand, mask_name
 from seeknal.define.aggregations.kinds import (
     ApproxCountDistinct,
     ApproxQuantile,
@@ -62,5 +62,6 @@ __all__ = [
     "conditions_of",
     "expand",
     "from_json",
+    "mask_name",
     "to_json",
 ]

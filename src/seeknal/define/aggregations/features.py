@@ -60,3 +60,8 @@ def conditions_of(features: Iterable[WindowedFeature]) -> tuple[str, ...]:
     """Return the conditions of features, each once."""
     texts = (feature.aggregation.where for feature in features)
     return tuple(dict.fromkeys(text for text in texts if text is not None))
+
+
+def mask_name(condition: str) -> str:
+    """Return the name of the column that tells of pushed rows whether a condition is true. No column of a group has such a name."""
+    return f"\0{condition}"

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seeknal.define.aggregations import WindowedFeature, columns_of, conditions_of
+from seeknal.define.aggregations import WindowedFeature, columns_of, conditions_of, mask_name
 from seeknal.define.schema import Schema
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.engine.windows.inputs import Events, Moments
@@ -136,7 +136,7 @@ class WindowCodec(Codec):
     def pushed(self, rows: pa.Table) -> list[tuple[bytes, WireRow]]:
         """Return for each of some pushed events that have an entity its encoded key, and its time, columns and conditions."""
         events = self._events
-        if lacking := [text for text in self._conditions if text not in rows.column_names]:
+        if lacking := [text for text in self._conditions if mask_name(text) not in rows.column_names]:
             raise StoreError(
                 f"{self._group.name!r} has the condition {lacking[0]!r} since an event was pushed, which is not online yet. Try again in a "
                 "second."
@@ -148,7 +148,7 @@ class WindowCodec(Codec):
         for name in self._columns:
             field = events.field(name)
             columns.append(to_wire(cast(cast(rows[name], events.stored_type(name)), field.type), field.type))
-        masks = [rows[text].to_pylist() for text in self._conditions]
+        masks = [rows[mask_name(text)].to_pylist() for text in self._conditions]
         return [*zip(self.keys(rows), zip(times, *columns, *masks, strict=True), strict=True)]
 
     def _with_events(self, value: bytes | None, more: Sequence[WireRow], layout: bytes) -> bytes:
