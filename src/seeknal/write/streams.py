@@ -3,8 +3,8 @@
 A row of a feature group is new if it is later than all rows that were stored when the stream was begun, and if no row stored or pushed
 since has its join keys and event time. An event is new if no stored or pushed event has its id: those of all stored events are read.
 
-Where rows have created times, a new row has one at least as great as all others. For of rows with the same event time, the one with the
-greatest created time comes last, while lookups take the one that was pushed last.
+Where rows have created times, a new row has one at least as great as all before it, those of its own push included. For of rows with the
+same event time, the one with the greatest created time comes last, while lookups take the one that was pushed last.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class Facts:
         if len(found) > 1 and len(np.unique(found)) < len(found):
             return None
         created = self.schema.created_time
+        if created and not _ascends(rows, created.name):
+            return None
         return New(first, _bounds(rows, created.name) if created else None, found)
 
 
@@ -240,6 +242,12 @@ def _loaded_from(loads: Sequence[Load]) -> int | None:
             return None
         starts.append(_LEAST if last.start is None else last.start)
     return max(starts, default=None)
+
+
+def _ascends(rows: pa.Table, name: str) -> bool:
+    """Return whether no time of a column is less than the one before it; a missing time is less than all others."""
+    times = rows[name].cast(pa.int64()).fill_null(_LEAST).to_numpy()
+    return bool((times[1:] >= times[:-1]).all())
 
 
 def _bounds(rows: pa.Table, name: str) -> tuple[int, int]:
