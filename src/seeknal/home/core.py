@@ -105,8 +105,12 @@ class Core:
         """The catalog, which finds groups, versions, snapshots and tables."""
         return Catalog(self.storage, self.registry, self.open_table, self._check_windows, self._commit_pushes)
 
-    def _commit_pushes(self, record: GroupRecord) -> None:
-        if self.catalog.pushes.has(record.stream):
+    def _commit_pushes(self, record: GroupRecord, *, load: bool) -> None:
+        pushes = self.catalog.pushes
+        if not load and pushes.exists:
+            pushes.wait()
+            self.pushing.commit(record)
+        elif pushes.has(record.stream):
             self.pushing.flush(record)
 
     @locked_cached_property

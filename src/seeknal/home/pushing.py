@@ -16,7 +16,7 @@ from seeknal.registry import GroupRecord
 from seeknal.system.forks import PerProcess
 from seeknal.system.stamped import Stamped
 from seeknal.values.times import Interval
-from seeknal.write.pushes import LoggedPushes
+from seeknal.write.pushes import Committed, LoggedPushes
 
 if TYPE_CHECKING:
     from seeknal.define.schema import Schema
@@ -73,13 +73,16 @@ class Pushing:
             return True
         return self._core.catalog.gate.closed(lambda: self._flush(record))
 
-    def _flush(self, record: GroupRecord) -> bool:
-        core = self._core
+    def commit(self, record: GroupRecord) -> Committed | None:
+        """Commit what the push log has of a group, and leave it there; see `LoggedPushes.commit`."""
         with unfinished(
             f"What was pushed to {record.label} is safe in the push log, but could not be committed", "Try again"
         ):
-            done = self._logged.commit(record)
-        if done is None:
+            return self._core.catalog.gate.closed(lambda: self._logged.commit(record))
+
+    def _flush(self, record: GroupRecord) -> bool:
+        core = self._core
+        if (done := self.commit(record)) is None:
             return True
         with suppress(StoreError):
             core.loads.reload_windows(done.state.windowed)

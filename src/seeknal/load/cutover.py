@@ -87,6 +87,9 @@ class Mover:
         moves = [*self._moves(state, number, own), *([own] if own else [])]
         addresses = {self._stores.address(name) for name in targets}
         moves = [move for move in moves if not targets or self._stores.address(move.table.target) in addresses]
+        if any(move.known and move.known.lookups != move.table.lookups for move in moves):
+            # Rows that were pushed to the version before become rows of this one, and tables must not move without them.
+            self._catalog.gate.settle(state.record)
         tables = [move.table for move in moves]
         # A store may have several names. It is loaded once, and the load is recorded under each name.
         names = sorted({table.target for table in tables} or targets or {DEFAULT})

@@ -21,7 +21,7 @@ from seeknal.registry.definitions import Definitions
 from seeknal.registry.finder import Finder
 from seeknal.registry.history import snapshots_after, state_after
 from seeknal.registry.lifetimes import Lifetimes
-from seeknal.registry.push_gate import PushGate
+from seeknal.registry.push_gate import CommitPushes, PushGate
 from seeknal.registry.records import SnapshotRecord
 from seeknal.registry.windowed import WindowedVersion, windowed_versions
 from seeknal.system.storage import Location, Storage
@@ -64,7 +64,7 @@ class Catalog(Finder):
         registry: Registry,
         open_table: Callable[[Location], OfflineTable],
         check_windows: Callable[[WindowedGroup, Schema], None] | None = None,
-        commit_pushes: Callable[[GroupRecord], None] | None = None,
+        commit_pushes: CommitPushes | None = None,
     ) -> None:
         super().__init__(storage, registry)
         self.definitions = Definitions(self, check_windows)

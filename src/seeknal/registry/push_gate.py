@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from seeknal.registry.records import GroupRecord
 from seeknal.system.locks import holds_exclusive
 from seeknal.system.retry import retry_on_conflict
 
 T = TypeVar("T")
+
+
+class CommitPushes(Protocol):
+    """Commits what the push log has of a group."""
+
+    def __call__(self, record: GroupRecord, *, load: bool) -> None:
+        """Commit it, and load it; or, without `load`, commit what running pushes append as well, and load nothing."""
 
 
 class PushGate(threading.local):
@@ -20,7 +27,7 @@ class PushGate(threading.local):
         commit: Commits it. None: nothing is pushed.
     """
 
-    def __init__(self, commit: Callable[[GroupRecord], None] | None) -> None:
+    def __init__(self, commit: CommitPushes | None) -> None:
         self.commit_now = commit
         self._is_closed = False
 
@@ -31,7 +38,12 @@ class PushGate(threading.local):
         forever.
         """
         if self.commit_now and not self._is_closed and not holds_exclusive():
-            self.commit_now(record)
+            self.commit_now(record, load=True)
+
+    def settle(self, record: GroupRecord) -> None:
+        """Commit what the push log has of a group, that of running pushes included, and leave it to the caller to load it."""
+        if self.commit_now and not record.windowed:
+            self.commit_now(record, load=False)
 
     def closed(self, step: Callable[[], T]) -> T:
         """Run a step that leaves the push log alone, and return its result.

@@ -21,7 +21,7 @@ from seeknal.define.aggregations import conditions_of
 from seeknal.define.schema import Schema
 from seeknal.offline import DataFile
 from seeknal.offline.push_log import Batch
-from seeknal.registry import GroupRecord, GroupState, Load
+from seeknal.registry import GroupRecord, GroupState, Load, PinnedLookup
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.windowed import WindowedVersion
 from seeknal.values.times import union
@@ -75,6 +75,8 @@ class Facts:
         # Events are online only in windowed groups, which have all that they need.
         loads = [load for load in state.loads if load.version == self.version.number]
         self._loaded_from = _LEAST if record.event_id is not None else _loaded_from(loads)
+        if any(_follows(lookup, state, self.version.number) for table in state.tables for lookup in table.lookups):
+            self._loaded_from = None  # the next load moves the table
 
     def may_be_new(self, rows: pa.Table) -> New | None:
         """Return what there is to know of rows if they may be new; None if one of them is not.
@@ -231,6 +233,11 @@ def _conditions_of(catalog: Catalog, state: GroupState) -> tuple[str, ...]:
     versions = [version for group in state.windowed for version in catalog.versions(group)]
     windows = [one.definition.windows for one in versions if isinstance(one, WindowedVersion)]
     return tuple(dict.fromkeys(text for one in windows for text in conditions_of(one)))
+
+
+def _follows(lookup: PinnedLookup, state: GroupState, number: int) -> bool:
+    """Return whether a table's lookup of a group is at another version than this one, and may have to move to it."""
+    return lookup.is_of(state.record) and lookup.version != number and not lookup.pinned
 
 
 def _loaded_from(loads: Sequence[Load]) -> int | None:
