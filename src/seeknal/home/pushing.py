@@ -116,28 +116,41 @@ class _Later:
             return
         with self._changed:
             self._due.setdefault(record.stream, (record, time.monotonic() + _AGE))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="seeknal-pushes", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None and self._due:
+            self._thread = threading.Thread(target=self._run, name="seeknal-pushes", daemon=True)
+            self._thread.start()
+        self._changed.notify()
 
     def close(self) -> None:
         """Flush all groups now, and end the thread."""
         with self._changed:
-            self._closing, thread = True, self._thread
-            self._changed.notify()
+            self._closing = True
+            self._wake()
+            thread = self._thread
         if thread:
             thread.join()
 
     def _run(self) -> None:
-        while (record := self._next()) is not None:
-            try:
-                done = self._flush(record)
-            except GroupDeletedError:
-                done = True
-            except SeeknalError as error:
-                notice(str(error))
-                done = False
+        try:
+            while (record := self._next()) is not None:
+                self._try(record)
+        except BaseException:
+            with self._changed:
+                self._thread = None  # so that the next push begins another
+            raise
+
+    def _try(self, record: GroupRecord) -> None:
+        done = False
+        try:
+            done = self._flush(record)
+        except GroupDeletedError:
+            done = True
+        except Exception as error:  # noqa: BLE001 - nothing calls this thread, so the user hears of an error only here
+            notice(str(error) if isinstance(error, SeeknalError) else f"Committing pushes to {record.label}: {error!r}")
+        finally:
             with self._changed:
                 if not done and not self._closing:
                     self._due.setdefault(record.stream, (record, time.monotonic() + _RETRY))
