@@ -392,7 +392,8 @@ class Groups:
         """Adopt the rows that another program wrote to a group's table; see `seeknal.write.maintenance.adopt`."""
         from seeknal.write import maintenance
 
-        with self._using(name, project) as record:
+        record = self._core.catalog.gate.closed(lambda: self._stored(name, project))
+        with self._core.catalog.lifetimes.using(record):
             adopted = maintenance.adopt(self._core.catalog, record, self._core.settings.lookback_days)
             self._core.loads.reload_windows(self._core.registry.windowed_groups(record))
             if not record.group.materialization.online:

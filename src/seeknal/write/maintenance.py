@@ -17,7 +17,7 @@ from seeknal.offline.adoption import read_changed
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.registry import GroupRecord, Version
 from seeknal.registry.catalog import Catalog, SnapshotGone
-from seeknal.system.retry import Conflict
+from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.display import Shown, records
 from seeknal.values.times import DAY, Interval, moment_of, now
 from seeknal.write import leftovers, notices
@@ -157,7 +157,8 @@ def adopt(catalog: Catalog, record: GroupRecord, lookback_days: int) -> Adopted:
             before.rows + done.written - done.superseded - done.rows,
         )
 
-    return catalog.gate.committing(record, step)
+    # What was pushed can only be committed afterwards.
+    return retry_on_conflict(record.label, lambda: catalog.gate.closed(step))
 
 
 def _fitting(rows: pa.Table, schema: Schema, record: GroupRecord, foreign: ForeignCommits) -> pa.Table:
