@@ -19,16 +19,18 @@ from __future__ import annotations
 import mmap
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from seeknal.errors import StoreError
 from seeknal.system.folders import may_write, read_only, refused, share
-from seeknal.system.forks import PerProcess
+from seeknal.system.forks import PerProcess, unforked
 from seeknal.system.storage import LocalLocation, Location, path_of
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ CREATE TABLE IF NOT EXISTS removal (
 _TOKEN = 8
 _KEPT = 100
 """How many stored batches of a stream are remembered."""
+_READS, _STEP = 500, 0.01
+"""How often a user who may not write tries to read, and how many seconds pass in between."""
 
 
 class Entry(NamedTuple):
@@ -133,8 +137,9 @@ class PushLog:
         self._path = path_of(location)
         self._lock = Lock()
         self._without: dict[str, bytes] = {}
-        self._connection = PerProcess(self._connect)
+        self._connection: sqlite3.Connection | None = None
         self._token = PerProcess(self._map_token)
+        _every.add(self)
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:
         return _at, (self._path,)
@@ -260,8 +265,21 @@ class PushLog:
     def close(self) -> None:
         """Close the database; it opens again on the next use."""
         with self._lock:
-            if connection := self._connection.forget():
-                connection.close()
+            self._close()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.close()
+
+    def prepare_fork(self) -> None:
+        """Close the database and keep it closed until `end_fork`: a connection must not reach a forked process, nor a held lock."""
+        self._lock.acquire()
+        self._close()
+
+    def end_fork(self) -> None:
+        """Let the database be used again, in this process and in a forked one."""
+        self._lock.release()
 
     def _run(self, begin: str | None, step: Callable[[sqlite3.Connection], T]) -> T:
         """Run a step in a transaction, which commits if the step ends without an error.
@@ -274,8 +292,10 @@ class PushLog:
             StoreError: The log cannot be used.
         """
         try:
-            # Both are context managers in C, so an interrupt leaves neither the lock held nor the transaction open.
-            with self._lock, self._connection() as db:
+            if begin in {None, "BEGIN"} and not may_write(self._path):
+                return self._read(step)
+            # All are context managers in C, so an interrupt leaves neither the lock held nor the transaction open.
+            with self._lock, unforked(), self._connected() as db:
                 if begin:
                     db.execute(begin)
                 return step(db)
@@ -284,30 +304,44 @@ class PushLog:
                 raise read_only(self._path) from error
             raise StoreError(f"The push log {self._path} cannot be used: {error}.") from error
 
-    def _connect(self) -> sqlite3.Connection:
-        is_new = not self.exists
-        if not may_write(self._path):
-            if is_new:
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            is_new = not self.exists
+            if is_new and not may_write(self._path):
                 raise read_only(self._path)
-            return self._connect_to_read()
-        db = _open(self._path, "mode=rwc")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # an entry survives a loss of power, too
-        if is_new:
-            share(self._path)
-            db.executescript(_TABLES)
-            self._tell()
-        return db
+            db = _open(self._path, "mode=rwc")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")  # an entry survives a loss of power, too
+            if is_new:
+                share(self._path)
+            # Another process may be creating it at the same time, or may have been killed while it did.
+            if not _is_complete(db):
+                db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT")
+                self._tell()
+            self._connection = db
+        return self._connection
 
-    def _connect_to_read(self) -> sqlite3.Connection:
-        # A database at rest has no -shm file, which only a writer creates, and without one it can be read as a file that never changes.
-        for options in ("mode=ro", "immutable=1"):
-            db = _open(self._path, options)
-            with suppress(sqlite3.OperationalError):
-                db.execute("SELECT count(*) FROM batch").fetchone()
-                return db
-            db.close()
+    def _read(self, step: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a step that only reads, for a user who may not write the database.
+
+        A database at rest has no write-ahead log, and without one it cannot be opened but as a file that never changes. That may be
+        over at any moment, so it is opened anew each time, and read again if it has changed.
+        """
+        for _ in range(_READS):
+            before = self._files()
+            with suppress(sqlite3.OperationalError), unforked(), closing(_open(self._path, _options(before))) as db:
+                is_complete = _is_complete(db)
+                with closing(db if is_complete else _empty()) as found:
+                    read = step(found)
+                if before[1] or self._files() == before:
+                    return read
+            time.sleep(_STEP)
         raise StoreError(f"The push log {self._path} cannot be read by this user.")
+
+    def _files(self) -> tuple[tuple[int, int], bool]:
+        """Return what tells whether the database has changed, and whether it has a write-ahead log."""
+        found = self._path.stat()
+        return (found.st_mtime_ns, found.st_size), self._path.with_name(f"{self._path.name}-wal").exists()
 
     @property
     def _token_path(self) -> Path:
@@ -341,6 +375,20 @@ def _at(path: Path) -> PushLog:
     return PushLog(LocalLocation(path))
 
 
+def _options(files: tuple[tuple[int, int], bool]) -> str:
+    return "mode=ro" if files[1] else "immutable=1"
+
+
+def _is_complete(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'removal'").fetchone() is not None
+
+
+def _empty() -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:")
+    db.executescript(_TABLES)
+    return db
+
+
 def _open(path: Path, options: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(uri, timeout=60, isolation_level=None, check_same_thread=False, uri=True)
@@ -362,3 +410,21 @@ def _contents(db: sqlite3.Connection, stream: str, after: int) -> Contents:
     removals = {version: (end, snapshot) for version, end, snapshot in removed}
     every = [Batch(last, snapshot, bool(stored)) for last, snapshot, stored in batches]
     return Contents(_entries(db, stream, after), every, removals)
+
+
+_every: WeakSet[PushLog] = WeakSet()
+_closed: list[PushLog] = []
+
+
+def _before_fork() -> None:
+    _closed[:] = _every
+    for log in _closed:
+        log.prepare_fork()
+
+
+def _after_fork() -> None:
+    while _closed:
+        _closed.pop().end_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from seeknal.errors import StoreError
 from seeknal.offline.push_log import Batch, PushLog
 from seeknal.online import Codec, WireRow
+from seeknal.system.forks import PerProcess
 
 T = TypeVar("T")
 _TRIES, _STEP = 500, 0.004
@@ -25,12 +26,15 @@ class LaggingError(Exception):
     """The online rows were read before a load that the push log already counts on: they have to be read again.
 
     Args:
-        excuse: What to do if they still lag then: it makes the next lookup take them as they are. None: nothing helps.
+        rows: The rows in the log that the online rows were read with.
+        snapshot: The snapshot that the online rows were loaded from.
+        was_loaded: Whether what is missing was loaded before the log was read. Then rows that are read now and lag like this
+            belong to a store that loads leave alone, because its rows belong to another home, for example.
     """
 
-    def __init__(self, excuse: Callable[[], None] | None = None) -> None:
+    def __init__(self, rows: PushedRows, snapshot: int, *, was_loaded: bool) -> None:
         super().__init__()
-        self.excuse = excuse
+        self.rows, self.snapshot, self.was_loaded = rows, snapshot, was_loaded
 
 
 class _View(NamedTuple):
@@ -63,7 +67,7 @@ class PushedRows:
 
     def __init__(self, log: PushLog, stream: str, version: int | None, codec: Codec) -> None:
         self._log, self._stream, self._version, self._codec = log, stream, version, codec
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
         self._view = _View(b"", {}, (), 0, -1)
         self._excused: int | None = None
 
@@ -84,19 +88,21 @@ class PushedRows:
         """
         view = self._view
         if (token := self._log.token()) != view.token:
-            with self._lock:
+            with self._lock():
                 view = self._view = self._read(token, self._view)
         if view.removed > snapshot != self._excused:
-            raise LaggingError(lambda: self._excuse(snapshot))
+            raise LaggingError(self, snapshot, was_loaded=True)
         if not view.rows:
             return None
         found = [
-            [row for number, row in view.rows.get(key, ()) if _is_after(view.batches, number, snapshot)] for key in keys
+            [row for number, row in view.rows.get(key, ()) if self._is_after(view.batches, number, snapshot)]
+            for key in keys
         ]
         return found if any(found) else None
 
-    def _excuse(self, snapshot: int) -> None:
-        self._excused = snapshot  # loads leave this store alone, because its rows belong to another home for example
+    def excuse(self, snapshot: int) -> None:
+        """Take online rows from a snapshot as they are from now on."""
+        self._excused = snapshot
 
     def _read(self, token: bytes, before: _View) -> _View:
         contents = self._log.contents(self._stream, before.seen)
@@ -111,20 +117,19 @@ class PushedRows:
         seen = contents.entries[-1].number if contents.entries else before.seen
         return _View(token, rows, contents.batches, seen, contents.removed(self._version))
 
+    def _is_after(self, batches: Sequence[Batch], number: int, snapshot: int) -> bool:
+        """Return whether no snapshot up to the one given holds an entry.
 
-def _is_after(batches: Sequence[Batch], number: int, snapshot: int) -> bool:
-    """Return whether no snapshot up to the one given holds an entry.
-
-    Raises:
-        LaggingError: The entry is being committed, and nobody knows yet whether as the snapshot given or as a later one.
-    """
-    place = bisect_left(batches, number, key=_last)
-    if place == len(batches):
-        return True
-    batch = batches[place]
-    if not batch.stored and batch.snapshot <= snapshot:
-        raise LaggingError
-    return batch.snapshot > snapshot
+        Raises:
+            LaggingError: The entry is being committed, and nobody knows yet whether as the snapshot given or as a later one.
+        """
+        place = bisect_left(batches, number, key=_last)
+        if place == len(batches):
+            return True
+        batch = batches[place]
+        if not batch.stored and batch.snapshot <= snapshot:
+            raise LaggingError(self, snapshot, was_loaded=False)
+        return batch.snapshot > snapshot
 
 
 def until_level(read: Callable[[], T]) -> T:
@@ -133,11 +138,15 @@ def until_level(read: Callable[[], T]) -> T:
     Raises:
         StoreError: A commit of pushed rows does not end.
     """
-    for attempt in range(_TRIES):
+    seen = set[tuple[PushedRows, int]]()
+    for _ in range(_TRIES):
         try:
             return read()
         except LaggingError as error:
-            if error.excuse and attempt:
-                error.excuse()
+            # Only what was read since then, and lags all the same, will never be loaded.
+            one = error.rows, error.snapshot
+            if error.was_loaded and one in seen:
+                error.rows.excuse(error.snapshot)
+            seen.update([one] if error.was_loaded else [])
             time.sleep(_STEP)
     raise StoreError("What was pushed is being committed by another process, which does not end. Try again.")

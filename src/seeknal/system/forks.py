@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -70,6 +72,24 @@ def refuse_fork(user: str, advice: str) -> None:
         )
 
 
+class _OfThread(threading.local):
+    """A lock per thread, which a fork waits for."""
+
+    def __init__(self) -> None:
+        with _making:
+            self.lock = threading.RLock()
+            _of_threads.add(self.lock)
+
+
+def unforked() -> AbstractContextManager[object]:
+    """Return a context in which this thread can use a library that keeps locks of its own: a fork by another thread waits for its end.
+
+    SQLite is one: a process forked while a thread is in it waits forever for a lock that no thread of it holds. The context manager is
+    implemented in C, so an interrupt does not leave it open.
+    """
+    return _own.lock
+
+
 def keep(inherited: object) -> None:
     """Leak a reference so that an inherited object is never freed.
 
@@ -84,9 +104,29 @@ _users: set[int] = set()
 """The processes that have called `refuse_fork`: this one, and those that it was forked from."""
 
 
+_making = Lock()
+_of_threads: WeakSet[Any] = WeakSet()
+_waited: list[Any] = []
+_own = _OfThread()
+
+
+def _before_fork() -> None:
+    _making.acquire()
+    _waited[:] = _of_threads
+    for lock in _waited:
+        lock.acquire()
+
+
 def _after_fork() -> None:
+    while _waited:
+        _waited.pop().release()
+    _making.release()
+
+
+def _in_child() -> None:
     for one in _every:
         one.leave_to_parent()
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

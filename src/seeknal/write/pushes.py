@@ -28,6 +28,7 @@ from seeknal.offline.plan import Settled
 from seeknal.offline.push_log import Entry
 from seeknal.registry import GroupRecord, GroupState
 from seeknal.registry.catalog import Catalog
+from seeknal.system.forks import PerProcess
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now
 from seeknal.write.erasures import Erasures
@@ -58,7 +59,7 @@ class LoggedPushes:
         self._catalog = catalog
         self._engine = engine
         self._log = catalog.pushes
-        self._streams: dict[str, Stream] = {}
+        self._streams = PerProcess(dict[str, Stream])
 
     def push(self, record: GroupRecord, given: Rows) -> Pushed | None:
         """Append rows to the push log; return None if they have to be committed at once.
@@ -69,8 +70,8 @@ class LoggedPushes:
         """
         if not 0 < len(given) <= MOST_ROWS:
             return None
-        stream = self._streams.get(record.stream)
-        stream = stream or self._streams.setdefault(record.stream, Stream(self._catalog, record))
+        streams = self._streams()
+        stream = streams.get(record.stream) or streams.setdefault(record.stream, Stream(self._catalog, record))
         return self._catalog.gate.closed(lambda: self._push(stream, given))
 
     def _push(self, stream: Stream, given: Rows) -> Pushed | None:

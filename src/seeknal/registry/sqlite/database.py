@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from seeknal.errors import StoreError
 from seeknal.system.folders import read_only
+from seeknal.system.forks import unforked
 
 D = TypeVar("D", bound="Database")
 P = ParamSpec("P")
@@ -57,21 +58,22 @@ class Database:
             StoreError: The database cannot be used.
         """
         try:
-            db = self._engine.connect()
-            raw = cast("_Connection", db.connection.dbapi_connection)
-            try:
-                db.exec_driver_sql(begin)
-                result = step(db)
-                db.commit()
-                db.close()
-                return result
-            finally:
-                try:  # `deque` and `map` run the whole loop in C
-                    deque(map(sqlite3.Cursor.close, raw.cursors), maxlen=0)
-                except sqlite3.ProgrammingError:
-                    pass  # the cursors were closed with the connection
+            with unforked():
+                db = self._engine.connect()
+                raw = cast("_Connection", db.connection.dbapi_connection)
+                try:
+                    db.exec_driver_sql(begin)
+                    result = step(db)
+                    db.commit()
+                    db.close()
+                    return result
                 finally:
-                    sqlite3.Connection.close(raw)
+                    try:  # `deque` and `map` run the whole loop in C
+                        deque(map(sqlite3.Cursor.close, raw.cursors), maxlen=0)
+                    except sqlite3.ProgrammingError:
+                        pass  # the cursors were closed with the connection
+                    finally:
+                        sqlite3.Connection.close(raw)
         except DatabaseError as error:
             if getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
                 raise read_only(self.path) from error
