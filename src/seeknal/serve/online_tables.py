@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from seeknal.registry.source import Source
     from seeknal.serve.verification import Verified
 
+_TRIES = 5
+"""How often a table is compared that differs while others push."""
+
 
 @dataclass(frozen=True)
 class Refreshed(Shown):
@@ -298,23 +301,37 @@ class OnlineTables:
     def _verify(
         self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress
     ) -> Verified:
-        from seeknal.serve import verification
-
-        def doubt(lookup: PinnedLookup, seen: State) -> None:
+        try:
+            verified, doubts = self._compared(table, at, sample, on_progress)
+        except NotOnlineError:
+            if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
+                raise
+            return self._verify(found[0], at, sample, on_progress)  # the table moved to other rows meanwhile
+        for lookup, seen in doubts if at is None else ():
             try:
                 self._mover.doubt(lookup.space, table.target, seen)
             except StoreError as error:
                 notice(f"Only `seeknal refresh --full {table.label}` mends what differs: {error}")
+        return verified
 
-        moment, told = (now(), doubt) if at is None else (at, None)
-        try:
-            return verification.verify(
-                self._catalog, self._engine(), self.open_as_registered(table), moment, sample, on_progress, told
-            )
-        except NotOnlineError:
-            if not (found := self._registry.tables(table.project, table.name)) or found[0] == table:
-                raise
-        return self._verify(found[0], at, sample, on_progress)  # the table moved to other rows meanwhile: compare those
+    def _compared(
+        self, table: OnlineTableRecord, at: int | None, sample: int | None, on_progress: OnProgress
+    ) -> tuple[Verified, list[tuple[PinnedLookup, State]]]:
+        """Compare a table, and return also the lookups whose rows do not match their state."""
+        from seeknal.serve import verification
+
+        catalog = self._catalog
+        for _ in range(_TRIES):
+            # First, because rows that are loaded after the moment hide those that were valid then.
+            for name, project in {(lookup.group, lookup.project) for lookup in table.lookups}:
+                catalog.commit_pushes(catalog.origin(catalog.group(name, project)))
+            doubts: list[tuple[PinnedLookup, State]] = []
+            token, moment = catalog.pushes.token(), now() if at is None else at
+            opened, doubt = self.open_as_registered(table), _collect(doubts)
+            verified = verification.verify(catalog, self._engine(), opened, moment, sample, on_progress, doubt)
+            if verified.equal or catalog.pushes.token() == token:  # else one side may lack what was pushed in between
+                break
+        return verified, doubts
 
     def freshness(self, table: OnlineTableRecord, at: Moment | int) -> Freshness:
         """Return the freshness of a table at a moment, or at microseconds since 1970; see `seeknal.serve.freshness`.
@@ -373,3 +390,7 @@ class OnlineTables:
                         self._mover.remove(record, lookup.version, table.target)
                 self._registry.delete_table(table.project, table.name)
             self._mover.nudge(table)
+
+
+def _collect(doubts: list[tuple[PinnedLookup, State]]) -> Callable[[PinnedLookup, State], None]:
+    return lambda lookup, seen: doubts.append((lookup, seen))
