@@ -12,7 +12,7 @@ import resource
 import signal
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -239,15 +239,15 @@ _context.set_forkserver_preload(["pandas", "pyarrow.dataset", "seeknal.home.stor
 
 
 class Writer:
-    """A process that writes, in a session of its own."""
+    """A process that writes, or does other work, in a session of its own."""
 
     _all: ClassVar[list[Writer]] = []
 
-    def __init__(self) -> None:
+    def __init__(self, work: Callable[[Connection, Connection], None] = be_a_writer) -> None:
         self.words: list[list[Any]] = []
         given, self._jobs = _context.Pipe(duplex=False)
         self._said, says = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=be_a_writer, args=(given, says), daemon=True)
+        self._process = _context.Process(target=work, args=(given, says), daemon=True)
         self._process.start()
         self._all.append(self)
         given.close()
@@ -295,6 +295,11 @@ class Writer:
         for writer in list(cls._all):
             with contextlib.suppress(Broken):
                 writer.kill()
+
+    @classmethod
+    def running(cls) -> Sequence[Writer]:
+        """Return all writers that were not killed."""
+        return cls._all
 
     def said(self, word: str) -> list[list[Any]]:
         """Return the contents of all messages of a kind."""
