@@ -292,9 +292,7 @@ def test_rows_in_the_log_become_rows_of_a_version_that_comes_meanwhile(store):
     wide = pa.Table.from_pylist([row(0, user=0) | {"y": 1}])
     push(store, "rows", 5)
     catalog = store.core.catalog
-    catalog.leaving_pushes(
-        lambda: store.groups.write(ROWS, wide, mode="append")
-    )  # as if it was pushed during the write
+    catalog.gate.closed(lambda: store.groups.write(ROWS, wide, mode="append"))  # as if it was pushed during the write
     assert online(store)["x"] == 5
     (stored,) = [one for one in store.groups.sample("rows", project="shop", limit=9).to_pylist() if one["user"] == 1]
     assert (stored["x"], stored["y"]) == (5, None)

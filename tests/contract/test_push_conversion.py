@@ -47,7 +47,7 @@ def group(store: FeatureStore) -> GroupRecord:
 @settings(PROFILE, max_examples=20 * PROFILE.max_examples)
 @given(rows=plain_rows)
 def test_plain_rows_become_what_any_rows_become_or_are_left_to_the_general_way(store, group, rows):
-    schema = store.groups.schema_to_push(group)
+    schema = store.core.pushing.schema(group)
     found = PlainRows(schema).table(rows)
     try:
         wanted = conformed(rows, schema, group)
@@ -60,7 +60,7 @@ def test_plain_rows_become_what_any_rows_become_or_are_left_to_the_general_way(s
 
 
 def test_ordinary_rows_take_the_fast_way(store, group):
-    schema, now = store.groups.schema_to_push(group), datetime.now(UTC)
+    schema, now = store.core.pushing.schema(group), datetime.now(UTC)
     row = {"user": "a", "at": now, "made": now, "whole": None, "real": 0.5, "text": "", "flag": None}
     assert PlainRows(schema).table([row, row]).num_rows == 2
 

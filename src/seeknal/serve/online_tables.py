@@ -324,7 +324,7 @@ class OnlineTables:
         for _ in range(_TRIES):
             # First, because rows that are loaded after the moment hide those that were valid then.
             for name, project in {(lookup.group, lookup.project) for lookup in table.lookups}:
-                catalog.commit_pushes(catalog.origin(catalog.group(name, project)))
+                catalog.gate.commit(catalog.origin(catalog.group(name, project)))
             doubts: list[tuple[PinnedLookup, State]] = []
             token, moment = catalog.pushes.token(), now() if at is None else at
             opened, doubt = self.open_as_registered(table), _collect(doubts)
