@@ -1,11 +1,12 @@
 """Rows of plain Python values, converted in as few steps as possible.
 
 A value is plain if its column's type has it as it is: an int for int64, a float for a double, text, a boolean, or a point in time with a
-time zone. Other values take the way of `seeknal.values.exact`, and plain ones become what they would become there.
+time zone, also as text. Other values take the way of `seeknal.values.exact`, and plain ones become what they would become there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import Any
@@ -18,6 +19,17 @@ from seeknal.values.types import UTC
 _PLAIN = {pa.int64(): int, pa.float64(): float, pa.string(): str, pa.bool_(): bool, UTC: datetime}
 _KEYS = (pa.int64(), pa.string())
 _MINUTE = timedelta(minutes=1)
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _parsed(text: str) -> datetime | None:
+    """Return the moment that a text in the usual form of ISO 8601 means; None for a text in another form, or without a zone."""
+    if not _ISO.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 class PlainRows:
@@ -47,6 +59,8 @@ class PlainRows:
         arrays = []
         for name, kind, plain, is_time in self._columns:
             values = [row[name] for row in rows]
+            if is_time:
+                values = [_parsed(value) if type(value) is str else value for value in values]
             if not all(type(value) is plain or (value is None and name not in self._needed) for value in values):
                 return None
             if is_time and not all(map(_is_plain_time, values)):
