@@ -278,6 +278,31 @@ class Groups:
                 loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
             return replace(pushed, online=loaded.online)
 
+    def push_together(
+        self, name: str, every: Sequence[Sequence[Mapping[str, Any]]], *, project: str | None = None
+    ) -> list[Pushed] | None:
+        """Push the rows of several callers to the push log in one step, and return the result for each.
+
+        Args:
+            name: The group.
+            every: The rows of each caller, as mappings.
+            project: The group's project.
+
+        Returns:
+            The results; None if the rows have to be pushed one by one, since some may be known. Nothing was stored then.
+
+        Raises:
+            DefinitionError: There is no such group, or nothing was written to it yet.
+            DataError: Rows do not fit the version; nothing was stored.
+            StoreError: The rows could not be stored.
+        """
+        from seeknal.write import push
+
+        record = self._core.pushing.found(name, project, lambda: self._stored(name, project))
+        with self._core.catalog.lifetimes.using(record):
+            push.opened(self._core.catalog, record, every[0])  # refuses events without an id
+            return self._core.pushing.push_together(record, every)
+
     # Loading
 
     def load(

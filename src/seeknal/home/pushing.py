@@ -6,9 +6,9 @@ import atexit
 import concurrent.futures.thread  # noqa: F401 - see the end of this module
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from seeknal.errors import GroupDeletedError, SeeknalError, StoreError, notice, unfinished
@@ -55,6 +55,13 @@ class Pushing:
     def push(self, record: GroupRecord, rows: Rows) -> Pushed | None:
         """Append rows to the push log; return None if they have to be committed at once. See `LoggedPushes.push`."""
         pushed = self._logged.push(record, rows)
+        if pushed:
+            self._later().add(record)
+        return pushed
+
+    def push_together(self, record: GroupRecord, every: Sequence[Sequence[Mapping[str, Any]]]) -> list[Pushed] | None:
+        """Append the rows of several callers to the push log; see `LoggedPushes.push_together`."""
+        pushed = self._logged.push_together(record, every)
         if pushed:
             self._later().add(record)
         return pushed

@@ -153,6 +153,11 @@ class Definitions:
             self._held = {**self._held, (record.project, record.name): held}
         return held
 
+    def known_group(self, label: str, request: Request) -> GroupRecord | None:
+        """Return what `group` does if that was asked since the registry last changed, else None."""
+        project, name = split_label("feature group", label, request.project)
+        return self._groups.peek((project, name, request.scope_of_token))
+
     def group(self, label: str, request: Request) -> GroupRecord:
         """Return a group of the request's project, or of the one that its label names: "shop/spend".
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import pyarrow as pa
 from msgspec import Meta
 from starlette.responses import Response
 
+from seeknal import Pushed
+from seeknal.home.store import FeatureStore
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
 from seeknal.server.http import ARROW, JSON, TEXTUAL, Reply, Request
-from seeknal.server.service import Service
+
+if TYPE_CHECKING:
+    from seeknal.server.service import Service
 
 
 class Rows(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,20 +62,91 @@ async def post(service: Service, request: Request) -> Response:
     kind = request.kind
     request.refuse_query()
     body = await request.body()
-    record = await service.elsewhere(request, service.definitions.group, request.names[-1], request)
+    record = service.definitions.known_group(request.names[-1], request)
+    if record is None:
+        record = await service.elsewhere(request, service.definitions.group, request.names[-1], request)
     rows = read_arrow(body, service.limits.keys) if kind == ARROW else BODY(body, kind).rows
     check_count(len(rows), service.limits.keys)
     request.keys = len(rows)
+    logged = await service.gathered.push(record, rows, kind, request) if kind in TEXTUAL else None
+    if logged is not None:
+        return Reply(_json(logged))
     with await service.pushes.place(request):
         pushed = await service.pushes.run(_push, service, record, rows, kind)
     return Reply(_json(pushed))
+
+
+class Gathered:
+    """Pushes that arrive while others are appended to the push log, and are appended together then.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._waiting: dict[GroupRecord, list[_Waiting]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._thread = ThreadPoolExecutor(1, "push-log")
+
+    async def push(
+        self, record: GroupRecord, rows: list[dict[str, Any]], kind: str, request: Request
+    ) -> PushResult | None:
+        """Append rows to the push log; return None if they have to be pushed by themselves."""
+        if not rows:
+            return None
+        request.disable_deadline()
+        waiting = _Waiting(rows, kind, asyncio.get_running_loop().create_future())
+        if record in self._waiting:
+            self._waiting[record].append(waiting)
+        else:
+            self._waiting[record] = [waiting]
+            task = asyncio.create_task(self._append(record))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await waiting.result
+
+    async def _append(self, record: GroupRecord) -> None:
+        while every := self._waiting[record]:
+            self._waiting[record] = []
+            results: Sequence[PushResult | None] = [None] * len(every)
+            # Whatever fails here fails again for the rows that cause it, when they are pushed by themselves.
+            with suppress(Exception):
+                results = await asyncio.get_running_loop().run_in_executor(self._thread, self._together, record, every)
+            for one, result in zip(every, results, strict=True):
+                if not one.result.done():  # else the client has gone
+                    one.result.set_result(result)
+        del self._waiting[record]
+
+    def _together(self, record: GroupRecord, every: Sequence[_Waiting]) -> Sequence[PushResult | None]:
+        groups = self._store.groups
+        fields = groups.fields_to_push(record.name, project=record.project)
+        rows = [_read(one.rows, fields, text=one.kind == JSON) for one in every]
+        pushed = groups.push_together(record.name, rows, project=record.project)
+        return [None] * len(every) if pushed is None else [_result(one) for one in pushed]
+
+    def close(self) -> None:
+        """Shut down the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class _Waiting:
+    """Rows that wait to be appended, and the future with their result."""
+
+    rows: list[dict[str, Any]]
+    kind: str
+    result: asyncio.Future[PushResult | None]
 
 
 def _push(service: Service, record: GroupRecord, rows: Any, kind: str) -> PushResult:
     if kind in TEXTUAL:
         fields = service.store.groups.fields_to_push(record.name, project=record.project)
         rows = _read(rows, fields, text=kind == JSON)
-    pushed = service.store.groups.push(record.name, rows, project=record.project)
+    return _result(service.store.groups.push(record.name, rows, project=record.project))
+
+
+def _result(pushed: Pushed) -> PushResult:
     first = None if pushed.first is None else forms.moment_text(pushed.first)
     return PushResult(**asdict(pushed) | {"first": first})
 

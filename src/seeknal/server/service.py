@@ -27,6 +27,7 @@ from seeknal.server.http import Problem, Request
 from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
 from seeknal.server.options import Options
+from seeknal.server.pushes import Gathered
 from seeknal.server.totals import SharedTotals, Totals
 from seeknal.system.extras import how_to_install
 from seeknal.values import exact
@@ -58,6 +59,7 @@ class Service:
         self.log = AccessLog(sys.stdout.fileno(), is_shared=is_shared) if options.access_log else None
         self.telemetry = telemetry().Telemetry() if options.telemetry else None
         self.running: set[Request] = set()
+        self.gathered = Gathered(store)
         self.pushes = Jobs("pushes", options.limits.jobs)
         self.joins = Jobs("joins", options.limits.jobs)
         # Half of the requests, so that slow uploads of spines leave room for all others.
@@ -115,6 +117,7 @@ class Service:
             watcher.cancel()
         self._refreshes.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
+        self.gathered.close()
         self.pushes.close()
         self.joins.close()
         self.ages.close()

@@ -28,3 +28,8 @@ class Stamped(Generic[T]):
         if key not in known:
             known[key] = find()  # the stamp was read before, so a change meanwhile is noticed by the next call
         return known[key]
+
+    def peek(self, key: Hashable) -> T | None:
+        """Return the value of a key if it is known and still holds, else None."""
+        stamp, known = self._known
+        return known.get(key) if stamp == self._stamp() else None

@@ -199,6 +199,12 @@ def _from_mappings(rows: Sequence[Mapping[str, Any]], schema: Schema, record: Gr
     return pa.table(columns)
 
 
+def exact_times(name: str, values: list[Any]) -> list[int]:
+    """Return the times of pushed rows in microseconds since 1970, as they are stored."""
+    times: list[int] = _moments(name, values).cast(pa.int64()).to_pylist()
+    return times
+
+
 def _moments(name: str, values: list[Any]) -> pa.ChunkedArray:
     """Read times of which each may have another form: text with a zone, text without one, or a Python value."""
     texts = [value if isinstance(value, str) else None for value in values]

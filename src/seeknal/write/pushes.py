@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -32,7 +32,7 @@ from seeknal.system.forks import PerProcess
 from seeknal.system.retry import Conflict, retry_on_conflict
 from seeknal.values.times import Interval, now
 from seeknal.write.erasures import Erasures
-from seeknal.write.push import Pushed, Rows, conformed, first_of, without
+from seeknal.write.push import Pushed, Rows, conformed, exact_times, first_of, without
 from seeknal.write.streams import Facts, New, Stream, only_pushed
 
 if TYPE_CHECKING:
@@ -73,6 +73,23 @@ class LoggedPushes:
         streams = self._streams()
         stream = streams.get(record.stream) or streams.setdefault(record.stream, Stream(self._catalog, record))
         return self._catalog.gate.closed(lambda: self._push(stream, given))
+
+    def push_together(self, record: GroupRecord, every: Sequence[Sequence[Mapping[str, Any]]]) -> list[Pushed] | None:
+        """Append the rows of several callers as one entry, and return the result for each; None if `push` returns None.
+
+        Raises:
+            DataError: Rows do not fit the group's version; nothing was stored.
+            StoreError: The log could not be written; nothing was stored.
+        """
+        rows = [row for one in every for row in one]
+        if (pushed := self.push(record, rows)) is None:
+            return None
+        if len(every) == 1:
+            return [pushed]
+        name = record.group.materialization.event_time_col or ""  # a group that was written to has one
+        times = iter(exact_times(name, [row[name] for row in rows]))
+        firsts = [min(next(times) for _ in one) for one in every]
+        return [replace(pushed, rows=len(one), first=first) for one, first in zip(every, firsts, strict=True)]
 
     def _push(self, stream: Stream, given: Rows) -> Pushed | None:
         for attempt in range(_TRIES):
