@@ -244,8 +244,8 @@ MUTATIONS = (
     # Writes
     edge(
         "the clock of commits goes back",
-        "at=max(now(), before.at) if before else now(),",
-        "at=now(),",
+        "at=max(at, before.at) if before else at,",
+        "at=at,",
         "offline/commit.py",
         "a_commit_is_never_dated_before_the_one_it_follows",
     ),

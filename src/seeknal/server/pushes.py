@@ -14,7 +14,6 @@ import pyarrow as pa
 from msgspec import Meta
 from starlette.responses import Response
 
-from seeknal import Pushed
 from seeknal.home.store import FeatureStore
 from seeknal.registry import GroupRecord
 from seeknal.server import forms
@@ -23,6 +22,7 @@ from seeknal.server.http import ARROW, JSON, TEXTUAL, Reply, Request
 
 if TYPE_CHECKING:
     from seeknal.server.service import Service
+    from seeknal.write.push import Pushed
 
 
 class Rows(msgspec.Struct, forbid_unknown_fields=True):
