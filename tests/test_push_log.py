@@ -278,6 +278,43 @@ def test_an_erased_entity_does_not_come_back_from_the_log(store):
     assert offline(store, "events", user=2) == [6]
 
 
+def test_nothing_of_an_erased_entity_stays_in_the_files_of_the_log(home):
+    store = FeatureStore()
+    notes = FeatureGroup("notes", Entity("user", ["user"]), Materialization("at"), "shop")
+    store.groups.write(notes, pa.Table.from_pylist([{"user": 0, "at": NOW, "note": "first"}]))
+    for note in ("second", "the secret of user 1"):
+        store.groups.push("notes", {"user": 1, "at": datetime.now(UTC), "note": note})
+    files = [home / f"pushes.db{end}" for end in ("", "-wal")]
+    assert any(b"secret of user" in file.read_bytes() for file in files if file.exists())
+    store.entities.erase("user", {"user": 1})
+    assert not any(b"secret of user" in file.read_bytes() for file in files if file.exists())
+
+
+def test_a_lookup_finds_the_row_that_a_load_puts_in_the_place_of_an_older_one_while_it_begins(store):
+    push(store, "rows", 1)
+    store.tables.refresh(["table"])
+    table = store.tables.open("table")
+    part = table.parts[1]
+    store_of_rows = part.online
+
+    class Loading:
+        """The online store, into which a later row is loaded just before the first read."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store_of_rows, name)
+
+        def get_all(self, *arguments: object) -> object:
+            if table.parts[0].online is self:
+                table.parts[0].online = store_of_rows
+                push(store, "rows", 2)
+                store.tables.refresh(["table"])
+            return store_of_rows.get_all(*arguments)
+
+    table.parts[0].online = Loading()
+    (found,) = table.get_features([{"user": 1}], "dicts", with_status=True)
+    assert (found["x"], found["rows_status"]) == (2, "found")
+
+
 def test_a_group_that_is_deleted_and_created_anew_has_nothing_of_the_log(store):
     store.tables.delete("table")
     push(store, "rows", 5)

@@ -194,6 +194,7 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
     ):
         core.loads.reload(record)
         core.loads.reload_windows(windowed)
+        catalog.pushes.scrub()
     return replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
 
 

@@ -262,6 +262,18 @@ class PushLog:
             self._run("BEGIN IMMEDIATE", step)
             self._tell()
 
+    def scrub(self) -> None:
+        """Remove from the disk what is left of removed entries, because an entity was erased.
+
+        Raises:
+            StoreError: Another process reads the log for too long.
+        """
+        if not self.exists:
+            return
+        ((is_busy, *_),) = self._run(None, lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        if is_busy:
+            raise StoreError(f"The push log {self._path} is in use, and still has the rows.")
+
     def close(self) -> None:
         """Close the database; it opens again on the next use."""
         with self._lock:
@@ -312,6 +324,7 @@ class PushLog:
             db = _open(self._path, "mode=rwc")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")  # an entry survives a loss of power, too
+            db.execute("PRAGMA secure_delete = ON")  # nothing of a removed entry stays in the file
             if is_new:
                 share(self._path)
             # Another process may be creating it at the same time, or may have been killed while it did.

@@ -166,7 +166,7 @@ class OnlineTable:
             features: Names of the requested features, in order. None: all of them.
             with_status: Whether to add, for each group, whether its entity was "found", "not_found" or "expired", and
                 the event time of its row, in columns GROUP_status and GROUP_event_time.
-            at: The time that counts as now, in microseconds since 1970; the system clock if None.
+            at: The time that counts as now, in microseconds since 1970. None: the time at which the rows were read.
 
         Returns:
             One row per requested entity, in order: the keys, then the features, then the status. Unknown and
@@ -176,22 +176,21 @@ class OnlineTable:
             DataError: The keys have wrong names or types.
             DefinitionError: The output or a feature is unknown.
         """
-        moment = time.time_ns() // 1000 if at is None else at
         if output == "dicts" and features is None and not with_status and self._as_dicts and type(keys) is list:
-            plain = self.plainly(keys, moment)
+            plain = self.plainly(keys, at)
             if plain is not None:
                 return self._as_dicts(*plain[0], *map(filled, self.parts, plain[1]))
         check_output(output)
-        found = self.find(self.columns(keys), features, moment)
+        found = self.find(self.columns(keys), features, at)
         return found.dicts(with_status) if output == "dicts" else found.frame(output, with_status)
 
-    def find(self, columns: Mapping[str, list[Any]], features: Sequence[str] | None, at: int) -> Found:
+    def find(self, columns: Mapping[str, list[Any]], features: Sequence[str] | None, at: int | None) -> Found:
         """Look up some entities, given as one column per join key.
 
         Args:
             columns: The entities, as `columns` returns them.
             features: Names of the requested features, in order. None: all of them.
-            at: The time that counts as now, in microseconds since 1970.
+            at: The time that counts as now, in microseconds since 1970. None: the time at which the rows were read.
 
         Raises:
             DataError: A key has a wrong type.
@@ -206,7 +205,7 @@ class OnlineTable:
             self.read(selection.entities, selection.entities.encode(columns), at),
         )
 
-    def plainly(self, keys: list[Any], at: int) -> tuple[list[list[Any]], list[Read]] | None:
+    def plainly(self, keys: list[Any], at: int | None) -> tuple[list[list[Any]], list[Read]] | None:
         """Look up all features in as few steps as possible.
 
         Returns:
@@ -221,13 +220,13 @@ class OnlineTable:
         except NotOnlineError:
             return None
 
-    def read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+    def read(self, entities: Entities, encoded: Sequence[list[bytes]], at: int | None) -> list[Read]:
         """Read the rows that some parts have of entities, in one pass over the store, which holds the rows of all parts.
 
         Args:
             entities: The parts.
             encoded: The encoded keys of the entities, for each part.
-            at: The time that counts as now, in microseconds since 1970.
+            at: The time that counts as now, in microseconds since 1970. None: the time at which the rows were read.
 
         Raises:
             NotOnlineError: A part is not online.
@@ -246,11 +245,13 @@ class OnlineTable:
             ) from None
 
     @staticmethod
-    def _read(entities: Entities, encoded: Sequence[list[bytes]], at: int) -> list[Read]:
+    def _read(entities: Entities, encoded: Sequence[list[bytes]], at: int | None) -> list[Read]:
         parts = entities.parts
         found = parts[0].online.get_all(entities.spaces, encoded)
+        # Not before: a load may have replaced rows of that time by rows of a later one.
+        moment = time.time_ns() // 1000 if at is None else at
         # The store returns one result per part.
-        return [part.read(text, rows, keys, at) for part, (text, rows), keys in zip(parts, found, encoded)]  # noqa: B905
+        return [part.read(text, rows, keys, moment) for part, (text, rows), keys in zip(parts, found, encoded)]  # noqa: B905
 
     def is_plain(self, key: str, values: list[Any]) -> bool:
         """Return whether all values of a key are of Python types that are the same on the wire."""

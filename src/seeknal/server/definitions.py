@@ -44,13 +44,13 @@ class Held:
         self._make_all = self._maker(table.select(None), text=True, for_msgspec=True)
         self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
 
-    def quick(self, keys: list[dict[str, Any]], at: int) -> tuple[list[Any], list[Read]] | None:
+    def quick(self, keys: list[dict[str, Any]]) -> tuple[list[Any], list[Read]] | None:
         """Look up all features for JSON, which is the most common request.
 
         Returns:
             The rows and the reads; None if a key has to be converted, or is wrong.
         """
-        plain = self.table.plainly(keys, at)
+        plain = self.table.plainly(keys, None)
         if plain is None:
             return None
         columns, reads = plain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -57,7 +56,7 @@ async def post(service: Service, request: Request) -> Response:
     check_count(request.keys, service.limits.keys)
     # Fast path: the most common request, to a store that does not block, needs neither a thread nor Arrow.
     if kind == request.accepts == JSON and asked.features is None and not asked.with_status and not held.waits:
-        quick = held.quick(asked.keys, time.time_ns() // 1000)
+        quick = held.quick(asked.keys)
         if quick is not None:
             request.reads = quick[1]
             return Reply(_json({"rows": quick[0]}))
@@ -143,7 +142,7 @@ async def _answer(
 
 def _look_up(request: Request, held: Held, asked: OnlineRequest, columns: dict[str, list[Any]]) -> Response:
     kind = request.accepts
-    found = held.table.find(columns, asked.features, time.time_ns() // 1000)
+    found = held.table.find(columns, asked.features, None)
     request.reads = found.reads
     if kind == ARROW:
         table = found.arrow(asked.with_status).replace_schema_metadata({KEYS: _json(list(found.columns))})
