@@ -81,9 +81,8 @@ def test_an_acknowledged_push_is_online_even_if_the_registry_could_not_record_it
             store.features.explain(Inquiry(lookups), {"customer_id": count - 1}, "2024-07-01")[0].snapshot == pushed[-1]
         )
     store.groups.push("spend", {"customer_id": 99, "at": "2024-06-02", "total": 8})
-    assert (
-        store.core.registry.last_snapshot(store.core.catalog.group("spend")) == store.groups.version("spend").snapshot
-    )
+    version = store.groups.version("spend")
+    assert store.core.registry.last_snapshot(store.core.catalog.group("spend")) == version.snapshot
     assert (total(store, 99), store.tables.verify("spending").equal) == (8, True)
 
 

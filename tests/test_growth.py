@@ -42,6 +42,12 @@ def row(number: int) -> dict[str, object]:
     return {"user_id": number % 7, "at": START + timedelta(hours=number), "amount": float(number)}
 
 
+def push_alone(store: FeatureStore, given: object) -> None:
+    """Push rows, and have them committed as a snapshot of their own."""
+    store.groups.push("spend", given)
+    store.groups.version("spend")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> FeatureStore:
     """A store with one group of one row."""
@@ -51,11 +57,11 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 def test_versions_equal_those_of_a_pass_over_all_writes(store: FeatureStore) -> None:
-    store.groups.push("spend", row(1))
+    push_alone(store, row(1))
     store.groups.write(GROUP, table([2], kind=pa.array(["a"])), mode="append")
     store.groups.optimize("spend")
     store.groups.rollback("spend", 1)
-    store.groups.push("spend", row(3))
+    push_alone(store, row(3))
     store.groups.erase("spend", {"user_id": 2})
     record = store.core.catalog.group("spend")
     writes = store.core.registry.snapshots(record)
@@ -76,7 +82,7 @@ def test_versions_equal_those_of_a_pass_over_all_writes(store: FeatureStore) -> 
 
 def test_the_schema_of_a_version_is_kept_once_however_often_it_is_written_to(store: FeatureStore) -> None:
     for number in range(1, 6):
-        store.groups.push("spend", row(number))
+        push_alone(store, row(number))
     versions: list[Version] = store.groups.versions("spend")
     with sqlite3.connect(store.home / "registry.db") as db:
         texts = [text for (text,) in db.execute("SELECT schema_text FROM snapshot ORDER BY number")]
@@ -113,7 +119,7 @@ def push(store: FeatureStore, numbers: range) -> dict[int, list[dict[str, object
     """Push a row for each number, and tell what was known after each fourth, by the number of the snapshot."""
     then = {}
     for number in numbers:
-        store.groups.push("spend", row(number))
+        push_alone(store, row(number))
         if number % 4 == 0:
             then[store.core.registry.last_snapshot(store.core.catalog.group("spend"))] = told(store)
     return then
@@ -289,7 +295,7 @@ def test_files_of_few_rows_are_compacted_before_those_of_many() -> None:
 
 
 def test_a_short_log_is_read_as_deltalake_reads_it(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.groups.push("spend", [row(number) for number in range(1, 9)])
+    push_alone(store, [row(number) for number in range(1, 9)])
     store.groups.write(GROUP, table([3, 4]), mode="merge")
     store.groups.write(GROUP, table([5], kind=pa.array(["a"])), mode="append")
     store.groups.erase("spend", {"user_id": 2})
@@ -310,7 +316,7 @@ def test_the_fingerprint_of_a_version_is_that_of_its_files_whether_noted_or_not(
 ) -> None:
     store.groups.write(GROUP, table([1], kind=pa.array(["a"])), mode="append")
     store.groups.erase("spend", {"user_id": 1})
-    store.groups.push("spend", row(2) | {"kind": "b"})
+    push_alone(store, row(2) | {"kind": "b"})
     record, catalog = store.core.catalog.group("spend"), store.core.catalog
     expected = {one.number: catalog.snapshot(record, one).fingerprint for one in catalog.versions(record)}
     assert {number: catalog.fingerprint(record, number) for number in expected} == expected
@@ -327,7 +333,7 @@ def test_an_overview_sees_what_single_reads_see_and_later_writes_too(store: Feat
     for record in overview.groups():
         assert overview.group(record.name) == overview.group(record.label) == record
         assert overview.versions(record) == store.core.catalog.versions(record)
-    store.groups.push("spend", row(9))
+    push_alone(store, row(9))
     later = FeatureGroup("later", GROUP.entity, GROUP.materialization, "shop")
     store.groups.write(later, table([1]))
     assert overview.versions(overview.group("spend")) == store.groups.versions("spend")

@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parent / "homes"
 LACKING = {"bbebae5", "cd7e62b"}
 """Releases whose registries lack columns that cannot be null, and so cannot be read as they are."""
 NAMES = sorted(file.name.removesuffix(".tar.gz") for file in FOLDER.glob("*.tar.gz"))
+UNMIGRATED = [name for name in NAMES if name != "6995b12"]
+"""The homes of before migrations were recorded, each with three groups."""
 
 
 def earlier(name: str, home: Path) -> Path:
@@ -63,7 +65,7 @@ def test_the_last_migration_is_the_head():
     assert all(f"m{script.revision}_" in script.path for script in scripts.walk_revisions())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", UNMIGRATED)
 def test_the_registry_of_an_earlier_release_gets_the_tables_that_a_new_one_has(name, home, tmp_path):
     new = FeatureStore(tmp_path / "new")
     file = earlier(name, home)
@@ -78,7 +80,7 @@ def test_the_registry_of_an_earlier_release_gets_the_tables_that_a_new_one_has(n
     assert min(groups.values()) > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", UNMIGRATED)
 def test_a_migration_that_fails_changes_nothing_and_is_done_by_the_next_process(name, home, monkeypatch):
     file = earlier(name, home)
     before = layout(file)

@@ -273,10 +273,11 @@ class Groups:
                 "Push it again, which stores nothing twice, or load the group",
             ):
                 self._core.loads.reload_windows(state.windowed)
-                if record.event_id is not None:  # events are online in windowed groups only
-                    return pushed
-                loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
-            return replace(pushed, online=loaded.online)
+                if record.event_id is None:  # events are online in windowed groups only
+                    loaded = self._core.loads.follow(state, Interval(pushed.first, None), pushed.version)
+                    pushed = replace(pushed, online=loaded.online)
+            self._core.pushing.committed(record)
+            return pushed
 
     def push_together(
         self, name: str, every: Sequence[Sequence[Mapping[str, Any]]], *, project: str | None = None

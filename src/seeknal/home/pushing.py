@@ -7,7 +7,7 @@ import concurrent.futures.thread  # noqa: F401 - see the end of this module
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -41,10 +41,12 @@ class Pushing:
         self._groups = Stamped[GroupRecord](core.registry.stamp)
         self._schemas = Stamped["Schema"](core.registry.stamp)
         self._logged = LoggedPushes(core.catalog, core.engine)
-        self._later = PerProcess(lambda: _Later(self.flush))
+        self._later = PerProcess(lambda: _Later(lambda record: self.flush(record, tells=True)))
 
     def found(self, name: str, project: str | None, find: Callable[[], GroupRecord]) -> GroupRecord:
         """Return the group of a name, which is looked for only if the registry has changed since the last time."""
+        if not (isinstance(name, str) and (project is None or isinstance(project, str))):
+            return find()  # which refuses it
         return self._groups.get((name, project), find)
 
     def schema(self, record: GroupRecord) -> Schema:
@@ -59,6 +61,10 @@ class Pushing:
             self._later().add(record)
         return pushed
 
+    def committed(self, record: GroupRecord) -> None:
+        """Note that a push was committed at once and loaded; the next ones may go through the log."""
+        self._logged.committed(record)
+
     def push_together(self, record: GroupRecord, every: Sequence[Sequence[Mapping[str, Any]]]) -> list[Pushed] | None:
         """Append the rows of several callers to the push log; see `LoggedPushes.push_together`."""
         pushed = self._logged.push_together(record, every)
@@ -66,19 +72,21 @@ class Pushing:
             self._later().add(record)
         return pushed
 
-    def flush(self, record: GroupRecord) -> bool:
+    def flush(self, record: GroupRecord, *, tells: bool = False) -> None:
         """Commit what the push log has of a group, load it, and remove it from the log.
 
-        Returns:
-            Whether all was loaded. What was not stays in the log, where lookups find it.
+        What cannot be loaded stays in the log, where lookups find it.
+
+        Args:
+            record: The group.
+            tells: Whether to raise an error about what cannot be loaded.
 
         Raises:
-            StoreError: It could not be committed.
+            StoreError: It could not be committed, or not loaded.
             GroupDeletedError: The group was deleted.
         """
-        if not self._core.catalog.pushes.has(record.stream):
-            return True
-        return self._core.catalog.gate.closed(lambda: self._flush(record))
+        if self._core.catalog.pushes.has(record.stream):
+            self._core.catalog.gate.closed(lambda: self._flush(record, tells=tells))
 
     def commit(self, record: GroupRecord) -> Committed | None:
         """Commit what the push log has of a group, and leave it there; see `LoggedPushes.commit`."""
@@ -87,18 +95,21 @@ class Pushing:
         ):
             return self._core.catalog.gate.closed(lambda: self._logged.commit(record))
 
-    def _flush(self, record: GroupRecord) -> bool:
+    def _flush(self, record: GroupRecord, *, tells: bool) -> None:
         core = self._core
         if (done := self.commit(record)) is None:
-            return True
-        with suppress(StoreError):
-            core.loads.reload_windows(done.state.windowed)
-            if record.event_id is None:
-                number = core.catalog.version_of(done.state).number
-                core.loads.follow(done.state, Interval(done.first, None), number)
+            return
+        told = f"What was pushed to {record.label} is stored, and lookups find it in the push log, but it is not loaded"
+        with nullcontext() if tells else suppress(StoreError), unfinished(told, "This is tried again"):
+            try:
+                core.loads.reload_windows(done.state.windowed)
+                if record.event_id is None:
+                    number = core.catalog.version_of(done.state).number
+                    core.loads.follow(done.state, Interval(done.first, None), number)
+            except StoreError:
+                self._logged.refused(record)
+                raise
             core.catalog.pushes.remove(record.stream, done.last)
-            return True
-        return False
 
     def close(self) -> None:
         """Flush what this process has pushed."""
@@ -109,7 +120,7 @@ class Pushing:
 class _Later:
     """Flushes groups in a thread, which ends when there is nothing left to flush."""
 
-    def __init__(self, flush: Callable[[GroupRecord], bool]) -> None:
+    def __init__(self, flush: Callable[[GroupRecord], None]) -> None:
         self._flush = flush
         self._due: dict[str, tuple[GroupRecord, float]] = {}
         self._changed = threading.Condition()
@@ -152,7 +163,8 @@ class _Later:
     def _try(self, record: GroupRecord) -> None:
         done = False
         try:
-            done = self._flush(record)
+            self._flush(record)
+            done = True
         except GroupDeletedError:
             done = True
         except Exception as error:  # noqa: BLE001 - nothing calls this thread, so the user hears of an error only here

@@ -70,9 +70,21 @@ class LoggedPushes:
         """
         if not 0 < len(given) <= MOST_ROWS:
             return None
+        stream = self._stream(record)
+        # The first push of a process is committed at once, because it may be the only one, and to find out whether it can be loaded.
+        return self._catalog.gate.closed(lambda: self._push(stream, given)) if stream.pushes else None
+
+    def committed(self, record: GroupRecord) -> None:
+        """Note that a push was committed at once and loaded; the next ones may go through the log."""
+        self._stream(record).pushes += 1
+
+    def refused(self, record: GroupRecord) -> None:
+        """Note that pushes could not be loaded; the next ones are committed at once, so that their callers hear of it."""
+        self._stream(record).pushes = 0
+
+    def _stream(self, record: GroupRecord) -> Stream:
         streams = self._streams()
-        stream = streams.get(record.stream) or streams.setdefault(record.stream, Stream(self._catalog, record))
-        return self._catalog.gate.closed(lambda: self._push(stream, given))
+        return streams.get(record.stream) or streams.setdefault(record.stream, Stream(self._catalog, record))
 
     def push_together(self, record: GroupRecord, every: Sequence[Sequence[Mapping[str, Any]]]) -> list[Pushed] | None:
         """Append the rows of several callers as one entry, and return the result for each; None if `push` returns None.

@@ -121,7 +121,8 @@ class Stream:
         self._known = KnownIdentities()
         self._floor: int | None = None
         self._created = _LEAST
-        self._pushes = 0
+        self.pushes = 0
+        """How many pushes of this process were committed at once."""
 
     @property
     def is_ready(self) -> bool:
@@ -131,9 +132,6 @@ class Stream:
 
     def update(self) -> bool:
         """Learn what has changed in the registry and the table, and return whether new rows can be told. The caller holds the lock."""
-        if not self._pushes:  # a process may push only once
-            self._pushes = 1
-            return False
         if self.facts is None or self.facts.stamp != self._catalog.registry.stamp():
             self.facts = Facts(self._catalog, self.record)
         return self.facts.can and (self._has_newest or self._read_rows(self.facts))
@@ -198,8 +196,7 @@ class Stream:
 
     def _read(self, facts: Facts, files: Sequence[DataFile]) -> bool:
         count = sum(file.rows for file in files)
-        if count > self._pushes * _PER_PUSH or count + len(self._known) > _MOST:
-            self._pushes += 1
+        if count > self.pushes * _PER_PUSH or count + len(self._known) > _MOST:
             return False
         created = facts.schema.created_time
         offline = self._catalog.offline(self.record.project, self.record.name)
