@@ -48,7 +48,56 @@ def tiles(name: str, old: str, new: str, file: str, *tests: str) -> Mutation:
     return Mutation(name, old, new, f"engine/windows/{file}", named)
 
 
+def log(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
+    """Return a mutation of the push log, which these tests must catch."""
+    return Mutation(name, old, new, path, tuple(f"test_push_log.py::test_{test}" for test in tests))
+
+
 MUTATIONS = (
+    # The push log
+    log(
+        "rows in the log are not added to what is online",
+        "        if place == len(batches):\n            return True\n",
+        "        if place == len(batches):\n            return False\n",
+        "serve/pushed.py",
+        "a_push_after_the_first_waits_in_the_log_and_every_read_sees_it",
+    ),
+    log(
+        "rows that are stored and not yet online are left out",
+        "return batch.snapshot > snapshot",
+        "return False",
+        "serve/pushed.py",
+        "lookups_find_what_is_stored_and_not_yet_online",
+    ),
+    log(
+        "what other processes have appended is not learned",
+        "                stream.learn_others(stream.facts, _rows(other))\n",
+        "                pass\n",
+        "write/pushes.py",
+        "what_processes_push_at_once_is_stored_once",
+    ),
+    log(
+        "an interrupted commit is not compared with the stored rows",
+        "return known.issuperset(range(after + 1, last + 1))",
+        "return True",
+        "write/streams.py",
+        "a_commit_that_is_killed_at_any_step_is_completed_once",
+    ),
+    log(
+        "a commit of pushes is dated to the commit",
+        "    at = now() if step.at is None else step.at\n",
+        "    at = now()\n",
+        "offline/commit.py",
+        "a_time_after_a_push_sees_it_however_late_it_is_committed",
+    ),
+    log(
+        "a lookup takes its moment before it reads",
+        "        found = parts[0].online.get_all(entities.spaces, encoded)\n        # Not before: a load may have replaced rows of that time by "
+        "rows of a later one.\n        moment = time.time_ns() // 1000 if at is None else at\n",
+        "        moment = time.time_ns() // 1000 if at is None else at\n        found = parts[0].online.get_all(entities.spaces, encoded)\n",
+        "serve/online_table.py",
+        "a_lookup_finds_the_row_that_a_load_puts_in_the_place_of_an_older_one_while_it_begins",
+    ),
     # Online
     edge(
         "retention forgets the ttls of tables",
