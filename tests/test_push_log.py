@@ -36,7 +36,6 @@ from seeknal import (
 from seeknal.define.event_group import event_group
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.registry import GroupRecord
-from seeknal.write.pushes import LoggedPushes
 from servers import wait_for
 from unprivileged import make_read_only, unprivileged
 
@@ -359,7 +358,7 @@ def test_lookups_find_what_is_stored_and_not_yet_online(store):
     store.core.pushing.close()
     python(LEAVE).communicate()  # and no process loads what it has pushed
     for name in GROUPS:
-        assert LoggedPushes(store.core.catalog, store.core.engine).commit(record_of(store, name))
+        assert store.core.pushing.commit(record_of(store, name))
     assert (online(store)["n"], online(store)["x"]) == (3, 3)
     assert waiting(store, "events")
     assert offline(store, "events") == [1, 2, 3]
