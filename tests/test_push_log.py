@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -401,6 +402,43 @@ def test_a_condition_may_be_spelt_like_a_column():
     assert pushed[-1] is None
     assert table.get_features([{"user": 1}], "dicts")[0]["n"] == 3
     assert store.tables.verify("good").equal
+
+
+def test_an_event_for_which_a_condition_fails_stops_no_read_of_other_groups(store):
+    store.groups.write(event_group("codes", "at", ["id"], project="shop"), coded(0, "7"), mode="append")
+    condition = WindowedGroup(
+        "fails", Entity("user", ["user"]), "shop/codes", {"n": Count(where="code::INT > 1")}, "shop"
+    )
+    plain = WindowedGroup("counts", Entity("user", ["user"]), "shop/codes", {"all": Count()}, "shop")
+    store.tables.serve([FeatureLookup(condition)], "fails")
+    table = store.tables.open("fails")
+    store.groups.push("codes", coded(1, "8").to_pylist()[0])
+    with pytest.raises(DataError, match="TRY_CAST"):
+        store.groups.push("codes", coded(2, "bad").to_pylist()[0])
+    for number in (3, 4):
+        with suppress(DataError):
+            store.groups.push("codes", coded(number, "9").to_pylist()[0])
+    spine = pa.table({"user": [1], "now": pa.array([datetime.now(UTC)], pa.timestamp("us", "UTC"))})
+    found = store.features.training_set([FeatureLookup(plain)], spine, "now", output="arrow")
+    assert found["all"].to_pylist() == [5]
+    assert table.get_features([{"user": 1}], "dicts")[0]["n"] >= 2
+    store.groups.push("codes", coded(2, "9").to_pylist()[0])  # a correction
+    assert table.get_features([{"user": 1}], "dicts") == [{"user": 1, "n": 5}]
+
+
+def coded(number: int, code: str) -> pa.Table:
+    return pa.Table.from_pylist([{"id": number, "at": datetime.now(UTC), "user": 1, "code": code}])
+
+
+def test_lookups_go_on_after_a_column_of_their_windows_was_removed(store):
+    before = online(store)
+    frame = pa.Table.from_pylist([event(0, user=0)]).drop_columns("x")
+    store.groups.write(SOURCE, frame, mode="overwrite")
+    for number in (1, 2, 3):
+        given = event(number)
+        del given["x"]
+        store.groups.push("events", given)
+        assert online(store)["sum"] == before["sum"]
 
 
 def test_a_log_whose_creation_was_killed_is_created_by_the_next_push():

@@ -11,7 +11,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from seeknal.errors import GroupDeletedError, SeeknalError, StoreError, notice, unfinished
+from seeknal.errors import GroupDeletedError, SeeknalError, notice, unfinished
 from seeknal.registry import GroupRecord
 from seeknal.system.forks import PerProcess
 from seeknal.system.stamped import Stamped
@@ -100,13 +100,13 @@ class Pushing:
         if (done := self.commit(record)) is None:
             return
         told = f"What was pushed to {record.label} is stored, and lookups find it in the push log, but it is not loaded"
-        with nullcontext() if tells else suppress(StoreError), unfinished(told, "This is tried again"):
+        with nullcontext() if tells else suppress(SeeknalError), unfinished(told, "This is tried again"):
             try:
                 core.loads.reload_windows(done.state.windowed)
                 if record.event_id is None:
                     number = core.catalog.version_of(done.state).number
                     core.loads.follow(done.state, Interval(done.first, None), number)
-            except StoreError:
+            except SeeknalError:
                 self._logged.refused(record)
                 raise
             core.catalog.pushes.remove(record.stream, done.last)

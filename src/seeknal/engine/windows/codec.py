@@ -136,6 +136,8 @@ class WindowCodec(Codec):
     def pushed(self, rows: pa.Table) -> list[tuple[bytes, WireRow]]:
         """Return for each of some pushed events that have an entity its encoded key, and its time, columns and conditions."""
         events = self._events
+        if not {*self.schema.key_names, *self._columns} <= {*rows.column_names} & {*events.names}:
+            return []  # the group can no longer be computed, and keeps what is online
         if lacking := [text for text in self._conditions if mask_name(text) not in rows.column_names]:
             raise StoreError(
                 f"{self._group.name!r} has the condition {lacking[0]!r} since an event was pushed, which is not online yet. Try again in a "
@@ -147,7 +149,14 @@ class WindowCodec(Codec):
         columns = []
         for name in self._columns:
             field = events.field(name)
-            columns.append(to_wire(cast(cast(rows[name], events.stored_type(name)), field.type), field.type))
+            try:
+                values = cast(cast(rows[name], events.stored_type(name)), field.type)
+            except (DataError, pa.ArrowInvalid) as error:
+                raise StoreError(
+                    f"Column {name!r} of the events of {self._group.name!r} was {field.type} when the table was served: "
+                    f"{str(error).rstrip('.')}. Serve the table again."
+                ) from None
+            columns.append(to_wire(values, field.type))
         masks = [rows[mask_name(text)].to_pylist() for text in self._conditions]
         return [*zip(self.keys(rows), zip(times, *columns, *masks, strict=True), strict=True)]
 
@@ -279,7 +288,7 @@ class WindowCodec(Codec):
         except (DataError, pa.ArrowInvalid) as error:
             raise StoreError(
                 f"Feature {field.name!r} of {self._group.name!r} was {field.type} when the table was served, and is {values.type} now: "
-                f"{error} Serve the table again."
+                f"{str(error).rstrip('.')}. Serve the table again."
             ) from None
 
 
