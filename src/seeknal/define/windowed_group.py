@@ -34,7 +34,8 @@ class WindowedGroup:
             and spend_30d for {"spend": Sum("amount", over=["7d", "30d"])}.
         project: Name of the project. None: that of the source.
         description: A sentence for readers.
-        hop: Align the start of each window down to a multiple of this length since 1970 in UTC, offline and online alike. None: windows start exactly one length before the moment.
+        hop: Align the start of each window down to a multiple of this length since 1970 in UTC, offline and online alike. None:
+            windows start exactly one length before the moment.
 
     Raises:
         DefinitionError: A name breaks the rule for names, or an argument has the wrong type.
