@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal import Entity, FeatureGroup, FeatureStore, Materialization
-from seeknal.errors import SeeknalError
+from seeknal.errors import SeeknalError, SeeknalWarning
 from seeknal.registry import GroupRecord
 from seeknal.write.identities import KnownIdentities, can_identify, identities
 from seeknal.write.plain import PlainRows
@@ -119,3 +119,21 @@ def test_known_identities_are_those_that_were_added(batches, monkeypatch):
         known.add(numbers)
         wanted.update(batch)
         assert all(known.has_any(np.array([one], np.uint64)) == (one in wanted) for one in range(0, 300, 37))
+
+
+def test_rows_without_a_key_that_are_stored_do_not_matter_to_pushes():
+    store = FeatureStore()
+    group = FeatureGroup("rows", Entity("user", ["user"]), Materialization("at", online=True), "shop")
+    start = datetime.now(UTC)
+    kinds = pa.schema([("user", pa.int64()), ("at", pa.timestamp("us", "UTC")), ("x", pa.int64())])
+    with pytest.warns(SeeknalWarning, match="without 'user'"):
+        store.groups.write(group, pa.Table.from_pylist([{"user": None, "at": start, "x": 0}], kinds))
+    for number in range(1, 4):
+        store.groups.push("rows", {"user": 1, "at": datetime.now(UTC), "x": number})
+    with pytest.warns(SeeknalWarning, match="without 'user'"):
+        store.groups.write(
+            group, pa.Table.from_pylist([{"user": None, "at": datetime.now(UTC), "x": 9}], kinds), mode="append"
+        )
+    for number in range(4, 6):
+        store.groups.push("rows", {"user": 1, "at": datetime.now(UTC), "x": number})
+    assert store.groups.counts("rows", 1)[0] == 7

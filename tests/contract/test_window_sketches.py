@@ -145,7 +145,9 @@ def test_a_quantile_is_within_the_error_that_is_documented(values, q):
         low, high, right = exact(some, q)
         found = Fraction(computed(pa.array(some), agg.ApproxQuantile("x", q)))
         size = abs(right) if low * high > 0 else max(abs(low), abs(high))
-        assert abs(found - right) <= size * Fraction(4, 1000)
+        # An interpolation between floats is rounded itself, which shows where it ends near the lesser of two very different ones.
+        rounding = max(abs(low), abs(high)) * Fraction(1, 2**51)
+        assert abs(found - right) <= size * Fraction(4, 1000) + rounding
 
 
 def test_quantiles_of_whole_numbers_up_to_256_are_exact():

@@ -157,7 +157,8 @@ class Stream:
 
     def learn_others(self, facts: Facts, rows: pa.Table) -> None:
         """Remember rows that are stored, or that another process has pushed. The caller holds the lock."""
-        self._known.add(identities(rows.select(facts.identity)))
+        # A stored row without a key has no identity that a pushed row could have.
+        self._known.add(identities(rows.select(facts.identity).drop_null()))
         if created := facts.schema.created_time:
             self._created = max(self._created, _bounds(rows, created.name)[1])
 

@@ -202,6 +202,7 @@ class ApproxQuantile(_OfShare):
     """The quantile of the values rounded to eight significant bits, as float64: at most 0.4 % from `Quantile`.
 
     This holds if all values have the same sign; otherwise it is at most 0.4 % of the larger of the two values between which it lies.
+    In either case, the interpolation between the two is rounded as floats are.
     Whole numbers up to 256 are exact. Numbers that are not finite stay as they are, and NaN is above all numbers.
     """
 
