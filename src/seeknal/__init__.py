@@ -34,7 +34,10 @@ if TYPE_CHECKING:
         Var,
     )
     from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
+    from seeknal.define.label import Label
+    from seeknal.define.request_feature import RequestFeature, request_feature
     from seeknal.define.schema import Change
+    from seeknal.define.splits import ColumnSplit, EntitySplit, TimeSplit
     from seeknal.define.windowed_group import WindowedGroup
     from seeknal.entity import Entity
     from seeknal.errors import (
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         OnlineFeaturesDuckDB,
     )
     from seeknal.featurestore.event_source import EventSource
+    from seeknal.featurestore.feature_view import FeatureView
     from seeknal.featurestore.training_set import TrainingSet
     from seeknal.home.entities import Entities, RegisteredEntity
     from seeknal.home.groups import Groups
@@ -65,13 +69,24 @@ if TYPE_CHECKING:
     from seeknal.join.training_sets import TrainingSets
     from seeknal.load.loading import Loaded
     from seeknal.load.status import LoadStatus
-    from seeknal.registry import GroupRecord, Load, OnlineTableRecord, Question, TokenRecord, TrainingSetRecord, Version
+    from seeknal.registry import (
+        GroupRecord,
+        Load,
+        ModelRecord,
+        OnlineTableRecord,
+        Question,
+        TokenRecord,
+        TrainingSetRecord,
+        Version,
+        ViewRecord,
+    )
     from seeknal.registry.tokens import Tokens
     from seeknal.serve.freshness import Freshness
     from seeknal.serve.online_tables import OnlineTables, Refreshed
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Difference, Verified
     from seeknal.values.times import Interval
+    from seeknal.views.feature_views import FeatureViews, Retired
     from seeknal.write.maintenance import Adopted, Erased, Optimized
     from seeknal.write.push import Pushed
     from seeknal.write.writing import Written
@@ -84,6 +99,7 @@ __all__ = [
     "ApproxQuantile",
     "Candidate",
     "Change",
+    "ColumnSplit",
     "Count",
     "CountDistinct",
     "DataError",
@@ -92,6 +108,7 @@ __all__ = [
     "Difference",
     "Entities",
     "Entity",
+    "EntitySplit",
     "Erased",
     "ErasedEntity",
     "EventSource",
@@ -99,6 +116,8 @@ __all__ = [
     "FeatureGroupDuckDB",
     "FeatureLookup",
     "FeatureStore",
+    "FeatureView",
+    "FeatureViews",
     "Features",
     "Findings",
     "First",
@@ -112,6 +131,7 @@ __all__ = [
     "Inquiry",
     "Interval",
     "Kurtosis",
+    "Label",
     "Largest",
     "Last",
     "LastN",
@@ -122,6 +142,7 @@ __all__ = [
     "Max",
     "Mean",
     "Min",
+    "ModelRecord",
     "MostFrequent",
     "NotOnlineError",
     "OnlineFeaturesDuckDB",
@@ -134,6 +155,8 @@ __all__ = [
     "Question",
     "Refreshed",
     "RegisteredEntity",
+    "RequestFeature",
+    "Retired",
     "SeeknalError",
     "SeeknalWarning",
     "ServedTable",
@@ -144,6 +167,7 @@ __all__ = [
     "Sum",
     "TimeSinceFirst",
     "TimeSinceLast",
+    "TimeSplit",
     "TokenRecord",
     "Tokens",
     "TrainingSet",
@@ -152,14 +176,21 @@ __all__ = [
     "Var",
     "Verified",
     "Version",
+    "ViewRecord",
     "WindowedGroup",
     "Written",
+    "request_feature",
 ]
 
 if find_spec("httpx2"):  # of the extra `client`; `import *` must work without it
     __all__ += ["AsyncClient", "Client"]
 
 _MODULES = {
+    "seeknal.define.request_feature": ("RequestFeature", "request_feature"),
+    "seeknal.views.feature_views": ("FeatureViews", "Retired"),
+    "seeknal.featurestore.feature_view": ("FeatureView",),
+    "seeknal.define.splits": ("ColumnSplit", "EntitySplit", "TimeSplit"),
+    "seeknal.define.label": ("Label",),
     "seeknal.client.client": ("AsyncClient", "Client"),
     "seeknal.define.aggregations": (
         "ApproxCountDistinct",
@@ -221,11 +252,13 @@ _MODULES = {
     "seeknal.registry": (
         "GroupRecord",
         "Load",
+        "ModelRecord",
         "OnlineTableRecord",
         "Question",
         "TokenRecord",
         "TrainingSetRecord",
         "Version",
+        "ViewRecord",
     ),
     "seeknal.registry.tokens": ("Tokens",),
     "seeknal.serve.freshness": ("Freshness",),

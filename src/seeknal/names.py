@@ -144,6 +144,25 @@ def split_label(kind: str, label: str, project: str | None) -> tuple[str | None,
     return project or within or None, name
 
 
+def split_version(label: str) -> tuple[str, int | None]:
+    """Return the name and the version in a label of a feature view, such as "shop/next_basket@3"; None: no version.
+
+    Raises:
+        DefinitionError: What follows the "@" is not the number of a version.
+
+    >>> split_version("shop/next_basket@3"), split_version("next_basket")
+    (('shop/next_basket', 3), ('next_basket', None))
+    """
+    if not isinstance(label, str):
+        check_name("feature view", label)
+    name, at, number = label.partition("@")
+    if not at:
+        return name, None
+    if not (number.isascii() and number.isdigit() and number[0] != "0" and len(number) < 10):  # noqa: PLR2004
+        raise DefinitionError(f"{label!r} names no version. Write {name}@3, for example.", name=label)
+    return name, int(number)
+
+
 def the_only(kind: str, name: str, project: str | None, known: Sequence[T], where: str) -> T:
     """Return the only object with a name.
 

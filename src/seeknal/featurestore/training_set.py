@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
-from seeknal.errors import plural
+from seeknal.define.splits import PARTS, TEST, TRAIN, VALIDATION, split_of
+from seeknal.errors import DefinitionError, plural
 from seeknal.featurestore import current_store, working
 from seeknal.values.times import moment_of
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
     from seeknal.home.store import FeatureStore
-    from seeknal.registry import TrainingSetRecord
+    from seeknal.define.splits import Split
+    from seeknal.featurestore.feature_view import FeatureView
+    from seeknal.registry import TrainingSetRecord, ViewUse
     from seeknal.system.progress import OnProgress
     from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
 
@@ -31,6 +34,7 @@ class TrainingSet:
     def __init__(self, record: TrainingSetRecord, store: FeatureStore | None = None) -> None:
         self._record = record
         self._store = store or current_store()
+        self._kept: pa.Table | None = None
 
     @classmethod
     def load(cls, name: str, project: str | None = None) -> TrainingSet:
@@ -143,6 +147,98 @@ class TrainingSet:
         kind = frames.output_kind(None, output)
         with working(f"Reading {self._record.label}", on_progress) as report:
             return frames.from_arrow(self._store.training_sets.rows(self._record, report), kind)
+
+    @property
+    def view(self) -> FeatureView:
+        """The version of the feature view that it was made with.
+
+        Raises:
+            DefinitionError: It was made with none, or the code of a function of the view has changed since.
+        """
+        from seeknal.featurestore.feature_view import FeatureView
+
+        return FeatureView.of(
+            self._store, self._store.views.get(self._use.name, project=self.project, version=self._use.version)
+        )
+
+    @property
+    def _use(self) -> ViewUse:
+        if self._record.view is None:
+            raise DefinitionError(
+                f"{self._record.label} was made with no feature view. Make it with FeatureView.training_set to have what belongs to one."
+            )
+        return self._record.view
+
+    @property
+    def features(self) -> list[str]:
+        """The names of what the model reads, in order."""
+        view = self._store.views.get(self._use.name, project=self.project, version=self._use.version)
+        return list(view.content.features)
+
+    @property
+    def label(self) -> str | None:
+        """The name of the label's column; None if it has no label."""
+        if self._use.until is None:
+            return None
+        label = self._store.views.get(self._use.name, project=self.project, version=self._use.version).content.label
+        return None if label is None else label.column
+
+    @property
+    def unfinished(self) -> int:
+        """The number of the spine's rows whose label is not known yet. Depending on the label, they are left out, or have null."""
+        return self._use.unfinished
+
+    @property
+    def split(self) -> Split | None:
+        """How the rows are split; None: they are not."""
+        return None if self._use.split is None else split_of(self._use.split)
+
+    @property
+    def train(self) -> Any:
+        """The rows to train on, as a frame of the spine's kind."""
+        return self.part(TRAIN)
+
+    @property
+    def validation(self) -> Any:
+        """The rows to choose a model by, as a frame of the spine's kind."""
+        return self.part(VALIDATION)
+
+    @property
+    def test(self) -> Any:
+        """The rows to judge the model by, as a frame of the spine's kind."""
+        return self.part(TEST)
+
+    def part(self, name: str, output: str | None = None) -> Any:
+        """Return the rows of one part of the split, in the order of the spine.
+
+        Args:
+            name: "train", "validation" or "test".
+            output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind.
+
+        Raises:
+            DefinitionError: The training set is not split, or there is no such part.
+        """
+        from seeknal.values import frames
+
+        kind = frames.output_kind(None, output or self._use.kind)
+        return frames.from_arrow(self._table(name), kind)
+
+    def _table(self, part: str | None) -> pa.Table:
+        """Return the rows of a part, or all, as Arrow."""
+        table = self._rows()
+        if part is None:
+            return table
+        if part not in PARTS:
+            raise DefinitionError(f"{part!r} is not a part of a split. The parts are {', '.join(PARTS)}.")
+        if self.split is None:
+            raise DefinitionError(f"{self._record.label} is not split. Pass split= to FeatureView.training_set.")
+        return self._store.training_sets.part(self._record, table, part)
+
+    def _rows(self) -> pa.Table:
+        if self._kept is None:
+            with working(f"Reading {self._record.label}", None) as report:
+                self._kept = self._store.training_sets.rows(self._record, report)
+        return self._kept
 
     def delete(self) -> None:
         """Delete the training set, its spine and its rows. The groups that it read stay."""

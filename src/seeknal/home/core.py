@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from seeknal.online import Stores
     from seeknal.registry import GroupRecord
     from seeknal.serve.online_tables import OnlineTables
+    from seeknal.views.feature_views import FeatureViews
 
 _cores: WeakSet[Core] = WeakSet()
 _inherited: list[object] = []
@@ -162,6 +163,13 @@ class Core:
 
         return TrainingSets(self.catalog, self._queries.engine)
 
+    @locked_cached_property
+    def views(self) -> FeatureViews:
+        """The feature views."""
+        from seeknal.views.feature_views import FeatureViews
+
+        return FeatureViews(self.catalog, self._queries.engine, self.training_sets)
+
     def overview(self) -> Core:
         """Return this core with a catalog that reads the registry once; see `seeknal.registry.overview`."""
         return _Overview(self)
@@ -177,7 +185,7 @@ class Core:
                 part.close()
 
     def _forget(self) -> list[object]:
-        names = ("_queries", "pushing", "catalog", "loads", "features", "training_sets", "tables", "_duck")
+        names = ("_queries", "pushing", "catalog", "loads", "features", "training_sets", "tables", "views", "_duck")
         return [self.__dict__.pop(name) for name in names if name in self.__dict__]
 
 

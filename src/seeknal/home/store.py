@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seeknal.join.training_sets import TrainingSets
     from seeknal.registry.tokens import Tokens
     from seeknal.serve.online_tables import OnlineTables
+    from seeknal.views.feature_views import FeatureViews
 
 
 class FeatureStore:
@@ -113,6 +114,11 @@ class FeatureStore:
     def tables(self) -> OnlineTables:
         """The online tables."""
         return self.core.tables
+
+    @property
+    def views(self) -> FeatureViews:
+        """The feature views."""
+        return self.core.views
 
     @property
     def tokens(self) -> Tokens:

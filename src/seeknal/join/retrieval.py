@@ -35,12 +35,14 @@ class Spine:
         date_col: The column with the moments.
         keep: Columns to keep beside keys and moment. None: all.
         case_counts: Whether two names in the result may differ by case only.
+        also: Columns that are used besides keys and moment, such as request values.
     """
 
     frame: Frame
     date_col: str
     keep: Sequence[str] | None = None
     case_counts: bool = True
+    also: Sequence[str] = ()
 
 
 def training_set(
@@ -83,7 +85,7 @@ def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], l
         DataError: The spine lacks a column.
         DefinitionError: Two columns of the result would have the same name.
     """
-    used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values())])
+    used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values()), *spine.also])
     spine.frame.require([*used, *(spine.keep or ())], "The spine")
     kept = [name for name in spine.frame.names if spine.keep is None or name in {*used, *spine.keep}]
     check_names(sources, kept, case_counts=spine.case_counts)
@@ -103,15 +105,23 @@ def read_spine(sources: Sequence[Source], spine: Spine) -> Spine:
     return replace(spine, frame=frame)
 
 
-def spine_table(sources: Sequence[Source], given: object, question: Question) -> pa.Table | None:
+def spine_table(
+    sources: Sequence[Source], given: object, question: Question, also: Sequence[str] = ()
+) -> pa.Table | None:
     """Read the columns of a question's spine that are used or kept into an Arrow table; None if the question has no spine.
+
+    Args:
+        sources: The lookups.
+        given: The spine.
+        question: The question.
+        also: Columns that are used besides keys and moment.
 
     Raises:
         DataError: A column cannot be read; if it is kept but not used, the message says how to leave it out.
     """
     if question.kind != SPINE:
         return None
-    spine = Spine(frames.opened(given), question.date_col, question.keep)
+    spine = Spine(frames.opened(given), question.date_col, question.keep, also=also)
     used, kept = spine_columns(sources, spine)
     with leaving_out(used):
         return spine.frame.typed(key_kinds(sources)).table(kept)
@@ -173,11 +183,10 @@ def look_up(
 ) -> pa.Table:
     """Return the features of all sources, side by side, for the entities of a table at the given moments."""
     columns: dict[str, pa.ChunkedArray] = {}
-    bounds = bounds_of(at)
     for source, moments in zip(sources, moments_of(sources, table, at), strict=True):
         on_progress(f"Joining {source.record.label}")
         # The bounds let the engine skip files whose rows are later than all moments, or expired before the first.
-        found = engine.as_of(source.request(bounds, interval), moments)
+        found = engine.as_of(source.request(bounds_of(moments["t"]), interval), moments)
         columns |= {out: found[name] for name, out in source.features.items()}
     return pa.Table.from_pydict(columns)
 
@@ -197,7 +206,8 @@ def moments_of(sources: Sequence[Source], table: pa.Table, at: pa.ChunkedArray) 
             if (name, field.type) not in known:
                 known[name, field.type] = _key(table, name, field, source)
             keys.append(known[name, field.type])
-        yield pa.Table.from_arrays([*keys, times], names=[*(f"k{i}" for i in range(len(keys))), "t"])
+        own = pc.add_checked(times, pa.scalar(source.ahead, pa.int64())) if source.ahead else times
+        yield pa.Table.from_arrays([*keys, own], names=[*(f"k{i}" for i in range(len(keys))), "t"])
 
 
 def bounds_of(moments: pa.ChunkedArray) -> Interval | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import pyarrow as pa
@@ -12,13 +13,16 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from seeknal.define.splits import ColumnSplit, split_of
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.join import retrieval
 from seeknal.join.inquiry import SPINE, Inquiry
+from seeknal.join.splits import parts_of
+from seeknal.join.viewed import Viewed, columns
 from seeknal.names import check_name
 from seeknal.offline import Snapshot
-from seeknal.registry import GroupRecord, PinnedLookup, Question, TrainingSetRecord
+from seeknal.registry import GroupRecord, PinnedLookup, Question, TrainingSetRecord, ViewUse
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.system.locks import while_holding
@@ -33,6 +37,30 @@ from seeknal.write import leftovers
 _IF_LOST = "If its files are lost, delete it: seeknal delete dataset NAME."
 _SPINE, _OLD_SPINE, _ROWS = "spine.arrow", "spine.parquet", "rows.parquet"
 """The files of a training set. Early releases kept spines in Parquet files."""
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """The feature view that a training set belongs to.
+
+    Args:
+        project: The project of the view, and so of the training set.
+        sources: The lookups of the view and, if rows get a label, the source of the label.
+        viewed: What the view makes of them.
+        use: What is saved of it.
+    """
+
+    project: str
+    sources: Sequence[Source]
+    viewed: Viewed
+    use: ViewUse
+
+    @property
+    def used(self) -> list[str]:
+        """The columns of the spine that are used besides keys and moment: request values, and those of the split."""
+        split = None if self.use.split is None else split_of(self.use.split)
+        by = [split.column] if isinstance(split, ColumnSplit) else list(getattr(split, "by", None) or ())
+        return list(dict.fromkeys([*self.viewed.used, *by]))
 
 
 class TrainingSets:
@@ -61,7 +89,13 @@ class TrainingSets:
         return self._catalog.training_set(name, project)
 
     def save(
-        self, name: str, asked: Inquiry, *, keep_rows: bool = False, on_progress: OnProgress = no_progress
+        self,
+        name: str,
+        asked: Inquiry,
+        *,
+        keep_rows: bool = False,
+        on_progress: OnProgress = no_progress,
+        viewing: Viewing | None = None,
     ) -> TrainingSetRecord:
         """Build a training set and save what is needed to rebuild it.
 
@@ -70,6 +104,7 @@ class TrainingSets:
             asked: The features, and the rows for which they are requested.
             keep_rows: Save the answer's rows too.
             on_progress: Called with each step.
+            viewing: The feature view that it belongs to. None: none.
 
         Raises:
             DefinitionError: The name is taken, or is not a valid name.
@@ -77,15 +112,19 @@ class TrainingSets:
         """
         check_progress(on_progress)
         keep_rows = check_flag("rows", keep_rows)
-        sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
-        question, project = asked.question, sources[0].record.project
+        if viewing:
+            sources, project = list(viewing.sources), viewing.project
+        else:
+            sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
+            project = sources[0].record.project
+        question = asked.question
         check_name("training set", name)
         if self._catalog.registry.training_sets(project, name):
             raise DefinitionError(
                 f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
                 f"delete it: seeknal dataset delete {project}/{name}."
             )
-        spine = retrieval.spine_table(sources, asked.spine, question)
+        spine = retrieval.spine_table(sources, asked.spine, question, viewing.used if viewing else ())
         sources = [self._catalog.definitions.settled(source) for source in sources]
         self._saved.create()
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
@@ -99,13 +138,13 @@ class TrainingSets:
                 place.create()
                 if spine is not None:
                     _keep_spine(spine, place.at(_SPINE))
-                answer = self._answer(sources, question, place, on_progress)
+                answer, use = self._answer(sources, question, place, on_progress, viewing)
                 on_progress("Keeping the training set")
                 if keep_rows:
                     _keep_rows(answer, place.at(_ROWS))
                 pins, rows = tuple(_pin(source) for source in sources), len(answer)
                 made = TrainingSetRecord(
-                    project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder
+                    project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder, use
                 )
                 self._register(made, undo)
             return made
@@ -129,7 +168,8 @@ class TrainingSets:
             StoreError: The rows it read are gone, or give another answer.
         """
         sources = [self._source(pin) for pin in record.pins]
-        answer = self._answer(sources, record.question, self._place(record), on_progress)
+        viewing = None if record.view is None else self._viewing(record, record.view, sources)
+        answer, _ = self._answer(sources, record.question, self._place(record), on_progress, viewing)
         on_progress("Comparing the content's hash")
         if (found := content_hash(answer)) != record.content_hash:
             raise StoreError(
@@ -141,6 +181,21 @@ class TrainingSets:
     def rows(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
         """Return a training set's rows: the saved ones, or else reproduced ones."""
         return _read_rows(self._place(record).at(_ROWS)) if record.has_rows else self.reproduce(record, on_progress)
+
+    def part(self, record: TrainingSetRecord, table: pa.Table, part: str) -> pa.Table:
+        """Return those rows of a split training set that belong to a part, in order.
+
+        Args:
+            record: The training set.
+            table: Its rows.
+            part: "train", "validation" or "test".
+
+        Raises:
+            DataError: A column of the split is missing, or names no part.
+        """
+        assert record.view and record.view.split  # noqa: S101 - the caller has looked
+        split = split_of(record.view.split)
+        return table.filter(pc.equal(parts_of(split, table, record.question.date_col, ()), part))
 
     def delete(self, record: TrainingSetRecord) -> None:
         """Delete a training set, its spine and its rows. The groups that it read stay."""
@@ -203,24 +258,45 @@ class TrainingSets:
         return False
 
     def _answer(
-        self, sources: Sequence[Source], question: Question, place: Location, on_progress: OnProgress
-    ) -> pa.Table:
+        self,
+        sources: Sequence[Source],
+        question: Question,
+        place: Location,
+        on_progress: OnProgress,
+        viewing: Viewing | None,
+    ) -> tuple[pa.Table, ViewUse | None]:
         spine = _read_spine(place) if question.kind == SPINE else None
-        return retrieval.answer(self._engine(), sources, question, spine, on_progress)
+        if viewing is None:
+            return retrieval.answer(self._engine(), sources, question, spine, on_progress), None
+        rows = retrieval.Spine(frames.opened(spine), question.date_col, question.keep, also=viewing.used)
+        looked_up = sources[:-1] if viewing.viewed.label else sources
+        found = columns(self._engine(), looked_up, viewing.viewed, rows, question, on_progress)
+        return found.beside(rows.frame, "arrow"), replace(viewing.use, unfinished=found.unfinished)
+
+    def _viewing(self, record: TrainingSetRecord, use: ViewUse, sources: Sequence[Source]) -> Viewing:
+        """Return the feature view that a saved training set belongs to.
+
+        Raises:
+            DefinitionError: The code of a function of the view has changed, or the view was deleted.
+        """
+        content = self._catalog.view(use.name, record.project, use.version).content
+        return Viewing(record.project, sources, Viewed.of(content, sources, None, use.until), use)
 
     def _source(self, pin: PinnedLookup) -> Source:
         """Return the source that a training set read: the pinned version and snapshot of a group."""
         record = self._catalog.group(pin.group, pin.project)
         version = self._catalog.version(record, pin.version, pin.snapshot)
         source = self._catalog.resolved(pin.lookup, record, version, self._catalog.snapshot(record, version))
-        return source.with_ttl(pin.ttl)  # the ttl of the time of saving, since the registered one may have changed
+        # The ttl of the time of saving, since the registered one may have changed.
+        return replace(source.with_ttl(pin.ttl), ahead=pin.ahead)
 
     def _place(self, record: TrainingSetRecord) -> Location:
         return self._saved.at(record.folder)
 
 
 def _pin(source: Source) -> PinnedLookup:
-    return source.pin(snapshot=source.snapshot.number, ttl=source.record.group.materialization.lifetime)
+    lifetime = source.record.group.materialization.lifetime
+    return source.pin(snapshot=source.snapshot.number, ttl=lifetime, ahead=source.ahead)
 
 
 def _equal(column: pa.ChunkedArray, value: pa.Scalar) -> pa.ChunkedArray:

@@ -7,6 +7,7 @@ from seeknal.registry.records import (
     GroupRecord,
     GroupState,
     Load,
+    ModelRecord,
     OnlineTableRecord,
     PinnedLookup,
     Question,
@@ -14,6 +15,8 @@ from seeknal.registry.records import (
     TokenRecord,
     TrainingSetRecord,
     Version,
+    ViewRecord,
+    ViewUse,
 )
 from seeknal.registry.sqlite import FILE as REGISTRY_FILE
 from seeknal.registry.sqlite import file_of
@@ -24,6 +27,7 @@ __all__ = [
     "GroupRecord",
     "GroupState",
     "Load",
+    "ModelRecord",
     "OnlineTableRecord",
     "PinnedLookup",
     "Question",
@@ -32,6 +36,8 @@ __all__ = [
     "TokenRecord",
     "TrainingSetRecord",
     "Version",
+    "ViewRecord",
+    "ViewUse",
     "copy_registry",
     "has_registry",
     "open_registry",

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from seeknal.errors import DefinitionError
-from seeknal.names import did_you_mean, split_label, the_only
-from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord
+from seeknal.names import did_you_mean, split_label, split_version, the_only
+from seeknal.registry import GroupRecord, OnlineTableRecord, Registry, TrainingSetRecord, ViewRecord
 from seeknal.registry.home_locks import HomeLocks
 from seeknal.system.storage import Storage
+from seeknal.values.arguments import check_number
 
 T = TypeVar("T", GroupRecord, OnlineTableRecord, TrainingSetRecord)
 
@@ -49,6 +50,45 @@ class Finder(HomeLocks):
             DefinitionError: There is none, or several projects have one.
         """
         return self._only("training set", name, project, self.registry.training_sets)
+
+    def view(self, name: str, project: str | None = None, version: int | None = None) -> ViewRecord:
+        """Return a version of a feature view by the view's name; "shop/next_basket@3" names project, view and version.
+
+        Args:
+            name: The name.
+            project: The project. None: the only one that has such a view.
+            version: The number of the version. None: the newest that is not retired.
+
+        Raises:
+            DefinitionError: There is no such view or version, or several projects have the view.
+        """
+        label, named = split_version(name)
+        if named is not None and version is not None and named != version:
+            raise DefinitionError(f"{name!r} names version {named}, not {version}. Name only one of them.")
+        number = named if version is None else check_number("version", version, 1)
+        versions = self.view_versions(label, project)
+        found = next((one for one in reversed(versions) if one.number == number), None)
+        if number is None:
+            found = next((one for one in reversed(versions) if one.retired_at is None), versions[-1])
+        if found is None:
+            known = ", ".join(str(one.number) for one in versions)
+            raise DefinitionError(
+                f"Feature view {label!r} has no version {number}. There are: {known}.", version=number
+            )
+        return found
+
+    def view_versions(self, name: str, project: str | None = None) -> list[ViewRecord]:
+        """Return the versions of a feature view, oldest first; without a project, search all of them.
+
+        Raises:
+            DefinitionError: There is no such view, or several projects have one.
+        """
+        project, own = split_label("feature view", name, project)
+        found = self.registry.views(project, own)
+        if len({one.project for one in found}) != 1:
+            every = {(one.project, one.name): one for one in self.registry.views()}
+            the_only("feature view", own, project, list(every.values()), str(self.storage))
+        return found
 
     def _only(self, kind: str, label: str, project: str | None, find: Callable[..., list[T]]) -> T:
         """Return the only record with a label, which is a name or "project/name"."""

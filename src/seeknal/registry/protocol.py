@@ -18,11 +18,13 @@ from seeknal.registry.records import (
     GroupRecord,
     GroupState,
     Load,
+    ModelRecord,
     OnlineTableRecord,
     SnapshotRecord,
     TokenRecord,
     TrainingSetRecord,
     Version,
+    ViewRecord,
 )
 from seeknal.values.times import Interval
 
@@ -216,6 +218,32 @@ class TrainingSets(Protocol):
         """Remove a training set."""
 
 
+class Views(Protocol):
+    """The feature views."""
+
+    def save_view(self, view: ViewRecord) -> bool:
+        """Register a version of a view by compare-and-swap: only if its number follows the last one of the view.
+
+        A version that is registered already, with the same text, only gets the description, owner and tags that are given. Return
+        False, and change nothing, if another version has the number.
+        """
+
+    def views(self, project: str | None = None, name: str | None = None) -> list[ViewRecord]:
+        """Return all versions of the views, of one project or name if it is given, ordered by project, name and number."""
+
+    def retire_view(self, view: ViewRecord, at: int | None) -> None:
+        """Mark a version of a view as retired at a time; None: as not retired."""
+
+    def delete_view(self, project: str, name: str) -> None:
+        """Remove a view with all its versions and the records of its models."""
+
+    def add_model(self, model: ModelRecord) -> None:
+        """Register a model, or replace what was registered under its name for the same version and training set."""
+
+    def models(self, project: str, view: str) -> list[ModelRecord]:
+        """Return the models of a view, in the order in which they were registered."""
+
+
 class Tokens(Protocol):
     """The access tokens."""
 
@@ -233,7 +261,7 @@ class Tokens(Protocol):
         """Mark a token as revoked."""
 
 
-class Registry(Groups, Commits, Loads, Erasures, Tables, TrainingSets, Tokens, Protocol):
+class Registry(Groups, Commits, Loads, Erasures, Tables, TrainingSets, Views, Tokens, Protocol):
     """The registry of a home. Any number of threads and processes may use it at once."""
 
     def stamp(self) -> bytes:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seeknal.define.schema import Schema
     from seeknal.offline import DataFile
     from seeknal.online import Codec
+    from seeknal.registry.view_content import ViewContent
 
 WRITES = ("overwrite", "append", "merge")
 """The modes of snapshots that write a caller's rows; the other modes only rearrange stored rows."""
@@ -216,6 +217,7 @@ class PinnedLookup:
             create automatically does.
         snapshot: For a training set, the number of the snapshot that it read. None: the version's last one.
         ttl: For a training set, how long the group's values were valid, in microseconds; None: forever.
+        ahead: How long after each moment it is read, in microseconds: the window of a label ends then.
     """
 
     project: str
@@ -227,6 +229,7 @@ class PinnedLookup:
     whole: bool = False
     snapshot: int | None = None
     ttl: int | None = None
+    ahead: int = 0
 
     @property
     def space(self) -> str:
@@ -265,6 +268,27 @@ class Question:
 
 
 @dataclass(frozen=True)
+class ViewUse:
+    """What a version of a feature view made of a training set.
+
+    Args:
+        name: The view.
+        version: The number of its version.
+        split: The split, as `seeknal.define.splits` writes it; None: the rows are in one part.
+        until: The time up to which the events of the label are complete, in microseconds since 1970; None: there is no label.
+        unfinished: How many rows have a label's window that ends later.
+        kind: The kind of frame that the spine was.
+    """
+
+    name: str
+    version: int
+    split: dict[str, object] | None = None
+    until: int | None = None
+    unfinished: int = 0
+    kind: str = "pandas"
+
+
+@dataclass(frozen=True)
 class TrainingSetRecord:
     """A saved training set.
 
@@ -278,6 +302,7 @@ class TrainingSetRecord:
         has_rows: Whether the rows of the result were kept.
         created_at: When it was saved.
         folder: The folder with its spine and rows, in the home's `datasets`.
+        view: The version of a feature view that it belongs to, and what that view made of it; None: it belongs to none.
     """
 
     project: str
@@ -289,6 +314,7 @@ class TrainingSetRecord:
     has_rows: bool
     created_at: int
     folder: str
+    view: ViewUse | None = None
 
     @property
     def label(self) -> str:
@@ -303,7 +329,18 @@ def space_of(project: str, group: str, version: int) -> str:
 
 @dataclass(frozen=True)
 class OnlineTableRecord:
-    """A registered online table. Its ttl, in microseconds, overrides those of the groups; None: it has none."""
+    """A registered online table.
+
+    Args:
+        project: Name of its project.
+        name: Its name. A table that serves a version of a feature view is named after both: "next_basket@3".
+        lookups: What it serves of each group.
+        ttl: How long stored values are valid, in microseconds, in place of the groups' ttl; None: the groups' applies.
+        target: The name of its online store.
+        created_at: When it was registered.
+        view: The number of the version of the feature view that it serves; None: it serves none.
+        log: The share of its answers that are logged; None: none.
+    """
 
     project: str
     name: str
@@ -311,6 +348,8 @@ class OnlineTableRecord:
     ttl: int | None
     target: str
     created_at: int
+    view: int | None = None
+    log: float | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -325,6 +364,73 @@ class OnlineTableRecord:
     def label(self) -> str:
         """Project and name."""
         return f"{self.project}/{self.name}"
+
+
+@dataclass(frozen=True)
+class ViewRecord(Shown):
+    """One version of a feature view, with what is said about the view itself.
+
+    Args:
+        project: Name of its project.
+        name: Name of the view.
+        number: Number of the version.
+        text: What the version is, as `seeknal.registry.view_content` writes it.
+        created_at: When it was registered.
+        retired_at: When it was retired; None: it was not.
+        description: A sentence for readers.
+        owner: Who is responsible for the view.
+        tags: Words to find it by.
+    """
+
+    project: str
+    name: str
+    number: int
+    text: str = field(repr=False)
+    created_at: int
+    retired_at: int | None = None
+    description: str | None = None
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Project, name and version, as in "shop/next_basket@3"."""
+        return f"{self.project}/{self.name}@{self.number}"
+
+    @property
+    def table(self) -> str:
+        """The name of the online table that serves the version."""
+        return f"{self.name}@{self.number}"
+
+    @cached_property
+    def content(self) -> ViewContent:
+        """What the version is."""
+        from seeknal.registry.view_content import ViewContent
+
+        return ViewContent.loads(self.text)
+
+
+@dataclass(frozen=True)
+class ModelRecord(Shown):
+    """A model that registered itself with the training set of a feature view.
+
+    Args:
+        project: Name of the view's project.
+        view: Name of the view.
+        name: Name of the model.
+        version: Number of the version of the view.
+        training_set: Name of the training set.
+        uri: Where the model is, such as "models:/next_basket/4"; None: not said.
+        created_at: When it was registered.
+    """
+
+    project: str
+    view: str
+    name: str
+    version: int
+    training_set: str
+    uri: str | None
+    created_at: int
 
 
 @dataclass(frozen=True)

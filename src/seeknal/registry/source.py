@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,12 +22,21 @@ from seeknal.values.times import EMPTY_INTERVAL, Interval, show
 
 @dataclass(frozen=True)
 class Source:
-    """A lookup, and the stored rows that it refers to."""
+    """A lookup, and the stored rows that it refers to.
+
+    Args:
+        lookup: The lookup.
+        record: The group.
+        version: Its version.
+        snapshot: The stored rows.
+        ahead: How long after the moments of a spine it is read, in microseconds: the window of a label ends then.
+    """
 
     lookup: FeatureLookup
     record: GroupRecord
     version: Version
     snapshot: Snapshot
+    ahead: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         known = self.version.schema.feature_names

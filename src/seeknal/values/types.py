@@ -7,6 +7,7 @@ The *logical* type is the one a user gets back, the *stored* type the nearest ex
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -326,11 +327,44 @@ def parse(name: str | pa.DataType) -> pa.DataType:
         return logical(name)
     with suppress(ValueError):
         if isinstance(name, str):
-            return logical(pa.type_for_alias(name))
+            return logical(_named(name))
     raise DefinitionError(
         f"{name!r} is not a type. Write int64, float64, bool, string, date32, timestamp[us], "
         "or pass a pyarrow type such as pyarrow.list_(pyarrow.float32(), 64)."
     )
+
+
+_SCHEMA = "arrow:"
+"""How the text of a type begins that has no name: a schema with one field of that type follows."""
+_ZONED = re.compile(r"timestamp\[(s|ms|us|ns), (?:tz=)?([^\]]+)\]")
+_DECIMAL = re.compile(r"decimal128\((\d{1,2}), ?(-?\d{1,2})\)")
+
+
+def _named(text: str) -> pa.DataType:
+    """Return the type with a name of Arrow, or with the text of a type that has no name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if found := _ZONED.fullmatch(text):
+        return pa.timestamp(found[1], found[2])
+    if found := _DECIMAL.fullmatch(text):
+        return pa.decimal128(int(found[1]), int(found[2]))
+    if text.startswith(_SCHEMA):
+        return pa.ipc.read_schema(pa.py_buffer(b64decode(text.removeprefix(_SCHEMA)))).field(0).type
+    return pa.type_for_alias(text)
+
+
+def as_text(kind: pa.DataType) -> str:
+    """Return the text of a logical type, of which `parse` returns the same type.
+
+    >>> as_text(pa.float64()), as_text(UTC)
+    ('double', 'timestamp[us, tz=UTC]')
+    """
+    with suppress(ValueError):
+        if _named(str(kind)) == kind:
+            return str(kind)
+    return _SCHEMA + b64encode(pa.schema([pa.field("", kind)]).serialize().to_pybytes()).decode()
 
 
 def parse_each(argument: str, given: object) -> dict[str, pa.DataType]:

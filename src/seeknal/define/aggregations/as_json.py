@@ -47,7 +47,7 @@ def to_json(aggregation: Aggregation) -> dict[str, Any]:
     for field in fields(aggregation):
         value = getattr(aggregation, field.name)
         if field.name == "fill":
-            found |= {} if value is None else {"fill": _fill_to_json(value)}
+            found |= {} if value is None else {"fill": value_to_json(value)}
         elif _is_needed(field) or value != field.default:
             found[field.name] = _argument_to_json(value)
     return found
@@ -74,7 +74,7 @@ def from_json(given: Mapping[str, Any]) -> Aggregation:
         raise DefinitionError(f"{name} has no {missing[0]!r}, without which it cannot be computed.")
     arguments = {argument: value for argument, value in given.items() if argument != "aggregation"}
     if "fill" in arguments:
-        arguments["fill"] = _fill_from_json(arguments["fill"])
+        arguments["fill"] = value_from_json(arguments["fill"])
     return kind(**arguments)
 
 
@@ -88,7 +88,8 @@ def _argument_to_json(value: object) -> object:
     return [_argument_to_json(one) for one in value] if isinstance(value, tuple) else value
 
 
-def _fill_to_json(value: object) -> object:
+def value_to_json(value: object) -> object:
+    """Return a value as JSON has it: with a tag where JSON has no such value."""
     if isinstance(value, tuple):
         return []
     if isinstance(value, bool | str) or (isinstance(value, int) and -_SAFE < value < _SAFE):
@@ -96,7 +97,12 @@ def _fill_to_json(value: object) -> object:
     return next({tag: write(value)} for tag, kind, write, _ in _TAGS if isinstance(value, kind))
 
 
-def _fill_from_json(value: object) -> object:
+def value_from_json(value: object) -> object:
+    """Return the value of which `value_to_json` returned this.
+
+    Raises:
+        DefinitionError: A later release of Seeknal has made it.
+    """
     if not isinstance(value, Mapping):
         return value
     tag, text = next(iter(value.items())) if len(value) == 1 else (None, None)

@@ -34,13 +34,15 @@ from seeknal.registry.records import (
     GroupRecord,
     GroupState,
     Load,
+    ModelRecord,
     OnlineTableRecord,
     SnapshotRecord,
     TokenRecord,
     TrainingSetRecord,
     Version,
+    ViewRecord,
 )
-from seeknal.registry.sqlite import group_rows, loads, upgrade, writes
+from seeknal.registry.sqlite import group_rows, loads, upgrade, views, writes
 from seeknal.registry.sqlite import tables as t
 from seeknal.registry.sqlite.database import Database, reading, writing
 from seeknal.registry.sqlite.rows import (
@@ -279,7 +281,9 @@ class SqliteRegistry(Database):
 
     @writing
     def add_training_set(self, db: Connection, made: TrainingSetRecord) -> None:
-        texts = {name: msgspec.json.encode(getattr(made, name)).decode() for name in ("pins", "question")}
+        texts = {name: msgspec.json.encode(getattr(made, name)).decode() for name in ("pins", "question", "view")}
+        if made.view is None:
+            del texts["view"]
         try:
             db.execute(insert(t.training_set).values(**(asdict(made) | texts)))
         except IntegrityError:
@@ -296,6 +300,30 @@ class SqliteRegistry(Database):
     def delete_training_set(self, db: Connection, record: TrainingSetRecord) -> None:
         mine = (t.training_set.c.project == record.project) & (t.training_set.c.name == record.name)
         db.execute(delete(t.training_set).where(mine))
+
+    @writing
+    def save_view(self, db: Connection, view: ViewRecord) -> bool:
+        return views.save(db, view)
+
+    @reading
+    def views(self, db: Connection, project: str | None = None, name: str | None = None) -> list[ViewRecord]:
+        return views.all_of(db, project, name)
+
+    @writing
+    def retire_view(self, db: Connection, view: ViewRecord, at: int | None) -> None:
+        views.retire(db, view, at)
+
+    @writing
+    def delete_view(self, db: Connection, project: str, name: str) -> None:
+        views.remove(db, project, name)
+
+    @writing
+    def add_model(self, db: Connection, model: ModelRecord) -> None:
+        views.add_model(db, model)
+
+    @reading
+    def models(self, db: Connection, project: str, view: str) -> list[ModelRecord]:
+        return views.models(db, project, view)
 
     @writing
     def add_token(self, db: Connection, token: TokenRecord) -> None:

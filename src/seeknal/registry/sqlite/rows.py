@@ -19,6 +19,7 @@ from seeknal.registry.records import (
     Question,
     TokenRecord,
     TrainingSetRecord,
+    ViewUse,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _definition_of(row: Row[tuple[object, ...]]) -> FeatureGroup | WindowedGroup
 def online_table_of(row: Row[tuple[object, ...]]) -> OnlineTableRecord:
     """Return the online table in a row."""
     lookups = msgspec.json.decode(row.lookups, type=tuple[PinnedLookup, ...])
-    return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at)
+    return OnlineTableRecord(row.project, row.name, lookups, row.ttl, row.target, row.created_at, row.view, row.log)
 
 
 def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
@@ -75,6 +76,7 @@ def training_set_of(row: Row[tuple[object, ...]]) -> TrainingSetRecord:
         bool(row.has_rows),
         row.created_at,
         row.folder,
+        None if row.view is None else msgspec.json.decode(row.view, type=ViewUse),
     )
 
 

@@ -116,7 +116,10 @@ online_table = Table(
     Column("ttl", BigInteger),
     Column("target", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("view", Integer),
+    Column("log", Float),
 )
+"""A table that serves a version of a feature view has the number of that version as its `view`."""
 
 training_set = Table(
     "training_set",
@@ -130,7 +133,43 @@ training_set = Table(
     Column("has_rows", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("folder", Text, nullable=False),
+    Column("view", Text),
 )
+
+feature_view = Table(
+    "feature_view",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("description", Text),
+    Column("owner", Text),
+    Column("tags", Text, nullable=False),
+)
+
+view_version = Table(
+    "view_version",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("retired_at", BigInteger),
+)
+"""The versions of a feature view, which do not change; only whether they are retired does."""
+
+model = Table(
+    "model",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("view", String(128), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("training_set", String(128), primary_key=True),
+    Column("uri", Text),
+    Column("created_at", BigInteger, nullable=False),
+)
+"""The models that registered themselves with a training set of a view."""
 
 token = Table(
     "token",

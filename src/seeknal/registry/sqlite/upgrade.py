@@ -10,7 +10,7 @@ from seeknal.errors import StoreError
 from seeknal.registry.sqlite import tables as t
 from seeknal.values.sql import comma, quote
 
-HEAD = "0003"
+HEAD = "0004"
 """The number of the last migration."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _alembic_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

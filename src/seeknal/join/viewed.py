@@ -1,0 +1,188 @@
+"""The rows of a spine as a feature view makes them: looked-up features, defaults, computed features, and the label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.define.label import DROP
+from seeknal.engine import Engine
+from seeknal.errors import DataError, DefinitionError
+from seeknal.join import retrieval
+from seeknal.join.retrieval import Spine
+from seeknal.registry import Question
+from seeknal.registry.source import Source
+from seeknal.registry.view_content import LabelContent, ViewContent
+from seeknal.request.recipe import Recipe
+from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values import casting, frames
+from seeknal.values.frames import Frame
+from seeknal.values.moments import utc
+from seeknal.values.times import Interval, show
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """What a version of a view makes of looked-up features.
+
+    Args:
+        recipe: Makes the features that the model reads.
+        label: The label. None: rows get none.
+        source: What computes the label.
+        until: The time up to which the events of the label are complete, in microseconds since 1970.
+    """
+
+    recipe: Recipe
+    label: LabelContent | None = None
+    source: Source | None = None
+    until: int = 0
+
+    @staticmethod
+    def of(content: ViewContent, sources: Sequence[Source], recipe: Recipe | None, until: int | None) -> Viewed:
+        """Return what a version of a view makes of its sources, the last of which computes the label, if it has one.
+
+        Args:
+            content: What the version is.
+            sources: Its lookups and, if `until` is given, the source of its label.
+            recipe: Its recipe, if the caller has it. None: the functions are imported.
+            until: The time up to which the events of the label are complete. None: rows get no label.
+        """
+        looked_up = sources if until is None else sources[:-1]
+        made = recipe or content.recipe(kinds_of(looked_up), pii=pii_of(looked_up))
+        return Viewed(made) if until is None else Viewed(made, content.label, sources[-1], until)
+
+    @property
+    def used(self) -> list[str]:
+        """The columns of the spine that it reads besides keys and moment."""
+        return list(self.recipe.request)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a view puts beside a spine.
+
+    Args:
+        kept: The names of the spine's columns to keep.
+        table: The columns to put beside them.
+        rows: Which rows stay; None: all.
+        unfinished: How many rows have a label's window that is not over.
+    """
+
+    kept: list[str]
+    table: pa.Table
+    rows: pa.ChunkedArray | None
+    unfinished: int
+
+    def beside(self, frame: Frame, kind: str) -> Any:
+        """Return the rows that stay, with the spine's columns to keep, as a frame of the given kind."""
+        if self.rows is None:
+            return frames.with_columns(frame, self.kept, self.table, kind)
+        if kind == "pandas" == frame.kind:  # its index and its types stay
+            return frames.with_columns(frame, self.kept, self.table, kind)[self.rows.to_numpy()]
+        return frames.from_arrow(frames.with_columns(frame, self.kept, self.table, "arrow").filter(self.rows), kind)
+
+
+def kinds_of(sources: Sequence[Source]) -> dict[str, pa.DataType]:
+    """Return the types of the looked-up features, by their names in the result."""
+    return {out: source.version.schema.feature(own).type for source in sources for own, out in source.features.items()}
+
+
+def pii_of(sources: Sequence[Source]) -> set[str]:
+    """Return the names in the spine of the join keys that are personal data."""
+    return {out for one in sources for own, out in one.keys.items() if own in one.record.group.entity.pii_keys}
+
+
+def columns(
+    engine: Engine,
+    sources: Sequence[Source],
+    viewed: Viewed,
+    spine: Spine,
+    question: Question,
+    on_progress: OnProgress = no_progress,
+) -> Columns:
+    """Return the columns that a view puts beside the rows of a spine.
+
+    Args:
+        engine: The engine that joins.
+        sources: The lookups of the view.
+        viewed: What the view makes of them.
+        spine: The spine, already read; see `retrieval.read_spine`.
+        question: The interval of event time that is visible.
+        on_progress: Called with each step.
+
+    Raises:
+        DataError: The spine lacks a column, a value does not fit, or a function fails.
+        DefinitionError: Two columns of the result would have the same name.
+    """
+    recipe = viewed.recipe
+    spine = replace(spine, also=[*spine.also, *viewed.used])
+    kept, found = retrieval.training_set(engine, sources, spine, question.span, on_progress)
+    made = [name for name in recipe.names if name not in recipe.request]
+    _check_made(sources, [*made, *([viewed.label.column] if viewed.label else [])], kept)
+    given = {name: _request_value(spine.frame, name, kind) for name, kind in recipe.request.items()}
+    given |= dict(zip(found.column_names, found.columns, strict=True))
+    on_progress("Computing features")
+    names = list(dict.fromkeys(name for source in sources for name in source.keys.values()))
+    keys = spine.frame.table(names)
+    computed = recipe.columns(given, {name: keys[name] for name in names})
+    table = pa.Table.from_pydict({name: computed[name] for name in made})
+    if viewed.label is None or viewed.source is None:
+        return Columns(kept, table, None, 0)
+    on_progress("Looking up the label")
+    return _labelled(engine, viewed, viewed.label, viewed.source, spine, Columns(kept, table, None, 0))
+
+
+def _labelled(
+    engine: Engine, viewed: Viewed, label: LabelContent, source: Source, spine: Spine, found: Columns
+) -> Columns:
+    used, _ = retrieval.spine_columns([source], spine)
+    frame = spine.frame.table(used)
+    at = utc(spine.date_col, frame[spine.date_col], up=False)
+    value = retrieval.look_up(engine, [source], frame, at, Interval()).column(0)
+    if label.is_any:
+        value = pc.fill_null(pc.greater(value.cast(pa.int64()), 0), fill_value=False)
+    # A row without a moment has no window, so it never gets a label.
+    ends = pc.add(at.cast(pa.int64()), pa.scalar(source.ahead, pa.int64()))
+    over = pc.fill_null(pc.less_equal(ends, viewed.until), fill_value=False)
+    value = pc.if_else(over, value, pa.scalar(None, value.type))
+    unfinished = len(value) - (pc.sum(over).as_py() or 0)
+    drops = unfinished and label.unfinished == DROP
+    return Columns(found.kept, found.table.append_column(label.column, value), over if drops else None, unfinished)
+
+
+def _check_made(sources: Sequence[Source], made: Sequence[str], kept: Sequence[str]) -> None:
+    looked_up = {out for source in sources for out in source.features.values()}
+    for i, name in enumerate(made):
+        if name in kept or name in made[:i]:
+            of = "the spine" if name in kept else "the view"
+            what = "a feature" if name in looked_up else "what the view computes"
+            raise DefinitionError(
+                f"Two columns would be named {name!r}: one of {of} and {what}. Drop or rename that column of the spine, or leave it "
+                "out: keep_cols=[...].",
+                name=name,
+            )
+
+
+def _request_value(frame: Frame, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a request value as a column of the spine has it, in its declared type."""
+    column = frame.table([name])[name]
+    if not casting.fits(column, kind):
+        raise DataError(
+            f"The spine's {name} is {column.type}, and the view declares it as {kind}, which its values do not fit exactly. "
+            "Cast the column, or declare another type.",
+            column=name,
+        )
+    return casting.cast(column, kind)
+
+
+def unfinished_notice(label: str, found: Columns, until: int, *, dropped: bool) -> str:
+    """Return the notice that the windows of some rows are not over."""
+    what = "were left out" if dropped else "have no label"
+    return (
+        f"{found.unfinished:,} rows {what}: the window of the label {label!r} ends after {show(until)}, up to which its events are "
+        "known to be complete. If they are complete until later, pass label_until=..."
+    )

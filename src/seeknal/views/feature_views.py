@@ -1,0 +1,375 @@
+"""The feature views of a store: their versions, training sets and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from seeknal.define.feature_view import ViewDefinition
+from seeknal.define.label import DROP
+from seeknal.define.splits import Split, read_split
+from seeknal.errors import DefinitionError, notice
+from seeknal.join import leaks, retrieval
+from seeknal.join.inquiry import SPINE, Inquiry
+from seeknal.join.training_sets import TrainingSets, Viewing
+from seeknal.join.viewed import Viewed, columns, kinds_of, pii_of
+from seeknal.names import check_text
+from seeknal.registry import ModelRecord, PinnedLookup, TrainingSetRecord, ViewRecord, ViewUse
+from seeknal.registry.catalog import AsOf, Catalog
+from seeknal.registry.source import Source
+from seeknal.registry.view_content import LabelContent, ViewContent
+from seeknal.registry.views import save_version
+from seeknal.system.progress import OnProgress, no_progress
+from seeknal.values import frames
+from seeknal.values.display import Shown
+from seeknal.values.times import Interval, Moment, instant, now, show
+from seeknal.views import definitions
+
+if TYPE_CHECKING:
+    from seeknal.define.request_feature import RequestFeature
+    from seeknal.engine import Engine
+    from seeknal.join.leaks import Findings
+    from seeknal.request.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Retired(Shown):
+    """The outcome of retiring a version of a view.
+
+    Args:
+        view: Project, name and version.
+        training_sets: The saved training sets of the version, which can still be read and reproduced.
+        models: The models that were trained on them.
+        was_served: Whether the version was served until now.
+    """
+
+    view: str
+    training_sets: tuple[str, ...]
+    models: tuple[str, ...]
+    was_served: bool
+
+    def __str__(self) -> str:
+        lines = [f"{self.view} retired" + (", and no longer served" if self.was_served else "")]
+        lines += [f"training set {name} was made with it" for name in self.training_sets]
+        return "\n  ".join([*lines, *(f"model {name} was trained with it" for name in self.models)])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows to make a training set for.
+
+    Args:
+        spine: A frame with the join keys, the request values and a moment in each row.
+        date_col: The column with the moments.
+        keep: Columns to keep besides those that the view uses. None: all.
+        interval: Only feature values with an event time inside it are visible. It does not bound the label.
+        as_of: Only what was stored by then is visible: a moment, a snapshot's number, or a mapping from group to number.
+        label_until: The time up to which the events of the label are complete. None: that of its newest event, or the time that counts
+            as now if that is earlier.
+        label: Whether to add the label.
+    """
+
+    spine: object
+    date_col: str
+    keep: Sequence[str] | None = None
+    interval: Interval = field(default_factory=Interval)
+    as_of: AsOf | None = None
+    label_until: Moment | None = None
+    label: bool = True
+
+
+class FeatureViews:
+    """The feature views of a store.
+
+    A view is named by its name and `project`. Without `project`, it is the only view of that name; "shop/next_basket@3" names project,
+    view and version. Without a version, it is the newest one that is not retired.
+
+    Args:
+        catalog: The home's catalog.
+        engine: Returns the engine that joins rows. It is called only when rows are joined.
+        training_sets: The saved training sets.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], training_sets: TrainingSets) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._training_sets = training_sets
+
+    def all(self, *, project: str | None = None) -> list[ViewRecord]:
+        """Return all versions of all views, of one project or of all, ordered by project, name and number."""
+        return self._catalog.registry.views(project)
+
+    def get(self, name: str, *, project: str | None = None, version: int | None = None) -> ViewRecord:
+        """Return a version of a view.
+
+        Raises:
+            DefinitionError: There is no such view or version, or several projects have the view.
+        """
+        return self._catalog.view(name, project, version)
+
+    def versions(self, name: str, *, project: str | None = None) -> list[ViewRecord]:
+        """Return all versions of a view, oldest first.
+
+        Raises:
+            DefinitionError: There is no such view, or several projects have one.
+        """
+        return self._catalog.view_versions(name, project)
+
+    def register(self, definition: ViewDefinition) -> ViewRecord:
+        """Return the version of a view that has a definition, and register it if there is none.
+
+        Each function of a new version is run on rows that are stored now, one by one and together.
+
+        Raises:
+            DefinitionError: What the definition names does not exist, names clash, or the answers of a function differ.
+            DataError: A function fails on a stored row.
+        """
+        catalog = self._catalog
+        project, sources, recipe = definitions.read(catalog, definition)
+        label = None
+        if definition.label is not None:
+            label = definitions.label_content(catalog, definition.label, definition.name, project, sources)
+        if label and label.column in {*recipe.kinds, *(out for one in sources for out in one.keys.values())}:
+            raise DefinitionError(
+                f"The label of view {definition.name!r} has the name of a feature or key, {label.column!r}. Pass Label(..., name=...).",
+                name=label.column,
+            )
+        content = definitions.content_of(definition, sources, recipe, label)
+        known = (one.content.meaning for one in catalog.registry.views(project, definition.name))
+        if content.meaning not in known:
+            definitions.try_functions(self._engine(), sources, recipe)
+        with catalog.lifetimes.using(*(source.record for source in sources)):
+            return save_version(
+                catalog.registry,
+                project,
+                definition.name,
+                content,
+                description=definition.description,
+                owner=definition.owner,
+                tags=definition.tags,
+            )
+
+    def difference(self, name: str, old: int, new: int, *, project: str | None = None) -> list[str]:
+        """Return what changed from one version of a view to another, one sentence each.
+
+        Raises:
+            DefinitionError: There is no such view or version.
+        """
+        before, after = (self.get(name, project=project, version=number) for number in (old, new))
+        return before.content.changes(after.content)
+
+    def recipe(self, view: ViewRecord, functions: list[RequestFeature] | None = None) -> Recipe:
+        """Return the recipe of a version, which makes what the model reads.
+
+        Args:
+            view: The version.
+            functions: Its functions, if the caller has them. None: they are imported.
+
+        Raises:
+            DefinitionError: A group no longer exists, or the code of a function has changed since it was registered.
+        """
+        sources = self.sources(view)
+        return view.content.recipe(kinds_of(sources), functions, pii_of(sources))
+
+    def sources(self, view: ViewRecord, as_of: AsOf | None = None) -> list[Source]:
+        """Return the sources of a version's lookups, as stored now or as of `as_of`.
+
+        A lookup that is not pinned follows its group to its current version, as long as that has the same features in the same types.
+
+        Raises:
+            DefinitionError: A group no longer exists.
+        """
+        content = view.content
+        return [self._source(content, lookup, as_of) for lookup in content.lookups]
+
+    def _source(self, content: ViewContent, lookup: PinnedLookup, as_of: AsOf | None) -> Source:
+        if not lookup.pinned:
+            state = self._catalog.state(lookup.group, lookup.project)
+            current = state.current
+            has = {} if current is None else {one.name: str(one.type) for one in current.schema.features}
+            if all(has.get(own) == content.types[out] for own, out in lookup.features):
+                return self._catalog.source(replace(lookup.lookup, version=None), as_of)
+        return self._catalog.source(lookup.lookup, as_of)
+
+    def training_set(
+        self,
+        view: ViewRecord,
+        name: str,
+        rows: Rows,
+        *,
+        split: Split | Sequence[Moment] | None = None,
+        keep_rows: bool = False,
+        on_progress: OnProgress = no_progress,
+        recipe: Recipe | None = None,
+    ) -> TrainingSetRecord:
+        """Build a training set of a version of a view, and save what is needed to rebuild it.
+
+        Args:
+            view: The version.
+            name: The name of the training set, new in the project of the view.
+            rows: The rows.
+            split: How the rows are split; two moments are the first of validation and of test.
+            keep_rows: Save the result's rows too.
+            on_progress: Called with each step.
+            recipe: The recipe of the version, if the caller has it. None: its functions are imported.
+
+        Raises:
+            DefinitionError: The name is taken, or names clash.
+            DataError: The spine lacks a column, a value does not fit, or a function fails.
+        """
+        plan = read_split(split)
+        sources, viewed = self._viewed(view, rows, recipe)
+        text = None if plan is None else plan.to_json()
+        if plan is not None and text is not None and text["by"] == "entity" and "keys" not in text:
+            text["keys"] = list(sources[0].keys.values())
+        use = ViewUse(
+            view.name,
+            view.number,
+            text,
+            viewed.until if viewed.label else None,
+            0,
+            frames.output_kind(rows.spine, None),
+        )
+        asked = Inquiry(
+            [one.lookup for one in sources], SPINE, rows.spine, rows.date_col, rows.keep, interval=rows.interval
+        )
+        viewing = Viewing(view.project, sources, viewed, use)
+        made = self._training_sets.save(name, asked, keep_rows=keep_rows, on_progress=on_progress, viewing=viewing)
+        _tell(viewed, made.view.unfinished if made.view else 0)
+        return made
+
+    def frame(
+        self,
+        view: ViewRecord,
+        rows: Rows,
+        output: str | None = None,
+        on_progress: OnProgress = no_progress,
+        recipe: Recipe | None = None,
+    ) -> Any:
+        """Return the rows of a spine as a version of a view makes them, without saving anything.
+
+        Returns:
+            A frame with the spine's rows and columns, then the features, then the label. Rows whose label is not known yet are left
+            out, unless the label says "null".
+
+        Raises:
+            DefinitionError: Names clash, or the output does not exist.
+            DataError: The spine lacks a column, a value does not fit, or a function fails.
+        """
+        kind = frames.output_kind(rows.spine, output)
+        sources, viewed = self._viewed(view, rows, recipe)
+        looked_up = sources[:-1] if viewed.label else sources
+        asked = Inquiry(
+            [one.lookup for one in looked_up], SPINE, rows.spine, rows.date_col, rows.keep, interval=rows.interval
+        )
+        spine = retrieval.Spine(
+            frames.opened(rows.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb", also=viewed.used
+        )
+        spine = retrieval.read_spine(sources, spine)
+        found = columns(self._engine(), looked_up, viewed, spine, asked.question, on_progress)
+        _tell(viewed, found.unfinished)
+        return found.beside(spine.frame, kind)
+
+    def check(self, view: ViewRecord, rows: Rows, on_progress: OnProgress = no_progress) -> Findings:
+        """Look for leaks that a correct join cannot prevent; see `seeknal.join.leaks`. The label counts as a column of the spine."""
+        from seeknal.views.overlaps import overlaps
+
+        sources, viewed = self._viewed(view, rows, None)
+        looked_up = sources[:-1] if viewed.label else sources
+        asked = Inquiry(
+            [one.lookup for one in looked_up], SPINE, rows.spine, rows.date_col, rows.keep, interval=rows.interval
+        )
+        table = retrieval.spine_table(looked_up, rows.spine, asked.question, viewed.used)
+        assert table is not None  # noqa: S101 - the question has a spine
+        spine = retrieval.Spine(frames.opened(table), asked.date_col, also=viewed.used)
+        found = columns(self._engine(), looked_up, viewed, spine, asked.question, on_progress)
+        whole = found.beside(spine.frame, "arrow")
+        label = [viewed.label.column] if viewed.label else []
+        kept = [*(name for name in table.column_names if name not in viewed.recipe.request), *label]
+        findings = leaks.check(self._engine(), looked_up, whole.select(kept), asked.question, on_progress)
+        made = [name for name in viewed.recipe.names if name not in viewed.recipe.looked_up]
+        copied = leaks.copies(whole, whole, label, made)
+        late, looked_at = overlaps(self._engine(), looked_up, viewed) if viewed.label else ([], [])
+        return leaks.Findings([*findings, *copied, *late], [*findings.looked_at, *looked_at])
+
+    def _viewed(self, view: ViewRecord, rows: Rows, recipe: Recipe | None) -> tuple[list[Source], Viewed]:
+        """Return the sources of a version, with that of its label at the end, and what the version makes of them."""
+        content, sources = view.content, self.sources(view, rows.as_of)
+        own = recipe or content.recipe(kinds_of(sources), pii=pii_of(sources))
+        if content.label is None or not rows.label:
+            if rows.label_until is not None:
+                raise DefinitionError(f"{view.label} has no label, so leave out label_until.")
+            return sources, Viewed(own)
+        source = self._label_source(content.label, rows.as_of)
+        until = _complete_until(source, rows)
+        return [*sources, source], Viewed(own, content.label, source, until)
+
+    def _label_source(self, label: LabelContent, as_of: AsOf | None) -> Source:
+        return replace(self._catalog.source(label.lookup.lookup, as_of), ahead=label.lookup.ahead)
+
+    def retire(self, view: ViewRecord, at: int | None = None) -> Retired:
+        """Retire a version of a view, so that no name without a version means it. Its training sets stay.
+
+        The caller ends its serving first.
+        """
+        made = self.made_with(view)
+        models = [one.name for one in self.models(view) if one.version == view.number]
+        self._catalog.registry.retire_view(view, now() if at is None else at)
+        return Retired(view.label, tuple(one.label for one in made), tuple(dict.fromkeys(models)), was_served=False)
+
+    def made_with(self, view: ViewRecord, *, any_version: bool = False) -> list[TrainingSetRecord]:
+        """Return the saved training sets of a version of a view, or of all its versions."""
+        return [
+            one
+            for one in self._catalog.registry.training_sets(view.project)
+            if one.view and one.view.name == view.name and (any_version or one.view.version == view.number)
+        ]
+
+    def models(self, view: ViewRecord) -> list[ModelRecord]:
+        """Return the models that registered themselves with training sets of a view, of all its versions, oldest first."""
+        return self._catalog.registry.models(view.project, view.name)
+
+    def add_model(self, made: TrainingSetRecord, name: str, uri: str | None = None) -> ModelRecord:
+        """Register a model that was trained on a training set of a view.
+
+        Raises:
+            DefinitionError: The training set belongs to no view, or an argument has the wrong form.
+        """
+        if made.view is None:
+            raise DefinitionError(
+                f"Training set {made.label} belongs to no feature view. Make it with FeatureView.training_set."
+            )
+        where = None if uri is None else check_text("uri", uri)
+        model = ModelRecord(
+            made.project, made.view.name, check_text("name", name), made.view.version, made.name, where, now()
+        )
+        self._catalog.registry.add_model(model)
+        return model
+
+
+def _complete_until(source: Source, rows: Rows) -> int:
+    """Return the time up to which the events of a label are complete."""
+    clock = instant(rows.as_of) if isinstance(rows.as_of, str | date) else now()
+    if rows.label_until is not None:
+        until = instant(rows.label_until, whole_day=True)
+        if until > clock:
+            raise DefinitionError(
+                f"label_until={rows.label_until!r} is after {show(clock)}, so not all events are known yet."
+            )
+        return until
+    newest = max((file.end for file in source.snapshot.files if file.end is not None), default=None)
+    return clock if newest is None else min(clock, newest)
+
+
+def _tell(viewed: Viewed, unfinished: int) -> None:
+    """Give a notice if the windows of the label of some rows are not over."""
+    if viewed.label is None or not unfinished:
+        return
+    dropped = viewed.label.unfinished == DROP
+    notice(
+        f"{unfinished:,} {'row was' if unfinished == 1 else 'rows were'} {'left out' if dropped else 'kept without a label'}: the window of "
+        f"{viewed.label.column!r} ends after {show(viewed.until)}, up to which its events are known to be complete. If they are complete "
+        "until later, pass label_until=..."
+    )
