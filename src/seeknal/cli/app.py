@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from seeknal import __version__
-from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version
+from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version, view
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 from seeknal.system.interrupts import insistent
@@ -29,6 +29,7 @@ app.add_typer(explore.list_app, name="list")
 app.add_typer(explore.show_app, name="show")
 app.add_typer(delete.app, name="delete")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(view.app, name="view")
 app.add_typer(server.token_app, name="token")
 for command in (
     manage.init,

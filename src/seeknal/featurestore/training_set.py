@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
 
-    from seeknal.home.store import FeatureStore
     from seeknal.define.splits import Split
     from seeknal.featurestore.feature_view import FeatureView
+    from seeknal.home.store import FeatureStore
     from seeknal.registry import TrainingSetRecord, ViewUse
     from seeknal.system.progress import OnProgress
     from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars

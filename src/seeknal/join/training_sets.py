@@ -193,7 +193,8 @@ class TrainingSets:
         Raises:
             DataError: A column of the split is missing, or names no part.
         """
-        assert record.view and record.view.split  # noqa: S101 - the caller has looked
+        assert record.view is not None  # noqa: S101 - the caller has looked
+        assert record.view.split is not None  # noqa: S101 - the caller has looked
         split = split_of(record.view.split)
         return table.filter(pc.equal(parts_of(split, table, record.question.date_col, ()), part))
 

@@ -93,6 +93,11 @@ class ViewContent:
         looked_up = tuple(self.types)
         return not (self.request or self.functions or self.defaults) and self.features == looked_up
 
+    @property
+    def default_values(self) -> dict[str, Any]:
+        """The defaults as Python values."""
+        return {name: value_from_json(value) for name, value in self.defaults.items()}
+
     def loaded(self) -> list[RequestFeature]:
         """Return the functions, imported.
 
@@ -129,7 +134,7 @@ class ViewContent:
             {name: types.parse(kind) for name, kind in self.request.items()},
             self.loaded() if functions is None else functions,
             features=self.features,
-            defaults={name: value_from_json(value) for name, value in self.defaults.items()},
+            defaults=self.default_values,
             pii=pii,
         )
 
@@ -139,7 +144,7 @@ class ViewContent:
             *_lookups(self, other),
             *_each("request value", self.request, other.request),
             *_each("function", _described(self), _described(other)),
-            *_each("default of", self.defaults, other.defaults),
+            *_each("default of", self.default_values, other.default_values),
             *_label(self.label, other.label),
             *([] if self.features == other.features else [_order(self.features, other.features)]),
         ]

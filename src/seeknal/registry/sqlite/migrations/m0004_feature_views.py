@@ -7,7 +7,7 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-_COLUMNS = {"online_table": {"view": "INTEGER", "log": "REAL"}, "training_set": {"view": "TEXT"}}
+_COLUMNS = {"online_table": {"view": "INTEGER", "log": "FLOAT"}, "training_set": {"view": "TEXT"}}
 
 
 def upgrade() -> None:
