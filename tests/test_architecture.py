@@ -212,7 +212,7 @@ def test_the_interfaces_use_only_the_public_parts_of_a_store(file):
 
 def test_the_reference_lists_all_calls_of_every_part_of_a_store():
     page = (PACKAGE.parents[1] / "docs/api/featurestore.md").read_text()
-    for part in ("projects", "entities", "groups", "features", "training_sets", "tables", "tokens"):
+    for part in ("projects", "entities", "groups", "features", "training_sets", "tables", "views", "tokens"):
         (told,) = re.findall(rf"^\| `store\.{part}` \| (.*) \|$", page, re.MULTILINE)
         calls = {name for name in dir(type(getattr(FeatureStore(), part))) if not name.startswith("_")}
         assert set(re.findall(r"`([a-z_]+)`", told)) == calls, part
@@ -236,6 +236,8 @@ FACES = (
     "FeatureGroupDuckDB",
     "HistoricalFeaturesDuckDB",
     "OnlineFeaturesDuckDB",
+    "FeatureView",
+    "FeatureViews",
     "TrainingSet",
     "Client",
     "AsyncClient",
@@ -247,7 +249,22 @@ FACES = (
     "Tokens",
     "TrainingSets",
 )
-INNER = {"Core", "Catalog", "Engine", "Erasures", "OnlineTable", "Registry", "Snapshot", "Source", "Stores", "View"}
+INNER = {
+    *(
+        "Core",
+        "Catalog",
+        "Engine",
+        "Erasures",
+        "OnlineTable",
+        "Recipe",
+        "Registry",
+        "Snapshot",
+        "Source",
+        "Stores",
+        "View",
+    ),
+    "Viewing",
+}
 """Attributes that the parts of a store use among themselves; they are not public."""
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Var,
     )
     from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
+    from seeknal.define.feature_view import ViewDefinition
     from seeknal.define.label import Label
     from seeknal.define.request_feature import RequestFeature, request_feature
     from seeknal.define.schema import Change
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Difference, Verified
     from seeknal.values.times import Interval
-    from seeknal.views.feature_views import FeatureViews, Retired
+    from seeknal.views.feature_views import FeatureViews, Retired, ViewSpine
     from seeknal.write.maintenance import Adopted, Erased, Optimized
     from seeknal.write.push import Pushed
     from seeknal.write.writing import Written
@@ -176,7 +177,9 @@ __all__ = [
     "Var",
     "Verified",
     "Version",
+    "ViewDefinition",
     "ViewRecord",
+    "ViewSpine",
     "WindowedGroup",
     "Written",
     "request_feature",
@@ -186,8 +189,9 @@ if find_spec("httpx2"):  # of the extra `client`; `import *` must work without i
     __all__ += ["AsyncClient", "Client"]
 
 _MODULES = {
+    "seeknal.define.feature_view": ("ViewDefinition",),
     "seeknal.define.request_feature": ("RequestFeature", "request_feature"),
-    "seeknal.views.feature_views": ("FeatureViews", "Retired"),
+    "seeknal.views.feature_views": ("FeatureViews", "Retired", "ViewSpine"),
     "seeknal.featurestore.feature_view": ("FeatureView",),
     "seeknal.define.splits": ("ColumnSplit", "EntitySplit", "TimeSplit"),
     "seeknal.define.label": ("Label",),

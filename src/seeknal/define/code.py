@@ -111,10 +111,8 @@ def _add_used(name: str, function: FunctionType, root: str, found: dict[str, str
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for one in code.co_consts:
-        if isinstance(one, CodeType):
-            yield from _names(one)
+    for one in _codes(code):
+        yield from one.co_names
 
 
 def _constant(name: str, value: Any) -> str:
@@ -140,12 +138,12 @@ def _tree_of(function: FunctionType) -> ast.AST:
     tree = _parsed(function)
     if isinstance(tree, ast.FunctionDef):
         tree.decorator_list = []
-        _check_fresh(function, tree)
+        _check_fresh(function)
     return tree
 
 
-def _check_fresh(function: FunctionType, tree: ast.FunctionDef) -> None:
-    """Check that the source has not changed since it was imported.
+def _check_fresh(function: FunctionType) -> None:
+    """Check that the source has not changed since it was imported, by compiling all of it again.
 
     Raises:
         DefinitionError: It has, so that what runs is not what would be hashed.
@@ -153,19 +151,24 @@ def _check_fresh(function: FunctionType, tree: ast.FunctionDef) -> None:
     loader = getattr(sys.modules.get(function.__module__), "__loader__", None)
     if type(loader).__name__ == "AssertionRewritingHook":  # pytest imports other code than the source has
         return
-    whole = compile(ast.Module([tree], []), "<source>", "exec", dont_inherit=True)
-    code = next(one for one in whole.co_consts if isinstance(one, CodeType) and one.co_name == function.__name__)
-    same = (code.co_code, code.co_names, code.co_varnames) == (
-        function.__code__.co_code,
-        function.__code__.co_names,
-        function.__code__.co_varnames,
-    )
-    if not same and not function.__code__.co_freevars:
+    own = function.__code__
+    try:
+        whole = compile("".join(inspect.findsource(function)[0]), own.co_filename, "exec", dont_inherit=True)
+    except (OSError, SyntaxError):  # a cell of a notebook can have commands that are not Python
+        return
+    if not any(one.co_code == own.co_code and one.co_firstlineno == own.co_firstlineno for one in _codes(whole)):
         raise DefinitionError(
             f"The source of {_name_of(function)} has changed since it was imported. Import it again: start Python anew, or run "
             f"importlib.reload({function.__module__}).",
             name=function.__name__,
         )
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield from _codes(one)
 
 
 def _parsed(what: FunctionType | type) -> ast.AST:

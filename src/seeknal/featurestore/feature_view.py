@@ -217,9 +217,9 @@ class FeatureView:
             DataError: The spine lacks a column, a value does not fit, or a function fails.
         """
         from seeknal.values.frames import kept
-        from seeknal.views.feature_views import Rows
+        from seeknal.views.feature_views import ViewSpine
 
-        asked = Rows(kept(spine), date_col, keep_cols, as_of=as_of, label_until=label_until)
+        asked = ViewSpine(kept(spine), date_col, keep_cols, as_of=as_of, label_until=label_until)
         store, record, recipe = self._current()
         with working("Building the training set", on_progress) as report:
             made = store.views.training_set(
@@ -256,9 +256,9 @@ class FeatureView:
             DataError: The spine lacks a column, a value does not fit, or a function fails.
         """
         from seeknal.values.frames import kept
-        from seeknal.views.feature_views import Rows
+        from seeknal.views.feature_views import ViewSpine
 
-        asked = Rows(kept(spine), date_col, keep_cols, Interval(), as_of, label_until, label)
+        asked = ViewSpine(kept(spine), date_col, keep_cols, Interval(), as_of, label_until, label)
         store, record, recipe = self._current()
         with working("Building the training set", on_progress) as report:
             return store.views.frame(record, asked, output, report, recipe)
@@ -280,11 +280,11 @@ class FeatureView:
             A list with one sentence for each leak, which is also issued as a notice. Its `report` says what was checked, too.
         """
         from seeknal.values.frames import kept
-        from seeknal.views.feature_views import Rows
+        from seeknal.views.feature_views import ViewSpine
 
         store, record, _ = self._current()
         with working("Looking for leaks", on_progress) as report:
-            found = store.views.check(record, Rows(kept(spine), date_col, as_of=as_of), report)
+            found = store.views.check(record, ViewSpine(kept(spine), date_col, as_of=as_of), report)
         for text in found:
             notice(text)
         return found

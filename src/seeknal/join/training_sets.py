@@ -142,10 +142,8 @@ class TrainingSets:
                 on_progress("Keeping the training set")
                 if keep_rows:
                     _keep_rows(answer, place.at(_ROWS))
-                pins, rows = tuple(_pin(source) for source in sources), len(answer)
-                made = TrainingSetRecord(
-                    project, name, pins, question, rows, content_hash(answer), keep_rows, now(), folder, use
-                )
+                pins, kept = tuple(map(_pin, sources)), (len(answer), content_hash(answer), keep_rows)
+                made = TrainingSetRecord(project, name, pins, question, *kept, now(), folder, use)
                 self._register(made, undo)
             return made
 

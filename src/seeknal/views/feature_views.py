@@ -57,8 +57,8 @@ class Retired(Shown):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows to make a training set for.
+class ViewSpine:
+    """The spine of a feature view: the rows to make a training set for, and what is visible to them.
 
     Args:
         spine: A frame with the join keys, the request values and a moment in each row.
@@ -197,7 +197,7 @@ class FeatureViews:
         self,
         view: ViewRecord,
         name: str,
-        rows: Rows,
+        rows: ViewSpine,
         *,
         split: Split | Sequence[Moment] | None = None,
         keep_rows: bool = False,
@@ -243,7 +243,7 @@ class FeatureViews:
     def frame(
         self,
         view: ViewRecord,
-        rows: Rows,
+        rows: ViewSpine,
         output: str | None = None,
         on_progress: OnProgress = no_progress,
         recipe: Recipe | None = None,
@@ -251,7 +251,7 @@ class FeatureViews:
         """Return the rows of a spine as a version of a view makes them, without saving anything.
 
         Returns:
-            A frame with the spine's rows and columns, then the features, then the label. Rows whose label is not known yet are left
+            A frame with the spine's rows and columns, then the features, then the label. ViewSpine whose label is not known yet are left
             out, unless the label says "null".
 
         Raises:
@@ -272,7 +272,7 @@ class FeatureViews:
         _tell(viewed, found.unfinished)
         return found.beside(spine.frame, kind)
 
-    def check(self, view: ViewRecord, rows: Rows, on_progress: OnProgress = no_progress) -> Findings:
+    def check(self, view: ViewRecord, rows: ViewSpine, on_progress: OnProgress = no_progress) -> Findings:
         """Look for leaks that a correct join cannot prevent; see `seeknal.join.leaks`. The label counts as a column of the spine."""
         from seeknal.views.overlaps import overlaps
 
@@ -294,7 +294,7 @@ class FeatureViews:
         late, looked_at = overlaps(self._engine(), looked_up, viewed) if viewed.label else ([], [])
         return leaks.Findings([*findings, *copied, *late], [*findings.looked_at, *looked_at])
 
-    def _viewed(self, view: ViewRecord, rows: Rows, recipe: Recipe | None) -> tuple[list[Source], Viewed]:
+    def _viewed(self, view: ViewRecord, rows: ViewSpine, recipe: Recipe | None) -> tuple[list[Source], Viewed]:
         """Return the sources of a version, with that of its label at the end, and what the version makes of them."""
         content, sources = view.content, self.sources(view, rows.as_of)
         own = recipe or content.recipe(kinds_of(sources), pii=pii_of(sources))
@@ -349,7 +349,7 @@ class FeatureViews:
         return model
 
 
-def _complete_until(source: Source, rows: Rows) -> int:
+def _complete_until(source: Source, rows: ViewSpine) -> int:
     """Return the time up to which the events of a label are complete."""
     clock = instant(rows.as_of) if isinstance(rows.as_of, str | date) else now()
     if rows.label_until is not None:
