@@ -1,12 +1,13 @@
 """The code of the pages runs as printed, and prints what they say."""
 
+import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
@@ -22,6 +23,8 @@ from servers import Server
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TESTS = Path(__file__).parent
+MODULE = re.compile(r"# (\w+)\.py\n")
+"""How a block begins that is the content of a module beside the reader's code."""
 BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL_ONLY = ("make ", "pip ", "git ", "cd ", "#")
 SHELL = ("curl", "python", "seeknal", "sleep")
@@ -79,6 +82,22 @@ def served(home: Path) -> Iterator[Served]:
     served.stop()
 
 
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Writes modules beside the reader's code, and forgets them in the end."""
+    written: list[str] = []
+    monkeypatch.syspath_prepend(Path.cwd())
+
+    def write(name: str, text: str) -> None:
+        Path(f"{name}.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+        written.append(name)
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
 def to_run(page: Path):
     """Return a page as a parameter, marked if it takes long, since it starts a server, or if it needs a package."""
     marks = [pytest.mark.slow] if "\nseeknal serve" in page.read_text(encoding="utf-8") else []
@@ -89,12 +108,14 @@ def to_run(page: Path):
 
 
 @pytest.mark.parametrize("page", [to_run(page) for page in PAGES])
-def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served):
+def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     namespace: dict[str, object] = {}
     printed, prepared = "", False
     for language, text in blocks:
-        if language == "python":
+        if language == "python" and (module := MODULE.match(text)):
+            modules(module[1], text)
+        elif language == "python":
             printed = run_python(served.find(text), namespace)
         elif language == "bash":
             if not prepared:

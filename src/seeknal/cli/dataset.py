@@ -53,6 +53,7 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
     render.record(
         {
             **line(one),
+            **_of_view(one),
             "request": {"spine": f"a spine with timestamps in column {question.date_col!r}"}.get(
                 question.kind, question.kind
             ),
@@ -66,6 +67,16 @@ def show_dataset(name: Name, project: InProject = None, form: AsFormat = Format.
         },
         form,
     )
+
+
+def _of_view(one: TrainingSetRecord) -> dict[str, Any]:
+    """Return what a training set has of a feature view; nothing if it belongs to none."""
+    if one.view is None:
+        return {}
+    use, split = one.view, one.view.split or {}
+    label = {} if use.until is None else {"label_until": render.when(use.until), "unfinished": use.unfinished}
+    by = ", ".join(f"{name}={value}" for name, value in split.items() if name != "by")
+    return {"view": f"{use.name}@{use.version}", "split": f"by {split['by']}: {by}" if split else None, **label}
 
 
 @app.command("reproduce")

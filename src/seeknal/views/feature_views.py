@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -186,11 +187,10 @@ class FeatureViews:
 
     def _source(self, content: ViewContent, lookup: PinnedLookup, as_of: AsOf | None) -> Source:
         if not lookup.pinned:
-            state = self._catalog.state(lookup.group, lookup.project)
-            current = state.current
-            has = {} if current is None else {one.name: str(one.type) for one in current.schema.features}
-            if all(has.get(own) == content.types[out] for own, out in lookup.features):
-                return self._catalog.source(replace(lookup.lookup, version=None), as_of)
+            with suppress(DefinitionError):  # the current version may lack a feature; a missing group raises below
+                source = self._catalog.source(replace(lookup.lookup, version=None), as_of)
+                if all(str(kind) == content.types[out] for out, kind in kinds_of([source]).items()):
+                    return source
         return self._catalog.source(lookup.lookup, as_of)
 
     def training_set(
