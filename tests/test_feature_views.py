@@ -404,3 +404,16 @@ def test_a_split_with_a_gap_and_the_check_of_a_view_name_what_they_found():
     )
     found = late.check(spine(), "moment")
     assert any("recorded up to 3 days, 0:00:00 after their event time, inside the 7 days" in one for one in found)
+
+
+def test_deleting_a_group_names_the_views_that_read_it_and_a_project_takes_its_views_along():
+    parts = shop()
+    view_of(*parts, label=None).register()
+    with pytest.warns(SeeknalWarning, match="Feature view shop/next_basket@1 reads what is deleted"):
+        parts[2].delete()
+    with pytest.raises(DefinitionError, match="No feature group named 'products'"):
+        FeatureView.load("next_basket")
+    deletion = FeatureStore().projects.deletion("shop")
+    assert deletion.labels()["feature_views"] == ["shop/next_basket"]
+    deletion.run()
+    assert FeatureStore().views.all() == []

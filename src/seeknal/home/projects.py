@@ -42,4 +42,7 @@ class Projects:
 
         core, project = self._core, self.get(name)
         tables, sets = core.tables.all(project=project), core.training_sets.all(project=project)
-        return removal.Deletion(core, core.catalog.groups(project), tables, sets)
+        views = tuple(dict.fromkeys(one.name for one in core.views.all(project=project)))
+        return removal.Deletion(
+            core, core.catalog.groups(project), tables, sets, tuple((project, one) for one in views)
+        )

@@ -219,6 +219,7 @@ class Deletion:
         groups: The feature groups.
         tables: The online tables.
         sets: The training sets.
+        views: The feature views, each with its project.
 
     Raises:
         DefinitionError: An online table or a training set that stays needs one of the groups.
@@ -228,6 +229,7 @@ class Deletion:
     groups: Sequence[GroupRecord]
     tables: Sequence[OnlineTableRecord] = ()
     sets: Sequence[TrainingSetRecord] = ()
+    views: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         for group in self.groups:
@@ -246,7 +248,8 @@ class Deletion:
                 )
 
     def __str__(self) -> str:
-        kinds = (self.tables, "online table"), (self.sets, "training set"), (self.groups, "feature group")
+        kinds: list[tuple[Sequence[object], str]] = [(self.tables, "online table"), (self.sets, "training set")]
+        kinds += [(self.views, "feature view"), (self.groups, "feature group")]
         return ", ".join(plural(len(some), noun) for some, noun in kinds if some)
 
     def labels(self) -> dict[str, list[str]]:
@@ -254,6 +257,7 @@ class Deletion:
         return {
             "online_tables": [one.label for one in self.tables],
             "datasets": [one.label for one in self.sets],
+            "feature_views": [f"{project}/{name}" for project, name in self.views],
             "feature_groups": [one.label for one in self.groups],
         }
 
@@ -271,9 +275,24 @@ class Deletion:
         for one in self.sets:
             on_progress(f"Deleting {one.label}")
             self.core.training_sets.delete(one)
+        for project, name in self.views:
+            on_progress(f"Deleting {project}/{name}")
+            self.core.registry.delete_view(project, name)
+        self._tell_of_views()
         for group in sorted(self.groups, key=lambda one: one.windowed is None):  # before their sources
             on_progress(f"Deleting {group.label}")
             _delete_group(self.core, group)
+
+    def _tell_of_views(self) -> None:
+        """Give a notice of the views that read one of the groups and stay."""
+        for view in self.core.views.all():
+            content = view.content
+            lookups = [*content.lookups, *([content.label.lookup] if content.label else [])]
+            is_reader = any(lookup.is_of(group) for lookup in lookups for group in self.groups)
+            if is_reader and view.retired_at is None and not content.is_plain:
+                notice(
+                    f"Feature view {view.label} reads what is deleted: it can be neither trained nor served from now on."
+                )
 
 
 def _delete_group(core: Core, record: GroupRecord) -> None:
