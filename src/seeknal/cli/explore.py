@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeknal.cli import dataset, render, server
+from seeknal.cli import dataset, render, server, view
 from seeknal.cli.options import (
     AsFormat,
     Entity,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 list_app = typer.Typer(help="List the objects of one kind.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one object in full.", no_args_is_help=True)
 list_app.command("datasets")(dataset.list_datasets)
+list_app.command("feature-views")(view.list_views)
 list_app.command("tokens")(server.list_tokens)
 show_app.command("dataset")(dataset.show_dataset)
 show_app.command("token")(server.show_token)
@@ -121,6 +122,7 @@ def show_project(name: Project, form: AsFormat = Format.table) -> None:
             "entities": [_entity_line(one) for one in store.entities.all(project=name)],
             "online_tables": [_table_line(one) for one in tables],
             "datasets": [dataset.line(one) for one in store.training_sets.all(project=name)],
+            "feature_views": view.lines(store, name),
         },
         form,
     )

@@ -23,12 +23,15 @@ def list_views(project: OfProject = None, form: AsFormat = Format.table) -> None
     """List the versions of all feature views."""
     from seeknal.cli.explore import listed
 
-    def lines(store: FeatureStore) -> list[dict[str, Any]]:
-        served = {(one.project, one.name.partition("@")[0], one.view) for one in store.tables.all(project=project)}
-        views = store.views.all(project=project)
-        return [_line(one) | {"served": (one.project, one.name, one.number) in served} for one in views]
+    records = listed(project, lambda store: lines(store, project))
+    render.rows(records, form, empty="No feature views yet: FeatureView(NAME, lookups=[...]) is one.")
 
-    render.rows(listed(project, lines), form, empty="No feature views yet: FeatureView(NAME, lookups=[...]) is one.")
+
+def lines(store: FeatureStore, project: str | None) -> list[dict[str, Any]]:
+    """Return the versions of the views of a project, or of all, as records of a list."""
+    served = {(one.project, one.name.partition("@")[0], one.view) for one in store.tables.all(project=project)}
+    views = store.views.all(project=project)
+    return [_line(one) | {"served": (one.project, one.name, one.number) in served} for one in views]
 
 
 def _line(one: ViewRecord) -> dict[str, Any]:
