@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from seeknal.define.feature_group import FeatureGroup, FeatureLookup, Materialization
     from seeknal.define.feature_view import ViewDefinition
+    from seeknal.define.fill_null import FillNull
     from seeknal.define.label import Label
     from seeknal.define.request_feature import RequestFeature, request_feature
     from seeknal.define.schema import Change
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     )
     from seeknal.featurestore.event_source import EventSource
     from seeknal.featurestore.feature_view import FeatureView
+    from seeknal.featurestore.former import GetLatestTimeStrategy
     from seeknal.featurestore.training_set import TrainingSet
     from seeknal.home.entities import Entities, RegisteredEntity
     from seeknal.home.groups import Groups
@@ -120,10 +122,12 @@ __all__ = [
     "FeatureView",
     "FeatureViews",
     "Features",
+    "FillNull",
     "Findings",
     "First",
     "FirstN",
     "Freshness",
+    "GetLatestTimeStrategy",
     "GroupDeletedError",
     "GroupRecord",
     "Groups",
@@ -222,6 +226,7 @@ _MODULES = {
         "Var",
     ),
     "seeknal.define.feature_group": ("FeatureGroup", "FeatureLookup", "Materialization"),
+    "seeknal.define.fill_null": ("FillNull",),
     "seeknal.define.schema": ("Change",),
     "seeknal.define.windowed_group": ("WindowedGroup",),
     "seeknal.entity": ("Entity",),
@@ -240,6 +245,7 @@ _MODULES = {
         "OnlineFeaturesDuckDB",
     ),
     "seeknal.featurestore.event_source": ("EventSource",),
+    "seeknal.featurestore.former": ("GetLatestTimeStrategy",),
     "seeknal.featurestore.training_set": ("TrainingSet",),
     "seeknal.home.entities": ("Entities", "RegisteredEntity"),
     "seeknal.home.groups": ("Groups",),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from seeknal.define.feature_group import FeatureGroup, Materialization
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.featurestore.stored import StoredGroup
+from seeknal.values.times import moment_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,9 +27,11 @@ class FeatureGroupDuckDB(StoredGroup):
         description: A sentence for readers.
         features: The columns that are features: their names, or their types by name
             (`{"x": "int64"}`), or a `pyarrow.Schema`.
+        dataframe: The frame to write; see `set_dataframe`.
 
     Raises:
         DefinitionError: A name breaks the rule for names, or a type is unknown.
+        DataError: `dataframe` is not a frame.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class FeatureGroupDuckDB(StoredGroup):
         project: str = "default",
         description: str | None = None,
         features: Sequence[str] | Mapping[str, str] | pa.Schema | None = None,
+        *,
+        dataframe: object = None,
     ) -> None:
         super().__init__("feature group", name, project, description)
         self.entity = entity
@@ -46,6 +52,8 @@ class FeatureGroupDuckDB(StoredGroup):
             _ = self.definition  # checks the arguments now, not at the first write
         if features is not None:
             self.set_features(features)
+        if dataframe is not None:
+            self.set_dataframe(dataframe)
 
     def __repr__(self) -> str:
         keys = ", ".join(self.entity.join_keys) if self.entity else "?"
@@ -82,23 +90,39 @@ class FeatureGroupDuckDB(StoredGroup):
             self.name, self.entity, self.materialization or Materialization(), self.project, self.description
         )
 
-    def set_features(self, names: Sequence[str] | Mapping[str, str] | pa.Schema | None = None) -> FeatureGroupDuckDB:
+    def set_features(self, features: Sequence[str] | Mapping[str, str] | pa.Schema | None = None) -> FeatureGroupDuckDB:
         """Set which columns are features, and return this object.
 
         Args:
-            names: The names of the features, their types by name, or a `pyarrow.Schema`. None: all columns of the
+            features: The names of the features, their types by name, or a `pyarrow.Schema`. None: all columns of the
                 frame except keys, event time and created time.
         """
-        self._set_columns("features", names)
+        self._set_columns("features", features)
         return self
 
     @property
     def features(self) -> list[str]:
-        """Names of the current version's features or, before the first write, of those that were set."""
+        """Names of the current version's features or, before the first write, of those that it would write."""
         current = next((version for version in self.versions if version.is_current), None)
-        if current is None:
+        if current is not None:
+            return [name for name, _, role in current.columns if role == "feature"]
+        if self._features is not None or self._frame is None or self.entity is None:
             return list(self._features or [])
-        return [name for name, _, role in current.columns if role == "feature"]
+        from seeknal.values.frames import opened
+
+        dated = self.materialization or Materialization()
+        others = {*self.entity.join_keys, dated.event_time_col, dated.created_time_col}
+        return [name for name in opened(self._frame).names if name not in others]
+
+    @property
+    def online_watermarks(self) -> list[datetime]:
+        """The newest event time of the current version in each online store that has rows of it, in UTC: distinct, in order."""
+        found = self._stored()
+        return (
+            [moment_of(moment) for moment in found[0].groups.online_watermarks(self.name, project=self.project)]
+            if found
+            else []
+        )
 
     def get_or_create(self) -> FeatureGroupDuckDB:
         """Register the group, and return this object. If the group exists, what this object leaves out is filled in.

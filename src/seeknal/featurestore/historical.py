@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
+from seeknal.define.fill_null import FillNull
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, notice
 from seeknal.featurestore import Binding, working
+from seeknal.featurestore.former import GetLatestTimeStrategy, check_strategy
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
 from seeknal.featurestore.stored import StoredGroup
 from seeknal.featurestore.training_set import TrainingSet
@@ -46,13 +48,18 @@ class HistoricalFeaturesDuckDB:
 
     Args:
         lookups: The lookups, which select features of groups: a list of them, or a single one.
+        fill_nulls: Values in place of the nulls of features, of missing rows and stored ones alike: in frames, streams and
+            files. `explain` and `check` see what is stored; `save` and `serve` raise an error.
 
     Raises:
-        DefinitionError: The argument is not a lookup or a list of lookups.
+        DefinitionError: An argument has the wrong form.
     """
 
-    def __init__(self, lookups: FeatureLookup | Sequence[FeatureLookup]) -> None:
-        self._inquiry = Inquiry(lookups)  # type: ignore[arg-type]  # a single lookup becomes a list of one
+    def __init__(
+        self, lookups: FeatureLookup | Sequence[FeatureLookup], fill_nulls: Sequence[FillNull] | None = None
+    ) -> None:
+        # A single lookup becomes a list of one, and no fills an empty one.
+        self._inquiry = Inquiry(lookups, fills=fill_nulls)  # type: ignore[arg-type]
         self._binding = Binding()
 
     @property
@@ -95,8 +102,22 @@ class HistoricalFeaturesDuckDB:
 
         return self._with(self._inquiry.of_spine(kept(spine), date_col, keep_cols))
 
-    def using_latest(self, now: Moment | None = None) -> HistoricalFeaturesDuckDB:
-        """Return the same features, for every entity, as known at a moment. None: now."""
+    def using_latest(
+        self, now: Moment | None = None, *, fetch_strategy: GetLatestTimeStrategy | None = None
+    ) -> HistoricalFeaturesDuckDB:
+        """Return the same features, for every entity that any of the groups has, as known at a moment. This object stays as it is.
+
+        Args:
+            now: The moment. None: now. A strategy passed here is taken as `fetch_strategy`, its position in the first Seeknal.
+            fetch_strategy: `REQUIRE_ANY`, which is also what None means; for a single group, `REQUIRE_ALL` as well.
+
+        Raises:
+            DefinitionError: The strategy requires all of several groups.
+        """
+        if isinstance(now, GetLatestTimeStrategy):
+            now, fetch_strategy = None, now
+        if fetch_strategy is not None:
+            check_strategy(fetch_strategy, self.lookups)
         return self._with(self._inquiry.of_latest(now))
 
     def _with(self, inquiry: Inquiry) -> HistoricalFeaturesDuckDB:
@@ -163,6 +184,19 @@ class HistoricalFeaturesDuckDB:
         inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         with working("Building the training set", on_progress) as report:
             return self._store.features.frame(inquiry, output, report)
+
+    def to_dataframe_with_spine(self) -> Any:
+        """Return the rows of the spine with the features, as `to_dataframe` does.
+
+        Raises:
+            DefinitionError: There is no spine.
+        """
+        if self._inquiry.kind != SPINE:
+            raise DefinitionError(
+                "There is no spine. using_spine() returns other features and leaves these as they are, so call it first: "
+                "features.using_spine(spine, date_col=...).to_dataframe_with_spine()."
+            )
+        return self.to_dataframe()
 
     def to_batches(
         self,
@@ -233,7 +267,7 @@ class HistoricalFeaturesDuckDB:
             on_progress: As in `to_dataframe`.
 
         Raises:
-            DefinitionError: The name is taken.
+            DefinitionError: The name is taken, or nulls would be filled.
             DataError: A column of the spine cannot be stored in a Parquet file.
         """
         inquiry, store = self._inquiry.within(feature_start_time, feature_end_time, as_of), self._store
@@ -327,9 +361,14 @@ class HistoricalFeaturesDuckDB:
                 to this home.
 
         Raises:
-            DefinitionError: A group, feature or version does not exist, or an argument has the wrong form.
+            DefinitionError: A group, feature or version does not exist, an argument has the wrong form, or nulls would be filled.
             StoreError: The online store cannot be written, or has rows of another home.
         """
+        if self._inquiry.fills:
+            raise DefinitionError(
+                "An online table returns the values that are stored, nulls included, so it would not return what fill_nulls "
+                "returns for training. Serve the features without fill_nulls, and fill the nulls of what get_features() returns."
+            )
         store = self._store
         with working("Loading", on_progress) as report:
             table = store.tables.serve(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from seeknal.entity import Entity
+from seeknal.errors import DefinitionError
 from seeknal.featurestore import current_store, working
+from seeknal.names import join_keys_of, misfit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,14 +31,20 @@ class OnlineFeaturesDuckDB:
     Args:
         name: Name of the table.
         project: Project of the table. None: the only project that has such a table.
+        lookup_key: The entity whose features the table has, or the name of its join key, to check that the table has these
+            keys. An entity passed as the second argument is taken as `lookup_key`, its position in the first Seeknal.
 
     Raises:
-        DefinitionError: There is no such table, or several projects have one.
+        DefinitionError: There is no such table, several projects have one, or it has other keys than `lookup_key`.
     """
 
-    def __init__(self, name: str, project: str | None = None) -> None:
+    def __init__(self, name: str, project: str | None = None, *, lookup_key: Entity | str | None = None) -> None:
+        if isinstance(project, Entity):
+            project, lookup_key = None, project
         store = current_store()
         self._take(store, store.tables.open(name, project=project))
+        if lookup_key is not None:
+            self._check_keys(lookup_key)
 
     @classmethod
     def _of(cls, store: FeatureStore, table: ServedTable) -> Self:
@@ -46,6 +55,14 @@ class OnlineFeaturesDuckDB:
     def _take(self, store: FeatureStore, table: ServedTable) -> None:
         self._store, self._table = store, table
         self.name, self.project = table.record.name, table.record.project
+
+    def _check_keys(self, lookup_key: Entity | str) -> None:
+        if not isinstance(lookup_key, Entity | str):
+            raise DefinitionError(f"lookup_key={lookup_key!r} is not an entity. Pass the entity, or leave it out.")
+        expected = lookup_key.join_keys if isinstance(lookup_key, Entity) else (lookup_key,)
+        if problem := misfit(expected, self._table.keys):
+            what = f"online table {self.project}/{self.name}"
+            raise DefinitionError(f"{join_keys_of(what, self._table.keys)}; of lookup_key, {problem}")
 
     def __repr__(self) -> str:
         keys, features = ", ".join(self._table.keys), ", ".join(self._table.features)
@@ -132,6 +149,11 @@ class OnlineFeaturesDuckDB:
         with working(f"Refreshing {self.project}/{self.name}", on_progress) as report:
             return self._store.tables.refresh([self.name], project=self.project, full=full, on_progress=report)[0]
 
-    def delete(self) -> None:
-        """Delete the table, and the rows that no other table uses."""
+    def delete(self) -> bool:
+        """Delete the table, and the rows that no other table uses. Return True; a failure is an error.
+
+        Raises:
+            DefinitionError: The table was deleted before.
+        """
         self._store.tables.delete(self.name, project=self.project)
+        return True

@@ -57,11 +57,16 @@ class StoredGroup(ABC):
     def definition(self) -> FeatureGroup:
         """The definition of the group, without its frame."""
 
-    def set_dataframe(self, frame: object) -> Self:
+    @property
+    def dataframe(self) -> object:
+        """The frame that was set, for `write`; None if none was. A stream is a `pyarrow.Table` here."""
+        return self._frame
+
+    def set_dataframe(self, dataframe: object) -> Self:
         """Set the frame to write, and return this object.
 
         Args:
-            frame: A frame of pandas, Polars or PyArrow, a DuckDB relation, any object that exports its columns to Arrow, or
+            dataframe: A frame of pandas, Polars or PyArrow, a DuckDB relation, any object that exports its columns to Arrow, or
                 the path of Parquet or CSV: a file, a folder or a glob of files, in folders that may be named key=value. A
                 stream can be read only once, so this call reads it. Files and lazy frames are read by each write.
 
@@ -70,7 +75,7 @@ class StoredGroup(ABC):
         """
         from seeknal.values.frames import kept
 
-        self._frame = kept(frame)
+        self._frame = kept(dataframe)
         return self
 
     def write(
@@ -134,9 +139,14 @@ class StoredGroup(ABC):
         """
         self._store.groups.rollback(self.name, check_number("to", to, 1), project=self.project)
 
-    def delete(self) -> None:
-        """Delete the group: its rows, its versions, and its online rows."""
+    def delete(self) -> bool:
+        """Delete the group: its rows, its versions, and its online rows. Return True; a failure is an error.
+
+        Raises:
+            DefinitionError: There is no such group, or an online table or a training set needs it.
+        """
         self._store.groups.delete(self.name, project=self.project)
+        return True
 
     @overload
     def head(self, n: int = 5, output: Pandas = "pandas") -> pd.DataFrame: ...

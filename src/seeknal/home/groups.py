@@ -100,6 +100,12 @@ class Groups:
         unrecorded = [one.newest for one in catalog.catch_up(record) if one.version in current]
         return sorted({*noted, *(newest for newest in unrecorded if newest is not None)})
 
+    def online_watermarks(self, name: str, *, project: str | None = None) -> list[int]:
+        """Return the newest event time of a group's current version in each online store, in microseconds, without repeats."""
+        with self._served(name, project) as record:
+            current = [version.number for version in self.versions_of(record) if version.is_current]
+            return self._core.loads.watermarks(record, current[0], now()) if current else []
+
     def counts(self, name: str, number: int, *, project: str | None = None) -> tuple[int, dict[str, int]]:
         """Return the number of rows of a version, and the number of nulls in each of its columns."""
         with self._using(name, project) as record:

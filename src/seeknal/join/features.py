@@ -168,23 +168,24 @@ class Features:
 
     def frame(self, asked: Inquiry, output: str | None = None, on_progress: OnProgress = no_progress) -> Any:
         """Return the requested features as a frame of the spine's kind, or of the kind given by `output`."""
-        from seeknal.join import retrieval
+        from seeknal.join import filling, retrieval
         from seeknal.values import frames
 
         kind = frames.output_kind(asked.spine, output)
         sources = self.sources(asked)
+        fills = filling.values_of(asked.fills, sources)
         using = self._catalog.lifetimes.using(*(source.stored for source in sources))
         if asked.kind != SPINE:
             with using:
                 answer = retrieval.answer(self._engine(), sources, asked.question, None, on_progress)
-            return frames.from_arrow(answer, kind)
+            return frames.from_arrow(filling.filled(answer, fills), kind)
         given = retrieval.Spine(frames.opened(asked.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb")
         spine = retrieval.read_spine(sources, given)
         with using:
             names, features = retrieval.training_set(self._engine(), sources, spine, asked.interval, on_progress)
         used, _ = retrieval.spine_columns(sources, spine)
         with retrieval.leaving_out([*used, *features.column_names]):
-            return frames.with_columns(spine.frame, names, features, kind)
+            return frames.with_columns(spine.frame, names, filling.filled(features, fills), kind)
 
     def batches(self, asked: Inquiry, on_progress: OnProgress = no_progress) -> pa.RecordBatchReader:
         """Return the requested features as a stream of batches, so that neither the spine nor the groups need to fit in memory.
@@ -192,15 +193,16 @@ class Features:
         Raises:
             DefinitionError: There is no spine.
         """
-        from seeknal.join import streaming
+        from seeknal.join import filling, streaming
         from seeknal.values import frames
 
         if asked.kind != SPINE:
             raise DefinitionError("A stream needs using_spine(spine, date_col=...); otherwise call to_dataframe().")
-        stream = streaming.Stream(
-            self.sources(asked), frames.opened(asked.spine), asked.date_col, asked.keep, asked.interval
-        )
-        return streaming.stream(self._engine(), stream, on_progress)
+        sources = self.sources(asked)
+        fills = filling.values_of(asked.fills, sources)
+        stream = streaming.Stream(sources, frames.opened(asked.spine), asked.date_col, asked.keep, asked.interval)
+        batches = streaming.stream(self._engine(), stream, on_progress)
+        return filling.filled_batches(batches, fills)
 
     def explain(
         self, asked: Inquiry, keys: Mapping[str, Any], moment: Moment, limit: int | None = None

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, TypedDict
 
 from seeknal.define.feature_group import FeatureLookup, check_lookups
+from seeknal.define.fill_null import FillNull, check_fills
 from seeknal.errors import DefinitionError
 from seeknal.names import check_names, check_text, quoted
 from seeknal.values.times import Interval, Moment, instant_or_none, now
@@ -49,6 +50,7 @@ class Inquiry:
         at: The time that counts as now for "latest", in microseconds since 1970. None: the clock.
         interval: Only rows with an event time inside it are visible.
         as_of: Only rows stored by then are visible.
+        fills: Values in place of the nulls of features.
 
     Raises:
         DefinitionError: An argument has the wrong form.
@@ -62,10 +64,12 @@ class Inquiry:
     at: int | None = None
     interval: Interval = field(default_factory=Interval)
     as_of: AsOf | None = None
+    fills: Sequence[FillNull] = ()
 
     def __post_init__(self) -> None:
         # The dataclass is frozen, so checked values can only be stored by way of `object`.
         object.__setattr__(self, "lookups", check_lookups(self.lookups))
+        object.__setattr__(self, "fills", check_fills(self.fills))
         object.__setattr__(self, "keep", None if self.keep is None else check_names("keep_cols", self.keep))
         check_text("date_col", self.date_col)
         Interval.check(self.interval)

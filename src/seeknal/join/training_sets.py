@@ -107,10 +107,15 @@ class TrainingSets:
             viewing: The feature view that it belongs to. None: none.
 
         Raises:
-            DefinitionError: The name is taken, or is not a valid name.
+            DefinitionError: The name is taken, or is not a valid name, or nulls would be filled.
             DataError: A column of the spine cannot be saved.
         """
         check_progress(on_progress)
+        if asked.fills:
+            raise DefinitionError(
+                "A saved training set has the values that are stored, nulls included. Save it without fill_nulls, and fill the "
+                "nulls of what reproduce() returns."
+            )
         keep_rows = check_flag("rows", keep_rows)
         if viewing:
             sources, project = list(viewing.sources), viewing.project

@@ -235,3 +235,9 @@ class Loads:
             store = self._mover.store(name)
             known = events_online(self._catalog, self._engine(), record, status.version, store, at)
         return known.newest
+
+    def watermarks(self, record: GroupRecord, version: int, at: int) -> list[int]:
+        """Return the newest event time up to a moment in each online store that has rows of a version, without repeats."""
+        targets = {load.target for load in self.of(record, version)}
+        found = [self.newest(record, self.status(record, version, target), target, at) for target in targets]
+        return sorted({newest for newest in found if newest is not None})

@@ -1,0 +1,51 @@
+"""What programs for the first Seeknal pass or import, where it has no other place; see docs/how-to/coming-from-the-first-seeknal.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import NoReturn
+
+from seeknal.define.feature_group import FeatureLookup
+from seeknal.errors import DefinitionError
+
+
+class GetLatestTimeStrategy(StrEnum):
+    """Which entities `using_latest` returns if there are several groups."""
+
+    REQUIRE_ALL = "require_all"
+    """Those that all groups know. Accepted if there is only one group."""
+    REQUIRE_ANY = "require_any"
+    """Those that any group knows, with nulls for the features of the others. This is what `using_latest` does."""
+
+
+def check_strategy(strategy: str, lookups: Sequence[FeatureLookup]) -> None:
+    """Check that a strategy is what `using_latest` does.
+
+    Raises:
+        DefinitionError: It is not.
+    """
+    try:
+        known = GetLatestTimeStrategy(strategy)
+    except ValueError:
+        raise DefinitionError(
+            f"fetch_strategy={strategy!r} is unknown. Leave it out, or pass GetLatestTimeStrategy.REQUIRE_ANY."
+        ) from None
+    groups = {(lookup.project, lookup.name) for lookup in lookups}
+    if known is GetLatestTimeStrategy.REQUIRE_ALL and len(groups) > 1:
+        raise DefinitionError(
+            "using_latest() returns the entities that any of the groups knows, so it cannot require all of them. Pass "
+            "GetLatestTimeStrategy.REQUIRE_ANY, and leave out the rows that you do not want."
+        )
+
+
+def refuse(module: str, name: str, advice: Mapping[str, str]) -> NoReturn:
+    """Refuse to import a name; the `__getattr__` of a module that has the name no longer.
+
+    Raises:
+        ImportError: There is advice for the name, which the message contains.
+        AttributeError: There is none.
+    """
+    if name in advice:
+        raise ImportError(f"{module} has no {name} any more. {advice[name]}", name=module)
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
