@@ -53,7 +53,62 @@ def log(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
     return Mutation(name, old, new, path, tuple(f"test_push_log.py::test_{test}" for test in tests))
 
 
+def habit(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
+    """Return a mutation of what programs for the first Seeknal use, which these tests must catch."""
+    return Mutation(name, old, new, path, tuple(f"test_first_seeknal.py::test_{test}" for test in tests))
+
+
 MUTATIONS = (
+    # The first Seeknal
+    habit(
+        "nulls are not filled in streams",
+        "return pa.RecordBatchReader.from_batches(batches.schema, (filled(batch, values) for batch in batches))",
+        "return batches",
+        "join/filling.py",
+        "all_reading_methods_fill_nulls_alike",
+    ),
+    habit(
+        "a value for nulls may fit no feature",
+        "if not names:",
+        "if False:",
+        "join/filling.py",
+        "a_fill_that_cannot_be_is_refused",
+    ),
+    habit(
+        "a saved training set leaves nulls that were to be filled",
+        "if asked.fills:",
+        "if False:",
+        "join/training_sets.py",
+        "what_would_not_fill_nulls_is_refused_before_anything_is_stored",
+    ),
+    habit(
+        "an online table leaves nulls that were to be filled",
+        "if self._inquiry.fills:",
+        "if False:",
+        "featurestore/historical.py",
+        "what_would_not_fill_nulls_is_refused_before_anything_is_stored",
+    ),
+    habit(
+        "a table is found by the keys of another entity",
+        "if problem := misfit(expected, self._table.keys):",
+        "if False:",
+        "featurestore/online.py",
+        "a_table_with_other_keys_than_the_lookup_key_is_refused",
+    ),
+    habit(
+        "the strategy for the latest features is ignored",
+        "if fetch_strategy is not None:",
+        "if False:",
+        "featurestore/historical.py",
+        "the_latest_features_of_any_group_are_what_the_former_strategy_returns",
+    ),
+    habit(
+        "forced settings are replaced without a copy",
+        "put(replaced, before)",
+        "pass",
+        "cli/manage.py",
+        "init_replaces_settings_only_if_forced_and_keeps_them",
+    ),
     # The push log
     log(
         "rows in the log are not added to what is online",

@@ -1,13 +1,16 @@
 """Code written for the first Seeknal works, or raises an error that names the new way."""
 
+import json
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from commands import seeknal
 from seeknal import (
     DefinitionError,
     Entity,
@@ -75,6 +78,12 @@ def test_an_entity_without_join_keys_is_refused_and_the_advice_works(written):
     assert FeatureStore().entities.get("user").entity.join_keys == ("user_id",)
 
 
+def test_listing_the_entities_by_the_former_call_names_the_new_one(written):
+    with pytest.raises(DefinitionError, match=r"FeatureStore\(\)\.entities\.all\(\)"):
+        Entity.list()
+    assert [one.entity for one in FeatureStore().entities.all()] == [user()]
+
+
 def test_the_values_that_an_entity_was_given_are_a_key_to_look_up(written):
     table = HistoricalFeaturesDuckDB([FeatureLookup(source=written)]).serve(name="online")
     assert table.get_features(keys=[user().get_or_create().set_key_values("u1")])["visits"].tolist() == [3]
@@ -91,6 +100,13 @@ def test_a_frame_can_be_given_with_the_group_or_by_its_former_name():
     assert users(dataframe=FRAME).dataframe is FRAME
     assert users().set_dataframe(dataframe=FRAME).dataframe is FRAME
     assert users().dataframe is None
+
+
+def test_a_frame_as_the_fourth_argument_of_a_group_is_its_dataframe():
+    fg = FeatureGroupDuckDB("users", user(), Materialization("timestamp"), FRAME, "Who buys", ["visits"])
+    assert (fg.dataframe is FRAME, fg.project, fg.description, fg.features) == (True, "default", "Who buys", ["visits"])
+    with pytest.raises(DefinitionError, match="Project name 7 breaks the rule"):
+        FeatureGroupDuckDB("users", user(), Materialization("timestamp"), 7)
 
 
 def test_features_can_be_set_by_their_former_name():
@@ -193,6 +209,19 @@ def test_without_a_spine_the_former_method_says_how_to_set_one(written):
     asked.using_spine(SPINE, date_col="at")
     with pytest.raises(DefinitionError, match=r"using_spine\(\) returns other features .* call it first"):
         asked.to_dataframe_with_spine()
+
+
+@pytest.mark.parametrize("name", ["entity_df", "spine", "spine_df"])
+def test_a_spine_passed_to_the_reading_method_is_refused_with_the_call_to_write(written, name):
+    with pytest.raises(
+        DefinitionError, match=rf"takes no {name}. Write using_spine\(spine, date_col=...\)\.to_dataframe"
+    ):
+        past(written).to_dataframe(**{name: SPINE}, timestamp_col="at")
+
+
+def test_any_other_unknown_argument_is_a_type_error(written):
+    with pytest.raises(TypeError, match=r"to_dataframe\(\) got an unexpected keyword argument 'outptu'"):
+        past(written).to_dataframe(outptu="pandas")
 
 
 @pytest.mark.parametrize("output", ["pandas", "polars", "arrow", "duckdb"])
@@ -368,3 +397,97 @@ def test_importing_a_class_that_is_gone_says_what_to_use_instead(module, name, a
     with pytest.raises(ImportError, match=advice):
         exec(f"from seeknal.featurestore.{module} import {name}", {})
     assert not hasattr(import_module(f"seeknal.featurestore.{module}"), "anything_else")
+
+
+# The command line
+
+
+def answer(*words: str) -> object:
+    done = seeknal(*words, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_init_writes_the_name_and_the_description_that_it_was_given(monkeypatch):
+    monkeypatch.delenv("SEEKNAL_HOME")
+    answer("init", "--name", "shop", "--description", "What customers buy [it = all]")
+    lines = Path("seeknal.toml").read_text().splitlines()
+    assert lines[:2] == ["# Settings of the Seeknal project shop.", "# What customers buy [it = all]"]
+    assert answer("info")["settings"][0]["value"] == str(Path.cwd() / ".seeknal")
+
+
+@pytest.mark.parametrize("option", [("--name", "my shop"), ("--name", ""), ("--description", "x\nhome = '/tmp'")])
+def test_init_refuses_what_would_be_no_comment(option):
+    assert seeknal("init", *option).returncode in {1, 2}
+    assert not Path("seeknal.toml").exists()
+
+
+def test_init_replaces_settings_only_if_forced_and_keeps_them():
+    Path("seeknal.toml").write_text("freshness = '6h'\n")
+    refused = seeknal("init", "--name", "shop")
+    assert (refused.returncode, "add --force" in refused.stderr) == (1, True)
+    made = answer("init", "--name", "shop", "--force")
+    assert Path(made["former_settings"]).read_text() == "freshness = '6h'\n"
+    assert Path(made["settings"]).read_text().startswith("# Settings of the Seeknal project shop.")
+    assert "former_settings" not in answer("init", "-n", "shop", "--force")
+    assert Path("seeknal.toml.bak").read_text() == "freshness = '6h'\n"
+
+
+def test_init_with_force_makes_a_new_project_too():
+    assert "former_settings" not in answer("init", "--force")
+    assert Path("seeknal.toml").read_text().startswith("# Settings of this Seeknal project.")
+
+
+def test_a_deletion_with_force_does_not_ask(written):
+    assert answer("delete", "feature-group", "users", "--force") == {"deleted": "default/users"}
+
+
+def test_force_deletes_nothing_that_is_needed(written):
+    past(written).using_latest().save("may")
+    assert seeknal("delete", "feature-group", "users", "--force").returncode == 1
+    assert written.version == 1
+
+
+@pytest.mark.filterwarnings("ignore:.* is now at version")
+def test_the_newest_versions_are_listed_if_there_is_a_limit(written):
+    written.set_dataframe(FRAME.assign(more=1)).set_features().write()
+    written.set_dataframe(FRAME.assign(more=1, most=2)).set_features().write()
+    every = answer("version", "list", "users")
+    assert [one["version"] for one in every] == [1, 2, 3]
+    for words in (["--limit", "2"], ["-l", "2"], ["-n", "2"]):
+        assert answer("version", "list", "users", *words) == every[1:]
+    assert answer("version", "list", "users", "--limit", "9") == every
+    assert seeknal("version", "list", "users", "--limit", "0").returncode == 2
+
+
+@pytest.mark.filterwarnings("ignore:.* is now at version")
+def test_versions_are_compared_by_the_short_options(written):
+    written.set_dataframe(FRAME.assign(more=1)).set_features().write()
+    found = answer("version", "diff", "users", "-f", "1", "-t", "2")
+    assert found == answer("version", "diff", "users", "--from", "1", "--to", "2")
+    assert [one["name"] for one in found["added"]] == ["more"]
+
+
+def test_the_short_options_of_the_other_commands_work(written):
+    assert len(answer("debug", "users", "-l", "1")) == 1
+    assert answer("materialize", "users", "-s", "2024-01-16", "-e", "2024-01-17")["rows"] == 1
+    assert answer("clean", "users", "-b", "2024-01-16", "--dry-run")["would_be_removed"] == 1
+
+
+def test_an_entity_is_shown(written):
+    found = answer("show", "entity", "user")
+    assert (found["join_keys"], found["feature_groups"][0]["feature_group"]) == (["user_id"], "users")
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["validate"], "seeknal doctor"),
+        (["entity", "show", "user"], "seeknal show entity NAME"),
+        (["run", "flow", "--start-date", "2024-01-01"], "no pipelines"),
+    ],
+)
+def test_a_command_that_is_gone_says_what_to_do_instead(words, advice):
+    done = seeknal(*words)
+    assert done.returncode == 2
+    assert advice in " ".join(done.stderr.replace("│", " ").split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from seeknal.errors import DefinitionError, notice, plural
 from seeknal.names import check_name, check_names, is_generic, join_keys_of
@@ -72,6 +73,17 @@ class Entity:
     def get_or_create(self) -> Entity:
         """Return this entity. The first group that uses it registers it, and each later one checks its join keys."""
         return self
+
+    @staticmethod
+    def list() -> NoReturn:
+        """Refuse to list the entities, which the first Seeknal printed.
+
+        Raises:
+            DefinitionError: Always; it names the calls that list them.
+        """
+        raise DefinitionError(
+            "Entity.list() no longer exists. Call FeatureStore().entities.all(), or run: seeknal list entities"
+        )
 
     def set_key_values(self, *values: object) -> dict[str, object]:
         """Return these values of the join keys, in order, by their names: one of the keys that `get_features` takes.

@@ -6,10 +6,11 @@ import signal
 import sys
 import warnings
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from seeknal import __version__
 from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version, view
@@ -17,8 +18,28 @@ from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 from seeknal.system.interrupts import insistent
 
+_FORMER = {
+    "consolidate": "Pass several lookups to HistoricalFeaturesDuckDB.",
+    "entity": "Write: seeknal list entities, or seeknal show entity NAME.",
+    "run": "Seeknal runs no pipelines: write the features in a program of your own.",
+    "validate": "Write: seeknal doctor.",
+    "validate-features": "Check the frame before you write it; seeknal debug GROUP shows what is stored.",
+}
+"""Commands of the first Seeknal that no longer exist, and what to do instead."""
+
+
+class _Commands(TyperGroup):
+    def resolve_command(
+        self, ctx: Any, args: list[str]
+    ) -> Any:  # the types are Click's, which some releases of Typer contain
+        if args[0] in _FORMER:
+            ctx.fail(f"There is no command {args[0]!r} any more. {_FORMER[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="seeknal",
+    cls=_Commands,
     help="A feature store: training sets that never see the future, and the same values served online.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -310,7 +310,7 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     version: Annotated[
         int | None, typer.Option("--version", "-v", help="The version; by default the current one.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows to show.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", "-l", min=1, help="Most rows to show.")] = 10,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
@@ -347,7 +347,7 @@ def explain(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
 
 def debug(
     group: Group,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Most rows to show.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", "-l", min=1, help="Most rows to show.")] = 10,
     version: Annotated[
         int | None, typer.Option("--version", "-v", help="The version; by default the current one.")
     ] = None,

@@ -10,6 +10,7 @@ import typer
 from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, Group, InProject, Yes, check_pairs, read_keys
 from seeknal.errors import DefinitionError, StoreError, plural
+from seeknal.names import check_name
 from seeknal.system.extras import how_to_install
 from seeknal.system.progress import working
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 _LONGEST_TTL = 700_000
 """In days. A longer ttl could reach back before the year 1."""
-_TOML = """\
-# Settings of this Seeknal project. Its data is in the folder .seeknal beside this file.
+_TOML = """
+# Its data is in the folder .seeknal beside this file.
 
 # home = ".seeknal"
 # memory_limit = "4GB"     # most memory that a query may use; by default half of the machine's
@@ -29,25 +30,63 @@ _TOML = """\
 """
 
 
-def init(form: AsFormat = Format.table) -> None:
+def init(
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "-n", help="Name for the first line of seeknal.toml; each group names its own."),
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", "-d", help="A sentence for the second line of seeknal.toml.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a seeknal.toml that exists, and keep it as seeknal.toml.bak.")
+    ] = False,
+    form: AsFormat = Format.table,
+) -> None:
     """Make this folder a project: feature stores opened in it or below it keep their data here."""
     from seeknal.config import FILE
+    from seeknal.system.folders import put
 
+    text = _settings(name, description)
     try:
         file = Path.cwd() / FILE
     except FileNotFoundError:
         raise StoreError(
             "The current folder was deleted, so it cannot become a project. cd to another folder."
         ) from None
+    replaced: Path | None = None
     try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(_TOML)
+        before = file.read_bytes() if force and file.exists() else None
+        if before is None:
+            with file.open("xb") as opened:
+                opened.write(text)
+        elif before != text:
+            replaced = file.with_name(f"{FILE}.bak")
+            put(replaced, before)
+            put(file, text)
     except FileExistsError:
-        raise DefinitionError(f"{file} already exists: this folder is a project.") from None
+        raise DefinitionError(
+            f"{file} already exists: this folder is a project. To replace its settings, add --force."
+        ) from None
     except OSError as error:
         raise StoreError(f"{file} cannot be written: {error}") from None
     _ignore_data(file.parent)
-    render.record({"settings": str(file), "home": str(file.parent / ".seeknal")}, form)
+    kept = {} if replaced is None else {"former_settings": str(replaced)}
+    render.record({"settings": str(file), **kept, "home": str(file.parent / ".seeknal")}, form)
+
+
+def _settings(name: str | None, description: str | None) -> bytes:
+    """Return the content of a new seeknal.toml.
+
+    Raises:
+        DefinitionError: The name breaks the rule for names.
+        typer.BadParameter: The description could end its line, or is not text.
+    """
+    if description is not None and not description.isprintable():
+        raise typer.BadParameter(f"{description!r} is not one line of text.", param_hint="--description")
+    title = "this Seeknal project" if name is None else f"the Seeknal project {check_name('project', name)}"
+    lines = [f"# Settings of {title}.", *([f"# {description}"] if description else [])]
+    return ("\n".join(lines) + _TOML).encode()
 
 
 def _ignore_data(folder: Path) -> None:
@@ -202,7 +241,7 @@ def _erased(one: Erased, erased_keys: str) -> dict[str, object]:
 def clean(
     group: Group,
     before: Annotated[
-        str | None, typer.Option("--before", help="Remove rows older than this, such as 2024-01-31.")
+        str | None, typer.Option("--before", "-b", help="Remove rows older than this, such as 2024-01-31.")
     ] = None,
     ttl: Annotated[
         int | None,

@@ -14,10 +14,11 @@ from seeknal.system.progress import working
 def materialize(
     group: Group,
     start: Annotated[
-        str | None, typer.Option("--start-date", help="First event time to load, such as 2024-01-31; by default all.")
+        str | None,
+        typer.Option("--start-date", "-s", help="First event time to load, such as 2024-01-31; by default all."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option("--end-date", help="Last event time to load; a date includes its day.")
+        str | None, typer.Option("--end-date", "-e", help="Last event time to load; a date includes its day.")
     ] = None,
     version: Annotated[
         int | None, typer.Option("--version", "-v", help="The version; by default the current one.")

@@ -26,7 +26,7 @@ class Format(StrEnum):
 AsFormat = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
 InProject = Annotated[str | None, typer.Option("--project", "-p", help="Its project; or write PROJECT/NAME.")]
 OfProject = Annotated[str | None, typer.Option("--project", "-p", help="Only this project.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", "--force", help="Do not ask for confirmation.")]
 Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature group.")]
 Project = Annotated[str, typer.Argument(metavar="NAME", help="Name of the project.")]
 Entity = Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")]

@@ -18,10 +18,18 @@ app = typer.Typer(help="Versions of a feature group: each is a schema, with the 
 
 
 @app.command("list")
-def list_versions(group: Group, project: InProject = None, form: AsFormat = Format.table) -> None:
+def list_versions(
+    group: Group,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", "-l", min=1, help="Only this many, the newest ones.")
+    ] = None,
+    project: InProject = None,
+    form: AsFormat = Format.table,
+) -> None:
     """List the versions of a feature group, oldest first."""
     from seeknal.home import session
 
+    versions = session.existing().groups.versions(group, project=project)
     records = [
         {
             "version": version.number,
@@ -31,7 +39,7 @@ def list_versions(group: Group, project: InProject = None, form: AsFormat = Form
             "last_write": render.when(version.written_at),
             "current": version.is_current,
         }
-        for version in session.existing().groups.versions(group, project=project)
+        for version in (versions if limit is None else versions[-limit:])
     ]
     render.rows(records, form, empty=f"Nothing was written to {group} yet.")
 
@@ -67,10 +75,10 @@ def show_version(
 @app.command("diff")
 def diff_versions(
     group: Group,
-    old: Annotated[int, typer.Option("--from", help="The earlier version.")],
-    new: Annotated[int, typer.Option("--to", help="The later version.")],
+    old: Annotated[int, typer.Option("--from", "-f", help="The earlier version.")],
+    new: Annotated[int, typer.Option("--to", "-t", help="The later version.")],
     project: InProject = None,
-    form: AsFormat = Format.table,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.table,  # -f is --from here
 ) -> None:
     """Show what was added, removed and modified from one version of a feature group to another."""
     from seeknal.home import session

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NoReturn
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.errors import DefinitionError
+
+_SPINE = {"entity_df", "spine", "spine_df"}
+"""What the pages of the first Seeknal call the spine in `to_dataframe`."""
 
 
 class GetLatestTimeStrategy(StrEnum):
@@ -37,6 +40,21 @@ def check_strategy(strategy: str, lookups: Sequence[FeatureLookup]) -> None:
             "using_latest() returns the entities that any of the groups knows, so it cannot require all of them. Pass "
             "GetLatestTimeStrategy.REQUIRE_ANY, and leave out the rows that you do not want."
         )
+
+
+def refuse_arguments(call: str, given: Collection[str]) -> NoReturn:
+    """Refuse keyword arguments that a reading method does not have.
+
+    Raises:
+        DefinitionError: One of them is a spine, which belongs to `using_spine`.
+        TypeError: They are unknown.
+    """
+    if spine := next((name for name in given if name in _SPINE), None):
+        raise DefinitionError(
+            f"{call}() takes no {spine}. Write using_spine(spine, date_col=...).{call}(), where date_col is the spine's "
+            "column with the moments."
+        )
+    raise TypeError(f"{call}() got an unexpected keyword argument {min(given)!r}")
 
 
 def refuse(module: str, name: str, advice: Mapping[str, str]) -> NoReturn:

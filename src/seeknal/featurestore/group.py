@@ -23,7 +23,7 @@ class FeatureGroupDuckDB(StoredGroup):
         name: Name of the group, unique in its project.
         entity: The entity that the features describe. If the group exists, `get_or_create()` can fill it in.
         materialization: How rows are dated and stored. If the group exists, `get_or_create()` can fill it in as well.
-        project: Name of the project.
+        project: Name of the project. A frame passed here is taken as `dataframe`, its position in the first Seeknal.
         description: A sentence for readers.
         features: The columns that are features: their names, or their types by name
             (`{"x": "int64"}`), or a `pyarrow.Schema`.
@@ -45,6 +45,8 @@ class FeatureGroupDuckDB(StoredGroup):
         *,
         dataframe: object = None,
     ) -> None:
+        if hasattr(project, "__arrow_c_stream__"):
+            project, dataframe = "default", project
         super().__init__("feature group", name, project, description)
         self.entity = entity
         self.materialization = materialization

@@ -12,7 +12,7 @@ from seeknal.define.fill_null import FillNull
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, notice
 from seeknal.featurestore import Binding, working
-from seeknal.featurestore.former import GetLatestTimeStrategy, check_strategy
+from seeknal.featurestore.former import GetLatestTimeStrategy, check_strategy, refuse_arguments
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
 from seeknal.featurestore.stored import StoredGroup
 from seeknal.featurestore.training_set import TrainingSet
@@ -159,6 +159,7 @@ class HistoricalFeaturesDuckDB:
         as_of: AsOf | None = None,
         output: str | None = None,
         on_progress: OnProgress | None = None,
+        **former: object,
     ) -> Any:
         """Return the features as a frame.
 
@@ -175,12 +176,16 @@ class HistoricalFeaturesDuckDB:
             output: "pandas", "polars", "arrow" or "duckdb". None: the spine's kind, or pandas without a spine.
             on_progress: Called with a description of each step. None: steps are shown on a terminal if the call takes more
                 than a second.
+            former: Not accepted: a spine, as the pages of the first Seeknal pass it, is an error that names `using_spine`.
 
         Raises:
             DefinitionError: A group, feature, snapshot or output does not exist, or names clash.
+            TypeError: An argument is unknown.
             DataError: The spine lacks a column, or a key's type cannot match.
             StoreError: The requested snapshot was vacuumed.
         """
+        if former:
+            refuse_arguments("to_dataframe", former)
         inquiry = self._inquiry.within(feature_start_time, feature_end_time, as_of)
         with working("Building the training set", on_progress) as report:
             return self._store.features.frame(inquiry, output, report)
