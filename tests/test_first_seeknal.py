@@ -18,6 +18,7 @@ from seeknal import (
     FeatureGroupDuckDB,
     FeatureLookup,
     FeatureStore,
+    FeatureView,
     FillNull,
     GetLatestTimeStrategy,
     HistoricalFeaturesDuckDB,
@@ -337,6 +338,13 @@ def test_what_would_not_fill_nulls_is_refused_before_anything_is_stored(written)
     with pytest.raises(DefinitionError, match="Save it without fill_nulls"):
         asked.using_spine(SPINE, date_col="at").save("may")
     assert (FeatureStore().tables.all(), FeatureStore().training_sets.all()) == ([], [])
+
+
+def test_a_view_saves_filled_nulls_as_the_refusal_advises(written):
+    view = FeatureView("spenders", [FeatureLookup(written)], defaults={"visits": 0, "spend": -1.5})
+    saved = view.training_set(SPINE[["user_id", "at"]], date_col="at", name="may").to_dataframe()
+    asked = past(written, *FILLS).using_spine(SPINE, date_col="at", keep_cols=[])
+    pd.testing.assert_frame_equal(saved, asked.to_dataframe())
 
 
 def test_explain_shows_what_is_stored(written):

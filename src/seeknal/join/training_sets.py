@@ -111,11 +111,6 @@ class TrainingSets:
             DataError: A column of the spine cannot be saved.
         """
         check_progress(on_progress)
-        if asked.fills:
-            raise DefinitionError(
-                "A saved training set has the values that are stored, nulls included. Save it without fill_nulls, and fill the "
-                "nulls of what reproduce() returns."
-            )
         keep_rows = check_flag("rows", keep_rows)
         if viewing:
             sources, project = list(viewing.sources), viewing.project
@@ -123,12 +118,7 @@ class TrainingSets:
             sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
             project = sources[0].record.project
         question = asked.question
-        check_name("training set", name)
-        if self._catalog.registry.training_sets(project, name):
-            raise DefinitionError(
-                f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
-                f"delete it: seeknal dataset delete {project}/{name}."
-            )
+        self._check_new(project, name, asked)
         spine = retrieval.spine_table(sources, asked.spine, question, viewing.used if viewing else ())
         sources = [self._catalog.definitions.settled(source) for source in sources]
         self._saved.create()
@@ -153,6 +143,20 @@ class TrainingSets:
             return made
 
         return while_holding([*readings, self._catalog.saving], keep)
+
+    def _check_new(self, project: str, name: str, asked: Inquiry) -> None:
+        """Check that a training set can have a name, and that what is asked for can be saved."""
+        check_name("training set", name)
+        if asked.fills:
+            raise DefinitionError(
+                "A saved training set of groups has what is stored, nulls included. Save it without fill_nulls, or make it with a "
+                "FeatureView(..., defaults={...}), which fills the nulls of its training sets."
+            )
+        if self._catalog.registry.training_sets(project, name):
+            raise DefinitionError(
+                f"Project {project!r} has a training set {name!r}, which does not change. Choose another name, or "
+                f"delete it: seeknal dataset delete {project}/{name}."
+            )
 
     def _register(self, made: TrainingSetRecord, undo: ExitStack) -> None:
         """Register a training set. Its files stay, unless the registration fails and the registry confirms that."""
