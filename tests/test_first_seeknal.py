@@ -301,6 +301,7 @@ def test_windowed_features_are_filled_too(written):
         (FillNull("0", "int64", columns=["label"]), "names 'label', not a feature of type int64"),
         (FillNull("0.5", "int64"), "cannot fill int64: dataType is int64, which '0.5' is not"),
         (FillNull(0.5, "int64"), "cannot fill int64"),
+        (FillNull(pd.NA, "int64"), "fills nothing: its value is null"),
     ],
     ids=lambda part: part.dataType if isinstance(part, FillNull) else "",
 )

@@ -29,9 +29,8 @@ _FORMER = {
 
 
 class _Commands(TyperGroup):
-    def resolve_command(
-        self, ctx: Any, args: list[str]
-    ) -> Any:  # the types are Click's, which some releases of Typer contain
+    # The types are Click's, which some releases of Typer contain and others import.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in _FORMER:
             ctx.fail(f"There is no command {args[0]!r} any more. {_FORMER[args[0]]}")
         return super().resolve_command(ctx, args)

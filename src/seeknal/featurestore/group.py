@@ -118,7 +118,11 @@ class FeatureGroupDuckDB(StoredGroup):
 
     @property
     def online_watermarks(self) -> list[datetime]:
-        """The newest event time of the current version in each online store that has rows of it, in UTC: distinct, in order."""
+        """The newest event time of the current version in each online store that has rows of it, in UTC: distinct, in order.
+
+        Raises:
+            StoreError: An online store does not respond.
+        """
         found = self._stored()
         return (
             [moment_of(moment) for moment in found[0].groups.online_watermarks(self.name, project=self.project)]

@@ -55,9 +55,12 @@ def _value(fill: FillNull, kind: pa.DataType) -> pa.Scalar:
     try:
         if isinstance(fill.value, str):
             return exact.read("dataType", fill.value, kind)
-        return exact.column("value", [fill.value], kind)[0]
+        value = exact.column("value", [fill.value], kind)[0]
     except DataError as error:
         raise DefinitionError(f"{fill!r} cannot fill {kind}: {error}") from None
+    if not value.is_valid:
+        raise DefinitionError(f"{fill!r} fills nothing: its value is null.")
+    return value
 
 
 def filled(rows: Rows, values: Mapping[str, pa.Scalar]) -> Rows:
