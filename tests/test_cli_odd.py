@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from commands import seeknal, seeknal_process
 from contract.profiles import PROFILE
-from seeknal import Entity, FeatureLookup, FeatureStore, Materialization
+from seeknal import Entity, FeatureLookup, FeatureStore, Materialization, ViewDefinition
 from seeknal.cli.app import app
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.join.inquiry import Inquiry
@@ -46,6 +46,11 @@ COMMANDS = {
     "version show": ["spend"],
     "version diff": ["spend", "--from", "1", "--to", "2"],
     "version rollback": ["spend", "--to", "1"],
+    "view list": [],
+    "view show": ["orders"],
+    "view diff": ["orders"],
+    "view retire": ["orders@1"],
+    "list feature-views": [],
     "dataset list": [],
     "dataset show": ["may"],
     "dataset reproduce": ["may"],
@@ -104,6 +109,8 @@ def filled(home) -> FeatureStore:
     store.tables.serve([FeatureLookup("shop/spend")], "online")
     store.training_sets.save("may", Inquiry([FeatureLookup("shop/spend")], "latest"))
     store.groups.write(group, rows.append_column("more", pa.array([2])))
+    store.views.register(ViewDefinition("orders", [FeatureLookup("shop/spend")]))
+    store.views.register(ViewDefinition("orders", [FeatureLookup("shop/spend", features=["total"])]))
     store.tokens.create("web", "shop", ["read"])
     return store
 
@@ -218,6 +225,8 @@ LISTS = (
     "list feature-groups",
     "list online-tables",
     "list datasets",
+    "list feature-views",
+    "view list",
     "list tokens",
     "token list",
     "dataset list",
