@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := --numprocesses auto --dist loadfile --max-worker-restart 0
 
-.PHONY: demo test fast long clean
+.PHONY: demo test fast long torch clean
 demo: .venv/ready
 	$(BIN)/seeknal demo
 
@@ -18,6 +18,10 @@ fast: .venv/ready
 
 long: .venv/ready
 	SEEKNAL_TEST_PROFILE=long $(BIN)/python -m pytest $(TOGETHER)
+
+torch: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pytest tests/with_torch.py
 
 .venv/ready: pyproject.toml
 	@echo "Installing into .venv, which takes a minute or two the first time."

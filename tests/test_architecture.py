@@ -41,6 +41,7 @@ ORDER = [
     "home",
     "backup",
     "featurestore",
+    "mlflow",
     "demo",
     "client",
     "server",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from seeknal.define.splits import PARTS, TEST, TRAIN, VALIDATION, split_of
 from seeknal.errors import DefinitionError, plural
 from seeknal.featurestore import current_store, working
+from seeknal.system.extras import how_to_install
+from seeknal.values.arguments import check_flag
 from seeknal.values.times import moment_of
 
 if TYPE_CHECKING:
@@ -15,11 +18,12 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
     from duckdb import DuckDBPyRelation
+    from torch.utils.data import TensorDataset
 
     from seeknal.define.splits import Split
     from seeknal.featurestore.feature_view import FeatureView
     from seeknal.home.store import FeatureStore
-    from seeknal.registry import TrainingSetRecord, ViewUse
+    from seeknal.registry import ModelRecord, TrainingSetRecord, ViewUse
     from seeknal.system.progress import OnProgress
     from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
 
@@ -239,6 +243,129 @@ class TrainingSet:
             with working(f"Reading {self._record.label}", None) as report:
                 self._kept = self._store.training_sets.rows(self._record, report)
         return self._kept
+
+    def to_parquet(self, path: str | Path) -> int:
+        """Write the rows to a Parquet file or, if the training set is split, to a new folder, which appears when it is complete.
+
+        The folder has the files `train.parquet`, `validation.parquet` and `test.parquet`. Rows in no part are in none of them.
+
+        Returns:
+            The number of rows written.
+
+        Raises:
+            DefinitionError: The path is invalid.
+            DataError: Parquet has no type for a column.
+            StoreError: The path cannot be written, or the folder exists.
+        """
+        from seeknal.featurestore.parts import write_parts
+        from seeknal.join.streaming import write_parquet
+        from seeknal.system.folders import named
+
+        place = named(path)
+        if self._record.view is None or self.split is None:
+            return write_parquet(self._rows().to_reader(), place)
+        return write_parts({part: self._table(part) for part in PARTS}, place)
+
+    def to_sklearn(
+        self, part: str | None = None, output: str | None = None, *, drop_unlabelled: bool = False
+    ) -> tuple[Any, Any]:
+        """Return what the model reads and the label of each row, as the estimators of scikit-learn take them: `fit(X, y)`.
+
+        Args:
+            part: "train", "validation" or "test". None: all rows.
+            output: "pandas", "polars", "arrow" or "numpy". None: the kind of the spine. For "numpy", all features have to be numbers or
+                bools; null is NaN.
+            drop_unlabelled: Leave out rows whose label is null.
+
+        Returns:
+            X, a frame with the columns `features`, in order, or a float64 array of the shape (rows, features); and y, the label as a
+            column of the same kind.
+
+        Raises:
+            DefinitionError: It has no label, or there is no such part or output.
+            DataError: A label is null, or a feature cannot be represented in this kind.
+        """
+        from seeknal.featurestore.arrays import matrix, vector
+        from seeknal.values import frames
+
+        if (output or self._use.kind) == "duckdb":
+            raise DefinitionError(
+                'scikit-learn takes no relations of DuckDB. Pass output="pandas", "polars", "arrow" or "numpy".'
+            )
+        kind = "numpy" if output == "numpy" else frames.output_kind(None, output or self._use.kind)
+        features, labels = self._examples(part, drop_unlabelled)
+        if kind == "numpy":
+            return matrix(features, "float64"), vector(labels, "float64", texts=True)
+        return frames.from_arrow(features, kind), frames.from_arrow(labels, kind)[labels.column_names[0]]
+
+    def to_torch(
+        self, part: str | None = None, dtype: str = "float32", *, drop_unlabelled: bool = False
+    ) -> TensorDataset:
+        """Return what the model reads and the label of each row as a `TensorDataset` of PyTorch, for a `DataLoader`.
+
+        Args:
+            part: "train", "validation" or "test". None: all rows.
+            dtype: "float32" or "float64".
+            drop_unlabelled: Leave out rows whose label is null.
+
+        Returns:
+            A data set of two tensors: the features, in order, as `dtype` in the shape (rows, features), where null is NaN; and the labels
+            in the shape (rows,): whole numbers and bools in their own types, other numbers as `dtype`.
+
+        Raises:
+            DefinitionError: PyTorch is not installed, the training set has no label, or there is no such part.
+            DataError: A label is null, a feature is no number, or a number is too large for `dtype`.
+        """
+        from seeknal.featurestore.arrays import matrix, vector
+
+        if dtype not in {"float32", "float64"}:
+            raise DefinitionError(f'dtype={dtype!r} is neither "float32" nor "float64".')
+        try:
+            from torch import from_numpy
+            from torch.utils.data import TensorDataset
+        except ImportError:
+            raise DefinitionError(f"to_torch needs PyTorch. {how_to_install('torch')}") from None
+        features, labels = self._examples(part, drop_unlabelled)
+        return TensorDataset(from_numpy(matrix(features, dtype)), from_numpy(vector(labels, dtype)))
+
+    def _examples(self, part: str | None, drop_unlabelled: bool) -> tuple[pa.Table, pa.Table]:
+        """Return the features, in order, and the label of the rows of a part, or of all."""
+        from seeknal.featurestore.arrays import with_labels
+
+        if (label := self.label) is None:
+            raise DefinitionError(
+                f"{self._record.label} has no label. Give its view one: FeatureView(..., label=Label(...)). to_dataframe() has its rows."
+            )
+        table = with_labels(self._table(part), label, drop=check_flag("drop_unlabelled", drop_unlabelled))
+        return table.select(self.features), table.select([label])
+
+    def to_mlflow(self, context: str = "training") -> None:
+        """Log the training set as a dataset input of the active run of MLflow, which is started if there is none.
+
+        The run then has its name, view and version, content hash, columns, split and numbers of rows, and no values.
+        `seeknal.mlflow.training_set` finds it again, and `seeknal.mlflow.TrainingSetDataset` is for other calls of MLflow.
+
+        Args:
+            context: What the run uses it for.
+
+        Raises:
+            DefinitionError: MLflow is not installed, the context is no text, or the run has the training set in another context.
+        """
+        from seeknal.featurestore.mlflow_dataset import log_input
+
+        log_input(self, context)
+
+    def register_model(self, name: str, uri: str | None = None) -> ModelRecord:
+        """Register a model that was trained on this training set, so that `FeatureView.models` lists it.
+
+        Args:
+            name: Name of the model.
+            uri: Where the model is, such as "models:/next_basket/4". None: not said.
+
+        Raises:
+            DefinitionError: The training set was made with no feature view, or an argument has the wrong form.
+        """
+        return self._store.views.add_model(self._record, name, uri)
 
     def delete(self) -> None:
         """Delete the training set, its spine and its rows. The groups that it read stay."""
