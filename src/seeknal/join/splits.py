@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from seeknal.values import exact
 from seeknal.values.moments import utc
 
 _WHOLE = 2**64
+_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 def parts_of(split: Split, table: pa.Table, date_col: str, keys: Sequence[str]) -> pa.ChunkedArray:
@@ -55,15 +58,32 @@ def _by_time(split: TimeSplit, moments: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _by_entity(split: EntitySplit, keys: pa.Table) -> pa.ChunkedArray:
-    """Return the parts by a hash of the entity: SHA-256 of its keys as text, as a fraction of 2**64."""
-    places, entities = _distinct(keys)
+    """Return the parts by a hash of the entity: the first 8 bytes of the SHA-256 of its keys as text, as a fraction of 2**64."""
+    places, entities = _distinct(pa.table([_plain(column) for column in keys.columns], keys.column_names))
     train, until = split.train * _WHOLE, (split.train + split.validation) * _WHOLE
     own = []
     for entity in entities:
-        text = "\x1f".join([str(split.seed), *(f"{type(one).__name__}:{one!r}" for one in entity)])
+        text = "\x1f".join([str(split.seed), *map(_text, entity)])
         number = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
         own.append(TRAIN if number < train else VALIDATION if number < until else TEST)
     return pa.chunked_array([pa.array(own, pa.string()).take(pa.array(places))])
+
+
+def _text(key: Any) -> str:
+    """Return a text that is the same for equal keys of one kind, whatever the width, scale or unit of their types.
+
+    It must never change: it decides in which part an entity is.
+    """
+    value = key.value if isinstance(key, pa.Scalar) else key  # times are Arrow's
+    if value is None:
+        return "null"
+    if isinstance(key, pa.TimestampScalar):
+        value *= _NANOSECONDS[key.type.unit]
+    elif isinstance(key, Decimal):
+        value = "{}/{}".format(*key.as_integer_ratio())
+    elif isinstance(key, bytes):
+        value = key.hex()
+    return f"{type(key).__name__}:{value}"
 
 
 def _distinct(keys: pa.Table) -> tuple[np.ndarray, list[tuple[object, ...]]]:
@@ -80,9 +100,15 @@ def _distinct(keys: pa.Table) -> tuple[np.ndarray, list[tuple[object, ...]]]:
     return places, list(zip(*columns, strict=True))
 
 
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_date64(column.type):
+        return column.cast(pa.date32())
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
 def _by_column(split: ColumnSplit, column: pa.ChunkedArray) -> pa.ChunkedArray:
     known = split.parts or {}
-    values = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    values = _plain(column)
     distinct = exact.values(pc.unique(values))
     if odd := [one for one in distinct if one is not None and one not in known]:
         raise DataError(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from seeknal.define.splits import ColumnSplit, split_of
+from seeknal.define.splits import ColumnSplit, Split, split_of
 from seeknal.engine import Engine
 from seeknal.errors import DataError, DefinitionError, StoreError
 from seeknal.join import retrieval
@@ -58,9 +58,22 @@ class Viewing:
     @property
     def used(self) -> list[str]:
         """The columns of the spine that are used besides keys and moment: request values, and those of the split."""
-        split = None if self.use.split is None else split_of(self.use.split)
+        split = self._split
         by = [split.column] if isinstance(split, ColumnSplit) else list(getattr(split, "by", None) or ())
         return list(dict.fromkeys([*self.viewed.used, *by]))
+
+    @property
+    def _split(self) -> Split | None:
+        return None if self.use.split is None else split_of(self.use.split)
+
+    def check_split(self, spine: pa.Table) -> None:
+        """Check that the split knows the part of each row of the spine.
+
+        Raises:
+            DataError: A value of the split's column names no part.
+        """
+        if isinstance(split := self._split, ColumnSplit):
+            parts_of(split, spine, "", ())
 
 
 class TrainingSets:
@@ -108,18 +121,17 @@ class TrainingSets:
 
         Raises:
             DefinitionError: The name is taken, or is not a valid name, or nulls would be filled.
-            DataError: A column of the spine cannot be saved.
+            DataError: A column of the spine cannot be saved, or names no part of the split.
         """
         check_progress(on_progress)
         keep_rows = check_flag("rows", keep_rows)
-        if viewing:
-            sources, project = list(viewing.sources), viewing.project
-        else:
-            sources = [self._catalog.source(lookup, asked.as_of) for lookup in asked.lookups]
-            project = sources[0].record.project
+        sources = viewing.sources if viewing else [self._catalog.source(one, asked.as_of) for one in asked.lookups]
+        project = viewing.project if viewing else sources[0].record.project
         question = asked.question
         self._check_new(project, name, asked)
         spine = retrieval.spine_table(sources, asked.spine, question, viewing.used if viewing else ())
+        if viewing and spine is not None:
+            viewing.check_split(spine)
         sources = [self._catalog.definitions.settled(source) for source in sources]
         self._saved.create()
         folder = f"{project}/{name}-{uuid.uuid4().hex[:8]}"
