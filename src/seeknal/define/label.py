@@ -27,9 +27,9 @@ class Label:
         source: Where the events are: an `EventSource`, a feature group, or the name of one. It cannot be a windowed group.
         feature: The column that the label is computed from. "any" and "count" without one are of the events themselves.
         within: The length of the window, such as "7d" or a timedelta.
-        aggregation: "first", the value of the first event, or null without one; "any", whether there is an event, for a column of
-            bools one with true; "count", the number of events, for a column those where it is not null; or an aggregation without
-            `over`, such as Sum("amount").
+        aggregation: "first", the first value that is not null, or null without one; "any", whether there is an event, for a column
+            one where it is not null, for bools one where it is true; "count", the number of events, for a column those where it is not
+            null; or an aggregation without `over`, such as Sum("amount").
         name: The name of the label's column. None: that of the feature, else "label".
         unfinished: What becomes of rows whose window is not over yet: "drop" leaves them out, "null" keeps them without a label.
         entity: The entity whose events count. None: that of a feature group; for an event source, the join keys of the view that are

@@ -118,7 +118,7 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
         project=project,
         description=f"The label of the feature view {name}: its window ends after the moment.",
     )
-    source = catalog.definitions.settled(catalog.source(FeatureLookup(group, rename=label.rename)))
+    source = catalog.source(FeatureLookup(group, rename=label.rename))
     keys = {
         out: field.type
         for one in sources
@@ -129,7 +129,7 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
             f"The label of view {name!r} is keyed by {unknown[0]!r}, which is no join key of the view: {', '.join(keys)}. Name the "
             "spine's column: Label(..., rename={...}), or the entity: Label(..., entity=Entity(...))."
         )
-    pin = source.pin(pinned=True, ahead=label.length)
+    pin = catalog.definitions.settled(source).pin(pinned=True, ahead=label.length)
     return LabelContent(pin, label.column, label.is_any, label.unfinished)
 
 

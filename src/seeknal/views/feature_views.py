@@ -131,12 +131,13 @@ class FeatureViews:
         project, sources, recipe = definitions.read(catalog, definition)
         label = None
         if definition.label is not None:
+            if definition.label.column in {*recipe.kinds, *(out for one in sources for out in one.keys.values())}:
+                raise DefinitionError(
+                    f"The label of view {definition.name!r} has the name of a feature or key, {definition.label.column!r}. Pass "
+                    "Label(..., name=...).",
+                    name=definition.label.column,
+                )
             label = definitions.label_content(catalog, definition.label, definition.name, project, sources)
-        if label and label.column in {*recipe.kinds, *(out for one in sources for out in one.keys.values())}:
-            raise DefinitionError(
-                f"The label of view {definition.name!r} has the name of a feature or key, {label.column!r}. Pass Label(..., name=...).",
-                name=label.column,
-            )
         content = definitions.content_of(definition, sources, recipe, label)
         known = (one.content.meaning for one in catalog.registry.views(project, definition.name))
         if content.meaning not in known:
