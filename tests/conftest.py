@@ -1,6 +1,7 @@
 """Every test has a home of its own."""
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from itertools import count
@@ -18,6 +19,8 @@ pytest_plugins = ["examples"]
 # A shell starts commands in the background with SIGINT ignored, and the tests that send it would wait forever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # it is read on import
 
 # The tests kill processes, but cut no power, so their registries need not wait for the disk.
 event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))

@@ -22,21 +22,16 @@ from seeknal import DataError, DefinitionError, FeatureLookup, FeatureView, Hist
 from seeknal.system.extras import how_to_install
 from seeknal.values.content_hash import content_hash
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the runs of these tests in a database of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
-        yield
-        mlflow.set_tracking_uri(before)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+    yield
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture
