@@ -58,6 +58,23 @@ def habit(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
     return Mutation(name, old, new, path, tuple(f"test_first_seeknal.py::test_{test}" for test in tests))
 
 
+def label(name: str, old: str, new: str, path: str) -> Mutation:
+    """Return a mutation of labels, which the comparison with plain loops must catch."""
+    return Mutation(
+        name, old, new, path, ("test_labels.py::test_a_label_is_what_its_description_says_and_comes_back_to_the_byte",)
+    )
+
+
+def split(name: str, old: str, new: str, test: str) -> Mutation:
+    """Return a mutation of splits, which this test must catch."""
+    return Mutation(name, old, new, "join/splits.py", (f"test_splits.py::test_{test}",))
+
+
+def export(name: str, old: str, new: str, file: str, test: str) -> Mutation:
+    """Return a mutation of exports of training sets, which this test must catch."""
+    return Mutation(name, old, new, f"featurestore/{file}", (test,))
+
+
 MUTATIONS = (
     # The first Seeknal
     habit(
@@ -108,6 +125,57 @@ MUTATIONS = (
         "pass",
         "cli/manage.py",
         "init_replaces_settings_only_if_forced_and_keeps_them",
+    ),
+    # Labels, splits and exports of training sets
+    label(
+        "a label ignores the last moment of its window",
+        "pc.less_equal(ends, viewed.until)",
+        "pc.less(ends, viewed.until)",
+        "join/viewed.py",
+    ),
+    label(
+        "one event is not any",
+        "pc.greater(value.cast(pa.int64()), 0)",
+        "pc.greater(value.cast(pa.int64()), 1)",
+        "join/viewed.py",
+    ),
+    label(
+        "the window of a label begins and ends too early",
+        "pa.scalar(source.ahead, pa.int64())) if source.ahead",
+        "pa.scalar(source.ahead - 1, pa.int64())) if source.ahead",
+        "join/retrieval.py",
+    ),
+    split(
+        "the first moment of a gap is in a part",
+        "pc.greater_equal(at, bound - gap)",
+        "pc.greater(at, bound - gap)",
+        "a_gap_begins_its_length_before_the_bound_and_ends_there",
+    ),
+    split(
+        "entities are told apart by the sum of their codes",
+        "codes = codes * max(len(encoded.dictionary), 1) + indices",
+        "codes = codes + indices",
+        "no_entity_is_in_two_parts_nor_in_another_part_in_other_rows_or_types",
+    ),
+    split(
+        "decimals of another scale are other entities",
+        'value = "{}/{}".format(*key.as_integer_ratio())',
+        "value = str(key)",
+        "no_entity_is_in_two_parts_nor_in_another_part_in_other_rows_or_types",
+    ),
+    export(
+        "rows without a label are left out silently",
+        "    if not drop:\n",
+        "    if False:\n",
+        "arrays.py",
+        "test_exports.py::test_a_label_that_is_null_is_an_error_that_counts_the_rows",
+    ),
+    export(
+        "a run leads to any training set of the name",
+        'if made.content_hash != self._facts["content_hash"]:',
+        "if False:",
+        "mlflow_dataset.py",
+        "test_mlflow.py::test_another_training_set_of_the_same_name_is_never_taken_for_that_of_the_run",
     ),
     # The push log
     log(
