@@ -1,4 +1,4 @@
-"""MLflow: from a run to the training set that it used. `TrainingSet.to_mlflow` logs one."""
+"""MLflow: find the training set of a run. `TrainingSet.to_mlflow` logs it."""
 
 from seeknal.featurestore.mlflow_dataset import TrainingSetDataset, TrainingSetSource, training_set
 
