@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import ast
+import dis
 import hashlib
-import inspect
+import importlib
 import json
 import logging
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping
-from datetime import date, time, timedelta
+from copy import copy
+from datetime import date, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from functools import partial
+from importlib.util import resolve_name
+from types import BuiltinFunctionType, CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+from seeknal.define.source import Definition, canonical, codes_in, source_of, source_of_class
 from seeknal.errors import DefinitionError
 
 _PLAIN = (
@@ -27,178 +32,255 @@ _PLAIN = (
     complex,
     str,
     bytes,
-    bool,
     type(None),
+    type(...),
+    range,
+    slice,
     date,
     time,
     timedelta,
+    timezone,
+    ZoneInfo,
     Decimal,
     Fraction,
     UUID,
-    re.Pattern,
     Enum,
 )
-"""The types of values whose `repr` says all about them. A datetime is a date."""
-_LEFT_OUT = {"kind", "type_comment", "ctx"}
-"""Fields of syntax trees that do not change what the code does."""
+"""The types of values whose `repr` says all about them. A bool is an int, a datetime a date."""
+_OF_THE_MODULE = {
+    "__builtins__",
+    "__cached__",
+    "__file__",
+    "__loader__",
+    "__name__",
+    "__package__",
+    "__path__",
+    "__spec__",
+}
+"""Globals that say how and where a module was loaded, which may differ between machines."""
 
 
 def code_hash(function: FunctionType) -> str:
     """Return the SHA-256 of what a function does, as far as its own package decides it.
 
     It covers the syntax tree of the function without comments, docstrings and layout, and, by name, whatever it uses of its own
-    package: functions, classes, and constants with their values. Of other packages it covers the names.
+    top-level package: functions, classes, and constants with their values. Of other packages it covers the names.
 
     Raises:
-        DefinitionError: The source is not to be found, or the function uses an object whose value cannot be compared.
+        DefinitionError: The source is not to be found or has changed since it was imported, or the function uses an object whose value
+            cannot be compared.
     """
-    found: dict[str, str] = {}
-    _add(_name_of(function), function, _root(function.__module__), found)
-    return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()
+    uses = _Uses(_root(function.__module__))
+    uses.add(_name_of(function), function)
+    return hashlib.sha256(json.dumps(sorted(uses.found.items())).encode()).hexdigest()
+
+
+class _Uses:
+    """What a function uses, directly and indirectly.
+
+    Args:
+        root: The name of the package whose code counts.
+
+    Attributes:
+        found: A text for each name that is used, from which two different values can be told apart.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.found: dict[str, str] = {}
+        self._root = root
+        self._names: dict[int, str] = {}
+        """The first name of each function and class, by identity: they may use themselves under several names."""
+        self._steps: set[tuple[str, frozenset[str]]] = set()
+        """Attributes of modules that were followed, each with the attributes that may follow it."""
+
+    def add(self, name: str, value: object) -> None:
+        """Add what a name stands for, and all that this uses in turn."""
+        if name not in self.found:
+            self.found[name] = ""
+            self.found[name] = self._text(name, value)
+
+    def _text(self, name: str, value: Any) -> str:
+        if isinstance(value, ModuleType):
+            return f"module {value.__name__}"
+        if self._is_own(type(value).__module__) and not isinstance(value, type):
+            self.add(f"{name} {type(value).__qualname__}", type(value))
+        if type(value).__module__ == "typing" or isinstance(value, GenericAlias | UnionType):
+            return f"type {value!r}"
+        if callable(value) and not isinstance(value, Enum):
+            if id(value) in self._names:
+                return f"as {self._names[id(value)]}"
+            self._names[id(value)] = name
+            return self._callable(name, value)
+        return self._constant(name, value)
+
+    def _callable(self, name: str, value: Any) -> str:  # noqa: PLR0911 - one for each kind of value
+        if isinstance(value, FunctionType) and self._is_own(value.__globals__["__name__"]):
+            return self._function(name, value)
+        if isinstance(value, type) and self._is_own(value.__module__):
+            return self._class(name, value)
+        if found := self._importable(name, value):
+            return found
+        if isinstance(value, partial):
+            return (
+                f"partial {self._text(f'{name}.func', value.func)} {self._constant(name, (value.args, value.keywords))}"
+            )
+        if isinstance(value, MethodType) and isinstance(value.__self__, type):
+            self.add(f"{name}.__self__", value.__self__)
+            return f"method {value.__name__}"
+        if isinstance(value, FunctionType):  # of another package, but made here, as by its decorators
+            self._closed(name, value)
+            return f"function {value.__code__.co_qualname}"
+        inner = getattr(value, "__wrapped__", None)
+        if isinstance(inner, FunctionType) and not self._is_own(type(value).__module__):  # as by functools.lru_cache
+            return f"{type(value).__name__} of {self._text(f'{name}.__wrapped__', inner)}"
+        return self._object(name, value)
+
+    def _function(self, name: str, function: FunctionType) -> str:
+        known, trees = function.__globals__, source_of(function)
+        self._closed(name, function)
+        self._used(function.__code__, known)
+        return json.dumps([self._tree(tree, known) for tree in trees])
+
+    def _closed(self, name: str, function: FunctionType) -> None:
+        """Add what belongs to a function, and not to its source: variables of the function around it, defaults, what it wraps."""
+        for own, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            self.add(f"{name}.{own}", cell.cell_contents)
+        for place, default in enumerate(function.__defaults__ or ()):
+            self.add(f"{name} default {place}", default)
+        for own, default in (function.__kwdefaults__ or {}).items():
+            self.add(f"{name} default {own}", default)
+        if (inner := getattr(function, "__wrapped__", None)) is not None:
+            self.add(f"{name}.__wrapped__", inner)
+
+    def _class(self, name: str, what: type) -> str:
+        tree, code = source_of_class(what)
+        known = vars(sys.modules[what.__module__])
+        self._used(code, known)
+        for base in (*what.__bases__, type(what)):
+            self.add(f"{name} {base.__qualname__}", base)
+        for own, member in vars(what).items():
+            inner = getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
+            if isinstance(inner, FunctionType):
+                is_written = inner.__code__.co_filename[:1] != "<"  # unlike methods that a decorator generates
+                if is_written and self._is_own(inner.__globals__["__name__"]):
+                    self.add(f"{name}.{own}", inner)
+            elif isinstance(member, _PLAIN) and not own.startswith("_"):
+                self.add(f"{name}.{own}", member)
+        return json.dumps(self._tree(tree, known))
+
+    def _tree(self, tree: ast.AST, known: Mapping[str, Any]) -> object:
+        """Return a syntax tree as lists and text, after adding what its decorators use and what it imports when it runs.
+
+        What `@request_feature` says is left out: it is not code.
+        """
+        if isinstance(tree, Definition):
+            tree = copy(tree)
+            tree.decorator_list = [one for one in tree.decorator_list if not _declares(one, known)]
+            for one in tree.decorator_list:
+                names = {node.id for node in ast.walk(one) if isinstance(node, ast.Name)}
+                for own in sorted(names & known.keys()):
+                    self.add(f"{known['__name__']}.{own}", known[own])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    self._imported(alias.name, None, tree)
+            elif isinstance(node, ast.ImportFrom):
+                source = resolve_name("." * node.level + (node.module or ""), known.get("__package__"))
+                for alias in node.names:
+                    self._imported(source, alias.name, tree)
+        return canonical(tree)
+
+    def _imported(self, module: str, name: str | None, tree: ast.AST) -> None:
+        """Add what a function imports from its own package when it runs."""
+        if not self._is_own(module):
+            return
+        attributes = frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+        try:
+            found: Any = importlib.import_module(module)
+            if name is not None:
+                found = getattr(found, name) if hasattr(found, name) else importlib.import_module(f"{module}.{name}")
+        except ImportError:
+            found = None
+        self._global(f"{module}.{name}" if name else module, found, attributes)
+
+    def _used(self, code: CodeType, known: Mapping[str, Any]) -> None:
+        attributes = frozenset(name for one in codes_in(code) for name in one.co_names)
+        for own in sorted(set(_globals_of(code)) & known.keys() - _OF_THE_MODULE):
+            self._global(f"{known['__name__']}.{own}", known[own], attributes)
+
+    def _global(self, name: str, value: object, attributes: frozenset[str]) -> None:
+        self.add(name, value)
+        if not isinstance(value, ModuleType) or not self._is_own(value.__name__):
+            return
+        for one in sorted(attributes & vars(value).keys() - _OF_THE_MODULE):
+            if (step := (f"{value.__name__}.{one}", attributes)) not in self._steps:
+                self._steps.add(step)
+                self._global(step[0], vars(value)[one], attributes)
+
+    def _constant(self, name: str, value: Any) -> str:  # noqa: PLR0911 - one for each kind of value
+        kind = type(value)
+        if kind.__module__ == "numpy" and hasattr(value, "tobytes") and not value.dtype.hasobject:
+            return f"numpy {value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+        if isinstance(value, re.Pattern):
+            return f"pattern {value.pattern!r} {value.flags}"
+        if isinstance(value, _PLAIN):
+            return f"{kind.__name__} {value!r}"
+        if isinstance(value, list | tuple):
+            return f"{kind.__name__} {[self._text(f'{name}[{place}]', one) for place, one in enumerate(value)]}"
+        if isinstance(value, set | frozenset):
+            return f"{kind.__name__} {sorted(self._text(name, one) for one in value)}"
+        if isinstance(value, Mapping):
+            return f"{kind.__name__} {[(self._text(name, key), self._text(f'{name}[{key!r}]', one)) for key, one in value.items()]}"
+        if isinstance(value, logging.Logger):
+            return f"logger {value.name}"
+        return self._importable(name, value) or self._object(name, value)
+
+    def _object(self, name: str, value: Any) -> str:
+        """Return the text of an object of one of the package's own classes: that of its attributes."""
+        kinds = type(value).__mro__[:-1]
+        if not kinds or not all(self._is_own(one.__module__) and not vars(one).get("__slots__") for one in kinds):
+            raise DefinitionError(
+                f"{name} is a {type(value).__name__}, whose value cannot be compared with that of another process. A request feature can "
+                "use constants, functions and classes: pass the value as an input, or build it from constants inside the function.",
+                name=name,
+            )
+        return f"{type(value).__name__} {self._text(f'{name}.__dict__', vars(value))}"
+
+    def _importable(self, name: str, value: object) -> str | None:
+        """Return the other package and the name under which each process finds the same object; None if there are none."""
+        module = getattr(value, "__module__", None) or type(value).__module__
+        is_bound = isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | type(None))
+        if self._is_own(module) or is_bound:
+            return None
+        for path in (getattr(value, "__qualname__", None), getattr(value, "__name__", None), name.rpartition(".")[2]):
+            found: object = sys.modules.get(module)
+            for part in str(path).split("."):
+                found = getattr(found, part, None)
+            if found is value:
+                return f"{_root(module)} {path}"
+        return None
+
+    def _is_own(self, module: str) -> bool:
+        return _root(module) == self._root
 
 
 def _root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _name_of(what: object) -> str:
-    return f"{getattr(what, '__module__', None)}.{getattr(what, '__qualname__', type(what).__name__)}"
+def _name_of(function: FunctionType) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
-def _add(name: str, value: object, root: str, found: dict[str, str]) -> None:
-    """Add what a name stands for, and all that this uses in turn.
-
-    Args:
-        name: The name, with its module.
-        value: What it stands for.
-        root: The name of the package whose code counts.
-        found: What was added so far, by name.
-    """
-    if name in found:
-        return
-    if type(value).__name__ == "RequestFeature" or callable(value):
-        value = inspect.unwrap(value)  # type: ignore[arg-type]
-    is_own = _root(str(getattr(value, "__module__", "") or "")) == root
-    if isinstance(value, FunctionType) and is_own:
-        tree = _tree_of(value)
-        found[name] = json.dumps(_canonical(tree))
-        _add_used(name, value, root, found)
-    elif isinstance(value, type) and is_own:
-        found[name] = json.dumps(_canonical(_parsed(value)))
-        for method in vars(value).values():
-            own = getattr(method, "__func__", getattr(method, "fget", method))
-            if isinstance(own, FunctionType):
-                _add_used(name, own, root, found)
-    elif isinstance(value, ModuleType | type | FunctionType | BuiltinFunctionType | logging.Logger) or callable(value):
-        found[name] = f"{type(value).__name__} {getattr(value, '__name__', None) or _name_of(value)}"
-    else:
-        found[name] = _constant(name, value)
+def _globals_of(code: CodeType) -> Iterator[str]:
+    loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+    for one in codes_in(code):
+        yield from (step.argval for step in dis.get_instructions(one) if step.opname in loads)
 
 
-def _add_used(name: str, function: FunctionType, root: str, found: dict[str, str]) -> None:
-    closed = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    for own, cell in closed.items():
-        _add(f"{name}.{own}", cell.cell_contents, root, found)
-    for place, default in enumerate([*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]):
-        _add(f"{name} default {place}", default, root, found)
-    used = set(_names(function.__code__))
-    for own in sorted(used & function.__globals__.keys()):
-        value = function.__globals__[own]
-        if isinstance(value, ModuleType) and _root(value.__name__) == root:
-            for attribute in sorted(used & vars(value).keys()):
-                _add(f"{value.__name__}.{attribute}", vars(value)[attribute], root, found)
-        _add(f"{function.__module__}.{own}", value, root, found)
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    for one in _codes(code):
-        yield from one.co_names
-
-
-def _constant(name: str, value: Any) -> str:
-    if isinstance(value, _PLAIN):
-        return f"{type(value).__name__} {value!r}"
-    if isinstance(value, list | tuple):
-        return f"{type(value).__name__} [{', '.join(_constant(name, one) for one in value)}]"
-    if isinstance(value, set | frozenset):
-        return f"{type(value).__name__} [{', '.join(sorted(_constant(name, one) for one in value))}]"
-    if isinstance(value, Mapping):
-        return f"{type(value).__name__} {[(_constant(name, key), _constant(name, one)) for key, one in value.items()]}"
-    if type(value).__module__ == "numpy" and hasattr(value, "tobytes") and value.dtype.kind != "O":
-        return f"numpy {value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    raise DefinitionError(
-        f"{name} is a {type(value).__name__}, whose value cannot be compared with that of another process. A request feature can use "
-        "constants, functions and classes: pass the value as an input, or build it from constants inside the function.",
-        name=name,
-    )
-
-
-def _tree_of(function: FunctionType) -> ast.AST:
-    """Return the syntax tree of a function, without its decorators, after checking that it is what was imported."""
-    tree = _parsed(function)
-    if isinstance(tree, ast.FunctionDef):
-        tree.decorator_list = []
-        _check_fresh(function)
-    return tree
-
-
-def _check_fresh(function: FunctionType) -> None:
-    """Check that the source has not changed since it was imported, by compiling all of it again.
-
-    Raises:
-        DefinitionError: It has, so that what runs is not what would be hashed.
-    """
-    loader = getattr(sys.modules.get(function.__module__), "__loader__", None)
-    if type(loader).__name__ == "AssertionRewritingHook":  # pytest imports other code than the source has
-        return
-    own = function.__code__
-    try:
-        whole = compile("".join(inspect.findsource(function)[0]), own.co_filename, "exec", dont_inherit=True)
-    except (OSError, SyntaxError):  # a cell of a notebook can have commands that are not Python
-        return
-    if not any(one.co_code == own.co_code and one.co_firstlineno == own.co_firstlineno for one in _codes(whole)):
-        raise DefinitionError(
-            f"The source of {_name_of(function)} has changed since it was imported. Import it again: start Python anew, or run "
-            f"importlib.reload({function.__module__}).",
-            name=function.__name__,
-        )
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for one in code.co_consts:
-        if isinstance(one, CodeType):
-            yield from _codes(one)
-
-
-def _parsed(what: FunctionType | type) -> ast.AST:
-    """Return the syntax tree of a function or class.
-
-    Raises:
-        DefinitionError: Its source is not to be found.
-    """
-    try:
-        source = textwrap.dedent(inspect.getsource(what))
-        return ast.parse(source).body[0]
-    except (OSError, TypeError, SyntaxError) as error:
-        raise DefinitionError(
-            f"The source of {_name_of(what)} is not to be found ({error}), so changes of it could not be noticed. Write it into a module.",
-            name=what.__name__,
-        ) from None
-
-
-def _canonical(node: object) -> object:
-    """Return a syntax tree as lists and text, alike in all releases of Python: fields that are empty or new ones are left out."""
-    if isinstance(node, list):
-        return [_canonical(one) for one in node]
-    if not isinstance(node, ast.AST):
-        return f"{type(node).__name__} {node!r}"
-    fields = {name: value for name, value in ast.iter_fields(node) if name not in _LEFT_OUT and value not in (None, [])}
-    if (
-        isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
-        and ast.get_docstring(node, clean=False) is not None
-    ):
-        fields["body"] = fields["body"][1:]
-    if isinstance(node, ast.Constant) and node.value is None:
-        fields["value"] = None
-    return [type(node).__name__, [[name, _canonical(value)] for name, value in fields.items()]]
+def _declares(decorator: ast.expr, known: Mapping[str, Any]) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    if isinstance(called, ast.Attribute):
+        return called.attr == "request_feature"
+    found = known.get(called.id) if isinstance(called, ast.Name) else None
+    return getattr(found, "__module__", None) == "seeknal.define.request_feature"

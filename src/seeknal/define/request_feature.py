@@ -80,7 +80,7 @@ class RequestFeature:
         return code_hash(self.function)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what identifies the function, as plain data. Two functions are the same if it is equal.
+        """Return what identifies the function, as plain data. Two functions are the same if it is equal, in the same order.
 
         Raises:
             DefinitionError: The module has another object of that name, so another process would import that one.
@@ -112,7 +112,11 @@ def _inputs_of(function: FunctionType) -> tuple[str, ...]:
     for one in inspect.signature(function).parameters.values():
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             raise DefinitionError(
-                f"{function.__name__} takes *{one.name}. Name each feature and request value as a parameter."
+                f"{function.__name__} takes {one}. Name each feature and request value as a parameter."
+            )
+        if one.kind is one.KEYWORD_ONLY:
+            raise DefinitionError(
+                f"{function.__name__} takes {one.name} by name only. Leave out the * before it: inputs are given in order."
             )
         if one.default is not one.empty:
             raise DefinitionError(
@@ -156,9 +160,9 @@ def load(known: Mapping[str, Any]) -> RequestFeature:
     module, _, name = known["function"].partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
+    except Exception as error:
         raise DefinitionError(
-            f"{known['function']} cannot be imported: {error}. Put its module where Python finds it, and name it: modules = "
+            f"{known['function']} cannot be imported: {type(error).__name__}: {error}. Put its module where Python finds it, and name it: modules = "
             f'["{module}"] in seeknal.toml, or --module {module}.',
             function=known["function"],
         ) from error
@@ -167,8 +171,8 @@ def load(known: Mapping[str, Any]) -> RequestFeature:
         hint = " Move it to a module, and register the view again." if module == "__main__" else ""
         raise DefinitionError(f"{where} has no request feature {name!r}.{hint}", function=known["function"])
     now = found.to_json()
-    if now != dict(known) | {"inputs": list(known["inputs"])}:
-        changed = [part for part in ("mode", "inputs", "outputs", "code") if now[part] != _plain(known[part])]
+    changed = [part for part in ("mode", "inputs", "outputs", "code") if _in_order(now[part]) != _in_order(known[part])]
+    if changed:
         raise DefinitionError(
             f"{known['function']} is not what was registered: its {' and '.join(changed)} changed. Check out the code that was registered, "
             "or register the view again, which makes its next version.",
@@ -178,5 +182,6 @@ def load(known: Mapping[str, Any]) -> RequestFeature:
     return found
 
 
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+def _in_order(part: object) -> object:
+    """Return a part of the text form so that it is equal only to one in the same order: tuples of outputs depend on it."""
+    return list(part.items()) if isinstance(part, Mapping) else list(part) if isinstance(part, tuple) else part
