@@ -11,8 +11,9 @@ import pyarrow as pa
 from seeknal.define.request_feature import ARRAY, RequestFeature
 from seeknal.errors import DataError, DefinitionError
 from seeknal.names import did_you_mean, quoted
-from seeknal.request.inputs import array_of, check_kind, one_of
-from seeknal.request.outputs import column_of_array, column_of_rows, parts_of
+from seeknal.request.inputs import array_of, check_kind, is_changeable, one_of, one_value_of, values_of
+from seeknal.request.outputs import column_of_array, column_of_rows, parts_of, value_of_array, value_of_row
+from seeknal.values import exact
 
 Keys = Mapping[str, Sequence[Any] | pa.ChunkedArray]
 """The join keys of some rows, as one column per key."""
@@ -72,85 +73,66 @@ class Functions:
         Raises:
             DataError: A function fails, or returns what does not fit its outputs.
         """
-        known, arrays = dict(given), dict[str, np.ndarray]()
-        lists = dict[str, list[Any]]()
+        known, made = dict(given), dict[tuple[str, str], Any]()
         rows = len(next(iter(given.values()))) if given else 0
+        if not rows:
+            return {name: pa.chunked_array([], kind) for name, kind in self.outputs.items()}
         for one in self._order:
-            if one.mode == ARRAY:
-                for name in one.inputs:
-                    if name not in arrays:
-                        arrays[name] = array_of(one.path, name, known[name])
-                known |= self._over_arrays(one, [arrays[name] for name in one.inputs], known, rows, keys)
-            else:
-                for name in one.inputs:
-                    if name not in lists:
-                        lists[name] = _python(one, name, known[name])
-                known |= self._over_rows(one, [lists[name] for name in one.inputs], known, rows, keys)
+            make, run = (array_of, self._over_arrays) if one.mode == ARRAY else (values_of, self._over_rows)
+            for name in one.inputs:
+                if (one.mode, name) not in made or is_changeable(self._kinds[name]):
+                    made[one.mode, name] = make(one.path, name, known[name])
+            try:
+                known |= run(one, [made[one.mode, name] for name in one.inputs], rows)
+            except _Failed as failed:
+                nulls = [name for name in one.inputs if failed.row is not None and not known[name][failed.row].is_valid]
+                raise self._error(one, failed, nulls, keys) from failed.__cause__
         return {name: known[name] for name in self.outputs}
 
-    def _over_arrays(
-        self,
-        one: RequestFeature,
-        inputs: Sequence[np.ndarray],
-        known: Mapping[str, pa.ChunkedArray],
-        rows: int,
-        keys: Keys | None,
-    ) -> dict[str, pa.ChunkedArray]:
+    @staticmethod
+    def _over_arrays(one: RequestFeature, inputs: Sequence[np.ndarray], rows: int) -> dict[str, pa.ChunkedArray]:
         try:
             with np.errstate(all="ignore"):
                 result = one.function(*inputs)
         except Exception as error:
-            row = self._first_failing(one, inputs)
-            raise self._failed(one, error, _nulls(one, known, row), row, keys) from error
-        parts = zip(one.outputs, parts_of(one, result), strict=True)
-        return {name: column_of_array(one, name, part, rows) for name, part in parts}
-
-    def _over_rows(
-        self,
-        one: RequestFeature,
-        inputs: Sequence[list[Any]],
-        known: Mapping[str, pa.ChunkedArray],
-        rows: int,
-        keys: Keys | None,
-    ) -> dict[str, pa.ChunkedArray]:
-        results, row = [], 0
+            raise _Failed(_first_failing(one, inputs)) from error
         try:
-            for row in range(rows):
-                results.append(one.function(*(column[row] for column in inputs)))
-        except Exception as error:
-            raise self._failed(one, error, _nulls(one, known, row), row, keys) from error
-        if len(one.outputs) == 1 and not any(isinstance(result, Mapping) for result in results):
-            (name,) = one.outputs
-            return {name: column_of_rows(one, name, results)}
-        parts = [parts_of(one, result) for result in results]
-        return {
-            name: column_of_rows(one, name, [part[place] for part in parts]) for place, name in enumerate(one.outputs)
-        }
+            parts = zip(one.outputs, parts_of(one, result), strict=True)
+            return {name: column_of_array(one, name, part, rows) for name, part in parts}
+        except DataError as error:
+            raise _Failed(getattr(error, "row", None), str(error)) from None
 
     @staticmethod
-    def _first_failing(one: RequestFeature, inputs: Sequence[np.ndarray]) -> int | None:
-        """Return the first row for which a function over arrays fails when it gets that row alone; None if it fails for none."""
-        for row in range(len(inputs[0])):
-            try:
-                with np.errstate(all="ignore"):
-                    one.function(*(column[row : row + 1] for column in inputs))
-            except Exception:  # noqa: BLE001 - the row that fails is looked for
-                return row
-        return None
+    def _over_rows(one: RequestFeature, inputs: Sequence[list[Any]], _rows: int) -> dict[str, pa.ChunkedArray]:
+        results, parts = list[Any](), list[Sequence[Any]]()
+        try:
+            with np.errstate(all="ignore"):
+                for values in zip(*inputs, strict=True):
+                    results.append(one.function(*values))
+        except Exception as error:
+            raise _Failed(len(results)) from error
+        try:
+            for result in results:
+                parts.append(parts_of(one, result))
+        except DataError as error:
+            raise _Failed(len(parts), str(error)) from None
+        columns = zip(one.outputs, map(list, zip(*parts, strict=True)), strict=True)
+        try:
+            return {name: column_of_rows(one, name, column) for name, column in columns}
+        except DataError as error:
+            raise _Failed(getattr(error, "row", None), str(error)) from None
 
-    def _failed(
-        self,
-        one: RequestFeature,
-        error: BaseException,
-        nulls: Collection[str],
-        row: int | None,
-        keys: Keys | None,
-    ) -> DataError:
+    def _error(self, one: RequestFeature, failed: _Failed, nulls: Collection[str], keys: Keys | None) -> DataError:
+        """Return the error of a function: for which row it failed, and the types of its inputs there, but not their values."""
         kinds = ", ".join(f"{name} is {'null' if name in nulls else self._kinds[name]}" for name in one.inputs)
-        where = "for no row alone, only for all together" if row is None else f"for {self._shown(keys, row)}"
-        return DataError(
-            f"{one.path} failed {where}: {type(error).__name__}: {error}. There, {kinds}.", function=one.path, row=row
-        )
+        cause, row = failed.__cause__, failed.row
+        if cause is None:
+            where = "" if row is None else f" That was for {self._shown(keys, row)}, where {kinds}."
+            message = f"{failed.said}{where}"
+        else:
+            where = "for no row alone, only for all together" if row is None else f"for {self._shown(keys, row)}"
+            message = f"{one.path} failed {where}: {type(cause).__name__}: {cause}. There, {kinds}."
+        return DataError(message, function=one.path, row=row)
 
     def _shown(self, keys: Keys | None, row: int) -> str:
         if not keys:
@@ -173,12 +155,10 @@ class Functions:
             for one, run in zip(self._order, self._one, strict=True):
                 try:
                     run(known)
-                except DataError:
-                    raise
-                except Exception as error:
-                    nulls = {name for name in one.inputs if known[name] is None}
+                except _Failed as failed:
+                    nulls = [name for name in one.inputs if known[name] is None]
                     own = None if keys is None else {name: [value] for name, value in keys.items()}
-                    raise self._failed(one, error, nulls, 0, own) from error
+                    raise self._error(one, failed, nulls, own) from failed.__cause__
         return {name: known[name] for name in self.outputs}
 
     def check(self, given: Mapping[str, pa.ChunkedArray]) -> None:
@@ -199,19 +179,43 @@ class Functions:
             for name, column in self.columns({name: column.take(back) for name, column in given.items()}).items()
         }
         alone = [self.columns({name: column.slice(row, 1) for name, column in given.items()}) for row in range(rows)]
-        for one in self._order:
-            for name in one.outputs:
-                every = together[name].to_pylist()
-                for row, value in enumerate(every):
-                    for other in (alone[row][name][0].as_py(), reverse[name][row].as_py()):
-                        if value != other:
-                            raise DefinitionError(
-                                f"{one.path} computes {name} as {value!r} for a row among others, and as {other!r} for the same row alone or "
-                                "in another order. A request feature must depend on its own row only: not on other rows, the time, or chance.",
-                                function=one.path,
-                                output=name,
-                                row=row,
-                            )
+        makes = [(name, one) for one in self._order for name in one.outputs]
+        for name, one in makes:
+            for row, value in enumerate(together[name]):
+                for other in (alone[row][name][0], reverse[name][row]):
+                    if not value.equals(other):
+                        raise DefinitionError(
+                            f"{one.path} computes {name} as {exact.shown(value)} for row {row} among others, and as {exact.shown(other)} "
+                            "for the same row alone or in another order. A request feature must depend on its own row only: not on other "
+                            "rows, the time, or chance.",
+                            function=one.path,
+                            output=name,
+                            row=row,
+                        )
+
+
+class _Failed(Exception):  # noqa: N818 - internal: it becomes an error that names the keys of the row
+    """A function failed, by the exception that is the cause; or, if there is none, it returned what does not fit.
+
+    Args:
+        row: For which row; None: for no row alone.
+        said: What does not fit.
+    """
+
+    def __init__(self, row: int | None, said: str = "") -> None:
+        super().__init__(said)
+        self.row, self.said = row, said
+
+
+def _first_failing(one: RequestFeature, inputs: Sequence[np.ndarray]) -> int | None:
+    """Return the first row for which a function over arrays fails when it gets that row alone; None if it fails for none."""
+    for row in range(len(inputs[0])):
+        try:
+            with np.errstate(all="ignore"):
+                one.function(*(column[row : row + 1] for column in inputs))
+        except Exception:  # noqa: BLE001 - the row that fails is looked for
+            return row
+    return None
 
 
 def _outputs(functions: Sequence[RequestFeature], given: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
@@ -241,55 +245,44 @@ def _ordered(functions: Sequence[RequestFeature], given: Mapping[str, pa.DataTyp
     while left:
         ready = next((one for one in left if not any(makes.get(name) in left for name in one.inputs)), None)
         if ready is None:
-            raise DefinitionError(f"{', '.join(one.path for one in left)} need what the others compute, in a circle.")
+            raise _circle(left, makes)
         ordered.append(ready)
         left.remove(ready)
     return ordered
 
 
-def _python(one: RequestFeature, name: str, column: pa.ChunkedArray) -> list[Any]:
-    try:
-        found: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError) as error:
-        raise DataError(
-            f"{one.path} takes Python values, and its {name} has one that Python cannot hold: {error}"
-        ) from None
-    return found
+def _circle(left: Sequence[RequestFeature], makes: Mapping[str, RequestFeature]) -> DefinitionError:
+    """Return the error for functions each of which needs what another one of them computes."""
+    walked: list[RequestFeature] = []
+    one = left[0]
+    while one not in walked:
+        walked.append(one)
+        one = next(makes[name] for name in one.inputs if makes.get(name) in left)
+    circle = " -> ".join(each.path for each in [*walked[walked.index(one) :], one])
+    return DefinitionError(
+        f"Functions need what the others compute, in a circle: {circle}. Take an input away from one."
+    )
 
 
 def _one_row(one: RequestFeature, kinds: Mapping[str, pa.DataType]) -> Callable[[dict[str, Any]], None]:
     """Return the function that runs a request feature on one row, and adds what it computes to the row."""
-    function, inputs = one.function, one.inputs
-    floats = len(one.outputs) == 1 and next(iter(one.outputs.values())) == pa.float64()
-    name = next(iter(one.outputs))
-    if one.mode == ARRAY:
-        made = [(key, one_of(one.path, key, kinds[key])) for key in inputs]
+    function, of_array = one.function, one.mode == ARRAY
+    given = [(name, (one_of if of_array else one_value_of)(one.path, name, kinds[name])) for name in one.inputs]
+    taken = [(name, (value_of_array if of_array else value_of_row)(one, name)) for name in one.outputs]
 
-        def over_arrays(row: dict[str, Any]) -> None:
-            result = function(*[make(row[key]) for key, make in made])
-            if floats and type(result) is np.ndarray and result.dtype == np.float64 and result.shape == (1,):
-                value = result.item()
-                row[name] = value if value == value else None  # noqa: PLR0124 - NaN is null
-                return
-            for output, part in zip(one.outputs, parts_of(one, result), strict=True):
-                row[output] = column_of_array(one, output, part, 1).to_pylist()[0]
+    def run(row: dict[str, Any]) -> None:
+        inputs = [make(row[name]) for name, make in given]
+        try:
+            result = function(*inputs)
+        except Exception as error:
+            raise _Failed(0) from error
+        try:
+            for (name, value_of), part in zip(taken, parts_of(one, result), strict=True):
+                row[name] = value_of(part)
+        except DataError as error:
+            raise _Failed(0, str(error)) from None
 
-        return over_arrays
-
-    def over_values(row: dict[str, Any]) -> None:
-        result = function(*[row[key] for key in inputs])
-        if floats and (result is None or type(result) is float):
-            row[name] = result if result == result else None  # noqa: PLR0124 - NaN is null
-            return
-        for output, part in zip(one.outputs, parts_of(one, result), strict=True):
-            row[output] = column_of_rows(one, output, [part]).to_pylist()[0]
-
-    return over_values
-
-
-def _nulls(one: RequestFeature, known: Mapping[str, pa.ChunkedArray], row: int | None) -> set[str]:
-    """Return the inputs of a function that are null in a row; none if no row is given."""
-    return set() if row is None else {name for name in one.inputs if not known[name][row].is_valid}
+    return run
 
 
 def _value(value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""The inputs of a function over arrays: one NumPy type for each stored type, whatever the values and the number of rows."""
+"""The inputs of functions: Python values, or arrays of one NumPy type for each stored type, whatever the values and their number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.errors import DataError, DefinitionError
-from seeknal.values import casting, exact
+from seeknal.values import casting, exact, types
 
+_NAT = np.iinfo(np.int64).min
 _EXACT = 2**53
 """Up to here, a float64 has all whole numbers."""
 
@@ -69,12 +71,15 @@ def _array_of(column: pa.ChunkedArray) -> np.ndarray:
     if is_.is_time(kind) or is_.is_duration(kind):
         unit = pa.duration("us") if is_.is_duration(kind) else pa.time64("us")
         return _times(column.cast(unit)).view("m8[us]")
-    return objects(column.to_pylist())
+    return _objects(_listed(column))
 
 
 def _times(column: pa.ChunkedArray) -> np.ndarray:
     """Return the whole numbers of times, with the least one, which stands for NaT, for null."""
-    return _numpy(column.cast(pa.int64()).fill_null(np.iinfo(np.int64).min))
+    found = _numpy(column.cast(pa.int64()).fill_null(_NAT))
+    if np.count_nonzero(found == _NAT) > column.null_count:
+        raise pa.ArrowInvalid("the least number stands for null")
+    return found
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:
@@ -83,7 +88,7 @@ def _numpy(column: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
-def objects(values: list[Any]) -> np.ndarray:
+def _objects(values: list[Any]) -> np.ndarray:
     """Return values as an array of objects, lists included."""
     return np.fromiter(values, dtype=object, count=len(values))
 
@@ -99,12 +104,54 @@ def one_of(function: str, name: str, kind: pa.DataType) -> Callable[[Any], np.nd
         def number(value: Any) -> np.ndarray:
             if type(value) is int and not -_EXACT <= value <= _EXACT and int(float(value)) != value:
                 raise _inexact(function, name, kind, f"{value} is not exact in that type")
-            return np.array((np.nan if value is None else value,), np.float64)
+            found = np.array((np.nan if value is None else value,), np.float64)
+            found.flags.writeable = False
+            return found
 
         return number
     if is_.is_temporal(kind):
         return lambda value: array_of(function, name, exact.column(name, [value], kind))
-    return lambda value: objects([value])
+    value_of = one_value_of(function, name, kind)
+
+    def objects(value: Any) -> np.ndarray:
+        found = _objects([value_of(value)])
+        found.flags.writeable = False
+        return found
+
+    return objects
+
+
+def values_of(function: str, name: str, column: pa.ChunkedArray) -> list[Any]:
+    """Return a column as Python values: times in Python's own types, which have microseconds.
+
+    Raises:
+        DataError: Python has no such value.
+    """
+    try:
+        return _listed(column)
+    except (pa.ArrowInvalid, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{function} takes Python values, and its {name}, {column.type}, has one that Python cannot hold: {error}.",
+            column=name,
+        ) from None
+
+
+def one_value_of(function: str, name: str, kind: pa.DataType) -> Callable[[Any], Any]:
+    """Return the function that makes of one Python value what `values_of` makes of a column with it."""
+    if types.without_nanoseconds(kind) != kind:
+        return lambda value: values_of(function, name, exact.column(name, [value], kind))[0]
+    return deepcopy if is_changeable(kind) else lambda value: value
+
+
+def is_changeable(kind: pa.DataType) -> bool:
+    """Return whether Python values of a type can be changed in place, so that each function needs its own."""
+    return bool(is_.is_nested(kind))
+
+
+def _listed(column: pa.ChunkedArray) -> list[Any]:
+    # Without the cast, `to_pylist` would cut nanoseconds, or return pandas' times if pandas is installed.
+    found: list[Any] = casting.cast(column, types.without_nanoseconds(column.type)).to_pylist()
+    return found
 
 
 def _inexact(function: str, name: str, kind: pa.DataType, why: str) -> DataError:

@@ -136,6 +136,17 @@ def without_seconds(kind: pa.DataType) -> pa.DataType:
     return _rebuilt(kind, finer)
 
 
+def without_nanoseconds(kind: pa.DataType) -> pa.DataType:
+    """Return a type with microseconds in place of nanoseconds, because Python's own times have none."""
+
+    def coarser(one: pa.DataType) -> pa.DataType:
+        if is_.is_timestamp(one) and one.unit == "ns":
+            return pa.timestamp("us", tz=one.tz)
+        return {pa.duration("ns"): pa.duration("us"), pa.time64("ns"): pa.time64("us")}.get(one, one)
+
+    return _rebuilt(kind, coarser)
+
+
 def _rebuilt(kind: pa.DataType, of: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
     """Return a type with `of` applied to it, or to the types inside it if it is a list or a struct."""
     return _rebuild(kind, lambda inner: _rebuilt(inner, of)) if _is_nested(kind) else of(kind)
