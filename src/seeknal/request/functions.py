@@ -137,7 +137,7 @@ class Functions:
     def _shown(self, keys: Keys | None, row: int) -> str:
         if not keys:
             return f"row {row}"
-        shown = (f"{name}={'***' if name in self._pii else _value(column[row])!r}" for name, column in keys.items())
+        shown = (f"{name}={'***' if name in self._pii else repr(_value(column[row]))}" for name, column in keys.items())
         return ", ".join(shown)
 
     def row(self, values: Mapping[str, Any], keys: Mapping[str, Any] | None = None) -> dict[str, Any]:

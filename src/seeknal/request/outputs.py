@@ -27,10 +27,12 @@ def parts_of(function: RequestFeature, result: Any) -> Sequence[Any]:
     if isinstance(result, Mapping):
         if list(result) == names or set(result) == set(names):
             return [result[name] for name in names]
-        raise DataError(f"{function.path} returned {', '.join(map(str, result))}, and declares {', '.join(names)}.")
+        raise DataError(
+            f"{function.path} returned a mapping of {', '.join(map(str, result)) or 'nothing'}, and declares {', '.join(names)}."
+        )
     if not isinstance(result, tuple):
         raise DataError(
-            f"{function.path} returned a {type(result).__name__}, and declares {', '.join(names)}. Return a mapping from these names, or a "
+            f"{function.path} returned one {type(result).__name__}, and declares {', '.join(names)}. Return a mapping from these names, or a "
             "tuple in this order."
         )
     if len(result) != len(names):
@@ -81,7 +83,7 @@ def column_of_rows(function: RequestFeature, name: str, values: list[Any]) -> pa
 
 def value_of_array(function: RequestFeature, name: str) -> Callable[[Any], Any]:
     """Return the function that makes a Python value of an array of one: that of `column_of_array`, in few steps if it can be."""
-    dtype = _SAME_DTYPE.get(function.outputs[name])
+    dtype = _SAME_DTYPE.get(function.outputs[name], _NO_DTYPE)
 
     def value_of(given: Any) -> Any:
         if type(given) is np.ndarray and given.dtype == dtype and given.shape == (1,):
@@ -109,6 +111,8 @@ _SAME_DTYPE = {
     for kind in (pa.float64(), pa.int64(), pa.int32(), pa.int16(), pa.int8(), pa.bool_())
 }
 """The types whose arrays have the values of their columns, but for NaN."""
+_NO_DTYPE = np.dtype([("none", "V0")])
+"""Equals no array's type. None does: NumPy takes it for float64."""
 _REFUSED = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, DataError, OverflowError)
 
 

@@ -39,6 +39,10 @@ def convert(values: Sequence[Any], kind: pa.DataType, *, nan: bool = False) -> p
         Unfit: A value is not exact in the type.
     """
     values = normalized(values, nan=nan)
+    if (
+        nan and not is_.is_floating(kind) and Family.FLOAT in families_of(values)
+    ):  # where Arrow would not take it as null
+        values = [None if family(value) == Family.FLOAT and math.isnan(value) else value for value in values]
     _, allowed, put = next(one for one in _KINDS if one[0](kind))
     if not families_of(values) <= allowed:
         row, value = next((i, v) for i, v in enumerate(values) if v is not None and family(v) not in allowed)
