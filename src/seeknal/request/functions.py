@@ -161,31 +161,33 @@ class Functions:
                     raise self._error(one, failed, nulls, own) from failed.__cause__
         return {name: known[name] for name in self.outputs}
 
-    def check(self, given: Mapping[str, pa.ChunkedArray]) -> None:
+    def check(self, given: Mapping[str, pa.ChunkedArray], keys: Keys | None = None) -> None:
         """Run the functions on rows together, in reverse, and one by one, and check that the answers agree.
 
         Args:
             given: The looked-up features and request values of the rows, in their types.
+            keys: The join keys of the rows, for errors.
 
         Raises:
             DefinitionError: They do not: a function depends on more than its inputs, or on the other rows.
             DataError: A function fails.
         """
         rows = len(next(iter(given.values()))) if given else 0
-        together = self.columns(given)
-        back = pa.array(range(rows - 1, -1, -1), pa.int64())
-        reverse = {
-            name: column.take(back)
-            for name, column in self.columns({name: column.take(back) for name, column in given.items()}).items()
-        }
-        alone = [self.columns({name: column.slice(row, 1) for name, column in given.items()}) for row in range(rows)]
+        keys = keys or {"row": range(rows)}
+
+        def computed(places: Sequence[int]) -> dict[str, pa.ChunkedArray]:
+            taken = {name: column.take(pa.array(places, pa.int64())) for name, column in given.items()}
+            return self.columns(taken, {name: [column[place] for place in places] for name, column in keys.items()})
+
+        together, reverse = computed(range(rows)), computed(range(rows - 1, -1, -1))
+        alone = [computed([row]) for row in range(rows)]
         makes = [(name, one) for one in self._order for name in one.outputs]
         for name, one in makes:
             for row, value in enumerate(together[name]):
-                for other in (alone[row][name][0], reverse[name][row]):
+                for other in (alone[row][name][0], reverse[name][rows - 1 - row]):
                     if not value.equals(other):
                         raise DefinitionError(
-                            f"{one.path} computes {name} as {exact.shown(value)} for row {row} among others, and as {exact.shown(other)} "
+                            f"{one.path} computes {name} as {exact.shown(value)} for {self._shown(keys, row)} among others, and as {exact.shown(other)} "
                             "for the same row alone or in another order. A request feature must depend on its own row only: not on other "
                             "rows, the time, or chance.",
                             function=one.path,

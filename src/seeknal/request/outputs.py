@@ -172,10 +172,9 @@ def _times(given: np.ndarray, kind: pa.DataType) -> pa.Array:
         (is_.is_timestamp(kind) or is_.is_date(kind)) if of == "M" else (is_.is_duration(kind) or is_.is_time(kind))
     ):
         raise pa.ArrowInvalid("a moment is no other type" if of == "M" else "a length of time is no other type")
-    try:
-        found = given.astype(f"{of}8[{'D' if is_.is_date(kind) else kind.unit}]")
-    except TypeError:  # months have no length
-        raise pa.ArrowInvalid(f"{given.dtype} has no number in that type") from None
+    if of == "m" and np.datetime_data(given.dtype)[0] in {"Y", "M"}:
+        raise pa.ArrowInvalid("months and years have no length")
+    found = given.astype(f"{of}8[{'D' if is_.is_date(kind) else kind.unit}]")
     is_null = np.isnat(given)
     if changed := np.flatnonzero((found.astype(given.dtype) != given) & ~is_null).tolist():
         raise pa.ArrowInvalid(f"{given[changed[0]]} is not exact in that type")
