@@ -89,7 +89,7 @@ def value_of_array(function: RequestFeature, name: str) -> Callable[[Any], Any]:
         if type(given) is np.ndarray and given.dtype == dtype and given.shape == (1,):
             value = given.item()
             return value if value == value else None  # noqa: PLR0124 - NaN is null
-        return column_of_array(function, name, given, 1).to_pylist()[0]
+        return _only(function, name, column_of_array(function, name, given, 1))
 
     return value_of
 
@@ -101,9 +101,18 @@ def value_of_row(function: RequestFeature, name: str) -> Callable[[Any], Any]:
     def value_of(given: Any) -> Any:
         if given is None or type(given) is own:
             return given if given == given else None  # noqa: PLR0124 - NaN is null
-        return column_of_rows(function, name, [given]).to_pylist()[0]
+        return _only(function, name, column_of_rows(function, name, [given]))
 
     return value_of
+
+
+def _only(function: RequestFeature, name: str, column: pa.ChunkedArray) -> Any:
+    try:
+        return column.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"{function.path} returned a {column.type} as {name} that Python cannot hold: {error}."
+        ) from None
 
 
 _SAME_DTYPE = {
