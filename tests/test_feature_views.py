@@ -129,7 +129,7 @@ def test_functions_that_fail_on_a_row_name_it_without_the_values_of_personal_key
     assert "cart_value is string" in str(error.value) or "cart_value" in str(error.value)
     with pytest.raises(
         DataError,
-        match=r"basket_vs_usual failed for household_id='\*\*\*', product_id=10: TypeError.*cart_value is null",
+        match=r"basket_vs_usual failed for household_id=\*\*\*, product_id=10: TypeError.*cart_value is null",
     ):
         view.to_dataframe(spine(cart_value=[1.0, 1.0, 1.0, 1.0, None]), "moment", label=False)
 

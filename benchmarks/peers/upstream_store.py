@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 from job import Job, Task, work
-from seeknal.featurestore.duckdbengine.featurestore import FeatureStoreFileOutput, OfflineStoreDuckDB
 
 from seeknal.entity import Entity
 from seeknal.featurestore.duckdbengine.feature_group import (
@@ -16,6 +15,7 @@ from seeknal.featurestore.duckdbengine.feature_group import (
     HistoricalFeaturesDuckDB,
     Materialization,
 )
+from seeknal.featurestore.duckdbengine.featurestore import FeatureStoreFileOutput, OfflineStoreDuckDB
 
 
 def _group(task: Task, number: int) -> FeatureGroupDuckDB:
