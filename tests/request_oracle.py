@@ -97,7 +97,7 @@ def cells(kind):  # noqa: C901, PLR0911 - one for each kind of type
         return st.integers(-700_000, 2_900_000)
     if pa.types.is_decimal(kind):
         return st.integers(-(10**kind.precision) + 1, 10**kind.precision - 1).map(
-            lambda x: Decimal(x).scaleb(-kind.scale)
+            lambda x: Decimal(f"{x}E{-kind.scale}")  # `scaleb` would round to 28 digits
         )
     if pa.types.is_fixed_size_binary(kind):
         return st.binary(min_size=2, max_size=2)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from contract.profiles import at_least
 from request_oracle import MODES, built, columns, feature, graphs
-from seeknal import DataError, DefinitionError
+from seeknal import DataError, DefinitionError, request_feature
 from seeknal.request.functions import Functions
 
 MANY = at_least(300)
@@ -199,13 +199,7 @@ def test_functions_that_do_not_fit_a_view_are_refused(functions, says):
 
 # What depends on more than the inputs.
 
-COUNTER, BUFFER = itertools.count(), np.zeros(10)
-
-
-def kept(x):
-    """Return an array that the next call changes."""
-    BUFFER[: len(x)] = x
-    return BUFFER[: len(x)]
+COUNTER = itertools.count()
 
 
 IMPURE = {
@@ -218,7 +212,6 @@ IMPURE = {
     "chance": ("row", lambda x: np.random.default_rng().random()),
     "chance in arrays": ("array", lambda x: np.random.default_rng().random(len(x))),
     "the time": ("row", lambda x: clock.monotonic_ns() / 1e9),
-    "an array that is used again": ("array", kept),
     "null for some": ("array", lambda x: np.where(np.arange(len(x)) == 1, np.nan, x)),
 }
 
@@ -310,6 +303,39 @@ def test_a_function_over_arrays_is_called_once_and_for_no_rows_not_at_all():
 
 
 def test_numbers_without_nulls_reach_a_function_and_its_column_without_a_copy():
-    column = pa.chunked_array([np.arange(1000.0)])
-    found = Functions([feature(lambda x: x, {"y": "float64"}, "array")], {"x": pa.float64()}).columns({"x": column})
-    assert found["y"].chunk(0).buffers()[1].address == column.chunk(0).buffers()[1].address
+    column, addresses = pa.chunked_array([np.arange(1000.0)]), []
+
+    def add(x):
+        made = x + 1
+        addresses.extend((x.ctypes.data, made.ctypes.data))
+        return made
+
+    found = Functions([feature(add, {"y": "float64"}, "array")], {"x": pa.float64()}).columns({"x": column})
+    assert addresses == [one.chunk(0).buffers()[1].address for one in (column, found["y"])]
+
+
+_KEPT, _KEPT_PARTS = np.zeros(2), np.zeros(9)
+
+
+@request_feature(outputs={"kept": "float64"}, mode="array")
+def keeps_its_result(x):
+    _KEPT[:] = x * 2
+    return _KEPT
+
+
+@request_feature(outputs={"part": "float64"}, mode="array")
+def returns_a_part_of_what_it_keeps(x):
+    _KEPT_PARTS[: len(x)] = x * 2
+    return _KEPT_PARTS[: len(x)]
+
+
+def test_a_result_never_changes_after_it_was_returned():
+    given = [{"x": pa.chunked_array([pa.array(values)])} for values in ([1.0, 2.0], [5.0, 6.0])]
+    parts = Functions([returns_a_part_of_what_it_keeps], {"x": pa.float64()})
+    first, second = (parts.columns(one)["part"] for one in given)
+    assert (first.to_pylist(), second.to_pylist()) == ([2.0, 4.0], [10.0, 12.0])
+    whole = Functions([keeps_its_result], {"x": pa.float64()})
+    first = whole.columns(given[0])["kept"]
+    with pytest.raises(DataError, match="read-only"):
+        whole.columns(given[1])
+    assert first.to_pylist() == [2.0, 4.0]

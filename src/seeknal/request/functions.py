@@ -104,21 +104,14 @@ class Functions:
 
     @staticmethod
     def _over_rows(one: RequestFeature, inputs: Sequence[list[Any]], _rows: int) -> dict[str, pa.ChunkedArray]:
-        results, parts = list[Any](), list[Sequence[Any]]()
+        results: list[Any] = []
         try:
             with np.errstate(all="ignore"):
-                for values in zip(*inputs, strict=True):
-                    results.append(one.function(*values))
+                results.extend(map(one.function, *inputs))
         except Exception as error:
-            raise _Failed(len(results)) from error
+            raise _Failed(len(results)) from error  # what came before the failing row was appended
         try:
-            for result in results:
-                parts.append(parts_of(one, result))
-        except DataError as error:
-            raise _Failed(len(parts), str(error)) from None
-        columns = zip(one.outputs, map(list, zip(*parts, strict=True)), strict=True)
-        try:
-            return {name: column_of_rows(one, name, column) for name, column in columns}
+            return {name: column_of_rows(one, name, column) for name, column in _by_output(one, results)}
         except DataError as error:
             raise _Failed(getattr(error, "row", None), str(error)) from None
 
@@ -207,6 +200,26 @@ class _Failed(Exception):  # noqa: N818 - internal: it becomes an error that nam
     def __init__(self, row: int | None, said: str = "") -> None:
         super().__init__(said)
         self.row, self.said = row, said
+
+
+def _by_output(one: RequestFeature, results: list[Any]) -> list[tuple[str, list[Any]]]:
+    """Return the values of each output for all rows, in few steps where the results are single values or tuples.
+
+    Raises:
+        _Failed: A result has more, fewer or other outputs.
+    """
+    names, kinds = list(one.outputs), set(map(type, results))
+    if len(names) == 1 and not any(issubclass(kind, Mapping) for kind in kinds):
+        return [(names[0], results)]
+    if kinds == {tuple} and set(map(len, results)) == {len(names)}:
+        return list(zip(names, map(list, zip(*results, strict=True)), strict=True))
+    parts: list[Sequence[Any]] = []
+    try:
+        for result in results:
+            parts.append(parts_of(one, result))  # noqa: PERF401 - the number of those before the wrong one tells its row
+    except DataError as error:
+        raise _Failed(len(parts), str(error)) from None
+    return list(zip(names, map(list, zip(*parts, strict=True)), strict=True))
 
 
 def _first_failing(one: RequestFeature, inputs: Sequence[np.ndarray]) -> int | None:

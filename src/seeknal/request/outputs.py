@@ -137,8 +137,20 @@ def _column(name: str, given: np.ndarray, kind: pa.DataType) -> pa.ChunkedArray:
     cast = _CASTS.get(given.dtype.kind)
     if cast is None:
         return exact.column(name, list(given), kind, nan=True)
+    given = _frozen(given)
     with np.errstate(all="ignore"):
         return pa.chunked_array([cast(given, kind)], kind)
+
+
+def _frozen(given: np.ndarray) -> np.ndarray:
+    """Return an array that nobody changes any more: the column has its values without a copy.
+
+    A function that keeps the array that it returned, and writes to it in the next call, gets NumPy's error.
+    """
+    if not given.flags.owndata:  # the owner could be written to
+        return given.copy()
+    given.flags.writeable = False
+    return given
 
 
 def _bools(given: np.ndarray, kind: pa.DataType) -> pa.Array:
