@@ -42,7 +42,7 @@ def delete_table(name: Table, project: InProject = None, yes: Yes = False, form:
     store = session.existing()
     table = store.tables.get(name, project=project)
     render.confirm(f"Delete online table {table.label}?", yes)
-    store.tables.delete(table.name, project=table.project)
+    store.tables.delete(table)
     render.record({"deleted": table.label}, form)
 
 

@@ -184,7 +184,7 @@ def _clear(store: FeatureStore) -> None:
             f"{foreign[0]} in {store.home} was not created by the demo. Run the demo in another folder."
         )
     for table in tables:
-        store.tables.delete(table.name, project=PROJECT)
+        store.tables.delete(table)
     for name in ours:
         store.groups.delete(name, project=PROJECT)
 

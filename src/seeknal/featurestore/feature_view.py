@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_view import ViewDefinition
@@ -11,7 +13,7 @@ from seeknal.errors import notice
 from seeknal.featurestore import Binding, working
 from seeknal.featurestore.stored import StoredGroup
 from seeknal.featurestore.training_set import TrainingSet
-from seeknal.values.times import Interval, Moment
+from seeknal.values.times import Interval, Moment, now
 
 if TYPE_CHECKING:
     from seeknal.define.feature_group import FeatureLookup
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from seeknal.registry import ModelRecord, ViewRecord
     from seeknal.registry.catalog import AsOf
     from seeknal.request.recipe import Recipe
+    from seeknal.serve.freshness import Freshness
+    from seeknal.serve.online_tables import Refreshed
+    from seeknal.serve.open_tables import ServedTable
+    from seeknal.serve.verification import Verified
     from seeknal.system.progress import OnProgress
     from seeknal.views.feature_views import Retired
 
@@ -79,10 +85,11 @@ class FeatureView:
             owner,
             tags,
         )
-        self._binding, self._record, self._recipe = Binding(), None, None
+        self._binding, self._record, self._recipe, self._served = Binding(), None, None, None
         self._name, self._project = name, self._definition.project
 
     _record: ViewRecord | None
+    _served: ServedTable | None
     _recipe: Recipe | None
 
     @classmethod
@@ -114,6 +121,7 @@ class FeatureView:
 
     def _take(self, store: FeatureStore, record: ViewRecord) -> None:
         self._definition, self._binding, self._record, self._recipe = None, Binding(store), record, None
+        self._served = None
         self._name, self._project = record.name, record.project
 
     @property
@@ -288,6 +296,111 @@ class FeatureView:
         for text in found:
             notice(text)
         return found
+
+    def serve(
+        self,
+        target: str | Path | None = None,
+        ttl: timedelta | None = None,
+        log: float | None = None,
+        on_progress: OnProgress | None = None,
+        *,
+        take_over: bool = False,
+    ) -> FeatureView:
+        """Load what the view looks up into an online store, and return this object, whose `get_features` reads it from then on.
+
+        Versions of the view that are served already stay so. Serve this one again to change how it is served.
+
+        Args:
+            target: An online store other than the configured one: a folder, or the URL of Redis, without a password.
+            ttl: How long stored values are valid, in place of the groups' own ttl. Windows end by themselves.
+            log: The share of the answers to log, from 0 to 1. None: none.
+            on_progress: Called with each step. None: steps are shown on a terminal if the call takes more than a second.
+            take_over: Also overwrite rows that another home, or a deleted group, left in the store.
+
+        Raises:
+            DefinitionError: The version was retired, or an argument has the wrong form.
+            StoreError: The online store cannot be written, or has rows of another home.
+        """
+        store, record, _ = self._current()
+        options: dict[str, Any] = {"target": target, "ttl": ttl, "log": log, "take_over": take_over}
+        with working("Loading", on_progress) as report:
+            self._served = store.views.serve(record, on_progress=report, **options)
+        return self
+
+    def get_features(
+        self, rows: object, output: str = "pandas", features: Sequence[str] | None = None, with_status: bool = False
+    ) -> Any:
+        """Return what the model reads for some rows, from the online store: looked up, given, and computed of both.
+
+        Args:
+            rows: A list of mappings from the names of join keys and request values to values, or a frame with them. A request value
+                that has a default may be left out.
+            output: "pandas", "polars", "arrow" or "dicts".
+            features: Names of the features to return, in order. None: all of them. Only what they need is looked up and computed.
+            with_status: Add GROUP_status ("found", "not_found" or "expired") and GROUP_event_time for each group and, if the view has
+                defaults, a column `defaulted` with the names of the features whose default took the place of null.
+
+        Returns:
+            One row per given row, in order: keys, features, status.
+
+        Raises:
+            DataError: A row has wrong names or types, or a function fails.
+            DefinitionError: The version is not served, or the output or a feature is unknown.
+        """
+        return self.served.get_features(rows, output, features, with_status=with_status)
+
+    @property
+    def served(self) -> ServedTable:
+        """The online table that serves this version.
+
+        Raises:
+            DefinitionError: The version is not served.
+        """
+        if self._served is None:
+            store, record, _ = self._current()
+            self._served = store.tables.open(store.views.table(record))
+        return self._served
+
+    def verify(self, sample: int | None = None, on_progress: OnProgress | None = None) -> Verified:
+        """Compare what this version answers with history as of now, value by value.
+
+        Looked-up features are compared for every entity. What functions and defaults make of them is compared for up to 1,000 rows of
+        stored entities, unless it needs request values; the result says what was not compared.
+
+        Args:
+            sample: Number of entities of each group to compare, chosen at random. None: all of them.
+            on_progress: Called with each step. None: steps are shown on a terminal if the call takes more than a second.
+
+        Raises:
+            DefinitionError: The version is not served, or `sample` is not a whole number of at least 1.
+        """
+        store, record, _ = self._current()
+        with working(f"Verifying {record.label}", on_progress) as report:
+            return store.views.verify(record, sample, report)
+
+    def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
+        """Load what changed in the groups of the view since the last load.
+
+        Args:
+            full: Rewrite all rows of all time, whatever is online, so that `verify` finds no difference.
+            on_progress: Called with each step. None: steps are shown on a terminal if the call takes more than a second.
+
+        Raises:
+            DefinitionError: The version is not served.
+        """
+        store, record, _ = self._current()
+        with working(f"Refreshing {record.label}", on_progress) as report:
+            return store.tables.refresh([store.views.table(record)], full=full, on_progress=report)[0]
+
+    @property
+    def freshness(self) -> Freshness:
+        """How fresh what is served of this version is: the event time of the newest row, and whether newer rows are not loaded yet.
+
+        Raises:
+            DefinitionError: The version is not served.
+        """
+        store, record, _ = self._current()
+        return store.tables.freshness(store.views.table(record), now())
 
     @property
     def versions(self) -> list[ViewRecord]:

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 class OnlineFeaturesDuckDB:
-    """An online table, which returns the newest features by key.
+    """An online table, which returns the newest features by key. If it serves a feature view, it returns what the model reads.
 
     It belongs to the store in which it was found, even if the settings change later.
 
     Args:
-        name: Name of the table.
+        name: Name of the table or feature view. "next_basket@2" names a version of a view; "next_basket" means the newest of the
+            versions that are served.
         project: Project of the table. None: the only project that has such a table.
         lookup_key: The entity whose features the table has, or the name of its join key, to check that the table has these
             keys. An entity passed as the second argument is taken as `lookup_key`, its position in the first Seeknal.
@@ -66,7 +67,9 @@ class OnlineFeaturesDuckDB:
 
     def __repr__(self) -> str:
         keys, features = ", ".join(self._table.keys), ", ".join(self._table.features)
-        return f"OnlineFeaturesDuckDB({self.project}/{self.name}, keys: {keys}, features: {features})"
+        request = ", ".join(field.name for field in self._table.request_fields)
+        given = f", request: {request}" if request else ""
+        return f"OnlineFeaturesDuckDB({self.project}/{self.name}, keys: {keys}{given}, features: {features})"
 
     def _repr_html_(self) -> str:
         from seeknal.values.display import sheet
@@ -110,7 +113,8 @@ class OnlineFeaturesDuckDB:
         """Return the newest features of the given entities.
 
         Args:
-            keys: A list of mappings from join key to value, or a frame with the join keys.
+            keys: A list of mappings from join key to value, or a frame with the join keys. If the table serves a feature view with
+                request values, these are given beside the keys.
             output: "pandas", "polars", "arrow" or "dicts".
             features: Names of the features to return, in order. None: all of them.
             with_status: Add GROUP_status ("found", "not_found" or "expired") and GROUP_event_time for each group.
@@ -133,7 +137,7 @@ class OnlineFeaturesDuckDB:
                 than a second.
         """
         with working(f"Verifying {self.project}/{self.name}", on_progress) as report:
-            return self._store.tables.verify(self.name, project=self.project, sample=sample, on_progress=report)
+            return self._store.tables.verify(self._table.record, sample=sample, on_progress=report)
 
     def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
         """Load what changed in the groups of the table since the last load.
@@ -147,7 +151,7 @@ class OnlineFeaturesDuckDB:
             The load of each group.
         """
         with working(f"Refreshing {self.project}/{self.name}", on_progress) as report:
-            return self._store.tables.refresh([self.name], project=self.project, full=full, on_progress=report)[0]
+            return self._store.tables.refresh([self._table.record], full=full, on_progress=report)[0]
 
     def delete(self) -> bool:
         """Delete the table, and the rows that no other table uses. Return True; a failure is an error.
@@ -155,5 +159,5 @@ class OnlineFeaturesDuckDB:
         Raises:
             DefinitionError: The table was deleted before.
         """
-        self._store.tables.delete(self.name, project=self.project)
+        self._store.tables.delete(self._table.record)
         return True

@@ -383,7 +383,7 @@ def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[s
         for table in made.tables.all():
             if table.target == DEFAULT and not unread & {lookup.space for lookup in table.lookups}:
                 with suppress(DefinitionError):  # the group was being deleted, and can be deleted again
-                    made.tables.refresh([table.label], on_progress=on_progress)
+                    made.tables.refresh([table], on_progress=on_progress)
     finally:
         made.close()
         LmdbStore(Path(online)).close()

@@ -168,7 +168,7 @@ class Core:
         """The feature views."""
         from seeknal.views.feature_views import FeatureViews
 
-        return FeatureViews(self.catalog, self._queries.engine, self.training_sets)
+        return FeatureViews(self.catalog, self._queries.engine, self.training_sets, self.tables)
 
     def overview(self) -> Core:
         """Return this core with a catalog that reads the registry once; see `seeknal.registry.overview`."""

@@ -271,7 +271,7 @@ class Deletion:
             self.core.catalog.lifetimes.check(group)
         for table in self.tables:
             on_progress(f"Deleting {table.label}")
-            self.core.tables.delete(table.name, project=table.project)
+            self.core.tables.delete(table)
         for one in self.sets:
             on_progress(f"Deleting {one.label}")
             self.core.training_sets.delete(one)

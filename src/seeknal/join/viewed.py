@@ -11,18 +11,18 @@ import pyarrow.compute as pc
 
 from seeknal.define.label import DROP
 from seeknal.engine import Engine
-from seeknal.errors import DataError, DefinitionError
+from seeknal.errors import DefinitionError
 from seeknal.join import retrieval
 from seeknal.join.retrieval import Spine
 from seeknal.registry import Question
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import LabelContent, ViewContent
-from seeknal.request.recipe import Recipe
+from seeknal.request.recipe import Recipe, request_column
 from seeknal.system.progress import OnProgress, no_progress
-from seeknal.values import casting, frames
+from seeknal.values import frames
 from seeknal.values.frames import Frame
 from seeknal.values.moments import utc
-from seeknal.values.times import Interval, show
+from seeknal.values.times import Interval
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,16 @@ def kinds_of(sources: Sequence[Source]) -> dict[str, pa.DataType]:
     return {out: source.version.schema.feature(own).type for source in sources for own, out in source.features.items()}
 
 
+def plain_content(sources: Sequence[Source]) -> ViewContent:
+    """Return what a version of a view is that only looks up features."""
+    kinds = kinds_of(sources)
+    return ViewContent(
+        lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
+        types={name: str(kind) for name, kind in kinds.items()},
+        features=tuple(kinds),
+    )
+
+
 def pii_of(sources: Sequence[Source]) -> set[str]:
     """Return the names in the spine of the join keys that are personal data."""
     return {out for one in sources for own, out in one.keys.items() if own in one.record.group.entity.pii_keys}
@@ -121,9 +131,11 @@ def columns(
     recipe = viewed.recipe
     spine = replace(spine, also=[*spine.also, *viewed.used])
     kept, found = retrieval.training_set(engine, sources, spine, question.span, on_progress)
-    made = [name for name in recipe.names if name not in recipe.request]
+    # The spine's own values stay, unless a default takes the place of some of them, as it does online.
+    kept = [name for name in kept if not (name in recipe.request and name in recipe.defaults)]
+    made = [name for name in recipe.names if name not in recipe.request or name in recipe.defaults]
     _check_made(sources, [*made, *([viewed.label.column] if viewed.label else [])], kept)
-    given = {name: _request_value(spine.frame, name, kind) for name, kind in recipe.request.items()}
+    given = {name: request_column(spine.frame, name, kind, "The spine's") for name, kind in recipe.request.items()}
     given |= dict(zip(found.column_names, found.columns, strict=True))
     on_progress("Computing features")
     names = list(dict.fromkeys(name for source in sources for name in source.keys.values()))
@@ -165,24 +177,3 @@ def _check_made(sources: Sequence[Source], made: Sequence[str], kept: Sequence[s
                 "out: keep_cols=[...].",
                 name=name,
             )
-
-
-def _request_value(frame: Frame, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a request value as a column of the spine has it, in its declared type."""
-    column = frame.table([name])[name]
-    if not casting.fits(column, kind):
-        raise DataError(
-            f"The spine's {name} is {column.type}, and the view declares it as {kind}, which its values do not fit exactly. "
-            "Cast the column, or declare another type.",
-            column=name,
-        )
-    return casting.cast(column, kind)
-
-
-def unfinished_notice(label: str, found: Columns, until: int, *, dropped: bool) -> str:
-    """Return the notice that the windows of some rows are not over."""
-    what = "were left out" if dropped else "have no label"
-    return (
-        f"{found.unfinished:,} rows {what}: the window of the label {label!r} ends after {show(until)}, up to which its events are "
-        "known to be complete. If they are complete until later, pass label_until=..."
-    )

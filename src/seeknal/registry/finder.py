@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from seeknal.errors import DefinitionError
@@ -36,12 +37,17 @@ class Finder(HomeLocks):
         return self._only("feature group", name, project, self.registry.groups)
 
     def online_table(self, name: str, project: str | None = None) -> OnlineTableRecord:
-        """Return an online table by its name; without a project, search all of them.
+        """Return the online table that a name means; without a project, search all of them. See `meant`.
 
         Raises:
             DefinitionError: There is none, or several projects have one.
         """
-        return self._only("online table", name, project, self.registry.tables)
+        project, own = split_label("online table", name, project)
+        found = meant(self.registry.tables(project), own)
+        if len(found) == 1:
+            return found[0]
+        known = [replace(one, name=own) for one in found] or self.registry.tables()
+        return the_only("online table", own, project, known, str(self.storage))
 
     def training_set(self, name: str, project: str | None = None) -> TrainingSetRecord:
         """Return a training set by its name; without a project, search all of them.
@@ -114,3 +120,27 @@ class Finder(HomeLocks):
         if name in (known := self.projects()):
             return name
         raise DefinitionError(f"No project named {name!r} in {self.storage}.{did_you_mean(name, known)}", name=name)
+
+
+def meant(tables: Iterable[OnlineTableRecord], name: str) -> list[OnlineTableRecord]:
+    """Return the online tables that a name means, at most one of each project.
+
+    "next_basket@2" means the table that serves version 2 of the feature view `next_basket`, and "next_basket" the one that serves the
+    newest of its versions that are served. A table that serves no view has its own name only.
+
+    Raises:
+        DefinitionError: What follows the "@" is not the number of a version.
+    """
+    view, number = split_version(name)
+    found: dict[str, OnlineTableRecord] = {}
+    for one in tables:
+        if split_version(one.name)[0] != view or number not in {None, one.view}:
+            continue
+        known = found.get(one.project)
+        if known is None or _rank(one, name) > _rank(known, name):
+            found[one.project] = one
+    return list(found.values())
+
+
+def _rank(table: OnlineTableRecord, name: str) -> tuple[int, bool]:
+    return table.view or 0, table.name == name

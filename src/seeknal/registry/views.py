@@ -14,7 +14,7 @@ _TRIES = 20
 """How often a version is registered whose number another process took meanwhile."""
 
 
-def save_version(
+def save_version(  # noqa: PLR0913 - what is said about a view beside its content
     registry: Registry,
     project: str,
     name: str,
@@ -23,10 +23,11 @@ def save_version(
     description: str | None = None,
     owner: str | None = None,
     tags: Sequence[str] = (),
+    tells: bool = True,
 ) -> ViewRecord:
-    """Return the version of a view that has this content, and register it if there is none. A new version gives a notice.
+    """Return the version of a view that has this content, and register it if there is none.
 
-    A version that was retired is taken up again.
+    A version that was retired is taken up again. Unless `tells` is false, a new version gives a notice.
 
     Raises:
         StoreError: Other processes register versions all the time.
@@ -45,7 +46,7 @@ def save_version(
         if same and same.retired_at is not None:
             registry.retire_view(same, None)
             notice(f"{same.label} was retired, and is in use again.")
-        if versions and not same:
+        if tells and versions and not same:
             changes = "; ".join(versions[-1].content.changes(content))
             notice(f"{project}/{name} is now at version {number}: {changes}.")
         return next(one for one in registry.views(project, name) if one.number == number)

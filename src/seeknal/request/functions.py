@@ -35,6 +35,7 @@ class Functions:
     def __init__(
         self, functions: Sequence[RequestFeature], given: Mapping[str, pa.DataType], pii: Collection[str] = ()
     ) -> None:
+        self.functions = tuple(functions)
         self.outputs = _outputs(functions, given)
         self._pii = frozenset(pii)
         kinds = {**given, **self.outputs}

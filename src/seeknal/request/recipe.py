@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow.compute as pc
 from seeknal.define.request_feature import RequestFeature
 from seeknal.errors import DataError, DefinitionError
 from seeknal.request.functions import Functions
-from seeknal.values import exact
+from seeknal.values import casting, exact
+from seeknal.values.frames import Frame
 
 
 class Recipe:
@@ -50,12 +52,33 @@ class Recipe:
         self.request, self.looked_up = dict(request), dict(looked_up)
         self.functions = Functions(functions, {**request, **looked_up}, pii=pii)
         kinds = {**request, **looked_up, **self.functions.outputs}
-        self.names = tuple(kinds) if features is None else tuple(features)
-        self.kinds = {name: kinds[name] for name in self.names}
         self._defaults = {name: _default(name, value, kinds[name]) for name, value in (defaults or {}).items()}
-        self.defaults = {name: exact.values(one)[0] for name, one in self._defaults.items()}
-        self._before = {name: one for name, one in self._defaults.items() if name not in self.functions.outputs}
+        self._take(tuple(kinds) if features is None else tuple(features), kinds)
+
+    def _take(self, names: tuple[str, ...], kinds: Mapping[str, pa.DataType]) -> None:
+        """Set what follows from the features to return, the functions, and what is given."""
+        self.names = names
+        self.kinds = {name: kinds[name] for name in names}
+        self._before = {name: one for name, one in self._defaults.items() if name in {*self.request, *self.looked_up}}
         self._after = {name: one for name, one in self._defaults.items() if name in self.functions.outputs}
+        self._before_row, self._after_row = (
+            [(name, one[0].as_py()) for name, one in some.items()] for some in (self._before, self._after)
+        )
+
+    @property
+    def defaults(self) -> Mapping[str, pa.ChunkedArray]:
+        """The values in place of null, by name, as columns of one row."""
+        return self._defaults
+
+    def only(self, names: Sequence[str]) -> Recipe:
+        """Return the recipe of some of the features, in another order, which needs only what these are made of."""
+        made = copy(self)
+        made.functions = self.functions.needed(names)
+        used = {*names, *made.functions.inputs}
+        made.request = {name: kind for name, kind in self.request.items() if name in used}
+        made.looked_up = {name: kind for name, kind in self.looked_up.items() if name in used}
+        made._take(tuple(names), {**made.request, **made.looked_up, **made.functions.outputs})  # noqa: SLF001 - of this class
+        return made
 
     def columns(
         self, given: Mapping[str, pa.ChunkedArray], keys: Mapping[str, pa.ChunkedArray] | None = None
@@ -69,10 +92,50 @@ class Recipe:
         Raises:
             DataError: A function fails, or its result is not of the declared type.
         """
+        return self.answer(given, keys)[0]
+
+    def answer(
+        self, given: Mapping[str, pa.ChunkedArray], keys: Mapping[str, pa.ChunkedArray] | None = None
+    ) -> tuple[dict[str, pa.ChunkedArray], dict[str, pa.ChunkedArray]]:
+        """Return what `columns` returns and, for each feature with a default, in which rows that took the place of null."""
         filled = self._filled(given)
-        made = self.functions.columns(filled, keys)
-        made |= {name: pc.fill_null(made[name], one[0]) for name, one in self._after.items()}
-        return {name: made[name] if name in made else filled[name] for name in self.names}
+        computed = self.functions.columns(filled, keys)
+        found = {**given, **computed}
+        nulls = {name: found[name].is_null() for name in self.names if name in self._defaults}
+        made = {
+            **filled,
+            **computed,
+            **{name: pc.fill_null(computed[name], one[0]) for name, one in self._after.items()},
+        }
+        return {name: made[name] for name in self.names}, nulls
+
+    def row(
+        self, values: dict[str, Any], keys: Mapping[str, Any] | None = None, defaulted: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Return what the model reads for one row, in order, in few steps.
+
+        Args:
+            values: The looked-up features and the request values, as Python values. Defaults are filled in, in place.
+            keys: The join keys of the row, for errors.
+            defaulted: A list to which the names of features are added whose default took the place of null.
+
+        Raises:
+            DataError: A function fails, or its result is not of the declared type.
+        """
+        for name, default in self._before_row:
+            if values[name] is None:
+                values[name] = default
+                if defaulted is not None:
+                    defaulted.append(name)
+        if self.functions.outputs:
+            made = self.functions.row(values, keys)
+            for name, default in self._after_row:
+                if made[name] is None:
+                    made[name] = default
+                    if defaulted is not None:
+                        defaulted.append(name)
+            values = values | made
+        return {name: values[name] for name in self.names}
 
     def check(self, given: Mapping[str, pa.ChunkedArray]) -> None:
         """Run the functions on rows one by one and together, and check that the answers agree.
@@ -86,19 +149,21 @@ class Recipe:
     def _filled(self, given: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
         return {**given, **{name: pc.fill_null(given[name], one[0]) for name, one in self._before.items()}}
 
-    def defaulted(
-        self, given: Mapping[str, pa.ChunkedArray], keys: Mapping[str, pa.ChunkedArray] | None = None
-    ) -> list[list[str]]:
-        """Return for each row the names of the features whose default took the place of null, in order."""
-        filled = self._filled(given)
-        made = self.functions.columns(filled, keys) if self._after else {}
-        nulls = {
-            name: (made[name] if name in made else given[name]).is_null().to_pylist()
-            for name in self._defaults
-            if name in self.names
-        }
-        count = len(next(iter(given.values()))) if given else 0
-        return [[name for name in self.names if name in nulls and nulls[name][row]] for row in range(count)]
+
+def request_column(frame: Frame, name: str, kind: pa.DataType, whose: str) -> pa.ChunkedArray:
+    """Return a request value as a column of a frame has it, in its declared type.
+
+    Raises:
+        DataError: A value does not fit the type exactly.
+    """
+    column = frame.table([name])[name]
+    if not casting.fits(column, kind):
+        raise DataError(
+            f"{whose} {name} is {column.type}, and the view declares it as {kind}, which its values do not fit exactly. "
+            "Cast the column, or declare another type.",
+            column=name,
+        )
+    return casting.cast(column, kind)
 
 
 def _default(name: str, value: object, kind: pa.DataType) -> pa.ChunkedArray:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -19,6 +19,9 @@ from seeknal.serve.pushed import LaggingError, until_level
 from seeknal.values import frames, types
 from seeknal.values.row_builder import compile_row_builder
 from seeknal.values.types import UTC
+
+if TYPE_CHECKING:
+    from seeknal.define.request_feature import RequestFeature
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
 _MOST_SELECTIONS = 100
@@ -120,6 +123,9 @@ class OnlineTable:
         parts: The features that it takes from each group, one part for each of its lookups.
     """
 
+    functions: Sequence[RequestFeature] | None = None
+    """The functions of the view that it serves; None if that only looks up features."""
+
     def __init__(self, record: OnlineTableRecord, parts: Sequence[Part]) -> None:
         self.record = record
         self.parts = list(parts)
@@ -135,7 +141,7 @@ class OnlineTable:
             self._as_dicts = compile_row_builder(self.keys, self._all.layouts, self.features)
 
     # Compiled functions cannot be pickled, so a copy compiles its own.
-    def __reduce__(self) -> tuple[type[OnlineTable], tuple[OnlineTableRecord, list[Part]]]:
+    def __reduce__(self) -> tuple[type[OnlineTable], tuple[Any, ...]]:
         return OnlineTable, (self.record, self.parts)
 
     @property
@@ -148,6 +154,11 @@ class OnlineTable:
     def key_fields(self) -> list[pa.Field]:
         """The join keys that a request must contain, with their types."""
         return [pa.field(name, self._keys[name].kind) for name in self.keys]
+
+    @property
+    def request_fields(self) -> list[pa.Field]:
+        """The request values that a request must contain, with their types: none, unless the table serves a view that has some."""
+        return []
 
     def get_features(
         self,

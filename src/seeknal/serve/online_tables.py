@@ -16,10 +16,11 @@ from seeknal.load.ask import Ask
 from seeknal.load.cutover import Move, Mover
 from seeknal.load.feeds import cut_off, feeds, uses
 from seeknal.load.loads import Loads
-from seeknal.names import check_name, check_names
+from seeknal.names import check_name, check_names, the_only
 from seeknal.online import DEFAULT, State, Stores, shown
-from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup
+from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup, ViewRecord
 from seeknal.registry.catalog import Catalog
+from seeknal.registry.views import save_version
 from seeknal.serve.freshness import Freshness, freshness
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.open_tables import Erasures, Opener, ServedTable
@@ -27,7 +28,7 @@ from seeknal.serve.parts import View, refuse_erased
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
-from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress
+from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress, check_share
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, Moment, instant_or_none, microseconds, now
 
@@ -65,6 +66,16 @@ class Refreshed(Shown):
         return "\n  ".join(lines)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """How a table is served: its online store, its ttl in microseconds, the share of its answers that is logged, and how it is loaded."""
+
+    target: str
+    ttl: int | None
+    log: float | None
+    ask: Ask
+
+
 class OnlineTables:
     """The online tables of a store.
 
@@ -87,23 +98,30 @@ class OnlineTables:
         """Return the registered tables; only those of a project or of a name, if given."""
         return self._registry.tables(project, name)
 
-    def get(self, name: str, *, project: str | None = None) -> OnlineTableRecord:
+    def get(self, name: str | OnlineTableRecord, *, project: str | None = None) -> OnlineTableRecord:
         """Return the registered table of a name; without a project, the only one. "shop/model" names project and table.
+
+        "next_basket@2" names the table that serves version 2 of a feature view, and "next_basket" the one that serves the newest of its
+        versions that are served. The record of a table stands for the table of exactly its name.
 
         Raises:
             DefinitionError: There is no such table, or several projects have one.
         """
-        return self._catalog.online_table(name, project)
+        if not isinstance(name, OnlineTableRecord):
+            return self._catalog.online_table(name, project)
+        found = self._registry.tables(name.project, name.name)
+        return the_only("online table", name.name, name.project, found or self.all(), str(self._catalog.storage))
 
     def of(self, record: GroupRecord) -> list[OnlineTableRecord]:
         """Return the registered tables that use a group."""
         return [table for table in self._registry.tables() if uses(table, record)]
 
-    def open(self, name: str, *, project: str | None = None) -> ServedTable:
+    def open(self, name: str | OnlineTableRecord, *, project: str | None = None) -> ServedTable:
         """Open a table for lookups, for as long as it exists.
 
         Raises:
-            DefinitionError: There is no such table, or several projects have one.
+            DefinitionError: There is no such table, or several projects have one; or the code of a function of the feature view that it
+                serves cannot be imported, or has changed since it was registered.
         """
         return ServedTable(self._opener, self.get(name, project=project))
 
@@ -145,31 +163,88 @@ class OnlineTables:
             DefinitionError: A group, feature or version does not exist, or an argument has the wrong form.
             StoreError: The online store cannot be written, or has rows of another home.
         """
-        check_ttl(ttl)
-        check_progress(on_progress)
-        take_over, place = check_flag("take_over", take_over), self._checked_target(target)
+        options = self._options(target, ttl, at, on_progress, take_over=take_over)
         sources = [self._catalog.source(lookup) for lookup in check_lookups(lookups)]
-        if ttl is not None and all(source.record.windowed for source in sources):
-            raise DefinitionError(
-                "ttl is for values that are stored, and these are computed from events at each moment. Leave it out."
-            )
         if name is None and len(sources) > 1:
             raise DefinitionError('An online table of several groups needs a name: serve(name="...").')
-        from seeknal.join import retrieval
+        from seeknal.join import retrieval, viewed
 
         own = check_name("online table", sources[0].record.name if name is None else name)
         retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
         retrieval.check_keys(sources)
         sources = [self._catalog.definitions.settled(source) for source in sources]
+        content = viewed.plain_content(sources)
+        view = save_version(self._registry, sources[0].record.project, own, content, tells=False)
+        return self._create(view, own, sources, options)
+
+    def serve_view(  # noqa: PLR0913 - all but two have defaults
+        self,
+        view: ViewRecord,
+        sources: Sequence[Source],
+        *,
+        target: str | Path | None = None,
+        ttl: timedelta | None = None,
+        log: float | None = None,
+        at: Moment | None = None,
+        on_progress: OnProgress = no_progress,
+        take_over: bool = False,
+    ) -> ServedTable:
+        """Create the online table of a version of a feature view, and load it. Other versions that are served stay so.
+
+        Args:
+            view: The version.
+            sources: The sources of its lookups, as `FeatureViews.sources` returns them.
+            target: As in `serve`.
+            ttl: As in `serve`.
+            log: The share of the answers to log, from 0 to 1. None: none.
+            at: As in `serve`.
+            on_progress: As in `serve`.
+            take_over: As in `serve`.
+
+        Raises:
+            DefinitionError: The version was retired, the code of a function cannot be imported or has changed, or an argument has the
+                wrong form.
+            StoreError: The online store cannot be written, or has rows of another home.
+        """
+        if view.retired_at is not None:
+            raise DefinitionError(f"{view.label} was retired. Register its definition again, which takes it up again.")
+        options = self._options(target, ttl, at, on_progress, take_over=take_over, log=log)
+        return self._create(view, view.table, sources, options)
+
+    def _options(
+        self,
+        target: str | Path | None,
+        ttl: timedelta | None,
+        at: Moment | None,
+        on_progress: OnProgress,
+        *,
+        take_over: bool,
+        log: float | None = None,
+    ) -> _Options:
+        check_ttl(ttl)
+        check_progress(on_progress)
+        ask = Ask((Interval(),), instant_or_none(at), on_progress, take_over=check_flag("take_over", take_over))
+        span = None if ttl is None else microseconds(ttl)
+        return _Options(self._checked_target(target), span, None if log is None else check_share("log", log), ask)
+
+    def _create(self, view: ViewRecord, name: str, sources: Sequence[Source], options: _Options) -> ServedTable:
+        """Create or replace the table of a name that serves a version of a view."""
+        if options.ttl is not None and all(source.record.windowed for source in sources):
+            raise DefinitionError(
+                "ttl is for values that are stored, and these are computed from events at each moment. Leave it out."
+            )
+        lookups = zip(sources, view.content.lookups, strict=True)
         table = OnlineTableRecord(
-            project=sources[0].record.project,
-            name=own,
-            lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
-            ttl=None if ttl is None else microseconds(ttl),
-            target=place,
+            project=view.project,
+            name=name,
+            lookups=tuple(source.pin(pinned=known.pinned) for source, known in lookups),
+            ttl=options.ttl,
+            target=options.target,
             created_at=now(),
+            view=view.number,
+            log=options.log,
         )
-        ask = Ask((Interval(),), instant_or_none(at), on_progress, take_over=take_over)
+        ask = options.ask
         with self._catalog.lifetimes.using(*(source.record for source in sources)):
             before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
@@ -209,12 +284,13 @@ class OnlineTables:
         """Return whether a table that was served again is the same as before, apart from the versions that it follows."""
         old = feeds(self._catalog, before)
         goals = tuple(replace(one.goal, whole=False) for one in old)
-        same = replace(before, lookups=goals, target=table.target, created_at=table.created_at) == table
+        shared = {name: getattr(table, name) for name in ("target", "created_at", "view", "log")}
+        same = replace(before, lookups=goals, **shared) == table
         return same and self._stores.same(before.target, table.target) and not any(one.cut_off for one in old)
 
     def refresh(
         self,
-        names: Sequence[str] | None = None,
+        names: Sequence[str | OnlineTableRecord] | None = None,
         *,
         project: str | None = None,
         full: bool = False,
@@ -241,7 +317,8 @@ class OnlineTables:
         check_progress(on_progress)
         flags = check_flag("full", full), check_flag("take_over", take_over)
         ask = Ask((), instant_or_none(at), on_progress, *flags)
-        given = None if names is None else check_names("names", names)
+        records = names is not None and all(isinstance(one, OnlineTableRecord) for one in names)
+        given = names if names is None or records else check_names("names", names)
         tables = self.all(project=project) if given is None else [self.get(one, project=project) for one in given]
         done, failed = [], []
         for table in tables:
@@ -273,7 +350,7 @@ class OnlineTables:
 
     def verify(
         self,
-        name: str,
+        name: str | OnlineTableRecord,
         *,
         project: str | None = None,
         sample: int | None = None,
@@ -374,7 +451,7 @@ class OnlineTables:
                     f"Load it again: seeknal refresh {table.label}."
                 )
 
-    def delete(self, name: str, *, project: str | None = None) -> None:
+    def delete(self, name: str | OnlineTableRecord, *, project: str | None = None) -> None:
         """Delete an online table, and the rows that no other table uses. The table goes last, so that a retry can finish.
 
         Raises:

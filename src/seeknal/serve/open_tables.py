@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack, overload
 import pyarrow as pa
 
 from seeknal.errors import NotOnlineError
-from seeknal.names import check_features
+from seeknal.names import check_features, split_version
 from seeknal.online import Stores
 from seeknal.registry import OnlineTableRecord, Registry, open_registry
 from seeknal.registry.catalog import Catalog
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from seeknal.define.request_feature import RequestFeature
+    from seeknal.registry.view_content import ViewContent
     from seeknal.values.frames.outputs import Arrow, Dicts, Pandas, Polars
 
     class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
@@ -99,12 +101,21 @@ class Opener:
     def __reduce__(self) -> tuple[object, tuple[Address, Stores]]:
         return _opener_of, (self._catalog.storage.home, self._stores)
 
-    def open(self, table: OnlineTableRecord, view: View | None = None) -> OnlineTable:
+    def open(
+        self,
+        table: OnlineTableRecord,
+        view: View | None = None,
+        functions: Sequence[RequestFeature] | None = None,
+    ) -> OnlineTable:
         """Open a table at the versions that its record names.
 
         Args:
             table: The table.
             view: What the caller knows of the registry, and keeps up to date. None: what the registry says now.
+            functions: The functions of the feature view that it serves, if the caller has them. None: they are imported.
+
+        Raises:
+            DefinitionError: A function cannot be imported, or its code has changed since it was registered.
         """
         view, parts = view or View(self._catalog.registry.last_erasures()), []
         place, store = self._stores.shown(table.target), self._stores.connect(table.target)
@@ -114,12 +125,30 @@ class Opener:
             version = None if record.windowed else lookup.version
             pushed = PushedRows(self._catalog.pushes, self._catalog.origin(record).stream, version, codec)
             parts.append(Part(lookup, codec, Where(store, place, pushed), table, record, view))
-        return OnlineTable(table, parts)
+        content = self._content(table)
+        if content is None or content.is_plain:
+            return OnlineTable(table, parts)
+        from seeknal.serve.views import ServedView
 
-    def watched(self, table: OnlineTableRecord) -> tuple[OnlineTable, Watch]:
+        return ServedView(table, parts, content, functions)
+
+    def _content(self, table: OnlineTableRecord) -> ViewContent | None:
+        """Return what the version of a view is that a table of its own serves; None for other tables, which only look up features."""
+        name, number = split_version(table.name)
+        if number is None:
+            return None
+        versions = self._catalog.registry.views(table.project, name)
+        found = next((one for one in versions if one.number == number), None)
+        if found is None:
+            raise NotOnlineError(f"Feature view {table.label} was deleted, so it is no longer served.")
+        return found.content
+
+    def watched(
+        self, table: OnlineTableRecord, functions: Sequence[RequestFeature] | None = None
+    ) -> tuple[OnlineTable, Watch]:
         """Open a table, and return it with the watch that detects whether it has moved."""
         watch = Watch(self._catalog.registry, table)
-        return self.open(table, watch), watch
+        return self.open(table, watch, functions), watch
 
     def again(self, before: OnlineTable) -> tuple[OnlineTable, Watch]:
         """Open a table again that has moved.
@@ -131,7 +160,7 @@ class Opener:
         found = self._catalog.registry.tables(record.project, record.name)
         if not found:
             raise NotOnlineError(f"Online table {record.label!r} is not online: it was deleted. Serve it again.")
-        table, watch = self.watched(found[0])
+        table, watch = self.watched(found[0], before.functions)
         if not _goes_on(before, table):
             raise NotOnlineError(
                 f"Online table {record.label!r} was replaced. It now has {table.record}. It had {record}. Open it again, or "
@@ -198,6 +227,11 @@ class ServedTable:
     def key_fields(self) -> list[pa.Field]:
         """The join keys with their types."""
         return self._now[0].key_fields
+
+    @property
+    def request_fields(self) -> list[pa.Field]:
+        """The request values that a row must have, with their types, if the table serves a view that has some."""
+        return self._now[0].request_fields
 
     @overload
     def get_features(

@@ -24,11 +24,12 @@ FOUND, NOT_FOUND, EXPIRED = "found", "not_found", "expired"
 
 
 class Read(NamedTuple):
-    """The rows read of a part: its state, the row of each requested entity, and the same without expired rows."""
+    """The rows read of a part: its state, the row of each requested entity, the same without expired rows, and the moment of the read."""
 
     state: State
     rows: list[WireRow | None]
     alive: list[WireRow | None]
+    at: int
 
     @property
     def statuses(self) -> list[str]:
@@ -124,6 +125,12 @@ class Part:
         return Part, (self.lookup, self.codec, self._where, self._table, self._group, View(dict(self._erased)))
 
     @property
+    def pii(self) -> set[str]:
+        """The names of the join keys that are personal data."""
+        private = self._group.group.entity.pii_keys
+        return {out for own, out in self.lookup.keys if own in private}
+
+    @property
     def is_quick(self) -> bool:
         """Whether the requested values need no conversion from rows to Python, and are at least half of the values of a row."""
         return self.codec.is_plain(list(self.features.values())) and 2 * len(self.features) >= self.codec.width
@@ -165,9 +172,9 @@ class Part:
         else:
             rows = self.codec.rows_and(found, pushed, at, state.layout)
         if ttl is None:
-            return Read(state, rows, rows)
+            return Read(state, rows, rows, at)
         oldest = at - ttl  # a ttl is inclusive: a row of exactly this time is alive
-        return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows])
+        return Read(state, rows, [None if row is None or row[-1] < oldest else row for row in rows], at)
 
     def look(self, keys: Sequence[bytes], at: int) -> Read:
         """Read some entities from the store; see `read`."""

@@ -91,6 +91,7 @@ class Verified(Shown):
         different: Number of values that differ.
         differences: The first of these.
         cut_off: Why groups no longer feed the table, which is then compared with the version that fed it last.
+        not_compared: What the table returns and was not compared, each with the reason.
         tolerance: How much variances may differ, relative to their value; 0: there are none. All other values are compared to the bit.
     """
 
@@ -102,6 +103,7 @@ class Verified(Shown):
     differences: tuple[Difference, ...] = field(default_factory=tuple)
     cut_off: tuple[str, ...] = ()
     tolerance: float = 0
+    not_compared: tuple[str, ...] = ()
 
     _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
 
@@ -120,6 +122,7 @@ class Verified(Shown):
         verdict = f"{self.different:,} differ" if self.different else "all equal"
         verdict += f", variances within {self.tolerance:g}" if self.tolerance else ""
         reasons = [f"cut off: {reason}" for reason in self.cut_off]
+        reasons += [f"not compared: {reason}" for reason in self.not_compared]
         return "\n  ".join([f"{compared}, {verdict}", *reasons, *map(str, self.differences)])
 
 
@@ -244,7 +247,7 @@ class _Comparison:
             nothing = pa.chunked_array([pa.nulls(len(one), one.type)])
             other = offline.get(name, nothing)  # the version to be loaded may lack the feature
             column = pa.chunked_array([one])
-            places = _places_of_difference(column, other)
+            places = places_of_difference(column, other)
             if name in self._source.rounded:
                 places = [i for i in places if not _is_near(one[i].as_py(), other[i].as_py())]
             differing += [(i, name, one[i], other[i]) for i in places]
@@ -319,7 +322,7 @@ def _is_near(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and math.isclose(one, other, rel_tol=_NEAR)
 
 
-def _places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> list[int]:
+def places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> list[int]:
     """Return the places where two columns differ: bit by bit, so that NaN equals NaN, and 0.0 does not equal -0.0.
 
     Columns of two types, from before and after a write that widened the type, are compared in the wider of both.

@@ -34,6 +34,22 @@ def check_number(argument: str, value: object, example: int, at_least: int = 1) 
     return min(number, _GREATEST)
 
 
+def check_share(argument: str, value: object) -> float:
+    """Check that an argument is a share, a number from 0 to 1, and return it.
+
+    Raises:
+        DefinitionError: It is not.
+
+    >>> check_share("log", 1), check_share("log", 0.01)
+    (1.0, 0.01)
+    """
+    if not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= 1:
+        return float(value)
+    raise DefinitionError(
+        f"{argument}={reprlib.repr(value)} is not a share, a number from 0 to 1. Write {argument}=0.01 for one in a hundred."
+    )
+
+
 def check_flag(argument: str, value: object) -> bool:
     """Check that an argument is True or False, of Python or NumPy, and return it.
 

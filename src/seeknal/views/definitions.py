@@ -80,16 +80,6 @@ def content_of(
     )
 
 
-def plain_content(sources: Sequence[Source]) -> ViewContent:
-    """Return what a version of a view is that only looks up features."""
-    kinds = kinds_of(sources)
-    return ViewContent(
-        lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
-        types={name: str(kind) for name, kind in kinds.items()},
-        features=tuple(kinds),
-    )
-
-
 def label_content(catalog: Catalog, label: Label, name: str, project: str, sources: Sequence[Source]) -> LabelContent:
     """Register the windowed group that computes the label of a view, and return the label with the version of that group.
 

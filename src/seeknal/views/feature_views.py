@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_view import ViewDefinition
@@ -17,8 +18,9 @@ from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.join.training_sets import TrainingSets, Viewing
 from seeknal.join.viewed import Viewed, columns, kinds_of, pii_of
 from seeknal.names import check_text
-from seeknal.registry import ModelRecord, PinnedLookup, TrainingSetRecord, ViewRecord, ViewUse
+from seeknal.registry import ModelRecord, OnlineTableRecord, PinnedLookup, TrainingSetRecord, ViewRecord, ViewUse
 from seeknal.registry.catalog import AsOf, Catalog
+from seeknal.registry.finder import meant
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import LabelContent, ViewContent
 from seeknal.registry.views import save_version
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from seeknal.engine import Engine
     from seeknal.join.leaks import Findings
     from seeknal.request.recipe import Recipe
+    from seeknal.serve.online_tables import OnlineTables
+    from seeknal.serve.open_tables import ServedTable
+    from seeknal.serve.verification import Verified
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,16 @@ class FeatureViews:
         catalog: The home's catalog.
         engine: Returns the engine that joins rows. It is called only when rows are joined.
         training_sets: The saved training sets.
+        tables: The online tables.
     """
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], training_sets: TrainingSets) -> None:
+    def __init__(
+        self, catalog: Catalog, engine: Callable[[], Engine], training_sets: TrainingSets, tables: OnlineTables
+    ) -> None:
         self._catalog = catalog
         self._engine = engine
         self._training_sets = training_sets
+        self._tables = tables
 
     def all(self, *, project: str | None = None) -> list[ViewRecord]:
         """Return all versions of all views, of one project or of all, ordered by project, name and number."""
@@ -310,15 +319,64 @@ class FeatureViews:
     def _label_source(self, label: LabelContent, as_of: AsOf | None) -> Source:
         return replace(self._catalog.source(label.lookup.lookup, as_of), ahead=label.lookup.ahead)
 
-    def retire(self, view: ViewRecord, at: int | None = None) -> Retired:
-        """Retire a version of a view, so that no name without a version means it. Its training sets stay.
+    def serve(
+        self,
+        view: ViewRecord,
+        *,
+        target: str | Path | None = None,
+        ttl: timedelta | None = None,
+        log: float | None = None,
+        on_progress: OnProgress = no_progress,
+        take_over: bool = False,
+    ) -> ServedTable:
+        """Serve a version of a view: load what it looks up into its online table; see `OnlineTables.serve_view`.
 
-        The caller ends its serving first.
+        Versions that are served already stay so.
         """
+        options: dict[str, Any] = {"target": target, "ttl": ttl, "log": log, "take_over": take_over}
+        return self._tables.serve_view(view, self.sources(view), on_progress=on_progress, **options)
+
+    def table(self, view: ViewRecord) -> OnlineTableRecord:
+        """Return the online table that serves a version of a view.
+
+        Raises:
+            DefinitionError: The version is not served.
+        """
+        if found := meant(self._tables.all(project=view.project), view.table):
+            return found[0]
+        raise DefinitionError(
+            f"{view.label} is not served. Serve it: FeatureView.load({view.table!r}).serve().", name=view.name
+        )
+
+    def verify(self, view: ViewRecord, sample: int | None = None, on_progress: OnProgress = no_progress) -> Verified:
+        """Compare what a served version of a view answers with history as of now; see `seeknal.views.verification`.
+
+        Raises:
+            DefinitionError: The version is not served, or `sample` is not a whole number of at least 1.
+        """
+        from seeknal.views.verification import with_computed
+
+        verified = self._tables.verify(self.table(view), sample=sample, on_progress=on_progress)
+        return with_computed(self, self._engine(), self._tables.open(self.table(view)), view, verified)
+
+    def retire(self, view: ViewRecord, at: int | None = None) -> Retired:
+        """Retire a version of a view: end its serving, and let no name without a version mean it. Its training sets stay."""
         made = self.made_with(view)
         models = [one.name for one in self.models(view) if one.version == view.number]
+        was_served = self._end_serving(view)
         self._catalog.registry.retire_view(view, now() if at is None else at)
-        return Retired(view.label, tuple(one.label for one in made), tuple(dict.fromkeys(models)), was_served=False)
+        self._end_serving(view)  # another process may have served it meanwhile
+        return Retired(view.label, tuple(one.label for one in made), tuple(dict.fromkeys(models)), was_served)
+
+    def _end_serving(self, view: ViewRecord) -> bool:
+        """Delete the online tables that serve a version of a view. Return whether there were any."""
+        names = {view.name, view.table}
+        tables = [
+            one for one in self._tables.all(project=view.project) if one.name in names and one.view == view.number
+        ]
+        for table in tables:
+            self._tables.delete(table)
+        return bool(tables)
 
     def made_with(self, view: ViewRecord, *, any_version: bool = False) -> list[TrainingSetRecord]:
         """Return the saved training sets of a version of a view, or of all its versions."""

@@ -1,0 +1,105 @@
+"""Comparing what functions and defaults make of looked-up features, online and offline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from seeknal.engine import Engine
+from seeknal.registry import ViewRecord
+from seeknal.registry.source import Source
+from seeknal.serve.verification import OTHER, Difference, Verified, places_of_difference
+from seeknal.values.display import records, shown_values
+from seeknal.values.times import Interval, now
+from seeknal.values.types import UTC
+from seeknal.views.feature_views import ViewSpine
+
+if TYPE_CHECKING:
+    from seeknal.request.recipe import Recipe
+    from seeknal.serve.open_tables import ServedTable
+    from seeknal.views.feature_views import FeatureViews
+
+_SAMPLE = 1000
+_TRIES = 5
+_AT = "seeknal moment"
+"""The column of the spine with the moments."""
+
+
+def with_computed(
+    views: FeatureViews, engine: Engine, served: ServedTable, view: ViewRecord, verified: Verified
+) -> Verified:
+    """Return the outcome of comparing what a view looks up, with that of comparing what it computes.
+
+    Up to 1,000 entities of each group are combined to rows. What needs request values cannot be compared without them.
+    """
+    content = view.content
+    computed = [name for name in content.features if name not in content.types and name not in content.request]
+    made = [name for name in content.features if name in computed or name in content.defaults]
+    if not made:
+        return verified
+    recipe = views.recipe(view)
+    left = {name: why for name in made if (why := _why_not(recipe.only((name,)), verified)) is not None}
+    verified = replace(verified, not_compared=tuple(f"{name}: {why}" for name, why in left.items()))
+    made = [name for name in made if name not in left]
+    if not made:
+        return verified
+    sources = views.sources(view)
+    keys = _keys(engine, sources)
+    for _ in range(_TRIES):
+        at = now()
+        online = served.get_features(keys, "arrow", made, at=at)
+        spine = keys.append_column(_AT, pa.array(np.full(len(keys), at)).cast(UTC))
+        offline = views.frame(view, ViewSpine(spine, _AT, label=False), "arrow", recipe=recipe.only(made))
+        differing = [
+            (row, name, online[name][row], offline[name][row])
+            for name in made
+            for row in places_of_difference(online[name], offline[name])
+        ]
+        if not differing:  # else another process may have written in between
+            break
+    return _added(verified, view, keys, len(made) * len(keys), differing)
+
+
+def _why_not(recipe: Recipe, verified: Verified) -> str | None:
+    """Return why a feature cannot be compared; None if it can."""
+    if recipe.request:
+        return "it needs request values, which no stored entity has; verify(log=True) compares logged answers"
+    if not verified.equal:
+        return "what it is made of differs"
+    return "it may be made of variances, which agree up to a tolerance only" if verified.tolerance else None
+
+
+def _keys(engine: Engine, sources: list[Source]) -> pa.Table:
+    """Return rows with stored entities of each group: as many as the group with the most has, up to 1,000."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    for source in sources:
+        rows = engine.sample(source.stored_rows(Interval()), _SAMPLE)
+        for own, out in source.keys.items():
+            columns.setdefault(out, rows[own])
+    most = max((len(column) for column in columns.values()), default=0)
+    return pa.Table.from_pydict(
+        {
+            name: column.take(pa.array(np.arange(most) % len(column))) if len(column) else pa.nulls(most, column.type)
+            for name, column in columns.items()
+        }
+    )
+
+
+def _added(
+    verified: Verified, view: ViewRecord, keys: pa.Table, values: int, differing: list[tuple[int, str, Any, Any]]
+) -> Verified:
+    shown = []
+    for row, name, online, offline in differing[:10]:
+        (there,), (here,) = (shown_values(pa.repeat(one, 1)) for one in (online, offline))
+        entity = records(keys.slice(row, 1))[0]
+        shown.append(Difference(view.label, view.number, entity, name, there, here, OTHER))
+    return replace(
+        verified,
+        entities=verified.entities + len(keys),
+        values=verified.values + values,
+        different=verified.different + len(differing),
+        differences=(*verified.differences, *shown)[:10],
+    )
