@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seeknal.client.client import AsyncClient, Client
+    from seeknal.client.async_client import AsyncClient
+    from seeknal.client.client import Client
     from seeknal.define.aggregations import (
         ApproxCountDistinct,
         ApproxQuantile,
@@ -199,7 +200,8 @@ _MODULES = {
     "seeknal.featurestore.feature_view": ("FeatureView",),
     "seeknal.define.splits": ("ColumnSplit", "EntitySplit", "TimeSplit"),
     "seeknal.define.label": ("Label",),
-    "seeknal.client.client": ("AsyncClient", "Client"),
+    "seeknal.client.async_client": ("AsyncClient",),
+    "seeknal.client.client": ("Client",),
     "seeknal.define.aggregations": (
         "ApproxCountDistinct",
         "ApproxQuantile",

@@ -35,6 +35,9 @@ class Settings:
         lookback_days: How many days before the bulk of its rows the interval of a write may begin without a notice.
         freshness: Age of the newest event beyond which `seeknal status` calls an online table stale, given as text such
             as "6h". None: no table is stale.
+        modules: Modules with request features, which a server imports when it starts, given as a list of names.
+        folder: Where these modules are looked for besides Python's own places: the folder of the `seeknal.toml` that names them, else the
+            working folder.
         origins: Where each value came from, by the name of the setting.
     """
 
@@ -43,10 +46,12 @@ class Settings:
     online_store: str | None = None
     lookback_days: int = 365
     freshness: timedelta | None = None
+    modules: tuple[str, ...] = ()
+    folder: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-_NAMES = [f.name for f in fields(Settings) if f.name != "origins"]
+_NAMES = [f.name for f in fields(Settings) if f.name not in {"origins", "folder"}]
 
 
 def load(**arguments: object) -> Settings:
@@ -61,7 +66,17 @@ def load(**arguments: object) -> Settings:
         for name, value in layer.items():
             values[name] = _checked(name, value, origin)
             origins[name] = origin
+    values["folder"] = _folder(origins.get("modules", ""))
     return Settings(origins=origins, **values)  # type: ignore[arg-type]
+
+
+def _folder(origin: str) -> Path | None:
+    """Return the folder of the file that names modules; the working folder if none does, and None if that was deleted."""
+    if Path(origin).name == FILE:
+        return Path(origin).parent
+    with suppress(OSError):
+        return Path.cwd()
+    return None
 
 
 def _layers(arguments: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
@@ -162,6 +177,22 @@ def checked_store(place: str, origin: str) -> str:
     )
 
 
+def checked_modules(value: object, origin: str) -> tuple[str, ...]:
+    """Return the names of modules in a list, or in a text with commas, as a variable of the environment has them.
+
+    Raises:
+        DefinitionError: A name is not that of a module.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and all(isinstance(one, str) for one in names):
+        found = tuple(str(one).strip() for one in names)
+        if all(part.isidentifier() for one in found for part in one.split(".")):
+            return found
+    raise DefinitionError(
+        f'{origin} sets modules to {value!r}, which is not a list of modules. Write modules = ["features"].'
+    )
+
+
 def _checked(name: str, value: object, origin: str) -> object:
     if name == "home":
         return _checked_home(named(str(value)), origin)
@@ -171,6 +202,8 @@ def _checked(name: str, value: object, origin: str) -> object:
         return checked_store(str(value), origin)
     if name == "lookback_days" and str(value).isdecimal():
         return int(str(value))
+    if name == "modules":
+        return checked_modules(value, origin)
     if name == "freshness" and (target := span_of(str(value))):
         return target
     if name not in _NAMES:

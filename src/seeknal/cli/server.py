@@ -14,10 +14,17 @@ from seeknal.cli import render
 from seeknal.cli.options import AsFormat, Format, InProject, Yes
 
 if TYPE_CHECKING:
+    from seeknal.config import Settings
     from seeknal.registry import TokenRecord
 
 token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the access tokens of the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
+_Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Module with request features, imported at the start; repeatable, and added to the setting `modules`."
+    ),
+]
 
 
 def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
@@ -50,6 +57,7 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
         typer.Option(min=1, max=86_400, help="Seconds that requests in flight have to finish when the server stops."),
     ] = 30,
     access_log: Annotated[bool, typer.Option(help="Write a line to stdout for each request.")] = True,
+    module: _Modules = None,
     otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry; configured by OTEL_*.")] = False,
 ) -> None:
     """Serve online features, pushes and training data over HTTP. GET / describes the API."""
@@ -76,8 +84,15 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
     )
     options = Options(host, port, workers, limits, access_log, certificate, key, grace, telemetry=otel)
     store = session.existing()
-    memory = store.settings.memory_limit or f"{50 // workers or 1}%"  # all workers together get half of the machine's
-    run(store, options, replace(store.settings, memory_limit=memory))
+    run(store, options, _settings(store.settings, workers, module or []))
+
+
+def _settings(given: Settings, workers: int, modules: list[str]) -> Settings:
+    """Return the settings of each worker: all of them together get half of the machine's memory, unless a setting says how much."""
+    from seeknal.config import checked_modules
+
+    every = (*given.modules, *checked_modules(modules, "--module"))
+    return replace(given, memory_limit=given.memory_limit or f"{50 // workers or 1}%", modules=every)
 
 
 def status(

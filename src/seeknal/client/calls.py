@@ -17,7 +17,7 @@ from pyarrow import types as is_
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, StoreError
-from seeknal.names import check_name, check_names, check_text, split_label
+from seeknal.names import check_name, check_names, check_text, split_label, split_version
 from seeknal.registry.catalog import AsOf
 from seeknal.values import exact, frames, types
 from seeknal.values.casting import recast
@@ -111,7 +111,9 @@ def path_of(kind: str, label: str, project: str | None) -> str:
     """
     within, name = split_label("table or group", label, project)
     where = "" if within is None else f"/{check_name('project', within)}"
-    return f"/v1/{kind}{where}/{check_name('table or group', name)}"
+    own, number = split_version(name) if kind in {"online", "views"} else (name, None)
+    version = "" if number is None else f"@{number}"
+    return f"/v1/{kind}{where}/{check_name('table or group', own)}{version}"
 
 
 def body_of(name: str, rows: object, options: Mapping[str, Any]) -> tuple[bytes, str, Mapping[str, Any]]:
@@ -194,13 +196,13 @@ def check_entities(content: bytes, kind: str, found: pa.Table) -> None:
         raise OtherAnswer(f"it has {len(found):,} rows, but {len(keys):,} entities were requested")
     if not len(keys):
         return
+    # The caller's rows may have more columns than the join keys, so the response names these.
+    names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
     if isinstance(keys, pa.Table):
-        # The caller's frame may have more columns than the join keys, so the response names these.
-        names = msgspec.json.decode((found.schema.metadata or {}).get(KEYS, b"null"), type=list[str] | None)
         for name in names or found.column_names[:1]:
             _check_key(name, exact.values(keys[name]) if name in keys.column_names else [], found)
         return
-    for name in keys[0]:
+    for name in keys[0] if names is None else names:
         _check_key(name, [key[name] for key in keys], found)
 
 
@@ -275,6 +277,20 @@ def read_pushed(body: IO[bytes], group: str) -> Pushed:
 
 class _Catalog(msgspec.Struct):
     projects: list[dict[str, Any]]
+
+
+def read_view(body: IO[bytes], view: str) -> dict[str, Any]:
+    """Read the description of a view.
+
+    Raises:
+        UnexpectedResponse: The body is not one, or describes another view.
+    """
+    with _expected():
+        found = msgspec.json.decode(body.read(), type=dict[str, Any])
+        label = f"{found['project']}/{found['name']}"
+    if split_version(view)[0] not in {label, found["name"]}:
+        raise OtherAnswer(f"it is of {label!r}, but {view!r} was requested")
+    return found
 
 
 def read_projects(body: IO[bytes]) -> list[dict[str, Any]]:

@@ -17,7 +17,14 @@ _opening = Lock()
 def store() -> FeatureStore:
     """Return the feature store of the current folder and environment: the same object for as long as they do not change."""
     settings = config.load()
-    place = (settings.home, settings.memory_limit, settings.online_store, settings.lookback_days, settings.freshness)
+    place = (
+        settings.home,
+        settings.memory_limit,
+        settings.online_store,
+        settings.lookback_days,
+        settings.freshness,
+        settings.modules,
+    )
     with _opening:
         if place not in _stores:
             _stores[place] = FeatureStore.of(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seeknal.online.codec import Codec, WireRow, to_wire
+from seeknal.online.codec import Codec, WireRow, is_plain, to_wire
 from seeknal.online.lmdb import LmdbStore, close_all
 from seeknal.online.protocol import Entries, LoadAttempt, OnlineStore
 from seeknal.online.redis import RedisStore
@@ -26,6 +26,7 @@ __all__ = [
     "WireRow",
     "close_all",
     "connect",
+    "is_plain",
     "shown",
     "to_wire",
 ]

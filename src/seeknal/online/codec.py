@@ -47,7 +47,7 @@ class Codec:
         self._kinds = [types.readable(field.type) for field in schema.features]
         wires = [pa.field(str(i), types.wire(kind)) for i, kind in enumerate(self._kinds)]
         self._row = pa.struct([*wires, pa.field("time", pa.int64())])
-        self._plain = [_is_plain(kind) for kind in self._kinds]
+        self._plain = [is_plain(kind) for kind in self._kinds]
         self.encode_keys = key_encoder([types.wire(field.type) for field in schema.keys])
 
     def __reduce__(self) -> tuple[type[Codec], tuple[Schema]]:
@@ -215,12 +215,12 @@ def to_wire(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> list[Any]:
     return list((column if whole or column.type == wire else cast(column, wire)).to_pylist())
 
 
-def _is_plain(kind: pa.DataType) -> bool:
+def is_plain(kind: pa.DataType) -> bool:
     """Return whether the Python values of a type are also its wire values."""
     if pa.types.is_struct(kind):
-        return all(_is_plain(field.type) for field in kind)
+        return all(is_plain(field.type) for field in kind)
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _is_plain(kind.value_type)
+        return is_plain(kind.value_type)
     return bool(types.wire(kind) == kind or pa.types.is_unsigned_integer(kind) or pa.types.is_fixed_size_binary(kind))
 
 

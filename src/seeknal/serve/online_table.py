@@ -132,7 +132,8 @@ class OnlineTable:
         self.features = [name for part in self.parts for name in part.features]
         self._keys = _widest([key for part in self.parts for key in part.keys])
         self.keys = list(self._keys)
-        self._labels = _labels([part.lookup for part in self.parts])
+        self.labels = _labels([part.lookup for part in self.parts])
+        """The labels of the parts in the columns of statuses."""
         self._all = self._select(self.features)
         self._selections: dict[tuple[str, ...], Selection] = {}
         self._as_dicts = None
@@ -296,7 +297,7 @@ class OnlineTable:
 
     def _select(self, features: Sequence[str]) -> Selection:
         pieces = []
-        for part, label in zip(self.parts, self._labels, strict=True):
+        for part, label in zip(self.parts, self.labels, strict=True):
             if names := [name for name in dict.fromkeys(features) if name in part.features]:
                 places = [part.features[name] for name in names]
                 pieces.append(Piece(part, label, names, places, part.codec.values(places)))

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from seeknal.define.request_feature import ARRAY, RequestFeature
-from seeknal.errors import DataError, DefinitionError
+from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import check_features, did_you_mean, quoted
 from seeknal.registry import OnlineTableRecord
 from seeknal.registry.view_content import ViewContent
 from seeknal.request.recipe import Recipe, request_column
-from seeknal.serve.keys import check_keys, exact_columns
+from seeknal.serve.keys import Key, check_keys, exact_columns
 from seeknal.serve.online_table import Found, OnlineTable, as_python
 from seeknal.serve.parts import Part, Read, Selection
 from seeknal.values import exact, frames
@@ -62,6 +62,11 @@ class Answer:
     def columns(self) -> Mapping[str, list[Any]]:
         """The join keys that were given."""
         return self.found.columns
+
+    @property
+    def looked_up_keys(self) -> Mapping[str, Key]:
+        """The join keys, by name."""
+        return self.found.keys
 
     @property
     def reads(self) -> Sequence[Read]:
@@ -225,11 +230,14 @@ class ServedView(OnlineTable):
         if output == "dicts" and not with_status and type(keys) is list and len(keys) <= plan.few:
             quick = self.quickly(plan, keys, at)
             if quick is not None:
-                return quick
+                return quick[0]
         return super().get_features(keys, output, features, with_status=with_status, at=at)
 
-    def quickly(self, plan: Plan, rows: list[Any], at: int | None) -> list[dict[str, Any]] | None:
-        """Return the answer for a few rows, in as few steps as possible; None if a value needs more steps, or is wrong."""
+    def quickly(self, plan: Plan, rows: list[Any], at: int | None) -> tuple[list[dict[str, Any]], list[Read]] | None:
+        """Return the answer for a few rows, in as few steps as possible, and the reads.
+
+        Return None if a value needs more steps, or if `find` would raise an error.
+        """
         columns = None if plan.converters is None else exact_columns(rows, plan.columns)
         if columns is None:
             return None
@@ -241,7 +249,10 @@ class ServedView(OnlineTable):
             request = [[make(value) for value in one] for make, one in zip(plan.converters or (), given, strict=True)]
         except _Unusual:
             return None
-        reads = self.read(plan.selection.entities, encoded, at)
+        try:
+            reads = self.read(plan.selection.entities, encoded, at)
+        except NotOnlineError:
+            return None
         found = [piece.values(read.alive) for piece, read in zip(plan.selection.pieces, reads, strict=True)]
         made = []
         for i in range(len(rows)):
@@ -250,7 +261,7 @@ class ServedView(OnlineTable):
                 values.update(zip(piece.names, one[i]))  # noqa: B905 - rows may have further values at their end
             key = dict(zip(self.keys, [one[i] for one in keys], strict=True))
             made.append(key | plan.recipe.row(values, key))
-        return made
+        return made, reads
 
     def find(self, columns: Mapping[str, Values], features: Sequence[str] | None, at: int | None) -> Answer:  # type: ignore[override]  # an answer is used as what is found
         """Look up and compute the features of some rows, given as one column per join key and request value.
@@ -316,7 +327,7 @@ class ServedView(OnlineTable):
         if (columns := exact_columns(keys, names)) is not None:
             return dict(zip(names, columns, strict=True))
         for row in keys:
-            self._check(row)
+            self.check_row(row)
         given = [*self.keys, *(name for name in self.recipe.request if any(name in row for row in keys))]
         return {name: [row[name] if name in self._keys else row.get(name) for row in keys] for name in given}
 
@@ -335,8 +346,16 @@ class ServedView(OnlineTable):
             **{name: request_column(typed, name, kind, "The frame's") for name, kind in request.items()},
         }
 
-    def _check(self, row: object) -> None:
-        """Check that a row is a mapping with the join keys and no unknown name."""
+    def is_plain(self, key: str, values: list[Any]) -> bool:
+        """Return whether all values of a join key are of Python types that are the same on the wire. Request values never count as such."""
+        return key in self._keys and super().is_plain(key, values)
+
+    def check_row(self, row: object) -> None:
+        """Check that a row is a mapping with the join keys and no unknown name.
+
+        Raises:
+            DataError: It is not.
+        """
         if not isinstance(row, Mapping):
             raise DataError(f"{row!r} is not a mapping. {self._needs()}")
         known = [*self.keys, *self.recipe.request]

@@ -26,7 +26,7 @@ from seeknal.home.store import FeatureStore
 from seeknal.server import description
 from seeknal.server.http import SOON, Problem, Request
 from seeknal.server.options import Options
-from seeknal.server.routes import ONLINE, ROUTES, Route
+from seeknal.server.routes import LOOKUPS, ROUTES, Route
 from seeknal.server.service import Service
 
 
@@ -118,7 +118,7 @@ async def _answer(service: Service, request: Request, receive: Receive, send: Se
     try:
         # Online reads bypass the router, which would try its patterns one by one.
         parts = request.path.split("/")
-        if parts[1:3] == ["v1", "online"] and (route := ONLINE.get(len(parts))):
+        if parts[1:2] == ["v1"] and (route := LOOKUPS.get((parts[2], len(parts)))):
             response = await route.respond(service, request, parts[3:])
             await response(scope, receive, send)
         else:

@@ -2,83 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.home.store import FeatureStore
-from seeknal.names import check_name, split_label, the_only
-from seeknal.registry import GroupRecord, OnlineTableRecord
+from seeknal.names import check_name, split_label, split_version, the_only
+from seeknal.registry import GroupRecord, OnlineTableRecord, ViewRecord
+from seeknal.registry.finder import meant
 from seeknal.registry.tokens import Authenticator
-from seeknal.serve.online_table import Found, OnlineTable
-from seeknal.serve.parts import Read, Selection, View, filled
-from seeknal.server.forms import form_of, moment_text
+from seeknal.serve.parts import View
+from seeknal.server.held import Held, hold
 from seeknal.server.http import Problem, Request
 from seeknal.system.stamped import Stamped
-from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
 
-_MOST_SHAPES = 100
-T = TypeVar("T", GroupRecord, OnlineTableRecord)
-
-
-class Held:
-    """An open online table, and the functions that encode its results for JSON or MessagePack.
-
-    Args:
-        record: The registered table.
-        table: The open table.
-        origins: When each of its groups was registered. It tells a group from a later one of the same name.
-    """
-
-    def __init__(self, record: OnlineTableRecord, table: OnlineTable, origins: Sequence[int]) -> None:
-        self.record = record
-        self.table = table
-        self.origins = list(origins)
-        self.key_kinds = {field.name: field.type for field in table.key_fields}
-        self.waits = any(part.waits for part in table.parts)
-        self._make_all = self._maker(table.select(None), text=True, for_msgspec=True)
-        self._shapes: dict[tuple[bool, tuple[str, ...]], Callable[..., list[dict[str, Any]]]] = {}
-
-    def quick(self, keys: list[dict[str, Any]]) -> tuple[list[Any], list[Read]] | None:
-        """Look up all features for JSON, which is the most common request.
-
-        Returns:
-            The rows and the reads; None if a key has to be converted, or is wrong.
-        """
-        plain = self.table.plainly(keys, None)
-        if plain is None:
-            return None
-        columns, reads = plain
-        return self._make_all(*columns, *map(filled, self.table.parts, reads)), reads
-
-    def rows(self, found: Found, *, text: bool, with_status: bool) -> list[dict[str, Any]]:
-        """Return a result as dictionaries that JSON (if `text`) or MessagePack can encode."""
-        shape = text, tuple(found.selection.order)
-        if (make := self._shapes.get(shape)) is None:
-            # A compiled builder for each combination of features that clients request, which nothing else bounds.
-            if len(self._shapes) >= _MOST_SHAPES:
-                self._shapes.clear()
-            make = self._shapes[shape] = self._maker(found.selection, text=text)
-        columns = [found.keys[name].wire(values) for name, values in found.columns.items()]
-        parts = [piece.part for piece in found.selection.pieces]
-        made = make(*columns, *map(filled, parts, found.reads))
-        if with_status:
-            found.add_statuses(made, moment_text)
-        return made
-
-    def _maker(self, selection: Selection, *, text: bool, for_msgspec: bool = False) -> Callable[..., list[Any]]:
-        forms: dict[str, ValueEncoding] = {name: form_of(kind, text=text) for name, kind in self.key_kinds.items()}
-        for piece in selection.pieces:
-            features = piece.part.codec.schema.features
-            for name, place in zip(piece.names, piece.places, strict=True):
-                forms[name] = form_of(features[place].type, text=text)
-        plain = {name: form for name, form in forms.items() if form is not AS_IS}
-        return compile_row_builder(self.table.keys, selection.layouts, selection.order, plain, for_msgspec=for_msgspec)
+T = TypeVar("T", GroupRecord, OnlineTableRecord, ViewRecord)
 
 
 class Definitions:
@@ -96,7 +38,7 @@ class Definitions:
         self._stamp = b""
         self._changing = Lock()
         self._held: Mapping[tuple[str, str], Held] = {}
-        self._projects: Mapping[str, str] = {}
+        self._meant: Mapping[tuple[str | None, str], tuple[str, str]] = {}
         self._erased = store.tables.erasures()
         self._groups = Stamped[GroupRecord](store.stamp)
         self.authenticator = Authenticator([], may_be_open=may_be_open)
@@ -125,16 +67,15 @@ class Definitions:
                     same = records.get(name) == known.record and now == known.origins
                     if name in records:
                         held[name] = known if same else self._open(records[name])
-            counts = Counter(name for _, name in records)
-            self._projects = {name: project for project, name in records if counts[name] == 1}
+            self._meant = _names(records.values())
             self._held = held
             # The stamp was read first, so a change made since then is seen by the next refresh.
             self._stamp = stamp
 
     def table(self, project: str | None, name: str) -> Held | None:
-        """Return a table, or None if it is not held open. Without a project, return the only one of that name."""
-        within = self._projects.get(name) if project is None else project
-        return None if within is None else self._held.get((within, name))
+        """Return the table that a name means, or None if it is not held open. Without a project, there is only one of that name."""
+        exact = self._meant.get((project, name))
+        return None if exact is None else self._held.get(exact)
 
     def open(self, project: str | None, name: str, scope: str | None = None) -> Held:
         """Open a table, even if it is open already, and hold it open.
@@ -148,10 +89,52 @@ class Definitions:
             Problem: There is no such table, or several projects have one.
         """
         with self._changing:
-            record = _only("online table", project, name, self.store.tables.all, scope)
+            record = _only("online table", project, name, self._tables, scope)
             held = self._open(record)
             self._held = {**self._held, (record.project, record.name): held}
         return held
+
+    def _tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
+        """Return the tables that a name means, one of each project, or all without a name."""
+        tables = self.store.tables.all(project=project)
+        return tables if name is None else meant(tables, name)
+
+    def view(self, label: str, request: Request) -> list[ViewRecord]:
+        """Return the version of a view that a label names, and then all its versions, oldest first.
+
+        Without a number, it is the newest that is served, or else the newest that is not retired.
+
+        Raises:
+            Problem: There is no such view or version, or several projects have one.
+        """
+        name, number = split_version(label)
+        scope = request.scope_of_token
+
+        def newest(project: str | None = None, name: str | None = None) -> list[ViewRecord]:
+            every = self.store.views.all(project=project)
+            return list({one.project: one for one in every if one.name == name}.values()) if name else every
+
+        project = _only("feature view", request.project, name, newest, scope).project
+        versions = self.store.views.versions(name, project=project)
+        served = [one.view for one in self._tables(project, name)] if number is None else []
+        if (wanted := next(iter(served), None) or number) is None:
+            return [self.store.views.get(name, project=project), *versions]
+        try:
+            return [self.store.views.get(name, project=project, version=wanted), *versions]
+        except DefinitionError as error:
+            raise Problem(HTTPStatus.NOT_FOUND, str(error), DefinitionError.__name__) from None
+
+    def served_views(self, scope: str | None) -> tuple[list[Held], list[str]]:
+        """Return the served versions of views in a project, or in all, and the labels of those that a name without a number means."""
+        tables = [one for one in self.store.tables.all(project=scope) if one.view is not None]
+        held = []
+        for record in tables:
+            with suppress(SeeknalError, Problem):  # a request for it reports the error
+                known = self._held.get((record.project, record.name))
+                held.append(known or self.open(record.project, f"{split_version(record.name)[0]}@{record.view}"))
+        names = {(one.project, split_version(one.name)[0]) for one in tables}
+        newest = [one.label for project, name in sorted(names) for one in self._tables(project, name)]
+        return [one for i, one in enumerate(held) if one not in held[:i]], newest
 
     def known_group(self, label: str, request: Request) -> GroupRecord | None:
         """Return what `group` does if that was asked since the registry last changed, else None."""
@@ -173,7 +156,22 @@ class Definitions:
 
     def _open(self, record: OnlineTableRecord) -> Held:
         table = self.store.tables.open_as_registered(record, View(self._erased))
-        return Held(record, table, [part.origin for part in table.parts])
+        return hold(record, table)
+
+
+def _names(tables: Iterable[OnlineTableRecord]) -> dict[tuple[str | None, str], tuple[str, str]]:
+    """Return which table each name means, by project and name, and by name alone if only one project has it; see `meant`."""
+    by_view: dict[str, list[OnlineTableRecord]] = {}
+    for one in tables:
+        by_view.setdefault(split_version(one.name)[0], []).append(one)
+    found: dict[tuple[str | None, str], tuple[str, str]] = {}
+    for view, some in by_view.items():
+        for name in {view, *(one.name for one in some), *(f"{view}@{one.view}" for one in some if one.view)}:
+            own = [(one.project, one.name) for one in meant(some, name)]
+            found |= {(exact[0], name): exact for exact in own}
+            if len(own) == 1:
+                found[None, name] = own[0]
+    return found
 
 
 def _only(kind: str, project: str | None, name: str, find: Callable[..., Sequence[T]], scope: str | None) -> T:
@@ -190,7 +188,7 @@ def _only(kind: str, project: str | None, name: str, find: Callable[..., Sequenc
         return found[0]
     if project is not None:
         check_name("project", project)
-    check_name(kind, name)
+    check_name(kind, split_version(name)[0])
     try:  # with the names in scope only: a suggestion must not reveal a name of another project
         return the_only(kind, name, project, find(project=scope), "any project")
     except DefinitionError as error:

@@ -15,13 +15,17 @@ import msgspec
 from starlette.responses import Response
 
 from seeknal import __version__
-from seeknal.server.http import ARROW, JSON, MSGPACK, PROBLEM, ProblemDetails, Reply, Request
+from seeknal.server.authorization import authorize
+from seeknal.server.http import ARROW, JSON, MSGPACK, PROBLEM, Problem, ProblemDetails, Reply, Request
 from seeknal.server.routes import FORM, OPEN, Operation, Route
 from seeknal.server.routes import ROUTES as DESCRIBED
+from seeknal.server.schemas import add_views
 from seeknal.server.service import Service
 
 _NAME = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]*$", "maxLength": 128}
-_EXAMPLES = {"{project}": "default", "{table}": "spending", "{group}": "spend"}
+_VERSIONED = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]*(@[1-9][0-9]*)?$", "maxLength": 138}
+"""The name of a table or view, with or without the number of a version."""
+_EXAMPLES = {"{project}": "default", "{table}": "spending", "{view}": "next_basket", "{group}": "spend"}
 _SCHEMAS = "#/components/schemas/"
 _KEYS = {
     "name": "keys",
@@ -41,7 +45,7 @@ _PROBLEMS: Mapping[int, str] = {
     400: "The request has a wrong shape, name or type, or ended early.",
     401: "The request has no valid token.",
     403: "The token lacks the right.",
-    404: "There is no such project, table or group.",
+    404: "There is no such project, table, view or group.",
     405: "The path does not support the method; see Allow.",
     406: "Accept names no supported content type.",
     408: "The body did not arrive in time.",
@@ -98,7 +102,8 @@ def _operation(
     responses: dict[str, Any] = {"200": {"description": "Success.", "content": answers}}
     responses |= {str(status): {"description": _PROBLEMS[status], "content": problem} for status in sorted(possible)}
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": _NAME} for name in re.findall(r"{(\w+)}", route.path)
+        {"name": name, "in": "path", "required": True, "schema": _VERSIONED if name in {"table", "view"} else _NAME}
+        for name in re.findall(r"{(\w+)}", route.path)
     ]
     if one.query:
         parameters += _in_query(components[one.query.shape.__name__]["properties"])
@@ -195,10 +200,20 @@ def _rendered() -> tuple[bytes, bytes]:
     return msgspec.json.encode(described), show(described).encode()
 
 
-async def _openapi(_service: Service, request: Request) -> Response:
-    """Return the description as OpenAPI."""
+async def _openapi(service: Service, request: Request) -> Response:
+    """Return the description as OpenAPI, with the served views that the request may read."""
     request.refuse_query()
-    return Reply(_rendered()[0])
+    try:
+        authorize(service, request, "read")
+    except Problem:
+        if b"authorization" in request.headers:
+            raise
+        return Reply(_rendered()[0])  # which says nothing about the home
+    return Reply(await service.elsewhere(request, _with_views, service, request.scope_of_token))
+
+
+def _with_views(service: Service, scope: str | None) -> bytes:
+    return msgspec.json.encode(add_views(describe(), *service.definitions.served_views(scope)))
 
 
 async def _page(_service: Service, _request: Request) -> Response:

@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from seeknal.client.calls import KEYS
 from seeknal.errors import DataError, NotOnlineError
-from seeknal.names import did_you_mean, join_keys_of, misfit
+from seeknal.names import did_you_mean
 from seeknal.server import forms
 from seeknal.server.bodies import Decoder, check_count, read_arrow
-from seeknal.server.definitions import Held
+from seeknal.server.held import Held
 from seeknal.server.http import ARROW, JSON, TEXTUAL, Reply, Request
 from seeknal.server.service import Service
 from seeknal.values import exact, frames
@@ -42,12 +42,16 @@ _msgpack = msgspec.msgpack.Encoder().encode
 
 async def post(service: Service, request: Request) -> Response:
     """Return the newest features of several entities, one row for each, in order."""
-    held = await service.table(request)
+    return await answer(service, request, await service.table(request))
+
+
+async def answer(service: Service, request: Request, held: Held) -> Response:
+    """Return the features that a body asks for from a table."""
     kind = request.kind
     body = await request.body()
     if kind == ARROW:
         asked = _options(request.query)
-        keys: Any = read_arrow(body, service.limits.keys, held.table.keys)
+        keys: Any = read_arrow(body, service.limits.keys, list(held.key_kinds))
     else:
         request.refuse_query()
         asked = BODY(body, kind)
@@ -79,10 +83,9 @@ async def get(service: Service, request: Request) -> Response:
     own = dict(given)
     if len(own) < len(given):
         raise DataError("The query has a key twice. Request several entities with POST.")
-    asked = _options([(name, text) for name, text in request.query if name not in held.key_kinds], held.table.keys)
-    if missing := misfit(own, held.key_kinds):
-        raise DataError(f"{join_keys_of(f'online table {held.record.name!r}', held.key_kinds)}; {missing}")
-    columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items()}
+    asked = _options([(name, text) for name, text in request.query if name not in held.key_kinds], list(held.key_kinds))
+    held.check_names(own)
+    columns = {name: [_from_text(name, own[name], kind)] for name, kind in held.key_kinds.items() if name in own}
     request.keys = 1
     return await _answer(service, request, held, asked, columns)
 
@@ -132,11 +135,11 @@ async def _answer(
     service: Service, request: Request, held: Held, asked: OnlineRequest, columns: dict[str, list[Any]]
 ) -> Response:
     try:
-        if held.waits:
+        if held.waits or held.computes:
             return await service.elsewhere(request, _look_up, request, held, asked, columns)
         return _look_up(request, held, asked, columns)
     except NotOnlineError:  # the table may have been served again, after this worker's last refresh
-        held = await service.elsewhere(request, service.definitions.open, held.record.project, held.record.name)
+        held = await service.elsewhere(request, service.definitions.open, held.record.project, held.label)
     return await service.elsewhere(request, _look_up, request, held, asked, columns)
 
 
@@ -145,7 +148,7 @@ def _look_up(request: Request, held: Held, asked: OnlineRequest, columns: dict[s
     found = held.table.find(columns, asked.features, None)
     request.reads = found.reads
     if kind == ARROW:
-        table = found.arrow(asked.with_status).replace_schema_metadata({KEYS: _json(list(found.columns))})
+        table = found.arrow(asked.with_status).replace_schema_metadata({KEYS: _json(held.table.keys)})
         return Reply(frames.to_stream(table), ARROW)
     rows = {"rows": held.rows(found, text=kind == JSON, with_status=asked.with_status)}
     return Reply(_json(rows) if kind == JSON else _msgpack(rows), kind)

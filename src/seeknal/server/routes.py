@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from seeknal.server import about, historical, lookups, pushes
+from seeknal.server import about, historical, lookups, pushes, views
 from seeknal.server.authorization import authorize
 from seeknal.server.bodies import Decoder
 from seeknal.server.http import ARROW, JSON, MSGPACK, SOON, Problem, Request
@@ -115,6 +115,15 @@ _get_features_of_one = Operation(
     problems={404, 406},
     example="?customer_id=1&features=total",
 )
+_get_view_features = Operation(
+    views.post,
+    "get_view_features",
+    _ROWS,
+    body=lookups.BODY,
+    problems={404, 406},
+    example="""-H 'Content-Type: application/json' -d '{"keys": [{"customer_id": 1, "cart_value": 31.5}]}'""",
+)
+_get_view = Operation(views.get, "get_view", {JSON: dict}, problems={404})
 _push_rows = Operation(
     pushes.post,
     "push_rows",
@@ -135,8 +144,10 @@ _get_training_data = Operation(
 _online = _with_and_without_project(
     "/v1/online/{project}/{table}", "read", {"POST": _get_features, "GET": _get_features_of_one}
 )
+_views = _with_and_without_project("/v1/views/{project}/{view}", "read", {"POST": _get_view_features, "GET": _get_view})
 ROUTES = (
     *_online,
+    *_views,
     *_with_and_without_project("/v1/push/{project}/{group}", "push", {"POST": _push_rows}),
     *_with_and_without_project("/v1/historical/{project}", "read", {"POST": _get_training_data}),
     Route("/v1/catalog", "read", {"GET": Operation(about.catalog, "get_catalog", {JSON: dict})}),
@@ -144,5 +155,5 @@ ROUTES = (
     Route("/healthz", OPEN, {"GET": Operation(about.healthy, "get_health", {JSON: about.Health})}),
     Route("/readyz", OPEN, {"GET": Operation(about.ready, "get_readiness", {JSON: about.Health})}),
 )
-ONLINE = {one.path.count("/") + 1: one for one in _online}
-"""The routes of online reads, by the number of parts into which slashes split a path."""
+LOOKUPS = {(one.path.split("/")[2], one.path.count("/") + 1): one for one in (*_online, *_views)}
+"""The routes of online reads, by the second part of their path and the number of parts into which slashes split it."""

@@ -22,7 +22,8 @@ from seeknal.home.store import FeatureStore
 from seeknal.serve.freshness import Freshness
 from seeknal.server.access import AccessLog
 from seeknal.server.ages import Ages
-from seeknal.server.definitions import Definitions, Held
+from seeknal.server.definitions import Definitions
+from seeknal.server.held import Held
 from seeknal.server.http import Problem, Request
 from seeknal.server.jobs import Jobs, Spines
 from seeknal.server.metrics import Metrics
@@ -30,6 +31,7 @@ from seeknal.server.options import Options
 from seeknal.server.pushes import Gathered
 from seeknal.server.totals import SharedTotals, Totals
 from seeknal.system.extras import how_to_install
+from seeknal.system.modules import import_all
 from seeknal.values import exact
 
 T = TypeVar("T")
@@ -100,9 +102,12 @@ class Service:
         Only some of the tables are opened, as there may be thousands. The others are opened when first requested.
 
         Raises:
+            DefinitionError: The code of a served view cannot be imported, or is not what was registered.
             SeeknalError: The home cannot be opened.
         """
+        import_all(self.store.settings.modules, self.store.settings.folder)
         self.definitions.refresh()
+        self.store.views.check_served()
         for record in self.store.tables.all()[:_AT_START]:
             with suppress(SeeknalError, Problem):  # the first request for the table will report the error
                 self.definitions.open(record.project, record.name)

@@ -348,6 +348,20 @@ class FeatureViews:
             f"{view.label} is not served. Serve it: FeatureView.load({view.table!r}).serve().", name=view.name
         )
 
+    def check_served(self) -> None:
+        """Import the functions of all versions that are served, and check that their code is what was registered.
+
+        Raises:
+            DefinitionError: One cannot be imported, or its code has changed. The message names the version.
+        """
+        views = {(one.project, one.table): one for one in self.all()}
+        for table in self._tables.all():
+            if (view := views.get((table.project, table.name))) is not None:
+                try:
+                    view.content.loaded()
+                except DefinitionError as error:
+                    raise DefinitionError(f"{view.label} is served and cannot be computed: {error}") from error
+
     def verify(self, view: ViewRecord, sample: int | None = None, on_progress: OnProgress = no_progress) -> Verified:
         """Compare what a served version of a view answers with history as of now; see `seeknal.views.verification`.
 
