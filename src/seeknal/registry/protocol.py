@@ -221,11 +221,13 @@ class TrainingSets(Protocol):
 class Views(Protocol):
     """The feature views."""
 
-    def save_view(self, view: ViewRecord) -> bool:
+    def save_view(self, view: ViewRecord) -> ViewRecord | None:
         """Register a version of a view by compare-and-swap: only if its number follows the last one of the view.
 
-        A version that is registered already, with the same text, only gets the description, owner and tags that are given. Return
-        False, and change nothing, if another version has the number.
+        A version that is registered already, with the same text, only gets the description, owner and tags that are given.
+
+        Returns:
+            The version as it is registered. None, and nothing is changed, if another version has the number.
         """
 
     def views(self, project: str | None = None, name: str | None = None) -> list[ViewRecord]:

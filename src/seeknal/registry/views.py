@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from seeknal.errors import StoreError, notice
 from seeknal.registry.protocol import Registry
@@ -41,13 +42,14 @@ def save_version(  # noqa: PLR0913 - what is said about a view beside its conten
         made = ViewRecord(project, name, number, text, now(), None, description, owner, tuple(tags))
         if same and same.retired_at is None and not (description or owner or tags):
             return same
-        if not registry.save_view(made):
+        if (saved := registry.save_view(made)) is None:
             continue
         if same and same.retired_at is not None:
             registry.retire_view(same, None)
+            saved = replace(saved, retired_at=None)
             notice(f"{same.label} was retired, and is in use again.")
         if tells and versions and not same:
             changes = "; ".join(versions[-1].content.changes(content))
             notice(f"{project}/{name} is now at version {number}: {changes}.")
-        return next(one for one in registry.views(project, name) if one.number == number)
+        return saved
     raise StoreError(f"Feature view {project}/{name} is being registered by others all the time. Try again.")

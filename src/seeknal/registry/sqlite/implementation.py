@@ -302,7 +302,7 @@ class SqliteRegistry(Database):
         db.execute(delete(t.training_set).where(mine))
 
     @writing
-    def save_view(self, db: Connection, view: ViewRecord) -> bool:
+    def save_view(self, db: Connection, view: ViewRecord) -> ViewRecord | None:
         return views.save(db, view)
 
     @reading

@@ -16,19 +16,19 @@ _ALL = select(t.view_version, t.feature_view.c.description, t.feature_view.c.own
 )
 
 
-def save(db: Connection, view: ViewRecord) -> bool:
+def save(db: Connection, view: ViewRecord) -> ViewRecord | None:
     """Register a version; see `seeknal.registry.protocol.Views`."""
     mine = _is_view(t.view_version, view.project, view.name)
     last = db.scalar(select(func.max(t.view_version.c.number)).where(mine)) or 0
     if view.number != last + 1:
         found = db.scalar(select(t.view_version.c.text).where(mine, t.view_version.c.number == view.number))
         if found != view.text:
-            return False
+            return None
     else:
         values = {name: getattr(view, name) for name in ("project", "name", "number", "text", "created_at")}
         db.execute(insert(t.view_version).values(**values))
     _describe(db, view)
-    return True
+    return next(one for one in all_of(db, view.project, view.name) if one.number == view.number)
 
 
 def _describe(db: Connection, view: ViewRecord) -> None:
