@@ -484,3 +484,29 @@ def test_nothing_is_pickled(tmp_path, known):
         check=False,
     )
     assert done.stdout == "RequestFeature(features:ratio: x, y -> r, s)\n", done.stderr
+
+
+@pytest.mark.parametrize("helper", ["helpers.py", "helpers/__init__.py"])
+def test_what_is_used_of_modules_in_the_same_folder_counts(tmp_path, helper):
+    (tmp_path / helper).parent.mkdir(exist_ok=True)
+    (tmp_path / "own.py").write_text("import helpers\n\ndef f(x):\n    return helpers.twice(x) * helpers.K\n")
+    code = "from seeknal.define.code import code_hash; import own; print(code_hash(own.f))"
+
+    def digest(text):
+        (tmp_path / helper).write_text(text)
+        env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    first = digest("K = 1\n\ndef twice(x):\n    return 2 * x\n")
+    assert digest("K = 1\n\ndef twice(x):\n    # a comment\n    return 2 * x\n") == first
+    assert (
+        len(
+            {
+                first,
+                digest("K = 2\n\ndef twice(x):\n    return 2 * x\n"),
+                digest("K = 1\n\ndef twice(x):\n    return 3 * x\n"),
+            }
+        )
+        == 3
+    )

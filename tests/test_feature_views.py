@@ -10,6 +10,7 @@ import sys
 import textwrap
 from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -417,3 +418,85 @@ def test_deleting_a_group_names_the_views_that_read_it_and_a_project_takes_its_v
     assert deletion.labels()["feature_views"] == ["shop/next_basket"]
     deletion.run()
     assert FeatureStore().views.all() == []
+
+
+def plain_view(**changed):
+    group = FeatureGroupDuckDB("plain", Entity("product", ["product_id"]), Materialization(event_time_col="at"))
+    rows = pa.table(
+        {"product_id": [10], "at": [day(0).to_pydatetime()], "n": [4], "sizes": [[1, 2]], "box": [{"a": 1}]}
+    )
+    group.set_dataframe(rows).write()
+    return FeatureView("plain", [FeatureLookup(group)], **changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("n", np.int64(7), 7),
+        ("n", np.float32(7), 7),
+        ("sizes", (1,), [1]),
+        ("sizes", [], []),
+        ("box", {"a": 5}, {"a": 5}),
+    ],
+)
+def test_a_default_of_any_type_is_the_same_after_the_view_is_loaded(name, given, expected):
+    for view in (plain_view(defaults={name: given}).register(), FeatureView.load("plain")):
+        found = view.to_dataframe(spine(), "moment", output="arrow")[name].to_pylist()
+        assert found[1] == found[3] == expected
+        assert found[0] != expected
+
+
+def test_a_stream_with_an_empty_batch_is_a_spine_like_any_other():
+    table = pa.Table.from_pandas(spine(), preserve_index=False)
+    batches = [table.slice(start, count).to_batches()[0] for start, count in ((0, 1), (1, 2), (3, 2))]
+    stream = pa.RecordBatchReader.from_batches(table.schema, [batches[0], batches[1].slice(0, 0), *batches[1:]])
+    saved = plain_view().training_set(stream, "moment", name="streamed")
+    assert saved.reproduce("arrow")["cart_value"].to_pylist() == spine()["cart_value"].tolist()
+
+
+def test_an_event_that_was_corrected_to_an_earlier_time_ends_no_window_of_a_label():
+    source = EventSource("orders", event_time_col="at", event_id=["id"])
+    first = pd.DataFrame({"id": [1, 2], "product_id": 10, "at": [day(0), day(200)]})
+    source.set_dataframe(first).write()
+    source.set_dataframe(first.iloc[[1]].assign(at=day(2))).write()
+    label = Label(source, within="7d", aggregation="count", entity=Entity("product", ["product_id"]))
+    found = plain_view(label=label).to_dataframe(spine(moment=[day(-6), day(1), day(1), day(1), day(-9)]), "moment")
+    assert found["label"].tolist() == [1, 0]
+    assert found["moment"].tolist() == [day(-6), day(-9)]
+
+
+def test_a_group_of_the_labels_name_is_never_replaced():
+    purchases, activity, products = shop()
+    mine = WindowedGroup("next_basket_label", activity.entity, purchases, {"mine": Count(over="1d")})
+    FeatureStore().groups.register(mine)
+    with pytest.raises(DefinitionError, match="'shop' has a group of that name"):
+        view_of(purchases, activity, products).register()
+    assert FeatureStore().groups.version("next_basket_label").number == 1
+
+
+def test_a_view_whose_versions_are_all_retired_is_only_found_by_version():
+    view = plain_view().register()
+    view.retire()
+    with pytest.raises(
+        DefinitionError, match=r"All versions of feature view 'plain' are retired\. Name one, such as plain@1"
+    ):
+        FeatureView.load("plain")
+    assert FeatureView.load("plain@1").version == 1
+
+
+def test_a_version_is_never_computed_with_other_types_than_it_was_registered_with():
+    purchases, activity, products = shop()
+    view_of(purchases, activity, products, functions=[]).register()
+    FeatureView("prices", [FeatureLookup(products)]).register()
+    purchases.set_dataframe(events().drop(columns="amount")).write(mode="overwrite")
+    purchases.set_dataframe(events().assign(amount=7)).write(mode="overwrite")
+    with pytest.raises(
+        DefinitionError, match=r"spend_30d of shop/next_basket@1 was registered as double, and .* has it as int64"
+    ):
+        FeatureView.load("next_basket@1")
+    products.delete()
+    products.set_dataframe(prices("a", "b")).write()
+    with pytest.raises(
+        DefinitionError, match=r"price of shop/prices@1 was registered as double, and .* has it as string"
+    ):
+        FeatureView.load("prices@1")

@@ -118,7 +118,7 @@ class World:
 
     def expected(self) -> dict[int, Any]:
         """Return the label of each row that stays, by the number of the row."""
-        newest = max(event["at"] for write in self.writes for event in write)
+        newest = max(event["at"] for event in self.events)
         found = {}
         for row in self.spine:
             at = row["moment"]
@@ -265,7 +265,7 @@ def test_a_label_is_what_its_description_says_and_comes_back_to_the_byte(world, 
     assert train.to_dataframe("arrow").select(["row", "label"]).equals(found.select(["row", "label"]))
     assert content_hash(train.reproduce("arrow")) == train.content_hash
     ends = [row["moment"] + world.within if row["moment"] else None for row in world.spine]
-    newest = max(event["at"] for write in world.writes for event in write)
+    newest = max(event["at"] for event in world.events)
     assert train.unfinished == sum(end is None or end > (world.until or newest) for end in ends)
     assert train.rows == len(expected)
     assert train.label == "label"

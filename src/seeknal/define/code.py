@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from enum import Enum
 from fractions import Fraction
 from functools import partial
 from importlib.util import resolve_name
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any
 from uuid import UUID
@@ -87,7 +89,7 @@ class _Uses:
 
     def __init__(self, root: str) -> None:
         self.found: dict[str, str] = {}
-        self._root = root
+        self._root, self._place = root, _place_of(root)
         self._names: dict[int, str] = {}
         """The first name of each function and class, by identity: they may use themselves under several names."""
         self._steps: set[tuple[str, frozenset[str]]] = set()
@@ -261,7 +263,19 @@ class _Uses:
         return None
 
     def _is_own(self, module: str) -> bool:
-        return _root(module) == self._root
+        root = _root(module)
+        return root == self._root or (self._place is not None and _place_of(root) == self._place)
+
+
+def _place_of(root: str) -> Path | None:
+    """Return the folder of a user's top-level modules and packages; None for those of Python and of installed packages."""
+    file = getattr(sys.modules.get(root), "__file__", None)
+    if file is None:
+        return None
+    path = Path(file).absolute()
+    place = path.parent.parent if path.stem == "__init__" else path.parent
+    installed = {"site-packages", "dist-packages", Path(os.__file__).parent.name}
+    return None if installed & set(place.parts) else place
 
 
 def _root(module: str) -> str:

@@ -335,7 +335,9 @@ def _keep_spine(table: pa.Table, file: Location) -> None:
     try:
         unified = table.unify_dictionaries()  # an Arrow file holds only one dictionary for each column
         with file.write() as sink, pa.ipc.new_file(sink, unified.schema) as writer:
-            writer.write_table(unified)
+            for batch in unified.to_batches():
+                if batch.num_rows:  # Arrow 26 cannot read a file with an empty batch
+                    writer.write_batch(batch)
     except pa.ArrowException as error:
         raise DataError(f"The spine cannot be kept: {error}. Cast or drop that column.") from None
     except OSError as error:

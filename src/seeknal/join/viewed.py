@@ -132,8 +132,8 @@ def columns(
     spine = replace(spine, also=[*spine.also, *viewed.used])
     kept, found = retrieval.training_set(engine, sources, spine, question.span, on_progress)
     # The spine's own values stay, unless a default takes the place of some of them, as it does online.
-    kept = [name for name in kept if not (name in recipe.request and name in recipe.defaults)]
     made = [name for name in recipe.names if name not in recipe.request or name in recipe.defaults]
+    kept = [name for name in kept if not (name in recipe.request and name in made)]
     _check_made(sources, [*made, *([viewed.label.column] if viewed.label else [])], kept)
     given = {name: request_column(spine.frame, name, kind, "The spine's") for name, kind in recipe.request.items()}
     given |= dict(zip(found.column_names, found.columns, strict=True))

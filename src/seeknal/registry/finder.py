@@ -75,7 +75,13 @@ class Finder(HomeLocks):
         versions = self.view_versions(label, project)
         found = next((one for one in reversed(versions) if one.number == number), None)
         if number is None:
-            found = next((one for one in reversed(versions) if one.retired_at is None), versions[-1])
+            found = next((one for one in reversed(versions) if one.retired_at is None), None)
+            if found is None:
+                last = versions[-1]
+                raise DefinitionError(
+                    f"All versions of feature view {label!r} are retired. Name one, such as {last.name}@{last.number}, or register its "
+                    "definition again, which takes it up again."
+                )
         if found is None:
             known = ", ".join(str(one.number) for one in versions)
             raise DefinitionError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seeknal.define.aggregations.as_json import value_from_json, value_to_json
+from seeknal.errors import DefinitionError
 from seeknal.registry.records import PinnedLookup
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ class LabelContent:
     Args:
         lookup: The windowed group that computes it, whose moments are `ahead` of those of the rows.
         column: The name of the label's column.
+        type: The type of the computed value.
         is_any: Whether the label is whether the computed value is true, or more than 0.
         unfinished: "drop" or "null"; see `Label`.
     """
 
     lookup: PinnedLookup
     column: str
+    type: str
     is_any: bool = False
     unfinished: str = "drop"
 
@@ -96,7 +99,7 @@ class ViewContent:
     @property
     def default_values(self) -> dict[str, Any]:
         """The defaults as Python values."""
-        return {name: value_from_json(value) for name, value in self.defaults.items()}
+        return {name: _from_json(value) for name, value in self.defaults.items()}
 
     def loaded(self) -> list[RequestFeature]:
         """Return the functions, imported.
@@ -150,9 +153,35 @@ class ViewContent:
         ]
 
 
-def defaults_to_json(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return defaults as the registry keeps them."""
-    return {name: value_to_json(value) for name, value in defaults.items()}
+def defaults_to_json(defaults: Mapping[str, pa.ChunkedArray]) -> dict[str, Any]:
+    """Return defaults, as columns of one row, as the registry keeps them.
+
+    Raises:
+        DefinitionError: Python has no such time, or it has nanoseconds.
+    """
+    found = {}
+    for name, column in defaults.items():
+        try:
+            found[name] = _to_json(column[0].as_py())
+        except (ValueError, OverflowError, StopIteration) as error:
+            raise DefinitionError(f"The default of {name!r} cannot be kept: {error}", name=name) from None
+    return found
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return {"list": [_to_json(one) for one in value]}
+    if isinstance(value, dict):
+        return {"struct": {name: _to_json(one) for name, one in value.items()}}
+    return None if value is None else value_to_json(value)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict) and "list" in value:
+        return [_from_json(one) for one in value["list"]]
+    if isinstance(value, dict) and "struct" in value:
+        return {name: _from_json(one) for name, one in value["struct"].items()}
+    return value_from_json(value)
 
 
 def _lookups(old: ViewContent, new: ViewContent) -> list[str]:

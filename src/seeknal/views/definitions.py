@@ -75,7 +75,7 @@ def content_of(
         request={name: types.as_text(kind) for name, kind in recipe.request.items()},
         functions=tuple(msgspec.convert(one.to_json(), FunctionContent) for one in definition.functions),
         features=recipe.names,
-        defaults=defaults_to_json(definition.defaults),
+        defaults=defaults_to_json(recipe.defaults),
         label=label,
     )
 
@@ -98,6 +98,7 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
     schema = catalog.version(origin).schema
     kinds = {field.name: field.type for field in schema}
     of_bools = label.feature is not None and pa.types.is_boolean(kinds.get(label.feature, pa.null()))
+    _check_free(catalog, f"{name}_label", name, project)
     is_source = origin.event_id is not None
     entity = label.entity or (_shared(sources, list(kinds), name) if is_source else origin.group.entity)
     group = WindowedGroup(
@@ -120,7 +121,22 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
             "spine's column: Label(..., rename={...}), or the entity: Label(..., entity=Entity(...))."
         )
     pin = catalog.definitions.settled(source).pin(pinned=True, ahead=label.length)
-    return LabelContent(pin, label.column, label.is_any, label.unfinished)
+    (kind,) = kinds_of([source]).values()
+    return LabelContent(pin, label.column, str(kind), label.is_any, label.unfinished)
+
+
+def _check_free(catalog: Catalog, group: str, view: str, project: str) -> None:
+    """Check that no group but an earlier label of the view has the name of the group that computes its label.
+
+    Raises:
+        DefinitionError: There is one.
+    """
+    labels = (one.content.label for one in catalog.registry.views(project, view))
+    if catalog.registry.group(project, group) and not any(one and one.lookup.group == group for one in labels):
+        raise DefinitionError(
+            f"The label of view {view!r} would be computed by a group named {group!r}, and {project!r} has a group of that name. Name "
+            "the view otherwise, or delete that group."
+        )
 
 
 def _shared(sources: Sequence[Source], columns: Sequence[str], view: str) -> Entity:

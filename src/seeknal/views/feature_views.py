@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from seeknal.define.feature_view import ViewDefinition
 from seeknal.define.label import DROP
@@ -27,7 +30,8 @@ from seeknal.registry.views import save_version
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.display import Shown
-from seeknal.values.times import Interval, Moment, instant, now, show
+from seeknal.values.times import DAY, Interval, Moment, instant, now, show
+from seeknal.values.types import UTC
 from seeknal.views import definitions
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from seeknal.serve.online_tables import OnlineTables
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Verified
+
+_LONGEST = 2**62
+"""More microseconds than there are between two event times, and more rows than there are."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,10 @@ class FeatureViews:
             DefinitionError: A group no longer exists.
         """
         content = view.content
-        return [self._source(content, lookup, as_of) for lookup in content.lookups]
+        found = [self._source(content, lookup, as_of) for lookup in content.lookups]
+        for source in found:
+            _check_types(view, source, content.types)
+        return found
 
     def _source(self, content: ViewContent, lookup: PinnedLookup, as_of: AsOf | None) -> Source:
         if not lookup.pinned:
@@ -313,7 +323,8 @@ class FeatureViews:
                 raise DefinitionError(f"{view.label} has no label, so leave out label_until.")
             return sources, Viewed(own)
         source = self._label_source(content.label, rows.as_of)
-        until = _complete_until(source, rows)
+        _check_types(view, source, {content.label.column: content.label.type})
+        until = _complete_until(self._engine, source, rows)
         return [*sources, source], Viewed(own, content.label, source, until)
 
     def _label_source(self, label: LabelContent, as_of: AsOf | None) -> Source:
@@ -422,7 +433,22 @@ class FeatureViews:
         return model
 
 
-def _complete_until(source: Source, rows: ViewSpine) -> int:
+def _check_types(view: ViewRecord, source: Source, known: Mapping[str, str]) -> None:
+    """Check that a source has the types that a version of a view was registered with.
+
+    Raises:
+        DefinitionError: It has others: the source of a windowed group has changed, or a group was deleted and created anew.
+    """
+    for name, kind in kinds_of([source]).items():
+        if str(kind) != known[name]:
+            raise DefinitionError(
+                f"{name} of {view.label} was registered as {known[name]}, and {source.record.label} has it as {kind} now. Register the "
+                "definition again, which makes the view's next version, and train with that.",
+                name=name,
+            )
+
+
+def _complete_until(engine: Callable[[], Engine], source: Source, rows: ViewSpine) -> int:
     """Return the time up to which the events of a label are complete."""
     clock = instant(rows.as_of) if isinstance(rows.as_of, str | date) else now()
     if rows.label_until is not None:
@@ -433,7 +459,28 @@ def _complete_until(source: Source, rows: ViewSpine) -> int:
             )
         return until
     newest = max((file.end for file in source.snapshot.files if file.end is not None), default=None)
+    if (
+        newest is not None and source.snapshot.has_hidden
+    ):  # the file's newest event may have been corrected to another time
+        newest = _newest_that_counts(engine(), source, newest)
     return clock if newest is None else min(clock, newest)
+
+
+def _newest_that_counts(engine: Engine, source: Source, newest: int) -> int | None:
+    """Return the event time of the newest row that no correction hides; None if there is none. Few rows are read, unless many are hidden.
+
+    Args:
+        engine: The engine that reads rows.
+        source: What computes the label.
+        newest: The event time of the newest row, hidden or not.
+    """
+    time, span = source.stored_schema.event_time.name, DAY
+    while span < _LONGEST:
+        rows = engine.sample(source.stored_rows(Interval(newest - span, None)), _LONGEST)
+        if len(rows):
+            return int(pc.max(rows[time].cast(UTC).cast(pa.int64())).as_py())
+        span *= 16
+    return None
 
 
 def _tell(viewed: Viewed, unfinished: int) -> None:
