@@ -170,13 +170,17 @@ def _null_check(kind: type[object], *, nan: bool, is_mixed: bool) -> Callable[[A
 
 
 def shown(value: Any) -> str:
-    """Return a value as text for a message, shortened if it is long."""
+    """Return a value as text for a message, shortened if it is long.
+
+    >>> shown(pa.scalar([0.5] * 384))
+    '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
+    """
     if isinstance(value, int) and value.bit_length() > _HUGE:
         return f"a whole number of {value.bit_length():,} bits"
     if not isinstance(value, pa.Scalar):
         return _SHORT.repr(value)
     try:
-        return str(value)
+        return _SHORT.repr(value.as_py()) if pa.types.is_nested(value.type) else str(value)
     except (OverflowError, ValueError):  # a time that Python does not have
         return f"{value.value} in {value.type}" if hasattr(value, "value") else f"a value of {value.type}"
 
