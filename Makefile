@@ -30,4 +30,4 @@ torch: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv seeknal-demo
+	rm -rf .venv .feast seeknal-demo

@@ -53,6 +53,11 @@ def log(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
     return Mutation(name, old, new, path, tuple(f"test_push_log.py::test_{test}" for test in tests))
 
 
+def feast(name: str, old: str, new: str, file: str, test: str) -> Mutation:
+    """Return a mutation of the import from Feast, which a test without Feast must catch."""
+    return Mutation(name, old, new, f"feast/{file}", (f"test_feast_parts.py::test_{test}",))
+
+
 def habit(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
     """Return a mutation of what programs for the first Seeknal use, which these tests must catch."""
     return Mutation(name, old, new, path, tuple(f"test_first_seeknal.py::test_{test}" for test in tests))
@@ -77,6 +82,41 @@ def export(name: str, old: str, new: str, file: str, test: str) -> Mutation:
 
 MUTATIONS = (
     # The first Seeknal
+    feast(
+        "a reason is given without a row that has Feast's value",
+        "if not taken:",
+        "taken = taken or newest\n        if not taken:",
+        "reasons.py",
+        "a_reason_is_given_only_if_it_leads_to_the_value_of_feast",
+    ),
+    feast(
+        "a missing row is explained for keys that have no rows",
+        "if history.of(key) and (",
+        "if (",
+        "reasons.py",
+        "a_reason_for_a_missing_row_is_given_only_if_the_rows_show_it",
+    ),
+    feast(
+        "the types of a row depend on the nulls of others",
+        "tuple(map(bool, nulls))",
+        "()",
+        "udf.py",
+        "each_row_gets_the_types_that_feast_gives_to_it_alone",
+    ),
+    feast(
+        "a function is taken without what its module does to a name",
+        "if len(known[name]) > 1:",
+        "if False:",
+        "code.py",
+        "a_function_that_would_not_run_alike_without_its_module_is_refused",
+    ),
+    feast(
+        "an import overwrites the user's module",
+        "if file.exists():",
+        "if False:",
+        "written.py",
+        "a_written_module_is_never_overwritten",
+    ),
     habit(
         "nulls are not filled in streams",
         "return pa.RecordBatchReader.from_batches(batches.schema, (filled(batch, values) for batch in batches))",

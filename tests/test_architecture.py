@@ -43,6 +43,7 @@ ORDER = [
     "featurestore",
     "mlflow",
     "demo",
+    "feast",
     "client",
     "server",
     "cli",

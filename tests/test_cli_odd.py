@@ -41,6 +41,7 @@ COMMANDS = {
     "erase": ["spend", *KEYS],
     "backup": ["nowhere/at/all"],
     "restore": ["nowhere"],
+    "import-feast": ["nothing"],
     "delete-table": ["nothing"],
     "version list": ["spend"],
     "version show": ["spend"],
@@ -144,6 +145,8 @@ def typed(draw: st.DrawFn) -> list[str]:
 @example(words=["status", "online", "--target", "99999999999d"])
 @example(words=["backup", "a" * 5000])
 @example(words=["backup", "\0"])
+@example(words=["import-feast", "a" * 5000])
+@example(words=["import-feast", "\0"])
 @example(words=["demo", "\0"])
 @example(words=["backup", "~nobody-of-that-name/x"])
 @example(words=["dataset", "reproduce", "may", "--output", "not/there.parquet"])

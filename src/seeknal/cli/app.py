@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from seeknal import __version__
-from seeknal.cli import backup, dataset, delete, doctor, explore, manage, online, server, version, view
+from seeknal.cli import backup, dataset, delete, doctor, explore, feast, manage, online, server, version, view
 from seeknal.cli.render import printable, stderr
 from seeknal.errors import SeeknalError, SeeknalWarning
 from seeknal.system.interrupts import insistent
@@ -72,6 +72,7 @@ for command in (
     backup.restore,
 ):
     app.command()(command)
+app.command("import-feast")(feast.import_feast)
 app.command("delete-table")(delete.delete_table)
 
 
