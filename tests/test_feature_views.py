@@ -500,3 +500,22 @@ def test_a_version_is_never_computed_with_other_types_than_it_was_registered_wit
         DefinitionError, match=r"price of shop/prices@1 was registered as double, and .* has it as string"
     ):
         FeatureView.load("prices@1")
+
+
+def test_arguments_of_the_wrong_form_are_refused_by_name():
+    from seeknal import ColumnSplit
+
+    with pytest.raises(DefinitionError, match=r"parts=\['train'\] of a split is not a mapping"):
+        ColumnSplit("fold", ["train"])
+    for source in (None, 5, spine()):
+        with pytest.raises(DefinitionError, match="of a label is neither an event source nor a feature group"):
+            Label(source, within="7d", aggregation="any")
+    with pytest.raises(DefinitionError, match="names 'n' twice"):
+        plain_view(features=["n", "n"])
+    purchases = shop()[0]
+    view = plain_view(label=Label(purchases, aggregation="any", within="7d", entity=Entity("product", ["product_id"])))
+    with pytest.raises(DefinitionError, match="one of the spine and the label"):
+        view.to_dataframe(spine(label=1), "moment")
+    FeatureStore().groups.delete("default/plain_label")
+    with pytest.raises(DefinitionError, match=r"'plain_label', was deleted\. Register the definition"):
+        FeatureView.load("plain").to_dataframe(spine(), "moment")

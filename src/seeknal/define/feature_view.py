@@ -58,6 +58,8 @@ class ViewDefinition:
         set_(self, "defaults", dict(_mapping("defaults", self.defaults, '{"price": 0.0}')))
         set_(self, "functions", _checked_functions(self.functions))
         set_(self, "features", check_features(self.features))
+        if twice := [name for name in self.features or () if (self.features or ()).count(name) > 1]:
+            raise DefinitionError(f"features of view {self.name!r} names {twice[0]!r} twice. Name each feature once.")
         if self.label is not None and not isinstance(self.label, Label):
             raise DefinitionError(f"label={self.label!r} of view {self.name!r} should be created with Label(...).")
         for argument in ("description", "owner"):

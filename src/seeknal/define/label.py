@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -55,6 +56,10 @@ class Label:
         for argument in ("feature", "name"):
             if (value := getattr(self, argument)) is not None:
                 set_(self, argument, check_text(argument, value))
+        if not isinstance(self.source, str) and not (hasattr(self.source, "name") and hasattr(self.source, "project")):
+            raise DefinitionError(
+                f"source={reprlib.repr(self.source)} of a label is neither an event source nor a feature group, nor the name of one."
+            )
         if isinstance(self.source, WindowedGroup):
             raise DefinitionError(
                 f"source={self.source.name!r} of a label is a windowed group, which has no events of its own. Name its source, "

@@ -117,6 +117,10 @@ class ColumnSplit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "column", check_text("column", self.column))
+        if self.parts is not None and not isinstance(self.parts, Mapping):
+            raise DefinitionError(
+                f"parts={self.parts!r} of a split is not a mapping from values of the column to parts, such as {{0: 'train', 1: 'test'}}."
+            )
         given = {part: part for part in PARTS} if self.parts is None else dict(self.parts)
         if wrong := [part for part in given.values() if part not in PARTS]:
             raise DefinitionError(f"{wrong[0]!r} is not a part of a split. The parts are {', '.join(PARTS)}.")

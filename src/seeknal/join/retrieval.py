@@ -246,6 +246,12 @@ def check_names(sources: Sequence[Source], taken: Sequence[str], *, case_counts:
         group = source.record.name
         for own, name in source.features.items():
             if owner := owners.get(folded(name)):
+                if source.ahead:
+                    raise DefinitionError(
+                        f"Two columns would be named {name!r}: one of {owner} and the label. Drop or rename the first, leave it out by "
+                        "keep_cols=[...], or name the label otherwise: Label(..., name=...).",
+                        name=name,
+                    )
                 raise DefinitionError(
                     f"Two columns would be named {name!r}: one of {owner} and a feature of {group!r}. "
                     f'Pass FeatureLookup(..., prefix="{group}_"), or rename={{"{own}": ...}}.',

@@ -322,12 +322,17 @@ class FeatureViews:
             if rows.label_until is not None:
                 raise DefinitionError(f"{view.label} has no label, so leave out label_until.")
             return sources, Viewed(own)
-        source = self._label_source(content.label, rows.as_of)
+        source = self._label_source(view, content.label, rows.as_of)
         _check_types(view, source, {content.label.column: content.label.type})
         until = _complete_until(self._engine, source, rows)
         return [*sources, source], Viewed(own, content.label, source, until)
 
-    def _label_source(self, label: LabelContent, as_of: AsOf | None) -> Source:
+    def _label_source(self, view: ViewRecord, label: LabelContent, as_of: AsOf | None) -> Source:
+        if self._catalog.registry.group(label.lookup.project, label.lookup.group) is None:
+            raise DefinitionError(
+                f"The group that computes the label of {view.label}, {label.lookup.group!r}, was deleted. Register the definition of the "
+                "view again, which creates it again."
+            )
         return replace(self._catalog.source(label.lookup.lookup, as_of), ahead=label.lookup.ahead)
 
     def serve(
