@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib.util
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -86,6 +87,8 @@ def add_function(code: str, repo: Path, module: Module) -> str:
         _collect(function, known, ways[-1], {function.name})
     if any(one != ways[0] for one in ways):
         raise NotPortableError("two modules of the repository define it, and differ in what it uses")
+    for one in (*ways[0], own):
+        _check_imports(one, repo)
     module.add([*ways[0], own])
     return function.name
 
@@ -145,6 +148,29 @@ def _collect(
             found.append(Statement(_GIVEN[name], frozenset({name}), is_import=True))
         else:
             raise NotPortableError(f"it uses {name}, which its module does not define")
+
+
+def _check_imports(statement: Statement, repo: Path) -> None:
+    """Check that a module outside of the repository can import what a statement imports.
+
+    Raises:
+        NotPortableError: A module is one of the repository, or it is imported at the start and not installed here.
+    """
+    for node in ast.walk(ast.parse(statement.text)):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+        for top in (name.partition(".")[0] for name in names):
+            is_relative = isinstance(node, ast.ImportFrom) and node.level > 0
+            if is_relative or (repo / f"{top}.py").exists() or (repo / top).is_dir():
+                raise NotPortableError(
+                    f"it imports {ast.unparse(node).partition('import ')[2]} of the module {names[0]!r} of the repository",
+                    "Move what it uses into its own module, run feast apply, and import again.",
+                )
+            if statement.is_import and importlib.util.find_spec(top) is None:
+                raise NotPortableError(
+                    f"it imports {top}, which is not installed where Seeknal runs", f"Install {top}, and import again."
+                )
 
 
 def _is_of_feast(statement: ast.Import | ast.ImportFrom) -> bool:

@@ -69,6 +69,7 @@ class PlannedFunction:
         kinds: The types of the inputs by name: features in the types of the files, request values as declared.
         request: The types of the request values among them.
         outputs: The types of what it computes.
+        long_names: Inputs by their name of the form "view__feature", as far as the code uses it. Feast gives both.
     """
 
     view: OnDemand
@@ -76,6 +77,7 @@ class PlannedFunction:
     kinds: Mapping[str, pa.DataType]
     request: Mapping[str, pa.DataType]
     outputs: Mapping[str, pa.DataType]
+    long_names: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -199,7 +201,10 @@ def _function(plan: Plan, one: OnDemand, repo: Path) -> PlannedFunction:
         raise NotPortableError(f"{quoted(odd)} cannot be the name of a parameter or function of Python")
     if unknown := [name for name, kind in (request | outputs).items() if pa.types.is_null(kind)]:
         raise NotPortableError(f"the type of {quoted(unknown)} has no counterpart in Arrow")
-    return PlannedFunction(one, add_function(one.code, repo, plan.module), dict(taken) | request, request, outputs)
+    long_names = {f"{inputs.view}__{name}": name for inputs in one.inputs for name in inputs.features}
+    used = {long: name for long, name in long_names.items() if long in one.code}
+    function = add_function(one.code, repo, plan.module)
+    return PlannedFunction(one, function, dict(taken) | request, request, outputs, used)
 
 
 def _view(plan: Plan, service: Service) -> PlannedView:

@@ -45,8 +45,10 @@ def _caller(one: PlannedFunction) -> str:
 def _request_feature(one: PlannedFunction) -> str:
     is_frame = one.view.mode == "pandas"
     outputs = ", ".join(f"{json.dumps(name)}: {_type(kind)}" for name, kind in one.outputs.items())
+    named = {name: name for name in one.kinds} | dict(one.long_names)
     pairs = [
-        f'"{name}": ({name}, "{_numpy(kind)}")' if is_frame else f'"{name}": {name}' for name, kind in one.kinds.items()
+        f'"{key}": ({name}, "{_numpy(one.kinds[name])}")' if is_frame else f'"{key}": {name}'
+        for key, name in named.items()
     ]
     lines = "".join(f"        {pair},\n" for pair in pairs)
     return (
