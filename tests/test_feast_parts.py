@@ -23,6 +23,7 @@ from seeknal.feast.plan import PlannedGroup
 from seeknal.feast.reasons import ONLINE, PAST, UNEXPLAINED, Place, Reasons
 from seeknal.feast.rows import rows_of
 from seeknal.feast.udf import of_frame, of_lists, of_values
+from seeknal.feast.spines import MOMENT
 from seeknal.feast.units import Unit
 
 MODULE = """
@@ -302,7 +303,7 @@ TIED = pa.table(
 
 @pytest.fixture
 def reasons(tmp_path):
-    """The reasons for a group with a ttl of a second, and two rows at its last time."""
+    """Makes the reasons for rows of a spine and a group with a ttl of a second, and two rows at its last time."""
     pq.write_table(TIED, tmp_path / "spend.parquet")
     made = view(source(str(tmp_path / "spend.parquet"), created_time="noted"))
     dated = Materialization("at", "noted", ttl=timedelta(seconds=1))
@@ -310,12 +311,12 @@ def reasons(tmp_path):
         made, FeatureGroup("spend", Entity("user", ["user"]), dated, "shop"), rows_of(made, ("user",), None)
     )
     unit = Unit("spend", None, ((FeatureLookup("shop/spend", ["total"]), group),), ("total",), {}, full_names=False)
-    return Reasons(unit, {"spend": History(group, [(1,)])})
+    return lambda *asked: Reasons(unit, asked, {"spend": History(group, [(1,)])})
 
 
 def test_a_reason_is_given_only_if_it_leads_to_the_value_of_feast(reasons):
     def why(kind: str, moment: int, ours: object, theirs: object) -> str:
-        return reasons.of_value("total", Place(kind, {"user": 1}, moment), {"total": ours}, {"total": theirs})
+        return reasons().of_value("total", Place(kind, {"user": 1}, moment), {"total": ours}, {"total": theirs})
 
     assert (
         why(ONLINE, 3_000_000, None, 10)
@@ -329,12 +330,14 @@ def test_a_reason_is_given_only_if_it_leads_to_the_value_of_feast(reasons):
     assert why(PAST, 5_000_000, 20, 10) == UNEXPLAINED
     assert why(PAST, 4_999_999, 20, 30) == UNEXPLAINED, "both rows are later"
     assert why(PAST, 5_000_000, 2**53 + 1, float(2**53)).startswith("Feast returns integers as float64")
+    assert why(ONLINE, 5_000_000, 2**53 + 1, 2**53).startswith("Feast returns integers as float64")
     assert why(PAST, 5_000_000, 2**53 + 1, 7.0) == UNEXPLAINED
 
 
 def test_a_reason_for_a_missing_row_is_given_only_if_the_rows_show_it(reasons):
     def why(moment: int, *others: dict[str, int], user: int = 1) -> str:
-        return reasons.of_missing_row(Place(PAST, {"user": user}, moment), list(others))
+        asked = [{**row, MOMENT: moment} for row in ({"user": user}, *others)]
+        return reasons(*asked).of_missing_row(Place(PAST, asked[0], moment))
 
     assert why(-1) == "Feast drops a row of the spine if spend has rows of its key, but all later."
     assert why(1_000_001) == "Feast drops a row of the spine if spend has rows of its key, but none within the ttl."

@@ -169,8 +169,8 @@ def _compared(store: FeatureStore, unit: Unit, kind: str, rows: pa.Table, answer
     ]
     wrong = [pair for pair in pairs if pair[2] is None or _differing(unit, pair[1], pair[2])]
     functions = store.views.recipe(unit.view).functions if unit.view else None
-    reasons = Reasons(unit, _histories(unit, [place for place, _, _ in wrong]), functions)
-    differences = [one for pair in wrong for one in _differences(unit, pair, reasons, asked)]
+    reasons = Reasons(unit, asked, _histories(unit, [place for place, _, _ in wrong]), functions)
+    differences = [one for pair in wrong for one in _differences(unit, pair, reasons)]
     values = sum(len(unit.names) for pair in pairs if pair[2] is not None)
     return Compared(unit.name, kind, rows.num_rows, values, differences)
 
@@ -204,7 +204,6 @@ def _differences(
     unit: Unit,
     pair: tuple[Place, Mapping[str, Any], Mapping[str, Any] | None],
     reasons: Reasons,
-    asked: Sequence[Mapping[str, Any]],
 ) -> Iterator[Difference]:
     place, ours, theirs = pair
     keys = ", ".join(f"{name}={place.row[name]}" for name in unit.keys)
@@ -213,8 +212,7 @@ def _differences(
         return Difference(unit.name, place.kind, keys, show(place.moment), feature, feast, seeknal, why)
 
     if theirs is None:
-        others = [row for row in asked if row is not place.row and row[MOMENT] == place.row[MOMENT]]
-        yield difference(None, "no row", "a row", reasons.of_missing_row(place, others))
+        yield difference(None, "no row", "a row", reasons.of_missing_row(place))
         return
     for name in _differing(unit, ours, theirs):
         yield difference(name, theirs[name], ours[name], reasons.of_value(name, place, ours, theirs))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,6 +15,7 @@ import pyarrow as pa
 from seeknal.errors import DataError
 from seeknal.feast.equality import as_float32, as_served, same
 from seeknal.feast.history import Candidate, History
+from seeknal.feast.spines import MOMENT
 from seeknal.feast.units import Stored, Unit, keys_of
 from seeknal.request.functions import Functions
 from seeknal.values.display import shown_duration
@@ -47,11 +49,19 @@ class Reasons:
 
     Args:
         unit: The unit.
+        asked: The rows of the spine, or the keys.
         histories: The rows of each group for the keys that occur, by the name of the group.
         functions: The functions of the unit, to run them on Feast's inputs; None if it has none.
     """
 
-    def __init__(self, unit: Unit, histories: Mapping[str, History], functions: Functions | None = None) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        asked: Sequence[Mapping[str, Any]],
+        histories: Mapping[str, History],
+        functions: Functions | None = None,
+    ) -> None:
+        self._asked, self._counts = asked, dict[tuple[str, ...], Counter[tuple[Any, ...]]]()
         self._stored = unit.stored
         self._functions = functions
         self._unit = unit
@@ -96,7 +106,8 @@ class Reasons:
             if stored := self._stored.get(one):
                 history, key = self._histories[stored.group.group.name], place.key(stored.keys)
                 found = partial(history.value, key, place.moment, stored.feature)
-                given[one] = theirs[one] if one in theirs else found(despite_ttl=place.kind == ONLINE)
+                loaded = _loaded(found(despite_ttl=True), stored) if place.kind == ONLINE else found()
+                given[one] = theirs.get(one, loaded)
                 if not same(ours[one] if one in ours else found(), given[one]):
                     different.append(one)
         try:
@@ -107,26 +118,37 @@ class Reasons:
             return f"Feast computes it from another {' and '.join(different)}."
         return UNEXPLAINED
 
-    def of_missing_row(self, place: Place, others: list[Mapping[str, Any]]) -> str:
+    def of_missing_row(self, place: Place) -> str:
         """Return why Feast returned no row for a row of the spine.
 
         Args:
             place: The row.
-            others: The other rows of the spine with the same moment.
         """
-        joined: dict[str, str] = {}
+        joined: dict[str, None] = {MOMENT: None}
         for lookup, group in self._unit.lookups:
             columns, history = keys_of(lookup, group), self._histories[group.group.name]
             key = place.key(columns)
-            joined |= {column: column for column in columns.values()}  # Feast joins one view after the other
-            if any(place.key(joined) == Place(PAST, one, place.moment).key(joined) for one in others):
-                named = " and ".join(joined)
+            # Feast joins one view after the other, each time on the keys of all so far.
+            joined |= dict.fromkeys(columns.values())
+            if self._count(tuple(joined))[tuple(place.row[name] for name in joined)] > 1:
+                named = " and ".join(name for name in joined if name != MOMENT)
                 return f"Another row of the spine has the same {named} and moment, and Feast keeps one of them."
             newest = history.newest(key, place.moment)
             if history.of(key) and (not newest or history.is_expired(newest[0], place.moment)):
                 when = "all later" if not newest else "none within the ttl"
                 return f"Feast drops a row of the spine if {lookup.name} has rows of its key, but {when}."
         return UNEXPLAINED
+
+    def _count(self, columns: tuple[str, ...]) -> Counter[tuple[Any, ...]]:
+        """Return how many rows of the spine have the same values in some columns."""
+        if columns not in self._counts:
+            self._counts[columns] = Counter(tuple(row[name] for name in columns) for row in self._asked)
+        return self._counts[columns]
+
+
+def _loaded(value: Any, stored: Stored) -> Any:
+    """Return a value of the file as Feast loads it into its online store."""
+    return as_float32(value) if pa.types.is_float32(stored.group.view.types[stored.feature]) else value
 
 
 def _of_type(declared: pa.DataType, kind: pa.DataType, place: Place, ours: Any, theirs: Any) -> str:
@@ -136,7 +158,7 @@ def _of_type(declared: pa.DataType, kind: pa.DataType, place: Place, ours: Any, 
             return "The feature is declared as Json, which Feast parses when it serves it."
         if declared != kind and same(as_float32(ours), theirs):
             return f"The file has {kind}, and the feature is declared as {declared}: Feast rounds it when it loads, but not for training."
-    if isinstance(ours, int) and isinstance(theirs, float) and float(ours) == theirs:
+    if isinstance(ours, int) and isinstance(theirs, int | float) and int(float(ours)) == theirs:
         return "Feast returns integers as float64 beside nulls, in which this one is not exact."
     return ""
 
