@@ -15,6 +15,7 @@ from seeknal.home.pushing import flush_all
 from servers import Valkey
 
 pytest_plugins = ["examples"]
+collect_ignore = ["feast_shop"]  # a repository of Feast, which another Python imports
 
 # A shell starts commands in the background with SIGINT ignored, and the tests that send it would wait forever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -8,19 +8,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seeknal.system.locks import exclusive_lock
+
 FEAST = "feast==0.67.0"
 ROOT = Path(__file__).parents[1]
 
 
 def feast_python() -> Path:
-    """Return a Python that has Feast, from the folder .feast, which is made on the first use."""
+    """Return a Python that has Feast and reads Delta Lake, from the folder .feast, which is made on the first use."""
     folder = ROOT / ".feast"
     ready = folder / FEAST
-    if not ready.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", FEAST]
-        subprocess.run(install, check=True)
-        ready.touch()
+    with exclusive_lock(ROOT / ".feast.lock"):  # several test processes can be the first
+        if not ready.exists():
+            venv.create(folder, with_pip=True, clear=True)
+            install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*install, FEAST, "deltalake"], check=True)
+            ready.touch()
     return folder / "bin/python"
 
 

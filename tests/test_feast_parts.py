@@ -22,8 +22,8 @@ from seeknal.feast.history import History
 from seeknal.feast.plan import PlannedGroup
 from seeknal.feast.reasons import ONLINE, PAST, UNEXPLAINED, Place, Reasons
 from seeknal.feast.rows import rows_of
-from seeknal.feast.udf import of_frame, of_lists, of_values
 from seeknal.feast.spines import MOMENT
+from seeknal.feast.udf import of_frame, of_lists, of_values
 from seeknal.feast.units import Unit
 
 MODULE = """
