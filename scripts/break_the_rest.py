@@ -97,6 +97,20 @@ MUTATIONS = (
         "a_reason_for_a_missing_row_is_given_only_if_the_rows_show_it",
     ),
     feast(
+        "a row is called repeated if it repeats the keys of one view only",
+        "joined |= dict.fromkeys(columns.values())",
+        "joined = {MOMENT: None} | dict.fromkeys(columns.values())",
+        "reasons.py",
+        "a_row_that_repeats_only_the_keys_of_a_later_view_is_not_said_to_be_repeated",
+    ),
+    feast(
+        "a function that needs another module of the repository is taken without it",
+        'if is_relative or (repo / f"{top}.py").exists() or (repo / top).is_dir():',
+        "if is_relative:",
+        "code.py",
+        "a_function_that_would_not_run_alike_without_its_module_is_refused",
+    ),
+    feast(
         "the types of a row depend on the nulls of others",
         "tuple(map(bool, nulls))",
         "()",

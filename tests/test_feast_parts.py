@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from seeknal.feast.units import Unit
 
 MODULE = """
 import math
+import nobody_has_this
 import numpy as np
 from feast import Field
 from functools import lru_cache
@@ -72,6 +74,18 @@ def of_feast(inputs):
 @on_demand_feature_view(schema=[Field])
 def missing(inputs):
     return nowhere(inputs)
+
+
+@on_demand_feature_view(schema=[Field])
+def local(inputs):
+    from prices import euros
+
+    return euros(inputs)
+
+
+@on_demand_feature_view(schema=[Field])
+def foreign(inputs):
+    return nobody_has_this.run(inputs)
 """
 
 
@@ -80,6 +94,7 @@ def repo(tmp_path):
     folder = tmp_path / "repo"
     folder.mkdir()
     (folder / "definitions.py").write_text(MODULE)
+    (folder / "prices.py").write_text("def euros(amount):\n    return amount\n")
     return folder
 
 
@@ -108,6 +123,8 @@ def test_a_function_takes_along_what_it_uses_and_nothing_else(repo):
         ("table", "its module binds or changes KNOWN in more than one statement"),
         ("counted", "its module binds or changes COUNT in more than one statement"),
         ("of_feast", "it uses Field of Feast"),
+        ("local", "it imports euros of the module 'prices' of the repository"),
+        ("foreign", "it imports nobody_has_this, which is not installed where Seeknal runs"),
         ("missing", "it uses nowhere, which its module does not define"),
     ],
 )
@@ -302,21 +319,25 @@ TIED = pa.table(
 
 
 @pytest.fixture
-def reasons(tmp_path):
-    """Makes the reasons for rows of a spine and a group with a ttl of a second, and two rows at its last time."""
+def unit(tmp_path):
+    """A group with a ttl of a second, and two rows at its last time."""
     pq.write_table(TIED, tmp_path / "spend.parquet")
     made = view(source(str(tmp_path / "spend.parquet"), created_time="noted"))
     dated = Materialization("at", "noted", ttl=timedelta(seconds=1))
     group = PlannedGroup(
         made, FeatureGroup("spend", Entity("user", ["user"]), dated, "shop"), rows_of(made, ("user",), None)
     )
-    unit = Unit("spend", None, ((FeatureLookup("shop/spend", ["total"]), group),), ("total",), {}, full_names=False)
-    return lambda *asked: Reasons(unit, asked, {"spend": History(group, [(1,)])})
+    return Unit("spend", None, ((FeatureLookup("shop/spend", ["total"]), group),), ("total",), {}, full_names=False)
 
 
-def test_a_reason_is_given_only_if_it_leads_to_the_value_of_feast(reasons):
+def reasons(unit, *asked):
+    """Return the reasons for rows of a spine."""
+    return Reasons(unit, asked, {"spend": History(unit.lookups[0][1], [(1,)])})
+
+
+def test_a_reason_is_given_only_if_it_leads_to_the_value_of_feast(unit):
     def why(kind: str, moment: int, ours: object, theirs: object) -> str:
-        return reasons().of_value("total", Place(kind, {"user": 1}, moment), {"total": ours}, {"total": theirs})
+        return reasons(unit).of_value("total", Place(kind, {"user": 1}, moment), {"total": ours}, {"total": theirs})
 
     assert (
         why(ONLINE, 3_000_000, None, 10)
@@ -334,10 +355,10 @@ def test_a_reason_is_given_only_if_it_leads_to_the_value_of_feast(reasons):
     assert why(PAST, 5_000_000, 2**53 + 1, 7.0) == UNEXPLAINED
 
 
-def test_a_reason_for_a_missing_row_is_given_only_if_the_rows_show_it(reasons):
+def test_a_reason_for_a_missing_row_is_given_only_if_the_rows_show_it(unit):
     def why(moment: int, *others: dict[str, int], user: int = 1) -> str:
         asked = [{**row, MOMENT: moment} for row in ({"user": user}, *others)]
-        return reasons(*asked).of_missing_row(Place(PAST, asked[0], moment))
+        return reasons(unit, *asked).of_missing_row(Place(PAST, asked[0], moment))
 
     assert why(-1) == "Feast drops a row of the spine if spend has rows of its key, but all later."
     assert why(1_000_001) == "Feast drops a row of the spine if spend has rows of its key, but none within the ttl."
@@ -345,3 +366,14 @@ def test_a_reason_for_a_missing_row_is_given_only_if_the_rows_show_it(reasons):
     assert why(-1, user=2) == UNEXPLAINED, "spend has no rows of this key"
     assert why(0, {"user": 2}) == UNEXPLAINED
     assert why(0, {"user": 1}).startswith("Another row of the spine has the same user and moment")
+
+
+def test_a_row_that_repeats_only_the_keys_of_a_later_view_is_not_said_to_be_repeated(unit):
+    ((lookup, group),) = unit.lookups
+    other = replace(lookup, rename={"user": "other"})
+    twice = replace(unit, lookups=((other, group), (lookup, group)))
+    asked = [{"user": 1, "other": 1, MOMENT: 0}, {"user": 1, "other": 2, MOMENT: 0}]
+    assert reasons(twice, *asked).of_missing_row(Place(PAST, asked[0], 0)) == UNEXPLAINED
+    asked[1] = {"user": 2, "other": 1, MOMENT: 0}
+    why = reasons(twice, *asked).of_missing_row(Place(PAST, asked[0], 0))
+    assert why.startswith("Another row of the spine has the same other and moment")
