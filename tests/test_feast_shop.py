@@ -358,6 +358,11 @@ CONFIRMED = {
 }
 
 
+def test_serving_for_the_comparison_makes_no_version_of_an_imported_view(at_home):
+    for service in ("plain", "working", "single", "same_names", "flight", "everything", "spend"):
+        assert FeatureView.load(service, project="shop").version == 1
+
+
 def test_a_second_import_replaces_rows_only_if_asked(repository, imported, monkeypatch):
     folder, _ = imported
     monkeypatch.setenv("SEEKNAL_HOME", str(folder / "home"))
