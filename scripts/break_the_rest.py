@@ -58,6 +58,11 @@ def feast(name: str, old: str, new: str, file: str, test: str) -> Mutation:
     return Mutation(name, old, new, f"feast/{file}", (f"test_feast_parts.py::test_{test}",))
 
 
+def view(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
+    """Return a mutation of served feature views and their logs, which these tests must catch."""
+    return Mutation(name, old, new, path, tests)
+
+
 def habit(name: str, old: str, new: str, path: str, *tests: str) -> Mutation:
     """Return a mutation of what programs for the first Seeknal use, which these tests must catch."""
     return Mutation(name, old, new, path, tuple(f"test_first_seeknal.py::test_{test}" for test in tests))
@@ -932,6 +937,48 @@ MUTATIONS = (
         "for i, value in zip(entities, column[::-1], strict=True):",
         "codec.py",
         "entities_with_many_and_with_few_events_are_looked_up_together",
+    ),
+    view(
+        "a name means the oldest version that is served",
+        "    return table.view or 0, table.name == name\n",
+        "    return -(table.view or 0), table.name == name\n",
+        "registry/finder.py",
+        "contract/test_served_views.py::test_two_versions_of_a_view_are_served_side_by_side_until_one_is_retired",
+    ),
+    view(
+        "one row is computed without defaults",
+        "            if values[name] is None:\n                values[name] = default\n",
+        "            if values[name] is None:\n                values[name] = None\n",
+        "request/recipe.py",
+        "contract/test_served_views.py::test_two_versions_of_a_view_are_served_side_by_side_until_one_is_retired",
+    ),
+    view(
+        "a training set keeps null where a default takes its place online",
+        "if name not in recipe.request or name in recipe.defaults]",
+        "if name not in recipe.request]",
+        "join/viewed.py",
+        "contract/test_served_views.py::test_a_served_view_answers_what_it_computes_offline",
+    ),
+    view(
+        "an erasure stays out of the logs",
+        "            logs = _erase_from_logs(core, [record, *alike], entity, digest)\n",
+        "            logs: list[tuple[GroupRecord, Erased | None]] = []\n",
+        "home/removal.py",
+        "test_view_logs.py::test_an_entity_that_is_erased_is_erased_from_the_log_too",
+    ),
+    view(
+        "rows from before an erasure are logged after it",
+        "if one.taken > erased]",
+        "if one.taken > 0]",
+        "home/log_writer.py",
+        "test_view_logs.py::test_rows_that_were_taken_before_an_erasure_are_not_written_after_it",
+    ),
+    view(
+        "a fault of parity is taken for late data",
+        "GONE if removed else OTHER) for row in left)",
+        "GONE if removed else LATE) for row in left)",
+        "views/logged.py",
+        "test_view_logs.py::test_a_parity_fault_is_told",
     ),
 )
 

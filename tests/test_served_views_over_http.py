@@ -95,6 +95,21 @@ def test_a_view_over_http_answers_as_the_library_in_every_encoding(server, view)
         assert one == [{"product_id": 1, "gap": 29.0}]
 
 
+def test_workers_log_what_they_answer_and_lose_nothing_when_they_end(home, view):
+    view.serve(log=1)
+    session.close()
+    server = Server(home, "--module", "view_functions", "--workers", "2", env=ENV).start()
+    with httpx2.Client(base_url=server.url) as http:
+        for _ in range(5):
+            http.post("/v1/views/shop/offer", json={"keys": [ROW]})
+        http.post("/v1/views/shop/offer", json={"keys": [ROW] * 20, "with_status": True})
+        http.get("/v1/online/shop/offer", params=ROW)
+    server.stop()
+    assert session.store().groups.version("offer_v2_log", project="shop").rows == 26
+    verified = view.verify(log=True)
+    assert (verified.equal, verified.entities) == (True, 26)
+
+
 def test_wrong_rows_and_names_over_http_get_the_messages_of_the_library(server):
     with Client(server.url) as client:
         with pytest.raises(DataError, match=r"lack 'cart_value'.*cart_value: double"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seeknal.serve.verification import Verified
     from seeknal.system.progress import OnProgress
     from seeknal.views.feature_views import Retired
+    from seeknal.views.logged import Wanted
 
 
 class FeatureView:
@@ -180,10 +181,13 @@ class FeatureView:
         groups = (one for one in origins if isinstance(one, StoredGroup))
         return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package
 
-    def _current(self) -> tuple[FeatureStore, ViewRecord, Recipe]:
+    def _registered(self) -> tuple[FeatureStore, ViewRecord]:
         self.register()
-        record, store = self._record, self._store
-        assert record is not None  # noqa: S101 - it was just registered
+        assert self._record is not None  # noqa: S101 - it was just registered
+        return self._store, self._record
+
+    def _current(self) -> tuple[FeatureStore, ViewRecord, Recipe]:
+        store, record = self._registered()
         if self._recipe is None:
             functions = list(self._definition.functions) if self._definition else None
             self._recipe = store.views.recipe(record, functions)
@@ -361,19 +365,30 @@ class FeatureView:
             self._served = store.tables.open(store.views.table(record))
         return self._served
 
-    def verify(self, sample: int | None = None, on_progress: OnProgress | None = None) -> Verified:
+    def verify(
+        self, sample: int | None = None, on_progress: OnProgress | None = None, *, log: Wanted | None = None
+    ) -> Verified:
         """Compare what this version answers with history as of now, value by value.
 
         Looked-up features are compared for every entity. What functions and defaults make of them is compared for up to 1,000 rows of
         stored entities, unless it needs request values; the result says what was not compared.
 
+        With `log`, logged answers are compared with what history gives for their moments instead. The cause of a difference is "late
+        data" (the answer is what was stored then), "changed code", "type", or "another value"; see docs/concepts/online-serving.md.
+
         Args:
             sample: Number of entities of each group to compare, chosen at random. None: all of them.
+            log: Which logged answers to compare: True for all, a share from 0 to 1, the number of the newest, or an interval of their
+                moments, such as ("2024-05-01", "2024-05-03").
             on_progress: Called with each step. None: steps are shown on a terminal if the call takes more than a second.
 
         Raises:
-            DefinitionError: The version is not served, or `sample` is not a whole number of at least 1.
+            DefinitionError: The version is not served, nothing was logged, or an argument has the wrong form.
         """
+        if log is not None:
+            store, record = self._registered()
+            with working(f"Verifying the log of {record.label}", on_progress) as report:
+                return store.views.verify_log(record, log, report)
         store, record, _ = self._current()
         with working(f"Verifying {record.label}", on_progress) as report:
             return store.views.verify(record, sample, report)

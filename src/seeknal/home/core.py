@@ -145,9 +145,10 @@ class Core:
     @locked_cached_property
     def tables(self) -> OnlineTables:
         """The online tables."""
+        from seeknal.home.log_writer import HomeLogWriter
         from seeknal.serve.online_tables import OnlineTables
 
-        return OnlineTables(self.catalog, self._queries.engine, self.stores)
+        return OnlineTables(self.catalog, self._queries.engine, self.stores, HomeLogWriter(self))
 
     @locked_cached_property
     def features(self) -> Features:
@@ -175,7 +176,9 @@ class Core:
         return _Overview(self)
 
     def close(self) -> None:
-        """Commit what was pushed, close the query engine and release its memory; it opens again on the next use."""
+        """Write what was logged, commit what was pushed, close the query engine and release its memory; it opens again on the next use."""
+        if "tables" in self.__dict__:
+            self.tables.close()
         if "pushing" in self.__dict__:
             self.pushing.close()
         if "catalog" in self.__dict__:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from seeknal.errors import DefinitionError, SeeknalError, StoreError, notice, pl
 from seeknal.home.core import Core
 from seeknal.join.training_sets import TrainingSets
 from seeknal.names import quoted
-from seeknal.registry import GroupRecord, OnlineTableRecord, TrainingSetRecord
+from seeknal.registry import GroupRecord, OnlineTableRecord, PinnedLookup, TrainingSetRecord
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values.arguments import check_flag
 from seeknal.values.display import Shown
@@ -86,8 +87,9 @@ def groups_beside(core: Core, record: GroupRecord) -> list[str]:
     keys, every = set(entity.join_keys), catalog.groups(record.project)
     others = (one for one in every if one.group.entity.name != entity.name and one.windowed is None)
     found = [one.label for one in others if keys <= set(one.group.entity.join_keys)]
-    # Events can hold the entity too. Those from which one of its groups is computed are erased with that group.
+    # Events can hold the entity too. Those from which one of its groups is computed are erased with that group, and so are logs.
     done = {catalog.origin(one).id for one in every if one.windowed and one.group.entity.name == entity.name}
+    done |= {log.id for log, _ in _logs(core, [one for one in every if one.group.entity.name == entity.name])}
     for one in every:
         current = catalog.state_of(one).current if one.event_id is not None and one.id not in done else None
         if current and keys <= {name for name, _, _ in current.columns}:
@@ -136,7 +138,7 @@ def erase(
         tables.setdefault(core.catalog.origin(record).id, (record, entity))
     for record, entity in tables.values():
         try:
-            done.append(_erase(core, record, entity))
+            done += _erase(core, record, entity)
         except SeeknalError as error:
             if not done:
                 raise
@@ -149,11 +151,15 @@ def erase(
         notice(f"No row of that entity was stored in {labels}. If there should be some, look at the keys.")
     sets = tuple(dict.fromkeys(name for one in done for name in one.training_sets))
     beside = tuple(groups_beside(core, records[0]))
-    return ErasedEntity(done[-1].keys, done[-1].at, tuple(done), sets, beside)
+    return ErasedEntity(done[0].keys, done[-1].at, tuple(done), sets, beside)
 
 
-def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
-    """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime."""
+def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> list[Erased]:
+    """Erase an entity from a group, and delete the training sets that contain it, including those saved in the meantime.
+
+    Returns:
+        The receipt of the group, then those of the logs of views from which the entity was erased with it.
+    """
     catalog, sets = core.catalog, core.training_sets
     (digest,) = digests(entity)
     windowed = [one for one in catalog.registry.windowed_groups(catalog.origin(record)) if one.id != record.id]
@@ -184,6 +190,7 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
             stored = catalog.origin(record)
             receipt = maintenance.erase(catalog, stored, entity, lambda: sets.snapshots(stored))
             doomed += _delete_sets(sets, record, entity)
+            logs = _erase_from_logs(core, [record, *alike], entity, digest)
         leftovers.remove(catalog)
     with (
         catalog.lifetimes.using(record),
@@ -194,8 +201,45 @@ def _erase(core: Core, record: GroupRecord, entity: pa.Table) -> Erased:
     ):
         core.loads.reload(record)
         core.loads.reload_windows(windowed)
+        for one, _ in logs:
+            core.loads.reload_windows(catalog.registry.windowed_groups(one))
         catalog.pushes.scrub()
-    return replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
+    own = replace(receipt, online=core.loads.count_stores(record), training_sets=tuple(doomed))
+    return [own, *(one for _, one in logs if one is not None)]
+
+
+def _erase_from_logs(
+    core: Core, records: Sequence[GroupRecord], entity: pa.Table, digest: str
+) -> list[tuple[GroupRecord, Erased | None]]:
+    """Erase an entity of some groups from the logs of the views that look them up. The caller holds the lock of deletions.
+
+    Returns:
+        Each log, with the receipt if anything was logged yet.
+    """
+    done = []
+    for log, lookup in _logs(core, records):
+        names = dict(lookup.keys)
+        named = entity.rename_columns([names[own] for own in entity.column_names])
+        receipt = None
+        if core.catalog.versions(log):
+            receipt = maintenance.erase(core.catalog, log, named, partial(core.training_sets.snapshots, log))
+        # Its end, before which processes may have taken rows that they have not written yet; see `HomeLogWriter`.
+        core.registry.add_erasure(log, digest, now())
+        done.append((log, receipt))
+    return done
+
+
+def _logs(core: Core, records: Sequence[GroupRecord]) -> list[tuple[GroupRecord, PinnedLookup]]:
+    """Return the logs of the views that look up some groups, each with each such lookup that has other keys."""
+    found: dict[tuple[str, str, object], tuple[GroupRecord, PinnedLookup]] = {}
+    for view in core.registry.views():
+        log = core.registry.group(view.project, view.log)
+        if log is None or log.group.description != view.log_description:
+            continue
+        for lookup in view.content.lookups:
+            if any(lookup.is_of(one) for one in records):
+                found.setdefault((view.project, view.log, lookup.keys), (log, lookup))
+    return list(found.values())
 
 
 def _keys_of(record: GroupRecord, entity: pa.Table) -> pa.Table:

@@ -402,6 +402,16 @@ class ViewRecord(Shown):
         """The name of the online table that serves the version."""
         return f"{self.name}@{self.number}"
 
+    @property
+    def log(self) -> str:
+        """The name of the event source with the logged answers of the version."""
+        return f"{self.name}_v{self.number}_log"
+
+    @property
+    def log_description(self) -> str:
+        """The description of that event source, which tells it from another group of its name."""
+        return f"The logged answers of the feature view {self.label}."
+
     @cached_property
     def content(self) -> ViewContent:
         """What the version is."""

@@ -132,7 +132,7 @@ class OnlineTable:
         self.features = [name for part in self.parts for name in part.features]
         self._keys = _widest([key for part in self.parts for key in part.keys])
         self.keys = list(self._keys)
-        self.labels = _labels([part.lookup for part in self.parts])
+        self.labels = labels_of([part.lookup for part in self.parts])
         """The labels of the parts in the columns of statuses."""
         self._all = self._select(self.features)
         self._selections: dict[tuple[str, ...], Selection] = {}
@@ -340,7 +340,7 @@ def _widest(keys: Sequence[Key]) -> dict[str, Key]:
     return found
 
 
-def _labels(lookups: Sequence[PinnedLookup]) -> list[str]:
+def labels_of(lookups: Sequence[PinnedLookup]) -> list[str]:
     """Return the label of each part, for its status columns: its group, and if that is ambiguous its keys, version and project.
 
     Lookups of one version by the same keys read the same rows, and share a label. For example, lookups of version 1 of the group `spend`

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from seeknal.engine import Engine
     from seeknal.load.loading import Loaded
     from seeknal.registry.source import Source
+    from seeknal.serve.answer_log import LogWriter
     from seeknal.serve.verification import Verified
 
 _TRIES = 5
@@ -83,16 +84,18 @@ class OnlineTables:
         catalog: The home's catalog.
         engine: Returns the engine that reads rows. It is called only when rows are read, as for a load.
         stores: The online stores.
+        logs: Stores the answers that are logged.
     """
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], stores: Stores) -> None:
+    def __init__(self, catalog: Catalog, engine: Callable[[], Engine], stores: Stores, logs: LogWriter) -> None:
         self._catalog = catalog
         self._registry = catalog.registry
         self._engine = engine
         self._stores = stores
         self._mover = Mover(catalog, engine, stores)
         self._loads = Loads(catalog, engine, stores)
-        self._opener = Opener(catalog, stores)
+        self._opener = Opener(catalog, stores, logs)
+        self._logs = logs
 
     def all(self, *, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
         """Return the registered tables; only those of a project or of a name, if given."""
@@ -245,11 +248,20 @@ class OnlineTables:
             log=options.log,
         )
         ask = options.ask
+        if table.log:
+            self._register_log(view, table)
         with self._catalog.lifetimes.using(*(source.record for source in sources)):
             before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} was replaced. It now has {table}. It had {before}.")
         return ServedTable(self._opener, table)
+
+    def _register_log(self, view: ViewRecord, table: OnlineTableRecord) -> None:
+        """Register the event source of a view's log, before anything is loaded: its name or a column of it may be taken."""
+        from seeknal.serve.views import ServedView
+
+        served = ServedView(table, self._opener.parts(table), view.content)
+        self._logs.register(served.layout(view).group)
 
     def _checked_target(self, target: str | Path | None) -> str:
         """Return the name under which the registry lists an online store: DEFAULT if it is the default one, however spelled."""
@@ -450,6 +462,21 @@ class OnlineTables:
                     f"What was loaded for online table {table.label!r} is no longer in {self._stores.shown(target)}. "
                     f"Load it again: seeknal refresh {table.label}."
                 )
+
+    def flush_logs(self) -> None:
+        """Write the answers that this process has logged, which otherwise takes about a second.
+
+        Raises:
+            StoreError: They cannot be stored. They are kept, and tried again.
+        """
+        self._opener.flush_logs()
+
+    def close(self) -> None:
+        """Write the answers that this process has logged. What cannot be written is told."""
+        try:
+            self.flush_logs()
+        except SeeknalError as error:
+            notice(f"Some answers are not logged yet: {error}")
 
     def delete(self, name: str | OnlineTableRecord, *, project: str | None = None) -> None:
         """Delete an online table, and the rows that no other table uses. The table goes last, so that a retry can finish.

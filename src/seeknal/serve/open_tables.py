@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack, overload
+from weakref import WeakSet
 
 import pyarrow as pa
 
 from seeknal.errors import NotOnlineError
 from seeknal.names import check_features, split_version
 from seeknal.online import Stores
-from seeknal.registry import OnlineTableRecord, Registry, open_registry
+from seeknal.registry import OnlineTableRecord, Registry, ViewRecord, open_registry
 from seeknal.registry.catalog import Catalog
 from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.parts import Part, View, Where
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from seeknal.define.request_feature import RequestFeature
-    from seeknal.registry.view_content import ViewContent
+    from seeknal.serve.answer_log import AnswerLog, LogWriter
     from seeknal.values.frames.outputs import Arrow, Dicts, Pandas, Polars
 
     class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
@@ -92,14 +93,17 @@ class Opener:
     Args:
         catalog: The home's catalog.
         stores: The online stores.
+        logs: Stores the answers that are logged.
     """
 
-    def __init__(self, catalog: Catalog, stores: Stores) -> None:
+    def __init__(self, catalog: Catalog, stores: Stores, logs: LogWriter) -> None:
         self._catalog = catalog
         self._stores = stores
+        self._logs = logs
+        self._made: WeakSet[AnswerLog] = WeakSet()
 
-    def __reduce__(self) -> tuple[object, tuple[Address, Stores]]:
-        return _opener_of, (self._catalog.storage.home, self._stores)
+    def __reduce__(self) -> tuple[object, tuple[Address, Stores, LogWriter]]:
+        return _opener_of, (self._catalog.storage.home, self._stores, self._logs)
 
     def open(
         self,
@@ -117,6 +121,30 @@ class Opener:
         Raises:
             DefinitionError: A function cannot be imported, or its code has changed since it was registered.
         """
+        parts, served = self.parts(table, view), self._view(table)
+        if served is None or (served.content.is_plain and not table.log):
+            return OnlineTable(table, parts)
+        from seeknal.serve.views import ServedView
+
+        made = ServedView(table, parts, served.content, functions)
+        if table.log:
+            from seeknal.serve.answer_log import AnswerLog
+
+            made.log = AnswerLog(made.layout(served), table.log, self._logs)
+            self._made.add(made.log)
+        return made
+
+    def flush_logs(self) -> None:
+        """Write the answers that this process has logged for the tables opened here.
+
+        Raises:
+            StoreError: They cannot be stored. They are kept, and tried again.
+        """
+        for one in list(self._made):
+            one.flush()
+
+    def parts(self, table: OnlineTableRecord, view: View | None = None) -> list[Part]:
+        """Return the features that a table takes from each group, one part for each of its lookups; see `open`."""
         view, parts = view or View(self._catalog.registry.last_erasures()), []
         place, store = self._stores.shown(table.target), self._stores.connect(table.target)
         for lookup in table.lookups:
@@ -125,15 +153,10 @@ class Opener:
             version = None if record.windowed else lookup.version
             pushed = PushedRows(self._catalog.pushes, self._catalog.origin(record).stream, version, codec)
             parts.append(Part(lookup, codec, Where(store, place, pushed), table, record, view))
-        content = self._content(table)
-        if content is None or content.is_plain:
-            return OnlineTable(table, parts)
-        from seeknal.serve.views import ServedView
+        return parts
 
-        return ServedView(table, parts, content, functions)
-
-    def _content(self, table: OnlineTableRecord) -> ViewContent | None:
-        """Return what the version of a view is that a table of its own serves; None for other tables, which only look up features."""
+    def _view(self, table: OnlineTableRecord) -> ViewRecord | None:
+        """Return the version of a view that a table of its own serves; None for other tables, which only look up features."""
         name, number = split_version(table.name)
         if number is None:
             return None
@@ -141,7 +164,7 @@ class Opener:
         found = next((one for one in versions if one.number == number), None)
         if found is None:
             raise NotOnlineError(f"Feature view {table.label} was deleted, so it is no longer served.")
-        return found.content
+        return found
 
     def watched(
         self, table: OnlineTableRecord, functions: Sequence[RequestFeature] | None = None
@@ -169,8 +192,8 @@ class Opener:
         return table, watch
 
 
-def _opener_of(home: Address, stores: Stores) -> Opener:
-    return Opener(Catalog(open_storage(home), open_registry(home), _no_table), stores)
+def _opener_of(home: Address, stores: Stores, logs: LogWriter) -> Opener:
+    return Opener(Catalog(open_storage(home), open_registry(home), _no_table), stores, logs)
 
 
 def _no_table(location: Location) -> NoReturn:

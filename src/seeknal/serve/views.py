@@ -12,16 +12,17 @@ import pyarrow as pa
 from seeknal.define.request_feature import ARRAY, RequestFeature
 from seeknal.errors import DataError, DefinitionError, NotOnlineError
 from seeknal.names import check_features, did_you_mean, quoted
-from seeknal.registry import OnlineTableRecord
+from seeknal.registry import OnlineTableRecord, ViewRecord
 from seeknal.registry.view_content import ViewContent
 from seeknal.request.recipe import Recipe, request_column
+from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT, AnswerLog, Layout
 from seeknal.serve.keys import Key, check_keys, exact_columns
-from seeknal.serve.online_table import Found, OnlineTable, as_python
-from seeknal.serve.parts import Part, Read, Selection
+from seeknal.serve.online_table import Found, OnlineTable, as_python, labels_of
+from seeknal.serve.parts import EXPIRED, FOUND, NOT_FOUND, Part, Read, Selection
 from seeknal.values import exact, frames
+from seeknal.values.times import now
+from seeknal.values.types import UTC
 
-DEFAULTED = "defaulted"
-"""The column of an answer with status that names the features whose default took the place of null."""
 _MOST_PLANS = 100
 _FEW = 16
 """Up to so many rows are answered one by one, unless a function takes arrays, which is called once for all of them."""
@@ -106,14 +107,38 @@ class Answer:
     def defaulted(self) -> list[list[str]]:
         """For each row, the names of the features whose default took the place of null, in order."""
         nulls = {name: column.to_pylist() for name, column in self._made[1].items()}
-        return [[name for name, one in nulls.items() if one[row]] for row in range(len(next(iter(self.keys.values()))))]
+        return [[name for name, one in nulls.items() if one[row]] for row in range(len(self))]
+
+    def logged(self, rows: Sequence[int], asked: list[str] | None, labels: Mapping[str, str]) -> pa.Table:
+        """Return some rows of the answer as its log has them.
+
+        Args:
+            rows: The rows.
+            asked: The features that were asked for. None: all.
+            labels: The label of each part in the log, by its label in columns of statuses.
+        """
+        names = pa.list_(pa.string())
+        at = self.reads[0].at if self.reads else now()
+        columns: dict[str, Any] = {**self.keys, **self.looked_up, **self.request, **self.features}
+        columns[SERVED_AT] = pa.array([at] * len(self), pa.int64()).cast(UTC)
+        columns[ASKED] = pa.array([asked] * len(self), names)
+        columns[DEFAULTED] = pa.array(self.defaulted, names)
+        for piece, read in zip(self.found.selection.pieces, self.reads, strict=True):
+            label = labels[piece.label]
+            columns[f"{label}_status"] = pa.array(read.statuses, pa.string())
+            columns[f"{label}_event_time"] = pa.array(read.times, pa.int64()).cast(UTC)
+            columns[f"{label}_snapshot"] = pa.array([read.state.snapshot] * len(self), pa.int64())
+        return pa.Table.from_pydict(columns).take(pa.array(rows, pa.int64()))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
 
     def arrow(self, with_status: bool = False) -> pa.Table:
         """Return the answer as an Arrow table."""
         columns: dict[str, Any] = {**self.keys, **self.features}
         for label, (status, times) in self.statuses().items() if with_status else ():
             columns[f"{label}_status"] = pa.array(status, pa.string())
-            columns[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(pa.timestamp("us", "UTC"))
+            columns[f"{label}_event_time"] = pa.array(times, pa.int64()).cast(UTC)
         if with_status and self.recipe.defaults:
             columns[DEFAULTED] = pa.array(self.defaulted, pa.list_(pa.string()))
         return pa.Table.from_pydict(columns)
@@ -170,6 +195,9 @@ class ServedView(OnlineTable):
         DefinitionError: The code of a function cannot be imported, or has changed since it was registered.
     """
 
+    log: AnswerLog | None = None
+    """Logs a share of the answers. None: none are logged."""
+
     def __init__(
         self,
         record: OnlineTableRecord,
@@ -183,6 +211,8 @@ class ServedView(OnlineTable):
         private = set().union(*(part.pii for part in parts))
         self.recipe = content.recipe(super().kinds, None if functions is None else list(functions), private)
         self.functions = self.recipe.functions.functions
+        # Those of the version itself: the labels of the table can have the versions of groups in them, which change.
+        self._log_labels = dict(zip(self.labels, labels_of(content.lookups), strict=True))
         self.features = list(self.recipe.names)
         self._whole = self._plan_of(self.recipe)
         self._plans: dict[tuple[str, ...], Plan] = {}
@@ -194,6 +224,16 @@ class ServedView(OnlineTable):
     def kinds(self) -> dict[str, pa.DataType]:
         """The type of each feature that is looked up or read by the model, by its name."""
         return {**super().kinds, **self.recipe.kinds}
+
+    def layout(self, view: ViewRecord) -> Layout:
+        """Return the columns of the log of its answers.
+
+        Raises:
+            DefinitionError: A column of the view has the name of one of the log.
+        """
+        recipe = self.recipe
+        kinds = {**recipe.request, **recipe.looked_up, **recipe.functions.outputs}
+        return Layout(view, self.key_fields, kinds, list(self._log_labels.values()))
 
     @property
     def request_fields(self) -> list[pa.Field]:
@@ -254,14 +294,36 @@ class ServedView(OnlineTable):
         except NotOnlineError:
             return None
         found = [piece.values(read.alive) for piece, read in zip(plan.selection.pieces, reads, strict=True)]
-        made = []
+        made, logged = [], self.log.chosen(len(rows)) if self.log else ()
         for i in range(len(rows)):
             values = dict(zip(plan.recipe.request, [one[i] for one in request], strict=True))
             for piece, one in zip(plan.selection.pieces, found, strict=True):
                 values.update(zip(piece.names, one[i]))  # noqa: B905 - rows may have further values at their end
             key = dict(zip(self.keys, [one[i] for one in keys], strict=True))
-            made.append(key | plan.recipe.row(values, key))
+            if i in logged:
+                made.append(key | self._logged_row(plan, values, key, reads, i))
+            else:
+                made.append(key | plan.recipe.row(values, key))
         return made, reads
+
+    def _logged_row(
+        self, plan: Plan, values: dict[str, Any], key: dict[str, Any], reads: Sequence[Read], i: int
+    ) -> dict[str, Any]:
+        """Return what the model reads for a row, and log it."""
+        raw, defaulted = dict(values), list[str]()
+        made = plan.recipe.row(values, key, defaulted)
+        entry = {**key, **raw, **made, SERVED_AT: reads[0].at, DEFAULTED: [one for one in made if one in defaulted]}
+        if plan is not self._whole:
+            entry[ASKED] = list(plan.recipe.names)
+        for piece, read in zip(plan.selection.pieces, reads, strict=True):
+            row, alive = read.rows[i], read.alive[i]
+            label = self._log_labels[piece.label]
+            entry[f"{label}_status"] = NOT_FOUND if row is None else EXPIRED if alive is None else FOUND
+            entry[f"{label}_event_time"] = None if row is None else row[-1]
+            entry[f"{label}_snapshot"] = read.state.snapshot
+        if self.log:
+            self.log.add(entry)
+        return made
 
     def find(self, columns: Mapping[str, Values], features: Sequence[str] | None, at: int | None) -> Answer:  # type: ignore[override]  # an answer is used as what is found
         """Look up and compute the features of some rows, given as one column per join key and request value.
@@ -282,7 +344,11 @@ class ServedView(OnlineTable):
         encoded = selection.entities.encode(keys)
         reads = self.read(selection.entities, encoded, at) if selection.pieces else []
         found = Found(self.record.name, {name: self._keys[name] for name in keys}, keys, selection, reads)
-        return Answer(found, request, plan.recipe)
+        answer = Answer(found, request, plan.recipe)
+        if self.log and (rows := self.log.chosen(len(keys[self.keys[0]]))):
+            asked = None if plan is self._whole else list(plan.recipe.names)
+            self.log.add_block(answer.logged(rows, asked, self._log_labels))
+        return answer
 
     def plan(self, features: Sequence[str] | None) -> Plan:
         """Return how some features are made, or all if None.

@@ -10,8 +10,9 @@ import pyarrow as pa
 from pyarrow import types as is_
 
 from seeknal.names import split_version
+from seeknal.serve.answer_log import DEFAULTED
 from seeknal.serve.parts import EXPIRED, FOUND, NOT_FOUND
-from seeknal.serve.views import DEFAULTED, ServedView
+from seeknal.serve.views import ServedView
 from seeknal.server.held import Held
 from seeknal.server.http import JSON, MSGPACK
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from seeknal.serve.online_tables import OnlineTables
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Verified
+    from seeknal.views.logged import Wanted
 
 _LONGEST = 2**62
 """More microseconds than there are between two event times, and more rows than there are."""
@@ -377,6 +378,32 @@ class FeatureViews:
                     view.content.loaded()
                 except DefinitionError as error:
                     raise DefinitionError(f"{view.label} is served and cannot be computed: {error}") from error
+
+    def verify_log(self, view: ViewRecord, wanted: Wanted = True, on_progress: OnProgress = no_progress) -> Verified:
+        """Compare logged answers of a version of a view with what history gives for their moments; see `seeknal.views.logged`.
+
+        Args:
+            view: The version.
+            wanted: Which answers: True for all, a share from 0 to 1, the number of the newest, or an interval of their moments.
+            on_progress: Called with each step.
+
+        Raises:
+            DefinitionError: None was logged, a function cannot be imported, or `wanted` has the wrong form.
+        """
+        from seeknal.serve.online_table import labels_of
+        from seeknal.views.logged import Logged, compare, logged_rows, recipe_now
+
+        self._tables.flush_logs()
+        on_progress(f"Reading the log of {view.label}")
+        rows = logged_rows(self._catalog, self._engine(), view, wanted)
+        served = meant(self._tables.all(project=view.project), view.table)
+        ttl = served[0].ttl if served else None
+        sources = [one if ttl is None else one.with_ttl(ttl) for one in self.sources(view)]
+        recipe = recipe_now(view.content, sources)
+        on_progress(f"Recomputing {len(rows):,} answers of {view.label}")
+        return compare(
+            self._catalog, self._engine(), Logged(view, sources, recipe, labels_of(view.content.lookups), rows)
+        )
 
     def verify(self, view: ViewRecord, sample: int | None = None, on_progress: OnProgress = no_progress) -> Verified:
         """Compare what a served version of a view answers with history as of now; see `seeknal.views.verification`.

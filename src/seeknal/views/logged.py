@@ -1,0 +1,301 @@
+"""Recomputing logged answers from history: the proof that what was served is what a training set has."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isclose
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seeknal.define.request_feature import RequestFeature, load
+from seeknal.engine import Engine
+from seeknal.errors import DefinitionError, StoreError
+from seeknal.join import retrieval
+from seeknal.join.viewed import kinds_of
+from seeknal.registry import ViewRecord
+from seeknal.registry.catalog import Catalog
+from seeknal.registry.source import Source
+from seeknal.registry.view_content import FunctionContent, ViewContent
+from seeknal.request.recipe import Recipe
+from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT
+from seeknal.serve.verification import OTHER, Difference, Verified, places_of_difference
+from seeknal.values.arguments import check_number, check_share
+from seeknal.values.display import records, shown_values
+from seeknal.values.times import Interval, Moment, instant, now
+
+if TYPE_CHECKING:
+    pass
+
+LATE, CODE, TYPE, GONE = "late data", "changed code", "type", "not known: what was stored then was removed"
+"""Causes of differences between a logged answer and history, besides another value."""
+_EVERY = 2**62
+_AT_ONCE, _SHOWN = 50_000, 10
+_NEAR = 1e-9
+_LATER = 20
+"""How many snapshots after the loaded one are tried: rows that were pushed before a read are committed after it."""
+
+Wanted = bool | float | int | Interval | Sequence[Moment]
+"""Which logged answers to recompute: True for all, a share of them, the number of the newest, or those of an interval."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Logged answers, and what they are compared with.
+
+    Args:
+        view: The version of the view.
+        sources: Its lookups, as stored now.
+        recipe: Makes what the model reads, with the functions as their code is now.
+        labels: The labels of the sources in the columns of statuses.
+        rows: The rows of the log.
+    """
+
+    view: ViewRecord
+    sources: Sequence[Source]
+    recipe: Recipe
+    labels: Sequence[str]
+    rows: pa.Table
+
+    @property
+    def content(self) -> ViewContent:
+        """What the version is."""
+        return self.view.content
+
+    @property
+    def rounded(self) -> frozenset[str]:
+        """The looked-up features that are compared with a tolerance."""
+        return frozenset[str]().union(*(one.rounded for one in self.sources))
+
+    def was_asked(self, name: str) -> np.ndarray:
+        """Return in which rows a feature was computed or looked up."""
+        needed: dict[tuple[str, ...] | None, bool] = {None: True}
+        asked = [None if one is None else tuple(one) for one in self.rows[ASKED].to_pylist()]
+        for one in set(asked) - {None}:
+            recipe = self.recipe.only(one or ())
+            needed[one] = name in {*recipe.looked_up, *recipe.request, *recipe.names}
+        return np.fromiter((needed[one] for one in asked), bool, len(asked))
+
+    def given(self) -> dict[str, pa.ChunkedArray]:
+        """Return the inputs of the recipe as they were logged: with null where a default took its place."""
+        defaulted = self.rows[DEFAULTED].to_pylist()
+        columns = {}
+        for name in (*self.recipe.request, *self.recipe.looked_up):
+            column = self.rows[name]
+            if name in self.recipe.defaults and name in self.recipe.names:
+                was_null = pa.array([name in (one or ()) for one in defaulted])
+                column = pc.if_else(was_null, pa.scalar(None, column.type), column)
+            columns[name] = column
+        return columns
+
+
+def logged_rows(catalog: Catalog, engine: Engine, view: ViewRecord, wanted: Wanted) -> pa.Table:
+    """Return logged answers of a version of a view, the newest first.
+
+    Raises:
+        DefinitionError: None were logged yet, or `wanted` has the wrong form.
+    """
+    record = catalog.registry.group(view.project, view.log)
+    if record is None or record.group.description != view.log_description or not catalog.versions(record):
+        raise DefinitionError(f"No answer of {view.label} was logged yet. Serve it with log=0.01, for example.")
+    version, snapshot = catalog.read(record, None)
+    span, limit, share = _read_wanted(wanted)
+    rows = engine.sample(snapshot.within(version.schema, span), limit)
+    if share < 1:
+        rows = rows.filter(pa.array(np.random.default_rng().random(len(rows)) < share))
+    return rows
+
+
+def _read_wanted(wanted: Wanted) -> tuple[Interval, int, float]:
+    if isinstance(wanted, bool) and wanted:
+        return Interval(), _EVERY, 1.0
+    if isinstance(wanted, Interval):
+        return wanted, _EVERY, 1.0
+    if isinstance(wanted, float):
+        return Interval(), _EVERY, check_share("log", wanted)
+    if isinstance(wanted, list | tuple) and len(wanted) == 2:  # noqa: PLR2004 - start and end
+        return Interval(instant(wanted[0]), instant(wanted[1], whole_day=True)), _EVERY, 1.0
+    return Interval(), check_number("log", wanted, 1000), 1.0
+
+
+def recipe_now(content: ViewContent, sources: Sequence[Source]) -> Recipe:
+    """Return the recipe of a view with its functions as their code is now, even if that is not what was registered.
+
+    Raises:
+        DefinitionError: A function cannot be imported, or needs other inputs than the view has.
+    """
+    functions = [_function_now(one) for one in content.functions]
+    known = {*content.types, *content.request, *(name for one in functions for name in one.outputs)}
+    features = tuple(name for name in content.features if name in known)
+    defaults = {name: value for name, value in content.defaults.items() if name in known}
+    return replace(content, features=features, defaults=defaults).recipe(kinds_of(sources), functions)
+
+
+def _function_now(known: FunctionContent) -> RequestFeature:
+    try:
+        return load(msgspec.to_builtins(known))
+    except DefinitionError as error:
+        module, _, name = known.function.partition(":")
+        found = getattr(importlib.import_module(module), name, None) if hasattr(error, "changed") else None
+        if not isinstance(found, RequestFeature):
+            raise
+        return found
+
+
+def compare(catalog: Catalog, engine: Engine, logged: Logged) -> Verified:
+    """Compare logged answers with what history gives for their moments now, and find the cause of each difference."""
+    label, rows = logged.view.label, logged.rows
+    compared, found = 0, list[Difference]()
+    for start in range(0, len(rows), _AT_ONCE):
+        comparison = _Comparison(catalog, engine, replace(logged, rows=rows.slice(start, _AT_ONCE)))
+        found += comparison.differences()
+        compared += comparison.compared
+    gone = [name for name in logged.content.features if name not in logged.recipe.kinds]
+    return Verified(
+        label,
+        now(),
+        len(rows),
+        compared,
+        len(found),
+        tuple(found[:_SHOWN]),
+        tolerance=_NEAR if logged.rounded else 0,
+        not_compared=tuple(f"{name}: its function computes it no more" for name in gone),
+    )
+
+
+class _Comparison:
+    """The comparison of some logged rows.
+
+    Args:
+        catalog: The catalog of the home.
+        engine: The engine that joins.
+        logged: The rows.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Engine, logged: Logged) -> None:
+        self._catalog, self._engine, self._logged = catalog, engine, logged
+        self.compared = 0
+        self._keys = list(dict.fromkeys(name for one in logged.sources for name in one.keys.values()))
+        self._causes: dict[tuple[int, str], str] = {}
+
+    def differences(self) -> list[Difference]:
+        """Return the values that differ, each with its cause."""
+        logged = self._logged
+        looked_up = self._look_up(logged.sources, logged.rows)
+        for source, label in zip(logged.sources, logged.labels, strict=True):
+            for name in source.features.values():
+                self._compare_looked_up(source, label, name, looked_up[name])
+        given = logged.given()
+        retyped = {name for name, kind in logged.recipe.looked_up.items() if given[name].type != kind}
+        now_it_is = self._recomputed({**looked_up, **{name: given[name] for name in logged.recipe.request}})
+        as_logged = self._recomputed(
+            {name: looked_up.get(name, one) if name in retyped else one for name, one in given.items()}
+        )
+        for name in logged.recipe.functions.outputs:
+            if name not in logged.recipe.names:
+                continue
+            if retyped & logged.recipe.only((name,)).looked_up.keys():
+                self._causes |= {(int(row), name): TYPE for row in np.flatnonzero(logged.was_asked(name))}
+            else:
+                self._compare_computed(name, now_it_is[name], as_logged[name])
+        return [self._difference(row, name, cause, now_it_is, looked_up) for (row, name), cause in self._causes.items()]
+
+    def _look_up(self, sources: Sequence[Source], rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+        found = retrieval.look_up(self._engine, sources, rows.select(self._keys), rows[SERVED_AT], Interval())
+        return dict(zip(found.column_names, found.columns, strict=True))
+
+    def _recomputed(self, given: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+        recipe = self._logged.recipe
+        keys = self._logged.rows.select(self._keys)
+        return recipe.columns(
+            given,
+            dict(zip(keys.column_names, keys.columns, strict=True)),
+        )
+
+    def _filled(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return a looked-up feature as the log has it: with its default, if the model reads it."""
+        recipe = self._logged.recipe
+        return (
+            pc.fill_null(column, recipe.defaults[name][0])
+            if name in recipe.defaults and name in recipe.names
+            else column
+        )
+
+    def _places(self, name: str, column: pa.ChunkedArray) -> list[int]:
+        """Return in which rows a column differs from what was logged, among those in which it was asked for."""
+        asked = self._logged.was_asked(name)
+        self.compared += int(asked.sum())
+        mine = self._logged.rows[name]
+        if mine.type != column.type:
+            self._causes |= {(int(row), name): TYPE for row in np.flatnonzero(asked)}
+            return []
+        places = [row for row in places_of_difference(mine, column) if asked[row]]
+        if name in self._logged.rounded:
+            places = [row for row in places if not _is_near(mine[row].as_py(), column[row].as_py())]
+        return places
+
+    def _compare_looked_up(self, source: Source, label: str, name: str, column: pa.ChunkedArray) -> None:
+        places = self._places(name, self._filled(name, column))
+        snapshots = self._logged.rows[f"{label}_snapshot"].to_pylist()
+        by_snapshot: dict[int, list[int]] = {}
+        for row in places:
+            by_snapshot.setdefault(snapshots[row], []).append(row)
+        for snapshot, own in by_snapshot.items():
+            for row, cause in self._as_stored_then(source, name, snapshot, own):
+                self._causes[row, name] = cause
+
+    def _as_stored_then(self, source: Source, name: str, snapshot: int, rows: list[int]) -> Iterator[tuple[int, str]]:
+        """Yield for rows that differ now whether they are equal to what was stored when they were answered."""
+        left, removed = list(rows), False
+        last = self._catalog.log(source.stored).newest()
+        for number in range(snapshot, min(last, snapshot + _LATER) + 1):
+            if not left:
+                return
+            try:
+                lookup = replace(source.lookup, version=source.version.number)
+                then = self._catalog.source(lookup, number)
+                own = self._logged.rows.take(pa.array(left, pa.int64()))
+                column = self._filled(name, self._look_up([then], own)[name])
+            except (StoreError, DefinitionError):  # the snapshot was vacuumed, or is of before the version
+                removed = removed or number == snapshot
+                continue
+            differing = set(places_of_difference(own[name], column))
+            yield from ((row, LATE) for i, row in enumerate(left) if i not in differing)
+            left = [row for i, row in enumerate(left) if i in differing]
+        yield from ((row, GONE if removed else OTHER) for row in left)
+
+    def _compare_computed(self, name: str, column: pa.ChunkedArray, as_logged: pa.ChunkedArray) -> None:
+        logged = self._logged
+        of_code = set(self._places(name, as_logged))
+        for row in of_code:
+            self._causes[row, name] = CODE
+        inputs = {*logged.recipe.only((name,)).looked_up}
+        if inputs & logged.rounded or logged.rows[name].type != column.type:
+            return  # equal inputs up to a tolerance can give any other result, so those that were logged decide
+        for row in places_of_difference(logged.rows[name], column):
+            causes = {self._causes[row, one] for one in inputs if (row, one) in self._causes}
+            if row not in of_code and logged.was_asked(name)[row]:
+                self._causes[row, name] = causes.pop() if len(causes) == 1 else OTHER
+
+    def _difference(
+        self,
+        row: int,
+        name: str,
+        cause: str,
+        computed: Mapping[str, pa.ChunkedArray],
+        looked_up: Mapping[str, pa.ChunkedArray],
+    ) -> Difference:
+        logged = self._logged
+        column = computed[name] if name in computed else self._filled(name, looked_up[name])
+        (there,), (here,) = (shown_values(pa.repeat(one[row], 1)) for one in (logged.rows[name], column))
+        entity = records(logged.rows.select(self._keys).slice(row, 1))[0]
+        return Difference(logged.view.label, logged.view.number, entity, name, there, here, cause)
+
+
+def _is_near(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and isclose(one, other, rel_tol=_NEAR)
