@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from seeknal.define.feature_view import ViewDefinition
 from seeknal.define.label import DROP
@@ -30,9 +27,9 @@ from seeknal.registry.views import save_version
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.display import Shown
-from seeknal.values.times import DAY, Interval, Moment, instant, now, show
-from seeknal.values.types import UTC
+from seeknal.values.times import Interval, Moment, now, show
 from seeknal.views import definitions
+from seeknal.views.completeness import complete_until
 
 if TYPE_CHECKING:
     from seeknal.define.request_feature import RequestFeature
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
     from seeknal.serve.open_tables import ServedTable
     from seeknal.serve.verification import Verified
     from seeknal.views.logged import Wanted
-
-_LONGEST = 2**62
-"""More microseconds than there are between two event times, and more rows than there are."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +319,7 @@ class FeatureViews:
             return sources, Viewed(own)
         source = self._label_source(view, content.label, rows.as_of)
         _check_types(view, source, {content.label.column: content.label.type})
-        until = _complete_until(self._engine, source, rows)
+        until = complete_until(self._engine, source, rows.as_of, rows.label_until)
         return [*sources, source], Viewed(own, content.label, source, until)
 
     def _label_source(self, view: ViewRecord, label: LabelContent, as_of: AsOf | None) -> Source:
@@ -478,41 +472,6 @@ def _check_types(view: ViewRecord, source: Source, known: Mapping[str, str]) -> 
                 "definition again, which makes the view's next version, and train with that.",
                 name=name,
             )
-
-
-def _complete_until(engine: Callable[[], Engine], source: Source, rows: ViewSpine) -> int:
-    """Return the time up to which the events of a label are complete."""
-    clock = instant(rows.as_of) if isinstance(rows.as_of, str | date) else now()
-    if rows.label_until is not None:
-        until = instant(rows.label_until, whole_day=True)
-        if until > clock:
-            raise DefinitionError(
-                f"label_until={rows.label_until!r} is after {show(clock)}, so not all events are known yet."
-            )
-        return until
-    newest = max((file.end for file in source.snapshot.files if file.end is not None), default=None)
-    if (
-        newest is not None and source.snapshot.has_hidden
-    ):  # the file's newest event may have been corrected to another time
-        newest = _newest_that_counts(engine(), source, newest)
-    return clock if newest is None else min(clock, newest)
-
-
-def _newest_that_counts(engine: Engine, source: Source, newest: int) -> int | None:
-    """Return the event time of the newest row that no correction hides; None if there is none. Few rows are read, unless many are hidden.
-
-    Args:
-        engine: The engine that reads rows.
-        source: What computes the label.
-        newest: The event time of the newest row, hidden or not.
-    """
-    time, span = source.stored_schema.event_time.name, DAY
-    while span < _LONGEST:
-        rows = engine.sample(source.stored_rows(Interval(newest - span, None)), _LONGEST)
-        if len(rows):
-            return int(pc.max(rows[time].cast(UTC).cast(pa.int64())).as_py())
-        span *= 16
-    return None
 
 
 def _tell(viewed: Viewed, unfinished: int) -> None:
