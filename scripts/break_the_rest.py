@@ -975,8 +975,8 @@ MUTATIONS = (
     ),
     view(
         "a fault of parity is taken for late data",
-        "GONE if removed else OTHER) for row in left)",
-        "GONE if removed else LATE) for row in left)",
+        "        self._set(left, name, GONE if removed else OTHER)\n",
+        "        self._set(left, name, GONE if removed else LATE)\n",
         "views/logged.py",
         "test_view_logs.py::test_a_parity_fault_is_told",
     ),

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import httpx2
@@ -124,6 +125,44 @@ def test_wrong_rows_and_names_over_http_get_the_messages_of_the_library(server):
             client.view("offer@9")
     answer = httpx2.get(server.url + "/v1/online/offer", params={"product_id": 1})
     assert (answer.status_code, "lack 'cart_value'" in answer.json()["detail"]) == (400, True)
+
+
+def test_request_values_of_every_kind_arrive_exactly(home):
+    request = {
+        "day": pa.date32(),
+        "due": pa.decimal128(10, 2),
+        "at": pa.timestamp("us", "UTC"),
+        "big": pa.int64(),
+        "tags": pa.list_(pa.string()),
+    }
+    view = FeatureView("kinds", [prices()], request=request).serve()
+    given = {
+        "product_id": 1,
+        "day": NOW.date(),
+        "due": Decimal("12.50"),
+        "at": NOW,
+        "big": 2**60 + 1,
+        "tags": ["a", None],
+    }
+    own = view.get_features([given], "dicts")
+    assert {name: own[0][name] for name in given} == given
+    session.close()
+    server = Server(home, env=ENV).start()
+    try:
+        with Client(server.url) as client:
+            assert client.get_view_features("kinds", [given], "dicts") == own
+            assert client.get_view_features("kinds", pa.Table.from_pylist([given]), "dicts") == own
+        text = given | {"day": str(NOW.date()), "due": "12.50", "at": NOW.isoformat(), "big": str(2**60 + 1)}
+        with httpx2.Client(base_url=server.url) as http:
+            (row,) = http.post("/v1/views/kinds", json={"keys": [text]}).json()["rows"]
+            assert {name: row[name] for name in ("day", "due", "big", "tags")} == {
+                name: text[name] for name in ("day", "due", "big", "tags")
+            }
+            assert datetime.fromisoformat(row["at"]) == NOW
+            assert http.get("/v1").status_code == 404
+            assert http.post("/v1/views/kinds", json={"keys": [text | {"due": 12.5}]}).status_code == 400
+    finally:
+        server.stop()
 
 
 def test_a_view_is_described_with_its_versions(server, view):

@@ -317,7 +317,7 @@ class FeatureView:
         Args:
             target: An online store other than the configured one: a folder, or the URL of Redis, without a password.
             ttl: How long stored values are valid, in place of the groups' own ttl. Windows end by themselves.
-            log: The share of the answers to log, from 0 to 1. None: none.
+            log: The share of the answers to log, from 0 to 1, with all rows of each. None: none.
             on_progress: Called with each step. None: steps are shown on a terminal if the call takes more than a second.
             take_over: Also overwrite rows that another home, or a deleted group, left in the store.
 

@@ -49,7 +49,10 @@ class HomeLogWriter:
         # No erasure runs meanwhile. Each records its end, so that no row that was taken before it is written after it.
         with core.catalog.keeping():
             record = core.registry.group(group.project or "", group.name)
-            if record is None:  # deleted, with what it had
+            if record is None:
+                notice(
+                    f"{len(items):,} answers of {log.view.label} are not logged, because its log was deleted. Serve the view again."
+                )
                 return
             erased = core.registry.last_erasures().get(record.id, -1)
             kept = [one for one in items if one.taken > erased]

@@ -13,13 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 import pyarrow as pa
 
 from seeknal.define.event_group import EventGroup, event_group
-from seeknal.errors import DefinitionError, SeeknalError, notice
+from seeknal.errors import DefinitionError, SeeknalError, SeeknalWarning, notice
 from seeknal.registry import ViewRecord
 from seeknal.system.forks import PerProcess
 from seeknal.values import exact
@@ -149,7 +150,7 @@ class AnswerLog:
 
     Args:
         layout: The columns of the log.
-        share: The share of the rows to log, from 0 to 1.
+        share: The share of the answers to log, from 0 to 1. The answer to a call is logged with all its rows, or not at all.
         writer: Stores them.
     """
 
@@ -158,10 +159,9 @@ class AnswerLog:
         self._share = share
         self._queue = PerProcess(lambda: _Queue(layout, writer))
 
-    def chosen(self, rows: int) -> list[int]:
-        """Return which rows of an answer to log, by chance."""
-        share, chance = self._share, random.random
-        return [row for row in range(rows) if chance() < share]
+    def chosen(self) -> bool:
+        """Return whether to log the answer to a call, by chance."""
+        return random.random() < self._share  # noqa: S311 - no secret
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Log a row."""
@@ -198,7 +198,7 @@ class _Queue:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="seeknal-log", daemon=True)
                 self._thread.start()
-            elif not before or before < _AT_ONCE <= self._rows:
+            elif before < _AT_ONCE <= self._rows:
                 self._changed.notify()
 
     def flush(self) -> None:
@@ -214,6 +214,12 @@ class _Queue:
                 except SeeknalError:
                     self._put_back(items)
                     raise
+        with self._changed:
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            notice(
+                f"{dropped:,} answers of {self._layout.view.label} were not logged: they came faster than they are written."
+            )
 
     def _take(self) -> list[tuple[Entry | Block, int]]:
         with self._changed:
@@ -221,11 +227,6 @@ class _Queue:
             while self._items and len(items) < _AT_ONCE:
                 items.append(self._items.popleft())
                 self._rows -= items[-1][1]
-            dropped, self._dropped = self._dropped, 0
-        if dropped:
-            notice(
-                f"{dropped:,} answers of {self._layout.view.label} were not logged: they came faster than they are written."
-            )
         return items
 
     def _put_back(self, items: Sequence[tuple[Entry | Block, int]]) -> None:
@@ -234,18 +235,27 @@ class _Queue:
             self._rows += sum(rows for _, rows in items)
 
     def _run(self) -> None:
+        """Write what is added, until there is nothing left to write."""
         pause = _AGE
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._rows)
+                if not self._rows:
+                    self._thread = None
+                    return
                 self._changed.wait_for(lambda: self._rows >= _AT_ONCE, pause)
             began = time.monotonic()
             try:
                 self.flush()
                 pause = max(_AGE, _PAUSE * (time.monotonic() - began))
             except Exception as error:  # noqa: BLE001 - nothing calls this thread, so the user hears of an error only here
-                notice(f"Answers of {self._layout.view.label} could not be logged yet: {error}")
-                time.sleep(_RETRY)
+                _tell(f"Answers of {self._layout.view.label} could not be logged yet: {error}")
+                pause = _RETRY
+
+
+def _tell(text: str) -> None:
+    """Give a notice from a thread, which must go on even where notices are errors."""
+    with suppress(SeeknalWarning):
+        notice(text)
 
 
 # What a parent has logged is its own to write, and its threads may hold the locks of its queues.

@@ -22,6 +22,7 @@ from seeknal.values.types import UTC
 
 if TYPE_CHECKING:
     from seeknal.define.request_feature import RequestFeature
+    from seeknal.serve.answer_log import AnswerLog
 
 ONLINE_OUTPUTS = ("pandas", "polars", "arrow", "dicts")
 _MOST_SELECTIONS = 100
@@ -125,6 +126,8 @@ class OnlineTable:
 
     functions: Sequence[RequestFeature] | None = None
     """The functions of the view that it serves; None if that only looks up features."""
+    log: AnswerLog | None = None
+    """Logs a share of the answers. None: none are logged."""
 
     def __init__(self, record: OnlineTableRecord, parts: Sequence[Part]) -> None:
         self.record = record

@@ -199,7 +199,7 @@ class OnlineTables:
             sources: The sources of its lookups, as `FeatureViews.sources` returns them.
             target: As in `serve`.
             ttl: As in `serve`.
-            log: The share of the answers to log, from 0 to 1. None: none.
+            log: The share of the answers to log, from 0 to 1, with all rows of each. None: none.
             at: As in `serve`.
             on_progress: As in `serve`.
             take_over: As in `serve`.
@@ -211,6 +211,7 @@ class OnlineTables:
         """
         if view.retired_at is not None:
             raise DefinitionError(f"{view.label} was retired. Register its definition again, which takes it up again.")
+        view.content.loaded()  # before anything is loaded: code that is not what was registered cannot be served
         options = self._options(target, ttl, at, on_progress, take_over=take_over, log=log)
         return self._create(view, view.table, sources, options)
 
@@ -247,11 +248,10 @@ class OnlineTables:
             view=view.number,
             log=options.log,
         )
-        ask = options.ask
         if table.log:
             self._register_log(view, table)
         with self._catalog.lifetimes.using(*(source.record for source in sources)):
-            before = retry_on_conflict(table.label, lambda: self._serve(sources, table, ask))
+            before = retry_on_conflict(table.label, lambda: self._serve(sources, table, options.ask))
         if before and not self._goes_on(before, table):
             notice(f"Online table {table.label!r} was replaced. It now has {table}. It had {before}.")
         return ServedTable(self._opener, table)

@@ -31,6 +31,10 @@ class Read(NamedTuple):
     alive: list[WireRow | None]
     at: int
 
+    def of(self, rows: Sequence[int]) -> Read:
+        """Return the same read of some of the requested entities."""
+        return Read(self.state, [self.rows[i] for i in rows], [self.alive[i] for i in rows], self.at)
+
     @property
     def statuses(self) -> list[str]:
         """The status of each requested entity: found, not found or expired."""

@@ -15,10 +15,10 @@ from seeknal.names import check_features, did_you_mean, quoted
 from seeknal.registry import OnlineTableRecord, ViewRecord
 from seeknal.registry.view_content import ViewContent
 from seeknal.request.recipe import Recipe, request_column
-from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT, AnswerLog, Layout
+from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT, Layout
 from seeknal.serve.keys import Key, check_keys, exact_columns
 from seeknal.serve.online_table import Found, OnlineTable, as_python, labels_of
-from seeknal.serve.parts import EXPIRED, FOUND, NOT_FOUND, Part, Read, Selection
+from seeknal.serve.parts import Part, Read, Selection
 from seeknal.values import exact, frames
 from seeknal.values.times import now
 from seeknal.values.types import UTC
@@ -109,26 +109,25 @@ class Answer:
         nulls = {name: column.to_pylist() for name, column in self._made[1].items()}
         return [[name for name, one in nulls.items() if one[row]] for row in range(len(self))]
 
-    def logged(self, rows: Sequence[int], asked: list[str] | None, labels: Mapping[str, str]) -> pa.Table:
-        """Return some rows of the answer as its log has them.
+    def logged(self, asked: list[str] | None, labels: Mapping[str, str]) -> pa.Table:
+        """Return the answer as its log has it.
 
         Args:
-            rows: The rows.
             asked: The features that were asked for. None: all.
             labels: The label of each part in the log, by its label in columns of statuses.
         """
-        names = pa.list_(pa.string())
+        names, count = pa.list_(pa.string()), len(self)
         at = self.reads[0].at if self.reads else now()
         columns: dict[str, Any] = {**self.keys, **self.looked_up, **self.request, **self.features}
-        columns[SERVED_AT] = pa.array([at] * len(self), pa.int64()).cast(UTC)
-        columns[ASKED] = pa.array([asked] * len(self), names)
+        columns[SERVED_AT] = pa.array([at] * count, pa.int64()).cast(UTC)
+        columns[ASKED] = pa.array([asked] * count, names)
         columns[DEFAULTED] = pa.array(self.defaulted, names)
         for piece, read in zip(self.found.selection.pieces, self.reads, strict=True):
             label = labels[piece.label]
             columns[f"{label}_status"] = pa.array(read.statuses, pa.string())
             columns[f"{label}_event_time"] = pa.array(read.times, pa.int64()).cast(UTC)
-            columns[f"{label}_snapshot"] = pa.array([read.state.snapshot] * len(self), pa.int64())
-        return pa.Table.from_pydict(columns).take(pa.array(rows, pa.int64()))
+            columns[f"{label}_snapshot"] = pa.array([read.state.snapshot] * count, pa.int64())
+        return pa.Table.from_pydict(columns)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -194,9 +193,6 @@ class ServedView(OnlineTable):
     Raises:
         DefinitionError: The code of a function cannot be imported, or has changed since it was registered.
     """
-
-    log: AnswerLog | None = None
-    """Logs a share of the answers. None: none are logged."""
 
     def __init__(
         self,
@@ -291,16 +287,16 @@ class ServedView(OnlineTable):
             return None
         try:
             reads = self.read(plan.selection.entities, encoded, at)
-        except NotOnlineError:
+            found = [piece.values(read.alive) for piece, read in zip(plan.selection.pieces, reads, strict=True)]
+        except (NotOnlineError, OverflowError, ValueError):  # the last two are of values that Python cannot hold
             return None
-        found = [piece.values(read.alive) for piece, read in zip(plan.selection.pieces, reads, strict=True)]
-        made, logged = [], self.log.chosen(len(rows)) if self.log else ()
+        made, logged = [], self.log is not None and self.log.chosen()
         for i in range(len(rows)):
             values = dict(zip(plan.recipe.request, [one[i] for one in request], strict=True))
             for piece, one in zip(plan.selection.pieces, found, strict=True):
                 values.update(zip(piece.names, one[i]))  # noqa: B905 - rows may have further values at their end
             key = dict(zip(self.keys, [one[i] for one in keys], strict=True))
-            if i in logged:
+            if logged:
                 made.append(key | self._logged_row(plan, values, key, reads, i))
             else:
                 made.append(key | plan.recipe.row(values, key))
@@ -316,10 +312,8 @@ class ServedView(OnlineTable):
         if plan is not self._whole:
             entry[ASKED] = list(plan.recipe.names)
         for piece, read in zip(plan.selection.pieces, reads, strict=True):
-            row, alive = read.rows[i], read.alive[i]
-            label = self._log_labels[piece.label]
-            entry[f"{label}_status"] = NOT_FOUND if row is None else EXPIRED if alive is None else FOUND
-            entry[f"{label}_event_time"] = None if row is None else row[-1]
+            label, own = self._log_labels[piece.label], read.of([i])
+            entry[f"{label}_status"], entry[f"{label}_event_time"] = own.statuses[0], own.times[0]
             entry[f"{label}_snapshot"] = read.state.snapshot
         if self.log:
             self.log.add(entry)
@@ -345,9 +339,9 @@ class ServedView(OnlineTable):
         reads = self.read(selection.entities, encoded, at) if selection.pieces else []
         found = Found(self.record.name, {name: self._keys[name] for name in keys}, keys, selection, reads)
         answer = Answer(found, request, plan.recipe)
-        if self.log and (rows := self.log.chosen(len(keys[self.keys[0]]))):
+        if self.log and self.log.chosen():
             asked = None if plan is self._whole else list(plan.recipe.names)
-            self.log.add_block(answer.logged(rows, asked, self._log_labels))
+            self.log.add_block(answer.logged(asked, self._log_labels))
         return answer
 
     def plan(self, features: Sequence[str] | None) -> Plan:
@@ -382,10 +376,12 @@ class ServedView(OnlineTable):
         )
 
     def columns(self, keys: object) -> dict[str, Values]:
-        """Return rows as one column per join key and per request value; request values that no row has are left out.
+        """Return rows as one column per join key and per request value.
+
+        A request value that no row has, or that has no default and is missing in a row, is left out: `find` says if it is needed.
 
         Raises:
-            DataError: A row has an unknown name, or lacks a join key or a request value that has no default.
+            DataError: A row has an unknown name, or lacks a join key.
         """
         if not isinstance(keys, list | tuple):
             return self._from_frame(keys)
@@ -394,8 +390,13 @@ class ServedView(OnlineTable):
             return dict(zip(names, columns, strict=True))
         for row in keys:
             self.check_row(row)
-        given = [*self.keys, *(name for name in self.recipe.request if any(name in row for row in keys))]
-        return {name: [row[name] if name in self._keys else row.get(name) for row in keys] for name in given}
+        optional = self.recipe.defaults
+        given = [
+            name for name in self.recipe.request if (any if name in optional else all)(name in row for row in keys)
+        ]
+        made: dict[str, Values] = {name: [row[name] for row in keys] for name in self.keys}
+        made.update({name: [row.get(name) for row in keys] for name in given})
+        return made
 
     def _from_frame(self, rows: object) -> dict[str, Values]:
         check_keys(rows)

@@ -118,7 +118,7 @@ async def _answer(service: Service, request: Request, receive: Receive, send: Se
     try:
         # Online reads bypass the router, which would try its patterns one by one.
         parts = request.path.split("/")
-        if parts[1:2] == ["v1"] and (route := LOOKUPS.get((parts[2], len(parts)))):
+        if route := LOOKUPS.get((*parts[1:3], len(parts))):
             response = await route.respond(service, request, parts[3:])
             await response(scope, receive, send)
         else:

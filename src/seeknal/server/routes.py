@@ -155,5 +155,5 @@ ROUTES = (
     Route("/healthz", OPEN, {"GET": Operation(about.healthy, "get_health", {JSON: about.Health})}),
     Route("/readyz", OPEN, {"GET": Operation(about.ready, "get_readiness", {JSON: about.Health})}),
 )
-LOOKUPS = {(one.path.split("/")[2], one.path.count("/") + 1): one for one in (*_online, *_views)}
-"""The routes of online reads, by the second part of their path and the number of parts into which slashes split it."""
+LOOKUPS = {(*one.path.split("/")[1:3], one.path.count("/") + 1): one for one in (*_online, *_views)}
+"""The routes of online reads, by the first two names in their path and the number of parts into which slashes split it."""

@@ -408,7 +408,9 @@ class FeatureViews:
         from seeknal.views.verification import with_computed
 
         verified = self._tables.verify(self.table(view), sample=sample, on_progress=on_progress)
-        return with_computed(self, self._engine(), self._tables.open(self.table(view)), view, verified)
+        served = self._tables.open_as_registered(self.table(view))
+        served.log = None  # these are no answers to anyone
+        return with_computed(self, self._engine(), served, view, verified)
 
     def retire(self, view: ViewRecord, at: int | None = None) -> Retired:
         """Retire a version of a view: end its serving, and let no name without a version mean it. Its training sets stay."""

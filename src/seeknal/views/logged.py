@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 from typing import TYPE_CHECKING
@@ -72,14 +72,19 @@ class Logged:
         """The looked-up features that are compared with a tolerance."""
         return frozenset[str]().union(*(one.rounded for one in self.sources))
 
-    def was_asked(self, name: str) -> np.ndarray:
-        """Return in which rows a feature was computed or looked up."""
-        needed: dict[tuple[str, ...] | None, bool] = {None: True}
-        asked = [None if one is None else tuple(one) for one in self.rows[ASKED].to_pylist()]
-        for one in set(asked) - {None}:
-            recipe = self.recipe.only(one or ())
-            needed[one] = name in {*recipe.looked_up, *recipe.request, *recipe.names}
-        return np.fromiter((needed[one] for one in asked), bool, len(asked))
+    def each(self) -> Iterator[Logged]:
+        """Yield the rows that were asked for the same features, with the recipe of these. Of others, nothing was logged."""
+        asked = pc.fill_null(pc.binary_join(self.rows[ASKED], "\0"), "")
+        for one in pc.unique(asked):
+            names = one.as_py().split("\0") if one.as_py() else None
+            recipe = self.recipe if names is None else self.recipe.only(names)
+            yield replace(self, recipe=recipe, rows=self.rows.filter(pc.equal(asked, one)))
+
+    def filled(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return a looked-up feature as the log has it: with its default, if it was asked for and not only needed for what was."""
+        recipe = self.recipe
+        is_filled = name in recipe.defaults and name in recipe.names
+        return pc.fill_null(column, recipe.defaults[name][0]) if is_filled else column
 
     def given(self) -> dict[str, pa.ChunkedArray]:
         """Return the inputs of the recipe as they were logged: with null where a default took its place."""
@@ -152,9 +157,10 @@ def compare(catalog: Catalog, engine: Engine, logged: Logged) -> Verified:
     label, rows = logged.view.label, logged.rows
     compared, found = 0, list[Difference]()
     for start in range(0, len(rows), _AT_ONCE):
-        comparison = _Comparison(catalog, engine, replace(logged, rows=rows.slice(start, _AT_ONCE)))
-        found += comparison.differences()
-        compared += comparison.compared
+        for part in replace(logged, rows=rows.slice(start, _AT_ONCE)).each():
+            comparison = _Comparison(catalog, engine, part)
+            found += comparison.differences()
+            compared += comparison.compared
     gone = [name for name in logged.content.features if name not in logged.recipe.kinds]
     return Verified(
         label,
@@ -185,102 +191,89 @@ class _Comparison:
 
     def differences(self) -> list[Difference]:
         """Return the values that differ, each with its cause."""
-        logged = self._logged
+        logged, recipe = self._logged, self._logged.recipe
         looked_up = self._look_up(logged.sources, logged.rows)
         for source, label in zip(logged.sources, logged.labels, strict=True):
             for name in source.features.values():
-                self._compare_looked_up(source, label, name, looked_up[name])
+                if name in recipe.looked_up:
+                    self._compare_looked_up(source, label, name, looked_up[name])
         given = logged.given()
-        retyped = {name for name, kind in logged.recipe.looked_up.items() if given[name].type != kind}
-        now_it_is = self._recomputed({**looked_up, **{name: given[name] for name in logged.recipe.request}})
-        as_logged = self._recomputed(
-            {name: looked_up.get(name, one) if name in retyped else one for name, one in given.items()}
-        )
-        for name in logged.recipe.functions.outputs:
-            if name not in logged.recipe.names:
-                continue
-            if retyped & logged.recipe.only((name,)).looked_up.keys():
-                self._causes |= {(int(row), name): TYPE for row in np.flatnonzero(logged.was_asked(name))}
-            else:
+        retyped = {name for name, kind in recipe.looked_up.items() if given[name].type != kind}
+        history = {name: looked_up.get(name, column) for name, column in given.items()}
+        now_it_is = recipe.columns(history, self._own_keys)
+        as_logged = recipe.columns(given | {name: looked_up[name] for name in retyped}, self._own_keys)
+        for name in recipe.functions.outputs:
+            if name in recipe.names and retyped & recipe.only((name,)).looked_up.keys():
+                self._set(range(len(logged.rows)), name, TYPE)
+            elif name in recipe.names:
                 self._compare_computed(name, now_it_is[name], as_logged[name])
         return [self._difference(row, name, cause, now_it_is, looked_up) for (row, name), cause in self._causes.items()]
+
+    @property
+    def _own_keys(self) -> dict[str, pa.ChunkedArray]:
+        return {name: self._logged.rows[name] for name in self._keys}
+
+    def _set(self, rows: Iterable[int], name: str, cause: str) -> None:
+        self._causes |= {(row, name): cause for row in rows}
 
     def _look_up(self, sources: Sequence[Source], rows: pa.Table) -> dict[str, pa.ChunkedArray]:
         found = retrieval.look_up(self._engine, sources, rows.select(self._keys), rows[SERVED_AT], Interval())
         return dict(zip(found.column_names, found.columns, strict=True))
 
-    def _recomputed(self, given: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
-        recipe = self._logged.recipe
-        keys = self._logged.rows.select(self._keys)
-        return recipe.columns(
-            given,
-            dict(zip(keys.column_names, keys.columns, strict=True)),
-        )
-
-    def _filled(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return a looked-up feature as the log has it: with its default, if the model reads it."""
-        recipe = self._logged.recipe
-        return (
-            pc.fill_null(column, recipe.defaults[name][0])
-            if name in recipe.defaults and name in recipe.names
-            else column
-        )
-
-    def _places(self, name: str, column: pa.ChunkedArray) -> list[int]:
-        """Return in which rows a column differs from what was logged, among those in which it was asked for."""
-        asked = self._logged.was_asked(name)
-        self.compared += int(asked.sum())
-        mine = self._logged.rows[name]
-        if mine.type != column.type:
-            self._causes |= {(int(row), name): TYPE for row in np.flatnonzero(asked)}
-            return []
-        places = [row for row in places_of_difference(mine, column) if asked[row]]
+    def _places(self, name: str, column: pa.ChunkedArray, rows: pa.Table) -> list[int]:
+        """Return in which rows a column differs from what was logged."""
+        mine = rows[name]
+        places = places_of_difference(mine, column)
         if name in self._logged.rounded:
             places = [row for row in places if not _is_near(mine[row].as_py(), column[row].as_py())]
         return places
 
     def _compare_looked_up(self, source: Source, label: str, name: str, column: pa.ChunkedArray) -> None:
-        places = self._places(name, self._filled(name, column))
-        snapshots = self._logged.rows[f"{label}_snapshot"].to_pylist()
+        logged = self._logged
+        self.compared += len(logged.rows)
+        if logged.rows[name].type != column.type:
+            self._set(range(len(logged.rows)), name, TYPE)
+            return
+        snapshots = logged.rows[f"{label}_snapshot"].to_pylist()
         by_snapshot: dict[int, list[int]] = {}
-        for row in places:
+        for row in self._places(name, logged.filled(name, column), logged.rows):
             by_snapshot.setdefault(snapshots[row], []).append(row)
         for snapshot, own in by_snapshot.items():
-            for row, cause in self._as_stored_then(source, name, snapshot, own):
-                self._causes[row, name] = cause
+            self._compare_with_what_was_stored(source, name, snapshot, own)
 
-    def _as_stored_then(self, source: Source, name: str, snapshot: int, rows: list[int]) -> Iterator[tuple[int, str]]:
-        """Yield for rows that differ now whether they are equal to what was stored when they were answered."""
+    def _compare_with_what_was_stored(self, source: Source, name: str, snapshot: int, rows: list[int]) -> None:
+        """Find the cause for rows that differ now: whether they are equal to what was stored when they were answered."""
         left, removed = list(rows), False
         last = self._catalog.log(source.stored).newest()
         for number in range(snapshot, min(last, snapshot + _LATER) + 1):
-            if not left:
-                return
+            own = self._logged.rows.take(pa.array(left, pa.int64()))
             try:
                 lookup = replace(source.lookup, version=source.version.number)
-                then = self._catalog.source(lookup, number)
-                own = self._logged.rows.take(pa.array(left, pa.int64()))
-                column = self._filled(name, self._look_up([then], own)[name])
+                then = replace(self._catalog.source(lookup, number), record=source.record)
+                column = self._logged.filled(name, self._look_up([then], own)[name])
             except (StoreError, DefinitionError):  # the snapshot was vacuumed, or is of before the version
                 removed = removed or number == snapshot
                 continue
-            differing = set(places_of_difference(own[name], column))
-            yield from ((row, LATE) for i, row in enumerate(left) if i not in differing)
-            left = [row for i, row in enumerate(left) if i in differing]
-        yield from ((row, GONE if removed else OTHER) for row in left)
+            differing = self._places(name, column, own)
+            self._set((row for i, row in enumerate(left) if i not in differing), name, LATE)
+            if not (left := [left[i] for i in differing]):
+                return
+        self._set(left, name, GONE if removed else OTHER)
 
     def _compare_computed(self, name: str, column: pa.ChunkedArray, as_logged: pa.ChunkedArray) -> None:
         logged = self._logged
-        of_code = set(self._places(name, as_logged))
-        for row in of_code:
-            self._causes[row, name] = CODE
-        inputs = {*logged.recipe.only((name,)).looked_up}
-        if inputs & logged.rounded or logged.rows[name].type != column.type:
+        self.compared += len(logged.rows)
+        if logged.rows[name].type != column.type:
+            self._set(range(len(logged.rows)), name, TYPE)
+            return
+        of_code = places_of_difference(logged.rows[name], as_logged)
+        self._set(of_code, name, CODE)
+        inputs = logged.recipe.only((name,)).looked_up.keys()
+        if inputs & logged.rounded:
             return  # equal inputs up to a tolerance can give any other result, so those that were logged decide
-        for row in places_of_difference(logged.rows[name], column):
+        for row in set(places_of_difference(logged.rows[name], column)) - set(of_code):
             causes = {self._causes[row, one] for one in inputs if (row, one) in self._causes}
-            if row not in of_code and logged.was_asked(name)[row]:
-                self._causes[row, name] = causes.pop() if len(causes) == 1 else OTHER
+            self._causes[row, name] = causes.pop() if len(causes) == 1 else OTHER
 
     def _difference(
         self,
@@ -291,7 +284,7 @@ class _Comparison:
         looked_up: Mapping[str, pa.ChunkedArray],
     ) -> Difference:
         logged = self._logged
-        column = computed[name] if name in computed else self._filled(name, looked_up[name])
+        column = computed[name] if name in computed else logged.filled(name, looked_up[name])
         (there,), (here,) = (shown_values(pa.repeat(one[row], 1)) for one in (logged.rows[name], column))
         entity = records(logged.rows.select(self._keys).slice(row, 1))[0]
         return Difference(logged.view.label, logged.view.number, entity, name, there, here, cause)

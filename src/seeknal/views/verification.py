@@ -19,7 +19,7 @@ from seeknal.views.feature_views import ViewSpine
 
 if TYPE_CHECKING:
     from seeknal.request.recipe import Recipe
-    from seeknal.serve.open_tables import ServedTable
+    from seeknal.serve.online_table import OnlineTable
     from seeknal.views.feature_views import FeatureViews
 
 _SAMPLE = 1000
@@ -29,7 +29,7 @@ _AT = "seeknal moment"
 
 
 def with_computed(
-    views: FeatureViews, engine: Engine, served: ServedTable, view: ViewRecord, verified: Verified
+    views: FeatureViews, engine: Engine, served: OnlineTable, view: ViewRecord, verified: Verified
 ) -> Verified:
     """Return the outcome of comparing what a view looks up, with that of comparing what it computes.
 
