@@ -137,14 +137,18 @@ class Recipe:
             values = values | made
         return {name: values[name] for name in self.names}
 
-    def check(self, given: Mapping[str, pa.ChunkedArray]) -> None:
+    def check(self, given: Mapping[str, pa.ChunkedArray], keys: Mapping[str, pa.ChunkedArray] | None = None) -> None:
         """Run the functions on rows one by one and together, and check that the answers agree.
+
+        Args:
+            given: The looked-up features and the request values, in their types.
+            keys: The join keys of the rows, for errors.
 
         Raises:
             DefinitionError: They differ.
             DataError: A function fails.
         """
-        self.functions.check(self._filled(given))
+        self.functions.check(self._filled(given), keys)
 
     def _filled(self, given: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
         return {**given, **{name: pc.fill_null(given[name], one[0]) for name, one in self._before.items()}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -164,19 +163,23 @@ def try_functions(engine: Engine, sources: Sequence[Source], recipe: Recipe) -> 
     if not recipe.functions.outputs:
         return
     columns: dict[str, pa.ChunkedArray] = {}
+    keys: dict[str, pa.ChunkedArray] = {}
+    at: pa.ChunkedArray | None = None
     for source in sources:
-        rows = engine.sample(source.stored_rows(Interval()), _SAMPLE)
-        if not len(rows):
-            return
-        schema = source.stored_schema
-        names = source.keys
-        table = rows.select(list(names)).rename_columns(list(names.values()))
-        at = rows[schema.event_time.name].cast(UTC)
-        found = retrieval.look_up(engine, [replace(source, ahead=0)], table, at, Interval())
-        places = pa.array(np.arange(_SAMPLE) % len(rows))
-        columns |= {name: found[name].take(places) for name in found.column_names}
+        if at is None or not keys.keys() >= set(
+            source.keys.values()
+        ):  # else these are features of entities drawn before
+            rows = engine.sample(source.stored_rows(Interval()), _SAMPLE)
+            if not len(rows):
+                return
+            rows = rows.take(pa.array(np.arange(_SAMPLE) % len(rows)))
+            keys |= {out: rows[own] for own, out in source.keys.items() if out not in keys}
+            at = rows[source.stored_schema.event_time.name].cast(UTC) if at is None else at
+        table = pa.Table.from_pydict({name: keys[name] for name in source.keys.values()})
+        found = retrieval.look_up(engine, [source], table, at, Interval())
+        columns |= {name: found[name] for name in found.column_names}
     columns |= {name: _examples(kind) for name, kind in recipe.request.items()}
-    recipe.check(columns)
+    recipe.check(columns, keys)
 
 
 def _examples(kind: pa.DataType) -> pa.ChunkedArray:
