@@ -362,7 +362,7 @@ def test_a_project_is_deleted_with_all_that_is_in_it():
         "deleted": "shop",
         "online_tables": ["shop/online"],
         "datasets": ["shop/may"],
-        "feature_views": [],
+        "feature_views": ["shop/online"],
         "feature_groups": ["shop/spend"],
     }
     assert "seeknal delete token web" in done.stderr

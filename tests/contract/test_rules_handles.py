@@ -169,7 +169,7 @@ TABLE_VERBS = {
     "get_features": lambda t: t.get_features(KEYS, "dicts")[0]["x"] == 1,
     "verify": lambda t: t.verify().equal and t.verify().entities == 1,
     "repr": lambda t: "shop/table" in repr(t) and "shop/table" in t._repr_html_(),
-    "delete": lambda t: t.delete() is None,
+    "delete": lambda t: t.delete() is True,
 }
 
 

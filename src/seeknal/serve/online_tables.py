@@ -329,7 +329,7 @@ class OnlineTables:
         check_progress(on_progress)
         flags = check_flag("full", full), check_flag("take_over", take_over)
         ask = Ask((), instant_or_none(at), on_progress, *flags)
-        records = names is not None and all(isinstance(one, OnlineTableRecord) for one in names)
+        records = isinstance(names, list) and all(isinstance(one, OnlineTableRecord) for one in names)
         given = names if names is None or records else check_names("names", names)
         tables = self.all(project=project) if given is None else [self.get(one, project=project) for one in given]
         done, failed = [], []
