@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -86,16 +87,20 @@ def served(home: Path) -> Iterator[Served]:
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """Writes modules beside the reader's code, and forgets them in the end."""
     written: list[str] = []
+    before: dict[str, ModuleType | None] = {}
     monkeypatch.syspath_prepend(Path.cwd())
 
     def write(name: str, text: str) -> None:
         Path(f"{name}.py").write_text(text, encoding="utf-8")
         importlib.invalidate_caches()
         written.append(name)
+        before.setdefault(name, sys.modules.pop(name, None))  # another test may have a module of that name
 
     yield write
     for name in written:
         sys.modules.pop(name, None)
+        if module := before[name]:
+            sys.modules[name] = module
 
 
 def to_run(page: Path):
