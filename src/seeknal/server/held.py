@@ -75,11 +75,9 @@ class Held:
         return made
 
     @property
-    def label(self) -> str:
-        """The name by which the same version is found again after it was served again."""
-        return (
-            self.record.name if self.record.view is None else f"{split_version(self.record.name)[0]}@{self.record.view}"
-        )
+    def is_of_one_version(self) -> bool:
+        """Whether the table is named after the version of a view that it serves."""
+        return split_version(self.record.name)[1] is not None
 
     def check_names(self, names: Iterable[str]) -> None:
         """Check that the names in a query are those that a row must have.

@@ -139,7 +139,9 @@ async def _answer(
             return await service.elsewhere(request, _look_up, request, held, asked, columns)
         return _look_up(request, held, asked, columns)
     except NotOnlineError:  # the table may have been served again, after this worker's last refresh
-        held = await service.elsewhere(request, service.definitions.open, held.record.project, held.label)
+        # A table of a plain name may serve another version now; one that is named after its version serves that one, or none.
+        name = held.record.name if held.is_of_one_version else request.names[-1]
+        held = await service.elsewhere(request, service.definitions.open, held.record.project, name)
     return await service.elsewhere(request, _look_up, request, held, asked, columns)
 
 
