@@ -108,18 +108,12 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _by_column(split: ColumnSplit, column: pa.ChunkedArray) -> pa.ChunkedArray:
     known = split.parts or {}
-    values = _plain(column)
-    distinct = exact.values(pc.unique(values))
+    encoded = _plain(column).combine_chunks().dictionary_encode()
+    distinct = exact.values(encoded.dictionary)
     if odd := [one for one in distinct if one is not None and one not in known]:
         raise DataError(
             f"Column {split.column!r} has {odd[0]!r}, which names no part of the split. Its values are {', '.join(map(repr, known))}; "
             "null is for rows in no part.",
             column=split.column,
         )
-    found = pa.chunked_array([pa.nulls(len(values), pa.string())])
-    for value in distinct:
-        if value is not None:
-            found = pc.if_else(
-                pc.fill_null(pc.equal(values, pa.scalar(value, values.type)), False), known[value], found
-            )
-    return found
+    return pa.chunked_array([pa.array([known.get(one) for one in distinct], pa.string()).take(encoded.indices)])
