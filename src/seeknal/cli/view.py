@@ -29,7 +29,7 @@ def list_views(project: OfProject = None, form: AsFormat = Format.table) -> None
 
 def lines(store: FeatureStore, project: str | None) -> list[dict[str, Any]]:
     """Return the versions of the views of a project, or of all, as records of a list."""
-    served = {(one.project, one.name.partition("@")[0], one.view) for one in store.tables.all(project=project)}
+    served = {(one.project, split_version(one.name)[0], one.view) for one in store.tables.all(project=project)}
     views = store.views.all(project=project)
     return [_line(one) | {"served": (one.project, one.name, one.number) in served} for one in views]
 
@@ -62,7 +62,6 @@ def show_view(name: Name, project: InProject = None, form: AsFormat = Format.tab
     }
     origins |= dict.fromkeys(content.request, "the request")
     origins |= {out: function.function for function in content.functions for out in function.outputs}
-    kinds = content.types | content.request | {k: v for f in content.functions for k, v in f.outputs.items()}
     render.record(
         {
             **_line(one),
@@ -71,7 +70,12 @@ def show_view(name: Name, project: InProject = None, form: AsFormat = Format.tab
             "tags": list(one.tags),
             "keys": list(dict.fromkeys(out for lookup in content.lookups for _, out in lookup.keys)),
             "reads": [
-                {"feature": out, "type": kinds[out], "from": origins[out], "default": content.default_values.get(out)}
+                {
+                    "feature": out,
+                    "type": content.kinds[out],
+                    "from": origins[out],
+                    "default": content.default_values.get(out),
+                }
                 for out in content.features
             ],
             "functions": [

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_view import ViewDefinition
-from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import notice
 from seeknal.featurestore import Binding, working
-from seeknal.featurestore.stored import StoredGroup
+from seeknal.featurestore.stored import store_of
 from seeknal.featurestore.training_set import TrainingSet
 from seeknal.values.times import Interval, Moment, now
 
@@ -176,10 +175,7 @@ class FeatureView:
 
     @property
     def _store(self) -> FeatureStore:
-        lookups = self._definition.lookups if self._definition else ()
-        origins = (one.source.source if isinstance(one.source, WindowedGroup) else one.source for one in lookups)
-        groups = (one for one in origins if isinstance(one, StoredGroup))
-        return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package
+        return store_of(self._binding, self._definition.lookups if self._definition else ())
 
     def _registered(self) -> tuple[FeatureStore, ViewRecord]:
         self.register()

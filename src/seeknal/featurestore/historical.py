@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from seeknal.define.feature_group import FeatureLookup
 from seeknal.define.fill_null import FillNull
-from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DataError, DefinitionError, notice
 from seeknal.featurestore import Binding, working
 from seeknal.featurestore.former import GetLatestTimeStrategy, check_strategy, refuse_arguments
 from seeknal.featurestore.online import OnlineFeaturesDuckDB
-from seeknal.featurestore.stored import StoredGroup
+from seeknal.featurestore.stored import store_of
 from seeknal.featurestore.training_set import TrainingSet
 from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.system.folders import named
@@ -384,8 +383,4 @@ class HistoricalFeaturesDuckDB:
     @property
     def _store(self) -> FeatureStore:
         """The store of these features: that of the groups, or else the current one at the first use. It never changes afterwards."""
-        origins = (
-            one.source.source if isinstance(one.source, WindowedGroup) else one.source for one in self._inquiry.lookups
-        )
-        groups = (one for one in origins if isinstance(one, StoredGroup))
-        return self._binding.store(*(group._binding for group in groups))  # noqa: SLF001 - a class of the same package
+        return store_of(self._binding, self._inquiry.lookups)

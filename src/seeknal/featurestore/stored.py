@@ -8,7 +8,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from seeknal.define.feature_group import FeatureGroup
+from seeknal.define.feature_group import FeatureGroup, FeatureLookup
+from seeknal.define.windowed_group import WindowedGroup
 from seeknal.errors import DefinitionError, SeeknalError
 from seeknal.featurestore import Binding, working
 from seeknal.names import check_features, check_name
@@ -253,3 +254,17 @@ class StoredGroup(ABC):
                 names = list(declared)
         found = check_features(names, argument)
         self._features, self._declared = None if found is None else list(found), declared
+
+
+def store_of(binding: Binding, lookups: Sequence[FeatureLookup]) -> FeatureStore:
+    """Return the store of an object that looks features up: that of the groups, or of the sources of windowed groups, or the current one.
+
+    Args:
+        binding: The binding of the object.
+        lookups: What it looks up.
+
+    Raises:
+        DefinitionError: The groups are bound to different homes.
+    """
+    origins = (one.source.source if isinstance(one.source, WindowedGroup) else one.source for one in lookups)
+    return binding.store(*(one._binding for one in origins if isinstance(one, StoredGroup)))  # noqa: SLF001 - a class of this module

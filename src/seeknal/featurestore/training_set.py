@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from seeknal.define.splits import Split
     from seeknal.featurestore.feature_view import FeatureView
     from seeknal.home.store import FeatureStore
-    from seeknal.registry import ModelRecord, TrainingSetRecord, ViewUse
+    from seeknal.registry import ModelRecord, TrainingSetRecord, ViewRecord, ViewUse
     from seeknal.system.progress import OnProgress
     from seeknal.values.frames.outputs import Arrow, DuckDB, Pandas, Polars
 
@@ -39,6 +39,7 @@ class TrainingSet:
         self._record = record
         self._store = store or current_store()
         self._kept: pa.Table | None = None
+        self._parts: pa.ChunkedArray | None = None
 
     @classmethod
     def load(cls, name: str, project: str | None = None) -> TrainingSet:
@@ -161,9 +162,7 @@ class TrainingSet:
         """
         from seeknal.featurestore.feature_view import FeatureView
 
-        return FeatureView.of(
-            self._store, self._store.views.get(self._use.name, project=self.project, version=self._use.version)
-        )
+        return FeatureView.of(self._store, self._made_with)
 
     @property
     def _use(self) -> ViewUse:
@@ -174,17 +173,20 @@ class TrainingSet:
         return self._record.view
 
     @property
+    def _made_with(self) -> ViewRecord:
+        return self._store.views.get(self._use.name, project=self.project, version=self._use.version)
+
+    @property
     def features(self) -> list[str]:
         """The names of what the model reads, in order."""
-        view = self._store.views.get(self._use.name, project=self.project, version=self._use.version)
-        return list(view.content.features)
+        return list(self._made_with.content.features)
 
     @property
     def label(self) -> str | None:
         """The name of the label's column; None if it has no label."""
         if self._use.until is None:
             return None
-        label = self._store.views.get(self._use.name, project=self.project, version=self._use.version).content.label
+        label = self._made_with.content.label
         return None if label is None else label.column
 
     @property
@@ -236,7 +238,11 @@ class TrainingSet:
             raise DefinitionError(f"{part!r} is not a part of a split. The parts are {', '.join(PARTS)}.")
         if self.split is None:
             raise DefinitionError(f"{self._record.label} is not split. Pass split= to FeatureView.training_set.")
-        return self._store.training_sets.part(self._record, table, part)
+        import pyarrow.compute as pc
+
+        if self._parts is None:
+            self._parts = self._store.training_sets.parts(self._record, table)
+        return table.filter(pc.equal(self._parts, part))
 
     def _rows(self) -> pa.Table:
         if self._kept is None:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from seeknal.define.fill_null import FillNull
 from seeknal.errors import DataError, DefinitionError
+from seeknal.join.retrieval import kinds_of
 from seeknal.names import quoted
 from seeknal.registry.source import Source
 from seeknal.values import exact
@@ -26,11 +27,7 @@ def values_of(fills: Sequence[FillNull], sources: Sequence[Source]) -> dict[str,
     """
     if not fills:
         return {}
-    types = {
-        out: logical(source.version.schema.feature(own).type)
-        for source in sources
-        for own, out in source.features.items()
-    }
+    types = {name: logical(kind) for name, kind in kinds_of(sources).items()}
     found: dict[str, pa.Scalar] = {}
     for fill in fills:
         kind = fill.kind

@@ -65,7 +65,7 @@ def check(
     if spine is None:
         return Findings(found, looked_at)
     answer = retrieval.answer(engine, sources, question, spine, on_progress)
-    keys = {question.date_col, *(name for source in sources for name in source.keys.values())}
+    keys = {question.date_col, *retrieval.keys_of(sources)}
     labels = [name for name in spine.column_names if name not in keys]
     features = [name for source in sources for name in source.features.values()]
     copied = list(copies(answer, spine, labels, features))

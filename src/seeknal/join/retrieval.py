@@ -85,7 +85,7 @@ def spine_columns(sources: Sequence[Source], spine: Spine) -> tuple[list[str], l
         DataError: The spine lacks a column.
         DefinitionError: Two columns of the result would have the same name.
     """
-    used = dict.fromkeys([spine.date_col, *(name for source in sources for name in source.keys.values()), *spine.also])
+    used = dict.fromkeys([spine.date_col, *keys_of(sources), *spine.also])
     spine.frame.require([*used, *(spine.keep or ())], "The spine")
     kept = [name for name in spine.frame.names if spine.keep is None or name in {*used, *spine.keep}]
     check_names(sources, kept, case_counts=spine.case_counts)
@@ -144,6 +144,16 @@ def leaving_out(used: Sequence[str] = ()) -> Iterator[None]:
         if column is None or column in used:
             raise
         raise DataError(f"{error} Or leave it out: keep_cols=[...] names the columns to keep.", column=column) from None
+
+
+def keys_of(sources: Sequence[Source]) -> list[str]:
+    """Return the names of the join keys in the spine, each once, in order."""
+    return list(dict.fromkeys(name for source in sources for name in source.keys.values()))
+
+
+def kinds_of(sources: Sequence[Source]) -> dict[str, pa.DataType]:
+    """Return the types of the looked-up features, by their names in the result."""
+    return {out: source.version.schema.feature(own).type for source in sources for own, out in source.features.items()}
 
 
 def key_kinds(sources: Sequence[Source]) -> dict[str, pa.DataType]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from seeknal.engine import Engine, Spool
 from seeknal.errors import DataError, StoreError
-from seeknal.join.retrieval import Spine, bounds_of, key_kinds, leaving_out, moments_of, spine_columns
+from seeknal.join.retrieval import Spine, bounds_of, key_kinds, kinds_of, leaving_out, moments_of, spine_columns
 from seeknal.registry.source import Source
 from seeknal.system.progress import OnProgress
 from seeknal.values.frames import Frame, check_parquet, empty_batch, for_parquet
@@ -59,12 +59,7 @@ def stream(engine: Engine, asked: Stream, on_progress: OnProgress) -> pa.RecordB
     used, kept = spine_columns(asked.sources, Spine(asked.spine, asked.date_col, asked.keep))
     with leaving_out(used):
         schema, batches = asked.spine.typed(key_kinds(asked.sources)).batches(kept, _BATCH)
-    features = [
-        pa.field(out, source.version.schema.feature(own).type)
-        for source in asked.sources
-        for own, out in source.features.items()
-    ]
-    result = pa.schema([*(schema.field(name) for name in kept), *features])
+    result = pa.schema([*(schema.field(name) for name in kept), *kinds_of(asked.sources).items()])
 
     def answers() -> Iterator[pa.RecordBatch]:
         with engine.spools(len(asked.sources)) as spools:

@@ -45,13 +45,11 @@ class Viewing:
 
     Args:
         project: The project of the view, and so of the training set.
-        sources: The lookups of the view and, if rows get a label, the source of the label.
-        viewed: What the view makes of them.
+        viewed: Its sources, and what it makes of them.
         use: What is saved of it.
     """
 
     project: str
-    sources: Sequence[Source]
     viewed: Viewed
     use: ViewUse
 
@@ -125,7 +123,9 @@ class TrainingSets:
         """
         check_progress(on_progress)
         keep_rows = check_flag("rows", keep_rows)
-        sources = viewing.sources if viewing else [self._catalog.source(one, asked.as_of) for one in asked.lookups]
+        sources = (
+            viewing.viewed.sources if viewing else [self._catalog.source(one, asked.as_of) for one in asked.lookups]
+        )
         project = viewing.project if viewing else sources[0].record.project
         question = asked.question
         self._check_new(project, name, asked)
@@ -201,21 +201,19 @@ class TrainingSets:
         """Return a training set's rows: the saved ones, or else reproduced ones."""
         return _read_rows(self._place(record).at(_ROWS)) if record.has_rows else self.reproduce(record, on_progress)
 
-    def part(self, record: TrainingSetRecord, table: pa.Table, part: str) -> pa.Table:
-        """Return those rows of a split training set that belong to a part, in order.
+    def parts(self, record: TrainingSetRecord, table: pa.Table) -> pa.ChunkedArray:
+        """Return the name of the part of each row of a split training set; null for rows in none.
 
         Args:
             record: The training set.
             table: Its rows.
-            part: "train", "validation" or "test".
 
         Raises:
             DataError: A column of the split is missing, or names no part.
         """
         assert record.view is not None  # noqa: S101 - the caller has looked
         assert record.view.split is not None  # noqa: S101 - the caller has looked
-        split = split_of(record.view.split)
-        return table.filter(pc.equal(parts_of(split, table, record.question.date_col, ()), part))
+        return parts_of(split_of(record.view.split), table, record.question.date_col, ())
 
     def delete(self, record: TrainingSetRecord) -> None:
         """Delete a training set, its spine and its rows. The groups that it read stay."""
@@ -289,8 +287,7 @@ class TrainingSets:
         if viewing is None:
             return retrieval.answer(self._engine(), sources, question, spine, on_progress), None
         rows = retrieval.Spine(frames.opened(spine), question.date_col, question.keep, also=viewing.used)
-        looked_up = sources[:-1] if viewing.viewed.label else sources
-        found = columns(self._engine(), looked_up, viewing.viewed, rows, question, on_progress)
+        found = columns(self._engine(), viewing.viewed, rows, question, on_progress)
         return found.beside(rows.frame, "arrow"), replace(viewing.use, unfinished=found.unfinished)
 
     def _viewing(self, record: TrainingSetRecord, use: ViewUse, sources: Sequence[Source]) -> Viewing:
@@ -300,7 +297,7 @@ class TrainingSets:
             DefinitionError: The code of a function of the view has changed, or the view was deleted.
         """
         content = self._catalog.view(use.name, record.project, use.version).content
-        return Viewing(record.project, sources, Viewed.of(content, sources, None, use.until), use)
+        return Viewing(record.project, Viewed.of(content, sources, use.until), use)
 
     def _source(self, pin: PinnedLookup) -> Source:
         """Return the source that a training set read: the pinned version and snapshot of a group."""

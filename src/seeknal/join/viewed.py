@@ -13,7 +13,7 @@ from seeknal.define.label import DROP
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError
 from seeknal.join import retrieval
-from seeknal.join.retrieval import Spine
+from seeknal.join.retrieval import Spine, kinds_of
 from seeknal.registry import Question
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import LabelContent, ViewContent
@@ -31,29 +31,37 @@ class Viewed:
 
     Args:
         recipe: Makes the features that the model reads.
+        looked_up: The lookups.
         label: The label. None: rows get none.
         source: What computes the label.
         until: The time up to which the events of the label are complete, in microseconds since 1970.
     """
 
     recipe: Recipe
+    looked_up: Sequence[Source]
     label: LabelContent | None = None
     source: Source | None = None
     until: int = 0
 
     @staticmethod
-    def of(content: ViewContent, sources: Sequence[Source], recipe: Recipe | None, until: int | None) -> Viewed:
-        """Return what a version of a view makes of its sources, the last of which computes the label, if it has one.
+    def of(content: ViewContent, sources: Sequence[Source], until: int | None) -> Viewed:
+        """Return what a saved training set has of a version of a view, after importing the functions.
 
         Args:
             content: What the version is.
             sources: Its lookups and, if `until` is given, the source of its label.
-            recipe: Its recipe, if the caller has it. None: the functions are imported.
             until: The time up to which the events of the label are complete. None: rows get no label.
         """
         looked_up = sources if until is None else sources[:-1]
-        made = recipe or content.recipe(kinds_of(looked_up), pii=pii_of(looked_up))
-        return Viewed(made) if until is None else Viewed(made, content.label, sources[-1], until)
+        recipe = content.recipe(kinds_of(looked_up), pii=pii_of(looked_up))
+        return (
+            Viewed(recipe, looked_up) if until is None else Viewed(recipe, looked_up, content.label, sources[-1], until)
+        )
+
+    @property
+    def sources(self) -> list[Source]:
+        """All sources: those of the lookups, and then that of the label, if rows get one."""
+        return [*self.looked_up, *([self.source] if self.source else [])]
 
     @property
     def used(self) -> list[str]:
@@ -86,11 +94,6 @@ class Columns:
         return frames.from_arrow(frames.with_columns(frame, self.kept, self.table, "arrow").filter(self.rows), kind)
 
 
-def kinds_of(sources: Sequence[Source]) -> dict[str, pa.DataType]:
-    """Return the types of the looked-up features, by their names in the result."""
-    return {out: source.version.schema.feature(own).type for source in sources for own, out in source.features.items()}
-
-
 def plain_content(sources: Sequence[Source]) -> ViewContent:
     """Return what a version of a view is that only looks up features."""
     kinds = kinds_of(sources)
@@ -108,7 +111,6 @@ def pii_of(sources: Sequence[Source]) -> set[str]:
 
 def columns(
     engine: Engine,
-    sources: Sequence[Source],
     viewed: Viewed,
     spine: Spine,
     question: Question,
@@ -118,8 +120,7 @@ def columns(
 
     Args:
         engine: The engine that joins.
-        sources: The lookups of the view.
-        viewed: What the view makes of them.
+        viewed: The sources of the view, and what it makes of them.
         spine: The spine, already read; see `retrieval.read_spine`.
         question: The interval of event time that is visible.
         on_progress: Called with each step.
@@ -128,7 +129,7 @@ def columns(
         DataError: The spine lacks a column, a value does not fit, or a function fails.
         DefinitionError: Two columns of the result would have the same name.
     """
-    recipe = viewed.recipe
+    recipe, sources = viewed.recipe, viewed.looked_up
     spine = replace(spine, also=[*spine.also, *viewed.used])
     kept, found = retrieval.training_set(engine, sources, spine, question.span, on_progress)
     # The spine's own values stay, unless a default takes the place of some of them, as it does online.
@@ -138,7 +139,7 @@ def columns(
     given = {name: request_column(spine.frame, name, kind, "The spine's") for name, kind in recipe.request.items()}
     given |= dict(zip(found.column_names, found.columns, strict=True))
     on_progress("Computing features")
-    names = list(dict.fromkeys(name for source in sources for name in source.keys.values()))
+    names = retrieval.keys_of(sources)
     keys = spine.frame.table(names)
     computed = recipe.columns(given, {name: keys[name] for name in names})
     table = pa.Table.from_pydict({name: computed[name] for name in made})

@@ -91,6 +91,15 @@ class ViewContent:
         return replace(self, lookups=lookups).dumps()
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """The types of request values, looked-up and computed features, as text, by name."""
+        return {
+            **self.types,
+            **self.request,
+            **{out: kind for one in self.functions for out, kind in one.outputs.items()},
+        }
+
+    @property
     def is_plain(self) -> bool:
         """Whether it only looks up stored and windowed features, so that its answers are those of its online table."""
         looked_up = tuple(self.types)

@@ -173,7 +173,7 @@ class OnlineTables:
         from seeknal.join import retrieval, viewed
 
         own = check_name("online table", sources[0].record.name if name is None else name)
-        retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
+        retrieval.check_names(sources, retrieval.keys_of(sources))
         retrieval.check_keys(sources)
         sources = [self._catalog.definitions.settled(source) for source in sources]
         content = viewed.plain_content(sources)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from seeknal.engine import Engine
 from seeknal.load.feeds import feeds
 from seeknal.online import State, WireRow, to_wire
-from seeknal.registry import PinnedLookup
+from seeknal.registry import PinnedLookup, ViewRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.serve.online_table import OnlineTable
@@ -41,9 +41,9 @@ NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
 _UNMENDED = {MISSING, OLDER, OTHER, EXTRA}
 """Causes that the state of the rows does not show. A load trusts the state, so it would not repair them by itself."""
 _AT_ONCE, _SHOWN = 50_000, 10
-_NEAR = 1e-9
-"""How much a variance may differ, relative to its value."""
 """The number of entities compared at once, and of differing values of which the outcome says more than their count."""
+NEAR = 1e-9
+"""How much a variance may differ, relative to its value."""
 _encode = msgspec.msgpack.Encoder().encode
 _FLOATS = re.compile("float|double")
 
@@ -161,7 +161,7 @@ def verify(
     for part, fed in zip(table.parts, every, strict=True):
         doubted: State | None = None
         comparison = _Comparison(catalog, engine, table, part, fed.goal, at)
-        tolerance = max(tolerance, _NEAR if comparison.is_rounded else 0)
+        tolerance = max(tolerance, NEAR if comparison.is_rounded else 0)
         for compared in comparison.run(sample):
             entities += compared.entities
             values += compared.entities * len(part.features)
@@ -249,7 +249,7 @@ class _Comparison:
             column = pa.chunked_array([one])
             places = places_of_difference(column, other)
             if name in self._source.rounded:
-                places = [i for i in places if not _is_near(one[i].as_py(), other[i].as_py())]
+                places = [i for i in places if not is_near(one[i].as_py(), other[i].as_py())]
             differing += [(i, name, one[i], other[i]) for i in places]
         # Only differences that are shown get a cause, because that takes another query.
         first = sorted(differing, key=lambda one: one[0])[:_SHOWN]
@@ -318,8 +318,17 @@ class _Comparison:
         return Difference(label, number, entity, name, online, offline, cause)
 
 
-def _is_near(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and math.isclose(one, other, rel_tol=_NEAR)
+def difference_of(
+    view: ViewRecord, keys: pa.Table, feature: str, online: pa.Scalar, offline: pa.Scalar, cause: str
+) -> Difference:
+    """Return the difference between two values of a feature view, for one row of join keys."""
+    (there,), (here,) = (shown_values(pa.repeat(one, 1)) for one in (online, offline))
+    return Difference(view.label, view.number, records(keys)[0], feature, there, here, cause)
+
+
+def is_near(one: float | None, other: float | None) -> bool:
+    """Return whether two variances agree up to `NEAR`."""
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=NEAR)
 
 
 def places_of_difference(online: pa.ChunkedArray, offline: pa.ChunkedArray) -> list[int]:

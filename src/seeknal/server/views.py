@@ -74,9 +74,7 @@ def _describe(service: Service, request: Request) -> dict[str, Any]:
 
 
 def _value(content: ViewContent, name: str) -> dict[str, Any]:
-    computed = {out: kind for one in content.functions for out, kind in one.outputs.items()}
-    kind = {**content.types, **content.request, **computed}[name]
-    return {"name": name, "type": kind} | (
+    return {"name": name, "type": content.kinds[name]} | (
         {"default": value_from_json(content.defaults[name])} if name in content.defaults else {}
     )
 

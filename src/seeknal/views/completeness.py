@@ -40,9 +40,7 @@ def complete_until(engine: Callable[[], Engine], source: Source, as_of: AsOf | N
             raise DefinitionError(f"label_until={said!r} is after {show(clock)}, so not all events are known yet.")
         return until
     newest = max((file.end for file in source.snapshot.files if file.end is not None), default=None)
-    if (
-        newest is not None and source.snapshot.has_hidden
-    ):  # the file's newest event may have been corrected to another time
+    if newest is not None and source.snapshot.has_hidden:  # it may have been corrected to another time
         newest = _newest_that_counts(engine(), source, newest)
     return clock if newest is None else min(clock, newest)
 

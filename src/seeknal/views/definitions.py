@@ -18,7 +18,8 @@ from seeknal.engine import Engine
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.join import retrieval
-from seeknal.join.viewed import kinds_of, pii_of
+from seeknal.join.retrieval import kinds_of
+from seeknal.join.viewed import pii_of
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import FunctionContent, LabelContent, ViewContent, defaults_to_json
@@ -40,10 +41,10 @@ def read(catalog: Catalog, definition: ViewDefinition) -> tuple[str, list[Source
     """
     sources = [catalog.source(lookup) for lookup in definition.lookups]
     project = definition.project or sources[0].record.project
-    retrieval.check_names(sources, sorted({key for source in sources for key in source.keys.values()}))
+    taken = retrieval.keys_of(sources)
+    retrieval.check_names(sources, taken)
     retrieval.check_keys(sources)
     request = types.parse_each("request", definition.request) if definition.request else {}
-    taken = {key for source in sources for key in source.keys.values()}
     if clash := [name for name in request if name in taken]:
         raise DefinitionError(
             f"request names {clash[0]!r}, which is a join key of view {definition.name!r}. Leave it out: keys are always given.",
@@ -109,11 +110,7 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
         description=f"The label of the feature view {name}: its window ends after the moment.",
     )
     source = catalog.source(FeatureLookup(group, rename=label.rename))
-    keys = {
-        out: field.type
-        for one in sources
-        for out, field in zip(one.keys.values(), one.version.schema.keys, strict=True)
-    }
+    keys = retrieval.keys_of(sources)
     if unknown := [out for out in source.keys.values() if out not in keys]:
         raise DefinitionError(
             f"The label of view {name!r} is keyed by {unknown[0]!r}, which is no join key of the view: {', '.join(keys)}. Name the "
@@ -140,9 +137,9 @@ def _check_free(catalog: Catalog, group: str, view: str, project: str) -> None:
 
 def _shared(sources: Sequence[Source], columns: Sequence[str], view: str) -> Entity:
     """Return the entity of the join keys of a view that are columns of an event source."""
-    keys = tuple(dict.fromkeys(out for one in sources for out in one.keys.values() if out in columns))
+    every = retrieval.keys_of(sources)
+    keys = tuple(name for name in every if name in columns)
     if not keys:
-        every = dict.fromkeys(out for one in sources for out in one.keys.values())
         raise DefinitionError(
             f"The source of the label of view {view!r} has none of the join keys {', '.join(every)}. Pass "
             "Label(..., entity=Entity(...), rename={...})."
@@ -166,9 +163,8 @@ def try_functions(engine: Engine, sources: Sequence[Source], recipe: Recipe) -> 
     keys: dict[str, pa.ChunkedArray] = {}
     at: pa.ChunkedArray | None = None
     for source in sources:
-        if at is None or not keys.keys() >= set(
-            source.keys.values()
-        ):  # else these are features of entities drawn before
+        # Features of entities that were drawn for an earlier source are looked up for the same ones.
+        if at is None or not keys.keys() >= set(source.keys.values()):
             rows = engine.sample(source.stored_rows(Interval()), _SAMPLE)
             if not len(rows):
                 return

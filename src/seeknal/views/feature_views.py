@@ -15,8 +15,9 @@ from seeknal.define.splits import Split, read_split
 from seeknal.errors import DefinitionError, notice
 from seeknal.join import leaks, retrieval
 from seeknal.join.inquiry import SPINE, Inquiry
+from seeknal.join.retrieval import kinds_of
 from seeknal.join.training_sets import TrainingSets, Viewing
-from seeknal.join.viewed import Viewed, columns, kinds_of, pii_of
+from seeknal.join.viewed import Viewed, columns, pii_of
 from seeknal.names import check_text
 from seeknal.registry import ModelRecord, OnlineTableRecord, PinnedLookup, TrainingSetRecord, ViewRecord, ViewUse
 from seeknal.registry.catalog import AsOf, Catalog
@@ -86,6 +87,11 @@ class ViewSpine:
     as_of: AsOf | None = None
     label_until: Moment | None = None
     label: bool = True
+
+    def inquiry(self, viewed: Viewed) -> Inquiry:
+        """Return the request for what a view looks up for these rows."""
+        lookups = [one.lookup for one in viewed.looked_up]
+        return Inquiry(lookups, SPINE, self.spine, self.date_col, self.keep, interval=self.interval)
 
 
 class FeatureViews:
@@ -235,10 +241,10 @@ class FeatureViews:
             DataError: The spine lacks a column, a value does not fit, or a function fails.
         """
         plan = read_split(split)
-        sources, viewed = self._viewed(view, rows, recipe)
+        viewed = self._viewed(view, rows, recipe)
         text = None if plan is None else plan.to_json()
         if plan is not None and text is not None and text["by"] == "entity" and "keys" not in text:
-            text["keys"] = list(sources[0].keys.values())
+            text["keys"] = list(viewed.looked_up[0].keys.values())
         use = ViewUse(
             view.name,
             view.number,
@@ -247,11 +253,10 @@ class FeatureViews:
             0,
             frames.output_kind(rows.spine, None),
         )
-        asked = Inquiry(
-            [one.lookup for one in sources], SPINE, rows.spine, rows.date_col, rows.keep, interval=rows.interval
+        viewing = Viewing(view.project, viewed, use)
+        made = self._training_sets.save(
+            name, rows.inquiry(viewed), keep_rows=keep_rows, on_progress=on_progress, viewing=viewing
         )
-        viewing = Viewing(view.project, sources, viewed, use)
-        made = self._training_sets.save(name, asked, keep_rows=keep_rows, on_progress=on_progress, viewing=viewing)
         _tell(viewed, made.view.unfinished if made.view else 0)
         return made
 
@@ -266,7 +271,7 @@ class FeatureViews:
         """Return the rows of a spine as a version of a view makes them, without saving anything.
 
         Returns:
-            A frame with the spine's rows and columns, then the features, then the label. ViewSpine whose label is not known yet are left
+            A frame with the spine's rows and columns, then the features, then the label. Rows whose label is not known yet are left
             out, unless the label says "null".
 
         Raises:
@@ -274,16 +279,13 @@ class FeatureViews:
             DataError: The spine lacks a column, a value does not fit, or a function fails.
         """
         kind = frames.output_kind(rows.spine, output)
-        sources, viewed = self._viewed(view, rows, recipe)
-        looked_up = sources[:-1] if viewed.label else sources
-        asked = Inquiry(
-            [one.lookup for one in looked_up], SPINE, rows.spine, rows.date_col, rows.keep, interval=rows.interval
-        )
+        viewed = self._viewed(view, rows, recipe)
+        asked = rows.inquiry(viewed)
         spine = retrieval.Spine(
             frames.opened(rows.spine), asked.date_col, asked.keep, case_counts=kind != "duckdb", also=viewed.used
         )
-        spine = retrieval.read_spine(sources, spine)
-        found = columns(self._engine(), looked_up, viewed, spine, asked.question, on_progress)
+        spine = retrieval.read_spine(viewed.sources, spine)
+        found = columns(self._engine(), viewed, spine, asked.question, on_progress)
         _tell(viewed, found.unfinished)
         return found.beside(spine.frame, kind)
 
@@ -291,36 +293,33 @@ class FeatureViews:
         """Look for leaks that a correct join cannot prevent; see `seeknal.join.leaks`. The label counts as a column of the spine."""
         from seeknal.views.overlaps import overlaps
 
-        sources, viewed = self._viewed(view, rows, None)
-        looked_up = sources[:-1] if viewed.label else sources
-        asked = Inquiry(
-            [one.lookup for one in looked_up], SPINE, rows.spine, rows.date_col, rows.keep, interval=rows.interval
-        )
+        viewed = self._viewed(view, rows, None)
+        looked_up, asked = viewed.looked_up, rows.inquiry(viewed)
         table = retrieval.spine_table(looked_up, rows.spine, asked.question, viewed.used)
         assert table is not None  # noqa: S101 - the question has a spine
         spine = retrieval.Spine(frames.opened(table), asked.date_col, also=viewed.used)
-        found = columns(self._engine(), looked_up, viewed, spine, asked.question, on_progress)
+        found = columns(self._engine(), viewed, spine, asked.question, on_progress)
         whole = found.beside(spine.frame, "arrow")
         label = [viewed.label.column] if viewed.label else []
         kept = [*(name for name in table.column_names if name not in viewed.recipe.request), *label]
         findings = leaks.check(self._engine(), looked_up, whole.select(kept), asked.question, on_progress)
         made = [name for name in viewed.recipe.names if name not in viewed.recipe.looked_up]
         copied = leaks.copies(whole, whole, label, made)
-        late, looked_at = overlaps(self._engine(), looked_up, viewed) if viewed.label else ([], [])
+        late, looked_at = overlaps(self._engine(), viewed) if viewed.label else ([], [])
         return leaks.Findings([*findings, *copied, *late], [*findings.looked_at, *looked_at])
 
-    def _viewed(self, view: ViewRecord, rows: ViewSpine, recipe: Recipe | None) -> tuple[list[Source], Viewed]:
-        """Return the sources of a version, with that of its label at the end, and what the version makes of them."""
+    def _viewed(self, view: ViewRecord, rows: ViewSpine, recipe: Recipe | None) -> Viewed:
+        """Return the sources of a version, and what it makes of them."""
         content, sources = view.content, self.sources(view, rows.as_of)
         own = recipe or content.recipe(kinds_of(sources), pii=pii_of(sources))
         if content.label is None or not rows.label:
             if rows.label_until is not None:
                 raise DefinitionError(f"{view.label} has no label, so leave out label_until.")
-            return sources, Viewed(own)
+            return Viewed(own, sources)
         source = self._label_source(view, content.label, rows.as_of)
         _check_types(view, source, {content.label.column: content.label.type})
         until = complete_until(self._engine, source, rows.as_of, rows.label_until)
-        return [*sources, source], Viewed(own, content.label, source, until)
+        return Viewed(own, sources, content.label, source, until)
 
     def _label_source(self, view: ViewRecord, label: LabelContent, as_of: AsOf | None) -> Source:
         if self._catalog.registry.group(label.lookup.project, label.lookup.group) is None:

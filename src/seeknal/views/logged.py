@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isclose
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -17,26 +15,21 @@ from seeknal.define.request_feature import RequestFeature, load
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.join import retrieval
-from seeknal.join.viewed import kinds_of
+from seeknal.join.retrieval import kinds_of
 from seeknal.registry import ViewRecord
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import FunctionContent, ViewContent
 from seeknal.request.recipe import Recipe
 from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT
-from seeknal.serve.verification import OTHER, Difference, Verified, places_of_difference
+from seeknal.serve.verification import NEAR, OTHER, Difference, Verified, difference_of, is_near, places_of_difference
 from seeknal.values.arguments import check_number, check_share
-from seeknal.values.display import records, shown_values
 from seeknal.values.times import Interval, Moment, instant, now
-
-if TYPE_CHECKING:
-    pass
 
 LATE, CODE, TYPE, GONE = "late data", "changed code", "type", "not known: what was stored then was removed"
 """Causes of differences between a logged answer and history, besides another value."""
 _EVERY = 2**62
 _AT_ONCE, _SHOWN = 50_000, 10
-_NEAR = 1e-9
 _LATER = 20
 """How many snapshots after the loaded one are tried: rows that were pushed before a read are committed after it."""
 
@@ -169,7 +162,7 @@ def compare(catalog: Catalog, engine: Engine, logged: Logged) -> Verified:
         compared,
         len(found),
         tuple(found[:_SHOWN]),
-        tolerance=_NEAR if logged.rounded else 0,
+        tolerance=NEAR if logged.rounded else 0,
         not_compared=tuple(f"{name}: its function computes it no more" for name in gone),
     )
 
@@ -186,7 +179,7 @@ class _Comparison:
     def __init__(self, catalog: Catalog, engine: Engine, logged: Logged) -> None:
         self._catalog, self._engine, self._logged = catalog, engine, logged
         self.compared = 0
-        self._keys = list(dict.fromkeys(name for one in logged.sources for name in one.keys.values()))
+        self._keys = retrieval.keys_of(logged.sources)
         self._causes: dict[tuple[int, str], str] = {}
 
     def differences(self) -> list[Difference]:
@@ -225,7 +218,7 @@ class _Comparison:
         mine = rows[name]
         places = places_of_difference(mine, column)
         if name in self._logged.rounded:
-            places = [row for row in places if not _is_near(mine[row].as_py(), column[row].as_py())]
+            places = [row for row in places if not is_near(mine[row].as_py(), column[row].as_py())]
         return places
 
     def _compare_looked_up(self, source: Source, label: str, name: str, column: pa.ChunkedArray) -> None:
@@ -285,10 +278,5 @@ class _Comparison:
     ) -> Difference:
         logged = self._logged
         column = computed[name] if name in computed else logged.filled(name, looked_up[name])
-        (there,), (here,) = (shown_values(pa.repeat(one[row], 1)) for one in (logged.rows[name], column))
-        entity = records(logged.rows.select(self._keys).slice(row, 1))[0]
-        return Difference(logged.view.label, logged.view.number, entity, name, there, here, cause)
-
-
-def _is_near(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and isclose(one, other, rel_tol=_NEAR)
+        keys = logged.rows.select(self._keys).slice(row, 1)
+        return difference_of(logged.view, keys, name, logged.rows[name][row], column[row], cause)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 
 from seeknal.engine import Engine
 from seeknal.join.viewed import Viewed
-from seeknal.registry.source import Source, WindowedSource
+from seeknal.registry.source import WindowedSource
 from seeknal.values.times import Interval
 from seeknal.values.types import UTC
 
@@ -19,7 +18,7 @@ _SHARE = 0.01
 """A greater share of rows that were recorded inside the window is a finding."""
 
 
-def overlaps(engine: Engine, sources: Sequence[Source], viewed: Viewed) -> tuple[list[str], list[str]]:
+def overlaps(engine: Engine, viewed: Viewed) -> tuple[list[str], list[str]]:
     """Return the findings, and what was looked at, one sentence each.
 
     A row with event time e that was recorded at c > e is visible at every moment t >= e. For t < c it was made after the moment, so it
@@ -27,13 +26,12 @@ def overlaps(engine: Engine, sources: Sequence[Source], viewed: Viewed) -> tuple
 
     Args:
         engine: The engine that reads rows.
-        sources: The lookups of a view.
-        viewed: What the view makes of them, with a label.
+        viewed: The sources of a view, and what it makes of them, with a label.
     """
     found, looked_at = [], []
     label, length = viewed.label, viewed.source.ahead if viewed.source else 0
     assert label is not None  # noqa: S101 - the caller checks it
-    for source in sources:
+    for source in viewed.looked_up:
         name, created = source.record.label, source.stored_schema.created_time
         if isinstance(source, WindowedSource) and created is None:
             looked_at.append(f"{name}: its windows end at the moment, where the window of {label.column} begins")

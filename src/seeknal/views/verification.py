@@ -11,8 +11,7 @@ import pyarrow as pa
 from seeknal.engine import Engine
 from seeknal.registry import ViewRecord
 from seeknal.registry.source import Source
-from seeknal.serve.verification import OTHER, Difference, Verified, places_of_difference
-from seeknal.values.display import records, shown_values
+from seeknal.serve.verification import OTHER, Verified, difference_of, places_of_difference
 from seeknal.values.times import Interval, now
 from seeknal.values.types import UTC
 from seeknal.views.feature_views import ViewSpine
@@ -91,11 +90,10 @@ def _keys(engine: Engine, sources: list[Source]) -> pa.Table:
 def _added(
     verified: Verified, view: ViewRecord, keys: pa.Table, values: int, differing: list[tuple[int, str, Any, Any]]
 ) -> Verified:
-    shown = []
-    for row, name, online, offline in differing[:10]:
-        (there,), (here,) = (shown_values(pa.repeat(one, 1)) for one in (online, offline))
-        entity = records(keys.slice(row, 1))[0]
-        shown.append(Difference(view.label, view.number, entity, name, there, here, OTHER))
+    shown = (
+        difference_of(view, keys.slice(row, 1), name, online, offline, OTHER)
+        for row, name, online, offline in differing[:10]
+    )
     return replace(
         verified,
         entities=verified.entities + len(keys),
