@@ -84,7 +84,8 @@ class World:
 
     Args:
         source: The kind of source.
-        keys: The join keys.
+        keys: The join keys of the label.
+        looked_up: The join keys of the lookup.
         writes: The events of each write.
         spine: The rows; `row` is the number of each.
         asked: The label.
@@ -96,6 +97,7 @@ class World:
 
     source: str
     keys: list[str]
+    looked_up: list[str]
     writes: list[list[Event]]
     spine: list[dict[str, Any]]
     asked: Asked
@@ -162,7 +164,7 @@ def worlds(draw: st.DrawFn) -> World:
     until = draw(st.none() | near | st.sampled_from(rows[:-1]).map(lambda one: one["moment"] + within))
     return World(
         source,
-        draw(st.sampled_from([["user"], ["user", "shop"]])),
+        *draw(st.sampled_from([(["user"], ["user"]), (["user", "shop"],) * 2, (["user", "shop"], ["user"])])),
         writes,
         [one | {"row": number} for number, one in enumerate(rows)],
         draw(st.sampled_from(ASKED)),
@@ -187,7 +189,7 @@ SCHEMA = {
 def stored(world: World, project: str) -> EventSource | FeatureGroupDuckDB:
     """Write the events of a world, and return their source."""
     if world.source == "feature group":
-        group = FeatureGroupDuckDB("happened", entity_of(world), Materialization(event_time_col="at"), project)
+        group = FeatureGroupDuckDB("happened", entity_of(world.keys), Materialization(event_time_col="at"), project)
         for events in world.writes:
             write(group, events)
         return group
@@ -209,19 +211,20 @@ def write(source: EventSource | FeatureGroupDuckDB, events: list[Event], mode: s
     source.write(mode=mode)
 
 
-def entity_of(world: World) -> Entity:
-    return Entity("_".join(world.keys), world.keys)
+def entity_of(keys: list[str]) -> Entity:
+    return Entity("_".join(keys), keys)
 
 
 def view_of(world: World, source: Any, project: str) -> FeatureView:
-    """Return a view with the label of a world, beside the features of a group with the same keys."""
-    about = FeatureGroupDuckDB("about", entity_of(world), Materialization(event_time_col="at"), project)
+    """Return a view with the label of a world, beside the features of a group."""
+    about = FeatureGroupDuckDB("about", entity_of(world.looked_up), Materialization(event_time_col="at"), project)
     about.set_dataframe(
-        pa.table({"user": [1], "shop": ["x"], "at": [START], "size": [7]}).select([*world.keys, "at", "size"])
+        pa.table({"user": [1], "shop": ["x"], "at": [START], "size": [7]}).select([*world.looked_up, "at", "size"])
     )
     about.set_features().write()
     names = {key: f"spine_{key}" for key in world.keys} if world.renamed else None
-    entity = entity_of(world) if world.renamed and world.source != "feature group" else None
+    is_said = world.source != "feature group" and (world.renamed or world.keys != world.looked_up)
+    entity = entity_of(world.keys) if is_said else None
     label = Label(
         source,
         **world.asked.options,
@@ -231,7 +234,8 @@ def view_of(world: World, source: Any, project: str) -> FeatureView:
         entity=entity,
         rename=names,
     )
-    return FeatureView("predicts", [FeatureLookup(about, rename=names or {})], label=label, project=project)
+    own = {key: name for key, name in (names or {}).items() if key in world.looked_up}
+    return FeatureView("predicts", [FeatureLookup(about, rename=own)], label=label, project=project)
 
 
 def spine_of(world: World) -> pa.Table:
@@ -329,7 +333,11 @@ def small(**options: Any) -> FeatureView:
     [
         ({"feature": "flags"}, "flags"),
         ({"feature": "flag", "name": "size"}, "has the name of a feature or key, 'size'"),
-        ({"feature": "flag", "entity": Entity("shop", ["shop"])}, "keyed by 'shop', which is no join key of the view"),
+        ({"feature": "flag", "name": "user"}, "has the name of a feature or key, 'user'"),
+        (
+            {"feature": "flag", "entity": Entity("word", ["word"]), "rename": {"word": "flag"}},
+            "has the name of one of its keys, 'flag'",
+        ),
         ({"aggregation": Sum("word")}, "word"),
     ],
 )

@@ -1,5 +1,6 @@
 """The log of served vectors: what it keeps, what it costs a read, and that history proves or disproves each logged answer."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from seeknal import (
     FeatureStore,
     FeatureView,
     Materialization,
+    OnlineFeaturesDuckDB,
     SeeknalWarning,
     StoreError,
     Sum,
@@ -30,7 +32,7 @@ from seeknal import (
 from seeknal.home import session
 from seeknal.home.log_writer import HomeLogWriter
 from seeknal.serve import answer_log
-from seeknal.serve.answer_log import AnswerLog, Entry, Layout
+from seeknal.serve.answer_log import AnswerLog, Entry, Layout, flush_of
 from seeknal.values.times import Interval, instant, now
 from servers import wait_for
 from view_functions import basket_vs_usual, costs, log_price
@@ -183,6 +185,16 @@ def test_late_data_is_told_from_a_fault(view):
     assert verified.different == len(told)
 
 
+def test_late_data_in_a_new_version_of_a_group_is_told_from_a_fault(view):
+    view.get_features([ROW], "dicts")
+    group = FeatureGroupDuckDB("products", Entity("product", ["product_id"]), Materialization("at"), project="shop")
+    frame = pa.table({"product_id": [1], "at": pa.array([day(0.5)], TIME), "price": [9.0], "size": [3]})
+    with pytest.warns(SeeknalWarning):
+        group.set_dataframe(frame).write()
+    told = {one.feature: one.cause for one in view.verify(log=True).differences}
+    assert told == {"price": "late data", "gap": "late data", "log_price": "late data"}
+
+
 def changed(function, name, outputs, monkeypatch, mode="array"):
     """Put a function of other code in the place of one of `view_functions`, as a deployment would."""
     function.__module__, function.__qualname__, function.__name__ = "view_functions", name, name
@@ -292,6 +304,8 @@ def test_a_log_whose_columns_or_name_are_taken_is_refused_before_anything_is_ser
 class _Store:
     """A writer of logs that fails or waits as told, in place of a disk."""
 
+    home = "kept"
+
     def __init__(self):
         self.rows, self.fails = [], False
         self.goes_on, self.began = threading.Event(), threading.Event()
@@ -335,17 +349,23 @@ def test_a_store_that_is_slow_makes_no_read_wait_and_what_does_not_fit_is_counte
         log.add({"user": user})  # returns although the writer waits
     kept.goes_on.set()
     with pytest.warns(SeeknalWarning, match="4 answers of shop/next_basket@1 were not logged"):
-        log.flush()
+        flush_of(kept.home)
     assert [row["user"] for row in kept.rows] == [*range(11)]
+
+
+def test_verify_finds_what_was_logged_by_a_table_that_is_gone(view):
+    OnlineFeaturesDuckDB("next_basket").get_features([ROW], "dicts")
+    gc.collect()
+    assert view.verify(log=True).entities == 1
 
 
 def test_rows_that_cannot_be_written_are_kept_and_tried_again(log, kept, recwarn):
     kept.fails = True
     log.add({"user": 1})
     with pytest.raises(StoreError, match="disk is full"):
-        log.flush()
+        flush_of(kept.home)
     kept.fails = False
-    log.flush()
+    flush_of(kept.home)
     assert [row["user"] for row in kept.rows] == [1]
 
 

@@ -33,8 +33,9 @@ class Label:
             null; or an aggregation without `over`, such as Sum("amount").
         name: The name of the label's column. None: that of the feature, else "label".
         unfinished: What becomes of rows whose window is not over yet: "drop" leaves them out, "null" keeps them without a label.
-        entity: The entity whose events count. None: that of a feature group; for an event source, the join keys of the view that are
-            columns of the source.
+        entity: The entity whose events count. Its join keys are columns of the spine, also those that nothing else in the view uses, such
+            as the number of an order. None: that of a feature group; for an event source, the join keys of the view that are columns
+            of the source.
         rename: For a join key, the name of the spine's column, as in `FeatureLookup`.
 
     Raises:

@@ -11,6 +11,7 @@ from seeknal.errors import DataError, DefinitionError, notice
 if TYPE_CHECKING:
     from seeknal.home.core import Core
     from seeknal.serve.answer_log import Block, Entry, Layout
+    from seeknal.system.storage import Address
 
 
 class HomeLogWriter:
@@ -22,6 +23,11 @@ class HomeLogWriter:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+
+    @property
+    def home(self) -> Address:
+        """The home of the logs."""
+        return self._core.storage.home
 
     def register(self, group: EventGroup) -> None:
         """Register the event source of a log.

@@ -65,8 +65,8 @@ class Viewed:
 
     @property
     def used(self) -> list[str]:
-        """The columns of the spine that it reads besides keys and moment."""
-        return list(self.recipe.request)
+        """The columns of the spine that it reads besides the moment and the keys of the lookups."""
+        return [*self.recipe.request, *(self.source.keys.values() if self.source else ())]
 
 
 @dataclass(frozen=True)

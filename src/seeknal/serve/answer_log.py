@@ -23,6 +23,7 @@ from seeknal.define.event_group import EventGroup, event_group
 from seeknal.errors import DefinitionError, SeeknalError, SeeknalWarning, notice
 from seeknal.registry import ViewRecord
 from seeknal.system.forks import PerProcess
+from seeknal.system.storage import Address
 from seeknal.values import exact
 from seeknal.values.types import UTC
 
@@ -54,6 +55,11 @@ class Block(NamedTuple):
 
 class LogWriter(Protocol):
     """Stores logged rows."""
+
+    @property
+    def home(self) -> Address:
+        """The home of the logs."""
+        ...
 
     def register(self, group: EventGroup) -> None:
         """Register the event source of a log.
@@ -171,10 +177,6 @@ class AnswerLog:
         """Log several rows."""
         self._queue().add(Block(time.time_ns() // 1000, rows), len(rows))
 
-    def flush(self) -> None:
-        """Write what this process has logged."""
-        self._queue().flush()
-
 
 class _Queue:
     """The rows that this process has logged and not written yet, and the thread that writes them."""
@@ -221,6 +223,11 @@ class _Queue:
                 f"{dropped:,} answers of {self._layout.view.label} were not logged: they came faster than they are written."
             )
 
+    @property
+    def home(self) -> Address:
+        """The home of the log."""
+        return self._writer.home
+
     def _take(self) -> list[tuple[Entry | Block, int]]:
         with self._changed:
             items = list[tuple[Entry | Block, int]]()
@@ -260,6 +267,17 @@ def _tell(text: str) -> None:
 
 # What a parent has logged is its own to write, and its threads may hold the locks of its queues.
 _every: PerProcess[WeakSet[_Queue]] = PerProcess(WeakSet)
+
+
+def flush_of(home: Address) -> None:
+    """Write what this process has logged for the views of a home.
+
+    Raises:
+        StoreError: It cannot be stored. It is kept, and tried again.
+    """
+    for one in list(_every()):
+        if one.home == home:
+            one.flush()
 
 
 def flush_all() -> None:

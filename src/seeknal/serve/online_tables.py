@@ -464,12 +464,10 @@ class OnlineTables:
                 )
 
     def flush_logs(self) -> None:
-        """Write the answers that this process has logged, which otherwise takes about a second.
+        """Write the answers that this process has logged for views of this home; see `seeknal.serve.answer_log.flush_of`."""
+        from seeknal.serve.answer_log import flush_of
 
-        Raises:
-            StoreError: They cannot be stored. They are kept, and tried again.
-        """
-        self._opener.flush_logs()
+        flush_of(self._catalog.storage.home)
 
     def close(self) -> None:
         """Write the answers that this process has logged. What cannot be written is told."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, Unpack, overload
-from weakref import WeakSet
 
 import pyarrow as pa
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from seeknal.define.request_feature import RequestFeature
-    from seeknal.serve.answer_log import AnswerLog, LogWriter
+    from seeknal.serve.answer_log import LogWriter
     from seeknal.values.frames.outputs import Arrow, Dicts, Pandas, Polars
 
     class _Rest(TypedDict, total=False):  # keyword arguments on which the type of the result does not depend
@@ -100,7 +99,6 @@ class Opener:
         self._catalog = catalog
         self._stores = stores
         self._logs = logs
-        self._made: WeakSet[AnswerLog] = WeakSet()
 
     def __reduce__(self) -> tuple[object, tuple[Address, Stores, LogWriter]]:
         return _opener_of, (self._catalog.storage.home, self._stores, self._logs)
@@ -131,17 +129,7 @@ class Opener:
             from seeknal.serve.answer_log import AnswerLog
 
             made.log = AnswerLog(made.layout(served), table.log, self._logs)
-            self._made.add(made.log)
         return made
-
-    def flush_logs(self) -> None:
-        """Write the answers that this process has logged for the tables opened here.
-
-        Raises:
-            StoreError: They cannot be stored. They are kept, and tried again.
-        """
-        for one in list(self._made):
-            one.flush()
 
     def parts(self, table: OnlineTableRecord, view: View | None = None) -> list[Part]:
         """Return the features that a table takes from each group, one part for each of its lookups; see `open`."""

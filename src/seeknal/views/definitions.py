@@ -110,11 +110,10 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
         description=f"The label of the feature view {name}: its window ends after the moment.",
     )
     source = catalog.source(FeatureLookup(group, rename=label.rename))
-    keys = retrieval.keys_of(sources)
-    if unknown := [out for out in source.keys.values() if out not in keys]:
+    if label.column in source.keys.values():
         raise DefinitionError(
-            f"The label of view {name!r} is keyed by {unknown[0]!r}, which is no join key of the view: {', '.join(keys)}. Name the "
-            "spine's column: Label(..., rename={...}), or the entity: Label(..., entity=Entity(...))."
+            f"The label of view {name!r} has the name of one of its keys, {label.column!r}. Pass Label(..., name=...).",
+            name=label.column,
         )
     pin = catalog.definitions.settled(source).pin(pinned=True, ahead=label.length)
     (kind,) = kinds_of([source]).values()

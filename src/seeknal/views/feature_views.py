@@ -28,7 +28,7 @@ from seeknal.registry.views import save_version
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.display import Shown
-from seeknal.values.times import Interval, Moment, now, show
+from seeknal.values.times import Interval, Moment, instant_or_none, now, show
 from seeknal.views import definitions
 from seeknal.views.completeness import complete_until
 
@@ -336,6 +336,7 @@ class FeatureViews:
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         log: float | None = None,
+        at: Moment | None = None,
         on_progress: OnProgress = no_progress,
         take_over: bool = False,
     ) -> ServedTable:
@@ -343,7 +344,7 @@ class FeatureViews:
 
         Versions that are served already stay so.
         """
-        options: dict[str, Any] = {"target": target, "ttl": ttl, "log": log, "take_over": take_over}
+        options: dict[str, Any] = {"target": target, "ttl": ttl, "log": log, "at": at, "take_over": take_over}
         return self._tables.serve_view(view, self.sources(view), on_progress=on_progress, **options)
 
     def table(self, view: ViewRecord) -> OnlineTableRecord:
@@ -394,22 +395,34 @@ class FeatureViews:
         sources = [one if ttl is None else one.with_ttl(ttl) for one in self.sources(view)]
         recipe = recipe_now(view.content, sources)
         on_progress(f"Recomputing {len(rows):,} answers of {view.label}")
-        return compare(
-            self._catalog, self._engine(), Logged(view, sources, recipe, labels_of(view.content.lookups), rows)
-        )
+        logged = Logged(view, sources, recipe, labels_of(view.content.lookups), rows)
+        return compare(self._catalog, self._engine(), logged)
 
-    def verify(self, view: ViewRecord, sample: int | None = None, on_progress: OnProgress = no_progress) -> Verified:
-        """Compare what a served version of a view answers with history as of now; see `seeknal.views.verification`.
+    def verify(
+        self,
+        view: ViewRecord,
+        sample: int | None = None,
+        on_progress: OnProgress = no_progress,
+        *,
+        at: Moment | None = None,
+    ) -> Verified:
+        """Compare what a served version of a view answers with history as of a moment; see `seeknal.views.verification`.
+
+        Args:
+            view: The version.
+            sample: Number of entities of each group to compare, chosen at random. None: all of them.
+            on_progress: Called with each step.
+            at: The moment. None: now.
 
         Raises:
             DefinitionError: The version is not served, or `sample` is not a whole number of at least 1.
         """
         from seeknal.views.verification import with_computed
 
-        verified = self._tables.verify(self.table(view), sample=sample, on_progress=on_progress)
+        verified = self._tables.verify(self.table(view), sample=sample, at=at, on_progress=on_progress)
         served = self._tables.open_as_registered(self.table(view))
         served.log = None  # these are no answers to anyone
-        return with_computed(self, self._engine(), served, view, verified)
+        return with_computed(self, self._engine(), served, view, verified, instant_or_none(at))
 
     def retire(self, view: ViewRecord, at: int | None = None) -> Retired:
         """Retire a version of a view: end its serving, and let no name without a version mean it. Its training sets stay."""

@@ -239,19 +239,29 @@ class _Comparison:
         left, removed = list(rows), False
         last = self._catalog.log(source.stored).newest()
         for number in range(snapshot, min(last, snapshot + _LATER) + 1):
-            own = self._logged.rows.take(pa.array(left, pa.int64()))
-            try:
-                lookup = replace(source.lookup, version=source.version.number)
-                then = replace(self._catalog.source(lookup, number), record=source.record)
-                column = self._logged.filled(name, self._look_up([then], own)[name])
-            except (StoreError, DefinitionError):  # the snapshot was vacuumed, or is of before the version
-                removed = removed or number == snapshot
-                continue
-            differing = self._places(name, column, own)
-            self._set((row for i, row in enumerate(left) if i not in differing), name, LATE)
-            if not (left := [left[i] for i in differing]):
-                return
+            is_there = False
+            for version in self._versions(source):
+                own = self._logged.rows.take(pa.array(left, pa.int64()))
+                try:
+                    then = self._catalog.source(replace(source.lookup, version=version), number)
+                    column = self._look_up([replace(then, record=source.record)], own)[name]
+                except (StoreError, DefinitionError):  # the snapshot was vacuumed, or is of before the version
+                    continue
+                is_there = True
+                if column.type != own[name].type:
+                    continue
+                differing = set(self._places(name, self._logged.filled(name, column), own))
+                self._set((row for i, row in enumerate(left) if i not in differing), name, LATE)
+                if not (left := [left[i] for i in sorted(differing)]):
+                    return
+            removed = removed or (number == snapshot and not is_there)
         self._set(left, name, GONE if removed else OTHER)
+
+    def _versions(self, source: Source) -> list[int]:
+        """Return the versions of a group that may have been served, the newest first: a view follows its groups to new ones."""
+        if source.is_pinned:
+            return [source.version.number]
+        return sorted((one.number for one in self._catalog.versions(source.record)), reverse=True)
 
     def _compare_computed(self, name: str, column: pa.ChunkedArray, as_logged: pa.ChunkedArray) -> None:
         logged = self._logged

@@ -28,11 +28,24 @@ _AT = "seeknal moment"
 
 
 def with_computed(
-    views: FeatureViews, engine: Engine, served: OnlineTable, view: ViewRecord, verified: Verified
+    views: FeatureViews,
+    engine: Engine,
+    served: OnlineTable,
+    view: ViewRecord,
+    verified: Verified,
+    moment: int | None = None,
 ) -> Verified:
     """Return the outcome of comparing what a view looks up, with that of comparing what it computes.
 
     Up to 1,000 entities of each group are combined to rows. What needs request values cannot be compared without them.
+
+    Args:
+        views: The views of the store.
+        engine: The engine that joins.
+        served: The online table of the version.
+        view: The version.
+        verified: The outcome of comparing what it looks up.
+        moment: The moment as of which both sides are read. None: now.
     """
     content = view.content
     computed = [name for name in content.features if name not in content.types and name not in content.request]
@@ -48,7 +61,7 @@ def with_computed(
     sources = views.sources(view)
     keys = _keys(engine, sources)
     for _ in range(_TRIES):
-        at = now()
+        at = now() if moment is None else moment
         online = served.get_features(keys, "arrow", made, at=at)
         spine = keys.append_column(_AT, pa.array(np.full(len(keys), at)).cast(UTC))
         offline = views.frame(view, ViewSpine(spine, _AT, label=False), "arrow", recipe=recipe.only(made))
