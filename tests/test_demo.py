@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 KEYS = ["predict_at", "carrier", "flight", "origin", "dest"]
 WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
+VIEW = story.VIEW.name
 WINDOWS = {"delay_3h": pd.Timedelta(hours=3), "delay_1d": pd.Timedelta(days=1)}
 
 
@@ -63,8 +64,8 @@ def landed(year):
 
 
 @pytest.fixture(scope="module")
-def training(store, year):
-    return store.features.training_set(story.LOOKUPS, year.spine, "predict_at")
+def training(store):
+    return store.training_sets.rows(store.training_sets.get(story.TRAINING_SET))
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +92,11 @@ def arrivals(landed, source):
 @needs_data
 def test_the_story_fits_eighty_columns_and_finds_everything_right(text):
     assert max(map(len, text.splitlines())) <= 80
-    assert "in the spine's order:\nyes" in text
+    assert "in the spine's order: yes" in text.replace("\n", " ")
     assert "1 row pushed; when it is delivered again, 0." in text.replace("\n", " ")
     assert "compared, 0 differ." in text.replace("\n", " ")
+    assert "so 1 differs:" in text.replace("\n", " ")
+    assert "wind_speed is 18.41248 online and 40.0 offline (late data)" in text.replace("\n", " ")
     assert "added wind_chill (double)" in text
     assert "NOT" not in text
 
@@ -133,6 +136,32 @@ def test_the_clock_at_the_destination_shows_the_arrival_time(arrivals, source):
 def test_the_training_set_has_exactly_the_rows_of_the_spine(training, year):
     assert training.select(year.spine.column_names).equals(year.spine)
     assert "landed_at" not in training.column_names
+    assert "arr_delay" not in year.spine.column_names
+
+
+@needs_data
+def test_the_label_of_each_flight_is_its_own_delay(training, year):
+    assert training["arr_delay"].equals(year.landed["arr_delay"])
+
+
+@needs_data
+def test_the_request_feature_is_the_same_in_training_and_online(store, training):
+    rows = training.to_pandas()
+    expected = rows["delay_3h"] / rows["distance"] * 100
+    pd.testing.assert_series_equal(rows["delay_100mi"], expected, check_names=False)
+    table = store.views.serve(store.views.get(VIEW), at=story.EVENING)
+    asked = {"origin": "JFK", "carrier": "B6", "distance": 1069}
+    (answer,) = table.get_features([asked], "dicts", at=instant(story.EVENING))
+    assert answer["delay_100mi"] == answer["delay_3h"] / 1069 * 100
+
+
+@needs_data
+def test_the_log_of_answers_proves_all_but_the_late_reading(store):
+    found = store.views.verify_log(store.views.get(VIEW))
+    assert found.entities == 504
+    assert [(one.feature, one.keys["origin"], one.cause) for one in found.differences] == [
+        ("wind_speed", "JFK", "late data")
+    ]
 
 
 @needs_data
@@ -214,6 +243,8 @@ def test_another_run_starts_afresh_without_scikit_learn_and_leaves_the_rest_alon
     assert "1 row pushed; when it is delivered again, 0." in text.replace("\n", " ")
     assert "compared, 0 differ." in text.replace("\n", " ")
     again = FeatureStore(folder / ".seeknal")
+    assert [one.number for one in again.views.versions(VIEW)] == [1]
+    assert again.views.verify_log(again.views.get(VIEW)).entities == 504
     assert [version.number for version in again.groups.versions("weather", project=story.PROJECT)] == [1, 2]
     assert len(again.groups.sample("mine", limit=5)) == 1
     assert (folder / "seeknal.toml").read_text() == "lookback_days = 7\n"

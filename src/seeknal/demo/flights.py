@@ -86,12 +86,12 @@ class Year:
     @property
     def landings(self) -> pa.Table:
         """The landings as events: what was known of a flight once it had landed."""
-        return self.landed.select(["carrier", "origin", "flight", "dest", "landed_at", "arr_delay"])
+        return self.landed.select(["carrier", "origin", "flight", "day_of_flight", "landed_at", "arr_delay"])
 
     @property
     def spine(self) -> pa.Table:
-        """The flights as known at the moment of prediction, and the delay to predict."""
-        return self.landed.drop_columns(["landed_at"])
+        """The flights as known at the moment of prediction."""
+        return self.landed.drop_columns(["landed_at", "arr_delay"])
 
     @property
     def flights(self) -> int:
