@@ -10,7 +10,7 @@ import pytest
 
 from seeknal import FeatureStore, StoreError
 from seeknal.system.locks import exclusive_lock, locked_cached_property
-from seeknal.system.storage import LocalStorage, LockName
+from seeknal.system.storage import Address, LocalStorage, LockName
 
 
 class Slow:
@@ -120,7 +120,7 @@ def test_a_lock_that_cannot_be_used_where_files_can_be_made_is_an_error(tmp_path
 
 def test_folders_and_locks_have_the_names_of_all_releases(tmp_path):
     """Two releases that use a home at the same time keep out of each other's way."""
-    storage = LocalStorage(tmp_path)
+    storage = LocalStorage(Address(tmp_path))
     places = [storage.tables.at("shop", "spend"), storage.training_sets.at("shop/may-01234567"), storage.trash]
     named = [str(one) for one in places] + [str(storage.lock(name).path) for name in get_args(LockName)]
     assert [one.removeprefix(f"{tmp_path}/") for one in named] == [

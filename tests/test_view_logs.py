@@ -304,7 +304,7 @@ def test_a_log_whose_columns_or_name_are_taken_is_refused_before_anything_is_ser
 class _Store:
     """A writer of logs that fails or waits as told, in place of a disk."""
 
-    home = "kept"
+    address = "kept"
 
     def __init__(self):
         self.rows, self.fails = [], False
@@ -349,7 +349,7 @@ def test_a_store_that_is_slow_makes_no_read_wait_and_what_does_not_fit_is_counte
         log.add({"user": user})  # returns although the writer waits
     kept.goes_on.set()
     with pytest.warns(SeeknalWarning, match="4 answers of shop/next_basket@1 were not logged"):
-        flush_of(kept.home)
+        flush_of(kept.address)
     assert [row["user"] for row in kept.rows] == [*range(11)]
 
 
@@ -363,9 +363,9 @@ def test_rows_that_cannot_be_written_are_kept_and_tried_again(log, kept, recwarn
     kept.fails = True
     log.add({"user": 1})
     with pytest.raises(StoreError, match="disk is full"):
-        flush_of(kept.home)
+        flush_of(kept.address)
     kept.fails = False
-    flush_of(kept.home)
+    flush_of(kept.address)
     assert [row["user"] for row in kept.rows] == [1]
 
 

@@ -15,6 +15,7 @@ from seeknal.errors import DefinitionError, StoreError
 from seeknal.names import did_you_mean
 from seeknal.system.folders import named
 from seeknal.system.redis_url import is_address, problem, shown
+from seeknal.system.storage import Address
 from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
@@ -49,6 +50,11 @@ class Settings:
     modules: tuple[str, ...] = ()
     folder: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> Address:
+        """What the home is opened by."""
+        return Address(self.home)
 
 
 _NAMES = [f.name for f in fields(Settings) if f.name not in {"origins", "folder"}]

@@ -28,7 +28,7 @@ from seeknal.registry.records import space_of
 from seeknal.system import folders
 from seeknal.system.home_identity import mark_as_copy
 from seeknal.system.progress import OnProgress, working
-from seeknal.system.storage import LocalStorage
+from seeknal.system.storage import Address, LocalStorage
 from seeknal.values.times import now
 
 _FORMAT = 1
@@ -152,7 +152,7 @@ def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | 
 
 
 def _check_target(store: FeatureStore, target: Path) -> None:
-    if not has_registry(store.home):
+    if not has_registry(store.settings.address):
         raise DefinitionError(f"There is no home at {store.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
     if target.exists() or target.is_symlink():
         raise DefinitionError(f"{target} exists already. Choose a new folder: a backup replaces nothing.")
@@ -167,7 +167,7 @@ class _Taking:
 
     def __init__(self, storage: LocalStorage, part: Path, on_progress: OnProgress) -> None:
         self._storage = storage
-        self._home = storage.home
+        self._address = storage.address
         self._part = part
         self._on_progress = on_progress
         self._files: list[_File] = []
@@ -179,7 +179,7 @@ class _Taking:
         # read before the registry, so that commits after the registry's moment do not get into the backup.
         stored = [table.path for project in self._storage.tables.list() for table in project.list()]
         tables = {root: latest(root) for root in stored if list(root.glob("_delta_log/*.json"))}
-        registry = copy_registry(self._home, self._part)
+        registry = copy_registry(self._address, self._part)
         at = now()
         groups, sets = registry.groups(), registry.training_sets()
         for record in groups:
@@ -208,7 +208,7 @@ class _Taking:
             self._copy(pack.path(root))
         for entry in entries:
             self._copy(log / entry[0])
-        copied = self._part / root.relative_to(self._home)
+        copied = self._part / root.relative_to(self._address.home)
         # A vacuum may have removed files of earlier snapshots. Only the files of the last one must exist.
         for name in sorted(mentioned_files(copied)):
             if (root / name).exists():
@@ -218,7 +218,7 @@ class _Taking:
                 raise StoreError(f"The table {root} has lost its file {file.path}. Run seeknal doctor.")
 
     def _copy(self, file: Path) -> None:
-        name = file.relative_to(self._home)
+        name = file.relative_to(self._address.home)
         self._on_progress(f"Backing up {name.parent}: {_megabytes(self._size)} so far")
         copied = _File(name.as_posix(), *folders.copy(file, self._part / name))
         self._files.append(copied)
@@ -366,7 +366,7 @@ def _load_own(part: Path, store: FeatureStore, on_progress: OnProgress) -> set[s
         The spaces of the versions that cannot be read.
     """
     unread: set[str] = set()
-    online = LocalStorage(part).online
+    online = LocalStorage(Address(part)).online
     made = FeatureStore(part, memory_limit=store.settings.memory_limit, online_store=online)
     try:
         for record in made.core.registry.groups():

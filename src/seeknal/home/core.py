@@ -16,7 +16,7 @@ from seeknal.registry.overview import Overview
 from seeknal.system.duck import Duck
 from seeknal.system.folders import share
 from seeknal.system.locks import locked_cached_property
-from seeknal.system.storage import LocalStorage, Location
+from seeknal.system.storage import Location, open_storage
 
 if TYPE_CHECKING:
     from seeknal.define.schema import Schema
@@ -60,7 +60,7 @@ class Core:
     def __init__(self, settings: config.Settings) -> None:
         self.settings = settings
         self.home = settings.home
-        self.storage = LocalStorage(settings.home)
+        self.storage = open_storage(settings.address)
         _cores.add(self)
 
     def __reduce__(self) -> tuple[type[Core], tuple[config.Settings]]:
@@ -69,7 +69,7 @@ class Core:
     @locked_cached_property
     def registry(self) -> Registry:
         """The registry, which records what exists."""
-        return open_registry(self.home)
+        return open_registry(self.settings.address)
 
     @locked_cached_property
     def scratch(self) -> Path:

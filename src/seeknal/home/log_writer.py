@@ -25,9 +25,9 @@ class HomeLogWriter:
         self._core = core
 
     @property
-    def home(self) -> Address:
-        """The home of the logs."""
-        return self._core.storage.home
+    def address(self) -> Address:
+        """The address of the home of the logs."""
+        return self._core.storage.address
 
     def register(self, group: EventGroup) -> None:
         """Register the event source of a log.

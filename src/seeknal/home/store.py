@@ -77,7 +77,7 @@ class FeatureStore:
     @property
     def exists(self) -> bool:
         """Whether the home holds anything yet. Reading this property creates nothing."""
-        return has_registry(self.home)
+        return has_registry(self.settings.address)
 
     @locked_cached_property
     def projects(self) -> Projects:

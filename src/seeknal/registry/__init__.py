@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import (
     GroupRecord,
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 
-def open_registry(home: Address) -> Registry:
+def open_registry(address: Address) -> Registry:
     """Open the registry of a home, and create it if it is missing.
 
     Raises:
@@ -52,15 +54,15 @@ def open_registry(home: Address) -> Registry:
     """
     from seeknal.registry.sqlite.implementation import SqliteRegistry
 
-    return SqliteRegistry(file_of(home))
+    return SqliteRegistry(file_of(address.home))
 
 
-def has_registry(home: Address) -> bool:
+def has_registry(address: Address) -> bool:
     """Return whether a home has a registry, without creating one."""
-    return file_of(home).exists()
+    return file_of(address.home).exists()
 
 
-def copy_registry(home: Address, target: Address) -> Registry:
+def copy_registry(address: Address, target: Path) -> Registry:
     """Copy the registry of a home, as of one moment, into a folder, and open the copy.
 
     Raises:
@@ -68,5 +70,5 @@ def copy_registry(home: Address, target: Address) -> Registry:
     """
     from seeknal.registry.sqlite.implementation import copy
 
-    copy(file_of(home), file_of(target))
-    return open_registry(target)
+    copy(file_of(address.home), file_of(target))
+    return open_registry(Address(target))

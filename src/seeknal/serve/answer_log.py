@@ -57,8 +57,8 @@ class LogWriter(Protocol):
     """Stores logged rows."""
 
     @property
-    def home(self) -> Address:
-        """The home of the logs."""
+    def address(self) -> Address:
+        """The address of the home of the logs."""
         ...
 
     def register(self, group: EventGroup) -> None:
@@ -224,9 +224,9 @@ class _Queue:
             )
 
     @property
-    def home(self) -> Address:
-        """The home of the log."""
-        return self._writer.home
+    def address(self) -> Address:
+        """The address of the home of the log."""
+        return self._writer.address
 
     def _take(self) -> list[tuple[Entry | Block, int]]:
         with self._changed:
@@ -269,14 +269,14 @@ def _tell(text: str) -> None:
 _every: PerProcess[WeakSet[_Queue]] = PerProcess(WeakSet)
 
 
-def flush_of(home: Address) -> None:
+def flush_of(address: Address) -> None:
     """Write what this process has logged for the views of a home.
 
     Raises:
         StoreError: It cannot be stored. It is kept, and tried again.
     """
     for one in list(_every()):
-        if one.home == home:
+        if one.address == address:
             one.flush()
 
 

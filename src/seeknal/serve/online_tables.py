@@ -467,7 +467,7 @@ class OnlineTables:
         """Write the answers that this process has logged for views of this home; see `seeknal.serve.answer_log.flush_of`."""
         from seeknal.serve.answer_log import flush_of
 
-        flush_of(self._catalog.storage.home)
+        flush_of(self._catalog.storage.address)
 
     def close(self) -> None:
         """Write the answers that this process has logged. What cannot be written is told."""

@@ -101,7 +101,7 @@ class Opener:
         self._logs = logs
 
     def __reduce__(self) -> tuple[object, tuple[Address, Stores, LogWriter]]:
-        return _opener_of, (self._catalog.storage.home, self._stores, self._logs)
+        return _opener_of, (self._catalog.storage.address, self._stores, self._logs)
 
     def open(
         self,
@@ -180,8 +180,8 @@ class Opener:
         return table, watch
 
 
-def _opener_of(home: Address, stores: Stores, logs: LogWriter) -> Opener:
-    return Opener(Catalog(open_storage(home), open_registry(home), _no_table), stores, logs)
+def _opener_of(address: Address, stores: Stores, logs: LogWriter) -> Opener:
+    return Opener(Catalog(open_storage(address), open_registry(address), _no_table), stores, logs)
 
 
 def _no_table(location: Location) -> NoReturn:

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -22,8 +21,21 @@ if TYPE_CHECKING:
 
     from seeknal.system.home_identity import Identity
 
-Address = PathLike[str]
-"""What a home is opened by, in this process or in another one."""
+
+@dataclass(frozen=True)
+class Address:
+    """What a home is opened by, in this process or in another one.
+
+    Args:
+        home: The folder of the home. What is not shared lies in it.
+        storage: The URL of the object store with the offline tables and training sets. None: the folder of the home.
+        registry: The URL of the database with the registry. None: a file in the folder of the home.
+    """
+
+    home: Path
+    storage: str | None = None
+    registry: str | None = None
+
 
 LockName = Literal["deletions", "groups", "saving", "tables", "turn"]
 """What a lock is for: deletions, and the turn of those who wait for them; the lifetimes of groups; training sets that are being
@@ -85,7 +97,7 @@ class Storage(Protocol):
     """The storage of a home. `str()` names the home in messages."""
 
     @property
-    def home(self) -> Address:
+    def address(self) -> Address:
         """The address of the home."""
 
     @property
@@ -193,13 +205,18 @@ class LocalStorage:
     The names of folders and lock files must not change: other releases have the same, and some of their locks keep this release out.
 
     Args:
-        home: The folder of the home.
+        address: The address of the home.
     """
 
-    home: Path
+    address: Address
 
     def __str__(self) -> str:
         return str(self.home)
+
+    @property
+    def home(self) -> Path:
+        """The folder of the home."""
+        return self.address.home
 
     @property
     def tables(self) -> LocalLocation:
@@ -251,9 +268,9 @@ class LocalStorage:
         folders.sweep(self.scratch)
 
 
-def open_storage(home: Address) -> Storage:
+def open_storage(address: Address) -> LocalStorage:
     """Return the storage of a home. Nothing is created."""
-    return LocalStorage(Path(home))
+    return LocalStorage(address)
 
 
 def path_of(location: Location) -> Path:

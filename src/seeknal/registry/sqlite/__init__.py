@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seeknal.system.storage import Address
-
 FILE = "registry.db"
 
 
-def file_of(home: Address) -> Path:
+def file_of(home: Path) -> Path:
     """Return the path of a home's registry."""
-    return Path(home) / FILE
+    return home / FILE
