@@ -179,7 +179,7 @@ class _Taking:
         # read before the registry, so that commits after the registry's moment do not get into the backup.
         stored = [table.path for project in self._storage.tables.list() for table in project.list()]
         tables = {root: latest(root) for root in stored if list(root.glob("_delta_log/*.json"))}
-        registry = copy_registry(self._address, self._part)
+        registry = copy_registry(self._address, Address(self._part))
         at = now()
         groups, sets = registry.groups(), registry.training_sets()
         for record in groups:

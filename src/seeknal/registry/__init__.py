@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import (
     GroupRecord,
@@ -62,7 +60,7 @@ def has_registry(address: Address) -> bool:
     return file_of(address.home).exists()
 
 
-def copy_registry(address: Address, target: Path) -> Registry:
+def copy_registry(address: Address, target: Address) -> Registry:
     """Copy the registry of a home, as of one moment, into a folder, and open the copy.
 
     Raises:
@@ -70,5 +68,5 @@ def copy_registry(address: Address, target: Path) -> Registry:
     """
     from seeknal.registry.sqlite.implementation import copy
 
-    copy(file_of(address.home), file_of(target))
-    return open_registry(Address(target))
+    copy(file_of(address.home), file_of(target.home))
+    return open_registry(target)
