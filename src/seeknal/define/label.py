@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 
 from seeknal.define.aggregations import Aggregation, Count, First, Max
@@ -14,6 +14,7 @@ from seeknal.define.windowed_group import WindowedGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.names import check_text
+from seeknal.values.display import shown_duration
 from seeknal.values.times import microseconds
 
 DROP, NULL = "drop", "null"
@@ -100,6 +101,25 @@ class Label:
         """The length of the window in microseconds."""
         assert isinstance(self.within, timedelta)  # noqa: S101 - `__post_init__` has read it
         return microseconds(self.within)
+
+    def described(self, source: str, keys: Sequence[str]) -> str:
+        """Return the label in words.
+
+        Args:
+            source: Project and name of the source of its events.
+            keys: The columns of the spine that name the entity.
+        """
+        if isinstance(self.aggregation, Aggregation):
+            given = {one.name: getattr(self.aggregation, one.name) for one in fields(self.aggregation)}
+            what = ", ".join(
+                f"{name}={value!r}" for name, value in given.items() if value is not None and name != "over"
+            )
+            what = f"{self.aggregation.name}({what})"
+        else:
+            what = "count of " if self.aggregation == "count" else f"{self.aggregation} "
+            what += self.feature or ("events" if self.aggregation == "count" else "event")
+        late = "left out" if self.unfinished == DROP else "null"
+        return f"{what} of {source} within {shown_duration(timedelta(microseconds=self.length))}, by {', '.join(keys)}, {late} until it is known"
 
     def windowed(self, *, of_bools: bool) -> Aggregation:
         """Return the aggregation over a window that ends at a moment; the label's own window ends `length` after it.

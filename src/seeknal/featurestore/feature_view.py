@@ -192,7 +192,7 @@ class FeatureView:
     @property
     def features(self) -> list[str]:
         """The names of what the model reads, in order."""
-        return list(self._current()[1].content.features)
+        return list(self._registered()[1].content.features)
 
     def training_set(  # noqa: PLR0913 - all but three have defaults
         self,
@@ -290,7 +290,7 @@ class FeatureView:
         from seeknal.values.frames import kept
         from seeknal.views.feature_views import ViewSpine
 
-        store, record, _ = self._current()
+        store, record = self._registered()
         with working("Looking for leaks", on_progress) as report:
             found = store.views.check(record, ViewSpine(kept(spine), date_col, as_of=as_of), report)
         for text in found:
@@ -321,7 +321,7 @@ class FeatureView:
             DefinitionError: The version was retired, or an argument has the wrong form.
             StoreError: The online store cannot be written, or has rows of another home.
         """
-        store, record, _ = self._current()
+        store, record = self._registered()
         options: dict[str, Any] = {"target": target, "ttl": ttl, "log": log, "take_over": take_over}
         with working("Loading", on_progress) as report:
             self._served = store.views.serve(record, on_progress=report, **options)
@@ -357,7 +357,7 @@ class FeatureView:
             DefinitionError: The version is not served.
         """
         if self._served is None:
-            store, record, _ = self._current()
+            store, record = self._registered()
             self._served = store.tables.open(store.views.table(record))
         return self._served
 
@@ -385,7 +385,7 @@ class FeatureView:
             store, record = self._registered()
             with working(f"Verifying the log of {record.label}", on_progress) as report:
                 return store.views.verify_log(record, log, report)
-        store, record, _ = self._current()
+        store, record = self._registered()
         with working(f"Verifying {record.label}", on_progress) as report:
             return store.views.verify(record, sample, report)
 
@@ -399,7 +399,7 @@ class FeatureView:
         Raises:
             DefinitionError: The version is not served.
         """
-        store, record, _ = self._current()
+        store, record = self._registered()
         with working(f"Refreshing {record.label}", on_progress) as report:
             return store.tables.refresh([store.views.table(record)], full=full, on_progress=report)[0]
 
@@ -410,13 +410,13 @@ class FeatureView:
         Raises:
             DefinitionError: The version is not served.
         """
-        store, record, _ = self._current()
+        store, record = self._registered()
         return store.tables.freshness(store.views.table(record), now())
 
     @property
     def versions(self) -> list[ViewRecord]:
         """All versions of the view, oldest first."""
-        store, record, _ = self._current()
+        store, record = self._registered()
         return store.views.versions(record.name, project=record.project)
 
     def difference(self, version: int) -> list[str]:
@@ -425,19 +425,19 @@ class FeatureView:
         Raises:
             DefinitionError: There is no such version.
         """
-        store, record, _ = self._current()
+        store, record = self._registered()
         return store.views.difference(record.name, version, record.number, project=record.project)
 
     @property
     def training_sets(self) -> list[TrainingSet]:
         """The saved training sets of this version."""
-        store, record, _ = self._current()
+        store, record = self._registered()
         return [TrainingSet(one, store) for one in store.views.made_with(record)]
 
     @property
     def models(self) -> list[ModelRecord]:
         """The models that registered themselves with training sets of the view, of all its versions, oldest first."""
-        store, record, _ = self._current()
+        store, record = self._registered()
         return store.views.models(record)
 
     def retire(self) -> Retired:
@@ -446,5 +446,5 @@ class FeatureView:
         Returns:
             What knows the version: its training sets, and the models that were trained on them.
         """
-        store, record, _ = self._current()
+        store, record = self._registered()
         return store.views.retire(record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from seeknal.join.retrieval import Spine, kinds_of
 from seeknal.registry import Question
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import LabelContent, ViewContent
-from seeknal.request.recipe import Recipe, request_column
+from seeknal.request.recipe import TRIED, Recipe, request_column
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.frames import Frame
@@ -90,7 +90,8 @@ class Columns:
         if self.rows is None:
             return frames.with_columns(frame, self.kept, self.table, kind)
         if kind == "pandas" == frame.kind:  # its index and its types stay
-            return frames.with_columns(frame, self.kept, self.table, kind)[self.rows.to_numpy()]
+            own = frames.with_columns(frame, self.kept, self.table.select([]), kind)[self.rows.to_numpy()]
+            return frames.with_columns(frames.opened(own), self.kept, self.table.filter(self.rows), kind)
         return frames.from_arrow(frames.with_columns(frame, self.kept, self.table, "arrow").filter(self.rows), kind)
 
 
@@ -127,7 +128,7 @@ def columns(
 
     Raises:
         DataError: The spine lacks a column, a value does not fit, or a function fails.
-        DefinitionError: Two columns of the result would have the same name.
+        DefinitionError: Two columns of the result would have the same name, or a function answers otherwise for a row alone.
     """
     recipe, sources = viewed.recipe, viewed.looked_up
     spine = replace(spine, also=[*spine.also, *viewed.used])
@@ -141,12 +142,26 @@ def columns(
     on_progress("Computing features")
     names = retrieval.keys_of(sources)
     keys = spine.frame.table(names)
-    computed = recipe.columns(given, {name: keys[name] for name in names})
+    own = {name: keys[name] for name in names}
+    computed = recipe.columns(given, own)
+    _try(recipe, given, own)
     table = pa.Table.from_pydict({name: computed[name] for name in made})
     if viewed.label is None or viewed.source is None:
         return Columns(kept, table, None, 0)
     on_progress("Looking up the label")
     return _labelled(engine, viewed, viewed.label, viewed.source, spine, Columns(kept, table, None, 0))
+
+
+def _try(recipe: Recipe, given: Mapping[str, pa.ChunkedArray], keys: Mapping[str, pa.ChunkedArray]) -> None:
+    """Try the functions that need request values on a few rows. The others were tried when the view was registered.
+
+    Raises:
+        DefinitionError: The answers differ from those for a row alone.
+    """
+    own = recipe.only(recipe.computed(given=True))
+    if own.names:
+        few = {name: given[name].slice(0, TRIED) for name in (*own.request, *own.looked_up)}
+        own.check(few, {name: column.slice(0, TRIED) for name, column in keys.items()})
 
 
 def _labelled(

@@ -42,8 +42,11 @@ class Definitions:
         events, snapshot = catalog.read(origin, None, as_of)
         return catalog.resolved(lookup, known or GroupRecord(0, whole, 0), unregistered(whole, events), snapshot)
 
-    def settled(self, source: Source) -> Source:
-        """Return a source whose definition is registered, so that a training set or an online table can refer to its version."""
+    def settled(self, source: Source, *, tells: bool = True) -> Source:
+        """Return a source whose definition is registered, so that a training set or an online table can refer to its version.
+
+        Unless `tells` is false, a new version of a definition gives a notice.
+        """
         group = source.lookup.source
         if (
             not isinstance(source.version, WindowedVersion)
@@ -51,10 +54,10 @@ class Definitions:
             or not isinstance(group, WindowedGroup)
         ):
             return source
-        record, number = self.register(group)
+        record, number = self.register(group, tells=tells)
         return replace(source, record=record, version=replace(source.version, number=number))
 
-    def register(self, group: WindowedGroup) -> tuple[GroupRecord, int]:
+    def register(self, group: WindowedGroup, *, tells: bool = True) -> tuple[GroupRecord, int]:
         """Register a windowed group, if it or its definition is new, and return it with the number of the definition's version.
 
         Raises:
@@ -65,7 +68,7 @@ class Definitions:
         known, number = self._registered(whole)
         if known and number:
             return known, number
-        before = self._catalog.version(known) if known else None
+        before = self._catalog.version(known) if known and tells else None
         with self._catalog.lifetimes.staying(origin):
             record, number = self._catalog.registry.save_windowed_group(whole, origin)
         if isinstance(before, WindowedVersion) and isinstance(

@@ -40,6 +40,7 @@ class LabelContent:
         type: The type of the computed value.
         is_any: Whether the label is whether the computed value is true, or more than 0.
         unfinished: "drop" or "null"; see `Label`.
+        text: The label in words. Views of early releases have none.
     """
 
     lookup: PinnedLookup
@@ -47,6 +48,7 @@ class LabelContent:
     type: str
     is_any: bool = False
     unfinished: str = "drop"
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class ViewContent:
         The version of a group that the view follows is not part of it: the view has the same features in the same types in each.
         """
         lookups = tuple(one if one.pinned else replace(one, version=0) for one in self.lookups)
-        return replace(self, lookups=lookups).dumps()
+        label = self.label and replace(self.label, text="")
+        return replace(self, lookups=lookups, label=label).dumps()
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -230,11 +233,12 @@ def _each(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
 
 def _label(old: LabelContent | None, new: LabelContent | None) -> list[str]:
-    if old == new:
-        return []
     if old is None or new is None:
-        return ["label removed" if new is None else f"label {new.column} added"]
-    return [f"label {old.column} changed" if old.column == new.column else f"label {old.column} is now {new.column}"]
+        return [] if old == new else ["label removed" if new is None else f"label {new.column} added"]
+    if replace(old, text="") == replace(new, text=""):
+        return []
+    name = f"label {old.column} changed" if old.column == new.column else f"label {old.column} is now {new.column}"
+    return [f"{name} ({old.text} -> {new.text})" if old.text and new.text else name]
 
 
 def _order(old: tuple[str, ...], new: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from typing import Any
 
@@ -14,6 +15,9 @@ from seeknal.errors import DataError, DefinitionError
 from seeknal.request.functions import Functions
 from seeknal.values import casting, exact
 from seeknal.values.frames import Frame
+
+TRIED = 100
+"""How many rows functions are tried on."""
 
 
 class Recipe:
@@ -69,6 +73,10 @@ class Recipe:
     def defaults(self) -> Mapping[str, pa.ChunkedArray]:
         """The values in place of null, by name, as columns of one row."""
         return self._defaults
+
+    def computed(self, *, given: bool) -> tuple[str, ...]:
+        """Return the names of what the functions compute of request values, directly or not; or, if not `given`, without any."""
+        return tuple(name for name in self.functions.outputs if bool(self.only((name,)).request) is given)
 
     def only(self, names: Sequence[str]) -> Recipe:
         """Return the recipe of some of the features, in another order, which needs only what these are made of."""
@@ -155,19 +163,18 @@ class Recipe:
 
 
 def request_column(frame: Frame, name: str, kind: pa.DataType, whose: str) -> pa.ChunkedArray:
-    """Return a request value as a column of a frame has it, in its declared type.
+    """Return a request value as a column of a frame has it, in its declared type, converted as the values of single rows are.
 
     Raises:
         DataError: A value does not fit the type exactly.
     """
     column = frame.table([name])[name]
-    if not casting.fits(column, kind):
-        raise DataError(
-            f"{whose} {name} is {column.type}, and the view declares it as {kind}, which its values do not fit exactly. "
-            "Cast the column, or declare another type.",
-            column=name,
-        )
-    return casting.cast(column, kind)
+    if casting.fits(column, kind):
+        return casting.cast(column, kind)
+    if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(kind):
+        with suppress(pa.ArrowInvalid):  # a moment that is not exact in the type is told below
+            return column.cast(kind)
+    return exact.column(f"{whose} {name}", exact.values(column), kind)
 
 
 def _default(name: str, value: object, kind: pa.DataType) -> pa.ChunkedArray:

@@ -27,7 +27,7 @@ from seeknal.values import types
 from seeknal.values.casting import recast
 from seeknal.values.display import Shown, records, shown_values
 from seeknal.values.matching import stored_keys
-from seeknal.values.times import Interval, moment_of
+from seeknal.values.times import Interval, moment_of, show
 from seeknal.values.types import UTC
 
 NOT_LOADED, MISSING, OLDER, EXPIRED, OTHER, EXTRA = (
@@ -62,6 +62,7 @@ class Difference(Shown):
         cause: "not loaded yet" (the winning row was written, or its interval requested, after the last load),
             "missing", "older", "expired" (one side applies a ttl that the other does not), "another value", or
             "not stored offline".
+        at: The moment of the answer that differs, in microseconds since 1970; None if what is online now was compared.
     """
 
     group: str
@@ -71,12 +72,19 @@ class Difference(Shown):
     online: Any
     offline: Any
     cause: str
+    at: int | None = None
+
+    _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
+
+    @property
+    def time(self) -> datetime | None:
+        """The moment of the answer that differs, in UTC; None if what is online now was compared."""
+        return None if self.at is None else moment_of(self.at)
 
     def __str__(self) -> str:
         keys = ", ".join(f"{name}={value!r}" for name, value in self.keys.items())
-        return (
-            f"{self.group} {keys}: {self.feature} is {self.online!r} online and {self.offline!r} offline ({self.cause})"
-        )
+        when = "" if self.at is None else f" at {show(self.at)}"
+        return f"{self.group} {keys}{when}: {self.feature} is {self.online!r} online and {self.offline!r} offline ({self.cause})"
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,14 @@ class Verified(Shown):
     Args:
         table: Project and name of the online table.
         at: The moment as of which both sides were read, in microseconds since 1970.
-        entities: Number of entities compared, counted separately for each group.
+        entities: Number of entities compared, counted separately for each group; or of logged answers.
         values: Number of values compared.
         different: Number of values that differ.
         differences: The first of these.
         cut_off: Why groups no longer feed the table, which is then compared with the version that fed it last.
         not_compared: What the table returns and was not compared, each with the reason.
         tolerance: How much variances may differ, relative to their value; 0: there are none. All other values are compared to the bit.
+        causes: For logged answers, the number of values that differ by each cause. None: what is online now was compared.
     """
 
     table: str
@@ -104,6 +113,7 @@ class Verified(Shown):
     cut_off: tuple[str, ...] = ()
     tolerance: float = 0
     not_compared: tuple[str, ...] = ()
+    causes: Mapping[str, int] | None = None
 
     _moments = {"at": "time"}  # noqa: RUF012 - a ClassVar of its base
 
@@ -118,12 +128,19 @@ class Verified(Shown):
         return not self.different and not self.cut_off
 
     def __str__(self) -> str:
-        compared = f"{self.table}: {self.values:,} values of {self.entities:,} entities compared"
+        one, many = ("entity", "entities") if self.causes is None else ("answer", "answers")
+        compared = (
+            f"{self.table}: {self.values:,} values of {self.entities:,} {one if self.entities == 1 else many} compared"
+        )
         verdict = f"{self.different:,} differ" if self.different else "all equal"
+        if self.causes:
+            verdict += f" ({', '.join(f'{cause}: {number:,}' for cause, number in self.causes.items())})"
         verdict += f", variances within {self.tolerance:g}" if self.tolerance else ""
         reasons = [f"cut off: {reason}" for reason in self.cut_off]
         reasons += [f"not compared: {reason}" for reason in self.not_compared]
-        return "\n  ".join([f"{compared}, {verdict}", *reasons, *map(str, self.differences)])
+        more = self.different - len(self.differences)
+        others = [f"and {more:,} more"] if more else []
+        return "\n  ".join([f"{compared}, {verdict}", *reasons, *map(str, self.differences), *others])
 
 
 Doubt = Callable[[PinnedLookup, State], None]
@@ -319,11 +336,16 @@ class _Comparison:
 
 
 def difference_of(
-    view: ViewRecord, keys: pa.Table, feature: str, online: pa.Scalar, offline: pa.Scalar, cause: str
+    view: ViewRecord,
+    keys: pa.Table,
+    feature: str,
+    values: tuple[pa.Scalar, pa.Scalar],
+    cause: str,
+    at: int | None = None,
 ) -> Difference:
-    """Return the difference between two values of a feature view, for one row of join keys."""
-    (there,), (here,) = (shown_values(pa.repeat(one, 1)) for one in (online, offline))
-    return Difference(view.label, view.number, records(keys)[0], feature, there, here, cause)
+    """Return the difference between two values of a feature view, online and offline, for one row of join keys."""
+    (there,), (here,) = (shown_values(pa.repeat(one, 1)) for one in values)
+    return Difference(view.label, view.number, records(keys)[0], feature, there, here, cause, at)
 
 
 def is_near(one: float | None, other: float | None) -> bool:

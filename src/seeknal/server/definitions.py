@@ -9,7 +9,7 @@ from http import HTTPStatus
 from threading import Lock
 from typing import TypeVar
 
-from seeknal.errors import DefinitionError, SeeknalError
+from seeknal.errors import DefinitionError, SeeknalError, notice
 from seeknal.home.store import FeatureStore
 from seeknal.names import check_name, split_label, split_version, the_only
 from seeknal.registry import GroupRecord, OnlineTableRecord, ViewRecord
@@ -40,6 +40,7 @@ class Definitions:
         self._held: Mapping[tuple[str, str], Held] = {}
         self._meant: Mapping[tuple[str | None, str], tuple[str, str]] = {}
         self._erased = store.tables.erasures()
+        self._lacks: dict[OnlineTableRecord, DefinitionError | None] = {}
         self._groups = Stamped[GroupRecord](store.stamp)
         self.authenticator = Authenticator([], may_be_open=may_be_open)
 
@@ -67,7 +68,8 @@ class Definitions:
                     same = records.get(name) == known.record and now == known.origins
                     if name in records:
                         held[name] = known if same else self._open(records[name])
-            self._meant = _names(records.values())
+            self._lacks = {one: self._missing(one) for one in records.values()}
+            self._meant = self._names()
             self._held = held
             # The stamp was read first, so a change made since then is seen by the next refresh.
             self._stamp = stamp
@@ -86,18 +88,21 @@ class Definitions:
             scope: The only project that the caller may see. None: all.
 
         Raises:
-            Problem: There is no such table, or several projects have one.
+            Problem: There is no such table, or several projects have one; or this process lacks the code of the view that it serves.
         """
         with self._changing:
             record = _only("online table", project, name, self._tables, scope)
-            held = self._open(record)
+            try:
+                held = self._open(record)
+            except DefinitionError as error:
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), DefinitionError.__name__) from None
             self._held = {**self._held, (record.project, record.name): held}
         return held
 
     def _tables(self, project: str | None = None, name: str | None = None) -> list[OnlineTableRecord]:
         """Return the tables that a name means, one of each project, or all without a name."""
         tables = self.store.tables.all(project=project)
-        return tables if name is None else meant(tables, name)
+        return tables if name is None else self._meant_by(tables, name)
 
     def view(self, label: str, request: Request) -> list[ViewRecord]:
         """Return the version of a view that a label names, and then all its versions, oldest first.
@@ -154,24 +159,58 @@ class Definitions:
         find = partial(_only, "feature group", project or scope, name, self.store.groups.all, scope)
         return self._groups.get((project, name, scope), find)
 
+    def check_code(self) -> None:
+        """Check that this process has the code of the views that are served; of a view with several versions, that of one of them.
+
+        While changed code is rolled out, some processes have the code of a version, and some that of the next one. A version whose
+        code is missing gives a notice.
+
+        Raises:
+            DefinitionError: It has the code of no version of a view.
+        """
+        for table, error in self._lacks.items():
+            if error and all(self._lacks[one] for one in self._lacks if _view_of(one) == _view_of(table)):
+                raise error
+            if error:
+                notice(str(error))
+
+    def _missing(self, table: OnlineTableRecord) -> DefinitionError | None:
+        """Return why this process cannot compute what a table serves; None if it can."""
+        if table not in self._lacks:
+            return self.store.views.missing_code(table)
+        return self._lacks[table]
+
+    def _meant_by(self, tables: Iterable[OnlineTableRecord], name: str) -> list[OnlineTableRecord]:
+        """Return the tables that a name means, one of each project.
+
+        A view without the number of a version means the newest version that is served and that this process has the code of.
+        """
+        own = list(tables)
+        able = [one for one in own if split_version(name)[1] is None and not self._missing(one)]
+        return list({one.project: one for some in (own, able) for one in meant(some, name)}.values())
+
     def _open(self, record: OnlineTableRecord) -> Held:
         table = self.store.tables.open_as_registered(record, View(self._erased))
         return hold(record, table)
 
+    def _names(self) -> dict[tuple[str | None, str], tuple[str, str]]:
+        """Return which table each name means, by project and name, and by name alone if only one project has it."""
+        by_view: dict[str, list[OnlineTableRecord]] = {}
+        for one in self._lacks:
+            by_view.setdefault(split_version(one.name)[0], []).append(one)
+        found: dict[tuple[str | None, str], tuple[str, str]] = {}
+        for view, some in by_view.items():
+            for name in {view, *(one.name for one in some), *(f"{view}@{one.view}" for one in some if one.view)}:
+                own = [(one.project, one.name) for one in self._meant_by(some, name)]
+                found |= {(exact[0], name): exact for exact in own}
+                if len(own) == 1:
+                    found[None, name] = own[0]
+        return found
 
-def _names(tables: Iterable[OnlineTableRecord]) -> dict[tuple[str | None, str], tuple[str, str]]:
-    """Return which table each name means, by project and name, and by name alone if only one project has it; see `meant`."""
-    by_view: dict[str, list[OnlineTableRecord]] = {}
-    for one in tables:
-        by_view.setdefault(split_version(one.name)[0], []).append(one)
-    found: dict[tuple[str | None, str], tuple[str, str]] = {}
-    for view, some in by_view.items():
-        for name in {view, *(one.name for one in some), *(f"{view}@{one.view}" for one in some if one.view)}:
-            own = [(one.project, one.name) for one in meant(some, name)]
-            found |= {(exact[0], name): exact for exact in own}
-            if len(own) == 1:
-                found[None, name] = own[0]
-    return found
+
+def _view_of(table: OnlineTableRecord) -> tuple[str, str]:
+    """Return project and name of the view that a table serves."""
+    return table.project, split_version(table.name)[0]
 
 
 def _only(kind: str, project: str | None, name: str, find: Callable[..., Sequence[T]], scope: str | None) -> T:

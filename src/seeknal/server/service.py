@@ -107,7 +107,7 @@ class Service:
         """
         import_all(self.store.settings.modules, self.store.settings.folder)
         self.definitions.refresh()
-        self.store.views.check_served()
+        self.definitions.check_code()
         for record in self.store.tables.all()[:_AT_START]:
             with suppress(SeeknalError, Problem):  # the first request for the table will report the error
                 self.definitions.open(record.project, record.name)

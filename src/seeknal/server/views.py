@@ -27,7 +27,19 @@ async def post(service: Service, request: Request) -> Response:
     Raises:
         Problem: There is no such view, or the version is not served.
     """
-    held = await service.table(request)
+    try:
+        held = await service.table(request)
+    except Problem as problem:
+        if problem.status != HTTPStatus.NOT_FOUND:
+            raise
+        view = service.definitions.view(request.names[-1], request)[0]  # or the problem that there is no such view
+        if view.retired_at is not None:
+            raise Problem(HTTPStatus.NOT_FOUND, f"{view.label} was retired.", DefinitionError.__name__) from None
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            f"{view.label} is not served. Serve it: FeatureView.load({view.table!r}).serve().",
+            DefinitionError.__name__,
+        ) from None
     if held.record.view is None:
         raise Problem(
             HTTPStatus.NOT_FOUND,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, islice
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from itertools import count, cycle, islice
 from typing import Any
 
 import msgspec
@@ -16,21 +19,24 @@ from seeknal.define.label import Label
 from seeknal.define.windowed_group import WindowedGroup
 from seeknal.engine import Engine
 from seeknal.entity import Entity
-from seeknal.errors import DefinitionError
+from seeknal.errors import DataError, DefinitionError
 from seeknal.join import retrieval
 from seeknal.join.retrieval import kinds_of
 from seeknal.join.viewed import pii_of
 from seeknal.registry.catalog import Catalog
 from seeknal.registry.source import Source
 from seeknal.registry.view_content import FunctionContent, LabelContent, ViewContent, defaults_to_json
-from seeknal.request.recipe import Recipe
-from seeknal.values import types
+from seeknal.request.recipe import TRIED, Recipe
+from seeknal.values import exact, types
 from seeknal.values.times import Interval
 from seeknal.values.types import UTC
 
-_SAMPLE = 100
-"""How many rows a function is tried on."""
-_EXAMPLES: dict[str, Sequence[Any]] = {"number": (1, 2, 3, 5, 8), "bool": (True, False), "text": ("a", "b", "c")}
+_EXAMPLES: dict[str, Sequence[Any]] = {
+    "number": (1, 2, 3, 5, 8),
+    "bool": (True, False),
+    "text": ("a", "b", "c"),
+    "day": tuple(datetime(2024, month, 28, month) for month in (1, 2, 12)),  # noqa: DTZ001 - fits every zone
+}
 
 
 def read(catalog: Catalog, definition: ViewDefinition) -> tuple[str, list[Source], Recipe]:
@@ -65,10 +71,8 @@ def read(catalog: Catalog, definition: ViewDefinition) -> tuple[str, list[Source
     return project, [catalog.definitions.settled(source) for source in sources], recipe
 
 
-def content_of(
-    definition: ViewDefinition, sources: Sequence[Source], recipe: Recipe, label: LabelContent | None
-) -> ViewContent:
-    """Return what a version of a view is."""
+def content_of(definition: ViewDefinition, sources: Sequence[Source], recipe: Recipe) -> ViewContent:
+    """Return what a version of a view is, without its label."""
     return ViewContent(
         lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
         types={name: str(kind) for name, kind in recipe.looked_up.items()},
@@ -76,12 +80,11 @@ def content_of(
         functions=tuple(msgspec.convert(one.to_json(), FunctionContent) for one in definition.functions),
         features=recipe.names,
         defaults=defaults_to_json(recipe.defaults),
-        label=label,
     )
 
 
-def label_content(catalog: Catalog, label: Label, name: str, project: str, sources: Sequence[Source]) -> LabelContent:
-    """Register the windowed group that computes the label of a view, and return the label with the version of that group.
+def label_source(catalog: Catalog, label: Label, name: str, project: str, sources: Sequence[Source]) -> Source:
+    """Return the source of the label of a view: a windowed group, which need not be registered yet.
 
     Args:
         catalog: The catalog.
@@ -98,7 +101,6 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
     schema = catalog.version(origin).schema
     kinds = {field.name: field.type for field in schema}
     of_bools = label.feature is not None and pa.types.is_boolean(kinds.get(label.feature, pa.null()))
-    _check_free(catalog, f"{name}_label", name, project)
     is_source = origin.event_id is not None
     entity = label.entity or (_shared(sources, list(kinds), name) if is_source else origin.group.entity)
     group = WindowedGroup(
@@ -109,29 +111,46 @@ def label_content(catalog: Catalog, label: Label, name: str, project: str, sourc
         project=project,
         description=f"The label of the feature view {name}: its window ends after the moment.",
     )
-    source = catalog.source(FeatureLookup(group, rename=label.rename))
+    source = catalog.source(FeatureLookup(_free(catalog, group), rename=label.rename))
     if label.column in source.keys.values():
         raise DefinitionError(
             f"The label of view {name!r} has the name of one of its keys, {label.column!r}. Pass Label(..., name=...).",
             name=label.column,
         )
-    pin = catalog.definitions.settled(source).pin(pinned=True, ahead=label.length)
-    (kind,) = kinds_of([source]).values()
-    return LabelContent(pin, label.column, str(kind), label.is_any, label.unfinished)
+    return source
 
 
-def _check_free(catalog: Catalog, group: str, view: str, project: str) -> None:
-    """Check that no group but an earlier label of the view has the name of the group that computes its label.
+def _free(catalog: Catalog, group: WindowedGroup) -> WindowedGroup:
+    """Return the group of a label under the first name that is free, or that a label of the same view, entity and source has.
 
-    Raises:
-        DefinitionError: There is one.
+    A windowed group stays with its entity and source, and those of a view's label may change.
     """
-    labels = (one.content.label for one in catalog.registry.views(project, view))
-    if catalog.registry.group(project, group) and not any(one and one.lookup.group == group for one in labels):
-        raise DefinitionError(
-            f"The label of view {view!r} would be computed by a group named {group!r}, and {project!r} has a group of that name. Name "
-            "the view otherwise, or delete that group."
-        )
+    for number in count(1):
+        own = group if number == 1 else replace(group, name=f"{group.name}_{number}")
+        known = catalog.registry.group(own.project or "", own.name)
+        if known is None:
+            return own
+        if known.windowed is None or known.group.description != own.description:
+            continue
+        if (known.windowed.origin, known.group.entity) == (own.origin, own.entity):
+            return own
+    raise AssertionError("unreachable: some name is free")
+
+
+def label_content(catalog: Catalog, label: Label, source: Source) -> LabelContent:
+    """Register the windowed group that computes the label of a view, and return the label with the version of that group.
+
+    Args:
+        catalog: The catalog.
+        label: The label.
+        source: What `label_source` returned for it.
+    """
+    pin = catalog.definitions.settled(source, tells=False).pin(pinned=True, ahead=label.length)
+    (kind,) = kinds_of([source]).values()
+    group = source.lookup.source
+    assert isinstance(group, WindowedGroup)  # noqa: S101 - `label_source` has made it
+    text = label.described(group.origin, list(source.keys.values()))
+    return LabelContent(pin, label.column, str(kind), label.is_any, label.unfinished, text)
 
 
 def _shared(sources: Sequence[Source], columns: Sequence[str], view: str) -> Entity:
@@ -150,11 +169,12 @@ def _shared(sources: Sequence[Source], columns: Sequence[str], view: str) -> Ent
 def try_functions(engine: Engine, sources: Sequence[Source], recipe: Recipe) -> None:
     """Run the functions of a view on rows that are stored now, one by one and together, and check that the answers agree.
 
-    Request values are examples of their types.
+    Functions that need request values are run with examples of these. They may fail, because no caller may give such values: they are
+    run on the rows of each training set too, see `seeknal.join.viewed`.
 
     Raises:
         DefinitionError: The answers differ.
-        DataError: A function fails.
+        DataError: A function that needs no request values fails.
     """
     if not recipe.functions.outputs:
         return
@@ -164,27 +184,34 @@ def try_functions(engine: Engine, sources: Sequence[Source], recipe: Recipe) -> 
     for source in sources:
         # Features of entities that were drawn for an earlier source are looked up for the same ones.
         if at is None or not keys.keys() >= set(source.keys.values()):
-            rows = engine.sample(source.stored_rows(Interval()), _SAMPLE)
+            rows = engine.sample(source.stored_rows(Interval()), TRIED)
             if not len(rows):
                 return
-            rows = rows.take(pa.array(np.arange(_SAMPLE) % len(rows)))
+            rows = rows.take(pa.array(np.arange(TRIED) % len(rows)))
             keys |= {out: rows[own] for own, out in source.keys.items() if out not in keys}
             at = rows[source.stored_schema.event_time.name].cast(UTC) if at is None else at
         table = pa.Table.from_pydict({name: keys[name] for name in source.keys.values()})
         found = retrieval.look_up(engine, [source], table, at, Interval())
         columns |= {name: found[name] for name in found.column_names}
+    recipe.only(recipe.computed(given=False)).check(columns, keys)
     columns |= {name: _examples(kind) for name, kind in recipe.request.items()}
-    recipe.check(columns, keys)
+    for name in recipe.computed(given=True):
+        with suppress(DataError):
+            recipe.only((name,)).check(columns, keys)
 
 
 def _examples(kind: pa.DataType) -> pa.ChunkedArray:
+    """Return values of a type; nulls if none of the examples fits it."""
     is_ = pa.types
-    if is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind):
-        given = _EXAMPLES["number"]
-    elif is_.is_boolean(kind):
+    if is_.is_boolean(kind):
         given = _EXAMPLES["bool"]
-    elif is_.is_string(kind):
+    elif is_.is_string(kind) or is_.is_large_string(kind):
         given = _EXAMPLES["text"]
+    elif is_.is_temporal(kind):
+        given = _EXAMPLES["day"]
     else:
-        return pa.chunked_array([pa.nulls(_SAMPLE, kind)])
-    return pa.chunked_array([pa.array(list(islice(cycle(given), _SAMPLE))).cast(kind)])
+        given = _EXAMPLES["number"]
+    try:
+        return exact.column("", list(islice(cycle(given), TRIED)), kind)
+    except DataError:
+        return pa.chunked_array([pa.nulls(TRIED, kind)])

@@ -18,7 +18,7 @@ from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.join.retrieval import kinds_of
 from seeknal.join.training_sets import TrainingSets, Viewing
 from seeknal.join.viewed import Viewed, columns, pii_of
-from seeknal.names import check_text
+from seeknal.names import check_text, split_version
 from seeknal.registry import ModelRecord, OnlineTableRecord, PinnedLookup, TrainingSetRecord, ViewRecord, ViewUse
 from seeknal.registry.catalog import AsOf, Catalog
 from seeknal.registry.finder import meant
@@ -146,19 +146,21 @@ class FeatureViews:
         """
         catalog = self._catalog
         project, sources, recipe = definitions.read(catalog, definition)
-        label = None
-        if definition.label is not None:
-            if definition.label.column in {*recipe.kinds, *(out for one in sources for out in one.keys.values())}:
+        label = definition.label
+        if label is not None:
+            if label.column in {*recipe.kinds, *(out for one in sources for out in one.keys.values())}:
                 raise DefinitionError(
-                    f"The label of view {definition.name!r} has the name of a feature or key, {definition.label.column!r}. Pass "
+                    f"The label of view {definition.name!r} has the name of a feature or key, {label.column!r}. Pass "
                     "Label(..., name=...).",
-                    name=definition.label.column,
+                    name=label.column,
                 )
-            label = definitions.label_content(catalog, definition.label, definition.name, project, sources)
-        content = definitions.content_of(definition, sources, recipe, label)
-        known = (one.content.meaning for one in catalog.registry.views(project, definition.name))
+            label_source = definitions.label_source(catalog, label, definition.name, project, sources)
+        content = definitions.content_of(definition, sources, recipe)
+        known = (replace(one.content, label=None).meaning for one in catalog.registry.views(project, definition.name))
         if content.meaning not in known:
             definitions.try_functions(self._engine(), sources, recipe)
+        if label is not None:
+            content = replace(content, label=definitions.label_content(catalog, label, label_source))
         with catalog.lifetimes.using(*(source.record for source in sources)):
             return save_version(
                 catalog.registry,
@@ -359,19 +361,16 @@ class FeatureViews:
             f"{view.label} is not served. Serve it: FeatureView.load({view.table!r}).serve().", name=view.name
         )
 
-    def check_served(self) -> None:
-        """Import the functions of all versions that are served, and check that their code is what was registered.
-
-        Raises:
-            DefinitionError: One cannot be imported, or its code has changed. The message names the version.
-        """
-        views = {(one.project, one.table): one for one in self.all()}
-        for table in self._tables.all():
-            if (view := views.get((table.project, table.name))) is not None:
-                try:
-                    view.content.loaded()
-                except DefinitionError as error:
-                    raise DefinitionError(f"{view.label} is served and cannot be computed: {error}") from error
+    def missing_code(self, table: OnlineTableRecord) -> DefinitionError | None:
+        """Return why this process cannot compute what an online table serves: the functions of its view; None if it can."""
+        if table.view is None:
+            return None
+        view = self.get(split_version(table.name)[0], project=table.project, version=table.view)
+        try:
+            view.content.loaded()
+        except DefinitionError as error:
+            return DefinitionError(f"{view.label} is served and cannot be computed here: {error}", name=view.name)
+        return None
 
     def verify_log(self, view: ViewRecord, wanted: Wanted = True, on_progress: OnProgress = no_progress) -> Verified:
         """Compare logged answers of a version of a view with what history gives for their moments; see `seeknal.views.logged`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,8 @@ from seeknal.values.times import Interval, Moment, instant, now
 
 LATE, CODE, TYPE, GONE = "late data", "changed code", "type", "not known: what was stored then was removed"
 """Causes of differences between a logged answer and history, besides another value."""
+CAUSES = (OTHER, GONE, TYPE, CODE, LATE)
+"""All causes, in the order in which differences are told."""
 _EVERY = 2**62
 _AT_ONCE, _SHOWN = 50_000, 10
 _LATER = 20
@@ -154,6 +157,7 @@ def compare(catalog: Catalog, engine: Engine, logged: Logged) -> Verified:
             comparison = _Comparison(catalog, engine, part)
             found += comparison.differences()
             compared += comparison.compared
+    found.sort(key=lambda one: CAUSES.index(one.cause))
     gone = [name for name in logged.content.features if name not in logged.recipe.kinds]
     return Verified(
         label,
@@ -164,6 +168,7 @@ def compare(catalog: Catalog, engine: Engine, logged: Logged) -> Verified:
         tuple(found[:_SHOWN]),
         tolerance=NEAR if logged.rounded else 0,
         not_compared=tuple(f"{name}: its function computes it no more" for name in gone),
+        causes=Counter(one.cause for one in found),
     )
 
 
@@ -289,4 +294,5 @@ class _Comparison:
         logged = self._logged
         column = computed[name] if name in computed else logged.filled(name, looked_up[name])
         keys = logged.rows.select(self._keys).slice(row, 1)
-        return difference_of(logged.view, keys, name, logged.rows[name][row], column[row], cause)
+        at = logged.rows[SERVED_AT].cast(pa.int64())[row].as_py()
+        return difference_of(logged.view, keys, name, (logged.rows[name][row], column[row]), cause, at)

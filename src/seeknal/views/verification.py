@@ -52,13 +52,12 @@ def with_computed(
     made = [name for name in content.features if name in computed or name in content.defaults]
     if not made:
         return verified
-    recipe = views.recipe(view)
-    left = {name: why for name in made if (why := _why_not(recipe.only((name,)), verified)) is not None}
+    recipe, sources = views.recipe(view), views.sources(view)
+    left = {name: why for name in made if (why := _why_not(recipe.only((name,)), sources, verified)) is not None}
     verified = replace(verified, not_compared=tuple(f"{name}: {why}" for name, why in left.items()))
     made = [name for name in made if name not in left]
     if not made:
         return verified
-    sources = views.sources(view)
     keys = _keys(engine, sources)
     for _ in range(_TRIES):
         at = now() if moment is None else moment
@@ -75,13 +74,16 @@ def with_computed(
     return _added(verified, view, keys, len(made) * len(keys), differing)
 
 
-def _why_not(recipe: Recipe, verified: Verified) -> str | None:
+def _why_not(recipe: Recipe, sources: list[Source], verified: Verified) -> str | None:
     """Return why a feature cannot be compared; None if it can."""
     if recipe.request:
         return "it needs request values, which no stored entity has; verify(log=True) compares logged answers"
-    if not verified.equal:
-        return "what it is made of differs"
-    return "it may be made of variances, which agree up to a tolerance only" if verified.tolerance else None
+    if verified.cut_off:
+        return "a group no longer feeds the table"
+    if verified.different:
+        return "what it is made of may differ"
+    rounded = frozenset[str]().union(*(one.rounded for one in sources))
+    return "it is made of variances, which agree up to a tolerance only" if rounded & recipe.looked_up.keys() else None
 
 
 def _keys(engine: Engine, sources: list[Source]) -> pa.Table:
@@ -104,7 +106,7 @@ def _added(
     verified: Verified, view: ViewRecord, keys: pa.Table, values: int, differing: list[tuple[int, str, Any, Any]]
 ) -> Verified:
     shown = (
-        difference_of(view, keys.slice(row, 1), name, online, offline, OTHER)
+        difference_of(view, keys.slice(row, 1), name, (online, offline), OTHER)
         for row, name, online, offline in differing[:10]
     )
     return replace(
