@@ -465,15 +465,6 @@ def test_an_event_that_was_corrected_to_an_earlier_time_ends_no_window_of_a_labe
     assert found["moment"].tolist() == [day(-6), day(-9)]
 
 
-def test_a_group_of_the_labels_name_is_never_replaced():
-    purchases, activity, products = shop()
-    mine = WindowedGroup("next_basket_label", activity.entity, purchases, {"mine": Count(over="1d")})
-    FeatureStore().groups.register(mine)
-    with pytest.raises(DefinitionError, match="'shop' has a group of that name"):
-        view_of(purchases, activity, products).register()
-    assert FeatureStore().groups.version("next_basket_label").number == 1
-
-
 def test_a_view_whose_versions_are_all_retired_is_only_found_by_version():
     view = plain_view().register()
     view.retire()

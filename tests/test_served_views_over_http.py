@@ -111,18 +111,26 @@ def test_workers_log_what_they_answer_and_lose_nothing_when_they_end(home, view)
     assert (verified.equal, verified.entities) == (True, 26)
 
 
+def _detail(server, name):
+    return httpx2.post(f"{server.url}/v1/views/{name}", json={"keys": [ROW]}).json().get("detail", "")
+
+
 def test_wrong_rows_and_names_over_http_get_the_messages_of_the_library(server):
     with Client(server.url) as client:
         with pytest.raises(DataError, match=r"lack 'cart_value'.*cart_value: double"):
             client.get_view_features("offer", [{"product_id": 1}])
         with pytest.raises(DataError, match="'cart_vaule' is neither a join key nor a request value"):
             client.get_view_features("offer", [ROW | {"cart_vaule": 1}])
-        with pytest.raises(DefinitionError, match="'offer@9'"):
+        with pytest.raises(DefinitionError, match="'offer' has no version 9"):
             client.get_view_features("offer@9", [ROW])
-        with pytest.raises(DefinitionError, match=r"No online table named 'ofer'.*Did you mean 'offer@"):
+        with pytest.raises(DefinitionError, match=r"No feature view named 'ofer'.*Did you mean 'offer'"):
             client.get_view_features("ofer", [ROW])
         with pytest.raises(DefinitionError, match="no version 9"):
             client.view("offer@9")
+        FeatureView.load("offer@1").retire()
+        wait_for(lambda: _detail(server, "offer@1").startswith("shop/offer@1 was retired."))
+        FeatureView("later", prices()).register()
+        assert _detail(server, "later").startswith("shop/later@1 is not served. Serve it: ")
     answer = httpx2.get(server.url + "/v1/online/offer", params={"product_id": 1})
     assert (answer.status_code, "lack 'cart_value'" in answer.json()["detail"]) == (400, True)
 
@@ -163,6 +171,17 @@ def test_request_values_of_every_kind_arrive_exactly(home):
             assert http.post("/v1/views/kinds", json={"keys": [text | {"due": 12.5}]}).status_code == 400
     finally:
         server.stop()
+
+
+def test_a_view_with_a_default_of_any_kind_is_described(home):
+    kinds = {"words": pa.list_(pa.string()), "pair": pa.struct([("a", pa.int64())]), "until": pa.timestamp("us", "UTC")}
+    given = {"words": ["x"], "pair": {"a": 1}, "until": NOW}
+    FeatureView("kinds", prices(), request=kinds, defaults=given).serve()
+    session.close()
+    with Server(home) as server:
+        told = httpx2.get(server.url + "/v1/views/kinds").json()["request"]
+    assert [one["default"] for one in told[:2]] == [["x"], {"a": 1}]
+    assert told[2]["default"].startswith(f"{NOW:%Y-%m-%dT%H:%M:%S}")
 
 
 def test_a_view_is_described_with_its_versions(server, view):
@@ -275,7 +294,7 @@ def test_a_server_refuses_to_start_if_the_code_of_a_served_view_cannot_be_import
     cli = [sys.executable, "-c", "from seeknal.cli import main; main()", "serve", "--port", "0"]
     env = {"SEEKNAL_HOME": str(home), "PATH": "", "PYTHONPATH": str(HERE.parent / "src")}
     for modules, message in (
-        ([], "shop/offer@1 is served and cannot be computed: view_functions:costs cannot be imported"),
+        ([], "shop/offer@1 is served and cannot be computed here: view_functions:costs cannot be imported"),
         (["--module", "view_functions"], "Module 'view_functions' cannot be imported"),
     ):
         done = subprocess.run([*cli, *modules], env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -286,6 +305,43 @@ def test_a_server_refuses_to_start_if_the_code_of_a_served_view_cannot_be_import
     done = subprocess.run(cli, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "view_functions:log_price is not what was registered: its code changed" in done.stderr
+
+
+def test_changed_code_is_rolled_out_while_servers_of_the_old_code_go_on(home, tmp_path):
+    prices()
+    code = """
+from seeknal import *
+
+@request_feature(outputs={"priced": "float64"}, mode="array")
+def priced(price):
+    return price * TIMES
+
+if __name__ == "__main__":
+    import rolled
+    FeatureView("rolled", FeatureLookup("shop/prices"), functions=[rolled.priced]).serve()
+"""
+    env = {"PYTHONPATH": f"{HERE.parent / 'src'}:{tmp_path}"}
+
+    def deploy(times):
+        (tmp_path / "rolled.py").write_text(code.replace("TIMES", times))
+        command = [sys.executable, str(tmp_path / "rolled.py")]
+        subprocess.run(command, env={**env, "SEEKNAL_HOME": str(home)}, check=True, capture_output=True)
+
+    def answers(server):
+        asked = (httpx2.post(f"{server.url}/v1/views/{name}", json={"keys": [{"product_id": 1}]}) for name in names)
+        return [one.json()["rows"][0]["priced"] if one.status_code == 200 else one.status_code for one in asked]
+
+    names = ("rolled", "rolled@1", "rolled@2")
+    session.close()
+    deploy("2")
+    with Server(home, "--module", "rolled", env=env) as old:
+        assert answers(old) == [5.0, 5.0, 404]
+        deploy("3")
+        wait_for(lambda: answers(old)[2] == 503)
+        assert answers(old) == [5.0, 5.0, 503]
+        with Server(home, "--module", "rolled", env=env) as new:
+            assert answers(new) == [7.5, 503, 7.5]
+            assert httpx2.get(new.url + "/readyz").status_code == 200
 
 
 def test_modules_in_a_file_are_found_beside_it(home, view, tmp_path, monkeypatch):

@@ -171,10 +171,13 @@ def defaults_to_json(defaults: Mapping[str, pa.ChunkedArray]) -> dict[str, Any]:
     Raises:
         DefinitionError: Python has no such time, or it has nanoseconds.
     """
+    from seeknal.values.casting import cast
+    from seeknal.values.types import without_nanoseconds
+
     found = {}
     for name, column in defaults.items():
         try:
-            found[name] = _to_json(column[0].as_py())
+            found[name] = _to_json(cast(column, without_nanoseconds(column.type))[0].as_py())
         except (ValueError, OverflowError, StopIteration) as error:
             raise DefinitionError(f"The default of {name!r} cannot be kept: {error}", name=name) from None
     return found

@@ -108,9 +108,10 @@ class Functions:
         results: list[Any] = []
         try:
             with np.errstate(all="ignore"):
-                results.extend(map(one.function, *inputs))
+                for values in zip(*inputs, strict=True):  # `map` would take a StopIteration for its own end
+                    results.append(one.function(*values))  # noqa: PERF401 - those before a failing row are counted
         except Exception as error:
-            raise _Failed(len(results)) from error  # what came before the failing row was appended
+            raise _Failed(len(results)) from error
         try:
             return {name: column_of_rows(one, name, column) for name, column in _by_output(one, results)}
         except DataError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import pyarrow as pa
@@ -132,14 +132,14 @@ class Recipe:
         """
         for name, default in self._before_row:
             if values[name] is None:
-                values[name] = default
+                values[name] = _own(default)
                 if defaulted is not None:
                     defaulted.append(name)
         if self.functions.outputs:
             made = self.functions.row(values, keys)
             for name, default in self._after_row:
                 if made[name] is None:
-                    made[name] = default
+                    made[name] = _own(default)
                     if defaulted is not None:
                         defaulted.append(name)
             values = values | made
@@ -175,6 +175,11 @@ def request_column(frame: Frame, name: str, kind: pa.DataType, whose: str) -> pa
         with suppress(pa.ArrowInvalid):  # a moment that is not exact in the type is told below
             return column.cast(kind)
     return exact.column(f"{whose} {name}", exact.values(column), kind)
+
+
+def _own(value: Any) -> Any:
+    """Return a default for one answer, which its reader may change."""
+    return deepcopy(value) if isinstance(value, list | dict) else value
 
 
 def _default(name: str, value: object, kind: pa.DataType) -> pa.ChunkedArray:

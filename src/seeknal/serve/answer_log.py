@@ -20,7 +20,7 @@ from weakref import WeakSet
 import pyarrow as pa
 
 from seeknal.define.event_group import EventGroup, event_group
-from seeknal.errors import DefinitionError, SeeknalError, SeeknalWarning, notice
+from seeknal.errors import DataError, DefinitionError, SeeknalError, SeeknalWarning, notice
 from seeknal.registry import ViewRecord
 from seeknal.system.forks import PerProcess
 from seeknal.system.storage import Address
@@ -110,6 +110,7 @@ class Layout:
                 name=clash[0],
             )
         self.view = view
+        self._keys = {field.name for field in keys}
         self.schema = pa.schema([*keys, *(pa.field(name, kind) for name, kind in kinds.items()), *own])
         self.group = event_group(view.log, SERVED_AT, project=view.project, description=view.log_description)
 
@@ -126,7 +127,7 @@ class Layout:
     def _of_entries(self, entries: Sequence[Mapping[str, Any]]) -> pa.Table:
         fixed = {VERSION: [self.view.number] * len(entries)}
         columns = [
-            exact.column(field.name, fixed.get(field.name) or [one.get(field.name) for one in entries], field.type)
+            self._column(field, fixed.get(field.name) or [one.get(field.name) for one in entries])
             if field.type != UTC or field.name in self._given
             else pa.chunked_array([pa.array([one.get(field.name) for one in entries], pa.int64()).cast(UTC)])
             for field in self.schema
@@ -139,16 +140,35 @@ class Layout:
         names: list[str] = self.schema.names
         return set(names[: names.index(SERVED_AT)])
 
+    def _column(self, field: pa.Field, values: Sequence[Any]) -> pa.ChunkedArray:
+        """Return values of a column. A join key that its type does not hold is null: no entity has it, whatever it was."""
+        try:
+            return exact.column(field.name, values, field.type)
+        except DataError:
+            if field.name not in self._keys:
+                raise
+        return exact.column(field.name, [one if _holds(field, one) else None for one in values], field.type)
+
     def _whole(self, rows: pa.Table) -> pa.Table:
         columns = [
             pa.chunked_array([pa.repeat(pa.scalar(self.view.number, field.type), len(rows))])
             if field.name == VERSION
+            else self._column(field, exact.values(rows[field.name]))
+            if field.name in self._keys and rows[field.name].type != field.type
             else rows[field.name].cast(field.type)
             if field.name in rows.column_names
             else pa.chunked_array([pa.nulls(len(rows), field.type)])
             for field in self.schema
         ]
         return pa.Table.from_arrays(columns, schema=self.schema)
+
+
+def _holds(field: pa.Field, value: object) -> bool:
+    try:
+        exact.column(field.name, [value], field.type)
+    except DataError:
+        return False
+    return True
 
 
 class AnswerLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -208,6 +209,7 @@ class ServedView(OnlineTable):
         self.recipe = content.recipe(super().kinds, None if functions is None else list(functions), private)
         self.functions = self.recipe.functions.functions
         # Those of the version itself: the labels of the table can have the versions of groups in them, which change.
+        self._nested = {name for name, kind in self.kinds.items() if pa.types.is_nested(kind)}
         self._log_labels = dict(zip(self.labels, labels_of(content.lookups), strict=True))
         self.features = list(self.recipe.names)
         self._whole = self._plan_of(self.recipe)
@@ -290,34 +292,39 @@ class ServedView(OnlineTable):
             found = [piece.values(read.alive) for piece, read in zip(plan.selection.pieces, reads, strict=True)]
         except (NotOnlineError, OverflowError, ValueError):  # the last two are of values that Python cannot hold
             return None
-        made, logged = [], self.log is not None and self.log.chosen()
+        made, entries, logged = [], list[dict[str, Any]](), self.log is not None and self.log.chosen()
         for i in range(len(rows)):
             values = dict(zip(plan.recipe.request, [one[i] for one in request], strict=True))
             for piece, one in zip(plan.selection.pieces, found, strict=True):
                 values.update(zip(piece.names, one[i]))  # noqa: B905 - rows may have further values at their end
             key = dict(zip(self.keys, [one[i] for one in keys], strict=True))
             if logged:
-                made.append(key | self._logged_row(plan, values, key, reads, i))
+                row, entry = self._with_entry(plan, values, key, reads, i)
+                entries.append(entry)
             else:
-                made.append(key | plan.recipe.row(values, key))
+                row = plan.recipe.row(values, key)
+            made.append(key | row)
+        if self.log:
+            for entry in entries:  # only now: a later row may have failed
+                self.log.add(entry)
         return made, reads
 
-    def _logged_row(
+    def _with_entry(
         self, plan: Plan, values: dict[str, Any], key: dict[str, Any], reads: Sequence[Read], i: int
-    ) -> dict[str, Any]:
-        """Return what the model reads for a row, and log it."""
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what the model reads for a row, and the entry of the log for it."""
         raw, defaulted = dict(values), list[str]()
         made = plan.recipe.row(values, key, defaulted)
         entry = {**key, **raw, **made, SERVED_AT: reads[0].at, DEFAULTED: [one for one in made if one in defaulted]}
+        for name in self._nested & entry.keys():  # the caller may change its answer before the entry is written
+            entry[name] = deepcopy(entry[name])
         if plan is not self._whole:
             entry[ASKED] = list(plan.recipe.names)
         for piece, read in zip(plan.selection.pieces, reads, strict=True):
             label, own = self._log_labels[piece.label], read.of([i])
             entry[f"{label}_status"], entry[f"{label}_event_time"] = own.statuses[0], own.times[0]
             entry[f"{label}_snapshot"] = read.state.snapshot
-        if self.log:
-            self.log.add(entry)
-        return made
+        return made, entry
 
     def find(self, columns: Mapping[str, Values], features: Sequence[str] | None, at: int | None) -> Answer:  # type: ignore[override]  # an answer is used as what is found
         """Look up and compute the features of some rows, given as one column per join key and request value.
@@ -406,6 +413,7 @@ class ServedView(OnlineTable):
         if missing := [name for name in self.keys if name not in frame.names]:
             raise DataError(f"The frame lacks {quoted(missing)}. {self._needs()}")
         request = {name: kind for name, kind in self.recipe.request.items() if name in frame.names}
+        frame = frame.only([*self.keys, *request])  # a stream is read once
         typed = frame.typed({field.name: field.type for field in self.key_fields} | request)
         keys = typed.table(self.keys)
         return {

@@ -77,7 +77,7 @@ class Problem(Exception):  # noqa: N818 - the name that RFC 9457 gives it
     @property
     def answer(self) -> Response:
         """The response."""
-        detail = str(self)
+        detail = str(self).encode("utf-8", "backslashreplace").decode()  # the text of an exception may be no valid text
         detail = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]}…"
         text = _encode(ProblemDetails("about:blank", self.title, int(self.status), detail))
         return Response(text, self.status, self.headers, PROBLEM)

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from seeknal.define.aggregations.as_json import value_from_json
 from seeknal.errors import DefinitionError
 from seeknal.names import split_version
 from seeknal.registry import ViewRecord
@@ -87,7 +86,7 @@ def _describe(service: Service, request: Request) -> dict[str, Any]:
 
 def _value(content: ViewContent, name: str) -> dict[str, Any]:
     return {"name": name, "type": content.kinds[name]} | (
-        {"default": value_from_json(content.defaults[name])} if name in content.defaults else {}
+        {"default": content.default_values[name]} if name in content.defaults else {}
     )
 
 

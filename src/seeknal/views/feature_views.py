@@ -347,6 +347,7 @@ class FeatureViews:
         Versions that are served already stay so.
         """
         options: dict[str, Any] = {"target": target, "ttl": ttl, "log": log, "at": at, "take_over": take_over}
+        view = self.get(view.name, project=view.project, version=view.number)  # it may have been retired since
         return self._tables.serve_view(view, self.sources(view), on_progress=on_progress, **options)
 
     def table(self, view: ViewRecord) -> OnlineTableRecord:

@@ -29,7 +29,8 @@ from seeknal.values.times import Interval, Moment, instant, now
 
 LATE, CODE, TYPE, GONE = "late data", "changed code", "type", "not known: what was stored then was removed"
 """Causes of differences between a logged answer and history, besides another value."""
-CAUSES = (OTHER, GONE, TYPE, CODE, LATE)
+BETWEEN = "not known: rows of the entity were pushed at that time, and stored together"
+CAUSES = (OTHER, GONE, BETWEEN, TYPE, CODE, LATE)
 """All causes, in the order in which differences are told."""
 _EVERY = 2**62
 _AT_ONCE, _SHOWN = 50_000, 10
@@ -73,8 +74,10 @@ class Logged:
         asked = pc.fill_null(pc.binary_join(self.rows[ASKED], "\0"), "")
         for one in pc.unique(asked):
             names = one.as_py().split("\0") if one.as_py() else None
-            recipe = self.recipe if names is None else self.recipe.only(names)
-            yield replace(self, recipe=recipe, rows=self.rows.filter(pc.equal(asked, one)))
+            known = [name for name in names or () if name in self.recipe.kinds]
+            if names is None or known:  # else nothing of it is computed any more
+                recipe = self.recipe if names is None else self.recipe.only(known)
+                yield replace(self, recipe=recipe, rows=self.rows.filter(pc.equal(asked, one)))
 
     def filled(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return a looked-up feature as the log has it: with its default, if it was asked for and not only needed for what was."""
@@ -241,26 +244,37 @@ class _Comparison:
 
     def _compare_with_what_was_stored(self, source: Source, name: str, snapshot: int, rows: list[int]) -> None:
         """Find the cause for rows that differ now: whether they are equal to what was stored when they were answered."""
-        left, removed = list(rows), False
+        left, between, is_there = list(rows), set[int](), False
+        for version in self._versions(source):
+            own = self._logged.rows.take(pa.array(left, pa.int64()))
+            before: pa.ChunkedArray | None = None
+            missing = set(range(len(left)))
+            for number, column in self._stored(source, version, snapshot, own, name):
+                is_there = is_there or number == snapshot
+                missing &= set(self._places(name, self._logged.filled(name, column), own))
+                between |= {left[i] for i in places_of_difference(column if before is None else before, column)}
+                before = column
+                if not missing:
+                    break
+            self._set((row for i, row in enumerate(left) if i not in missing), name, LATE)
+            if not (left := [left[i] for i in sorted(missing)]):
+                return
+        self._set(left, name, OTHER if is_there else GONE)
+        self._set(between.intersection(left), name, BETWEEN)
+
+    def _stored(
+        self, source: Source, version: int, snapshot: int, rows: pa.Table, name: str
+    ) -> Iterator[tuple[int, pa.ChunkedArray]]:
+        """Yield what a version of a group had for logged rows in the snapshot that was loaded, and in the next ones."""
         last = self._catalog.log(source.stored).newest()
         for number in range(snapshot, min(last, snapshot + _LATER) + 1):
-            is_there = False
-            for version in self._versions(source):
-                own = self._logged.rows.take(pa.array(left, pa.int64()))
-                try:
-                    then = self._catalog.source(replace(source.lookup, version=version), number)
-                    column = self._look_up([replace(then, record=source.record)], own)[name]
-                except (StoreError, DefinitionError):  # the snapshot was vacuumed, or is of before the version
-                    continue
-                is_there = True
-                if column.type != own[name].type:
-                    continue
-                differing = set(self._places(name, self._logged.filled(name, column), own))
-                self._set((row for i, row in enumerate(left) if i not in differing), name, LATE)
-                if not (left := [left[i] for i in sorted(differing)]):
-                    return
-            removed = removed or (number == snapshot and not is_there)
-        self._set(left, name, GONE if removed else OTHER)
+            try:
+                then = self._catalog.source(replace(source.lookup, version=version), number)
+                column = self._look_up([replace(then, record=source.record)], rows)[name]
+            except (StoreError, DefinitionError):  # the snapshot was vacuumed, or is of before the version
+                continue
+            if column.type == rows[name].type:
+                yield number, column
 
     def _versions(self, source: Source) -> list[int]:
         """Return the versions of a group that may have been served, the newest first: a view follows its groups to new ones."""
