@@ -165,6 +165,45 @@ def test_answers_that_agree_with_history_are_equal_whichever_are_chosen(view):
         view.verify(log=0)
 
 
+def test_the_newest_answers_are_those_of_the_last_moments_and_not_those_written_last(view):
+    view.get_features([ROW], "dicts")
+    assert len(logged(view)) == 1
+    store = FeatureStore()
+    layout = store.tables.open_as_registered(store.tables.get("next_basket@1")).log.layout
+    wrong = {"household_id": 1, "product_id": 1, "price": 7.0, "activity_snapshot": 1, "products_snapshot": 1}
+    HomeLogWriter(store.core).write(layout, [Entry(now(), wrong | {"served_at": now() - 10**9})])
+    assert view.verify(log=1).equal
+    assert not view.verify(log=2).equal
+    FeatureStore().entities.erase("household", {"household_id": 1}, project="shop")
+    assert view.verify(log=1).entities == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*now at version 2:seeknal.SeeknalWarning")
+def test_answers_of_before_a_key_was_widened_are_compared_too():
+    def written(kind, price, days):
+        group = FeatureGroupDuckDB("sold", Entity("product", ["product_id"]), Materialization("at"), project="shop")
+        columns = {"product_id": pa.array([1], kind), "at": pa.array([day(days)], TIME), "price": [price]}
+        group.set_dataframe(pa.table(columns)).write(mode="append")
+        return FeatureLookup(group)
+
+    asked = [{"product_id": 1}]
+    FeatureView("sale", [written(pa.int32(), 2.5, 9)], defaults={"price": 1.0}).serve(log=1).get_features(
+        asked, "dicts"
+    )
+    session.store().tables.flush_logs()
+    written(pa.int64(), 3.5, 12)
+    wider = FeatureView.load("sale")
+    wider.refresh()
+    wider.get_features([*asked, {"product_id": 2**40}], "dicts")
+    session.store().tables.flush_logs()
+    versions = FeatureStore().groups.versions("sale_v1_log")
+    assert [one.schema.field("product_id").type for one in versions] == [pa.int32(), pa.int64()]
+    verified = wider.verify(log=True)
+    assert (verified.equal, verified.entities, verified.values) == (True, 3, 3)
+    written(pa.int64(), 4.5, 3)
+    assert [one.cause for one in wider.verify(log=True).differences] == ["late data"] * 2
+
+
 def test_late_data_is_told_from_a_fault(view):
     view.get_features([ROW, {**ROW, "household_id": 2}], "dicts")
     purchases([(1, 2, 100.0)])  # of before the answer, recorded after it

@@ -99,7 +99,7 @@ class Logged:
 
 
 def logged_rows(catalog: Catalog, engine: Engine, view: ViewRecord, wanted: Wanted) -> pa.Table:
-    """Return logged answers of a version of a view, the newest first.
+    """Return logged answers of a version of a view, the newest first. Those of before a key's type was widened are among them.
 
     Raises:
         DefinitionError: None were logged yet, or `wanted` has the wrong form.
@@ -109,7 +109,12 @@ def logged_rows(catalog: Catalog, engine: Engine, view: ViewRecord, wanted: Want
         raise DefinitionError(f"No answer of {view.label} was logged yet. Serve it with log=0.01, for example.")
     version, snapshot = catalog.read(record, None)
     span, limit, share = _read_wanted(wanted)
-    rows = engine.sample(snapshot.within(version.schema, span), limit)
+    if limit < _EVERY:
+        times = engine.sample(snapshot.within(replace(version.schema, features=())), _EVERY)[SERVED_AT]
+        span = _newest(times, limit)
+    rows = engine.sample(snapshot.within(version.schema, span), _EVERY)
+    # Each process writes its own rows, so the order of writing is not that of the answers.
+    rows = rows.sort_by([(SERVED_AT, "descending")]).slice(0, limit)
     if share < 1:
         rows = rows.filter(pa.array(np.random.default_rng().random(len(rows)) < share))
     return rows
@@ -125,6 +130,12 @@ def _read_wanted(wanted: Wanted) -> tuple[Interval, int, float]:
     if isinstance(wanted, list | tuple) and len(wanted) == 2:  # noqa: PLR2004 - start and end
         return Interval(instant(wanted[0]), instant(wanted[1], whole_day=True)), _EVERY, 1.0
     return Interval(), check_number("log", wanted, 1000), 1.0
+
+
+def _newest(times: pa.ChunkedArray, count: int) -> Interval:
+    """Return the interval that has so many of the newest of some times, and all that are equal to the oldest of these."""
+    ordered = np.sort(times.cast(pa.int64()).to_numpy())
+    return Interval(int(ordered[-count])) if count < len(ordered) else Interval()
 
 
 def recipe_now(content: ViewContent, sources: Sequence[Source]) -> Recipe:
