@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, Group, InProject, Keys, Table, read_keys
+from seeknal.cli.options import (
+    AsFormat,
+    Format,
+    Group,
+    InProject,
+    Keys,
+    Modules,
+    TableOrView,
+    import_modules,
+    read_row,
+)
 from seeknal.system.progress import working
+
+if TYPE_CHECKING:
+    from seeknal.home.store import FeatureStore
+    from seeknal.registry import ViewRecord
+    from seeknal.serve.verification import Verified
 
 
 def materialize(
@@ -104,45 +119,83 @@ def refresh(
 
 
 def lookup(
-    table: Table,
+    table: TableOrView,
     keys: Keys,
+    module: Modules = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Show the online features of one entity and, for each group, whether its row was found, and its event time."""
+    """Show the online features of one entity and, for each group, whether its row was found, and its event time.
+
+    The request values of a feature view are given like keys, and what its functions compute of them is shown, too.
+    """
     from seeknal.home import session
 
-    online = session.existing().tables.open(table, project=project)
-    answer = online.get_features(
-        [read_keys(f"Online table {online.record.name!r}", online.key_fields, keys)], output="dicts", with_status=True
-    )
-    render.record(answer[0], form)
+    store = session.existing()
+    record = store.tables.get(table, project=project)
+    _import_functions(store, store.views.of(record), module)
+    online = store.tables.open(record)
+    row = read_row([*online.key_fields, *online.request_fields], keys)
+    render.record(online.get_features([row], output="dicts", with_status=True)[0], form)
+
+
+def _import_functions(store: FeatureStore, view: ViewRecord | None, modules: list[str] | None) -> None:
+    """Import the modules that a command names and, if a view has functions, those of the settings, too.
+
+    A table without functions can be used even if a module of the settings cannot be imported.
+    """
+    if modules or (view and view.content.functions):
+        import_modules(store, modules)
 
 
 def verify(
-    table: Table,
+    table: TableOrView,
     sample: Annotated[
         int | None, typer.Option("--sample", min=1, help="Compare this many entities of each group, chosen at random.")
     ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Recompute the logged answers of a feature view from history instead.")
+    ] = False,
+    newest: Annotated[int | None, typer.Option("--newest", min=1, help="Of the log, only this many answers.")] = None,
+    module: Modules = None,
     project: InProject = None,
     form: AsFormat = Format.table,
 ) -> None:
-    """Prove that an online table returns what a training set as of now contains.
+    """Prove that an online table or a feature view returns what a training set as of now contains.
 
     Exits with 1 if any value differs, or if the table is cut off: its group no longer has a feature of it.
     """
     from seeknal.home import session
 
+    if log and sample is not None:
+        raise typer.BadParameter("It chooses among stored entities. With --log, write --newest.", param_hint="--sample")
+    if newest is not None and not log:
+        raise typer.BadParameter("It chooses among logged answers. Add --log.", param_hint="--newest")
+    store = session.existing()
     with working(f"Verifying {table}") as on_progress:
-        found = session.existing().tables.verify(table, project=project, sample=sample, on_progress=on_progress)
+        if log:
+            view = store.views.served(table, project=project)
+            _import_functions(store, view, module)
+            found = store.views.verify_log(view, newest or True, on_progress)
+        else:
+            record = store.tables.get(table, project=project)
+            _import_functions(store, store.views.of(record), module)
+            found = store.views.verify(record, sample, on_progress)
+    _show(found, form, what="log_of" if log else "online_table", rows="answers" if log else "entities")
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def _show(found: Verified, form: Format, *, what: str, rows: str) -> None:
     render.record(
         {
-            "online_table": found.table,
+            what: found.table,
             "at": render.when(found.at),
-            "entities": found.entities,
+            rows: found.entities,
             "values": found.values,
             "different": found.different,
             "cut_off": list(found.cut_off),
+            "not_compared": list(found.not_compared),
             "first_differences": [
                 {
                     "group": one.group,
@@ -157,5 +210,3 @@ def verify(
         },
         form,
     )
-    if not found.equal:
-        raise typer.Exit(1)

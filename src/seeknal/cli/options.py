@@ -14,6 +14,8 @@ from seeknal.names import join_keys_of, misfit
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from seeknal.home.store import FeatureStore
+
 
 class Format(StrEnum):
     """The output formats."""
@@ -31,6 +33,31 @@ Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the feature
 Project = Annotated[str, typer.Argument(metavar="NAME", help="Name of the project.")]
 Entity = Annotated[str, typer.Argument(metavar="NAME", help="Name of the entity.")]
 Table = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the online table.")]
+TableOrView = Annotated[
+    str,
+    typer.Argument(
+        metavar="TABLE|VIEW[@VERSION]",
+        help="Name of the online table, or of the feature view; by default the newest version that is served.",
+    ),
+]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module", help="Module with request features, to import; repeatable, and added to the setting `modules`."
+    ),
+]
+
+
+def import_modules(store: FeatureStore, given: Iterable[str] | None) -> None:
+    """Import the modules with request features: those of the setting `modules`, and those that a command names.
+
+    Raises:
+        DefinitionError: One cannot be imported, or is not named as Python names modules.
+    """
+    from seeknal.config import checked_modules
+    from seeknal.system.modules import import_all
+
+    import_all((*store.settings.modules, *checked_modules(list(given or ()), "--module")), store.settings.folder)
 
 
 def check_pairs(texts: list[str]) -> list[str]:
@@ -57,14 +84,25 @@ def read_keys(what: str, fields: Iterable[pa.Field], texts: Iterable[str]) -> di
     Raises:
         DataError: The names are not those of the keys, a name occurs twice, or a text does not fit its key's type.
     """
+    fields, texts = list(fields), list(texts)
+    kinds = {field.name: field.type for field in fields}
+    if problem := misfit(names := [text.partition("=")[0] for text in texts], kinds):
+        raise DataError(f"{join_keys_of(what, kinds)}; {problem}", keys=names)
+    return read_row(fields, texts)
+
+
+def read_row(fields: Iterable[pa.Field], texts: Iterable[str]) -> dict[str, Any]:
+    """Parse the values of one row, as users type them or commands print them. One of no field stays text, for the caller to refuse.
+
+    Raises:
+        DataError: A name occurs twice, or a text does not fit the type of its field.
+    """
     kinds = {field.name: field.type for field in fields}
     pairs = [(name, text) for name, _, text in (one.partition("=") for one in texts)]
     names = [name for name, _ in pairs]
-    if problem := misfit(names, kinds):
-        raise DataError(f"{join_keys_of(what, kinds)}; {problem}", keys=names)
-    if twice := [name for name in kinds if names.count(name) > 1]:
+    if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"The command has {twice[0]!r} twice. Ask for one entity at a time.", keys=names)
-    return {name: _read(name, text, kinds[name]) for name, text in pairs}
+    return {name: _read(name, text, kinds[name]) if name in kinds else text for name, text in pairs}
 
 
 def _read(name: str, text: str, kind: pa.DataType) -> Any:

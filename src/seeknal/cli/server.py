@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seeknal.cli import render
-from seeknal.cli.options import AsFormat, Format, InProject, Yes
+from seeknal.cli.options import AsFormat, Format, InProject, Modules, Yes
 
 if TYPE_CHECKING:
     from seeknal.config import Settings
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 token_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the access tokens of the server.")
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]
-_Modules = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Module with request features, imported at the start; repeatable, and added to the setting `modules`."
-    ),
-]
 
 
 def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
@@ -57,7 +51,7 @@ def serve(  # noqa: PLR0913, PLR0917 - a command has one parameter per option
         typer.Option(min=1, max=86_400, help="Seconds that requests in flight have to finish when the server stops."),
     ] = 30,
     access_log: Annotated[bool, typer.Option(help="Write a line to stdout for each request.")] = True,
-    module: _Modules = None,
+    module: Modules = None,
     otel: Annotated[bool, typer.Option("--otel", help="Send spans to OpenTelemetry; configured by OTEL_*.")] = False,
 ) -> None:
     """Serve online features, pushes and training data over HTTP. GET / describes the API."""

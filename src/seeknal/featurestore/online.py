@@ -129,7 +129,7 @@ class OnlineFeaturesDuckDB:
         return self._table.get_features(keys, output, features, with_status=with_status)
 
     def verify(self, sample: int | None = None, on_progress: OnProgress | None = None) -> Verified:
-        """Compare the values that the table returns with the offline join as of now, one by one.
+        """Compare the values that the table returns with the offline join as of now, one by one; see `FeatureView.verify`.
 
         Args:
             sample: Number of entities of each group to compare, chosen at random. None: all of them.
@@ -137,7 +137,7 @@ class OnlineFeaturesDuckDB:
                 than a second.
         """
         with working(f"Verifying {self.project}/{self.name}", on_progress) as report:
-            return self._store.tables.verify(self._table.record, sample=sample, on_progress=report)
+            return self._store.views.verify(self._table.record, sample, report)
 
     def refresh(self, full: bool = False, *, on_progress: OnProgress | None = None) -> Refreshed:
         """Load what changed in the groups of the table since the last load.

@@ -40,12 +40,17 @@ class Finder(HomeLocks):
         """Return the online table that a name means; without a project, search all of them. See `meant`.
 
         Raises:
-            DefinitionError: There is none, or several projects have one.
+            DefinitionError: There is none, several projects have one, or the name is that of a feature view that is not served.
         """
         project, own = split_label("online table", name, project)
         found = meant(self.registry.tables(project), own)
         if len(found) == 1:
             return found[0]
+        label, number = split_version(own)
+        if not found and self.registry.views(project, label):
+            versions = self.view_versions(label, project)
+            are_retired = number is None and all(one.retired_at for one in versions)
+            raise _not_served(own, versions[-1] if are_retired else self.view(own, project))
         known = [replace(one, name=own) for one in found] or self.registry.tables()
         return the_only("online table", own, project, known, str(self.storage))
 
@@ -89,6 +94,21 @@ class Finder(HomeLocks):
             )
         return found
 
+    def view_of(self, table: OnlineTableRecord) -> ViewRecord | None:
+        """Return the version of a feature view that an online table serves; None if it serves none, or if that was deleted."""
+        versions = self.registry.views(table.project, split_version(table.name)[0])
+        return next((one for one in versions if one.number == table.view), None)
+
+    def served_view(self, name: str, project: str | None = None) -> ViewRecord:
+        """Return the version of a feature view that serves the online table of a name; if none does, what `view` returns.
+
+        Raises:
+            DefinitionError: There is no such view or version, or several projects have the view.
+        """
+        within, own = split_label("feature view", name, project)
+        served = [self.view_of(one) for one in meant(self.registry.tables(within), own)]
+        return served[0] if len(served) == 1 and served[0] else self.view(name, project)
+
     def view_versions(self, name: str, project: str | None = None) -> list[ViewRecord]:
         """Return the versions of a feature view, oldest first; without a project, search all of them.
 
@@ -126,6 +146,15 @@ class Finder(HomeLocks):
         if name in (known := self.projects()):
             return name
         raise DefinitionError(f"No project named {name!r} in {self.storage}.{did_you_mean(name, known)}", name=name)
+
+
+def _not_served(name: str, view: ViewRecord) -> DefinitionError:
+    how = (
+        "was retired, so it is not served. Register its definition again, which takes it up again, and serve it."
+        if view.retired_at
+        else f"is not served. Serve it: FeatureView.load({view.table!r}).serve()."
+    )
+    return DefinitionError(f"No online table named {name!r}: feature view {view.label} {how}", name=name, found=[])
 
 
 def meant(tables: Iterable[OnlineTableRecord], name: str) -> list[OnlineTableRecord]:

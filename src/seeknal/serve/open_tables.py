@@ -144,13 +144,9 @@ class Opener:
         return parts
 
     def _view(self, table: OnlineTableRecord) -> ViewRecord | None:
-        """Return the version of a view that a table of its own serves; None for other tables, which only look up features."""
-        name, number = split_version(table.name)
-        if number is None:
-            return None
-        versions = self._catalog.registry.views(table.project, name)
-        found = next((one for one in versions if one.number == number), None)
-        if found is None:
+        """Return the version of a view that a table serves; None for a table that only looks up features."""
+        found = self._catalog.view_of(table)
+        if found is None and split_version(table.name)[1] is not None:
             raise NotOnlineError(f"Feature view {table.label} was deleted, so it is no longer served.")
         return found
 

@@ -8,8 +8,10 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal.define.label import DROP
 from seeknal.engine import Engine
-from seeknal.errors import DefinitionError
+from seeknal.errors import DefinitionError, notice
+from seeknal.join.viewed import Viewed
 from seeknal.registry.catalog import AsOf
 from seeknal.registry.source import Source
 from seeknal.values.times import DAY, Interval, Moment, instant, now, show
@@ -60,3 +62,15 @@ def _newest_that_counts(engine: Engine, source: Source, newest: int) -> int | No
             return int(pc.max(rows[time].cast(UTC).cast(pa.int64())).as_py())
         span *= 16
     return None
+
+
+def tell_of_unfinished(viewed: Viewed, unfinished: int) -> None:
+    """Give a notice if the windows of the label of some rows are not over."""
+    if viewed.label is None or not unfinished:
+        return
+    dropped = viewed.label.unfinished == DROP
+    notice(
+        f"{unfinished:,} {'row was' if unfinished == 1 else 'rows were'} {'left out' if dropped else 'kept without a label'}: the window of "
+        f"{viewed.label.column!r} ends after {show(viewed.until)}, up to which its events are known to be complete. If they are complete "
+        "until later, pass label_until=..."
+    )

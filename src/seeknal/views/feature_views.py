@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.define.feature_view import ViewDefinition
-from seeknal.define.label import DROP
 from seeknal.define.splits import Split, read_split
-from seeknal.errors import DefinitionError, notice
+from seeknal.errors import DefinitionError
 from seeknal.join import leaks, retrieval
 from seeknal.join.inquiry import SPINE, Inquiry
 from seeknal.join.retrieval import kinds_of
@@ -28,9 +27,9 @@ from seeknal.registry.views import save_version
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
 from seeknal.values.display import Shown
-from seeknal.values.times import Interval, Moment, instant_or_none, now, show
+from seeknal.values.times import Interval, Moment, instant_or_none, now
 from seeknal.views import definitions
-from seeknal.views.completeness import complete_until
+from seeknal.views.completeness import complete_until, tell_of_unfinished
 
 if TYPE_CHECKING:
     from seeknal.define.request_feature import RequestFeature
@@ -126,6 +125,18 @@ class FeatureViews:
             DefinitionError: There is no such view or version, or several projects have the view.
         """
         return self._catalog.view(name, project, version)
+
+    def of(self, table: OnlineTableRecord) -> ViewRecord | None:
+        """Return the version that an online table serves; None if it serves none."""
+        return self._catalog.view_of(table)
+
+    def served(self, name: str, *, project: str | None = None) -> ViewRecord:
+        """Return the version that a name means where it is served: without a number, the newest served one, or else as `get` does.
+
+        Raises:
+            DefinitionError: There is no such view or version, or several projects have the view.
+        """
+        return self._catalog.served_view(name, project)
 
     def versions(self, name: str, *, project: str | None = None) -> list[ViewRecord]:
         """Return all versions of a view, oldest first.
@@ -259,7 +270,7 @@ class FeatureViews:
         made = self._training_sets.save(
             name, rows.inquiry(viewed), keep_rows=keep_rows, on_progress=on_progress, viewing=viewing
         )
-        _tell(viewed, made.view.unfinished if made.view else 0)
+        tell_of_unfinished(viewed, made.view.unfinished if made.view else 0)
         return made
 
     def frame(
@@ -288,7 +299,7 @@ class FeatureViews:
         )
         spine = retrieval.read_spine(viewed.sources, spine)
         found = columns(self._engine(), viewed, spine, asked.question, on_progress)
-        _tell(viewed, found.unfinished)
+        tell_of_unfinished(viewed, found.unfinished)
         return found.beside(spine.frame, kind)
 
     def check(self, view: ViewRecord, rows: ViewSpine, on_progress: OnProgress = no_progress) -> Findings:
@@ -356,11 +367,7 @@ class FeatureViews:
         Raises:
             DefinitionError: The version is not served.
         """
-        if found := meant(self._tables.all(project=view.project), view.table):
-            return found[0]
-        raise DefinitionError(
-            f"{view.label} is not served. Serve it: FeatureView.load({view.table!r}).serve().", name=view.name
-        )
+        return self._catalog.online_table(view.table, view.project)
 
     def missing_code(self, table: OnlineTableRecord) -> DefinitionError | None:
         """Return why this process cannot compute what an online table serves: the functions of its view; None if it can."""
@@ -400,16 +407,16 @@ class FeatureViews:
 
     def verify(
         self,
-        view: ViewRecord,
+        served: ViewRecord | OnlineTableRecord,
         sample: int | None = None,
         on_progress: OnProgress = no_progress,
         *,
         at: Moment | None = None,
     ) -> Verified:
-        """Compare what a served version of a view answers with history as of a moment; see `seeknal.views.verification`.
+        """Compare what a served version, or an online table, answers with history as of a moment; see `seeknal.views.verification`.
 
         Args:
-            view: The version.
+            served: The version, or the table.
             sample: Number of entities of each group to compare, chosen at random. None: all of them.
             on_progress: Called with each step.
             at: The moment. None: now.
@@ -419,10 +426,13 @@ class FeatureViews:
         """
         from seeknal.views.verification import with_computed
 
-        verified = self._tables.verify(self.table(view), sample=sample, at=at, on_progress=on_progress)
-        served = self._tables.open_as_registered(self.table(view))
-        served.log = None  # these are no answers to anyone
-        return with_computed(self, self._engine(), served, view, verified, instant_or_none(at))
+        table = served if isinstance(served, OnlineTableRecord) else self.table(served)
+        verified = self._tables.verify(table, sample=sample, at=at, on_progress=on_progress)
+        if (view := self.of(table)) is None:
+            return verified
+        opened = self._tables.open_as_registered(table)
+        opened.log = None  # these are no answers to anyone
+        return with_computed(self, self._engine(), opened, view, verified, instant_or_none(at))
 
     def retire(self, view: ViewRecord, at: int | None = None) -> Retired:
         """Retire a version of a view: end its serving, and let no name without a version mean it. Its training sets stay."""
@@ -486,15 +496,3 @@ def _check_types(view: ViewRecord, source: Source, known: Mapping[str, str]) -> 
                 "definition again, which makes the view's next version, and train with that.",
                 name=name,
             )
-
-
-def _tell(viewed: Viewed, unfinished: int) -> None:
-    """Give a notice if the windows of the label of some rows are not over."""
-    if viewed.label is None or not unfinished:
-        return
-    dropped = viewed.label.unfinished == DROP
-    notice(
-        f"{unfinished:,} {'row was' if unfinished == 1 else 'rows were'} {'left out' if dropped else 'kept without a label'}: the window of "
-        f"{viewed.label.column!r} ends after {show(viewed.until)}, up to which its events are known to be complete. If they are complete "
-        "until later, pass label_until=..."
-    )
