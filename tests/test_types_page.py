@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from deltalake.schema import ArrayType, PrimitiveType, StructType
 
 from contract.world import NOON, group, look, snapshots, write, written
-from seeknal import DataError, FeatureLookup, HistoricalFeaturesDuckDB
+from seeknal import DataError, DefinitionError, FeatureLookup, FillNull, HistoricalFeaturesDuckDB
 
 pytestmark = pytest.mark.slow
 
@@ -250,3 +250,31 @@ def test_what_the_page_calls_refused_is_an_error_with_those_words_before_anythin
 
 def test_the_page_lists_everything_that_is_tried_and_refused():
     assert list(REFUSED) == list(BAD)
+
+
+def filling(name, value):
+    """Return a feature of one of the types, with a value in place of its nulls."""
+    fg = written(frame().select(["user_id", "at", name]))
+    kind = HistoricalFeaturesDuckDB(FeatureLookup(fg)).to_dataframe(output="arrow").schema.field(name).type
+    return HistoricalFeaturesDuckDB(FeatureLookup(fg), [FillNull(value, kind)])
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if not name.startswith(("null", "list<item: null>"))])
+def test_a_value_of_any_type_that_fills_nulls_for_training_is_served_too(name):
+    column = COLUMNS[name].drop_null()
+    value = (pa.array([10**12]).cast(column.type) if "[ns" in name else column)[0].as_py()  # in whole microseconds
+    asked = filling(name, value)
+    spine = pa.table({"user_id": [LENGTH - 1, 10**6], "at": [NOON] * 2})
+    trained = asked.using_spine(spine, "at").to_dataframe(output="arrow")[name]
+    assert trained.null_count == 0
+    served = asked.serve("filled")
+    assert served.get_features(spine.select(["user_id"]), "arrow")[name].equals(trained)
+    assert served.verify().equal
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if "[ns" in name])
+def test_a_value_with_nanoseconds_that_no_default_can_hold_is_refused_by_name(name):
+    moment = pd.Timestamp(1, tz="UTC" if "tz" in name else None)
+    given = {"time64": "00:00:00.000000001", "duration": pd.Timedelta(1, "ns"), "timestamp": moment}[name.split("[")[0]]
+    with pytest.raises(DefinitionError, match="cannot be kept: it has nanoseconds"):
+        filling(name, given).serve("filled")

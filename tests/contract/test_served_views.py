@@ -23,7 +23,9 @@ from seeknal import (
     EventSource,
     FeatureGroupDuckDB,
     FeatureLookup,
+    FeatureStore,
     FeatureView,
+    FillNull,
     HistoricalFeaturesDuckDB,
     Materialization,
     OnlineFeaturesDuckDB,
@@ -268,6 +270,44 @@ def test_the_guides_serve_registers_a_view_and_keeps_the_name_of_its_table(shop)
     assert view.retire().was_served
     with pytest.raises(DefinitionError, match="No online table"):
         OnlineFeaturesDuckDB("offers")
+
+
+@pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+def test_the_nulls_that_are_filled_for_training_are_filled_where_the_features_are_served(shop):
+    fills = [FillNull("0.5", "double"), FillNull("?", "string", ["name"])]
+    lookups = [shop["products"], shop["activity"]]
+    asked = HistoricalFeaturesDuckDB(lookups, fills)
+    table = asked.serve("offers", ttl=None)
+    keys = pa.table({"product_id": [1, 2, 3, 77], "household_id": [1, 2, 3, 77]})
+    spine = keys.append_column("at", pa.array([datetime.now(UTC)] * 4, UTC_US))
+    trained = asked.using_spine(spine, "at").to_dataframe(output="arrow").drop_columns(["at"])
+    assert trained.column("price").to_pylist() == [2.5, 0.5, 0.5, 0.5]  # given, null, expired and unknown
+    assert table.get_features(keys, "arrow").equals(
+        trained.select([*keys.column_names, "price", "name", "spend_30d", "trips_30d"])
+    )
+    assert table.get_features(keys.to_pylist(), "dicts") == trained.to_pylist()
+    statuses = table.get_features(keys.slice(2), "dicts", with_status=True)
+    assert [(one["products_status"], one["defaulted"][:2]) for one in statuses] == [
+        ("expired", ["price", "name"]),
+        ("not_found", ["price", "name"]),
+    ]
+    assert table.verify().equal
+    assert FeatureView.load("offers").get_features(keys, "arrow").equals(table.get_features(keys, "arrow"))
+    assert table.verify().values > FeatureStore().tables.verify("offers").values  # which knows of no defaults
+
+
+@pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+def test_serving_again_with_other_fills_or_none_replaces_them(shop):
+    asked = [{"product_id": 77}]
+
+    def price(*fills):
+        served = HistoricalFeaturesDuckDB([shop["products"]], list(fills)).serve()
+        return [one.get_features(asked, "dicts")[0]["price"] for one in (served, OnlineFeaturesDuckDB("products"))]
+
+    half, one = FillNull("0.5", "double"), FillNull("1", "double")
+    assert [price(half), price(), price(one), price(half)] == [[0.5] * 2, [None] * 2, [1.0] * 2, [0.5] * 2]
+    assert [view.number for view in FeatureView.load("products").versions] == [1, 2, 3]
+    assert [(table.name, table.view) for table in FeatureStore().tables.all()] == [("products", 1)]
 
 
 def test_a_name_without_version_means_the_newest_served_version_of_table_and_view(shop):

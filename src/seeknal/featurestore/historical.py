@@ -48,7 +48,7 @@ class HistoricalFeaturesDuckDB:
     Args:
         lookups: The lookups, which select features of groups: a list of them, or a single one.
         fill_nulls: Values in place of the nulls of features, of missing rows and stored ones alike: in frames, streams and
-            files. `explain` and `check` see what is stored; `save` and `serve` raise an error.
+            files, and in what is served. `explain` and `check` see what is stored; `save` raises an error.
 
     Raises:
         DefinitionError: An argument has the wrong form.
@@ -353,7 +353,8 @@ class HistoricalFeaturesDuckDB:
         """Create an online table of these features, and load the newest row of every entity into it.
 
         The table keeps these features and their types, and follows what is written later, as long as each group has the
-        features. A lookup with `version=` stays at that version.
+        features. A lookup with `version=` stays at that version. What `fill_nulls` returns for training, the table returns,
+        too: its values are the defaults of the feature view of the table's name.
 
         Args:
             name: Name of the table. None: the name of the group, if there is only one.
@@ -365,19 +366,14 @@ class HistoricalFeaturesDuckDB:
                 to this home.
 
         Raises:
-            DefinitionError: A group, feature or version does not exist, an argument has the wrong form, or nulls would be filled.
+            DefinitionError: A group, feature or version does not exist, an argument has the wrong form, or a value of `fill_nulls`
+                fits no feature.
             StoreError: The online store cannot be written, or has rows of another home.
         """
-        if self._inquiry.fills:
-            raise DefinitionError(
-                "An online table returns the values that are stored, nulls included, so it would not return what fill_nulls "
-                "returns for training. Serve the features without fill_nulls, and fill the nulls of what get_features() returns."
-            )
-        store = self._store
+        store, fills = self._store, self._inquiry.fills
+        options: dict[str, Any] = {"fills": fills, "target": target, "ttl": ttl, "take_over": take_over}
         with working("Loading", on_progress) as report:
-            table = store.tables.serve(
-                self.lookups, name, target=target, ttl=ttl, on_progress=report, take_over=take_over
-            )
+            table = store.tables.serve(self.lookups, name, on_progress=report, **options)
         return OnlineFeaturesDuckDB._of(store, table)  # noqa: SLF001 - a class of the same package
 
     @property

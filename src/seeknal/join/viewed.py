@@ -9,14 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seeknal.define.fill_null import FillNull
 from seeknal.define.label import DROP
 from seeknal.engine import Engine
 from seeknal.errors import DefinitionError
 from seeknal.join import retrieval
+from seeknal.join.filling import values_of
 from seeknal.join.retrieval import Spine, kinds_of
 from seeknal.registry import Question
 from seeknal.registry.source import Source
-from seeknal.registry.view_content import LabelContent, ViewContent
+from seeknal.registry.view_content import LabelContent, ViewContent, defaults_to_json
 from seeknal.request.recipe import TRIED, Recipe, request_column
 from seeknal.system.progress import OnProgress, no_progress
 from seeknal.values import frames
@@ -95,13 +97,18 @@ class Columns:
         return frames.from_arrow(frames.with_columns(frame, self.kept, self.table, "arrow").filter(self.rows), kind)
 
 
-def plain_content(sources: Sequence[Source]) -> ViewContent:
-    """Return what a version of a view is that only looks up features."""
+def plain_content(sources: Sequence[Source], fills: Sequence[FillNull] = ()) -> ViewContent:
+    """Return what a version of a view is that only looks up features, and has values in place of their nulls.
+
+    Raises:
+        DefinitionError: A fill fits no feature, or its value cannot be kept.
+    """
     kinds = kinds_of(sources)
     return ViewContent(
         lookups=tuple(source.pin(pinned=source.is_pinned) for source in sources),
         types={name: str(kind) for name, kind in kinds.items()},
         features=tuple(kinds),
+        defaults=defaults_to_json(values_of(fills, sources)),
     )
 
 

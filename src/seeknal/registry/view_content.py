@@ -165,30 +165,34 @@ class ViewContent:
         ]
 
 
-def defaults_to_json(defaults: Mapping[str, pa.ChunkedArray]) -> dict[str, Any]:
-    """Return defaults, as columns of one row, as the registry keeps them.
+def defaults_to_json(defaults: Mapping[str, pa.Scalar]) -> dict[str, Any]:
+    """Return defaults as the registry keeps them.
 
     Raises:
         DefinitionError: Python has no such time, or it has nanoseconds.
     """
-    from seeknal.values.casting import cast
-    from seeknal.values.types import without_nanoseconds
-
     found = {}
-    for name, column in defaults.items():
+    for name, value in defaults.items():
         try:
-            found[name] = _to_json(cast(column, without_nanoseconds(column.type))[0].as_py())
+            found[name] = _to_json(value)
         except (ValueError, OverflowError, StopIteration) as error:
             raise DefinitionError(f"The default of {name!r} cannot be kept: {error}", name=name) from None
     return found
 
 
-def _to_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return {"list": [_to_json(one) for one in value]}
-    if isinstance(value, dict):
+def _to_json(value: pa.Scalar) -> Any:
+    import pyarrow as pa
+
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.ListScalar):
+        return {"list": [_to_json(one) for one in value.values]}
+    if isinstance(value, pa.StructScalar):
         return {"struct": {name: _to_json(one) for name, one in value.items()}}
-    return None if value is None else value_to_json(value)
+    # Arrow cuts a time of day to microseconds, and makes other times those of pandas, of which Python's functions cut the rest.
+    if getattr(value.type, "unit", "") == "ns" and value.value % 1000:
+        raise ValueError("it has nanoseconds. Write it in whole microseconds.")
+    return value_to_json(value.as_py())
 
 
 def _from_json(value: Any) -> Any:

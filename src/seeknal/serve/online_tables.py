@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from seeknal.config import checked_store
 from seeknal.define.feature_group import FeatureLookup, check_lookups, check_ttl
+from seeknal.define.fill_null import FillNull
 from seeknal.errors import DefinitionError, NotOnlineError, SeeknalError, StoreError, notice
 from seeknal.load.ask import Ask
 from seeknal.load.cutover import Move, Mover
@@ -136,11 +137,12 @@ class OnlineTables:
         """Return the times of the last erasures, for a caller that keeps tables open and refreshes the times itself."""
         return Erasures(self._registry)
 
-    def serve(
+    def serve(  # noqa: PLR0913 - all but two have defaults
         self,
         lookups: Sequence[FeatureLookup],
         name: str | None = None,
         *,
+        fills: Sequence[FillNull] = (),
         target: str | Path | None = None,
         ttl: timedelta | None = None,
         at: Moment | None = None,
@@ -155,6 +157,7 @@ class OnlineTables:
         Args:
             lookups: The features.
             name: The table's name. None: the name of the group, if there is only one.
+            fills: Values in place of the nulls of features, which become the defaults of the view that the table serves.
             target: An online store other than the configured one: a folder, or the URL of Redis, without a password. The
                 configured one counts as None, however it is spelled.
             ttl: How long stored values are valid, in place of the groups' own ttl. Windows end by themselves.
@@ -176,7 +179,7 @@ class OnlineTables:
         retrieval.check_names(sources, retrieval.keys_of(sources))
         retrieval.check_keys(sources)
         sources = [self._catalog.definitions.settled(source) for source in sources]
-        content = viewed.plain_content(sources)
+        content = viewed.plain_content(sources, fills)
         view = save_version(self._registry, sources[0].record.project, own, content, tells=False)
         return self._create(view, own, sources, options)
 
@@ -410,14 +413,15 @@ class OnlineTables:
         from seeknal.serve import verification
 
         catalog = self._catalog
+        doubts: list[tuple[PinnedLookup, State]] = []
         for _ in range(_TRIES):
+            doubts.clear()
             # First, because rows that are loaded after the moment hide those that were valid then.
             for name, project in {(lookup.group, lookup.project) for lookup in table.lookups}:
                 catalog.gate.commit(catalog.origin(catalog.group(name, project)))
-            doubts: list[tuple[PinnedLookup, State]] = []
             token, moment = catalog.pushes.token(), now() if at is None else at
-            opened, doubt = self.open_as_registered(table), _collect(doubts)
-            verified = verification.verify(catalog, self._engine(), opened, moment, sample, on_progress, doubt)
+            opened = self.open_as_registered(table)
+            verified = verification.verify(catalog, self._engine(), opened, moment, sample, on_progress, doubts.append)
             if verified.equal or catalog.pushes.token() == token:  # else one side may lack what was pushed in between
                 break
         return verified, doubts
@@ -492,7 +496,3 @@ class OnlineTables:
                         self._mover.remove(record, lookup.version, table.target)
                 self._registry.delete_table(table.project, table.name)
             self._mover.nudge(table)
-
-
-def _collect(doubts: list[tuple[PinnedLookup, State]]) -> Callable[[PinnedLookup, State], None]:
-    return lambda lookup, seen: doubts.append((lookup, seen))

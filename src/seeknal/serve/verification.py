@@ -143,7 +143,7 @@ class Verified(Shown):
         return "\n  ".join([f"{compared}, {verdict}", *reasons, *map(str, self.differences), *others])
 
 
-Doubt = Callable[[PinnedLookup, State], None]
+Doubt = Callable[[tuple[PinnedLookup, State]], None]
 """Called with a lookup and the state of its rows if the rows do not match the state; at most once per lookup."""
 
 
@@ -188,7 +188,7 @@ def verify(
                 doubted = compared.state
             on_progress(f"Verifying {table.record.label}: {values:,} values compared")
         if doubt and doubted:
-            doubt(part.lookup, doubted)
+            doubt((part.lookup, doubted))
     cut_off = tuple(dict.fromkeys(one.cut_off for one in every if one.cut_off))
     return Verified(table.record.label, at, entities, values, different, tuple(shown), cut_off, tolerance)
 

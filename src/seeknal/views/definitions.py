@@ -79,7 +79,7 @@ def content_of(definition: ViewDefinition, sources: Sequence[Source], recipe: Re
         request={name: types.as_text(kind) for name, kind in recipe.request.items()},
         functions=tuple(msgspec.convert(one.to_json(), FunctionContent) for one in definition.functions),
         features=recipe.names,
-        defaults=defaults_to_json(recipe.defaults),
+        defaults=defaults_to_json({name: column[0] for name, column in recipe.defaults.items()}),
     )
 
 
