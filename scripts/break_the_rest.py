@@ -157,12 +157,12 @@ MUTATIONS = (
         "join/training_sets.py",
         "what_would_not_fill_nulls_is_refused_before_anything_is_stored",
     ),
-    habit(
+    view(
         "an online table leaves nulls that were to be filled",
-        "if self._inquiry.fills:",
-        "if False:",
-        "featurestore/historical.py",
-        "what_would_not_fill_nulls_is_refused_before_anything_is_stored",
+        "defaults=defaults_to_json(values_of(fills, sources)),",
+        "defaults={},",
+        "join/viewed.py",
+        "contract/test_served_views.py::test_the_nulls_that_are_filled_for_training_are_filled_where_the_features_are_served",
     ),
     habit(
         "a table is found by the keys of another entity",

@@ -16,6 +16,7 @@ from deltalake.schema import ArrayType, PrimitiveType, StructType
 
 from contract.world import NOON, group, look, snapshots, write, written
 from seeknal import DataError, DefinitionError, FeatureLookup, FillNull, HistoricalFeaturesDuckDB
+from seeknal.values.content_hash import content_hash
 
 pytestmark = pytest.mark.slow
 
@@ -278,3 +279,21 @@ def test_a_value_with_nanoseconds_that_no_default_can_hold_is_refused_by_name(na
     given = {"time64": "00:00:00.000000001", "duration": pd.Timedelta(1, "ns"), "timestamp": moment}[name.split("[")[0]]
     with pytest.raises(DefinitionError, match="cannot be kept: it has nanoseconds"):
         filling(name, given).serve("filled")
+
+
+@pytest.mark.parametrize("way", ["history", "spine"])
+def test_rows_that_a_training_set_saved_have_the_types_of_the_features(way):
+    asked = frame()
+    fg = group()
+    fg.set_dataframe(asked).set_features(declared(asked)).write()
+    wanted = HistoricalFeaturesDuckDB([FeatureLookup(fg)])
+    given = asked.rename_columns([name if name in {"user_id", "at"} else f"own {name}" for name in asked.column_names])
+    wanted = wanted.using_spine(given, "at") if way == "spine" else wanted
+    saved = wanted.save("kept", rows=True)
+    found, rebuilt = saved.to_dataframe("arrow"), saved.reproduce("arrow")
+    decoded = ["own dictionary<values=int64, indices=int32, ordered=0>"] if way == "spine" else []
+    assert [one for one in found.column_names if found[one].type != rebuilt[one].type] == decoded
+    assert content_hash(found) == saved.content_hash
+    for name in COLUMNS:
+        assert same(found[name].type, KEPT[name][0].strip("`")), name
+        assert values(found[name]) == values(rebuilt[name]), name

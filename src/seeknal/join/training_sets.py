@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from seeknal.system.progress import OnProgress, no_progress
 from seeknal.system.storage import Location
 from seeknal.values import frames
 from seeknal.values.arguments import check_flag, check_progress
+from seeknal.values.casting import recast
 from seeknal.values.content_hash import check_types, content_hash
 from seeknal.values.times import now
 from seeknal.write import leftovers
@@ -199,7 +201,7 @@ class TrainingSets:
 
     def rows(self, record: TrainingSetRecord, on_progress: OnProgress = no_progress) -> pa.Table:
         """Return a training set's rows: the saved ones, or else reproduced ones."""
-        return _read_rows(self._place(record).at(_ROWS)) if record.has_rows else self.reproduce(record, on_progress)
+        return _read_kept(self._place(record).at(_ROWS)) if record.has_rows else self.reproduce(record, on_progress)
 
     def parts(self, record: TrainingSetRecord, table: pa.Table) -> pa.ChunkedArray:
         """Return the name of the part of each row of a split training set; null for rows in none.
@@ -364,9 +366,26 @@ def _read_spine(place: Location) -> pa.Table:
         raise StoreError(f"The training set cannot be read: {error}. {_IF_LOST}") from None
 
 
+def _read_kept(file: Location) -> pa.Table:
+    """Return saved rows in the types that they had. Parquet has no times in seconds, for example, and returns milliseconds.
+
+    Dictionaries, which only columns of a spine can be, are as Parquet returns them: their values or, of text, another dictionary.
+    """
+    table, known = _read_parquet(file)
+    saved = pa.ipc.read_schema(pa.py_buffer(b64decode(known[b"ARROW:schema"]))).types
+    kinds = [now if pa.types.is_dictionary(then) else then for now, then in zip(table.schema.types, saved, strict=True)]
+    return recast(table, kinds).replace_schema_metadata(table.schema.metadata)
+
+
 def _read_rows(file: Location) -> pa.Table:
+    return _read_parquet(file)[0]
+
+
+def _read_parquet(file: Location) -> tuple[pa.Table, dict[bytes, bytes]]:
+    """Return the rows of a Parquet file, and what Arrow wrote beside them."""
     try:
         with file.read() as source:
-            return pq.ParquetFile(source).read()
+            opened = pq.ParquetFile(source)
+            return opened.read(), opened.metadata.metadata
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(f"The training set cannot be read: {error}. {_IF_LOST}") from None
