@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -27,7 +28,7 @@ from seeknal import (
 )
 from seeknal.home import session
 from servers import Server, wait_for
-from view_functions import costs, log_price
+from view_functions import costs, log_price, waited
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 NOW = datetime.now(UTC)
@@ -94,6 +95,30 @@ def test_a_view_over_http_answers_as_the_library_in_every_encoding(server, view)
         assert quick == plain[:1]
         one = http.get("/v1/online/shop/offer", params=ROW | {"features": "gap"}).json()["rows"]
         assert one == [{"product_id": 1, "gap": 29.0}]
+
+
+@pytest.mark.parametrize("features", [["price"], ["price", "since"]], ids=["in the loop at first", "in threads"])
+def test_a_function_that_turned_out_to_be_slow_holds_up_no_other_request(home, view, features):
+    FeatureView("slow", [prices(features=features)], request={"cart_value": "float64"}, functions=[waited]).serve()
+    session.close()
+    server = Server(home, "--module", "view_functions", "--timeout", "60", env=ENV).start()
+
+    def ask(name, cart_value):
+        body = {"keys": [{"product_id": 1, "cart_value": cart_value}]}
+        return httpx2.post(f"{server.url}/v1/views/shop/{name}", json=body, timeout=15).json()["rows"][0]
+
+    try:
+        assert [ask("slow", 101.0)["waited"] for _ in range(3)] == [101.0] * 3
+        with ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(ask, "slow", -1.0)
+            wait_for(Path("waits").exists)
+            assert ask("offer", 3.0)["gap"] == 0.5
+            assert not waiting.done()
+            Path("go").touch()
+            assert waiting.result()["waited"] == -1.0
+    finally:
+        Path("go").touch()
+        server.stop()
 
 
 def test_workers_log_what_they_answer_and_lose_nothing_when_they_end(home, view):

@@ -1,5 +1,8 @@
 """Request features that tests of feature views use. Other processes can import them."""
 
+import time
+from pathlib import Path
+
 import numpy as np
 
 from seeknal import request_feature
@@ -29,6 +32,17 @@ def log_price(price):
 def label(channel, name):
     """Return text made of a request value and of a stored one."""
     return None if name is None else f"{channel or '?'}: {name}"
+
+
+@request_feature(outputs={"waited": "float64"}, mode="row")
+def waited(cart_value):
+    """Return a cart's value: of a large one after a while, of a negative one once there is a file `go` in the working folder."""
+    if cart_value > 100:
+        time.sleep(0.02)
+    while cart_value < 0 and not Path("go").exists():
+        Path("waits").touch()
+        time.sleep(0.01)
+    return cart_value
 
 
 calls = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT, Layout
 from seeknal.serve.keys import Key, check_keys, exact_columns
 from seeknal.serve.online_table import Found, OnlineTable, as_python, labels_of
 from seeknal.serve.parts import Part, Read, Selection
+from seeknal.system.locks import locked_cached_property
 from seeknal.values import exact, frames
 from seeknal.values.times import now
 from seeknal.values.types import UTC
@@ -75,14 +75,14 @@ class Answer:
         """The rows read, one `Read` for each of the pieces that were looked up."""
         return self.found.reads
 
-    @cached_property
+    @locked_cached_property
     def keys(self) -> dict[str, pa.ChunkedArray]:
         """The join keys, as columns."""
         return {
             name: pa.chunked_array([self.found.keys[name].array(values)]) for name, values in self.found.columns.items()
         }
 
-    @cached_property
+    @locked_cached_property
     def looked_up(self) -> dict[str, pa.ChunkedArray]:
         """The looked-up features, as columns."""
         columns: dict[str, pa.ChunkedArray] = {}
@@ -91,7 +91,8 @@ class Answer:
             columns |= {name: pa.chunked_array([array]) for name, array in zip(piece.names, arrays, strict=True)}
         return columns
 
-    @cached_property
+    # Until Python 3.12, a plain cached property has one lock for all answers, so that they would be computed one after the other.
+    @locked_cached_property
     def _made(self) -> tuple[dict[str, pa.ChunkedArray], dict[str, pa.ChunkedArray]]:
         return self.recipe.answer({**self.looked_up, **self.request}, self.keys)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import repeat
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from seeknal.server.forms import form_of, moment_text
 from seeknal.values.row_builder import AS_IS, ValueEncoding, compile_row_builder
 
 _MOST_SHAPES = 100
+_LONG, _IN_A_ROW = 0.005, 3
+"""Seconds after which an answer holds up other requests for too long, and after how many such answers a view is computed in threads."""
 
 
 class Held:
@@ -111,13 +114,24 @@ class HeldView(Held):
 
     table: ServedView
     computes = True
+    _long = 0
+    """How many of the last answers took long."""
 
     def quick(self, keys: list[dict[str, Any]]) -> tuple[list[Any], list[Read]] | None:
-        """Compute all features of a few rows for JSON; see `Held.quick`."""
+        """Compute all features of a few rows for JSON; see `Held.quick`.
+
+        It runs in the event loop: a thread would take half as much processor time again. If functions turn out to be slow, the view
+        counts from then on as one that waits, so that they hold up no other request.
+        """
         plan = self.table.plan(None)
         if self._make_all is None or len(keys) > plan.few:
             return None
-        found = self.table.quickly(plan, keys, None)
+        began = perf_counter()
+        try:
+            found = self.table.quickly(plan, keys, None)
+        finally:
+            self._long = self._long + 1 if perf_counter() - began > _LONG else 0
+            self.waits = self.waits or self._long >= _IN_A_ROW
         if found is None:
             return None
         return self._make_all([(*row.values(), None) for row in found[0]]), found[1]
