@@ -137,7 +137,7 @@ class OnlineTables:
         """Return the times of the last erasures, for a caller that keeps tables open and refreshes the times itself."""
         return Erasures(self._registry)
 
-    def serve(  # noqa: PLR0913 - all but two have defaults
+    def serve(  # noqa: PLR0913 - all but the first have defaults
         self,
         lookups: Sequence[FeatureLookup],
         name: str | None = None,
