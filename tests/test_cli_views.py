@@ -125,6 +125,7 @@ def test_verify_recomputes_logged_answers_and_exits_with_1_if_one_differs(versio
     assert {one["feature"]: one["cause"] for one in late["first_differences"]} == dict.fromkeys(
         ["price", "gap", "log_price"], "late data"
     )
+    assert all(one["answered_at"] >= f"{NOW:%Y-%m-%d %H:%M:%S}" for one in late["first_differences"])
     assert run("verify", "offer@1", "--log", "--newest", "2")["answers"] == 2  # not that of product 1
     versions[0].retire()
     assert run("verify", "offer@1", "--log", "--newest", "1")["answers"] == 1

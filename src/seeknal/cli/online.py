@@ -199,6 +199,7 @@ def _show(found: Verified, form: Format, *, what: str, rows: str) -> None:
             "first_differences": [
                 {
                     "group": one.group,
+                    **({} if one.at is None else {"answered_at": render.when(one.at)}),
                     "keys": render.keys(one.keys),
                     "feature": one.feature,
                     "online": one.online,
