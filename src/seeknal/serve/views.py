@@ -19,6 +19,7 @@ from seeknal.serve.answer_log import ASKED, DEFAULTED, SERVED_AT, Layout
 from seeknal.serve.keys import Key, check_keys, exact_columns
 from seeknal.serve.online_table import Found, OnlineTable, as_python, labels_of
 from seeknal.serve.parts import Part, Read, Selection
+from seeknal.serve.request_values import CONVERTERS, Unusual
 from seeknal.system.locks import locked_cached_property
 from seeknal.values import exact, frames
 from seeknal.values.times import now
@@ -27,8 +28,6 @@ from seeknal.values.types import UTC
 _MOST_PLANS = 100
 _FEW = 16
 """Up to so many rows are answered one by one, unless a function takes arrays, which is called once for all of them."""
-_INT64 = 2**63
-_EXACT = 2**53
 Values: TypeAlias = "list[Any] | pa.ChunkedArray"
 
 
@@ -41,7 +40,7 @@ class Plan:
     columns: list[str]
     """The names that a row must have: join keys, then request values."""
     converters: list[Callable[[Any], Any]] | None
-    """Converts each request value of a row to its type in few steps, or raises `_Unusual`. None: some type needs more steps."""
+    """Converts each request value of a row to its type in few steps, or raises `Unusual`. None: some type needs more steps."""
     few: int
     """Up to how many rows are answered one by one."""
 
@@ -210,8 +209,8 @@ class ServedView(OnlineTable):
         self.recipe = content.recipe(super().kinds, None if functions is None else list(functions), private)
         self.functions = self.recipe.functions.functions
         # Those of the version itself: the labels of the table can have the versions of groups in them, which change.
-        self._nested = {name for name, kind in self.kinds.items() if pa.types.is_nested(kind)}
         self._log_labels = dict(zip(self.labels, labels_of(content.lookups), strict=True))
+        self._nested = {name for name, kind in self.kinds.items() if pa.types.is_nested(kind)}
         self.features = list(self.recipe.names)
         self._whole = self._plan_of(self.recipe)
         self._plans: dict[tuple[str, ...], Plan] = {}
@@ -286,7 +285,7 @@ class ServedView(OnlineTable):
             return None
         try:
             request = [[make(value) for value in one] for make, one in zip(plan.converters or (), given, strict=True)]
-        except _Unusual:
+        except Unusual:
             return None
         try:
             reads = self.read(plan.selection.entities, encoded, at)
@@ -372,7 +371,7 @@ class ServedView(OnlineTable):
 
     def _plan_of(self, recipe: Recipe) -> Plan:
         selection = self._select(list(recipe.looked_up))
-        quick = [_CONVERTERS.get(str(kind)) for kind in recipe.request.values()]
+        quick = [CONVERTERS.get(str(kind)) for kind in recipe.request.values()]
         usual = [one for one in quick if one is not None]
         of_arrays = any(one.mode == ARRAY for one in recipe.functions.functions)
         return Plan(
@@ -462,41 +461,3 @@ class ServedView(OnlineTable):
             values = columns.get(name, [None] * count)
             request[name] = values if isinstance(values, pa.ChunkedArray) else exact.column(name, values, kind)
         return request
-
-
-class _Unusual(Exception):  # noqa: N818 - not an error: the value is converted in another way
-    """A request value that needs more than a check of its type."""
-
-
-def _float(value: Any) -> Any:
-    if type(value) is float or value is None:
-        return value
-    if type(value) is int and -_EXACT <= value <= _EXACT:
-        return float(value)
-    raise _Unusual
-
-
-def _int(value: Any) -> Any:
-    if value is None or (type(value) is int and -_INT64 <= value < _INT64):
-        return value
-    raise _Unusual
-
-
-def _bool(value: Any) -> Any:
-    if value is None or type(value) is bool:
-        return value
-    raise _Unusual
-
-
-def _text(value: Any) -> Any:
-    if value is None or (type(value) is str and value.isascii()):
-        return value
-    raise _Unusual
-
-
-_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
-    str(pa.float64()): _float,
-    str(pa.int64()): _int,
-    str(pa.bool_()): _bool,
-    str(pa.string()): _text,
-}
