@@ -947,7 +947,7 @@ MUTATIONS = (
     ),
     view(
         "one row is computed without defaults",
-        "            if values[name] is None:\n                values[name] = default\n",
+        "            if values[name] is None:\n                values[name] = _own(default)\n",
         "            if values[name] is None:\n                values[name] = None\n",
         "request/recipe.py",
         "contract/test_served_views.py::test_two_versions_of_a_view_are_served_side_by_side_until_one_is_retired",
@@ -975,10 +975,46 @@ MUTATIONS = (
     ),
     view(
         "a fault of parity is taken for late data",
-        "        self._set(left, name, GONE if removed else OTHER)\n",
-        "        self._set(left, name, GONE if removed else LATE)\n",
+        "        self._set(left, name, OTHER if is_there else GONE)\n",
+        "        self._set(left, name, LATE if is_there else GONE)\n",
         "views/logged.py",
         "test_view_logs.py::test_a_parity_fault_is_told",
+    ),
+    view(
+        "a function that runs out of values shifts the rows after it",
+        "                for values in zip(*inputs, strict=True):  # `map` would take a StopIteration for its own end\n"
+        "                    results.append(one.function(*values))  # noqa: PERF401 - those before a failing row are counted\n",
+        "                results.extend(map(one.function, *inputs))\n",
+        "request/functions.py",
+        "test_views_in_use.py::test_a_function_that_raises_stopiteration_fails_and_shifts_no_row",
+    ),
+    view(
+        "all answers share one default",
+        "    return deepcopy(value) if isinstance(value, list | dict) else value\n",
+        "    return value\n",
+        "request/recipe.py",
+        "test_views_in_use.py::test_who_changes_an_answer_changes_no_later_answer_and_no_log",
+    ),
+    view(
+        "one odd key costs the answers of others their place in the log",
+        "            if field.name not in self._keys:\n                raise\n",
+        "            raise\n",
+        "serve/answer_log.py",
+        "test_views_in_use.py::test_a_key_that_no_entity_can_have_is_null_in_the_log_and_costs_no_other_answer",
+    ),
+    view(
+        "a plain name means a version whose code is not there",
+        "        able = [one for one in own if split_version(name)[1] is None and not self._missing(one)]\n",
+        "        able = []\n",
+        "server/definitions.py",
+        "test_served_views_over_http.py::test_changed_code_is_rolled_out_while_servers_of_the_old_code_go_on",
+    ),
+    view(
+        "the functions of request values are never tried on real rows",
+        "    _try(recipe, given, own)\n",
+        "",
+        "join/viewed.py",
+        "test_views_in_use.py::test_the_rows_of_a_training_set_try_what_no_example_could",
     ),
 )
 

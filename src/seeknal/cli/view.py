@@ -65,10 +65,12 @@ def show_view(name: Name, project: InProject = None, form: AsFormat = Format.tab
     render.record(
         {
             **_line(one),
+            "label": f"{content.label.column}: {content.label.text}" if content.label else None,
             "description": one.description,
             "owner": one.owner,
             "tags": list(one.tags),
             "keys": list(dict.fromkeys(out for lookup in content.lookups for _, out in lookup.keys)),
+            "request": [{"value": out, "type": kind} for out, kind in content.request.items()],
             "reads": [
                 {
                     "feature": out,
