@@ -188,6 +188,8 @@ def test_the_models_of_a_view_are_those_that_were_registered_with_its_training_s
     assert (first.version, first.training_set, first.uri, second.uri) == (1, "may", "models:/forest/1", None)
     assert FeatureView.load("next_basket").models == [first, second]
     assert train.view.retire().models == ("forest", "net")
+    with pytest.raises(DefinitionError, match="name of a model is empty"):
+        train.register_model(" ")
 
 
 def test_what_is_no_context_is_refused_before_a_run_starts(train):

@@ -123,9 +123,10 @@ def erase(
     entities = [core.catalog.entity(record, keys) for record in records]
     doomed = holding(core, records, keys)
     if doomed and not delete_training_sets:
+        of, them = ("set {} holds", "it") if len(doomed) == 1 else ("sets {} hold", "them")
         raise DefinitionError(
-            f"Training set {', '.join(map(repr, doomed))} holds that entity and could not be reproduced without it. "
-            "Delete it too: erase(..., delete_training_sets=True), or --yes on the command line."
+            f"Training {of.format(', '.join(map(repr, doomed)))} that entity and could not be reproduced without it. "
+            f"Delete {them} too: erase(..., delete_training_sets=True), or --yes on the command line."
         )
     with unfinished(f"Nothing was erased from {', '.join(record.label for record in records)}", "Erase it again"):
         for record in records:

@@ -475,10 +475,10 @@ class FeatureViews:
             raise DefinitionError(
                 f"Training set {made.label} belongs to no feature view. Make it with FeatureView.training_set."
             )
+        if not check_text("name", name).strip():
+            raise DefinitionError("name of a model is empty. Write name='forest', for example.")
         where = None if uri is None else check_text("uri", uri)
-        model = ModelRecord(
-            made.project, made.view.name, check_text("name", name), made.view.version, made.name, where, now()
-        )
+        model = ModelRecord(made.project, made.view.name, name, made.view.version, made.name, where, now())
         self._catalog.registry.add_model(model)
         return model
 
