@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,7 @@ FeatureStore().training_sets.save("may", Inquiry([FeatureLookup("spend")], "spin
 """
 SPILL = """
 import sys
+import time
 from pathlib import Path
 from seeknal.system import folders
 from seeknal.system.duck import Duck
@@ -52,6 +55,7 @@ sys.stdin.read()
 
 DELETE = """
 import sys
+import time
 from seeknal import FeatureStore
 from seeknal.system.storage import LocalLocation
 
@@ -233,3 +237,20 @@ def test_a_new_folder_that_others_remove_before_it_is_locked_is_made_anew(tmp_pa
         assert folder.is_dir()
     assert met
     gc.collect()  # a lock that was not closed is told of now, as an error
+
+
+def test_a_folder_that_is_being_made_is_not_taken_for_one_left_behind(tmp_path):
+    part = tmp_path / ".work.0123abcd.part"
+    part.mkdir()  # its maker has not locked it yet
+    locked = []
+
+    def lock():
+        locked.append((part / "_making.lock").open())
+        fcntl.flock(locked[0], fcntl.LOCK_EX)
+
+    later = threading.Timer(0.02, lock)
+    later.start()
+    assert folders.abandoned(tmp_path) == []
+    later.join()
+    locked[0].close()
+    assert folders.abandoned(tmp_path) == [part]

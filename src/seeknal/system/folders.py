@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from weakref import finalize
 from seeknal.errors import DefinitionError, StoreError
 
 _LOCK, _WORK = "_making.lock", "work"
+_MAKING = 0.1
+"""How many seconds its maker may need to lock a temporary folder."""
 _CHUNK = 2**20
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP}
 """Error numbers of fsync on filesystems that can sync files but not folders."""
@@ -236,6 +239,14 @@ def same_access(source: Path, target: Path) -> None:
 
 def abandoned(parent: Path) -> list[Path]:
     """Return the temporary folders that ended processes left behind."""
+    found = _free(parent)
+    if any(time.time() - part.stat().st_mtime < _MAKING for part in found if part.exists()):
+        time.sleep(_MAKING)  # one that was just created is not locked yet, or its maker has given it up
+        found = [part for part in _free(parent) if part in found]
+    return found
+
+
+def _free(parent: Path) -> list[Path]:
     found = []
     for part, lock in _unlocked(parent / _WORK):
         lock.close()
@@ -251,7 +262,7 @@ def sweep(parent: Path) -> None:
 def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
     """Create and lock a temporary folder.
 
-    Between the two steps, another process may take the unlocked folder for abandoned and remove it. In that
+    Between the two steps, another process may take the unlocked folder for abandoned, and lock or remove it. In that
     case, another name is tried.
 
     Args:
@@ -270,6 +281,7 @@ def _begin(place: Path, made: list[Path]) -> tuple[Path, FileIO]:
                 lock.close()
                 raise
             lock.close()
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _sweep(place: Path) -> None:
