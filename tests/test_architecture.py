@@ -182,7 +182,7 @@ WITH_FILES = {
     "registry/sqlite/__init__.py": {"pathlib"},  # the file of its own database
     "registry/sqlite/database.py": {"pathlib", "seeknal.system.folders"},  # the same file
     "registry/sqlite/implementation.py": {"os", "pathlib", "seeknal.system.folders"},  # the same file
-    "registry/sqlite/upgrade.py": {"pathlib"},  # the same file, and the modules of migrations beside it
+    "registry/sql/upgrade.py": {"pathlib"},  # the modules of migrations beside it
     "join/features.py": {"duckdb"},  # the type of a result with output="duckdb"
     "join/streaming.py": {"pathlib"},  # the Parquet file that a user names
     "serve/online_tables.py": {"pathlib"},  # the folder of an LMDB store that a user names

@@ -31,8 +31,8 @@ def _handler():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE"])
-def test_an_interrupted_transaction_ends_though_its_traceback_is_kept(tmp_path, begin):
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_interrupted_transaction_ends_though_its_traceback_is_kept(tmp_path, writes):
     registry = SqliteRegistry(tmp_path / "registry.db")
 
     def step(db):
@@ -41,7 +41,7 @@ def test_an_interrupted_transaction_ends_though_its_traceback_is_kept(tmp_path, 
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        registry.take(begin, step)
+        registry.take(step, writes=writes)
     with closing(sqlite3.connect(registry.path, timeout=0)) as db:
         db.execute("BEGIN EXCLUSIVE")
     assert caught.tb.tb_next

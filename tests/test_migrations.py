@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from commands import seeknal
 from seeknal import FeatureStore, StoreError
-from seeknal.registry.sqlite import migrations, upgrade
+from seeknal.registry.sql import migrations, upgrade
 from unprivileged import make_read_only, make_writable, run_unprivileged
 
 FOLDER = Path(__file__).parent / "homes"

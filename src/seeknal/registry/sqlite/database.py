@@ -12,27 +12,25 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from seeknal.errors import StoreError
+from seeknal.registry.sql.database import Database
 from seeknal.system.folders import read_only
 from seeknal.system.forks import unforked
 
-D = TypeVar("D", bound="Database")
-P = ParamSpec("P")
 T = TypeVar("T")
 
 # An interrupt during a close is raised, so the pool does not have to log it as well.
 logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
-class Database:
+class SqliteDatabase(Database):
     """A SQLite database that any number of processes may use at once."""
 
     def __init__(self, path: Path) -> None:
@@ -47,22 +45,14 @@ class Database:
         )
         event.listen(self._engine, "connect", _set_up)
 
-    def take(self, begin: str, step: Callable[[Connection], T]) -> T:
-        """Run a step in a transaction, which commits all of it or nothing.
-
-        Args:
-            begin: The statement that begins the transaction.
-            step: Called with the connection; its result is returned.
-
-        Raises:
-            StoreError: The database cannot be used.
-        """
+    def take(self, step: Callable[[Connection], T], *, writes: bool = False) -> T:
+        """Run a step in a transaction; see `Database.take`."""
         try:
             with unforked():
                 db = self._engine.connect()
                 raw = cast("_Connection", db.connection.dbapi_connection)
                 try:
-                    db.exec_driver_sql(begin)
+                    db.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
                     result = step(db)
                     db.commit()
                     db.close()
@@ -83,24 +73,6 @@ class Database:
         """Convert a database with a write-ahead log back to a rollback journal; do nothing while another program has it open."""
         with suppress(sqlite3.Error), closing(sqlite3.connect(self._uri, timeout=0, uri=True)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
-
-
-def reading(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
-    """Run a method in a transaction that sees one state of the database; the caller passes no connection."""
-    return _in_transaction("BEGIN", method)
-
-
-def writing(method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
-    """Run a method in a transaction that holds the write lock from its beginning; the caller passes no connection."""
-    return _in_transaction("BEGIN IMMEDIATE", method)
-
-
-def _in_transaction(begin: str, method: Callable[Concatenate[D, Connection, P], T]) -> Callable[Concatenate[D, P], T]:
-    @wraps(method)
-    def run(database: D, /, *arguments: P.args, **options: P.kwargs) -> T:
-        return database.take(begin, lambda db: method(database, db, *arguments, **options))
-
-    return run
 
 
 class _Connection(sqlite3.Connection):

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, TextClause, insert, select, text, update
 
 from seeknal.registry.history import versions_after, with_current
 from seeknal.registry.records import NEW_ROWS, SnapshotRecord, Version
-from seeknal.registry.sqlite import tables as t
-from seeknal.registry.sqlite.rows import files_of, values_of
+from seeknal.registry.sql import tables as t
+from seeknal.registry.sql.rows import files_of, values_of
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit
@@ -48,15 +48,15 @@ def _query(first: str) -> TextClause:
         )
         SELECT record, last.version, last.number, last.rows, last.files, first.at AS created_at, written.at AS written_at,
                coalesce(nullif(last.schema_text, ''), first.schema_text) AS schema_text
-        FROM ends
-        CROSS JOIN snapshot AS last ON last.group_id = record AND last.number = ends.last
-        CROSS JOIN snapshot AS first ON first.group_id = record AND first.number = ends.first
-        CROSS JOIN snapshot AS written ON written.group_id = record AND written.number = ends.written
+        FROM ends CROSS JOIN snapshot AS last CROSS JOIN snapshot AS first CROSS JOIN snapshot AS written
+        WHERE last.group_id = record AND last.number = ends.last
+          AND first.group_id = record AND first.number = ends.first
+          AND written.group_id = record AND written.number = ends.written
         ORDER BY record, last.version
     """)  # SQLite runs a CROSS JOIN in the order in which it is written
 
 
-_ONE = _query("SELECT :record, min(version) FROM snapshot WHERE group_id = :record")
+_ONE = _query("SELECT CAST(:record AS BIGINT), min(version) FROM snapshot WHERE group_id = :record")
 _ALL = _query("SELECT id, (SELECT min(version) FROM snapshot WHERE group_id = id) FROM feature_group")
 
 

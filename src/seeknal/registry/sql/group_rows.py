@@ -14,13 +14,13 @@ from seeknal.define.windowed_group import WindowedGroup
 from seeknal.entity import Entity
 from seeknal.errors import DefinitionError
 from seeknal.registry.records import DefinitionRecord, GroupRecord
-from seeknal.registry.sqlite import tables as t
-from seeknal.registry.sqlite.rows import entity_of, group_of
+from seeknal.registry.sql import tables as t
+from seeknal.registry.sql.rows import entity_of, group_of
 from seeknal.values.times import now
 
 _A = {kind: f"{'an' if kind[0] == 'e' else 'a'} {kind}" for kind in ("feature group", "event source", "windowed group")}
 _ID_BITS = 62
-"""The size of the random ids of groups; SQLite has room for 63 bits."""
+"""The size of random ids; the databases have room for 63 bits."""
 
 _group, _source = t.feature_group, t.feature_group.alias("source")
 ALL = (
@@ -81,7 +81,7 @@ def _save(db: Connection, group: FeatureGroup | WindowedGroup, project: str, fac
     row = row_of(db, project, group.name)
     if row is None:
         values = {"project": project, "name": group.name, "entity_id": entity_id, "created_at": now(), "online": 0}
-        # Random, because SQLite would reuse the id of a deleted group, and records of that group would then refer to this one.
+        # Random, because a database may reuse the id of a deleted group, and records of that group would then refer to this one.
         found = secrets.randbits(_ID_BITS)
         db.execute(insert(_group).values(**values, **facts, id=found))
     else:
@@ -134,8 +134,10 @@ def _save_entity(db: Connection, project: str, entity: Entity) -> int:
         "description": entity.description or known.description,  # parts that are not given stay as registered
     }
     if row is None:
+        found = secrets.randbits(_ID_BITS)
         named = {"project": project, "name": entity.name, "join_keys": _json(entity.join_keys)}
-        return int(db.execute(insert(t.entity).values(**named, **values)).inserted_primary_key[0])  # type: ignore[index]  # of one row
+        db.execute(insert(t.entity).values(**named, **values, id=found))
+        return found
     if known.join_keys != entity.join_keys:
         raise DefinitionError(
             f"Entity {entity.name!r} of project {project!r} has the join keys {', '.join(known.join_keys)}, "

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, select, update
 
 from seeknal.registry.records import ModelRecord, ViewRecord
-from seeknal.registry.sqlite import tables as t
+from seeknal.registry.sql import tables as t
 
 _ALL = select(t.view_version, t.feature_view.c.description, t.feature_view.c.owner, t.feature_view.c.tags).join(
     t.feature_view,

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from seeknal.registry.records import Load
-from seeknal.registry.sqlite import tables as t
+from seeknal.registry.sql import tables as t
 from seeknal.values.times import Interval, now, without
 
 _NOTES = 50

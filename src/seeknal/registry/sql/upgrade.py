@@ -7,8 +7,7 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
 from seeknal.errors import StoreError
-from seeknal.registry.sqlite import tables as t
-from seeknal.values.sql import comma, quote
+from seeknal.registry.sql import tables as t
 
 HEAD = "0004"
 """The number of the last migration."""
@@ -32,28 +31,6 @@ def is_current(db: Connection) -> bool:
             "Install that release, or set SEEKNAL_HOME to another home."
         )
     return bool(number == HEAD)
-
-
-def stand_ins(db: Connection) -> list[str] | None:
-    """Return the SQL that lets a connection read a registry of an earlier release as if it had been migrated.
-
-    What it lacks is put before the stored tables, for the connection only: an empty table, or a view with nulls for new columns. None:
-    it lacks columns that cannot be null.
-    """
-    found, made = inspect(db), []
-    for table in t.metadata.sorted_tables:
-        names = [column.name for column in table.columns]
-        if not found.has_table(table.name):
-            made.append(f"CREATE TEMP TABLE {quote(table.name)} ({comma(map(quote, names))})")
-            continue
-        known = {one["name"] for one in found.get_columns(table.name)}
-        missing = [column for column in table.columns if column.name not in known]
-        if any(not column.nullable for column in missing):
-            return None
-        if missing:
-            columns = comma(quote(name) if name in known else f"NULL AS {quote(name)}" for name in names)
-            made.append(f"CREATE TEMP VIEW {quote(table.name)} AS SELECT {columns} FROM main.{quote(table.name)}")
-    return made
 
 
 def upgrade(db: Connection) -> None:

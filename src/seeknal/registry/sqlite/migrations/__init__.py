@@ -1,6 +1,0 @@
-"""Numbered migrations of the registry's tables, which Alembic runs on registries of earlier releases.
-
-A migration never changes once it is released, and names tables and columns by itself: those of `seeknal.registry.sqlite.tables` are
-the tables of today. A new one is a file beside these with the next number, the same change in `seeknal.registry.sqlite.tables`, and
-its number in `seeknal.registry.sqlite.upgrade`.
-"""
