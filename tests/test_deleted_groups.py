@@ -28,6 +28,7 @@ from seeknal import (
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.errors import GroupDeletedError
 from seeknal.system.locks import is_unlocked
+from seeknal.system.postgres.sessions import every
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 GROUP = FeatureGroup("g", Entity("user", ["user"]), Materialization("at", online=True))
@@ -64,7 +65,7 @@ def before_transaction(number: int, step: Callable[[], object], home: Path) -> I
             return
         left[0] -= 1
         needed = [*home.glob("*.lock"), *home.glob("online/*.lock"), *home.glob("offline/*/*/_commit.lock")]
-        if left[0] <= 0 and all(map(is_unlocked, needed)):
+        if left[0] <= 0 and all(map(is_unlocked, needed)) and not any(one.holders() for one in every()):
             done.append(None)
             step()
 

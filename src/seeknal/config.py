@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -14,8 +14,10 @@ from pathlib import Path
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.names import did_you_mean
 from seeknal.system.folders import named
-from seeknal.system.redis_url import is_address, problem, shown
+from seeknal.system.postgres import url as postgres_url
+from seeknal.system.redis_url import is_address, problem
 from seeknal.system.storage import Address
+from seeknal.system.urls import shown
 from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
@@ -33,6 +35,7 @@ class Settings:
             machine's memory.
         online_store: Location of the online rows: a folder, or the URL of Redis, such as "redis://host:6379/0". None:
             the folder `online` in the home.
+        registry: URL of the PostgreSQL database with the registry, such as "postgresql://user@host/database". None: a file in the home.
         lookback_days: How many days before the bulk of its rows the interval of a write may begin without a notice.
         freshness: Age of the newest event beyond which `seeknal status` calls an online table stale, given as text such
             as "6h". None: no table is stale.
@@ -44,7 +47,8 @@ class Settings:
 
     home: Path
     memory_limit: str | None = None
-    online_store: str | None = None
+    online_store: str | None = field(default=None, repr=False)  # URLs may have passwords
+    registry: str | None = field(default=None, repr=False)
     lookback_days: int = 365
     freshness: timedelta | None = None
     modules: tuple[str, ...] = ()
@@ -54,7 +58,7 @@ class Settings:
     @property
     def address(self) -> Address:
         """What the home is opened by."""
-        return Address(self.home)
+        return Address(self.home, registry=self.registry)
 
 
 _NAMES = [f.name for f in fields(Settings) if f.name not in {"origins", "folder"}]
@@ -136,23 +140,23 @@ def _read(file: Path) -> dict[str, object]:
         raise StoreError(f"{file} cannot be read: {error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{file} is not valid TOML: {error}") from None
-    for name in ("home", "online_store"):
+    for name in _PLACES:
         if not isinstance(values.get(name, ""), str):
             raise DefinitionError(f"{file} sets {name} to {values[name]!r}, which is not text. Put it in quotes.")
         # A relative path starts at the file, wherever the program runs. `named` expands "~", which must stay in front.
-        if name in values and "://" not in str(values[name]):
+        if name in values and name != "registry" and "://" not in str(values[name]):
             text = str(values[name])
             values[name] = text if text.startswith("~") else str(file.parent / text)
     return values
 
 
-def _checked_home(home: Path, origin: str) -> Path:
+def _checked_home(place: str, origin: str) -> Path:
     """Return the path of a home with symbolic links resolved, so that each home has exactly one path.
 
     Raises:
         DefinitionError: The path is invalid, or has characters that Delta Lake cannot handle.
     """
-    home = _resolved(home)
+    home = _resolved(named(place))
     if found := _UNFIT_FOR_DELTA.search(str(home)):
         raise DefinitionError(
             f"{origin} puts the home in {str(home)!r}, and Delta Lake cannot find files whose path contains "
@@ -183,6 +187,20 @@ def checked_store(place: str, origin: str) -> str:
     )
 
 
+def checked_registry(url: str, origin: str) -> str:
+    """Return the URL of a registry as it was given.
+
+    Raises:
+        DefinitionError: It is not a valid URL of a PostgreSQL database.
+    """
+    if (reason := postgres_url.problem(url)) is None:
+        return url
+    raise DefinitionError(
+        f'{origin} puts the registry in {shown(url)!r}: {reason} Write registry = "postgresql://USER@HOST/DATABASE", for example, or '
+        "leave it out: then the registry is a file in the home."
+    )
+
+
 def checked_modules(value: object, origin: str) -> tuple[str, ...]:
     """Return the names of modules in a list, or in a text with commas, as a variable of the environment has them.
 
@@ -200,12 +218,10 @@ def checked_modules(value: object, origin: str) -> tuple[str, ...]:
 
 
 def _checked(name: str, value: object, origin: str) -> object:
-    if name == "home":
-        return _checked_home(named(str(value)), origin)
+    if name in _PLACES:
+        return _PLACES[name](str(value), origin)
     if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?(\s*[KMGT]i?B|%)", str(value)):
         return str(value)
-    if name == "online_store":
-        return checked_store(str(value), origin)
     if name == "lookback_days" and str(value).isdecimal():
         return int(str(value))
     if name == "modules":
@@ -218,3 +234,11 @@ def _checked(name: str, value: object, origin: str) -> object:
     raise DefinitionError(
         f"{origin} sets {name} to {value!r}, which is not valid. Write {name} = {example}, for example."
     )
+
+
+_PLACES: dict[str, Callable[[str, str], object]] = {
+    "home": _checked_home,
+    "online_store": checked_store,
+    "registry": checked_registry,
+}
+"""The settings that name places, each with the check of its value."""

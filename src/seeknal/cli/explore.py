@@ -60,14 +60,16 @@ def info(form: AsFormat = Format.table) -> None:
 
     from seeknal.home import session
     from seeknal.online import shown
+    from seeknal.registry import REGISTRY_FILE
 
     store = session.store()
     unset = {
         "memory_limit": "half of the machine's",
         "online_store": str(store.home / "online"),
+        "registry": str(store.home / REGISTRY_FILE),
         "freshness": "no target",
     }
-    names = ("home", "memory_limit", "online_store", "lookback_days", "freshness")
+    names = ("home", "memory_limit", "online_store", "registry", "lookback_days", "freshness")
     settings = [
         {"setting": name, "value": shown(str(getattr(store.settings, name) or unset[name]))}
         | {"from": store.settings.origins.get(name, "default")}

@@ -25,6 +25,7 @@ _TOML = """
 # home = ".seeknal"
 # memory_limit = "4GB"     # most memory that a query may use; by default half of the machine's
 # online_store = "redis://localhost:6379/0"   # where online rows are stored; by default a folder in the home
+# registry = "postgresql://user@host/database"   # shared by several machines; by default a file in the home
 # freshness = "6h"         # `seeknal status` calls a table stale if its newest event is older
 # lookback_days = 365      # warn if a write's interval starts more than this many days before its rows
 """

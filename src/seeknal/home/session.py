@@ -21,6 +21,7 @@ def store() -> FeatureStore:
         settings.home,
         settings.memory_limit,
         settings.online_store,
+        settings.registry,
         settings.lookback_days,
         settings.freshness,
         settings.modules,

@@ -29,6 +29,7 @@ class FeatureStore:
         home: The folder. Default: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
         memory_limit: Maximum memory of a query, such as "4GB".
         online_store: Where online rows are stored: a folder, or the URL of Redis. Default: `online` in the home.
+        registry: URL of the PostgreSQL database with the registry, which several machines share. Default: a file in the home.
         lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
     """
 
@@ -38,10 +39,17 @@ class FeatureStore:
         *,
         memory_limit: str | None = None,
         online_store: str | None = None,
+        registry: str | None = None,
         lookback_days: int | None = None,
     ) -> None:
         self.core = Core(
-            config.load(home=home, memory_limit=memory_limit, online_store=online_store, lookback_days=lookback_days)
+            config.load(
+                home=home,
+                memory_limit=memory_limit,
+                online_store=online_store,
+                registry=registry,
+                lookback_days=lookback_days,
+            )
         )
         """What the parts share. It is not for users: any release may change it."""
 
@@ -132,12 +140,12 @@ class FeatureStore:
         return self._on(self.core.overview())
 
     def stamp(self) -> bytes:
-        """Return a value that differs after each change of the registry. Reading it takes microseconds.
+        """Return a value that differs within a second after each change of the registry. Reading it takes microseconds.
 
         Raises:
             StoreError: The registry is gone or cannot be read.
         """
-        return self.core.registry.stamp()
+        return self.core.registry.recent_stamp()
 
     def close(self) -> None:
         """Close the query engine and release its memory; it opens again on the next use."""

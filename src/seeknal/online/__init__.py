@@ -9,7 +9,7 @@ from seeknal.online.redis import RedisStore
 from seeknal.online.single import SingleRow
 from seeknal.online.state import Events, State
 from seeknal.online.stores import DEFAULT, Stores, connect
-from seeknal.system.redis_url import shown
+from seeknal.system.urls import shown
 
 __all__ = [
     "DEFAULT",

@@ -18,8 +18,8 @@ from seeknal.errors import DefinitionError, StoreError
 from seeknal.online.protocol import Entries, Found, LoadAttempt
 from seeknal.system.extras import how_to_install
 from seeknal.system.forks import PerProcess
-from seeknal.system.redis_url import shown
 from seeknal.system.retry import Conflict
+from seeknal.system.urls import shown
 
 _AT_ONCE = 5_000
 _PATIENCE = 5.0

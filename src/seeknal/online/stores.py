@@ -10,7 +10,7 @@ from pathlib import Path
 from seeknal.online.lmdb import LmdbStore
 from seeknal.online.protocol import OnlineStore
 from seeknal.online.redis import RedisStore
-from seeknal.system import redis_url
+from seeknal.system import redis_url, urls
 
 DEFAULT = ""
 """The name of the default online store, which has the tables that name no other store."""
@@ -40,7 +40,7 @@ class Stores:
 
     def shown(self, name: str) -> str:
         """Return the folder or URL of a store, without its password."""
-        return redis_url.shown(name or self.default)
+        return urls.shown(name or self.default)
 
     def address(self, name: str) -> str:
         """Return the address of a store, which is the same for all of its names."""

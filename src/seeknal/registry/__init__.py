@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import (
     GroupRecord,
@@ -20,7 +22,10 @@ from seeknal.registry.records import (
 )
 from seeknal.registry.sqlite import FILE as REGISTRY_FILE
 from seeknal.registry.sqlite import file_of
-from seeknal.system.storage import Address
+from seeknal.system.storage import Address, open_storage
+
+if TYPE_CHECKING:
+    from seeknal.registry.sql.registry import SqlRegistry
 
 __all__ = [
     "REGISTRY_FILE",
@@ -44,19 +49,37 @@ __all__ = [
 ]
 
 
-def open_registry(address: Address) -> Registry:
+def open_registry(address: Address) -> SqlRegistry:
     """Open the registry of a home, and create it if it is missing.
 
     Raises:
         StoreError: It cannot be created or used, or a later release of Seeknal has changed it.
     """
+    if address.registry is not None:
+        from seeknal.system.postgres.sessions import imported
+
+        imported()  # or fails, and says how to install it
+        from seeknal.registry.postgres.implementation import PostgresRegistry
+
+        return PostgresRegistry(address.registry, open_storage(address).identity().name)
     from seeknal.registry.sqlite.implementation import SqliteRegistry
 
     return SqliteRegistry(file_of(address.home))
 
 
 def has_registry(address: Address) -> bool:
-    """Return whether a home has a registry, without creating one."""
+    """Return whether a home has a registry, without creating one.
+
+    Raises:
+        StoreError: The server that may have it cannot be reached.
+    """
+    if address.registry is not None:
+        from seeknal.system.postgres.sessions import imported
+
+        imported()
+        from seeknal.registry.postgres.implementation import exists
+
+        return exists(address.registry)
     return file_of(address.home).exists()
 
 

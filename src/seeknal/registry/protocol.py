@@ -267,8 +267,17 @@ class Registry(Groups, Commits, Loads, Erasures, Tables, TrainingSets, Views, To
     """The registry of a home. Any number of threads and processes may use it at once."""
 
     def stamp(self) -> bytes:
-        """Return a stamp that differs after each change of the registry. Reading it takes microseconds.
+        """Return a stamp that differs after each change of the registry; it takes microseconds, or one request to a server.
 
         Raises:
             StoreError: The registry is not there, or cannot be read.
+        """
+
+    def recent_stamp(self) -> bytes:
+        """Return a stamp that differs within a second after each change of the registry. It takes microseconds.
+
+        Changes by this process show at once. While a server with the registry cannot be reached, the stamp stays as it was.
+
+        Raises:
+            StoreError: The registry is not there, or could not be read so far.
         """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup, FeatureLookup
 from seeknal.define.windowed_group import WindowedGroup
-from seeknal.system.redis_url import shown
+from seeknal.system.urls import shown
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, moment_of
 

@@ -27,8 +27,8 @@ from seeknal.serve.online_table import OnlineTable
 from seeknal.serve.open_tables import Erasures, Opener, ServedTable
 from seeknal.serve.parts import View, refuse_erased
 from seeknal.system.progress import OnProgress, no_progress
-from seeknal.system.redis_url import has_password
 from seeknal.system.retry import retry_on_conflict
+from seeknal.system.urls import has_password
 from seeknal.values.arguments import check_flag, check_instant, check_number, check_progress, check_share
 from seeknal.values.display import Shown
 from seeknal.values.times import Interval, Moment, instant_or_none, microseconds, now

@@ -51,6 +51,7 @@ def identify(home: Path) -> Identity:
         StoreError: The identity file cannot be read or written.
     """
     try:
+        home.mkdir(parents=True, exist_ok=True)
         found = _read(home)
         if found is None or not _is_in_place(found, home):
             with exclusive_lock(home / _LOCK):  # and look again: another process may have written the file

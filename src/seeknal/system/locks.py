@@ -47,6 +47,7 @@ __all__ = [
     "holds_exclusive",
     "is_unlocked",
     "locked_cached_property",
+    "note_exclusive",
     "shared_lock",
     "try_exclusive_lock",
     "while_holding",
@@ -112,6 +113,11 @@ def _note(file: FileIO, kind: int) -> None:
         mine = _exclusive.setdefault(get_ident(), [])
         mine[:] = [one for one in mine if (known := one()) and not known.closed]
         mine.append(ref(file))
+
+
+def note_exclusive(lock: Any) -> None:
+    """Note that this thread has taken an exclusive lock of another kind; it has an attribute `closed`, which is True once it is released."""
+    _exclusive.setdefault(get_ident(), []).append(ref(lock))
 
 
 def holds_exclusive() -> bool:

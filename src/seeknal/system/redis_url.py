@@ -1,20 +1,17 @@
-"""Redis URLs: which are valid, and how to display them without passwords."""
+"""Redis URLs: which are valid, and which mean the same database."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from seeknal.names import did_you_mean
 
-_HIDDEN = "***"
-_USER = re.compile(r"(?<=//).*@", re.DOTALL)
 # Matched whole: host:6379/0, redis:/host, and me:password@host:6379.
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/\d+)?|\s*rediss?[:/].*|.*@[^/]*:\d+(/.*)?", re.IGNORECASE | re.DOTALL)
 _UNREADABLE = "it cannot be parsed. Percent-encode special characters in a password: write %40 for @, for example."
-_WITHOUT_BEGINNING = re.compile(r".*@(?=[^/]*:\d+(/|$))", re.DOTALL)
 _DATABASE = re.compile(r"(/\d*)?")
 _PORT = 6379
 _THIS_MACHINE = {"", "127.0.0.1", "::1"}
@@ -58,6 +55,8 @@ _TLS: dict[str, Callable[[str], None]] = {
     "ssl_min_version": _whole,
     "ssl_password": _any,
 }
+OPTIONS = frozenset(_PLAIN | _TLS)
+"""The names of all parameters."""
 
 
 def is_address(place: str) -> bool:
@@ -117,35 +116,3 @@ def address(url: str) -> str:
     host = unquote(parts.hostname or "")
     database = dict(reversed(parse_qsl(parts.query))).get("db") or parts.path.strip("/") or 0
     return f"{'localhost' if host in _THIS_MACHINE else host}:{parts.port or _PORT}/{int(database)}"
-
-
-def has_password(url: str) -> bool:
-    """Return whether a URL contains a password, or a parameter that may contain one."""
-    return shown(url) != url
-
-
-def shown(place: str) -> str:
-    """Return a URL with its passwords masked; a folder is returned unchanged.
-
-    >>> shown("redis://me:secret@host:6379/0?ssl_password=secret&db=1")
-    'redis://me:***@host:6379/0?ssl_password=***&db=1'
-    """
-    if "://" not in place:
-        return _WITHOUT_BEGINNING.sub(f"{_HIDDEN}@", place)
-    # Not `urlsplit`: this must also mask the password of a URL that is invalid, and it is most needed there.
-    address, mark, query = place.partition("?")
-    if "@" in query:  # the password contains a ? that should have been written as %3F
-        return _USER.sub(f"{_HIDDEN}@", place)
-    return _USER.sub(_without_password, address) + mark + "&".join(map(_without_value, query.split("&")))
-
-
-def _without_password(match: re.Match[str]) -> str:
-    user, mark, _ = match[0].partition(":")
-    return f"{user}:{_HIDDEN}@" if mark else match[0]
-
-
-def _without_value(parameter: str) -> str:
-    """Mask the value of a parameter, unless it is known and not a password: a misspelt one may hold a password."""
-    name, mark, value = parameter.partition("=")
-    is_harmless = unquote_plus(name) in _PLAIN | _TLS and "password" not in unquote_plus(name)
-    return parameter if is_harmless or not value else f"{name}{mark}{_HIDDEN}"

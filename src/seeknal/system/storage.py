@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -34,7 +34,7 @@ class Address:
 
     home: Path
     storage: str | None = None
-    registry: str | None = None
+    registry: str | None = field(default=None, repr=False)  # it may have a password
 
 
 LockName = Literal["deletions", "groups", "saving", "tables", "turn"]
@@ -248,8 +248,10 @@ class LocalStorage:
         """Folder for data that does not fit in memory; see `seeknal.system.folders.scratch_of`."""
         return folders.scratch_of(self.home)
 
-    def lock(self, name: LockName) -> LocalLock:
+    def lock(self, name: LockName) -> Lock:
         """See `Storage.lock`."""
+        if self.address.registry is not None:
+            return lock_of(self.address.registry, name)
         folder = self.training_sets.path if name == "saving" else self.home
         return LocalLock(folder / f"_{name}.lock")
 
@@ -266,6 +268,18 @@ class LocalStorage:
     def sweep_scratch(self) -> None:
         """See `Storage.sweep_scratch`."""
         folders.sweep(self.scratch)
+
+
+def lock_of(registry: str, name: LockName) -> Lock:
+    """Return the lock of a name for all machines that share a registry.
+
+    Args:
+        registry: The URL of the database with the registry.
+        name: What the lock is for.
+    """
+    from seeknal.system.postgres.locks import PostgresLock
+
+    return PostgresLock(registry, name)
 
 
 def open_storage(address: Address) -> LocalStorage:

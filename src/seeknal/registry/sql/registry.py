@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,6 +60,12 @@ if TYPE_CHECKING:
 
 class SqlRegistry(Database):
     """The groups, versions, loads, online tables, training sets and tokens of a home, in a database."""
+
+    @abstractmethod
+    def stamp(self) -> bytes: ...
+
+    @abstractmethod
+    def recent_stamp(self) -> bytes: ...
 
     @writing
     def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:

@@ -102,6 +102,8 @@ class SqliteRegistry(SqliteDatabase, SqlRegistry):
         except OSError as error:
             raise StoreError(f"The registry {self.path} cannot be read: {error}.") from error
 
+    recent_stamp = stamp
+
     def _head(self, inode: int) -> bytes:
         """Return the versions of the file format (two bytes), four other bytes, and the change counter (four bytes).
 

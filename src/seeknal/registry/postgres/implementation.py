@@ -1,0 +1,72 @@
+"""The registry in a PostgreSQL database. Its statements are those of `registry.sql`; here is what the database itself needs."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, Text, func, insert, select, update
+from sqlalchemy.schema import CreateSchema
+
+from seeknal.errors import StoreError
+from seeknal.registry.postgres.changes import Changes
+from seeknal.registry.postgres.database import PostgresDatabase
+from seeknal.registry.sql import upgrade
+from seeknal.registry.sql.registry import SqlRegistry
+from seeknal.system.forks import PerProcess
+
+_change = Table("change", MetaData(), Column("number", BigInteger, nullable=False), Column("home", Text))
+"""One row: the number of the last change, and the name of the home whose tables the registry describes."""
+
+
+class PostgresRegistry(PostgresDatabase, SqlRegistry):
+    """The groups, versions, loads, online tables, training sets and tokens of a store, in a schema of a PostgreSQL database.
+
+    Args:
+        url: The URL of the database. The schema and its tables are created if they are missing.
+        home: The name of the home that uses it; see `seeknal.system.home_identity`. None: the registry is only copied.
+
+    Raises:
+        StoreError: The server cannot be reached, its database cannot be used, a later release of Seeknal has changed the registry, or
+            it is that of another home.
+    """
+
+    def __init__(self, url: str, home: str | None = None) -> None:
+        super().__init__(url)
+        sessions = self.sessions
+        self._changes = PerProcess(lambda: Changes(sessions))
+        if not self.take(upgrade.is_current):
+            self.take(self._create, writes=True)
+        if home and self.look(select(_change.c.home)) != home:
+            self.take(lambda db: self._belong_to(db, home), writes=True)
+
+    def _create(self, db: Connection) -> None:
+        if not db.scalar(select(func.to_regnamespace(self.sessions.schema).is_not(None))):
+            db.execute(CreateSchema(self.sessions.schema))
+        upgrade.upgrade(db)
+        if not db.scalar(select(func.to_regclass("change").is_not(None))):
+            _change.create(db)
+            db.execute(insert(_change).values(number=0))
+
+    def _belong_to(self, db: Connection, home: str) -> None:
+        db.execute(update(_change).where(_change.c.home.is_(None)).values(home=home))
+        # The registry is an index of tables. With the tables of another home, each would make it forget what it knows of the other's.
+        if db.scalar(select(_change.c.home)) != home:
+            raise StoreError(
+                f"The registry at {self} is that of another home, whose tables lie elsewhere. Name that home, or add another schema to "
+                "the URL: ?schema=NAME."
+            )
+
+    def stamp(self) -> bytes:
+        """See `Registry.stamp`."""
+        return b"%d" % self.look(select(_change.c.number))
+
+    def recent_stamp(self) -> bytes:
+        """See `Registry.recent_stamp`."""
+        return b"%d %d" % (self._changes().last(), self.sessions.last_write)
+
+
+def exists(url: str) -> bool:
+    """Return whether a schema has a registry, without creating one.
+
+    Raises:
+        StoreError: The server cannot be reached.
+    """
+    return bool(PostgresDatabase(url).look(select(func.to_regclass("change").is_not(None))))

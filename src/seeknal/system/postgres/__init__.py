@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: the URLs of databases, the sessions of a process, and locks that machines share."""
