@@ -6,6 +6,7 @@ import threading
 from typing import get_args
 
 import pytest
+from sqlalchemy import Engine, event
 
 from contract.world import python, rows, written
 from seeknal import FeatureStore, StoreError
@@ -154,20 +155,23 @@ def test_a_lost_lock_is_noticed_before_what_it_protects_is_committed(store, post
         registry.save_group(group_of("spend"))
 
 
-def test_a_deletion_whose_lock_is_lost_deletes_nothing_from_the_registry_and_can_be_repeated(store, postgres, home):
+def test_a_deletion_whose_lock_is_lost_deletes_nothing_and_can_be_repeated(store, postgres, home):
     written(rows(1))
-    registry = store.core.registry
-    whole = registry.windowed_groups
+    registry, cut = store.core.registry, []
 
-    def lose(source):
-        found = whole(source)
-        postgres.cut()
-        return found
+    def lose(connection, cursor, statement, *rest):
+        held = [name for one in registry.sessions.holders().values() for name in +one.counts]
+        if {"deletions", "groups"} <= set(held) and "source_id = " in statement and not cut:
+            cut.append(statement)
+            postgres.cut()
 
-    registry.windowed_groups = lose
-    with pytest.raises(StoreError, match="lost"):
-        store.groups.delete("spend")
-    del registry.windowed_groups
+    event.listen(Engine, "before_cursor_execute", lose)
+    try:
+        with pytest.raises(StoreError, match="was lost, and the lock 'deletions', 'groups' with it"):
+            store.groups.delete("spend")
+    finally:
+        event.remove(Engine, "before_cursor_execute", lose)
     assert [one.name for one in registry.groups()] == ["spend"]
+    assert FeatureStore(home).groups.sample("spend", limit=5)["x"].to_pylist() == [1]
     store.groups.delete("spend")
     assert registry.groups() == []

@@ -72,6 +72,7 @@ for command in (
     backup.restore,
 ):
     app.command()(command)
+app.command("migrate-registry")(backup.migrate_registry)
 app.command("import-feast")(feast.import_feast)
 app.command("delete-table")(delete.delete_table)
 

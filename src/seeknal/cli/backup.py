@@ -1,4 +1,4 @@
-"""Commands that back up a home and restore it."""
+"""Commands that back up a home, restore it, and move its registry."""
 
 from __future__ import annotations
 
@@ -76,6 +76,34 @@ def restore(
             "seconds": round(done.seconds, 2),
         }
         | ({"not_loaded": _not_loaded(done)} if done.elsewhere else {}),
+        form,
+    )
+
+
+def migrate_registry(
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="The home whose registry to copy, or the URL of its database.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The home or the URL to copy it to.")],
+    form: AsFormat = Format.table,
+) -> None:
+    """Copy a registry between a file in a home and PostgreSQL, compare all rows, and say how to switch.
+
+    Let no process write to the store meanwhile: a change after the copy is not in it.
+    A target that has other content is left as it is, so the command can be interrupted and run again.
+    """
+    from seeknal.home.migration import migrate_registry
+
+    with _exiting_on_signals():
+        done = migrate_registry(source, target)
+    render.record(
+        {
+            "from": done.source,
+            "to": done.target,
+            "rows": sum(done.rows.values()),
+            "sha256": done.sha256,
+            "to_switch": done.switch,
+        },
         form,
     )
 

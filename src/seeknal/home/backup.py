@@ -251,12 +251,18 @@ def restore(
         on_progress: Called with each step. None: the steps are shown on a terminal.
 
     Raises:
-        DefinitionError: The home is not empty or is a mount point, or `source` is not a backup that this release can read.
+        DefinitionError: The home is not empty or is a mount point, `source` is not a backup that this release can read, or the
+            settings put the registry into a database.
         StoreError: The backup was changed or damaged, or the home could not be written; then no home was created. With
             `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
     started = time.perf_counter()
     backed_up, target = folders.named(source), store.home.resolve()
+    if url := store.settings.registry:
+        raise DefinitionError(
+            f"A restore creates the registry in a file of the home, and the settings put it into {shown(url)!r}. Leave that setting "
+            f"out, restore, and move the registry then: seeknal migrate-registry {target} {shown(url)}."
+        )
     manifest = _read_manifest(backed_up)
     _check_home(target)
     store.close()  # else both would keep reading the files of an earlier home in this folder

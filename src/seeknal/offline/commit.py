@@ -26,6 +26,7 @@ from seeknal.offline.entries import check_table, latest
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
 from seeknal.system.folders import make, refused, share
 from seeknal.system.locks import exclusive_lock
+from seeknal.system.postgres.locks import check_held
 from seeknal.system.retry import Conflict
 from seeknal.system.storage import Location, path_of
 from seeknal.values.times import Interval, moment_of, now
@@ -200,6 +201,7 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
         commit = _commit_of(base, step)
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
         check_newest(base)
+        check_held()
         # From here on `undo` no longer cleans up. On success or an interrupt, `files` is dropped without running its callbacks.
         table, files = _opened(base), undo.pop_all()
         try:
@@ -234,6 +236,7 @@ def discard(root: Path, trash: Location) -> None:
     target = path_of(trash)
     make(target.parent)
     with exclusive_lock(root / "_commit.lock"):
+        check_held()
         try:
             root.rename(target)
         except FileNotFoundError:

@@ -84,12 +84,20 @@ def has_registry(address: Address) -> bool:
 
 
 def copy_registry(address: Address, target: Address) -> Registry:
-    """Copy the registry of a home, as of one moment, into a folder, and open the copy.
+    """Copy the registry of a home, as of one moment, to another address, and open the copy.
 
     Raises:
-        OSError: The registry cannot be read, or the copy cannot be written.
+        OSError: The file with the registry cannot be read, or the copy cannot be written.
+        DefinitionError: The target is a database that has other content.
+        StoreError: A database cannot be used.
     """
-    from seeknal.registry.sqlite.implementation import copy
+    if address.registry is None and target.registry is None:
+        from seeknal.registry.sqlite.implementation import copy as copy_file
 
-    copy(file_of(address.home), file_of(target.home))
-    return open_registry(target)
+        copy_file(file_of(address.home), file_of(target.home))
+        return open_registry(target)
+    from seeknal.registry.sql.copying import copy
+
+    made = open_registry(target)
+    copy(open_registry(address), made)
+    return made

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from seeknal.errors import DefinitionError, GroupDeletedError, SeeknalError
+from seeknal.errors import DefinitionError, GroupDeletedError, SeeknalError, StoreError
 from seeknal.names import quoted
 from seeknal.registry.protocol import Registry
 from seeknal.registry.records import GroupRecord, Load
+from seeknal.system.postgres.locks import check_held
 from seeknal.system.storage import Storage
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Lifetimes:
                     self.check(record)
                 except GroupDeletedError as deleted:
                     raise deleted from error
+                except StoreError:  # it cannot be asked now, and the first error says why
+                    break
             raise
 
     def begin(self, record: GroupRecord, offline: OfflineTable, schema: Schema) -> None:
@@ -69,6 +72,7 @@ class Lifetimes:
         """
         with self._lock.shared():
             self._check(record)
+            check_held()
             offline.create(schema)
 
     @contextmanager

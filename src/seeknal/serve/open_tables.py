@@ -55,7 +55,7 @@ class Erasures(dict[int, int]):
 
 
 class Watch(View):
-    """Detects whether a table has changed since it was opened. While nothing changes, a check reads only a few bytes.
+    """Detects whether a table has changed since it was opened. While nothing changes, a check reads only a stamp.
 
     Args:
         registry: The registry of the home.
@@ -68,21 +68,24 @@ class Watch(View):
         super().__init__(Erasures(registry))
         self._registry = registry
         self._record = record
-        self._stamp = b""
+        self._stamps: dict[bool, bytes] = {}
 
-    def has_moved(self) -> bool:
+    def has_moved(self, *, recently: bool = False) -> bool:
         """Return whether the table was deleted, or is now registered with another record.
+
+        Args:
+            recently: Overlook changes of the last second, if the registry is on a server. It is not asked then, and may be away.
 
         Raises:
             StoreError: The registry cannot be read.
         """
-        stamp = self._registry.stamp()
-        if stamp == self._stamp:
+        stamp = self._registry.recent_stamp() if recently else self._registry.stamp()
+        if stamp == self._stamps.get(recently):
             return False
         if self._registry.tables(self._record.project, self._record.name) != [self._record]:
             return True
         self.erased.refresh()
-        self._stamp = stamp
+        self._stamps[recently] = stamp
         return False
 
 
@@ -276,7 +279,7 @@ class ServedTable:
             NotOnlineError: The table was deleted, or created again without features that it had.
         """
         features = check_features(features)
-        table = self._now[0] if time.monotonic() < self._due else self._look()
+        table = self._now[0] if time.monotonic() < self._due else self._look(recently=True)
         while True:
             try:
                 return table.get_features(keys, output, features, with_status=with_status, at=at)
@@ -285,10 +288,10 @@ class ServedTable:
                 if table is before:
                     raise
 
-    def _look(self) -> OnlineTable:
+    def _look(self, *, recently: bool = False) -> OnlineTable:
         """Return the table as it is registered now, opened again if it has moved."""
         table, watch = self._now
-        if watch.has_moved():
+        if watch.has_moved(recently=recently):
             self._now = self._opener.again(table)
         self._due = time.monotonic() + _LOOK
         return self._now[0]

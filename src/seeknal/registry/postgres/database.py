@@ -133,5 +133,5 @@ def channel_of(sessions: Sessions) -> str:
 
 
 def _with_nul(parameters: Any) -> str | None:
-    values = parameters.values() if isinstance(parameters, dict) else ()
-    return next((one for one in values if isinstance(one, str) and "\0" in one), None)
+    rows = parameters if isinstance(parameters, list) else [parameters]
+    return next((one for row in rows for one in row.values() if isinstance(one, str) and "\0" in one), None)

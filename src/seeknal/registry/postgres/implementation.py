@@ -34,8 +34,8 @@ class PostgresRegistry(PostgresDatabase, SqlRegistry):
         self._changes = PerProcess(lambda: Changes(sessions))
         if not self.take(upgrade.is_current):
             self.take(self._create, writes=True)
-        if home and self.look(select(_change.c.home)) != home:
-            self.take(lambda db: self._belong_to(db, home), writes=True)
+        if home:
+            self.belong_to(home)
 
     def _create(self, db: Connection) -> None:
         if not db.scalar(select(func.to_regnamespace(self.sessions.schema).is_not(None))):
@@ -45,10 +45,23 @@ class PostgresRegistry(PostgresDatabase, SqlRegistry):
             _change.create(db)
             db.execute(insert(_change).values(number=0))
 
-    def _belong_to(self, db: Connection, home: str) -> None:
-        db.execute(update(_change).where(_change.c.home.is_(None)).values(home=home))
+    @property
+    def home(self) -> str | None:
+        """The name of the home whose tables the registry describes; None if it has none yet."""
+        found: str | None = self.look(select(_change.c.home))
+        return found
+
+    def belong_to(self, home: str) -> None:
+        """Let the registry be that of a home, unless it is that of one.
+
+        Raises:
+            StoreError: It is that of another home.
+        """
+        if self.home is None:
+            mine = update(_change).where(_change.c.home.is_(None)).values(home=home)
+            self.take(lambda db: db.execute(mine), writes=True)
         # The registry is an index of tables. With the tables of another home, each would make it forget what it knows of the other's.
-        if db.scalar(select(_change.c.home)) != home:
+        if self.home != home:
             raise StoreError(
                 f"The registry at {self} is that of another home, whose tables lie elsewhere. Name that home, or add another schema to "
                 "the URL: ?schema=NAME."

@@ -67,6 +67,14 @@ class SqlRegistry(Database):
     @abstractmethod
     def recent_stamp(self) -> bytes: ...
 
+    @property
+    def home(self) -> str | None:
+        """The name of the home whose tables the registry describes, if the registry knows it; a file lies in its home."""
+        return None
+
+    def belong_to(self, home: str) -> None:
+        """Let the registry be that of a home, unless it is that of one."""
+
     @writing
     def save_group(self, db: Connection, group: FeatureGroup) -> GroupRecord:
         group_rows.save(db, group)
