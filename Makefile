@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOGETHER := --numprocesses auto --dist loadfile --max-worker-restart 0
 
-.PHONY: demo test fast long torch clean
+.PHONY: demo test fast long postgres torch clean
 demo: .venv/ready
 	$(BIN)/seeknal demo
 
@@ -18,6 +18,9 @@ fast: .venv/ready
 
 long: .venv/ready
 	SEEKNAL_TEST_PROFILE=long $(BIN)/python -m pytest $(TOGETHER)
+
+postgres: .venv/ready
+	SEEKNAL_TEST_REGISTRY=postgres $(BIN)/python -m pytest $(TOGETHER) tests/contract
 
 torch: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

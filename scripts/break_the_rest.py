@@ -85,7 +85,58 @@ def export(name: str, old: str, new: str, file: str, test: str) -> Mutation:
     return Mutation(name, old, new, f"featurestore/{file}", (test,))
 
 
+def shared(name: str, old: str, new: str, path: str, test: str) -> Mutation:
+    """Return a mutation of what machines share, which this test must catch."""
+    return Mutation(name, old, new, path, (test,))
+
+
+SHARED = (
+    shared(
+        "a lost lock is not noticed before a commit",
+        "                check_held(self.sessions)\n",
+        "",
+        "registry/postgres/database.py",
+        "test_shared_locks.py::test_a_lost_lock_is_noticed_before_what_it_protects_is_committed",
+    ),
+    shared(
+        "two processes write to a shared registry at once",
+        "; SELECT pg_advisory_xact_lock({key})",
+        "",
+        "registry/postgres/database.py",
+        "test_postgres.py::test_a_write_that_waits_too_long_for_another_is_an_error",
+    ),
+    shared(
+        "a change of a shared registry is not numbered",
+        "UPDATE change SET number = number + 1; ",
+        "",
+        "registry/postgres/database.py",
+        "test_registry.py::test_the_stamp_differs_after_each_change_and_stays_else",
+    ),
+    shared(
+        "a lock of a shared home is one of this machine only",
+        "        if self.address.registry is not None:\n            return lock_of",
+        "        if False:\n            return lock_of",
+        "system/storage.py",
+        "test_shared_locks.py::test_a_lost_lock_is_noticed_before_what_it_protects_is_committed",
+    ),
+    shared(
+        "a shared registry takes the tables of any home",
+        "        if self.home != home:\n",
+        "        if False:\n",
+        "registry/postgres/implementation.py",
+        "test_postgres.py::test_a_registry_belongs_to_the_tables_of_one_home",
+    ),
+    shared(
+        "text of a shared registry is ordered as its database likes",
+        'Text(collation="C")',
+        "Text()",
+        "registry/sql/tables.py",
+        "test_postgres.py::test_text_is_ordered_by_its_bytes_whatever_the_order_of_the_database",
+    ),
+)
+
 MUTATIONS = (
+    *SHARED,
     # The first Seeknal
     feast(
         "a reason is given without a row that has Feast's value",

@@ -34,7 +34,7 @@ def _sync_nothing(connection: object, _: object) -> None:
 event.listen(Engine, "connect", _sync_nothing)
 
 REGISTRY = os.environ.get("SEEKNAL_TEST_REGISTRY", "sqlite")
-"""Where all tests keep their registries that do not ask for another kind: "sqlite" or "postgres"."""
+"""Where tests keep their registries that do not say it themselves; see `registries`."""
 _databases = count(1)
 
 

@@ -1,7 +1,10 @@
-"""Tests that run on both kinds of registry."""
+"""Where tests keep their registries. All others run where SEEKNAL_TEST_REGISTRY says: in files, or with "postgres" in PostgreSQL."""
 
 import pytest
 
 both = pytest.mark.parametrize(
     "registry_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
 )
+"""On both kinds, one after the other."""
+in_a_file = pytest.mark.parametrize("registry_kind", ["sqlite"], indirect=True)
+"""In a file only: a test with several homes, or of the file itself."""

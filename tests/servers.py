@@ -131,14 +131,14 @@ class Postgres:
     def kill(self) -> None:
         """End the server and its sessions at once, as a power cut would."""
         pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)  # so that it starts no more sessions
         sessions = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for one in (pid, *map(int, sessions)):
             with suppress(ProcessLookupError):  # it ended meanwhile
                 os.kill(one, signal.SIGKILL)
         self._process.wait(timeout=60)
-        wait_for(
-            lambda: not any(_command_of(one) for one in sessions)
-        )  # they end before another server can take the folder
+        # Another server cannot take the folder before they have ended.
+        wait_for(lambda: not any(map(_command_of, sessions)))
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def cut(self) -> None:

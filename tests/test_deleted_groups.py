@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from contract.profiles import NAME
+from registries import both
 from seeknal import (
     DefinitionError,
     Entity,
@@ -33,7 +34,7 @@ from seeknal.system.postgres.sessions import every
 START = datetime(2024, 1, 1, tzinfo=UTC)
 GROUP = FeatureGroup("g", Entity("user", ["user"]), Materialization("at", online=True))
 OTHER = FeatureGroup("g", Entity("shop", ["shop"]), Materialization("day"))
-pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
+pytestmark = [both, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 
 def frame(*numbers: int, **more: int) -> pa.Table:

@@ -19,7 +19,7 @@ import pytest
 
 from commands import seeknal
 from seeknal import FeatureGroupDuckDB, FeatureStore, SeeknalWarning
-from servers import Server
+from servers import Postgres, Server
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,6 +30,8 @@ BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```", re.MULTILINE | re.DOTAL
 SHELL_ONLY = ("make ", "pip ", "git ", "cd ", "#")
 SHELL = ("curl", "python", "seeknal", "sleep")
 ADDRESS = "http://127.0.0.1:6789"
+DATABASE = "postgresql://features@db.internal/seeknal"
+"""The database of the pages."""
 
 
 def second_version():
@@ -105,7 +107,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], No
 
 def to_run(page: Path):
     """Return a page as a parameter, marked if it takes long, since it starts a server, or if it needs a package."""
-    marks = [pytest.mark.slow] if "\nseeknal serve" in page.read_text(encoding="utf-8") else []
+    text = page.read_text(encoding="utf-8")
+    marks = [pytest.mark.slow] if "\nseeknal serve" in text or DATABASE in text else []
     if package := NEEDS.get(page.name):
         is_missing = pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
         marks += [pytest.mark.slow, is_missing]
@@ -113,8 +116,8 @@ def to_run(page: Path):
 
 
 @pytest.mark.parametrize("page", [to_run(page) for page in PAGES])
-def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules):
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules, request):
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8").replace(DATABASE, database(request, page)))
     namespace: dict[str, object] = {}
     printed, prepared = "", False
     for language, text in blocks:
@@ -129,6 +132,23 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules):
             printed = run_commands(text, served)
         else:
             assert served.hide(printed).strip() == text.strip()
+
+
+def database(request: pytest.FixtureRequest, page: Path) -> str:
+    """Create the database that a page connects to, if it does, and return its URL."""
+    if DATABASE not in page.read_text(encoding="utf-8"):
+        return DATABASE
+    postgres: Postgres = request.getfixturevalue("postgres")
+    with postgres.client() as client:
+        client.execute("CREATE DATABASE of_page")
+    request.addfinalizer(lambda: drop(postgres))
+    return f"postgresql://postgres@127.0.0.1:{postgres.port}/of_page"
+
+
+def drop(postgres: Postgres) -> None:
+    """Remove the database of a page."""
+    with postgres.client() as client:
+        client.execute("DROP DATABASE of_page WITH (FORCE)")
 
 
 def prepare(page: Path):

@@ -18,10 +18,11 @@ from sqlalchemy import text
 
 from commands import seeknal
 from contract.world import group, python, rows, write, written
-from seeknal import DefinitionError, FeatureLookup, FeatureStore, StoreError
+from seeknal import DefinitionError, FeatureLookup, FeatureStore, NotOnlineError, StoreError
 from seeknal.config import checked_registry
 from seeknal.registry.postgres.implementation import PostgresRegistry
 from seeknal.registry.sql import upgrade
+from seeknal.registry.sql.tables import metadata
 from seeknal.system.postgres import sessions
 from seeknal.system.postgres.url import problem
 from seeknal.system.urls import shown
@@ -143,6 +144,24 @@ def test_registries_of_one_database_know_nothing_of_each_other(home, postgres, t
         client.execute("DROP SCHEMA another CASCADE")
 
 
+def test_text_is_ordered_by_its_bytes_whatever_the_order_of_the_database(registry, postgres):
+    with postgres.client() as client:  # whose own order is that of the bytes too, so the columns are asked
+        found = client.execute(
+            "SELECT table_name, column_name, collation_name FROM information_schema.columns "
+            "WHERE table_schema = %s AND data_type IN ('text', 'character varying')",
+            [registry.sessions.schema],
+        ).fetchall()
+    named = {(table, column): collation for table, column, collation in found}
+    texts = {
+        (table.name, one.name)
+        for table in metadata.tables.values()
+        for one in table.columns
+        if one.type.python_type is str
+    }
+    assert {named[one] for one in texts} == {"C"}
+    assert len(texts) > 30
+
+
 def test_a_registry_belongs_to_the_tables_of_one_home(home, tmp_path):
     written(rows(1))
     with pytest.raises(StoreError, match="is that of another home, whose tables lie elsewhere"):
@@ -170,6 +189,14 @@ def test_a_registry_of_a_later_release_is_refused_and_one_without_a_migration_ge
         PostgresRegistry(registry.sessions.url)
     registry.take(lambda db: db.execute(text(number), {"number": upgrade.HEAD}), writes=True)
     assert PostgresRegistry(registry.sessions.url).groups() == []
+
+
+def test_a_session_goes_on_after_a_migration_by_another_process(registry, postgres):
+    for _ in range(10):  # by then its session has prepared the statement
+        assert registry.tokens() == []
+    with postgres.client() as client:
+        client.execute(f"ALTER TABLE {registry.sessions.schema}.token ALTER COLUMN created_at TYPE text")
+    assert registry.tokens() == []
 
 
 def test_a_database_that_cannot_keep_all_text_is_refused(postgres, monkeypatch):
@@ -310,6 +337,28 @@ def test_a_server_that_is_away_is_an_error_that_names_it(server, home, monkeypat
     assert registry.groups() == []
 
 
+def test_an_open_table_answers_while_the_registry_is_away_and_follows_it_again_afterwards(server, home, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_REGISTRY", server.url("a"))
+    monkeypatch.setattr("seeknal.serve.open_tables._LOOK", 0)
+    fg, store = written(rows(1)), FeatureStore(home)
+    store.tables.serve([FeatureLookup("spend")], "serving")
+    table = store.tables.open("serving")
+
+    def answer() -> object:
+        return table.get_features([{"user_id": 1}], "dicts")[0]["x"]
+
+    assert answer() == 1
+    server.kill()
+    assert [answer() for _ in range(3)] == [1, 1, 1]
+    server.start()
+    write(fg, rows(1, 2))
+    store.tables.refresh()
+    assert answer() == 2
+    store.tables.delete("serving")
+    with pytest.raises(NotOnlineError, match="was deleted"):
+        answer()
+
+
 def test_a_write_whose_connection_is_cut_before_the_commit_is_made_once(registry, postgres):
     record, runs = registry.save_group(group_of("spend")), []
 
@@ -447,6 +496,26 @@ def test_a_write_that_waits_too_long_for_another_is_an_error(registry, monkeypat
         with pytest.raises(StoreError, match=r"Another process has been writing to the registry at .* for 1 seconds"):
             hurried.save_group(group_of("spend"))
     assert hurried.groups() == []
+
+
+def test_a_server_answers_while_the_registry_is_away_and_follows_it_again_afterwards(server, home, monkeypatch):
+    monkeypatch.setenv("SEEKNAL_REGISTRY", server.url("a"))
+    written(rows(1))
+    store = FeatureStore(home)
+    store.tables.serve([FeatureLookup("spend")], "serving")
+    token = store.tokens.create("a", "shop", ["read"])
+    with Server(home) as running:
+
+        def status() -> int:
+            url = f"{running.url}/v1/online/shop/serving?user_id=1"
+            return httpx2.get(url, headers={"Authorization": f"Bearer {token}"}).status_code
+
+        assert status() == 200
+        server.kill()
+        assert [status() for _ in range(20)] == [200] * 20
+        server.start()
+        store.tokens.revoke("a")
+        wait_for(lambda: status() == 401)
 
 
 def test_the_workers_of_a_server_follow_what_another_process_defines_within_a_second(home):

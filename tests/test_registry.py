@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect, text
 
 from contract.world import HOUR, NOON, rows, write, written
 from registries import both
@@ -17,7 +21,7 @@ from seeknal import Count, DefinitionError, Entity, FeatureLookup, FeatureStore,
 from seeknal.define.event_group import EventGroup
 from seeknal.define.feature_group import FeatureGroup
 from seeknal.define.windowed_group import WindowedGroup
-from seeknal.errors import GroupDeletedError
+from seeknal.errors import GroupDeletedError, StoreError
 from seeknal.registry import (
     ModelRecord,
     OnlineTableRecord,
@@ -28,6 +32,7 @@ from seeknal.registry import (
     ViewRecord,
     open_registry,
 )
+from seeknal.registry.sql import migrations, upgrade
 from seeknal.registry.sql.registry import SqlRegistry
 from seeknal.values.times import Interval
 from servers import wait_for
@@ -52,6 +57,41 @@ def registry(home) -> SqlRegistry:
 def again(registry: SqlRegistry) -> SqlRegistry:
     """Open the registry of this home once more, as another process would."""
     return open_registry(FeatureStore().settings.address)
+
+
+NEXT = """
+from alembic import op
+from sqlalchemy import Column, Text
+revision, down_revision = "{number}", "{before}"
+def upgrade():
+    op.add_column("token", Column("note", Text()))
+    op.execute("{statement}")
+"""
+
+
+def next_release(folder, monkeypatch, statement: str) -> str:
+    """Have one more migration, which adds a column and runs a statement; return its number."""
+    shutil.copytree(Path(migrations.__file__).parent, folder)
+    number = f"{int(upgrade.HEAD) + 1:04}"
+    text_of = NEXT.format(number=number, before=upgrade.HEAD, statement=statement)
+    (folder / f"m{number}_notes.py").write_text(text_of)
+    monkeypatch.setattr(upgrade, "_MIGRATIONS", folder)
+    monkeypatch.setattr(upgrade, "HEAD", number)
+    return number
+
+
+def test_the_next_migration_is_made_completely_or_not_at_all(registry, tmp_path, monkeypatch):
+    registry.add_token(TokenRecord("id", "ci", "shop", ("read",), "digest", 1, None))
+    with monkeypatch.context() as patch:
+        next_release(tmp_path / "failing", patch, "SELECT * FROM no_such_table")
+        with suppress(StoreError):  # a file is read as it is
+            again(registry)
+        columns = registry.take(lambda db: [one["name"] for one in inspect(db).get_columns("token")])
+        assert "note" not in columns
+    number = next_release(tmp_path / "working", monkeypatch, "UPDATE token SET note = name")
+    migrated = again(registry)
+    assert migrated.take(lambda db: db.execute(text("SELECT note FROM token")).all()) == [("ci",)]
+    assert migrated.take(lambda db: db.scalar(text("SELECT version_num FROM alembic_version"))) == number
 
 
 def test_names_are_ordered_by_their_bytes(registry):

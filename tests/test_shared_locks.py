@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import get_args
 
 import pytest
 from sqlalchemy import Engine, event
 
 from contract.world import python, rows, written
-from seeknal import FeatureStore, StoreError
+from seeknal import FeatureLookup, FeatureStore, StoreError
+from seeknal.home.backup import backup
+from seeknal.join.inquiry import Inquiry
 from seeknal.system.locks import holds_exclusive
 from seeknal.system.postgres import sessions
 from seeknal.system.postgres.locks import check_held
@@ -29,6 +33,17 @@ with getattr(lock, sys.argv[2])():
 """
 
 
+@contextmanager
+def holding(name: str, mode: str) -> Iterator[None]:
+    """Let another process hold a lock; at the end of the block, it is killed."""
+    with python(HOLDER, name, mode) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def store(home) -> FeatureStore:
     """The store of the test's home."""
@@ -41,8 +56,7 @@ def store(home) -> FeatureStore:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_lock_of_a_process_that_is_killed_is_free_at_once(store, name, mode):
     lock = store.core.storage.lock(name)
-    with python(HOLDER, name, mode) as process:
-        assert process.stdout.readline() == "held\n"
+    with holding(name, mode):
         assert lock.try_exclusive() is None
         taken = threading.Event()
 
@@ -52,17 +66,53 @@ def test_the_lock_of_a_process_that_is_killed_is_free_at_once(store, name, mode)
 
         waiting = threading.Thread(target=take)
         waiting.start()
-        process.kill()
     assert taken.wait(60)
     waiting.join()
 
 
+CALLS = {
+    ("deletions", "shared"): lambda store, folder: store.groups.delete("spend"),
+    ("deletions", "exclusive"): lambda store, folder: backup(store, folder / "saved"),
+    ("turn", "exclusive"): lambda store, folder: backup(store, folder / "saved"),
+    ("turn", "shared"): lambda store, folder: store.groups.delete("spend"),
+    ("groups", "exclusive"): lambda store, folder: written(rows(1), name="visits"),
+    ("groups", "shared"): lambda store, folder: store.groups.delete("spend"),
+    ("saving", "exclusive"): lambda store, folder: store.training_sets.save("t", Inquiry([FeatureLookup("spend")])),
+    ("tables", "exclusive"): lambda store, folder: store.tables.serve([FeatureLookup("spend")], "t"),
+}
+
+
+@pytest.mark.parametrize(("name", "mode"), CALLS)
+def test_a_call_waits_for_a_lock_that_a_process_elsewhere_holds(store, postgres, tmp_path, name, mode):
+    written(rows(1))
+    failed: list[Exception] = []
+
+    def call() -> None:
+        try:
+            CALLS[name, mode](store, tmp_path)
+        except Exception as error:  # noqa: BLE001 - the test fails with it
+            failed.append(error)
+
+    calling = threading.Thread(target=call)
+    with holding(name, mode), postgres.client() as client:
+        calling.start()
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_for(lambda: client.execute(waits).fetchone()[0] == 1)
+    calling.join(60)
+    assert (failed, calling.is_alive()) == ([], False)
+
+
+def test_leftovers_of_a_training_set_that_another_process_saves_stay(store):
+    written(rows(1))
+    with holding("saving", "shared"):
+        assert store.core.catalog.try_saved() is None
+    wait_for(lambda: in_thread(store.core.catalog.try_saved) is not None)
+
+
 def test_a_lock_is_shared_by_any_number_or_held_by_one(store):
     lock, other = (store.core.storage.lock("groups") for _ in range(2))
-    with lock.shared(), python(HOLDER, "groups", "shared") as process:
-        assert process.stdout.readline() == "held\n"
+    with lock.shared(), holding("groups", "shared"):
         assert in_thread(other.try_exclusive) is None
-        process.kill()
     with lock.exclusive():
         assert in_thread(other.try_exclusive) is None
         assert in_thread(store.core.storage.lock("turn").try_exclusive) is not None
@@ -107,15 +157,13 @@ def test_a_lock_is_released_with_its_object(store):
 def test_waiting_for_a_lock_ends_with_an_error_that_names_it(store, monkeypatch):
     monkeypatch.setattr(sessions, "PATIENCE", 1)
     lock = store.core.storage.lock("deletions")
-    with python(HOLDER, "deletions", "shared") as process:
-        assert process.stdout.readline() == "held\n"
+    with holding("deletions", "shared"):
         with pytest.raises(
             StoreError, match=r"Others have held the lock 'deletions' of the registry at .* for 1 seconds"
         ):
             lock.exclusive()
         with lock.shared():
             pass
-        process.kill()
 
 
 def test_threads_that_wait_for_each_other_are_told_and_not_left_waiting(store):

@@ -73,7 +73,12 @@ CALLS: list[tuple[str, Callable[[FeatureStore], object], int, int]] = [
         2,
     ),  # a late row: one read tells that it has to be committed at once
     ("replay", lambda store: store.groups.push("spend", event_of(3)), 4, 2),
-    ("serve", lambda store: store.tables.serve([FeatureLookup("spend")], "t"), 7, 3),  # two and one of these are of the view
+    (
+        "serve",
+        lambda store: store.tables.serve([FeatureLookup("spend")], "t"),
+        7,
+        3,
+    ),  # two and one of these are of the view
     ("join", lambda store: store.features.training_set([FeatureLookup("spend")], frame(9).drop("x"), "at"), 1, 0),
     ("open", lambda store: store.tables.open("spend"), 3, 0),  # one reads the view, which may have defaults
 ]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from commands import seeknal
+from registries import in_a_file
 from seeknal import (
     DefinitionError,
     FeatureLookup,
@@ -368,6 +369,7 @@ def test_the_table_named_after_the_group_has_all_features_of_the_version_loaded_
     assert OnlineFeaturesDuckDB("spend").get_features([{"user_id": 1}], "dicts") == [{"user_id": 1, "x": 6, "z": 2.5}]
 
 
+@in_a_file
 def test_tables_registered_before_pinning_was_recorded_follow_unless_a_version_was_named(home):
     fg = written(three())
     early, own = served(fg, "early"), FeatureStore().groups.load("spend")

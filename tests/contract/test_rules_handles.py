@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from registries import in_a_file
 from seeknal import (
     DefinitionError,
     Entity,
@@ -23,7 +24,7 @@ from seeknal.home import session
 
 from .world import HOUR, NOON, group, rows, write, written
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
+pytestmark = [in_a_file, pytest.mark.slow, pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")]
 
 SPINE = pa.table({"user_id": [1], "when": [NOON + 9 * HOUR]})
 KEYS = [{"user_id": 1}]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from registries import in_a_file
 from seeknal import (
     DefinitionError,
     Entity,
@@ -313,6 +314,7 @@ def test_a_table_whose_rows_cannot_be_deleted_is_still_there(tmp_path, monkeypat
         server.stop()
 
 
+@in_a_file
 def test_two_homes_with_a_project_of_one_name_cannot_share_a_database(tmp_path, valkey_url):
     first, second = (FeatureStore(tmp_path / name, online_store=valkey_url) for name in ("one", "two"))
     definition = FeatureGroup("spend", Entity("user", ["user_id"]), Materialization("at"), "shop")

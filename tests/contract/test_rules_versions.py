@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from commands import seeknal
+from registries import in_a_file
 from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDuckDB, SeeknalWarning
 
 from .world import HOUR, NOON, group, history, look, rows, seen, snapshots, write, written
@@ -67,6 +68,7 @@ def test_other_zones_and_units_of_the_event_time_make_no_version():
         assert seen(fg, NOON) == [i]
 
 
+@in_a_file
 def test_schemas_as_they_were_written_at_first_are_still_read(home):
     fg = written(rows(1, 2, y=["a", "b"]))
     (now,) = FeatureStore().groups.versions(fg.name, project=fg.project)

@@ -56,6 +56,8 @@ def migrate_registry(source: str, target: str) -> Migrated:
         after.belong_to(home)
     if new.registry:
         switch = f'Write registry = "{shown(target)}" into seeknal.toml, or set SEEKNAL_REGISTRY, wherever the store is used.'
+        if old.registry is None:
+            switch += f" Then move {_told(old)} away, so that nothing uses it by mistake."
     else:
         switch = "Remove registry from seeknal.toml, and SEEKNAL_REGISTRY from the environment."
     return Migrated(_told(old), _told(new), content.rows, content.sha256, switch)

@@ -55,7 +55,7 @@ __all__ = [
 
 T = TypeVar("T")
 _held: set[ref[FileIO]] = set()
-_exclusive: dict[int, list[ref[FileIO]]] = {}
+_exclusive: dict[int, list[ref[Any]]] = {}
 """The exclusive locks that each thread has taken, some of them released since."""
 _holds: dict[Path, ref[FileIO]] = {}
 
@@ -110,14 +110,14 @@ def _note(file: FileIO, kind: int) -> None:
     # The callback is in C too: Python swallows what a weakref callback raises, a KeyboardInterrupt included.
     _held.add(ref(file, _held.discard))
     if kind & fcntl.LOCK_EX:
-        mine = _exclusive.setdefault(get_ident(), [])
-        mine[:] = [one for one in mine if (known := one()) and not known.closed]
-        mine.append(ref(file))
+        note_exclusive(file)
 
 
 def note_exclusive(lock: Any) -> None:
-    """Note that this thread has taken an exclusive lock of another kind; it has an attribute `closed`, which is True once it is released."""
-    _exclusive.setdefault(get_ident(), []).append(ref(lock))
+    """Note that this thread has taken an exclusive lock, by the object that holds it and is `closed` once it is released."""
+    mine = _exclusive.setdefault(get_ident(), [])
+    mine[:] = [one for one in mine if (known := one()) and not known.closed]
+    mine.append(ref(lock))
 
 
 def holds_exclusive() -> bool:

@@ -10,7 +10,7 @@ import psycopg
 
 from seeknal.errors import StoreError
 from seeknal.registry.postgres.database import channel_of
-from seeknal.system.postgres.sessions import CONNECTING, Sessions, connect
+from seeknal.system.postgres.sessions import CONNECTING, Sessions, connect, reason
 
 _LOOK = 0.5
 """Seconds after which the number of the last change is read even without a notification: one may be lost with a connection."""
@@ -29,7 +29,9 @@ class Changes:
         self.error: StoreError | None = None
         """Why the registry could not be read at the last look; None if it could."""
         self._looked = Event()
-        Thread(target=_follow, args=(ref(self), sessions, self._looked), name="registry changes", daemon=True).start()
+        following = ref(self), sessions, self._looked
+        self._thread = Thread(target=_follow, args=following, name="registry changes", daemon=True)
+        self._thread.start()
 
     def last(self) -> int:
         """Return the number of the last known change. While the registry cannot be reached, it stays as it was.
@@ -39,8 +41,8 @@ class Changes:
         """
         if self.number is None:
             self._looked.wait(2 * CONNECTING)
-        if self.number is None:
-            raise self.error or StoreError(f"The registry does not answer within {2 * CONNECTING} seconds.")
+        if self.number is None or not self._thread.is_alive():
+            raise self.error or StoreError("The registry is not followed: its server did not answer in time.")
         return self.number
 
 
@@ -58,11 +60,7 @@ def _follow(changes: ref[Changes], sessions: Sessions, looked: Event) -> None:
                         pass
         except (StoreError, psycopg.Error) as error:
             if (one := changes()) is not None:
-                one.error = (
-                    error
-                    if isinstance(error, StoreError)
-                    else StoreError(f"The registry at {sessions} is away: {error}")
-                )
+                one.error = StoreError(f"The registry at {sessions} cannot be followed: {reason(error)}.")
                 looked.set()
                 del one
             Event().wait(_LOOK)

@@ -56,13 +56,13 @@ class PostgresDatabase(Database):
             try:
                 return self._run(step, begin)
             except _LostError:
-                self.sessions.renew()  # if the server was restarted, the idle sessions are lost too
+                self.sessions.renew()  # after a restart or a migration, the idle sessions cannot be used either
                 return self._run(step, begin)
         except _LostError as error:
             raise StoreError(f"The registry at {self} was lost: {reason(error)}. Nothing was changed.") from error
         except PoolTimeout as error:
             raise StoreError(
-                f"The registry at {self} is in use by too many threads of this process at once."
+                f"All sessions of this process with the registry at {self} have been in use for 30 seconds, by other threads."
             ) from error
 
     def _run(self, step: Callable[[Connection], T], begin: str | None) -> T:
@@ -110,7 +110,8 @@ class PostgresDatabase(Database):
         found = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(found, psycopg.Error):
             return error
-        if session.closed:
+        # A statement that the session has prepared does not fit any more once a migration has changed a type.
+        if session.closed or isinstance(found, psycopg.errors.FeatureNotSupported):
             return _LostError(reason(found))
         if isinstance(found, psycopg.errors.LockNotAvailable):
             return StoreError(
@@ -124,7 +125,7 @@ class PostgresDatabase(Database):
 
 
 class _LostError(Exception):
-    """The session was lost before the transaction was committed."""
+    """The session was lost, or can no longer be used, before the transaction was committed."""
 
 
 def channel_of(sessions: Sessions) -> str:

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 CONNECTING = 10
 """Seconds after which an attempt to connect fails, unless the user has set another `connect_timeout`."""
-_OWN = {
-    "client_encoding": "UTF8",
-    "fallback_application_name": "seeknal",
-    "autocommit": True,
-    "prepare_threshold": None,
-}
+_OWN = {"client_encoding": "UTF8", "fallback_application_name": "seeknal", "autocommit": True}
 _ENCODING = "UTF8"
 _AT_ONCE = 15
 """How many transactions a process has at once; others wait for one to end."""
@@ -51,6 +46,9 @@ _SETTINGS = {
     "tcp_user_timeout": "30000",
     "client_connection_check_interval": "10s",
     "idle_in_transaction_session_timeout": "60s",
+    # What an administrator has set must not end a session that holds or waits for a lock.
+    "idle_session_timeout": "0",
+    "statement_timeout": "0",
 }
 
 
