@@ -254,3 +254,11 @@ def test_a_folder_that_is_being_made_is_not_taken_for_one_left_behind(tmp_path):
     later.join()
     locked[0].close()
     assert folders.abandoned(tmp_path) == [part]
+
+
+def test_a_closed_store_leaves_nothing_in_its_home_however_long_it_is_kept(tmp_path):
+    duck = Duck(tmp_path / "scratch")
+    duck.connection.execute("SELECT 1")
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    duck.close()
+    assert list((tmp_path / "scratch").iterdir()) == []

@@ -44,6 +44,7 @@ class Duck:
         self.scratch = scratch
         self._memory_limit = memory_limit
         self._begun: Future[duckdb.DuckDBPyConnection] | None = None
+        self._work: Workplace | None = None
 
     @locked_cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -108,10 +109,12 @@ class Duck:
         return self.scratch
 
     def close(self) -> None:
-        """Close the connection, if it was opened."""
+        """Close the connection, if it was opened, and remove the folder for spilled data."""
         if self._begun or "connection" in self.__dict__:
             with suppress(StoreError):
                 self.connection.close()
+        if self._work:
+            self._work.end()
 
 
 def explained(error: Exception) -> str:
