@@ -506,7 +506,7 @@ MUTATIONS = (
         "old snapshots see later rows that lost on arrival",
         'f"{quote(ROW_ID)} BETWEEN {literal(-below)} AND {literal(below - 1)}"',
         'f"{quote(ROW_ID)} < {literal(below)}"',
-        "offline/plan.py",
+        "offline/scans.py",
         "sources.py::test_old_snapshots_of_a_compacted_file_have_no_later_row_that_did_not_count",
     ),
     rule(
@@ -518,7 +518,7 @@ MUTATIONS = (
     ),
     rule(
         "files with an erased entity stay",
-        "return self._remove([file for file in self._spare(snapshots) if holds(file)])",
+        "return remove(self.root, [file for file in spare_files(self.root, snapshots) if holds(file)])",
         "return []",
         "offline/table.py",
         "as_of.py::test_an_erased_entity_is_gone_from_everything_that_can_be_read_and_from_the_files",
@@ -603,7 +603,7 @@ MUTATIONS = (
     ),
     edge(
         "a write that is planned again leaves its files",
-        "        self.undo.callback(remove, path)\n",
+        "        self.undo.callback(_remove, path)\n",
         "",
         "offline/files.py",
         "a_write_that_lost_the_race_leaves_no_file_of_its_first_attempt",

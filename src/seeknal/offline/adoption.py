@@ -15,8 +15,10 @@ from seeknal.errors import DataError, StoreError
 from seeknal.offline.comparisons import same_values, values_sql
 from seeknal.offline.foreign import ForeignCommits
 from seeknal.offline.log import label_of
+from seeknal.offline.scans import scan_stored
+from seeknal.system.stored_paths import backing_of, readable
 from seeknal.values.casting import recast
-from seeknal.values.sql import quote, scan
+from seeknal.values.sql import quote
 
 _NONE = np.iinfo("int64").min
 """Stands for no number. Other negative numbers are those of hidden rows of a source."""
@@ -51,7 +53,7 @@ def read_changed(foreign: ForeignCommits, schema: Schema) -> Changed:
     paths = sorted(foreign.added)  # a fixed order, since it is the tie-break of rows within a commit
     for path in paths:
         try:
-            found = pq.ParquetFile(foreign.root / path).read()
+            found = pq.ParquetFile(readable([foreign.root / path])[0]).read()
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{foreign.root / path}, a file of another program, cannot be read: {error}") from error
         columns = [
@@ -92,7 +94,8 @@ def number_rows(
         changed: The rows, as `read_changed` returns them.
     """
     # Files that were vacuumed are left out. `OfflineTable.adopt` refuses where that matters: where rows of Seeknal's are left.
-    replaced = [str(path) for path in (foreign.root / name for name in foreign.removed) if path.exists()]
+    there = foreign.removed - backing_of(foreign.root).missing(foreign.root, foreign.removed)
+    replaced = [foreign.root / name for name in there]
     count = len(changed.rows)
     result, old = np.full(count, _NONE), np.full(count, np.iinfo("int64").max)  # rows without an old number sort last
     is_hidden = np.zeros(count, bool)
@@ -104,7 +107,7 @@ def number_rows(
         query = f"""
             SELECT n.place, n.id, {same_values(schema, "n", "s")} AS same
             FROM (SELECT {row_id} AS id, {place} AS place, {values} FROM changed) AS n
-            JOIN (SELECT {row_id} AS id, {values} FROM {scan(replaced)}) AS s ON n.id = s.id
+            JOIN (SELECT {row_id} AS id, {values} FROM {scan_stored(replaced)}) AS s ON n.id = s.id
             ORDER BY n.place
         """
         found = engine.sql(query).fetchnumpy()

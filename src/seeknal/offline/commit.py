@@ -24,11 +24,10 @@ from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.entries import check_table, latest
 from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprint_of, noted
-from seeknal.system.folders import make, refused, share
 from seeknal.system.locks import exclusive_lock
 from seeknal.system.postgres.locks import check_held
 from seeknal.system.retry import Conflict
-from seeknal.system.storage import Location, path_of
+from seeknal.system.stored_paths import StoredPath, backing_of, lock_file, share
 from seeknal.values.times import Interval, moment_of, now
 
 REARRANGED = "optimize"
@@ -197,7 +196,7 @@ def commit_properties(base: Snapshot, missing: Mapping[str, str]) -> Commit:
 
 
 def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitProperties], None], undo: ExitStack) -> Commit:
-    with exclusive_lock(base.root / "_commit.lock"):
+    with exclusive_lock(lock_file(base.root / "_commit.lock")):
         commit = _commit_of(base, step)
         metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
         check_newest(base)
@@ -221,34 +220,20 @@ def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitPropert
         if commit.snapshot % _CHECKPOINT == 0:
             with suppress(DeltaError, OSError):  # a checkpoint only makes reads faster, and the commit is done
                 table.create_checkpoint()  # of `base`: a write transaction does not move `table` on
-            for file in (base.root / "_delta_log").glob("*checkpoint*"):
-                share(file)
+            _share_checkpoints(base.root)
         return commit
 
 
-def discard(root: Path, trash: Location) -> None:
-    """Delete the table in a folder, if there is one, by an atomic rename. A commit that waits for its turn is then a conflict.
-
-    Args:
-        root: The folder of the table.
-        trash: Where it lies from then on.
-    """
-    target = path_of(trash)
-    make(target.parent)
-    with exclusive_lock(root / "_commit.lock"):
-        check_held()
-        try:
-            root.rename(target)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise refused(root, error) from error
-
-
-def share_log(root: Path, number: int) -> None:
+def share_log(root: StoredPath, number: int) -> None:
     """Share a table's log, and the entry of a snapshot, with the Unix group of the table's folder; see `seeknal.system.folders.share`."""
     share(root / "_delta_log")
     share(root / "_delta_log" / f"{number:020}.json")
+
+
+def _share_checkpoints(root: StoredPath) -> None:
+    log = root / "_delta_log"
+    for file in log.glob("*checkpoint*") if isinstance(log, Path) else ():
+        share(file)
 
 
 def _opened(base: Snapshot) -> DeltaTable:
@@ -259,7 +244,10 @@ def _opened(base: Snapshot) -> DeltaTable:
     """
     table = base.table
     try:
-        return table if table and table.version() == base.number else DeltaTable(base.root, version=base.number)
+        if table and table.version() == base.number:
+            return table
+        address, options = backing_of(base.root).address(base.root)
+        return DeltaTable(address, version=base.number, storage_options=options)
     except DeltaError as error:
         raise StoreError(f"{base.root} could not be opened; nothing was stored: {error}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -12,7 +11,9 @@ import pyarrow as pa
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.offline.log import DataFile, Snapshot
-from seeknal.offline.plan import files_sql, instants, within
+from seeknal.offline.plan import instants, within
+from seeknal.offline.scans import files_sql
+from seeknal.system.stored_paths import StoredPath, backing_of
 from seeknal.values.casting import recast
 from seeknal.values.sql import comma, quote
 from seeknal.values.times import Interval
@@ -62,7 +63,7 @@ def changed(
     """
     before, after = snapshots
     gone, come = differing_files(before, after)
-    if not all((before.root / file.path).exists() for file in gone):
+    if backing_of(before.root).missing(before.root, [file.path for file in gone]):
         return None
     sets = [_counting(one, files) for one, files in ((before, gone), (after, come)) if files]
     queries = [changed_sql(schema, sets, spans)] if sets else []
@@ -76,11 +77,11 @@ def changed(
     return recast(cursor.sql(f"SELECT DISTINCT * FROM ({every})").to_arrow_table(), kinds)
 
 
-def count_rows(cursor: duckdb.DuckDBPyConnection, root: Path, files: Sequence[DataFile], numbers: str) -> int:
+def count_rows(cursor: duckdb.DuckDBPyConnection, root: StoredPath, files: Sequence[DataFile], numbers: str) -> int:
     """Return how many rows of the files of a table have a number that fits a condition in SQL, such as "< 0"."""
     if not files:
         return 0
-    query = f"SELECT count(*) FROM {files_sql(root, files)} WHERE {quote(ROW_ID)} {numbers}"
+    query = f"SELECT count(*) FROM {files_sql(root, files, [ROW_ID])} WHERE {quote(ROW_ID)} {numbers}"
     return int(cursor.execute(query).fetchall()[0][0])
 
 

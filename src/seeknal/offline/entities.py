@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 import pyarrow as pa
 from duckdb.sqltypes import BIGINT
 
+from seeknal.offline.scans import scan_stored
+from seeknal.system.stored_paths import StoredPath
 from seeknal.values.matching import stored_keys
-from seeknal.values.sql import comma, quote, scan
+from seeknal.values.sql import comma, quote
 
 
-def as_stored(cursor: duckdb.DuckDBPyConnection, path: Path, entities: pa.Table) -> pa.Table:
+def as_stored(cursor: duckdb.DuckDBPyConnection, path: StoredPath, entities: pa.Table) -> pa.Table:
     """Return the join keys of entities, given in logical types, as a data file stores them."""
     keys = comma(map(quote, entities.column_names))
-    found = cursor.sql(f"SELECT {keys} FROM {scan([str(path)])} LIMIT 0").types
+    found = cursor.sql(f"SELECT {keys} FROM {scan_stored([path], entities.column_names)} LIMIT 0").types
 
     def kind(of: pa.DataType, there: object) -> pa.DataType:
         # DuckDB compares numbers of different types by value. Of timestamps, only those in nanoseconds are stored as integers.
@@ -24,9 +24,9 @@ def as_stored(cursor: duckdb.DuckDBPyConnection, path: Path, entities: pa.Table)
     return stored_keys(entities, [kind(*pair) for pair in zip(entities.schema.types, found, strict=True)])
 
 
-def holds(cursor: duckdb.DuckDBPyConnection, path: Path, entities: pa.Table) -> bool:
+def holds(cursor: duckdb.DuckDBPyConnection, path: StoredPath, entities: pa.Table) -> bool:
     """Return whether a data file holds one of the entities, given by their join keys in logical types."""
     cursor.register("entities", as_stored(cursor, path, entities))
     keys = comma(map(quote, entities.column_names))
-    query = f"SELECT 1 FROM {scan([str(path)])} SEMI JOIN entities USING ({keys}) LIMIT 1"
+    query = f"SELECT 1 FROM {scan_stored([path], entities.column_names)} SEMI JOIN entities USING ({keys}) LIMIT 1"
     return bool(cursor.execute(query).fetchall())

@@ -13,16 +13,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from seeknal.errors import StoreError
 from seeknal.system.delta_log import newest
-from seeknal.system.folders import make, put
 from seeknal.system.locks import hold
 from seeknal.system.retry import Conflict
+from seeknal.system.stored_paths import StoredPath, backing_of, lock_file
 
+P = TypeVar("P", bound=StoredPath)
 _PACK = re.compile(r"(\d{20})-(\d{20})\.jsonl\.gz")
 
 
@@ -32,17 +33,17 @@ class Pack(NamedTuple):
     first: int
     last: int
 
-    def path(self, root: Path) -> Path:
+    def path(self, root: P) -> P:
         """Return the path of the pack."""
         return history(root) / f"{self.first:020}-{self.last:020}.jsonl.gz"
 
 
-def history(root: Path) -> Path:
+def history(root: P) -> P:
     """Return the folder of packed entries, which Delta Lake readers ignore."""
     return root / "_history"
 
 
-def packs(root: Path) -> list[Pack]:
+def packs(root: StoredPath) -> list[Pack]:
     """List the packs of a table, oldest first.
 
     Raises:
@@ -57,24 +58,24 @@ def packs(root: Path) -> list[Pack]:
     return sorted(Pack(int(found[1]), int(found[2])) for name in names if (found := _PACK.fullmatch(name)))
 
 
-def packed(root: Path) -> int:
+def packed(root: StoredPath) -> int:
     """Return the number of the last packed entry; -1 if none is packed."""
     return max((pack.last for pack in packs(root)), default=-1)
 
 
-def held(root: Path) -> object:
+def held(root: StoredPath) -> object:
     """Take a shared lock that protects the files of all snapshots read from now on, held until the returned object is gone."""
     *_, newest_lock = locks(root)
     # Only the lock file is created: a pack that disappeared must not come back as an empty file.
     return hold(newest_lock, make=newest_lock.suffix == ".lock")
 
 
-def locks(root: Path) -> list[Path]:
+def locks(root: StoredPath) -> list[Path]:
     """List the files that readers lock, oldest first. A reader locks the newest one when it begins; see `seeknal.offline.trimming`."""
-    return [root / "_read.lock", *(pack.path(root) for pack in packs(root))]
+    return [lock_file(path) for path in (root / "_read.lock", *(pack.path(root) for pack in packs(root)))]
 
 
-def latest(root: Path) -> int:
+def latest(root: StoredPath) -> int:
     """Return the number of the newest snapshot, that of the last log entry, which is never removed.
 
     Raises:
@@ -85,12 +86,12 @@ def latest(root: Path) -> int:
     return number
 
 
-def exists(root: Path) -> bool:
+def exists(root: StoredPath) -> bool:
     """Return whether the table has a log."""
     return has_entry(root, 0)
 
 
-def table_id(root: Path) -> str:
+def table_id(root: StoredPath) -> str:
     """Return the identity of the table in a folder; "" if there is none. A table created there later has another identity.
 
     It is the id that Delta Lake gives a new table, from the first entry of the log.
@@ -104,12 +105,12 @@ def table_id(root: Path) -> str:
 
 
 @lru_cache(maxsize=4096)  # inode and time are in the key, so that a table created again at the same path is read again
-def _table_id(root: Path, _file: Path, _inode: int, _changed: int) -> str:
+def _table_id(root: StoredPath, _file: StoredPath, _inode: int, _changed: int) -> str:
     return next((action["metaData"]["id"] for action in actions_of(root, 0) if "metaData" in action), "")
 
 
 @contextmanager
-def one_table(root: Path) -> Iterator[str]:
+def one_table(root: StoredPath) -> Iterator[str]:
     """Yield the identity of a table. If the block fails because the table was deleted meanwhile, raise a conflict instead.
 
     Raises:
@@ -123,7 +124,7 @@ def one_table(root: Path) -> Iterator[str]:
         raise
 
 
-def check_table(root: Path, identity: str, cause: Exception | None = None) -> None:
+def check_table(root: StoredPath, identity: str, cause: Exception | None = None) -> None:
     """Check that a folder still has the table of this identity.
 
     Raises:
@@ -133,22 +134,22 @@ def check_table(root: Path, identity: str, cause: Exception | None = None) -> No
         raise Conflict(f"The table {root} was deleted meanwhile.") from cause
 
 
-def has_entry(root: Path, number: int) -> bool:
+def has_entry(root: StoredPath, number: int) -> bool:
     """Return whether the log has an entry of this number, packed or not."""
     return entry_of(root, number).exists() or number <= packed(root)
 
 
-def entry_of(root: Path, number: int) -> Path:
+def entry_of(root: StoredPath, number: int) -> StoredPath:
     """Return the path that an entry has while it is not packed."""
     return root / "_delta_log" / f"{number:020}.json"
 
 
-def actions_of(root: Path, number: int) -> list[dict[str, Any]]:
+def actions_of(root: StoredPath, number: int) -> list[dict[str, Any]]:
     """Return the actions of a log entry."""
     return next(iter(entries(root, number, number)))[1]
 
 
-def entries(root: Path, first: int, last: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+def entries(root: StoredPath, first: int, last: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Yield number and actions of the entries from `first` to `last`, both inclusive, in order.
 
     Raises:
@@ -166,7 +167,7 @@ def entries(root: Path, first: int, last: int) -> Iterator[tuple[int, list[dict[
         number += 1
 
 
-def _read(root: Path, number: int) -> list[dict[str, Any]]:
+def _read(root: StoredPath, number: int) -> list[dict[str, Any]]:
     entry = entry_of(root, number)
     try:
         return _decoded(entry, entry.read_bytes().splitlines())
@@ -178,14 +179,14 @@ def _read(root: Path, number: int) -> list[dict[str, Any]]:
         raise StoreError(f"The log entry {entry} cannot be read: {error}") from error
 
 
-def _decoded(file: Path, lines: Iterable[bytes]) -> list[Any]:
+def _decoded(file: StoredPath, lines: Iterable[bytes]) -> list[Any]:
     try:
         return list(map(msgspec.json.decode, lines))
     except msgspec.DecodeError as error:
         raise StoreError(f"The log entry {file} cannot be read: {error}") from error
 
 
-def _lines(root: Path, pack: Pack) -> list[bytes]:
+def _lines(root: StoredPath, pack: Pack) -> list[bytes]:
     file = pack.path(root)
     try:
         found = file.stat()
@@ -195,14 +196,15 @@ def _lines(root: Path, pack: Pack) -> list[bytes]:
 
 
 @lru_cache(maxsize=2)
-def _unpacked(file: Path, _inode: int, _changed: int) -> list[bytes]:
+def _unpacked(file: StoredPath, _inode: int, _changed: int) -> list[bytes]:
     return gzip.decompress(file.read_bytes()).splitlines()
 
 
-def pack_entries(root: Path, pack: Pack) -> None:
+def pack_entries(root: StoredPath, pack: Pack) -> None:
     """Write the entries of a pack to its file, by an atomic rename once all of it is on disk."""
     lines = (
         b"[" + b",".join(entry_of(root, n).read_bytes().splitlines()) + b"]\n" for n in range(pack.first, pack.last + 1)
     )
-    make(history(root))
-    put(pack.path(root), gzip.compress(b"".join(lines), mtime=0))  # without the time, equal entries give equal bytes
+    backing_of(root).put(
+        pack.path(root), gzip.compress(b"".join(lines), mtime=0)
+    )  # without the time, equal entries give equal bytes

@@ -32,9 +32,11 @@ from seeknal.offline.comparisons import count_rows, same_values, values_sql
 from seeknal.offline.evolution import converted
 from seeknal.offline.log import DataFile, Snapshot
 from seeknal.offline.plan import Settled, Write, inside
+from seeknal.offline.scans import scan_stored
+from seeknal.system.stored_paths import readable
 from seeknal.values.casting import recast
 from seeknal.values.matching import stored_keys
-from seeknal.values.sql import comma, quote, scan
+from seeknal.values.sql import comma, quote
 
 _NOWHERE = pa.table({"number": pa.array([], pa.int64()), "file": pa.array([], pa.int32())})
 
@@ -136,9 +138,9 @@ def find_events(cursor: duckdb.DuckDBPyConnection, base: Snapshot, write: Write)
     if not len(places):
         return places, layout.empty_table()
     cursor.register("places", places)
-    paths = [str(base.root / name) for name in files_of(base, places)]
+    paths = [base.root / name for name in files_of(base, places)]
     names = comma(map(quote, [*old.names, ROW_ID]))
-    query = f"SELECT {names} FROM {scan(paths)} AS s SEMI JOIN places AS p ON s.{row_id} = p.number"
+    query = f"SELECT {names} FROM {scan_stored(paths)} AS s SEMI JOIN places AS p ON s.{row_id} = p.number"
     found = cursor.sql(query).to_arrow_table()
     if old == write.schema:
         return places, recast(found, layout.types)
@@ -242,7 +244,8 @@ def _numbered(base: Snapshot, files: Iterable[DataFile], condition: str) -> str:
     names = {name.lower() for name in schema.names}
     file = next(name for i in range(len(names) + 1) if (name := f"{ROW_ID} file {i}") not in names)
     keys = [f"{quote(name)} AS k{i}" for i, name in enumerate(schema.key_names)]
-    rows = scan((str(base.root / one.path) for one in files), file)
+    columns = [*schema.key_names, schema.event_time.name, ROW_ID]
+    rows = scan_stored([base.root / one.path for one in files], columns, file)
     return (
         f"SELECT {comma([f'{quote(ROW_ID)} AS number', f'{quote(file)} AS file', *keys])} FROM {rows} WHERE {condition}"
     )
@@ -254,7 +257,7 @@ def _keys(schema: Schema) -> str:
 
 def _places(cursor: duckdb.DuckDBPyConnection, base: Snapshot, found: str) -> pa.Table:
     """Return number and file of the rows that a query finds; the file by its place among the files of the snapshot, not by its path."""
-    paths = [str(base.root / file.path) for file in base.files]
+    paths = readable([base.root / file.path for file in base.files], [])
     cursor.register(
         "paths", pa.table({"path": pa.array(paths, pa.string()), "place": np.arange(len(paths), dtype="int32")})
     )

@@ -7,15 +7,14 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from seeknal.define.schema import Schema
 from seeknal.offline.log import DataFile
 from seeknal.offline.plan import Part, Plan
 from seeknal.system.duck import Duck
-from seeknal.system.folders import remove
+from seeknal.system.stored_paths import StoredPath, backing_of
 from seeknal.values.sql import literal, quote, scan
 
 _ADDED = "added-"
@@ -40,7 +39,7 @@ class FileWriter:
         undo: Gets a callback for each file that removes it, for a write that is not committed.
     """
 
-    root: Path
+    root: StoredPath
     duck: Duck
     schema: Schema
     undo: ExitStack
@@ -83,22 +82,40 @@ class FileWriter:
         name = f"{prefix}{uuid.uuid4().hex}.parquet"
         path = self.root / name
         # Registered before the file exists, so that a write that fails half-way leaves nothing either.
-        self.undo.callback(remove, path)
+        self.undo.callback(_remove, path)
+        try:
+            with backing_of(path).writing(path) as place:
+                return self._copy(part, name, str(place))
+        except _NoRows:
+            _remove(path)
+            return None
+
+    def _copy(self, part: Part, name: str, place: str) -> DataFile:
+        """Write the rows of a part's query to the local path `place`."""
         cursor = self.duck.connection.cursor()
         for view, rows in part.views.items():
             cursor.register(view, rows)
         options = "FORMAT parquet, COMPRESSION snappy, RETURN_STATS"
         _, count, size, _, stats, *_ = cursor.execute(
-            f"COPY ({part.query}) TO {literal(str(path))} ({options})"
+            f"COPY ({part.query}) TO {literal(place)} ({options})"
         ).fetchall()[0]
         if not count:
-            path.unlink()
-            return None
+            raise _NoRows
         moment = quote(self.schema.event_time.name)
         if int(stats[moment]["null_count"]):  # rows that an earlier release adopted from another program
             return DataFile(name, size, count, None, None)
-        query = f"SELECT epoch_us(min({moment})), epoch_us(max({moment})) FROM {scan([str(path)])}"  # by its statistics
+        query = f"SELECT epoch_us(min({moment})), epoch_us(max({moment})) FROM {scan([place])}"  # by its statistics
         return DataFile(name, size, count, *cursor.execute(query).fetchall()[0])
+
+
+class _NoRows(Exception):  # noqa: N818 - a signal, not an error
+    """A part has no rows, so its file is not stored."""
+
+
+def _remove(path: StoredPath) -> None:
+    """Remove a file if possible. A failure is ignored, since the caller already raises the error that led here."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def are_added(files: Iterable[DataFile]) -> bool:

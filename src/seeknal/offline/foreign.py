@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,6 +27,7 @@ from seeknal.offline.log import (
     note_in,
     read_snapshot,
 )
+from seeknal.system.stored_paths import StoredPath, backing_of, readable
 from seeknal.values.times import show
 
 _SHOWN = 3
@@ -70,7 +70,7 @@ class ForeignCommits:
         is_open: Whether Seeknal has made no later commit, which would include their changes.
     """
 
-    root: Path
+    root: StoredPath
     commit: Commit | None
     every: tuple[ForeignCommit, ...]
     harmful: tuple[ForeignCommit, ...]
@@ -118,7 +118,7 @@ class ForeignCommits:
         )
 
 
-def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
+def foreign_commits(root: StoredPath, commit: Commit | None) -> ForeignCommits:
     """Read the commits of other programs after one of Seeknal's commits; without a commit, since the table was created.
 
     For example, commit 5 of Seeknal has the files a and b:
@@ -160,12 +160,12 @@ def foreign_commits(root: Path, commit: Commit | None) -> ForeignCommits:
     return ForeignCommits(root, commit, tuple(every), harmful, tuple(same), state.changed, gone, has_layout, is_open)
 
 
-def newest_foreign(root: Path) -> ForeignCommits:
+def newest_foreign(root: StoredPath) -> ForeignCommits:
     """Read the commits of other programs after Seeknal's newest commit."""
     return foreign_commits(root, newest_commit(root, latest(root)))
 
 
-def vacuumed_by(root: Path, after: int) -> ForeignCommit | None:
+def vacuumed_by(root: StoredPath, after: int) -> ForeignCommit | None:
     """Return the first vacuum by another program after a snapshot, which may have removed its files; None if there is none."""
     for number in range(after + 1, latest(root) + 1):
         actions = list(actions_of(root, number))
@@ -247,15 +247,18 @@ def _layout(metadata: dict[str, Any]) -> object:
     return [columns, metadata.get("partitionColumns") or [], mapping]
 
 
-def _holds(root: Path, number: int, commit: Commit, added: Iterable[str]) -> bool:
+def _holds(root: StoredPath, number: int, commit: Commit, added: Iterable[str]) -> bool:
     """Return whether a declared rearrangement is plausible: as many rows as Seeknal's commit has, each with a number."""
-    files = [root / path for path in added]
-    numbered = all(_has_numbers(file) for file in files if file.exists())
+    names = list(added)
+    gone = backing_of(root).missing(root, names)
+    numbered = all(_has_numbers(root / name) for name in names if name not in gone)
     return numbered and read_snapshot(root, number).rows == commit.rows
 
 
-def _has_numbers(file: Path) -> bool:
-    metadata = pq.read_metadata(file)  # the footer's statistics are enough; without them a file is not trusted
+def _has_numbers(file: StoredPath) -> bool:
+    metadata = pq.read_metadata(
+        readable([file], [])[0]
+    )  # the footer's statistics are enough; without them a file is not trusted
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         columns = map(group.column, range(group.num_columns))
         stats = next((one.statistics for one in columns if one.path_in_schema == ROW_ID), None)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,6 +21,7 @@ from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.entries import actions_of, check_table, entries, entry_of, latest, one_table, packed
 from seeknal.system.delta_log import newest
+from seeknal.system.stored_paths import StoredPath, backing_of, readable
 from seeknal.values.times import Interval, instant
 
 METADATA = "seeknal"
@@ -119,12 +119,12 @@ class Rows:
         held: The lock that protects the files from removal.
     """
 
-    paths: tuple[str, ...]
+    paths: tuple[StoredPath, ...]
     schema: Schema
     count: int
     spans: tuple[Interval, ...] = (Interval(),)
     size: int = 0
-    cut: tuple[str, ...] = ()
+    cut: tuple[StoredPath, ...] = ()
     below: int = 0
     has_hidden: bool = False
     held: object = field(default=None, compare=False, repr=False)
@@ -143,7 +143,7 @@ _PART, _WORTH_IT = 1_000_000, 4_000_000
 class Snapshot:
     """A table as it stood after one commit."""
 
-    root: Path
+    root: StoredPath
     number: int
     commit: Commit | None
     files: tuple[DataFile, ...]
@@ -176,7 +176,7 @@ class Snapshot:
     @property
     def is_whole(self) -> bool:
         """Whether all of its files still exist."""
-        return all((self.root / file.path).exists() for file in self.files)
+        return not backing_of(self.root).missing(self.root, [file.path for file in self.files])
 
     @property
     def fingerprint(self) -> bytes:
@@ -194,7 +194,7 @@ class Snapshot:
         files.sort(key=lambda file: file.rows, reverse=True)
         count, size = sum(file.rows for file in files), sum(file.size for file in files)
         whole, cut = (
-            tuple(str(self.root / file.path) for file in files if (file.below is not None) == is_cut)
+            tuple(self.root / file.path for file in files if (file.below is not None) == is_cut)
             for is_cut in (False, True)
         )
         # All files with a bound have the same one: the next row number after the snapshot.
@@ -244,12 +244,12 @@ def fingerprint_of(files: Iterable[DataFile]) -> bytes:
     return blake2b(" ".join(sorted(file.path for file in files)).encode(), digest_size=16).digest()
 
 
-def label_of(root: Path) -> str:
+def label_of(root: StoredPath) -> str:
     """Return project and name of the group whose table is in a folder, as "project/name"."""
-    return f"{root.parent.name}/{root.name}"
+    return backing_of(root).label(root)
 
 
-def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, ...] | None = None) -> Snapshot:
+def read_snapshot(root: StoredPath, number: int | None = None, files: tuple[DataFile, ...] | None = None) -> Snapshot:
     """Read a snapshot from the log of a table.
 
     Args:
@@ -272,14 +272,15 @@ def read_snapshot(root: Path, number: int | None = None, files: tuple[DataFile, 
     return replace(found, identity=identity)
 
 
-def _opened(root: Path, number: int | None = None) -> Snapshot:
+def _opened(root: StoredPath, number: int | None = None) -> Snapshot:
     """Read a snapshot: by replaying the log if it is short and complete, else with deltalake."""
     last = newest(root, entries_only=True) if number is None else number
     if 0 <= last < _SHORT:
         with suppress(StoreError):  # if an entry is missing, deltalake may still start from a checkpoint
             return _by_entries(root, last)
     try:
-        table = DeltaTable(root, version=number)
+        address, options = backing_of(root).address(root)
+        table = DeltaTable(address, version=number, storage_options=options)
         _refuse_features(root, table.protocol().reader_features or ())
         commit = newest_commit(root, table.version())
         times = commit.schema.event_time.name if commit else ""
@@ -289,7 +290,7 @@ def _opened(root: Path, number: int | None = None) -> Snapshot:
         raise StoreError(f"The offline table {root} cannot be read: {error}") from error
 
 
-def _as_of(root: Path, number: int) -> Snapshot:
+def _as_of(root: StoredPath, number: int) -> Snapshot:
     """Read a snapshot by its number, whether its entry is packed or not."""
     if number > packed(root):
         try:
@@ -300,7 +301,7 @@ def _as_of(root: Path, number: int) -> Snapshot:
     return _by_entries(root, number)
 
 
-def _by_entries(root: Path, number: int) -> Snapshot:
+def _by_entries(root: StoredPath, number: int) -> Snapshot:
     """Read a snapshot by replaying all entries up to it, packed ones included."""
     live: dict[str, dict[str, Any]] = {}
     commit: Commit | None = None
@@ -318,7 +319,7 @@ def _by_entries(root: Path, number: int) -> Snapshot:
     return Snapshot(root, number, commit, files, settings=settings or {})
 
 
-def _refuse_features(root: Path, features: Iterable[str]) -> None:
+def _refuse_features(root: StoredPath, features: Iterable[str]) -> None:
     if foreign := UNREADABLE & set(features):
         raise StoreError(
             f"Another program turned on {', '.join(sorted(foreign))} in {root}, which Seeknal cannot read and Delta Lake "
@@ -335,16 +336,16 @@ def _apply(actions: Iterable[dict[str, Any]], live: dict[str, dict[str, Any]]) -
             live[unquote(new["path"])] = new
 
 
-def _file_of(root: Path, path: str, add: Mapping[str, Any], event_time: str) -> DataFile:
+def _file_of(root: StoredPath, path: str, add: Mapping[str, Any], event_time: str) -> DataFile:
     stats = msgspec.json.decode(add.get("stats") or "{}")
     start, end = (stats.get(side, {}).get(event_time) for side in ("minValues", "maxValues"))
     bounds = (None if bound is None else instant(bound) for bound in (start, end))
     return DataFile(path, add["size"], _count(root / path, stats.get("numRecords")), *bounds)
 
 
-def _count(file: Path, recorded: int | None) -> int:
+def _count(file: StoredPath, recorded: int | None) -> int:
     # Other programs may commit a file without its row count.
-    return recorded if recorded is not None else int(pq.read_metadata(file).num_rows)
+    return recorded if recorded is not None else int(pq.read_metadata(readable([file], [])[0]).num_rows)
 
 
 def _put_together(snapshot: Snapshot) -> Snapshot:
@@ -382,7 +383,7 @@ def _joined(path: str, size: int, below: int, files: Sequence[DataFile]) -> Data
     return DataFile(path, size, sum(file.rows for file in files), start, end, below)
 
 
-def _merged(root: Path, first: int, last: int) -> dict[str, tuple[str, int]]:
+def _merged(root: StoredPath, first: int, last: int) -> dict[str, tuple[str, int]]:
     """Return, by name of a file that was compacted away, path and size of the file that has its rows after the entry `last`."""
     into: dict[str, tuple[str, int]] = {}
     for number, actions in entries(root, first, last):
@@ -396,12 +397,12 @@ def _merged(root: Path, first: int, last: int) -> dict[str, tuple[str, int]]:
     return into
 
 
-def newest_commit(root: Path, number: int) -> Commit | None:
+def newest_commit(root: StoredPath, number: int) -> Commit | None:
     """Return Seeknal's newest commit with at most this number; None if there is none."""
     return next(filter(None, (commit_in(actions_of(root, n), n) for n in range(number, -1, -1))), None)
 
 
-def read_file_lists(root: Path, wanted: Mapping[int, Sequence[DataFile] | None]) -> Iterator[Snapshot]:
+def read_file_lists(root: StoredPath, wanted: Mapping[int, Sequence[DataFile] | None]) -> Iterator[Snapshot]:
     """Yield several snapshots in one pass through the log, with only the paths and sizes of their files.
 
     Args:
@@ -427,13 +428,13 @@ def read_file_lists(root: Path, wanted: Mapping[int, Sequence[DataFile] | None])
         yield Snapshot(root, number, None, tuple(DataFile(path, size, 0, None, None) for path, size in now.items()))
 
 
-def read_commits(root: Path, after: int) -> list[Commit]:
+def read_commits(root: StoredPath, after: int) -> list[Commit]:
     """List Seeknal's commits after a snapshot, oldest first."""
     found = (commit_in(actions, number) for number, actions in entries(root, after + 1, latest(root)))
     return [commit for commit in found if commit]
 
 
-def mentioned_files(root: Path) -> set[str]:
+def mentioned_files(root: StoredPath) -> set[str]:
     """Return the names of all files that any commit ever added."""
     found: set[str] = set()
     for number, actions in entries(root, 0, latest(root)):
@@ -443,7 +444,7 @@ def mentioned_files(root: Path) -> set[str]:
     return found
 
 
-def mark_of(root: Path, number: int) -> bytes | None:
+def mark_of(root: StoredPath, number: int) -> bytes | None:
     """Return the fingerprint that Seeknal noted in a snapshot's commit; None if there is none."""
     entry = entry_of(root, number)
     try:
@@ -455,12 +456,12 @@ def mark_of(root: Path, number: int) -> bytes | None:
 
 
 @lru_cache(maxsize=4096)
-def _marked(root: Path, number: int, *_state: int) -> bytes | None:
+def _marked(root: StoredPath, number: int, *_state: int) -> bytes | None:
     commit = commit_in(actions_of(root, number), number)
     return bytes.fromhex(commit.mark) if commit and commit.mark else None
 
 
-def noted(root: Path, number: int) -> str | None:
+def noted(root: StoredPath, number: int) -> str | None:
     """Return Seeknal's note in the log entry of a snapshot, as JSON text; None if another program made the commit."""
     return note_in(actions_of(root, number))
 
@@ -477,7 +478,7 @@ def commit_in(actions: Iterable[dict[str, Any]], number: int) -> Commit | None:
     return msgspec.convert({**msgspec.json.decode(stored), "snapshot": number}, Commit) if stored else None
 
 
-def _files(root: Path, table: DeltaTable, event_time: str) -> Iterator[DataFile]:
+def _files(root: StoredPath, table: DeltaTable, event_time: str) -> Iterator[DataFile]:
     adds = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
     bounds = [f"{side}.{event_time}" for side in ("min", "max")]
     starts, ends = (

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, repeat
-from pathlib import Path
 from types import MappingProxyType
 
 import duckdb
@@ -19,8 +18,10 @@ from seeknal.define.schema import Schema
 from seeknal.errors import DataError
 from seeknal.offline.evolution import converted
 from seeknal.offline.log import DataFile, Snapshot
+from seeknal.offline.scans import scan_stored
 from seeknal.system.parallel import parallel_map
-from seeknal.values.sql import comma, literal, quote, scan
+from seeknal.system.stored_paths import StoredPath
+from seeknal.values.sql import comma, literal, quote
 from seeknal.values.times import DAY, Interval
 
 FILE_ROWS = 2**18
@@ -149,7 +150,7 @@ class Plan:
         """Yield the contents of the files that take the place of `corrected`, one for each: its rows, some of them hidden or gone."""
         hidden, gone = f"* REPLACE ({self._number} AS {quote(ROW_ID)})", f"{quote(ROW_ID)} IN (SELECT number FROM gone)"
         for file in self.corrected:
-            yield Part(f"SELECT {hidden} FROM {scan(self._paths([file]))} WHERE NOT {gone}", self._views)
+            yield Part(f"SELECT {hidden} FROM {scan_stored(self._paths([file]))} WHERE NOT {gone}", self._views)
 
     def parts(self, engine: duckdb.DuckDBPyConnection) -> Iterator[Part]:
         """Yield the contents of each new file: the new rows of some whole days, and the stored rows of these days that stay.
@@ -177,7 +178,7 @@ class Plan:
         counts = np.bincount((_moments(self.rows, self.write.schema) + _YEAR_1) // DAY)
         if stored and self.base.commit:
             old = self.base.commit.schema
-            kept = rows_a_day(engine, old, f"{scan(self._paths(stored))} WHERE {self._stays}", self._views)
+            kept = rows_a_day(engine, old, f"{scan_stored(self._paths(stored))} WHERE {self._stays}", self._views)
             # Both begin with the first day of year 1, but each ends with its own last day.
             size = max(len(counts), len(kept))
             counts = np.pad(counts, (0, size - len(counts))) + np.pad(kept, (0, size - len(kept)))
@@ -225,7 +226,7 @@ class Plan:
         old = self.base.commit.schema
         columns = comma([*map(quote, old.names), f"{self._number} AS {quote(ROW_ID)}"])
         where = f"{self._stays} AND ({falls_into(old, interval)})"
-        query = f"SELECT {columns} FROM {scan(self._paths(files))} WHERE {where}"
+        query = f"SELECT {columns} FROM {scan_stored(self._paths(files))} WHERE {where}"
         if not self.changes_schema:
             return Part(query, self._views)
         # The casts to another schema are made in Arrow, which refuses to change a value. The rows are streamed, batch by batch.
@@ -272,8 +273,8 @@ class Plan:
             self.misfits.append(error)
             raise
 
-    def _paths(self, files: Sequence[DataFile]) -> list[str]:
-        return [str(self.base.root / file.path) for file in files]
+    def _paths(self, files: Sequence[DataFile]) -> list[StoredPath]:
+        return [self.base.root / file.path for file in files]
 
 
 def numbered(base: Snapshot, write: Write) -> pa.Table:
@@ -440,28 +441,3 @@ def instants(rows: pa.Table, schema: Schema) -> list[int]:
 def within(schema: Schema, spans: Sequence[Interval]) -> str:
     """Write the SQL condition that a row's event time lies in at least one of the intervals."""
     return " OR ".join(f"({inside(schema, interval)})" for interval in spans) or "false"
-
-
-def stored_sql(whole: Sequence[str], cut: Sequence[str] = (), below: int = 0) -> str:
-    """Write the SQL that reads stored rows, for use after FROM.
-
-    Args:
-        whole: The files of which all rows are read.
-        cut: The files of which only the rows with numbers below `below` are read.
-        below: That number, exclusive.
-    """
-    sides = [scan(whole)] if whole else []
-    # A hidden row with the number n is stored with ~n, which is -n - 1.
-    numbers = f"{quote(ROW_ID)} BETWEEN {literal(-below)} AND {literal(below - 1)}"
-    sides += [f"(SELECT * FROM {scan(cut)} WHERE {numbers})"] if cut else []
-    return sides[0] if len(sides) == 1 else f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {side}' for side in sides)})"
-
-
-def files_sql(root: Path, files: Iterable[DataFile]) -> str:
-    """Write the SQL that reads the rows of files that belong to their snapshot; files with `below` must be of one snapshot."""
-    paths: dict[int | None, list[str]] = {}
-    for file in files:
-        paths.setdefault(file.below, []).append(str(root / file.path))
-    whole = paths.pop(None, [])
-    below, cut = next(iter(paths.items()), (0, []))
-    return stored_sql(whole, cut, below or 0)

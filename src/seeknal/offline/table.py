@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -40,7 +39,7 @@ from seeknal.offline.entries import check_table, exists, held
 from seeknal.offline.events import settle, settle_numbered
 from seeknal.offline.files import FileWriter, are_added, due
 from seeknal.offline.foreign import ForeignCommits, foreign_commits, newest_foreign
-from seeknal.offline.log import Commit, DataFile, Snapshot, mentioned_files, read_snapshot
+from seeknal.offline.log import Commit, DataFile, Snapshot, read_snapshot
 from seeknal.offline.plan import (
     FILE_ROWS,
     Part,
@@ -48,19 +47,20 @@ from seeknal.offline.plan import (
     Write,
     cut,
     falls_into,
-    files_sql,
     instants,
     numbered,
     rows_a_day,
 )
 from seeknal.offline.repeats import Repeats, find_repeats
+from seeknal.offline.scans import files_sql
+from seeknal.offline.spare import orphans, remove, spare_files
 from seeknal.offline.trimming import unswept
 from seeknal.system.duck import Duck, explained
-from seeknal.system.folders import check_writable, make
 from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
-from seeknal.system.storage import Location, path_of
+from seeknal.system.storage import Location
+from seeknal.system.stored_paths import StoredPath, backing_of, check_writable, lock_file
 from seeknal.values.sql import comma, quote
 from seeknal.values.times import Interval
 
@@ -75,7 +75,8 @@ class OfflineTable:
 
     def __init__(self, location: Location, duck: Duck) -> None:
         refuse_fork("offline tables", "Online tables work either way.")
-        self.root = path_of(location)
+        self.location = location
+        self.root = location.table()
         self._duck = duck
 
     def exists(self) -> bool:
@@ -93,10 +94,17 @@ class OfflineTable:
 
     def create(self, schema: Schema) -> None:
         """Create an empty table, unless there is one. Call it by `Lifetimes.begin`, so that the table belongs to a group."""
-        make(self.root)
+        self.root = self.location.begin_table()
+        address, options = backing_of(self.root).address(self.root)
         try:
-            with exclusive_lock(self.root / "_commit.lock"):
-                DeltaTable.create(self.root, delta_schema(schema), mode="ignore", configuration=properties(schema))
+            with exclusive_lock(lock_file(self.root / "_commit.lock")):
+                DeltaTable.create(
+                    address,
+                    delta_schema(schema),
+                    mode="ignore",
+                    configuration=properties(schema),
+                    storage_options=options,
+                )
                 share_log(self.root, 0)
         except (DeltaError, OSError) as error:
             raise StoreError(f"{self.root} could not be made: {error}") from error
@@ -208,7 +216,7 @@ class OfflineTable:
             raise Conflict(f"Another writer changed {self.root} first.")
         removed = [file for file in base.files if file.path in foreign.added]
         has_others = len(removed) < len(base.files)
-        if has_others and not all((self.root / path).exists() for path in foreign.removed):
+        if has_others and backing_of(self.root).missing(self.root, foreign.removed):
             raise StoreError(
                 f"Another program rewrote files of {base.label} and removed the old ones, so that its new rows cannot be told "
                 "from old ones. Read the rows with that program, and write them to a new feature group."
@@ -273,7 +281,7 @@ class OfflineTable:
         """Yield some columns of the rows of each file, hidden rows included."""
         for file in files:
             with self.reading(), self._cursor() as cursor:
-                query = f"SELECT {comma(map(quote, names))} FROM {files_sql(self.root, [file])}"
+                query = f"SELECT {comma(map(quote, names))} FROM {files_sql(self.root, [file], [*names, ROW_ID])}"
                 yield cursor.sql(query).to_arrow_table()
 
     def restore(self, base: Snapshot, old: Snapshot) -> Commit:
@@ -388,9 +396,12 @@ class OfflineTable:
         Returns:
             The removed files, without row counts and event times.
         """
-        with exclusive_lock(self.root / "_write.lock"):
+        with exclusive_lock(lock_file(self.root / "_write.lock")):
             kept = set() if at_once else unswept(self.root)
-            return self._remove([file for file in self._spare([self.snapshot(), *needed()]) if file.path not in kept])
+            return remove(
+                self.root,
+                [file for file in spare_files(self.root, [self.snapshot(), *needed()]) if file.path not in kept],
+            )
 
     def forget(self, entities: pa.Table, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile] | None:
         """Remove the files that hold some entities and that no snapshot needs.
@@ -409,19 +420,18 @@ class OfflineTable:
             except StoreError:
                 return True  # cannot be read: a killed writer left it half-written
 
-        with exclusive_lock(self.root / "_write.lock"):
+        with exclusive_lock(lock_file(self.root / "_write.lock")):
             snapshots = [self.snapshot(), *needed()]
             if any(self._holds(file, entities) for snapshot in snapshots for file in snapshot.files):
                 return None
-            return self._remove([file for file in self._spare(snapshots) if holds(file)])
+            return remove(self.root, [file for file in spare_files(self.root, snapshots) if holds(file)])
 
-    def orphans(self) -> list[Path]:
+    def orphans(self) -> list[StoredPath]:
         """List files that no commit mentions, which killed writers left; an empty list while a writer runs, whose files they may be."""
-        if (lock := try_exclusive_lock(self.root / "_write.lock")) is None:
+        if (lock := try_exclusive_lock(lock_file(self.root / "_write.lock"))) is None:
             return []
         with lock:
-            mentioned = mentioned_files(self.root)
-            return [path for path in self.root.glob("*.parquet") if path.name not in mentioned]
+            return orphans(self.root)
 
     def holds(self, snapshot: Snapshot, entities: pa.Table) -> bool:
         """Return whether the files of a snapshot hold one of some entities."""
@@ -429,17 +439,7 @@ class OfflineTable:
 
     def reading(self) -> AbstractContextManager[object]:
         """Take the shared write lock, which blocks the vacuum, while using files that may not be on record as needed yet."""
-        return shared_lock(self.root / "_write.lock")
-
-    def _spare(self, needed: Iterable[Snapshot]) -> list[DataFile]:
-        names = {file.path for snapshot in needed for file in snapshot.files}
-        spare = [path for path in self.root.glob("*.parquet") if path.name not in names]
-        return [DataFile(path.name, path.stat().st_size, 0, None, None) for path in spare]
-
-    def _remove(self, files: list[DataFile]) -> list[DataFile]:
-        for file in files:
-            (self.root / file.path).unlink()
-        return files
+        return shared_lock(lock_file(self.root / "_write.lock"))
 
     def _hidden(self, snapshot: Snapshot, files: Sequence[DataFile]) -> int:
         """Count the hidden rows of files; a snapshot without hidden rows has no file with one."""

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from seeknal.system import delta_log
-from seeknal.system.folders import may_write
 from seeknal.system.locks import exclusive_lock
-from seeknal.system.storage import Location, path_of
+from seeknal.system.storage import Location
+from seeknal.system.stored_paths import StoredPath, backing_of, lock_file
 
 if TYPE_CHECKING:
     from seeknal.offline import Commit, DataFile, Snapshot
@@ -26,7 +26,11 @@ class TableLog:
     """
 
     def __init__(self, location: Location) -> None:
-        self._root = path_of(location)
+        self._location = location
+
+    @property
+    def _root(self) -> StoredPath:
+        return self._location.table()
 
     def newest(self) -> int:
         """Return the number of the newest snapshot, or -1 if there is none. Only file names are read."""
@@ -41,15 +45,15 @@ class TableLog:
     @property
     def is_writable(self) -> bool:
         """Whether this user may write to the table."""
-        return may_write(self._root)
+        return backing_of(self._root).may_write(self._root)
 
     def pushing(self) -> AbstractContextManager[object]:
         """Take the lock to hold while entries of the push log are committed as a snapshot."""
-        return exclusive_lock(self._root / "_pushes.lock")
+        return exclusive_lock(lock_file(self._root / "_pushes.lock"))
 
     def wait_for_commits(self) -> None:
         """Wait until running commits are done; a later commit is dated later."""
-        with exclusive_lock(self._root / "_commit.lock"):
+        with exclusive_lock(lock_file(self._root / "_commit.lock")):
             pass
 
     def commits(self, after: int) -> list[Commit]:
@@ -81,7 +85,7 @@ class TableLog:
         found = list(read_file_lists(self._root, files))
         # Snapshots share files, so each file is looked for once.
         names = {file.path for one in found for file in one.files}
-        gone = {name for name in names if not (self._root / name).exists()}
+        gone = backing_of(self._root).missing(self._root, names)
         return [one for one in found if not any(file.path in gone for file in one.files)]
 
     def refuse_foreign(self, last: int, until: int | None) -> None:

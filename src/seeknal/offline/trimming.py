@@ -8,19 +8,18 @@ holds a lock that is older than the pack. No reader waits for that; a long read 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from seeknal.offline.entries import Pack, entries, history, latest, locks, pack_entries, packed, packs
 from seeknal.offline.log import commit_in, read_snapshot
-from seeknal.system.folders import put
 from seeknal.system.locks import exclusive_lock, is_unlocked, shared_lock
+from seeknal.system.stored_paths import StoredPath, backing_of, lock_file
 
 _KEPT, _AT_ONCE = 64, 64
 """How many of the newest entries stay in the Delta log at least, for other programs, and how many older ones make packing due."""
 _NAME = re.compile(r"(\d{20})\.(json|checkpoint\.parquet)")
 
 
-def is_due(root: Path, number: int) -> bool:
+def is_due(root: StoredPath, number: int) -> bool:
     """Return whether the log of a table is long enough to be packed.
 
     Args:
@@ -30,18 +29,18 @@ def is_due(root: Path, number: int) -> bool:
     return number - packed(root) > _KEPT + _AT_ONCE
 
 
-def trim(root: Path) -> None:
+def trim(root: StoredPath) -> None:
     """Pack old log entries, and remove the files that no snapshot is read from any more.
 
     No answer changes. If the process is killed, the next call removes the entries and files that it leaves.
     """
-    with shared_lock(root / "_write.lock"):
-        with exclusive_lock(root / "_commit.lock"):
+    with shared_lock(lock_file(root / "_write.lock")):
+        with exclusive_lock(lock_file(root / "_commit.lock")):
             _pack(root)
         _sweep(root)
 
 
-def _pack(root: Path) -> None:
+def _pack(root: StoredPath) -> None:
     """Pack the entries before a checkpoint, from which Delta Lake readers can start."""
     log = [
         (path, int(found[1]), found[2])
@@ -58,7 +57,7 @@ def _pack(root: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sweep(root: Path) -> None:
+def _sweep(root: StoredPath) -> None:
     """Remove the files that were compacted away, pack by pack, up to the first that a reader may still need.
 
     For example, with packs A (entries 0 to 63) and B (64 to 127), readers lock one of three files:
@@ -82,17 +81,17 @@ def _sweep(root: Path) -> None:
             commit = commit_in(actions, number)
             for name in set().union(*commit.merged.values()) - live if commit else ():
                 (root / name).unlink(missing_ok=True)
-        put(_mark(root), str(pack.last).encode())
+        backing_of(root).put(_mark(root), str(pack.last).encode())
 
 
-def unswept(root: Path) -> set[str]:
+def unswept(root: StoredPath) -> set[str]:
     """Return the names of files that were compacted away, but that a reader may be reading or no process has removed yet."""
     late = entries(root, _swept(root) + 1, latest(root))
     commits = filter(None, (commit_in(actions, number) for number, actions in late))
     return {name for commit in commits for names in commit.merged.values() for name in names}
 
 
-def _swept(root: Path) -> int:
+def _swept(root: StoredPath) -> int:
     """Return the last log entry up to which all files that were compacted away are removed; -1 if it is not known."""
     try:
         return int(_mark(root).read_bytes())
@@ -100,5 +99,5 @@ def _swept(root: Path) -> int:
         return -1
 
 
-def _mark(root: Path) -> Path:
+def _mark(root: StoredPath) -> StoredPath:
     return history(root) / "swept"

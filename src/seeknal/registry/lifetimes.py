@@ -101,11 +101,9 @@ class Lifetimes:
         Raises:
             DefinitionError: Windowed groups are computed from the group. Nothing was removed.
         """
-        from seeknal.offline.commit import discard
-
         with self._lock.exclusive():
             self.refuse_source(record)
-            discard(offline.root, self._trash.at(uuid.uuid4().hex))
+            offline.location.end_table(self._trash.at(uuid.uuid4().hex))
             for load in self._registry.delete_group(record):
                 drop(load)
 

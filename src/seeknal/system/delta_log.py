@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 from seeknal.errors import StoreError
+from seeknal.system.stored_paths import StoredPath
 
 _ENTRY = re.compile(r"(\d{20})\.(json|checkpoint[.\d]*\.parquet)")
 
 
-def newest(root: Path, *, entries_only: bool = False) -> int:
+def newest(root: StoredPath, *, entries_only: bool = False) -> int:
     """Return the number of a table's newest snapshot, or -1 if it has none.
 
     Args:
@@ -23,7 +24,9 @@ def newest(root: Path, *, entries_only: bool = False) -> int:
         StoreError: The table's log cannot be read.
     """
     try:
-        names = os.listdir(root / "_delta_log")  # noqa: PTH208 - twice as fast as pathlib
+        log = root / "_delta_log"
+        # os.listdir is twice as fast as pathlib.
+        names = os.listdir(log) if isinstance(log, Path) else [path.name for path in log.iterdir()]  # noqa: PTH208
     except FileNotFoundError:
         return -1
     except OSError as error:

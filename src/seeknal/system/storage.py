@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from seeknal.system import folders
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
+from seeknal.system.stored_paths import StoredPath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +79,26 @@ class Location(Protocol):
 
     def remove(self) -> None:
         """Remove all that lies in this location, as far as possible. An error is ignored: `leftovers` tries again."""
+
+    def table(self) -> StoredPath:
+        """Return the folder of the table that lies here; if there is none, of one that does not exist."""
+
+    def begin_table(self) -> StoredPath:
+        """Create the folder of a table here, unless there is one, and return it.
+
+        Raises:
+            StoreError: This user may not create it, or another error of the system.
+        """
+
+    def end_table(self, trash: Location) -> None:
+        """Delete the table that lies here, if there is one, in one step. A commit that waits for its turn is then a conflict.
+
+        Args:
+            trash: Where it lies from then on, where a storage cannot remove all files of a table in one step.
+
+        Raises:
+            StoreError: This user may not delete it, or another error of the system.
+        """
 
 
 class Lock(Protocol):
@@ -177,6 +198,30 @@ class LocalLocation:
                 shutil.rmtree(self.path, ignore_errors=True)
             else:
                 self.path.unlink()
+
+    def table(self) -> Path:
+        """See `Location.table`."""
+        return self.path
+
+    def begin_table(self) -> Path:
+        """See `Location.begin_table`."""
+        folders.make(self.path)
+        return self.path
+
+    def end_table(self, trash: Location) -> None:
+        """See `Location.end_table`."""
+        from seeknal.system.postgres.locks import check_held
+
+        target = path_of(trash)
+        folders.make(target.parent)
+        with exclusive_lock(self.path / "_commit.lock"):
+            check_held()
+            try:
+                self.path.rename(target)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise folders.refused(self.path, error) from error
 
 
 @dataclass(frozen=True)
@@ -288,7 +333,7 @@ def open_storage(address: Address) -> LocalStorage:
 
 
 def path_of(location: Location) -> Path:
-    """Return the path of a location, for code that works on local files: `offline/`, and the backup and doctor of `home/`.
+    """Return the path of a location, for code that works on local files: the push log, and the backup and doctor of `home/`.
 
     Raises:
         TypeError: It lies in another storage.

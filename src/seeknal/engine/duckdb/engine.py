@@ -26,7 +26,8 @@ from seeknal.engine.duckdb.windows import WindowJoin
 from seeknal.engine.protocol import FeatureRequest, Request, WindowRequest
 from seeknal.errors import StoreError
 from seeknal.offline import Rows
-from seeknal.offline.plan import stored_sql, within
+from seeknal.offline.plan import within
+from seeknal.offline.scans import stored_sql
 from seeknal.system.duck import Duck, explained
 from seeknal.system.interrupts import raise_interrupt
 from seeknal.values import types
