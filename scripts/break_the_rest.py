@@ -526,8 +526,8 @@ MUTATIONS = (
     # Writes
     edge(
         "the clock of commits goes back",
-        "at=max(at, before.at) if before else at,",
-        "at=at,",
+        "return max(at, before.at + 1) if is_shared(root) else max(at, before.at)",
+        "return at",
         "offline/commit.py",
         "a_commit_is_never_dated_before_the_one_it_follows",
     ),
@@ -607,6 +607,57 @@ MUTATIONS = (
         "",
         "offline/files.py",
         "a_write_that_lost_the_race_leaves_no_file_of_its_first_attempt",
+    ),
+    Mutation(
+        "a commit whose answer was lost counts as failed",
+        "if newest > base.number and noted(base.root, number) == metadata:",
+        "if newest < base.number:",
+        "offline/commit.py",
+        ("test_object_storage.py::test_a_commit_whose_answer_was_lost_is_recognised_as_ones_own",),
+    ),
+    Mutation(
+        "commits of machines with different clocks have one date",
+        "return max(at, before.at + 1) if is_shared(root)",
+        "return max(at, before.at) if is_shared(root)",
+        "offline/commit.py",
+        (
+            "test_object_machines.py::test_machines_that_write_at_once_lose_and_double_nothing_and_date_their_commits_in_order",
+        ),
+    ),
+    Mutation(
+        "a vacuum removes what another machine is about to commit",
+        "if path.name in known or is_old(path.stat())]",
+        "if path.name in known or path]",
+        "offline/spare.py",
+        ("test_object_machines.py::test_what_another_machine_may_still_write_or_read_is_removed_only_a_day_later",),
+    ),
+    Mutation(
+        "a vacuum removes what another machine reads",
+        "removed = lately_removed(root) if is_shared(root) else set()",
+        "removed = set[str]()",
+        "offline/trimming.py",
+        ("test_object_machines.py::test_what_another_machine_may_still_write_or_read_is_removed_only_a_day_later",),
+    ),
+    Mutation(
+        "a table is created again in the folder of the deleted one",
+        "made = uuid.uuid4().hex\n        self._found.clear()",
+        'made = "table"\n        self._found.clear()',
+        "system/object_storage.py",
+        ("test_object_machines.py::test_a_commit_to_a_table_that_another_machine_deleted_is_not_in_the_next_table",),
+    ),
+    Mutation(
+        "a copy is taken for one that has more columns",
+        "note = Note(file, _fetch(source, key, link, there, columns))",
+        "note = Note(file, _fetch(source, key, link, there, columns) and None)",
+        "system/copies.py",
+        ("test_object_machines.py::test_a_copy_has_what_was_asked_for_and_fetches_the_rest_when_it_is",),
+    ),
+    Mutation(
+        "a server that ignores conditions passes",
+        '    except FileExistsError:\n        return\n    except OSError as error:\n        raise StoreError(f"{url} refuses',
+        '        return\n    except FileExistsError:\n        return\n    except OSError as error:\n        raise StoreError(f"{url} refuses',
+        "system/object_place.py",
+        ("test_object_storage.py::test_a_server_that_ignores_conditions_is_refused_before_anything_is_stored",),
     ),
     Mutation(
         "rows of other programs count in any order",

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import Engine, event
 
 from seeknal.home import session
 from seeknal.home.pushing import flush_all
-from servers import Postgres, Valkey
+from servers import Postgres, SeaweedFS, Valkey
 
 pytest_plugins = ["examples"]
 collect_ignore = ["feast_shop"]  # a repository of Feast, which another Python imports
@@ -48,7 +49,36 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """One S3 server for all tests of this process; each test takes a prefix of its own."""
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweed")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a place in an object store that no other test has used. The environment has what is needed to use it."""
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://tests/{uuid.uuid4().hex}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module with `ON_BOTH` on a local folder and, with the slow tests, on an object store."""
+    is_local = metafunc.definition.get_closest_marker("of_files")
+    if getattr(metafunc.module, "ON_BOTH", False) and not is_local:
+        metafunc.parametrize("storage", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> str:
+    """Where the tables of a test lie: "folder", or "s3" for an object store."""
+    return getattr(request, "param", "folder")
+
+
+@pytest.fixture
 def registry_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Keep the registry in a file, or in PostgreSQL; see `registries.both`."""
     kind: str = getattr(request, "param", REGISTRY)
@@ -59,10 +89,26 @@ def registry_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry_kind: str) -> Iterator[Path]:
-    """Keep everything in a fresh folder, and run in another."""
+def home(
+    request: pytest.FixtureRequest,
+    storage: str,
+    registry_kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Path]:
+    """Keep everything in a fresh folder, or its tables in an object store if the test is run on one, and run in another folder."""
     monkeypatch.setenv("SEEKNAL_HOME", str(tmp_path / "home"))
-    for name in ("SEEKNAL_MEMORY_LIMIT", "SEEKNAL_LOOKBACK_DAYS", "SEEKNAL_ONLINE_STORE", "SEEKNAL_FRESHNESS"):
+    monkeypatch.delenv("SEEKNAL_STORAGE", raising=False)
+    if storage == "s3":
+        monkeypatch.setenv("SEEKNAL_STORAGE", request.getfixturevalue("s3"))
+        monkeypatch.setattr("seeknal.offline.spare.GRACE", 0)  # as if each vacuum came a day later
+    for name in (
+        "SEEKNAL_MEMORY_LIMIT",
+        "SEEKNAL_LOOKBACK_DAYS",
+        "SEEKNAL_ONLINE_STORE",
+        "SEEKNAL_FRESHNESS",
+        "SEEKNAL_CACHE_SIZE",
+    ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "work"
     folder.mkdir()

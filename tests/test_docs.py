@@ -108,7 +108,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], No
 def to_run(page: Path):
     """Return a page as a parameter, marked if it takes long, since it starts a server, or if it needs a package."""
     text = page.read_text(encoding="utf-8")
-    marks = [pytest.mark.slow] if "\nseeknal serve" in text or DATABASE in text else []
+    needs_server = "\nseeknal serve" in text or DATABASE in text or page.name == "object-storage.md"
+    marks = [pytest.mark.slow] if needs_server else []
     if package := NEEDS.get(page.name):
         is_missing = pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
         marks += [pytest.mark.slow, is_missing]
@@ -117,6 +118,8 @@ def to_run(page: Path):
 
 @pytest.mark.parametrize("page", [to_run(page) for page in PAGES])
 def test_the_code_of_a_page_runs_and_prints_what_it_says(page, served, modules, request):
+    if page.name == "object-storage.md":
+        request.getfixturevalue("s3")  # the server, and the environment to reach it
     blocks = BLOCK.findall(page.read_text(encoding="utf-8").replace(DATABASE, database(request, page)))
     namespace: dict[str, object] = {}
     printed, prepared = "", False

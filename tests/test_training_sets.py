@@ -23,6 +23,8 @@ from seeknal import (
 )
 from seeknal.values.content_hash import content_hash
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 SPINE = pa.table(
@@ -122,6 +124,7 @@ def test_a_group_that_a_training_set_needs_cannot_be_deleted_before_it():
         TrainingSet.load("march")
 
 
+@pytest.mark.of_files
 def test_a_changed_file_is_detected():
     _, hist = spend_and_visits()
     saved = hist.save("march")

@@ -14,13 +14,16 @@ from pathlib import Path
 from seeknal.errors import DefinitionError, StoreError
 from seeknal.names import did_you_mean
 from seeknal.system.folders import named
+from seeknal.system.object_url import storage_of
 from seeknal.system.postgres import url as postgres_url
 from seeknal.system.redis_url import is_address, problem
-from seeknal.system.storage import Address
+from seeknal.system.storage import CACHE_SIZE, Address
 from seeknal.system.urls import shown
 from seeknal.values.times import span_of
 
 FILE = "seeknal.toml"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)")
+_UNITS = {f"{letter}{i}B": (1024 if i else 1000) ** power for power, letter in enumerate("KMGT", 1) for i in ("", "i")}
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 """What changes in a path when Delta Lake makes a URL of it: escapes are decoded, and ? and # end the path."""
 
@@ -36,6 +39,9 @@ class Settings:
         online_store: Location of the online rows: a folder, or the URL of Redis, such as "redis://host:6379/0". None:
             the folder `online` in the home.
         registry: URL of the PostgreSQL database with the registry, such as "postgresql://user@host/database". None: a file in the home.
+        storage: The URL of the object store with the offline tables and training sets, such as "s3://bucket/prefix". None: the folder
+            of the home.
+        cache_size: How many bytes of copies of an object store are kept on the disk, given as text such as "10GB".
         lookback_days: How many days before the bulk of its rows the interval of a write may begin without a notice.
         freshness: Age of the newest event beyond which `seeknal status` calls an online table stale, given as text such
             as "6h". None: no table is stale.
@@ -49,6 +55,8 @@ class Settings:
     memory_limit: str | None = None
     online_store: str | None = field(default=None, repr=False)  # URLs may have passwords
     registry: str | None = field(default=None, repr=False)
+    storage: str | None = None
+    cache_size: int = CACHE_SIZE
     lookback_days: int = 365
     freshness: timedelta | None = None
     modules: tuple[str, ...] = ()
@@ -58,7 +66,7 @@ class Settings:
     @property
     def address(self) -> Address:
         """What the home is opened by."""
-        return Address(self.home, registry=self.registry)
+        return Address(self.home, self.storage, self.registry)
 
 
 _NAMES = [f.name for f in fields(Settings) if f.name not in {"origins", "folder"}]
@@ -144,7 +152,7 @@ def _read(file: Path) -> dict[str, object]:
         if not isinstance(values.get(name, ""), str):
             raise DefinitionError(f"{file} sets {name} to {values[name]!r}, which is not text. Put it in quotes.")
         # A relative path starts at the file, wherever the program runs. `named` expands "~", which must stay in front.
-        if name in values and name != "registry" and "://" not in str(values[name]):
+        if name in values and name not in {"registry", "storage"} and "://" not in str(values[name]):
             text = str(values[name])
             values[name] = text if text.startswith("~") else str(file.parent / text)
     return values
@@ -222,15 +230,17 @@ def _checked(name: str, value: object, origin: str) -> object:
         return _PLACES[name](str(value), origin)
     if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?(\s*[KMGT]i?B|%)", str(value)):
         return str(value)
-    if name == "lookback_days" and str(value).isdecimal():
-        return int(str(value))
     if name == "modules":
         return checked_modules(value, origin)
+    if name == "cache_size" and (found := _SIZE.fullmatch(str(value))):
+        return int(float(found[1]) * _UNITS[found[2]])
+    if name == "lookback_days" and str(value).isdecimal():
+        return int(str(value))
     if name == "freshness" and (target := span_of(str(value))):
         return target
     if name not in _NAMES:
         raise DefinitionError(f"{origin} sets {name!r}, which is not a setting.{did_you_mean(name, _NAMES)}")
-    example = {"memory_limit": '"4GB"', "lookback_days": "365", "freshness": '"6h"'}[name]
+    example = {"memory_limit": '"4GB"', "cache_size": '"10GB"', "lookback_days": "365", "freshness": '"6h"'}[name]
     raise DefinitionError(
         f"{origin} sets {name} to {value!r}, which is not valid. Write {name} = {example}, for example."
     )
@@ -240,5 +250,6 @@ _PLACES: dict[str, Callable[[str, str], object]] = {
     "home": _checked_home,
     "online_store": checked_store,
     "registry": checked_registry,
+    "storage": storage_of,
 }
 """The settings that name places, each with the check of its value."""

@@ -33,6 +33,8 @@ from seeknal.values.times import Interval, instant, moment_of, now
 
 from .world import HOUR, MICROSECOND, NOON, group, history, rows, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 
@@ -225,8 +227,7 @@ def test_a_training_set_that_is_saved_during_an_erasure_is_erased_with_the_rest(
 
 
 # Writes
-
-
+@pytest.mark.of_files
 def test_a_commit_is_never_dated_before_the_one_it_follows():
     fg, store = written(rows(1)), FeatureStore()
     record = store.core.catalog.group("spend")
@@ -290,6 +291,7 @@ def test_of_two_concurrent_first_writes_the_second_sees_the_first(late):
     assert [one.number for one in store.groups.versions("spend")] == [1]
 
 
+@pytest.mark.of_files
 def test_a_group_whose_deletion_was_killed_starts_anew_with_the_next_write(home, tmp_path):
     fg = written(rows(1))
     for number in (2, 3):
@@ -302,6 +304,7 @@ def test_a_group_whose_deletion_was_killed_starts_anew_with_the_next_write(home,
     assert [one.number for one in store.core.registry.snapshots(store.core.catalog.group("spend"))] == [1]
 
 
+@pytest.mark.of_files
 def test_a_file_whose_last_time_was_cut_to_milliseconds_keeps_its_last_row(home):
     """As some programs write statistics: what they say is the last moment may be almost a millisecond too early."""
     cut = NOON + timedelta(milliseconds=123)

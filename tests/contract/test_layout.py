@@ -24,6 +24,8 @@ from .profiles import PROFILE
 from .strategies import DAY, START
 from .test_point_in_time import Pair, fresh_project, user
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 YEAR_1 = 719_162 * DAY  # before 1970
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")

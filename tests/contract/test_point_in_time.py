@@ -25,6 +25,8 @@ from . import strategies as some
 from .oracle import Keys, Oracle
 from .profiles import PROFILE
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 _numbers = count()

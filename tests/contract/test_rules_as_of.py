@@ -26,6 +26,8 @@ from .profiles import PROFILE
 from .test_point_in_time import Pair, fresh_project, spine_of
 from .world import HOUR, NOON, finished, group, history, look, python, rows, seen, snapshots, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 STEPS = ("write", "write", "write", "new column", "optimize", "rollback", "clean")

@@ -28,6 +28,8 @@ from servers import Valkey
 
 from .world import HOUR, NOON, history, write
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.filterwarnings("ignore::seeknal.SeeknalWarning")
 
 CUSTOMER = Entity("customer", ["customer_id"])

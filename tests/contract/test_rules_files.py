@@ -22,6 +22,8 @@ from seeknal.values import frames
 from .profiles import PROFILE
 from .world import NOON, group, history, look, rows, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 
 def csv(folder: Path, text: str | bytes, name: str = "rows.csv") -> str:
     """Write a file of CSV."""

@@ -26,6 +26,8 @@ from servers import Valkey
 
 from .world import HOUR, NOON, group, rows, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 SPACE = "shop/spend/1"
 
 

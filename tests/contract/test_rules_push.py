@@ -28,6 +28,8 @@ from servers import Valkey
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, history, python, rows, seen, snapshots, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.slow
 
 
@@ -343,7 +345,8 @@ def test_files_stay_as_long_as_a_load_reads_them(home):
     loaded = Loader(store.core.catalog, store.core.engine()).load(store.core.catalog.state(fg.name), 1, target, Ask())
     optimized.join()
     assert loaded.online == 2
-    assert len(list((home / "offline").glob("*/*/*.parquet"))) == 1
+    root = store.core.catalog.offline(fg.project, fg.name).root
+    assert len([path for path in root.iterdir() if path.name.endswith(".parquet")]) == 1
 
 
 class Overtaken(LmdbStore):

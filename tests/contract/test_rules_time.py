@@ -29,6 +29,8 @@ from .world import (
     written,
 )
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 US = pa.timestamp("us")
 
 

@@ -24,6 +24,8 @@ from seeknal import (
 
 from .world import HOUR, NOON, group, history, look, rows, snapshots, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 US = pa.timestamp("us")
 
 

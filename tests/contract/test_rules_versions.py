@@ -18,6 +18,8 @@ from seeknal import DataError, FeatureLookup, FeatureStore, HistoricalFeaturesDu
 
 from .world import HOUR, NOON, group, history, look, rows, seen, snapshots, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 pytestmark = pytest.mark.slow
 
 LATER = [NOON + HOUR]

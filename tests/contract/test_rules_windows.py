@@ -49,6 +49,8 @@ from .profiles import PROFILE
 from .test_point_in_time import fresh_project
 from .test_windows import asked_of, same
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 START = datetime(2024, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 USER = Entity("user", ["user"])

@@ -15,6 +15,8 @@ from seeknal import DataError, DefinitionError, FeatureLookup, FeatureStore, Mat
 
 from .world import HOUR, MICROSECOND, NOON, finished, group, history, python, rows, seen, snapshots, write, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 US = pa.timestamp("us")
 
 
@@ -242,6 +244,7 @@ WRONG = {
 }
 
 
+@pytest.mark.of_files
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_input_is_an_error_that_names_it_before_anything_is_stored(home, what):
     fg = written(rows(1, 2))
@@ -256,6 +259,7 @@ def test_wrong_input_is_an_error_that_names_it_before_anything_is_stored(home, w
     assert sorted(path for path in home.glob("offline/**/*") if path.is_file()) == files
 
 
+@pytest.mark.of_files
 def test_wrong_input_of_a_new_group_leaves_no_trace(home):
     fg = group()
     for what in ("no event time", "null event time"):
@@ -343,6 +347,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.of_files
 def test_a_disk_that_is_full_stores_nothing_and_says_so(home):
     fg = written(rows(1))
     files = sorted((home / "offline").glob("**/*.parquet"))

@@ -27,6 +27,8 @@ from .profiles import PROFILE
 from .test_point_in_time import NEITHER, Pair, fresh_project, spine_of, user_and_place
 from .world import HOUR, NOON, look, python, rows, written
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 
 def left_in(scratch: Path) -> list[Path]:
     """Return the files that are left in the scratch folders."""

@@ -35,6 +35,8 @@ from seeknal.engine.windows import (
 from . import windows_oracle as oracle
 from .profiles import PROFILE, at_least
 
+ON_BOTH = True  # see `pytest_generate_tests`
+
 FLOATS = st.sampled_from([0.0, -0.0, 1.5, -2.25, 0.1, 0.2, 0.3, 1e9 + 1, 1e9 + 2, 1e9 + 3, 2.0**53, 1.0, -1.0])
 ABSURD = st.one_of(
     FLOATS,

@@ -67,9 +67,10 @@ def info(form: AsFormat = Format.table) -> None:
         "memory_limit": "half of the machine's",
         "online_store": str(store.home / "online"),
         "registry": str(store.home / REGISTRY_FILE),
+        "storage": str(store.home),
         "freshness": "no target",
     }
-    names = ("home", "memory_limit", "online_store", "registry", "lookback_days", "freshness")
+    names = ("home", "memory_limit", "online_store", "registry", "storage", "lookback_days", "freshness")
     settings = [
         {"setting": name, "value": shown(str(getattr(store.settings, name) or unset[name]))}
         | {"from": store.settings.origins.get(name, "default")}

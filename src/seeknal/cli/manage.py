@@ -26,6 +26,8 @@ _TOML = """
 # memory_limit = "4GB"     # most memory that a query may use; by default half of the machine's
 # online_store = "redis://localhost:6379/0"   # where online rows are stored; by default a folder in the home
 # registry = "postgresql://user@host/database"   # shared by several machines; by default a file in the home
+# storage = "s3://bucket/prefix"   # where offline tables and training sets lie; by default in the home
+# cache_size = "10GB"      # most disk space for copies of what lies in storage
 # freshness = "6h"         # `seeknal status` calls a table stale if its newest event is older
 # lookback_days = 365      # warn if a write's interval starts more than this many days before its rows
 """

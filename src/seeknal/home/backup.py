@@ -147,11 +147,22 @@ def backup(store: FeatureStore, place: str | Path, *, on_progress: OnProgress | 
         store.core.catalog.keeping(),
     ):
         folders.same_access(store.home, part)
-        taken = _Taking(store.core.storage, part, told).run()
+        taken = _Taking(_local(store), part, told).run()
     return BackedUp(target, *taken, seconds=time.perf_counter() - started)
 
 
+def _local(store: FeatureStore) -> LocalStorage:
+    storage = store.core.storage
+    if isinstance(storage, LocalStorage):
+        return storage
+    raise DefinitionError(
+        f"The tables of {store.home} lie in {store.settings.storage}, and not in the home. Back them up with what that store gives: "
+        "versions of objects, or a copy of the bucket."
+    )
+
+
 def _check_target(store: FeatureStore, target: Path) -> None:
+    _local(store)
     if not has_registry(store.settings.address):
         raise DefinitionError(f"There is no home at {store.home}, so nothing to back up. Set SEEKNAL_HOME to one.")
     if target.exists() or target.is_symlink():
@@ -257,7 +268,7 @@ def restore(
             `load_shared`: the home is in place, but rows could not be loaded into another store.
     """
     started = time.perf_counter()
-    backed_up, target = folders.named(source), store.home.resolve()
+    backed_up, target = folders.named(source), _local(store).home.resolve()
     if url := store.settings.registry:
         raise DefinitionError(
             f"A restore creates the registry in a file of the home, and the settings put it into {shown(url)!r}. Leave that setting "

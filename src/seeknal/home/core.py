@@ -60,7 +60,7 @@ class Core:
     def __init__(self, settings: config.Settings) -> None:
         self.settings = settings
         self.home = settings.home
-        self.storage = open_storage(settings.address)
+        self.storage = open_storage(settings.address, settings.cache_size)
         _cores.add(self)
 
     def __reduce__(self) -> tuple[type[Core], tuple[config.Settings]]:

@@ -15,7 +15,7 @@ from seeknal.home.store import FeatureStore
 from seeknal.offline import OfflineTable, Snapshot
 from seeknal.offline.commit import lacking
 from seeknal.serve.parts import View
-from seeknal.system.storage import path_of
+from seeknal.system.storage import LocalLocation, Location
 from seeknal.write import leftovers
 
 _SHOWN = 3
@@ -39,7 +39,20 @@ class Finding:
 
 def examine(store: FeatureStore) -> list[Finding]:
     """Run every check that can be run without changing the home."""
-    return [*_machine(store), *_groups(store), *_online(store)]
+    storage = list(_storage(store))
+    if not all(one.fine for one in storage):
+        return storage  # the other checks would say the same in other words
+    return [*_machine(store), *storage, *_groups(store), *_online(store)]
+
+
+def _storage(store: FeatureStore) -> Iterator[Finding]:
+    if store.settings.storage is None:
+        return
+    try:
+        store.core.storage.probe()
+        yield Finding("storage", True, f"{store.settings.storage} keeps conditional writes")
+    except SeeknalError as error:
+        yield Finding("storage", False, str(error))
 
 
 def _machine(store: FeatureStore) -> Iterator[Finding]:
@@ -49,7 +62,7 @@ def _machine(store: FeatureStore) -> Iterator[Finding]:
     yield Finding("home", True, f"{store.home}, {_size(size)}")
     yield Finding("free disk", free > size, _size(free))
     if left := leftovers.find(store.core.catalog):
-        found = f"{plural(len(left), 'folder')}, {_size(sum(_bytes_of(path_of(one)) for one in left))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
+        found = f"{plural(len(left), 'folder')}, {_size(sum(map(_bytes_at, left)))}, left by processes that were killed: removed by the next erasure, deletion or optimization"
         yield Finding("left behind", False, found)
     try:
         store.core.check_engine()
@@ -128,6 +141,10 @@ def _online(store: FeatureStore) -> Iterator[Finding]:
                 yield Finding(name, there, what)
         except SeeknalError as error:
             yield Finding(name, False, str(error))
+
+
+def _bytes_at(location: Location) -> int:
+    return _bytes_of(location.path) if isinstance(location, LocalLocation) else 0
 
 
 def _bytes_of(folder: Path) -> int:

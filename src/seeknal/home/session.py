@@ -22,6 +22,8 @@ def store() -> FeatureStore:
         settings.memory_limit,
         settings.online_store,
         settings.registry,
+        settings.storage,
+        settings.cache_size,
         settings.lookback_days,
         settings.freshness,
         settings.modules,

@@ -28,6 +28,7 @@ class FeatureStore:
     Args:
         home: The folder. Default: SEEKNAL_HOME, else `.seeknal` beside the nearest seeknal.toml, else ~/.seeknal.
         memory_limit: Maximum memory of a query, such as "4GB".
+        storage: The URL of an object store for offline tables and training sets, such as "s3://bucket/prefix". Default: the home.
         online_store: Where online rows are stored: a folder, or the URL of Redis. Default: `online` in the home.
         registry: URL of the PostgreSQL database with the registry, which several machines share. Default: a file in the home.
         lookback_days: How many days before the bulk of its rows a write's interval may start without a warning.
@@ -40,6 +41,7 @@ class FeatureStore:
         memory_limit: str | None = None,
         online_store: str | None = None,
         registry: str | None = None,
+        storage: str | None = None,
         lookback_days: int | None = None,
     ) -> None:
         self.core = Core(
@@ -48,6 +50,7 @@ class FeatureStore:
                 memory_limit=memory_limit,
                 online_store=online_store,
                 registry=registry,
+                storage=storage,
                 lookback_days=lookback_days,
             )
         )

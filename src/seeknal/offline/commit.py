@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -27,7 +28,7 @@ from seeknal.offline.log import METADATA, Commit, DataFile, Snapshot, fingerprin
 from seeknal.system.locks import exclusive_lock
 from seeknal.system.postgres.locks import check_held
 from seeknal.system.retry import Conflict
-from seeknal.system.stored_paths import StoredPath, backing_of, lock_file, share
+from seeknal.system.stored_paths import StoredPath, backing_of, is_shared, lock_file, plain, share
 from seeknal.values.times import Interval, moment_of, now
 
 REARRANGED = "optimize"
@@ -91,6 +92,27 @@ def properties(schema: Schema) -> dict[str, str]:
     """Return the properties of a table: log entries are never cleaned up, and statistics cover the event time only."""
     name = schema.event_time.name.replace("`", "``")
     return {**_KEEP_LOG, "delta.dataSkippingStatsColumns": f"`{name}`"}
+
+
+def create_table(root: StoredPath, schema: Schema) -> None:
+    """Create an empty table in a folder, unless there is one.
+
+    Raises:
+        StoreError: It could not be made.
+    """
+    address, options = backing_of(root).address(root)
+    try:
+        with exclusive_lock(lock_file(root / "_commit.lock")):
+            DeltaTable.create(
+                address,
+                delta_schema(schema),
+                mode="ignore",
+                configuration=properties(schema),
+                storage_options=options,
+            )
+            share_log(root, 0)
+    except (DeltaError, OSError) as error:
+        raise StoreError(f"{root} could not be made: {plain(error)}") from error
 
 
 def lacking(base: Snapshot) -> dict[str, str]:
@@ -198,30 +220,56 @@ def commit_properties(base: Snapshot, missing: Mapping[str, str]) -> Commit:
 def _commit(base: Snapshot, step: Step, act: Callable[[DeltaTable, CommitProperties], None], undo: ExitStack) -> Commit:
     with exclusive_lock(lock_file(base.root / "_commit.lock")):
         commit = _commit_of(base, step)
-        metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot"})
+        metadata = json.dumps({k: v for k, v in asdict(commit).items() if k != "snapshot" and (k != "token" or v)})
         check_newest(base)
         check_held()
         # From here on `undo` no longer cleans up. On success or an interrupt, `files` is dropped without running its callbacks.
         table, files = _opened(base), undo.pop_all()
         try:
             act(table, CommitProperties(custom_metadata={METADATA: metadata}, max_commit_retries=0))
-        except CommitFailedError as error:
-            files.close()
-            # Writers of Seeknal hold the lock, so a lost race is one against another program, whose entry is there by now.
-            if latest(base.root) == base.number:
-                raise StoreError(f"{base.label} could not be written; nothing was stored: {error}") from error
-            raise Conflict(f"Another writer changed {base.root} first.") from None
         except (DeltaError, OSError) as error:
-            # The entry may have been written before the error. It counts as ours only if it holds exactly our note.
-            if latest(base.root) < commit.snapshot or noted(base.root, commit.snapshot) != metadata:
-                files.close()
-                raise StoreError(f"{base.root} could not be written; nothing was stored: {error}") from error
+            _settle(base, metadata, error, files)
         share_log(base.root, commit.snapshot)
         if commit.snapshot % _CHECKPOINT == 0:
             with suppress(DeltaError, OSError):  # a checkpoint only makes reads faster, and the commit is done
                 table.create_checkpoint()  # of `base`: a write transaction does not move `table` on
             _share_checkpoints(base.root)
         return commit
+
+
+def _settle(base: Snapshot, metadata: str, error: Exception, files: ExitStack) -> None:
+    """Return if the commit was made all the same: its entry may have been written, and only the answer was lost.
+
+    Args:
+        base: The snapshot that was to be followed.
+        metadata: The note of the commit, which no other commit has.
+        error: The error that was raised.
+        files: Removes the new files.
+
+    Raises:
+        Conflict: Another writer committed first.
+        StoreError: The commit was not made, or it is not known whether it was.
+    """
+    number, why = base.number + 1, plain(error)
+    try:
+        newest = latest(base.root)
+        if newest > base.number and noted(base.root, number) == metadata:
+            return
+    except StoreError as unknown:
+        raise StoreError(
+            f"{base.label} may or may not have been written, as its storage does not answer: {why}. Look at it before you write again."
+        ) from unknown
+    if newest > base.number and isinstance(error, CommitFailedError):
+        files.close()
+        # Writers of this machine hold the lock, so the race was lost to another program or machine, whose entry is there by now.
+        raise Conflict(f"Another writer changed {base.root} first.") from None
+    if newest == base.number and is_shared(base.root):
+        # The request may still be on its way. If it arrives, the snapshot needs its files; if not, a vacuum removes them.
+        raise StoreError(
+            f"{base.label} could not be written; most likely, nothing was stored: {why}. Look at it before you write again."
+        ) from error
+    files.close()
+    raise StoreError(f"{base.label} could not be written; nothing was stored: {why}") from error
 
 
 def share_log(root: StoredPath, number: int) -> None:
@@ -249,7 +297,7 @@ def _opened(base: Snapshot) -> DeltaTable:
         address, options = backing_of(base.root).address(base.root)
         return DeltaTable(address, version=base.number, storage_options=options)
     except DeltaError as error:
-        raise StoreError(f"{base.root} could not be opened; nothing was stored: {error}") from error
+        raise StoreError(f"{base.root} could not be opened; nothing was stored: {plain(error)}") from error
 
 
 def _commit_of(base: Snapshot, step: Step) -> Commit:
@@ -267,14 +315,25 @@ def _commit_of(base: Snapshot, step: Step) -> Commit:
         rows=sum(file.rows for file in files) - hidden,
         newest=step.newest,
         next_row_id=(before.next_row_id if before else 0) + step.written,
-        # The clock may step back; commit times must not, or `as_of` a moment would see a later commit without an earlier one.
-        at=max(at, before.at) if before else at,
+        at=_not_before(at, before, base.root),
         rewritten=step.rewritten,
         superseded=step.superseded,
         merged=step.merged,
         mark=fingerprint_of(files).hex(),
         hidden=hidden,
+        token=uuid.uuid4().hex if is_shared(base.root) else "",
     )
+
+
+def _not_before(at: int, before: Commit | None, root: StoredPath) -> int:
+    """Return the time of a commit, which is that of the commit before or later.
+
+    The clock may step back, and those of two machines may differ. If commit times went back, `as_of` a moment would see a later commit
+    without an earlier one. In an object store, no two commits have the same time, so that a time tells which machine was first.
+    """
+    if before is None:
+        return at
+    return max(at, before.at + 1) if is_shared(root) else max(at, before.at)
 
 
 def _add(file: DataFile, schema: Schema, changes_rows: bool) -> AddAction:

@@ -162,6 +162,7 @@ def entries(root: StoredPath, first: int, last: int) -> Iterator[tuple[int, list
             for line in _lines(root, pack)[number - pack.first : last + 1 - pack.first]:
                 yield number, _decoded(pack.path(root), [line])[0]
                 number += 1
+    backing_of(root).prefetch(entry_of(root, one) for one in range(number, last + 1))
     while number <= last:
         yield number, _read(root, number)
         number += 1
@@ -205,6 +206,6 @@ def pack_entries(root: StoredPath, pack: Pack) -> None:
     lines = (
         b"[" + b",".join(entry_of(root, n).read_bytes().splitlines()) + b"]\n" for n in range(pack.first, pack.last + 1)
     )
-    backing_of(root).put(
+    backing_of(root).put_file(
         pack.path(root), gzip.compress(b"".join(lines), mtime=0)
     )  # without the time, equal entries give equal bytes

@@ -21,7 +21,7 @@ from seeknal.define.schema import Schema
 from seeknal.errors import StoreError
 from seeknal.offline.entries import actions_of, check_table, entries, entry_of, latest, one_table, packed
 from seeknal.system.delta_log import newest
-from seeknal.system.stored_paths import StoredPath, backing_of, readable
+from seeknal.system.stored_paths import StoredPath, backing_of, plain, readable
 from seeknal.values.times import Interval, instant
 
 METADATA = "seeknal"
@@ -96,6 +96,8 @@ class Commit:
     """The fingerprint of the snapshot's files, in hexadecimal; "" if an earlier release made the commit."""
     hidden: int = 0
     """Number of stored rows of a source that do not count, beside `rows`; see `seeknal.offline.events`."""
+    token: str = ""
+    """In an object store, what tells this commit from one of another writer with the same content, if the answer to it is lost."""
 
     @cached_property
     def schema(self) -> Schema:
@@ -287,7 +289,7 @@ def _opened(root: StoredPath, number: int | None = None) -> Snapshot:
         files = tuple(_files(root, table, times))
         return Snapshot(root, table.version(), commit, files, table, table.metadata().configuration)
     except DeltaError as error:
-        raise StoreError(f"The offline table {root} cannot be read: {error}") from error
+        raise StoreError(f"The offline table {root} cannot be read: {plain(error)}") from error
 
 
 def _as_of(root: StoredPath, number: int) -> Snapshot:

@@ -13,8 +13,6 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
@@ -28,11 +26,9 @@ from seeknal.offline.commit import (
     check_newest,
     commit_files,
     commit_properties,
-    delta_schema,
+    create_table,
     lacking,
-    properties,
     refuse_properties,
-    share_log,
 )
 from seeknal.offline.entities import as_stored, holds
 from seeknal.offline.entries import check_table, exists, held
@@ -54,13 +50,13 @@ from seeknal.offline.plan import (
 from seeknal.offline.repeats import Repeats, find_repeats
 from seeknal.offline.scans import files_sql
 from seeknal.offline.spare import orphans, remove, spare_files
-from seeknal.offline.trimming import unswept
+from seeknal.offline.trimming import in_use
 from seeknal.system.duck import Duck, explained
 from seeknal.system.forks import refuse_fork
 from seeknal.system.locks import exclusive_lock, shared_lock, try_exclusive_lock
 from seeknal.system.retry import Conflict
 from seeknal.system.storage import Location
-from seeknal.system.stored_paths import StoredPath, backing_of, check_writable, lock_file
+from seeknal.system.stored_paths import StoredPath, backing_of, check_writable, is_shared, lock_file
 from seeknal.values.sql import comma, quote
 from seeknal.values.times import Interval
 
@@ -76,8 +72,12 @@ class OfflineTable:
     def __init__(self, location: Location, duck: Duck) -> None:
         refuse_fork("offline tables", "Online tables work either way.")
         self.location = location
-        self.root = location.table()
         self._duck = duck
+
+    @property
+    def root(self) -> StoredPath:
+        """The folder of the table."""
+        return self.location.table()
 
     def exists(self) -> bool:
         """Return whether the table was ever created."""
@@ -94,20 +94,7 @@ class OfflineTable:
 
     def create(self, schema: Schema) -> None:
         """Create an empty table, unless there is one. Call it by `Lifetimes.begin`, so that the table belongs to a group."""
-        self.root = self.location.begin_table()
-        address, options = backing_of(self.root).address(self.root)
-        try:
-            with exclusive_lock(lock_file(self.root / "_commit.lock")):
-                DeltaTable.create(
-                    address,
-                    delta_schema(schema),
-                    mode="ignore",
-                    configuration=properties(schema),
-                    storage_options=options,
-                )
-                share_log(self.root, 0)
-        except (DeltaError, OSError) as error:
-            raise StoreError(f"{self.root} could not be made: {error}") from error
+        create_table(self.location.begin_table(), schema)
 
     def snapshot(self, number: int | None = None, files: tuple[DataFile, ...] | None = None) -> Snapshot:
         """Return a snapshot of the table, whose files are protected from trimming while the returned object exists.
@@ -397,11 +384,9 @@ class OfflineTable:
             The removed files, without row counts and event times.
         """
         with exclusive_lock(lock_file(self.root / "_write.lock")):
-            kept = set() if at_once else unswept(self.root)
-            return remove(
-                self.root,
-                [file for file in spare_files(self.root, [self.snapshot(), *needed()]) if file.path not in kept],
-            )
+            kept = in_use(self.root, at_once=at_once)
+            spare = spare_files(self.root, [self.snapshot(), *needed()])
+            return remove(self.root, [file for file in spare if file.path not in kept])
 
     def forget(self, entities: pa.Table, needed: Callable[[], Iterable[Snapshot]]) -> list[DataFile] | None:
         """Remove the files that hold some entities and that no snapshot needs.
@@ -488,6 +473,8 @@ class OfflineTable:
                 yield undo
         except (duckdb.Error, OSError, StoreError) as error:
             check_table(self.root, base.identity, error)
+            if is_shared(self.root):
+                check_newest(base)  # else files may be gone because another machine replaced and removed them
             if isinstance(error, StoreError):
                 raise
             why = explained(error)

@@ -11,8 +11,9 @@ import re
 
 from seeknal.offline.entries import Pack, entries, history, latest, locks, pack_entries, packed, packs
 from seeknal.offline.log import commit_in, read_snapshot
+from seeknal.offline.spare import is_old, lately_removed
 from seeknal.system.locks import exclusive_lock, is_unlocked, shared_lock
-from seeknal.system.stored_paths import StoredPath, backing_of, lock_file
+from seeknal.system.stored_paths import StoredPath, backing_of, is_shared, lock_file
 
 _KEPT, _AT_ONCE = 64, 64
 """How many of the newest entries stay in the Delta log at least, for other programs, and how many older ones make packing due."""
@@ -73,7 +74,8 @@ def _sweep(root: StoredPath) -> None:
     live = {file.path for file in read_snapshot(root).files}
     # `locks` has one item more, at its front, so each pack is paired with the lock that readers took just before it existed.
     for pack, lock in zip(every, locks(root), strict=False):
-        if not is_unlocked(lock):
+        # A reader on another machine takes no lock here. One that began before the pack is given a day to end.
+        if not is_unlocked(lock) or (is_shared(root) and not is_old(pack.path(root).stat())):
             break
         if pack.last <= done:
             continue
@@ -81,11 +83,22 @@ def _sweep(root: StoredPath) -> None:
             commit = commit_in(actions, number)
             for name in set().union(*commit.merged.values()) - live if commit else ():
                 (root / name).unlink(missing_ok=True)
-        backing_of(root).put(_mark(root), str(pack.last).encode())
+        backing_of(root).put_file(_mark(root), str(pack.last).encode())
 
 
-def unswept(root: StoredPath) -> set[str]:
-    """Return the names of files that were compacted away, but that a reader may be reading or no process has removed yet."""
+def in_use(root: StoredPath, *, at_once: bool) -> set[str]:
+    """Return the names of files that the newest snapshot no longer has, but that a reader may be reading.
+
+    Args:
+        root: The folder of the table.
+        at_once: Leave out those that were compacted away, in a local folder.
+    """
+    removed = lately_removed(root) if is_shared(root) else set()
+    return removed if at_once else removed | _unswept(root)
+
+
+def _unswept(root: StoredPath) -> set[str]:
+    """Return the names of files that were compacted away, but that no process has removed yet."""
     late = entries(root, _swept(root) + 1, latest(root))
     commits = filter(None, (commit_in(actions, number) for number, actions in late))
     return {name for commit in commits for names in commit.merged.values() for name in names}

@@ -85,6 +85,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_all(folder: Path) -> None:
+    """Remove a folder with all in it, as far as possible."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def may_write(path: Path) -> bool:
     """Return whether this user may write a file or folder, or create it if it does not exist."""
     while not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where this user may not look

@@ -80,6 +80,9 @@ class Location(Protocol):
     def remove(self) -> None:
         """Remove all that lies in this location, as far as possible. An error is ignored: `leftovers` tries again."""
 
+    def is_recent(self) -> bool:
+        """Return whether another machine may still be writing here. In a local folder, a lock tells that."""
+
     def table(self) -> StoredPath:
         """Return the folder of the table that lies here; if there is none, of one that does not exist."""
 
@@ -147,6 +150,17 @@ class Storage(Protocol):
     def identity(self) -> Identity:
         """Return the identity of the home; see `seeknal.system.home_identity`."""
 
+    @property
+    def scratch(self) -> Path:
+        """Folder for data that does not fit in memory; see `seeknal.system.folders.scratch_of`."""
+
+    def probe(self) -> None:
+        """Try what is needed of an object store.
+
+        Raises:
+            StoreError: It cannot be used.
+        """
+
     def abandoned_scratch(self) -> Sequence[Location]:
         """Return the temporary folders of ended processes, with rows that did not fit in memory."""
 
@@ -199,6 +213,10 @@ class LocalLocation:
             else:
                 self.path.unlink()
 
+    def is_recent(self) -> bool:
+        """See `Location.is_recent`."""
+        return False
+
     def table(self) -> Path:
         """See `Location.table`."""
         return self.path
@@ -243,9 +261,8 @@ class LocalLock:
         return try_exclusive_lock(self.path)
 
 
-@dataclass(frozen=True)
-class LocalStorage:
-    """The storage of a home in a local folder; see `Storage`.
+class HomeFolder:
+    """What is in the folder of a home, wherever its tables lie; see `Storage`.
 
     The names of folders and lock files must not change: other releases have the same, and some of their locks keep this release out.
 
@@ -253,7 +270,8 @@ class LocalStorage:
         address: The address of the home.
     """
 
-    address: Address
+    def __init__(self, address: Address) -> None:
+        self.address = address
 
     def __str__(self) -> str:
         return str(self.home)
@@ -262,21 +280,6 @@ class LocalStorage:
     def home(self) -> Path:
         """The folder of the home."""
         return self.address.home
-
-    @property
-    def tables(self) -> LocalLocation:
-        """See `Storage.tables`."""
-        return LocalLocation(self.home / "offline")
-
-    @property
-    def training_sets(self) -> LocalLocation:
-        """See `Storage.training_sets`."""
-        return LocalLocation(self.home / "datasets")
-
-    @property
-    def trash(self) -> LocalLocation:
-        """See `Storage.trash`."""
-        return LocalLocation(self.home / "trash")
 
     @property
     def pushes(self) -> LocalLocation:
@@ -297,14 +300,16 @@ class LocalStorage:
         """See `Storage.lock`."""
         if self.address.registry is not None:
             return lock_of(self.address.registry, name)
-        folder = self.training_sets.path if name == "saving" else self.home
-        return LocalLock(folder / f"_{name}.lock")
+        return LocalLock(self.home / f"_{name}.lock")
 
     def identity(self) -> Identity:
         """See `Storage.identity`."""
         from seeknal.system.home_identity import identify
 
         return identify(self.home)
+
+    def probe(self) -> None:
+        """See `Storage.probe`."""
 
     def abandoned_scratch(self) -> Sequence[LocalLocation]:
         """See `Storage.abandoned_scratch`."""
@@ -313,6 +318,56 @@ class LocalStorage:
     def sweep_scratch(self) -> None:
         """See `Storage.sweep_scratch`."""
         folders.sweep(self.scratch)
+
+
+class LocalStorage(HomeFolder):
+    """The storage of a home in a local folder; see `Storage`."""
+
+    @property
+    def tables(self) -> LocalLocation:
+        """See `Storage.tables`."""
+        return LocalLocation(self.home / "offline")
+
+    @property
+    def training_sets(self) -> LocalLocation:
+        """See `Storage.training_sets`."""
+        return LocalLocation(self.home / "datasets")
+
+    @property
+    def trash(self) -> LocalLocation:
+        """See `Storage.trash`."""
+        return LocalLocation(self.home / "trash")
+
+    def lock(self, name: LockName) -> Lock:
+        """See `Storage.lock`."""
+        if name == "saving" and self.address.registry is None:
+            return LocalLock(self.training_sets.path / "_saving.lock")
+        return super().lock(name)
+
+
+CACHE_SIZE = 10_000_000_000
+"""How many bytes of local copies of an object store are kept, if nothing is said."""
+
+
+def open_storage(address: Address, cache_size: int = CACHE_SIZE) -> Storage:
+    """Return the storage of a home. Nothing is created.
+
+    Args:
+        address: The address of the home.
+        cache_size: How many bytes of local copies are kept of what lies in an object store.
+
+    Raises:
+        StoreError: The tables of the home lie in an object store, and the address does not name it.
+    """
+    if address.storage is None:
+        if (address.home / "storage.json").exists():
+            from seeknal.system.object_place import check_local
+
+            check_local(address.home)
+        return LocalStorage(address)
+    from seeknal.system.object_storage import ObjectStorage
+
+    return ObjectStorage(address, address.storage, cache_size)
 
 
 def lock_of(registry: str, name: LockName) -> Lock:
@@ -325,11 +380,6 @@ def lock_of(registry: str, name: LockName) -> Lock:
     from seeknal.system.postgres.locks import PostgresLock
 
     return PostgresLock(registry, name)
-
-
-def open_storage(address: Address) -> LocalStorage:
-    """Return the storage of a home. Nothing is created."""
-    return LocalStorage(address)
 
 
 def path_of(location: Location) -> Path:

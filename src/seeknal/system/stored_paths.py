@@ -6,7 +6,8 @@ which has those methods of `pathlib.Path` that `StoredPath` lists.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol, Self
@@ -86,11 +87,11 @@ class TableAccess(Protocol):
 class FileAccess(Protocol):
     """How the files of a storage are read and written, beyond the methods of `StoredPath`."""
 
-    def put(self, path: StoredPath, content: bytes) -> None:
+    def put_file(self, path: StoredPath, content: bytes) -> None:
         """Write a file, which appears whole or not at all."""
 
-    def read_all(self, paths: Sequence[StoredPath]) -> list[bytes]:
-        """Return the contents of several files, which never change once they are written."""
+    def prefetch(self, paths: Iterable[StoredPath]) -> None:
+        """Read log entries, which never change, all at once, where reading one after the other would take longer."""
 
     def missing(self, folder: StoredPath, names: Collection[str]) -> set[str]:
         """Return which of the files named do not exist in a folder."""
@@ -128,12 +129,12 @@ class _LocalBacking:
     def may_write(self, root: StoredPath) -> bool:
         return folders.may_write(_local(root))
 
-    def put(self, path: StoredPath, content: bytes) -> None:
+    def put_file(self, path: StoredPath, content: bytes) -> None:
         folders.make(_local(path).parent)
         folders.put(_local(path), content)
 
-    def read_all(self, paths: Sequence[StoredPath]) -> list[bytes]:
-        return [path.read_bytes() for path in paths]
+    def prefetch(self, paths: Iterable[StoredPath]) -> None:
+        pass
 
     def missing(self, folder: StoredPath, names: Collection[str]) -> set[str]:
         return {name for name in names if not (folder / name).exists()}
@@ -183,6 +184,19 @@ def check_writable(root: StoredPath) -> None:
 def readable(paths: Sequence[StoredPath], columns: Sequence[str] | None = None) -> list[str]:
     """Return local paths from which data files of one table can be read; see `FileAccess.readable`."""
     return backing_of(paths[0]).readable(paths, columns) if paths else []
+
+
+def plain(error: Exception) -> str:
+    """Return what an error of an object store says, without the options and queries of URLs in it, and without its debug output."""
+    text = str(error).partition("\n\nDebug source")[0]
+    code = "".join(f" ({found[1]}: {found[2]})" for found in _CODE.finditer(text))
+    text = _CREDENTIALS.sub("//", _QUERY.sub("", text.partition("<?xml")[0]))
+    return " ".join(text.split()).rstrip(":. ") + code
+
+
+_CODE = re.compile(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>")
+_QUERY = re.compile(r"\?[^\s\"')]*")
+_CREDENTIALS = re.compile(r"//[^/\s@]*@")
 
 
 def _local(path: StoredPath) -> Path:

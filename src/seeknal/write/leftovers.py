@@ -40,4 +40,4 @@ def _unregistered(catalog: Catalog) -> list[Location]:
     with lock:
         saved = catalog.storage.training_sets
         known = {saved.at(one.folder) for one in catalog.registry.training_sets()}
-        return [one for project in saved.list() for one in project.list() if one not in known]
+        return [one for project in saved.list() for one in project.list() if one not in known and not one.is_recent()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from seeknal.define.columns import ROW_ID
 from seeknal.define.schema import Schema
 from seeknal.engine.asof import nearest
 from seeknal.engine.duckdb.conditions import check_conditions, condition_sql, evaluate
-from seeknal.engine.duckdb.joins import Join
-from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, latest_sql, rows_sql, share_sql
+from seeknal.engine.duckdb.joins import Join, LazyParts
+from seeknal.engine.duckdb.queries import event_times_sql, fetch_sql, keys_and_times, latest_sql, rows_sql, share_sql
 from seeknal.engine.duckdb.spool import ParquetSpool, parquet_spools
 from seeknal.engine.duckdb.windows import WindowJoin
 from seeknal.engine.protocol import FeatureRequest, Request, WindowRequest
@@ -67,11 +68,13 @@ class DuckDBEngine:
         if wanted.rows.is_empty:
             schema = _features(wanted)
             return pa.table([pa.nulls(len(moments), kind) for kind in schema.types], schema=schema)
-        parts = tuple(_rows_sql(part) for part in wanted.parts if not part.is_empty)
+        columns = [*keys_and_times(wanted.rows.schema), *wanted.features]
+        parts = LazyParts([part for part in wanted.parts if not part.is_empty], partial(_rows_sql, columns=columns))
         # One part is in memory at a time, so the largest one decides into how many partitions the entities are cut.
         most = max(one.count for one in wanted.parts or (wanted.rows,))
         shares = self._passes(wanted.rows.schema, most + len(moments))
-        found = Join(self._query, wanted, _rows_sql(wanted.rows), moments, parts, shares).answer()
+        rows = partial(_rows_sql, wanted.rows, columns)
+        found = Join(self._query, wanted, rows, moments, parts, shares).answer()
         return _logical(wanted, found.to_reader()).read_all()
 
     def check_conditions(self, schema: Schema, conditions: Mapping[str, str]) -> None:
@@ -91,7 +94,10 @@ class DuckDBEngine:
         texts = {one.aggregation.where: one.name for one in reversed(wanted.windows)}
         conditions = {text: feature for text, feature in texts.items() if text is not None}
         self.check_conditions(wanted.rows.schema, conditions)
-        return WindowJoin(self._query, wanted, "" if wanted.rows.is_empty else _rows_sql(wanted.rows))
+        # Which columns a condition reads is not known.
+        own = [*wanted.keys, *wanted.one_of, *wanted.columns]
+        columns = None if conditions else [*keys_and_times(wanted.rows.schema), *own]
+        return WindowJoin(self._query, wanted, "" if wanted.rows.is_empty else _rows_sql(wanted.rows, columns))
 
     def _passes_of_events(self, wanted: WindowRequest, moments: int) -> int:
         """Return the number of passes, each over a partition of the entities, in which the features can be computed in memory."""
@@ -155,7 +161,7 @@ class DuckDBEngine:
             winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
             for number, file in enumerate(winners):
                 pq.write_table(self._winners(wanted, spine, share_sql(len(rows.schema.keys), number, passes)), file)
-            query = fetch_sql(_rows_sql(rows), wanted.features, scan(map(str, winners)))
+            query = fetch_sql(_rows_sql(rows, [*wanted.features, ROW_ID]), wanted.features, scan(map(str, winners)))
             found = moments.with_name(f"{moments.stem}-found.parquet")
             cursor.execute(f"COPY ({query}) TO {literal(str(found))} (FORMAT parquet)")
             for file in winners:
@@ -168,7 +174,8 @@ class DuckDBEngine:
 
     def _winners(self, wanted: FeatureRequest, spine: str, share: str) -> pa.Table:
         """Return the winners for the entities of a partition: i, the position in the spine, and id, the row number."""
-        rows = self._query(rows_sql(wanted.rows.schema, _rows_sql(wanted.rows), share=share))
+        schema = wanted.rows.schema
+        rows = self._query(rows_sql(schema, _rows_sql(wanted.rows, keys_and_times(schema)), share=share))
         moments = self._query(f"SELECT * FROM {spine} WHERE {share}")
         at = nearest(rows, moments.drop_columns("i"), wanted.ttl)
         found = pa.array(at >= 0)
@@ -204,7 +211,7 @@ class DuckDBEngine:
         """See `Engine.moments`."""
         schema = groups[0].schema
         selects = [
-            f"SELECT {comma(map(quote, [*rows.schema.key_names, rows.schema.event_time.name]))} FROM ({_rows_sql(rows)})"
+            f"SELECT {comma(map(quote, [*rows.schema.key_names, rows.schema.event_time.name]))} FROM ({_rows_sql(rows, rows.schema.key_names)})"
             for rows in groups
             if not rows.is_empty
         ]
@@ -249,7 +256,7 @@ class DuckDBEngine:
             yield {} if entities is None else {"entities": entities}
             return
         keys = comma(map(quote, rows.schema.key_names))
-        some = f"SELECT {keys} FROM ({_rows_sql(rows)}) USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (1)"
+        some = f"SELECT {keys} FROM ({_rows_sql(rows, rows.schema.key_names)}) USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (1)"
         sample = self._query(f"SELECT DISTINCT * FROM ({some}) ORDER BY ALL")
         step = max(1, len(sample) * _PASS // rows.count)
         bounds = [sample.slice(i, 1) for i in range(step, len(sample), step)]
@@ -282,7 +289,7 @@ class DuckDBEngine:
         """See `Engine.event_times`."""
         if rows.is_empty:
             return None, None
-        found = self._query(event_times_sql(rows.schema, _rows_sql(rows), at))
+        found = self._query(event_times_sql(rows.schema, _rows_sql(rows, rows.schema.key_names), at))
         newest, following = (column[0].as_py() for column in found.columns)
         return newest, following
 
@@ -291,7 +298,7 @@ class DuckDBEngine:
         if rows.is_empty:
             return [0] * (1 + len(columns))
         counts = comma(["count(*)", *(f"count(*) - count({quote(name)})" for name in columns)])
-        found = self._query(f"SELECT {counts} FROM ({_rows_sql(rows)})")
+        found = self._query(f"SELECT {counts} FROM ({_rows_sql(rows, columns)})")
         return [int(column[0].as_py()) for column in found.columns]
 
     def _query(self, sql: str, **views: pa.Table) -> pa.Table:
@@ -339,10 +346,16 @@ def _named(schema: pa.Schema, found: pa.RecordBatchReader) -> pa.RecordBatchRead
     return pa.RecordBatchReader.from_batches(schema, map(cast, _read(found)))
 
 
-def _rows_sql(rows: Rows) -> str:
-    """Write the query that reads the rows within their intervals of event time, without hidden ones."""
+def _rows_sql(rows: Rows, columns: Sequence[str] | None = None) -> str:
+    """Write the query that reads the rows within their intervals of event time, without hidden ones.
+
+    Args:
+        rows: The rows.
+        columns: The columns that are read, beside event time and row number; None: all.
+    """
     spans = within(rows.schema, rows.spans)
     conditions = [] if spans == "(true)" else [f"({spans})"]
     conditions += [f"{quote(ROW_ID)} >= 0"] if rows.has_hidden else []
-    stored = stored_sql(rows.paths, rows.cut, rows.below)
+    read = None if columns is None else [rows.schema.event_time.name, ROW_ID, *columns]
+    stored = stored_sql(rows.paths, rows.cut, rows.below, read)
     return f"SELECT * FROM {stored}" + (f" WHERE {' AND '.join(conditions)}" if conditions else "")

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,34 @@ import pyarrow as pa
 from seeknal.engine.asof import nearest
 from seeknal.engine.duckdb.queries import fetch_sql, is_small, ordered_sql, rows_sql, share_sql
 from seeknal.engine.protocol import FeatureRequest
+from seeknal.offline import Rows
 from seeknal.values.moments import gather
+
+
+class LazyParts(Sequence[str]):
+    """The SQL that reads each of some parts, written when it is needed: until then, nothing of a part is fetched from a store.
+
+    Args:
+        parts: The parts.
+        sql: Writes the SQL of one.
+    """
+
+    def __init__(self, parts: Sequence[Rows], sql: Callable[[Rows], str]) -> None:
+        self._parts = parts
+        self._sql = sql
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LazyParts: ...
+
+    def __getitem__(self, index: int | slice) -> str | LazyParts:
+        found = self._parts[index]
+        return self._sql(found) if isinstance(found, Rows) else LazyParts(found, self._sql)
 
 
 @dataclass(frozen=True)
@@ -38,7 +66,7 @@ class Join:
     Args:
         query: Runs SQL and returns a table; Arrow tables passed by keyword are views of that name in the SQL.
         wanted: The features.
-        rows: SQL that reads the group's rows.
+        rows: SQL that reads the group's rows, or what writes it when it is first needed.
         spine: The spine: k0, k1, ... (keys) and t (microseconds).
         parts: SQL that reads the same rows in parts, the latest first; empty if they are not cut.
         shares: The number of partitions of the entities, one of which is in memory at a time.
@@ -47,7 +75,7 @@ class Join:
 
     query: Callable[..., pa.Table]
     wanted: FeatureRequest
-    rows: str
+    rows: str | Callable[[], str]
     spine: pa.Table
     parts: Sequence[str] = ()
     shares: int = 1
@@ -71,13 +99,17 @@ class Join:
         features, source = self.wanted.features, self.wanted.rows
         most = max(len(self.spine), self.cells // self._cells_a_row)
         limit = most + 1 if source.count > most else None  # one row more shows that there are too many
-        rows = self.query(rows_sql(source.schema, self.rows, features, limit, of_spine=of_spine), spine=self.spine)
+        rows = self.query(rows_sql(source.schema, self._every, features, limit, of_spine=of_spine), spine=self.spine)
         if len(rows) > most:
             return None
         names = [f"f{i}" for i in range(len(features))]
         places, columns = nearest(rows.drop_columns(names), self.spine, self.wanted.ttl), rows.select(names).columns
         del rows  # frees the memory of keys and times before the result takes more
         return _gathered(columns, places)
+
+    @cached_property
+    def _every(self) -> str:
+        return self.rows if isinstance(self.rows, str) else self.rows()
 
     @property
     def _cells_a_row(self) -> int:
@@ -94,7 +126,7 @@ class Join:
         """
         numbers = np.full(len(self.spine), -1)  # of each moment, the number of its winner
         ids, fetched = [np.empty(0, np.int64)], []
-        for part in self.parts or (self.rows,):
+        for part in self.parts or (self._every,):
             wanted = self._wanted(part, numbers, sum(map(len, ids)))
             ids.append(wanted["id"].to_numpy())
             fetched.append(self.query(fetch_sql(part, self.wanted.features), wanted=wanted))
@@ -154,7 +186,7 @@ class Join:
         """Read the features again, in the order of the spine: for more text than `_gathered` can put in one array."""
         asked = pa.array(numbers, mask=numbers < 0)
         wanted = pa.table({"id": pa.array(ids).take(asked), "i": np.arange(len(numbers))})
-        return self.query(ordered_sql(self.rows, self.wanted.features), wanted=wanted)
+        return self.query(ordered_sql(self._every, self.wanted.features), wanted=wanted)
 
 
 def _gathered(features: list[pa.ChunkedArray], places: np.ndarray) -> pa.Table | None:

@@ -20,6 +20,11 @@ def is_small(spine: int, rows: int) -> bool:
     return spine * _FEW < rows
 
 
+def keys_and_times(schema: Schema) -> list[str]:
+    """Return the columns that decide which row wins at a moment, beside the row number."""
+    return [*schema.key_names, schema.event_time.name, *([schema.created_time.name] if schema.created_time else [])]
+
+
 def created_sql(name: str) -> str:
     """Return the SQL of a created time, in microseconds."""
     return f"coalesce(epoch_us({quote(name)}), {_BEFORE_ALL})"
