@@ -8,10 +8,12 @@ import uuid
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
+import spark_java
 from seeknal.home import session
 from seeknal.home.pushing import flush_all
 from servers import Postgres, SeaweedFS, Valkey
@@ -36,6 +38,8 @@ event.listen(Engine, "connect", _sync_nothing)
 
 REGISTRY = os.environ.get("SEEKNAL_TEST_REGISTRY", "sqlite")
 """Where tests keep their registries that do not say it themselves; see `registries`."""
+ENGINE = os.environ.get("SEEKNAL_TEST_ENGINE", "duckdb")
+"""The engine that all tests use, such as "spark": the same promises hold for each."""
 _databases = count(1)
 
 
@@ -78,7 +82,24 @@ def storage(request: pytest.FixtureRequest) -> str:
     return getattr(request, "param", "folder")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Spark session for all tests of a process, on two cores."""
+    from seeknal.engine.spark.session import open_session
+
+    with spark_java.found(tmp_path_factory.mktemp("java")):
+        started = open_session("local[2, 4]")  # a task that fails is run again, as on a cluster: four times in all
+    started.conf.set("spark.sql.shuffle.partitions", "2")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session", autouse=ENGINE == "spark")
+def _spark_for_all(spark: Any) -> None:
+    """Start Spark before the first test, if all tests use it."""
+
+
+@pytest.fixture(autouse=True)
 def registry_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Keep the registry in a file, or in PostgreSQL; see `registries.both`."""
     kind: str = getattr(request, "param", REGISTRY)
@@ -110,6 +131,7 @@ def home(
         "SEEKNAL_CACHE_SIZE",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SEEKNAL_ENGINE", ENGINE)
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)

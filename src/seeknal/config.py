@@ -24,6 +24,12 @@ from seeknal.values.times import span_of
 FILE = "seeknal.toml"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)")
 _UNITS = {f"{letter}{i}B": (1024 if i else 1000) ** power for power, letter in enumerate("KMGT", 1) for i in ("", "i")}
+_PATTERNS = {
+    "engine": re.compile(r"duckdb|spark"),
+    "memory_limit": re.compile(r"\d+(\.\d+)?(\s*[KMGT]i?B|%)"),
+    "spark": re.compile(r"local(\[.+\])?|yarn|(k8s|sc|spark)://\S+"),
+}
+"""What settings look like that are kept as text."""
 _UNFIT_FOR_DELTA = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]")
 """What changes in a path when Delta Lake makes a URL of it: escapes are decoded, and ? and # end the path."""
 
@@ -48,6 +54,9 @@ class Settings:
         modules: Modules with request features, which a server imports when it starts, given as a list of names.
         folder: Where these modules are looked for besides Python's own places: the folder of the `seeknal.toml` that names them, else the
             working folder.
+        engine: What joins stored rows to a spine: "duckdb" in this process, or "spark" in the executors of Spark.
+        spark: The master of Spark, such as "local[*]", "spark://host:7077", or "sc://host:15002" for Spark Connect. None: the Spark session
+            of this process, or one on "local[*]".
         origins: Where each value came from, by the name of the setting.
     """
 
@@ -61,6 +70,8 @@ class Settings:
     freshness: timedelta | None = None
     modules: tuple[str, ...] = ()
     folder: Path | None = None
+    engine: str = "duckdb"
+    spark: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -228,7 +239,7 @@ def checked_modules(value: object, origin: str) -> tuple[str, ...]:
 def _checked(name: str, value: object, origin: str) -> object:
     if name in _PLACES:
         return _PLACES[name](str(value), origin)
-    if name == "memory_limit" and re.fullmatch(r"\d+(\.\d+)?(\s*[KMGT]i?B|%)", str(value)):
+    if name in _PATTERNS and _PATTERNS[name].fullmatch(str(value)):
         return str(value)
     if name == "modules":
         return checked_modules(value, origin)
@@ -240,7 +251,14 @@ def _checked(name: str, value: object, origin: str) -> object:
         return target
     if name not in _NAMES:
         raise DefinitionError(f"{origin} sets {name!r}, which is not a setting.{did_you_mean(name, _NAMES)}")
-    example = {"memory_limit": '"4GB"', "cache_size": '"10GB"', "lookback_days": "365", "freshness": '"6h"'}[name]
+    example = {
+        "memory_limit": '"4GB"',
+        "cache_size": '"10GB"',
+        "lookback_days": "365",
+        "freshness": '"6h"',
+        "engine": '"spark"',
+        "spark": '"local[*]"',
+    }[name]
     raise DefinitionError(
         f"{origin} sets {name} to {value!r}, which is not valid. Write {name} = {example}, for example."
     )

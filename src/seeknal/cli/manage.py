@@ -28,6 +28,8 @@ _TOML = """
 # registry = "postgresql://user@host/database"   # shared by several machines; by default a file in the home
 # storage = "s3://bucket/prefix"   # where offline tables and training sets lie; by default in the home
 # cache_size = "10GB"      # most disk space for copies of what lies in storage
+# engine = "spark"         # where rows are joined; by default by DuckDB, in this process
+# spark = "local[*]"       # the master of Spark; by default the Spark session of the process
 # freshness = "6h"         # `seeknal status` calls a table stale if its newest event is older
 # lookback_days = 365      # warn if a write's interval starts more than this many days before its rows
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -82,7 +83,7 @@ class Core:
 
     @locked_cached_property
     def _queries(self) -> _Queries:
-        return _Queries(self.home, self._duck)
+        return _Queries(self.settings, self._duck)
 
     def engine(self) -> Engine:
         """Return the query engine. Each release of it is tested when a home first uses it, at most once in a process."""
@@ -227,8 +228,9 @@ def _table_opener(duck: Duck) -> Callable[[Location], OfflineTable]:
 class _Queries:
     """The query engine of a home, created on first use: a process that only looks up online rows never starts it."""
 
-    def __init__(self, home: Path, duck: Duck) -> None:
-        self._home = home
+    def __init__(self, settings: config.Settings, duck: Duck) -> None:
+        self._settings = settings
+        self._home = settings.home
         self._duck = duck
 
     def engine(self) -> Engine:
@@ -249,6 +251,11 @@ class _Queries:
                 self._home.mkdir(parents=True, exist_ok=True)
                 checked.touch()
                 share(checked)
+        if self._settings.engine == "spark":
+            from seeknal.engine.spark.engine import SparkEngine
+            from seeknal.engine.spark.session import open_session
+
+            return SparkEngine(self._duck, partial(open_session, self._settings.spark))
         return DuckDBEngine(self._duck)
 
     def check(self) -> None:

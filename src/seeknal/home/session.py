@@ -27,6 +27,8 @@ def store() -> FeatureStore:
         settings.lookback_days,
         settings.freshness,
         settings.modules,
+        settings.engine,
+        settings.spark,
     )
     with _opening:
         if place not in _stores:

@@ -66,16 +66,16 @@ class DuckDBEngine:
         if isinstance(wanted, WindowRequest):
             return self._windows(wanted).of_table(moments, self._passes_of_events(wanted, len(moments)))
         if wanted.rows.is_empty:
-            schema = _features(wanted)
+            schema = features_of(wanted)
             return pa.table([pa.nulls(len(moments), kind) for kind in schema.types], schema=schema)
         columns = [*keys_and_times(wanted.rows.schema), *wanted.features]
-        parts = LazyParts([part for part in wanted.parts if not part.is_empty], partial(_rows_sql, columns=columns))
+        parts = LazyParts([part for part in wanted.parts if not part.is_empty], partial(visible_sql, columns=columns))
         # One part is in memory at a time, so the largest one decides into how many partitions the entities are cut.
         most = max(one.count for one in wanted.parts or (wanted.rows,))
         shares = self._passes(wanted.rows.schema, most + len(moments))
-        rows = partial(_rows_sql, wanted.rows, columns)
+        rows = partial(visible_sql, wanted.rows, columns)
         found = Join(self._query, wanted, rows, moments, parts, shares).answer()
-        return _logical(wanted, found.to_reader()).read_all()
+        return in_logical_types(wanted, found.to_reader()).read_all()
 
     def check_conditions(self, schema: Schema, conditions: Mapping[str, str]) -> None:
         """See `Engine.check_conditions`."""
@@ -97,7 +97,7 @@ class DuckDBEngine:
         # Which columns a condition reads is not known.
         own = [*wanted.keys, *wanted.one_of, *wanted.columns]
         columns = None if conditions else [*keys_and_times(wanted.rows.schema), *own]
-        return WindowJoin(self._query, wanted, "" if wanted.rows.is_empty else _rows_sql(wanted.rows, columns))
+        return WindowJoin(self._query, wanted, "" if wanted.rows.is_empty else visible_sql(wanted.rows, columns))
 
     def _passes_of_events(self, wanted: WindowRequest, moments: int) -> int:
         """Return the number of passes, each over a partition of the entities, in which the features can be computed in memory."""
@@ -156,26 +156,26 @@ class DuckDBEngine:
         try:
             if rows.is_empty:
                 nothing = comma(f"NULL AS f{i}" for i in range(len(wanted.features)))
-                return _logical(wanted, cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH))
+                return in_logical_types(wanted, cursor.sql(f"SELECT {nothing} FROM {spine}").to_arrow_reader(_BATCH))
             passes = self._passes(rows.schema, rows.count + count)
             winners = [moments.with_name(f"{moments.stem}-{p}.parquet") for p in range(passes)]
             for number, file in enumerate(winners):
                 pq.write_table(self._winners(wanted, spine, share_sql(len(rows.schema.keys), number, passes)), file)
-            query = fetch_sql(_rows_sql(rows, [*wanted.features, ROW_ID]), wanted.features, scan(map(str, winners)))
+            query = fetch_sql(visible_sql(rows, [*wanted.features, ROW_ID]), wanted.features, scan(map(str, winners)))
             found = moments.with_name(f"{moments.stem}-found.parquet")
             cursor.execute(f"COPY ({query}) TO {literal(str(found))} (FORMAT parquet)")
             for file in winners:
                 file.unlink()
             features = comma(f"g.f{i}" for i in range(len(wanted.features)))
             query = f"SELECT {features} FROM {spine} AS s LEFT JOIN {scan([str(found)])} AS g USING (i) ORDER BY s.i"
-            return _logical(wanted, cursor.sql(query).to_arrow_reader(_BATCH))
+            return in_logical_types(wanted, cursor.sql(query).to_arrow_reader(_BATCH))
         except duckdb.Error as error:
             raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
 
     def _winners(self, wanted: FeatureRequest, spine: str, share: str) -> pa.Table:
         """Return the winners for the entities of a partition: i, the position in the spine, and id, the row number."""
         schema = wanted.rows.schema
-        rows = self._query(rows_sql(schema, _rows_sql(wanted.rows, keys_and_times(schema)), share=share))
+        rows = self._query(rows_sql(schema, visible_sql(wanted.rows, keys_and_times(schema)), share=share))
         moments = self._query(f"SELECT * FROM {spine} WHERE {share}")
         at = nearest(rows, moments.drop_columns("i"), wanted.ttl)
         found = pa.array(at >= 0)
@@ -211,7 +211,7 @@ class DuckDBEngine:
         """See `Engine.moments`."""
         schema = groups[0].schema
         selects = [
-            f"SELECT {comma(map(quote, [*rows.schema.key_names, rows.schema.event_time.name]))} FROM ({_rows_sql(rows, rows.schema.key_names)})"
+            f"SELECT {comma(map(quote, [*rows.schema.key_names, rows.schema.event_time.name]))} FROM ({visible_sql(rows, rows.schema.key_names)})"
             for rows in groups
             if not rows.is_empty
         ]
@@ -233,7 +233,7 @@ class DuckDBEngine:
         return pa.RecordBatchReader.from_batches(schema, chain.from_iterable(tables))
 
     def _newest(self, rows: Rows, future_after: int | None, views: dict[str, pa.Table]) -> Iterator[pa.RecordBatch]:
-        query = latest_sql(rows.schema, _rows_sql(rows), future_after, views)
+        query = latest_sql(rows.schema, visible_sql(rows), future_after, views)
         cursor = self._duck.connection.cursor()
         try:
             for name, view in views.items():
@@ -256,7 +256,7 @@ class DuckDBEngine:
             yield {} if entities is None else {"entities": entities}
             return
         keys = comma(map(quote, rows.schema.key_names))
-        some = f"SELECT {keys} FROM ({_rows_sql(rows, rows.schema.key_names)}) USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (1)"
+        some = f"SELECT {keys} FROM ({visible_sql(rows, rows.schema.key_names)}) USING SAMPLE reservoir({_SAMPLE} ROWS) REPEATABLE (1)"
         sample = self._query(f"SELECT DISTINCT * FROM ({some}) ORDER BY ALL")
         step = max(1, len(sample) * _PASS // rows.count)
         bounds = [sample.slice(i, 1) for i in range(step, len(sample), step)]
@@ -279,7 +279,7 @@ class DuckDBEngine:
         views = {} if entity is None else {"entity": entity}
         narrow = "" if entity is None else f"SEMI JOIN entity USING ({comma(map(quote, entity.column_names))})"
         found = self._query(
-            f"SELECT {comma(quote(field.name) for field in fields)} FROM (SELECT {comma(stars)} FROM ({_rows_sql(rows)})) "
+            f"SELECT {comma(quote(field.name) for field in fields)} FROM (SELECT {comma(stars)} FROM ({visible_sql(rows)})) "
             f"{narrow} ORDER BY {quote(ROW_ID)} DESC LIMIT {literal(limit)}",
             **views,
         )
@@ -289,7 +289,7 @@ class DuckDBEngine:
         """See `Engine.event_times`."""
         if rows.is_empty:
             return None, None
-        found = self._query(event_times_sql(rows.schema, _rows_sql(rows, rows.schema.key_names), at))
+        found = self._query(event_times_sql(rows.schema, visible_sql(rows, rows.schema.key_names), at))
         newest, following = (column[0].as_py() for column in found.columns)
         return newest, following
 
@@ -298,7 +298,7 @@ class DuckDBEngine:
         if rows.is_empty:
             return [0] * (1 + len(columns))
         counts = comma(["count(*)", *(f"count(*) - count({quote(name)})" for name in columns)])
-        found = self._query(f"SELECT {counts} FROM ({_rows_sql(rows, columns)})")
+        found = self._query(f"SELECT {counts} FROM ({visible_sql(rows, columns)})")
         return [int(column[0].as_py()) for column in found.columns]
 
     def _query(self, sql: str, **views: pa.Table) -> pa.Table:
@@ -323,14 +323,14 @@ def _read(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         raise StoreError(f"DuckDB could not read the rows: {explained(error)}") from error
 
 
-def _features(wanted: FeatureRequest) -> pa.Schema:
+def features_of(wanted: FeatureRequest) -> pa.Schema:
     """Return the schema of a result: the features, in logical types."""
     return pa.schema([wanted.rows.schema.feature(name) for name in wanted.features])
 
 
-def _logical(wanted: FeatureRequest, found: pa.RecordBatchReader) -> pa.RecordBatchReader:
+def in_logical_types(wanted: FeatureRequest, found: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Cast batches of stored features, by position, to their names and logical types."""
-    return _named(_features(wanted), found)
+    return _named(features_of(wanted), found)
 
 
 def _named(schema: pa.Schema, found: pa.RecordBatchReader) -> pa.RecordBatchReader:
@@ -346,7 +346,7 @@ def _named(schema: pa.Schema, found: pa.RecordBatchReader) -> pa.RecordBatchRead
     return pa.RecordBatchReader.from_batches(schema, map(cast, _read(found)))
 
 
-def _rows_sql(rows: Rows, columns: Sequence[str] | None = None) -> str:
+def visible_sql(rows: Rows, columns: Sequence[str] | None = None) -> str:
     """Write the query that reads the rows within their intervals of event time, without hidden ones.
 
     Args:

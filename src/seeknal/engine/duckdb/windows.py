@@ -73,13 +73,31 @@ class WindowJoin:
             share: The number of that partition.
             shares: How many partitions there are.
         """
-        wanted = self.wanted
-        few = is_small(len(moments), wanted.rows.count)
-        is_ordered = any(one.aggregation.orders_ties for one in wanted.windows)
-        query = self._sql(share_sql(len(wanted.keys), share, shares), self._in_reach if few else "", ties=is_ordered)
-        stored = Stored(self._events(query, moments), self._columns, self._masks)
-        found = windows_at(stored, moments, wanted.windows, wanted.hop)
-        return pa.Table.from_arrays(found, schema=self.schema)
+        few = is_small(len(moments), self.wanted.rows.count)
+        return self.computed(self.read(moments, share, shares, few=few), moments)
+
+    def read(self, moments: pa.Table | None, share: int = 0, shares: int = 1, *, few: bool = False) -> pa.Table:
+        """Return the events of a partition of the entities, in any order; see `Stored.rows`.
+
+        Args:
+            moments: The moments of a spine, for `few`.
+            share: The number of the partition.
+            shares: How many partitions there are.
+            few: Read only events in reach of the moments.
+        """
+        is_ordered = any(one.aggregation.orders_ties for one in self.wanted.windows)
+        mine = share_sql(len(self.wanted.keys), share, shares)
+        return self._read(mine, self._in_reach if few else "", moments, ties=is_ordered)
+
+    def _read(self, share: str, narrow: str, spine: pa.Table | None, *, ties: bool) -> pa.Table:
+        return self._events(self._sql(share, narrow, ties=ties), spine)
+
+    def computed(self, rows: pa.Table, moments: pa.Table) -> pa.Table:
+        """Return the features at these moments, from the events that `read` has returned."""
+        stored = Stored(rows, self._columns, self._masks)
+        return pa.Table.from_arrays(
+            windows_at(stored, moments, self.wanted.windows, self.wanted.hop), schema=self.schema
+        )
 
     @property
     def _in_reach(self) -> str:
@@ -141,8 +159,12 @@ class WindowJoin:
             same = comma(map(quote, [*wanted.one_of, schema.event_time.name]))
             rows += f" QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY {newest_first(schema)}) = 1"
         named = comma(f"{value} AS {name}" for name, value in columns.items())
-        known = " AND ".join(f"{name} IS NOT NULL" for name in keys)
-        return f"SELECT * FROM (SELECT {named} FROM ({rows})) AS events {narrow} WHERE {known} AND {share}"
+        return f"SELECT * FROM (SELECT {named} FROM ({rows})) AS events {narrow} WHERE {self._known} AND {share}"
+
+    @property
+    def _known(self) -> str:
+        """The SQL condition that no key is null."""
+        return " AND ".join(f"k{i} IS NOT NULL" for i in range(len(self.wanted.keys)))
 
     @cached_property
     def _columns(self) -> dict[str, str]:
